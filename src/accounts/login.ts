@@ -1,0 +1,159 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { and, eq, isNull } from 'drizzle-orm';
+import { z } from 'zod';
+import type { Bus } from '../bus.ts';
+import { type Db, inTransaction } from '../db.ts';
+import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
+import { type Actor, writeAudit } from './audit.ts';
+import { hashPassword, Password, verifyPassword } from './passwords.ts';
+import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions } from './sessions.ts';
+import { type Session, session, type User, user } from './tables.ts';
+import { clearTries, countTry } from './throttle.ts';
+import { accessTokenSeconds, type Tokens } from './tokens.ts';
+import { findUser, findUserByName } from './users.ts';
+
+interface Deps {
+  db: Db;
+  bus: Bus;
+  tokens: Tokens;
+}
+
+/** What a login or a refresh hands out. `refreshToken` is shown this once: the database keeps its hash. */
+export interface Credentials {
+  accessToken: string;
+  accessTokenExpiresAt: number;
+  refreshToken: string;
+  user: User;
+}
+
+/** A user who is logged in, by one of their sessions. */
+export interface Viewer {
+  user: User;
+  familyId: string;
+  expiresAt: number;
+}
+
+const LoginInput = z.object({ name: z.string().max(200), password: z.string().max(1000) });
+const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), newPassword: Password });
+
+/** Starts a session. A wrong password, an unknown and a disabled user get the same UNAUTHENTICATED after the same work. */
+export async function login(deps: Deps, actor: Actor, client: string | null, raw: unknown): Promise<Credentials> {
+  const { db } = deps;
+  const { name, password } = parseInput(LoginInput, raw);
+  countTry(db, name);
+  const row = findUserByName(db, name);
+  const right = await verifyPassword(row?.passwordHash, password);
+  const started = inTransaction(db, (tx) => {
+    // Read again: the user may have been disabled, or the password changed, while the hash was computed.
+    const current = row && findUser(tx, row.id);
+    if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
+      writeAudit(tx, actor, { action: 'login', outcome: 'DENIED', target: row && { type: 'User', id: row.id } });
+      return null;
+    }
+    clearTries(tx, name);
+    endOldest(tx, current.id);
+    const opened = insertSession(tx, current.id, randomUUIDv7(), client);
+    writeAudit(tx, { ...actor, actorId: current.id }, { action: 'login', target: { type: 'User', id: current.id } });
+    return { user: current, ...opened };
+  });
+  if (!started) throw new ApiError('UNAUTHENTICATED', 'The name or the password is wrong.');
+  return credentials(deps, started);
+}
+
+/**
+ * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
+ * the whole family is revoked.
+ */
+export async function refresh(deps: Deps, actor: Actor, client: string | null, refreshToken: string): Promise<Credentials> {
+  const { db, bus } = deps;
+  const outcome = inTransaction(db, (tx) => {
+    const found = tx
+      .select()
+      .from(session)
+      .innerJoin(user, eq(user.id, session.userId))
+      .where(eq(session.refreshHash, hashOf(refreshToken)))
+      .get();
+    if (!found) return null;
+    const { session: row, user: owner } = found;
+    const by = { ...actor, actorId: owner.id };
+    if (row.replacedById !== null) {
+      endSessions(tx, { familyId: row.familyId });
+      writeAudit(tx, by, { action: 'refreshReplay', outcome: 'DENIED', target: { type: 'Session', id: row.familyId } });
+      return { replayed: row };
+    }
+    if (row.revokedAt !== null || row.expiresAt <= Date.now() || owner.disabledAt !== null) return null;
+    const opened = insertSession(tx, owner.id, row.familyId, client);
+    tx.update(session).set({ replacedById: opened.row.id }).where(eq(session.id, row.id)).run();
+    return { user: owner, ...opened, replayed: undefined };
+  });
+  if (outcome?.replayed) {
+    const { userId, familyId } = outcome.replayed;
+    bus.publish('accessEnded', userId, { familyId, reason: 'A refresh token was used twice.' });
+  } else if (outcome) {
+    return credentials(deps, outcome);
+  }
+  throw new ApiError('UNAUTHENTICATED', 'The refresh token is invalid, expired or used. Log in again.');
+}
+
+/** The viewer of an access token: the user is read at each request, so that a role or a session that was taken away counts at once. */
+export async function authenticate(deps: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
+  const claims = await deps.tokens.verify(accessToken);
+  const live = and(eq(session.familyId, claims.familyId), isNull(session.revokedAt), isNull(session.replacedById));
+  const found = deps.db.select({ user }).from(session).innerJoin(user, eq(user.id, session.userId)).where(live).get();
+  if (!found || found.user.id !== claims.userId || found.user.disabledAt !== null) {
+    throw new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
+  }
+  return { user: found.user, familyId: claims.familyId, expiresAt: claims.expiresAt };
+}
+
+/** Ends one session of a user and returns its last row. */
+export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Actor, familyId: string): Session {
+  const row = inTransaction(db, (tx) => {
+    const row = findSession(tx, familyId) ?? notFound('session');
+    endSessions(tx, { familyId });
+    writeAudit(tx, actor, { action: 'revokeSession', target: { type: 'Session', id: familyId } });
+    return row;
+  });
+  bus.publish('accessEnded', row.userId, { familyId, reason: 'The session was ended.' });
+  return row;
+}
+
+/** Ends the session of a refresh token; a token that is none is no error (RFC 7009). */
+export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToken: string): void {
+  const row = deps.db
+    .select()
+    .from(session)
+    .where(eq(session.refreshHash, hashOf(refreshToken)))
+    .get();
+  if (row && row.revokedAt === null) revokeSession(deps, { ...actor, actorId: row.userId }, row.familyId);
+}
+
+/** Sets the viewer's own password and ends their other sessions. */
+export async function changePassword(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, viewer: Viewer, raw: unknown): Promise<User> {
+  const { db, bus } = deps;
+  const input = parseInput(ChangePasswordInput, raw);
+  countTry(db, viewer.user.name);
+  if (!(await verifyPassword(viewer.user.passwordHash, input.currentPassword))) {
+    refuse('WRONG_PASSWORD', 'currentPassword', 'This is not the current password.');
+  }
+  const passwordHash = await hashPassword(input.newPassword);
+  const { changed, ended } = inTransaction(db, (tx) => {
+    const changed = tx.update(user).set({ passwordHash }).where(eq(user.id, viewer.user.id)).returning().get();
+    const ended = liveSessions(tx, viewer.user.id).filter((s) => s.familyId !== viewer.familyId);
+    for (const { familyId } of ended) endSessions(tx, { familyId });
+    clearTries(tx, changed.name);
+    writeAudit(tx, actor, { action: 'changePassword', target: { type: 'User', id: changed.id } });
+    return { changed, ended };
+  });
+  for (const { familyId } of ended) bus.publish('accessEnded', changed.id, { familyId, reason: 'The password was changed.' });
+  return changed;
+}
+
+async function credentials({ tokens }: Deps, opened: { user: User; row: Session; refreshToken: string }): Promise<Credentials> {
+  return {
+    accessToken: await tokens.sign(opened.user.id, opened.row.familyId),
+    accessTokenExpiresAt: Date.now() + accessTokenSeconds * 1000,
+    refreshToken: opened.refreshToken,
+    user: opened.user,
+  };
+}

@@ -1,0 +1,17 @@
+import type { Role } from './tables.ts';
+
+/** What a role may do. Each field's scope is one of these; a test holds the whole schema against the roles. */
+export const permissions = {
+  READ: ['VIEWER', 'ENGINEER', 'ADMIN'],
+  UPLOAD: ['ENGINEER', 'ADMIN'],
+  RUN_JOBS: ['ENGINEER', 'ADMIN'],
+  DELETE: ['ADMIN'],
+  MANAGE_USERS: ['ADMIN'],
+  READ_AUDIT: ['ADMIN'],
+} as const satisfies Record<string, readonly Role[]>;
+
+export type Permission = keyof typeof permissions;
+
+export function may(role: Role, permission: Permission): boolean {
+  return (permissions[permission] as readonly Role[]).includes(role);
+}

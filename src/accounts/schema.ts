@@ -1,0 +1,408 @@
+import { and, desc, eq, gt, isNotNull, isNull, lt, sql } from 'drizzle-orm';
+import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
+import { type Context, viewerOf } from '../graphql/context.ts';
+import { bootstrap } from './bootstrap.ts';
+import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
+import { may, type Permission, permissions } from './permissions.ts';
+import { findSession, liveSessions } from './sessions.ts';
+import { type AuditRow, audit, type auditOutcomes, type roles, type Session, type User, user } from './tables.ts';
+import { createUser, findUser, resetPassword, setUserDisabled, updateUser } from './users.ts';
+
+const RoleType = builder.enumType('Role', {
+  description: 'What a user may do.',
+  values: {
+    VIEWER: { description: 'Reads everything but users and the audit log.' },
+    ENGINEER: { description: 'Also uploads, starts and cancels jobs, deploys and infers.' },
+    ADMIN: { description: 'Also deletes, manages users and reads the audit log.' },
+  } satisfies Record<(typeof roles)[number], unknown>,
+});
+
+const PermissionType = builder.enumType('Permission', {
+  description: 'One thing that a role allows.',
+  values: {
+    READ: { description: 'Read datasets, models, jobs, reports.' },
+    UPLOAD: { description: 'Upload files and make datasets and models of them.' },
+    RUN_JOBS: { description: 'Start, cancel and retry jobs.' },
+    DELETE: { description: 'Delete datasets and models.' },
+    MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
+    READ_AUDIT: { description: 'Read the audit log.' },
+  } satisfies Record<Permission, unknown>,
+});
+
+/** A mutation's payload grants this: who may carry it out may see what came of it. */
+const outcome = 'OUTCOME';
+
+const isSelfOrManager = (userId: string, { viewer }: Context) =>
+  viewer?.user.id === userId ? true : ({ $any: { can: 'MANAGE_USERS', $granted: outcome } } as const);
+
+const SessionType = builder.node(builder.objectRef<Session>('Session'), {
+  description: 'One login of a user, kept open by its refresh token. Seen by the user and by administrators.',
+  id: { resolve: (s) => s.familyId, description: 'Opaque id: the same for the whole life of the session.' },
+  loadOne: (familyId, { db }) => findSession(db, familyId),
+  authScopes: (s, context) => isSelfOrManager(s.userId, context),
+  fields: (t) => ({
+    client: t.exposeString('client', { nullable: true, description: 'The User-Agent of the last refresh.' }),
+    refreshedAt: t.expose('createdAt', { type: 'DateTime', description: 'When its tokens were last handed out.' }),
+    expiresAt: t.expose('expiresAt', { type: 'DateTime', description: 'When it ends unless it is refreshed.' }),
+    current: t.boolean({
+      description: 'Whether this request belongs to it.',
+      resolve: (s, _a, { viewer }) => viewer?.familyId === s.familyId,
+    }),
+  }),
+});
+
+const UserType = builder.node(builder.objectRef<User>('User'), {
+  description: 'A person who can log in. Seen by themselves and by administrators.',
+  id: { resolve: (u) => u.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findUser(db, id),
+  authScopes: (u, context) => isSelfOrManager(u.id, context),
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Unique, whatever the case.' }),
+    role: t.expose('role', { type: RoleType, description: 'What the user may do.' }),
+    permissions: t.field({
+      type: [PermissionType],
+      description: 'What the role allows.',
+      resolve: (u) => (Object.keys(permissions) as Permission[]).filter((permission) => may(u.role, permission)),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When the user was created.' }),
+    disabledAt: t.expose('disabledAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Since when the user cannot log in; null if they can.',
+    }),
+    sessions: t.field({
+      type: [SessionType],
+      description: 'Open sessions, newest first; at most 50.',
+      resolve: (u, _a, { db }) => liveSessions(db, u.id),
+    }),
+  }),
+});
+
+const AuditOutcomeType = builder.enumType('AuditOutcome', {
+  description: 'How an action ended.',
+  values: { OK: { description: 'It was done.' }, DENIED: { description: 'It was refused.' } } satisfies Record<
+    (typeof auditOutcomes)[number],
+    unknown
+  >,
+});
+
+const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
+  description: 'One line of the append-only audit log.',
+  fields: (t) => ({
+    seq: t.expose('seq', { type: 'SafeInt', description: 'Number of the line, growing.' }),
+    at: t.expose('at', { type: 'DateTime', description: 'When it happened.' }),
+    actor: t.field({
+      type: UserType,
+      nullable: true,
+      description: 'Who did it; null before a login and on the command line.',
+      resolve: (row, _a, { db }) => (row.actorId ? findUser(db, row.actorId) : null),
+    }),
+    action: t.exposeString('action', { description: 'The mutation, or `refreshReplay`.' }),
+    targetType: t.exposeString('targetType', { nullable: true, description: 'Type of what was changed.' }),
+    targetId: t.string({
+      nullable: true,
+      description: 'Id of what was changed.',
+      resolve: (row) =>
+        row.targetType && row.targetId && builder.options.relay?.encodeGlobalID?.(row.targetType, row.targetId, {} as Context),
+    }),
+    requestId: t.exposeString('requestId', { nullable: true, description: 'The request, as in the log and in `extensions.requestId`.' }),
+    outcome: t.expose('outcome', { type: AuditOutcomeType, description: 'How it ended.' }),
+    detail: t.field({ type: 'JSON', nullable: true, description: 'What was changed.', resolve: (row) => row.detailJson }),
+  }),
+});
+
+const UserConnection = builder.connectionObject(
+  { type: UserType, name: 'UserConnection', description: 'A page of users.' },
+  { description: 'A user in a page.' },
+);
+const AuditConnection = builder.connectionObject(
+  { type: AuditEntryType, name: 'AuditConnection', description: 'A page of the audit log.' },
+  { description: 'An entry in a page.' },
+);
+
+const UserFilter = builder.inputType('UserFilter', {
+  description: 'Which users.',
+  fields: (t) => ({
+    nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
+    role: t.field({ type: RoleType, description: 'Only this role.' }),
+    disabled: t.boolean({ description: 'Only users who cannot log in, or only those who can.' }),
+  }),
+});
+
+const AuditFilter = builder.inputType('AuditFilter', {
+  description: 'Which entries.',
+  fields: (t) => ({
+    actorId: t.id({ description: 'Only what this user did.' }),
+    action: t.string({ description: 'Only this action.' }),
+    outcome: t.field({ type: AuditOutcomeType, description: 'Only this outcome.' }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  viewer: t.field({
+    type: UserType,
+    nullable: true,
+    description: 'The user of the access token; null without one.',
+    authScopes: { public: true },
+    resolve: (_root, _args, { viewer }) => viewer?.user,
+  }),
+  users: t.field({
+    type: UserConnection,
+    description: 'All users by name.',
+    authScopes: { can: 'MANAGE_USERS' },
+    args: { ...pageArgs(), filter: t.arg({ type: UserFilter, description: 'Which users.' }) },
+    resolve: (_root, { filter, ...args }, { db }) =>
+      page(
+        args,
+        (limit, after: string | null) =>
+          db
+            .select()
+            .from(user)
+            .where(
+              and(
+                after === null ? undefined : gt(sql`${user.name} COLLATE NOCASE`, after),
+                filter?.nameContains ? sql`instr(lower(${user.name}), lower(${filter.nameContains})) > 0` : undefined,
+                filter?.role ? eq(user.role, filter.role) : undefined,
+                filter?.disabled == null ? undefined : filter.disabled ? isNotNull(user.disabledAt) : isNull(user.disabledAt),
+              ),
+            )
+            .orderBy(sql`${user.name} COLLATE NOCASE`)
+            .limit(limit)
+            .all(),
+        (row) => row.name,
+      ),
+  }),
+  auditLog: t.field({
+    type: AuditConnection,
+    description: 'What was done by whom, newest first.',
+    authScopes: { can: 'READ_AUDIT' },
+    args: { ...pageArgs(), filter: t.arg({ type: AuditFilter, description: 'Which entries.' }) },
+    resolve: (_root, { filter, ...args }, { db }) =>
+      page(
+        args,
+        (limit, after: number | null) =>
+          db
+            .select()
+            .from(audit)
+            .where(
+              and(
+                after === null ? undefined : lt(audit.seq, after),
+                filter?.actorId ? eq(audit.actorId, idOf('User', filter.actorId)) : undefined,
+                filter?.action ? eq(audit.action, filter.action) : undefined,
+                filter?.outcome ? eq(audit.outcome, filter.outcome) : undefined,
+              ),
+            )
+            .orderBy(desc(audit.seq))
+            .limit(limit)
+            .all(),
+        (row) => row.seq,
+      ),
+  }),
+}));
+
+const CredentialsType = builder.objectRef<Credentials>('Credentials').implement({
+  description: 'What a login hands out.',
+  fields: (t) => ({
+    accessToken: t.exposeString('accessToken', {
+      description: 'Send it as `Authorization: Bearer <access token>`, in a WebSocket as `authorization` of the connection parameters.',
+    }),
+    accessTokenExpiresAt: t.expose('accessTokenExpiresAt', { type: 'DateTime', description: 'When to refresh it at the latest.' }),
+    refreshToken: t.exposeString('refreshToken', { description: 'Works once, in `refresh`. Keep it secret.' }),
+    user: t.field({ type: UserType, grantScopes: [outcome], description: 'Who is logged in.', resolve: (c) => c.user }),
+  }),
+});
+
+const userPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<User>) => ({
+    user: t.field({
+      type: UserType,
+      nullable: true,
+      grantScopes: [outcome],
+      description: 'The user as it is now.',
+      resolve: (p) => p.result,
+    }),
+  }),
+};
+const credentialsPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<Credentials>) => ({
+    credentials: t.field({ type: CredentialsType, nullable: true, description: 'Tokens of the new session.', resolve: (p) => p.result }),
+  }),
+};
+
+const name = '1 to 64 letters, digits, or . _ @ -';
+const password = '12 to 128 characters.';
+
+builder.relayMutationField(
+  'bootstrap',
+  {
+    inputFields: (t) => ({
+      token: t.string({ required: true, description: 'Content of the file `bootstrap-token` in the data folder.' }),
+      name: t.string({ required: true, description: name }),
+      password: t.string({ required: true, description: password }),
+    }),
+  },
+  {
+    description: 'Creates the first administrator with the one-time token that the server wrote at its start.',
+    authScopes: { public: true },
+    resolve: (_root, { input }, context) => payload(() => bootstrap(context, context.actor, input)),
+  },
+  userPayload,
+);
+
+builder.relayMutationField(
+  'login',
+  {
+    inputFields: (t) => ({
+      name: t.string({ required: true, description: 'Name of the user, in any case.' }),
+      password: t.string({ required: true, description: 'Password of the user.' }),
+    }),
+  },
+  {
+    description: 'Starts a session. Failures are counted for each name; from the fifth on they cost a growing delay.',
+    authScopes: { public: true },
+    resolve: (_root, { input }, context) => payload(() => login(context, context.actor, context.client, input)),
+  },
+  credentialsPayload,
+);
+
+const refreshToken = 'The refresh token of the last login or refresh.';
+
+builder.relayMutationField(
+  'refresh',
+  { inputFields: (t) => ({ refreshToken: t.string({ required: true, description: refreshToken }) }) },
+  {
+    description: 'Exchanges a refresh token for new tokens. Used a second time, it ends the session: somebody else has it.',
+    authScopes: { public: true },
+    resolve: (_root, { input }, context) => payload(() => refresh(context, context.actor, context.client, input.refreshToken)),
+  },
+  credentialsPayload,
+);
+
+builder.relayMutationField(
+  'logout',
+  { inputFields: (t) => ({ refreshToken: t.string({ required: true, description: refreshToken }) }) },
+  {
+    description: 'Ends the session of a refresh token. A token that is none is no error.',
+    authScopes: { public: true },
+    resolve: (_root, { input }, context) => payload(() => logout(context, context.actor, input.refreshToken)),
+  },
+  { interfaces: [PayloadType], outputFields: (_t: PayloadFields<void>) => ({}) },
+);
+
+builder.relayMutationField(
+  'changePassword',
+  {
+    inputFields: (t) => ({
+      currentPassword: t.string({ required: true, description: 'The password as it is.' }),
+      newPassword: t.string({ required: true, description: password }),
+    }),
+  },
+  {
+    description: "Sets the viewer's own password and ends their other sessions.",
+    authScopes: { can: 'READ' },
+    resolve: (_root, { input }, context) => payload(() => changePassword(context, context.actor, viewerOf(context), input)),
+  },
+  userPayload,
+);
+
+builder.relayMutationField(
+  'revokeSession',
+  { inputFields: (t) => ({ sessionId: t.id({ required: true, description: 'The session to end.' }) }) },
+  {
+    description:
+      "Ends a session at once: its tokens stop working and its subscriptions are closed. Others than one's own need an administrator.",
+    authScopes: (_root, { input }, { db, viewer }) => {
+      const owner = findSession(db, idOf('Session', input.sessionId))?.userId;
+      return viewer !== null && owner === viewer.user.id ? true : { can: 'MANAGE_USERS' };
+    },
+    resolve: (_root, { input }, context) => payload(() => revokeSession(context, context.actor, idOf('Session', input.sessionId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<Session>) => ({
+      session: t.field({
+        type: SessionType,
+        nullable: true,
+        grantScopes: [outcome],
+        description: 'The session that ended.',
+        resolve: (p) => p.result,
+      }),
+    }),
+  },
+);
+
+const userId = 'The user to change.';
+
+builder.relayMutationField(
+  'createUser',
+  {
+    inputFields: (t) => ({
+      name: t.string({ required: true, description: name }),
+      role: t.field({ type: RoleType, required: true, description: 'What the user may do.' }),
+      password: t.string({ required: true, description: password }),
+    }),
+  },
+  {
+    description: 'Creates a user who can log in.',
+    authScopes: { can: 'MANAGE_USERS' },
+    resolve: (_root, { input }, context) => payload(() => createUser(context, context.actor, input)),
+  },
+  userPayload,
+);
+
+builder.relayMutationField(
+  'updateUser',
+  {
+    inputFields: (t) => ({
+      userId: t.id({ required: true, description: userId }),
+      name: t.string({ description: `New name: ${name}` }),
+      role: t.field({
+        type: RoleType,
+        description: 'New role. It counts from the next request on; open subscriptions of the user are closed.',
+      }),
+    }),
+  },
+  {
+    description: 'Changes the name or the role of a user.',
+    authScopes: { can: 'MANAGE_USERS' },
+    resolve: (_root, { input }, context) => payload(() => updateUser(context, context.actor, idOf('User', input.userId), input)),
+  },
+  userPayload,
+);
+
+builder.relayMutationField(
+  'disableUser',
+  {
+    inputFields: (t) => ({
+      userId: t.id({ required: true, description: userId }),
+      disabled: t.boolean({ defaultValue: true, required: true, description: 'False enables the user again.' }),
+    }),
+  },
+  {
+    description: 'Ends all sessions of a user and lets them log in no more, or again.',
+    authScopes: { can: 'MANAGE_USERS' },
+    resolve: (_root, { input }, context) =>
+      payload(() => setUserDisabled(context, context.actor, idOf('User', input.userId), input.disabled)),
+  },
+  userPayload,
+);
+
+builder.relayMutationField(
+  'resetPassword',
+  {
+    inputFields: (t) => ({
+      userId: t.id({ required: true, description: userId }),
+      password: t.string({ required: true, description: password }),
+    }),
+  },
+  {
+    description: 'Sets the password of a user, ends their sessions and lifts a login delay.',
+    authScopes: { can: 'MANAGE_USERS' },
+    resolve: (_root, { input }, context) =>
+      payload(() => resetPassword(context, context.actor, idOf('User', input.userId), input.password)),
+  },
+  userPayload,
+);

@@ -1,0 +1,67 @@
+import { sql } from 'drizzle-orm';
+import { check, index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+
+export const roles = ['VIEWER', 'ENGINEER', 'ADMIN'] as const;
+export type Role = (typeof roles)[number];
+
+export const user = sqliteTable(
+  'user',
+  {
+    id: text().primaryKey(),
+    name: text().notNull(),
+    passwordHash: text().notNull(),
+    role: text({ enum: roles }).notNull(),
+    disabledAt: integer(),
+    createdAt: integer().notNull(),
+  },
+  (t) => [
+    uniqueIndex('user_name').on(sql`${t.name} COLLATE NOCASE`),
+    check('user_role', sql`${t.role} IN ('VIEWER', 'ENGINEER', 'ADMIN')`),
+  ],
+);
+
+/** One refresh token. A login starts a family; each refresh adds a row to it and marks the former one as replaced. */
+export const session = sqliteTable(
+  'session',
+  {
+    id: text().primaryKey(),
+    userId: text()
+      .notNull()
+      .references(() => user.id, { onDelete: 'cascade' }),
+    familyId: text().notNull(),
+    /** SHA-256 of the refresh token, in hexadecimal. */
+    refreshHash: text().notNull().unique(),
+    replacedById: text(),
+    client: text(),
+    createdAt: integer().notNull(),
+    expiresAt: integer().notNull(),
+    revokedAt: integer(),
+  },
+  (t) => [index('session_family').on(t.familyId), index('session_user').on(t.userId), index('session_expiry').on(t.expiresAt)],
+);
+
+export const loginThrottle = sqliteTable('login_throttle', {
+  /** SHA-256 of the submitted name in lower case, whether a user has it or not. */
+  nameHash: text().primaryKey(),
+  failures: integer().notNull(),
+  notBefore: integer().notNull(),
+});
+
+export const auditOutcomes = ['OK', 'DENIED'] as const;
+
+/** Append-only: triggers of the migration refuse UPDATE and DELETE. */
+export const audit = sqliteTable('audit', {
+  seq: integer().primaryKey({ autoIncrement: true }),
+  at: integer().notNull(),
+  actorId: text(),
+  action: text().notNull(),
+  targetType: text(),
+  targetId: text(),
+  requestId: text(),
+  outcome: text({ enum: auditOutcomes }).notNull(),
+  detailJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+});
+
+export type User = typeof user.$inferSelect;
+export type Session = typeof session.$inferSelect;
+export type AuditRow = typeof audit.$inferSelect;

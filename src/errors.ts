@@ -1,0 +1,71 @@
+import type { ZodType } from 'zod';
+
+/**
+ * The closed list of error codes: what a code means, its HTTP status, and whether the same request may succeed later.
+ * The GraphQL enum `ErrorCode`, the REST answers and the tests are made from this table.
+ */
+export const errorCodes = {
+  UNAUTHENTICATED: { status: 401, retryable: false, description: 'No valid credentials: log in, or refresh the access token.' },
+  FORBIDDEN: { status: 403, retryable: false, description: 'The role of the caller does not allow this.' },
+  NOT_FOUND: { status: 404, retryable: false, description: 'Nothing has this id or name, or it was deleted.' },
+  RATE_LIMITED: { status: 429, retryable: true, description: 'Too many attempts: wait for `retryAfterMs`.' },
+  UNAVAILABLE: { status: 503, retryable: true, description: 'The server is starting, stopping or busy: try again.' },
+  LIMIT: { status: 400, retryable: false, description: 'The document or the body is larger, deeper or costlier than allowed.' },
+  INVALID_DOCUMENT: { status: 400, retryable: false, description: 'The GraphQL document does not parse or does not fit the schema.' },
+  INTERNAL: { status: 500, retryable: false, description: 'A defect in Whetstone: report it with the request id.' },
+  INVALID: { status: 400, retryable: false, description: 'A value is not acceptable: the message says what is.' },
+  TAKEN: { status: 409, retryable: false, description: 'The name is in use already.' },
+  IN_USE: { status: 409, retryable: false, description: 'Something else still needs this.' },
+  WRONG_PASSWORD: { status: 400, retryable: false, description: 'The current password is not right.' },
+  BOOTSTRAP_CLOSED: { status: 409, retryable: false, description: 'There is an administrator already.' },
+  BOOTSTRAP_TOKEN: { status: 400, retryable: false, description: 'The bootstrap token is wrong, used or expired.' },
+  LAST_ADMIN: { status: 409, retryable: false, description: 'The last active administrator must remain one.' },
+} as const;
+
+export type ErrorCode = keyof typeof errorCodes;
+
+/** A failure that a caller is told about as a top-level GraphQL error or an HTTP answer. */
+export class ApiError extends Error {
+  readonly code: ErrorCode;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: ErrorCode, message: string, retryAfterMs?: number) {
+    super(message);
+    this.name = 'ApiError';
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** One thing that is wrong with a mutation's input; `field` is the path inside the input object. */
+export interface UserError {
+  code: ErrorCode;
+  message: string;
+  field: string[] | null;
+}
+
+/** Input that its author can correct: ends as `userErrors` of the mutation's payload. */
+export class InputError extends Error {
+  readonly userErrors: UserError[];
+
+  constructor(userErrors: UserError[]) {
+    super(userErrors.map((e) => e.message).join(' '));
+    this.name = 'InputError';
+    this.userErrors = userErrors;
+  }
+}
+
+export function refuse(code: ErrorCode, field: string | null, message: string): never {
+  throw new InputError([{ code, message, field: field === null ? null : [field] }]);
+}
+
+export function notFound(what: string): never {
+  throw new ApiError('NOT_FOUND', `There is no such ${what}.`);
+}
+
+/** `value` as the schema's type, or an InputError that names every field in question. */
+export function parseInput<T>(schema: ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw new InputError(parsed.error.issues.map((issue) => ({ code: 'INVALID', message: issue.message, field: issue.path.map(String) })));
+}

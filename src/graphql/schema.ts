@@ -1,0 +1,5 @@
+import '../accounts/schema.ts';
+import { builder } from './builder.ts';
+
+/** The whole API. Each domain's schema.ts adds its types and root fields to the builder when it is imported. */
+export const schema = builder.toSchema();

@@ -1,0 +1,107 @@
+import { type ExecutionArgs, GraphQLError, type GraphQLErrorExtensions } from 'graphql';
+import { createYoga, type Plugin } from 'graphql-yoga';
+import { busyError, isBusy } from '../db.ts';
+import { ApiError, errorCodes } from '../errors.ts';
+import { type Log, requestScope } from '../log.ts';
+import { untilAborted, watchAccess } from './access.ts';
+import type { Context } from './context.ts';
+import { useLimits } from './limits.ts';
+import { schema } from './schema.ts';
+
+/** A body may carry an image of 1 MiB in base64. */
+const bodyBytesMax = 2 * 1024 * 1024;
+
+/**
+ * The error as a client may see it: an ApiError with its code, a fault of the document as INVALID_DOCUMENT, and everything else as
+ * INTERNAL, with the cause in the log only.
+ */
+export function publicError(error: unknown, log: Log): GraphQLError {
+  const graphqlError = error instanceof GraphQLError ? error : undefined;
+  let cause: unknown = graphqlError ? graphqlError.originalError : error;
+  while (cause instanceof GraphQLError) cause = cause.originalError;
+  if (isBusy(cause)) cause = busyError();
+  if (cause === undefined && graphqlError) cause = new ApiError(codeOf(graphqlError), graphqlError.message);
+  if (!(cause instanceof ApiError)) {
+    log.error({ err: cause, path: graphqlError?.path }, 'a request failed by a defect');
+    cause = new ApiError('INTERNAL', 'Something went wrong inside Whetstone. The log tells more under this request id.');
+  }
+  const { message, ...extensions } = describeError(cause as ApiError);
+  // Beside data of other fields an error leaves the status at 200.
+  if (graphqlError?.path && graphqlError.path.length > 1) delete extensions.http;
+  return new GraphQLError(message, {
+    nodes: graphqlError?.nodes,
+    source: graphqlError?.source,
+    positions: graphqlError?.positions,
+    path: graphqlError?.path,
+    extensions,
+  });
+}
+
+/** GraphQL's and Yoga's own errors: 413 is a body that is too large, the others are faults of the document or the request. */
+function codeOf(error: GraphQLError): 'LIMIT' | 'INVALID_DOCUMENT' {
+  const http = error.extensions.http as { status?: number } | undefined;
+  return http?.status === 413 ? 'LIMIT' : 'INVALID_DOCUMENT';
+}
+
+/** Message and extensions of an error; `http` is what Yoga takes the status and the headers of the answer from. */
+export function describeError(error: ApiError): GraphQLErrorExtensions & { message: string } {
+  const { status, retryable } = errorCodes[error.code];
+  const { retryAfterMs, code, message } = error;
+  const headers = retryAfterMs === undefined ? undefined : { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) };
+  // `spec`: a document that does not fit is 200 to a client that accepts application/json only (GraphQL over HTTP, 6.4.1).
+  const http = { status, headers, spec: code === 'INVALID_DOCUMENT' };
+  return { message, code, retryable, retryAfterMs, requestId: requestScope.getStore()?.requestId, http };
+}
+
+/** Ends each open subscription when the viewer's access ends or the server stops, with an error that says which. */
+function useAccessEnd(stopping: AbortSignal): Plugin<Context> {
+  return {
+    onSubscribe: ({ args }) => {
+      const { viewer, bus } = (args as ExecutionArgs).contextValue as Context;
+      return {
+        onSubscribeResult({ result, setResult }) {
+          if (!viewer || !(Symbol.asyncIterator in result)) return;
+          const access = watchAccess(bus, viewer);
+          const signal = AbortSignal.any([stopping, access.signal]);
+          const last = (reason: unknown) => {
+            const { message, ...extensions } = describeError(reason as ApiError);
+            return { errors: [new GraphQLError(message, { extensions })] };
+          };
+          setResult(untilAborted(result[Symbol.asyncIterator](), signal, last, access.stop));
+        },
+      };
+    },
+  };
+}
+
+/** Validation's errors reach the client past the mask. */
+function useErrorCodes(log: Log): Plugin {
+  return {
+    onResultProcess({ result, setResult }) {
+      if (Symbol.asyncIterator in result || Array.isArray(result) || !('errors' in result) || !result.errors) return;
+      const errors = result.errors.map((error) => (String(error.extensions?.code) in errorCodes ? error : publicError(error, log)));
+      setResult({ ...result, errors });
+    },
+  };
+}
+
+/** The GraphQL endpoint over HTTP and SSE. `stopping` ends its streams. */
+export function createGraphql(log: Log, stopping: AbortSignal) {
+  return createYoga<Context>({
+    schema,
+    graphqlEndpoint: '/graphql',
+    graphiql: false,
+    landingPage: false,
+    cors: false,
+    multipart: false,
+    batching: false,
+    maxRequestBodySize: bodyBytesMax,
+    logging: false,
+    maskedErrors: { maskError: (error) => publicError(error, log) },
+    // Documents that do not parse are not remembered: anybody can make millions of them.
+    parserAndValidationCache: { errorCache: { get: () => undefined, set: () => undefined } },
+    plugins: [useLimits, useErrorCodes(log), useAccessEnd(stopping)],
+  });
+}
+
+export type Graphql = ReturnType<typeof createGraphql>;

@@ -1,0 +1,125 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { authenticate } from './accounts/login.ts';
+import { ApiError, errorCodes } from './errors.ts';
+import type { Context, Services } from './graphql/context.ts';
+import { describeError } from './graphql/yoga.ts';
+import { type Log, requestScope } from './log.ts';
+
+/** Answers the requests whose path is `path` or, when that ends with a slash, lies below it. */
+export interface Route {
+  path: string;
+  handle(req: IncomingMessage, res: ServerResponse, context: Context): void | Promise<void>;
+}
+
+/** Sockets of all kinds: beyond, the system refuses. */
+const connectionsMax = 2000;
+const idleMs = 60_000;
+
+/**
+ * The HTTP server: origin check, bearer token, security headers, request id and log line around the routes. A token that is not
+ * valid is 401 here, before any route.
+ */
+export function createHttp(services: Services, log: Log, routes: Route[], originAllowed: (origin: string | undefined) => boolean): Server {
+  const http = createServer({ keepAliveTimeout: idleMs, headersTimeout: 10_000, requestTimeout: 0 }, (req, res) => {
+    // A client's own id is taken over so that its logs and ours meet, if it is harmless to print.
+    const given = req.headers['x-request-id'];
+    const requestId = typeof given === 'string' && /^[\w.-]{1,64}$/.test(given) ? given : crypto.randomUUID();
+    const scope: { requestId: string; userId?: string } = { requestId };
+    requestScope.run(scope, () => {
+      const startedAt = performance.now();
+      const path = pathOf(req);
+      res.on('close', () => {
+        requestScope.run(scope, () => {
+          log.info({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(performance.now() - startedAt) }, 'request');
+        });
+      });
+      answer(req, res, path, scope).catch((error: unknown) => sendError(res, error, log));
+    });
+  });
+  http.maxConnections = connectionsMax;
+  http.setTimeout(idleMs);
+
+  async function answer(req: IncomingMessage, res: ServerResponse, path: string, scope: { requestId: string; userId?: string }) {
+    res.setHeader('X-Request-Id', scope.requestId);
+    res.setHeader('X-Content-Type-Options', 'nosniff');
+    res.setHeader('Referrer-Policy', 'no-referrer');
+    res.setHeader('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'");
+    const { origin } = req.headers;
+    if (!originAllowed(origin)) {
+      throw new ApiError(
+        'FORBIDDEN',
+        `The origin ${origin} may not call this server: name it in WHETSTONE_ALLOWED_ORIGINS or WHETSTONE_PUBLIC_URL.`,
+      );
+    }
+    if (origin) {
+      res.setHeader('Access-Control-Allow-Origin', origin);
+      res.setHeader('Access-Control-Expose-Headers', '*');
+      res.setHeader('Vary', 'Origin');
+    }
+    if (origin && req.method === 'OPTIONS' && req.headers['access-control-request-method']) {
+      res.setHeader('Access-Control-Allow-Methods', 'GET, POST, PATCH, HEAD, DELETE');
+      res.setHeader(
+        'Access-Control-Allow-Headers',
+        'authorization, content-type, x-request-id, tus-resumable, upload-length, upload-offset, upload-metadata',
+      );
+      res.setHeader('Access-Control-Max-Age', '600');
+      res.writeHead(204).end();
+      return;
+    }
+    const route = routes.find((r) => r.path === path || (r.path.endsWith('/') && path.startsWith(r.path)));
+    if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
+    const viewer = await viewerOfRequest(req);
+    scope.userId = viewer?.user.id;
+    const actor = { actorId: viewer?.user.id ?? null, requestId: scope.requestId };
+    await route.handle(req, res, { ...services, viewer, actor, client: req.headers['user-agent'] ?? null });
+  }
+
+  async function viewerOfRequest(req: IncomingMessage) {
+    const { authorization } = req.headers;
+    if (authorization === undefined) return null;
+    const token = /^Bearer (.+)$/i.exec(authorization)?.[1];
+    if (!token) throw new ApiError('UNAUTHENTICATED', 'The Authorization header is not of the form `Bearer <access token>`.');
+    return authenticate(services, token);
+  }
+
+  return http;
+}
+
+export function pathOf(req: IncomingMessage): string {
+  return (req.url ?? '/').split('?', 1)[0] as string;
+}
+
+export function sendJson(res: ServerResponse, status: number, body: unknown): void {
+  res.writeHead(status, { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store' });
+  res.end(`${JSON.stringify(body)}\n`);
+}
+
+/** An error outside GraphQL, in GraphQL's form. */
+function sendError(res: ServerResponse, error: unknown, log: Log): void {
+  if (!(error instanceof ApiError)) log.error({ err: error }, 'a request failed by a defect');
+  const known = error instanceof ApiError ? error : new ApiError('INTERNAL', 'Something went wrong inside Whetstone.');
+  if (res.headersSent) {
+    res.destroy();
+    return;
+  }
+  const { message, http, ...extensions } = describeError(known);
+  const headers = (http as { headers?: Record<string, string> }).headers ?? {};
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
+  if (known.code === 'UNAUTHENTICATED') res.setHeader('WWW-Authenticate', 'Bearer');
+  sendJson(res, errorCodes[known.code].status, { errors: [{ message, extensions }] });
+}
+
+/**
+ * Whether a browser page of this origin may call the server: the server's own addresses, the public one, and those that are
+ * configured. Programs send no origin.
+ */
+export function originCheck(
+  { publicUrl, allowedOrigins }: Services['config'],
+  portOf: () => number,
+): (origin: string | undefined) => boolean {
+  const configured = new Set([...(publicUrl ? [publicUrl] : []), ...allowedOrigins].map((url) => new URL(url).origin));
+  return (origin) => {
+    if (origin === undefined || configured.has(origin)) return true;
+    return ['localhost', '127.0.0.1', '[::1]'].some((host) => origin === `http://${host}:${portOf()}`);
+  };
+}

@@ -1,0 +1,296 @@
+/**
+ * What a job's child is asked to do: one specification for each kind, with the preprocessing, the hyperparameters and the
+ * dataset that they share. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
+ */
+import { z } from 'zod';
+
+export const SPEC_VERSION = 1;
+
+const path = z.string().min(1).max(4096).describe('Absolute path of something that the child only reads.');
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const share = z.number().min(0).max(1);
+const bytes = z.int().min(1);
+
+// --------------------------------------------------------------------------------------------------- preprocessing
+
+const channelTriple = z.tuple([z.number(), z.number(), z.number()]);
+
+/** From an image file to the model's input tensor, the one definition: `docs/preprocessing.md` says what each step does. */
+export const PreprocessSpec = z
+  .object({
+    version: z.literal(1),
+    width: z.int().min(1).max(4096).describe('Input width in pixels.'),
+    height: z.int().min(1).max(4096).describe('Input height in pixels.'),
+    mode: z
+      .enum(['STRETCH', 'CROP', 'LETTERBOX'])
+      .describe('STRETCH ignores the aspect ratio, CROP takes the largest centred part, LETTERBOX fits and pads.'),
+    cropFraction: z.number().gt(0).max(1).describe('CROP only: share of the largest centred part that is kept.'),
+    padColor: z.array(z.int().min(0).max(255)).length(3).describe('LETTERBOX only: red, green, blue.'),
+    channels: z.enum(['RGB', 'BGR']).describe('Order of the channels in the tensor.'),
+    mean: channelTriple.describe('In tensor order, for values of 0 to 1.'),
+    std: channelTriple.describe('In tensor order, for values of 0 to 1.'),
+    layout: z.enum(['NCHW', 'NHWC']),
+  })
+  .meta({ id: 'PreprocessSpec' });
+export type PreprocessSpec = z.infer<typeof PreprocessSpec>;
+
+/** What the presets train with: the largest centred square, ImageNet's mean and deviation. `imageSize` in pixels. */
+export function presetPreprocess(imageSize: number): PreprocessSpec {
+  return {
+    version: 1,
+    width: imageSize,
+    height: imageSize,
+    mode: 'CROP',
+    cropFraction: 1,
+    padColor: [114, 114, 114],
+    channels: 'RGB',
+    mean: [0.485, 0.456, 0.406],
+    std: [0.229, 0.224, 0.225],
+    layout: 'NCHW',
+  };
+}
+
+// -------------------------------------------------------------------------------------------------- hyperparameters
+
+/** Each has a description, a range and a default here, and nowhere else: the API's `presets` is made from this. */
+export const ClassificationHyperparameters = z.object({
+  imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
+  epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
+  batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
+  optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
+  learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
+  momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+  weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
+  warmupSteps: z
+    .int()
+    .min(0)
+    .max(100_000)
+    .default(100)
+    .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
+  labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
+  emaDecay: z
+    .number()
+    .min(0)
+    .max(0.99999)
+    .default(0.999)
+    .describe('Moving average of the weights that is validated and kept; it warms up with the run. 0 turns it off.'),
+  gradientClip: z.number().min(0).max(1000).default(1).describe('Largest norm of the gradient; 0 turns it off.'),
+  earlyStopping: z
+    .int()
+    .min(0)
+    .max(1000)
+    .default(0)
+    .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
+  mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
+  flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
+  cropScale: z
+    .number()
+    .min(0.05)
+    .max(1)
+    .default(0.5)
+    .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
+  colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
+  erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
+});
+export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
+
+/** A preset is a topology with its task and its hyperparameters. A second one is a second row. */
+export const presets = {
+  resnet50: {
+    task: 'CLASSIFICATION',
+    title: 'ResNet50',
+    description: 'Image classification with torchvision’s ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.',
+    hyperparameters: ClassificationHyperparameters,
+  },
+} as const;
+export type PresetName = keyof typeof presets;
+const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
+
+// ----------------------------------------------------------------------------------------------------------- dataset
+
+/** One line of a dataset's manifest, a JSON-lines file sorted by n. */
+export const DatasetItem = z
+  .object({
+    n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
+    split: z.enum(['train', 'val', 'test']),
+    path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
+    sha256,
+    width: z.int().min(1),
+    height: z.int().min(1),
+    label: z.int().min(0).describe('Index into classes.'),
+  })
+  .meta({ id: 'DatasetItem' });
+export type DatasetItem = z.infer<typeof DatasetItem>;
+
+export const DatasetRef = z
+  .object({
+    root: path.describe('The extracted folder.'),
+    manifest: path.describe('JSON lines, one DatasetItem each.'),
+    classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
+    contentHash: sha256,
+  })
+  .meta({ id: 'DatasetRef' });
+
+// ------------------------------------------------------------------------------------------------------------- specs
+
+const common = {
+  specVersion: z.literal(SPEC_VERSION),
+  codeVersion: z.string().max(100).describe('Of the server that wrote the spec; recorded with the environment.'),
+  cpuThreads: z.int().min(1).max(1024).describe('PyTorch’s intra-op threads: its results on a CPU depend on it.'),
+};
+const computing = {
+  ...common,
+  device: z.enum(['auto', 'cpu', 'cuda']).describe('auto: CUDA where the slot has a GPU.'),
+  seed: z.int().min(0).max(0xffff_ffff),
+};
+
+const conversion = z.object({
+  opset: z.int().min(18).max(23).default(18),
+  relativeTolerance: z.number().gt(0).max(1).default(1e-4).describe('tolerance = this · max(1, largest |logit|).'),
+});
+
+/** Where the weights of a training come from. */
+export const Init = z
+  .discriminatedUnion('from', [
+    z.object({ from: z.literal('SCRATCH') }),
+    z.object({
+      from: z.literal('PRETRAINED'),
+      file: path.nullable().describe('A local copy of the public weights; null: downloaded once into TORCH_HOME.'),
+    }),
+    z.object({
+      from: z.literal('WEIGHTS'),
+      file: path.describe('safetensors of an uploaded state dict or of an earlier version; another classifier head is replaced.'),
+    }),
+    z.object({
+      from: z.literal('CHECKPOINT'),
+      file: path.describe('Training checkpoint of an earlier run: optimizer and schedule go on, `epochs` counts from its first epoch.'),
+    }),
+  ])
+  .meta({ id: 'Init' });
+
+export const TrainSpec = z
+  .object({
+    kind: z.literal('TRAIN'),
+    ...computing,
+    preset: presetName,
+    dataset: DatasetRef,
+    preprocess: PreprocessSpec.describe('Of the hyperparameters’ imageSize.'),
+    hyperparameters: ClassificationHyperparameters,
+    init: Init,
+    resumeFrom: path.nullable().describe('Newest checkpoint of an earlier attempt of this job; one in workDir that is further on wins.'),
+    checkpointSeconds: z
+      .int()
+      .min(0)
+      .max(86_400)
+      .default(60)
+      .describe('A checkpoint is written at the first batch boundary this long after the last one, and at the end; 0: after each batch.'),
+    cacheBytesMax: z
+      .int()
+      .min(0)
+      .default(2 ** 31)
+      .describe('Decoded images are kept in memory when they fit into this.'),
+    conversion,
+  })
+  .meta({ id: 'TrainSpec' });
+
+/** A model version as the trainer reads it. */
+export const ModelRef = z
+  .object({
+    format: z.enum(['CHECKPOINT', 'ONNX']).describe('CHECKPOINT: safetensors of the preset’s state dict.'),
+    file: path,
+    preset: presetName.nullable().describe('Null for a foreign ONNX.'),
+    classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
+    preprocess: PreprocessSpec,
+  })
+  .meta({ id: 'ModelRef' });
+
+export const ConvertSpec = z
+  .object({
+    kind: z.literal('CONVERT'),
+    ...computing,
+    model: ModelRef,
+    dataset: DatasetRef.nullable().describe('Its validation split goes through the gate; null: seeded noise.'),
+    conversion,
+  })
+  .meta({ id: 'ConvertSpec' });
+
+export const EvaluateSpec = z
+  .object({
+    kind: z.literal('EVALUATE'),
+    ...computing,
+    model: ModelRef,
+    dataset: DatasetRef,
+    split: z.enum(['train', 'val', 'test']),
+    batchSize: z.int().min(1).max(1024).default(32),
+  })
+  .meta({ id: 'EvaluateSpec' });
+
+/** Limits of a child that opens a file from outside. */
+const importLimits = {
+  memoryBytesMax: bytes.default(4 * 2 ** 30).describe('Address space beyond what the child needs to start.'),
+  outputBytesMax: bytes.default(4 * 2 ** 30).describe('Largest single file that it may write.'),
+};
+
+export const ImportModelSpec = z
+  .object({
+    kind: z.literal('IMPORT_MODEL'),
+    ...common,
+    file: path,
+    fileName: z.string().min(1).max(255).describe('As the user called it: its ending (.onnx, .safetensors, .pt, .pth) says what it is.'),
+    preset: presetName.nullable().describe('Needed for a state dict, null for an ONNX file.'),
+    limits: z.object({
+      ...importLimits,
+      secondsMax: z.int().min(1).max(240).default(120).describe('CPU time, and time on the clock.'),
+    }),
+  })
+  .meta({ id: 'ImportModelSpec' });
+
+export const ImportDatasetSpec = z
+  .object({
+    kind: z.literal('IMPORT_DATASET'),
+    ...common,
+    file: path.describe('The zip.'),
+    fileName: z.string().min(1).max(255),
+    task: z.literal('CLASSIFICATION'),
+    splitSeed: z.int().min(0).max(0xffff_ffff).describe('Where the zip has no train, val and test folders.'),
+    splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
+    limits: z.object({
+      ...importLimits,
+      filesMax: z.int().min(1).default(1_000_000),
+      extractedBytesMax: bytes.default(64 * 2 ** 30),
+      imagePixelsMax: z.int().min(1).default(25_000_000),
+      problemsMax: z.int().min(1).max(50).default(50),
+    }),
+  })
+  .meta({ id: 'ImportDatasetSpec', description: 'Read by a Node child.' });
+
+export const Spec = z
+  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec])
+  .meta({ id: 'Spec' });
+export type Spec = z.infer<typeof Spec>;
+
+/** One hyperparameter as a form shows it. */
+export interface HyperparameterInfo {
+  name: string;
+  type: 'INT' | 'FLOAT' | 'ENUM';
+  description: string;
+  default: number | string;
+  minimum: number | null;
+  maximum: number | null;
+  /** The values of an ENUM, else null. */
+  values: string[] | null;
+}
+
+/** The hyperparameters of a preset in their declared order, read from its schema. */
+export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
+  const { properties } = z.toJSONSchema(presets[preset].hyperparameters);
+  return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
+    name,
+    type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',
+    description: field.description ?? '',
+    default: field.default as number | string,
+    minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
+    maximum: field.maximum ?? null,
+    values: (field.enum as string[] | undefined) ?? null,
+  }));
+}

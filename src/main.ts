@@ -1,0 +1,68 @@
+import { randomBytes } from 'node:crypto';
+import { Command } from 'commander';
+import { findUserByName, resetPassword } from './accounts/users.ts';
+import { createBus } from './bus.ts';
+import { describeSettings, readConfig } from './config.ts';
+import { openDatabase } from './db.ts';
+import { InputError } from './errors.ts';
+import { createLog } from './log.ts';
+import { startServer } from './server.ts';
+
+const program = new Command('whetstone')
+  .description('Computer-vision models from a dataset to a served endpoint.')
+  .addHelpText('after', () => `\nSettings (environment variables with their defaults):\n${describeSettings()}`);
+
+program
+  .command('serve', { isDefault: true })
+  .description('start the server')
+  .action(async () => {
+    const config = readConfig(process.env);
+    const log = createLog(config);
+    const server = await startServer(config, log);
+    let stopping = false;
+    const stop = (signal: NodeJS.Signals) => {
+      if (stopping) return;
+      stopping = true;
+      log.info({ signal }, 'stopping');
+      // The design's limit for everything that has to end (core.md, decision 16).
+      setTimeout(() => process.exit(1), 30_000).unref();
+      server.stop().then(
+        () => process.exit(0),
+        (error: unknown) => {
+          log.error({ err: error }, 'the stop failed');
+          process.exit(1);
+        },
+      );
+    };
+    process.on('SIGTERM', stop).on('SIGINT', stop);
+  });
+
+const admin = program
+  .command('admin')
+  .description('administer without a login, on the machine of the data folder, while the server is stopped');
+
+admin
+  .command('reset-password')
+  .description('give a user a new random password, and lift a login delay')
+  .argument('<name>', 'name of the user')
+  .action(async (name: string) => {
+    const { db, close } = openDatabase(readConfig(process.env).dataDir);
+    try {
+      const found = findUserByName(db, name);
+      if (!found) throw new Error(`There is no user called ${name}.`);
+      const password = randomBytes(15).toString('base64url');
+      await resetPassword({ db, bus: createBus() }, { actorId: null, requestId: null }, found.id, password);
+      console.log(`New password of ${found.name}: ${password}`);
+    } finally {
+      close();
+    }
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // What a person can mend is one message; a defect keeps its stack.
+  const expected = error instanceof InputError || (error instanceof Error && error.constructor === Error);
+  console.error(expected ? (error as Error).message : error);
+  process.exit(1);
+}

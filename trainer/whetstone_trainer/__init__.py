@@ -1,0 +1,1 @@
+"""Training, conversion, evaluation and import of models: the child process of a job attempt."""

@@ -1,0 +1,255 @@
+"""The specification and the commands that come in on stdin, as frozen dataclasses.
+
+`../protocol.schema.json`, written from `src/jobs/protocol.ts`, says what is valid; here is only what the code reads.
+"""
+
+import json
+import types
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from whetstone_trainer.errors import TrainerError
+
+VERSION = 1
+LINE_BYTES_MAX = 64 * 1024
+
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[1] / "protocol.schema.json").read_text("utf-8"))
+ERROR_CODES: dict[str, int] = SCHEMA["errorCodes"]
+EXIT_STOPPED = 75
+
+T = TypeVar("T")
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """See docs/preprocessing.md."""
+
+    version: int
+    width: int
+    height: int
+    mode: Literal["STRETCH", "CROP", "LETTERBOX"]
+    crop_fraction: float
+    pad_color: tuple[int, ...]
+    channels: Literal["RGB", "BGR"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: Literal["NCHW", "NHWC"]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of classification; descriptions, ranges and defaults are in src/jobs/specs.ts."""
+
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["ADAMW", "SGD"]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    warmup_steps: int
+    label_smoothing: float
+    ema_decay: float
+    gradient_clip: float
+    early_stopping: int
+    mixed_precision: Literal["AUTO", "OFF"]
+    flip: float
+    crop_scale: float
+    color_jitter: float
+    erasing: float
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    root: str
+    manifest: str
+    classes: tuple[str, ...]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class DatasetItem:
+    n: int
+    split: Split
+    path: str
+    sha256: str
+    width: int
+    height: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Conversion:
+    opset: int
+    relative_tolerance: float
+
+
+@dataclass(frozen=True)
+class Init:
+    """`file` is null for SCRATCH, and for PRETRAINED where the public weights are to be downloaded."""
+
+    from_: Literal["SCRATCH", "PRETRAINED", "WEIGHTS", "CHECKPOINT"]
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    format: Literal["CHECKPOINT", "ONNX"]
+    file: str
+    preset: str | None
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    spec_version: int
+    code_version: str
+    cpu_threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Computing(_Common):
+    device: Literal["auto", "cpu", "cuda"]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(_Computing):
+    preset: str
+    dataset: DatasetRef
+    preprocess: PreprocessSpec
+    hyperparameters: Hyperparameters
+    init: Init
+    resume_from: str | None
+    checkpoint_seconds: int
+    cache_bytes_max: int
+    conversion: Conversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSpec(_Computing):
+    model: ModelRef
+    dataset: DatasetRef | None
+    conversion: Conversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSpec(_Computing):
+    model: ModelRef
+    dataset: DatasetRef
+    split: Split
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class ImportLimits:
+    memory_bytes_max: int
+    output_bytes_max: int
+    seconds_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportModelSpec(_Common):
+    file: str
+    file_name: str
+    preset: str | None
+    limits: ImportLimits
+
+
+Spec = TrainSpec | ConvertSpec | EvaluateSpec | ImportModelSpec
+
+# The kinds that this package runs, by the definition in the schema and the class that holds them.
+_SPECS: dict[str, type[Spec]] = {
+    "TRAIN": TrainSpec,
+    "CONVERT": ConvertSpec,
+    "EVALUATE": EvaluateSpec,
+    "IMPORT_MODEL": ImportModelSpec,
+}
+_DEFINITIONS = {"TRAIN": "TrainSpec", "CONVERT": "ConvertSpec", "EVALUATE": "EvaluateSpec", "IMPORT_MODEL": "ImportModelSpec"}
+
+
+@dataclass(frozen=True)
+class SpecLine:
+    job: str
+    attempt: int
+    work_dir: str
+    kind: str
+    spec: Spec
+
+
+@cache
+def validator(definition: str) -> Draft202012Validator:
+    """Of one definition of the protocol's schema, such as `Event`."""
+    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": SCHEMA["$defs"]})
+
+
+def check(value: object, definition: str) -> None:
+    """Raises SPEC_INVALID with the place and the reason where `value` does not fit the schema."""
+    error = best_match(validator(definition).iter_errors(value))
+    if error is None:
+        return
+    where = ".".join(str(part) for part in cast(ValidationError, error).absolute_path)
+    raise TrainerError("SPEC_INVALID", f"specification{': ' if where else ''}{where}: {error.message[:500]}")
+
+
+def read_spec_line(line: bytes) -> SpecLine:
+    """Parses the first line of stdin. Raises SPEC_INVALID."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise TrainerError("SPEC_INVALID", "The first line on stdin must be a specification in JSON.") from error
+    if not isinstance(value, dict) or value.get("v") != VERSION:
+        raise TrainerError("SPEC_INVALID", f"The specification must be an object with v = {VERSION}.")
+    spec = value.get("spec")
+    kind = spec.get("kind") if isinstance(spec, dict) else None
+    if kind not in _SPECS:
+        raise TrainerError("SPEC_INVALID", f"spec.kind must be one of {', '.join(_SPECS)}.")
+    check(spec, _DEFINITIONS[kind])
+    check(value, "SpecLine")
+    parsed: Spec = build(_SPECS[kind], cast(dict[str, Any], spec))
+    if isinstance(parsed, TrainSpec):
+        size = parsed.hyperparameters.image_size
+        if (parsed.preprocess.width, parsed.preprocess.height) != (size, size) or parsed.preprocess.layout != "NCHW":
+            raise TrainerError("SPEC_INVALID", "spec.preprocess must be the hyperparameters' imageSize squared, in NCHW.")
+    return SpecLine(value["job"], value["attempt"], value["workDir"], kind, parsed)
+
+
+def build(cls: type[T], value: dict[str, Any]) -> T:
+    """A frozen dataclass from JSON that the schema has accepted; unknown fields are ignored."""
+    hints = get_type_hints(cls)
+    values = {f.name: _convert(hints[f.name], value.get(camel(f.name))) for f in fields(cast(Any, cls))}
+    return cls(**values)
+
+
+def to_json(value: object) -> Any:
+    """The JSON form of a dataclass, the inverse of `build`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel(f.name): to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    return value
+
+
+def camel(name: str) -> str:
+    """`crop_fraction` → `cropFraction`, `from_` → `from`."""
+    head, *tail = name.rstrip("_").split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if get_origin(hint) in (Union, types.UnionType):
+        return _convert(next(arg for arg in get_args(hint) if arg is not type(None)), value)
+    if is_dataclass(hint):
+        return build(cast(type[Any], hint), value)
+    if get_origin(hint) is tuple:
+        return tuple(_convert(get_args(hint)[0], item) for item in value)
+    return float(value) if hint is float else value

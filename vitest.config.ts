@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config';
+
+const long = process.env.npm_lifecycle_event === 'test:long';
+
+export default defineConfig({
+  test: {
+    include: [long ? 'test/**/*.long.test.ts' : 'test/**/*.test.ts'],
+    exclude: long ? [] : ['test/**/*.long.test.ts'],
+    testTimeout: long ? 3_600_000 : 60_000,
+    hookTimeout: 60_000,
+    env: { ONNXRUNTIME_NODE_INSTALL: 'skip' },
+    coverage: { provider: 'v8', include: ['src/**'], reporter: ['text-summary'], thresholds: { lines: 80 } },
+  },
+});
