@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import psutil
-
 from whetstone_trainer.errors import Stopped, TrainerError, mask_paths
 from whetstone_trainer.protocol import LINE_BYTES_MAX, VERSION
 
@@ -91,7 +89,7 @@ class Events:
         )
 
     def heartbeat(self) -> None:
-        self.emit("heartbeat", phase=self._phase, step=self._step, rssBytes=psutil.Process().memory_info().rss)
+        self.emit("heartbeat", phase=self._phase, step=self._step, rssBytes=_resident_bytes())
 
     def warn(self, code: str, message: str) -> None:
         self.emit("warning", code=code, message=mask_paths(message)[:4000])
@@ -177,6 +175,14 @@ def _obey(line: bytes, events: Events) -> None:
         events.stop_requested = events.stop_requested or "suspended"
     else:
         events.warn("COMMAND_UNKNOWN", "A line on stdin is not a command of this protocol version; it was ignored.")
+
+
+def _resident_bytes() -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return None  # macOS has no /proc
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def file_hash(path: Path) -> tuple[str, int]:
