@@ -9,8 +9,8 @@ export default {
       name: 'domain-functions-know-no-graphql',
       comment: "Only a domain's schema.ts speaks GraphQL, so that the rest is tested without a server.",
       severity: 'error',
-      from: { path: domains, pathNot: '/schema\\.ts$' },
-      to: { path: ['^src/graphql/', '/schema\\.ts$', 'node_modules/(graphql|@pothos|graphql-yoga|graphql-ws)/'] },
+      from: { path: domains, pathNot: '[/.]schema\\.ts$' },
+      to: { path: ['^src/graphql/', '[/.]schema\\.ts$', 'node_modules/(graphql|@pothos|graphql-yoga|graphql-ws)/'] },
     },
     {
       name: 'tables-import-tables-only',

@@ -4,7 +4,7 @@ const long = process.env.npm_lifecycle_event === 'test:long';
 
 export default defineConfig({
   // Without Vite's `development` condition: graphql would be loaded twice, once as its development build.
-  ssr: { resolve: { conditions: ['node', 'module-sync', 'import'], externalConditions: ['node', 'module-sync', 'import'] } },
+  ssr: { resolve: { conditions: ['node', 'module-sync', 'import'], externalConditions: ['node', 'module-sync'] } },
   test: {
     include: [long ? 'test/**/*.long.test.ts' : 'test/**/*.test.ts'],
     exclude: long ? [] : ['test/**/*.long.test.ts'],

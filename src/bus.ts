@@ -1,3 +1,6 @@
+import type { LogLine, Progress } from './jobs/progress.ts';
+import type { JobEvent } from './jobs/tables.ts';
+
 /**
  * What is published inside the server. A topic's events are divided by a key (a job's id, a user's id), so that a publisher
  * touches only those who listen to that key.
@@ -5,6 +8,16 @@
 export interface Topics {
   /** The access of a user ended: of one session (`familyId`), or of all of them (null). Key: the user's id. */
   accessEnded: { familyId: string | null; reason: string };
+  /** The queue or the slots may allow another job to start. Key: ''. */
+  queueChanged: null;
+  /** A durable event of a job, after its commit. Key: the job's id. */
+  jobEvent: JobEvent;
+  /** A tick of a job's progress, never stored. Key: the job's id. */
+  jobProgress: Progress;
+  /** A line that a job's child wrote. Key: the job's id. */
+  jobLog: LogLine;
+  /** A job's row has changed. Key: ''. */
+  jobChanged: { jobId: string };
 }
 
 type Listener = (event: never) => void;
@@ -77,6 +90,26 @@ export function queueOf<T>(limit: number, attach: (push: (event: T) => void) => 
       waiting?.({ done: true, value: undefined });
       waiting = undefined;
       return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
+/**
+ * A generator that reads from `source`. Its `return` ends the source first: a generator's own would wait for the pending read, which
+ * may never come.
+ */
+export function readingFrom<T>(
+  source: { return(): unknown },
+  generator: AsyncGenerator<T, undefined>,
+): AsyncIterableIterator<T, undefined> {
+  return {
+    next: () => generator.next(),
+    async return() {
+      source.return();
+      return generator.return(undefined);
     },
     [Symbol.asyncIterator]() {
       return this;

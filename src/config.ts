@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 
 const port = z.coerce.number().int().min(0).max(65_535);
+const bytes = z.coerce.number().int().min(0);
 const list = z.string().transform((text) =>
   text
     .split(',')
@@ -30,37 +31,84 @@ const settings = z.object({
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),
+  uploadBytesMax: bytes
+    .min(1)
+    .default(50 * 1024 ** 3)
+    .describe('Largest file that can be uploaded, in bytes.'),
+  diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
 });
 
-export type Config = Readonly<z.infer<typeof settings>> & { readonly production: boolean; readonly cores: number };
+/** What the commands read that talk to a server. */
+const clientSettings = z.object({
+  url: z
+    .url({ protocol: /^https?$/ })
+    .default('http://127.0.0.1:8080')
+    .describe('Server that the commands `upload` and `watch` talk to.'),
+  token: z.string().optional().describe('Access token for these commands; without one they ask for a name and a password.'),
+});
+
+/** What a job's child inherits of the server's environment: no secret of the server. */
+const inherited = ['PATH', 'HOME', 'LANG', 'LD_LIBRARY_PATH', 'TORCH_HOME', 'HTTPS_PROXY', 'NO_PROXY', 'SSL_CERT_FILE'];
+
+export type ClientConfig = Readonly<z.infer<typeof clientSettings>> & {
+  /** The folder that relative paths start from: npm changes into the package's, and says where it was called. */
+  readonly folder: string;
+};
+export type Config = Readonly<z.infer<typeof settings>> & {
+  readonly production: boolean;
+  readonly cores: number;
+  readonly childEnv: Readonly<Record<string, string>>;
+};
 
 const prefix = 'WHETSTONE_';
 const variableOf = (name: string) => prefix + name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
 
+/** Every variable that is read, and those of the set-up. */
+const known = new Set([
+  ...Object.keys({ ...settings.shape, ...clientSettings.shape }).map(variableOf),
+  'WHETSTONE_PYTHON',
+  'WHETSTONE_SKIP_DISK_CHECK',
+]);
+
+type Environment = Record<string, string | undefined>;
+
+/** The settings of `schema` in `env`, and a line for each that is wrong and for each variable that nobody reads. */
+function parseSettings<T>(schema: z.ZodType<T> & { shape: object }, env: Environment): { data: T | undefined; problems: string[] } {
+  const unknown = Object.keys(env).filter((variable) => variable.startsWith(prefix) && !known.has(variable));
+  const parsed = schema.safeParse(Object.fromEntries(Object.keys(schema.shape).map((name) => [name, env[variableOf(name)] || undefined])));
+  const wrong = parsed.error?.issues.map((issue) => `${variableOf(String(issue.path[0]))}: ${issue.message}.`) ?? [];
+  return { data: parsed.data, problems: [...unknown.map((variable) => `${variable} is not a setting of Whetstone.`), ...wrong] };
+}
+
+function refuseSettings(problems: string[]): never {
+  throw new Error(`The configuration is wrong.\n${problems.join('\n')}`);
+}
+
 /** The configuration in `env`; throws one Error that names every setting that is wrong. Nothing else reads the environment. */
-export function readConfig(env: Record<string, string | undefined>): Config {
-  const names = new Map(Object.keys(settings.shape).map((name) => [variableOf(name), name]));
-  // Set-up reads WHETSTONE_PYTHON; the server does not.
-  const known = (variable: string) => names.has(variable) || variable === 'WHETSTONE_PYTHON';
-  const problems = Object.keys(env)
-    .filter((variable) => variable.startsWith(prefix) && !known(variable))
-    .map((variable) => `${variable} is not a setting of Whetstone.`);
-  const parsed = settings.safeParse(Object.fromEntries([...names].map(([variable, name]) => [name, env[variable] || undefined])));
-  for (const issue of parsed.error?.issues ?? []) problems.push(`${variableOf(String(issue.path[0]))}: ${issue.message}.`);
+export function readConfig(env: Environment): Config {
+  const { data, problems } = parseSettings(settings, env);
   const production = env.NODE_ENV === 'production';
-  if (production && parsed.success && !parsed.data.signingKeyFile) {
+  if (production && data && !data.signingKeyFile) {
     problems.push(
       'WHETSTONE_SIGNING_KEY_FILE is required in production. Make a key with ' +
         '`openssl genpkey -algorithm ed25519 -out signing-key.pem`, keep it private (mode 0600), and set the variable to its path.',
     );
   }
-  if (!parsed.success || problems.length > 0) throw new Error(`The configuration is wrong.\n${problems.join('\n')}`);
-  return Object.freeze({ ...parsed.data, production, cores: availableParallelism() });
+  if (!data || problems.length > 0) refuseSettings(problems);
+  const childEnv = Object.fromEntries(inherited.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])));
+  return Object.freeze({ ...data, production, cores: availableParallelism(), childEnv });
+}
+
+/** The settings of a command that talks to a server. */
+export function readClientConfig(env: Environment): ClientConfig {
+  const { data, problems } = parseSettings(clientSettings, env);
+  if (!data || problems.length > 0) refuseSettings(problems);
+  return Object.freeze({ ...data, folder: env.INIT_CWD ?? process.cwd() });
 }
 
 /** One line for each setting: variable, default, meaning. */
 export function describeSettings(): string {
-  return Object.entries(settings.shape)
+  return Object.entries({ ...settings.shape, ...clientSettings.shape })
     .map(([name, type]) => {
       const fallback = type.safeParse(undefined).data;
       const shown = name === 'dataDir' ? 'data' : Array.isArray(fallback) ? fallback.join(',') : fallback;

@@ -1,12 +1,15 @@
 import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { findUserByName, resetPassword } from './accounts/users.ts';
 import { createBus } from './bus.ts';
-import { describeSettings, readConfig } from './config.ts';
+import { withSession } from './client.ts';
+import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { openDatabase } from './db.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
 import { startServer } from './server.ts';
+import { progressBar, uploadFile } from './upload.ts';
 
 const program = new Command('whetstone')
   .description('Computer-vision models from a dataset to a served endpoint.')
@@ -35,6 +38,18 @@ program
       );
     };
     process.on('SIGTERM', stop).on('SIGINT', stop);
+  });
+
+program
+  .command('upload')
+  .description('send a file to a server, or go on with one that was interrupted; prints its upload id and SHA-256 as JSON')
+  .argument('<file>', 'path of the file')
+  .option('--url <url>', 'the server, instead of WHETSTONE_URL')
+  .action(async (file: string, { url }: { url?: string }) => {
+    const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
+    const bar = progressBar(process.stderr);
+    const uploaded = await withSession(config, (session) => uploadFile(session, resolve(config.folder, file), bar.show)).finally(bar.end);
+    console.log(JSON.stringify(uploaded));
   });
 
 const admin = program

@@ -4,26 +4,39 @@ import { offerBootstrap } from './accounts/bootstrap.ts';
 import { createTokens } from './accounts/tokens.ts';
 import { createBus } from './bus.ts';
 import type { Config } from './config.ts';
+import { importDataset } from './datasets/import/kind.ts';
 import { openDatabase } from './db.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
+import { createGraphiql, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
 import { createGraphql } from './graphql/yoga.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
+import type { JobKinds } from './jobs/kinds.ts';
+import { startScheduler } from './jobs/scheduler.ts';
 import type { Log } from './log.ts';
+import { importModel } from './models/import.ts';
+import { hasRoom } from './storage/disk.ts';
+import { serveFile } from './storage/files.ts';
+import { readLinkKey } from './storage/links.ts';
+import { startSweeper } from './storage/sweeper.ts';
+import { createUploads } from './storage/tus.ts';
+
+/** Every kind of job. */
+const jobKinds: JobKinds = { IMPORT_DATASET: importDataset, IMPORT_MODEL: importModel };
 
 export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */
   url: string;
-  /** Stops in the reverse order of the start; answers that are under way get 10 seconds. */
+  /** Stops in the reverse order of the start; answers that are under way get 5 seconds. */
   stop(): Promise<void>;
 }
 
 /** How long answers may take that were under way when the server was told to stop. */
-const lastAnswersMs = 10_000;
+const lastAnswersMs = 5_000;
 
 /** Starts everything in order; what was started is stopped again when a later step fails. */
-export async function startServer(config: Config, log: Log): Promise<RunningServer> {
+export async function startServer(config: Config, log: Log, kinds: JobKinds = jobKinds): Promise<RunningServer> {
   const undo: (() => void | Promise<void>)[] = [];
   const stop = async () => {
     for (const step of undo.splice(0).reverse()) await step();
@@ -31,18 +44,42 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
   try {
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
-    const services: Services = { config, db, bus: createBus(), tokens: await createTokens(config) };
+    const services: Services = {
+      config,
+      db,
+      bus: createBus(),
+      tokens: await createTokens(config),
+      linkKey: readLinkKey(config.dataDir),
+      jobKinds: kinds,
+    };
     const tokenPath = offerBootstrap(db, config.dataDir);
+
+    undo.push(await startSweeper(services, log));
+    const uploads = createUploads(services, log);
+    undo.push(uploads.stop);
+
+    const scheduler = await startScheduler(services, kinds, log);
+    undo.push(() => scheduler.stop());
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
-    const ready = (): boolean => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined;
+    const graphiql = createGraphiql();
+    const ready = async (): Promise<boolean> =>
+      !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && (await hasRoom(services));
     const routes: Route[] = [
-      { path: '/graphql', handle: (req, res, context) => graphql(req, res, context) as Promise<void> },
+      {
+        path: '/graphql',
+        handle: (req, res, context) => (wantsGraphiql(req) ? graphiql.page(req, res) : (graphql(req, res, context) as Promise<void>)),
+      },
+      { path: '/graphiql/', handle: graphiql.file },
+      { path: '/uploads', handle: uploads.handle },
+      { path: '/uploads/', handle: uploads.handle },
+      { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
       { path: '/health', handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
-        handle: (_req, res) => (ready() ? sendJson(res, 200, { status: 'ready' }) : sendJson(res, 503, { status: 'not ready' })),
+        handle: async (_req, res) =>
+          (await ready()) ? sendJson(res, 200, { status: 'ready' }) : sendJson(res, 503, { status: 'not ready' }),
       },
     ];
     const originAllowed = originCheck(config, () => (http.address() as AddressInfo).port);
@@ -53,9 +90,10 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
       http.once('error', reject).listen(config.port, config.host, resolve);
     });
     undo.push(async () => {
-      // Readiness goes first, streams end with an error that says why, sockets with 1001; then nothing keeps the port open.
+      // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and
+      // for reads while jobs write their checkpoints.
       stopping.abort(new ApiError('UNAVAILABLE', 'The server is stopping. Subscribe again in a moment.', 1000));
-      await closeSockets();
+      await Promise.all([closeSockets(), scheduler.stop()]);
       const closed = new Promise((resolve) => http.close(resolve));
       http.closeIdleConnections();
       const timer = setTimeout(() => http.closeAllConnections(), lastAnswersMs);

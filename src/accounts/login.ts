@@ -5,11 +5,11 @@ import type { Bus } from '../bus.ts';
 import { type Db, inTransaction } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, writeAudit } from './audit.ts';
-import { hashPassword, Password, verifyPassword } from './passwords.ts';
+import { hashPassword, Password, requireFreeHash, verifyPassword } from './passwords.ts';
 import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
 import { clearTries, countTry } from './throttle.ts';
-import { accessTokenSeconds, type Tokens } from './tokens.ts';
+import { type AccessClaims, accessTokenSeconds, type Tokens } from './tokens.ts';
 import { findUser, findUserByName } from './users.ts';
 
 interface Deps {
@@ -40,6 +40,7 @@ const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), ne
 export async function login(deps: Deps, actor: Actor, client: string | null, raw: unknown): Promise<Credentials> {
   const { db } = deps;
   const { name, password } = parseInput(LoginInput, raw);
+  requireFreeHash();
   countTry(db, name);
   const row = findUserByName(db, name);
   const right = await verifyPassword(row?.passwordHash, password);
@@ -76,12 +77,12 @@ export async function refresh(deps: Deps, actor: Actor, client: string | null, r
     if (!found) return null;
     const { session: row, user: owner } = found;
     const by = { ...actor, actorId: owner.id };
+    if (row.revokedAt !== null || row.expiresAt <= Date.now() || owner.disabledAt !== null) return null;
     if (row.replacedById !== null) {
       endSessions(tx, { familyId: row.familyId });
       writeAudit(tx, by, { action: 'refreshReplay', outcome: 'DENIED', target: { type: 'Session', id: row.familyId } });
       return { replayed: row };
     }
-    if (row.revokedAt !== null || row.expiresAt <= Date.now() || owner.disabledAt !== null) return null;
     const opened = insertSession(tx, owner.id, row.familyId, client);
     tx.update(session).set({ replacedById: opened.row.id }).where(eq(session.id, row.id)).run();
     return { user: owner, ...opened, replayed: undefined };
@@ -96,14 +97,16 @@ export async function refresh(deps: Deps, actor: Actor, client: string | null, r
 }
 
 /** The viewer of an access token: the user is read at each request, so that a role or a session that was taken away counts at once. */
-export async function authenticate(deps: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
-  const claims = await deps.tokens.verify(accessToken);
-  const live = and(eq(session.familyId, claims.familyId), isNull(session.revokedAt), isNull(session.replacedById));
-  const found = deps.db.select({ user }).from(session).innerJoin(user, eq(user.id, session.userId)).where(live).get();
-  if (!found || found.user.id !== claims.userId || found.user.disabledAt !== null) {
-    throw new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
-  }
-  return { user: found.user, familyId: claims.familyId, expiresAt: claims.expiresAt };
+export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
+  return currentViewer(db, await tokens.verify(accessToken));
+}
+
+/** The user of these claims as the database has them now; UNAUTHENTICATED when the session has ended. */
+export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessClaims): Viewer {
+  const live = and(eq(session.familyId, familyId), isNull(session.revokedAt), isNull(session.replacedById));
+  const found = db.select({ user }).from(session).innerJoin(user, eq(user.id, session.userId)).where(live).get();
+  if (!found || found.user.id !== userId || found.user.disabledAt !== null || expiresAt <= Date.now()) throw sessionEnded();
+  return { user: found.user, familyId, expiresAt };
 }
 
 /** Ends one session of a user and returns its last row. */
@@ -132,21 +135,31 @@ export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToke
 export async function changePassword(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, viewer: Viewer, raw: unknown): Promise<User> {
   const { db, bus } = deps;
   const input = parseInput(ChangePasswordInput, raw);
+  const target = { type: 'User', id: viewer.user.id };
+  requireFreeHash();
   countTry(db, viewer.user.name);
   if (!(await verifyPassword(viewer.user.passwordHash, input.currentPassword))) {
+    writeAudit(db, actor, { action: 'changePassword', outcome: 'DENIED', target });
     refuse('WRONG_PASSWORD', 'currentPassword', 'This is not the current password.');
   }
+  clearTries(db, viewer.user.name);
   const passwordHash = await hashPassword(input.newPassword);
   const { changed, ended } = inTransaction(db, (tx) => {
+    // Read again: the session may have been ended, or the password reset, while the hashes were computed.
+    const open = liveSessions(tx, viewer.user.id);
+    if (!open.some((s) => s.familyId === viewer.familyId)) throw sessionEnded();
     const changed = tx.update(user).set({ passwordHash }).where(eq(user.id, viewer.user.id)).returning().get();
-    const ended = liveSessions(tx, viewer.user.id).filter((s) => s.familyId !== viewer.familyId);
+    const ended = open.filter((s) => s.familyId !== viewer.familyId);
     for (const { familyId } of ended) endSessions(tx, { familyId });
-    clearTries(tx, changed.name);
-    writeAudit(tx, actor, { action: 'changePassword', target: { type: 'User', id: changed.id } });
+    writeAudit(tx, actor, { action: 'changePassword', target });
     return { changed, ended };
   });
   for (const { familyId } of ended) bus.publish('accessEnded', changed.id, { familyId, reason: 'The password was changed.' });
   return changed;
+}
+
+function sessionEnded(): ApiError {
+  return new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
 }
 
 async function credentials({ tokens }: Deps, opened: { user: User; row: Session; refreshToken: string }): Promise<Credentials> {

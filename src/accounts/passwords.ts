@@ -12,8 +12,13 @@ let inFlight = 0;
 
 export const Password = z.string().min(12, 'A password has at least 12 characters.').max(128, 'A password has at most 128 characters.');
 
-async function limited<T>(hash: () => Promise<T>): Promise<T> {
+/** RATE_LIMITED while as many hashes are being computed as may be. Who asks this first is not charged for a try that cannot be made. */
+export function requireFreeHash(): void {
   if (inFlight >= hashesAtOnce) throw new ApiError('RATE_LIMITED', 'Too many logins at this moment. Try again in a second.', 1000);
+}
+
+async function limited<T>(hash: () => Promise<T>): Promise<T> {
+  requireFreeHash();
   inFlight += 1;
   try {
     return await hash();

@@ -314,10 +314,8 @@ builder.relayMutationField(
   {
     description:
       "Ends a session at once: its tokens stop working and its subscriptions are closed. Others than one's own need an administrator.",
-    authScopes: (_root, { input }, { db, viewer }) => {
-      const owner = findSession(db, idOf('Session', input.sessionId))?.userId;
-      return viewer !== null && owner === viewer.user.id ? true : { can: 'MANAGE_USERS' };
-    },
+    authScopes: (_root, { input }, { db, viewer }) =>
+      viewer !== null && findSession(db, idOf('Session', input.sessionId))?.userId === viewer.user.id ? true : { can: 'MANAGE_USERS' },
     resolve: (_root, { input }, context) => payload(() => revokeSession(context, context.actor, idOf('Session', input.sessionId))),
   },
   {

@@ -1,5 +1,5 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { calculateJwkThumbprint, exportJWK, type JWTHeaderParameters, jwtVerify, SignJWT } from 'jose';
 import type { Config } from '../config.ts';
@@ -29,8 +29,7 @@ export interface Tokens {
 const rememberedMax = 1000;
 
 export async function createTokens(config: Pick<Config, 'dataDir' | 'signingKeyFile'>): Promise<Tokens> {
-  const key = createPrivateKey(readSigningKey(config));
-  if (key.asymmetricKeyType !== 'ed25519') throw new Error('The signing key is not an Ed25519 key.');
+  const key = readSigningKey(config);
   const publicKey: KeyObject = createPublicKey(key);
   const kid = await calculateJwkThumbprint(await exportJWK(publicKey));
   const remembered = new Map<string, AccessClaims>();
@@ -71,26 +70,26 @@ export async function createTokens(config: Pick<Config, 'dataDir' | 'signingKeyF
 }
 
 /** The configured key; without one (never in production) the data folder's own, made at first use. */
-function readSigningKey({ dataDir, signingKeyFile }: Pick<Config, 'dataDir' | 'signingKeyFile'>): string {
+function readSigningKey({ dataDir, signingKeyFile }: Pick<Config, 'dataDir' | 'signingKeyFile'>): KeyObject {
   const path = signingKeyFile ?? join(dataDir, 'signing-key.pem');
   if (!signingKeyFile && !existsSync(path)) {
     const { privateKey } = generateKeyPairSync('ed25519');
     writePrivateFile(path, privateKey.export({ type: 'pkcs8', format: 'pem' }) as string);
   }
   try {
-    return readFileSync(path, 'utf8');
+    const key = createPrivateKey(readFileSync(path));
+    if (key.asymmetricKeyType === 'ed25519') return key;
   } catch {
-    throw new Error('The file of WHETSTONE_SIGNING_KEY_FILE cannot be read.');
+    // Falls through to the refusal, which names no path.
   }
+  const file = signingKeyFile ? 'The file of WHETSTONE_SIGNING_KEY_FILE' : '`signing-key.pem` in the data folder';
+  throw new Error(`${file} is not an Ed25519 private key (PKCS #8, PEM) that the server can read.`);
 }
 
-/** Writes a file that only its owner can read, and returns when it is on the disk. */
+/** Writes a file that only its owner can read, whole or not at all. */
 export function writePrivateFile(path: string, text: string): void {
-  const file = openSync(path, 'w', 0o600);
-  try {
-    writeSync(file, text);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
+  const part = `${path}.part`;
+  rmSync(part, { force: true });
+  writeFileSync(part, text, { flag: 'wx', mode: 0o600, flush: true });
+  renameSync(part, path);
 }

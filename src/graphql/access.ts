@@ -8,19 +8,20 @@ import { ApiError } from '../errors.ts';
  */
 export function watchAccess(bus: Bus, viewer: Viewer): { signal: AbortSignal; stop: () => void } {
   const controller = new AbortController();
-  const end = (reason: string) => controller.abort(new ApiError('UNAUTHENTICATED', reason));
+  const end = (reason: string) => {
+    stop();
+    controller.abort(new ApiError('UNAUTHENTICATED', reason));
+  };
   const timer = setTimeout(() => end('The access token has expired: refresh it.'), viewer.expiresAt - Date.now());
   timer.unref();
   const off = bus.on('accessEnded', viewer.user.id, ({ familyId, reason }) => {
     if (familyId === null || familyId === viewer.familyId) end(reason);
   });
-  return {
-    signal: controller.signal,
-    stop: () => {
-      clearTimeout(timer);
-      off();
-    },
+  const stop = () => {
+    clearTimeout(timer);
+    off();
   };
+  return { signal: controller.signal, stop };
 }
 
 /**
@@ -34,12 +35,10 @@ export function untilAborted<T>(
   close: () => void,
 ): AsyncIterableIterator<T> {
   let state: 'open' | 'aborted' | 'closed' = 'open';
-  let abort = () => {};
-  const aborted = new Promise<'aborted'>((resolve) => {
-    abort = () => resolve('aborted');
-  });
-  signal.addEventListener('abort', abort, { once: true });
-  if (signal.aborted) abort();
+  // Each read waits on a promise of its own: one for all would hold something of every read until the end.
+  let interrupt = () => {};
+  const abort = () => interrupt();
+  signal.addEventListener('abort', abort);
 
   const end = async (): Promise<IteratorReturnResult<undefined>> => {
     if (state !== 'closed') {
@@ -53,12 +52,21 @@ export function untilAborted<T>(
   return {
     async next() {
       if (state !== 'open') return end();
-      const result = await Promise.race([aborted, source.next()]);
-      if (result === 'aborted') {
-        state = 'aborted';
-        return { done: false, value: last(signal.reason) };
+      const aborted = new Promise<'aborted'>((resolve) => {
+        interrupt = () => resolve('aborted');
+      });
+      if (signal.aborted) interrupt();
+      try {
+        const result = await Promise.race([aborted, source.next()]);
+        if (result === 'aborted') {
+          state = 'aborted';
+          return { done: false, value: last(signal.reason) };
+        }
+        return result.done ? end() : result;
+      } catch (error) {
+        await end();
+        throw error;
       }
-      return result.done ? end() : result;
     },
     return: end,
     [Symbol.asyncIterator]() {

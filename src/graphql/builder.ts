@@ -1,7 +1,7 @@
 import SchemaBuilder from '@pothos/core';
 import RelayPlugin from '@pothos/plugin-relay';
 import ScopeAuthPlugin from '@pothos/plugin-scope-auth';
-import { GraphQLError, GraphQLScalarType, Kind, type ValueNode } from 'graphql';
+import { GraphQLError, GraphQLScalarType, type GraphQLSchema, isObjectType, Kind, type ValueNode } from 'graphql';
 import { may, type Permission } from '../accounts/permissions.ts';
 import { ApiError, errorCodes, InputError, type UserError } from '../errors.ts';
 import type { Context } from './context.ts';
@@ -45,14 +45,19 @@ export const builder = new SchemaBuilder<SchemaTypes>({
       nullable: true,
       authScopes: { can: 'READ' },
       args: { id: { description: 'The id of the object.' } },
+      resolve: (_root, { id }, _context, { schema }, resolveNode) => {
+        requireNodeType(schema, id.typename);
+        return resolveNode(id);
+      },
     },
     nodesQueryOptions: {
       description: 'Several objects by their ids, at most 100, in the order of the ids; null for each that does not exist.',
       nullable: { list: false, items: true },
       authScopes: { can: 'READ' },
       args: { ids: { description: 'The ids of the objects.' } },
-      resolve: (_root, { ids }, _context, _info, resolveNodes) => {
+      resolve: (_root, { ids }, _context, { schema }, resolveNodes) => {
         if (ids.length > 100) throw new ApiError('LIMIT', 'At most 100 ids can be asked for at once.');
+        for (const { typename } of ids) requireNodeType(schema, typename);
         return resolveNodes(ids);
       },
     },
@@ -76,11 +81,22 @@ export const builder = new SchemaBuilder<SchemaTypes>({
 
 builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
+builder.subscriptionType({ description: 'Everything that can be followed, over WebSocket (graphql-transport-ws) or server-sent events.' });
 
 function decodeId(id: string): { typename: string; id: string } {
   const [, typename, key] = /^([A-Za-z]+):(.+)$/s.exec(Buffer.from(id, 'base64url').toString()) ?? [];
-  if (!typename || !key) throw new ApiError('NOT_FOUND', 'This is not an id that this server gave out.');
+  if (!typename || !key) throw foreignId();
   return { typename, id: key };
+}
+
+function foreignId(): ApiError {
+  return new ApiError('NOT_FOUND', 'This is not an id that this server gave out.');
+}
+
+/** An id is only text: it may name any type, or none. */
+function requireNodeType(schema: GraphQLSchema, typename: string): void {
+  const type = schema.getType(typename);
+  if (!isObjectType(type) || !type.getInterfaces().some(({ name }) => name === 'Node')) throw foreignId();
 }
 
 /** The database id inside an opaque id; NOT_FOUND when it is of another type. */
@@ -178,3 +194,10 @@ export async function payload<T>(run: () => T | Promise<T>): Promise<Payload<T>>
     throw error;
   }
 }
+
+/** The values of an enum from their descriptions: a value of `T` without one does not compile. */
+export const enumValues = <T extends string>(descriptions: Record<T, string>) =>
+  Object.fromEntries(Object.entries<string>(descriptions).map(([name, description]) => [name, { description }])) as Record<
+    T,
+    { description: string }
+  >;

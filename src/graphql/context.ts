@@ -4,6 +4,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
+import type { JobKinds } from '../jobs/kinds.ts';
 
 /** What the server has one of. */
 export interface Services {
@@ -11,6 +12,9 @@ export interface Services {
   db: Db;
   bus: Bus;
   tokens: Tokens;
+  /** Signs the links to files. */
+  linkKey: Buffer;
+  jobKinds: JobKinds;
 }
 
 /** What a resolver sees: the services, and who asks. */

@@ -1,22 +1,30 @@
-import type { Server } from 'node:http';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type ExecutionArgs, GraphQLError } from 'graphql';
-import { handleProtocols } from 'graphql-ws';
-import { useServer } from 'graphql-ws/use/ws';
-import { WebSocketServer } from 'ws';
+import { type ExecutionArgs, GraphQLError, getOperationAST } from 'graphql';
+import { CloseCode, handleProtocols, makeServer } from 'graphql-ws';
+import { type WebSocket, WebSocketServer } from 'ws';
 import { authenticate, type Viewer } from '../accounts/login.ts';
 import { ApiError } from '../errors.ts';
+import { pathOf } from '../http.ts';
 import { type Log, requestScope } from '../log.ts';
 import { watchAccess } from './access.ts';
 import type { Context, Services } from './context.ts';
-import { type Graphql, publicError } from './yoga.ts';
+import { type Graphql, isPublic, publicError } from './yoga.ts';
 
 const messageBytesMax = 1024 * 1024;
 const socketsMax = 1000;
 const operationsPerSocketMax = 100;
+/** Bytes that wait for a client who asks for more without reading; beyond, its socket is cut. */
+const bufferedBytesMax = 8 * 1024 * 1024;
+/** How long a client may take to answer the closing of its socket. */
+const closeTimeoutMs = 2000;
+/** A client that does not answer a ping before the next one is gone. */
+const pingIntervalMs = 12_000;
 
 interface Connection {
-  [key: PropertyKey]: unknown;
+  socket: WebSocket;
+  request: IncomingMessage;
   /** The token of connection_init: who asks is read again for each operation. */
   token?: string;
   stop?: () => void;
@@ -34,78 +42,144 @@ export function serveWebSocket(
   log: Log,
   originAllowed: (origin: string | undefined) => boolean,
 ) {
-  const sockets = new WebSocketServer({ noServer: true, maxPayload: messageBytesMax, handleProtocols });
+  const options = { noServer: true, maxPayload: messageBytesMax, closeTimeout: closeTimeoutMs, handleProtocols };
+  const sockets = new WebSocketServer(options);
 
   http.on('upgrade', (request, socket, head) => {
     socket.on('error', () => socket.destroy());
-    if (new URL(request.url ?? '/', 'http://localhost').pathname !== '/graphql') return refuse(socket, '404 Not Found');
+    if (pathOf(request) !== '/graphql') return refuse(socket, '404 Not Found');
     if (!originAllowed(request.headers.origin)) return refuse(socket, '403 Forbidden');
     if (sockets.clients.size >= socketsMax) return refuse(socket, '503 Service Unavailable');
-    sockets.handleUpgrade(request, socket, head, (client) => sockets.emit('connection', client, request));
+    sockets.handleUpgrade(request, socket, head, (client) => open(client, request));
   });
 
-  const masked = (error: unknown): GraphQLError => withoutHttp(publicError(error, log));
+  // graphql-ws's own binding to ws prints to the console, and lets a client that never reads fill the memory with answers.
+  function open(client: WebSocket, request: IncomingMessage): void {
+    const connection: Connection = { socket: client, request };
+    const closed = protocol.opened(
+      {
+        protocol: client.protocol,
+        // Resolves when the answer has left; a write that fails is seen as the close of the socket.
+        send: (data) => new Promise((resolve) => client.send(data, () => resolve())),
+        close: (code, reason) => client.close(code, reason),
+        onMessage: (handle) => {
+          client.on('message', (data) => {
+            if (client.bufferedAmount > bufferedBytesMax) return client.terminate();
+            handle(String(data)).catch((error: unknown) => {
+              log.error({ err: error }, 'a message failed by a defect');
+              client.close(CloseCode.InternalServerError);
+            });
+          });
+        },
+      },
+      connection,
+    );
+    let answered = true;
+    client.on('pong', () => {
+      answered = true;
+    });
+    const pings = setInterval(() => {
+      if (!answered) return client.terminate();
+      answered = false;
+      client.ping();
+    }, pingIntervalMs);
+    client.on('error', (error) => log.info({ err: error }, 'a socket failed'));
+    client.once('close', (code, reason) => {
+      clearInterval(pings);
+      closed(code, String(reason)).catch((error: unknown) => log.error({ err: error }, 'a socket closed by a defect'));
+    });
+  }
 
-  const server = useServer<Record<string, unknown>, Connection>(
-    {
-      async onConnect(ctx) {
-        const params = ctx.connectionParams ?? {};
-        const header = params.authorization ?? params.Authorization;
-        if (header === undefined) return true;
-        const token = /^Bearer (.+)$/i.exec(String(header))?.[1] ?? '';
-        const viewer = await authenticate(services, token).catch(() => null);
-        if (!viewer) return false;
-        const { signal, stop } = watchAccess(services.bus, viewer);
-        const { socket } = ctx.extra;
-        signal.addEventListener('abort', () => socket.close(4403, (signal.reason as ApiError).message));
-        Object.assign(ctx.extra, { token, stop });
-        return true;
-      },
-      onDisconnect(ctx) {
-        ctx.extra.stop?.();
-      },
-      onSubscribe(ctx, _id, params) {
-        const requestId = crypto.randomUUID();
-        return requestScope.run({ requestId }, async () => {
-          if (Object.keys(ctx.subscriptions).length > operationsPerSocketMax) {
-            return [masked(new ApiError('LIMIT', `One socket carries at most ${operationsPerSocketMax} operations at a time.`))];
-          }
-          try {
-            const { token, request } = ctx.extra;
-            const viewer: Viewer | null = token ? await authenticate(services, token) : null;
-            const actor = { actorId: viewer?.user.id ?? null, requestId };
-            const context: Context = { ...services, viewer, actor, client: request.headers['user-agent'] ?? null };
-            const enveloped = graphql.getEnveloped({ ...context, params } as never);
-            const document = enveloped.parse(params.query);
-            const errors = enveloped.validate(enveloped.schema, document);
-            if (errors.length > 0) return errors.map(masked);
-            return {
-              schema: enveloped.schema,
-              document,
-              operationName: params.operationName,
-              variableValues: params.variables,
-              contextValue: await enveloped.contextFactory(),
-              rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
-            } satisfies ExecutionArgs;
-          } catch (error) {
-            return [masked(error)];
-          }
-        });
-      },
-      execute: (args) => inScope(args, 'execute'),
-      subscribe: (args) => inScope(args, 'subscribe'),
-      onNext: (_ctx, _id, _payload, _args, result) => ({ ...result, errors: result.errors?.map((e) => withoutHttp(e as GraphQLError)) }),
+  const masked = (error: unknown): GraphQLError => {
+    const cause = error instanceof GraphQLError && error.cause ? error.cause : error;
+    return withoutHttp(isPublic(cause) ? cause : publicError(cause, log));
+  };
+
+  const protocol = makeServer<Record<string, unknown>, Connection>({
+    async onConnect(ctx) {
+      const params = ctx.connectionParams ?? {};
+      const header = params.authorization ?? params.Authorization;
+      if (header === undefined) return true;
+      const token = /^Bearer (.+)$/i.exec(String(header))?.[1] ?? '';
+      const viewer = await authenticate(services, token).catch(() => null);
+      const { socket } = ctx.extra;
+      if (!viewer || socket.readyState !== socket.OPEN) return false;
+      const { signal, stop } = watchAccess(services.bus, viewer);
+      signal.addEventListener('abort', () => socket.close(4403, (signal.reason as ApiError).message));
+      Object.assign(ctx.extra, { token, stop });
+      return true;
     },
-    sockets as never,
-  );
+    onClose(ctx) {
+      ctx.extra.stop?.();
+    },
+    onSubscribe(ctx, _id, params) {
+      const requestId = crypto.randomUUID();
+      return requestScope.run({ requestId }, async () => {
+        if (Object.keys(ctx.subscriptions).length > operationsPerSocketMax) {
+          return [masked(new ApiError('LIMIT', `One socket carries at most ${operationsPerSocketMax} operations at a time.`))];
+        }
+        try {
+          const { token, request } = ctx.extra;
+          const viewer: Viewer | null = token ? await authenticate(services, token) : null;
+          const actor = { actorId: viewer?.user.id ?? null, requestId };
+          const context: Context = { ...services, viewer, actor, client: request.headers['user-agent'] ?? null };
+          const enveloped = graphql.getEnveloped({ ...context, params } as never);
+          const document = enveloped.parse(params.query);
+          const errors = enveloped.validate(enveloped.schema, document);
+          if (errors.length > 0) return errors.map(masked);
+          if (!getOperationAST(document, params.operationName)) {
+            throw new ApiError('INVALID_DOCUMENT', 'The document does not say which of its operations to execute.');
+          }
+          return {
+            schema: enveloped.schema,
+            document,
+            operationName: params.operationName,
+            variableValues: params.variables,
+            contextValue: await enveloped.contextFactory(),
+            rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
+          } satisfies ExecutionArgs;
+        } catch (error) {
+          return [masked(error)];
+        }
+      });
+    },
+    execute: (args) => inScope(args, () => own(args).execute(args)),
+    subscribe: (args) =>
+      inScope(args, async () => {
+        const result = await own(args).subscribe(args);
+        return Symbol.asyncIterator in result ? bound(result[Symbol.asyncIterator]()) : result;
+      }),
+    // An error of graphql-ws itself, or of a stream that failed, has not been masked.
+    onError: (_ctx, _id, _payload, errors) => errors.map((e) => masked(e).toJSON()),
+    onNext: (_ctx, _id, _payload, _args, result) => ({ ...result, errors: result.errors?.map((e) => withoutHttp(e as GraphQLError)) }),
+  });
 
-  return () => server.dispose();
+  return async (): Promise<void> => {
+    for (const client of sockets.clients) client.close(1001, 'Going away');
+    await new Promise((resolve) => sockets.close(resolve));
+  };
 }
 
-/** Runs Yoga's own function, which onSubscribe left in the root value, inside the scope of its request. */
-function inScope(args: ExecutionArgs, run: 'execute' | 'subscribe'): never {
-  const requestId = (args.contextValue as Context).actor.requestId as string;
-  return requestScope.run({ requestId }, () => (args.rootValue as Record<typeof run, (a: ExecutionArgs) => never>)[run](args));
+type Own = Pick<ReturnType<Graphql['getEnveloped']>, 'execute' | 'subscribe'>;
+
+/** Yoga's own functions, which onSubscribe left in the root value. */
+const own = (args: ExecutionArgs) => args.rootValue as Own;
+
+function inScope<T>({ contextValue }: ExecutionArgs, run: () => T): T {
+  const { viewer, actor } = contextValue as Context;
+  return requestScope.run({ requestId: actor.requestId as string, userId: viewer?.user.id }, run);
+}
+
+/** The iterator, each step of which runs in the scope of this call. */
+function bound<T>(iterator: AsyncIterator<T>): AsyncIterableIterator<T> {
+  const inThisScope = AsyncLocalStorage.snapshot();
+  return {
+    next: () => inThisScope(() => iterator.next()),
+    return: async () => inThisScope(() => iterator.return?.()) ?? { done: true, value: undefined },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }
 
 /** Yoga's hint for the status of an HTTP answer means nothing here. */

@@ -1,5 +1,6 @@
 import { type ExecutionArgs, GraphQLError, type GraphQLErrorExtensions } from 'graphql';
-import { createYoga, type Plugin } from 'graphql-yoga';
+import { createLRUCache, createYoga, type Plugin } from 'graphql-yoga';
+import { currentViewer } from '../accounts/login.ts';
 import { busyError, isBusy } from '../db.ts';
 import { ApiError, errorCodes } from '../errors.ts';
 import { type Log, requestScope } from '../log.ts';
@@ -10,6 +11,10 @@ import { schema } from './schema.ts';
 
 /** A body may carry an image of 1 MiB in base64. */
 const bodyBytesMax = 2 * 1024 * 1024;
+/** Characters of a message about a document. */
+const messageMax = 1000;
+/** Documents that are remembered with the result of their validation. */
+const documentsMax = 100;
 
 /**
  * The error as a client may see it: an ApiError with its code, a fault of the document as INVALID_DOCUMENT, and everything else as
@@ -20,14 +25,15 @@ export function publicError(error: unknown, log: Log): GraphQLError {
   let cause: unknown = graphqlError ? graphqlError.originalError : error;
   while (cause instanceof GraphQLError) cause = cause.originalError;
   if (isBusy(cause)) cause = busyError();
-  if (cause === undefined && graphqlError) cause = new ApiError(codeOf(graphqlError), graphqlError.message);
+  // GraphQL repeats a bad value in its message, however long it is.
+  if (cause === undefined && graphqlError) cause = new ApiError(codeOf(graphqlError), graphqlError.message.slice(0, messageMax));
   if (!(cause instanceof ApiError)) {
     log.error({ err: cause, path: graphqlError?.path }, 'a request failed by a defect');
     cause = new ApiError('INTERNAL', 'Something went wrong inside Whetstone. The log tells more under this request id.');
   }
   const { message, ...extensions } = describeError(cause as ApiError);
-  // Beside data of other fields an error leaves the status at 200.
-  if (graphqlError?.path && graphqlError.path.length > 1) delete extensions.http;
+  // The library's own status, such as 413 for a large body or 405 for a mutation by GET.
+  if (graphqlError?.extensions.http) extensions.http = graphqlError.extensions.http;
   return new GraphQLError(message, {
     nodes: graphqlError?.nodes,
     source: graphqlError?.source,
@@ -35,6 +41,11 @@ export function publicError(error: unknown, log: Log): GraphQLError {
     path: graphqlError?.path,
     extensions,
   });
+}
+
+/** Whether an error has been through `publicError`. */
+export function isPublic(error: unknown): error is GraphQLError {
+  return error instanceof GraphQLError && String(error.extensions.code) in errorCodes;
 }
 
 /** GraphQL's and Yoga's own errors: 413 is a body that is too large, the others are faults of the document or the request. */
@@ -58,28 +69,29 @@ function useAccessEnd(stopping: AbortSignal): Plugin<Context> {
   return {
     onSubscribe: ({ args }) => {
       const { viewer, bus } = (args as ExecutionArgs).contextValue as Context;
+      // From before the first event on: what ends meanwhile must not be missed.
+      const access = viewer ? watchAccess(bus, viewer) : undefined;
+      const signal = access ? AbortSignal.any([stopping, access.signal]) : stopping;
+      const stop = () => access?.stop();
       return {
         onSubscribeResult({ result, setResult }) {
-          if (!viewer || !(Symbol.asyncIterator in result)) return;
-          const access = watchAccess(bus, viewer);
-          const signal = AbortSignal.any([stopping, access.signal]);
-          const last = (reason: unknown) => {
-            const { message, ...extensions } = describeError(reason as ApiError);
-            return { errors: [new GraphQLError(message, { extensions })] };
-          };
-          setResult(untilAborted(result[Symbol.asyncIterator](), signal, last, access.stop));
+          if (!(Symbol.asyncIterator in result)) return stop();
+          const last = (reason: unknown) => ({ errors: [new GraphQLError((reason as Error).message, { originalError: reason as Error })] });
+          setResult(untilAborted(result[Symbol.asyncIterator](), signal, last, stop));
         },
       };
     },
   };
 }
 
-/** Validation's errors reach the client past the mask. */
+/** Validation's errors reach the client past the mask. Beside data of other fields an error leaves the status at 200. */
 function useErrorCodes(log: Log): Plugin {
   return {
     onResultProcess({ result, setResult }) {
       if (Symbol.asyncIterator in result || Array.isArray(result) || !('errors' in result) || !result.errors) return;
-      const errors = result.errors.map((error) => (String(error.extensions?.code) in errorCodes ? error : publicError(error, log)));
+      const errors = result.errors.map((error) => (isPublic(error) ? error : publicError(error, log)));
+      const partial = Object.values((result.data as object | null) ?? {}).some((value) => value !== null);
+      if (partial) for (const { extensions } of errors) delete extensions?.http;
       setResult({ ...result, errors });
     },
   };
@@ -89,6 +101,8 @@ function useErrorCodes(log: Log): Plugin {
 export function createGraphql(log: Log, stopping: AbortSignal) {
   return createYoga<Context>({
     schema,
+    // A body may come long after its head: who asks is read again, or a withheld body would outlive a role that was taken away.
+    context: ({ db, viewer }) => ({ viewer: viewer && currentViewer(db, { ...viewer, userId: viewer.user.id }) }),
     graphqlEndpoint: '/graphql',
     graphiql: false,
     landingPage: false,
@@ -98,8 +112,11 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
     maxRequestBodySize: bodyBytesMax,
     logging: false,
     maskedErrors: { maskError: (error) => publicError(error, log) },
-    // Documents that do not parse are not remembered: anybody can make millions of them.
-    parserAndValidationCache: { errorCache: { get: () => undefined, set: () => undefined } },
+    // A parsed document of 2,000 tokens takes 0.9 MiB, and anybody can make millions of them; those that do not parse are not kept.
+    parserAndValidationCache: {
+      documentCache: createLRUCache({ max: documentsMax }),
+      errorCache: { get: () => undefined, set: () => undefined },
+    },
     plugins: [useLimits, useErrorCodes(log), useAccessEnd(stopping)],
   });
 }

@@ -1,8 +1,8 @@
 """What an attempt says on fd 3 and hears on stdin.
 
-Three threads: the job's own, which advances `step` with each unit of work; the heartbeat, which reports the step, so that a
-job that hangs shows; and the watcher, which turns command lines into `stop_requested` and kills the process group when stdin
-closes, so that no orphan outlives the server.
+Three threads: the job's own, which advances `step` with each unit of work; the heartbeat, which reports the step, so
+that a job that hangs shows; and the watcher, which turns command lines into `stop_requested` and kills the process
+group when stdin closes, so that no orphan outlives the server.
 """
 
 import hashlib
@@ -89,6 +89,8 @@ class Events:
         )
 
     def heartbeat(self) -> None:
+        if self._n == 0:
+            return  # hello comes first
         self.emit("heartbeat", phase=self._phase, step=self._step, rssBytes=_resident_bytes())
 
     def warn(self, code: str, message: str) -> None:

@@ -172,7 +172,12 @@ _SPECS: dict[str, type[Spec]] = {
     "EVALUATE": EvaluateSpec,
     "IMPORT_MODEL": ImportModelSpec,
 }
-_DEFINITIONS = {"TRAIN": "TrainSpec", "CONVERT": "ConvertSpec", "EVALUATE": "EvaluateSpec", "IMPORT_MODEL": "ImportModelSpec"}
+_DEFINITIONS = {
+    "TRAIN": "TrainSpec",
+    "CONVERT": "ConvertSpec",
+    "EVALUATE": "EvaluateSpec",
+    "IMPORT_MODEL": "ImportModelSpec",
+}
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,9 @@ def read_spec_line(line: bytes) -> SpecLine:
     if isinstance(parsed, TrainSpec):
         size = parsed.hyperparameters.image_size
         if (parsed.preprocess.width, parsed.preprocess.height) != (size, size) or parsed.preprocess.layout != "NCHW":
-            raise TrainerError("SPEC_INVALID", "spec.preprocess must be the hyperparameters' imageSize squared, in NCHW.")
+            raise TrainerError(
+                "SPEC_INVALID", "spec.preprocess must be the hyperparameters' imageSize squared, in NCHW."
+            )
     return SpecLine(value["job"], value["attempt"], value["workDir"], kind, parsed)
 
 

@@ -1,0 +1,347 @@
+// Brings a clone to where its npm scripts can run: the Node packages, then the trainer's Python packages. It runs before
+// each of them, on whatever Node is there, so it is plain JavaScript without a package, and Node 20 must understand it.
+//
+// Each step leaves a stamp in .setup/:
+//   (none)            never begun: the free disk is checked first
+//   started <hash>    interrupted or failed: its folder is thrown away and made anew, as a half-made one looks whole to
+//                     npm and uv; what was downloaded is in their caches
+//   done <hash>       nothing to do while the hash is that of today's inputs and the result works
+//
+// Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, and those of npm, pip and uv.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash, randomUUID } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const within = (...names) => path.join(root, ...names);
+const config = JSON.parse(fs.readFileSync(within('scripts', 'setup.json'), 'utf8'));
+const venvPython = within('trainer', '.venv', 'bin', 'python');
+
+/** What stops the set-up through no fault of the script: its text is all that the user sees. */
+class SetupError extends Error {}
+
+// ------------------------------------------------------------------------------------------------------------- steps
+
+const STEPS = [
+  {
+    name: 'node',
+    title: 'Node packages',
+    folder: 'node_modules',
+    inputs: () => {
+      const { scripts, ...manifest } = JSON.parse(fs.readFileSync(within('package.json'), 'utf8'));
+      // What is left out decides what is installed: `npm start --omit=dev` must not satisfy `npm test`.
+      const { npm_config_omit, npm_config_include, NODE_ENV } = process.env;
+      const omitted = [npm_config_omit, npm_config_include, NODE_ENV === 'production'];
+      return [JSON.stringify(manifest), contents('package-lock.json'), JSON.stringify(omitted)];
+    },
+    works: () => runs(within('node_modules', '.bin', 'node'), ['--version']),
+    needs: () => [
+      { folder: root, bytes: config.diskBytes.node.project },
+      { folder: process.env.npm_config_cache ?? path.join(os.homedir(), '.npm'), bytes: config.diskBytes.node.cache },
+    ],
+    problem: () => (runs('npm', ['--version']) ? undefined : 'npm is missing: install it (it comes with Node.js).'),
+    commands: () => [['npm', 'ci']],
+  },
+  {
+    name: 'python',
+    title: 'Python packages',
+    folder: path.join('trainer', '.venv'),
+    // A virtual environment holds its own path, so a moved clone needs a new one.
+    inputs: () => [contents('trainer/requirements.in'), contents('trainer/requirements.lock'), process.env.WHETSTONE_PYTHON ?? '', root],
+    works: () => runs(venvPython, ['-c', '']),
+    needs: () => {
+      const cache = process.env.UV_CACHE_DIR ?? path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'uv');
+      const needs = [{ folder: root, bytes: config.diskBytes.python.project }];
+      // On one file system uv links the files out of its cache, and they take their place once.
+      return device(cache) === device(root) ? needs : [...needs, { folder: cache, bytes: config.diskBytes.python.cache }];
+    },
+    problem: () => findPython().problem,
+    commands: () => {
+      const { executable } = findPython();
+      const hostUv = runs('uv', ['--version']);
+      return [
+        [executable, '-m', 'venv', ...(hostUv ? ['--without-pip'] : []), within('trainer', '.venv')],
+        ...(hostUv ? [] : [[venvPython, '-m', 'pip', 'install', '--disable-pip-version-check', `uv==${config.uv}`]]),
+        [
+          hostUv ? 'uv' : within('trainer', '.venv', 'bin', 'uv'),
+          ...['pip', 'install', '--python', venvPython],
+          // Not the lock itself: as a constraint it gives the same versions and hashes, but lets UV_TORCH_BACKEND drop CUDA.
+          ...['-r', within('trainer', 'requirements.in'), '-c', within('trainer', 'requirements.lock')],
+        ],
+        // Proves that they work here, and compiles them: a trainer's first start takes 5 s then, not 15 to 20.
+        [venvPython, '-c', `import ${config.pythonImports}`],
+      ];
+    },
+  },
+];
+
+const contents = (file) => fs.readFileSync(within(file), 'utf8');
+const hash = (step) => createHash('sha256').update(JSON.stringify(step.inputs())).digest('hex');
+const stampFile = (step) => within('.setup', step.name);
+const stamp = (step) => (fs.existsSync(stampFile(step)) ? fs.readFileSync(stampFile(step), 'utf8') : undefined);
+const due = (step) => stamp(step) !== `done ${hash(step)}` || !step.works();
+
+async function perform(step) {
+  const inputs = hash(step);
+  const commands = step.commands();
+  write(stampFile(step), `started ${inputs}`);
+  const progress = showProgress(step.title);
+  try {
+    await fs.promises.rm(within(step.folder), { recursive: true, force: true });
+    for (const command of commands) await run(command, progress);
+    if (!step.works()) throw new SetupError(`${step.title}: ${step.folder} does not work after its installation.`);
+  } finally {
+    progress.stop();
+  }
+  write(stampFile(step), `done ${inputs}`);
+  say(`${step.title}: done in ${progress.elapsed()}.`);
+}
+
+/** Whole or not at all, whenever the process is killed. */
+function write(file, text) {
+  fs.writeFileSync(`${file}.new`, text);
+  fs.renameSync(`${file}.new`, file);
+}
+
+// ----------------------------------------------------------------------------------------------------- prerequisites
+
+function platformProblem() {
+  const here = `${process.platform} ${process.arch}`;
+  if (!['linux x64', 'linux arm64', 'darwin arm64'].includes(here)) {
+    return `This is ${here}: Whetstone runs on Linux (x64, arm64) and, for development, on macOS (arm64).`;
+  }
+  if (process.platform === 'darwin') return undefined;
+  const glibc = process.report.getReport().header.glibcVersionRuntime;
+  if (glibc && newerOrSame(glibc, '2.28')) return undefined;
+  return `glibc 2.28 or newer is needed (Debian 10, Ubuntu 20.04, RHEL 8 and later); this system has ${glibc ?? 'none'}.`;
+}
+
+const PYTHON_PROBE = `
+import importlib.util, json, platform, sys
+print(json.dumps([sys.executable, platform.python_version(), importlib.util.find_spec("ensurepip") is not None]))`;
+
+/** The first interpreter that will do, or the line that says why none does. */
+function findPython() {
+  const { oldest, newest } = config.python;
+  const chosen = process.env.WHETSTONE_PYTHON;
+  const wanted = `Python ${oldest} to ${newest} is needed`;
+  const remedy = chosen ? 'correct WHETSTONE_PYTHON.' : 'install one, or set WHETSTONE_PYTHON to its path.';
+  let problem = chosen ? `${wanted}, and ${chosen} does not run: ${remedy}` : `${wanted}, and there is none: ${remedy}`;
+  for (const name of chosen ? [chosen] : ['python3.13', 'python3.12', 'python3.11', 'python3', 'python']) {
+    const probe = spawnSync(name, ['-c', PYTHON_PROBE], { encoding: 'utf8', env });
+    if (probe.status !== 0) continue;
+    const [executable, version, hasEnsurepip] = JSON.parse(probe.stdout);
+    if (!newerOrSame(version, oldest) || !newerOrSame(newest, version.split('.').slice(0, 2).join('.'))) {
+      problem = `${wanted}, and ${name} is ${version}: ${remedy}`;
+    } else if (!hasEnsurepip && !runs('uv', ['--version'])) {
+      problem = `${name} (${version}) has no ensurepip: install it (Debian, Ubuntu: the package python3-venv).`;
+    } else {
+      return { executable };
+    }
+  }
+  return { problem };
+}
+
+function diskProblems(steps) {
+  if (process.env.WHETSTONE_SKIP_DISK_CHECK === '1') return [];
+  const places = new Map();
+  for (const { folder, bytes } of steps.flatMap((step) => step.needs())) {
+    const place = places.get(device(folder)) ?? { folder: existing(folder), bytes: 0 };
+    places.set(device(folder), { ...place, bytes: place.bytes + bytes });
+  }
+  return [...places.values()]
+    .filter(({ folder, bytes }) => freeBytes(folder) < bytes)
+    .map(
+      ({ folder, bytes }) =>
+        `Too little disk: ${inGb(bytes)} are needed and ${inGb(freeBytes(folder))} are free in ${folder}. ` +
+        'Make room (or set WHETSTONE_SKIP_DISK_CHECK=1 if the packages are in the caches of npm and uv already).',
+    );
+}
+
+const existing = (folder) => (fs.existsSync(folder) ? folder : existing(path.dirname(folder)));
+const device = (folder) => fs.statSync(existing(folder)).dev;
+const inGb = (bytes) => `${(bytes / 1e9).toFixed(1)} GB`;
+
+function freeBytes(folder) {
+  const { bavail, bsize } = fs.statfsSync(folder);
+  return bavail * bsize;
+}
+
+function newerOrSame(version, than) {
+  const [a, b] = [version, than].map((text) => text.split('.').map(Number));
+  const first = b.findIndex((part, i) => (a[i] ?? 0) !== part);
+  return first === -1 || (a[first] ?? 0) > b[first];
+}
+
+// ---------------------------------------------------------------------------------------------------------- commands
+
+// Under `npm test` the environment is that of the script: its own settings for npm are the user's and stay, what describes
+// the running script goes, and so does what forbids Python to keep what it compiles. node_modules/.bin leaves the path because `npm ci` deletes the Node that is in there.
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) =>
+      !/^(npm_(lifecycle|package)_|npm_config_(local_)?prefix$|npm_(command|execpath|node_execpath)$|INIT_CWD$|PYTHONDONTWRITEBYTECODE$)/.test(
+        name,
+      ),
+  ),
+);
+const folders = (env.PATH ?? '').split(':').filter((folder) => !folder.endsWith('/node_modules/.bin'));
+Object.assign(env, {
+  PATH: [...folders, path.dirname(process.execPath)].join(':'),
+  // The CUDA libraries come from a host that may be out of reach, and the installation fails without it.
+  ONNXRUNTIME_NODE_INSTALL: env.ONNXRUNTIME_NODE_INSTALL ?? 'skip',
+  // Warnings: packages want a newer Node than the one that installs them; they run on the one that is installed.
+  npm_config_loglevel: 'error',
+});
+
+const runs = (command, args) => spawnSync(command, args, { env, stdio: 'ignore' }).status === 0;
+
+// The command is the leader of a process group, beside a watcher that kills the group as soon as our end of the pipe closes.
+// So a set-up that is killed leaves no npm or uv at work in the folder that the next one throws away.
+const GUARDED = 'exec 3<&0; { cat <&3; kill -KILL 0; } >/dev/null 2>&1 & exec "$@" 3<&- </dev/null';
+
+async function run(command, progress) {
+  const child = spawn('sh', ['-c', GUARDED, 'sh', ...command], { cwd: root, env, detached: true });
+  const lines = [];
+  let rest = '';
+  const hear = (text) => {
+    const parts = (rest + text).split(/[\r\n]+/);
+    rest = parts.pop().slice(-2000);
+    lines.push(...parts.map(withoutAddresses).filter((line) => line.trim()));
+    lines.splice(0, lines.length - 15);
+    progress.note(lines.at(-1) ?? '');
+  };
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', hear);
+  const status = await new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve(code ?? signal));
+  });
+  child.stdin.destroy();
+  if (status === 0) return;
+  hear('\n');
+  const shown = `${path.basename(command[0])} ${command.slice(1, 3).join(' ')}`;
+  throw new SetupError(
+    `\`${shown}\` ended with ${status}. Its last lines:\n${lines.map((line) => `    ${line}`).join('\n')}\n` +
+      'Is the network reachable, and is there room on the disk? The same command goes on where this one stopped.',
+  );
+}
+
+/** Where packages come from is the user's affair: it may be a private mirror, and the text ends in public logs. */
+const withoutAddresses = (line) =>
+  line
+    .replace(/https?:\/\/[^\s'")]+/g, '<address>')
+    .replace(/\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|internal|local)\b(?::\d+)?/gi, '<host>');
+
+// ---------------------------------------------------------------------------------------------------------- progress
+
+const live = process.stderr.isTTY && !process.env.CI;
+const say = (line) => process.stderr.write(`${line}\n`);
+
+/** A line that lives on a terminal; elsewhere one now and one every 15 seconds. */
+function showProgress(title) {
+  const begunAt = Date.now();
+  const freeAtStart = freeBytes(root);
+  let latest = '';
+  const elapsed = () => {
+    const seconds = Math.round((Date.now() - begunAt) / 1000);
+    return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  };
+  const text = () => {
+    const written = freeAtStart - freeBytes(root);
+    return [title, elapsed(), ...(written > 1e8 ? [`${inGb(written)} on disk`] : []), latest].filter(Boolean).join(' · ');
+  };
+  const draw = () => process.stderr.write(`\r\x1b[2K${text().slice(0, (process.stderr.columns ?? 80) - 1)}`);
+  if (!live) say(`${title} …`);
+  const timer = setInterval(live ? draw : () => say(`  ${text()}`), live ? 200 : 15_000);
+  return {
+    elapsed,
+    note: (line) => {
+      latest = line.trim();
+    },
+    stop: () => {
+      clearInterval(timer);
+      if (live) process.stderr.write('\r\x1b[2K');
+    },
+  };
+}
+
+// -------------------------------------------------------------------------------------------------------------- lock
+
+const HEARTBEAT_MS = 5_000;
+const STALE_MS = 60_000; // a holder whose pid was given to another process shows by its silence
+
+/** One set-up at a time: runs `work` while .setup/lock is ours. A lock whose holder is gone is taken over. */
+async function exclusively(work) {
+  const file = within('.setup', 'lock');
+  const mine = `${process.pid} ${randomUUID()}`;
+  const read = () => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : '');
+  let told = false;
+  while (true) {
+    try {
+      fs.writeFileSync(file, mine, { flag: 'wx' });
+      // Two that found the same stale lock may both have removed it, the slower one ours: the last writer holds it.
+      await sleep(200);
+      if (read() === mine) break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+      const holder = Number(read().split(' ')[0]);
+      if (isGone(holder, file)) fs.rmSync(file, { force: true });
+      else {
+        if (!told) say(`Another set-up (process ${holder}) is at work: waiting for it.`);
+        told = true;
+        await sleep(250);
+      }
+    }
+  }
+  const heartbeat = setInterval(() => fs.utimesSync(file, new Date(), new Date()), HEARTBEAT_MS);
+  try {
+    return await work();
+  } finally {
+    clearInterval(heartbeat);
+    fs.rmSync(file, { force: true });
+  }
+}
+
+function isGone(pid, file) {
+  const silentMs = Date.now() - (fs.statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+  if (pid === process.pid || silentMs > STALE_MS) return true;
+  if (!(pid > 0)) return false; // its holder is about to write
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return error.code === 'ESRCH';
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------- main
+
+async function setUp() {
+  if (!newerOrSame(process.versions.node, config.node)) {
+    throw new SetupError(`Node.js ${config.node} or newer is needed, and this is ${process.versions.node}: install a current one.`);
+  }
+  if (!STEPS.some(due)) return say('Set-up: nothing to do.');
+
+  const begunAt = Date.now();
+  fs.mkdirSync(within('.setup'), { recursive: true });
+  await exclusively(async () => {
+    const steps = STEPS.filter(due);
+    const unbegun = steps.filter((step) => stamp(step) === undefined);
+    const problems = [platformProblem(), ...steps.map((step) => step.problem()), ...diskProblems(unbegun)].filter(Boolean);
+    if (problems.length > 0) throw new SetupError(problems.join('\n'));
+    for (const step of steps) await perform(step);
+  });
+  say(`Set-up finished in ${Math.round((Date.now() - begunAt) / 1000)} s.`);
+}
+
+try {
+  await setUp();
+} catch (error) {
+  say(error instanceof SetupError ? error.message : `Set-up failed: ${error.message}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,86 @@
+/** What the commands have in common that talk to a server over its public API. */
+import { createInterface } from 'node:readline/promises';
+import { Writable } from 'node:stream';
+import type { ClientConfig } from './config.ts';
+
+export interface Session {
+  /** Address of the server, without a slash at its end. */
+  url: string;
+  /** A token that is valid for another minute at least, if it came from a login. */
+  accessToken(): Promise<string>;
+}
+
+interface Credentials {
+  accessToken: string;
+  accessTokenExpiresAt: string;
+  refreshToken: string;
+}
+
+const renewBeforeMs = 60_000;
+
+/** Runs `use` with WHETSTONE_TOKEN, or with a login whose name and password are asked for at the terminal; ends that login afterwards. */
+export async function withSession<T>({ url: address, token }: ClientConfig, use: (session: Session) => Promise<T>): Promise<T> {
+  const url = address.replace(/\/+$/, '');
+  if (token !== undefined) return use({ url, accessToken: async () => token });
+  if (!process.stdin.isTTY) throw new Error('Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.');
+  const name = await ask('Name: ');
+  let credentials = await enter(url, 'login', { name, password: await ask('Password: ', true) });
+  const accessToken = async () => {
+    if (Date.parse(credentials.accessTokenExpiresAt) - Date.now() < renewBeforeMs) {
+      credentials = await enter(url, 'refresh', { refreshToken: credentials.refreshToken });
+    }
+    return credentials.accessToken;
+  };
+  try {
+    return await use({ url, accessToken });
+  } finally {
+    const logout = 'mutation ($input: LogoutInput!) { logout(input: $input) { userErrors { message } } }';
+    // The server may be gone: the login then ends by itself.
+    await graphql(url, logout, { refreshToken: credentials.refreshToken }).catch(() => {});
+  }
+}
+
+async function enter(url: string, mutation: 'login' | 'refresh', input: object): Promise<Credentials> {
+  const type = mutation === 'login' ? 'LoginInput' : 'RefreshInput';
+  const fields = 'credentials { accessToken accessTokenExpiresAt refreshToken } userErrors { message }';
+  const data = await graphql(url, `mutation ($input: ${type}!) { ${mutation}(input: $input) { ${fields} } }`, input);
+  const { credentials, userErrors } = data[mutation] as { credentials: Credentials | null; userErrors: { message: string }[] };
+  if (!credentials) throw new Error(userErrors.map((e) => e.message).join(' '));
+  return credentials;
+}
+
+async function graphql(url: string, query: string, input: object): Promise<Record<string, unknown>> {
+  const body = JSON.stringify({ query, variables: { input } });
+  const { data } = await call(`${url}/graphql`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+  return data as Record<string, unknown>;
+}
+
+/** The JSON that the server answers; throws its error message, or that it cannot be reached. */
+export async function call(address: string, request: RequestInit): Promise<Record<string, unknown>> {
+  const response = await fetch(address, request).catch(() => {
+    throw new Error(`There is no server at ${new URL(address).origin}. Start it with \`npm start\`, or name it with --url.`);
+  });
+  const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
+  if (answer.errors) throw new Error(answer.errors[0].message);
+  return answer;
+}
+
+/** A line from the terminal; a secret one is not shown while it is typed. */
+async function ask(question: string, secret = false): Promise<string> {
+  let shown = true;
+  const output = new Writable({
+    write(chunk, _encoding, done) {
+      if (shown) process.stderr.write(chunk);
+      done();
+    },
+  });
+  const terminal = createInterface({ input: process.stdin, output, terminal: true });
+  try {
+    const answer = terminal.question(question);
+    shown = !secret;
+    return await answer;
+  } finally {
+    terminal.close();
+    if (secret) process.stderr.write('\n');
+  }
+}

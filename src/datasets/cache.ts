@@ -1,0 +1,87 @@
+/**
+ * The images of READY versions, unpacked for trainings: `cache/datasets/<content hash>`, made whole under another name and then moved
+ * there, so that a folder with that name is complete. It can always be made again from the version's zip.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { findJob } from '../jobs/claim.ts';
+import { startChild } from '../jobs/executor/local.ts';
+import { JobFailure, type JobServices } from '../jobs/kinds.ts';
+import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
+import { importCommand } from './import/launch.ts';
+import { files } from './import/outputs.ts';
+import { ImportDatasetRequest, specOf } from './import/request.ts';
+import type { DatasetVersion } from './tables.ts';
+
+export const cacheDir = (dataDir: string): string => join(dataDir, 'cache', 'datasets');
+
+/** Where a version is unpacked before the folder gets its name. */
+const unfinished = (dataDir: string, contentHash: string): string => join(cacheDir(dataDir), `.${contentHash}`);
+
+/** By content hash, for all who wait for the same. */
+const unpacking = new Map<string, Promise<void>>();
+
+/** Moves what an import has unpacked into the cache, unless it is there. */
+export async function keepExtracted(dataDir: string, folder: string, contentHash: string): Promise<void> {
+  await mkdir(cacheDir(dataDir), { recursive: true });
+  await rename(folder, join(cacheDir(dataDir), contentHash)).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+  });
+}
+
+/** The folder of a READY version's images, for reading. Throws a JobFailure when it has to be made again and cannot be. */
+export async function extractedFolder(services: JobServices, version: DatasetVersion): Promise<string> {
+  const hash = version.contentHash;
+  if (version.state !== 'READY' || hash === null) throw new Error('Only a READY version has images.');
+  const folder = join(cacheDir(services.config.dataDir), hash);
+  if (!existsSync(folder)) {
+    const made = unpacking.get(hash) ?? unpack(services, version, hash).finally(() => unpacking.delete(hash));
+    unpacking.set(hash, made);
+    await made;
+  }
+  return folder;
+}
+
+async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, hash: string): Promise<void> {
+  const job = findJob(db, jobId as string);
+  const spec = specOf(config.dataDir, ImportDatasetRequest.parse(job?.specJson));
+  const workDir = unfinished(config.dataDir, hash);
+  await rm(workDir, { recursive: true, force: true });
+  await mkdir(workDir, { recursive: true });
+  try {
+    const { env, ...command } = importCommand(spec, workDir, ['--extract-only']);
+    const specLine = { v: PROTOCOL_VERSION, job: jobId as string, attempt: 1, workDir, spec } as const;
+    let problem = 'its process ended without saying why.';
+    const child = startChild(
+      { ...command, cwd: workDir, env: { ...config.childEnv, ...env }, specLine },
+      {
+        async events(lines) {
+          for (const event of lines.map(parseEventLine)) if ('type' in event && event.type === 'error') problem = event.message;
+        },
+        log() {},
+      },
+    );
+    const { exitCode } = await child.ended;
+    if (exitCode !== 0) throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${problem}`);
+    await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);
+  } finally {
+    await rm(workDir, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Removes the folders whose content hash is not `needed`, and what a dead server left unfinished. A version that becomes READY
+ * meanwhile may lose its folder: it is made again when it is used.
+ */
+export async function sweepCache(dataDir: string, needed: (contentHash: string) => boolean): Promise<void> {
+  const folder = cacheDir(dataDir);
+  for (const name of existsSync(folder) ? await readdir(folder) : []) {
+    const hash = name.replace(/^\./, '');
+    if (name === hash ? needed(hash) : unpacking.has(hash)) continue;
+    // Gone at once under its name, then file by file.
+    const trash = unfinished(dataDir, hash);
+    if (name === hash) await rename(join(folder, name), trash);
+    await rm(trash, { recursive: true, force: true });
+  }
+}

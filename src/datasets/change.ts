@@ -1,0 +1,83 @@
+import { and, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { z } from 'zod';
+import { type Actor, writeAudit } from '../accounts/audit.ts';
+import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { notFound, parseInput, refuse } from '../errors.ts';
+import { job } from '../jobs/tables.ts';
+import { artifact } from '../storage/tables.ts';
+import { findDataset, findDatasetByName, findVersion } from './datasets.ts';
+import { type Dataset, type DatasetVersion, dataset, datasetVersion } from './tables.ts';
+
+export const DatasetName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/,
+    'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
+  );
+export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');
+
+const UpdateDatasetInput = z.object({ name: DatasetName.nullish(), notes: Notes.nullish() });
+
+/** Changes the name or the notes. */
+export function updateDataset({ db }: { db: Db }, actor: Actor, id: string, raw: unknown): Dataset {
+  const { name, notes } = parseInput(UpdateDatasetInput, raw);
+  return inTransaction(db, (tx) => {
+    const before = findDataset(tx, id) ?? notFound('dataset');
+    const other = name ? findDatasetByName(tx, name) : undefined;
+    if (other && other.id !== id) refuse('TAKEN', 'name', 'Another dataset has this name.');
+    const after = tx
+      .update(dataset)
+      .set({ name: name ?? before.name, notes: notes ?? before.notes })
+      .where(eq(dataset.id, id))
+      .returning()
+      .get();
+    writeAudit(tx, actor, { action: 'updateDataset', target: { type: 'Dataset', id }, detail: { from: before.name, to: after.name } });
+    return after;
+  });
+}
+
+/** Leaves a tombstone of the dataset and its versions; the name becomes free. IN_USE while a job needs one of them. */
+export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dataset {
+  return inTransaction(db, (tx) => {
+    const row = findDataset(tx, id) ?? notFound('dataset');
+    const versions = tx
+      .select()
+      .from(datasetVersion)
+      .where(and(eq(datasetVersion.datasetId, id), isNull(datasetVersion.deletedAt)))
+      .all();
+    for (const version of versions) bury(tx, version);
+    const detail = { name: row.name, versions: versions.length };
+    writeAudit(tx, actor, { action: 'deleteDataset', target: { type: 'Dataset', id }, detail });
+    return tx.update(dataset).set({ deletedAt: Date.now() }).where(eq(dataset.id, id)).returning().get();
+  });
+}
+
+/** Leaves a tombstone of one version: its metadata and hashes stay, its files go. */
+export function deleteDatasetVersion({ db }: { db: Db }, actor: Actor, id: string): DatasetVersion {
+  return inTransaction(db, (tx) => {
+    const version = findVersion(tx, id) ?? notFound('dataset version');
+    const detail = { datasetId: version.datasetId, number: version.number };
+    writeAudit(tx, actor, { action: 'deleteDatasetVersion', target: { type: 'DatasetVersion', id }, detail });
+    return bury(tx, version);
+  });
+}
+
+/** The rows of its items and the extracted images are many: `sweepDatasets` takes them. */
+function bury(tx: Queryable, { id, number }: DatasetVersion): DatasetVersion {
+  // A job's specification names what it needs by ids, which are unique over all tables.
+  const user = tx
+    .select({ kind: job.kind })
+    .from(job)
+    .where(and(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']), sql`instr(${job.specJson}, ${id}) > 0`))
+    .get();
+  if (user) refuse('IN_USE', null, `A job (${user.kind}) needs version ${number}. Wait for its end or cancel it, then delete.`);
+  dropArtifacts(tx, id);
+  return tx.update(datasetVersion).set({ deletedAt: Date.now() }).where(eq(datasetVersion.id, id)).returning().get();
+}
+
+/** Forgets every file of a version: its bytes go when nothing else names them. */
+export function dropArtifacts(tx: Queryable, versionId: string): void {
+  tx.delete(artifact)
+    .where(and(eq(artifact.ownerType, 'DATASET_VERSION'), eq(artifact.ownerId, versionId)))
+    .run();
+}

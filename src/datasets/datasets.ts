@@ -1,0 +1,153 @@
+import { and, asc, desc, eq, gt, isNull, lt, sql } from 'drizzle-orm';
+import type { Queryable } from '../db.ts';
+import { type Dataset, type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetVersion } from './tables.ts';
+
+export function findDataset(db: Queryable, id: string): Dataset | undefined {
+  return db
+    .select()
+    .from(dataset)
+    .where(and(eq(dataset.id, id), isNull(dataset.deletedAt)))
+    .get();
+}
+
+export function findDatasetByName(db: Queryable, name: string): Dataset | undefined {
+  return db
+    .select()
+    .from(dataset)
+    .where(and(eq(dataset.name, name), isNull(dataset.deletedAt)))
+    .get();
+}
+
+/** A version that was not deleted. */
+export function findVersion(db: Queryable, id: string): DatasetVersion | undefined {
+  return db
+    .select()
+    .from(datasetVersion)
+    .where(and(eq(datasetVersion.id, id), isNull(datasetVersion.deletedAt)))
+    .get();
+}
+
+/** The READY version of a dataset that has this content. */
+export function findContent(db: Queryable, datasetId: string, contentHash: string): DatasetVersion | undefined {
+  const ready = and(eq(datasetVersion.state, 'READY'), isNull(datasetVersion.deletedAt));
+  return db
+    .select()
+    .from(datasetVersion)
+    .where(and(eq(datasetVersion.datasetId, datasetId), eq(datasetVersion.contentHash, contentHash), ready))
+    .get();
+}
+
+/** The version with this number; without one the newest that is READY. */
+export function findDatasetVersion(db: Queryable, datasetId: string, number: number | null | undefined): DatasetVersion | undefined {
+  return db
+    .select()
+    .from(datasetVersion)
+    .where(
+      and(
+        eq(datasetVersion.datasetId, datasetId),
+        isNull(datasetVersion.deletedAt),
+        number ? eq(datasetVersion.number, number) : eq(datasetVersion.state, 'READY'),
+      ),
+    )
+    .orderBy(desc(datasetVersion.number))
+    .get();
+}
+
+export interface DatasetFilter {
+  nameContains?: string | null;
+  task?: Dataset['task'] | null;
+}
+
+/** How a list is ordered: the key of a row, and what stands behind a key. */
+export const datasetOrders = {
+  NAME: { key: (d: Dataset) => d.name, behind: (key: string) => gt(dataset.name, key), by: asc(dataset.name) },
+  // Ids are UUIDv7: they grow with the time of creation.
+  CREATED_AT: { key: (d: Dataset) => d.id, behind: (key: string) => lt(dataset.id, key), by: desc(dataset.id) },
+} as const;
+export type DatasetOrder = keyof typeof datasetOrders;
+
+export function listDatasets(
+  db: Queryable,
+  { nameContains, task }: DatasetFilter,
+  order: DatasetOrder,
+  limit: number,
+  after: string | null,
+): Dataset[] {
+  const { behind, by } = datasetOrders[order];
+  return db
+    .select()
+    .from(dataset)
+    .where(
+      and(
+        isNull(dataset.deletedAt),
+        after === null ? undefined : behind(after),
+        nameContains ? sql`instr(lower(${dataset.name}), lower(${nameContains})) > 0` : undefined,
+        task ? eq(dataset.task, task) : undefined,
+      ),
+    )
+    .orderBy(by)
+    .limit(limit)
+    .all();
+}
+
+/** Versions of a dataset, newest first, behind number `after`. */
+export function listVersions(db: Queryable, datasetId: string, limit: number, after: number | null): DatasetVersion[] {
+  return db
+    .select()
+    .from(datasetVersion)
+    .where(
+      and(
+        eq(datasetVersion.datasetId, datasetId),
+        isNull(datasetVersion.deletedAt),
+        after === null ? undefined : lt(datasetVersion.number, after),
+      ),
+    )
+    .orderBy(desc(datasetVersion.number))
+    .limit(limit)
+    .all();
+}
+
+export interface ItemFilter {
+  split?: DatasetItemRow['split'] | null;
+  /** Name of a class. */
+  class?: string | null;
+}
+
+export type Item = DatasetItemRow & { class: string };
+
+const named = (row: DatasetItemRow, classes: string[] | null): Item => ({ ...row, class: classes?.[row.label] ?? '' });
+
+/** Items of a READY version behind item `after`, by n: sorted by split, then by path. */
+export function listItems(
+  db: Queryable,
+  { id, state, deletedAt, classesJson }: DatasetVersion,
+  filter: ItemFilter,
+  limit: number,
+  after: number | null,
+): Item[] {
+  const label = filter.class ? (classesJson ?? []).indexOf(filter.class) : null;
+  if (state !== 'READY' || deletedAt !== null || label === -1) return [];
+  return db
+    .select()
+    .from(datasetItem)
+    .where(
+      and(
+        eq(datasetItem.versionId, id),
+        filter.split ? eq(datasetItem.split, filter.split) : undefined,
+        label === null ? undefined : eq(datasetItem.label, label),
+        after === null ? undefined : gt(datasetItem.n, after),
+      ),
+    )
+    .orderBy(asc(datasetItem.n))
+    .limit(limit)
+    .all()
+    .map((row) => named(row, classesJson));
+}
+
+/** An item of a READY version. */
+export function findItem(db: Queryable, versionId: string, n: number): Item | undefined {
+  const version = findVersion(db, versionId);
+  const mine = and(eq(datasetItem.versionId, versionId), eq(datasetItem.n, n));
+  const row = version?.state === 'READY' ? db.select().from(datasetItem).where(mine).get() : undefined;
+  return row && named(row, version?.classesJson ?? null);
+}

@@ -1,0 +1,117 @@
+import { createReadStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { eq } from 'drizzle-orm';
+import { type Db, inTransaction, type Queryable } from '../../db.ts';
+import { refuse } from '../../errors.ts';
+import type { JobKind } from '../../jobs/kinds.ts';
+import { type Job, job } from '../../jobs/tables.ts';
+import { findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
+import { keepExtracted } from '../cache.ts';
+import { dropArtifacts } from '../change.ts';
+import { findContent, findVersion } from '../datasets.ts';
+import { removeItems } from '../sweep.ts';
+import { type DatasetVersion, datasetItem, datasetVersion } from '../tables.ts';
+import { importCommand, importTimeLimitMs } from './launch.ts';
+import { createContentHash, files, ImportedItem, Summary } from './outputs.ts';
+import { ImportDatasetRequest, specOf } from './request.ts';
+
+/** Failures that another attempt would meet again: the zip is thrown away. */
+const fileAtFault = ['DATA_INVALID', 'LIMIT_EXCEEDED'];
+
+/** Rows of a transaction: 1,000 keep the event loop for about 20 ms. */
+const itemsChunk = 1000;
+
+const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ImportDatasetRequest => ImportDatasetRequest.parse(specJson);
+
+/** An uploaded zip of class folders becomes a dataset version. */
+export const importDataset: JobKind = {
+  timeLimitMs: importTimeLimitMs,
+
+  launch({ config }, attempt) {
+    const spec = specOf(config.dataDir, requestOf(attempt.job));
+    return { ...importCommand(spec, attempt.workDir), spec };
+  },
+
+  async finish(services, { job, workDir }, { artifacts }) {
+    const { config, db } = services;
+    const { datasetVersionId: id } = requestOf(job);
+    const version = findVersion(db, id);
+    if (!version) throw new Error('The version of an import is gone.');
+    const summary = Summary.parse(JSON.parse(await readFile(join(workDir, files.summary), 'utf8')));
+    if (findContent(db, version.datasetId, summary.contentHash)) return (tx) => register(tx, version, summary, () => {});
+
+    const manifest = await storeFile(services, join(workDir, files.manifest));
+    const thumbnails = await storeFile(services, join(workDir, files.thumbnails));
+    for (const stored of [manifest, thumbnails]) {
+      if (!artifacts.some(({ sha256 }) => sha256 === stored.sha256)) throw new Error('A file is not the one that the import has made.');
+    }
+    await insertItems(db, id, join(workDir, files.items), summary);
+    await keepExtracted(config.dataDir, join(workDir, files.extracted), summary.contentHash);
+    return (tx) =>
+      register(tx, version, summary, () => {
+        const owner = { ownerType: 'DATASET_VERSION', ownerId: id } as const;
+        insertArtifact(tx, manifest, { ...owner, kind: 'MANIFEST', name: files.manifest });
+        insertArtifact(tx, thumbnails, { ...owner, kind: 'THUMBNAILS', name: files.thumbnails });
+      });
+  },
+
+  undo(tx, failed) {
+    const { datasetVersionId } = requestOf(failed);
+    tx.update(datasetVersion).set({ state: 'FAILED' }).where(eq(datasetVersion.id, datasetVersionId)).run();
+    const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
+    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, datasetVersionId);
+  },
+
+  redo(tx, retried) {
+    const { datasetVersionId: id } = requestOf(retried);
+    const kept = findArtifact(tx, 'DATASET_VERSION', id, 'DATASET_ZIP');
+    if (!findVersion(tx, id) || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
+    tx.update(datasetVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(datasetVersion.id, id)).run();
+  },
+};
+
+/** Makes the version READY, or removes it when the dataset has its content already; the result names the one that has it. */
+function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Summary, insertFiles: () => void): Record<string, unknown> {
+  const { contentHash, classes, items, bySplit, duplicatesAcrossSplits, sizeBytes } = summary;
+  const existing = findContent(tx, datasetId, contentHash);
+  if (existing) {
+    dropArtifacts(tx, id);
+    tx.delete(datasetVersion).where(eq(datasetVersion.id, id)).run();
+    return { datasetVersionId: existing.id, contentHash, existing: true };
+  }
+  insertFiles();
+  tx.update(datasetVersion)
+    .set({ state: 'READY', contentHash, classesJson: classes, countsJson: { items, bySplit, duplicatesAcrossSplits }, sizeBytes })
+    .where(eq(datasetVersion.id, id))
+    .run();
+  return { datasetVersionId: id, contentHash, existing: false };
+}
+
+/**
+ * Inserts the items of a version that is not READY yet, so that nobody sees them, in transactions that leave others their turn.
+ * What an attempt that was lost has inserted goes first. Throws when the items are not those of the summary.
+ */
+export async function insertItems(db: Db, versionId: string, path: string, summary: Summary): Promise<void> {
+  await removeItems(db, versionId);
+  const hash = createContentHash(summary.classes);
+  let n = 0;
+  let rows: (typeof datasetItem.$inferInsert)[] = [];
+  const flush = () => {
+    if (rows.length > 0) inTransaction(db, (tx) => tx.insert(datasetItem).values(rows).run());
+    rows = [];
+  };
+  for await (const line of createInterface({ input: createReadStream(path) })) {
+    const item = ImportedItem.parse(JSON.parse(line));
+    if (item.n !== n || item.label >= summary.classes.length) throw new Error('The items of an import are not in order.');
+    hash.add(item);
+    n += 1;
+    rows.push({ versionId, ...item });
+    if (rows.length === itemsChunk) flush();
+  }
+  flush();
+  if (n !== summary.items || hash.digest() !== summary.contentHash) {
+    throw new Error('The items of an import are not those of its summary.');
+  }
+}

@@ -1,0 +1,37 @@
+import { ChildError } from '../../jobs/childio.ts';
+
+/** Files that cannot be accepted: all are counted, the first `max` are named. */
+export interface Problems {
+  readonly count: number;
+  add(file: string, reason: string): void;
+  /** Throws DATA_INVALID with the files when there are any; `summary` gets their number. */
+  check(summary: (count: number) => string): void;
+}
+
+export function collectProblems(max: number): Problems {
+  const details: string[] = [];
+  let count = 0;
+  return {
+    get count() {
+      return count;
+    },
+    add(file, reason) {
+      count += 1;
+      if (details.length < max) details.push(`${printable(file)}: ${reason}`);
+    },
+    check(summary) {
+      if (count === 0) return;
+      throw new ChildError('DATA_INVALID', `${summary(count)}${count > details.length ? ` The first ${details.length}:` : ''}`, details);
+    },
+  };
+}
+
+/** A file's name as it can be shown: without control characters, cut in the middle when it is long. */
+export function printable(name: string): string {
+  const clean = name.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Cf}]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return clean.length > 200 ? `${clean.slice(0, 120)}…${clean.slice(-70)}` : clean;
+}
+
+/** "1 file", "2 files". */
+export const plural = (count: number, one: string, many = `${one}s`): string =>
+  `${count.toLocaleString('en-US')} ${count === 1 ? one : many}`;

@@ -1,0 +1,35 @@
+import { z } from 'zod';
+import { ImportDatasetSpec, SPEC_VERSION } from '../../jobs/specs.ts';
+import { blobPath } from '../../storage/blobs.ts';
+import { codeVersion } from '../../version.ts';
+
+const { fileName, task, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
+
+/** `specJson` of an IMPORT_DATASET job. */
+export const ImportDatasetRequest = z.object({
+  datasetVersionId: z.string(),
+  /** Of the zip. */
+  sha256: z.string(),
+  fileName,
+  task,
+  splitSeed,
+  splitShares,
+  cpuThreads,
+});
+export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
+
+/** Entries of a zip, folders included: a table of contents of more is not even read. */
+const filesMax = 500_000;
+
+/** What the child is told. */
+export function specOf(dataDir: string, request: ImportDatasetRequest): z.infer<typeof ImportDatasetSpec> {
+  const { datasetVersionId: _, sha256, ...rest } = request;
+  return ImportDatasetSpec.parse({
+    kind: 'IMPORT_DATASET',
+    specVersion: SPEC_VERSION,
+    codeVersion,
+    file: blobPath(dataDir, sha256),
+    ...rest,
+    limits: { filesMax },
+  });
+}

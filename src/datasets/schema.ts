@@ -1,0 +1,368 @@
+import { eq } from 'drizzle-orm';
+import { findUser } from '../accounts/users.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
+import type { Context } from '../graphql/context.ts';
+import { TaskType, VersionStateType } from '../graphql/enums.ts';
+import { findJob } from '../jobs/claim.ts';
+import { JobType } from '../jobs/schema.ts';
+import { findArtifact } from '../storage/blobs.ts';
+import { downloadUrl, thumbnailUrl } from '../storage/links.ts';
+import type { Artifact } from '../storage/tables.ts';
+import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
+import { type Created, createDataset } from './create.ts';
+import {
+  type DatasetOrder,
+  datasetOrders,
+  findDataset,
+  findDatasetByName,
+  findDatasetVersion,
+  findItem,
+  findVersion,
+  type Item,
+  listDatasets,
+  listItems,
+  listVersions,
+} from './datasets.ts';
+import { type Dataset, type DatasetCounts, type DatasetVersion, dataset, type splits } from './tables.ts';
+
+export const SplitType = builder.enumType('Split', {
+  description: 'A part of a dataset.',
+  values: {
+    TRAIN: { value: 'train', description: 'Images to learn from.' },
+    VAL: { value: 'val', description: 'Images that judge a training while it runs, and a conversion after it.' },
+    TEST: { value: 'test', description: 'Images that nothing has been chosen by.' },
+  } as const satisfies Record<Uppercase<(typeof splits)[number]>, unknown>,
+});
+
+type SplitCounts = Record<(typeof splits)[number], number>;
+
+const SplitCountsType = builder.objectRef<SplitCounts>('SplitCounts').implement({
+  description: 'Numbers of images by split.',
+  fields: (t) => ({
+    total: t.int({ description: 'In all splits.', resolve: (c) => c.train + c.val + c.test }),
+    train: t.exposeInt('train', { description: 'In TRAIN.' }),
+    val: t.exposeInt('val', { description: 'In VAL.' }),
+    test: t.exposeInt('test', { description: 'In TEST.' }),
+  }),
+});
+
+const DatasetClassType = builder.objectRef<{ index: number; name: string; counts: SplitCounts }>('DatasetClass').implement({
+  description: 'A class of a dataset version.',
+  fields: (t) => ({
+    index: t.exposeInt('index', { description: 'Place in the order of the classes, which is the order of a model’s outputs.' }),
+    name: t.exposeString('name', { description: 'Name of its folder.' }),
+    counts: t.expose('counts', { type: SplitCountsType, description: 'Its images.' }),
+  }),
+});
+
+/** Images by split, of one class or of all. */
+function countsOf({ bySplit }: DatasetCounts, label?: number): SplitCounts {
+  const count = (numbers: number[]) => (label === undefined ? numbers.reduce((sum, n) => sum + n, 0) : (numbers[label] ?? 0));
+  return { train: count(bySplit.train), val: count(bySplit.val), test: count(bySplit.test) };
+}
+
+export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem'), {
+  description: 'An image of a dataset version.',
+  id: { resolve: (i) => `${i.versionId}:${i.n}`, description: 'Opaque id.' },
+  loadOne: (id, { db }) => {
+    const [versionId = '', n] = id.split(':');
+    return findItem(db, versionId, Number(n));
+  },
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    index: t.exposeInt('n', { description: 'Its place in the version, from 0: sorted by split, then by path.' }),
+    split: t.expose('split', { type: SplitType, description: 'The part of the dataset that it belongs to.' }),
+    class: t.exposeString('class', { description: 'Name of its class.' }),
+    path: t.exposeString('path', { description: 'Path in the dataset: `<class>/<image>`, or `<split>/<class>/<image>`.' }),
+    sha256: t.exposeString('sha256', { description: 'SHA-256 of the file.' }),
+    width: t.exposeInt('width', { description: 'In pixels, upright by the EXIF orientation.' }),
+    height: t.exposeInt('height', { description: 'In pixels, upright by the EXIF orientation.' }),
+    thumbnailUrl: t.string({
+      nullable: true,
+      description: 'Short-lived link to a WebP image of at most 96 × 96 pixels.',
+      resolve: (i, _a, context) => {
+        const thumbnails = findArtifact(context.db, 'DATASET_VERSION', i.versionId, 'THUMBNAILS');
+        return thumbnails && thumbnailUrl(context, thumbnails, i.thumbnailOffset, i.thumbnailBytes);
+      },
+    }),
+  }),
+});
+
+const DatasetItemConnection = builder.connectionObject(
+  { type: DatasetItemType, name: 'DatasetItemConnection', description: 'A page of images.' },
+  { description: 'An image in a page.' },
+);
+
+function linkTo(context: Context, { id }: DatasetVersion, kind: Artifact['kind']): string | null {
+  const found = findArtifact(context.db, 'DATASET_VERSION', id, kind);
+  return found ? downloadUrl(context, found) : null;
+}
+
+export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>('DatasetVersion'), {
+  description: 'The images of a dataset at one time. Once READY it never changes.',
+  id: { resolve: (v) => v.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findVersion(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    number: t.exposeInt('number', { description: 'Counted from 1 within the dataset.' }),
+    state: t.expose('state', { type: VersionStateType, description: 'Where it stands.' }),
+    contentHash: t.exposeString('contentHash', {
+      nullable: true,
+      description:
+        'SHA-256 over the splits, paths, classes and hashes of all images: the same images are the same, however they were zipped.',
+    }),
+    splitSeed: t.field({
+      type: 'SafeInt',
+      description: 'What divided images whose zip has no split folders.',
+      resolve: (v) => v.splitSeed,
+    }),
+    classes: t.field({
+      type: [DatasetClassType],
+      description: 'Its classes by name; empty before it is READY. At most 10,000.',
+      resolve: ({ classesJson, countsJson }) =>
+        countsJson ? (classesJson ?? []).map((name, index) => ({ index, name, counts: countsOf(countsJson, index) })) : [],
+    }),
+    counts: t.field({
+      type: SplitCountsType,
+      nullable: true,
+      description: 'Its images; null before it is READY.',
+      resolve: ({ countsJson }) => countsJson && countsOf(countsJson),
+    }),
+    duplicatesAcrossSplits: t.int({
+      nullable: true,
+      description: 'Distinct images whose bytes are in more than one split: they flatter every metric.',
+      resolve: ({ countsJson }) => countsJson?.duplicatesAcrossSplits,
+    }),
+    sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', nullable: true, description: 'Bytes of its images.' }),
+    items: t.field({
+      type: DatasetItemConnection,
+      description: 'Its images, sorted by split, then by path.',
+      args: {
+        ...pageArgs(),
+        split: t.arg({ type: SplitType, description: 'Only this split.' }),
+        class: t.arg.string({ description: 'Only the class of this name.' }),
+      },
+      resolve: (v, { split, class: name, ...args }, { db }) =>
+        page(
+          args,
+          (limit, after: number | null) => listItems(db, v, { split, class: name }, limit, after),
+          (item) => item.n,
+        ),
+    }),
+    job: t.field({
+      type: JobType,
+      nullable: true,
+      description: 'The import that makes it, or made it.',
+      resolve: (v, _a, { db }) => (v.jobId ? findJob(db, v.jobId) : null),
+    }),
+    downloadUrl: t.string({
+      nullable: true,
+      description: 'Short-lived link to the zip as it was uploaded.',
+      resolve: (v, _a, context) => linkTo(context, v, 'DATASET_ZIP'),
+    }),
+    manifestUrl: t.string({
+      nullable: true,
+      description: 'Short-lived link to the list of its images, one JSON object a line; null before it is READY.',
+      resolve: (v, _a, context) => linkTo(context, v, 'MANIFEST'),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
+    deletedAt: t.expose('deletedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was deleted: it is then only seen in the lineage of models.',
+    }),
+  }),
+});
+
+const DatasetVersionConnection = builder.connectionObject(
+  { type: DatasetVersionType, name: 'DatasetVersionConnection', description: 'A page of dataset versions.' },
+  { description: 'A dataset version in a page.' },
+);
+
+export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
+  description: 'A name under which versions are collected.',
+  id: { resolve: (d) => d.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findDataset(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Unique.' }),
+    task: t.expose('task', { type: TaskType, description: 'What its labels are for.' }),
+    notes: t.exposeString('notes', { description: 'What its users wrote about it.' }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When its first version was asked for.' }),
+    createdByName: t.string({
+      nullable: true,
+      description: 'Name of the user who made it.',
+      resolve: (d, _a, { db }) => (d.createdById ? findUser(db, d.createdById)?.name : null),
+    }),
+    version: t.field({
+      type: DatasetVersionType,
+      nullable: true,
+      description: 'The version with this number; without one the newest that is READY.',
+      args: { number: t.arg.int({ description: 'Its number.' }) },
+      resolve: (d, { number }, { db }) => findDatasetVersion(db, d.id, number),
+    }),
+    versions: t.field({
+      type: DatasetVersionConnection,
+      description: 'Its versions, newest first.',
+      args: pageArgs(),
+      resolve: (d, args, { db }) =>
+        page(
+          args,
+          (limit, after: number | null) => listVersions(db, d.id, limit, after),
+          (v) => v.number,
+        ),
+    }),
+  }),
+});
+
+builder.objectField(DatasetVersionType, 'dataset', (t) =>
+  t.field({
+    type: DatasetType,
+    description: 'The dataset that it is a version of.',
+    resolve: (v, _a, { db }) => db.select().from(dataset).where(eq(dataset.id, v.datasetId)).get() as Dataset,
+  }),
+);
+
+const DatasetConnection = builder.connectionObject(
+  { type: DatasetType, name: 'DatasetConnection', description: 'A page of datasets.' },
+  { description: 'A dataset in a page.' },
+);
+
+const DatasetFilterType = builder.inputType('DatasetFilter', {
+  description: 'Which datasets.',
+  fields: (t) => ({
+    nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
+    task: t.field({ type: TaskType, description: 'Only datasets for this task.' }),
+  }),
+});
+
+const DatasetOrderType = builder.enumType('DatasetOrder', {
+  description: 'Order of a list of datasets.',
+  values: enumValues<DatasetOrder>({ NAME: 'By name, from A to Z.', CREATED_AT: 'By creation, newest first.' }),
+});
+
+builder.queryFields((t) => ({
+  dataset: t.field({
+    type: DatasetType,
+    nullable: true,
+    description: 'The dataset with this name; null when there is none.',
+    authScopes: { can: 'READ' },
+    args: { name: t.arg.string({ required: true, description: 'Its exact name.' }) },
+    resolve: (_root, { name }, { db }) => findDatasetByName(db, name),
+  }),
+  datasets: t.field({
+    type: DatasetConnection,
+    description: 'Datasets, by name unless told otherwise.',
+    authScopes: { can: 'READ' },
+    args: {
+      ...pageArgs(),
+      filter: t.arg({ type: DatasetFilterType, description: 'Which datasets.' }),
+      orderBy: t.arg({ type: DatasetOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
+    },
+    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
+      page(args, (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after), datasetOrders[orderBy].key),
+  }),
+}));
+
+const datasetPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<Dataset>) => ({
+    dataset: t.field({ type: DatasetType, nullable: true, description: 'The dataset as it is now.', resolve: (p) => p.result }),
+  }),
+};
+
+builder.relayMutationField(
+  'createDataset',
+  {
+    inputFields: (t) => ({
+      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing dataset gets its next version.' }),
+      task: t.field({ type: TaskType, required: true, description: 'What its labels are for.' }),
+      uploadId: t.id({
+        required: true,
+        description: 'A complete upload of a zip: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test.',
+      }),
+      sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),
+      splitSeed: t.field({
+        type: 'SafeInt',
+        required: true,
+        defaultValue: 0,
+        description: 'Divides images that have no split folders. The same seed divides the same images in the same way.',
+      }),
+      valShare: t.float({
+        required: true,
+        defaultValue: 0.2,
+        description:
+          'Share of each class that goes to VAL where the zip does not say: of all images, or of TRAIN when only VAL is missing.',
+      }),
+      testShare: t.float({
+        required: true,
+        defaultValue: 0,
+        description: 'Share of each class that goes to TEST when the zip has no split folders.',
+      }),
+      notes: t.string({ description: 'Notes of a new dataset; `updateDataset` changes those of an existing one.' }),
+      idempotencyKey: t.string({ description: 'The same key gives the same version, however often the mutation is sent.' }),
+    }),
+  },
+  {
+    description:
+      'Makes a dataset version of an uploaded zip: its job checks every image. If the dataset has a version with the same content, ' +
+      'the job’s result names that one, and no new one is left.',
+    authScopes: { can: 'UPLOAD' },
+    resolve: (_root, { input }, context) => payload(() => createDataset(context, context.actor, input)),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<Created>) => ({
+      dataset: t.field({ type: DatasetType, nullable: true, description: 'The dataset.', resolve: (p) => p.result?.dataset }),
+      datasetVersion: t.field({ type: DatasetVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
+    }),
+  },
+);
+
+builder.relayMutationField(
+  'updateDataset',
+  {
+    inputFields: (t) => ({
+      datasetId: t.id({ required: true, description: 'The dataset to change.' }),
+      name: t.string({ description: 'New name: 1 to 100 letters, digits or . _ -' }),
+      notes: t.string({ description: 'New notes: at most 10,000 characters.' }),
+    }),
+  },
+  {
+    description: 'Changes the name or the notes of a dataset.',
+    authScopes: { can: 'UPLOAD' },
+    resolve: (_root, { input }, context) => payload(() => updateDataset(context, context.actor, idOf('Dataset', input.datasetId), input)),
+  },
+  datasetPayload,
+);
+
+builder.relayMutationField(
+  'deleteDataset',
+  { inputFields: (t) => ({ datasetId: t.id({ required: true, description: 'The dataset to delete.' }) }) },
+  {
+    description:
+      'Deletes a dataset with all its versions. Their metadata and hashes stay in the lineage of models; the name is free again, the ' +
+      'files go after a day. IN_USE while a job needs one of them.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) => payload(() => deleteDataset(context, context.actor, idOf('Dataset', input.datasetId))),
+  },
+  datasetPayload,
+);
+
+builder.relayMutationField(
+  'deleteDatasetVersion',
+  { inputFields: (t) => ({ datasetVersionId: t.id({ required: true, description: 'The version to delete.' }) }) },
+  {
+    description: 'Deletes one version. IN_USE while a job needs it.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) =>
+      payload(() => deleteDatasetVersion(context, context.actor, idOf('DatasetVersion', input.datasetVersionId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<DatasetVersion>) => ({
+      datasetVersion: t.field({ type: DatasetVersionType, nullable: true, description: 'What is left of it.', resolve: (p) => p.result }),
+    }),
+  },
+);

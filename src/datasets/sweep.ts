@@ -1,0 +1,53 @@
+import { setImmediate } from 'node:timers/promises';
+import { and, eq, exists, gte, inArray, isNotNull, isNull, lt, max, or, type SQL } from 'drizzle-orm';
+import type { Db } from '../db.ts';
+import { sweepCache } from './cache.ts';
+import { datasetItem, datasetVersion } from './tables.ts';
+
+/** Rows of a transaction. */
+const itemsChunk = 5000;
+
+/** Removes the items of a version, in transactions that leave others their turn, as long as `when` holds. */
+export async function removeItems(db: Db, versionId: string, when?: SQL): Promise<void> {
+  const mine = eq(datasetItem.versionId, versionId);
+  const last =
+    db
+      .select({ n: max(datasetItem.n) })
+      .from(datasetItem)
+      .where(mine)
+      .get()?.n ?? -1;
+  for (let n = 0; n <= last; n += itemsChunk) {
+    db.delete(datasetItem)
+      .where(and(mine, gte(datasetItem.n, n), lt(datasetItem.n, n + itemsChunk), when))
+      .run();
+    await setImmediate();
+  }
+}
+
+/**
+ * Removes what deleted and failed versions leave: the rows of their items, and extracted images that no READY version has. To be
+ * called at the start, and now and then.
+ */
+export async function sweepDatasets({ config, db }: { config: { dataDir: string }; db: Db }): Promise<void> {
+  const isUseless = or(isNotNull(datasetVersion.deletedAt), eq(datasetVersion.state, 'FAILED'));
+  const useless = db.select({ id: datasetVersion.id }).from(datasetVersion).where(isUseless);
+  const items = db.select({ n: datasetItem.n }).from(datasetItem).where(eq(datasetItem.versionId, datasetVersion.id));
+  for (const { id } of db
+    .select({ id: datasetVersion.id })
+    .from(datasetVersion)
+    .where(and(isUseless, exists(items)))
+    .all()) {
+    // A failed import that is tried again inserts its own.
+    await removeItems(db, id, inArray(datasetItem.versionId, useless));
+  }
+  await sweepCache(config.dataDir, (contentHash) => {
+    const ready = and(eq(datasetVersion.state, 'READY'), isNull(datasetVersion.deletedAt));
+    return (
+      db
+        .select({ id: datasetVersion.id })
+        .from(datasetVersion)
+        .where(and(eq(datasetVersion.contentHash, contentHash), ready))
+        .get() !== undefined
+    );
+  });
+}

@@ -1,0 +1,80 @@
+import { sql } from 'drizzle-orm';
+import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+import { user } from '../accounts/tables.ts';
+import { job } from '../jobs/tables.ts';
+
+export const tasks = ['CLASSIFICATION'] as const;
+export const splits = ['train', 'val', 'test'] as const;
+export const versionStates = ['IMPORTING', 'READY', 'FAILED'] as const;
+
+/** A name under which versions are collected. Deleting it leaves the row; the name becomes free. */
+export const dataset = sqliteTable(
+  'dataset',
+  {
+    id: text().primaryKey(),
+    name: text().notNull(),
+    task: text({ enum: tasks }).notNull(),
+    notes: text().notNull().default(''),
+    createdById: text().references(() => user.id),
+    createdAt: integer().notNull(),
+    deletedAt: integer(),
+  },
+  (t) => [uniqueIndex('dataset_name').on(t.name).where(sql`${t.deletedAt} IS NULL`)],
+);
+
+export interface DatasetCounts {
+  items: number;
+  /** Items by split, then by class, in the order of the classes. */
+  bySplit: Record<(typeof splits)[number], number[]>;
+  /** Images whose bytes stand in more than one split. */
+  duplicatesAcrossSplits: number;
+}
+
+/** Immutable once READY. */
+export const datasetVersion = sqliteTable(
+  'dataset_version',
+  {
+    id: text().primaryKey(),
+    datasetId: text()
+      .notNull()
+      .references(() => dataset.id),
+    number: integer().notNull(),
+    state: text({ enum: versionStates }).notNull(),
+    /** SHA-256 of the sorted (split, path, label, file hash) manifest, never of the zip. */
+    contentHash: text(),
+    splitSeed: integer().notNull(),
+    classesJson: text({ mode: 'json' }).$type<string[]>(),
+    countsJson: text({ mode: 'json' }).$type<DatasetCounts>(),
+    sizeBytes: integer(),
+    jobId: text().references(() => job.id),
+    createdAt: integer().notNull(),
+    deletedAt: integer(),
+  },
+  (t) => [uniqueIndex('dataset_version_number').on(t.datasetId, t.number), index('dataset_version_content').on(t.contentHash)],
+);
+
+export const datasetItem = sqliteTable(
+  'dataset_item',
+  {
+    versionId: text()
+      .notNull()
+      .references(() => datasetVersion.id, { onDelete: 'cascade' }),
+    n: integer().notNull(),
+    split: text({ enum: splits }).notNull(),
+    /** Relative to the extracted folder, with "/". */
+    path: text().notNull(),
+    sha256: text().notNull(),
+    width: integer().notNull(),
+    height: integer().notNull(),
+    /** Index into the classes. */
+    label: integer().notNull(),
+    /** Where its thumbnail (WebP) lies in the version's THUMBNAILS artifact. */
+    thumbnailOffset: integer().notNull(),
+    thumbnailBytes: integer().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.versionId, t.n] }), index('dataset_item_class').on(t.versionId, t.split, t.label, t.n)],
+);
+
+export type Dataset = typeof dataset.$inferSelect;
+export type DatasetVersion = typeof datasetVersion.$inferSelect;
+export type DatasetItemRow = typeof datasetItem.$inferSelect;

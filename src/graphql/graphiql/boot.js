@@ -1,0 +1,103 @@
+/* global YogaGraphiQL, graphqlWs */
+import { examples } from './examples.js';
+import { accessToken, logIn, logOut, onSession, request, useToken } from './session.js';
+
+const element = (id) => document.getElementById(id);
+
+// The bar at the top: who is logged in.
+
+onSession((session, message) => {
+  element('anonymous').hidden = session !== null;
+  element('known').hidden = session === null;
+  element('who').textContent = session && `${session.name} (${session.role.toLowerCase()})`;
+  element('message').textContent = message;
+});
+
+/** Runs `act` with the fields of a form and shows what goes wrong. */
+function onSubmit(form, act) {
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    element('message').textContent = '';
+    const button = form.querySelector('button');
+    button.disabled = true;
+    try {
+      await act(Object.fromEntries(new FormData(form)));
+      form.reset();
+    } catch (error) {
+      element('message').textContent = error.message;
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+onSubmit(element('login'), ({ name, password }) => logIn(name, password));
+onSubmit(element('token'), ({ token }) => useToken(token.trim()));
+element('logout').addEventListener('click', logOut);
+
+// Queries and mutations go over HTTP, subscriptions over one WebSocket.
+
+const socket = graphqlWs.createClient({
+  url: new URL(location.pathname, location.href.replace(/^http/, 'ws')).href,
+  connectionParams: async () => {
+    const token = await accessToken();
+    return token && { authorization: `Bearer ${token}` };
+  },
+});
+// A socket lives as long as the token it was opened with: subscriptions go on over one with the new token.
+onSession(() => socket.terminate());
+
+function fetcher(params, { documentAST } = {}) {
+  const operation = documentAST?.definitions.find(
+    ({ kind, name }) => kind === 'OperationDefinition' && (!params.operationName || name?.value === params.operationName),
+  );
+  return operation?.operation === 'subscription' ? subscribe(params) : request(params);
+}
+
+/** An observable, as GraphiQL takes it. */
+function subscribe(params) {
+  return {
+    subscribe: ({ next, complete }) => ({
+      unsubscribe: socket.subscribe(params, {
+        next,
+        complete,
+        error: (error) => {
+          const closed = error instanceof CloseEvent;
+          const message = closed ? `The connection was closed (${error.code}). ${error.reason}` : error.message;
+          next({ errors: Array.isArray(error) ? error : [{ message }] });
+          complete();
+        },
+      }),
+    }),
+  };
+}
+
+// GraphiQL.
+
+self.MonacoEnvironment = {
+  globalAPI: false,
+  getWorkerUrl: (_module, label) => new URL(`${label}.js`, import.meta.url).href,
+};
+
+// A link may bring a query: it gets its own tab, once. GraphiQL opens an empty tab when it is not told which one was open.
+const link = new URL(location.href).searchParams;
+const brought = link.has('query') ? { query: link.get('query'), variables: link.get('variables') } : undefined;
+history.replaceState(null, '', location.pathname);
+const saved = JSON.parse(sessionStorage.getItem('graphiql:tabState'));
+const open = brought ?? saved?.tabs[saved.activeTabIndex];
+
+const tabs = examples.map(({ query, variables }) => ({ query, variables: variables && JSON.stringify(variables, null, 2) }));
+
+YogaGraphiQL.renderYogaGraphiQL(element('root'), {
+  title: ' ',
+  logo: ' ',
+  fetcher,
+  query: open?.query ?? undefined,
+  variables: open?.variables ?? undefined,
+  defaultTabs: brought ? [brought, ...tabs] : tabs,
+  isHeadersEditorEnabled: false,
+  shouldPersistHeaders: false,
+  // Variables hold passwords: what is typed here ends with the browser tab, and does not get into the address.
+  storage: sessionStorage,
+  onEditQuery: () => {},
+});

@@ -1,0 +1,255 @@
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { and, desc, eq } from 'drizzle-orm';
+import type { Log } from '../log.ts';
+import { hashFile } from '../storage/blobs.ts';
+import { endAttempt, type Move, recordProcess } from './claim.ts';
+import { type Child, identify, startChild } from './executor/local.ts';
+import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
+import { type JobLog, openLog } from './logs.ts';
+import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
+import { recordEvents, untilWritten } from './record.ts';
+import { endingOf, type Failure, isFinal, notStarted, type Seen, type StopReason } from './states.ts';
+import { type Attempt, type Job, jobEvent } from './tables.ts';
+
+/** How long an attempt may stand still, and how long it has to obey. */
+export interface AttemptLimits {
+  phases: Record<Phase, { stallMsMax: number }>;
+  /** After a stop was asked for: until SIGTERM, and from there until SIGKILL. */
+  ladderMs: Record<StopReason, readonly [number, number]>;
+}
+
+export const attemptLimits: AttemptLimits = {
+  phases,
+  ladderMs: { cancel: [30_000, 10_000], suspend: [15_000, 5_000], hang: [0, 10_000], timeLimit: [0, 10_000] },
+};
+
+export interface RunningAttempt {
+  jobId: string;
+  stop(reason: StopReason): void;
+  /** Stops it when it has stood still, or has run, for too long. */
+  checkTime(): void;
+  /** Resolves when the attempt's end is committed and published. */
+  ended: Promise<void>;
+}
+
+const workDirOf = (dataDir: string, jobId: string, number: number): string => join(dataDir, 'work', jobId, String(number));
+
+/** Tells the rest of the server of a committed move, and removes the work folder of a job that has ended: the next start would too. */
+export async function publishMove({ bus, config }: JobServices, { job, event }: Move): Promise<void> {
+  bus.publish('jobEvent', job.id, event);
+  bus.publish('jobChanged', '', { jobId: job.id });
+  bus.publish('queueChanged', '', null);
+  if (isFinal(job.state)) await rm(join(config.dataDir, 'work', job.id), { recursive: true, force: true }).catch(() => {});
+}
+
+/** Runs a claimed attempt to its end. `devices` is its CUDA_VISIBLE_DEVICES. */
+export function runAttempt(
+  services: JobServices,
+  kinds: JobKinds,
+  log: Log,
+  claimed: { job: Job; attempt: Attempt },
+  devices: string,
+  limits: AttemptLimits,
+): RunningAttempt {
+  const { config, db, bus } = services;
+  const { id: jobId } = claimed.job;
+  const { number } = claimed.attempt;
+  const kind = kinds[claimed.job.kind];
+  const workDir = workDirOf(config.dataDir, jobId, number);
+
+  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null };
+  const outcome: Outcome = { result: {}, artifacts: [], gates: [] };
+  /** While its process runs. */
+  let child: Child | null = null;
+  const asked = new Set<StopReason>();
+  const timers: NodeJS.Timeout[] = [];
+  const startedAt = performance.now();
+  let phase: Phase = 'start';
+  let step = -1;
+  let movedAt = startedAt;
+
+  const stop = (reason: StopReason) => {
+    if (asked.has(reason)) return;
+    asked.add(reason);
+    // The first reason is why it ends; a later one may be in more of a hurry.
+    seen.stopped ??= reason;
+    if (reason === 'cancel' || reason === 'suspend') child?.command(reason);
+    const [termMs, killMs] = limits.ladderMs[reason];
+    timers.push(
+      setTimeout(() => child?.kill('SIGTERM'), termMs),
+      setTimeout(() => child?.kill('SIGKILL'), termMs + killMs),
+    );
+  };
+
+  const fail = (error: unknown) => {
+    if (!(error instanceof JobFailure)) log.error({ err: error, jobId }, 'a job failed by a defect');
+    const { code, message } = error instanceof JobFailure ? error : defect;
+    seen.refused = { code, message };
+  };
+
+  const moved = (nextPhase: Phase, nextStep: number) => {
+    if (nextPhase !== phase || nextStep !== step) movedAt = performance.now();
+    phase = nextPhase;
+    step = nextStep;
+  };
+
+  /** What the server does about an event, beside storing it. */
+  const onEvent = (event: Event): void => {
+    switch (event.type) {
+      case 'hello':
+        bus.publish('jobChanged', '', { jobId });
+        break;
+      case 'phase':
+        moved(event.phase, 0);
+        break;
+      case 'batch':
+        moved(event.phase, event.step);
+        bus.publish('jobProgress', jobId, event);
+        break;
+      case 'heartbeat':
+        moved(event.phase, event.step);
+        break;
+      case 'artifact':
+        outcome.artifacts.push(event);
+        break;
+      case 'gate':
+        outcome.gates.push(event);
+        break;
+      case 'error': {
+        const { code, retryable, message, hint, details } = event;
+        seen.error = { code, retryable, message: [message, hint, ...details].filter(Boolean).join('\n') };
+        break;
+      }
+      case 'done':
+        seen.done = event.status;
+        outcome.result = event.result;
+        break;
+    }
+  };
+
+  const onLines = async (lines: string[], writeLog: WriteLog): Promise<void> => {
+    const events: Event[] = [];
+    for (const line of lines) {
+      const event = parseEventLine(line);
+      if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
+      else if (event.job === jobId && event.attempt === number) events.push(event);
+    }
+    for (const row of await untilWritten(() => recordEvents(db, jobId, number, events))) bus.publish('jobEvent', jobId, row);
+    for (const event of events) onEvent(event);
+  };
+
+  const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
+    const started = startChild(
+      {
+        command,
+        args,
+        cwd: workDir,
+        env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: devices, ...env },
+        specLine: { v: PROTOCOL_VERSION, job: jobId, attempt: number, workDir, spec },
+      },
+      {
+        events: (lines) => onLines(lines, writeLog).catch(kill),
+        log: writeLog,
+      },
+    );
+    const kill = (error: unknown) => {
+      fail(error);
+      started.kill('SIGKILL');
+    };
+    child = started;
+    movedAt = performance.now();
+    const { pid } = started;
+    if (pid !== null) {
+      const process = { pid, pidStart: null, bootId: null, ...identify(pid) };
+      await untilWritten(() => recordProcess(db, jobId, number, process)).catch(kill);
+    }
+    const { exitCode, signal, error } = await started.ended;
+    child = null;
+    Object.assign(seen, { exitCode, signal });
+    if (error) seen.refused = notStarted;
+  };
+
+  const run = async (): Promise<void> => {
+    let jobLog: JobLog | undefined;
+    const writeLog: WriteLog = (stream, texts) => {
+      for (const text of texts) {
+        const line = jobLog?.write({ at: Date.now(), attemptNumber: number, stream, text });
+        if (line) bus.publish('jobLog', jobId, line);
+      }
+    };
+    let register: Awaited<ReturnType<typeof kind.finish>> | undefined;
+    try {
+      await mkdir(workDir, { recursive: true });
+      jobLog = await openLog(config.dataDir, jobId);
+      const context: AttemptContext = {
+        job: claimed.job,
+        attemptNumber: number,
+        workDir,
+        resumeFrom: await newestCheckpoint(services, jobId),
+      };
+      await removeOthers(workDir, context.resumeFrom);
+      const launch = await kind.launch(services, context);
+      // An attempt that was stopped by now does not start.
+      if (!seen.stopped) await runChild(launch, writeLog);
+      if (seen.done === 'ok' && seen.exitCode === exitCodes.OK) register = await kind.finish(services, context, outcome);
+    } catch (error) {
+      fail(error);
+    }
+    for (const timer of timers) clearTimeout(timer);
+    jobLog?.close();
+    const end = () => endAttempt(db, kinds, jobId, number, { ...endingOf(seen), exitCode: seen.exitCode, signal: seen.signal }, register);
+    const move = await untilWritten(end).catch((error: unknown) => {
+      // What it made could not be registered.
+      fail(error);
+      return untilWritten(end);
+    });
+    if (move) await publishMove(services, move);
+  };
+
+  const ended = run().catch((error: unknown) => {
+    log.error({ err: error, jobId, attemptNumber: number }, 'the end of an attempt could not be recorded');
+  });
+  return {
+    jobId,
+    stop,
+    checkTime() {
+      const now = performance.now();
+      if (now - startedAt > kind.timeLimitMs) stop('timeLimit');
+      else if (child && now - movedAt > limits.phases[phase].stallMsMax) stop('hang');
+    },
+    ended,
+  };
+}
+
+type WriteLog = (stream: 'stdout' | 'stderr', texts: string[]) => void;
+
+const defect: Failure = { code: 'INTERNAL', message: 'The job failed by a defect of Whetstone. The server log tells more.' };
+
+/** The newest checkpoint of earlier attempts whose file is there and whole. */
+async function newestCheckpoint({ config, db }: JobServices, jobId: string): Promise<string | null> {
+  const rows = db
+    .select()
+    .from(jobEvent)
+    .where(and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, 'CHECKPOINT')))
+    .orderBy(desc(jobEvent.seq))
+    .limit(4)
+    .all();
+  for (const { attemptNumber, payloadJson } of rows) {
+    const path = join(workDirOf(config.dataDir, jobId, attemptNumber), String(payloadJson.file));
+    const whole = await hashFile(path).then(
+      (sha256) => sha256 === payloadJson.sha256,
+      () => false,
+    );
+    if (whole) return path;
+  }
+  return null;
+}
+
+/** Folders of earlier attempts go, but the one with the checkpoint that is used: checkpoints are large. */
+async function removeOthers(workDir: string, resumeFrom: string | null): Promise<void> {
+  const kept = [basename(workDir), resumeFrom && basename(dirname(resumeFrom))];
+  for (const name of await readdir(dirname(workDir))) {
+    if (!kept.includes(name)) await rm(join(dirname(workDir), name), { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,41 @@
+import { and, asc, eq, gt, sql } from 'drizzle-orm';
+import type { Queryable } from '../db.ts';
+import { notFound } from '../errors.ts';
+import { type JobEvent, job, jobEvent } from './tables.ts';
+
+export type NewEvent = { type: JobEvent['type']; payload: Record<string, unknown> };
+
+/**
+ * Appends durable events with the job's next seqs, in the transaction of what they tell of. Publish the rows on the topic `jobEvent`
+ * once that is committed.
+ */
+export function appendEvents(tx: Queryable, jobId: string, attemptNumber: number, events: NewEvent[]): JobEvent[] {
+  if (events.length === 0) return [];
+  const { next } =
+    tx
+      .update(job)
+      .set({ nextSeq: sql`${job.nextSeq} + ${events.length}` })
+      .where(eq(job.id, jobId))
+      .returning({ next: job.nextSeq })
+      .get() ?? notFound('job');
+  const first = next - events.length;
+  const at = Date.now();
+  const rows = events.map(({ type, payload }, i) => ({ jobId, seq: first + i, attemptNumber, at, type, payloadJson: payload }));
+  tx.insert(jobEvent).values(rows).run();
+  return rows;
+}
+
+export function appendEvent(tx: Queryable, jobId: string, attemptNumber: number, event: NewEvent): JobEvent {
+  return appendEvents(tx, jobId, attemptNumber, [event])[0] as JobEvent;
+}
+
+/** At most `limit` events with a seq greater than `after`, in order. */
+export function readEvents(db: Queryable, jobId: string, after: number, limit: number): JobEvent[] {
+  return db
+    .select()
+    .from(jobEvent)
+    .where(and(eq(jobEvent.jobId, jobId), gt(jobEvent.seq, after)))
+    .orderBy(asc(jobEvent.seq))
+    .limit(limit)
+    .all();
+}

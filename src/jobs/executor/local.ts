@@ -1,0 +1,134 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import type { Readable, Writable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
+import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION, type SpecLine } from '../protocol.ts';
+
+export interface ChildRequest {
+  command: string;
+  args: string[];
+  cwd: string;
+  env: Record<string, string>;
+  specLine: SpecLine;
+}
+
+export interface ChildListener {
+  /** Lines of fd 3, in order. While it is pending no more are read. It must not reject. */
+  events(lines: string[]): Promise<void>;
+  log(stream: 'stdout' | 'stderr', lines: string[]): void;
+}
+
+export interface Exit {
+  exitCode: number | null;
+  signal: string | null;
+  /** Why no process could be made. */
+  error: Error | null;
+}
+
+export interface Child {
+  pid: number | null;
+  command(command: 'cancel' | 'suspend'): void;
+  /** Signals the child's whole process group, unless the child has gone. */
+  kill(signal: 'SIGTERM' | 'SIGKILL'): void;
+  /** Resolves when it has gone and its last line was handled. */
+  ended: Promise<Exit>;
+}
+
+/** Characters of a log line that are kept. */
+const logLineMax = 4000;
+/** Lines that are handled at a time: the server does other things in between. */
+const linesMax = 100;
+/** A process that has left the child's group may hold its streams open; this long after the child's exit nobody reads them any more. */
+const lastLinesMs = 10_000;
+
+/** Starts a child process in a group of its own, below the server's priority, and speaks the protocol with it. */
+export function startChild({ command, args, cwd, env, specLine }: ChildRequest, listener: ChildListener): Child {
+  const child: ChildProcess = spawn('nice', ['-n', '10', command, ...args], {
+    cwd,
+    env,
+    stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
+    detached: true,
+  });
+  const { pid } = child;
+  let gone = false;
+  const exit = new Promise<Exit>((resolve) => {
+    child.once('error', (error) => resolve({ exitCode: null, signal: null, error }));
+    child.once('exit', (exitCode, signal) => {
+      gone = true;
+      // What it left behind in its group would hold its streams open, and a GPU.
+      killGroup(pid, 'SIGKILL');
+      resolve({ exitCode, signal, error: null });
+    });
+  });
+  if (pid === undefined) return { pid: null, command() {}, kill() {}, ended: exit };
+
+  const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
+  // A child that has gone does not read: its exit says so.
+  stdin.on('error', () => {});
+  stdin.write(`${JSON.stringify(specLine)}\n`);
+  const [stdout, stderr, events] = outputs;
+  const lastLine = Promise.all([
+    readLines(stdout, logLineMax, (lines) => listener.log('stdout', lines)),
+    readLines(stderr, logLineMax, (lines) => listener.log('stderr', lines)),
+    readLines(events, EVENT_LINE_BYTES_MAX, (lines) => listener.events(lines)),
+  ]);
+  return {
+    pid,
+    command: (name) => stdin.write(`${JSON.stringify({ v: PROTOCOL_VERSION, command: name })}\n`),
+    kill(signal) {
+      if (!gone) killGroup(pid, signal);
+    },
+    ended: exit.then(async (how) => {
+      const timer = setTimeout(() => {
+        for (const output of outputs) output.destroy();
+      }, lastLinesMs);
+      await lastLine;
+      clearTimeout(timer);
+      return how;
+    }),
+  };
+}
+
+export function killGroup(pid: number | undefined, signal: 'SIGTERM' | 'SIGKILL'): void {
+  if (!pid) return;
+  try {
+    process.kill(-pid, signal);
+  } catch {
+    // It has gone.
+  }
+}
+
+/** Calls `each` with every line but empty ones; what is beyond `charactersMax` of a line is cut off, so that memory stays bounded. */
+async function readLines(stream: Readable, charactersMax: number, each: (lines: string[]) => Promise<void> | void): Promise<void> {
+  let rest = '';
+  stream.setEncoding('utf8');
+  try {
+    for await (const chunk of stream) {
+      const lines = (rest + chunk).split('\n');
+      rest = (lines.pop() as string).slice(0, charactersMax + 1);
+      const whole = lines.filter(Boolean).map((line) => line.slice(0, charactersMax + 1));
+      for (let i = 0; i < whole.length; i += linesMax) {
+        await each(whole.slice(i, i + linesMax));
+        await setImmediate();
+      }
+    }
+  } catch {
+    // The stream was destroyed: see lastLinesMs.
+  }
+  if (rest !== '') await each([rest]);
+}
+
+/**
+ * What tells a process from a later one with the same pid: the boot and the time of its start. Null when it has ended, though nobody
+ * may have collected it yet, and where the system has no /proc.
+ */
+export function identify(pid: number): { pidStart: string; bootId: string } | null {
+  try {
+    // Fields 3 and 22 of proc(5)'s stat, counted after the command name, which may hold spaces and parentheses.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? [];
+    if (fields[0] === 'Z' || fields[0] === 'X') return null;
+    return { pidStart: String(fields[19]), bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() };
+  } catch {
+    return null;
+  }
+}

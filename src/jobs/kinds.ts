@@ -1,0 +1,69 @@
+import type { Bus } from '../bus.ts';
+import type { Config } from '../config.ts';
+import type { Db, Queryable } from '../db.ts';
+import type { Event } from './protocol.ts';
+import type { Spec } from './specs.ts';
+import type { Job, JobKindName } from './tables.ts';
+
+/** What the code of a job kind works with. */
+export interface JobServices {
+  config: Config;
+  db: Db;
+  bus: Bus;
+}
+
+/** How an attempt's child is started: `spec` goes to its stdin. */
+export interface Launch {
+  command: string;
+  args: string[];
+  env: Record<string, string>;
+  spec: Spec;
+}
+
+/** The attempt that a kind's functions are about. Files that its child made lie in `workDir`. */
+export interface AttemptContext {
+  job: Job;
+  attemptNumber: number;
+  workDir: string;
+  /** Newest checkpoint of an earlier attempt, as an absolute path. */
+  resumeFrom: string | null;
+}
+
+/** What a child said on its way to success: all that `finish` needs. */
+export interface Outcome {
+  result: Record<string, unknown>;
+  artifacts: Extract<Event, { type: 'artifact' }>[];
+  gates: Extract<Event, { type: 'gate' }>[];
+}
+
+/**
+ * A kind of job is a row of the table in `server.ts`. A kind that must refuse its outcome (a gate, a broken file) throws a
+ * JobFailure from `finish`; the attempt then ends FAILED with its code.
+ */
+export interface JobKind {
+  timeLimitMs: number;
+  /** Called when an attempt starts, before its child. */
+  launch(services: JobServices, attempt: AttemptContext): Promise<Launch> | Launch;
+  /**
+   * Called after `done{ok}` and exit 0. It hashes, stores and checks what the child made, and returns the function that registers
+   * it: that one only inserts rows, in the transaction that ends the job. Its value becomes the job's result.
+   */
+  finish(services: JobServices, attempt: AttemptContext, outcome: Outcome): Promise<(tx: Queryable) => Record<string, unknown>>;
+  /** In the transaction that ends a job FAILED or CANCELLED: what the job was to make is marked as failed. */
+  undo?(tx: Queryable, job: Job): void;
+  /** In the transaction that makes `retried` of a job that FAILED or was CANCELLED: what `undo` marked is expected again. */
+  redo?(tx: Queryable, retried: Job): void;
+}
+
+export type JobKinds = Record<JobKindName, JobKind>;
+
+/** A final failure with a code that users see as the job's `failureCode`. */
+export class JobFailure extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.name = 'JobFailure';
+    this.code = code;
+  }
+}

@@ -1,0 +1,75 @@
+import { setTimeout } from 'node:timers/promises';
+import type { Db, Queryable } from '../db.ts';
+import { markRunning, recordLive } from './claim.ts';
+import { appendEvents } from './events.ts';
+import type { Event } from './protocol.ts';
+import { type JobEvent, metricPoint } from './tables.ts';
+
+/** The events of a child that are told for good, and as what. */
+const durableTypes: Partial<Record<Event['type'], JobEvent['type']>> = {
+  phase: 'PHASE',
+  epoch: 'EPOCH',
+  checkpoint: 'CHECKPOINT',
+  artifact: 'ARTIFACT',
+  gate: 'GATE',
+  warning: 'WARNING',
+};
+
+/**
+ * Stores what the child of an attempt said, in one transaction, and returns the rows to publish. Nothing is stored of an attempt that
+ * is not the live one.
+ */
+export function recordEvents(db: Db, jobId: string, number: number, events: Event[]): JobEvent[] {
+  if (!events.some((event) => event.type === 'hello' || durableTypes[event.type])) return [];
+  const rows = recordLive(db, jobId, number, (tx) => {
+    for (const event of events) {
+      if (event.type === 'hello') {
+        markRunning(tx, jobId, number, { deviceJson: event.device, environmentJson: { ...event.environment, versions: event.versions } });
+      }
+      if (event.type === 'epoch') recordMetrics(tx, jobId, number, event);
+    }
+    const told = events.flatMap((event) => {
+      const { v: _v, job: _job, attempt: _attempt, n: _n, t: _t, type: _type, ...payload } = event;
+      const type = durableTypes[event.type];
+      return type ? [{ type, payload }] : [];
+    });
+    return appendEvents(tx, jobId, number, told);
+  });
+  return rows ?? [];
+}
+
+/** A repeated epoch of a later attempt overwrites its own points. */
+function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { step, metrics }: Extract<Event, { type: 'epoch' }>): void {
+  for (const [name, value] of Object.entries(metrics)) {
+    const point = { value, attemptNumber };
+    tx.insert(metricPoint)
+      .values({ jobId, name, step, ...point })
+      .onConflictDoUpdate({ target: [metricPoint.jobId, metricPoint.name, metricPoint.step], set: point })
+      .run();
+  }
+}
+
+const retryMs = 500;
+const passing = /^SQLITE_(BUSY|FULL|IOERR)/;
+
+/**
+ * Repeats `write` while another process holds the database or the disk is full: an event or an end that was lost would leave the job
+ * standing for ever.
+ */
+export async function untilWritten<T>(write: () => T): Promise<T> {
+  for (;;) {
+    try {
+      return write();
+    } catch (error) {
+      if (!isPassing(error)) throw error;
+      await setTimeout(retryMs);
+    }
+  }
+}
+
+function isPassing(error: unknown): boolean {
+  for (let e = error; e instanceof Error; e = e.cause) {
+    if (passing.test((e as NodeJS.ErrnoException).code ?? '')) return true;
+  }
+  return false;
+}

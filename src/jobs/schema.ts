@@ -1,0 +1,281 @@
+import { and, asc, desc, eq, gt, inArray, lt, or, type SQL } from 'drizzle-orm';
+import { findUser } from '../accounts/users.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
+import type { Context } from '../graphql/context.ts';
+import { publishMove } from './attempt.ts';
+import { cancelJob, findJob } from './claim.ts';
+import { retryJob } from './retry.ts';
+import { queuePosition } from './system.ts';
+import { type Attempt, attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
+
+const JobKindType = builder.enumType('JobKind', {
+  description: 'What a job does.',
+  values: enumValues<(typeof jobKinds)[number]>({
+    IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
+    IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
+  }),
+});
+
+export const JobStateType = builder.enumType('JobState', {
+  description: 'Where a job stands. SUCCEEDED, FAILED and CANCELLED are final.',
+  values: enumValues<(typeof jobStates)[number]>({
+    QUEUED: 'Waits for its turn, or for a next attempt.',
+    RUNNING: 'An attempt is at work.',
+    CANCELLING: 'Was told to stop; the attempt is ending.',
+    SUCCEEDED: 'Done: its result is registered.',
+    FAILED: 'Ended without a result: `failure` says why.',
+    CANCELLED: 'Stopped by a user.',
+  }),
+});
+
+export const AttemptStateType = builder.enumType('AttemptState', {
+  description: 'Where one attempt of a job stands.',
+  values: enumValues<(typeof attemptStates)[number]>({
+    STARTING: 'Its process is being started.',
+    RUNNING: 'Its process works.',
+    SUCCEEDED: 'Made everything, and all of it was accepted.',
+    FAILED: 'Ended for a reason that another attempt would meet again.',
+    CANCELLED: 'Stopped by a user.',
+    SUSPENDED: 'Stopped with a checkpoint because the server stopped; the job goes on in another attempt.',
+    LOST: 'The server ended under it; the job goes on in another attempt.',
+    CRASHED: 'Its process was killed or stood still. Three such attempts fail the job.',
+  }),
+});
+
+export const FailureType = builder.objectRef<{ code: string; message: string }>('JobFailure').implement({
+  description: 'Why a job or an attempt ended without a result.',
+  fields: (t) => ({
+    code: t.exposeString('code', { description: 'Stable code, such as DATA_INVALID, TIME_LIMIT or POISON.' }),
+    message: t.exposeString('message', { description: 'What went wrong and what to do.' }),
+  }),
+});
+
+const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
+  description: 'One run of a job’s process.',
+  fields: (t) => ({
+    number: t.exposeInt('number', { description: 'Counted from 1 within the job.' }),
+    state: t.expose('state', { type: AttemptStateType, description: 'Where it stands.' }),
+    startedAt: t.expose('startedAt', { type: 'DateTime', description: 'When it was given its slot.' }),
+    endedAt: t.expose('endedAt', { type: 'DateTime', nullable: true, description: 'When it ended.' }),
+    exitCode: t.exposeInt('exitCode', { nullable: true, description: 'Exit code of its process.' }),
+    signal: t.exposeString('signal', { nullable: true, description: 'Signal that ended its process.' }),
+    charged: t.exposeBoolean('charged', { description: 'Whether it counts as one of the three crashes that a job may have.' }),
+    device: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'The device it ran on: type, name, memory.',
+      resolve: (a) => a.deviceJson,
+    }),
+    environment: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'Versions, processor, threads, code: what its numbers depend on.',
+      resolve: (a) => a.environmentJson,
+    }),
+  }),
+});
+
+const CurveType = builder.objectRef<{ name: string; points: { step: number; value: number }[] }>('Curve').implement({
+  description: 'A metric over the steps of a training.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Such as `train.loss`.' }),
+    steps: t.field({ type: ['Int'], description: 'Optimizer steps, growing.', resolve: (c) => c.points.map((p) => p.step) }),
+    values: t.field({ type: ['Float'], description: 'The value at each step.', resolve: (c) => c.points.map((p) => p.value) }),
+  }),
+});
+
+export const JobType = builder.node(builder.objectRef<Job>('Job'), {
+  description: 'A piece of work that runs in a process of its own.',
+  id: { resolve: (j) => j.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findJob(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    kind: t.expose('kind', { type: JobKindType, description: 'What it does.' }),
+    state: t.expose('state', { type: JobStateType, description: 'Where it stands.' }),
+    priority: t.exposeInt('priority', { description: 'Higher starts first.' }),
+    spec: t.field({ type: 'JSON', description: 'What was asked for, with all defaults.', resolve: (j) => j.specJson }),
+    result: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'What it made; null until it has succeeded.',
+      resolve: (j) => j.resultJson,
+    }),
+    failure: t.field({
+      type: FailureType,
+      nullable: true,
+      description: 'Why it failed.',
+      resolve: (j) => (j.failureCode === null ? null : { code: j.failureCode, message: j.failureMessage ?? '' }),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was put into the queue.' }),
+    startedAt: t.expose('startedAt', { type: 'DateTime', nullable: true, description: 'When its first attempt started.' }),
+    endedAt: t.expose('endedAt', { type: 'DateTime', nullable: true, description: 'When it ended.' }),
+    createdByName: t.string({
+      nullable: true,
+      description: 'Name of the user who started it.',
+      resolve: (j, _a, { db }) => (j.createdById ? findUser(db, j.createdById)?.name : null),
+    }),
+    queuePosition: t.int({
+      nullable: true,
+      description: 'Place in the queue, from 1; null when it does not wait.',
+      resolve: (j, _a, { db }) => queuePosition(db, j),
+    }),
+    attempts: t.field({
+      type: [AttemptType],
+      description: 'Its attempts, first to last; at most 50.',
+      resolve: (j, _a, { db }) => db.select().from(attempt).where(eq(attempt.jobId, j.id)).orderBy(asc(attempt.number)).all(),
+    }),
+    metrics: t.field({
+      type: [CurveType],
+      description: 'Curves, sorted by name.',
+      args: {
+        names: t.arg.stringList({ description: 'Only these.' }),
+        maxPoints: t.arg.int({
+          required: true,
+          defaultValue: 500,
+          description: 'Points of a curve, 2 to 5000: a longer one is thinned evenly, its last point kept.',
+        }),
+      },
+      resolve: (j, { names, maxPoints }, { db }) => readCurves(db, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
+    }),
+  }),
+});
+
+builder.objectField(JobType, 'retryOf', (t) =>
+  t.field({
+    type: JobType,
+    nullable: true,
+    description: 'The job that this one repeats.',
+    resolve: (j, _a, { db }) => (j.retryOfId ? findJob(db, j.retryOfId) : null),
+  }),
+);
+
+function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
+  const wanted = names ? inArray(metricPoint.name, [...names]) : undefined;
+  const curves = new Map<string, { step: number; value: number }[]>();
+  const rows = db
+    .select()
+    .from(metricPoint)
+    .where(and(eq(metricPoint.jobId, jobId), wanted))
+    .orderBy(asc(metricPoint.name), asc(metricPoint.step))
+    .all();
+  for (const row of rows) {
+    const points = curves.get(row.name) ?? [];
+    points.push(row);
+    curves.set(row.name, points);
+  }
+  return [...curves].map(([name, points]) => {
+    if (points.length <= maxPoints) return { name, points };
+    const kept = Array.from({ length: maxPoints }, (_, i) => points[Math.round((i * (points.length - 1)) / (maxPoints - 1))]);
+    return { name, points: kept as typeof points };
+  });
+}
+
+const JobConnection = builder.connectionObject(
+  { type: JobType, name: 'JobConnection', description: 'A page of jobs.' },
+  { description: 'A job in a page.' },
+);
+
+export const JobFilter = builder.inputType('JobFilter', {
+  description: 'Which jobs.',
+  fields: (t) => ({
+    kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
+    states: t.field({ type: [JobStateType], description: 'Only these states.' }),
+    createdById: t.id({ description: 'Only those that this user started.' }),
+  }),
+});
+
+const JobOrderType = builder.enumType('JobOrder', {
+  description: 'Order of a list of jobs.',
+  values: enumValues({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
+});
+
+export type Filter = typeof JobFilter.$inferInput | null | undefined;
+
+export const filterSql = (filter: Filter): SQL | undefined =>
+  and(
+    filter?.kinds ? inArray(job.kind, [...filter.kinds]) : undefined,
+    filter?.states ? inArray(job.state, [...filter.states]) : undefined,
+    filter?.createdById ? eq(job.createdById, idOf('User', filter.createdById)) : undefined,
+  );
+
+builder.queryFields((t) => ({
+  job: t.field({
+    type: JobType,
+    nullable: true,
+    description: 'One job; null when there is none with this id.',
+    authScopes: { can: 'READ' },
+    args: { id: t.arg.id({ required: true, description: 'Id of the job.' }) },
+    resolve: (_root, { id }, { db }) => findJob(db, idOf('Job', id)),
+  }),
+  jobs: t.field({
+    type: JobConnection,
+    description: 'Jobs, newest first unless told otherwise.',
+    authScopes: { can: 'READ' },
+    args: {
+      ...pageArgs(),
+      filter: t.arg({ type: JobFilter, description: 'Which jobs.' }),
+      orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
+    },
+    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
+      page(
+        args,
+        (limit, after: string | null) => {
+          const [at, id] = after === null ? [] : after.split(' ');
+          const [side, order] = orderBy === 'NEWEST' ? [lt, desc] : [gt, asc];
+          const behind =
+            after === null ? undefined : or(side(job.createdAt, Number(at)), and(eq(job.createdAt, Number(at)), side(job.id, String(id))));
+          return db
+            .select()
+            .from(job)
+            .where(and(behind, filterSql(filter)))
+            .orderBy(order(job.createdAt), order(job.id))
+            .limit(limit)
+            .all();
+        },
+        (row) => `${row.createdAt} ${row.id}`,
+      ),
+  }),
+}));
+
+const jobPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<Job>) => ({
+    job: t.field({ type: JobType, nullable: true, description: 'The job as it is now.', resolve: (p) => p.result }),
+  }),
+};
+
+builder.relayMutationField(
+  'cancelJob',
+  { inputFields: (t) => ({ jobId: t.id({ required: true, description: 'The job to cancel.' }) }) },
+  {
+    description:
+      'Stops a job. One that waits is CANCELLED at once; one that runs writes a checkpoint first, and is killed after 40 seconds.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(async () => {
+        const id = idOf('Job', input.jobId);
+        const move = cancelJob(context.db, context.jobKinds, context.actor, id);
+        if (move) await publishMove(context, move);
+        return findJob(context.db, id) as Job;
+      }),
+  },
+  jobPayload,
+);
+
+builder.relayMutationField(
+  'retryJob',
+  {
+    inputFields: (t) => ({
+      jobId: t.id({ required: true, description: 'A job that failed or was cancelled.' }),
+      idempotencyKey: t.string({ description: 'The same key gives the same new job, however often it is sent.' }),
+    }),
+  },
+  {
+    description: 'Starts a new job with the specification of one that failed or was cancelled.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() => retryJob(context, context.jobKinds, context.actor, idOf('Job', input.jobId), input.idempotencyKey)),
+  },
+  jobPayload,
+);

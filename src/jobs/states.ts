@@ -1,0 +1,101 @@
+/**
+ * The states of jobs and attempts. Only `claim.ts` writes them, each move in one immediate transaction.
+ *
+ *   JOB      QUEUED → RUNNING                     claimed: slots and attempt in the same transaction
+ *            QUEUED → CANCELLED
+ *            RUNNING → CANCELLING → CANCELLED     or SUCCEEDED or FAILED, when that came first
+ *            RUNNING → SUCCEEDED | FAILED
+ *            RUNNING → QUEUED                     the attempt was SUSPENDED, LOST or CRASHED, and may be repeated
+ *            SUCCEEDED, FAILED and CANCELLED are final; retryJob makes a new job.
+ *
+ *   ATTEMPT  STARTING → RUNNING (hello) → one ending:
+ *     SUCCEEDED  done{ok}, exit 0, and everything it made was accepted
+ *     FAILED     exit 64 65 69 70, an error that is not retryable, a gate, the time limit,
+ *                a program that is not there                                             job FAILED with that code
+ *     CANCELLED  it ended after `cancel`, by itself or by the ladder                          job CANCELLED
+ *     SUSPENDED  exit 75 after `suspend`, or killed by the drain                              job QUEUED, not charged
+ *     LOST       the server restarted and found it                                            job QUEUED, not charged
+ *     CRASHED    a signal, a hang, another exit code, 0 without done                          job QUEUED, charged
+ */
+import { exitCodes } from './protocol.ts';
+import type { AttemptState, JobState } from './tables.ts';
+
+/** A job whose attempts crash this often is not tried again. */
+export const crashesMax = 3;
+/** Attempts of a job in all: a server that dies in a loop must not try for ever. */
+export const attemptsMax = 50;
+
+export const isFinal = (state: JobState): boolean => state === 'SUCCEEDED' || state === 'FAILED' || state === 'CANCELLED';
+
+export interface Failure {
+  code: string;
+  message: string;
+}
+
+/** Why the server stopped an attempt. */
+export type StopReason = 'cancel' | 'suspend' | 'hang' | 'timeLimit';
+
+/** All that was seen of an attempt that has ended. */
+export interface Seen {
+  done: 'ok' | 'cancelled' | 'suspended' | null;
+  error: (Failure & { retryable: boolean }) | null;
+  exitCode: number | null;
+  signal: string | null;
+  stopped: StopReason | null;
+  /** The server could not start it, or refused what it made. */
+  refused: Failure | null;
+}
+
+export type AttemptEnding = Extract<AttemptState, 'SUCCEEDED' | 'FAILED' | 'CANCELLED' | 'SUSPENDED' | 'LOST' | 'CRASHED'>;
+
+export const notStarted: Failure = { code: 'START_FAILED', message: 'The program of the job could not be started. Run the set-up again.' };
+
+/** Exit codes after which another attempt would end the same. */
+const finalExits: Record<number, Failure> = {
+  [exitCodes.SPECIFICATION]: { code: 'SPEC_INVALID', message: 'The job was specified wrongly.' },
+  [exitCodes.DATA]: { code: 'DATA_INVALID', message: 'The data cannot be used.' },
+  [exitCodes.UNAVAILABLE]: { code: 'UNAVAILABLE', message: 'This machine lacks something that the job needs.' },
+  [exitCodes.BUG]: { code: 'INTERNAL', message: 'The job failed by a defect of Whetstone. Its log tells more.' },
+  // POSIX: what `nice` and the shell exit with when the program cannot be run, or is not there.
+  126: notStarted,
+  127: notStarted,
+};
+
+/** How an attempt ended; the first row that fits counts. */
+export function endingOf(seen: Seen): { state: AttemptEnding; failure: Failure | null } {
+  const { done, error, exitCode, stopped, refused } = seen;
+  if (refused) return { state: 'FAILED', failure: refused };
+  if (done === 'ok' && exitCode === exitCodes.OK) return { state: 'SUCCEEDED', failure: null };
+  if (stopped === 'timeLimit')
+    return { state: 'FAILED', failure: { code: 'TIME_LIMIT', message: 'The job took longer than its time limit.' } };
+  const exit = exitCode === null ? undefined : finalExits[exitCode];
+  if (error && (exit || !error.retryable)) return { state: 'FAILED', failure: { code: error.code, message: error.message } };
+  if (exit) return { state: 'FAILED', failure: exit };
+  if (stopped === 'cancel') return { state: 'CANCELLED', failure: null };
+  if (stopped === 'suspend') return { state: 'SUSPENDED', failure: null };
+  return { state: 'CRASHED', failure: { code: 'CRASHED', message: describeCrash(seen) } };
+}
+
+function describeCrash({ exitCode, signal, stopped, error }: Seen): string {
+  if (stopped === 'hang') return 'The job stood still for too long and was killed.';
+  if (error) return error.message;
+  if (signal) return `The process of the job was killed by ${signal}.`;
+  return exitCode === 0 ? 'The process of the job ended without a result.' : `The process of the job ended with exit code ${exitCode}.`;
+}
+
+/** Where a job goes when its attempt `number` has ended; `crashes` counts the crashed attempts, this one included. */
+export function jobAfter(
+  state: Extract<JobState, 'RUNNING' | 'CANCELLING'>,
+  ending: { state: AttemptEnding; failure: Failure | null },
+  { number, crashes }: { number: number; crashes: number },
+): { state: JobState; failure: Failure | null } {
+  if (ending.state === 'SUCCEEDED' || ending.state === 'FAILED') return { state: ending.state, failure: ending.failure };
+  if (ending.state === 'CANCELLED' || state === 'CANCELLING') return { state: 'CANCELLED', failure: null };
+  if (crashes >= crashesMax) {
+    const message = `${crashes} attempts crashed; the last one: ${ending.failure?.message ?? 'its process ended.'}`;
+    return { state: 'FAILED', failure: { code: 'POISON', message } };
+  }
+  if (number >= attemptsMax)
+    return { state: 'FAILED', failure: { code: 'TOO_MANY_ATTEMPTS', message: `${number} attempts did not end the job.` } };
+  return { state: 'QUEUED', failure: null };
+}

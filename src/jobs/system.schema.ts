@@ -1,0 +1,154 @@
+import { queueOf, readingFrom } from '../bus.ts';
+import { ApiError } from '../errors.ts';
+import { builder } from '../graphql/builder.ts';
+import type { Services } from '../graphql/context.ts';
+import { type DiskUse, diskUse } from '../storage/disk.ts';
+import { codeVersion } from '../version.ts';
+import { findJob } from './claim.ts';
+import { type Gpu, type Gpus, readGpus } from './gpus.ts';
+import { JobType } from './schema.ts';
+import { type Cpu, countJobs, type Memory, readCpu, readMemory, readSlots } from './system.ts';
+import type { Slot } from './tables.ts';
+
+interface System {
+  slots: Slot[];
+  queuedJobs: number;
+  runningJobs: number;
+  cpu: Cpu;
+  memory: Memory;
+  disk: DiskUse;
+  gpus: Gpus;
+}
+
+async function readSystem(services: Services): Promise<System> {
+  const { config, db } = services;
+  const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
+  return {
+    slots: readSlots(db),
+    queuedJobs: countJobs(db, 'QUEUED'),
+    runningJobs: countJobs(db, 'RUNNING', 'CANCELLING'),
+    cpu: readCpu(),
+    memory: readMemory(),
+    disk,
+    gpus,
+  };
+}
+
+/** A reading now and then one after each interval; a slow reader gets the latest only. */
+function watchSystem(services: Services, intervalMs: number): AsyncIterableIterator<System, undefined> {
+  if (intervalMs < 250 || intervalMs > 60_000) throw new ApiError('LIMIT', '`intervalMs` is between 250 and 60000.');
+  const ticks = queueOf<null>(1, (push) => {
+    push(null);
+    const timer = setInterval(() => push(null), intervalMs);
+    return () => clearInterval(timer);
+  });
+  async function* read(): AsyncGenerator<System, undefined> {
+    try {
+      for await (const _ of ticks) yield await readSystem(services);
+    } finally {
+      ticks.return();
+    }
+  }
+  return readingFrom(ticks, read());
+}
+
+const SlotType = builder.objectRef<Slot>('Slot').implement({
+  description: 'A place for one GPU job. Slot i uses GPU i modulo the number of GPUs; without a GPU it is a token.',
+  fields: (t) => ({
+    n: t.exposeInt('n', { description: 'Counted from 0.' }),
+    job: t.field({
+      type: JobType,
+      nullable: true,
+      description: 'The job that holds it; null while it is free.',
+      resolve: (s, _a, { db }) => (s.jobId ? findJob(db, s.jobId) : null),
+    }),
+  }),
+});
+
+const CpuType = builder.objectRef<Cpu>('Cpu').implement({
+  description: 'The processor.',
+  fields: (t) => ({
+    cores: t.exposeInt('cores', { description: 'Logical cores.' }),
+    utilizationPercent: t.exposeFloat('utilizationPercent', { description: 'Share of all cores that was busy, 0 to 100.' }),
+    loadAverage1m: t.exposeFloat('loadAverage1m', { description: 'Load average of the last minute.' }),
+  }),
+});
+
+const MemoryType = builder.objectRef<Memory>('Memory').implement({
+  description: 'Main memory.',
+  fields: (t) => ({
+    totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Installed.' }),
+    freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free, as the system counts it.' }),
+    serverRssBytes: t.expose('serverRssBytes', { type: 'SafeInt', description: 'Resident memory of the server process.' }),
+  }),
+});
+
+const DiskType = builder.objectRef<DiskUse>('Disk').implement({
+  description: 'The disk of the data folder, and what of it Whetstone uses.',
+  fields: (t) => ({
+    totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Size of the disk.' }),
+    freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free on it.' }),
+    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database.' }),
+    blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
+    uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
+    workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),
+    cacheBytes: t.expose('cacheBytes', { type: 'SafeInt', description: 'Extracted datasets: they can be made again.' }),
+  }),
+});
+
+const GpuType = builder.objectRef<Gpu>('Gpu').implement({
+  description: 'A GPU as nvidia-smi tells of it. What the card does not report is null.',
+  fields: (t) => ({
+    index: t.exposeInt('index', { description: 'Number of the card.' }),
+    uuid: t.exposeString('uuid', { description: 'Its UUID.' }),
+    name: t.exposeString('name', { description: 'Its product name.' }),
+    memoryTotalBytes: t.expose('memoryTotalBytes', { type: 'SafeInt', nullable: true, description: 'Installed memory.' }),
+    memoryUsedBytes: t.expose('memoryUsedBytes', { type: 'SafeInt', nullable: true, description: 'Used memory.' }),
+    utilizationPercent: t.exposeFloat('utilizationPercent', {
+      nullable: true,
+      description: 'Share of the time that it was busy, 0 to 100.',
+    }),
+    temperatureCelsius: t.exposeFloat('temperatureCelsius', { nullable: true, description: 'Temperature.' }),
+    powerWatts: t.exposeFloat('powerWatts', { nullable: true, description: 'Power draw.' }),
+  }),
+});
+
+const SystemType = builder.objectRef<System>('System').implement({
+  description: 'The machine and what Whetstone does with it, at one moment.',
+  fields: (t) => ({
+    version: t.string({ description: 'Version of Whetstone.', resolve: () => codeVersion }),
+    slots: t.field({ type: [SlotType], description: 'The slots in order.', resolve: (s) => s.slots }),
+    queuedJobs: t.exposeInt('queuedJobs', { description: 'Jobs that wait.' }),
+    runningJobs: t.exposeInt('runningJobs', { description: 'Jobs at work.' }),
+    cpu: t.field({ type: CpuType, description: 'The processor.', resolve: (s) => s.cpu }),
+    memory: t.field({ type: MemoryType, description: 'Main memory.', resolve: (s) => s.memory }),
+    disk: t.field({ type: DiskType, description: 'The disk.', resolve: (s) => s.disk }),
+    gpus: t.field({
+      type: [GpuType],
+      nullable: true,
+      description: 'The GPUs; null with a reason where there are none.',
+      resolve: (s) => s.gpus.gpus,
+    }),
+    gpusReason: t.string({ nullable: true, description: 'Why `gpus` is null.', resolve: (s) => s.gpus.reason }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  system: t.field({
+    type: SystemType,
+    description: 'The machine at this moment.',
+    authScopes: { can: 'READ' },
+    resolve: (_root, _args, context) => readSystem(context),
+  }),
+}));
+
+builder.subscriptionFields((t) => ({
+  system: t.field({
+    type: SystemType,
+    description: 'The machine, now and after each interval.',
+    authScopes: { can: 'READ' },
+    args: { intervalMs: t.arg.int({ required: true, defaultValue: 1000, description: 'Milliseconds between readings, 250 to 60000.' }) },
+    subscribe: (_root, { intervalMs }, context) => watchSystem(context, intervalMs),
+    resolve: (reading) => reading as System,
+  }),
+}));

@@ -1,0 +1,118 @@
+import { sql } from 'drizzle-orm';
+import { type AnySQLiteColumn, check, index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+import { user } from '../accounts/tables.ts';
+import { artifact } from '../storage/tables.ts';
+
+export const jobKinds = ['IMPORT_DATASET', 'IMPORT_MODEL'] as const;
+export type JobKindName = (typeof jobKinds)[number];
+
+/** The moves between them are in `states.ts`. */
+export const jobStates = ['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED'] as const;
+export type JobState = (typeof jobStates)[number];
+
+export const attemptStates = ['STARTING', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'SUSPENDED', 'LOST', 'CRASHED'] as const;
+export type AttemptState = (typeof attemptStates)[number];
+
+export const job = sqliteTable(
+  'job',
+  {
+    id: text().primaryKey(),
+    kind: text({ enum: jobKinds }).notNull(),
+    state: text({ enum: jobStates }).notNull(),
+    /** What was asked for, by ids: each kind has a zod type for it. */
+    specJson: text({ mode: 'json' }).$type<unknown>().notNull(),
+    /** Slots it holds while it runs: 0, 1, or -1 for all of them with nothing beside it. */
+    slotsNeeded: integer().notNull(),
+    priority: integer().notNull(),
+    retryOfId: text().references((): AnySQLiteColumn => job.id),
+    createdById: text().references(() => user.id),
+    idempotencyKey: text(),
+    createdAt: integer().notNull(),
+    startedAt: integer(),
+    endedAt: integer(),
+    attemptNumber: integer().notNull().default(0),
+    /** The seq of the next durable event. */
+    nextSeq: integer().notNull().default(1),
+    failureCode: text(),
+    failureMessage: text(),
+    resultJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+  },
+  (t) => [
+    uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
+    index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
+    index('job_created').on(t.createdAt, t.id),
+    check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
+  ],
+);
+
+export const attempt = sqliteTable(
+  'attempt',
+  {
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+    /** The fence: what a child of any other attempt says is dropped. */
+    number: integer().notNull(),
+    state: text({ enum: attemptStates }).notNull(),
+    pid: integer(),
+    /** Start time of the process and id of the boot: a pid alone may be somebody else's by now. */
+    pidStart: text(),
+    bootId: text(),
+    resumedFromArtifactId: text().references(() => artifact.id),
+    deviceJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    environmentJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    startedAt: integer().notNull(),
+    endedAt: integer(),
+    exitCode: integer(),
+    signal: text(),
+    /** Whether it counts against the three crashes that a job may have. */
+    charged: integer({ mode: 'boolean' }).notNull().default(false),
+  },
+  (t) => [primaryKey({ columns: [t.jobId, t.number] }), index('attempt_state').on(t.state)],
+);
+
+/** The places of GPU jobs: one row each, made at start from the configuration. Held while jobId is not null. */
+export const slot = sqliteTable('slot', {
+  n: integer().primaryKey(),
+  jobId: text().references(() => job.id),
+  attemptNumber: integer(),
+});
+
+export const jobEventTypes = ['STATE', 'PHASE', 'EPOCH', 'CHECKPOINT', 'ARTIFACT', 'GATE', 'WARNING'] as const;
+
+/** What is told of a job for good, in order and without gaps. */
+export const jobEvent = sqliteTable(
+  'job_event',
+  {
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+    seq: integer().notNull(),
+    attemptNumber: integer().notNull(),
+    at: integer().notNull(),
+    type: text({ enum: jobEventTypes }).notNull(),
+    payloadJson: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.jobId, t.seq] })],
+);
+
+/** Curves. A repeated epoch of a later attempt overwrites its own points. */
+export const metricPoint = sqliteTable(
+  'metric_point',
+  {
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+    name: text().notNull(),
+    step: integer().notNull(),
+    value: real().notNull(),
+    attemptNumber: integer().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.jobId, t.name, t.step] })],
+);
+
+export type Job = typeof job.$inferSelect;
+export type Attempt = typeof attempt.$inferSelect;
+export type Slot = typeof slot.$inferSelect;
+export type JobEvent = typeof jobEvent.$inferSelect;
+export type MetricPoint = typeof metricPoint.$inferSelect;

@@ -1,0 +1,137 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { extname } from 'node:path';
+import { and, eq, isNull, ne, sql } from 'drizzle-orm';
+import { z } from 'zod';
+import { type Actor, writeAudit } from '../accounts/audit.ts';
+import { canonicalJson } from '../canonical.ts';
+import { tasks } from '../datasets/tables.ts';
+import { inTransaction, type Queryable } from '../db.ts';
+import { parseInput, refuse } from '../errors.ts';
+import { enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import type { JobServices } from '../jobs/kinds.ts';
+import { cpuThreadsOf } from '../jobs/python.ts';
+import { ImportModelSpec, PreprocessSpec } from '../jobs/specs.ts';
+import { job } from '../jobs/tables.ts';
+import { insertArtifact } from '../storage/blobs.ts';
+import { takeUpload } from '../storage/uploads.ts';
+import { Notes } from './change.ts';
+import { ImportModelRequest } from './import.ts';
+import { findModelByName, insertModel, ModelName, nextNumber } from './models.ts';
+import { Labels } from './signature.ts';
+import { type Model, type ModelVersion, model, modelVersion } from './tables.ts';
+
+const CreateModelInput = z.object({
+  name: ModelName,
+  task: z.enum(tasks),
+  preset: ImportModelSpec.shape.preset.nullish().transform((preset) => preset ?? null),
+  uploadId: z.string(),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
+  labels: Labels.nullish().transform((labels) => labels ?? null),
+  preprocess: PreprocessSpec.nullish().transform((preprocess) => preprocess ?? null),
+  notes: Notes.nullish(),
+  idempotencyKey: z.string().max(200).nullish(),
+});
+
+const formatOf: Record<string, ModelVersion['format']> = {
+  '.onnx': 'ONNX',
+  '.safetensors': 'CHECKPOINT',
+  '.pt': 'CHECKPOINT',
+  '.pth': 'CHECKPOINT',
+};
+
+export interface Created {
+  model: Model;
+  version: ModelVersion;
+}
+
+/**
+ * Makes a version of an upload, in a new model or as the next version of the one that has the name, and puts its import into the
+ * queue. The same bytes with the same preset, labels and preprocessing are the same version: where the model has it, that one is
+ * given. Other labels or other preprocessing make another version, since a version is a file and how it is used.
+ */
+export function createModel({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
+  const input = parseInput(CreateModelInput, raw);
+  const { name, task, preset, labels, preprocess, notes, idempotencyKey } = input;
+  const created = inTransaction(db, (tx): Created => {
+    const earlier = createdBy(tx, actor, idempotencyKey);
+    if (earlier) return earlier;
+    const { fileName, ...stored } = takeUpload(tx, actor, input.uploadId, input.sha256);
+    const format = requireFormat(fileName, preset);
+    const found = findModelByName(tx, name);
+    if (found && found.task !== task) refuse('INVALID', 'task', `The model ${name} is for ${found.task}.`);
+    const row = found ?? insertModel(tx, { name, task, notes: notes ?? '', createdById: actor.actorId });
+    const request = { sha256: stored.sha256, preset, labels, preprocess };
+    const existing = findSame(tx, row.id, request);
+    if (existing) return { model: row, version: existing };
+    const id = randomUUIDv7();
+    insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
+    const spec: ImportModelRequest = { ...request, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
+    const { id: jobId } = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec, idempotencyKey });
+    const version = tx
+      .insert(modelVersion)
+      .values({
+        id,
+        modelId: row.id,
+        number: nextNumber(tx, row.id),
+        state: 'IMPORTING',
+        format,
+        // Until the import has read the file; the API shows none before it is READY.
+        precision: 'FP32',
+        origin: 'UPLOADED',
+        preset,
+        jobId,
+        createdAt: Date.now(),
+      })
+      .returning()
+      .get();
+    writeAudit(tx, actor, { action: 'createModel', target: { type: 'ModelVersion', id }, detail: { name, number: version.number } });
+    return { model: row, version };
+  });
+  bus.publish('queueChanged', '', null);
+  if (created.version.jobId) bus.publish('jobChanged', '', { jobId: created.version.jobId });
+  return created;
+}
+
+/** What an earlier request with this idempotency key has made. */
+function createdBy(tx: Queryable, actor: Actor, key: string | null | undefined): Created | undefined {
+  const made = findByIdempotencyKey(tx, actor, key);
+  if (!made) return undefined;
+  const id = ImportModelRequest.safeParse(made.specJson).data?.modelVersionId;
+  if (made.kind !== 'IMPORT_MODEL' || !id) refuse('INVALID', 'idempotencyKey', 'This key was used for a job of another kind.');
+  const row = tx
+    .select({ version: modelVersion, model })
+    .from(modelVersion)
+    .innerJoin(model, eq(model.id, modelVersion.modelId))
+    .where(eq(modelVersion.id, id))
+    .get();
+  return row as Created;
+}
+
+/** What the name of the file says that it is; a state dict belongs to a preset, an ONNX file has its own topology. */
+function requireFormat(fileName: string, preset: string | null): ModelVersion['format'] {
+  const format = formatOf[extname(fileName).toLowerCase()];
+  if (!format)
+    refuse('INVALID', 'uploadId', `The name of a model's file ends in ${Object.keys(formatOf).join(', ')}, not as in ${fileName}.`);
+  if (format === 'CHECKPOINT' && !preset) refuse('INVALID', 'preset', 'A state dict needs the preset that its weights belong to.');
+  if (format === 'ONNX' && preset) refuse('INVALID', 'preset', 'An ONNX file has its own topology: leave the preset out.');
+  return format;
+}
+
+/** The live version of the model that an import of the same bytes in the same way has made, or is making. */
+function findSame(
+  tx: Queryable,
+  modelId: string,
+  { sha256, ...how }: Pick<ImportModelRequest, 'sha256' | 'preset' | 'labels' | 'preprocess'>,
+): ModelVersion | undefined {
+  const live = and(eq(modelVersion.modelId, modelId), isNull(modelVersion.deletedAt), ne(modelVersion.state, 'FAILED'));
+  return tx
+    .select({ version: modelVersion, spec: job.specJson })
+    .from(modelVersion)
+    .innerJoin(job, eq(job.id, modelVersion.jobId))
+    .where(and(live, eq(job.kind, 'IMPORT_MODEL'), sql`${job.specJson} ->> '$.sha256' = ${sha256}`))
+    .all()
+    .find(({ spec }) => {
+      const { preset, labels, preprocess } = ImportModelRequest.parse(spec);
+      return canonicalJson({ preset, labels, preprocess }) === canonicalJson(how);
+    })?.version;
+}

@@ -1,0 +1,134 @@
+import { join, parse } from 'node:path';
+import { and, eq } from 'drizzle-orm';
+import { z } from 'zod';
+import type { Queryable } from '../db.ts';
+import { refuse } from '../errors.ts';
+import { JobFailure, type JobKind } from '../jobs/kinds.ts';
+import { launchTrainer } from '../jobs/python.ts';
+import { ImportModelSpec, PreprocessSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { type Job, job } from '../jobs/tables.ts';
+import { blobPath, insertArtifact, storeFile } from '../storage/blobs.ts';
+import { artifact } from '../storage/tables.ts';
+import { codeVersion } from '../version.ts';
+import { lineageHashOf } from './lineage.ts';
+import { limitsFor, loadOnce } from './load.ts';
+import { Labels, onnxSignature, type Signature, weightsSignature } from './signature.ts';
+import { modelVersion } from './tables.ts';
+
+/** `specJson` of an IMPORT_MODEL job. */
+export const ImportModelRequest = z.object({
+  modelVersionId: z.string(),
+  /** Of the uploaded bytes, which are the version's artifact until the import has ended. */
+  sha256: z.string(),
+  fileName: z.string(),
+  preset: ImportModelSpec.shape.preset,
+  labels: Labels.nullable(),
+  preprocess: PreprocessSpec.nullable(),
+  cpuThreads: z.int(),
+});
+export type ImportModelRequest = z.infer<typeof ImportModelRequest>;
+
+/** Failures that another attempt would meet again: the bytes are thrown away. */
+const fileAtFault = [
+  'DATA_INVALID',
+  'MODEL_INVALID',
+  'MODEL_UNSAFE',
+  'WEIGHTS_INVALID',
+  'LIMIT_EXCEEDED',
+  'LABELS_INVALID',
+  'PREPROCESS_INVALID',
+];
+
+const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ImportModelRequest => ImportModelRequest.parse(specJson);
+
+/** An uploaded file becomes a model version: ONNX as it is, a state dict as safetensors. */
+export const importModel: JobKind = {
+  timeLimitMs: 15 * 60_000,
+
+  launch({ config }, attempt) {
+    const { sha256, fileName, preset, cpuThreads } = requestOf(attempt.job);
+    return launchTrainer(
+      ImportModelSpec.parse({
+        kind: 'IMPORT_MODEL',
+        specVersion: SPEC_VERSION,
+        codeVersion,
+        cpuThreads,
+        file: blobPath(config.dataDir, sha256),
+        fileName,
+        preset,
+        limits: {},
+      }),
+    );
+  },
+
+  async finish(services, attempt, { artifacts }) {
+    const { config, db } = services;
+    const request = requestOf(attempt.job);
+    const [made] = artifacts;
+    if (!made) throw new Error('The import has made no artifact.');
+    const file = blobPath(config.dataDir, request.sha256);
+    let signature: Signature;
+    let stored = { sha256: request.sha256, sizeBytes: made.sizeBytes };
+    if (made.kind === 'ONNX') {
+      const { inputs, outputs, ...rest } = onnxSignature(made.meta, request);
+      signature = rest;
+      const loaded = await loadOnce(file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
+      if (`${loaded.inputs}` !== `${inputs}` || `${loaded.outputs}` !== `${outputs}`) {
+        throw new JobFailure('MODEL_INVALID', 'The serving engine reads other inputs or outputs in the file than the inspection.');
+      }
+    } else {
+      signature = weightsSignature(made.meta, request);
+      stored = await storeFile(services, join(attempt.workDir, String(made.file)));
+    }
+    if (stored.sha256 !== made.sha256) throw new Error('The file is not the one that was inspected.');
+    const lineageHash = lineageHashOf(db, {
+      sha256: stored.sha256,
+      spec: { kind: 'IMPORT_MODEL', preset: signature.preset, labels: signature.labelsJson, preprocess: signature.preprocessJson },
+      parentId: null,
+      datasetVersionId: null,
+    });
+
+    return (tx) => {
+      dropArtifacts(tx, request.modelVersionId);
+      const onnx = made.kind === 'ONNX';
+      const { id } = insertArtifact(tx, stored, {
+        ownerType: 'MODEL_VERSION',
+        ownerId: request.modelVersionId,
+        kind: onnx ? 'ONNX' : 'WEIGHTS',
+        name: `${parse(request.fileName).name}${onnx ? '.onnx' : '.safetensors'}`,
+      });
+      tx.update(modelVersion)
+        .set({ state: 'READY', ...signature, ...stored, lineageHash, artifactId: id })
+        .where(eq(modelVersion.id, request.modelVersionId))
+        .run();
+      return { modelVersionId: request.modelVersionId };
+    };
+  },
+
+  undo(tx, failed) {
+    const { modelVersionId } = requestOf(failed);
+    tx.update(modelVersion).set({ state: 'FAILED' }).where(eq(modelVersion.id, modelVersionId)).run();
+    const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
+    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, modelVersionId);
+  },
+
+  redo(tx, retried) {
+    const { modelVersionId, sha256 } = requestOf(retried);
+    const version = tx.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
+    const kept = tx
+      .select()
+      .from(artifact)
+      .where(and(ownedBy(modelVersionId), eq(artifact.sha256, sha256)))
+      .get();
+    if (!version || version.deletedAt !== null || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
+    tx.update(modelVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(modelVersion.id, modelVersionId)).run();
+  },
+};
+
+const ownedBy = (modelVersionId: string) => and(eq(artifact.ownerType, 'MODEL_VERSION'), eq(artifact.ownerId, modelVersionId));
+
+/** Forgets every file of a version: its bytes go when nothing else names them. */
+export function dropArtifacts(tx: Queryable, modelVersionId: string): void {
+  tx.update(modelVersion).set({ artifactId: null }).where(eq(modelVersion.id, modelVersionId)).run();
+  tx.delete(artifact).where(ownedBy(modelVersionId)).run();
+}

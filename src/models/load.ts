@@ -1,0 +1,65 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { link, mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { JobFailure } from '../jobs/kinds.ts';
+import { limited } from '../jobs/limited.ts';
+import type { Loaded } from './load/child.ts';
+
+const child = join(import.meta.dirname, 'load', 'child.ts');
+
+export interface LoadLimits {
+  memoryBytes: number;
+  /** Of computing, and twice that on the clock. */
+  seconds: number;
+}
+
+/** A model of 100 MB takes 0.3 GB and under a second; the engine needs its weights up to three times while it loads. */
+export const limitsFor = (sizeBytes: number): LoadLimits => ({ memoryBytes: 2 * 2 ** 30 + 4 * sizeBytes, seconds: 60 });
+
+/**
+ * Loads an ONNX file once with the serving engine, in a limited child with nothing else in its folder, so that a file that crashes,
+ * stalls or swallows memory does so here and not where models are served. `folder` is made and removed. Throws a JobFailure:
+ * MODEL_INVALID when the engine refuses the file or crashes on it, LIMIT_EXCEEDED.
+ */
+export async function loadOnce(file: string, folder: string, limits: LoadLimits): Promise<Exclude<Loaded, { refused: string }>> {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  try {
+    // A name of its own in a folder of its own: data that the file would refer to is not beside it.
+    await link(file, join(folder, 'model.onnx'));
+    return await runChild(folder, limits);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function runChild(folder: string, { memoryBytes, seconds }: LoadLimits): Promise<Exclude<Loaded, { refused: string }>> {
+  const { command, args } = limited(process.execPath, [child], { memoryBytes, cpuSeconds: seconds, fileBytes: 2 ** 20 });
+  const started = spawn('nice', ['-n', '10', command, ...args], {
+    cwd: folder,
+    env: {},
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+    timeout: 2000 * seconds,
+    killSignal: 'SIGKILL',
+  });
+  const [said, [code, signal]] = await Promise.all([text(started.stdio[3] as Readable), once(started, 'exit')]);
+  if (signal === 'SIGXCPU' || signal === 'SIGKILL') {
+    throw new JobFailure('LIMIT_EXCEEDED', `The serving engine did not load the file within ${seconds} s.`);
+  }
+  if (signal !== null || code !== 0) {
+    throw new JobFailure('MODEL_INVALID', `The serving engine crashed on the file (${signal ?? `exit code ${code}`}).`);
+  }
+  const loaded = JSON.parse(said) as Loaded;
+  if ('refused' in loaded) {
+    throw new JobFailure('MODEL_INVALID', `The serving engine refuses the file: ${maskPaths(loaded.refused).slice(0, 1500)}`);
+  }
+  return loaded;
+}
+
+/** Every absolute path of a message as its last part: the engine names files of this machine and of the one it was built on. */
+function maskPaths(message: string): string {
+  return message.replace(/(?<![\w/:.-])\/(?:[^\s/'",;:()[\]]+\/)+([^\s/'",;:()[\]]*)/g, '$1');
+}

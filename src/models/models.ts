@@ -1,0 +1,144 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { and, asc, desc, eq, exists, gt, inArray, isNull, lt, max, type SQL, sql } from 'drizzle-orm';
+import { z } from 'zod';
+import type { Queryable } from '../db.ts';
+import { type Model, type ModelAlias, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
+
+export const ModelName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/,
+    'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
+  );
+
+export function findModel(db: Queryable, id: string): Model | undefined {
+  return db
+    .select()
+    .from(model)
+    .where(and(eq(model.id, id), isNull(model.deletedAt)))
+    .get();
+}
+
+export function findModelByName(db: Queryable, name: string): Model | undefined {
+  return db
+    .select()
+    .from(model)
+    .where(and(eq(model.name, name), isNull(model.deletedAt)))
+    .get();
+}
+
+/** A version that was not deleted. */
+export function findVersion(db: Queryable, id: string): ModelVersion | undefined {
+  return db
+    .select()
+    .from(modelVersion)
+    .where(and(eq(modelVersion.id, id), isNull(modelVersion.deletedAt)))
+    .get();
+}
+
+export interface ModelFilter {
+  nameContains?: string | null;
+  task?: Model['task'] | null;
+  alias?: string | null;
+  format?: ModelVersion['format'] | null;
+}
+
+/** How a list is ordered: the key of a row, and what stands behind a key. */
+export const modelOrders = {
+  NAME: { key: (m: Model) => m.name, behind: (key: string) => gt(model.name, key), by: asc(model.name) },
+  // Ids are UUIDv7: they grow with the time of creation.
+  CREATED_AT: { key: (m: Model) => m.id, behind: (key: string) => lt(model.id, key), by: desc(model.id) },
+} as const;
+export type ModelOrder = keyof typeof modelOrders;
+
+export function listModels(db: Queryable, filter: ModelFilter, order: ModelOrder, limit: number, after: string | null): Model[] {
+  const { behind, by } = modelOrders[order];
+  return db
+    .select()
+    .from(model)
+    .where(and(isNull(model.deletedAt), after === null ? undefined : behind(after), ...filterSql(db, filter)))
+    .orderBy(by)
+    .limit(limit)
+    .all();
+}
+
+function filterSql(db: Queryable, { nameContains, task, alias, format }: ModelFilter): (SQL | undefined)[] {
+  const has = (table: typeof modelAlias | typeof modelVersion, condition: SQL | undefined) =>
+    exists(
+      db
+        .select({ one: sql`1` })
+        .from(table)
+        .where(and(eq(table.modelId, model.id), condition)),
+    );
+  return [
+    nameContains ? sql`instr(lower(${model.name}), lower(${nameContains})) > 0` : undefined,
+    task ? eq(model.task, task) : undefined,
+    alias ? has(modelAlias, eq(modelAlias.name, alias)) : undefined,
+    format
+      ? has(modelVersion, and(eq(modelVersion.format, format), eq(modelVersion.state, 'READY'), isNull(modelVersion.deletedAt)))
+      : undefined,
+  ];
+}
+
+/** Versions of a model, newest first, behind number `after`. */
+export function listVersions(db: Queryable, modelId: string, limit: number, after: number | null): ModelVersion[] {
+  return db
+    .select()
+    .from(modelVersion)
+    .where(
+      and(eq(modelVersion.modelId, modelId), isNull(modelVersion.deletedAt), after === null ? undefined : lt(modelVersion.number, after)),
+    )
+    .orderBy(desc(modelVersion.number))
+    .limit(limit)
+    .all();
+}
+
+export function listAliases(db: Queryable, modelId: string): ModelAlias[] {
+  return db.select().from(modelAlias).where(eq(modelAlias.modelId, modelId)).orderBy(asc(modelAlias.name)).all();
+}
+
+/** A version by its number or by an alias; without either the newest that is READY. */
+export function findModelVersion(
+  db: Queryable,
+  modelId: string,
+  { number, alias }: { number?: number | null; alias?: string | null },
+): ModelVersion | undefined {
+  const aliased = alias
+    ? db
+        .select({ id: modelAlias.versionId })
+        .from(modelAlias)
+        .where(and(eq(modelAlias.modelId, modelId), eq(modelAlias.name, alias)))
+    : undefined;
+  return db
+    .select()
+    .from(modelVersion)
+    .where(
+      and(
+        eq(modelVersion.modelId, modelId),
+        isNull(modelVersion.deletedAt),
+        number ? eq(modelVersion.number, number) : undefined,
+        aliased ? inArray(modelVersion.id, aliased) : undefined,
+        number || aliased ? undefined : eq(modelVersion.state, 'READY'),
+      ),
+    )
+    .orderBy(desc(modelVersion.number))
+    .get();
+}
+
+export function insertModel(tx: Queryable, values: Pick<Model, 'name' | 'task' | 'notes' | 'createdById'>): Model {
+  return tx
+    .insert(model)
+    .values({ id: randomUUIDv7(), createdAt: Date.now(), ...values })
+    .returning()
+    .get();
+}
+
+/** The number of a model's next version; those of deleted ones are not given again. */
+export function nextNumber(tx: Queryable, modelId: string): number {
+  const last = tx
+    .select({ number: max(modelVersion.number) })
+    .from(modelVersion)
+    .where(eq(modelVersion.modelId, modelId))
+    .get();
+  return (last?.number ?? 0) + 1;
+}

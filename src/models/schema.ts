@@ -1,0 +1,371 @@
+import { eq } from 'drizzle-orm';
+import { findUser } from '../accounts/users.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
+import { TaskType, VersionStateType } from '../graphql/enums.ts';
+import { findJob } from '../jobs/claim.ts';
+import { JobType } from '../jobs/schema.ts';
+import type { PreprocessSpec } from '../jobs/specs.ts';
+import { downloadUrl } from '../storage/links.ts';
+import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from './change.ts';
+import { type Created, createModel } from './create.ts';
+import { parentsOf } from './lineage.ts';
+import {
+  findModel,
+  findModelByName,
+  findModelVersion,
+  findVersion,
+  listAliases,
+  listModels,
+  listVersions,
+  type ModelOrder,
+  modelOrders,
+} from './models.ts';
+import { PreprocessSpecInput, PreprocessSpecType } from './preprocess.schema.ts';
+import { ModelSignatureType, type Signature } from './signature.schema.ts';
+import { type formats, type Model, type ModelAlias, type ModelVersion, model, type origins, type precisions } from './tables.ts';
+
+const ModelFormatType = builder.enumType('ModelFormat', {
+  description: 'What kind of file a model version is.',
+  values: enumValues<(typeof formats)[number]>({
+    CHECKPOINT: 'Weights of a preset, as safetensors: can be trained on and converted to ONNX.',
+    ONNX: 'A graph with its weights: can be benchmarked and served.',
+  }),
+});
+
+const PrecisionType = builder.enumType('Precision', {
+  description: 'The narrowest number type of a model’s weights.',
+  values: enumValues<(typeof precisions)[number]>({
+    FP32: '32-bit floating point.',
+    FP16: '16-bit floating point, where most of the weights are.',
+    INT8: 'Quantised to 8-bit integers.',
+  }),
+});
+
+const ModelOriginType = builder.enumType('ModelOrigin', {
+  description: 'How a model version came about.',
+  values: enumValues<(typeof origins)[number]>({
+    UPLOADED: 'A user uploaded the file.',
+    TRAINED: 'A training made it.',
+    CONVERTED: 'Converted from its parent.',
+    OPTIMIZED: 'Compressed from its parent.',
+  }),
+});
+
+export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('ModelVersion'), {
+  description: 'A file with its lineage. Once READY it never changes.',
+  id: { resolve: (v) => v.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findVersion(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    number: t.exposeInt('number', { description: 'Counted from 1 within the model.' }),
+    state: t.expose('state', { type: VersionStateType, description: 'Where it stands.' }),
+    format: t.expose('format', { type: ModelFormatType, description: 'What kind of file it is.' }),
+    precision: t.field({
+      type: PrecisionType,
+      nullable: true,
+      description: 'The narrowest number type of its weights; null until it is READY.',
+      resolve: (v) => (v.state === 'READY' ? v.precision : null),
+    }),
+    origin: t.expose('origin', { type: ModelOriginType, description: 'How it came about.' }),
+    preset: t.exposeString('preset', { nullable: true, description: 'The preset that its weights belong to; null for a foreign ONNX.' }),
+    sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', nullable: true, description: 'Size of the file.' }),
+    sha256: t.exposeString('sha256', { nullable: true, description: 'SHA-256 of the file. A PyTorch upload is stored as safetensors.' }),
+    weightsHash: t.exposeString('weightsHash', {
+      nullable: true,
+      description: 'SHA-256 over the tensors: the same in whatever format they are stored. Null for a foreign ONNX.',
+    }),
+    lineageHash: t.exposeString('lineageHash', {
+      nullable: true,
+      description:
+        'SHA-256 over the file’s hash, what was asked for, the parents’ lineage hashes, the dataset’s hash and the code version.',
+    }),
+    signature: t.field({
+      type: ModelSignatureType,
+      nullable: true,
+      description: 'What was found in the file; null until it is READY.',
+      resolve: (v) => v.signatureJson as Signature | null,
+    }),
+    labels: t.field({
+      type: ['String'],
+      nullable: true,
+      description: 'Class names in the order of the model’s output; null where nobody told.',
+      resolve: (v) => v.labelsJson,
+    }),
+    downloadUrl: t.string({
+      nullable: true,
+      description: 'Link to the file, valid for 10 minutes at least and without a token; null until it is READY.',
+      resolve: (v, _a, services) => (v.artifactId && v.state === 'READY' ? downloadUrl(services, { id: v.artifactId }) : null),
+    }),
+    preprocess: t.field({
+      type: PreprocessSpecType,
+      nullable: true,
+      description: 'How an image becomes the input; null where nobody told.',
+      resolve: (v) => v.preprocessJson as PreprocessSpec | null,
+    }),
+    gate: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'Numbers and verdict of the gate that it passed; null for an upload.',
+      resolve: (v) => v.gateJson,
+    }),
+    aliases: t.stringList({
+      description: 'Aliases that point at it, sorted.',
+      resolve: (v, _a, { db }) =>
+        listAliases(db, v.modelId)
+          .filter((alias) => alias.versionId === v.id)
+          .map((alias) => alias.name),
+    }),
+    job: t.field({
+      type: JobType,
+      nullable: true,
+      description: 'The job that made it, or is making it.',
+      resolve: (v, _a, { db }) => (v.jobId ? findJob(db, v.jobId) : null),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
+    deletedAt: t.expose('deletedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was deleted: it is then only seen in the lineage of others.',
+    }),
+  }),
+});
+
+builder.objectFields(ModelVersionType, (t) => ({
+  parent: t.field({
+    type: ModelVersionType,
+    nullable: true,
+    description: 'The version that it was made from.',
+    resolve: (v, _a, { db }) => parentsOf(db, v)[0],
+  }),
+  lineage: t.field({
+    type: [ModelVersionType],
+    description: 'Its parent, the parent’s parent, and so on up to the root; at most 100.',
+    resolve: (v, _a, { db }) => parentsOf(db, v),
+  }),
+}));
+
+const ModelVersionConnection = builder.connectionObject(
+  { type: ModelVersionType, name: 'ModelVersionConnection', description: 'A page of model versions.' },
+  { description: 'A model version in a page.' },
+);
+
+const ModelAliasType = builder.objectRef<ModelAlias>('ModelAlias').implement({
+  description: 'A name that points at one version of a model, such as `production`.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Unique within the model.' }),
+    version: t.field({
+      type: ModelVersionType,
+      description: 'The version that it points at.',
+      resolve: (alias, _a, { db }) => findVersion(db, alias.versionId) as ModelVersion,
+    }),
+  }),
+});
+
+export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
+  description: 'A name under which versions are collected.',
+  id: { resolve: (m) => m.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findModel(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Unique.' }),
+    task: t.expose('task', { type: TaskType, description: 'What it does with an image.' }),
+    notes: t.exposeString('notes', { description: 'What its users wrote about it.' }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When its first version was asked for.' }),
+    createdByName: t.string({
+      nullable: true,
+      description: 'Name of the user who made it.',
+      resolve: (m, _a, { db }) => (m.createdById ? findUser(db, m.createdById)?.name : null),
+    }),
+    aliases: t.field({
+      type: [ModelAliasType],
+      description: 'Its aliases by name; at most 100.',
+      resolve: (m, _a, { db }) => listAliases(db, m.id),
+    }),
+    version: t.field({
+      type: ModelVersionType,
+      nullable: true,
+      description: 'The version with this number or alias; without either the newest that is READY.',
+      args: { number: t.arg.int({ description: 'Its number.' }), alias: t.arg.string({ description: 'An alias that points at it.' }) },
+      resolve: (m, which, { db }) => findModelVersion(db, m.id, which),
+    }),
+    versions: t.field({
+      type: ModelVersionConnection,
+      description: 'Its versions, newest first.',
+      args: pageArgs(),
+      resolve: (m, args, { db }) =>
+        page(
+          args,
+          (limit, after: number | null) => listVersions(db, m.id, limit, after),
+          (v) => v.number,
+        ),
+    }),
+  }),
+});
+
+builder.objectField(ModelVersionType, 'model', (t) =>
+  t.field({
+    type: ModelType,
+    description: 'The model that it is a version of.',
+    resolve: (v, _a, { db }) => db.select().from(model).where(eq(model.id, v.modelId)).get() as Model,
+  }),
+);
+
+const ModelConnection = builder.connectionObject(
+  { type: ModelType, name: 'ModelConnection', description: 'A page of models.' },
+  { description: 'A model in a page.' },
+);
+
+const ModelFilterType = builder.inputType('ModelFilter', {
+  description: 'Which models.',
+  fields: (t) => ({
+    nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
+    task: t.field({ type: TaskType, description: 'Only models for this task.' }),
+    alias: t.string({ description: 'Only models that have this alias.' }),
+    format: t.field({ type: ModelFormatType, description: 'Only models with a READY version of this format.' }),
+  }),
+});
+
+const ModelOrderType = builder.enumType('ModelOrder', {
+  description: 'Order of a list of models.',
+  values: enumValues<ModelOrder>({ NAME: 'By name, from A to Z.', CREATED_AT: 'By creation, newest first.' }),
+});
+
+builder.queryFields((t) => ({
+  model: t.field({
+    type: ModelType,
+    nullable: true,
+    description: 'The model with this name; null when there is none.',
+    authScopes: { can: 'READ' },
+    args: { name: t.arg.string({ required: true, description: 'Its exact name.' }) },
+    resolve: (_root, { name }, { db }) => findModelByName(db, name),
+  }),
+  models: t.field({
+    type: ModelConnection,
+    description: 'Models, by name unless told otherwise.',
+    authScopes: { can: 'READ' },
+    args: {
+      ...pageArgs(),
+      filter: t.arg({ type: ModelFilterType, description: 'Which models.' }),
+      orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
+    },
+    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
+      page(args, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
+  }),
+}));
+
+const modelPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<Model>) => ({
+    model: t.field({ type: ModelType, nullable: true, description: 'The model as it is now.', resolve: (p) => p.result }),
+  }),
+};
+
+const modelId = 'The model to change.';
+
+builder.relayMutationField(
+  'createModel',
+  {
+    inputFields: (t) => ({
+      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing model gets its next version.' }),
+      task: t.field({ type: TaskType, required: true, description: 'What it does with an image.' }),
+      uploadId: t.id({ required: true, description: 'A complete upload: .onnx, .safetensors, .pt or .pth.' }),
+      sha256: t.string({ required: true, description: 'SHA-256 of the file in hexadecimal, as the client computed it.' }),
+      preset: t.string({ description: 'The preset that a state dict belongs to, such as `resnet50`; none for ONNX.' }),
+      labels: t.stringList({ description: 'Class names in the order of the output. A file that Whetstone made has them in it.' }),
+      preprocess: t.field({
+        type: PreprocessSpecInput,
+        description: 'How an image becomes the input. A file that Whetstone made has it in it; a state dict gets its preset’s.',
+      }),
+      notes: t.string({ description: 'Notes of a new model; `updateModel` changes those of an existing one.' }),
+      idempotencyKey: t.string({ description: 'The same key gives the same version, however often the mutation is sent.' }),
+    }),
+  },
+  {
+    description:
+      'Makes a model version of an upload: its job checks the file. The same bytes with the same preset, labels and preprocessing ' +
+      'are the same version: a model that has it gives it, without another job.',
+    authScopes: { can: 'UPLOAD' },
+    resolve: (_root, { input }, context) => payload(() => createModel(context, context.actor, input)),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<Created>) => ({
+      model: t.field({ type: ModelType, nullable: true, description: 'The model.', resolve: (p) => p.result?.model }),
+      modelVersion: t.field({ type: ModelVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
+    }),
+  },
+);
+
+builder.relayMutationField(
+  'setModelAlias',
+  {
+    inputFields: (t) => ({
+      modelId: t.id({ required: true, description: modelId }),
+      name: t.string({ required: true, description: 'The alias: 1 to 64 small letters, digits, - or _, a letter first.' }),
+      modelVersionId: t.id({ description: 'The READY version that it shall point at; null removes the alias.' }),
+    }),
+  },
+  {
+    description: 'Points a name such as `production` at a version of a model, whatever it pointed at before.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() => {
+        const versionId = input.modelVersionId ? idOf('ModelVersion', input.modelVersionId) : null;
+        return setModelAlias(context, context.actor, idOf('Model', input.modelId), input.name, versionId);
+      }),
+  },
+  modelPayload,
+);
+
+builder.relayMutationField(
+  'updateModel',
+  {
+    inputFields: (t) => ({
+      modelId: t.id({ required: true, description: modelId }),
+      name: t.string({ description: 'New name: 1 to 100 letters, digits or . _ -' }),
+      notes: t.string({ description: 'New notes: at most 10,000 characters.' }),
+    }),
+  },
+  {
+    description: 'Changes the name or the notes of a model.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) => payload(() => updateModel(context, context.actor, idOf('Model', input.modelId), input)),
+  },
+  modelPayload,
+);
+
+builder.relayMutationField(
+  'deleteModel',
+  { inputFields: (t) => ({ modelId: t.id({ required: true, description: 'The model to delete.' }) }) },
+  {
+    description:
+      'Deletes a model with all its versions and aliases. Their metadata and hashes stay in the lineage of others; the name is free ' +
+      'again, the files go after a day. IN_USE while a job needs one of them.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) => payload(() => deleteModel(context, context.actor, idOf('Model', input.modelId))),
+  },
+  modelPayload,
+);
+
+builder.relayMutationField(
+  'deleteModelVersion',
+  { inputFields: (t) => ({ modelVersionId: t.id({ required: true, description: 'The version to delete.' }) }) },
+  {
+    description: 'Deletes one version with the aliases that point at it. IN_USE while a job needs it.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) =>
+      payload(() => deleteModelVersion(context, context.actor, idOf('ModelVersion', input.modelVersionId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<ModelVersion>) => ({
+      modelVersion: t.field({
+        type: ModelVersionType,
+        nullable: true,
+        description: 'What is left of it.',
+        resolve: (p) => p.result,
+      }),
+    }),
+  },
+);

@@ -1,0 +1,84 @@
+/** What a model version says of itself, read from what the trainer found in its file. */
+import { z } from 'zod';
+import { JobFailure } from '../jobs/kinds.ts';
+import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
+import { ClassificationHyperparameters, type PreprocessSpec, presetPreprocess } from '../jobs/specs.ts';
+import type { ModelVersion } from './tables.ts';
+
+export const Labels = z
+  .array(z.string().min(1).max(200, 'A label has at most 200 characters.'))
+  .min(1, 'There is at least one label.')
+  .max(10_000, 'There are at most 10,000 labels.');
+
+type Onnx = z.infer<typeof OnnxMeta>;
+
+/** What a user said of a file, where it does not say it itself. */
+export interface Described {
+  labels: string[] | null;
+  preprocess: PreprocessSpec | null;
+}
+
+/** The columns of a version that its file decides. */
+export type Signature = Pick<ModelVersion, 'precision' | 'preset' | 'weightsHash' | 'signatureJson' | 'preprocessJson' | 'labelsJson'>;
+
+/** Of an ONNX file. What the user described counts before what the file says. Throws a JobFailure where they cannot both be right. */
+export function onnxSignature(rawMeta: unknown, described: Described): Signature & { inputs: string[]; outputs: string[] } {
+  const meta = OnnxMeta.parse(rawMeta);
+  const labels = described.labels ?? meta.labels;
+  const preprocess = described.preprocess ?? meta.preprocess;
+  if (labels) checkLabels(labels.length, meta.outputs[0]?.shape?.at(-1));
+  if (preprocess) checkPreprocess(preprocess, meta.inputs[0]?.shape);
+  return {
+    precision: precisionOf(meta),
+    preset: meta.metadata['whetstone.preset'] ?? null,
+    weightsHash: meta.weightsHash,
+    signatureJson: meta,
+    preprocessJson: preprocess,
+    labelsJson: labels,
+    inputs: meta.inputs.map((port) => port.name),
+    outputs: meta.outputs.map((port) => port.name),
+  };
+}
+
+/** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it unless something else was said. */
+export function weightsSignature(rawMeta: unknown, described: Described): Signature {
+  const meta = WeightsMeta.parse(rawMeta);
+  if (described.labels) checkLabels(described.labels.length, meta.classCount);
+  return {
+    precision: 'FP32',
+    preset: meta.preset,
+    weightsHash: meta.weightsHash,
+    signatureJson: meta,
+    preprocessJson: described.preprocess ?? meta.preprocess ?? presetPreprocess(ClassificationHyperparameters.parse({}).imageSize),
+    labelsJson: described.labels,
+  };
+}
+
+const isQuantised = (operator: string): boolean => /Quantize|^(com\.microsoft::)?QLinear|Integer$/.test(operator);
+
+/** The narrowest type that the weights are stored or computed in. */
+function precisionOf({ operators, elementTypes }: Onnx): Signature['precision'] {
+  if (Object.keys(operators).some(isQuantised)) return 'INT8';
+  const { FLOAT16 = 0, BFLOAT16 = 0, FLOAT = 0, DOUBLE = 0 } = elementTypes;
+  return FLOAT16 + BFLOAT16 > FLOAT + DOUBLE ? 'FP16' : 'FP32';
+}
+
+function checkLabels(labels: number, classes: number | string | undefined): void {
+  if (typeof classes !== 'number' || classes === labels) return;
+  throw new JobFailure(
+    'LABELS_INVALID',
+    `There are ${labels} labels, but the model has ${classes} classes. Name each class once, in order.`,
+  );
+}
+
+/** The model's first input must be able to take what the preprocessing makes; symbolic dimensions take anything. */
+function checkPreprocess({ layout, width, height }: PreprocessSpec, shape: (number | string)[] | null | undefined): void {
+  if (!shape) return;
+  const made = layout === 'NCHW' ? ['batch', 3, height, width] : ['batch', height, width, 3];
+  const fits = shape.length === 4 && shape.every((dim, i) => i === 0 || typeof dim === 'string' || dim === made[i]);
+  if (fits) return;
+  throw new JobFailure(
+    'PREPROCESS_INVALID',
+    `The preprocessing makes an input of ${made.join(' × ')}, but the model takes ${shape.join(' × ')}. Change its size or layout.`,
+  );
+}

@@ -1,0 +1,67 @@
+/**
+ * Short-lived links to files: whoever has one may read that one file (or one thumbnail) until it expires, without a token, so that a
+ * browser or curl can follow it. The signature is HMAC-SHA-256 over the path and the expiry.
+ */
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { writePrivateFile } from '../accounts/tokens.ts';
+import type { Config } from '../config.ts';
+import { ApiError } from '../errors.ts';
+import type { Artifact } from './tables.ts';
+
+/**
+ * A link is valid for one to two of these: expiries lie on a grid, so that the same thumbnail keeps its address, and a browser its
+ * copy, for a while.
+ */
+const gridMs = 10 * 60_000;
+
+interface LinkServices {
+  config: Pick<Config, 'publicUrl'>;
+  linkKey: Buffer;
+}
+
+/** The data folder's own key, made at first use, readable by its owner only. */
+export function readLinkKey(dataDir: string): Buffer {
+  const path = join(dataDir, 'link-key');
+  if (!existsSync(path)) writePrivateFile(path, randomBytes(32).toString('hex'));
+  const key = Buffer.from(readFileSync(path, 'utf8'), 'hex');
+  if (key.length !== 32) throw new Error('The file link-key in the data folder is damaged: delete it, and a new one is made.');
+  return key;
+}
+
+/** Where a path of this server is reached: absolute behind WHETSTONE_PUBLIC_URL, otherwise for the client to resolve. */
+export function publicAddress({ publicUrl }: Pick<Config, 'publicUrl'>, path: string): string {
+  return `${publicUrl?.replace(/\/+$/, '') ?? ''}${path}`;
+}
+
+/** A link that downloads the artifact. */
+export function downloadUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>): string {
+  return signed(services, `/files/${id}`);
+}
+
+/** A link to one WebP image of `sizeBytes` at `offset` in a THUMBNAILS artifact, for `<img>`. */
+export function thumbnailUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>, offset: number, sizeBytes: number): string {
+  return signed(services, `/files/${id}/${offset}-${sizeBytes}`);
+}
+
+function signed({ config, linkKey }: LinkServices, path: string): string {
+  const expires = (Math.ceil(Date.now() / gridMs) + 1) * gridMs;
+  return publicAddress(config, `${path}?expires=${expires}&signature=${sign(linkKey, path, expires).toString('base64url')}`);
+}
+
+/** Throws FORBIDDEN unless the link was made by this server and has not expired; returns the milliseconds that are left. */
+export function checkLink(linkKey: Buffer, { pathname, searchParams }: URL): number {
+  const expires = Number(searchParams.get('expires'));
+  const given = Buffer.from(searchParams.get('signature') ?? '', 'base64url');
+  const right = sign(linkKey, pathname, expires);
+  const leftMs = expires - Date.now();
+  if (given.length !== right.length || !timingSafeEqual(given, right) || leftMs <= 0) {
+    throw new ApiError('FORBIDDEN', 'The link has expired, or is not one of this server: ask the API for a new one.');
+  }
+  return leftMs;
+}
+
+function sign(linkKey: Buffer, path: string, expires: number): Buffer {
+  return createHmac('sha256', linkKey).update(`${path}\n${expires}`).digest();
+}

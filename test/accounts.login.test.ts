@@ -1,0 +1,265 @@
+import argon2 from 'argon2';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { countTry } from '../src/accounts/throttle.ts';
+import { openDatabase } from '../src/db.ts';
+import { adminName, adminPassword, type Answer, postGraphql, type TestServer, withFolder, withServer } from './support/server.ts';
+
+const mutation = `mutation ($i: LoginInput!) {
+  login(input: $i) { credentials { accessToken accessTokenExpiresAt refreshToken user { name } } userErrors { code field } }
+}`;
+const wrong = 'not the password';
+
+const tryLogin = ({ url }: Pick<TestServer, 'url'>, name: string, password = wrong): Promise<Answer> =>
+  postGraphql(url, mutation, { i: { name, password } });
+const codeOf = (answer: Answer): string => answer.errors?.[0].extensions.code ?? 'OK';
+
+/** The codes of `count` wrong logins, one after the other. */
+async function codesOf(server: Pick<TestServer, 'url'>, name: string, count: number): Promise<string[]> {
+  const codes: string[] = [];
+  for (let i = 0; i < count; i++) codes.push(codeOf(await tryLogin(server, name)));
+  return codes;
+}
+const repeat = (count: number, code: string) => Array.from({ length: count }, () => code);
+const later = (ms: number) => vi.setSystemTime(Date.now() + ms);
+
+const realVerify = argon2.verify;
+const verify = vi.spyOn(argon2, 'verify');
+const hash = vi.spyOn(argon2, 'hash');
+
+/** Makes each password check from now on wait until the returned function is called. */
+function holdHashes(): () => void {
+  verify.mockClear();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  verify.mockImplementation(async (...args) => {
+    await promise;
+    return realVerify(...args);
+  });
+  return resolve;
+}
+
+// The clock stands still unless a test moves it, so that no delay runs out by itself.
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+});
+afterEach(() => {
+  vi.useRealTimers();
+  verify.mockReset();
+  hash.mockReset();
+});
+
+test('a login gives tokens to the name in any case, and the access token works', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { data, status } = await tryLogin(server, adminName.toUpperCase(), adminPassword);
+    expect(status).toBe(200);
+    expect(data.login).toEqual({
+      credentials: {
+        accessToken: expect.any(String),
+        accessTokenExpiresAt: new Date(Date.now() + 15 * 60_000).toISOString(),
+        refreshToken: expect.stringMatching(/^[\w-]{43}$/),
+        user: { name: adminName },
+      },
+      userErrors: [],
+    });
+    const seen = await server.graphql('{ viewer { name role } }', {}, data.login.credentials.accessToken);
+    expect(seen.data.viewer).toEqual({ name: adminName, role: 'ADMIN' });
+  }));
+
+test('a wrong password, an unknown name and a disabled user get the same answer after exactly one hash each', () =>
+  withServer(async (server) => {
+    await server.as('VIEWER');
+    await server.as('ENGINEER');
+    const users = await server.graphql('{ users { nodes { id name } } }', {}, await server.admin());
+    const { id } = users.data.users.nodes.find((u: { name: string }) => u.name === 'viewer');
+    await server.graphql('mutation ($id: ID!) { disableUser(input: { userId: $id }) { user { id } } }', { id }, await server.admin());
+
+    const answers: unknown[] = [];
+    for (const [name, password] of [
+      ['engineer', wrong],
+      ['nobody', wrong],
+      ['viewer', adminPassword],
+      ["' OR 1=1 --", wrong],
+      ['', ''],
+    ] as const) {
+      verify.mockClear();
+      hash.mockClear();
+      const { status, headers, data, errors } = await tryLogin(server, name, password);
+      expect([verify.mock.calls.length, hash.mock.calls.length], name).toEqual([1, 0]);
+      const { requestId, ...extensions } = errors?.[0].extensions ?? {};
+      answers.push({ status, data, message: errors?.[0].message, extensions, requestIdLength: requestId.length, names: [...headers.keys()] });
+    }
+    expect(new Set(answers.map((a) => JSON.stringify(a))).size).toBe(1);
+    expect(answers[0]).toMatchObject({ status: 401, message: 'The name or the password is wrong.', extensions: { code: 'UNAUTHENTICATED' } });
+  }));
+
+test.each(['engineer', 'nobody'])('four failures of %s are free, the fifth costs a delay that doubles up to 15 minutes', (name) =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    expect(await codesOf(server, name, 5)).toEqual(repeat(5, 'UNAUTHENTICATED'));
+    const seconds: number[] = [];
+    for (let i = 0; i < 12; i++) {
+      const { status, headers, errors } = await tryLogin(server, name);
+      expect([status, codeOf({ errors } as Answer)]).toEqual([429, 'RATE_LIMITED']);
+      const { retryAfterMs, retryable } = errors?.[0].extensions ?? {};
+      expect(retryable).toBe(true);
+      expect(headers.get('retry-after')).toBe(String(retryAfterMs / 1000));
+      seconds.push(retryAfterMs / 1000);
+      later(retryAfterMs - 1);
+      expect(await codesOf(server, name, 1)).toEqual(['RATE_LIMITED']);
+      later(1);
+      expect(await codesOf(server, name, 1)).toEqual(['UNAUTHENTICATED']);
+    }
+    expect(seconds).toEqual([1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
+  }),
+);
+
+test('during the delay no hash is computed, the right password is refused too, and other names are not affected', () =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    await server.as('VIEWER');
+    await codesOf(server, 'engineer', 5);
+    verify.mockClear();
+    expect(codeOf(await tryLogin(server, 'ENGINEER', adminPassword))).toBe('RATE_LIMITED');
+    expect(verify).not.toHaveBeenCalled();
+    expect(codeOf(await tryLogin(server, 'viewer', adminPassword))).toBe('OK');
+    later(1000);
+    expect(codeOf(await tryLogin(server, 'engineer', adminPassword))).toBe('OK');
+  }));
+
+test('a right password forgets the failures', () =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    for (let i = 0; i < 3; i++) {
+      expect(await codesOf(server, 'engineer', 4)).toEqual(repeat(4, 'UNAUTHENTICATED'));
+      expect(codeOf(await tryLogin(server, 'engineer', adminPassword))).toBe('OK');
+    }
+  }));
+
+test('the delay survives a restart', () =>
+  withFolder(async (WHETSTONE_DATA_DIR) => {
+    const env = { WHETSTONE_DATA_DIR };
+    await withServer((server) => codesOf(server, 'nobody', 5), env);
+    await withServer(async (server) => expect(await codesOf(server, 'nobody', 1)).toEqual(['RATE_LIMITED']), env);
+  }));
+
+test('the last administrator is slowed to one try in 5 seconds and never locked out; two administrators are throttled like everybody', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const longestDelay = async (name: string) => {
+      let longest = 0;
+      for (let i = 0; i < 16; i++) {
+        const { retryAfterMs = 0 } = (await tryLogin(server, name)).errors?.[0].extensions ?? {};
+        longest = Math.max(longest, retryAfterMs);
+        later(retryAfterMs);
+      }
+      return longest;
+    };
+    expect(await longestDelay(adminName)).toBe(5000);
+    later(5000);
+    const { accessToken } = await server.login(adminName, adminPassword);
+    const second = { name: 'second', role: 'ADMIN', password: adminPassword };
+    await server.graphql('mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id } } }', { i: second }, accessToken);
+    expect(await longestDelay(adminName)).toBeGreaterThan(5000);
+  }));
+
+test('a clock that is set back makes no delay longer than 15 minutes', () =>
+  withServer(async (server) => {
+    await codesOf(server, 'nobody', 5);
+    later(-3_600_000);
+    const { errors } = await tryLogin(server, 'nobody');
+    expect(errors?.[0].extensions.retryAfterMs).toBe(15 * 60_000);
+  }));
+
+test('a thousand wrong passwords cost five hashes', () =>
+  withServer(async (server) => {
+    const codes = await codesOf(server, 'nobody', 1000);
+    expect(codes).toEqual([...repeat(5, 'UNAUTHENTICATED'), ...repeat(995, 'RATE_LIMITED')]);
+    expect(verify).toHaveBeenCalledTimes(5);
+  }));
+
+test('of 100 logins at once two are hashed, the others get RATE_LIMITED at once, and the health check answers meanwhile', () =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    const open = holdHashes();
+    const codes: string[] = [];
+    const logins = Array.from({ length: 100 }, () => tryLogin(server, 'engineer').then((answer) => codes.push(codeOf(answer))));
+    await vi.waitFor(() => expect(codes).toEqual(repeat(98, 'RATE_LIMITED')));
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    open();
+    await Promise.all(logins);
+    expect(codes.slice(98)).toEqual(repeat(2, 'UNAUTHENTICATED'));
+    expect(verify).toHaveBeenCalledTimes(2);
+  }));
+
+test('a login that was refused because the server was busy is no failure of its name', () =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    const open = holdHashes();
+    const busy = [tryLogin(server, 'a'), tryLogin(server, 'b')];
+    await vi.waitFor(() => expect(verify).toHaveBeenCalledTimes(2));
+    for (let i = 0; i < 10; i++) {
+      const { errors } = await tryLogin(server, 'engineer', adminPassword);
+      expect(errors?.[0].message).toContain('Too many logins at this moment');
+    }
+    open();
+    await Promise.all(busy);
+    expect(codeOf(await tryLogin(server, 'engineer', adminPassword))).toBe('OK');
+  }));
+
+test.each([
+  ['disabled', 'mutation ($id: ID!) { disableUser(input: { userId: $id }) { userErrors { code } } }'],
+  ['given another password', 'mutation ($id: ID!) { resetPassword(input: { userId: $id, password: "another password" }) { userErrors { code } } }'],
+])('a user who is %s while the password is checked does not get in', (_what, change) =>
+  withServer(async (server) => {
+    const { data } = await server.graphql('{ viewer { id } }', {}, await server.as('ENGINEER'));
+    const admin = await server.admin();
+    const open = holdHashes();
+    const login = tryLogin(server, 'engineer', adminPassword);
+    await vi.waitFor(() => expect(verify).toHaveBeenCalledTimes(1));
+    const changed = await server.graphql(change, { id: data.viewer.id }, admin);
+    expect(changed.errors).toBeUndefined();
+    open();
+    expect(codeOf(await login)).toBe('UNAUTHENTICATED');
+  }),
+);
+
+test('each login is in the audit log, denied ones too, and never with a password', () =>
+  withServer(async (server) => {
+    await server.as('ENGINEER');
+    await tryLogin(server, 'engineer');
+    await tryLogin(server, 'nobody');
+    await tryLogin(server, 'engineer', adminPassword);
+    const query = '{ auditLog(first: 3, filter: { action: "login" }) { nodes { outcome actor { name } targetType targetId detail requestId } } }';
+    const { data } = await server.graphql(query, {}, await server.admin());
+    const known = { targetType: 'User', targetId: expect.any(String), detail: null, requestId: expect.any(String) };
+    expect(data.auditLog.nodes).toEqual([
+      { outcome: 'OK', actor: { name: 'engineer' }, ...known },
+      { outcome: 'DENIED', actor: null, ...known, targetType: null, targetId: null },
+      { outcome: 'DENIED', actor: null, ...known },
+    ]);
+  }));
+
+test('a user has at most 50 sessions: a further login ends the oldest', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const first = await server.login(adminName, adminPassword);
+    const second = await server.login(adminName, adminPassword);
+    for (let i = 0; i < 49; i++) await server.login(adminName, adminPassword);
+    const sessions = await server.graphql('{ viewer { sessions { current } } }', {}, second.accessToken);
+    expect(sessions.data.viewer.sessions).toHaveLength(50);
+    expect((await server.graphql('{ viewer { id } }', {}, first.accessToken)).status).toBe(401);
+  }));
+
+test('the table of failures holds at most 100,000 names and forgets those whose delay ended first', () =>
+  withFolder(async (folder) => {
+    const { db, close } = openDatabase(folder);
+    try {
+      db.$client.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+        INSERT INTO login_throttle SELECT printf('%064d', i), 9, i FROM n`);
+      countTry(db, 'one more');
+      const { n, oldest } = db.$client.prepare('SELECT count(*) AS n, min(notBefore) AS oldest FROM login_throttle').get() as Record<string, number>;
+      expect([n, oldest]).toEqual([90_001, 10_001]);
+    } finally {
+      close();
+    }
+  }));

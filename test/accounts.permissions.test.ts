@@ -1,0 +1,339 @@
+import fc from 'fast-check';
+import {
+  type GraphQLInputType,
+  isEnumType,
+  isInputObjectType,
+  isInterfaceType,
+  isLeafType,
+  isListType,
+  isNonNullType,
+  isObjectType,
+  getNamedType,
+} from 'graphql';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { may, permissions } from '../src/accounts/permissions.ts';
+import type { Role } from '../src/accounts/tables.ts';
+import { schema } from '../src/graphql/schema.ts';
+import { withEvents } from './support/events.ts';
+import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
+import { ask, withConnection } from './support/socket.ts';
+
+/*
+ * The whole of who may do what, written down a second time: what the server does is held against this file. A new root field or
+ * Node type fails the first test until it has its line here; a line without its field fails too.
+ */
+
+const encode = (text: string) => Buffer.from(text).toString('base64url');
+
+const everybody = ['anonymous', 'VIEWER', 'ENGINEER', 'ADMIN'] as const;
+type Who = (typeof everybody)[number];
+
+/** Who has each permission. */
+const allowed = {
+  public: everybody,
+  READ: ['VIEWER', 'ENGINEER', 'ADMIN'],
+  UPLOAD: ['ENGINEER', 'ADMIN'],
+  RUN_JOBS: ['ENGINEER', 'ADMIN'],
+  DELETE: ['ADMIN'],
+  MANAGE_USERS: ['ADMIN'],
+  READ_AUDIT: ['ADMIN'],
+} as const satisfies Record<string, readonly Who[]>;
+type Need = keyof typeof allowed;
+
+/** What a test's arguments may be made of. */
+interface World {
+  server: TestServer;
+  /** Opaque ids of the user and the session of the one who asks; of the administrator's for anonymous. */
+  own: { user: string; session: string };
+}
+
+/** What a root field needs, and its arguments where made-up ones would be refused for another reason than the caller's role. */
+type Line = Need | [Need, (world: World) => object | Promise<object>];
+
+const fields: Record<string, Line> = {
+  'Query.viewer': 'public',
+  'Query.node': ['READ', ({ own }) => ({ id: own.user })],
+  'Query.nodes': ['READ', ({ own }) => ({ ids: [own.user] })],
+  'Query.users': 'MANAGE_USERS',
+  'Query.auditLog': 'READ_AUDIT',
+
+  'Mutation.bootstrap': 'public',
+  'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],
+  'Mutation.refresh': ['public', async ({ server }) => ({ input: { refreshToken: (await server.login(adminName, adminPassword)).refreshToken } })],
+  'Mutation.logout': 'public',
+  'Mutation.changePassword': 'READ',
+  'Mutation.revokeSession': ['MANAGE_USERS', () => ({ input: { sessionId: encode('Session:of nobody') } })],
+  'Mutation.createUser': 'MANAGE_USERS',
+  'Mutation.updateUser': 'MANAGE_USERS',
+  'Mutation.disableUser': 'MANAGE_USERS',
+  'Mutation.resetPassword': 'MANAGE_USERS',
+};
+
+/** For each Node type: what it needs, the id of one that belongs to nobody who asks, and the other ways to the same object. */
+const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>; otherWays: string[] }> = {
+  User: {
+    needs: 'MANAGE_USERS',
+    id: async ({ server }) => (await bystander(server)).id,
+    otherWays: ['{ users(filter: { nameContains: "bystander" }) { nodes { id } } }'],
+  },
+  Session: {
+    needs: 'MANAGE_USERS',
+    id: async ({ server }) => (await bystander(server)).sessions[0]?.id as string,
+    otherWays: ['{ users(filter: { nameContains: "bystander" }) { nodes { sessions { id } } } }'],
+  },
+};
+
+/** A user who is none of those who ask. */
+async function bystander(server: TestServer): Promise<{ id: string; sessions: { id: string }[] }> {
+  const input = { name: 'bystander', role: 'VIEWER', password: adminPassword };
+  const created = 'mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id } } }';
+  const { data } = await server.graphql(created, { i: input }, await server.admin());
+  if (data.createUser.user) await server.login(input.name, input.password);
+  const found = '{ users(filter: { nameContains: "bystander" }) { nodes { id sessions { id } } } }';
+  return (await server.graphql(found, {}, await server.admin())).data.users.nodes[0];
+}
+
+const operations = { Query: 'query', Mutation: 'mutation', Subscription: 'subscription' } as const;
+const rootFields = Object.keys(operations).flatMap((root) => {
+  const type = schema.getType(root);
+  return isObjectType(type) ? Object.values(type.getFields()).map((field) => ({ root, field, name: `${root}.${field.name}` })) : [];
+});
+const nodeTypes = schema.getPossibleTypes(schema.getType('Node') as never).map((type) => type.name);
+
+test('every root field and every Node type has its line in the table, and every line its field', () => {
+  expect(Object.keys(fields).sort()).toEqual(rootFields.map(({ name }) => name).sort());
+  expect(Object.keys(nodes).sort()).toEqual([...nodeTypes].sort());
+});
+
+/** A value that fits an input type, made of as little as is required. */
+function sample(type: GraphQLInputType): unknown {
+  if (isNonNullType(type)) return sample(type.ofType);
+  if (isListType(type)) return [];
+  if (isEnumType(type)) return type.getValues()[0]?.name;
+  if (isInputObjectType(type)) {
+    const all = Object.values(type.getFields());
+    const needed = type.isOneOf ? all.slice(0, 1) : all.filter((f) => isNonNullType(f.type) && f.defaultValue === undefined);
+    return Object.fromEntries(needed.map((f) => [f.name, sample(f.type)]));
+  }
+  return { Boolean: false, Int: 1, Float: 1, SafeInt: 1, DateTime: '2026-01-01T00:00:00.000Z' }[type.name] ?? 'x';
+}
+
+/** A document of one root field with its arguments as variables. */
+async function documentOf({ root, field, name }: (typeof rootFields)[number], world: World) {
+  const line = fields[name];
+  const given = Array.isArray(line) ? ((await line[1](world)) as Record<string, unknown>) : {};
+  const needed = field.args.filter((arg) => arg.name in given || (isNonNullType(arg.type) && arg.defaultValue === undefined));
+  const declared = needed.map((arg) => `$${arg.name}: ${arg.type}`).join(', ');
+  const passed = needed.map((arg) => `${arg.name}: $${arg.name}`).join(', ');
+  const query =
+    `${operations[root as keyof typeof operations]} ${declared && `(${declared})`} { ${field.name}${passed && `(${passed})`}` +
+    `${isLeafType(getNamedType(field.type)) ? '' : ' { __typename }'} }`;
+  const variables = Object.fromEntries(needed.map((arg) => [arg.name, given[arg.name] ?? sample(arg.type)]));
+  return { query, variables };
+}
+
+type Verdict = 'UNAUTHENTICATED' | 'FORBIDDEN' | 'allowed';
+
+/** What the errors of an answer say of the caller; an error of another kind means that the caller got past the scope. */
+function verdictOf(errors: { extensions: { code: string } }[] | undefined): Verdict {
+  const denied = errors?.map((e) => e.extensions.code).find((code) => code === 'UNAUTHENTICATED' || code === 'FORBIDDEN');
+  return (denied as Verdict | undefined) ?? 'allowed';
+}
+
+const expected = (who: Who, needs: Need): Verdict =>
+  (allowed[needs] as readonly Who[]).includes(who) ? 'allowed' : who === 'anonymous' ? 'UNAUTHENTICATED' : 'FORBIDDEN';
+const expectedOfAll = (needs: Need) => Object.fromEntries(everybody.map((who) => [who, expected(who, needs)]));
+
+/** The verdict on each one who asks. */
+async function verdicts(ask: (token: string | undefined, who: Who) => Promise<Verdict>) {
+  const found: Partial<Record<Who, Verdict>> = {};
+  for (const who of everybody) found[who] = await ask(who === 'anonymous' ? undefined : await server.as(who), who);
+  return found;
+}
+
+async function worldOf(who: Who): Promise<World> {
+  const { data } = await server.graphql('{ viewer { id sessions { id } } }', {}, await server.as(who === 'anonymous' ? 'ADMIN' : who));
+  return { server, own: { user: data.viewer.id, session: data.viewer.sessions[0].id } };
+}
+
+const finished = Promise.withResolvers<void>();
+let server: TestServer;
+let stopped: Promise<void>;
+
+beforeAll(async () => {
+  const started = Promise.withResolvers<TestServer>();
+  stopped = withServer(async (running) => {
+    started.resolve(running);
+    await finished.promise;
+  });
+  server = await Promise.race([started.promise, stopped.then(() => Promise.reject(new Error('The server stopped.')))]);
+});
+afterAll(async () => {
+  finished.resolve();
+  await stopped;
+});
+
+const needOf = (name: string): Need => [fields[name] ?? 'READ'].flat()[0] as Need;
+
+describe('each query and mutation is for exactly those who have its permission', () => {
+  const plain = rootFields.filter(({ root }) => root !== 'Subscription');
+  test.each(plain.map((root) => [root.name, needOf(root.name), root] as const))('%s: %s', async (_name, needs, root) => {
+    const found = await verdicts(async (token, who) => {
+      const { query, variables } = await documentOf(root, await worldOf(who));
+      const { errors, status } = await server.graphql(query, variables, token);
+      const verdict = verdictOf(errors);
+      // The error of a root field decides the status too.
+      if (verdict !== 'allowed') expect(status).toBe(verdict === 'FORBIDDEN' ? 403 : 401);
+      expect(errors?.map((e) => e.extensions.code) ?? []).not.toContain('INTERNAL');
+      expect(errors?.map((e) => e.extensions.code) ?? [], 'the generated document fits the schema').not.toContain('INVALID_DOCUMENT');
+      return verdict;
+    });
+    expect(found).toEqual(expectedOfAll(needs));
+  });
+});
+
+const subscriptions = rootFields.filter(({ root }) => root === 'Subscription');
+test.for(subscriptions.map((root) => [root.name, needOf(root.name), root] as const))('%s: %s, over SSE and over WebSocket', async ([, needs, root]) => {
+  const overSse = await verdicts(async (token, who) => {
+    const { query, variables } = await documentOf(root, await worldOf(who));
+    return withEvents(server.url, query, token, (items) => firstVerdict(items), variables);
+  });
+  const overSocket = await verdicts(async (token, who) => {
+    const { query, variables } = await documentOf(root, await worldOf(who));
+    return withConnection(server.url, token, async (socket) => {
+      const answered = ask(socket, 'subscription', query, variables).then(({ payload }) => verdictOf(payload.errors ?? payload));
+      answered.catch(() => {});
+      // A refusal takes fewer steps than a later query: a subscription that is silent by then was accepted.
+      return Promise.race([answered, ask(socket, 'later', '{ __typename }').then(() => 'allowed' as const)]);
+    });
+  });
+  expect(overSse).toEqual(expectedOfAll(needs));
+  expect(overSocket).toEqual(expectedOfAll(needs));
+});
+
+/** A subscription that is refused says so at once; two signs of life without a refusal mean that it is open. */
+async function firstVerdict(items: AsyncIterableIterator<{ type: string; payload?: { errors?: never[] } }>): Promise<Verdict> {
+  let pings = 0;
+  for await (const { type, payload } of items) {
+    if (type === 'next') return verdictOf(payload?.errors);
+    if (type === 'complete') return 'allowed';
+    pings += 1;
+    if (pings > 2) return 'allowed';
+  }
+  throw new Error('The stream ended without a word.');
+}
+
+describe('an object is seen by the same people by node id, by a list of ids and by every other way', () => {
+  test.each(Object.entries(nodes))('%s', async (_name, { needs, id: idOf, otherWays }) => {
+    const id = await idOf(await worldOf('ADMIN'));
+    const ways: [string, unknown][] = [
+      ['query ($id: ID!) { node(id: $id) { id } }', { id }],
+      ['query ($id: ID!) { nodes(ids: [$id]) { id } }', { id }],
+      ...otherWays.map((query): [string, unknown] => [query, {}]),
+    ];
+    for (const [query, variables] of ways) {
+      const found = await verdicts(async (token) => {
+        const { data, errors } = await server.graphql(query, variables, token);
+        const verdict = verdictOf(errors);
+        expect(JSON.stringify(data ?? null).includes(id), `${query} shows the object exactly to those who may`).toBe(verdict === 'allowed');
+        return verdict;
+      });
+      expect(found, query).toEqual(expectedOfAll(needs));
+    }
+  });
+});
+
+test('everybody who is logged in sees themselves and their own sessions, by every way', async () => {
+  for (const role of ['VIEWER', 'ENGINEER', 'ADMIN'] as const) {
+    const token = await server.as(role);
+    const { own } = await worldOf(role);
+    const query = `query ($user: ID!, $session: ID!) {
+      viewer { id name sessions { id client } } node(id: $user) { id ... on User { name } }
+      nodes(ids: [$user, $session]) { id ... on Session { client } }
+    }`;
+    const { data, errors } = await server.graphql(query, own, token);
+    expect(errors).toBeUndefined();
+    expect([data.viewer.id, data.node.id, data.nodes[0].id, data.nodes[1].id]).toEqual([own.user, own.user, own.user, own.session]);
+    expect(data.node.name).toBe(data.viewer.name);
+  }
+});
+
+test('what a mutation hands back, whoever may carry it out may read', async () => {
+  const created = 'mutation ($i: LoginInput!) { login(input: $i) { credentials { user { id name role } } } }';
+  const { data, errors } = await server.graphql(created, { i: { name: adminName, password: adminPassword } });
+  expect(errors).toBeUndefined();
+  expect(data.login.credentials.user).toMatchObject({ name: adminName, role: 'ADMIN' });
+  const further = 'mutation ($i: LoginInput!) { login(input: $i) { credentials { user { sessions { id } } } } }';
+  const beyond = await server.graphql(further, { i: { name: adminName, password: adminPassword } });
+  expect(verdictOf(beyond.errors), 'and nothing behind it').toBe('UNAUTHENTICATED');
+});
+
+test('an id that names nothing is NOT_FOUND or null, to everybody alike, and never a defect', async () => {
+  for (const id of ['', 'x', '🙂', encode('User'), encode('User:'), encode('Nothing:1'), encode('PageInfo:1'), encode('Query:1'), encode('__Type:1')]) {
+    for (const query of ['query ($id: ID!) { node(id: $id) { id } }', 'query ($id: ID!) { nodes(ids: [$id]) { id } }']) {
+      const { errors, status } = await server.graphql(query, { id }, await server.as('VIEWER'));
+      expect([status, errors?.map((e) => e.extensions.code)], `${query} of ${id}`).toEqual([404, ['NOT_FOUND']]);
+    }
+  }
+  for (const type of Object.keys(nodes)) {
+    const id = encode(`${type}:0197a0c0-0000-7000-8000-000000000000`);
+    const { data, errors } = await server.graphql('query ($id: ID!) { node(id: $id) { id } nodes(ids: [$id]) { id } }', { id }, await server.as('VIEWER'));
+    expect([data, errors], type).toEqual([{ node: null, nodes: [null] }, undefined]);
+  }
+});
+
+test('at most 100 ids are looked up at once', async () => {
+  const { own } = await worldOf('VIEWER');
+  const query = 'query ($ids: [ID!]!) { nodes(ids: $ids) { id } }';
+  const of = async (count: number) => server.graphql(query, { ids: Array.from({ length: count }, () => own.user) }, await server.as('VIEWER'));
+  expect((await of(100)).data.nodes).toHaveLength(100);
+  expect((await of(101)).errors?.[0].extensions.code).toBe('LIMIT');
+});
+
+test('no object type shows a column of a secret', () => {
+  const secret = /password|hash|secret|refresh(?!ed|$)|key/i;
+  const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
+    (isObjectType(type) || isInterfaceType(type)) && !type.name.startsWith('__') && !['Mutation', 'Credentials'].includes(type.name)
+      ? Object.keys(type.getFields()).filter((field) => secret.test(field)).map((field) => `${type.name}.${field}`)
+      : [],
+  );
+  expect(shown).toEqual([]);
+});
+
+test('whatever roles a user is given one after the other, each request is judged by the role of its moment', async () => {
+  const input = { name: 'walker', role: 'VIEWER', password: adminPassword };
+  const admin = await server.admin();
+  const { data } = await server.graphql('mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id } } }', { i: input }, admin);
+  const userId = data.createUser.user.id;
+  const { accessToken } = await server.login(input.name, input.password);
+  const readable = rootFields.filter(({ root }) => root === 'Query');
+  const world = await worldOf('VIEWER');
+  const documents = await Promise.all(
+    readable.map(async (root) => ({ ...(await documentOf(root, { ...world, own: { ...world.own, user: userId } })), name: root.name })),
+  );
+  const roles = ['VIEWER', 'ENGINEER', 'ADMIN'] as const satisfies readonly Role[];
+  const step = fc.record({ role: fc.constantFrom(...roles), document: fc.constantFrom(...documents) });
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 8 }), async (steps) => {
+      for (const { role, document } of steps) {
+        const update = 'mutation ($i: UpdateUserInput!) { updateUser(input: $i) { user { role } userErrors { code } } }';
+        const updated = await server.graphql(update, { i: { userId, role } }, admin);
+        expect(updated.data.updateUser.user.role).toBe(role);
+        const { errors } = await server.graphql(document.query, document.variables, accessToken);
+        expect(verdictOf(errors), `${role} asks for ${document.name}`).toBe(expected(role, needOf(document.name)));
+      }
+    }),
+    { numRuns: 25, seed: 3 },
+  );
+});
+
+test('every permission of the code is in the table with the same roles, and a higher role has all of a lower one', () => {
+  fc.assert(
+    fc.property(fc.constantFrom('VIEWER', 'ENGINEER', 'ADMIN'), fc.constantFrom(...Object.keys(permissions)), (role, permission) => {
+      expect(may(role as Role, permission as keyof typeof permissions)).toBe((allowed[permission as Need] as readonly Who[]).includes(role as Who));
+      if (may('VIEWER', permission as never)) expect(may('ENGINEER', permission as never)).toBe(true);
+      if (may('ENGINEER', permission as never)) expect(may('ADMIN', permission as never)).toBe(true);
+    }),
+  );
+  expect(Object.keys(allowed).sort()).toEqual([...Object.keys(permissions), 'public'].sort());
+});

@@ -1,0 +1,260 @@
+import { createHmac, createPrivateKey, createPublicKey, generateKeyPairSync, sign as signBytes } from 'node:crypto';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type JWTPayload, SignJWT } from 'jose';
+import { afterEach, expect, test, vi } from 'vitest';
+import { adminName, adminPassword, type TestServer, withFolder, withServer } from './support/server.ts';
+
+const viewer = '{ viewer { name } }';
+const refreshMutation =
+  'mutation ($t: String!) { refresh(input: { refreshToken: $t }) { credentials { accessToken refreshToken } userErrors { code } } }';
+
+const decode = (part: string | undefined) => JSON.parse(Buffer.from(part ?? '', 'base64url').toString());
+const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+const keyOf = (dataDir: string) => createPrivateKey(readFileSync(join(dataDir, 'signing-key.pem')));
+
+const refresh = async (server: TestServer, token: string) => {
+  const answer = await server.graphql(refreshMutation, { t: token });
+  return { status: answer.status, code: answer.errors?.[0].extensions.code, ...answer.data?.refresh?.credentials };
+};
+const statusOf = async (server: TestServer, token: string) => (await server.graphql(viewer, {}, token)).status;
+const later = (ms: number) => vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + ms });
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** Forges tokens from a valid one: its parts, and a function that signs changed claims with the server's own key. */
+interface Forge {
+  header: { kid: string };
+  payload: JWTPayload;
+  signature: string;
+  dataDir: string;
+  sign(claims: object, header?: object): Promise<string>;
+}
+
+const attacks: Record<string, (forge: Forge) => string | Promise<string>> = {
+  'no signature (alg none)': ({ header, payload }) => `${encode({ ...header, alg: 'none' })}.${encode(payload)}.`,
+  'HS256 with the public key in PEM as its secret': ({ header, payload, dataDir }) => {
+    const secret = createPublicKey(keyOf(dataDir)).export({ type: 'spki', format: 'pem' });
+    const body = `${encode({ ...header, alg: 'HS256' })}.${encode(payload)}`;
+    return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
+  },
+  'HS256 with the raw public key as its secret': ({ header, payload, dataDir }) => {
+    const { x } = createPublicKey(keyOf(dataDir)).export({ format: 'jwk' });
+    const body = `${encode({ ...header, alg: 'HS256' })}.${encode(payload)}`;
+    return `${body}.${createHmac('sha256', Buffer.from(x as string, 'base64url')).update(body).digest('base64url')}`;
+  },
+  'an added role under the old signature': ({ header, payload, signature }) =>
+    `${encode(header)}.${encode({ ...payload, role: 'ADMIN' })}.${signature}`,
+  'another user under the old signature': ({ header, payload, signature }) =>
+    `${encode(header)}.${encode({ ...payload, sub: '0197a0c0-0000-7000-8000-000000000000' })}.${signature}`,
+  'another audience': ({ payload, sign }) => sign({ ...payload, aud: 'whetstone-inference' }),
+  'no audience': ({ payload, sign }) => sign({ ...payload, aud: undefined }),
+  'another issuer': ({ payload, sign }) => sign({ ...payload, iss: 'somebody' }),
+  'another type': ({ payload, sign }) => sign(payload, { typ: 'JWT' }),
+  'no type': ({ payload, sign }) => sign(payload, { typ: undefined }),
+  'a foreign key id': ({ payload, sign }) => sign(payload, { kid: 'foreign' }),
+  'no key id': ({ payload, sign }) => sign(payload, { kid: undefined }),
+  'the right key id and a foreign key': ({ header, payload }) =>
+    new SignJWT(payload).setProtectedHeader({ ...header, alg: 'EdDSA' }).sign(generateKeyPairSync('ed25519').privateKey),
+  'a key of its own in the header': async ({ header, payload }) => {
+    const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+    const jwk = publicKey.export({ format: 'jwk' });
+    return new SignJWT(payload).setProtectedHeader({ ...header, alg: 'EdDSA', jwk } as never).sign(privateKey);
+  },
+  'an unknown critical header': ({ header, payload, dataDir }) => {
+    const body = `${encode({ ...header, crit: ['unknown'], unknown: true })}.${encode(payload)}`;
+    return `${body}.${signBytes(null, Buffer.from(body), keyOf(dataDir)).toString('base64url')}`;
+  },
+  'an expiry in the past': ({ payload, sign }) => sign({ ...payload, exp: Math.floor(Date.now() / 1000) - 1 }),
+  'no expiry': ({ payload, sign }) => sign({ ...payload, exp: undefined }),
+  'a start in the future': ({ payload, sign }) => sign({ ...payload, nbf: Math.floor(Date.now() / 1000) + 600 }),
+  'no session': ({ payload, sign }) => sign({ ...payload, sid: undefined }),
+  "another user's session": ({ payload, sign }) => sign({ ...payload, sub: '0197a0c0-0000-7000-8000-000000000000' }),
+  'a session that never was': ({ payload, sign }) => sign({ ...payload, sid: '0197a0c0-0000-7000-8000-000000000000' }),
+  'no subject': ({ payload, sign }) => sign({ ...payload, sub: undefined }),
+  'something that is no token': () => 'x',
+  'an empty string': () => '',
+};
+
+test.each(Object.entries(attacks))('a token with %s is 401, also where no login is needed', (_what, attack) =>
+  withServer(async (server) => {
+    const token = await server.admin();
+    const [header, payload, signature = ''] = token.split('.');
+    const forge: Forge = {
+      header: decode(header),
+      payload: decode(payload),
+      signature,
+      dataDir: server.dataDir,
+      sign: (claims, changed) =>
+        new SignJWT(claims as JWTPayload)
+          .setProtectedHeader(JSON.parse(JSON.stringify({ ...decode(header), ...changed })))
+          .sign(keyOf(server.dataDir)),
+    };
+    expect(await statusOf(server, await forge.sign(forge.payload)), 'a token forged without a change is valid').toBe(200);
+    const response = await fetch(`${server.url}/graphql`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${await attack(forge)}` },
+      body: JSON.stringify({ query: viewer }),
+    });
+    expect(response.status).toBe(401);
+    expect(response.headers.get('www-authenticate')).toBe('Bearer');
+    const { errors, data } = (await response.json()) as { errors: { extensions: object }[]; data?: unknown };
+    expect(data).toBeUndefined();
+    expect(errors[0]?.extensions).toMatchObject({ code: 'UNAUTHENTICATED', retryable: false, requestId: expect.any(String) });
+    expect(await statusOf(server, token), 'the valid token stays valid').toBe(200);
+  }),
+);
+
+test.each(['Basic YWRhOnNlY3JldA==', 'Bearer', 'Token x'])('the Authorization header `%s` is 401', (authorization) =>
+  withServer(async ({ url }) => {
+    expect((await fetch(`${url}/graphql?query={__typename}`, { headers: { authorization } })).status).toBe(401);
+  }),
+);
+
+test('an access token says whose it is and of which session, and nothing of the role', () =>
+  withServer(async (server) => {
+    const [header, payload] = (await server.admin()).split('.');
+    expect(decode(header)).toEqual({ alg: 'EdDSA', typ: 'at+jwt', kid: expect.any(String) });
+    const { iat, exp, ...claims } = decode(payload);
+    expect(exp - iat).toBe(900);
+    expect(claims).toEqual({
+      iss: 'whetstone',
+      aud: 'whetstone-api',
+      sub: expect.any(String),
+      sid: expect.any(String),
+      jti: expect.any(String),
+    });
+  }));
+
+test('an access token ends after 15 minutes, used before or not', () =>
+  withServer(async (server) => {
+    const used = await server.admin();
+    const unused = (await server.login(adminName, adminPassword)).accessToken;
+    expect(await statusOf(server, used)).toBe(200);
+    later(14 * 60_000);
+    expect(await statusOf(server, used)).toBe(200);
+    later(2 * 60_000);
+    expect([await statusOf(server, used), await statusOf(server, unused)]).toEqual([401, 401]);
+  }));
+
+test('an access token ends with its session', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { accessToken, refreshToken } = await server.login(adminName, adminPassword);
+    expect(await statusOf(server, accessToken)).toBe(200);
+    await server.graphql('mutation ($t: String!) { logout(input: { refreshToken: $t }) { userErrors { code } } }', { t: refreshToken });
+    expect(await statusOf(server, accessToken)).toBe(401);
+    expect((await refresh(server, refreshToken)).status).toBe(401);
+    expect(await statusOf(server, await server.admin()), 'the other session goes on').toBe(200);
+  }));
+
+test('a logout with a token that is none, or twice, is no error', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { refreshToken } = await server.login(adminName, adminPassword);
+    for (const t of ['x', refreshToken, refreshToken]) {
+      const answer = await server.graphql('mutation ($t: String!) { logout(input: { refreshToken: $t }) { userErrors { code } } }', { t });
+      expect(answer).toMatchObject({ status: 200, data: { logout: { userErrors: [] } }, errors: undefined });
+    }
+    const { data } = await server.graphql('{ auditLog { nodes { action } } }', {}, await server.admin());
+    const actions = data.auditLog.nodes.map((n: { action: string }) => n.action);
+    expect(actions.filter((a: string) => a === 'revokeSession')).toHaveLength(1);
+  }));
+
+test('a refresh gives new tokens of the same session; the former access token goes on until it expires', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const first = await server.login(adminName, adminPassword);
+    const second = await refresh(server, first.refreshToken);
+    const third = await refresh(server, second.refreshToken);
+    expect(new Set([first, second, third].map((c) => c.refreshToken)).size).toBe(3);
+    const sids = [first, second, third].map((c) => decode(c.accessToken.split('.')[1]).sid);
+    expect(new Set(sids).size).toBe(1);
+    for (const { accessToken } of [first, second, third]) expect(await statusOf(server, accessToken)).toBe(200);
+  }));
+
+test('a refresh token that is used twice ends its whole family and no other, and leaves one line in the audit log', () =>
+  withServer(async (server) => {
+    const other = await server.admin();
+    const stolen = await server.login(adminName, adminPassword);
+    const thief = await refresh(server, stolen.refreshToken);
+    const thiefs = await refresh(server, thief.refreshToken);
+
+    expect(await refresh(server, stolen.refreshToken)).toMatchObject({ status: 401, code: 'UNAUTHENTICATED' });
+    for (const { accessToken } of [stolen, thief, thiefs]) expect(await statusOf(server, accessToken)).toBe(401);
+    for (const { refreshToken } of [stolen, thief, thiefs]) expect((await refresh(server, refreshToken)).status).toBe(401);
+    expect(await statusOf(server, other)).toBe(200);
+
+    const query = '{ auditLog(filter: { action: "refreshReplay" }) { nodes { outcome actor { name } targetType } } }';
+    const { data } = await server.graphql(query, {}, other);
+    expect(data.auditLog.nodes).toEqual([{ outcome: 'DENIED', actor: { name: adminName }, targetType: 'Session' }]);
+  }));
+
+test('of two refreshes with one token at the same time one is a replay', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { refreshToken } = await server.login(adminName, adminPassword);
+    const statuses = await Promise.all([refresh(server, refreshToken), refresh(server, refreshToken)]);
+    expect(statuses.map((r) => r.status).sort()).toEqual([200, 401]);
+    const winner = statuses.find((r) => r.status === 200);
+    expect(await statusOf(server, winner?.accessToken)).toBe(401);
+  }));
+
+test.each(['', 'x', 'A'.repeat(43)])('the refresh token `%s` is 401', (token) =>
+  withServer(async (server) => {
+    expect(await refresh(server, token)).toEqual({ status: 401, code: 'UNAUTHENTICATED' });
+  }),
+);
+
+test('a session ends 30 days after its last refresh, and its rows are removed', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { refreshToken } = await server.login(adminName, adminPassword);
+    later(29 * 86_400_000);
+    const next = await refresh(server, refreshToken);
+    expect(next.status).toBe(200);
+    later(31 * 86_400_000);
+    expect((await refresh(server, next.refreshToken)).status).toBe(401);
+    const { accessToken } = await server.login(adminName, adminPassword);
+    const { data } = await server.graphql('{ viewer { sessions { current } } }', {}, accessToken);
+    expect(data.viewer.sessions).toEqual([{ current: true }]);
+  }));
+
+test('what is on the disk opens no session: neither tokens nor passwords are stored', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const { accessToken, refreshToken } = await server.login(adminName, adminPassword);
+    const stored = ['whetstone.db', 'whetstone.db-wal'].map((name) => readFileSync(join(server.dataDir, name), 'latin1')).join();
+    expect(stored).toMatch(/\$argon2id\$v=19\$m=19456,/);
+    for (const secret of [refreshToken, accessToken, adminPassword]) expect(stored).not.toContain(secret);
+  }));
+
+test('tokens outlive a restart, and the key that signs them is readable by its owner only', () =>
+  withFolder(async (WHETSTONE_DATA_DIR) => {
+    const token = await withServer((server) => server.admin(), { WHETSTONE_DATA_DIR });
+    expect(statSync(join(WHETSTONE_DATA_DIR, 'signing-key.pem')).mode & 0o777).toBe(0o600);
+    await withServer(async (server) => expect(await statusOf(server, token)).toBe(200), { WHETSTONE_DATA_DIR });
+  }));
+
+test("another server's token is 401", () =>
+  withServer(async (one) => {
+    const token = await one.admin();
+    await withServer(async (other) => expect(await statusOf(other, token)).toBe(401));
+  }));
+
+test.each([
+  ['is missing', undefined],
+  ['is empty', ''],
+  ['is no key', 'not a key'],
+  ['is of another type', generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' })],
+])('a configured signing key that %s stops the start with a message that says what is needed', (_what, content) =>
+  withFolder(async (folder) => {
+    const file = join(folder, 'key.pem');
+    if (content !== undefined) writeFileSync(file, content);
+    const start = withServer(async () => {}, { WHETSTONE_SIGNING_KEY_FILE: file });
+    await expect(start).rejects.toThrow(/WHETSTONE_SIGNING_KEY_FILE.*Ed25519/s);
+    await expect(start).rejects.not.toThrow(folder);
+  }),
+);

@@ -1,0 +1,171 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { asc, eq, sql } from 'drizzle-orm';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { createLog } from '../src/log.ts';
+import { collectBlobs, insertArtifact, stagingDir, storeFile } from '../src/storage/blobs.ts';
+import { startSweeper } from '../src/storage/sweeper.ts';
+import { artifact, blob, upload } from '../src/storage/tables.ts';
+import { openUpload, stagingPath } from '../src/storage/uploads.ts';
+import { blobOf, blobsOf, type Storage, sha256, stagingOf, until, withStorage } from './support/storage.ts';
+
+const hour = 3600_000;
+
+/** A file that a job has made, on its way into the store. */
+function store({ config, db }: Storage, content: string) {
+  const folder = join(config.dataDir, 'work');
+  mkdirSync(folder, { recursive: true });
+  mkdirSync(stagingDir(config.dataDir), { recursive: true });
+  const path = join(folder, randomUUIDv7());
+  writeFileSync(path, content);
+  return storeFile({ config, db }, path);
+}
+const name = ({ db }: Storage, content: string) =>
+  insertArtifact(
+    db,
+    { sha256: sha256(content), sizeBytes: 0 },
+    { ownerType: 'JOB', ownerId: randomUUIDv7(), kind: 'EVALUATION', name: 'x' },
+  );
+
+/** A day passes for every blob that is stored. */
+const age = ({ db }: Storage) =>
+  db
+    .update(blob)
+    .set({ createdAt: sql`${blob.createdAt} - ${25 * hour}` })
+    .run();
+
+test('a file moves into the store under its hash, and has one name there', () =>
+  withStorage(async (storage) => {
+    expect(await store(storage, 'weights')).toEqual({ sha256: sha256('weights'), sizeBytes: 7 });
+    expect(readFileSync(blobOf(storage.config.dataDir, sha256('weights')), 'utf8')).toBe('weights');
+    await store(storage, 'weights');
+    expect(blobsOf(storage.config.dataDir)).toEqual([sha256('weights')]);
+  }));
+
+test('an artifact cannot name what is not stored', () =>
+  withStorage(async (storage) => {
+    expect(() => name(storage, 'nothing')).toThrow();
+  }));
+
+test('a blob without an artifact goes a day after it was stored, one with an artifact never', () =>
+  withStorage(async (storage) => {
+    const { config, db } = storage;
+    await store(storage, 'kept');
+    await store(storage, 'garbage');
+    const kept = name(storage, 'kept');
+    expect(await collectBlobs(storage, Date.now() + 23 * hour)).toBe(0);
+    expect(await collectBlobs(storage, Date.now() + 25 * hour)).toBe(1);
+    expect([blobsOf(config.dataDir), db.select().from(blob).all().length]).toEqual([[sha256('kept')], 1]);
+    db.delete(artifact).where(eq(artifact.id, kept.id)).run();
+    expect(await collectBlobs(storage, Date.now() + 1000 * hour)).toBe(1);
+    expect([blobsOf(config.dataDir), db.select().from(blob).all(), stagingOf(config.dataDir)]).toEqual([[], [], []]);
+  }));
+
+test('a run looks at every blob, however many there are, and removes 1,000 at most', () =>
+  withStorage(async (storage) => {
+    const { db } = storage;
+    const rows = Array.from({ length: 2600 }, (_, n) => ({ sha256: sha256(String(n)), sizeBytes: 1, createdAt: 0 }));
+    for (const row of rows) db.insert(blob).values(row).run();
+    const ordered = db.select().from(blob).orderBy(asc(blob.sha256)).all();
+    for (const row of ordered.slice(0, 1400)) insertArtifact(db, row, { ownerType: 'JOB', ownerId: 'j', kind: 'SAMPLES', name: 'x' });
+    expect([await collectBlobs(storage, Date.now()), await collectBlobs(storage, Date.now())]).toEqual([1000, 200]);
+    expect(db.select().from(blob).all()).toHaveLength(1400);
+  }));
+
+test('bytes that are garbage already, stored again, are not taken before they are registered', () =>
+  withStorage(async (storage) => {
+    const { config } = storage;
+    await store(storage, 'again');
+    age(storage);
+    await store(storage, 'again');
+    expect(await collectBlobs(storage, Date.now())).toBe(0);
+    name(storage, 'again');
+    expect(existsSync(blobOf(config.dataDir, sha256('again')))).toBe(true);
+  }));
+
+test('a row whose file a crash has taken goes, and its bytes can be stored again', () =>
+  withStorage(async (storage) => {
+    const { config, db } = storage;
+    db.insert(blob)
+      .values({ sha256: sha256('lost'), sizeBytes: 4, createdAt: 0 })
+      .run();
+    await store(storage, 'lost');
+    expect(readFileSync(blobOf(config.dataDir, sha256('lost')), 'utf8')).toBe('lost');
+    db.insert(blob)
+      .values({ sha256: sha256('gone'), sizeBytes: 4, createdAt: 0 })
+      .run();
+    expect(await collectBlobs(storage, Date.now())).toBe(1);
+  }));
+
+const contents = ['a', 'b', 'c'];
+const step = fc.record({
+  action: fc.constantFrom('register', 'register', 'collect', 'forget', 'day'),
+  content: fc.constantFrom(...contents),
+  /** How far earlier steps get before this one starts. */
+  pauses: fc.nat(12),
+});
+
+test('whatever is stored, registered, forgotten and collected at the same time: no artifact ever loses its bytes', () =>
+  fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 24 }), async (steps) =>
+      withStorage(async (storage) => {
+        const { config, db } = storage;
+        let registering: Promise<unknown>[] = [];
+        const collecting: Promise<unknown>[] = [];
+        const check = () => {
+          for (const row of db.select().from(artifact).all()) {
+            const content = contents.find((c) => sha256(c) === row.sha256);
+            expect(readFileSync(blobOf(config.dataDir, row.sha256), 'utf8')).toBe(content);
+          }
+        };
+        for (const { action, content, pauses } of steps) {
+          for (let n = 0; n < pauses; n += 1) await setImmediate();
+          if (action === 'register') registering.push(store(storage, content).then(() => name(storage, content)));
+          if (action === 'collect') collecting.push(collectBlobs(storage, Date.now()));
+          if (action === 'forget')
+            db.delete(artifact)
+              .where(eq(artifact.sha256, sha256(content)))
+              .run();
+          if (action === 'day') {
+            // Nothing takes a day between its storing and its registration.
+            await Promise.all(registering);
+            registering = [];
+            age(storage);
+          }
+          check();
+        }
+        await Promise.all([...registering, ...collecting]);
+        check();
+        age(storage);
+        await collectBlobs(storage, Date.now());
+        check();
+        const named = new Set(
+          db
+            .select()
+            .from(artifact)
+            .all()
+            .map((row) => row.sha256),
+        );
+        expect(blobsOf(config.dataDir).sort()).toEqual([...named].sort());
+      }),
+    ),
+    { numRuns: 60, seed: 20_260 },
+  ));
+
+test('a start removes what a dead server left in the staging folder, and keeps what its clients go on with', () =>
+  withStorage(async (storage) => {
+    const { config, db, actor } = storage;
+    const folder = stagingDir(config.dataDir);
+    mkdirSync(join(folder, 'sub'), { recursive: true });
+    const open = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'a.zip', sizeBytes: 9 });
+    const expired = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'b.zip', sizeBytes: 9 });
+    db.update(upload).set({ expiresAt: 0 }).where(eq(upload.id, expired.id)).run();
+    for (const file of [open.id, expired.id, `${sha256('x')}.trash`, 'sub/file']) writeFileSync(join(folder, file), 'x');
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }));
+    await until(() => !existsSync(stagingPath(config.dataDir, expired.id)));
+    await stop();
+    expect(stagingOf(config.dataDir)).toEqual([open.id]);
+  }));

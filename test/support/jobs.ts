@@ -1,0 +1,137 @@
+import { join } from 'node:path';
+import { eq } from 'drizzle-orm';
+import { expect, vi } from 'vitest';
+import type { Actor } from '../../src/accounts/audit.ts';
+import { createBus } from '../../src/bus.ts';
+import { type Config, readConfig } from '../../src/config.ts';
+import { type Db, inTransaction, openDatabase } from '../../src/db.ts';
+import { type AttemptLimits, attemptLimits } from '../../src/jobs/attempt.ts';
+import { requireJob } from '../../src/jobs/claim.ts';
+import { enqueue, type NewJob } from '../../src/jobs/enqueue.ts';
+import { readEvents } from '../../src/jobs/events.ts';
+import { identify } from '../../src/jobs/executor/local.ts';
+import type { JobKind, JobKinds, JobServices } from '../../src/jobs/kinds.ts';
+import { type Scheduler, startScheduler } from '../../src/jobs/scheduler.ts';
+import { isFinal } from '../../src/jobs/states.ts';
+import { type Attempt, attempt, type Job, type JobEvent, job } from '../../src/jobs/tables.ts';
+import { watchEvents } from '../../src/jobs/watch.ts';
+import { createLog } from '../../src/log.ts';
+import type { Script } from './child.ts';
+import { withFolder } from './server.ts';
+
+export const nobody: Actor = { actorId: null, requestId: null };
+
+const childProgram = join(import.meta.dirname, 'child.ts');
+
+/** A kind whose specification is the script of its child. Its result is what the child said. */
+export const scripted: JobKind = {
+  timeLimitMs: 3_600_000,
+  launch: (_services, { job: { specJson }, resumeFrom }) => ({
+    command: process.execPath,
+    args: [childProgram],
+    env: {},
+    spec: { ...(specJson as Script), resumeFrom } as never,
+  }),
+  finish: async (_services, _attempt, outcome) => () => outcome.result,
+};
+
+export const kindsOf = (kind: JobKind): JobKinds => ({ IMPORT_DATASET: kind, IMPORT_MODEL: kind }) as JobKinds;
+
+export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: -1 | 0 | 1; actor?: Actor };
+
+/** Puts a job into the queue that needs `slots` (one) and whose child does `steps`. */
+export function submit(db: Db, { slots = 1, actor = nobody, steps = ['hello', 'ok'], ignores, folder, ...rest }: Submitted = {}): Job {
+  return inTransaction(db, (tx) => {
+    const { id } = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec: { steps, ignores, folder } satisfies Script, ...rest });
+    tx.update(job).set({ slotsNeeded: slots }).where(eq(job.id, id)).run();
+    return requireJob(tx, id);
+  });
+}
+
+/** As in the product, but that a test which fails does not wait for a child that does not obey. */
+const ladderMs: AttemptLimits['ladderMs'] = { ...attemptLimits.ladderMs, suspend: [5000, 1000] };
+
+/** Whether the process of an attempt is there; a later one with its pid is another. */
+export const isAlive = ({ pid, pidStart }: Attempt): boolean => pid !== null && pidStart !== null && identify(pid)?.pidStart === pidStart;
+
+/** Waits for a condition that nothing tells of. */
+export const until = (condition: () => unknown): Promise<unknown> => vi.waitUntil(condition, { timeout: 30_000, interval: 10 });
+
+export interface Jobs extends JobServices {
+  folder: string;
+  kinds: JobKinds;
+  /** Starts the scheduler; it is stopped at the end. */
+  start(): Promise<Scheduler>;
+  submit(submitted?: Submitted): Job;
+  job(id: string): Job;
+  attempts(id: string): Attempt[];
+  events(id: string): JobEvent[];
+  /** The job when it has ended. */
+  ended(id: string): Promise<Job>;
+  /** The first event of the job, told already or later, that `matches`. */
+  event(id: string, matches: (event: JobEvent) => boolean): Promise<JobEvent>;
+}
+
+interface Options {
+  slots?: number;
+  kind?: JobKind;
+  limits?: Partial<AttemptLimits['ladderMs']>;
+  env?: Record<string, string>;
+  folder?: string;
+}
+
+/** Runs `use` with the jobs of a new data folder, without a server. Fails when a process of a job is left at the end. */
+export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Options = {}): Promise<T> {
+  return withFolder(async (made) => {
+    const folder = options.folder ?? made;
+    const config: Config = readConfig({
+      WHETSTONE_DATA_DIR: folder,
+      WHETSTONE_SLOTS: String(options.slots ?? 2),
+      WHETSTONE_LOG_LEVEL: 'silent',
+      PATH: process.env.PATH,
+      ...options.env,
+    });
+    const { db, close } = openDatabase(folder);
+    const services: JobServices = { config, db, bus: createBus() };
+    const kinds = kindsOf(options.kind ?? scripted);
+    const schedulers: Scheduler[] = [];
+    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.limits } };
+    const attempts = (id: string) => db.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(attempt.number).all();
+    const event: Jobs['event'] = async (id, matches) => {
+      for await (const one of watchEvents(services, id, 0)) if (matches(one)) return one;
+      throw new Error(`Job ${id} ended without the event that was waited for.`);
+    };
+    const jobs: Jobs = {
+      ...services,
+      folder,
+      kinds,
+      async start() {
+        const scheduler = await startScheduler(services, kinds, createLog(config), limits);
+        schedulers.push(scheduler);
+        return scheduler;
+      },
+      submit: (submitted) => {
+        const made = submit(db, submitted);
+        services.bus.publish('queueChanged', '', null);
+        return made;
+      },
+      job: (id) => requireJob(db, id),
+      attempts,
+      events: (id) => readEvents(db, id, 0, 1_000_000),
+      async ended(id) {
+        await event(id, ({ type, payloadJson }) => type === 'STATE' && isFinal(payloadJson.state as Job['state']));
+        return requireJob(db, id);
+      },
+      event,
+    };
+    try {
+      const result = await use(jobs);
+      for (const scheduler of schedulers) await scheduler.stop();
+      expect(db.select().from(attempt).all().filter(isAlive), 'processes left').toEqual([]);
+      return result;
+    } finally {
+      for (const scheduler of schedulers) await scheduler.stop();
+      close();
+    }
+  });
+}

@@ -1,0 +1,10 @@
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const python = join(import.meta.dirname, '..', '..', 'trainer', '.venv', 'bin', 'python');
+
+/** Writes the rows of `model_files.py` with these names into a folder. */
+export async function makeModelFiles(folder: string, names: string[]): Promise<void> {
+  await promisify(execFile)(python, [join(import.meta.dirname, 'model_files.py'), folder, ...names]);
+}

@@ -1,0 +1,76 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const root = join(import.meta.dirname, '..', '..');
+
+export interface Exit {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+}
+
+export interface Child {
+  pid: number;
+  /** Everything that it wrote so far, line by line, on standard output and standard error. */
+  lines: string[];
+  kill(signal: NodeJS.Signals): void;
+  /** How it ended, when it has. */
+  exit: Promise<Exit>;
+  /** The first line, written already or later, that `matches`; throws when the process ends without one. */
+  line(matches: (line: string) => boolean): Promise<string>;
+}
+
+/** Runs `use` beside `node <args>` in the project's folder; the process is gone afterwards. `env` is its whole environment. */
+export async function withChild<T>(args: string[], env: Record<string, string>, use: (child: Child) => Promise<T>): Promise<T> {
+  const spawned = spawn(process.execPath, args, {
+    cwd: root,
+    env: { PATH: process.env.PATH ?? '', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const child = watch(spawned);
+  try {
+    return await use(child);
+  } finally {
+    spawned.kill('SIGKILL');
+    await child.exit;
+  }
+}
+
+function watch(spawned: ChildProcess): Child {
+  const lines: string[] = [];
+  const seen = new Set<(line: string) => void>();
+  const readers = [spawned.stdout, spawned.stderr].map((stream) => {
+    const reader = createInterface({ input: stream as NonNullable<typeof stream> });
+    reader.on('line', (line) => {
+      lines.push(line);
+      for (const tell of seen) tell(line);
+    });
+    return once(reader, 'close');
+  });
+  const exit = Promise.all([once(spawned, 'exit'), ...readers]).then(([[code, signal]]) => ({ code, signal }) as Exit);
+  return {
+    pid: spawned.pid as number,
+    lines,
+    exit,
+    kill: (signal) => void spawned.kill(signal),
+    line: (matches) =>
+      new Promise((resolve, reject) => {
+        const tell = (line: string) => matches(line) && resolve(line);
+        seen.add(tell);
+        lines.forEach(tell);
+        exit.then(() => reject(new Error(`The process ended without the line that was waited for:\n${lines.join('\n')}`)));
+      }),
+  };
+}
+
+/** `whetstone serve` on a free port; `use` runs when it is ready. */
+export async function withServerProcess<T>(
+  env: Record<string, string>,
+  use: (server: Child & { url: string }) => Promise<T>,
+): Promise<T> {
+  return withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', ...env }, async (child) => {
+    const ready = await child.line((line) => line.includes('"whetstone is ready"'));
+    return use({ ...child, url: JSON.parse(ready).url });
+  });
+}

@@ -1,0 +1,60 @@
+"""What several files of tests share: one training on real digits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import support
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `long` run only when asked for with -m."""
+    if config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> support.Json:
+    """300 digits, 240 of them to train."""
+    return support.write_digits(tmp_path_factory.mktemp("digits"), 240, 60)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A whole job TRAIN of two epochs, undisturbed, conversion included."""
+
+    spec: support.Json
+    work_dir: Path
+    exit_code: int
+    events: list[support.Json]
+
+    def artifact(self, kind: str) -> support.Json:
+        (found,) = [event for event in self.events if event["type"] == "artifact" and event["kind"] == kind]
+        return found
+
+    def path(self, kind: str) -> Path:
+        return self.work_dir / self.artifact(kind)["file"]
+
+    def model(self, format: str) -> support.Json:
+        """A ModelRef of its checkpoint or its ONNX."""
+        file = self.path("WEIGHTS" if format == "CHECKPOINT" else "ONNX")
+        return {
+            "format": format,
+            "file": str(file),
+            "preset": "resnet50",
+            "classes": self.spec["dataset"]["classes"],
+            "preprocess": self.spec["preprocess"],
+        }
+
+
+@pytest.fixture(scope="session")
+def trained(digits: support.Json, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    work_dir = tmp_path_factory.mktemp("trained")
+    spec = support.train_spec(digits, {"epochs": 2})
+    exit_code, recorder = support.run_here(work_dir, spec)
+    return Trained(spec, work_dir, exit_code, recorder.events)

@@ -1,0 +1,219 @@
+"""Real digits as image files, specifications, and attempts run as the server runs them."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from whetstone_trainer.__main__ import run
+from whetstone_trainer.events import Events
+from whetstone_trainer.protocol import LINE_BYTES_MAX, SCHEMA, read_spec_line, validator
+
+TRAINER = Path(__file__).parents[1]
+Json = dict[str, Any]
+
+
+def write_digits(folder: Path, train: int, val: int) -> Json:
+    """The first `train` + `val` of scikit-learn's 1,797 digits in a seeded order, 8 × 8 PNGs. Returns a DatasetRef."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    lines = []
+    for n, index in enumerate(order[: train + val]):
+        label, split = int(digits.target[index]), "train" if n < train else "val"
+        path = f"{split}/{label}/{n:04d}.png"
+        file = folder / "images" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[index] * (255 / 16)).astype(np.uint8)).save(file)
+        item = {"n": n, "split": split, "path": path, "sha256": "0" * 64, "width": 8, "height": 8, "label": label}
+        lines.append(json.dumps(item))
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("\n".join(lines) + "\n", "utf-8")
+    return {
+        "root": str(folder / "images"),
+        "manifest": str(manifest),
+        "classes": [str(digit) for digit in range(10)],
+        "contentHash": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+    }
+
+
+def defaults() -> Json:
+    """The hyperparameters as the protocol presets them."""
+    fields = SCHEMA["$defs"]["TrainSpec"]["properties"]["hyperparameters"]["properties"]
+    return {name: field["default"] for name, field in fields.items()}
+
+
+def preprocess(size: int = 32, **changes: Any) -> Json:
+    return {
+        "version": 1,
+        "width": size,
+        "height": size,
+        "mode": "CROP",
+        "cropFraction": 1,
+        "padColor": [114, 114, 114],
+        "channels": "RGB",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "layout": "NCHW",
+        **changes,
+    }
+
+
+def common(kind: str) -> Json:
+    return {"kind": kind, "specVersion": 1, "codeVersion": "test", "cpuThreads": 2}
+
+
+def computing(kind: str) -> Json:
+    return {**common(kind), "device": "cpu", "seed": 0}
+
+
+CONVERSION = {"opset": 18, "relativeTolerance": 1e-4}
+
+
+def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: Any) -> Json:
+    """A short training at 32 px; no flips, since digits have a left and a right."""
+    return {
+        **computing("TRAIN"),
+        "preset": "resnet50",
+        "dataset": dataset,
+        "preprocess": preprocess(),
+        "hyperparameters": {**defaults(), "imageSize": 32, "flip": 0, **(hyperparameters or {})},
+        "init": {"from": "SCRATCH"},
+        "resumeFrom": None,
+        "checkpointSeconds": 60,
+        "cacheBytesMax": 2**30,
+        "conversion": CONVERSION,
+        **changes,
+    }
+
+
+class Recorder(io.RawIOBase):
+    """A stream that keeps the events written to it and checks each against the protocol's schema."""
+
+    def __init__(self) -> None:
+        self.events: list[Json] = []
+        self.written = threading.Condition()
+        self.listener: Callable[[Json], None] = lambda event: None
+
+    def write(self, line: bytes) -> int:  # type: ignore[override]
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        assert len(line) <= LINE_BYTES_MAX
+        event = json.loads(line)
+        assert validator("Event").is_valid(event), event
+        with self.written:
+            self.events.append(event)
+            self.written.notify_all()
+        self.listener(event)
+        return len(line)
+
+    def of(self, type: str) -> list[Json]:
+        return [event for event in self.events if event["type"] == type]
+
+
+def spec_line(work_dir: Path, spec: Json, number: int = 1) -> bytes:
+    line = {"v": 1, "job": "job-1", "attempt": number, "workDir": str(work_dir), "spec": spec}
+    return json.dumps(line).encode() + b"\n"
+
+
+def run_here(work_dir: Path, spec: Json, stop_at: str | None = None) -> tuple[int, Recorder]:
+    """Runs an attempt in this process; returns the exit code and the events.
+
+    Args:
+        stop_at: an artifact's kind; a `cancel` comes when it is written.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder()
+    line = read_spec_line(spec_line(work_dir, spec))
+    events = Events(recorder, line.job, line.attempt, work_dir)
+
+    def cancel(event: Json) -> None:
+        if event["type"] == "artifact" and event["kind"] == stop_at:
+            events.stop_requested = "cancelled"
+
+    recorder.listener = cancel
+    return run(line, events), recorder
+
+
+@dataclass
+class Attempt:
+    """A running `python -m whetstone_trainer`. Every event it writes is checked against the protocol's schema."""
+
+    process: subprocess.Popen[bytes]
+    work_dir: Path
+    lines: Iterator[bytes]
+    events: list[Json]
+
+    def read(self) -> Iterator[Json]:
+        """Events as they come, until the attempt closes its end."""
+        for line in self.lines:
+            event = json.loads(line)
+            assert not (errors := [error.message for error in validator("Event").iter_errors(event)]), (event, errors)
+            assert event["n"] == len(self.events) + 1
+            self.events.append(event)
+            yield event
+
+    def wait_for(self, type: str, **fields: Any) -> Json:
+        for event in self.read():
+            if event["type"] == type and all(event.get(name) == value for name, value in fields.items()):
+                return event
+        raise AssertionError(f"no {type} event; the last was {self.events[-1:]}")
+
+    def send(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"v": 1, "command": command}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Reads to the end; returns the exit code."""
+        for _ in self.read():
+            pass
+        return self.process.wait()
+
+    def of(self, type: str) -> list[Json]:
+        return [event for event in self.events if event["type"] == type]
+
+
+@contextlib.contextmanager
+def attempt(work_dir: Path, spec: Json, number: int = 1, **environment: str) -> Iterator[Attempt]:
+    """Starts an attempt as the server does: its own process group, specification on stdin, events on fd 3."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with start(spec_line(work_dir, spec, number), **environment) as (process, lines):
+        yield Attempt(process, work_dir, lines, [])
+
+
+@contextlib.contextmanager
+def start(first_line: bytes, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[bytes]]]:
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        ["bash", "-c", f'exec "$@" 3>&{writer} {writer}>&-', "-", sys.executable, "-m", "whetstone_trainer"],
+        cwd=TRAINER,
+        stdin=subprocess.PIPE,
+        pass_fds=(writer,),
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
+    os.close(writer)
+    try:
+        assert process.stdin is not None
+        with os.fdopen(reader, "rb") as lines:
+            process.stdin.write(first_line)
+            process.stdin.flush()
+            yield process, lines
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()

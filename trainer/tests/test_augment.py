@@ -1,0 +1,84 @@
+"""Augmentation is a pure function of (seed, epoch, index), and each change is what its name says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from tests import support
+from whetstone_trainer import augment
+from whetstone_trainer.augment import color, draws, erase, geometry
+from whetstone_trainer.preprocess import resize
+from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, build
+
+PARAMETERS = build(Hyperparameters, support.defaults())
+SPEC = build(PreprocessSpec, support.preprocess(32))
+IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8))
+OFF = replace(PARAMETERS, crop_scale=1.0, flip=0.0, color_jitter=0.0, erasing=0.0)
+
+
+def test_numbers_depend_on_seed_epoch_and_index_only() -> None:
+    assert np.array_equal(draws(1, 2, 3), draws(1, 2, 3))
+    different = {tuple(draws(seed, epoch, index)) for seed in (1, 2) for epoch in (1, 2) for index in (1, 2, 12)}
+    assert len(different) == 12
+
+
+def test_turned_off_it_is_the_preprocessing() -> None:
+    assert torch.equal(geometry(IMAGE, draws(0, 0, 0), OFF, SPEC), resize(IMAGE, SPEC))
+    ready = resize(IMAGE, SPEC)
+    assert geometry(ready, draws(0, 0, 0), OFF, SPEC) is ready
+
+
+def test_a_flip_turns_left_and_right() -> None:
+    always = replace(OFF, flip=1.0)
+    assert torch.equal(geometry(IMAGE, draws(0, 0, 0), always, SPEC), resize(IMAGE, SPEC).flip(-1))
+
+
+@pytest.mark.parametrize("size", [(40, 60), (1, 1), (3, 200), (8, 8)])
+def test_crops_have_the_input_size_whatever_the_image(size: tuple[int, int]) -> None:
+    image = IMAGE[:, :1, :1].repeat(1, *size)
+    for index in range(20):
+        cropped = geometry(image, draws(0, 0, index), replace(PARAMETERS, crop_scale=0.05), SPEC)
+        assert cropped.shape == (3, 32, 32)
+        assert torch.equal(cropped, image[:, :1, :1].expand(3, 32, 32))
+
+
+def test_crops_keep_at_least_the_share() -> None:
+    """On a ramp from left to right the range of a crop tells its width."""
+    ramp = torch.arange(200, dtype=torch.uint8).repeat(3, 200, 1)
+    widths = []
+    for index in range(50):
+        cropped = geometry(ramp, draws(0, 0, index), replace(PARAMETERS, crop_scale=0.5, flip=0.0), SPEC)[0, 0].float()
+        widths.append(float(cropped.max() - cropped.min()) * 32 / 31 / 200)
+    assert min(widths) > np.sqrt(0.5 * 3 / 4) - 0.02
+    assert max(widths) > 0.95
+
+
+def test_colour_is_torchvisions() -> None:
+    levels = torch.stack([IMAGE, IMAGE.flip(-1)]).float()
+    draw = torch.from_numpy(np.stack([draws(0, 0, 0), draws(0, 0, 1)]))
+    found = color(levels, draw, 0.4)
+    for n in range(2):
+        brightness, contrast, saturation = (
+            float(1 + 0.4 * (2 * draw[n, which] - 1))
+            for which in (augment.BRIGHTNESS, augment.CONTRAST, augment.SATURATION)
+        )
+        expected = functional.adjust_brightness(levels[n] / 255, brightness)
+        expected = functional.adjust_contrast(expected, contrast)
+        expected = functional.adjust_saturation(expected, saturation)
+        # torchvision rounds the weights of red, green and blue to four digits.
+        assert torch.allclose(found[n] / 255, expected, atol=2e-3)
+    assert color(levels, draw, 0.0) is levels
+
+
+def test_erasing_takes_a_square_of_some_images() -> None:
+    draw = np.stack([draws(0, 0, index) for index in range(200)])
+    erased = erase(torch.ones(200, 3, 32, 32), draw, 0.25) == 0
+    shares = erased[:, 0].float().mean((1, 2))
+    assert torch.equal(erased[:, 0], erased[:, 2])
+    assert 0.15 < float((shares > 0).float().mean()) < 0.35
+    assert float(shares[shares > 0].min()) > 0.01
+    assert float(shares.max()) < 0.36
+    assert not (erase(torch.ones(200, 3, 8, 8), draw, 0.0) == 0).any()

@@ -1,0 +1,162 @@
+"""The conversion gate: tiny differences for a good file, large ones for a file that was changed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from tests import support
+from tests.conftest import Trained
+from tests.support import Recorder, run_here
+from whetstone_trainer import convert
+from whetstone_trainer.convert import Source, gate_numbers
+from whetstone_trainer.data import Images, open_images, read_split
+from whetstone_trainer.evaluate import load_model, torch_predictor
+from whetstone_trainer.events import Events
+from whetstone_trainer.protocol import DatasetRef, ModelRef, build
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def source(trained: Trained) -> Source:
+    reference = build(ModelRef, trained.model("CHECKPOINT"))
+    dataset = trained.spec["dataset"]["contentHash"]
+    return Source(load_model(reference), "resnet50", reference.classes, reference.preprocess, "0" * 64, dataset)
+
+
+@pytest.fixture(scope="module")
+def images(trained: Trained, source: Source) -> Images:
+    dataset = build(DatasetRef, trained.spec["dataset"])
+    return open_images(dataset, read_split(dataset, "val"), source.preprocess)
+
+
+def numbers(path: Path, images: Images, source: Source, tmp_path: Path) -> dict[str, Any]:
+    reference = torch_predictor(source.model, source.preprocess, CPU)
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    return gate_numbers(reference, path, images, source, 1e-4, threads=2, events=events)
+
+
+def test_a_good_export_is_far_below_the_tolerance(trained: Trained) -> None:
+    (gate,) = [event for event in trained.events if event["type"] == "gate"]
+    found = gate["numbers"]
+    assert gate["file"] == "model.onnx"
+    assert (found["problems"], found["inputs"], found["images"]) == ([], "VALIDATION", 60)
+    assert found["tolerance"] == pytest.approx(1e-4 * max(1, found["largestLogit"]))
+    assert 0 < found["largestDifference"] < found["tolerance"] / 3
+    assert (found["beyondTolerance"], found["top1Differ"], found["top1DifferBeyondMargin"]) == (0, 0, 0)
+    assert [(batch["batch"], batch["images"]) for batch in found["batches"]] == [(32, 60), (1, 60), (7, 60), (64, 60)]
+
+
+def test_a_hundredth_added_to_one_bias_is_beyond_it(
+    trained: Trained, images: Images, source: Source, tmp_path: Path
+) -> None:
+    model = onnx.load(str(trained.path("ONNX")))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
+    values = numpy_helper.to_array(bias).copy()
+    values[3] += 0.01
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    onnx.save(model, str(tmp_path / "changed.onnx"))
+    found = numbers(tmp_path / "changed.onnx", images, source, tmp_path)
+    assert found["largestDifference"] == pytest.approx(0.01, rel=0.01)
+    assert found["beyondTolerance"] == found["images"] == 60
+    assert found["problems"] == []
+
+
+def test_another_best_class_is_counted_and_excused_only_within_the_margin() -> None:
+    wanted = torch.tensor([[1.0, 0.99995, 0.0], [1.0, 0.5, 0.0], [1.0, 0.5, 0.0]])
+    found = torch.tensor([[1.0, 1.0001, 0.0], [0.4, 0.5, 0.0], [float("nan"), 0.5, 0.0]])
+    rows = convert._compare(wanted, found)
+    assert rows[:, convert.TOP1_DIFFERS].tolist()[:2] == [1, 1]
+    assert rows[:2, convert.MARGIN] == pytest.approx([5e-5, 0.5])
+    assert rows[2, convert.DIFFERENCE] == convert.NOT_FINITE
+    assert convert._largest(rows) == convert.NOT_FINITE
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other classes"])
+def test_a_file_that_does_not_run_is_a_problem_not_a_crash(
+    trained: Trained, images: Images, source: Source, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(trained.path("ONNX").read_bytes()[: 1000 if damage == "truncated" else None])
+    expected = source if damage == "truncated" else replace(source, classes=source.classes[:9])
+    (problem,) = numbers(path, images, expected, tmp_path)["problems"]
+    assert str(tmp_path) not in problem
+    assert ("does not load" if damage == "truncated" else "shape [32, 10], expected [32, 9]") in problem
+
+
+def test_the_checker_finds_a_graph_that_is_not_valid(trained: Trained) -> None:
+    model = onnx.load(str(trained.path("ONNX")))
+    assert convert.check(model) == []
+    model.graph.node[0].op_type = "Convolve"
+    assert "Convolve" in convert.check(model)[0]
+
+
+def test_the_older_exporter_takes_over_and_that_is_said(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = torch.onnx.export
+
+    def fails(*args: Any, dynamo: bool, **named: Any) -> Any:
+        if dynamo:
+            raise RuntimeError("no such conversion")
+        return current(*args, dynamo=dynamo, **named)
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    recorder = Recorder()
+    exported, exporter = convert.export(source.model, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+    assert exporter == "TORCHSCRIPT"
+    assert recorder.of("warning")[0]["code"] == "EXPORT_FALLBACK"
+    assert convert.check(exported) == []
+    assert exported.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert list(tmp_path.iterdir()) == []
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **named: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(Exception, match="Neither exporter") as caught:
+        convert.export(source.model, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+    assert getattr(caught.value, "code", None) == "EXPORT_FAILED"
+
+
+def test_without_a_dataset_seeded_noise_goes_through(trained: Trained, tmp_path: Path) -> None:
+    spec = {
+        **support.computing("CONVERT"),
+        "model": trained.model("CHECKPOINT"),
+        "dataset": None,
+        "conversion": support.CONVERSION,
+    }
+    code, recorder = run_here(tmp_path, spec)
+    assert code == 0
+    (gate,) = recorder.of("gate")
+    assert (gate["numbers"]["inputs"], gate["numbers"]["images"]) == ("SEEDED", 128)
+    assert gate["numbers"]["beyondTolerance"] == 0
+    assert [event["kind"] for event in recorder.of("artifact")] == ["ONNX", "PROBE"]
+    assert recorder.of("artifact")[0]["meta"]["exporter"] == "DYNAMO"
+    assert recorder.events[-1]["result"]["weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
+
+
+def test_noise_is_the_same_for_the_same_seed(source: Source) -> None:
+    first, again, other = (convert.seeded_noise(seed, source.preprocess) for seed in (1, 1, 2))
+    assert torch.equal(first[5], again[5])
+    assert not torch.equal(first[5], other[5])
+    assert np.unique(first[0].numpy()).size > 200
+
+
+@pytest.mark.parametrize("change", [{"preset": None}, {"format": "ONNX"}], ids=str)
+def test_only_a_checkpoint_of_a_preset_is_converted(trained: Trained, tmp_path: Path, change: dict[str, Any]) -> None:
+    model = {**trained.model("CHECKPOINT"), **change}
+    spec = {**support.computing("CONVERT"), "model": model, "dataset": None, "conversion": support.CONVERSION}
+    code, recorder = run_here(tmp_path, spec)
+    assert (code, recorder.events[-1]["code"]) == (64, "SPEC_INVALID")
+
+
+def test_a_layout_that_the_preset_does_not_take_is_refused(trained: Trained, tmp_path: Path) -> None:
+    model = {**trained.model("CHECKPOINT"), "preprocess": support.preprocess(layout="NHWC")}
+    spec = {**support.computing("CONVERT"), "model": model, "dataset": None, "conversion": support.CONVERSION}
+    code, recorder = run_here(tmp_path, spec)
+    assert code == 64
+    assert "NCHW" in recorder.events[-1]["message"]

@@ -1,0 +1,146 @@
+"""Manifests, the cache, and the order of batches."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import support
+from tests.support import Recorder
+from whetstone_trainer.data import (
+    BatchOrder,
+    batch_count,
+    fill_cache,
+    in_order,
+    open_images,
+    ordered_batches,
+    read_split,
+    training_batches,
+)
+from whetstone_trainer.errors import Stopped, TrainerError
+from whetstone_trainer.events import Events
+from whetstone_trainer.protocol import DatasetRef, Hyperparameters, PreprocessSpec, build
+
+SPEC = build(PreprocessSpec, support.preprocess(32))
+PARAMETERS = build(Hyperparameters, {**support.defaults(), "batchSize": 16})
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
+    return build(DatasetRef, support.write_digits(tmp_path_factory.mktemp("digits"), 50, 20))
+
+
+def test_a_split_is_read_in_order(dataset: DatasetRef) -> None:
+    train, val = read_split(dataset, "train"), read_split(dataset, "val")
+    assert [item.n for item in train] == list(range(50))
+    assert [item.n for item in val] == list(range(50, 70))
+    with pytest.raises(TrainerError, match="no images in its split test"):
+        read_split(dataset, "test")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "../../etc/passwd"},
+        {"path": "/etc/passwd"},
+        {"label": 10},
+        {"label": -1},
+        {"path": 7},
+        {"split": "dev"},
+    ],
+    ids=str,
+)
+def test_a_wrong_line_of_the_manifest_is_named(dataset: DatasetRef, tmp_path: Path, change: dict[str, Any]) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    line = json.loads(Path(dataset.manifest).read_text("utf-8").splitlines()[0])
+    manifest.write_text(json.dumps({**line, **change}) + "\n", "utf-8")
+    with pytest.raises(TrainerError, match="Line 1 of the dataset's manifest") as caught:
+        read_split(replace(dataset, manifest=str(manifest)), "train")
+    assert caught.value.code == "DATA_INVALID"
+
+
+def test_a_manifest_that_is_not_there_is_bad_data(dataset: DatasetRef, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="manifest cannot be read"):
+        read_split(replace(dataset, manifest=str(tmp_path / "none")), "train")
+
+
+def test_the_cache_holds_what_fits_and_gives_the_same_images(dataset: DatasetRef, tmp_path: Path) -> None:
+    recorder = Recorder()
+    events = Events(recorder, "job-1", 1, tmp_path)
+    items = read_split(dataset, "train")
+    resized, originals = open_images(dataset, items, SPEC), open_images(dataset, items, None)
+    fresh = open_images(dataset, items, SPEC)
+    assert fill_cache(resized, 10 * 3 * 32 * 32 + 1, 2, events) == 10 * 3 * 32 * 32
+    assert fill_cache(originals, 2**30, 0, events) == 50 * 3 * 8 * 8
+    assert [len(images.cache) for images in (resized, originals)] == [10, 50]
+    assert all(torch.equal(resized[n], fresh[n]) for n in range(len(items)))
+    assert originals[0].shape == (3, 8, 8)
+    assert [event["total"] for event in recorder.of("phase")] == [10, 50]
+
+
+def test_filling_the_cache_can_be_stopped(dataset: DatasetRef, tmp_path: Path) -> None:
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    events.stop_requested = "cancelled"
+    images = open_images(dataset, read_split(dataset, "train"), None)
+    with pytest.raises(Stopped):
+        fill_cache(images, 2**30, 2, events)
+    assert len(images.cache) == 1
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetRef) -> None:
+    items = read_split(dataset, "train")
+    images = replace(open_images(dataset, items, SPEC), labels=torch.arange(50))
+
+    def epoch(number: int, first: int = 0, workers: int = 0) -> list[torch.Tensor]:
+        order = BatchOrder(7, number, 16, first)
+        return [batch.labels for batch in training_batches(images, order, PARAMETERS, SPEC, workers)]
+
+    shown = torch.cat(epoch(0))
+    assert len(shown) == 48 == batch_count(50, 16) * 16
+    assert len(set(shown.tolist())) == 48
+    assert not torch.equal(shown, torch.cat(epoch(1)))
+    assert torch.equal(torch.cat(epoch(0, first=2)), shown[32:])
+    assert torch.equal(torch.cat(epoch(0, workers=3)), shown)
+
+
+def test_a_batch_is_the_same_whoever_makes_it(dataset: DatasetRef) -> None:
+    images = open_images(dataset, read_split(dataset, "train"), None)
+    (whole, *_), (threaded, *_) = (
+        [list(training_batches(images, BatchOrder(7, 3, 16, 0), PARAMETERS, SPEC, workers)) for workers in (0, 2)]
+    )
+    assert whole.images.dtype == torch.uint8
+    assert whole.images.shape == (16, 3, 32, 32)
+    assert torch.equal(whole.images, threaded.images)
+    assert (whole.draws == threaded.draws).all()
+
+
+def test_validation_shows_every_image_in_the_manifests_order(dataset: DatasetRef) -> None:
+    images = open_images(dataset, read_split(dataset, "val"), SPEC)
+    batches = list(ordered_batches(images, 16, 2))
+    assert [len(batch.labels) for batch in batches] == [16, 4]
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), images.labels)
+    assert torch.equal(batches[1].images[3], images[19])
+
+
+def test_fewer_images_than_a_batch_make_one() -> None:
+    assert (batch_count(3, 16), batch_count(16, 16), batch_count(33, 16)) == (1, 1, 2)
+
+
+def test_a_failing_image_fails_the_batch_and_stops_the_threads() -> None:
+    def make(key: int) -> int:
+        if key == 3:
+            raise TrainerError("DATA_INVALID", "three")
+        return key
+
+    for workers in (0, 2):
+        made = []
+        with pytest.raises(TrainerError, match="three"):
+            made.extend(in_order(make, range(1000), workers))
+        made = []
+        with pytest.raises(TrainerError, match="three"):
+            for value in in_order(make, range(1000), workers):
+                made.append(value)
+        assert made == [0, 1, 2]

@@ -1,0 +1,297 @@
+"""The job TRAIN on 300 real digits: what it says, that it can be killed, stopped, and gone on from."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests import support
+from tests.conftest import Trained
+from tests.support import attempt, run_here, train_spec
+from whetstone_trainer import model
+from whetstone_trainer.checkpoint import load_checkpoint
+from whetstone_trainer.model import read_state, weights_hash
+from whetstone_trainer.protocol import Hyperparameters, build
+from whetstone_trainer.state import autocast_dtype
+from whetstone_trainer.train import learning_rate
+
+
+def weights_of(events: list[support.Json]) -> str:
+    (digest,) = [event["meta"]["weightsHash"] for event in events if event.get("kind") == "WEIGHTS"]
+    return str(digest)
+
+
+def test_a_training_says_what_it_does_and_ends_well(trained: Trained) -> None:
+    kinds = [event["type"] for event in trained.events]
+    assert trained.exit_code == 0
+    assert kinds[0] == "hello"
+    assert kinds[-1] == "done"
+    phases = [event["phase"] for event in trained.events if event["type"] == "phase"]
+    assert phases == [
+        "weights",
+        *("caching", "caching"),
+        *("training", "validation", "training", "validation"),
+        *("validation", "export", "gate"),
+    ]
+    first, second = [event for event in trained.events if event["type"] == "epoch"]
+    assert (first["epoch"], first["step"], first["best"]) == (1, 7, True)
+    assert (second["epoch"], second["step"]) == (2, 14)
+    assert second["metrics"].keys() == {
+        *("train.loss", "train.top1", "learningRate"),
+        *("val.loss", "val.top1", "val.top5", "val.macroTop1"),
+    }
+    assert second["metrics"]["train.loss"] < first["metrics"]["train.loss"]
+    result = trained.events[-1]["result"]
+    assert (trained.events[-1]["status"], result["epochs"], result["stoppedEarly"]) == ("ok", 2, False)
+
+
+def test_its_artifacts_are_whole_and_described(trained: Trained) -> None:
+    artifacts = [event for event in trained.events if event["type"] == "artifact"]
+    assert [event["kind"] for event in artifacts] == ["WEIGHTS", "CHECKPOINT", "EVALUATION", "ONNX", "PROBE"]
+    for event in artifacts:
+        assert (trained.work_dir / event["file"]).stat().st_size == event["sizeBytes"]
+    meta = trained.artifact("WEIGHTS")["meta"]
+    state = read_state(trained.path("WEIGHTS"))
+    assert meta["weightsHash"] == weights_hash(state)
+    assert (meta["parameters"], meta["classCount"]) == (23_528_522, 10)
+    assert meta["preprocess"] == trained.spec["preprocess"]
+    evaluation = json.loads(trained.path("EVALUATION").read_text("utf-8"))
+    assert evaluation["metrics"] == meta["metrics"]
+    assert sum(map(sum, evaluation["confusion"])) == 60
+    assert not list(support.validator("Evaluation").iter_errors(evaluation))
+    assert not list(support.validator("WeightsMeta").iter_errors(meta))
+    assert not list(support.validator("OnnxMeta").iter_errors(trained.artifact("ONNX")["meta"]))
+    assert not list(support.validator("TrainResult").iter_errors(trained.events[-1]["result"]))
+    assert not list(trained.work_dir.glob("*.tmp"))
+
+
+def test_its_environment_is_recorded(trained: Trained) -> None:
+    hello = trained.events[0]
+    assert hello["pid"] == os.getpid()
+    assert hello["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert hello["environment"]["codeVersion"] == "test"
+    assert hello["environment"]["threads"] == 2
+    assert hello["device"]["type"] == "cpu"
+    assert hello["resumed"] is None
+
+
+def test_killed_twice_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trained: Trained, tmp_path: Path) -> None:
+    """SIGKILL after a checkpoint inside epoch 1, and again inside epoch 2; each attempt has its own folder."""
+    spec = {**trained.spec, "checkpointSeconds": 0}
+    resume: str | None = None
+    for number, (epoch, batch) in enumerate([(0, 3), (1, 2)], 1):
+        with attempt(tmp_path / str(number), {**spec, "resumeFrom": resume}, number) as running:
+            hello = running.wait_for("hello")
+            assert (hello["resumed"] is None) == (resume is None)
+            checkpoint = running.wait_for("checkpoint", epoch=epoch, batch=batch)
+            running.wait_for("checkpoint", epoch=epoch, batch=batch + 1)
+            os.killpg(running.process.pid, signal.SIGKILL)
+            assert running.process.wait() == -signal.SIGKILL
+            resume = str(running.work_dir / checkpoint["file"])
+    with attempt(tmp_path / "3", {**trained.spec, "resumeFrom": resume}, 3) as running:
+        assert running.wait_for("hello")["resumed"] == {"epoch": 1, "batch": 2}
+        epoch_event = running.wait_for("epoch")
+        weights = running.wait_for("artifact", kind="WEIGHTS")
+    assert weights["meta"]["weightsHash"] == weights_of(trained.events)
+    undisturbed = [event for event in trained.events if event["type"] == "epoch"][1]
+    assert epoch_event["metrics"] == undisturbed["metrics"]
+
+
+def test_another_seed_ends_on_other_weights(trained: Trained, digits: support.Json, tmp_path: Path) -> None:
+    code, recorder = run_here(tmp_path, train_spec(digits, {"epochs": 2}, seed=1), stop_at="WEIGHTS")
+    assert code == 75
+    assert weights_of(recorder.events) != weights_of(trained.events)
+
+
+@pytest.mark.parametrize(("command", "status"), [("cancel", "cancelled"), ("suspend", "suspended")])
+def test_a_command_stops_it_at_a_checkpoint(trained: Trained, tmp_path: Path, command: str, status: str) -> None:
+    with attempt(tmp_path, trained.spec) as running:
+        running.wait_for("batch", phase="training")
+        running.send(command)
+        assert running.end() == 75
+        (checkpoint,) = running.of("checkpoint")
+        assert running.events[-1]["status"] == status
+        assert running.events[-2] == checkpoint
+        loaded = load_checkpoint(tmp_path / checkpoint["file"])
+        assert (loaded.epoch, loaded.batch) == (checkpoint["epoch"], checkpoint["batch"])
+        assert loaded.progress["step"] > 0
+
+
+def test_a_finished_training_goes_on_with_its_conversion(trained: Trained, tmp_path: Path) -> None:
+    code, recorder = run_here(
+        tmp_path, {**trained.spec, "resumeFrom": str(trained.path("CHECKPOINT"))}, stop_at="WEIGHTS"
+    )
+    assert code == 75
+    assert recorder.of("epoch") == []
+    assert weights_of(recorder.events) == weights_of(trained.events)
+
+
+def test_a_checkpoint_of_another_run_is_not_used(trained: Trained, tmp_path: Path) -> None:
+    spec = {**trained.spec, "seed": 5, "resumeFrom": str(trained.path("CHECKPOINT"))}
+    with attempt(tmp_path, spec) as running:
+        assert running.wait_for("hello")["resumed"] is None
+        assert running.wait_for("warning")["code"] == "CHECKPOINT_UNUSABLE"
+
+
+def test_more_epochs_continue_optimizer_and_schedule(trained: Trained, tmp_path: Path) -> None:
+    spec = train_spec(
+        trained.spec["dataset"],
+        {"epochs": 3},
+        init={"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))},
+    )
+    code, recorder = run_here(tmp_path, spec, stop_at="WEIGHTS")
+    assert code == 75
+    (epoch,) = recorder.of("epoch")
+    assert (epoch["epoch"], epoch["epochs"], epoch["step"], epoch["best"]) == (3, 3, 21, True)
+    parameters = build(Hyperparameters, spec["hyperparameters"])
+    assert epoch["metrics"]["learningRate"] == learning_rate(20, 21, parameters)
+    before = [event for event in trained.events if event["type"] == "epoch"][1]
+    assert epoch["metrics"]["train.loss"] < before["metrics"]["train.loss"]
+    memory = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"]).tensors["optimizer"]
+    assert float(memory["0/step"]) == 21
+
+
+def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: Path) -> None:
+    init = {"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))}
+    code, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], {"epochs": 2}, init=init))
+    assert code == 64
+    assert "more than 2" in recorder.events[-1]["message"]
+
+
+def test_weights_of_other_classes_get_a_new_head(trained: Trained, tmp_path: Path) -> None:
+    dataset = {**trained.spec["dataset"], "classes": [*trained.spec["dataset"]["classes"], "none"]}
+    spec = train_spec(dataset, {"epochs": 1}, init={"from": "WEIGHTS", "file": str(trained.path("WEIGHTS"))})
+    code, recorder = run_here(tmp_path, spec, stop_at="WEIGHTS")
+    assert code == 75
+    (warning,) = recorder.of("warning")
+    assert warning["code"] == "HEAD_REPLACED"
+    assert "fc.weight, fc.bias" in warning["message"]
+    assert read_state(tmp_path / "weights.safetensors")["fc.weight"].shape == (11, 2048)
+
+
+def test_sgd_without_average_with_clipping_and_early_stopping(digits: support.Json, tmp_path: Path) -> None:
+    """A learning rate of nearly nothing: no epoch is better than the first, so it stops after the second."""
+    changes = {
+        **{"epochs": 9, "optimizer": "SGD", "learningRate": 1e-12, "emaDecay": 0, "gradientClip": 1.0},
+        **{"earlyStopping": 1, "cropScale": 1.0, "erasing": 0.5, "colorJitter": 0.0, "batchSize": 120},
+    }
+    code, recorder = run_here(tmp_path, train_spec(digits, changes), stop_at="WEIGHTS")
+    assert code == 75
+    bests = [event["best"] for event in recorder.of("epoch")]
+    assert bests[0]
+    assert not bests[-1]
+    assert len(bests) < 9
+    checkpoint = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"])
+    assert checkpoint.progress["stoppedEarly"]
+    assert "ema" not in checkpoint.tensors
+    assert any(name.endswith("/momentum_buffer") for name in checkpoint.tensors["optimizer"])
+
+
+def test_a_loss_that_is_not_finite_ends_it(digits: support.Json, tmp_path: Path) -> None:
+    changes = {"epochs": 5, "optimizer": "SGD", "learningRate": 10.0, "momentum": 1.0, "gradientClip": 0, "warmupSteps": 0}
+    code, recorder = run_here(tmp_path, train_spec(digits, changes))
+    error = recorder.events[-1]
+    assert (code, error["code"], error["retryable"]) == (65, "DIVERGED", False)
+    assert "learningRate" in error["hint"]
+
+
+def test_public_weights_that_cannot_be_had_end_it_before_any_image_is_read(
+    digits: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(model.PUBLIC_WEIGHTS, "resnet50", "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
+    spec = train_spec(digits, init={"from": "PRETRAINED", "file": None})
+    code, recorder = run_here(tmp_path / "work", spec)
+    assert (code, recorder.events[-1]["code"]) == (69, "WEIGHTS_UNAVAILABLE")
+    assert [event["phase"] for event in recorder.of("phase")] == ["weights"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_a_bad_image_is_named(tmp_path: Path, damage: str) -> None:
+    dataset = support.write_digits(tmp_path / "data", 20, 4)
+    image = min(Path(dataset["root"]).rglob("0005.png"))
+    image.unlink()
+    if damage == "broken":
+        image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    code, recorder = run_here(tmp_path / "work", train_spec(dataset))
+    assert (code, recorder.events[-1]["code"]) == (65, "DATA_INVALID")
+    assert str(image.relative_to(dataset["root"])) in recorder.events[-1]["message"]
+    assert str(tmp_path) not in recorder.events[-1]["message"]
+
+
+def test_one_training_image_is_too_few(digits: support.Json, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    lines = Path(digits["manifest"]).read_text("utf-8").splitlines()
+    manifest.write_text("\n".join([lines[0], *lines[240:]]) + "\n", "utf-8")
+    code, recorder = run_here(tmp_path, train_spec({**digits, "manifest": str(manifest)}))
+    assert (code, recorder.events[-1]["code"]) == (65, "DATA_INVALID")
+
+
+def test_cuda_that_is_not_there_is_said(digits: support.Json, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    code, recorder = run_here(tmp_path, train_spec(digits, device="cuda"))
+    assert (code, recorder.events[-1]["code"]) == (69, "DEVICE_UNAVAILABLE")
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    parameters = build(Hyperparameters, {**support.defaults(), "learningRate": 1.0, "warmupSteps": 10})
+    rates = [learning_rate(step, 110, parameters) for step in range(110)]
+    assert rates[:10] == [(step + 1) / 11 for step in range(10)]
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+    assert rates[-1] < 1e-3
+    # A run that is shorter than the warm-up reaches its peak in the middle.
+    assert max(range(8), key=lambda step: learning_rate(step, 8, parameters)) == 4
+    assert math.isclose(learning_rate(0, 1, parameters), 1.0)
+
+
+def test_mixed_precision_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = build(Hyperparameters, support.defaults())
+    gpu = torch.device("cuda")
+    assert autocast_dtype(parameters, torch.device("cpu")) is None
+    for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert autocast_dtype(parameters, gpu) is dtype
+    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), gpu) is None
+
+
+def test_the_onnx_file_carries_what_is_needed_to_use_it(trained: Trained) -> None:
+    exported = onnx.load(str(trained.path("ONNX")))
+    metadata = {entry.key: entry.value for entry in exported.metadata_props}
+    assert json.loads(metadata["whetstone.classes"]) == [str(digit) for digit in range(10)]
+    assert json.loads(metadata["whetstone.preprocess"]) == trained.spec["preprocess"]
+    assert metadata["whetstone.weightsHash"] == weights_of(trained.events)
+    assert metadata["whetstone.datasetHash"] == trained.spec["dataset"]["contentHash"]
+    assert metadata["whetstone.task"] == "CLASSIFICATION"
+    text = trained.path("ONNX").read_bytes()
+    assert str(support.TRAINER).encode() not in text
+    assert trained.artifact("ONNX")["meta"]["inputs"] == [
+        {"name": "input", "elementType": "FLOAT", "shape": ["batch", 3, 32, 32]}
+    ]
+
+
+def test_the_probe_set_is_preprocessed_validation_images_with_pytorchs_outputs(trained: Trained) -> None:
+    with safe_open(str(trained.path("PROBE")), framework="np") as probe:
+        inputs, outputs = probe.get_tensor("input"), probe.get_tensor("output")
+    assert inputs.shape == (32, 3, 32, 32)
+    assert outputs.shape == (32, 10)
+    assert np.abs(inputs).max() < 3
+    state = read_state(trained.path("WEIGHTS"))
+    network = model.build_model("resnet50", 10)
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        again = network.eval()(torch.from_numpy(inputs)).numpy()
+    assert np.abs(again - outputs).max() < 1e-4
+
+

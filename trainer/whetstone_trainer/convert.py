@@ -1,0 +1,281 @@
+"""From PyTorch weights to an ONNX file, and the numbers that say whether the two agree. The job CONVERT.
+
+The gate (see `Gate` in the protocol): checker, strict shape inference, reload in ONNX Runtime; the whole validation set
+through both at one batch size; 128 images at batches of 1, 7 and 64. The server decides what passes.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from whetstone_trainer.checkpoint import commit, save_tensors
+from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
+from whetstone_trainer.environment import prepare, say_hello
+from whetstone_trainer.errors import TrainerError, mask_paths
+from whetstone_trainer.evaluate import Predict, load_model, onnx_predictor, onnx_session, torch_predictor
+from whetstone_trainer.events import Events
+from whetstone_trainer.inspect_onnx import describe
+from whetstone_trainer.model import weights_hash
+from whetstone_trainer.preprocess import normalise
+from whetstone_trainer.protocol import Conversion, ConvertSpec, PreprocessSpec, to_json
+
+GATE_BATCH = 32
+OTHER_BATCHES = (1, 7, 64)
+OTHER_BATCHES_IMAGES = 128
+PROBE_IMAGES = 32
+# Stands for NaN and infinity, which JSON does not have.
+NOT_FINITE = 1e30
+ONNX_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted. `dataset_hash` is the content hash of the training data, None where nobody knows it."""
+
+    model: nn.Module
+    preset: str
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+    weights_hash: str
+    dataset_hash: str | None
+
+
+def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
+    """The job CONVERT: a checkpoint version to ONNX."""
+    device = prepare(spec)
+    say_hello(events, spec.code_version, device)
+    if spec.model.preset is None or spec.model.format != "CHECKPOINT":
+        raise TrainerError("SPEC_INVALID", "Only a checkpoint of a preset can be converted.")
+    events.phase("weights")
+    model = load_model(spec.model)
+    digest = weights_hash(model.state_dict())
+    dataset_hash = None if spec.dataset is None else spec.dataset.content_hash
+    source = Source(model, spec.model.preset, spec.model.classes, spec.model.preprocess, digest, dataset_hash)
+    if spec.dataset is None:
+        images = seeded_noise(spec.seed, spec.model.preprocess)
+    else:
+        images = open_images(spec.dataset, read_split(spec.dataset, "val"), spec.model.preprocess)
+    convert(source, images, spec.conversion, device, threads=spec.cpu_threads, events=events)
+    return {"weightsHash": digest}
+
+
+def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
+    """Images of even noise, where there is no dataset. They have no items."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (OTHER_BATCHES_IMAGES, 3, spec.height, spec.width)
+    levels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return Images((), torch.zeros(len(levels), dtype=torch.int64), Path(), None, list(levels))
+
+
+def convert(
+    source: Source, images: Images, conversion: Conversion, device: torch.device, *, threads: int, events: Events
+) -> None:
+    """Writes model.onnx and probe.safetensors, and reports the gate's numbers."""
+    if source.preprocess.layout != "NCHW":
+        raise TrainerError("SPEC_INVALID", f"The preset {source.preset} takes its input as NCHW.")
+    path = events.work_dir / ONNX_FILE
+    events.phase("export", 3)
+    exported, exporter = export(source.model, source.preprocess, conversion.opset, events)
+    events.advance()
+    events.check_stop()
+    write_onnx(exported, source, path)
+    events.advance()
+    problems = check(exported)
+    events.advance()
+    meta = {**describe(exported), "weightsHash": source.weights_hash, "exporter": exporter}
+    events.artifact("ONNX", ONNX_FILE, meta)
+
+    reference = torch_predictor(source.model.to(device), source.preprocess, device)
+    write_probe(reference, images, source.preprocess, events)
+    numbers = gate_numbers(
+        reference, path, images, source, conversion.relative_tolerance, threads=threads, events=events
+    )
+    numbers["problems"] = problems + numbers["problems"]
+    events.emit("gate", gate="CONVERSION", file=ONNX_FILE, numbers=numbers)
+
+
+# --------------------------------------------------------------------------------------------------------------- export
+
+
+def export(model: nn.Module, spec: PreprocessSpec, opset: int, events: Events) -> tuple[onnx.ModelProto, str]:
+    """The model with a dynamic batch, and which exporter made it: DYNAMO, or TORCHSCRIPT where that one fails."""
+    model = model.cpu().eval()
+    # An example batch of 2: some versions take a size of 1 for a constant.
+    example = torch.zeros(2, 3, spec.height, spec.width)
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"], "opset_version": opset}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            batch = torch.export.Dim("batch", min=1, max=2**16)
+            program = torch.onnx.export(
+                model, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False, **names
+            )
+            assert program is not None
+            return program.model_proto, "DYNAMO"
+        except Exception as error:  # the exporter raises whatever its many passes raise
+            events.warn("EXPORT_FALLBACK", f"The current exporter failed, the older one is used: {str(error)[:1000]}")
+        path = events.work_dir / (ONNX_FILE + ".tmp")
+        try:
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                dynamo=False,
+                dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+                **names,
+            )
+            return onnx.load(str(path)), "TORCHSCRIPT"
+        except Exception as error:
+            raise TrainerError(
+                "EXPORT_FAILED", f"Neither exporter can convert the model: {str(error)[:1000]}"
+            ) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def write_onnx(exported: onnx.ModelProto, source: Source, path: Path) -> None:
+    """Adds what the model needs to be used to its metadata, and writes the file. Raises IO."""
+    for node in exported.graph.node:
+        # The exporter's notes: stack traces with the paths of this machine.
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (
+        *exported.graph.value_info,
+        *exported.graph.input,
+        *exported.graph.output,
+        *exported.graph.initializer,
+    ):
+        del value.metadata_props[:]
+    del exported.graph.metadata_props[:]
+    metadata = {
+        "whetstone.task": "CLASSIFICATION",
+        "whetstone.preset": source.preset,
+        "whetstone.classes": json.dumps(source.classes, ensure_ascii=False),
+        "whetstone.preprocess": json.dumps(to_json(source.preprocess)),
+        "whetstone.weightsHash": source.weights_hash,
+        "whetstone.datasetHash": source.dataset_hash or "",
+    }
+    onnx.helper.set_model_props(exported, metadata)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(exported.SerializeToString(deterministic=True))
+        commit(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainerError("IO", f"{path.name} cannot be written: {error}", retryable=True) from error
+
+
+def check(model: onnx.ModelProto) -> list[str]:
+    """What ONNX's checker and its strict shape inference say against the model; empty when nothing."""
+    problems = []
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception as error:
+        problems.append(mask_paths(str(error))[:1000])
+    return problems
+
+
+# ----------------------------------------------------------------------------------------------------------------- gate
+
+
+def write_probe(reference: Predict, images: Images, spec: PreprocessSpec, events: Events) -> None:
+    """Stores up to 32 inputs, evenly spread over the images, with PyTorch's outputs."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(PROBE_IMAGES, len(images))).round().astype(int))
+    levels = torch.stack([images[int(index)] for index in chosen])
+    tensors = {"input": normalise(levels, spec), "output": reference(levels)}
+    save_tensors(events.work_dir / "probe.safetensors", tensors, {"whetstone": "probe"})
+    events.artifact("PROBE", "probe.safetensors", {"images": len(chosen)})
+
+
+def gate_numbers(
+    reference: Predict,
+    path: Path,
+    images: Images,
+    source: Source,
+    relative_tolerance: float,
+    *,
+    threads: int,
+    events: Events,
+) -> dict[str, Any]:
+    """How far the ONNX file is from PyTorch: `numbers` of the protocol's `Gate`, without what `check` found."""
+    count = min(OTHER_BATCHES_IMAGES, len(images))
+    first = replace(images, items=images.items[:count], labels=images.labels[:count], cache=images.cache[:count])
+    events.phase("gate", -(-len(images) // GATE_BATCH) + sum(-(-count // size) for size in OTHER_BATCHES))
+    problems: list[str] = []
+    rows = np.empty((0, 4))
+    batches = []
+    try:
+        candidate = onnx_predictor(onnx_session(path, threads), source.preprocess, len(source.classes))
+        compared: list[NDArray[np.float64]] = []
+        kept: list[torch.Tensor] = []
+        for wanted, levels in _logits(reference, images, GATE_BATCH, events):
+            compared.append(_compare(wanted, candidate(levels)))
+            if len(kept) * GATE_BATCH < count:
+                kept.append(wanted)
+        rows = np.concatenate(compared)
+        batches.append({"batch": GATE_BATCH, "images": len(images), "largestDifference": _largest(rows)})
+        reference_logits = torch.cat(kept)[:count]
+        for size in OTHER_BATCHES:
+            found = torch.cat([logits for logits, _ in _logits(candidate, first, size, events)])
+            difference = _largest(_compare(reference_logits, found))
+            batches.append({"batch": size, "images": count, "largestDifference": difference})
+    except TrainerError as error:
+        if error.code != "MODEL_INVALID":
+            raise
+        problems.append(error.message[:1000])
+    largest = float(rows[:, LOGIT].max(initial=0))
+    tolerance = relative_tolerance * max(1.0, largest)
+    differ = rows[:, TOP1_DIFFERS] > 0
+    return {
+        "problems": problems,
+        "inputs": "VALIDATION" if images.items else "SEEDED",
+        "images": len(rows),
+        "tolerance": tolerance,
+        "largestLogit": largest,
+        "largestDifference": max((batch["largestDifference"] for batch in batches), default=0.0),
+        "beyondTolerance": int((rows[:, DIFFERENCE] > tolerance).sum()),
+        "top1Differ": int(differ.sum()),
+        "top1DifferBeyondMargin": int((differ & (rows[:, MARGIN] > tolerance)).sum()),
+        "batches": batches,
+    }
+
+
+# Columns of a comparison, one row for each image: largest |difference| of its logits, the reference's largest |logit|,
+# whether the best class differs, and by how much the reference prefers its own best class to the candidate's.
+DIFFERENCE, LOGIT, TOP1_DIFFERS, MARGIN = range(4)
+
+
+def _logits(predict: Predict, images: Images, size: int, events: Events) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(logits, levels) of each batch."""
+    for batch in ordered_batches(images, size, 0):
+        yield predict(batch.images), batch.images
+        events.advance()
+        events.check_stop()
+
+
+def _compare(wanted: torch.Tensor, found: torch.Tensor) -> NDArray[np.float64]:
+    wanted, found = wanted.double(), found.double()
+    best, other = wanted.argmax(1), found.argmax(1)
+    rows = torch.arange(len(wanted))
+    columns = [
+        (wanted - found).abs().amax(1),
+        wanted.abs().amax(1),
+        (best != other).double(),
+        wanted[rows, best] - wanted[rows, other],
+    ]
+    table: NDArray[np.float64] = torch.stack(columns, 1).numpy()
+    return np.nan_to_num(table, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
+
+
+def _largest(rows: NDArray[np.float64]) -> float:
+    return float(rows[:, DIFFERENCE].max())

@@ -1,0 +1,170 @@
+"""A dataset's split as tensors: manifest, cache of decoded images, batches in a seeded order."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whetstone_trainer.augment import draws, geometry
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.events import Events
+from whetstone_trainer.preprocess import decode, resize
+from whetstone_trainer.protocol import DatasetItem, DatasetRef, Hyperparameters, PreprocessSpec, Split, build, validator
+
+T = TypeVar("T")
+
+
+def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
+    """The items of one split in the manifest's order. Raises DATA_INVALID, also when there is none."""
+    items = []
+    try:
+        lines = Path(dataset.manifest).read_bytes().splitlines()
+    except OSError as error:
+        raise TrainerError("DATA_INVALID", "The dataset's manifest cannot be read.") from error
+    # The server wrote the manifest: the first line's form stands for all of them.
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+            if number == 1 and not validator("DatasetItem").is_valid(value):
+                raise ValueError
+            item = build(DatasetItem, value)
+            path = PurePosixPath(item.path)
+            if path.is_absolute() or ".." in path.parts or not 0 <= item.label < len(dataset.classes):
+                raise ValueError
+        except (ValueError, AttributeError, TypeError) as error:
+            raise TrainerError("DATA_INVALID", f"Line {number} of the dataset's manifest is not valid.") from error
+        if item.split == split:
+            items.append(item)
+    if not items:
+        raise TrainerError("DATA_INVALID", f"The dataset has no images in its split {split}.")
+    return tuple(items)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split; the first `len(cache)` are kept in memory.
+
+    Args:
+        labels: N, int64.
+        resized: what each image is brought to, or None for its own size.
+        cache: 3 × height × width each, uint8.
+    """
+
+    items: tuple[DatasetItem, ...]
+    labels: torch.Tensor
+    root: Path
+    resized: PreprocessSpec | None
+    cache: list[torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.cache[index] if index < len(self.cache) else self.load(index)
+
+    def load(self, index: int) -> torch.Tensor:
+        item = self.items[index]
+        image = decode(self.root / item.path, item.path)
+        return image if self.resized is None else resize(image, self.resized)
+
+
+def open_images(dataset: DatasetRef, items: tuple[DatasetItem, ...], resized: PreprocessSpec | None) -> Images:
+    """Images that are read from their files each time, until `fill_cache`."""
+    labels = torch.tensor([item.label for item in items], dtype=torch.int64)
+    return Images(items, labels, Path(dataset.root), resized, [])
+
+
+def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> int:
+    """Decodes as many images as fit, once and for all. Returns the bytes that they take."""
+    fitting, used = 0, 0
+    for item in images.items:
+        target = images.resized or item
+        size = 3 * target.width * target.height
+        if used + size > bytes_max:
+            break
+        fitting, used = fitting + 1, used + size
+    events.phase("caching", fitting)
+    for image in in_order(images.load, range(fitting), threads):
+        images.cache.append(image)
+        events.advance()
+        events.check_stop()
+    return used
+
+
+@dataclass(frozen=True)
+class Batch:
+    """uint8 levels (N × 3 × H × W), labels (N), and the images' random numbers (N × 12; none in validation)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    draws: NDArray[np.float64]
+
+
+def batch_count(images: int, batch_size: int) -> int:
+    """Optimizer steps in an epoch: an incomplete last batch is left out, and others come in the next epoch's order."""
+    return max(1, images // batch_size)
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Which images an epoch shows when, from its batch `first` on: the same whether or not it was interrupted."""
+
+    seed: int
+    epoch: int
+    batch_size: int
+    first: int
+
+
+def training_batches(
+    images: Images, order: BatchOrder, parameters: Hyperparameters, spec: PreprocessSpec, workers: int
+) -> Iterator[Batch]:
+    """The batches of an epoch with their augmentation."""
+    shuffled = np.random.default_rng((order.seed, order.epoch)).permutation(len(images))
+    size = order.batch_size
+
+    def make(number: int) -> Batch:
+        chosen = shuffled[number * size : (number + 1) * size]
+        drawn = np.stack([draws(order.seed, order.epoch, int(index)) for index in chosen])
+        pixels = [geometry(images[index], draw, parameters, spec) for index, draw in zip(chosen, drawn, strict=True)]
+        return Batch(torch.stack(pixels), images.labels[chosen], drawn)
+
+    return in_order(make, range(order.first, batch_count(len(images), size)), workers)
+
+
+def ordered_batches(images: Images, size: int, workers: int) -> Iterator[Batch]:
+    """Every image once, in the manifest's order."""
+
+    def make(start: int) -> Batch:
+        end = min(start + size, len(images))
+        pixels = torch.stack([images[index] for index in range(start, end)])
+        return Batch(pixels, images.labels[start:end], np.empty((end - start, 0)))
+
+    return in_order(make, range(0, len(images), size), workers)
+
+
+def in_order(make: Callable[[int], T], keys: Sequence[int], workers: int) -> Iterator[T]:
+    """`make(key)` for each key, in order; made ahead by threads where `workers` > 0, at most two for each of them.
+
+    Threads are enough: decoding and resizing leave the interpreter's lock.
+    """
+    if workers == 0:
+        yield from map(make, keys)
+        return
+    with ThreadPoolExecutor(workers, "data") as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for key in keys:
+                waiting.append(pool.submit(make, key))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,159 @@
+"""What an ONNX file is, read from its bytes without running anything; and what is refused."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from whetstone_trainer.errors import TrainerError, mask_paths
+
+PORTS_MAX = 64
+NAME_LENGTH_MAX = 200
+METADATA_CHARS_MAX = 16_000
+OPERATORS_MAX = 500
+# No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
+TENSOR_BYTES_MAX = 16 * 2**30
+DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+
+
+def refuse_unsafe(model: ModelProto) -> None:
+    """Raises MODEL_UNSAFE for external data, MODEL_INVALID for operators that no engine of ours has."""
+    external = sorted({tensor.name or "(constant)" for tensor in _tensors(model) if _is_external(tensor)})
+    if external:
+        raise TrainerError(
+            "MODEL_UNSAFE",
+            f"{len(external)} tensors lie outside the file. A model must be one file: save it without external data.",
+            details=tuple(external),
+        )
+    known = DOMAINS | {function.domain for function in model.functions}
+    unknown = sorted({_operator(node) for node in _nodes(model) if node.domain not in known})
+    if unknown:
+        raise TrainerError(
+            "MODEL_INVALID", f"The model uses {len(unknown)} operators of unknown domains.", details=tuple(unknown)
+        )
+
+
+def infer_shapes(model: ModelProto) -> None:
+    """Checker and strict shape inference. Raises MODEL_INVALID, and MODEL_UNSAFE for a tensor of more than 16 GiB."""
+    try:
+        onnx.checker.check_model(model)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception as error:  # ValidationError, InferenceError, and what protobuf raises
+        raise TrainerError("MODEL_INVALID", f"The model is not valid ONNX: {mask_paths(str(error))[:1500]}") from error
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        tensor = value.type.tensor_type
+        size = math.prod(dim.dim_value for dim in tensor.shape.dim) * 4
+        if size > TENSOR_BYTES_MAX:
+            raise TrainerError("MODEL_UNSAFE", f"The tensor {_cut(value.name)} would take {size / 1e9:.0f} GB.")
+
+
+def describe(model: ModelProto) -> dict[str, Any]:
+    """`OnnxMeta` of the protocol, without what only the exporter knows. Raises MODEL_INVALID."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    for what, ports in (("inputs", inputs), ("outputs", list(graph.output))):
+        if len(ports) > PORTS_MAX or not ports:
+            raise TrainerError(
+                "MODEL_INVALID", f"The model has {len(ports)} {what}; between 1 and {PORTS_MAX} are possible."
+            )
+    operators = Counter(_operator(node) for node in _nodes(model))
+    metadata, truncated = _metadata(model)
+    return {
+        "inputs": [_port(value) for value in inputs],
+        "outputs": [_port(value) for value in graph.output],
+        "operators": dict(sorted(operators.items())[:OPERATORS_MAX]),
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import[:PORTS_MAX]},
+        "irVersion": model.ir_version,
+        "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
+        "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "metadata": metadata,
+        "metadataTruncated": truncated,
+    }
+
+
+def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
+    metadata: dict[str, str] = {}
+    room = METADATA_CHARS_MAX
+    for entry in model.metadata_props:
+        size = len(entry.key) + len(entry.value)
+        if size <= room:
+            metadata[entry.key] = entry.value
+            room -= size
+    return metadata, len(metadata) < len(model.metadata_props)
+
+
+def _port(value: ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return {
+            "name": _cut(value.name),
+            "elementType": (kind or "unknown").removesuffix("_type").upper(),
+            "shape": None,
+        }
+    tensor = value.type.tensor_type
+    shape = [
+        dim.dim_value if dim.WhichOneof("value") == "dim_value" else _cut(dim.dim_param) or "?"
+        for dim in tensor.shape.dim
+    ]
+    return {
+        "name": _cut(value.name),
+        "elementType": TensorProto.DataType.Name(tensor.elem_type),
+        "shape": shape[:PORTS_MAX] if tensor.HasField("shape") else None,
+    }
+
+
+def _operator(node: NodeProto) -> str:
+    return _cut(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}")
+
+
+def _cut(name: str) -> str:
+    return name[:NAME_LENGTH_MAX]
+
+
+def _is_external(tensor: TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data) > 0
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node: of the graph, of the graphs inside nodes, of functions."""
+    for node in model.graph.node:
+        yield from _with_inner(node)
+    for function in model.functions:
+        for node in function.node:
+            yield from _with_inner(node)
+
+
+def _with_inner(node: NodeProto) -> Iterator[NodeProto]:
+    yield node
+    for graph in _graphs(node):
+        for inner in graph.node:
+            yield from _with_inner(inner)
+
+
+def _graphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every stored tensor: initializers of each graph, dense and sparse, and attributes."""
+    graphs = [model.graph, *(graph for node in _nodes(model) for graph in _graphs(node))]
+    for graph in graphs:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    attributes = [attribute for node in _nodes(model) for attribute in node.attribute]
+    attributes += [attribute for function in model.functions for attribute in function.attribute_proto]
+    for attribute in attributes:
+        yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+    for training in model.training_info:
+        yield from (*training.initialization.initializer, *training.algorithm.initializer)

@@ -1,0 +1,239 @@
+"""The state of a training: how it begins, what a checkpoint holds of it, how it is restored."""
+
+import copy
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.evaluate import Metrics
+from whetstone_trainer.events import Events, file_hash
+from whetstone_trainer.model import HEADS, State, build_model, fit, public_weights, read_state
+from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
+
+
+@dataclass
+class Progress:
+    """The part of a run's state that is not tensors.
+
+    Args:
+        epoch: complete epochs; batch: batches of the next one that are done; step: optimizer steps in all.
+        best_epoch: 0 while there is none.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best: Metrics | None = None
+    finished: bool = False
+    stopped_early: bool = False
+
+
+@dataclass
+class Run:
+    """What changes during a training, and goes into a checkpoint.
+
+    Args:
+        ema: moving average of `model`, or `model` itself where that is off.
+        sums: loss, correct and seen images of the running epoch, float64, on the device.
+        best: weights of the best epoch so far (the averaged ones), on the CPU.
+    """
+
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    sums: torch.Tensor
+    best: State
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same during a training. `batches`: optimizer steps in an epoch."""
+
+    spec: TrainSpec
+    device: torch.device
+    batches: int
+    events: Events
+
+    @property
+    def workers(self) -> int:
+        """Threads that prepare batches. On a CPU they would only take time from the training's own."""
+        return self.spec.cpu_threads if self.device.type == "cuda" else 0
+
+
+def new_run(job: Job) -> Run:
+    """A run at its first step, with weights as `spec.init` says."""
+    spec, class_count = job.spec, len(job.spec.dataset.classes)
+    model = build_model(spec.preset, class_count)
+    if spec.init.from_ == "CHECKPOINT":
+        return _continued(job)
+    if spec.init.from_ != "SCRATCH":
+        public = spec.init.from_ == "PRETRAINED"
+        state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
+        fitted, new_head = fit(state, spec.preset, class_count, replace_head=True)
+        model.load_state_dict(fitted, strict=False)
+        if new_head:
+            names = ", ".join(HEADS[spec.preset])
+            job.events.warn("HEAD_REPLACED", f"The weights are for other classes: {names} start from random values.")
+    return _with_optimizer(model, spec.hyperparameters, job.device)
+
+
+def _with_optimizer(model: nn.Module, parameters: Hyperparameters, device: torch.device) -> Run:
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Biases and normalisation are not decayed.
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer: torch.optim.Optimizer
+    if parameters.optimizer == "ADAMW":
+        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+    else:
+        momentum = parameters.momentum
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    return Run(model, ema, optimizer, scaler, sums, {}, Progress())
+
+
+def _continued(job: Job) -> Run:
+    """More epochs of an earlier run: its weights, optimizer and epoch, on the schedule of the new number of epochs."""
+    spec = job.spec
+    assert spec.init.file is not None
+    earlier = load_checkpoint(Path(spec.init.file))
+    parameters = spec.hyperparameters
+    if parameters.epochs <= earlier.epoch:
+        raise TrainerError(
+            "SPEC_INVALID", f"epochs counts from the checkpoint's first epoch: it must be more than {earlier.epoch}."
+        )
+    training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), parameters, job.device)
+    fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
+    training.model.load_state_dict(earlier.tensors["model"])
+    training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
+    if earlier.progress["optimizer"] == parameters.optimizer:
+        _load_optimizer(training.optimizer, earlier.tensors.get("optimizer", {}))
+    else:
+        job.events.warn("OPTIMIZER_NEW", "The checkpoint is of another optimizer: this one starts without its memory.")
+    training.progress = Progress(epoch=earlier.epoch, step=earlier.epoch * job.batches)
+    return training
+
+
+def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
+    """The run exactly as it was when the checkpoint was written."""
+    spec, tensors, progress = job.spec, checkpoint.tensors, checkpoint.progress
+    model = build_model(spec.preset, len(spec.dataset.classes))
+    training = _with_optimizer(model, spec.hyperparameters, job.device)
+    training.model.load_state_dict(tensors["model"])
+    if training.ema is not training.model:
+        training.ema.load_state_dict(tensors["ema"])
+    _load_optimizer(training.optimizer, tensors.get("optimizer", {}))
+    training.scaler.load_state_dict(progress["scaler"])
+    training.sums.copy_(tensors["state"]["sums"])
+    training.best = tensors.get("best", {})
+    best = progress["best"]
+    training.progress = Progress(
+        checkpoint.epoch,
+        checkpoint.batch,
+        progress["step"],
+        progress["bestEpoch"],
+        None if best is None else build(Metrics, best),
+        finished=progress["finished"],
+        stopped_early=progress["stoppedEarly"],
+    )
+    torch.set_rng_state(tensors["state"]["rng"])
+    return training
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: State) -> None:
+    """From names `<parameter>/<key>`, each tensor in its parameter's memory format."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, State] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split("/")
+        parameter = parameters[int(number)]
+        like = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        state.setdefault(int(number), {})[key] = like.detach()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
+    progress = training.progress
+    tensors: dict[str, State] = {
+        "model": training.model.state_dict(),
+        "best": training.best,
+        "optimizer": {
+            f"{number}/{key}": tensor
+            for number, state in training.optimizer.state_dict()["state"].items()
+            for key, tensor in state.items()
+            if tensor is not None
+        },
+        "state": {"sums": training.sums, "rng": torch.get_rng_state()},
+    }
+    if training.ema is not training.model:
+        tensors["ema"] = training.ema.state_dict()
+    record = {
+        "step": progress.step,
+        "bestEpoch": progress.best_epoch,
+        "best": None if progress.best is None else to_json(progress.best),
+        "finished": progress.finished,
+        "stoppedEarly": progress.stopped_early,
+        "optimizer": spec.hyperparameters.optimizer,
+        "scaler": training.scaler.state_dict(),
+    }
+    return Checkpoint(fingerprint(spec), progress.epoch, progress.batch, record, tensors)
+
+
+class Saver:
+    """Writes checkpoints: when one is due, when the run is stopped, and at the end."""
+
+    def __init__(self, training: Run, job: Job) -> None:
+        self._training, self._spec, self._events = training, job.spec, job.events
+        self._saved_at = time.monotonic()
+        self._saved: tuple[tuple[int, int], str] | None = None
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._saved_at >= self._spec.checkpoint_seconds:
+            self.save()
+
+    def save(self) -> str:
+        """The file's name; it is written only where the run has moved since the last one."""
+        progress, events = self._training.progress, self._events
+        place = (progress.epoch, progress.batch)
+        if self._saved is None or self._saved[0] != place:
+            checkpoint = _checkpoint(self._training, self._spec)
+            file = save_checkpoint(events.work_dir, checkpoint)
+            sha256, size = file_hash(events.work_dir / file)
+            events.emit("checkpoint", file=file, sha256=sha256, sizeBytes=size, epoch=place[0], batch=place[1])
+            self._saved = (place, file)
+        self._saved_at = time.monotonic()
+        return self._saved[1]
+
+
+def fingerprint(spec: TrainSpec) -> str:
+    """Of everything that decides the result, paths left out: only the same run may go on from a checkpoint."""
+    value = {
+        "preset": spec.preset,
+        "dataset": spec.dataset.content_hash,
+        "classes": spec.dataset.classes,
+        "preprocess": to_json(spec.preprocess),
+        "hyperparameters": to_json(spec.hyperparameters),
+        "init": spec.init.from_,
+        "seed": spec.seed,
+    }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def autocast_dtype(parameters: Hyperparameters, device: torch.device) -> torch.dtype | None:
+    """bfloat16 on a GPU that has it, float16 on an older one, None (float32) on a CPU."""
+    if device.type != "cuda" or parameters.mixed_precision == "OFF":
+        return None
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
