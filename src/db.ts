@@ -18,31 +18,30 @@ const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
  * Opens `whetstone.db` in the data folder and brings its schema up to date. Throws when another server uses the folder, and when
  * the migrated rows violate a foreign key. `close` ends both connections.
  */
-export function openDatabase(dataDir: string): { db: Db; close: () => void } {
+export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const release = lockFolder(dataDir);
+  let client: Sqlite.Database | undefined;
+  const close = () => {
+    client?.close();
+    release();
+  };
   try {
-    const client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: busyTimeoutMs });
+    client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: busyTimeoutMs });
     client.pragma('journal_mode = WAL');
     client.pragma('synchronous = FULL');
     const db = drizzle(client);
     // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it: drizzle turns them off
     // inside a transaction, where SQLite ignores it.
     client.pragma('foreign_keys = OFF');
-    migrate(db, { migrationsFolder });
+    migrate(db, { migrationsFolder: migrations });
     const violations = client.pragma('foreign_key_check') as unknown[];
     if (violations.length > 0) throw new Error(`The database has ${violations.length} rows that refer to rows that do not exist.`);
     client.pragma('foreign_keys = ON');
-    return {
-      db,
-      close: () => {
-        client.close();
-        release();
-      },
-    };
+    return { db, close };
   } catch (error) {
-    release();
-    throw error;
+    close();
+    throw isBusy(error) ? new Error(busyError().message) : error;
   }
 }
 

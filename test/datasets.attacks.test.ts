@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { digit, digitFolders, type Files, photo, type RawEntry, rawZip, zipOf } from './support/images.ts';
-import { asChild, type Imported, inProcess, withImport } from './support/imports.ts';
+import { digit, digitFolders, photo, type RawEntry, rawZip, zipOf } from './support/images.ts';
+import { asChild, type Imported, withImport } from './support/imports.ts';
 
 const good = await digitFolders([0, 1], 2);
 const image = await digit(3, 0);
@@ -16,15 +16,23 @@ interface Attack {
   code?: 'DATA_INVALID' | 'LIMIT_EXCEEDED';
   /** Of the message and the details together. */
   says: RegExp;
+  /** Tried on a real child too. */
+  child?: true;
 }
 
-const megapixels = (side: number) => photo(1, 1).resize(side, side, { kernel: 'nearest' }).png({ compressionLevel: 9 }).toBuffer();
-const animation = () => photo(16, 32).webp().toBuffer();
+/** One colour, whole and valid: 16,475 pixels wide and high it has 814 MB. */
+const megapixels = photo(1, 1).resize(16_475, 16_475, { kernel: 'nearest' }).png({ compressionLevel: 9 }).toBuffer();
+
+function overwrite(bytes: Buffer, from: number, to: number): Buffer {
+  bytes.subarray(from, to).fill(0xff);
+  return bytes;
+}
 
 const attacks: Attack[] = [
   // Paths.
   ...['../../evil.png', '0/../../evil.png', '..'].map((name) => ({
     title: `a path that leads out of the zip: ${name}`,
+    child: true as const,
     zip: () => withEntries({ name, data: image }),
     says: /leads out of the zip/,
   })),
@@ -47,6 +55,7 @@ const attacks: Attack[] = [
   // Kinds of entries.
   {
     title: 'a symbolic link',
+    child: true,
     zip: () => withEntries({ name: '0/link.png', data: '/etc/passwd', mode: 0o120777 }),
     says: /0\/link\.png: is a link/,
   },
@@ -64,11 +73,13 @@ const attacks: Attack[] = [
   // Sizes.
   {
     title: 'a bomb of 4 GiB in one file',
+    child: true,
     zip: () => withEntries({ name: '0/bomb.png', data: Buffer.alloc(64), method: 8, declaredSize: 4 * 2 ** 30 - 2 }),
     says: /larger than 256 MiB/,
   },
   {
     title: 'a bomb of 4 GiB in 21 files of 200 MiB that overlap',
+    child: true,
     zip: () =>
       withEntries(
         ...Array.from({ length: 21 }, (_, i) => ({
@@ -83,6 +94,7 @@ const attacks: Attack[] = [
   },
   {
     title: 'a bomb that lies about its size',
+    child: true,
     zip: () => withEntries({ name: '0/bomb.png', data: Buffer.alloc(100 * 2 ** 20), method: 8, declaredSize: 1000 }),
     says: /0\/bomb\.png: has more than the 1,000 bytes that the zip declares/,
   },
@@ -94,7 +106,7 @@ const attacks: Attack[] = [
   {
     title: 'a stored size that differs',
     zip: () => withEntries({ name: '0/a.png', data: image, declaredSize: 9999 }),
-    says: /not a whole zip/,
+    says: /0\/a\.png: has 485 bytes, but the zip declares 9999/,
   },
   {
     title: 'a checksum that differs',
@@ -103,6 +115,7 @@ const attacks: Attack[] = [
   },
   {
     title: 'more entries than a zip may have',
+    child: true,
     zip: () => rawZip(Array.from({ length: 60_000 }, (_, i) => ({ name: `${i}` }))),
     code: 'LIMIT_EXCEEDED',
     says: /has 60,000 entries; 50,000 are allowed/,
@@ -116,18 +129,19 @@ const attacks: Attack[] = [
   // No zips.
   { title: 'a text', zip: () => Buffer.from('no zip'), says: /not a whole zip/ },
   { title: 'an empty file', zip: () => Buffer.alloc(0), says: /not a whole zip/ },
-  { title: 'a zip that is cut off', zip: () => withEntries().subarray(0, -30), says: /not a whole zip/ },
-  { title: 'a directory that is overwritten', zip: () => withEntries().fill(0x55, -120, -30), says: /not a whole zip/ },
+  { title: 'a zip that is cut off', child: true, zip: () => withEntries().subarray(0, -30), says: /not a whole zip/ },
+  { title: 'a directory that is overwritten', zip: () => overwrite(withEntries(), -120, -30), says: /not a whole zip/ },
   {
     title: 'a local header that is overwritten',
-    zip: () => withEntries().fill(0x55, 0, 4),
+    zip: () => overwrite(withEntries(), 0, 4),
     says: /0\/0\.png: is damaged in the zip/,
   },
-  { title: 'data that is overwritten', zip: () => withEntries().fill(0xff, 60, 90), says: /0\/0\.png: is damaged in the zip/ },
+  { title: 'data that is overwritten', zip: () => overwrite(withEntries(), 60, 90), says: /0\/0\.png: is damaged in the zip/ },
 
   // Images.
   {
     title: 'a text that is called .png',
+    child: true,
     zip: () => zipOf({ ...good, '0/a.png': 'no image' }),
     says: /0\/a\.png: is not a JPEG, PNG or WebP/,
   },
@@ -145,16 +159,19 @@ const attacks: Attack[] = [
   },
   {
     title: 'a zip in the zip',
+    child: true,
     zip: async () => zipOf({ ...good, '0/inner.zip': await zipOf(good) }),
     says: /0\/inner\.zip: is not a JPEG/,
   },
   {
-    title: 'an image of 400 megapixels',
-    zip: async () => zipOf({ ...good, '0/a.png': await megapixels(20_000) }),
-    says: /0\/a\.png: has 20000 × 20000 pixels: more than 25 megapixels/,
+    title: 'a PNG of 1 MB that decodes to 814 MB',
+    child: true,
+    zip: async () => zipOf({ ...good, '0/a.png': await megapixels }),
+    says: /0\/a\.png: has 16475 × 16475 pixels: more than 25 megapixels/,
   },
   ...(['jpeg', 'png', 'webp'] as const).map((format) => ({
     title: `a ${format} that is cut in the middle`,
+    child: true as const,
     zip: async () => {
       const whole = await photo(300, 200).toFormat(format).toBuffer();
       return zipOf({ ...good, '0/a.jpg': whole.subarray(0, whole.length / 2) });
@@ -163,12 +180,8 @@ const attacks: Attack[] = [
   })),
   {
     title: 'an animation',
-    zip: async () => {
-      const pixels = await animation();
-      const animated = await (await import('sharp')).default(pixels).webp().toBuffer();
-      return zipOf({ ...good, '0/a.webp': animated });
-    },
-    says: /animation/,
+    zip: async () => zipOf({ ...good, '0/a.webp': await photo(16, 16, 3).webp().toBuffer() }),
+    says: /0\/a\.webp: is an animation of 3 frames/,
   },
 ];
 
@@ -179,11 +192,14 @@ const refused = ({ workDir, exitCode, error }: Imported, { code = 'DATA_INVALID'
   expect(readdirSync(workDir)).toEqual([]);
 };
 
-describe.each([
-  ['in this process', inProcess],
-  ['as its child', asChild],
-])('%s an import refuses, and leaves nothing of,', (_name, run) => {
+describe('an import refuses, and leaves nothing of,', () => {
   test.each(attacks)('$title', async (attack) => {
-    await withImport(await attack.zip(), (imported) => refused(imported, attack), { run, limits: { filesMax: 50_000 } });
+    await withImport(await attack.zip(), (imported) => refused(imported, attack), { limits: { filesMax: 50_000 } });
+  });
+});
+
+describe('its child refuses, and leaves nothing of,', () => {
+  test.each(attacks.filter(({ child }) => child))('$title', async (attack) => {
+    await withImport(await attack.zip(), (imported) => refused(imported, attack), { run: asChild, limits: { filesMax: 50_000 } });
   });
 });

@@ -2,12 +2,15 @@ import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { getVariableValues, type OperationDefinitionNode, parse, validate } from 'graphql';
 import { type Browser, chromium, type Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { examples } from '../src/graphql/graphiql/examples.ts';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { type Example, examples } from '../src/graphql/graphiql/examples.ts';
 import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { schema } from '../src/graphql/schema.ts';
+import { attempt } from '../src/jobs/tables.ts';
+import { digitFolders, zipOf } from './support/images.ts';
 import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
 import type { Message } from './support/socket.ts';
+import { post, withRows } from './support/storage.ts';
 
 const pageHeaders = { accept: 'text/html,application/xhtml+xml', 'accept-encoding': 'gzip, deflate, br' };
 
@@ -142,6 +145,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, 
     });
   }
 
+  const patient = { timeout: 30_000 };
   const logIn = async (page: Page, name = adminName, password = adminPassword) => {
     await page.getByLabel('Name').fill(name);
     await page.getByLabel('Password').fill(password);
@@ -208,7 +212,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, 
       const kept = () => page.evaluate<string>('JSON.stringify([sessionStorage, localStorage])');
       // GraphiQL writes down which tab is open after a while.
       const open = examples.findIndex(({ query }) => query.includes('query AuditLog'));
-      await expect.poll(async () => /activeTabIndex\W+(\d+)/.exec(await kept())?.[1]).toBe(String(open));
+      await expect.poll(async () => /activeTabIndex\W+(\d+)/.exec(await kept())?.[1], patient).toBe(String(open));
       expect(await kept()).not.toContain(jwt);
       await page.reload();
       await loggedInAs(page, 'ada (admin)');
@@ -273,12 +277,12 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, 
         socket.on('framereceived', ({ payload }) => received.push(JSON.parse(String(payload))));
       });
       await run(page);
-      await expect.poll(() => received.filter(({ type }) => type === 'next').length, { timeout: 20_000 }).toBeGreaterThan(1);
+      await expect.poll(() => received.filter(({ type }) => type === 'next').length, patient).toBeGreaterThan(1);
       expect(sent.map(({ type }) => type)).toEqual(['connection_init', 'subscribe']);
       expect(sent[0]?.payload.authorization).toMatch(/^Bearer eyJ/);
       await result(page, '"slots": [ { "n": 0');
       await run(page);
-      await expect.poll(() => sent.at(-1)?.type).toBe('complete');
+      await expect.poll(() => sent.at(-1)?.type, patient).toBe('complete');
       expect(complaints).toEqual([]);
     }));
 
@@ -294,6 +298,45 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, 
       const [second] = await Promise.all([page.waitForEvent('websocket'), page.clock.fastForward('14:30')]);
       await second.waitForEvent('framereceived', ({ payload }) => String(payload).includes('"next"'));
       expect(first.isClosed()).toBe(true);
+    }));
+
+  test('the events of a running job arrive as they happen', () =>
+    withGraphiql(async (page, server) => {
+      await logIn(page);
+      await loggedInAs(page, 'ada (admin)');
+      const token = await server.admin();
+      const upload = await post(server.url, token, 'digits.zip', await zipOf(await digitFolders([0, 1], 4)));
+      const mutation =
+        'mutation ($i: CreateDatasetInput!) { createDataset(input: $i) { userErrors { message } datasetVersion { job { id } } } }';
+      const { uploadId, sha256 } = upload.json;
+      const { data } = await server.graphql(mutation, { i: { name: 'digits', task: 'CLASSIFICATION', uploadId, sha256 } }, token);
+      const { id } = data.createDataset.datasetVersion.job;
+
+      // The import stands still until the page listens.
+      const pid = await withRows(server.dataDir, (db) =>
+        vi.waitUntil(() => db.select().from(attempt).get()?.pid, { ...patient, interval: 2 }),
+      );
+      process.kill(pid, 'SIGSTOP');
+      const { query } = examples.find((example) => example.query.includes('subscription JobEvents')) as Example;
+      await page.goto(`${server.url}/graphql?${new URLSearchParams({ query, variables: JSON.stringify({ id }) })}`);
+      await loggedInAs(page, 'ada (admin)');
+      const events: { seq: number; state?: string }[] = [];
+      let completed = false;
+      page.on('websocket', (socket) =>
+        socket.on('framereceived', (frame) => {
+          const { type, payload } = JSON.parse(String(frame.payload)) as Message;
+          if (type === 'next') events.push(payload.data.jobEvents);
+          completed ||= type === 'complete';
+        }),
+      );
+      await run(page);
+      await expect.poll(() => events.at(-1)?.state, patient).toBe('RUNNING');
+      await result(page, '"state": "RUNNING"');
+      process.kill(pid, 'SIGCONT');
+      await result(page, '"state": "SUCCEEDED"');
+      await expect.poll(() => completed, patient).toBe(true);
+      expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1));
+      expect(events.at(-1)?.state).toBe('SUCCEEDED');
     }));
 
   test('a link that brings a query opens it in a tab', () =>

@@ -83,20 +83,18 @@ builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
 builder.subscriptionType({ description: 'Everything that can be followed, over WebSocket (graphql-transport-ws) or server-sent events.' });
 
+/** The parts of an opaque id; no type's when it is of another form. It is read before the caller's scope is known: it does not throw. */
 function decodeId(id: string): { typename: string; id: string } {
-  const [, typename, key] = /^([A-Za-z]+):(.+)$/s.exec(Buffer.from(id, 'base64url').toString()) ?? [];
-  if (!typename || !key) throw foreignId();
+  const [, typename = '', key = ''] = /^([A-Za-z]+):(.+)$/s.exec(Buffer.from(id, 'base64url').toString()) ?? [];
   return { typename, id: key };
-}
-
-function foreignId(): ApiError {
-  return new ApiError('NOT_FOUND', 'This is not an id that this server gave out.');
 }
 
 /** An id is only text: it may name any type, or none. */
 function requireNodeType(schema: GraphQLSchema, typename: string): void {
   const type = schema.getType(typename);
-  if (!isObjectType(type) || !type.getInterfaces().some(({ name }) => name === 'Node')) throw foreignId();
+  if (!isObjectType(type) || !type.getInterfaces().some(({ name }) => name === 'Node')) {
+    throw new ApiError('NOT_FOUND', 'This is not an id that this server gave out.');
+  }
 }
 
 /** The database id inside an opaque id; NOT_FOUND when it is of another type. */

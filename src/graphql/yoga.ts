@@ -32,8 +32,9 @@ export function publicError(error: unknown, log: Log): GraphQLError {
     cause = new ApiError('INTERNAL', 'Something went wrong inside Whetstone. The log tells more under this request id.');
   }
   const { message, ...extensions } = describeError(cause as ApiError);
-  // The library's own status, such as 413 for a large body or 405 for a mutation by GET.
-  if (graphqlError?.extensions.http) extensions.http = graphqlError.extensions.http;
+  // The library's own status, such as 413 for a large body or 405 for a mutation by GET. A body that is no JSON is never 200.
+  const { http, code } = graphqlError?.extensions ?? {};
+  if (http) extensions.http = { ...http, ...(code === 'BAD_REQUEST' ? { spec: false } : {}) };
   return new GraphQLError(message, {
     nodes: graphqlError?.nodes,
     source: graphqlError?.source,

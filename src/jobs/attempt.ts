@@ -17,11 +17,14 @@ export interface AttemptLimits {
   phases: Record<Phase, { stallMsMax: number }>;
   /** After a stop was asked for: until SIGTERM, and from there until SIGKILL. */
   ladderMs: Record<StopReason, readonly [number, number]>;
+  /** A process that has left the child's group may hold its streams open: this long after the child's exit nobody reads them any more. */
+  lastLinesMs: number;
 }
 
 export const attemptLimits: AttemptLimits = {
   phases,
   ladderMs: { cancel: [30_000, 10_000], suspend: [15_000, 5_000], hang: [0, 10_000], timeLimit: [0, 10_000] },
+  lastLinesMs: 10_000,
 };
 
 export interface RunningAttempt {
@@ -60,6 +63,7 @@ export function runAttempt(
 
   const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null };
   const outcome: Outcome = { result: {}, artifacts: [], gates: [] };
+  let context: AttemptContext | null = null;
   /** While its process runs. */
   let child: Child | null = null;
   const asked = new Set<StopReason>();
@@ -136,7 +140,10 @@ export function runAttempt(
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
     for (const row of await untilWritten(() => recordEvents(db, jobId, number, events))) bus.publish('jobEvent', jobId, row);
-    for (const event of events) onEvent(event);
+    for (const event of events) {
+      onEvent(event);
+      if (event.type === 'artifact' && context) await kind.artifact?.(services, context, event);
+    }
   };
 
   const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
@@ -146,6 +153,7 @@ export function runAttempt(
         args,
         cwd: workDir,
         env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: devices, ...env },
+        lastLinesMs: limits.lastLinesMs,
         specLine: { v: PROTOCOL_VERSION, job: jobId, attempt: number, workDir, spec },
       },
       {
@@ -182,7 +190,7 @@ export function runAttempt(
     try {
       await mkdir(workDir, { recursive: true });
       jobLog = await openLog(config.dataDir, jobId);
-      const context: AttemptContext = {
+      context = {
         job: claimed.job,
         attemptNumber: number,
         workDir,

@@ -53,8 +53,8 @@ export interface Child<S extends Spec = Spec> {
   readonly workDir: string;
   /** A new phase of `total` units begins. */
   phase(phase: Phase, total: number | null): void;
-  /** `count` units of the phase are done; says so at most 4 times a second. */
-  advance(count?: number): void;
+  /** `count` units of the phase are done; says so at most 4 times a second, with the metrics of the phase that were given last. */
+  advance(count?: number, metrics?: Record<string, number>): void;
   /** Throws Stopped after a command. To be called where nothing is lost by stopping. */
   checkStop(): void;
   warn(code: string, message: string): void;
@@ -63,22 +63,24 @@ export interface Child<S extends Spec = Spec> {
 }
 
 export function createChild<S extends Spec>(spec: S, workDir: string, state: Int32Array, say: (event: Said) => void): Child<S> {
-  let current: { phase: Phase; total: number | null; done: number; startedAt: number } = {
+  let current: { phase: Phase; total: number | null; done: number; startedAt: number; metrics: Record<string, number> } = {
     phase: 'start',
     total: null,
     done: 0,
     startedAt: 0,
+    metrics: {},
   };
   let tickedAt = Number.NEGATIVE_INFINITY;
   return {
     spec,
     workDir,
     phase(phase, total) {
-      current = { phase, total, done: 0, startedAt: performance.now() };
+      current = { phase, total, done: 0, startedAt: performance.now(), metrics: {} };
       Atomics.add(state, shared.step, 1);
       say({ type: 'phase', phase, total });
     },
-    advance(count = 1) {
+    advance(count = 1, metrics = current.metrics) {
+      current.metrics = metrics;
       const step = Atomics.add(state, shared.step, count) + count;
       current.done += count;
       const now = performance.now();
@@ -87,7 +89,7 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
       const { phase, total, done, startedAt } = current;
       const perMs = done / Math.max(1, now - startedAt);
       const etaMs = total === null ? null : Math.round(Math.max(0, total - done) / perMs);
-      say({ type: 'batch', phase, step, done, total, epoch: null, epochs: null, metrics: {}, itemsPerSecond: perMs * 1000, etaMs });
+      say({ type: 'batch', phase, step, done, total, epoch: null, epochs: null, metrics, itemsPerSecond: perMs * 1000, etaMs });
     },
     checkStop() {
       const stop = stops[Atomics.load(state, shared.stop)];

@@ -45,6 +45,11 @@ export interface JobKind {
   /** Called when an attempt starts, before its child. */
   launch(services: JobServices, attempt: AttemptContext): Promise<Launch> | Launch;
   /**
+   * Called for each file that the child has made, in order, while it works: for what must not wait for the end, or be lost with it. A
+   * later attempt may tell of the same file again.
+   */
+  artifact?(services: JobServices, attempt: AttemptContext, made: Outcome['artifacts'][number]): Promise<void>;
+  /**
    * Called after `done{ok}` and exit 0. It hashes, stores and checks what the child made, and returns the function that registers
    * it: that one only inserts rows, in the transaction that ends the job. Its value becomes the job's result.
    */

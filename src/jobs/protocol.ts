@@ -46,6 +46,8 @@ export const phases = {
   inspection: { stallMsMax: 300_000 },
   extraction: { stallMsMax: 120_000 },
   decoding: { stallMsMax: 120_000 },
+  warmup: { stallMsMax: 600_000 },
+  measurement: { stallMsMax: 600_000 },
 } as const;
 export type Phase = keyof typeof phases;
 const PhaseName = z.enum(Object.keys(phases) as [Phase, ...Phase[]]);
@@ -179,7 +181,7 @@ export const Checkpoint = z
   })
   .meta({ id: 'Checkpoint', description: 'Written, fsynced and in place. The last two are kept, older names are gone.' });
 
-export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS']);
+export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'SAMPLES']);
 
 export const Artifact = z
   .object({

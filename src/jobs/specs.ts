@@ -264,8 +264,67 @@ export const ImportDatasetSpec = z
   })
   .meta({ id: 'ImportDatasetSpec', description: 'Read by a Node child.' });
 
+/** Engines by name; `src/benchmark/engines.ts` says what each needs. From the simplest to use to the most demanding. */
+export const engineNames = ['ONNXRUNTIME_CPU', 'ONNXRUNTIME_CUDA'] as const;
+export type EngineName = (typeof engineNames)[number];
+
+/** How a configuration is measured. `benchmarkProfiles` has the usual values. */
+export const BenchmarkSettings = z
+  .object({
+    gateInputs: z.int().min(1).max(1024).describe('Inputs whose outputs must agree with the reference before a speed counts.'),
+    warmupRunsMin: z.int().min(0).max(1000),
+    warmupSecondsMin: z.number().min(0).max(600),
+    warmupSecondsMax: z.number().min(0).max(600).describe('The warm-up ends here even if the speed still changes: the row says so.'),
+    secondsMin: z.number().min(0.1).max(3600).describe('Shortest measurement; a fifth of it is a window.'),
+    secondsMax: z.number().min(0.1).max(3600).describe('Longest measurement, where samplesWanted takes more than secondsMin.'),
+    samplesWanted: z.int().min(1).max(1_000_000),
+    samplesMax: z.int().min(1).max(2_000_000).describe('Bounds memory and disk: a sample takes 24 bytes.'),
+    blockSeconds: z.number().min(0.01).max(60).describe('Samples are numbered by the block of time in which they ended.'),
+  })
+  .meta({ id: 'BenchmarkSettings' });
+export type BenchmarkSettings = z.infer<typeof BenchmarkSettings>;
+
+const everyProfile = { gateInputs: 32, warmupRunsMin: 20, warmupSecondsMin: 2, samplesMax: 2_000_000, blockSeconds: 1 };
+
+export const benchmarkProfiles = {
+  /** 398 samples are what P95 needs: it makes no claim about P99, and takes no longer for it. */
+  QUICK: { ...everyProfile, warmupSecondsMax: 3, secondsMin: 10, secondsMax: 10, samplesWanted: 398 },
+  /** 2,010 samples are what P99 needs. */
+  FULL: { ...everyProfile, warmupSecondsMax: 30, secondsMin: 30, secondsMax: 120, samplesWanted: 2010 },
+} as const satisfies Record<string, BenchmarkSettings>;
+export type BenchmarkProfile = keyof typeof benchmarkProfiles;
+
+/** Each model at each batch size on each engine with each number of threads, in this order, is a cell. */
+export const BenchmarkSpec = z
+  .object({
+    kind: z.literal('BENCHMARK'),
+    ...common,
+    models: z
+      .array(
+        z.object({
+          file: path.describe('ONNX.'),
+          probe: path.nullable().describe('Its probe set; null: seeded inputs, compared with the unoptimised graph.'),
+          precision: z.enum(['FP32', 'FP16', 'INT8']),
+        }),
+      )
+      .min(1)
+      .max(20),
+    batchSizes: z.array(z.int().min(1).max(1024)).min(1).max(20),
+    engines: z.array(z.enum(engineNames)).min(1),
+    intraOpThreads: z.array(z.int().min(1).max(1024)).min(1).max(20),
+    load: z.enum(['SINGLE_STREAM']).describe('SINGLE_STREAM: the next inference starts when the last has ended.'),
+    dims: z
+      .record(z.string().max(300), z.int().min(1).max(1_000_000))
+      .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.'),
+    seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
+    settings: BenchmarkSettings,
+    resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its cells are kept when machine and engine are the same.'),
+  })
+  .meta({ id: 'BenchmarkSpec', description: 'Read by a Node child.' });
+export type BenchmarkSpec = z.infer<typeof BenchmarkSpec>;
+
 export const Spec = z
-  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec])
+  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 

@@ -1,9 +1,9 @@
-import { and, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { job } from '../jobs/tables.ts';
+import { requireUnused } from '../jobs/inUse.ts';
 import { dropArtifacts } from './import.ts';
 import { findModel, findModelByName, findVersion, listAliases, ModelName } from './models.ts';
 import { type Model, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
@@ -85,15 +85,9 @@ export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string)
   });
 }
 
-function bury(tx: Queryable, { id, number }: ModelVersion): void {
-  // A job's specification names what it needs by ids, which are unique over all tables.
-  const user = tx
-    .select({ id: job.id, kind: job.kind })
-    .from(job)
-    .where(and(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']), sql`instr(${job.specJson}, ${id}) > 0`))
-    .get();
-  if (user) refuse('IN_USE', null, `A job (${user.kind}) needs version ${number}. Wait for its end or cancel it, then delete.`);
-  dropArtifacts(tx, id);
-  tx.delete(modelAlias).where(eq(modelAlias.versionId, id)).run();
-  tx.update(modelVersion).set({ deletedAt: Date.now() }).where(eq(modelVersion.id, id)).run();
+function bury(tx: Queryable, version: ModelVersion): void {
+  requireUnused(tx, version);
+  dropArtifacts(tx, version.id);
+  tx.delete(modelAlias).where(eq(modelAlias.versionId, version.id)).run();
+  tx.update(modelVersion).set({ deletedAt: Date.now() }).where(eq(modelVersion.id, version.id)).run();
 }

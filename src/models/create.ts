@@ -7,11 +7,11 @@ import { canonicalJson } from '../canonical.ts';
 import { tasks } from '../datasets/tables.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
-import { enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { ImportModelSpec, PreprocessSpec } from '../jobs/specs.ts';
-import { job } from '../jobs/tables.ts';
+import { type Job, job } from '../jobs/tables.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { takeUpload } from '../storage/uploads.ts';
 import { Notes } from './change.ts';
@@ -27,7 +27,9 @@ const CreateModelInput = z.object({
   uploadId: z.string(),
   sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
   labels: Labels.nullish().transform((labels) => labels ?? null),
-  preprocess: PreprocessSpec.nullish().transform((preprocess) => preprocess ?? null),
+  preprocess: PreprocessSpec.refine(({ std }) => std.every((value) => value > 0), { path: ['std'], message: 'Each deviation is above 0.' })
+    .nullish()
+    .transform((preprocess) => preprocess ?? null),
   notes: Notes.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });
@@ -52,6 +54,7 @@ export interface Created {
 export function createModel({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
   const input = parseInput(CreateModelInput, raw);
   const { name, task, preset, labels, preprocess, notes, idempotencyKey } = input;
+  let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
     const earlier = createdBy(tx, actor, idempotencyKey);
     if (earlier) return earlier;
@@ -66,7 +69,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     const id = randomUUIDv7();
     insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
     const spec: ImportModelRequest = { ...request, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
-    const { id: jobId } = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec, idempotencyKey });
+    queued = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec, idempotencyKey });
     const version = tx
       .insert(modelVersion)
       .values({
@@ -79,7 +82,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
         precision: 'FP32',
         origin: 'UPLOADED',
         preset,
-        jobId,
+        jobId: queued.id,
         createdAt: Date.now(),
       })
       .returning()
@@ -87,8 +90,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     writeAudit(tx, actor, { action: 'createModel', target: { type: 'ModelVersion', id }, detail: { name, number: version.number } });
     return { model: row, version };
   });
-  bus.publish('queueChanged', '', null);
-  if (created.version.jobId) bus.publish('jobChanged', '', { jobId: created.version.jobId });
+  if (queued) announceJob(bus, queued);
   return created;
 }
 

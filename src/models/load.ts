@@ -21,15 +21,22 @@ export const limitsFor = (sizeBytes: number): LoadLimits => ({ memoryBytes: 2 * 
 
 /**
  * Loads an ONNX file once with the serving engine, in a limited child with nothing else in its folder, so that a file that crashes,
- * stalls or swallows memory does so here and not where models are served. `folder` is made and removed. Throws a JobFailure:
+ * stalls or swallows memory does so here and not where models are served. `folder` is made and removed. The inputs
+ * of a `probe` file are run and its outputs compared. Throws a JobFailure:
  * MODEL_INVALID when the engine refuses the file or crashes on it, LIMIT_EXCEEDED.
  */
-export async function loadOnce(file: string, folder: string, limits: LoadLimits): Promise<Exclude<Loaded, { refused: string }>> {
+export async function loadOnce(
+  file: string,
+  folder: string,
+  limits: LoadLimits,
+  probe?: string,
+): Promise<Exclude<Loaded, { refused: string }>> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   try {
     // A name of its own in a folder of its own: data that the file would refer to is not beside it.
     await link(file, join(folder, 'model.onnx'));
+    if (probe) await link(probe, join(folder, 'probe.safetensors'));
     return await runChild(folder, limits);
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -6,7 +6,7 @@ import { ClassificationHyperparameters, type PreprocessSpec, presetPreprocess } 
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
-  .array(z.string().min(1).max(200, 'A label has at most 200 characters.'))
+  .array(z.string().min(1, 'A label is not empty.').max(200, 'A label has at most 200 characters.'))
   .min(1, 'There is at least one label.')
   .max(10_000, 'There are at most 10,000 labels.');
 

@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { buffer } from 'node:stream/consumers';
 import { crc32, deflateRawSync } from 'node:zlib';
-import sharp from 'sharp';
-import { ZipFile } from 'yazl';
+import sharp, { type Sharp } from 'sharp';
 
 const side = 28;
 const require = createRequire(import.meta.url);
@@ -32,23 +30,25 @@ export async function digitFolders(labels: number[], count: number, { under = ''
   return files;
 }
 
-/** A zip as any program writes it. */
-export async function zipOf(files: Files, { compress = true } = {}): Promise<Buffer> {
-  const zip = new ZipFile();
-  for (const [name, data] of Object.entries(files)) {
-    if (name.endsWith('/')) zip.addEmptyDirectory(name);
-    else zip.addBuffer(Buffer.from(data), name, { compress });
-  }
-  zip.end();
-  return buffer(zip.outputStream);
+/** A zip of these, deflated or stored. */
+export function zipOf(files: Files, { compress = true } = {}): Buffer {
+  const isFolder = (name: string) => name.endsWith('/');
+  return rawZip(
+    Object.entries(files).map(([name, data]) => ({
+      name,
+      data,
+      method: compress && !isFolder(name) ? 8 : 0,
+      mode: isFolder(name) ? 0o040755 : 0o100644,
+    })),
+  );
 }
 
 export async function writeZip(path: string, files: Files, options?: { compress?: boolean }): Promise<string> {
-  await writeFile(path, await zipOf(files, options));
+  await writeFile(path, zipOf(files, options));
   return path;
 }
 
-/** An entry as no honest program writes it. */
+/** An entry, also as no honest program writes it. */
 export interface RawEntry {
   name: string | Buffer;
   data?: Buffer | string;
@@ -99,9 +99,9 @@ export function rawZip(entries: RawEntry[], count = entries.length): Buffer {
   return Buffer.concat([...parts, listed, end]);
 }
 
-/** A JPEG of a photograph's kind: noise on a gradient, in these pixels. */
-export function photo(width: number, height: number): sharp.Sharp {
-  const pixels = Buffer.alloc(width * height * 3);
+/** Noise on a gradient, as large as this; `frames` one below the other make an animation where the format has them. */
+export function photo(width: number, height: number, frames = 1): Sharp {
+  const pixels = Buffer.alloc(width * height * frames * 3);
   for (let i = 0; i < pixels.length; i += 1) pixels[i] = ((i * 255) / pixels.length + ((i * 2654435761) >>> 26)) & 255;
-  return sharp(pixels, { raw: { width, height, channels: 3 } });
+  return sharp(pixels, { raw: { width, height: height * frames, channels: 3, ...(frames > 1 ? { pageHeight: height } : {}) } });
 }

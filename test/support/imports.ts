@@ -4,17 +4,21 @@ import { join } from 'node:path';
 import { importCommand } from '../../src/datasets/import/launch.ts';
 import { type ImportedItem, files as outputs, type Summary } from '../../src/datasets/import/outputs.ts';
 import { type ImportDatasetSpec, importZip } from '../../src/datasets/import/run.ts';
-import { createChild, lastWords, type Said } from '../../src/jobs/childio.ts';
+import { createChild, lastWords, type Said, shared, stops } from '../../src/jobs/childio.ts';
 import { type Child, startChild } from '../../src/jobs/executor/local.ts';
 import { type Event, exitCodes, PROTOCOL_VERSION, parseEventLine } from '../../src/jobs/protocol.ts';
 import { ImportDatasetSpec as Spec } from '../../src/jobs/specs.ts';
 import { type Files, zipOf } from './images.ts';
 import { withFolder } from './server.ts';
 
-export type SpecChanges = Partial<Omit<ImportDatasetSpec, 'limits'>> & { limits?: Partial<ImportDatasetSpec['limits']> };
+export type SpecChanges = Partial<Omit<ImportDatasetSpec, 'limits'>> & {
+  limits?: Partial<ImportDatasetSpec['limits']>;
+  /** Given before it has begun. */
+  command?: 'cancel' | 'suspend';
+};
 
-const specOf = (file: string, { limits, ...changes }: SpecChanges): ImportDatasetSpec =>
-  Spec.parse({
+export const specOf = (file: string, { limits, command: _, ...changes }: SpecChanges): ImportDatasetSpec => ({
+  ...Spec.parse({
     kind: 'IMPORT_DATASET',
     specVersion: 1,
     codeVersion: 'test',
@@ -24,9 +28,10 @@ const specOf = (file: string, { limits, ...changes }: SpecChanges): ImportDatase
     task: 'CLASSIFICATION',
     splitSeed: 0,
     splitShares: {},
-    ...changes,
     limits: { filesMax: 500_000, ...limits },
-  });
+  }),
+  ...changes,
+});
 
 export interface Imported {
   /** Empty but for what the import has left. */
@@ -71,7 +76,9 @@ export type Run = (zip: string, workDir: string, changes: SpecChanges) => Promis
 
 export const inProcess: Run = async (zip, workDir, changes) => {
   const events: Said[] = [];
-  const child = createChild(specOf(zip, changes), workDir, new Int32Array(2), (event) => events.push(event));
+  const state = new Int32Array(2);
+  Atomics.store(state, shared.stop, stops.indexOf(changes.command ?? 'none'));
+  const child = createChild(specOf(zip, changes), workDir, state, (event) => events.push(event));
   const end = await importZip(child).then(
     (result) => ({ event: { type: 'done', status: 'ok', result } as const, exitCode: exitCodes.OK }),
     (error: unknown) => lastWords(error),
@@ -81,6 +88,7 @@ export const inProcess: Run = async (zip, workDir, changes) => {
 
 export const asChild: Run = async (zip, workDir, changes) => {
   const { events, child } = start(zip, workDir, changes);
+  if (changes.command) child.command(changes.command);
   const { exitCode } = await child.ended;
   return imported(workDir, events, exitCode);
 };
@@ -94,9 +102,10 @@ export interface Started {
   log: string[];
 }
 
-export function start(zip: string, workDir: string, changes: SpecChanges = {}): Started {
+/** Starts a child that works in `workDir` and may write into `allowed`. */
+export function start(zip: string, workDir: string, changes: SpecChanges = {}, allowed = workDir): Started {
   const spec = specOf(zip, changes);
-  const { env, ...command } = importCommand(spec, workDir);
+  const { env, ...command } = importCommand(spec, allowed);
   const events: Event[] = [];
   const log: string[] = [];
   const seen = new Set<(event: Event) => void>();
@@ -136,7 +145,7 @@ export async function withImport<T>(
 ): Promise<T> {
   return withFolder(async (folder) => {
     const file = join(folder, 'a.zip');
-    await writeFile(file, Buffer.isBuffer(zip) ? zip : await zipOf(zip));
+    await writeFile(file, Buffer.isBuffer(zip) ? zip : zipOf(zip));
     const workDir = join(folder, 'work');
     mkdirSync(workDir);
     return use(await run(file, workDir, changes));

@@ -5,15 +5,16 @@ import type { Actor } from '../../src/accounts/audit.ts';
 import { createBus } from '../../src/bus.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 import { type Db, inTransaction, openDatabase } from '../../src/db.ts';
-import { type AttemptLimits, attemptLimits } from '../../src/jobs/attempt.ts';
-import { requireJob } from '../../src/jobs/claim.ts';
+import { type AttemptLimits, attemptLimits, publishMove } from '../../src/jobs/attempt.ts';
+import { cancelJob, requireJob } from '../../src/jobs/claim.ts';
 import { enqueue, type NewJob } from '../../src/jobs/enqueue.ts';
 import { readEvents } from '../../src/jobs/events.ts';
 import { identify } from '../../src/jobs/executor/local.ts';
 import type { JobKind, JobKinds, JobServices } from '../../src/jobs/kinds.ts';
+import { readLog } from '../../src/jobs/logs.ts';
 import { type Scheduler, startScheduler } from '../../src/jobs/scheduler.ts';
 import { isFinal } from '../../src/jobs/states.ts';
-import { type Attempt, attempt, type Job, type JobEvent, job } from '../../src/jobs/tables.ts';
+import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } from '../../src/jobs/tables.ts';
 import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
 import type { Script } from './child.ts';
@@ -57,6 +58,24 @@ export const isAlive = ({ pid, pidStart }: Attempt): boolean => pid !== null && 
 /** Waits for a condition that nothing tells of. */
 export const until = (condition: () => unknown): Promise<unknown> => vi.waitUntil(condition, { timeout: 30_000, interval: 10 });
 
+export const isType = (type: JobEvent['type']) => (event: JobEvent) => event.type === type;
+export const isState = (state: JobState) => (event: JobEvent) => event.type === 'STATE' && event.payloadJson.state === state;
+
+/** States of a job's attempts, with whether they are charged. */
+export const endings = (jobs: Jobs, id: string): string[] => jobs.attempts(id).map((a) => `${a.state}${a.charged ? ' charged' : ''}`);
+
+export async function logOf({ folder }: Jobs, id: string): Promise<string[]> {
+  const texts: string[] = [];
+  for await (const line of readLog(folder, id, 0)) texts.push(line.text);
+  return texts;
+}
+
+/** As the mutation does. */
+export async function cancel(jobs: Jobs, id: string): Promise<void> {
+  const move = cancelJob(jobs.db, jobs.kinds, nobody, id);
+  if (move) await publishMove(jobs, move);
+}
+
 export interface Jobs extends JobServices {
   folder: string;
   kinds: JobKinds;
@@ -75,7 +94,8 @@ export interface Jobs extends JobServices {
 interface Options {
   slots?: number;
   kind?: JobKind;
-  limits?: Partial<AttemptLimits['ladderMs']>;
+  ladderMs?: Partial<AttemptLimits['ladderMs']>;
+  lastLinesMs?: number;
   env?: Record<string, string>;
   folder?: string;
 }
@@ -95,7 +115,8 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
     const services: JobServices = { config, db, bus: createBus() };
     const kinds = kindsOf(options.kind ?? scripted);
     const schedulers: Scheduler[] = [];
-    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.limits } };
+    const { lastLinesMs } = { ...attemptLimits, ...options };
+    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.ladderMs }, lastLinesMs };
     const attempts = (id: string) => db.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(attempt.number).all();
     const event: Jobs['event'] = async (id, matches) => {
       for await (const one of watchEvents(services, id, 0)) if (matches(one)) return one;

@@ -64,7 +64,7 @@ class Images:
     cache: list[torch.Tensor]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.cache[index] if index < len(self.cache) else self.load(index)

@@ -52,7 +52,8 @@ const junk = /(^|\/)(__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)(\/|$)
  */
 export async function openZip(path: string, limits: ZipLimits, problems: Problems, seen: () => void): Promise<Zip> {
   // The names are decoded here: yauzl would turn backslashes into slashes and stop at the first bad name.
-  const archive = await yauzl.openPromise(path, { decodeStrings: false, autoClose: false }).catch(damagedZip);
+  // Sizes are checked here too: an entry that lies is named, and no reason to stop reading the others.
+  const archive = await yauzl.openPromise(path, { decodeStrings: false, autoClose: false, validateEntrySizes: false }).catch(damagedZip);
   if (archive.entryCount > limits.filesMax) {
     archive.close();
     throw new ChildError(

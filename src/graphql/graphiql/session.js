@@ -70,7 +70,7 @@ export async function request(params) {
   return answer;
 }
 
-/** Logs in. Returns null, or what is wrong. */
+/** Logs in; throws an Error that says what is wrong. */
 export async function logIn(name, password) {
   const query = `mutation LogIn($input: LoginInput!) { login(input: $input) { ${credentials} userErrors { message } } }`;
   const { response, answer } = await send({ query, variables: { input: { name, password } } });
@@ -79,7 +79,7 @@ export async function logIn(name, password) {
   change(sessionOf(given, response));
 }
 
-/** Uses an access token that was made elsewhere; it cannot be refreshed. */
+/** Uses an access token that was made elsewhere: it cannot be refreshed. Throws like `logIn`. */
 export async function useToken(token) {
   const { answer } = await send({ query: 'query Who { viewer { name role } }' }, token);
   const viewer = answer.data?.viewer;

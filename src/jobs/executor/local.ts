@@ -10,6 +10,8 @@ export interface ChildRequest {
   cwd: string;
   env: Record<string, string>;
   specLine: SpecLine;
+  /** Its streams are closed this long after its exit, whoever holds them open. */
+  lastLinesMs: number;
 }
 
 export interface ChildListener {
@@ -38,11 +40,9 @@ export interface Child {
 const logLineMax = 4000;
 /** Lines that are handled at a time: the server does other things in between. */
 const linesMax = 100;
-/** A process that has left the child's group may hold its streams open; this long after the child's exit nobody reads them any more. */
-const lastLinesMs = 10_000;
 
 /** Starts a child process in a group of its own, below the server's priority, and speaks the protocol with it. */
-export function startChild({ command, args, cwd, env, specLine }: ChildRequest, listener: ChildListener): Child {
+export function startChild({ command, args, cwd, env, specLine, lastLinesMs }: ChildRequest, listener: ChildListener): Child {
   const child: ChildProcess = spawn('nice', ['-n', '10', command, ...args], {
     cwd,
     env,
@@ -113,7 +113,7 @@ async function readLines(stream: Readable, charactersMax: number, each: (lines: 
       }
     }
   } catch {
-    // The stream was destroyed: see lastLinesMs.
+    // The stream was destroyed: after the child's end.
   }
   if (rest !== '') await each([rest]);
 }

@@ -1,24 +1,47 @@
 /**
  * Loads `model.onnx` of its working folder with the engine that will serve it, optimisations included (they compute what is
- * constant, which may never end: the caller limits this process), runs nothing, and writes one `Loaded` to file descriptor 3.
+ * constant, which may never end: the caller limits this process) and writes one `Loaded` to file descriptor 3. It runs the model only on
+ * `probe.safetensors`, where that is there: a foreign file is never run.
  */
-import { writeSync } from 'node:fs';
-import { env, InferenceSession } from 'onnxruntime-node';
+import { existsSync, writeSync } from 'node:fs';
+import { env, InferenceSession, Tensor } from 'onnxruntime-node';
+import { largestDifference, readProbe } from '../probe.ts';
 
 /** What the engine found, or why it refused the file. */
-export type Loaded = { engine: string; inputs: string[]; outputs: string[] } | { refused: string };
+export type Loaded =
+  | {
+      engine: string;
+      inputs: string[];
+      outputs: string[];
+      /** From the probe's outputs; null without a probe, or where it is not a number. */
+      largestDifference: number | null;
+    }
+  | { refused: string };
 
 /** As the inspection cuts names. */
 const cut = (name: string): string => [...name].slice(0, 200).join('');
 
+async function repeatProbe(session: InferenceSession): Promise<number> {
+  const { input, output } = readProbe('probe.safetensors');
+  const results = await session.run({ [String(session.inputNames[0])]: new Tensor('float32', input.data, input.shape) });
+  return largestDifference(results[String(session.outputNames[0])]?.data as Float32Array, output.data);
+}
+
 async function load(): Promise<Loaded> {
   try {
-    const { inputNames, outputNames } = await InferenceSession.create('model.onnx', {
+    const session = await InferenceSession.create('model.onnx', {
       executionProviders: ['cpu'],
       intraOpNumThreads: 1,
       interOpNumThreads: 1,
     });
-    return { engine: `onnxruntime ${env.versions.node}`, inputs: inputNames.map(cut), outputs: outputNames.map(cut) };
+    const { inputNames, outputNames } = session;
+    const difference = existsSync('probe.safetensors') ? await repeatProbe(session) : null;
+    return {
+      engine: `onnxruntime ${env.versions.node}`,
+      inputs: inputNames.map(cut),
+      outputs: outputNames.map(cut),
+      largestDifference: difference !== null && Number.isFinite(difference) ? difference : null,
+    };
   } catch (error) {
     return { refused: String((error as Error).message) };
   }

@@ -1,0 +1,16 @@
+import { and, inArray, or, sql } from 'drizzle-orm';
+import type { Queryable } from '../db.ts';
+import { refuse } from '../errors.ts';
+import { job } from './tables.ts';
+
+/** Refuses (IN_USE) to delete a version that a job which has not ended is making, or names in its specification. */
+export function requireUnused(tx: Queryable, { id, jobId, number }: { id: string; jobId: string | null; number: number }): void {
+  // Ids are unique over all tables, so wherever one stands in a specification, it is meant.
+  const needs = or(sql`${job.id} = ${jobId}`, sql`instr(${job.specJson}, ${id}) > 0`);
+  const user = tx
+    .select({ kind: job.kind })
+    .from(job)
+    .where(and(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']), needs))
+    .get();
+  if (user) refuse('IN_USE', null, `A job (${user.kind}) needs version ${number}. Wait for its end or cancel it, then delete.`);
+}

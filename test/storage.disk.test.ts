@@ -1,0 +1,167 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import Sqlite from 'better-sqlite3';
+import { afterEach, expect, test, vi } from 'vitest';
+import { collectBlobs, stagingDir } from '../src/storage/blobs.ts';
+import { diskUse, requireDisk } from '../src/storage/disk.ts';
+import { withFolder, withServer } from './support/server.ts';
+import { append, bytesOf, create, post, send, sha256, sizeOf, stagingOf, tus, until, withStorage } from './support/storage.ts';
+
+const mebibyte = 1024 * 1024;
+afterEach(() => void vi.restoreAllMocks());
+
+/** Why a small file system cannot be mounted here, or null when it can. */
+const unmountable = await withFolder(async (folder) => {
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder], { stdio: 'ignore' });
+    execFileSync('umount', [folder]);
+    return null;
+  } catch {
+    return 'mounting a tmpfs needs root on Linux';
+  }
+});
+
+/** Runs `use` with a file system of its own of so many bytes. */
+async function withSmallDisk<T>(sizeBytes: number, use: (folder: string) => Promise<T>): Promise<T> {
+  return withFolder(async (folder) => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'tmpfs', folder]);
+    try {
+      return await use(folder);
+    } finally {
+      execFileSync('umount', ['--lazy', folder]);
+    }
+  });
+}
+
+test('an upload that the disk has no room for is 507 before a byte is sent, and says what is missing', () =>
+  withServer(
+    async ({ url, admin, dataDir }) => {
+      const token = await admin();
+      for (const reply of [
+        await post(url, token, 'a.zip', 'hello'),
+        await tus('POST', `${url}/uploads`, token, { 'upload-length': '5', 'upload-metadata': 'filename YQ==' }),
+      ]) {
+        expect([reply.status, reply.json.errors[0].extensions.code]).toEqual([507, 'DISK_FULL']);
+        expect(reply.json.errors[0].message).toMatch(/disk is too full: [\d,]+ MiB more must be free: 1 MiB for this, and [\d,]+ MiB stay/);
+      }
+      expect(stagingOf(dataDir)).toEqual([]);
+      expect((await send({ method: 'GET', address: `${url}/ready` })).status).toBe(503);
+      expect((await send({ method: 'GET', address: `${url}/health` })).status).toBe(200);
+    },
+    { WHETSTONE_DISK_RESERVE_BYTES: String(2 ** 50) },
+  ));
+
+test('the reserve stays free', () =>
+  withStorage(async ({ config }) => {
+    const { bavail, bsize } = statfsSync(config.dataDir);
+    const free = bavail * bsize;
+    await requireDisk({ config: { ...config, diskReserveBytes: 0 } }, free / 2);
+    await expect(requireDisk({ config: { ...config, diskReserveBytes: free / 2 } }, free)).rejects.toMatchObject({ code: 'DISK_FULL' });
+  }));
+
+test.skipIf(unmountable)(
+  `a disk that fills up during an upload: 507, the bytes so far stay, reads work, and it goes on ${unmountable ?? ''}`,
+  () =>
+    withSmallDisk(24 * mebibyte, (dataDir) =>
+      withServer(
+        async (server) => {
+          const { url } = server;
+          const token = await server.admin();
+          const ready = async () => (await send({ method: 'GET', address: `${url}/ready` })).status;
+          const bytes = bytesOf('disk', 12 * mebibyte);
+          const { address, id } = await create(url, token, bytes.length);
+          const file = join(dataDir, 'uploads', id);
+          const filler = join(dataDir, 'filler');
+          const fill = async () => {
+            await until(() => sizeOf(file) === 2 * mebibyte);
+            const { bavail, bsize } = statfsSync(dataDir);
+            writeFileSync(filler, Buffer.alloc(bavail * bsize - 1.5 * mebibyte));
+          };
+          const rest = Array.from({ length: 10 }, (_, n) => bytes.subarray((2 + n) * mebibyte, (3 + n) * mebibyte));
+          const full = await append(address, token, 0, [bytes.subarray(0, 2 * mebibyte), fill, ...rest], bytes.length);
+          expect([full.status, full.json.errors[0].extensions]).toMatchObject([507, { code: 'DISK_FULL', retryable: true }]);
+
+          const offset = sizeOf(file);
+          expect(offset).toBeGreaterThan(2 * mebibyte);
+          expect(offset).toBeLessThan(4 * mebibyte);
+          expect(readFileSync(file).equals(bytes.subarray(0, offset))).toBe(true);
+          expect((await tus('HEAD', address, token)).headers['upload-offset']).toBe(String(offset));
+          expect((await append(address, token, offset, [bytes.subarray(offset)], bytes.length - offset)).status).toBe(507);
+          expect((await server.graphql('{ viewer { name } }', {}, token)).data.viewer.name).toBe('ada');
+          expect((await send({ method: 'GET', address, token })).json.state).toBe('OPEN');
+          expect(await ready()).toBe(503);
+
+          rmSync(filler);
+          expect(await ready()).toBe(200);
+          const now = Number((await tus('HEAD', address, token)).headers['upload-offset']);
+          expect((await append(address, token, now, [bytes.subarray(now)], bytes.length - now)).status).toBe(204);
+          expect((await send({ method: 'GET', address, token })).json).toMatchObject({ state: 'COMPLETE', sha256: sha256(bytes) });
+        },
+        { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_DISK_RESERVE_BYTES: '0' },
+      ),
+    ),
+);
+
+test.runIf(process.platform === 'linux')('a device that takes no byte is 507, and what was created with the bytes is gone', () =>
+  withServer(async ({ url, admin, dataDir }) => {
+    const token = await admin();
+    const { address, id } = await create(url, token, 5);
+    symlinkSync('/dev/full', join(dataDir, 'uploads', id));
+    const full = await append(address, token, 0, ['hello'], 5);
+    expect([full.status, full.json.errors[0].extensions.code]).toEqual([507, 'DISK_FULL']);
+  }),
+);
+
+test('while another process holds the database, an upload is told to try again, within the quarter of a second', () =>
+  withServer(async ({ url, admin, dataDir }) => {
+    const token = await admin();
+    const { address } = await create(url, token, 5);
+    const other = new Sqlite(join(dataDir, 'whetstone.db'));
+    other.exec('BEGIN IMMEDIATE');
+    try {
+      const busy = await append(address, token, 0, ['hello'], 5);
+      expect([busy.status, busy.json.errors[0].extensions]).toMatchObject([503, { code: 'UNAVAILABLE', retryable: true }]);
+      expect(busy.headers['retry-after']).toBe('1');
+    } finally {
+      other.close();
+    }
+    const offset = Number((await tus('HEAD', address, token)).headers['upload-offset']);
+    expect((await append(address, token, offset, ['hello'.slice(offset)], 5 - offset)).status).toBe(204);
+  }));
+
+test('what uses the disk is told by kind, and folders are walked again after ten seconds only', () =>
+  withStorage(async (storage) => {
+    const { config, db } = storage;
+    const folders = {
+      [stagingDir(config.dataDir)]: 100,
+      [join(config.dataDir, 'work', 'job', '1')]: 2000,
+      [join(config.dataDir, 'cache', 'a')]: 30_000,
+    };
+    for (const [folder, size] of Object.entries(folders)) {
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'file'), Buffer.alloc(size));
+    }
+    db.run(`INSERT INTO blob VALUES ('a', 5000, 0), ('b', 7, 0)`);
+    let now = 1e9;
+    vi.spyOn(performance, 'now').mockImplementation(() => now);
+    const first = await diskUse(storage);
+    expect(first).toMatchObject({ blobBytes: 5007, uploadBytes: 100, workBytes: 2000, cacheBytes: 30_000 });
+    expect(first.databaseBytes).toBeGreaterThan(4096);
+    expect(first.totalBytes).toBeGreaterThan(first.freeBytes);
+    expect(first.freeBytes).toBeGreaterThan(0);
+
+    rmSync(join(config.dataDir, 'work'), { recursive: true });
+    await collectBlobs(storage, Date.now());
+    now += 9_000;
+    expect(await diskUse(storage)).toMatchObject({ blobBytes: 0, workBytes: 2000 });
+    now += 2_000;
+    // The stale figure is given at once, the new one when it is there.
+    expect((await diskUse(storage)).workBytes).toBe(2000);
+    await until(async () => (await diskUse(storage)).workBytes === 0);
+  }));
+
+test('a data folder without uploads, work or cache uses nothing for them', () =>
+  withStorage(async (storage) => {
+    expect(await diskUse(storage)).toMatchObject({ blobBytes: 0, uploadBytes: 0, workBytes: 0, cacheBytes: 0 });
+  }));
