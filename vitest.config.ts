@@ -11,6 +11,6 @@ export default defineConfig({
     testTimeout: long ? 3_600_000 : 60_000,
     hookTimeout: 60_000,
     env: { ONNXRUNTIME_NODE_INSTALL: 'skip' },
-    coverage: { provider: 'v8', include: ['src/**'], reporter: ['text-summary'], thresholds: { lines: 80 } },
+    coverage: { provider: 'v8', include: ['src/**/*.ts'], reporter: ['text-summary'], thresholds: { lines: 80 } },
   },
 });

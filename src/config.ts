@@ -27,7 +27,10 @@ const settings = z.object({
     .url({ protocol: /^https?$/ })
     .optional()
     .describe('Address under which people reach the server; for links.'),
-  allowedOrigins: list.pipe(z.array(z.url({ protocol: /^https?$/, error: 'each is an address such as https://lab.example' }))).default([]).describe('Further web origins that may call the API, separated by commas.'),
+  allowedOrigins: list
+    .pipe(z.array(z.url({ protocol: /^https?$/, error: 'each is an address such as https://lab.example' })))
+    .default([])
+    .describe('Further web origins that may call the API, separated by commas.'),
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),

@@ -21,9 +21,18 @@ import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
+import { convertJob } from './training/convert.ts';
+import { evaluateJob } from './training/evaluate.ts';
+import { trainJob } from './training/train.ts';
 
 /** Every kind of job. */
-const jobKinds: JobKinds = { IMPORT_DATASET: importDataset, IMPORT_MODEL: importModel };
+const jobKinds: JobKinds = {
+  IMPORT_DATASET: importDataset,
+  IMPORT_MODEL: importModel,
+  TRAIN: trainJob,
+  CONVERT: convertJob,
+  EVALUATE: evaluateJob,
+};
 
 export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */

@@ -86,7 +86,10 @@ test.each(Object.entries(changes))('when %s, the open event stream ends with an 
       await change(server, user);
       const last = await nextAnswer(items);
       expect(last.errors).toEqual([
-        { message: expect.stringMatching(message), extensions: { code: 'UNAUTHENTICATED', retryable: false, requestId: expect.any(String) } },
+        {
+          message: expect.stringMatching(message),
+          extensions: { code: 'UNAUTHENTICATED', retryable: false, requestId: expect.any(String) },
+        },
       ]);
       expect(await nextAnswer(items)).toBeUndefined();
     });
@@ -171,7 +174,11 @@ test('a request whose body comes after the access was taken away is refused', ()
       const { readable, writable } = new TransformStream<Uint8Array>();
       const writer = writable.getWriter();
       const body = JSON.stringify({ query });
-      const headers = { 'content-type': 'application/json', authorization: `Bearer ${user.accessToken}`, accept: 'application/json, text/event-stream' };
+      const headers = {
+        'content-type': 'application/json',
+        authorization: `Bearer ${user.accessToken}`,
+        accept: 'application/json, text/event-stream',
+      };
       const answer = fetch(`${server.url}/graphql`, { method: 'POST', headers, body: readable, duplex: 'half' } as RequestInit);
       await writer.write(new TextEncoder().encode(body.slice(0, 5)));
       // The server has the head of the request when it has answered a later one.
@@ -181,8 +188,10 @@ test('a request whose body comes after the access was taken away is refused', ()
       await writer.close();
       return answer;
     };
-    const role = (role: string): Change => (_server, { id }) =>
-      asAdmin(server, 'mutation ($i: UpdateUserInput!) { updateUser(input: $i) { user { id } } }', { i: { userId: id, role } });
+    const role =
+      (role: string): Change =>
+      (_server, { id }) =>
+        asAdmin(server, 'mutation ($i: UpdateUserInput!) { updateUser(input: $i) { user { id } } }', { i: { userId: id, role } });
     await role('ADMIN')(server, user);
     expect((await late('{ users { nodes { id } } }', role('ENGINEER'))).status).toBe(403);
     const disabled = changes['the user is disabled']?.[0] as Change;
@@ -253,7 +262,12 @@ test('untilAborted: after the abort no queued event is given out any more', asyn
 test('untilAborted: an abort before the first read counts too', async () => {
   const { controller, source } = underWatch();
   controller.abort(99);
-  const stream = untilAborted(source, controller.signal, (reason) => reason as number, () => {});
+  const stream = untilAborted(
+    source,
+    controller.signal,
+    (reason) => reason as number,
+    () => {},
+  );
   expect(await stream.next()).toEqual({ done: false, value: 99 });
 });
 

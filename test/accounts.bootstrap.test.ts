@@ -37,7 +37,8 @@ test('its second use fails, with the same token or another', () =>
   withServer(async (server) => {
     const token = tokenOf(server.dataDir);
     await bootstrap(server);
-    for (const again of [token, 'another']) expect(codes(await bootstrap(server, { token: again, name: 'eve' }))).toEqual(['BOOTSTRAP_CLOSED']);
+    for (const again of [token, 'another'])
+      expect(codes(await bootstrap(server, { token: again, name: 'eve' }))).toEqual(['BOOTSTRAP_CLOSED']);
     await expect(server.login('eve', adminPassword)).rejects.toThrow('wrong');
   }));
 

@@ -2,7 +2,7 @@ import argon2 from 'argon2';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { countTry } from '../src/accounts/throttle.ts';
 import { openDatabase } from '../src/db.ts';
-import { adminName, adminPassword, type Answer, postGraphql, type TestServer, withFolder, withServer } from './support/server.ts';
+import { type Answer, adminName, adminPassword, postGraphql, type TestServer, withFolder, withServer } from './support/server.ts';
 
 const mutation = `mutation ($i: LoginInput!) {
   login(input: $i) { credentials { accessToken accessTokenExpiresAt refreshToken user { name } } userErrors { code field } }
@@ -86,10 +86,21 @@ test('a wrong password, an unknown name and a disabled user get the same answer 
       const { status, headers, data, errors } = await tryLogin(server, name, password);
       expect([verify.mock.calls.length, hash.mock.calls.length], name).toEqual([1, 0]);
       const { requestId, ...extensions } = errors?.[0].extensions ?? {};
-      answers.push({ status, data, message: errors?.[0].message, extensions, requestIdLength: requestId.length, names: [...headers.keys()] });
+      answers.push({
+        status,
+        data,
+        message: errors?.[0].message,
+        extensions,
+        requestIdLength: requestId.length,
+        names: [...headers.keys()],
+      });
     }
     expect(new Set(answers.map((a) => JSON.stringify(a))).size).toBe(1);
-    expect(answers[0]).toMatchObject({ status: 401, message: 'The name or the password is wrong.', extensions: { code: 'UNAUTHENTICATED' } });
+    expect(answers[0]).toMatchObject({
+      status: 401,
+      message: 'The name or the password is wrong.',
+      extensions: { code: 'UNAUTHENTICATED' },
+    });
   }));
 
 test.each(['engineer', 'nobody'])('four failures of %s are free, the fifth costs a delay that doubles up to 15 minutes', (name) =>
@@ -208,7 +219,10 @@ test('a login that was refused because the server was busy is no failure of its 
 
 test.each([
   ['disabled', 'mutation ($id: ID!) { disableUser(input: { userId: $id }) { userErrors { code } } }'],
-  ['given another password', 'mutation ($id: ID!) { resetPassword(input: { userId: $id, password: "another password" }) { userErrors { code } } }'],
+  [
+    'given another password',
+    'mutation ($id: ID!) { resetPassword(input: { userId: $id, password: "another password" }) { userErrors { code } } }',
+  ],
 ])('a user who is %s while the password is checked does not get in', (_what, change) =>
   withServer(async (server) => {
     const { data } = await server.graphql('{ viewer { id } }', {}, await server.as('ENGINEER'));
@@ -229,7 +243,8 @@ test('each login is in the audit log, denied ones too, and never with a password
     await tryLogin(server, 'engineer');
     await tryLogin(server, 'nobody');
     await tryLogin(server, 'engineer', adminPassword);
-    const query = '{ auditLog(first: 3, filter: { action: "login" }) { nodes { outcome actor { name } targetType targetId detail requestId } } }';
+    const query =
+      '{ auditLog(first: 3, filter: { action: "login" }) { nodes { outcome actor { name } targetType targetId detail requestId } } }';
     const { data } = await server.graphql(query, {}, await server.admin());
     const known = { targetType: 'User', targetId: expect.any(String), detail: null, requestId: expect.any(String) };
     expect(data.auditLog.nodes).toEqual([
@@ -257,7 +272,10 @@ test('the table of failures holds at most 100,000 names and forgets those whose 
       db.$client.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
         INSERT INTO login_throttle SELECT printf('%064d', i), 9, i FROM n`);
       countTry(db, 'one more');
-      const { n, oldest } = db.$client.prepare('SELECT count(*) AS n, min(notBefore) AS oldest FROM login_throttle').get() as Record<string, number>;
+      const { n, oldest } = db.$client.prepare('SELECT count(*) AS n, min(notBefore) AS oldest FROM login_throttle').get() as Record<
+        string,
+        number
+      >;
       expect([n, oldest]).toEqual([90_001, 10_001]);
     } finally {
       close();

@@ -4,6 +4,7 @@ import { drizzle } from 'drizzle-orm/better-sqlite3';
 import fc from 'fast-check';
 import {
   type GraphQLInputType,
+  getNamedType,
   isEnumType,
   isInputObjectType,
   isInterfaceType,
@@ -11,7 +12,6 @@ import {
   isListType,
   isNonNullType,
   isObjectType,
-  getNamedType,
 } from 'graphql';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { may, permissions } from '../src/accounts/permissions.ts';
@@ -72,7 +72,10 @@ const fields: Record<string, Line> = {
 
   'Mutation.bootstrap': 'public',
   'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],
-  'Mutation.refresh': ['public', async ({ server }) => ({ input: { refreshToken: (await server.login(adminName, adminPassword)).refreshToken } })],
+  'Mutation.refresh': [
+    'public',
+    async ({ server }) => ({ input: { refreshToken: (await server.login(adminName, adminPassword)).refreshToken } }),
+  ],
   'Mutation.logout': 'public',
   'Mutation.changePassword': 'READ',
   'Mutation.revokeSession': ['MANAGE_USERS', () => ({ input: { sessionId: encode('Session:of nobody') } })],
@@ -138,16 +141,24 @@ function store({ dataDir }: TestServer): void {
   const db = drizzle(client);
   const at = { createdAt: Date.now() };
   const ended = { startedAt: at.createdAt, endedAt: at.createdAt };
-  db.insert(job).values({ id: 'Job', kind: 'IMPORT_DATASET', state: 'SUCCEEDED', specJson: {}, slotsNeeded: 0, priority: 0, ...at, ...ended }).run();
-  db.insert(dataset).values({ id: 'Dataset', name: 'one', task: 'CLASSIFICATION', ...at }).run();
+  db.insert(job)
+    .values({ id: 'Job', kind: 'IMPORT_DATASET', state: 'SUCCEEDED', specJson: {}, slotsNeeded: 0, priority: 0, ...at, ...ended })
+    .run();
+  db.insert(dataset)
+    .values({ id: 'Dataset', name: 'one', task: 'CLASSIFICATION', ...at })
+    .run();
   const counts = { items: 1, bySplit: { train: [1], val: [0], test: [0] }, duplicatesAcrossSplits: 0 };
   const ready = { number: 1, state: 'READY', jobId: 'Job', ...at } as const;
   db.insert(datasetVersion)
     .values({ id: 'DatasetVersion', datasetId: 'Dataset', splitSeed: 0, classesJson: ['a'], countsJson: counts, ...ready })
     .run();
   const image = { split: 'train', path: 'train/a/0.png', sha256: '0'.repeat(64), width: 1, height: 1, label: 0 } as const;
-  db.insert(datasetItem).values({ versionId: 'DatasetVersion', n: 0, ...image, thumbnailOffset: 0, thumbnailBytes: 0 }).run();
-  db.insert(model).values({ id: 'Model', name: 'one', task: 'CLASSIFICATION', ...at }).run();
+  db.insert(datasetItem)
+    .values({ versionId: 'DatasetVersion', n: 0, ...image, thumbnailOffset: 0, thumbnailBytes: 0 })
+    .run();
+  db.insert(model)
+    .values({ id: 'Model', name: 'one', task: 'CLASSIFICATION', ...at })
+    .run();
   db.insert(modelVersion)
     .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
     .run();
@@ -265,24 +276,29 @@ describe('each query and mutation is for exactly those who have its permission',
 });
 
 const subscriptions = rootFields.filter(({ root }) => root === 'Subscription');
-test.for(subscriptions.map((root) => [root.name, needOf(root.name), root] as const))('%s: %s, over SSE and over WebSocket', async ([, needs, root]) => {
-  const overSse = await verdicts(async (token, who) => {
-    const { query, variables } = await documentOf(root, await worldOf(who));
-    return withEvents(server.url, query, token, (items) => firstVerdict(items), variables);
-  });
-  const overSocket = await verdicts(async (token, who) => {
-    const { query, variables } = await documentOf(root, await worldOf(who));
-    return withConnection(server.url, token, async (socket) => {
-      const answered = ask(socket, 'subscription', query, variables).then(({ type, payload }) => verdictOf(type === 'error' ? payload : payload.errors));
-      answered.catch(() => {});
-      // A refusal comes within one turn of the server: a subscription that is silent after three more answers was accepted.
-      for (const later of ['1', '2', '3']) await ask(socket, later, '{ __typename }');
-      return Promise.race([answered, Promise.resolve('allowed' as const)]);
+test.for(subscriptions.map((root) => [root.name, needOf(root.name), root] as const))(
+  '%s: %s, over SSE and over WebSocket',
+  async ([, needs, root]) => {
+    const overSse = await verdicts(async (token, who) => {
+      const { query, variables } = await documentOf(root, await worldOf(who));
+      return withEvents(server.url, query, token, (items) => firstVerdict(items), variables);
     });
-  });
-  expect(overSse).toEqual(expectedOfAll(needs));
-  expect(overSocket).toEqual(expectedOfAll(needs));
-});
+    const overSocket = await verdicts(async (token, who) => {
+      const { query, variables } = await documentOf(root, await worldOf(who));
+      return withConnection(server.url, token, async (socket) => {
+        const answered = ask(socket, 'subscription', query, variables).then(({ type, payload }) =>
+          verdictOf(type === 'error' ? payload : payload.errors),
+        );
+        answered.catch(() => {});
+        // A refusal comes within one turn of the server: a subscription that is silent after three more answers was accepted.
+        for (const later of ['1', '2', '3']) await ask(socket, later, '{ __typename }');
+        return Promise.race([answered, Promise.resolve('allowed' as const)]);
+      });
+    });
+    expect(overSse).toEqual(expectedOfAll(needs));
+    expect(overSocket).toEqual(expectedOfAll(needs));
+  },
+);
 
 /** A subscription that is refused says so at once; two signs of life without a refusal mean that it is open. */
 async function firstVerdict(items: AsyncIterableIterator<{ type: string; payload?: { errors?: never[] } }>): Promise<Verdict> {
@@ -342,7 +358,17 @@ test('what a mutation hands back, whoever may carry it out may read', async () =
 });
 
 test('an id that names nothing is NOT_FOUND or null, to everybody alike, and never a defect', async () => {
-  for (const id of ['', 'x', '🙂', encode('User'), encode('User:'), encode('Nothing:1'), encode('PageInfo:1'), encode('Query:1'), encode('__Type:1')]) {
+  for (const id of [
+    '',
+    'x',
+    '🙂',
+    encode('User'),
+    encode('User:'),
+    encode('Nothing:1'),
+    encode('PageInfo:1'),
+    encode('Query:1'),
+    encode('__Type:1'),
+  ]) {
     for (const query of ['query ($id: ID!) { node(id: $id) { id } }', 'query ($id: ID!) { nodes(ids: [$id]) { id } }']) {
       const { errors, status } = await server.graphql(query, { id }, await server.as('VIEWER'));
       expect([status, errors?.map((e) => e.extensions.code)], `${query} of ${id}`).toEqual([404, ['NOT_FOUND']]);
@@ -350,7 +376,11 @@ test('an id that names nothing is NOT_FOUND or null, to everybody alike, and nev
   }
   for (const type of Object.keys(nodes)) {
     const id = encode(`${type}:0197a0c0-0000-7000-8000-000000000000`);
-    const { data, errors } = await server.graphql('query ($id: ID!) { node(id: $id) { id } nodes(ids: [$id]) { id } }', { id }, await server.as('VIEWER'));
+    const { data, errors } = await server.graphql(
+      'query ($id: ID!) { node(id: $id) { id } nodes(ids: [$id]) { id } }',
+      { id },
+      await server.as('VIEWER'),
+    );
     expect([data, errors], type).toEqual([{ node: null, nodes: [null] }, undefined]);
   }
 });
@@ -358,7 +388,8 @@ test('an id that names nothing is NOT_FOUND or null, to everybody alike, and nev
 test('at most 100 ids are looked up at once', async () => {
   const { own } = await worldOf('VIEWER');
   const query = 'query ($ids: [ID!]!) { nodes(ids: $ids) { id } }';
-  const of = async (count: number) => server.graphql(query, { ids: Array.from({ length: count }, () => own.user) }, await server.as('VIEWER'));
+  const of = async (count: number) =>
+    server.graphql(query, { ids: Array.from({ length: count }, () => own.user) }, await server.as('VIEWER'));
   expect((await of(100)).data.nodes).toHaveLength(100);
   expect((await of(101)).errors?.[0].extensions.code).toBe('LIMIT');
 });
@@ -367,7 +398,9 @@ test('no object type shows a column of a secret', () => {
   const secret = /password|secret|token|refreshHash|nameHash|signingKey|linkKey/i;
   const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
     (isObjectType(type) || isInterfaceType(type)) && !type.name.startsWith('__') && !['Mutation', 'Credentials'].includes(type.name)
-      ? Object.keys(type.getFields()).filter((field) => secret.test(field)).map((field) => `${type.name}.${field}`)
+      ? Object.keys(type.getFields())
+          .filter((field) => secret.test(field))
+          .map((field) => `${type.name}.${field}`)
       : [],
   );
   expect(shown).toEqual([]);
@@ -403,7 +436,9 @@ test('whatever roles a user is given one after the other, each request is judged
 test('every permission of the code is in the table with the same roles, and a higher role has all of a lower one', () => {
   fc.assert(
     fc.property(fc.constantFrom('VIEWER', 'ENGINEER', 'ADMIN'), fc.constantFrom(...Object.keys(permissions)), (role, permission) => {
-      expect(may(role as Role, permission as keyof typeof permissions)).toBe((allowed[permission as Need] as readonly Who[]).includes(role as Who));
+      expect(may(role as Role, permission as keyof typeof permissions)).toBe(
+        (allowed[permission as Need] as readonly Who[]).includes(role as Who),
+      );
       if (may('VIEWER', permission as never)) expect(may('ENGINEER', permission as never)).toBe(true);
       if (may('ENGINEER', permission as never)) expect(may('ADMIN', permission as never)).toBe(true);
     }),

@@ -43,7 +43,9 @@ const attacks: Record<string, (forge: Forge) => string | Promise<string>> = {
   'HS256 with the raw public key as its secret': ({ header, payload, dataDir }) => {
     const { x } = createPublicKey(keyOf(dataDir)).export({ format: 'jwk' });
     const body = `${encode({ ...header, alg: 'HS256' })}.${encode(payload)}`;
-    return `${body}.${createHmac('sha256', Buffer.from(x as string, 'base64url')).update(body).digest('base64url')}`;
+    return `${body}.${createHmac('sha256', Buffer.from(x as string, 'base64url'))
+      .update(body)
+      .digest('base64url')}`;
   },
   'an added role under the old signature': ({ header, payload, signature }) =>
     `${encode(header)}.${encode({ ...payload, role: 'ADMIN' })}.${signature}`,

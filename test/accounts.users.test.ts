@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { adminName, type Answer, type TestServer, withServer } from './support/server.ts';
+import { type Answer, adminName, type TestServer, withServer } from './support/server.ts';
 
 const password = 'a password of some length';
 
@@ -18,8 +18,8 @@ const codesOf = ({ data, errors }: Answer): string[] =>
 const create = async (server: TestServer, name: string, role = 'ENGINEER') =>
   (await mutate(server, 'createUser', { name, role, password })).data.createUser.user as { id: string; name: string };
 const users = async (server: TestServer, args = '') =>
-  (await server.graphql(`{ users${args} { nodes { name } pageInfo { endCursor hasNextPage hasPreviousPage } } }`, {}, await server.admin())).data
-    .users;
+  (await server.graphql(`{ users${args} { nodes { name } pageInfo { endCursor hasNextPage hasPreviousPage } } }`, {}, await server.admin()))
+    .data.users;
 const namesOf = ({ nodes }: { nodes: { name: string }[] }) => nodes.map((n) => n.name);
 const statusOf = async (server: TestServer, token: string) => (await server.graphql('{ viewer { id } }', {}, token)).status;
 const idOf = async (server: TestServer, token: string): Promise<string> =>
@@ -28,7 +28,10 @@ const idOf = async (server: TestServer, token: string): Promise<string> =>
 test('an administrator creates a user, who can log in and sees what the role allows', () =>
   withServer(async (server) => {
     const { data } = await mutate(server, 'createUser', { name: 'grace', role: 'ENGINEER', password });
-    expect(data.createUser).toEqual({ user: { id: expect.any(String), name: 'grace', role: 'ENGINEER', disabledAt: null }, userErrors: [] });
+    expect(data.createUser).toEqual({
+      user: { id: expect.any(String), name: 'grace', role: 'ENGINEER', disabledAt: null },
+      userErrors: [],
+    });
     const { accessToken } = await server.login('grace', password);
     const seen = await server.graphql('{ viewer { name permissions sessions { current client } } }', {}, accessToken);
     expect(seen.data.viewer).toEqual({
@@ -106,11 +109,15 @@ test('a disabled user is out at once and cannot log in until enabled again', () 
     const { disabledAt } = data.disableUser.user;
     expect(disabledAt).toEqual(expect.any(String));
     expect(await statusOf(server, accessToken)).toBe(401);
-    const refreshed = await server.graphql('mutation ($t: String!) { refresh(input: { refreshToken: $t }) { userErrors { code } } }', { t: refreshToken });
+    const refreshed = await server.graphql('mutation ($t: String!) { refresh(input: { refreshToken: $t }) { userErrors { code } } }', {
+      t: refreshToken,
+    });
     expect(refreshed.status).toBe(401);
     await expect(server.login('grace', password)).rejects.toThrow('wrong');
     expect(namesOf(await users(server, '(filter: { disabled: true })'))).toEqual(['grace']);
-    expect((await mutate(server, 'disableUser', { userId })).data.disableUser.user.disabledAt, 'a second time changes nothing').toBe(disabledAt);
+    expect((await mutate(server, 'disableUser', { userId })).data.disableUser.user.disabledAt, 'a second time changes nothing').toBe(
+      disabledAt,
+    );
 
     await mutate(server, 'disableUser', { userId, disabled: false });
     expect(namesOf(await users(server, '(filter: { disabled: false })'))).toEqual([adminName, 'grace']);
@@ -128,7 +135,10 @@ test.each(['disableUser', 'updateUser'])('the last active administrator stays on
     expect(codesOf(await demote(first)), 'a disabled administrator does not count').toEqual(['LAST_ADMIN']);
     await mutate(server, 'disableUser', { userId: second, disabled: false });
     const both = await Promise.all([demote(second), demote(first)]);
-    expect(both.filter((answer) => codesOf(answer).length === 0), 'of two at the same time one remains').toHaveLength(1);
+    expect(
+      both.filter((answer) => codesOf(answer).length === 0),
+      'of two at the same time one remains',
+    ).toHaveLength(1);
   }),
 );
 
@@ -151,7 +161,8 @@ test('a user changes the own password: the other sessions end, this one goes on'
     await create(server, 'grace');
     const mine = (await server.login('grace', password)).accessToken;
     const other = (await server.login('grace', password)).accessToken;
-    const change = (input: Input) => mutate(server, 'changePassword', { currentPassword: password, newPassword: 'another password', ...input }, mine);
+    const change = (input: Input) =>
+      mutate(server, 'changePassword', { currentPassword: password, newPassword: 'another password', ...input }, mine);
     expect((await change({ currentPassword: 'not the password' })).data.changePassword.userErrors).toMatchObject([
       { code: 'WRONG_PASSWORD', field: ['currentPassword'] },
     ]);
@@ -208,7 +219,12 @@ test('a session is ended by its user or by an administrator, by nobody else', ()
     expect([await statusOf(server, mine), await statusOf(server, bobs)]).toEqual([401, 200]);
   }));
 
-const idFields: Record<string, string> = { updateUser: 'userId', disableUser: 'userId', resetPassword: 'userId', revokeSession: 'sessionId' };
+const idFields: Record<string, string> = {
+  updateUser: 'userId',
+  disableUser: 'userId',
+  resetPassword: 'userId',
+  revokeSession: 'sessionId',
+};
 const rest: Input = { resetPassword: { password } };
 
 test.each(Object.entries(idFields))('%s of something that does not exist is NOT_FOUND', (name, field) =>

@@ -10,6 +10,7 @@ import { withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
 
 const root = join(import.meta.dirname, '..');
+const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 const fileIn = (dataDir: string) => join(dataDir, 'whetstone.db');
 
 /** Runs `use` with a database in a new folder. */
@@ -169,7 +170,9 @@ function fill(dataDir: string): Record<string, number> {
 }
 
 function rowCounts(db: Db): Record<string, number> {
-  const tables = db.all<{ name: string }>(sql`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name`);
+  const tables = db.all<{ name: string }>(
+    sql`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name`,
+  );
   return Object.fromEntries(
     tables
       .filter(({ name }) => !name.startsWith('__'))
@@ -183,10 +186,12 @@ function furtherMigration(dataDir: string, folder: string, last: string): string
   cpSync(join(root, 'drizzle'), to, { recursive: true });
   const { db, close } = openDatabase(dataDir);
   const statements = ['user', 'job'].flatMap((table) => {
-    const made = db.all<{ type: string; sql: string }>(sql`SELECT type, sql FROM sqlite_master WHERE tbl_name = ${table} AND sql IS NOT NULL`);
+    const made = db.all<{ type: string; sql: string }>(
+      sql`SELECT type, sql FROM sqlite_master WHERE tbl_name = ${table} AND sql IS NOT NULL`,
+    );
     const createTable = made.find(({ type }) => type === 'table')?.sql as string;
     return [
-      createTable.replace(/CREATE TABLE [`"]?\w+[`"]?/, `CREATE TABLE \`__new_${table}\``),
+      createTable.replace(/CREATE TABLE [`"]?\w+[`"]?/, `CREATE TABLE \`__new_${table}\``).replaceAll(`"${table}".`, `"__new_${table}".`),
       `INSERT INTO \`__new_${table}\` SELECT * FROM \`${table}\``,
       `DROP TABLE \`${table}\``,
       `ALTER TABLE \`__new_${table}\` RENAME TO \`${table}\``,
@@ -227,7 +232,8 @@ test('a migration killed in the middle leaves everything as it was, and complete
       for (let kill = 0; kill < 2; kill++) {
         await withChild(['test/support/migrate.ts', dataDir, interrupted], {}, async (child) => {
           // Uncommitted pages stand in the write-ahead log when the tables were rebuilt and the last statement writes.
-          await vi.waitFor(() => expect(statSync(`${fileIn(dataDir)}-wal`).size).toBeGreaterThan(8 * 1024 * 1024), { timeout: 30_000 });
+          const written = vi.waitUntil(() => sizeOf(`${fileIn(dataDir)}-wal`) > 8 * 1024 * 1024, { timeout: 30_000 });
+          await Promise.race([written, child.exit.then(() => Promise.reject(new Error(child.lines.join('\n'))))]);
           child.kill('SIGKILL');
           await child.exit;
           expect(child.lines).toEqual(['opening']);

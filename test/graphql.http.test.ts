@@ -26,10 +26,13 @@ afterAll(async () => {
 });
 
 describe("graphql-http's audits", () => {
-  test.each(serverAudits({ url: () => `${server.url}/graphql` }).map((audit) => [audit.name, audit] as const))('%s', async (_name, audit) => {
-    const result = await audit.fn();
-    expect(result.status === 'ok' ? 'ok' : `${result.status}: ${result.reason}`).toBe('ok');
-  });
+  test.each(serverAudits({ url: () => `${server.url}/graphql` }).map((audit) => [audit.name, audit] as const))(
+    '%s',
+    async (_name, audit) => {
+      const result = await audit.fn();
+      expect(result.status === 'ok' ? 'ok' : `${result.status}: ${result.reason}`).toBe('ok');
+    },
+  );
 });
 
 const json = { 'content-type': 'application/json' };
@@ -43,7 +46,13 @@ describe('a body over the cap of 2 MiB', () => {
 
   test('in chunks without a length is 413 at the cap', async () => {
     const { port } = new URL(server.url);
-    const req = request({ port, host: '127.0.0.1', method: 'POST', path: '/graphql', headers: { ...json, 'transfer-encoding': 'chunked' } });
+    const req = request({
+      port,
+      host: '127.0.0.1',
+      method: 'POST',
+      path: '/graphql',
+      headers: { ...json, 'transfer-encoding': 'chunked' },
+    });
     // The connection is cut when the answer was sent.
     req.on('error', () => {});
     const answered = once(req, 'response');
@@ -159,7 +168,11 @@ describe('the status of an answer', () => {
   test.each<[what: string, status: number, query: string]>([
     ['no data for lack of a login is 401', 401, '{ users { nodes { id } } }'],
     ['no data for lack of a login, in a field that may be null, is 401', 401, '{ node(id: "x") { id } }'],
-    ['no data because the only field failed is the status of its code', 404, '{ viewer { name } node(id: "x") { id } users(first: 0) { nodes { id } } }'],
+    [
+      'no data because the only field failed is the status of its code',
+      404,
+      '{ viewer { name } node(id: "x") { id } users(first: 0) { nodes { id } } }',
+    ],
     ['data beside an error is 200', 200, '{ viewer { name } node(id: "x") { id } }'],
     ['a fault of the document is 400', 400, '{ viewer { nothing } }'],
   ])('%s', async (what, status, query) => {
@@ -197,7 +210,8 @@ describe('the request id', () => {
 
   test("is the client's own if that is harmless", async () => {
     expect(await idOf({ 'x-request-id': 'trace-1.a_B' })).toEqual(['trace-1.a_B', 'trace-1.a_B']);
-    for (const bad of ['a b', '<script>', '"', 'x'.repeat(65), '{}']) expect((await idOf({ 'x-request-id': bad }))[0]).toMatch(/^[\da-f-]{36}$/);
+    for (const bad of ['a b', '<script>', '"', 'x'.repeat(65), '{}'])
+      expect((await idOf({ 'x-request-id': bad }))[0]).toMatch(/^[\da-f-]{36}$/);
   });
 });
 
@@ -212,7 +226,10 @@ test('every answer tells the browser not to guess, frame, load or refer', async 
 });
 
 test('health and readiness answer to anybody', async () => {
-  for (const [path, status] of [['/health', 'ok'], ['/ready', 'ready']]) {
+  for (const [path, status] of [
+    ['/health', 'ok'],
+    ['/ready', 'ready'],
+  ]) {
     const answer = await fetch(server.url + path);
     expect([answer.status, await answer.json()]).toEqual([200, { status }]);
   }
@@ -224,7 +241,10 @@ test('a defect is 500 INTERNAL with nothing internal in it', () =>
     const other = new Sqlite(`${broken.dataDir}/whetstone.db`);
     other.exec('ALTER TABLE audit RENAME TO elsewhere');
     other.close();
-    for (const query of ['{ auditLog { nodes { seq } } }', 'mutation { createUser(input: { name: "x", role: VIEWER, password: "a long password" }) { user { id } } }']) {
+    for (const query of [
+      '{ auditLog { nodes { seq } } }',
+      'mutation { createUser(input: { name: "x", role: VIEWER, password: "a long password" }) { user { id } } }',
+    ]) {
       const { status, data, errors } = await broken.graphql(query, {}, token);
       expect([status, data]).toEqual([500, null]);
       expect(errors).toEqual([

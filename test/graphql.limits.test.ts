@@ -1,7 +1,7 @@
 import {
+  type GraphQLFieldConfig,
   GraphQLID,
   GraphQLInt,
-  type GraphQLFieldConfig,
   GraphQLList,
   GraphQLNonNull,
   GraphQLObjectType,
@@ -15,7 +15,8 @@ import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { adminName, adminPassword, postGraphql, type TestServer, withServer } from './support/server.ts';
 import { ask, withConnection } from './support/socket.ts';
 
-const times = (count: number, make: (i: number) => string, separator = ' ') => Array.from({ length: count }, (_, i) => make(i)).join(separator);
+const times = (count: number, make: (i: number) => string, separator = ' ') =>
+  Array.from({ length: count }, (_, i) => make(i)).join(separator);
 const nested = (depth: number, open: string, innermost: string) => `${open.repeat(depth)}${innermost}${'}'.repeat(depth)}`;
 const loginField = 'login(input: { name: "a", password: "b" }) { userErrors { code } }';
 
@@ -23,7 +24,10 @@ const loginField = 'login(input: { name: "a", password: "b" }) { userErrors { co
 const hostile: Record<string, [code: string, document: string]> = {
   '5,000 levels': ['LIMIT', `{${nested(5000, 'a{', 'b')}}`],
   '40 levels': ['LIMIT', `{ __schema { types { ${nested(40, 'ofType { ', 'name')} } } }`],
-  '40 levels of which each is a fragment': ['LIMIT', `{ viewer { ...F0 } } ${times(40, (i) => `fragment F${i} on User { sessions { ...F${i + 1} } }`)}`],
+  '40 levels of which each is a fragment': [
+    'LIMIT',
+    `{ viewer { ...F0 } } ${times(40, (i) => `fragment F${i} on User { sessions { ...F${i + 1} } }`)}`,
+  ],
   '5,000 fields': ['LIMIT', `{ ${times(5000, (i) => `a${i}`)} }`],
   '301 times the same field': ['LIMIT', `{ viewer { ${'id '.repeat(301)} } }`],
   '200 aliases': ['LIMIT', `{ ${times(200, (i) => `a${i}: viewer { id }`)} }`],
@@ -47,7 +51,10 @@ const hostile: Record<string, [code: string, document: string]> = {
     `{ viewer { ...F0 } } ${times(40, (i) => `fragment F${i} on User { ${times(10, (j) => `...F${(i * 7 + j * 3 + 1) % 40}`)} }`)}`,
   ],
   'a fragment inside itself': ['INVALID_DOCUMENT', '{ viewer { ...F } } fragment F on User { ...F }'],
-  'fragments in a circle': ['INVALID_DOCUMENT', '{ viewer { ...A } } fragment A on User { ...B } fragment B on User { ...C } fragment C on User { ...A id }'],
+  'fragments in a circle': [
+    'INVALID_DOCUMENT',
+    '{ viewer { ...A } } fragment A on User { ...B } fragment B on User { ...C } fragment C on User { ...A id }',
+  ],
   'a circle that nothing uses': ['INVALID_DOCUMENT', '{ viewer { id } } fragment A on User { ...B } fragment B on User { ...A }'],
   'an unknown fragment': ['INVALID_DOCUMENT', '{ viewer { ...Nothing } }'],
   '2,001 tokens': ['LIMIT', `{ viewer { id ${'@x '.repeat(1000)} } }`],
@@ -105,7 +112,8 @@ test('no refused login was tried: a document of many costs no hash and counts as
 test('one login beside other fields is no abuse', () =>
   withServer(async (server) => {
     await server.admin();
-    const one = 'mutation ($i: LoginInput!) { login(input: $i) { userErrors { code } } logout(input: { refreshToken: "x" }) { userErrors { code } } }';
+    const one =
+      'mutation ($i: LoginInput!) { login(input: $i) { userErrors { code } } logout(input: { refreshToken: "x" }) { userErrors { code } } }';
     expect((await server.graphql(one, { i: { name: adminName, password: adminPassword } })).errors).toBeUndefined();
   }));
 
@@ -124,7 +132,10 @@ const bodies: Record<string, string> = {
   'an unknown parameter': '{"query": "{ __typename }", "token": "x"}',
   'variables of 100,000 levels': `{"query": "query ($i: UserFilter) { users(filter: $i) { nodes { id } } }", "variables": {"i": ${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}}}`,
   'a list of 100,000 levels': `{"query": "query ($i: UserFilter) { users(filter: $i) { nodes { id } } }", "variables": {"i": ${'['.repeat(100_000)}${']'.repeat(100_000)}}}`,
-  'a name of 1 MB': JSON.stringify({ query: 'query ($i: Role) { users(filter: { role: $i }) { nodes { id } } }', variables: { i: 'x'.repeat(1_000_000) } }),
+  'a name of 1 MB': JSON.stringify({
+    query: 'query ($i: Role) { users(filter: { role: $i }) { nodes { id } } }',
+    variables: { i: 'x'.repeat(1_000_000) },
+  }),
   'an operation that is not in the document': '{"query": "query a { __typename }", "operationName": "b"}',
   'an invalid encoding': '{"query": "\ud800"}',
 };
@@ -144,7 +155,8 @@ test.each(Object.entries(bodies))('a body with %s is 400', (_what, body) =>
 
 test('names that mean something to JavaScript mean nothing here', () =>
   withServer(async (server) => {
-    const query = 'query ($v: UserFilter) { __proto__: viewer { constructor: id } toString: __typename hasOwnProperty: users(filter: $v) { nodes { id } } }';
+    const query =
+      'query ($v: UserFilter) { __proto__: viewer { constructor: id } toString: __typename hasOwnProperty: users(filter: $v) { nodes { id } } }';
     const { data, errors } = await server.graphql(query, { v: {}, __proto__: { a: 1 }, constructor: 1 }, await server.admin());
     expect(errors).toBeUndefined();
     expect(Object.keys(data).sort()).toEqual(['__proto__', 'hasOwnProperty', 'toString']);
@@ -171,7 +183,10 @@ describe('the objects that lists can return are multiplied', () => {
     type: new GraphQLNonNull(Things),
     args: { first: { type: new GraphQLNonNull(GraphQLInt), defaultValue: 20 } },
   });
-  const Thing: GraphQLObjectType = new GraphQLObjectType({ name: 'Thing', fields: () => ({ things: things(), name: { type: GraphQLString } }) });
+  const Thing: GraphQLObjectType = new GraphQLObjectType({
+    name: 'Thing',
+    fields: () => ({ things: things(), name: { type: GraphQLString } }),
+  });
   const Things = new GraphQLObjectType({ name: 'Things', fields: { nodes: { type: new GraphQLList(Thing) } } });
   const ids = { type: new GraphQLList(Thing), args: { ids: { type: new GraphQLList(GraphQLID) } } };
   const schema = new GraphQLSchema({ query: new GraphQLObjectType({ name: 'Query', fields: { things: things(), ids } }) });
@@ -184,7 +199,8 @@ describe('the objects that lists can return are multiplied', () => {
       return false;
     }
   };
-  const levels = (...firsts: string[]) => `${firsts.map((first) => `{ things${first} { nodes `).join('')}{ name }${' } }'.repeat(firsts.length)}`;
+  const levels = (...firsts: string[]) =>
+    `${firsts.map((first) => `{ things${first} { nodes `).join('')}{ name }${' } }'.repeat(firsts.length)}`;
 
   test.each<[what: string, within: boolean, document: string, variables?: Record<string, unknown>]>([
     ['100 × 100', true, levels('(first: 100)', '(first: 100)')],
@@ -192,14 +208,31 @@ describe('the objects that lists can return are multiplied', () => {
     ['one list of 20,001', false, levels('(first: 20001)')],
     ['three levels with the default of 20', true, levels('', '', '')],
     ['four levels with the default of 20', false, levels('', '', '', '')],
-    ['lists beside each other are added', false, `{ a: things(first: 10001) { nodes { name } } b: things(first: 10000) { nodes { name } } }`],
+    [
+      'lists beside each other are added',
+      false,
+      `{ a: things(first: 10001) { nodes { name } } b: things(first: 10000) { nodes { name } } }`,
+    ],
     ['by a variable', false, `query ($n: Int!) ${levels('(first: $n)', '(first: $n)')}`, { n: 200 }],
     ['by a small variable', true, `query ($n: Int!) ${levels('(first: $n)', '(first: $n)')}`, { n: 2 }],
     ["by a variable's default", false, `query ($n: Int! = 200) ${levels('(first: $n)', '(first: $n)')}`],
-    ["a given variable instead of the default", true, `query ($n: Int! = 200) ${levels('(first: $n)', '(first: $n)')}`, { n: 2 }],
-    ['in fragments', false, `{ things(first: 200) { ...A } } fragment A on Things { nodes { ... on Thing { things(first: 200) { nodes { name } } } } }`],
-    ['defaults in fragments', false, `{ things { nodes { ...A } } } fragment A on Thing { things { nodes { things { nodes { things { nodes { name } } } } } } }`],
-    ['ids as a variable', false, 'query ($i: [ID!]!) { ids(ids: $i) { things(first: 100) { nodes { name } } } }', { i: Array(201).fill('x') }],
+    ['a given variable instead of the default', true, `query ($n: Int! = 200) ${levels('(first: $n)', '(first: $n)')}`, { n: 2 }],
+    [
+      'in fragments',
+      false,
+      `{ things(first: 200) { ...A } } fragment A on Things { nodes { ... on Thing { things(first: 200) { nodes { name } } } } }`,
+    ],
+    [
+      'defaults in fragments',
+      false,
+      `{ things { nodes { ...A } } } fragment A on Thing { things { nodes { things { nodes { things { nodes { name } } } } } } }`,
+    ],
+    [
+      'ids as a variable',
+      false,
+      'query ($i: [ID!]!) { ids(ids: $i) { things(first: 100) { nodes { name } } } }',
+      { i: Array(201).fill('x') },
+    ],
     ['ids as a list', false, `{ ids(ids: [${times(201, () => '"x"')}]) { things(first: 100) { nodes { name } } } }`],
     ['a cached document with larger variables', false, `query ($n: Int!) ${levels('(first: $n)', '(first: $n)')}`, { n: 100_000 }],
   ])('%s: %s', (_what, expected, document, variables) => {
@@ -242,7 +275,10 @@ test('a document at the limits costs less than 50 times a small one', () => {
   return withServer(async (server) => {
     const small = Array.from({ length: 20 }, (_, n) => `{ viewer { x${n}: id } }`);
     const large = Array.from({ length: 20 }, (_, n) => `{ ${'viewer { id } '.repeat(148)} x${n}: __typename }`);
-    await cost(server, [...small, ...large].map((document) => document.replace('x', 'warm')));
+    await cost(
+      server,
+      [...small, ...large].map((document) => document.replace('x', 'warm')),
+    );
     expect(await cost(server, large)).toBeLessThan(50 * (await cost(server, small)));
   });
 });

@@ -51,14 +51,16 @@ describe('an upgrade', () => {
       { WHETSTONE_ALLOWED_ORIGINS: 'https://lab.example' },
     ));
 
-  test.each(['/', '/graphql/x', '/health', '//', '//graphql', '/%', 'http://[', '*'])('at the path %s is refused, and the server goes on', (path) =>
-    withServer(async ({ url }) => {
-      const socket = await upgrade(url, path);
-      const [head] = (await once(socket, 'data')) as [Buffer];
-      expect(String(head)).toMatch(/^HTTP\/1\.1 4\d\d /);
-      socket.destroy();
-      expect((await fetch(`${url}/health`)).status).toBe(200);
-    }),
+  test.each(['/', '/graphql/x', '/health', '//', '//graphql', '/%', 'http://[', '*'])(
+    'at the path %s is refused, and the server goes on',
+    (path) =>
+      withServer(async ({ url }) => {
+        const socket = await upgrade(url, path);
+        const [head] = (await once(socket, 'data')) as [Buffer];
+        expect(String(head)).toMatch(/^HTTP\/1\.1 4\d\d /);
+        socket.destroy();
+        expect((await fetch(`${url}/health`)).status).toBe(200);
+      }),
   );
 
   test('with another subprotocol is closed with 4406', () =>
@@ -75,7 +77,13 @@ describe('an upgrade', () => {
 async function upgrade(url: string, path: string): Promise<TcpSocket> {
   const socket = connect(Number(new URL(url).port), '127.0.0.1');
   await once(socket, 'connect');
-  const lines = ['Host: localhost', 'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='];
+  const lines = [
+    'Host: localhost',
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  ];
   socket.write(`GET ${path} HTTP/1.1\r\n${[...lines, 'Sec-WebSocket-Protocol: graphql-transport-ws'].join('\r\n')}\r\n\r\n`);
   return socket;
 }
@@ -129,7 +137,9 @@ describe('the protocol', () => {
       withSocket(url, async (socket) => {
         socket.send({ ...init, payload: { padding: 'x'.repeat(20_000_000) } });
         expect((await socket.closed).code).toBe(1009);
-        await withConnection(url, undefined, async (another) => expect((await ask(another, '1', '{ __typename }')).payload).toEqual(typename));
+        await withConnection(url, undefined, async (another) =>
+          expect((await ask(another, '1', '{ __typename }')).payload).toEqual(typename),
+        );
       }),
     ));
 
@@ -150,7 +160,10 @@ test('queries and mutations work over the socket like over HTTP, each with a req
       const login = 'mutation ($i: LoginInput!) { login(input: $i) { credentials { accessToken } userErrors { code } } }';
       const answer = await ask(socket, 'm', login, { i: { name: adminName, password: adminPassword } });
       expect(answer.payload.data.login).toEqual({ credentials: { accessToken: expect.any(String) }, userErrors: [] });
-      const bad = [await ask(socket, 'b1', '{ node(id: "x") { id } viewer { name } }'), await ask(socket, 'b2', '{ node(id: "x") { id } }')];
+      const bad = [
+        await ask(socket, 'b1', '{ node(id: "x") { id } viewer { name } }'),
+        await ask(socket, 'b2', '{ node(id: "x") { id } }'),
+      ];
       for (const { payload } of bad) {
         expect(payload.errors).toEqual([
           {
@@ -182,7 +195,14 @@ test('a bad document beside a live subscription answers for itself, and the live
   withServer(({ url }) =>
     withConnection(url, undefined, async (socket) => {
       await follow(socket, 'live');
-      const bad = ['{', '{ nothing }', `{ ${'a{'.repeat(3000)}`, 'subscription { nothing }', 'query a { __typename } query b { __typename }', ''];
+      const bad = [
+        '{',
+        '{ nothing }',
+        `{ ${'a{'.repeat(3000)}`,
+        'subscription { nothing }',
+        'query a { __typename } query b { __typename }',
+        '',
+      ];
       for (const [n, document] of bad.entries()) {
         const { type, payload } = await ask(socket, `bad ${n}`, document);
         expect([type, payload[0].extensions.code]).toEqual(['error', expect.stringMatching(/^(INVALID_DOCUMENT|LIMIT)$/)]);
@@ -319,6 +339,8 @@ test('the 1,001st socket is refused with 503 until another has left', () =>
     await Promise.all(sockets.map((socket) => once(socket, 'data')));
     await expect(withSocket(url, async () => {})).rejects.toThrow('refused with 503');
     for (const socket of sockets.slice(0, 10)) socket.destroy();
-    await vi.waitFor(() => withConnection(url, undefined, async (socket) => expect((await ask(socket, '1', '{ __typename }')).payload).toEqual(typename)));
+    await vi.waitFor(() =>
+      withConnection(url, undefined, async (socket) => expect((await ask(socket, '1', '{ __typename }')).payload).toEqual(typename)),
+    );
     for (const socket of sockets) socket.destroy();
   }));

@@ -125,7 +125,7 @@ describe('an attempt that ends by itself', () => {
         const { id } = jobs.submit();
         expect(await jobs.ended(id)).toMatchObject({ state: 'FAILED', failureCode: 'START_FAILED' });
       },
-      { env: { PATH: '/nowhere' } },
+      { env: () => ({ PATH: '/nowhere' }) },
     );
   });
 

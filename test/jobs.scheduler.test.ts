@@ -1,14 +1,10 @@
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { cancelJob } from '../src/jobs/claim.ts';
 import { readSlots } from '../src/jobs/system.ts';
 import type { Step } from './support/child.ts';
-import { cancel, endings, isState, isType, type Jobs, logOf, nobody, scripted, until, withJobs } from './support/jobs.ts';
-
-const at = (jobs: Jobs, name: string) => join(jobs.folder, name);
-/** What a child waits for, or has done. */
-const touch = (jobs: Jobs, name: string) => writeFileSync(at(jobs, name), '');
+import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, scripted, touch, until, withJobs } from './support/jobs.ts';
 
 const runningIds = (jobs: Jobs) =>
   jobs.db.$client.prepare("SELECT id FROM job WHERE state IN ('RUNNING', 'CANCELLING') ORDER BY rowid").pluck().all() as string[];
@@ -18,7 +14,7 @@ describe('slots', () => {
   test('two jobs hold the two slots; the third starts when one of them ends', async () => {
     await withJobs(async (jobs) => {
       await jobs.start();
-      const waiting = (name: string) => jobs.submit({ steps: ['hello', { wait: name }, 'ok'], folder: jobs.folder }).id;
+      const waiting = (name: string) => jobs.submit({ steps: ['hello', { wait: name }, 'ok'] }).id;
       const [a, b, c] = [waiting('a'), waiting('b'), waiting('c')];
       await until(() => jobs.attempts(b)[0]?.state === 'RUNNING');
       expect(heldIds(jobs)).toEqual([a, b]);
@@ -37,8 +33,7 @@ describe('slots', () => {
   test('a job that needs all slots waits for every other one, lets nothing pass, and runs alone', async () => {
     await withJobs(async (jobs) => {
       await jobs.start();
-      const waiting = (name: string, slots: -1 | 0 | 1) =>
-        jobs.submit({ steps: ['hello', { wait: name }, 'ok'], folder: jobs.folder, slots }).id;
+      const waiting = (name: string, slots: -1 | 0 | 1) => jobs.submit({ steps: ['hello', { wait: name }, 'ok'], slots }).id;
       const [imported, trained] = [waiting('import', 0), waiting('train', 1)];
       await until(() => runningIds(jobs).length === 2);
       const benchmark = waiting('benchmark', -1);
@@ -60,9 +55,14 @@ describe('slots', () => {
   test('a slot is a GPU: its number modulo theirs; a job of all slots gets each once, one without a slot none', async () => {
     await withJobs(
       async (jobs) => {
-        writeFileSync(at(jobs, 'nvidia-smi'), `#!/bin/sh\necho '0, GPU-aaa, A, 1, 1, 0, 30, 9'\necho '1, GPU-bbb, B, 1, 1, 0, 30, 9'\n`, { mode: 0o755 });
+        writeFileSync(
+          join(jobs.folder, 'nvidia-smi'),
+          `#!/bin/sh\necho '0, GPU-aaa, A, 1, 1, 0, 30, 9'\necho '1, GPU-bbb, B, 1, 1, 0, 30, 9'\n`,
+          { mode: 0o755 },
+        );
         await jobs.start();
-        const show = (slots: -1 | 0 | 1) => jobs.submit({ steps: ['hello', { show: 'CUDA_VISIBLE_DEVICES' }, { wait: 'go' }, 'ok'], folder: jobs.folder, slots }).id;
+        const show = (slots: -1 | 0 | 1) =>
+          jobs.submit({ steps: ['hello', { show: 'CUDA_VISIBLE_DEVICES' }, { wait: 'go' }, 'ok'], slots }).id;
         const [first, second, third] = [show(1), show(1), show(1)];
         await until(() => runningIds(jobs).length === 3);
         touch(jobs, 'go');
@@ -72,16 +72,8 @@ describe('slots', () => {
         const shown = await Promise.all([first, second, third, all, none].map((id) => logOf(jobs, id)));
         expect(shown.flat()).toEqual(['GPU-aaa', 'GPU-bbb', 'GPU-aaa', 'GPU-aaa,GPU-bbb', '']);
       },
-      { slots: 3, path: 'folder first' },
+      { slots: 3, env: (folder) => ({ PATH: `${folder}:${process.env.PATH}` }) },
     );
-  });
-
-  test('fewer slots after a restart: the rows beyond go', async () => {
-    await withJobs(async (jobs) => {
-      await jobs.start();
-      expect(readSlots(jobs.db)).toHaveLength(3);
-      await withJobs(async (fewer) => void (await fewer.start()), { db: jobs.db, slots: 1 } as never);
-    }, { slots: 3 });
   });
 });
 
@@ -103,9 +95,9 @@ describe('cancel', () => {
       await jobs.event(id, isType('CHECKPOINT'));
       await first.stop();
       expect(jobs.job(id).state).toBe('QUEUED');
-      expect(readdirSync(at(jobs, 'work'))).toEqual([id]);
+      expect(readdirSync(join(jobs.folder, 'work'))).toEqual([id]);
       await cancel(jobs, id);
-      expect(readdirSync(at(jobs, 'work'))).toEqual([]);
+      expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });
 
@@ -121,8 +113,6 @@ describe('cancel', () => {
         const { id } = jobs.submit();
         await jobs.event(id, isState('RUNNING'));
         await cancel(jobs, id);
-        // The scheduler has seen it when it looks again.
-        await until(() => jobs.looks() > 1);
         resolve();
         expect((await jobs.ended(id)).state).toBe('CANCELLED');
         expect(jobs.attempts(id)).toMatchObject([{ state: 'CANCELLED', pid: null, charged: false }]);
@@ -139,7 +129,12 @@ describe('cancel', () => {
       await cancel(jobs, id);
       expect(await jobs.ended(id)).toMatchObject({ state: 'CANCELLED', failureCode: null });
       expect(jobs.attempts(id)).toMatchObject([{ state: 'CANCELLED', exitCode: 75, charged: false }]);
-      expect(jobs.events(id).filter(isType('STATE')).map((e) => e.payloadJson.state)).toEqual(['QUEUED', 'RUNNING', 'CANCELLING', 'CANCELLED']);
+      expect(
+        jobs
+          .events(id)
+          .filter(isType('STATE'))
+          .map((e) => e.payloadJson.state),
+      ).toEqual(['QUEUED', 'RUNNING', 'CANCELLING', 'CANCELLED']);
     });
   });
 
@@ -169,13 +164,17 @@ describe('cancel', () => {
         await jobs.start();
         const { id } = jobs.submit();
         await until(() => jobs.attempts(id)[0]?.state === 'RUNNING');
-        await until(() => jobs.attempts(id).every((a) => !jobs.isAlive(a)));
+        await until(() => jobs.attempts(id).every((a) => !isAlive(a)));
         await cancel(jobs, id);
         expect(jobs.job(id).state).toBe('CANCELLING');
-        await until(() => jobs.looks() > 1);
         resolve();
         expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
-        expect(jobs.events(id).filter(isType('STATE')).map((e) => e.payloadJson.state)).toEqual(['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED']);
+        expect(
+          jobs
+            .events(id)
+            .filter(isType('STATE'))
+            .map((e) => e.payloadJson.state),
+        ).toEqual(['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED']);
       },
       { kind: { ...scripted, finish } },
     );
@@ -187,6 +186,103 @@ describe('cancel', () => {
       const { id } = jobs.submit();
       await jobs.ended(id);
       expect(() => cancelJob(jobs.db, jobs.kinds, nobody, id)).toThrow('The job has ended already: it is SUCCEEDED.');
+    });
+  });
+});
+
+describe('drain', () => {
+  const steps: Step[] = ['hello', { epoch: 1 }, { epoch: 2 }, { hang: 'with heartbeats', attempt: 1 }, { epoch: 3 }, 'ok'];
+
+  test('suspends what runs, starts no more, and the next start goes on from the checkpoint', async () => {
+    await withJobs(async (jobs) => {
+      const first = await jobs.start();
+      const { id } = jobs.submit({ steps });
+      await jobs.event(id, ({ type, payloadJson }) => type === 'CHECKPOINT' && payloadJson.epoch === 2);
+      const stopped = first.stop();
+      const later = jobs.submit();
+      await stopped;
+      expect([jobs.job(id).state, jobs.job(later.id).state]).toEqual(['QUEUED', 'QUEUED']);
+      expect(heldIds(jobs)).toEqual([null, null]);
+      expect(jobs.attempts(id)).toMatchObject([{ state: 'SUSPENDED', exitCode: 75, charged: false }]);
+
+      await jobs.start();
+      await jobs.ended(later.id);
+      expect(await jobs.ended(id)).toMatchObject({ state: 'SUCCEEDED', resultJson: { attempt: 2 } });
+      expect(endings(jobs, id)).toEqual(['SUSPENDED', 'SUCCEEDED']);
+      const epochs = jobs.events(id).filter(isType('EPOCH'));
+      expect(epochs.map((e) => [e.attemptNumber, e.payloadJson.epoch])).toEqual([
+        [1, 1],
+        [1, 2],
+        [2, 3],
+      ]);
+    });
+  });
+
+  test('of a child that does not obey: TERM, then KILL, and still not charged', async () => {
+    await withJobs(
+      async (jobs) => {
+        const first = await jobs.start();
+        const { id } = jobs.submit({ steps: ['hello', { phase: 'training' }, { hang: 'silent' }], ignores: ['commands', 'SIGTERM'] });
+        await jobs.event(id, isType('PHASE'));
+        await first.stop();
+        expect(jobs.attempts(id)).toMatchObject([{ state: 'SUSPENDED', signal: 'SIGKILL', charged: false }]);
+        expect(await logOf(jobs, id)).toEqual(['SIGTERM was ignored']);
+        expect(jobs.job(id).state).toBe('QUEUED');
+      },
+      { ladderMs: { suspend: [100, 2000] } },
+    );
+  });
+
+  test('does not wait for the longer time that a cancelled job had', async () => {
+    await withJobs(
+      async (jobs) => {
+        const first = await jobs.start();
+        const { id } = jobs.submit({ steps: ['hello', { phase: 'training' }, { hang: 'silent' }], ignores: ['commands'] });
+        await jobs.event(id, isType('PHASE'));
+        await cancel(jobs, id);
+        await first.stop();
+        expect(jobs.job(id).state).toBe('CANCELLED');
+      },
+      { ladderMs: { cancel: [3_600_000, 1000], suspend: [100, 2000] } },
+    );
+  });
+
+  test('a checkpoint that is not whole is passed over for the one before it', async () => {
+    await withJobs(async (jobs) => {
+      const first = await jobs.start();
+      const { id } = jobs.submit({ steps });
+      await jobs.event(id, ({ type, payloadJson }) => type === 'CHECKPOINT' && payloadJson.epoch === 2);
+      await first.stop();
+      writeFileSync(join(jobs.folder, 'work', id, '1', 'epoch-2.json'), '{"epo');
+      await jobs.start();
+      expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+      const epochs = jobs.events(id).filter(isType('EPOCH'));
+      expect(epochs.map((e) => [e.attemptNumber, e.payloadJson.epoch])).toEqual([
+        [1, 1],
+        [1, 2],
+        [2, 2],
+        [2, 3],
+      ]);
+      // The point of the repeated epoch stands once.
+      const points = jobs.db.$client.prepare('SELECT step, attemptNumber FROM metric_point WHERE jobId = ? ORDER BY step').raw().all(id);
+      expect(points).toEqual([
+        [10, 1],
+        [20, 2],
+        [30, 2],
+      ]);
+    });
+  });
+
+  test('only the folders of the running attempt and of the checkpoint that it goes on from stay, and none at the end', async () => {
+    await withJobs(async (jobs) => {
+      await jobs.start();
+      const crash = (attempt: number): Step => ({ signal: 'SIGKILL', attempt });
+      const { id } = jobs.submit({ steps: ['hello', { epoch: 1 }, crash(1), crash(2), { phase: 'training' }, { wait: 'go' }, 'ok'] });
+      await jobs.event(id, isType('PHASE'));
+      expect(readdirSync(join(jobs.folder, 'work', id))).toEqual(['1', '3']);
+      touch(jobs, 'go');
+      await jobs.ended(id);
+      await until(() => readdirSync(join(jobs.folder, 'work')).length === 0);
     });
   });
 });

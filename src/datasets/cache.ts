@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { attemptLimits } from '../jobs/attempt.ts';
 import { findJob } from '../jobs/claim.ts';
 import { startChild } from '../jobs/executor/local.ts';
 import { JobFailure, type JobServices } from '../jobs/kinds.ts';
@@ -54,7 +55,7 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
     const specLine = { v: PROTOCOL_VERSION, job: jobId as string, attempt: 1, workDir, spec } as const;
     let problem = 'its process ended without saying why.';
     const child = startChild(
-      { ...command, cwd: workDir, env: { ...config.childEnv, ...env }, specLine },
+      { ...command, cwd: workDir, env: { ...config.childEnv, ...env }, specLine, lastLinesMs: attemptLimits.lastLinesMs },
       {
         async events(lines) {
           for (const event of lines.map(parseEventLine)) if ('type' in event && event.type === 'error') problem = event.message;

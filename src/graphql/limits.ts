@@ -110,7 +110,8 @@ function sizeOf(
   const spread = (name: string, open: ReadonlySet<string>): Size => {
     const fragment = fragments.get(name);
     if (!fragment || open.has(name)) return nothing;
-    const size = measured.get(name) ?? measure(fragment.selectionSet, schema.getType(fragment.typeCondition.name.value), new Set([...open, name]));
+    const size =
+      measured.get(name) ?? measure(fragment.selectionSet, schema.getType(fragment.typeCondition.name.value), new Set([...open, name]));
     measured.set(name, size);
     return size;
   };
@@ -142,9 +143,13 @@ function checkAlone(operation: OperationDefinitionNode, fragments: Fragments): v
 }
 
 /** How many objects a field returns as far as its arguments, given or by default, tell: `first`, the length of `ids`, otherwise 1. */
-function listSize(field: GraphQLField<unknown, unknown> | undefined, args: readonly ArgumentNode[], variables: ReadonlyMap<string, unknown>) {
+function listSize(
+  field: GraphQLField<unknown, unknown> | undefined,
+  args: readonly ArgumentNode[],
+  variables: ReadonlyMap<string, unknown>,
+) {
   const given = new Map(args.map(({ name, value }) => [name.value, value]));
-  const valueOf = (name: string): unknown => {
+  const argument = (name: string): unknown => {
     const node = given.get(name);
     if (!node) {
       const arg = field?.args.find((a) => a.name === name);
@@ -152,8 +157,8 @@ function listSize(field: GraphQLField<unknown, unknown> | undefined, args: reado
     }
     return node.kind === Kind.VARIABLE ? variables.get(node.name.value) : node.kind === Kind.INT ? Number(node.value) : node;
   };
-  const first = valueOf('first');
-  const ids = valueOf('ids');
+  const first = argument('first');
+  const ids = argument('ids');
   const idCount = Array.isArray(ids) ? ids.length : ((ids as ListValueNode | undefined)?.values?.length ?? 1);
   return Math.max(1, typeof first === 'number' ? first : 1, idCount);
 }

@@ -4,6 +4,7 @@ import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../jobs/system.schema.ts';
 import '../models/schema.ts';
+import '../training/jobs.schema.ts';
 import { builder } from './builder.ts';
 
 /** The whole API. Each domain's schema.ts adds its types and root fields to the builder when it is imported. */

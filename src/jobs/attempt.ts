@@ -17,14 +17,13 @@ export interface AttemptLimits {
   phases: Record<Phase, { stallMsMax: number }>;
   /** After a stop was asked for: until SIGTERM, and from there until SIGKILL. */
   ladderMs: Record<StopReason, readonly [number, number]>;
-  /** A process that has left the child's group may hold its streams open: this long after the child's exit nobody reads them any more. */
-  lastLinesMs: number;
+  /** See ChildRequest. */
+  lastLinesMs?: number;
 }
 
 export const attemptLimits: AttemptLimits = {
   phases,
   ladderMs: { cancel: [30_000, 10_000], suspend: [15_000, 5_000], hang: [0, 10_000], timeLimit: [0, 10_000] },
-  lastLinesMs: 10_000,
 };
 
 export interface RunningAttempt {
@@ -135,6 +134,7 @@ export function runAttempt(
   const onLines = async (lines: string[], writeLog: WriteLog): Promise<void> => {
     const events: Event[] = [];
     for (const line of lines) {
+      if (line === '') continue;
       const event = parseEventLine(line);
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);

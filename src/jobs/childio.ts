@@ -59,7 +59,15 @@ export interface Child<S extends Spec = Spec> {
   checkStop(): void;
   warn(code: string, message: string): void;
   /** A finished file of the work folder. */
-  artifact(kind: ArtifactSaid['kind'], file: { name: string; sha256: string; sizeBytes: number }, meta?: ArtifactSaid['meta']): void;
+  artifact(kind: ArtifactSaid['kind'], file: MadeFile, meta?: ArtifactSaid['meta']): void;
+  /** A finished file of the work folder from which a later attempt goes on, with so many complete units in it. */
+  checkpoint(file: MadeFile, units: number): void;
+}
+
+export interface MadeFile {
+  name: string;
+  sha256: string;
+  sizeBytes: number;
 }
 
 export function createChild<S extends Spec>(spec: S, workDir: string, state: Int32Array, say: (event: Said) => void): Child<S> {
@@ -98,6 +106,7 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
     },
     warn: (code, message) => say({ type: 'warning', code, message: message.slice(0, 4000) }),
     artifact: (kind, { name, sha256, sizeBytes }, meta = {}) => say({ type: 'artifact', kind, file: name, sha256, sizeBytes, meta }),
+    checkpoint: ({ name, sha256, sizeBytes }, units) => say({ type: 'checkpoint', file: name, sha256, sizeBytes, epoch: units, batch: 0 }),
   };
 }
 

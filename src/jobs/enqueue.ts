@@ -11,7 +11,13 @@ import { type Job, type JobKindName, job } from './tables.ts';
 const queueMax = 1000;
 
 /** Slots that a job of each kind holds: none, one, or all of them (-1) with nothing else beside it. */
-const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = { IMPORT_DATASET: 0, IMPORT_MODEL: 0 };
+const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = {
+  IMPORT_DATASET: 0,
+  IMPORT_MODEL: 0,
+  TRAIN: 1,
+  CONVERT: 1,
+  EVALUATE: 1,
+};
 
 export interface NewJob {
   kind: JobKindName;

@@ -14,6 +14,9 @@ const JobKindType = builder.enumType('JobKind', {
   values: enumValues<(typeof jobKinds)[number]>({
     IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
     IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
+    TRAIN: 'Trains a model and converts it to ONNX behind the conversion gate.',
+    CONVERT: 'Converts a checkpoint version to ONNX behind the conversion gate.',
+    EVALUATE: 'Measures a model version on a split of a dataset version.',
   }),
 });
 

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
-import { ClassificationHyperparameters, type PreprocessSpec, presetPreprocess } from '../jobs/specs.ts';
+import { ClassificationHyperparameters, PreprocessSpec, presetPreprocess } from '../jobs/specs.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
@@ -10,7 +10,9 @@ export const Labels = z
   .min(1, 'There is at least one label.')
   .max(10_000, 'There are at most 10,000 labels.');
 
-type Onnx = z.infer<typeof OnnxMeta>;
+/** The labels and the preprocessing are text of the file: where they have another form, the file says nothing of them. */
+const Onnx = OnnxMeta.extend({ labels: Labels.nullable().catch(null), preprocess: PreprocessSpec.nullable().catch(null) });
+type Onnx = z.infer<typeof Onnx>;
 
 /** What a user said of a file, where it does not say it itself. */
 export interface Described {
@@ -23,7 +25,7 @@ export type Signature = Pick<ModelVersion, 'precision' | 'preset' | 'weightsHash
 
 /** Of an ONNX file. What the user described counts before what the file says. Throws a JobFailure where they cannot both be right. */
 export function onnxSignature(rawMeta: unknown, described: Described): Signature & { inputs: string[]; outputs: string[] } {
-  const meta = OnnxMeta.parse(rawMeta);
+  const meta = Onnx.parse(rawMeta);
   const labels = described.labels ?? meta.labels;
   const preprocess = described.preprocess ?? meta.preprocess;
   if (labels) checkLabels(labels.length, meta.outputs[0]?.shape?.at(-1));

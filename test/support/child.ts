@@ -21,13 +21,15 @@ export type Step = (
   | { phase: Phase }
   /** An epoch and its checkpoint, unless the checkpoint that the attempt goes on from has it. */
   | { epoch: number }
-  /** Stands until the file exists; tells its work by heartbeats, with a step that moves each time when `moving` is set. */
+  /** Stands until the file exists, with heartbeats; when `moving` is set with progress instead. */
   | { wait: string; moving?: boolean }
   | { write: string }
   /** Never ends. */
   | { hang: 'with heartbeats' | 'silent' }
   | { warnings: number }
   | { print: string; lines?: number; to?: 'stdout' | 'stderr' }
+  /** Prints a variable of its environment. */
+  | { show: string }
   /** A process that outlives the child's own end; `alone` has a process group of its own. */
   | { grandchild: 'in the group' | 'alone' }
   | { exit: number }
@@ -69,6 +71,11 @@ function say(event: Record<string, unknown>): void {
 
 const heartbeat = () => say({ type: 'heartbeat', phase, step, rssBytes: null });
 
+function progress(): void {
+  step += 1;
+  say({ type: 'batch', phase, step, done: step, total: null, epoch: null, epochs: null, metrics: {}, itemsPerSecond: null, etaMs: null });
+}
+
 function checkStop(): void {
   if (!stopped || line?.spec.ignores?.includes('commands')) return;
   say({ type: 'done', status: stopped, result: {} });
@@ -99,8 +106,8 @@ async function run(todo: Step, { attempt, workDir, spec }: Line): Promise<void> 
     say({ type: 'checkpoint', file, sha256: sha256(text), sizeBytes: text.length, epoch: todo.epoch, batch: 0 });
   } else if ('wait' in todo) {
     while (!existsSync(join(spec.folder ?? workDir, todo.wait))) {
-      if (todo.moving) step += 1;
-      heartbeat();
+      if (todo.moving) progress();
+      else heartbeat();
       await setTimeout(10);
       checkStop();
     }
@@ -117,7 +124,8 @@ async function run(todo: Step, { attempt, workDir, spec }: Line): Promise<void> 
     const stream = process[todo.to ?? 'stdout'];
     const text = Array.from({ length: todo.lines ?? 1 }, (_, i) => `${todo.print}${todo.lines ? ` ${i + 1}` : ''}\n`).join('');
     await new Promise((resolve) => stream.write(text, resolve));
-  } else if ('grandchild' in todo) {
+  } else if ('show' in todo) console.log(process.env[todo.show] ?? 'is not set');
+  else if ('grandchild' in todo) {
     const { pid } = spawn('sleep', ['1000'], { stdio: 'inherit', detached: todo.grandchild === 'alone' });
     say({ type: 'warning', code: 'GRANDCHILD', message: String(pid) });
   } else if ('exit' in todo) process.exit(todo.exit);

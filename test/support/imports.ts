@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { importCommand } from '../../src/datasets/import/launch.ts';
 import { type ImportedItem, files as outputs, type Summary } from '../../src/datasets/import/outputs.ts';
 import { type ImportDatasetSpec, importZip } from '../../src/datasets/import/run.ts';
+import { attemptLimits } from '../../src/jobs/attempt.ts';
 import { createChild, lastWords, type Said, shared, stops } from '../../src/jobs/childio.ts';
 import { type Child, startChild } from '../../src/jobs/executor/local.ts';
 import { type Event, exitCodes, PROTOCOL_VERSION, parseEventLine } from '../../src/jobs/protocol.ts';
@@ -115,6 +116,7 @@ export function start(zip: string, workDir: string, changes: SpecChanges = {}, a
       cwd: workDir,
       env: { PATH: process.env.PATH ?? '', ...env },
       specLine: { v: PROTOCOL_VERSION, job: 'a job', attempt: 1, workDir, spec },
+      lastLinesMs: attemptLimits.lastLinesMs,
     },
     {
       async events(lines) {

@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
 import { expect, vi } from 'vitest';
 import type { Actor } from '../../src/accounts/audit.ts';
@@ -70,11 +72,21 @@ export async function logOf({ folder }: Jobs, id: string): Promise<string[]> {
   return texts;
 }
 
-/** As the mutation does. */
+/** As the mutation does; the scheduler has seen it. */
 export async function cancel(jobs: Jobs, id: string): Promise<void> {
   const move = cancelJob(jobs.db, jobs.kinds, nobody, id);
   if (move) await publishMove(jobs, move);
+  await look(jobs);
 }
+
+/** Lets the scheduler look now. */
+export async function look({ bus }: Jobs): Promise<void> {
+  bus.publish('queueChanged', '', null);
+  await setImmediate();
+}
+
+/** Lets a child go on that waits for `name`. */
+export const touch = ({ folder }: Jobs, name: string): void => writeFileSync(join(folder, name), '');
 
 export interface Jobs extends JobServices {
   folder: string;
@@ -96,7 +108,8 @@ interface Options {
   kind?: JobKind;
   ladderMs?: Partial<AttemptLimits['ladderMs']>;
   lastLinesMs?: number;
-  env?: Record<string, string>;
+  /** Further variables, made of the data folder. */
+  env?: (folder: string) => Record<string, string>;
   folder?: string;
 }
 
@@ -109,14 +122,13 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       WHETSTONE_SLOTS: String(options.slots ?? 2),
       WHETSTONE_LOG_LEVEL: 'silent',
       PATH: process.env.PATH,
-      ...options.env,
+      ...options.env?.(folder),
     });
     const { db, close } = openDatabase(folder);
     const services: JobServices = { config, db, bus: createBus() };
     const kinds = kindsOf(options.kind ?? scripted);
     const schedulers: Scheduler[] = [];
-    const { lastLinesMs } = { ...attemptLimits, ...options };
-    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.ladderMs }, lastLinesMs };
+    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.ladderMs }, lastLinesMs: options.lastLinesMs };
     const attempts = (id: string) => db.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(attempt.number).all();
     const event: Jobs['event'] = async (id, matches) => {
       for await (const one of watchEvents(services, id, 0)) if (matches(one)) return one;
@@ -132,7 +144,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
         return scheduler;
       },
       submit: (submitted) => {
-        const made = submit(db, submitted);
+        const made = submit(db, { folder, ...submitted });
         services.bus.publish('queueChanged', '', null);
         return made;
       },

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save_file
-from torchvision.models import resnet50
 
 CLASSES = 3
 ROWS = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
@@ -159,9 +156,17 @@ OWN = {
 }
 
 
-def state():
+def resnet50():
+    # PyTorch and torchvision take 10 seconds to import: only where they are needed.
+    import torch
+    from torchvision.models import resnet50
+
     torch.manual_seed(0)
-    return resnet50(num_classes=CLASSES).state_dict()
+    return resnet50(num_classes=CLASSES)
+
+
+def state():
+    return resnet50().state_dict()
 
 
 def without(name):
@@ -171,7 +176,8 @@ def without(name):
 
 
 def misshapen():
-    return {**state(), "conv1.weight": torch.zeros(64, 3, 5, 5)}
+    tensors = state()
+    return {**tensors, "conv1.weight": tensors["conv1.weight"][:, :, :5, :5].clone()}
 
 
 class Evil:
@@ -185,11 +191,21 @@ class Evil:
 
 
 def saved(make):
-    return lambda path: torch.save(make(), path)
+    def save(path):
+        import torch
+
+        torch.save(make(path.parent), path)
+
+    return save
 
 
 def safe(make):
-    return lambda path: save_file(make(), path)
+    def save(path):
+        from safetensors.torch import save_file
+
+        save_file(make(), path)
+
+    return save
 
 
 def written(make):
@@ -220,12 +236,12 @@ FILES = {
     "unknown-operator.onnx": written(unknown_operator),
     "truncated.onnx": written(lambda: classifier()[:-100]),
     "text.onnx": written(lambda: b"This is not a model.\n" * 50),
-    "resnet50.pt": saved(state),
+    "resnet50.pt": saved(lambda _: state()),
     "resnet50.safetensors": safe(state),
     "missing.safetensors": safe(lambda: without("layer1.0.conv1.weight")),
     "misshapen.safetensors": safe(misshapen),
-    "evil.pt": lambda path: torch.save({"fc.weight": Evil(path.parent)}, path),
-    "module.pt": saved(lambda: resnet50(num_classes=CLASSES)),
+    "evil.pt": saved(lambda folder: {"fc.weight": Evil(folder)}),
+    "module.pt": saved(lambda _: resnet50()),
 }
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetR
 
 def test_a_batch_is_the_same_whoever_makes_it(dataset: DatasetRef) -> None:
     images = open_images(dataset, read_split(dataset, "train"), None)
-    (whole, *_), (threaded, *_) = (
-        [list(training_batches(images, BatchOrder(7, 3, 16, 0), PARAMETERS, SPEC, workers)) for workers in (0, 2)]
-    )
+    (whole, *_), (threaded, *_) = [
+        list(training_batches(images, BatchOrder(7, 3, 16, 0), PARAMETERS, SPEC, workers)) for workers in (0, 2)
+    ]
     assert whole.images.dtype == torch.uint8
     assert whole.images.shape == (16, 3, 32, 32)
     assert torch.equal(whole.images, threaded.images)

@@ -37,7 +37,9 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
     logits[:, 8] = -50  # never predicted
     rows = iter(logits.split(32))
     events = Events(Recorder(), "job-1", 1, tmp_path)
-    found = evaluate(lambda levels: next(rows), pictures(labels), class_count=9, batch_size=32, workers=0, events=events)
+    found = evaluate(
+        lambda levels: next(rows), pictures(labels), class_count=9, batch_size=32, workers=0, events=events
+    )
 
     best = logits.argmax(1)
     names = list(range(9))
@@ -60,7 +62,9 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
 def test_with_fewer_than_five_classes_top5_is_all(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2])
     events = Events(Recorder(), "job-1", 1, tmp_path)
-    found = evaluate(lambda x: torch.zeros(3, 3), pictures(labels), class_count=3, batch_size=8, workers=0, events=events)
+    found = evaluate(
+        lambda x: torch.zeros(3, 3), pictures(labels), class_count=3, batch_size=8, workers=0, events=events
+    )
     assert (found.metrics.top5, found.metrics.top1) == (1.0, pytest.approx(1 / 3))
 
 
@@ -101,7 +105,9 @@ def expected(levels: torch.Tensor) -> torch.Tensor:
 LEVELS = torch.stack(pictures(torch.zeros(7, dtype=torch.int64)).cache)
 
 
-@pytest.mark.parametrize(("batch", "kind"), [("n", TensorProto.FLOAT), (3, TensorProto.FLOAT), (7, TensorProto.FLOAT16)])
+@pytest.mark.parametrize(
+    ("batch", "kind"), [("n", TensorProto.FLOAT), (3, TensorProto.FLOAT), (7, TensorProto.FLOAT16)]
+)
 def test_onnx_runs_with_a_free_or_a_fixed_batch(tmp_path: Path, batch: int | str, kind: int) -> None:
     predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx", batch, kind), 1), SPEC, 4)
     found = predict(LEVELS)

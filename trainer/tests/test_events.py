@@ -65,7 +65,12 @@ def test_ticks_are_dropped_between_two_that_are_near(
         now[0] += 0.01
     ticks = recorder.of("batch")
     assert len(ticks) == 4
-    assert [tick["metrics"]["asked"] for tick in ticks] == [0, 1, 2, 3]  # nothing is computed for a tick that is dropped
+    assert [tick["metrics"]["asked"] for tick in ticks] == [
+        0,
+        1,
+        2,
+        3,
+    ]  # nothing is computed for a tick that is dropped
 
 
 def test_a_line_that_is_too_long_or_not_finite_is_a_bug(events: Events, recorder: Recorder) -> None:
@@ -79,7 +84,9 @@ def test_a_line_that_is_too_long_or_not_finite_is_a_bug(events: Events, recorder
 
 def test_errors_fit_a_line_and_name_no_folder(events: Events, recorder: Recorder) -> None:
     details = tuple(f"/data/datasets/x/{'ü' * 600}{n}.png" for n in range(200))
-    events.error(TrainerError("DATA_INVALID", "cannot read /data/secret/a.png", hint="see /data/log/x", details=details))
+    events.error(
+        TrainerError("DATA_INVALID", "cannot read /data/secret/a.png", hint="see /data/log/x", details=details)
+    )
     (error,) = recorder.events
     assert error["message"] == "cannot read a.png"
     assert error["hint"] == "see x"
@@ -124,7 +131,12 @@ def listen(events: Events, lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("commands", "status"),
-    [(["cancel"], "cancelled"), (["suspend"], "suspended"), (["suspend", "cancel"], "cancelled"), (["cancel", "suspend"], "cancelled")],
+    [
+        (["cancel"], "cancelled"),
+        (["suspend"], "suspended"),
+        (["suspend", "cancel"], "cancelled"),
+        (["cancel", "suspend"], "cancelled"),
+    ],
     ids="-".join,
 )
 def test_commands_stop_the_job(events: Events, commands: list[str], status: str) -> None:

@@ -96,7 +96,11 @@ def test_every_hyperparameter_of_the_protocol_is_read() -> None:
 
 
 def test_every_kind_that_is_run_is_in_the_protocol() -> None:
-    kinds = {d["properties"]["kind"]["const"] for d in SCHEMA["$defs"].values() if "kind" in d.get("properties", {}) and "const" in d["properties"]["kind"]}
+    kinds = {
+        d["properties"]["kind"]["const"]
+        for d in SCHEMA["$defs"].values()
+        if "kind" in d.get("properties", {}) and "const" in d["properties"]["kind"]
+    }
     assert set(MODULES) <= kinds
     assert set(ERROR_CODES.values()) == {64, 65, 69, 70, 74}
 

@@ -197,7 +197,14 @@ def test_sgd_without_average_with_clipping_and_early_stopping(digits: support.Js
 
 
 def test_a_loss_that_is_not_finite_ends_it(digits: support.Json, tmp_path: Path) -> None:
-    changes = {"epochs": 5, "optimizer": "SGD", "learningRate": 10.0, "momentum": 1.0, "gradientClip": 0, "warmupSteps": 0}
+    changes = {
+        "epochs": 5,
+        "optimizer": "SGD",
+        "learningRate": 10.0,
+        "momentum": 1.0,
+        "gradientClip": 0,
+        "warmupSteps": 0,
+    }
     code, recorder = run_here(tmp_path, train_spec(digits, changes))
     error = recorder.events[-1]
     assert (code, error["code"], error["retryable"]) == (65, "DIVERGED", False)
@@ -293,5 +300,3 @@ def test_the_probe_set_is_preprocessed_validation_images_with_pytorchs_outputs(t
     with torch.inference_mode():
         again = network.eval()(torch.from_numpy(inputs)).numpy()
     assert np.abs(again - outputs).max() < 1e-4
-
-

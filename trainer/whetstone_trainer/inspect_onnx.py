@@ -1,9 +1,10 @@
 """What an ONNX file is, read from its bytes without running anything; and what is refused."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -16,7 +17,12 @@ METADATA_CHARS_MAX = 16_000
 OPERATORS_MAX = 500
 # No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
 TENSOR_BYTES_MAX = 16 * 2**30
+# With the metadata it stays below the longest event line.
+OWN_CHARS_MAX = 30_000
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+
+
+T = TypeVar("T")
 
 
 def refuse_unsafe(model: ModelProto) -> None:
@@ -70,9 +76,32 @@ def describe(model: ModelProto) -> dict[str, Any]:
         "irVersion": model.ir_version,
         "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
         "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "elementTypes": _element_types(model),
+        "labels": _own(model, "whetstone.classes", list),
+        "preprocess": _own(model, "whetstone.preprocess", dict),
         "metadata": metadata,
         "metadataTruncated": truncated,
     }
+
+
+def _element_types(model: ModelProto) -> dict[str, int]:
+    """Elements of the initializers by element type."""
+    counts: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        counts[TensorProto.DataType.Name(tensor.data_type)] += math.prod(tensor.dims)
+    return dict(sorted(counts.items()))
+
+
+def _own(model: ModelProto, key: str, kind: type[T]) -> T | None:
+    """What Whetstone wrote under this key; None in a foreign file. The server checks its form."""
+    for entry in model.metadata_props:
+        if entry.key == key and len(entry.value) <= OWN_CHARS_MAX:
+            try:
+                value = json.loads(entry.value)
+            except ValueError:
+                return None
+            return value if isinstance(value, kind) else None
+    return None
 
 
 def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:

@@ -131,6 +131,7 @@ query Datasets($filter: DatasetFilter) {
       name
       task
       version {
+        id
         number
         state
         classes {
@@ -185,6 +186,28 @@ mutation CreateDataset($input: CreateDatasetInput!) {
     variables: { input: { name: 'digits', task: 'CLASSIFICATION', uploadId: '', sha256: '', splitSeed: 0, valShare: 0.2, testShare: 0 } },
   },
   {
+    query: `# Trains a model and converts it to ONNX. Take the
+# dataset version's "id" from the tab Datasets, and
+# follow the job in the tab JobEvents.
+mutation StartTraining($input: StartTrainingInput!) {
+  startTraining(input: $input) {
+    job {
+      id
+      state
+      queuePosition
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: {
+      input: { preset: 'resnet50', datasetVersionId: '', modelName: 'digits', seed: 0, device: 'AUTO', hyperparameters: { epochs: 5 } },
+    },
+  },
+  {
     query: `# Models with their newest version and its lineage.
 query Models($filter: ModelFilter) {
   models(first: 20, filter: $filter) {
@@ -198,6 +221,7 @@ query Models($filter: ModelFilter) {
         }
       }
       version {
+        id
         number
         state
         format

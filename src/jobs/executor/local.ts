@@ -10,8 +10,8 @@ export interface ChildRequest {
   cwd: string;
   env: Record<string, string>;
   specLine: SpecLine;
-  /** Its streams are closed this long after its exit, whoever holds them open. */
-  lastLinesMs: number;
+  /** Its streams are closed this long after its exit, whoever holds them open; 10 s unless told otherwise. */
+  lastLinesMs?: number;
 }
 
 export interface ChildListener {
@@ -42,7 +42,7 @@ const logLineMax = 4000;
 const linesMax = 100;
 
 /** Starts a child process in a group of its own, below the server's priority, and speaks the protocol with it. */
-export function startChild({ command, args, cwd, env, specLine, lastLinesMs }: ChildRequest, listener: ChildListener): Child {
+export function startChild({ command, args, cwd, env, specLine, lastLinesMs = 10_000 }: ChildRequest, listener: ChildListener): Child {
   const child: ChildProcess = spawn('nice', ['-n', '10', command, ...args], {
     cwd,
     env,
@@ -98,7 +98,7 @@ export function killGroup(pid: number | undefined, signal: 'SIGTERM' | 'SIGKILL'
   }
 }
 
-/** Calls `each` with every line but empty ones; what is beyond `charactersMax` of a line is cut off, so that memory stays bounded. */
+/** Calls `each` with the lines of a stream; what is beyond `charactersMax` of a line is cut off, so that memory stays bounded. */
 async function readLines(stream: Readable, charactersMax: number, each: (lines: string[]) => Promise<void> | void): Promise<void> {
   let rest = '';
   stream.setEncoding('utf8');
@@ -106,7 +106,7 @@ async function readLines(stream: Readable, charactersMax: number, each: (lines: 
     for await (const chunk of stream) {
       const lines = (rest + chunk).split('\n');
       rest = (lines.pop() as string).slice(0, charactersMax + 1);
-      const whole = lines.filter(Boolean).map((line) => line.slice(0, charactersMax + 1));
+      const whole = lines.map((line) => line.slice(0, charactersMax + 1));
       for (let i = 0; i < whole.length; i += linesMax) {
         await each(whole.slice(i, i + linesMax));
         await setImmediate();

@@ -1,0 +1,91 @@
+import { z } from 'zod';
+import type { Actor } from '../accounts/audit.ts';
+import { splits } from '../datasets/tables.ts';
+import { parseInput, refuse } from '../errors.ts';
+import { submitJob } from '../jobs/enqueue.ts';
+import type { JobKind, JobServices } from '../jobs/kinds.ts';
+import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
+import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import type { Job } from '../jobs/tables.ts';
+import { codeVersion } from '../version.ts';
+import { acceptEvaluation, requireMade } from './register.ts';
+import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel } from './sources.ts';
+
+/** `specJson` of an EVALUATE job. */
+export const EvaluateRequest = z.object({
+  modelVersionId: z.string(),
+  datasetVersionId: z.string(),
+  split: z.enum(splits),
+  batchSize: z.int().min(1).max(1024),
+  cpuThreads: z.int().min(1).max(1024),
+  device: z.enum(['auto', 'cpu', 'cuda']),
+  seed: z.int().min(0).max(0xffff_ffff),
+});
+export type EvaluateRequest = z.infer<typeof EvaluateRequest>;
+
+const StartEvaluationInput = z.object({
+  modelVersionId: z.string(),
+  datasetVersionId: z.string(),
+  split: z.enum(splits),
+  idempotencyKey: z.string().max(200).nullish(),
+});
+
+const requestOf = ({ specJson }: Pick<Job, 'specJson'>): EvaluateRequest => EvaluateRequest.parse(specJson);
+
+/** Puts the evaluation of a version on a split of a dataset version into the queue. */
+export function startEvaluation(services: JobServices, actor: Actor, raw: unknown): Job {
+  const { modelVersionId, datasetVersionId, split, idempotencyKey } = parseInput(StartEvaluationInput, raw);
+  return submitJob(services, actor, idempotencyKey, (tx) => {
+    const version = requireReadyModel(tx, modelVersionId);
+    const dataset = requireReadyDataset(tx, datasetVersionId);
+    const labels = requireLabels(version);
+    if (JSON.stringify(labels) !== JSON.stringify(dataset.classesJson)) {
+      refuse(
+        'INVALID',
+        'datasetVersionId',
+        `The dataset's classes are not the model's: the model knows ${labels.slice(0, 10).join(', ')}.`,
+      );
+    }
+    if (!version.preprocessJson)
+      refuse('INVALID', 'modelVersionId', 'The model version has no preprocessing: upload it again with `preprocess`.');
+    if (!dataset.countsJson?.bySplit[split].some((n) => n > 0))
+      refuse('INVALID', 'split', 'The dataset version has no images in this split.');
+    const spec: EvaluateRequest = {
+      modelVersionId,
+      datasetVersionId,
+      split,
+      batchSize: 32,
+      cpuThreads: cpuThreadsOf(services.config),
+      device: 'auto',
+      seed: 0,
+    };
+    return { kind: 'EVALUATE', spec };
+  });
+}
+
+/** A version's metrics on a split. */
+export const evaluateJob: JobKind = {
+  timeLimitMs: 6 * 3_600_000,
+
+  async launch(services, { job }) {
+    const { modelVersionId, datasetVersionId, ...rest } = requestOf(job);
+    return launchTrainer(
+      EvaluateSpec.parse({
+        kind: 'EVALUATE',
+        specVersion: SPEC_VERSION,
+        codeVersion,
+        ...rest,
+        model: modelRef(services, modelVersionId),
+        dataset: await datasetRef(services, datasetVersionId),
+      }),
+    );
+  },
+
+  async finish(services, attempt, outcome) {
+    const { modelVersionId, datasetVersionId, split } = requestOf(attempt.job);
+    const made = requireMade(outcome, 'EVALUATION');
+    const engine = String(outcome.result.engine);
+    const insert = await acceptEvaluation(services, attempt, made, { modelVersionId, datasetVersionId, split, engine });
+    return (tx) => ({ ...outcome.result, evaluationId: insert(tx).id });
+  },
+};

@@ -1,0 +1,193 @@
+import { asc, desc, eq } from 'drizzle-orm';
+import { DatasetVersionType, SplitType } from '../datasets/schema.ts';
+import { datasetVersion } from '../datasets/tables.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { findJob } from '../jobs/claim.ts';
+import { JobType } from '../jobs/schema.ts';
+import type { Job } from '../jobs/tables.ts';
+import { ModelVersionType } from '../models/schema.ts';
+import { downloadUrl } from '../storage/links.ts';
+import { artifact } from '../storage/tables.ts';
+import { startConversion } from './convert.ts';
+import { startEvaluation } from './evaluate.ts';
+import { type EvaluationRow, evaluation } from './tables.ts';
+import { startTraining } from './train.ts';
+
+const jobPayload = {
+  interfaces: [PayloadType],
+  outputFields: (t: PayloadFields<Job>) => ({
+    job: t.field({ type: JobType, nullable: true, description: 'The job, waiting in the queue.', resolve: (p) => p.result }),
+  }),
+};
+
+const idempotencyKey = 'The same key gives the same job, however often the request is sent.';
+
+const DeviceType = builder.enumType('Device', {
+  description: 'What a job computes on.',
+  values: enumValues({
+    AUTO: 'The GPU of its slot where there is one, otherwise the processor.',
+    CPU: 'The processor.',
+    CUDA: 'A GPU; without one the job fails.',
+  }),
+});
+
+const InitType = builder.inputType('TrainingInit', {
+  description: 'Where the weights of a training come from: one of these.',
+  isOneOf: true,
+  fields: (t) => ({
+    scratch: t.boolean({ description: 'Random weights from the seed. Say true.' }),
+    pretrained: t.boolean({ description: 'The public weights of the preset, downloaded once. Say true.' }),
+    weightsOf: t.id({ description: 'The weights of a model version of the same preset; another classifier head is replaced.' }),
+    continueFrom: t.id({
+      description: 'A model version that was trained here: optimizer and schedule go on, `epochs` counts from its first epoch.',
+    }),
+  }),
+});
+
+type Init = typeof InitType.$inferInput;
+
+const initOf = (init: Init | null | undefined) => {
+  if (init?.weightsOf) return { from: 'WEIGHTS', modelVersionId: idOf('ModelVersion', init.weightsOf) };
+  if (init?.continueFrom) return { from: 'CHECKPOINT', modelVersionId: idOf('ModelVersion', init.continueFrom) };
+  return { from: init?.pretrained ? 'PRETRAINED' : 'SCRATCH' };
+};
+
+builder.relayMutationField(
+  'startTraining',
+  {
+    inputFields: (t) => ({
+      modelName: t.string({ required: true, description: 'Model that the versions are added to; made when there is none of this name.' }),
+      datasetVersionId: t.id({ required: true, description: 'What it learns from: its train split, judged by its val split.' }),
+      preset: t.string({ required: true, description: 'Name of a preset: the query `presets` lists them.' }),
+      hyperparameters: t.field({
+        type: 'JSON',
+        description: 'An object with those that differ from the defaults; the preset lists them with their ranges.',
+      }),
+      init: t.field({ type: InitType, description: 'Where the weights come from; random ones unless told otherwise.' }),
+      seed: t.field({
+        type: 'SafeInt',
+        required: true,
+        defaultValue: 0,
+        description: 'Same seed, data, threads and machine: same weights. 0 to 2³² - 1.',
+      }),
+      cpuThreads: t.int({
+        description: 'Threads of PyTorch; by default the cores divided by the slots. Results on a processor depend on it.',
+      }),
+      device: t.field({ type: DeviceType, required: true, defaultValue: 'AUTO', description: 'What it computes on.' }),
+      priority: t.int({ description: 'Higher starts first, -100 to 100; 0 unless told otherwise.' }),
+      idempotencyKey: t.string({ description: idempotencyKey }),
+    }),
+  },
+  {
+    description: 'Trains a model and converts it: a checkpoint version and, behind the conversion gate, an ONNX version.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() =>
+        startTraining(context, context.actor, {
+          ...input,
+          datasetVersionId: idOf('DatasetVersion', input.datasetVersionId),
+          init: initOf(input.init),
+          device: input.device.toLowerCase(),
+        }),
+      ),
+  },
+  jobPayload,
+);
+
+builder.relayMutationField(
+  'startConversion',
+  {
+    inputFields: (t) => ({
+      modelVersionId: t.id({ required: true, description: 'A checkpoint version.' }),
+      datasetVersionId: t.id({ description: 'Its val split goes through the gate; by default that of the training, else seeded noise.' }),
+      idempotencyKey: t.string({ description: idempotencyKey }),
+    }),
+  },
+  {
+    description: 'Converts a checkpoint version to ONNX behind the conversion gate.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() =>
+        startConversion(context, context.actor, {
+          ...input,
+          modelVersionId: idOf('ModelVersion', input.modelVersionId),
+          datasetVersionId: input.datasetVersionId ? idOf('DatasetVersion', input.datasetVersionId) : null,
+        }),
+      ),
+  },
+  jobPayload,
+);
+
+builder.relayMutationField(
+  'startEvaluation',
+  {
+    inputFields: (t) => ({
+      modelVersionId: t.id({ required: true, description: 'The version to measure.' }),
+      datasetVersionId: t.id({ required: true, description: 'What it is measured on. It has the classes of the model.' }),
+      split: t.field({ type: SplitType, required: true, defaultValue: 'val', description: 'Which split.' }),
+      idempotencyKey: t.string({ description: idempotencyKey }),
+    }),
+  },
+  {
+    description: 'Measures a model version on a split of a dataset version.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() =>
+        startEvaluation(context, context.actor, {
+          ...input,
+          modelVersionId: idOf('ModelVersion', input.modelVersionId),
+          datasetVersionId: idOf('DatasetVersion', input.datasetVersionId),
+        }),
+      ),
+  },
+  jobPayload,
+);
+
+const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement({
+  description: 'What a model version reaches on a split of a dataset version.',
+  fields: (t) => ({
+    datasetVersion: t.field({
+      type: DatasetVersionType,
+      description: 'What it was measured on.',
+      nullable: true,
+      resolve: (e, _a, { db }) => db.select().from(datasetVersion).where(eq(datasetVersion.id, e.datasetVersionId)).get(),
+    }),
+    split: t.expose('split', { type: SplitType, description: 'Which split.' }),
+    engine: t.exposeString('engine', { description: 'What computed it, with its version.' }),
+    images: t.int({ description: 'Images in the split.', resolve: (e) => e.metricsJson.images ?? 0 }),
+    top1: t.float({ description: 'Share of images whose best class is the true one.', resolve: (e) => e.metricsJson.top1 ?? 0 }),
+    top5: t.float({ description: 'Share of images whose true class is among the best five.', resolve: (e) => e.metricsJson.top5 ?? 0 }),
+    macroTop1: t.float({ description: 'Mean recall over the classes.', resolve: (e) => e.metricsJson.macroTop1 ?? 0 }),
+    loss: t.float({ description: 'Mean cross-entropy.', resolve: (e) => e.metricsJson.loss ?? 0 }),
+    detailUrl: t.string({
+      nullable: true,
+      description: 'Download of the figures per class and the confusion matrix, as JSON.',
+      resolve: (e, _a, context) => {
+        const row = context.db.select().from(artifact).where(eq(artifact.id, e.artifactId)).get();
+        return row ? downloadUrl(context, row) : null;
+      },
+    }),
+    job: t.field({
+      type: JobType,
+      nullable: true,
+      description: 'The job that measured it.',
+      resolve: (e, _a, { db }) => findJob(db, e.jobId),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was measured.' }),
+  }),
+});
+
+builder.objectFields(ModelVersionType, (t) => ({
+  evaluations: t.field({
+    type: [EvaluationType],
+    description: 'What it was measured to reach, newest first; at most 100.',
+    resolve: (v, _a, { db }) =>
+      db
+        .select()
+        .from(evaluation)
+        .where(eq(evaluation.modelVersionId, v.id))
+        .orderBy(desc(evaluation.createdAt), asc(evaluation.id))
+        .limit(100)
+        .all(),
+  }),
+}));

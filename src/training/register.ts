@@ -1,0 +1,190 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { link, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { and, eq } from 'drizzle-orm';
+import type { Queryable } from '../db.ts';
+import { type AttemptContext, JobFailure, type JobServices, type Outcome } from '../jobs/kinds.ts';
+import { Evaluation, WeightsMeta } from '../jobs/protocol.ts';
+import type { PreprocessSpec } from '../jobs/specs.ts';
+import { lineageHashOf } from '../models/lineage.ts';
+import { limitsFor, loadOnce } from '../models/load.ts';
+import { nextNumber } from '../models/models.ts';
+import { onnxSignature } from '../models/signature.ts';
+import { type ModelVersion, modelVersion } from '../models/tables.ts';
+import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
+import { requireConversionGate } from './gates.ts';
+import { type EvaluationRow, evaluation } from './tables.ts';
+
+type Made = Outcome['artifacts'][number];
+
+/** Stores a file of the child, which may still read it: the store gets a second name of it. Its bytes must be those it told of. */
+export async function storeMade(services: JobServices, { workDir }: AttemptContext, made: Made): Promise<StoredBlob> {
+  const own = join(workDir, String(made.file));
+  const copy = `${own}.store`;
+  await rm(copy, { force: true });
+  await link(own, copy);
+  const stored = await storeFile(services, copy);
+  if (stored.sha256 !== made.sha256) throw new Error(`${made.file} is not what the child said that it had written.`);
+  return stored;
+}
+
+/** What a version was made from. */
+export interface Origin {
+  modelId: string;
+  jobId: string;
+  datasetVersionId: string | null;
+  parentId: string | null;
+  labels: string[];
+  /** What was asked for, without ids and paths. */
+  lineageSpec: unknown;
+}
+
+/** The version that this job has made of these weights already, in an earlier attempt. */
+export function findCheckpoint(db: Queryable, jobId: string, weightsHash: string): ModelVersion | undefined {
+  return db
+    .select()
+    .from(modelVersion)
+    .where(and(eq(modelVersion.jobId, jobId), eq(modelVersion.format, 'CHECKPOINT'), eq(modelVersion.weightsHash, weightsHash)))
+    .get();
+}
+
+/** Registers trained weights as a model version. */
+export function insertCheckpoint(
+  tx: Queryable,
+  origin: Origin,
+  stored: StoredBlob,
+  rawMeta: unknown,
+  preprocess: PreprocessSpec,
+): ModelVersion {
+  const meta = WeightsMeta.parse(rawMeta);
+  return insertVersion(tx, origin, stored, 'WEIGHTS', `${meta.preset}.safetensors`, {
+    format: 'CHECKPOINT',
+    precision: 'FP32',
+    origin: 'TRAINED',
+    preset: meta.preset,
+    weightsHash: meta.weightsHash,
+    signatureJson: meta,
+    preprocessJson: preprocess,
+    labelsJson: origin.labels,
+    gateJson: null,
+  });
+}
+
+/**
+ * What CONVERT and the end of TRAIN share: the gate, the load in the serving engine with the probe set, and the files in the store.
+ * The returned function registers the ONNX version with its probe set.
+ */
+export async function acceptOnnx(
+  services: JobServices,
+  attempt: AttemptContext,
+  outcome: Outcome,
+  origin: Origin,
+): Promise<(tx: Queryable) => ModelVersion> {
+  const numbers = requireConversionGate(outcome.gates.at(-1));
+  const onnx = requireMade(outcome, 'ONNX');
+  const probe = requireMade(outcome, 'PROBE');
+  const served = await loadOnce(
+    join(attempt.workDir, String(onnx.file)),
+    join(attempt.workDir, 'load'),
+    limitsFor(onnx.sizeBytes),
+    join(attempt.workDir, String(probe.file)),
+  );
+  const { largestDifference } = served;
+  if (largestDifference === null || largestDifference > numbers.tolerance) {
+    throw new JobFailure(
+      'GATE_FAILED',
+      `The serving engine computes other outputs for the probe set: they differ by ${largestDifference ?? 'what is not a number'}, ` +
+        `and ${numbers.tolerance.toPrecision(3)} is allowed.`,
+    );
+  }
+  const signature = onnxSignature(onnx.meta, { labels: origin.labels, preprocess: null });
+  const storedOnnx = await storeMade(services, attempt, onnx);
+  const storedProbe = await storeMade(services, attempt, probe);
+  const gate = { ...numbers, servingEngine: served.engine, servingLargestDifference: largestDifference };
+  const { inputs: _inputs, outputs: _outputs, ...columns } = signature;
+  return (tx) => {
+    const row = insertVersion(tx, origin, storedOnnx, 'ONNX', String(onnx.file), {
+      ...columns,
+      format: 'ONNX',
+      origin: 'CONVERTED',
+      gateJson: gate,
+    });
+    insertArtifact(tx, storedProbe, {
+      ownerType: 'MODEL_VERSION',
+      ownerId: row.id,
+      kind: 'PROBE',
+      name: String(probe.file),
+      metaJson: probe.meta,
+    });
+    return row;
+  };
+}
+
+/** Stores an EVALUATION file; the returned function inserts its row. */
+export async function acceptEvaluation(
+  services: JobServices,
+  attempt: AttemptContext,
+  made: Made,
+  of: Pick<EvaluationRow, 'modelVersionId' | 'datasetVersionId' | 'split' | 'engine'>,
+): Promise<(tx: Queryable) => EvaluationRow> {
+  const content: unknown = JSON.parse(await readFile(join(attempt.workDir, String(made.file)), 'utf8'));
+  const { metrics } = Evaluation.parse(content);
+  const stored = await storeMade(services, attempt, made);
+  return (tx) => {
+    const id = randomUUIDv7();
+    const { id: artifactId } = insertArtifact(tx, stored, {
+      ownerType: 'MODEL_VERSION',
+      ownerId: of.modelVersionId,
+      kind: 'EVALUATION',
+      name: `evaluation-${of.split}.json`,
+    });
+    return tx
+      .insert(evaluation)
+      .values({ id, ...of, metricsJson: metrics, artifactId, jobId: attempt.job.id, createdAt: Date.now() })
+      .returning()
+      .get();
+  };
+}
+
+export function requireMade({ artifacts }: Outcome, kind: Made['kind']): Made {
+  const made = artifacts.findLast((one) => one.kind === kind);
+  if (!made) throw new Error(`The child has made no ${kind}.`);
+  return made;
+}
+
+type Columns = Pick<
+  ModelVersion,
+  'format' | 'precision' | 'origin' | 'preset' | 'weightsHash' | 'signatureJson' | 'preprocessJson' | 'labelsJson' | 'gateJson'
+>;
+
+function insertVersion(
+  tx: Queryable,
+  origin: Origin,
+  stored: StoredBlob,
+  kind: 'ONNX' | 'WEIGHTS',
+  name: string,
+  columns: Columns,
+): ModelVersion {
+  const id = randomUUIDv7();
+  const { modelId, jobId, datasetVersionId, parentId } = origin;
+  const { id: artifactId } = insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind, name });
+  const lineageHash = lineageHashOf(tx, { sha256: stored.sha256, spec: origin.lineageSpec, parentId, datasetVersionId });
+  return tx
+    .insert(modelVersion)
+    .values({
+      id,
+      modelId,
+      number: nextNumber(tx, modelId),
+      state: 'READY',
+      artifactId,
+      ...stored,
+      ...columns,
+      lineageHash,
+      parentId,
+      datasetVersionId,
+      jobId,
+      createdAt: Date.now(),
+    })
+    .returning()
+    .get();
+}

@@ -1,0 +1,74 @@
+import { and, eq, isNull } from 'drizzle-orm';
+import { extractedFolder } from '../datasets/cache.ts';
+import { type DatasetVersion, datasetVersion } from '../datasets/tables.ts';
+import type { Queryable } from '../db.ts';
+import { refuse } from '../errors.ts';
+import type { JobServices } from '../jobs/kinds.ts';
+import { PreprocessSpec, type PresetName, type Spec } from '../jobs/specs.ts';
+import { findVersion } from '../models/models.ts';
+import type { ModelVersion } from '../models/tables.ts';
+import { blobPath, findArtifact } from '../storage/blobs.ts';
+import type { Artifact } from '../storage/tables.ts';
+
+type DatasetRef = Extract<Spec, { kind: 'TRAIN' }>['dataset'];
+type ModelRef = Extract<Spec, { kind: 'EVALUATE' }>['model'];
+
+/** A dataset version that a job can read; an InputError otherwise. */
+export function requireReadyDataset(db: Queryable, id: string): DatasetVersion & { classesJson: string[]; contentHash: string } {
+  const row = db
+    .select()
+    .from(datasetVersion)
+    .where(and(eq(datasetVersion.id, id), isNull(datasetVersion.deletedAt)))
+    .get();
+  if (!row) refuse('NOT_FOUND', 'datasetVersionId', 'There is no such dataset version.');
+  const { state, classesJson, contentHash } = row;
+  if (state !== 'READY' || !classesJson || !contentHash)
+    refuse('INVALID', 'datasetVersionId', `The dataset version is ${state}, not READY.`);
+  return { ...row, classesJson, contentHash };
+}
+
+/** A model version that a job can read; an InputError otherwise. */
+export function requireReadyModel(db: Queryable, id: string): ModelVersion & { artifactId: string } {
+  const row = findVersion(db, id);
+  if (!row) refuse('NOT_FOUND', 'modelVersionId', 'There is no such model version.');
+  const { state, artifactId } = row;
+  if (state !== 'READY' || !artifactId) refuse('INVALID', 'modelVersionId', `The model version is ${state}, not READY.`);
+  return { ...row, artifactId };
+}
+
+/** A version's class names; an InputError where nobody has named them. */
+export function requireLabels({ labelsJson }: ModelVersion): string[] {
+  return labelsJson ?? refuse('INVALID', 'modelVersionId', 'The model version names no classes: upload it again with `labels`.');
+}
+
+/** Path of a file that a model version owns. */
+export function versionFile({ config, db }: JobServices, versionId: string, kind: Artifact['kind']): string {
+  const found = findArtifact(db, 'MODEL_VERSION', versionId, kind);
+  if (!found) throw new Error(`Model version ${versionId} has no artifact ${kind}.`);
+  return blobPath(config.dataDir, found.sha256);
+}
+
+/** The dataset as a child reads it; extracted again if its cache is gone. */
+export async function datasetRef(services: JobServices, id: string): Promise<DatasetRef> {
+  const row = requireReadyDataset(services.db, id);
+  const manifest = findArtifact(services.db, 'DATASET_VERSION', id, 'MANIFEST');
+  if (!manifest) throw new Error(`Dataset version ${id} has no manifest.`);
+  return {
+    root: await extractedFolder(services, row),
+    manifest: blobPath(services.config.dataDir, manifest.sha256),
+    classes: row.classesJson,
+    contentHash: row.contentHash,
+  };
+}
+
+/** The model as a child reads it. */
+export function modelRef(services: JobServices, id: string): ModelRef {
+  const row = requireReadyModel(services.db, id);
+  return {
+    format: row.format,
+    file: versionFile(services, id, row.format === 'ONNX' ? 'ONNX' : 'WEIGHTS'),
+    preset: row.preset as PresetName | null,
+    classes: requireLabels(row),
+    preprocess: PreprocessSpec.parse(row.preprocessJson),
+  };
+}

@@ -1,0 +1,34 @@
+import { index, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { datasetVersion, splits } from '../datasets/tables.ts';
+import { job } from '../jobs/tables.ts';
+import { modelVersion } from '../models/tables.ts';
+import { artifact } from '../storage/tables.ts';
+
+/** What a model version reaches on a split of a dataset version, as one job has measured it. */
+export const evaluation = sqliteTable(
+  'evaluation',
+  {
+    id: text().primaryKey(),
+    modelVersionId: text()
+      .notNull()
+      .references(() => modelVersion.id),
+    datasetVersionId: text()
+      .notNull()
+      .references(() => datasetVersion.id),
+    split: text({ enum: splits }).notNull(),
+    /** `torch` or `onnxruntime`, with its version. */
+    engine: text().notNull(),
+    metricsJson: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
+    /** Per class and confusion matrix: the trainer's EVALUATION file. */
+    artifactId: text()
+      .notNull()
+      .references(() => artifact.id),
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+    createdAt: integer().notNull(),
+  },
+  (t) => [index('evaluation_version').on(t.modelVersionId)],
+);
+
+export type EvaluationRow = typeof evaluation.$inferSelect;

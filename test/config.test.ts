@@ -1,0 +1,140 @@
+import { resolve } from 'node:path';
+import { expect, test } from 'vitest';
+import { describeSettings, readClientConfig, readConfig } from '../src/config.ts';
+import { originCheck } from '../src/http.ts';
+import { withChild } from './support/process.ts';
+import { withFolder } from './support/server.ts';
+
+test('without a variable the server listens on this machine only, port 8080, with its data in ./data and two slots', () => {
+  expect(readConfig({})).toMatchObject({
+    host: '127.0.0.1',
+    port: 8080,
+    dataDir: resolve('data'),
+    allowedOrigins: [],
+    slots: 2,
+    logLevel: 'info',
+    production: false,
+  });
+});
+
+test('an empty variable is as good as none', () => {
+  expect(readConfig({ WHETSTONE_PORT: '', WHETSTONE_ALLOWED_ORIGINS: '' })).toEqual(readConfig({}));
+});
+
+test('variables are read and lists are split', () => {
+  const config = readConfig({
+    WHETSTONE_PORT: '0',
+    WHETSTONE_SLOTS: '4',
+    WHETSTONE_ALLOWED_ORIGINS: ' https://a.example,, http://b.example:81 ',
+  });
+  expect(config).toMatchObject({ port: 0, slots: 4, allowedOrigins: ['https://a.example', 'http://b.example:81'] });
+});
+
+test('the configuration cannot be changed afterwards', () => {
+  expect(Object.isFrozen(readConfig({}))).toBe(true);
+});
+
+test.each([
+  ['WHETSTONE_PORT', '65536'],
+  ['WHETSTONE_PORT', '-1'],
+  ['WHETSTONE_PORT', '80.5'],
+  ['WHETSTONE_PORT', 'http'],
+  ['WHETSTONE_SLOTS', '0'],
+  ['WHETSTONE_SLOTS', '65'],
+  ['WHETSTONE_SLOTS', 'two'],
+  ['WHETSTONE_LOG_LEVEL', 'verbose'],
+  ['WHETSTONE_PUBLIC_URL', 'whetstone.example'],
+  ['WHETSTONE_PUBLIC_URL', 'ftp://whetstone.example'],
+  ['WHETSTONE_ALLOWED_ORIGINS', 'lab.example'],
+  ['WHETSTONE_ALLOWED_ORIGINS', 'https://a.example,*'],
+])('%s=%s is refused by the name of the variable', (variable, value) => {
+  expect(() => readConfig({ [variable]: value })).toThrow(new RegExp(`^The configuration is wrong\\.\n${variable}: .+\\.$`));
+});
+
+test('everything that is wrong is named at once', () => {
+  const wrong = { WHETSTONE_PORT: 'x', WHETSTONE_SLOTS: '0', WHETSTONE_DATADIR: '/x' };
+  for (const variable of Object.keys(wrong)) expect(() => readConfig(wrong)).toThrow(variable);
+});
+
+test('a variable with our prefix that is no setting is named: it is most likely misspelt', () => {
+  expect(() => readConfig({ WHETSTONE_PROT: '80' })).toThrow('WHETSTONE_PROT is not a setting of Whetstone.');
+  expect(() => readConfig({ WHETSTONE_PYTHON: 'python3', OTHER_PROT: '80' })).not.toThrow();
+});
+
+test('production needs a signing key, and the refusal says how to make one', () => {
+  expect(() => readConfig({ NODE_ENV: 'production' })).toThrow(/WHETSTONE_SIGNING_KEY_FILE.*openssl genpkey -algorithm ed25519/s);
+  expect(readConfig({ NODE_ENV: 'production', WHETSTONE_SIGNING_KEY_FILE: 'key.pem' })).toMatchObject({ production: true });
+});
+
+test.each([
+  ['production without a key', { NODE_ENV: 'production' }, 'openssl genpkey -algorithm ed25519'],
+  ['a misspelt variable', { WHETSTONE_PROT: '80' }, 'WHETSTONE_PROT is not a setting of Whetstone.'],
+  ['a port that is no number', { WHETSTONE_PORT: 'x' }, 'WHETSTONE_PORT: '],
+  ['a signing key that is not there', { WHETSTONE_SIGNING_KEY_FILE: 'none.pem' }, 'is not an Ed25519 private key'],
+])('the server does not start with %s: one message, no stack, exit 1', (_what, env, message) =>
+  withFolder((WHETSTONE_DATA_DIR) =>
+    withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR, ...(env as Record<string, string>) }, async (child) => {
+      expect(await child.exit).toEqual({ code: 1, signal: null });
+      const text = child.lines.join('\n');
+      expect(text).toContain(message);
+      expect(text).not.toMatch(/^\s+at /m);
+    }),
+  ),
+);
+
+test('the help describes every setting with its default', () => {
+  const text = describeSettings();
+  const lines = text.split('\n');
+  expect(lines).toContain('WHETSTONE_PORT=8080');
+  expect(lines).toContain('WHETSTONE_DATA_DIR=data');
+  for (let i = 0; i < lines.length; i += 2) {
+    expect(lines[i]).toMatch(/^WHETSTONE_[A-Z_]+(=.+)?$/);
+    expect(lines[i + 1]).toMatch(/^ {4}[A-Z].+\.$/);
+  }
+  expect(text).not.toContain(process.cwd());
+});
+
+test('a job inherits what programs need of the environment and no secret of the server', () => {
+  const { childEnv } = readConfig({ PATH: '/bin', HOME: '/home/x', WHETSTONE_SIGNING_KEY_FILE: 'key.pem', AWS_SECRET_ACCESS_KEY: 'x' });
+  expect(childEnv).toEqual({ PATH: '/bin', HOME: '/home/x' });
+});
+
+test('the commands that talk to a server read where it is, and refuse what is wrong', () => {
+  expect(readClientConfig({}).url).toBe('http://127.0.0.1:8080');
+  expect(readClientConfig({ WHETSTONE_URL: 'https://w.example', WHETSTONE_TOKEN: 't', INIT_CWD: '/x' })).toEqual({
+    url: 'https://w.example',
+    token: 't',
+    folder: '/x',
+  });
+  expect(() => readClientConfig({ WHETSTONE_URL: 'w.example' })).toThrow('WHETSTONE_URL');
+});
+
+test('an origin is allowed when it is the own address, the public one or a configured one, to the letter', () => {
+  const allowed = originCheck(
+    readConfig({ WHETSTONE_PUBLIC_URL: 'https://w.example/app', WHETSTONE_ALLOWED_ORIGINS: 'https://lab.example:443/' }),
+    () => 8080,
+  );
+  for (const origin of [
+    undefined,
+    'https://w.example',
+    'https://lab.example',
+    'http://localhost:8080',
+    'http://127.0.0.1:8080',
+    'http://[::1]:8080',
+  ]) {
+    expect(allowed(origin), origin).toBe(true);
+  }
+  for (const origin of [
+    'null',
+    '',
+    '*',
+    'http://w.example',
+    'https://w.example:444',
+    'https://lab.example.evil',
+    'http://localhost:8081',
+    'https://localhost:8080',
+    'http://127.0.0.2:8080',
+  ]) {
+    expect(allowed(origin), origin).toBe(false);
+  }
+});

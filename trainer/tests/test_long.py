@@ -1,0 +1,27 @@
+"""Figures that take minutes: `python -m pytest -m long`."""
+
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests import support
+from tests.support import attempt, train_spec
+
+
+@pytest.mark.long
+def test_digits_at_32_pixels_reach_the_documented_accuracy(tmp_path: Path) -> None:
+    """All 1,797 digits, 10 epochs, 2 threads, the preset's defaults: median top-1 of three seeds ≥ 0.97."""
+    dataset = support.write_digits(tmp_path / "digits", 1437, 360)
+    top1 = []
+    for seed in (0, 1, 2):
+        with attempt(tmp_path / str(seed), train_spec(dataset, {"epochs": 10}, seed=seed)) as running:
+            assert running.end() == 0
+            top1.append(running.events[-1]["result"]["metrics"]["top1"])
+            (gate,) = running.of("gate")
+            numbers = gate["numbers"]
+            assert (numbers["images"], numbers["problems"], numbers["beyondTolerance"]) == (360, [], 0)
+            assert numbers["top1DifferBeyondMargin"] == 0
+            print(f"seed {seed}: top-1 {top1[-1]:.4f}, largest difference {numbers['largestDifference']:.2e}")
+            print([(event["metrics"]["val.top1"], event["durationMs"]) for event in running.of("epoch")])
+    assert statistics.median(top1) >= 0.97
