@@ -19,10 +19,13 @@ interface Credentials {
 const renewBeforeMs = 60_000;
 
 /** Runs `use` with WHETSTONE_TOKEN, or with a login whose name and password are asked for at the terminal; ends that login afterwards. */
-export async function withSession<T>({ url: address, token }: ClientConfig, use: (session: Session) => Promise<T>): Promise<T> {
+export async function withSession<T>(
+  { url: address, token }: Pick<ClientConfig, 'url' | 'token'>,
+  use: (session: Session) => Promise<T>,
+  ask = askTerminal,
+): Promise<T> {
   const url = address.replace(/\/+$/, '');
   if (token !== undefined) return use({ url, accessToken: async () => token });
-  if (!process.stdin.isTTY) throw new Error('Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.');
   const name = await ask('Name: ');
   let credentials = await enter(url, 'login', { name, password: await ask('Password: ', true) });
   const accessToken = async () => {
@@ -66,7 +69,8 @@ export async function call(address: string, request: RequestInit): Promise<Recor
 }
 
 /** A line from the terminal; a secret one is not shown while it is typed. */
-async function ask(question: string, secret = false): Promise<string> {
+async function askTerminal(question: string, secret = false): Promise<string> {
+  if (!process.stdin.isTTY) throw new Error('Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.');
   let shown = true;
   const output = new Writable({
     write(chunk, _encoding, done) {

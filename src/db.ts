@@ -30,6 +30,8 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: busyTimeoutMs });
     client.pragma('journal_mode = WAL');
     client.pragma('synchronous = FULL');
+    // Without it REPLACE deletes past the trigger that keeps the audit log.
+    client.pragma('recursive_triggers = ON');
     const db = drizzle(client);
     // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it: drizzle turns them off
     // inside a transaction, where SQLite ignores it.

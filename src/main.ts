@@ -1,16 +1,14 @@
+import './drizzle.ts';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
-import { findUserByName, resetPassword } from './accounts/users.ts';
-import { createBus } from './bus.ts';
 import { withSession } from './client.ts';
 import { describeSettings, readClientConfig, readConfig } from './config.ts';
-import { openDatabase } from './db.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
-import { startServer } from './server.ts';
 import { progressBar, uploadFile } from './upload.ts';
 
+// What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
   .description('Computer-vision models from a dataset to a served endpoint.')
   .addHelpText('after', () => `\nSettings (environment variables with their defaults):\n${describeSettings()}`);
@@ -19,6 +17,7 @@ program
   .command('serve', { isDefault: true })
   .description('start the server')
   .action(async () => {
+    const { startServer } = await import('./server.ts');
     const config = readConfig(process.env);
     const log = createLog(config);
     const server = await startServer(config, log);
@@ -61,6 +60,9 @@ admin
   .description('give a user a new random password, and lift a login delay')
   .argument('<name>', 'name of the user')
   .action(async (name: string) => {
+    const { openDatabase } = await import('./db.ts');
+    const { createBus } = await import('./bus.ts');
+    const { findUserByName, resetPassword } = await import('./accounts/users.ts');
     const { db, close } = openDatabase(readConfig(process.env).dataDir);
     try {
       const found = findUserByName(db, name);

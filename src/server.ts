@@ -37,6 +37,7 @@ const jobKinds: JobKinds = {
 export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */
   url: string;
+  services: Services;
   /** Stops in the reverse order of the start; answers that are under way get 5 seconds. */
   stop(): Promise<void>;
 }
@@ -114,7 +115,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
     log.info({ url, dataDir: config.dataDir }, 'whetstone is ready');
     if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the token in this file');
-    return { url, stop };
+    return { url, services, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { DetailedError, Upload } from 'tus-js-client';
 import { call, type Session } from './client.ts';
-import { hashFile } from './storage/blobs.ts';
+import { hashFile } from './storage/hash.ts';
 
 /** What a mutation needs that uses the upload. */
 export interface Uploaded {

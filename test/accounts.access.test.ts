@@ -1,13 +1,10 @@
-import { createPrivateKey } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { decodeJwt, decodeProtectedHeader, type JWTHeaderParameters, SignJWT } from 'jose';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Viewer } from '../src/accounts/login.ts';
 import { createBus, queueOf } from '../src/bus.ts';
 import { ApiError } from '../src/errors.ts';
 import { untilAborted, watchAccess } from '../src/graphql/access.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
+import { eventually } from './support/eventually.ts';
 import { adminPassword, type TestServer, withServer } from './support/server.ts';
 import { ask, type Socket, withConnection } from './support/socket.ts';
 import { sources } from './support/ticks.ts';
@@ -21,6 +18,7 @@ beforeEach(() => {
   sources.length = 0;
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.useRealTimers();
 });
 
@@ -93,7 +91,7 @@ test.each(Object.entries(changes))('when %s, the open event stream ends with an 
       ]);
       expect(await nextAnswer(items)).toBeUndefined();
     });
-    await vi.waitFor(() => expect(sources.map((s) => s.open)).toEqual([false]));
+    await eventually(() => expect(sources.map((s) => s.open)).toEqual([false]));
   }),
 );
 
@@ -105,7 +103,7 @@ test.each(Object.entries(changes))('when %s, the open socket is closed with 4403
       await change(server, user);
       expect(await socket.closed).toEqual({ code: 4403, reason: expect.stringMatching(message) });
     });
-    await vi.waitFor(() => expect(sources.map((s) => s.open)).toEqual([false]));
+    await eventually(() => expect(sources.map((s) => s.open)).toEqual([false]));
   }),
 );
 
@@ -143,20 +141,19 @@ test('other users and other sessions keep their streams and sockets', () =>
     );
   }));
 
-/** The same token with an expiry `seconds` from now. */
-async function expiringIn(server: TestServer, token: string, seconds: number): Promise<string> {
-  const key = createPrivateKey(readFileSync(join(server.dataDir, 'signing-key.pem')));
-  const claims = { ...decodeJwt(token), exp: Math.floor(Date.now() / 1000) + seconds };
-  return new SignJWT(claims).setProtectedHeader(decodeProtectedHeader(token) as JWTHeaderParameters).sign(key);
-}
-
 test('when the access token expires, streams end and the socket is closed with 4403, whatever its operations do', () =>
   withServer(async (server) => {
-    const token = await expiringIn(server, await server.as('VIEWER'), 2);
+    const timers = vi.spyOn(globalThis, 'setTimeout');
+    const token = await server.as('VIEWER');
     await withConnection(server.url, token, async (socket) => {
       await subscribed(socket);
       await withEvents(server.url, subscription, token, async (items) => {
         expect(await nextAnswer(items)).toEqual({ data: { ticks: '1' } });
+        // The time that passes: the clock is put forward, and the timers of 15 minutes go off.
+        const expiries = timers.mock.calls.filter(([, ms]) => Number(ms) > 14 * 60_000);
+        expect(expiries).toHaveLength(3);
+        vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 15 * 60_000 });
+        for (const [expire] of expiries) expire();
         expect((await nextAnswer(items)).errors[0]).toMatchObject({
           message: expect.stringContaining('expired'),
           extensions: { code: 'UNAUTHENTICATED' },

@@ -92,6 +92,9 @@ const fields: Record<string, Line> = {
   'Mutation.setModelAlias': 'RUN_JOBS',
   'Mutation.deleteModel': 'DELETE',
   'Mutation.deleteModelVersion': 'DELETE',
+  'Mutation.startTraining': 'RUN_JOBS',
+  'Mutation.startConversion': 'RUN_JOBS',
+  'Mutation.startEvaluation': 'RUN_JOBS',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
 

@@ -13,7 +13,7 @@ const create = `mutation ($i: CreateDatasetInput!) {
 
 async function uploaded({ url }: TestServer, token: string, zip: Buffer) {
   const { json } = await post(url, token, 'digits.zip', zip);
-  return { uploadId: json.id, sha256: createHash('sha256').update(zip).digest('hex') };
+  return { uploadId: json.uploadId, sha256: createHash('sha256').update(zip).digest('hex') };
 }
 
 /** Sends a zip the way a client does, and waits for the last event of its job. */
@@ -23,13 +23,13 @@ async function imported(server: TestServer, token: string, zip: Buffer | Files, 
   expect(errors).toBeUndefined();
   expect(data.createDataset.userErrors).toEqual([]);
   const { id } = data.createDataset.datasetVersion.job;
-  const follow = `subscription ($id: ID!) { jobEvents(id: $id) { type } }`;
+  const follow = `subscription ($id: ID!) { jobEvents(id: $id) { seq } }`;
   await withEvents(
     server.url,
     follow,
     token,
     async (items) => {
-      while (await nextAnswer(items));
+      for (let answer = await nextAnswer(items); answer; answer = await nextAnswer(items)) expect(answer.errors).toBeUndefined();
     },
     { id },
   );
@@ -178,14 +178,14 @@ describe('datasets', () => {
     withServer(async (server) => {
       const token = await server.as('ENGINEER');
       const upload = await uploaded(server, token, zipOf(classes));
-      const input = { name: 'not a name', task: 'CLASSIFICATION', ...upload, valShare: 2 };
+      const input = { name: 'not a name', task: 'CLASSIFICATION', ...upload, valShare: -1 };
       const { data } = await server.graphql(create, { i: input }, token);
       expect(data.createDataset).toMatchObject({
         dataset: null,
         datasetVersion: null,
         userErrors: [
           { code: 'INVALID', field: ['name'], message: expect.stringContaining('1 to 100') },
-          { code: 'INVALID', field: ['valShare'], message: 'A share is at most 0.9.' },
+          { code: 'INVALID', field: ['valShare'], message: 'A share is at least 0.' },
         ],
       });
     }));

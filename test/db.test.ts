@@ -2,10 +2,11 @@ import { cpSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { sql } from 'drizzle-orm';
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit, user } from '../src/accounts/tables.ts';
 import { type Db, inTransaction, isBusy, openDatabase } from '../src/db.ts';
+import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
 
@@ -232,7 +233,7 @@ test('a migration killed in the middle leaves everything as it was, and complete
       for (let kill = 0; kill < 2; kill++) {
         await withChild(['test/support/migrate.ts', dataDir, interrupted], {}, async (child) => {
           // Uncommitted pages stand in the write-ahead log when the tables were rebuilt and the last statement writes.
-          const written = vi.waitUntil(() => sizeOf(`${fileIn(dataDir)}-wal`) > 8 * 1024 * 1024, { timeout: 30_000 });
+          const written = eventually(() => expect(sizeOf(`${fileIn(dataDir)}-wal`)).toBeGreaterThan(8 * 1024 * 1024));
           await Promise.race([written, child.exit.then(() => Promise.reject(new Error(child.lines.join('\n'))))]);
           child.kill('SIGKILL');
           await child.exit;

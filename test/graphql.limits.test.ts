@@ -264,8 +264,8 @@ test('the health check answers while 20 hostile documents are on their way', () 
     expect(answered).toContain('health 200');
   }));
 
-test('a document at the limits costs less than 50 times a small one', () => {
-  // The ratio of two times of one run says the same on every machine; without the limit on selections it is over 1,000.
+test('a document at the limits costs less than 15 times a small one', () => {
+  // The ratio of two CPU times of one run, about 4.5 with the 300 selections that are allowed.
   const cost = async (server: TestServer, documents: string[]) => {
     const startedAt = process.cpuUsage();
     for (const document of documents) await server.graphql(document);
@@ -279,6 +279,6 @@ test('a document at the limits costs less than 50 times a small one', () => {
       server,
       [...small, ...large].map((document) => document.replace('x', 'warm')),
     );
-    expect(await cost(server, large)).toBeLessThan(50 * (await cost(server, small)));
+    expect(await cost(server, large)).toBeLessThan(15 * (await cost(server, small)));
   });
 });

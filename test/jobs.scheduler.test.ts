@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { cancelJob } from '../src/jobs/claim.ts';
 import { readSlots } from '../src/jobs/system.ts';
 import type { Step } from './support/child.ts';
-import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, scripted, touch, until, withJobs } from './support/jobs.ts';
+import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
+import { scripted } from './support/kinds.ts';
 
 const runningIds = (jobs: Jobs) =>
   jobs.db.$client.prepare("SELECT id FROM job WHERE state IN ('RUNNING', 'CANCELLING') ORDER BY rowid").pluck().all() as string[];

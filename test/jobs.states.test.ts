@@ -11,7 +11,8 @@ import { attemptsMax, crashesMax, endingOf, jobAfter, type Seen } from '../src/j
 import { queuePosition } from '../src/jobs/system.ts';
 import type { JobState } from '../src/jobs/tables.ts';
 import { createLog } from '../src/log.ts';
-import { kindsOf, nobody, scripted, submit, withJobs } from './support/jobs.ts';
+import { nobody, submit, withJobs } from './support/jobs.ts';
+import { kindsOf, scripted } from './support/kinds.ts';
 
 const nothing: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null };
 const fatal = { code: 'DATA_INVALID', message: 'no images', retryable: false };

@@ -4,7 +4,8 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import { phases } from '../src/jobs/protocol.ts';
 import { watchProgress } from '../src/jobs/watch.ts';
 import type { Step } from './support/child.ts';
-import { endings, isAlive, isType, type Jobs, look, scripted, touch, until, withJobs } from './support/jobs.ts';
+import { endings, isAlive, isType, type Jobs, look, touch, until, withJobs } from './support/jobs.ts';
+import { scripted } from './support/kinds.ts';
 
 describe('time', () => {
   const now = performance.now.bind(performance);

@@ -14,7 +14,6 @@ const attacks: [string, string, string][] = [
   ['external-absolute.onnx', 'MODEL_UNSAFE', 'external data'],
   ['external-link.onnx', 'MODEL_UNSAFE', 'external data'],
   ['external-folder.onnx', 'MODEL_UNSAFE', 'external data'],
-  ['loop.onnx', 'MODEL_UNSAFE', 'never end'],
   ['huge.onnx', 'MODEL_UNSAFE', '160 GB'],
   ['unknown-domain.onnx', 'MODEL_INVALID', 'org.evil::Steal'],
   ['unknown-operator.onnx', 'MODEL_INVALID', 'Steal'],
@@ -28,7 +27,10 @@ const attacks: [string, string, string][] = [
 
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-attacks-'));
 const presetOf = (name: string) => (name.endsWith('.onnx') ? {} : { preset: 'resnet50' });
-beforeAll(() => makeModelFiles(folder, [...attacks.map(([name]) => name), 'classifier.onnx']));
+/** Valid, and harmless until they are run, which no import does: 2⁶² is also how exporters write "until the condition ends the loop". */
+const harmless = ['loop.onnx', 'classifier.onnx'];
+
+beforeAll(() => makeModelFiles(folder, [...attacks.map(([name]) => name), ...harmless]));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('hostile and broken files, one after the other in one server', () => {
@@ -48,7 +50,7 @@ describe('hostile and broken files, one after the other in one server', () => {
         const artifacts = models.db.select().from(artifact).all();
         const removed = await collectBlobs(models, Date.now() + 7 * 24 * 3600_000);
         left = { artifacts, removed, blobs: blobsOf(models.folder), works: readdirSync(join(models.folder, 'work')) };
-        outcomes.set('classifier.onnx', { ...(await models.import(join(folder, 'classifier.onnx'))), said: null });
+        for (const name of harmless) outcomes.set(name, { ...(await models.import(join(folder, name))), said: null });
       }),
     600_000,
   );
@@ -66,7 +68,7 @@ describe('hostile and broken files, one after the other in one server', () => {
     expect(left).toEqual({ artifacts: [], blobs: [], works: [], removed: attacks.length });
   });
 
-  test('the next good file is imported', () => {
-    expect(outcomes.get('classifier.onnx')).toMatchObject({ job: { state: 'SUCCEEDED' }, version: { state: 'READY' } });
+  test.each(harmless)('after them %s is imported', (name) => {
+    expect(outcomes.get(name)).toMatchObject({ job: { state: 'SUCCEEDED', attemptNumber: 1 }, version: { state: 'READY' } });
   });
 });

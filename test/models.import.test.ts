@@ -98,7 +98,7 @@ test('a state dict becomes safetensors, and has the same weights hash in whateve
   }));
 
 test('the lineage hash is the same in another data folder, and another one for other labels', async () => {
-  const hashes = [];
+  const hashes: (string | null)[] = [];
   for (const labels of [['a', 'b', 'c'], ['a', 'b', 'c'], null]) {
     await withModels(async (models) => {
       await models.start();
@@ -133,7 +133,7 @@ test('a child that is killed is replaced, and the version is made once', () =>
     const jobId = String(version.jobId);
     await models.start();
     await models.event(jobId, ({ type }) => type === 'PHASE');
-    killGroup(models.attempts(jobId)[0]?.pid, 'SIGKILL');
+    killGroup(models.attempts(jobId)[0]?.pid ?? undefined, 'SIGKILL');
     expect(await models.ended(jobId)).toMatchObject({ state: 'SUCCEEDED', attemptNumber: 2 });
     expect(models.attempts(jobId)).toMatchObject([{ state: 'CRASHED', signal: 'SIGKILL', charged: true }, { state: 'SUCCEEDED' }]);
     expect(models.version(version.id).state).toBe('READY');

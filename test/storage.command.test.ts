@@ -4,16 +4,19 @@ import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { isNull } from 'drizzle-orm';
+import { afterEach, expect, test, vi } from 'vitest';
 import { session } from '../src/accounts/tables.ts';
+import { withSession } from '../src/client.ts';
 import { readClientConfig, readConfig } from '../src/config.ts';
 import { upload } from '../src/storage/tables.ts';
-import { progressBar } from '../src/upload.ts';
+import { progressBar, uploadFile } from '../src/upload.ts';
 import { type Child, type Exit, withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
 import { append, bytesOf, create, send, sha256, sizeOf, until, withRows } from './support/storage.ts';
 
 const mebibyte = 1024 * 1024;
+afterEach(() => void vi.useRealTimers());
 
 /** Runs the command to its end; `result` is its last line of JSON. */
 async function uploading(
@@ -110,32 +113,24 @@ test('an upload that was begun with another file of the same name and size start
     });
   }));
 
+const silent = () => {};
+
+/** Uploads in this process, as the command does. */
+const uploadWith = (url: string, token: string | undefined, path: string) =>
+  withSession({ url, token }, (session) => uploadFile(session, path, silent));
+
 test('what goes wrong is one line that says what to do, and exit code 1', () =>
   withServer(
     async ({ url, as }) => {
       const token = await as('ENGINEER');
-      const failing = async (args: string[], env: Record<string, string>) => {
-        const { code, lines } = await uploading(args, env);
-        return [code, lines.filter((line) => !line.includes('MiB/s'))];
-      };
       await withFile(bytesOf('large', 2000), async (path) => {
-        expect(await failing([`${path}x`, '--url', url], { WHETSTONE_TOKEN: token })).toEqual([1, [`There is no file ${path}x.`]]);
-        expect(await failing([path, '--url', url], {})).toEqual([1, [expect.stringContaining('Set WHETSTONE_TOKEN')]]);
-        expect(await failing([path, '--url', url], { WHETSTONE_TOKEN: 'x' })).toEqual([
-          1,
-          [expect.stringContaining('access token is invalid')],
-        ]);
-        const viewer = await as('VIEWER');
-        expect(await failing([path, '--url', url], { WHETSTONE_TOKEN: viewer })).toEqual([1, ['The role VIEWER does not allow uploads.']]);
-        expect(await failing([path, '--url', 'http://127.0.0.1:1'], { WHETSTONE_TOKEN: token })).toEqual([
-          1,
-          [expect.stringContaining('no server at http://127.0.0.1:1')],
-        ]);
-        expect(await failing([path, '--url', url], { WHETSTONE_TOKEN: token })).toEqual([1, [expect.stringContaining('size exceeded')]]);
-        expect(await failing([path, '--url', 'nowhere'], {})).toEqual([
-          1,
-          ['The configuration is wrong.', expect.stringContaining('WHETSTONE_URL')],
-        ]);
+        await expect(uploadWith(url, token, `${path}x`)).rejects.toThrow(`There is no file ${path}x.`);
+        await expect(uploadWith(url, 'x', path)).rejects.toThrow('access token is invalid');
+        await expect(uploadWith(url, await as('VIEWER'), path)).rejects.toThrow('The role VIEWER does not allow uploads.');
+        await expect(uploadWith('http://127.0.0.1:1', token, path)).rejects.toThrow('no server at http://127.0.0.1:1');
+        await expect(uploadWith(url, token, path)).rejects.toThrow('Maximum size exceeded');
+        const { code, lines } = await uploading([path, '--url', url], {});
+        expect([code, lines]).toEqual([1, ['Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.']]);
       });
     },
     { WHETSTONE_UPLOAD_BYTES_MAX: '1000' },
@@ -144,13 +139,56 @@ test('what goes wrong is one line that says what to do, and exit code 1', () =>
 test('something else at the address is told apart from a Whetstone server', async () => {
   const other = createServer((_req, res) => res.end('<html>')).listen(0, '127.0.0.1');
   await once(other, 'listening');
-  await withFile(Buffer.from('x'), async (path) => {
-    const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
-    const { code, lines } = await uploading([path, '--url', url], { WHETSTONE_TOKEN: 'x' });
-    expect([code, lines]).toEqual([1, [`${url}/uploads answered 200, but no JSON.`]]);
-  });
+  const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
+  await withFile(Buffer.from('x'), (path) => expect(uploadWith(url, 'x', path)).rejects.toThrow('/uploads answered 200, but no JSON.'));
   other.close();
 });
+
+test('a file that changes while it is uploaded is not taken for another', () =>
+  withServer(async ({ url, admin }) => {
+    const token = await admin();
+    await withFile(bytesOf('before', mebibyte), async (path) => {
+      let writes = 0;
+      const change = () => {
+        writes += 1;
+        writeFileSync(path, bytesOf(`after ${writes}`, mebibyte));
+      };
+      const uploaded = withSession({ url, token }, (session) => uploadFile(session, path, change));
+      await expect(uploaded).rejects.toThrow('Does something change it?');
+      const { json } = await send({ method: 'GET', address: `${url}/uploads`, token });
+      expect(json.uploads).toEqual([]);
+    });
+  }));
+
+test('a login is renewed before its token expires, and ended at the end', () =>
+  withServer(async ({ url, admin, dataDir }) => {
+    await admin();
+    vi.useFakeTimers({ toFake: ['Date'] });
+    const answers = [adminName, adminPassword];
+    const live = () => withRows(dataDir, (db) => db.select().from(session).where(isNull(session.revokedAt)).all());
+    const tokens = await withSession(
+      { url, token: undefined },
+      async ({ accessToken }) => {
+        const first = await accessToken();
+        vi.setSystemTime(Date.now() + 10 * 60_000);
+        const same = await accessToken();
+        vi.setSystemTime(Date.now() + 4.5 * 60_000);
+        const second = await accessToken();
+        expect(await live()).toHaveLength(3);
+        return [first, same, second];
+      },
+      async () => answers.shift() as string,
+    );
+    expect(tokens[1]).toBe(tokens[0]);
+    expect(tokens[2]).not.toBe(tokens[0]);
+    expect(await live()).toHaveLength(1);
+    const wrong = withSession(
+      { url, token: undefined },
+      async () => {},
+      async () => 'wrong',
+    );
+    await expect(wrong).rejects.toThrow('The name or the password is wrong.');
+  }));
 
 /** Runs the command on a pseudo-terminal; types an answer when its question has appeared; returns all that the terminal showed. */
 const typist = `
@@ -168,7 +206,7 @@ while True:
     if not piece:
         break
     shown += piece.decode(errors="replace")
-    if answers and shown.endswith(answers[0][0]):
+    if answers and answers[0][0] in shown:
         os.write(terminal, (answers.pop(0)[1] + "\\r").encode())
 print(json.dumps({"shown": shown, "code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}))
 `;
@@ -184,7 +222,11 @@ async function atTerminal(answers: [string, string][], args: string[]): Promise<
   child.stdout.setEncoding('utf8').on('data', (piece) => {
     output += piece;
   });
-  await once(child, 'close');
+  try {
+    await once(child, 'close');
+  } finally {
+    child.kill();
+  }
   return JSON.parse(output);
 }
 

@@ -2,7 +2,7 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { and, desc, eq } from 'drizzle-orm';
 import type { Log } from '../log.ts';
-import { hashFile } from '../storage/blobs.ts';
+import { hashFile } from '../storage/hash.ts';
 import { endAttempt, type Move, recordProcess } from './claim.ts';
 import { type Child, identify, startChild } from './executor/local.ts';
 import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';

@@ -57,6 +57,8 @@ export interface Child<S extends Spec = Spec> {
   advance(count?: number, metrics?: Record<string, number>): void;
   /** Throws Stopped after a command. To be called where nothing is lost by stopping. */
   checkStop(): void;
+  /** Whether there was a command. */
+  stopping(): boolean;
   warn(code: string, message: string): void;
   /** A finished file of the work folder. */
   artifact(kind: ArtifactSaid['kind'], file: MadeFile, meta?: ArtifactSaid['meta']): void;
@@ -104,6 +106,7 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
       if (stop === 'cancel') throw new Stopped('cancelled');
       if (stop === 'suspend') throw new Stopped('suspended');
     },
+    stopping: () => Atomics.load(state, shared.stop) !== 0,
     warn: (code, message) => say({ type: 'warning', code, message: message.slice(0, 4000) }),
     artifact: (kind, { name, sha256, sizeBytes }, meta = {}) => say({ type: 'artifact', kind, file: name, sha256, sizeBytes, meta }),
     checkpoint: ({ name, sha256, sizeBytes }, units) => say({ type: 'checkpoint', file: name, sha256, sizeBytes, epoch: units, batch: 0 }),

@@ -27,7 +27,9 @@ export async function openLog(dataDir: string, jobId: string): Promise<JobLog> {
       if (n >= linesMax) return null;
       const last = n + 1 === linesMax;
       const row = { n: n + 1, ...line, text: last ? `The log is full: it keeps ${linesMax} lines.` : line.text };
-      const bytes = Buffer.from(`${cut ? '\n' : ''}${JSON.stringify(row)}\n`);
+      // Node's readline ends lines at these two also, and JSON does not escape them.
+      const json = JSON.stringify(row).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+      const bytes = Buffer.from(`${cut ? '\n' : ''}${json}\n`);
       try {
         cut = writeSync(file, bytes) < bytes.length;
       } catch {

@@ -9,7 +9,7 @@
  * It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement, so either the collector comes
  * first and 2 finds no file, or it finds a young row and stays away.
  */
-import { createHash, randomUUIDv7 } from 'node:crypto';
+import { randomUUIDv7 } from 'node:crypto';
 import { renameSync } from 'node:fs';
 import { link, mkdir, open, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -17,6 +17,7 @@ import { setImmediate } from 'node:timers/promises';
 import { and, asc, eq, gt, lte, notExists, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { hashFile } from './hash.ts';
 import { type Artifact, artifact, blob } from './tables.ts';
 
 export interface StorageServices {
@@ -34,23 +35,6 @@ export const blobPath = (dataDir: string, sha256: string): string => join(dataDi
 
 /** Files that are being received or thrown away: nothing in it has a name that anybody else chose. */
 export const stagingDir = (dataDir: string): string => join(dataDir, 'uploads');
-
-/** SHA-256 of a file in hexadecimal. One buffer is read into again and again: a stream's new ones cost more than the hash. */
-export async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(1024 * 1024);
-  const file = await open(path);
-  try {
-    for (let bytesRead = 1; bytesRead > 0; ) {
-      signal?.throwIfAborted();
-      ({ bytesRead } = await file.read(buffer));
-      hash.update(buffer.subarray(0, bytesRead));
-    }
-  } finally {
-    await file.close();
-  }
-  return hash.digest('hex');
-}
 
 export interface StoredBlob {
   sha256: string;

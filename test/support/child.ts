@@ -42,6 +42,8 @@ export interface Script {
   ignores?: ('commands' | 'SIGTERM' | 'stdin')[];
   /** Files of `wait` and `write` lie here. */
   folder?: string;
+  /** What the server waits for in its first attempt at finishing the job (see jobServer.ts). */
+  finishWaits?: string;
 }
 
 interface Line {

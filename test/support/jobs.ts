@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
@@ -20,32 +20,20 @@ import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } fr
 import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
 import type { Script } from './child.ts';
+import { kindsOf, scripted } from './kinds.ts';
 import { withFolder } from './server.ts';
 
 export const nobody: Actor = { actorId: null, requestId: null };
 
-const childProgram = join(import.meta.dirname, 'child.ts');
-
-/** A kind whose specification is the script of its child. Its result is what the child said. */
-export const scripted: JobKind = {
-  timeLimitMs: 3_600_000,
-  launch: (_services, { job: { specJson }, resumeFrom }) => ({
-    command: process.execPath,
-    args: [childProgram],
-    env: {},
-    spec: { ...(specJson as Script), resumeFrom } as never,
-  }),
-  finish: async (_services, _attempt, outcome) => () => outcome.result,
-};
-
-export const kindsOf = (kind: JobKind): JobKinds => ({ IMPORT_DATASET: kind, IMPORT_MODEL: kind }) as JobKinds;
-
 export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: -1 | 0 | 1; actor?: Actor };
 
 /** Puts a job into the queue that needs `slots` (one) and whose child does `steps`. */
-export function submit(db: Db, { slots = 1, actor = nobody, steps = ['hello', 'ok'], ignores, folder, ...rest }: Submitted = {}): Job {
+export function submit(
+  db: Db,
+  { slots = 1, actor = nobody, steps = ['hello', 'ok'], ignores, folder, finishWaits, ...rest }: Submitted = {},
+): Job {
   return inTransaction(db, (tx) => {
-    const { id } = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec: { steps, ignores, folder } satisfies Script, ...rest });
+    const { id } = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec: { steps, ignores, folder, finishWaits } satisfies Script, ...rest });
     tx.update(job).set({ slotsNeeded: slots }).where(eq(job.id, id)).run();
     return requireJob(tx, id);
   });
@@ -56,6 +44,18 @@ const ladderMs: AttemptLimits['ladderMs'] = { ...attemptLimits.ladderMs, suspend
 
 /** Whether the process of an attempt is there; a later one with its pid is another. */
 export const isAlive = ({ pid, pidStart }: Attempt): boolean => pid !== null && pidStart !== null && identify(pid)?.pidStart === pidStart;
+
+/** The processes that work in a folder or below it: those of jobs, known to the database or not. */
+export function processesIn(folder: string): number[] {
+  const pids = readdirSync('/proc').map(Number).filter(Boolean);
+  return pids.filter((pid) => {
+    try {
+      return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
+    } catch {
+      return false;
+    }
+  });
+}
 
 /** Waits for a condition that nothing tells of. */
 export const until = (condition: () => unknown): Promise<unknown> => vi.waitUntil(condition, { timeout: 30_000, interval: 10 });
@@ -160,7 +160,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
     try {
       const result = await use(jobs);
       for (const scheduler of schedulers) await scheduler.stop();
-      expect(db.select().from(attempt).all().filter(isAlive), 'processes left').toEqual([]);
+      expect(processesIn(folder), 'processes left').toEqual([]);
       return result;
     } finally {
       for (const scheduler of schedulers) await scheduler.stop();

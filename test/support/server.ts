@@ -63,7 +63,8 @@ export async function withServer<T>(use: (server: TestServer) => Promise<T>, env
   });
 }
 
-function client(server: RunningServer, dataDir: string): TestServer {
+/** What a test does with a server on `dataDir`, in this process or in another. */
+export function client(server: RunningServer, dataDir: string): TestServer {
   const graphql: TestServer['graphql'] = (query, variables, token) => postGraphql(server.url, query, variables, token);
   const login: TestServer['login'] = async (name, password) => {
     const mutation = 'mutation ($i: LoginInput!) { login(input: $i) { credentials { accessToken refreshToken } } }';

@@ -1,11 +1,16 @@
 """What several files of tests share: one training on real digits."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests import support
+
+
+# The exporter's trace, thousands of lines that pytest would keep and print under each failure.
+logging.getLogger("torch.__trace").disabled = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

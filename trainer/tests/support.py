@@ -127,11 +127,11 @@ def spec_line(work_dir: Path, spec: Json, number: int = 1) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-def run_here(work_dir: Path, spec: Json, stop_at: str | None = None) -> tuple[int, Recorder]:
+def run_here(work_dir: Path, spec: Json, **stop_at: Any) -> tuple[int, Recorder]:
     """Runs an attempt in this process; returns the exit code and the events.
 
     Args:
-        stop_at: an artifact's kind; a `cancel` comes when it is written.
+        stop_at: fields of an event; a `cancel` comes with the first one that has them.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     recorder = Recorder()
@@ -139,7 +139,7 @@ def run_here(work_dir: Path, spec: Json, stop_at: str | None = None) -> tuple[in
     events = Events(recorder, line.job, line.attempt, work_dir)
 
     def cancel(event: Json) -> None:
-        if event["type"] == "artifact" and event["kind"] == stop_at:
+        if stop_at and stop_at.items() <= event.items():
             events.stop_requested = "cancelled"
 
     recorder.listener = cancel

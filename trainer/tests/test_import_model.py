@@ -22,6 +22,7 @@ from whetstone_trainer import inspect_file
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.inspect_onnx import TENSOR_BYTES_MAX, describe, infer_shapes, refuse_unsafe
 from whetstone_trainer.model import State, build_model, read_state, weights_hash
+from whetstone_trainer.protocol import validator
 
 LIMITS = {"memoryBytesMax": 2 * 2**30, "outputBytesMax": 2**30, "secondsMax": 120}
 
@@ -43,7 +44,7 @@ def import_file(tmp_path: Path, file: Path, **options: Any) -> tuple[int, Record
     return code, recorder
 
 
-# -------------------------------------------------------------------------------------------------------------------- ONNX
+# ----------------------------------------------------------------------------------------------------------------- ONNX
 
 
 def test_an_onnx_file_is_described_and_stays_as_it_is(trained: Trained, tmp_path: Path) -> None:
@@ -54,23 +55,31 @@ def test_an_onnx_file_is_described_and_stays_as_it_is(trained: Trained, tmp_path
     assert (artifact["kind"], artifact["file"]) == ("ONNX", None)
     assert artifact["sha256"] == trained.artifact("ONNX")["sha256"]
     meta = artifact["meta"]
-    assert not list(support.validator("OnnxMeta").iter_errors(meta))
+    assert not list(validator("OnnxMeta").iter_errors(meta))
     assert meta["inputs"] == [{"name": "input", "elementType": "FLOAT", "shape": ["batch", 3, 32, 32]}]
     assert meta["outputs"] == [{"name": "logits", "elementType": "FLOAT", "shape": ["batch", 10]}]
     assert meta["operators"]["Conv"] == 53
     assert meta["opsets"] == {"ai.onnx": 18}
     assert meta["producer"].startswith("pytorch")
     assert meta["parameters"] > 23_000_000
-    assert json.loads(meta["metadata"]["whetstone.classes"]) == trained.spec["dataset"]["classes"]
+    assert meta["labels"] == trained.spec["dataset"]["classes"]
+    assert meta["preprocess"] == trained.spec["preprocess"]
+    assert "whetstone.classes" not in meta["metadata"]
+    assert meta["elementTypes"]["FLOAT"] > 23_000_000
     assert recorder.events[-1]["result"] == {"format": "ONNX"}
 
 
-def model_of(nodes: list[onnx.NodeProto], *initializers: onnx.TensorProto, **options: Any) -> onnx.ModelProto:
+def model_of(
+    nodes: list[onnx.NodeProto],
+    *initializers: onnx.TensorProto,
+    output: tuple[int | str | None, ...] | None = ("n", 4),
+    **options: Any,
+) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "graph",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
         list(initializers),
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.acme", 1)]
@@ -102,7 +111,14 @@ def hidden_external() -> onnx.ModelProto:
 
 def constant_of_shape(elements: int) -> onnx.ModelProto:
     shape = numpy_helper.from_array(np.array([elements], np.int64), "shape")
-    return model_of([helper.make_node("ConstantOfShape", ["shape"], ["y"])], shape)
+    return model_of([helper.make_node("ConstantOfShape", ["shape"], ["y"])], shape, output=(None,))
+
+
+def look_at(model: onnx.ModelProto) -> dict[str, Any]:
+    refuse_unsafe(model)
+    meta = describe(model)
+    infer_shapes(model)
+    return meta
 
 
 def endless_loop() -> onnx.ModelProto:
@@ -146,9 +162,7 @@ def endless_loop() -> onnx.ModelProto:
 )
 def test_hostile_graphs_are_refused(model: onnx.ModelProto, code: str, message: str) -> None:
     with pytest.raises(TrainerError, match=message) as caught:
-        refuse_unsafe(model)
-        describe(model)
-        infer_shapes(model)
+        look_at(model)
     assert caught.value.code == code
 
 
@@ -163,10 +177,7 @@ def test_unknown_operators_and_external_tensors_are_named() -> None:
 
 
 def test_a_loop_of_2_to_the_62_is_only_looked_at() -> None:
-    model = endless_loop()
-    refuse_unsafe(model)
-    infer_shapes(model)
-    assert describe(model)["operators"] == {"Identity": 2, "Loop": 1}
+    assert look_at(endless_loop())["operators"] == {"Identity": 2, "Loop": 1}
 
 
 def test_a_description_is_bounded() -> None:
@@ -185,8 +196,73 @@ def test_a_description_is_bounded() -> None:
         describe(model)
 
 
-def test_shapes_say_what_is_known_of_them() -> None:
+def described(tmp_path: Path, change: Callable[[onnx.ModelProto], Any]) -> dict[str, Any]:
+    """What the reader says of a small model with a change."""
     model = model_of([helper.make_node("Identity", ["x"], ["y"])])
+    change(model)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    return inspect_file.read_file({"file": str(tmp_path / "model.onnx"), "ending": ".onnx", "preset": None})
+
+
+def test_a_description_that_no_event_can_carry_is_refused(tmp_path: Path) -> None:
+    long = ["é" * 200] * 8
+    inputs = [helper.make_tensor_value_info(f"{n}", TensorProto.FLOAT, long) for n in range(60)]
+    error = described(tmp_path, lambda model: model.graph.input.extend(inputs))["error"]
+    assert (error["code"], error["message"][:22]) == ("LIMIT_EXCEEDED", "The names in the file ")
+    wide = helper.make_tensor_value_info("wide", TensorProto.FLOAT, [2**60])
+    error = described(tmp_path, lambda model: model.graph.input.append(wide))["error"]
+    assert (error["code"], "53 bits" in error["message"]) == ("MODEL_INVALID", True)
+
+
+PREPROCESS = {
+    "version": 1,
+    "width": 8,
+    "height": 8,
+    "mode": "STRETCH",
+    "cropFraction": 1,
+    "padColor": [0, 0, 0],
+    "channels": "RGB",
+    "mean": [0, 0, 0],
+    "std": [1, 1, 1],
+    "layout": "NCHW",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("labels", json.dumps(["cat", "dögs"]), ["cat", "dögs"]),
+        ("labels", json.dumps([f"class {n:04d}" for n in range(1000)]), [f"class {n:04d}" for n in range(1000)]),
+        ("labels", json.dumps(["x" * 200] * 200), None),
+        ("labels", '["cat", 1]', None),
+        ("labels", "[]", None),
+        ("labels", '"cat"', None),
+        ("labels", "[" * 100_000, None),
+        ("preprocess", json.dumps(PREPROCESS), PREPROCESS),
+        ("preprocess", json.dumps({**PREPROCESS, "width": 0}), None),
+        ("preprocess", "not JSON", None),
+    ],
+    ids=["two", "a thousand", "too long", "numbers", "none", "text", "nested", "a spec", "no width", "no JSON"],
+)
+def test_labels_and_preprocessing_are_read_from_a_file_of_ours(tmp_path: Path, key: str, text: str, value: Any) -> None:
+    own = {"labels": "whetstone.classes", "preprocess": "whetstone.preprocess"}[key]
+    meta = described(tmp_path, lambda model: helper.set_model_props(model, {own: text, "author": "ann"}))["meta"]
+    assert meta[key] == value
+    assert (meta["metadata"], meta["metadataTruncated"]) == ({"author": "ann"}, False)
+
+
+def test_element_types_of_the_weights_are_counted(tmp_path: Path) -> None:
+    def add(model: onnx.ModelProto) -> None:
+        for name, values in (("a", np.zeros((2, 3), np.float16)), ("b", np.zeros(4, np.int8)), ("c", np.float32(1))):
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+
+    meta = described(tmp_path, add)["meta"]
+    assert meta["elementTypes"] == {"FLOAT": 1, "FLOAT16": 6, "INT8": 4}
+    assert meta["parameters"] == 11
+
+
+def test_shapes_say_what_is_known_of_them() -> None:
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], output=None)
     model.graph.input.append(helper.make_tensor_value_info("free", TensorProto.INT64, [None, "h", 3]))
     model.graph.input.append(helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, None))
     ports = {port["name"]: port for port in describe(model)["inputs"]}
@@ -223,7 +299,7 @@ def test_hostile_files_leave_the_next_good_one_alone(tmp_path: Path) -> None:
     assert code == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- state dicts
+# ---------------------------------------------------------------------------------------------------------- state dicts
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +326,7 @@ def test_weights_of_a_preset_become_safetensors(state: State, tmp_path: Path, fo
     assert code == 0
     (artifact,) = recorder.of("artifact")
     meta = artifact["meta"]
-    assert not list(support.validator("WeightsMeta").iter_errors(meta))
+    assert not list(validator("WeightsMeta").iter_errors(meta))
     assert (artifact["kind"], meta["classCount"]) == ("WEIGHTS", 4)
     stored = read_state(tmp_path / "work" / artifact["file"])
     assert weights_hash(stored) == meta["weightsHash"] == weights_hash(state)
@@ -329,7 +405,7 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
     assert (code, recorder.events[-1]["code"]) == (65, "WEIGHTS_INVALID")
 
 
-# ------------------------------------------------------------------------------------------------------------------ limits
+# --------------------------------------------------------------------------------------------------------------- limits
 
 
 def test_a_file_that_takes_too_much_memory_is_stopped(state: State, tmp_path: Path) -> None:
@@ -341,7 +417,7 @@ def test_a_file_that_takes_too_much_memory_is_stopped(state: State, tmp_path: Pa
 
 def test_a_file_that_writes_too_much_is_stopped(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / "w.safetensors")
-    code, recorder = import_file(tmp_path, tmp_path / "w.safetensors", preset="resnet50", outputBytesMax=2**20)
+    code, _ = import_file(tmp_path, tmp_path / "w.safetensors", preset="resnet50", outputBytesMax=2**20)
     assert code in (65, 74)
     assert list((tmp_path / "work").iterdir()) == []
 

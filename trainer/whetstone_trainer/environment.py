@@ -1,18 +1,13 @@
 """Where an attempt runs: the device, the thread count, deterministic algorithms, and the record of it for `hello`."""
 
 import os
-import platform
-import re
-from importlib import metadata
-from pathlib import Path
 
 import torch
 
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
+from whetstone_trainer.hello import CPU, Device, emit_hello
 from whetstone_trainer.protocol import ConvertSpec, EvaluateSpec, TrainSpec
-
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "safetensors", "torch", "torchvision")
 
 
 def prepare(spec: TrainSpec | ConvertSpec | EvaluateSpec) -> torch.device:
@@ -35,38 +30,14 @@ def say_hello(events: Events, code_version: str, device: torch.device, resumed: 
     """The first event. `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
-    events.emit(
-        "hello",
-        pid=os.getpid(),
-        device={
-            "type": device.type,
-            "name": properties.name if properties else processor(),
-            "memoryBytes": properties.total_memory if properties else None,
-        },
-        versions=versions(),
-        environment={
-            "codeVersion": code_version,
-            "platform": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "cuda": torch.version.cuda if cuda else None,
-        },
-        resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,
+    emit_hello(
+        events,
+        code_version,
+        device=Device(device.type, properties.name, properties.total_memory) if properties else CPU,
+        threads=torch.get_num_threads(),
+        cuda=torch.version.cuda if cuda else None,
+        resumed=resumed,
     )
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-
-
-def processor() -> str:
-    """The model's name where /proc/cpuinfo has it (Linux on x64), else the architecture."""
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def out_of_memory(error: BaseException) -> TrainerError | None:

@@ -13,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from whetstone_trainer.environment import say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.inspect_file import READERS, RESULT_FILE, WEIGHTS_FILE
+from whetstone_trainer.hello import emit_hello
 from whetstone_trainer.protocol import ImportModelSpec
 
+RESULT_FILE = "result.json"
+WEIGHTS_FILE = "weights.safetensors"
+# The module that reads a file, by the ending of its name.
+READERS = {
+    ".onnx": "inspect_onnx",
+    ".safetensors": "inspect_weights",
+    ".pt": "inspect_weights",
+    ".pth": "inspect_weights",
+}
 RESULT_BYTES_MAX = 2**20
 POLL_SECONDS = 0.1
 
@@ -35,7 +41,7 @@ class Inspected:
 
 def run(spec: ImportModelSpec, events: Events) -> dict[str, Any]:
     """Inspects the file and reports it as an artifact: an ONNX file as it is, weights as safetensors."""
-    say_hello(events, spec.code_version, torch.device("cpu"))
+    emit_hello(events, spec.code_version, threads=1)
     ending = Path(spec.file_name).suffix.lower()
     if ending not in READERS:
         raise TrainerError("MODEL_INVALID", f"The file's name must end in {', '.join(READERS)}.")

@@ -4,25 +4,46 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from whetstone_trainer.errors import TrainerError, mask_paths
+from whetstone_trainer.protocol import validator
 
+ONNX_BYTES_MAX = 2**31 - 1
 PORTS_MAX = 64
 NAME_LENGTH_MAX = 200
-METADATA_CHARS_MAX = 16_000
+# What is told of a file must fit an event line, which has 64 KiB. 1,000 class names take about 25 KB.
+METADATA_BYTES_MAX = 16_000
+LABELS_BYTES_MAX = 32_000
+DESCRIPTION_BYTES_MAX = 60_000
+INTEGER_MAX = 2**53 - 1
+LABELS, PREPROCESS = "whetstone.classes", "whetstone.preprocess"
 OPERATORS_MAX = 500
 # No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
 TENSOR_BYTES_MAX = 16 * 2**30
-# With the metadata it stays below the longest event line.
-OWN_CHARS_MAX = 30_000
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
 
 
-T = TypeVar("T")
+def read(file: Path, ending: str, preset: str | None) -> dict[str, Any]:
+    """`OnnxMeta` of the protocol. Raises MODEL_INVALID, MODEL_UNSAFE."""
+    if file.stat().st_size > ONNX_BYTES_MAX:
+        raise TrainerError("MODEL_INVALID", "An ONNX file can have 2 GiB at most.")
+    try:
+        model = onnx.load(str(file), format="protobuf", load_external_data=False)
+    except Exception as error:  # google.protobuf's DecodeError, without a type of its own in every version
+        raise TrainerError("MODEL_INVALID", "The file is not ONNX, or not all of it is there.") from error
+    refuse_unsafe(model)
+    meta = describe(model)
+    infer_shapes(model)
+    if _size(meta) > DESCRIPTION_BYTES_MAX:
+        raise TrainerError("LIMIT_EXCEEDED", "The names in the file are too long, or too many, to describe it.")
+    if any(abs(number) > INTEGER_MAX for number in _integers(meta)):
+        raise TrainerError("MODEL_INVALID", "A dimension or a version in the file has more than 53 bits.")
+    return {"meta": {**meta, "weightsHash": None, "exporter": None}, "warnings": []}
 
 
 def refuse_unsafe(model: ModelProto) -> None:
@@ -68,6 +89,9 @@ def describe(model: ModelProto) -> dict[str, Any]:
             )
     operators = Counter(_operator(node) for node in _nodes(model))
     metadata, truncated = _metadata(model)
+    elements: Counter[str] = Counter()
+    for tensor in graph.initializer:
+        elements[_element_type(tensor.data_type)] += math.prod(tensor.dims)
     return {
         "inputs": [_port(value) for value in inputs],
         "outputs": [_port(value) for value in graph.output],
@@ -76,43 +100,62 @@ def describe(model: ModelProto) -> dict[str, Any]:
         "irVersion": model.ir_version,
         "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
         "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
-        "elementTypes": _element_types(model),
-        "labels": _own(model, "whetstone.classes", list),
-        "preprocess": _own(model, "whetstone.preprocess", dict),
+        "elementTypes": dict(sorted(elements.items())),
+        "labels": _own_labels(model),
+        "preprocess": _own_preprocess(model),
         "metadata": metadata,
         "metadataTruncated": truncated,
     }
 
 
-def _element_types(model: ModelProto) -> dict[str, int]:
-    """Elements of the initializers by element type."""
-    counts: Counter[str] = Counter()
-    for tensor in model.graph.initializer:
-        counts[TensorProto.DataType.Name(tensor.data_type)] += math.prod(tensor.dims)
-    return dict(sorted(counts.items()))
-
-
-def _own(model: ModelProto, key: str, kind: type[T]) -> T | None:
-    """What Whetstone wrote under this key; None in a foreign file. The server checks its form."""
-    for entry in model.metadata_props:
-        if entry.key == key and len(entry.value) <= OWN_CHARS_MAX:
-            try:
-                value = json.loads(entry.value)
-            except ValueError:
-                return None
-            return value if isinstance(value, kind) else None
-    return None
-
-
 def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
+    """Without what is told as labels and preprocess; and whether values had to be left out."""
+    told = [entry for entry in model.metadata_props if entry.key not in (LABELS, PREPROCESS)]
     metadata: dict[str, str] = {}
-    room = METADATA_CHARS_MAX
-    for entry in model.metadata_props:
-        size = len(entry.key) + len(entry.value)
+    room = METADATA_BYTES_MAX
+    for entry in told:
+        size = _size([entry.key, entry.value])
         if size <= room:
             metadata[entry.key] = entry.value
             room -= size
-    return metadata, len(metadata) < len(model.metadata_props)
+    return metadata, len(metadata) < len(told)
+
+
+def _own_labels(model: ModelProto) -> list[str] | None:
+    """The class names that Whetstone wrote into the file's metadata."""
+    value = _own(model, LABELS)
+    if not isinstance(value, list) or not value or _size(value) > LABELS_BYTES_MAX:
+        return None
+    return value if all(isinstance(name, str) and name for name in value) else None
+
+
+def _own_preprocess(model: ModelProto) -> dict[str, Any] | None:
+    value = _own(model, PREPROCESS)
+    return value if isinstance(value, dict) and validator("PreprocessSpec").is_valid(value) else None
+
+
+def _own(model: ModelProto, key: str) -> object:
+    try:
+        return json.loads(next((entry.value for entry in model.metadata_props if entry.key == key), "null"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _integers(part)
+    elif isinstance(value, int):
+        yield value
+
+
+def _element_type(number: int) -> str:
+    known: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
+    return known.get(number, str(number))
 
 
 def _port(value: ValueInfoProto) -> dict[str, Any]:
@@ -130,7 +173,7 @@ def _port(value: ValueInfoProto) -> dict[str, Any]:
     ]
     return {
         "name": _cut(value.name),
-        "elementType": TensorProto.DataType.Name(tensor.elem_type),
+        "elementType": _element_type(tensor.elem_type),
         "shape": shape[:PORTS_MAX] if tensor.HasField("shape") else None,
     }
 

@@ -66,7 +66,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     try:
         while not training.progress.finished:
             started = time.monotonic()
-            _train_epoch(training, train_images, job, saver)
+            train_epoch(training, train_images, job, saver)
             evaluation = _validate(training.ema, val_images, job)
             _end_epoch(training, evaluation.metrics, job, started)
             saver.save_if_due()
@@ -80,7 +80,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------------- loop
 
 
-def _train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
+def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
     """The rest of the running epoch."""
     progress, parameters, seed = training.progress, job.spec.hyperparameters, job.spec.seed
     started, seen = time.monotonic(), 0

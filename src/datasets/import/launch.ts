@@ -22,7 +22,9 @@ export function importCommand(
   args: string[] = [],
 ): { command: string; args: string[]; env: Record<string, string> } {
   const threads = Math.min(cpuThreads, decodersMax);
-  const readable = [project, realpathSync(join(project, 'node_modules')), realpathSync(file), file, workDir];
+  // Not the whole project: the data folder may be in it.
+  const code = ['src', 'package.json', 'node_modules'].map((name) => realpathSync(join(project, name)));
+  const readable = [...code, realpathSync(file), file, workDir];
   const node = [
     '--permission',
     // sharp is an addon; the thread that speaks with the server is a worker. Neither can start a process.

@@ -10,7 +10,7 @@ export interface ChildRequest {
   cwd: string;
   env: Record<string, string>;
   specLine: SpecLine;
-  /** Its streams are closed this long after its exit, whoever holds them open; 10 s unless told otherwise. */
+  /** A stream that stays silent for this long after its exit is closed, whoever holds it open; 10 s unless told otherwise. */
   lastLinesMs?: number;
 }
 
@@ -62,15 +62,15 @@ export function startChild({ command, args, cwd, env, specLine, lastLinesMs = 10
   });
   if (pid === undefined) return { pid: null, command() {}, kill() {}, ended: exit };
 
-  const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
+  const [stdin, stdout, stderr, events] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
   // A child that has gone does not read: its exit says so.
   stdin.on('error', () => {});
   stdin.write(`${JSON.stringify(specLine)}\n`);
-  const [stdout, stderr, events] = outputs;
+  const lastWords = { exit, silentMsMax: lastLinesMs };
   const lastLine = Promise.all([
-    readLines(stdout, logLineMax, (lines) => listener.log('stdout', lines)),
-    readLines(stderr, logLineMax, (lines) => listener.log('stderr', lines)),
-    readLines(events, EVENT_LINE_BYTES_MAX, (lines) => listener.events(lines)),
+    readLines(stdout, logLineMax, (lines) => listener.log('stdout', lines), lastWords),
+    readLines(stderr, logLineMax, (lines) => listener.log('stderr', lines), lastWords),
+    readLines(events, EVENT_LINE_BYTES_MAX, (lines) => listener.events(lines), lastWords),
   ]);
   return {
     pid,
@@ -79,11 +79,7 @@ export function startChild({ command, args, cwd, env, specLine, lastLinesMs = 10
       if (!gone) killGroup(pid, signal);
     },
     ended: exit.then(async (how) => {
-      const timer = setTimeout(() => {
-        for (const output of outputs) output.destroy();
-      }, lastLinesMs);
       await lastLine;
-      clearTimeout(timer);
       return how;
     }),
   };
@@ -98,12 +94,32 @@ export function killGroup(pid: number | undefined, signal: 'SIGTERM' | 'SIGKILL'
   }
 }
 
-/** Calls `each` with the lines of a stream; what is beyond `charactersMax` of a line is cut off, so that memory stays bounded. */
-async function readLines(stream: Readable, charactersMax: number, each: (lines: string[]) => Promise<void> | void): Promise<void> {
+/**
+ * Calls `each` with the lines of a stream; what is beyond `charactersMax` of a line is cut off, so that memory stays bounded. A process
+ * that has left the child's group may hold the stream open: after the child's exit it is closed when it has been silent for a while.
+ */
+async function readLines(
+  stream: Readable,
+  charactersMax: number,
+  each: (lines: string[]) => Promise<void> | void,
+  { exit, silentMsMax }: { exit: Promise<unknown>; silentMsMax: number },
+): Promise<void> {
   let rest = '';
+  let gone = false;
+  let busy = false;
+  let timer: NodeJS.Timeout | undefined;
+  const countSilence = () => {
+    if (gone && !busy) timer = setTimeout(() => stream.destroy(), silentMsMax);
+  };
+  exit.then(() => {
+    gone = true;
+    countSilence();
+  });
   stream.setEncoding('utf8');
   try {
     for await (const chunk of stream) {
+      clearTimeout(timer);
+      busy = true;
       const lines = (rest + chunk).split('\n');
       rest = (lines.pop() as string).slice(0, charactersMax + 1);
       const whole = lines.map((line) => line.slice(0, charactersMax + 1));
@@ -111,10 +127,13 @@ async function readLines(stream: Readable, charactersMax: number, each: (lines: 
         await each(whole.slice(i, i + linesMax));
         await setImmediate();
       }
+      busy = false;
+      countSilence();
     }
   } catch {
-    // The stream was destroyed: after the child's end.
+    // It was closed.
   }
+  clearTimeout(timer);
   if (rest !== '') await each([rest]);
 }
 

@@ -1,0 +1,169 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { requireConversionGate } from '../src/training/gates.ts';
+import { type TestServer, withServer } from './support/server.ts';
+import { type Api, ask, digitsVersion, mutate, succeeded } from './support/training.ts';
+
+const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
+  evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
+
+interface Version {
+  id: string;
+  number: number;
+  weightsHash: string;
+  lineageHash: string;
+  gate: object;
+  evaluations: { engine: string; top1: number; loss: number }[];
+}
+
+describe('a training on real digits', () => {
+  let api: Api;
+  let dataset: string;
+  let training: Record<string, unknown>;
+  let ended: () => void;
+  let server: Promise<void>;
+
+  const version = async (number: number): Promise<Version> => {
+    const { data, errors } = await ask(api, `{ model(name: "digits") { versions(first: 10) { nodes { ${versionFields} } } } }`);
+    expect(errors).toBeUndefined();
+    return data.model.versions.nodes.find((v: Version) => v.number === number);
+  };
+
+  beforeAll(async () => {
+    const started = await new Promise<TestServer>((resolve, reject) => {
+      server = withServer(async (running) => {
+        await new Promise<void>((done) => {
+          ended = done;
+          resolve(running);
+        });
+      });
+      server.catch(reject);
+    });
+    api = { url: started.url, token: await started.as('ENGINEER') };
+    dataset = await digitsVersion(api, [0, 1, 2], 20);
+    const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0, warmupSteps: 4 };
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters, seed: 7 };
+    const { job } = await mutate(api, 'startTraining', { ...input, idempotencyKey: 'one' }, 'job { id spec }');
+    const again = await mutate(api, 'startTraining', { ...input, idempotencyKey: 'one' }, 'job { id }');
+    expect(again.job.id).toBe(job.id);
+    training = await succeeded(api, job.id);
+  }, 600_000);
+
+  afterAll(async () => {
+    ended();
+    await server;
+  });
+
+  test('registers the checkpoint and, behind the gate, the ONNX version made of it', async () => {
+    const [checkpoint, onnx] = [await version(1), await version(2)];
+    expect(checkpoint).toMatchObject({
+      number: 1,
+      state: 'READY',
+      format: 'CHECKPOINT',
+      origin: 'TRAINED',
+      labels: ['0', '1', '2'],
+      parent: null,
+    });
+    expect(onnx).toMatchObject({
+      number: 2,
+      state: 'READY',
+      format: 'ONNX',
+      origin: 'CONVERTED',
+      precision: 'FP32',
+      parent: { number: 1 },
+    });
+    expect(onnx.weightsHash).toBe(checkpoint.weightsHash);
+    expect(onnx.gate).toMatchObject({ problems: [], beyondTolerance: 0, images: 12 });
+    expect(onnx.lineageHash).not.toBe(checkpoint.lineageHash);
+    expect(checkpoint.evaluations).toMatchObject([{ split: 'VAL', images: 12, job: { kind: 'TRAIN' } }]);
+  });
+
+  test('tells of its phases in order, and keeps its curves', async () => {
+    const phases = (training.events as { phase?: string }[]).flatMap((e) => e.phase ?? []);
+    expect(phases.filter((p, i) => p !== phases[i - 1]).slice(0, 4)).toEqual(['weights', 'caching', 'training', 'validation']);
+    expect(phases.slice(-2)).toEqual(['export', 'gate']);
+    const { data } = await ask(
+      api,
+      '{ jobs(first: 1, filter: {kinds: [TRAIN]}) { nodes { metrics(names: ["val.loss", "train.loss"]) { name steps values } } } }',
+    );
+    expect(data.jobs.nodes[0].metrics.map((c: { name: string; steps: number[] }) => [c.name, c.steps])).toEqual([
+      ['train.loss', [6, 12]],
+      ['val.loss', [6, 12]],
+    ]);
+  });
+
+  test('the ONNX version, evaluated by ONNX Runtime, reaches what the checkpoint reaches in PyTorch', async () => {
+    const [checkpoint, onnx] = [await version(1), await version(2)];
+    const { job } = await mutate(
+      api,
+      'startEvaluation',
+      { modelVersionId: onnx.id, datasetVersionId: dataset, split: 'VAL' },
+      'job { id }',
+    );
+    await succeeded(api, job.id);
+    const [measured] = (await version(2)).evaluations;
+    const [trained] = checkpoint.evaluations;
+    expect(measured?.engine).toMatch(/^onnxruntime /);
+    expect(measured?.top1).toBe(trained?.top1);
+    expect(measured?.loss).toBeCloseTo(trained?.loss ?? Number.NaN, 4);
+  }, 300_000);
+
+  test('a checkpoint can be converted again, and an ONNX version cannot', async () => {
+    const [checkpoint, onnx] = [await version(1), await version(2)];
+    const { job } = await mutate(api, 'startConversion', { modelVersionId: checkpoint.id }, 'job { id }');
+    await succeeded(api, job.id);
+    const third = await version(3);
+    expect(third).toMatchObject({ number: 3, format: 'ONNX', parent: { number: 1 }, weightsHash: checkpoint.weightsHash });
+    const refused = 'mutation ($input: StartConversionInput!) { startConversion(input: $input) { job { id } userErrors { code field } } }';
+    const { data } = await ask(api, refused, { input: { modelVersionId: onnx.id } });
+    expect(data.startConversion).toEqual({ job: null, userErrors: [{ code: 'INVALID', field: ['modelVersionId'] }] });
+  }, 300_000);
+
+  test.each([
+    ['a hyperparameter that there is not', { hyperparameters: { epoch: 3 } }, ['hyperparameters']],
+    ['a hyperparameter out of its range', { hyperparameters: { epochs: 0 } }, ['hyperparameters', 'epochs']],
+    ['a preset that there is not', { preset: 'resnet51' }, ['preset']],
+    ['a seed that is negative', { seed: -1 }, ['seed']],
+    ['a name that is none', { modelName: '../digits' }, ['modelName']],
+  ])('is refused with %s, before a job is made', async (_what, change, field) => {
+    const refused =
+      'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { job { id } userErrors { code field message } } }';
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', ...change };
+    const { data, errors } = await ask(api, refused, { input });
+    expect(errors).toBeUndefined();
+    expect(data.startTraining).toMatchObject({ job: null, userErrors: [{ code: 'INVALID', field }] });
+  });
+});
+
+describe('the conversion gate', () => {
+  const good = {
+    problems: [],
+    inputs: 'VALIDATION' as const,
+    images: 1000,
+    tolerance: 1e-3,
+    largestLogit: 10,
+    largestDifference: 1e-5,
+    beyondTolerance: 0,
+    top1Differ: 1,
+    top1DifferBeyondMargin: 0,
+    batches: [],
+  };
+
+  test('passes within the tolerance, with one image in a thousand on the edge between two classes', () => {
+    expect(requireConversionGate({ numbers: good })).toBe(good);
+  });
+
+  test.each([
+    ['the checker found something', { problems: ['Field shape is missing.'] }, /Field shape is missing/],
+    ['an image is beyond the tolerance', { beyondTolerance: 2, largestDifference: 0.01 }, /2 of 1000 images.*0\.00100.*0\.0100/],
+    ['a sure image gets another class', { top1DifferBeyondMargin: 1 }, /1 of 1000 images get another class though/],
+    ['too many images are on the edge', { top1Differ: 2 }, /2 of 1000 images get another class; at most 0\.1 %/],
+  ])('fails, saying by how much, when %s', (_what, change, message) => {
+    expect(() => requireConversionGate({ numbers: { ...good, ...change } })).toThrow(
+      expect.objectContaining({ code: 'GATE_FAILED', message: expect.stringMatching(message) }),
+    );
+  });
+
+  test('fails when nothing was measured', () => {
+    expect(() => requireConversionGate(undefined)).toThrow(expect.objectContaining({ code: 'GATE_FAILED' }));
+  });
+});

@@ -1,0 +1,62 @@
+"""The first event of an attempt: where it runs, and on which versions. Without PyTorch, which is slow to import."""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from whetstone_trainer.events import Events
+
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "safetensors", "torch", "torchvision")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def processor() -> str:
+    """The model's name where /proc/cpuinfo has it (Linux on x64), else the architecture."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class Device:
+    type: str
+    name: str
+    memory_bytes: int | None
+
+
+CPU = Device("cpu", processor(), None)
+
+
+def emit_hello(
+    events: Events,
+    code_version: str,
+    *,
+    device: Device = CPU,
+    threads: int,
+    cuda: str | None = None,
+    resumed: tuple[int, int] | None = None,
+) -> None:
+    """`threads` is PyTorch's; `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
+    events.emit(
+        "hello",
+        pid=os.getpid(),
+        device={"type": device.type, "name": device.name, "memoryBytes": device.memory_bytes},
+        versions=versions(),
+        environment={
+            "codeVersion": code_version,
+            "platform": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "threads": threads,
+            "cuda": cuda,
+        },
+        resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,
+    )
