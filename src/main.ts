@@ -7,6 +7,7 @@ import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
 import { progressBar, uploadFile } from './upload.ts';
+import { watchJob } from './watch.ts';
 
 // What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
@@ -49,6 +50,17 @@ program
     const bar = progressBar(process.stderr);
     const uploaded = await withSession(config, (session) => uploadFile(session, resolve(config.folder, file), bar.show)).finally(bar.end);
     console.log(JSON.stringify(uploaded));
+  });
+
+program
+  .command('watch')
+  .description('follow a job until it ends; exits with 0 when it has succeeded')
+  .argument('<job>', 'id of the job')
+  .option('--url <url>', 'the server, instead of WHETSTONE_URL')
+  .action(async (id: string, { url }: { url?: string }) => {
+    const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
+    const succeeded = await withSession(config, (session) => watchJob(session, id, process.stdout));
+    process.exitCode = succeeded ? 0 : 1;
   });
 
 const admin = program

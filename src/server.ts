@@ -2,9 +2,11 @@ import type { AddressInfo } from 'node:net';
 import { sql } from 'drizzle-orm';
 import { offerBootstrap } from './accounts/bootstrap.ts';
 import { createTokens } from './accounts/tokens.ts';
+import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
 import type { Config } from './config.ts';
 import { importDataset } from './datasets/import/kind.ts';
+import { sweepDatasets } from './datasets/sweep.ts';
 import { openDatabase } from './db.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
@@ -32,6 +34,7 @@ const jobKinds: JobKinds = {
   TRAIN: trainJob,
   CONVERT: convertJob,
   EVALUATE: evaluateJob,
+  BENCHMARK: benchmarkJob,
 };
 
 export interface RunningServer {
@@ -64,7 +67,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    undo.push(await startSweeper(services, log));
+    undo.push(await startSweeper(services, log, () => sweepDatasets(services)));
     const uploads = createUploads(services, log);
     undo.push(uploads.stop);
 

@@ -58,6 +58,7 @@ describe('precision', () => {
     ['mostly 16-bit weights', { elementTypes: { FLOAT: 3, FLOAT16: 7 } }, 'FP16'],
     ['a few 16-bit constants', { elementTypes: { FLOAT: 7, FLOAT16: 3 } }, 'FP32'],
     ['quantised, with quantise and dequantise nodes', { operators: { Conv: 1, DequantizeLinear: 2, QuantizeLinear: 1 } }, 'INT8'],
+    ['quantised weights alone', { operators: { MatMul: 1, DequantizeLinear: 1 } }, 'INT8'],
     ['integer convolutions', { operators: { ConvInteger: 1 } }, 'INT8'],
     ['quantised operators', { operators: { QLinearConv: 1 } }, 'INT8'],
     ['quantised operators of ONNX Runtime', { operators: { 'com.microsoft::QLinearAdd': 1 } }, 'INT8'],

@@ -191,7 +191,7 @@ test('a start removes what a dead server left in the staging folder, and keeps w
     const expired = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'b.zip', sizeBytes: 9 });
     db.update(upload).set({ expiresAt: 0 }).where(eq(upload.id, expired.id)).run();
     for (const file of [open.id, expired.id, `${sha256('x')}.trash`, 'sub/file']) writeFileSync(join(folder, file), 'x');
-    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }));
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), async () => {});
     await until(() => !existsSync(stagingPath(config.dataDir, expired.id)));
     await stop();
     expect(stagingOf(config.dataDir)).toEqual([open.id]);

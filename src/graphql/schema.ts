@@ -1,9 +1,11 @@
 import '../accounts/schema.ts';
+import '../benchmark/schema.ts';
 import '../datasets/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../jobs/system.schema.ts';
 import '../models/schema.ts';
+import '../reports/schema.ts';
 import '../training/jobs.schema.ts';
 import { builder } from './builder.ts';
 

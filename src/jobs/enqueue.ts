@@ -17,6 +17,7 @@ const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = {
   TRAIN: 1,
   CONVERT: 1,
   EVALUATE: 1,
+  BENCHMARK: -1,
 };
 
 export interface NewJob {

@@ -17,6 +17,7 @@ const JobKindType = builder.enumType('JobKind', {
     TRAIN: 'Trains a model and converts it to ONNX behind the conversion gate.',
     CONVERT: 'Converts a checkpoint version to ONNX behind the conversion gate.',
     EVALUATE: 'Measures a model version on a split of a dataset version.',
+    BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
   }),
 });
 

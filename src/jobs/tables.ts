@@ -3,7 +3,7 @@ import { type AnySQLiteColumn, check, index, integer, primaryKey, real, sqliteTa
 import { user } from '../accounts/tables.ts';
 import { artifact } from '../storage/tables.ts';
 
-export const jobKinds = ['IMPORT_DATASET', 'IMPORT_MODEL', 'TRAIN', 'CONVERT', 'EVALUATE'] as const;
+export const jobKinds = ['IMPORT_DATASET', 'IMPORT_MODEL', 'TRAIN', 'CONVERT', 'EVALUATE', 'BENCHMARK'] as const;
 export type JobKindName = (typeof jobKinds)[number];
 
 /** The moves between them are in `states.ts`. */

@@ -56,7 +56,7 @@ export function weightsSignature(rawMeta: unknown, described: Described): Signat
   };
 }
 
-const isQuantised = (operator: string): boolean => /Quantize|^(com\.microsoft::)?QLinear|Integer$/.test(operator);
+const isQuantised = (operator: string): boolean => /quantize/i.test(operator) || /^(com\.microsoft::)?QLinear|Integer$/.test(operator);
 
 /** The narrowest type that the weights are stored or computed in. */
 function precisionOf({ operators, elementTypes }: Onnx): Signature['precision'] {

@@ -9,12 +9,16 @@ export async function sweep(services: StorageServices, now: number): Promise<{ u
   return { uploads: await expireUploads(services, now), blobs: await collectBlobs(services, now) };
 }
 
-/** Clears what a dead server left in the staging folder, sweeps now and every hour; returns the function that stops it. */
-export async function startSweeper(services: StorageServices, log: Log): Promise<() => Promise<void>> {
+/**
+ * Clears what a dead server left in the staging folder, sweeps now and every hour, first what a domain does not need any more (`before`);
+ * returns the function that stops it.
+ */
+export async function startSweeper(services: StorageServices, log: Log, before: () => Promise<void>): Promise<() => Promise<void>> {
   await cleanStaging(services);
   let round = Promise.resolve();
   const start = () => {
     round = round
+      .then(before)
       .then(() => sweep(services, Date.now()))
       .then(
         (swept) => log.debug(swept, 'swept the storage'),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '../../src/accounts/tables.ts';
 import { readConfig } from '../../src/config.ts';
+import type { JobKinds } from '../../src/jobs/kinds.ts';
 import { createLog } from '../../src/log.ts';
 import { type RunningServer, startServer } from '../../src/server.ts';
 
@@ -49,12 +50,19 @@ export interface TestServer extends RunningServer {
   as(role: Role): Promise<string>;
 }
 
-/** A server on a new data folder (or on `dataDir`) and a free port; stopped and removed afterwards. `env` adds settings. */
-export async function withServer<T>(use: (server: TestServer) => Promise<T>, env: Record<string, string> = {}): Promise<T> {
+/**
+ * A server on a new data folder (or on `dataDir`) and a free port; stopped and removed afterwards. `env` adds settings, `kinds` are what
+ * its jobs do instead of the product's.
+ */
+export async function withServer<T>(
+  use: (server: TestServer) => Promise<T>,
+  env: Record<string, string> = {},
+  kinds?: JobKinds,
+): Promise<T> {
   return withFolder(async (folder) => {
     const dataDir = env.WHETSTONE_DATA_DIR ?? folder;
     const config = readConfig({ WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'silent', ...env });
-    const server = await startServer(config, createLog(config));
+    const server = await startServer(config, createLog(config), kinds);
     try {
       return await use(client(server, dataDir));
     } finally {

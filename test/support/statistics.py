@@ -1,4 +1,4 @@
-"""What samples files say, made from them alone: `python -P statistics.py BATCH_SIZE FILE...` prints a JSON line for each."""
+"""What samples files say, a JSON line for each: `python -P statistics.py BATCH_SIZE FILE...`."""
 
 import json
 import sys
@@ -27,4 +27,6 @@ for file in sys.argv[2:]:
     latency, end, _block = np.fromfile(file, "<i8").reshape(3, -1)
     found = {str(per_mille): percentile(np.sort(latency), per_mille) for per_mille in (500, 950, 990, 999)}
     per_second = len(latency) * int(sys.argv[1]) / (int(end[-1]) / 1e9)
-    print(json.dumps({"count": len(latency), "mean": latency.mean(), "itemsPerSecond": per_second, "percentiles": found}))
+    print(
+        json.dumps({"count": len(latency), "mean": latency.mean(), "itemsPerSecond": per_second, "percentiles": found})
+    )

@@ -1,0 +1,52 @@
+/**
+ * A process of its own for one step of a benchmark, so that its memory is that of one model and a crash of the engine ends one row.
+ * It gets one `Task` from `run.ts`, tells its progress and ends with its result.
+ */
+import type { Phase } from '../jobs/protocol.ts';
+import type { BenchmarkSpec } from '../jobs/specs.ts';
+import type { PlannedCell } from './cells.ts';
+import { type Prepared, prepare } from './inputs.ts';
+import { measureCell, type Progress } from './measure.ts';
+
+/** `prepare` makes what `measure` gets: the reference must not take memory where the model is measured. */
+export type Task = { spec: BenchmarkSpec; cell: PlannedCell } & ({ do: 'prepare' } | { do: 'measure'; prepared: Prepared });
+
+export type Told =
+  | { phase: Phase; total: number | null }
+  | { advance: number; metrics: Record<string, number> | undefined }
+  | { result: Awaited<ReturnType<typeof prepare>> | Awaited<ReturnType<typeof measureCell>> };
+
+/** Messages take time from the measurement. */
+const tellMs = 250;
+
+const tell = (told: Told): void => void process.send?.(told);
+
+function createProgress(): Progress {
+  let units = 0;
+  let toldAt = 0;
+  return {
+    phase(phase, total) {
+      units = 0;
+      tell({ phase, total });
+    },
+    advance(metrics) {
+      units += 1;
+      const now = performance.now();
+      if (now - toldAt < tellMs) return;
+      toldAt = now;
+      tell({ advance: units, metrics });
+      units = 0;
+    },
+  };
+}
+
+// The end, when `run.ts` has the result; and no orphan when that one is gone.
+process.on('disconnect', () => process.exit());
+process.once('message', async (task: Task) => {
+  const { spec, cell } = task;
+  const result =
+    task.do === 'prepare'
+      ? await prepare(spec.models[cell.model] as BenchmarkSpec['models'][number], cell.batchSize, spec)
+      : await measureCell(spec, cell, task.prepared, createProgress());
+  tell({ result });
+});

@@ -1,0 +1,100 @@
+/** What the child tells the server of a benchmark: a file of this form in its work folder, and a samples file for each measured cell. */
+import { z } from 'zod';
+import { type BenchmarkSpec, engineNames } from '../jobs/specs.ts';
+
+const ns = z.int().min(0);
+const bytes = z.int().min(0);
+const share = z.number().min(0);
+
+export const Telemetry = z.object({
+  /** Why nothing was measured. */
+  unavailable: z.object({ code: z.string(), message: z.string() }).nullable(),
+  cold: z.object({ loadNs: ns, firstInferenceNs: ns }).nullable(),
+  gate: z
+    .object({
+      /** SELF_REFERENCE: the same file without optimisations, on seeded inputs. */
+      reference: z.enum(['PROBE', 'SELF_REFERENCE']),
+      inputs: z.int(),
+      /** Null: an output was not a number. */
+      largestDifference: z.number().nullable(),
+      tolerance: z.number(),
+    })
+    .nullable(),
+  /** `settled`: the medians of the last two blocks of 10 runs agreed. */
+  warmup: z.object({ runs: z.int(), durationNs: ns, settled: z.boolean() }).nullable(),
+  /** Resident memory of the process before the model was loaded, and its peak until the end of the measurement. */
+  memory: z.object({ baselineBytes: bytes, peakBytes: bytes }).nullable(),
+  /** While it was measured; null where this system does not tell. */
+  noise: z
+    .object({
+      /** Time that the hypervisor took, of all time. */
+      steal: share.nullable(),
+      /** Scheduling periods in which the control group's quota stopped the process, of all periods. */
+      throttled: share.nullable(),
+      /** Processor time that others took away from the threads of the measurement, of the time these wanted. */
+      contention: share.nullable(),
+    })
+    .nullable(),
+  gpu: z.object({ utilizationPercent: z.number().nullable(), memoryBytesMax: bytes.nullable(), reason: z.string().nullable() }),
+});
+export type Telemetry = z.infer<typeof Telemetry>;
+
+/** Of a cell that could not be measured. */
+export const nothingMeasured = (unavailable: NonNullable<Telemetry['unavailable']>): Telemetry => ({
+  unavailable,
+  cold: null,
+  gate: null,
+  warmup: null,
+  memory: null,
+  noise: null,
+  gpu: { utilizationPercent: null, memoryBytesMax: null, reason: 'Nothing was measured.' },
+});
+
+export const Machine = z.object({
+  processor: z.string(),
+  cores: z.int(),
+  memoryBytes: bytes,
+  platform: z.string(),
+  arch: z.string(),
+  kernel: z.string(),
+  node: z.string(),
+});
+export type Machine = z.infer<typeof Machine>;
+
+const Cell = z.object({
+  n: z.int().min(0),
+  /** Index into the models of the specification. */
+  model: z.int().min(0),
+  engine: z.enum(engineNames),
+  engineVersion: z.string(),
+  batchSize: z.int(),
+  intraOpThreads: z.int(),
+  telemetry: Telemetry,
+  samples: z.object({ name: z.string(), sha256: z.string(), sizeBytes: bytes }).nullable(),
+});
+export type Cell = z.infer<typeof Cell>;
+
+export const CellsFile = z.object({
+  machine: Machine,
+  /** Differs after each start of the system; null where it does not say. */
+  bootId: z.string().nullable(),
+  codeVersion: z.string(),
+  cells: z.array(Cell),
+});
+export type CellsFile = z.infer<typeof CellsFile>;
+
+/** A configuration that is to be measured. */
+export type PlannedCell = Pick<Cell, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>;
+
+type Matrix = { models: readonly unknown[] } & Pick<BenchmarkSpec, 'batchSizes' | 'engines' | 'intraOpThreads'>;
+
+/** The cells of a benchmark, so ordered that inputs and reference of a model at a batch size are made once. */
+export function planCells({ models, batchSizes, engines, intraOpThreads }: Matrix): PlannedCell[] {
+  return models
+    .flatMap((_, model) =>
+      batchSizes.flatMap((batchSize) =>
+        engines.flatMap((engine) => intraOpThreads.map((threads) => ({ model, batchSize, engine, intraOpThreads: threads }))),
+      ),
+    )
+    .map((cell, n) => ({ n, ...cell }));
+}

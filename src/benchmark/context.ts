@@ -1,0 +1,131 @@
+import { desc, eq } from 'drizzle-orm';
+import { z } from 'zod';
+import { dataset, datasetVersion } from '../datasets/tables.ts';
+import type { Queryable } from '../db.ts';
+import { OnnxMeta } from '../jobs/protocol.ts';
+import { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
+import { type ModelVersion, model, modelVersion } from '../models/tables.ts';
+import { evaluation } from '../training/tables.ts';
+import { codeVersion } from '../version.ts';
+
+/** What a configuration is chosen by. */
+export const targets = ['LATENCY', 'THROUGHPUT', 'MEMORY'] as const;
+
+/** `specJson` of a BENCHMARK job. */
+export const BenchmarkRequest = z.object({
+  modelVersionIds: z.array(z.string()).min(1),
+  batchSizes: BenchmarkSpec.shape.batchSizes,
+  engines: BenchmarkSpec.shape.engines,
+  intraOpThreads: BenchmarkSpec.shape.intraOpThreads,
+  load: BenchmarkSpec.shape.load,
+  dims: BenchmarkSpec.shape.dims,
+  seed: BenchmarkSpec.shape.seed,
+  profile: z.enum(['QUICK', 'FULL']),
+  settings: BenchmarkSettings,
+  target: z.enum(targets),
+  /** Largest loss of accuracy, against the most accurate version, that a choice may cost. */
+  accuracyDropMax: z.number().min(0).max(1),
+});
+export type BenchmarkRequest = z.infer<typeof BenchmarkRequest>;
+
+/** What one version reaches, as some job has measured it. */
+const Accuracy = z.object({
+  top1: z.number(),
+  images: z.int(),
+  dataset: z.string(),
+  datasetVersion: z.int(),
+  datasetHash: z.string(),
+  split: z.string(),
+  engine: z.string(),
+  /** Whether the checkpoint was measured that the version was converted from: the gate holds the two together. */
+  ofParent: z.boolean(),
+});
+
+const ModelContext = z.object({
+  versionId: z.string(),
+  name: z.string(),
+  number: z.int(),
+  origin: z.string(),
+  precision: z.string(),
+  preset: z.string().nullable(),
+  sizeBytes: z.int(),
+  sha256: z.string(),
+  weightsHash: z.string().nullable(),
+  lineageHash: z.string(),
+  parameters: z.int(),
+  accuracy: Accuracy.nullable(),
+});
+export type ModelContext = z.infer<typeof ModelContext>;
+
+/** Everything that a report says and that may change after the benchmark, as it was at its end. */
+export const Context = z.object({
+  jobId: z.string(),
+  /** Unix milliseconds. */
+  measuredAt: z.int(),
+  codeVersion: z.string(),
+  request: BenchmarkRequest,
+  /** In the order of the request's ids. */
+  models: z.array(ModelContext),
+});
+export type Context = z.infer<typeof Context>;
+
+export function readContext(db: Queryable, jobId: string, request: BenchmarkRequest): Context {
+  const models = request.modelVersionIds.map((id) => modelContext(db, id));
+  return { jobId, measuredAt: Date.now(), codeVersion, request, models };
+}
+
+function modelContext(db: Queryable, id: string): ModelContext {
+  const found = db
+    .select({ version: modelVersion, name: model.name })
+    .from(modelVersion)
+    .innerJoin(model, eq(model.id, modelVersion.modelId))
+    .where(eq(modelVersion.id, id))
+    .get();
+  if (!found) throw new Error(`Model version ${id} is gone.`);
+  const { version, name } = found;
+  const { number, origin, precision, preset, sizeBytes, sha256, weightsHash, lineageHash } = version;
+  return {
+    versionId: id,
+    name,
+    number,
+    origin,
+    precision,
+    preset,
+    sizeBytes: sizeBytes as number,
+    sha256: sha256 as string,
+    weightsHash,
+    lineageHash: lineageHash as string,
+    parameters: OnnxMeta.parse(version.signatureJson).parameters,
+    accuracy: accuracyOf(db, version),
+  };
+}
+
+/** The newest evaluation of the version, or else of the checkpoint that it was converted from. */
+function accuracyOf(db: Queryable, version: ModelVersion): ModelContext['accuracy'] {
+  const own = newestEvaluation(db, version.id);
+  const parent = !own && version.origin === 'CONVERTED' && version.parentId ? newestEvaluation(db, version.parentId) : undefined;
+  const found = own ?? parent;
+  if (!found) return null;
+  const { metricsJson, split, engine } = found.evaluation;
+  return {
+    top1: metricsJson.top1 as number,
+    images: metricsJson.images as number,
+    dataset: found.dataset,
+    datasetVersion: found.number,
+    datasetHash: found.contentHash as string,
+    split,
+    engine,
+    ofParent: !own,
+  };
+}
+
+function newestEvaluation(db: Queryable, modelVersionId: string) {
+  return db
+    .select({ evaluation, dataset: dataset.name, number: datasetVersion.number, contentHash: datasetVersion.contentHash })
+    .from(evaluation)
+    .innerJoin(datasetVersion, eq(datasetVersion.id, evaluation.datasetVersionId))
+    .innerJoin(dataset, eq(dataset.id, datasetVersion.datasetId))
+    .where(eq(evaluation.modelVersionId, modelVersionId))
+    .orderBy(desc(evaluation.createdAt), desc(evaluation.id))
+    .get();
+}

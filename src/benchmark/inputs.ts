@@ -1,0 +1,182 @@
+/** The inputs of a measurement with the outputs that they should give. */
+import { createCipheriv, createHash } from 'node:crypto';
+import { maskPaths } from '../jobs/maskPaths.ts';
+import type { BenchmarkSpec } from '../jobs/specs.ts';
+import { type FloatTensor, readProbe } from '../models/probe.ts';
+import { InferenceSession, type OnnxTensor, type Session, Tensor } from './runtime.ts';
+import { type Problem, planShapes } from './shapes.ts';
+
+type Model = BenchmarkSpec['models'][number];
+
+interface PlannedInput {
+  name: string;
+  type: string;
+  shape: number[];
+}
+
+/** What the runs of a model at a batch size get, and what they should give. It goes from one process to another. */
+export interface Prepared {
+  /** SELF_REFERENCE: seeded inputs, with the outputs of the same file without any optimisation. */
+  reference: 'PROBE' | 'SELF_REFERENCE';
+  inputs: PlannedInput[];
+  /** The outputs of each case by name. */
+  expected: Map<string, Float32Array>[];
+  /** Different inputs among the cases. */
+  count: number;
+}
+
+export type Feeds = Record<string, OnnxTensor>;
+export type Refused = { problem: { code: Problem['code'] | 'LOAD_FAILED'; message: string } };
+type Asked = Pick<BenchmarkSpec, 'dims' | 'seed' | 'settings'>;
+
+/** Bytes of all cases together. */
+const inputBytesMax = 2 ** 30;
+
+/**
+ * Plans the inputs of a model at a batch size, at least `gateInputs` where there are that many: its probe set with the outputs of the
+ * trained model, or else seeded ones, which are run once on the processor for their reference.
+ */
+export async function prepare(model: Model, batchSize: number, { dims, seed, settings }: Asked): Promise<Prepared | Refused> {
+  const loaded = await load(model.file, { executionProviders: ['cpu'], intraOpNumThreads: 1, graphOptimizationLevel: 'disabled' });
+  if ('problem' in loaded) return loaded;
+  const { session } = loaded;
+  const ports = session.inputMetadata.map((port) => ({ name: port.name, shape: port.isTensor ? port.shape : null }));
+  const planned = planShapes(ports, batchSize, dims);
+  if ('problem' in planned) return planned;
+  const inputs = session.inputMetadata.map((port) => ({
+    name: port.name,
+    type: port.isTensor ? port.type : 'string',
+    shape: planned.shapes.get(port.name) as number[],
+  }));
+  const unsupported = inputs.find(({ type }) => !(type in makers));
+  if (unsupported) return refuse('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);
+  const count = Math.ceil(settings.gateInputs / batchSize);
+  if (inputs.reduce((sum, { shape }) => sum + 8 * sizeOf(shape), 0) * count > inputBytesMax) {
+    return refuse('INPUT_UNSUPPORTED', `${count} batches of ${batchSize} inputs would be larger than ${inputBytesMax / 2 ** 20} MiB.`);
+  }
+  if (model.probe !== null) return prepareProbe(inputs, session.outputNames[0] as string, model.probe, batchSize, settings.gateInputs);
+  const expected: Prepared['expected'] = [];
+  for (let i = 0; i < count; i += 1) {
+    const ran = await run(session, seededFeeds(inputs, seed, i));
+    if ('problem' in ran) return ran;
+    expected.push(numbersOf(ran.outputs));
+  }
+  return { reference: 'SELF_REFERENCE', inputs, expected, count: count * batchSize };
+}
+
+/** The inputs of each case. */
+export function feedsOf({ inputs, expected }: Prepared, { probe }: Model, seed: number): Feeds[] {
+  const [first] = inputs as [PlannedInput];
+  const real = probe === null ? null : readProbe(probe).input;
+  return expected.map((_, i) => {
+    if (!real) return seededFeeds(inputs, seed, i);
+    const batchSize = first.shape[0] as number;
+    return { [first.name]: new Tensor('float32', itemsOf(real, i * batchSize, batchSize), first.shape) };
+  });
+}
+
+const refuse = (code: Refused['problem']['code'], message: string): Refused => ({ problem: { code, message } });
+const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 500);
+
+/** A session of the file, or why the engine refuses it. */
+export async function load(file: string, options: Session.SessionOptions): Promise<{ session: Session } | Refused> {
+  try {
+    return { session: await InferenceSession.create(file, { interOpNumThreads: 1, ...options }) };
+  } catch (error) {
+    return refuse('LOAD_FAILED', `The engine does not load the model: ${said(error)}`);
+  }
+}
+
+/** One run, or why the model refuses these inputs. */
+export async function run(session: Session, feeds: Feeds): Promise<{ outputs: Session.OnnxValueMapType } | Refused> {
+  try {
+    return { outputs: await session.run(feeds) };
+  } catch (error) {
+    return refuse('INPUT_UNSUPPORTED', `The model does not run on these inputs: ${said(error)}`);
+  }
+}
+
+const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+// ---------------------------------------------------------------------------------------------------------------- probe
+
+function prepareProbe(inputs: PlannedInput[], outputName: string, file: string, batchSize: number, gateInputs: number): Prepared | Refused {
+  const { input, output } = readProbe(file);
+  const shape = inputs[0]?.shape ?? [];
+  if (inputs.length !== 1 || shape[0] !== batchSize || String(shape.slice(1)) !== String(input.shape.slice(1))) {
+    return refuse('INPUT_UNSUPPORTED', 'The probe set has other inputs than the model.');
+  }
+  const count = Math.min(gateInputs, input.shape[0] as number);
+  const expected = Array.from(
+    { length: Math.ceil(count / batchSize) },
+    (_, i) => new Map([[outputName, itemsOf(output, i * batchSize, batchSize)]]),
+  );
+  return { reference: 'PROBE', inputs, expected, count };
+}
+
+/** `count` items of a tensor from `first` on; behind the last comes the first again. */
+function itemsOf({ shape: [items = 1, ...rest], data }: FloatTensor, first: number, count: number): Float32Array<ArrayBuffer> {
+  const size = sizeOf(rest);
+  const chosen = new Float32Array(count * size);
+  for (let i = 0; i < count; i += 1) {
+    const from = ((first + i) % items) * size;
+    chosen.set(data.subarray(from, from + size), i * size);
+  }
+  return chosen;
+}
+
+// --------------------------------------------------------------------------------------------------------------- seeded
+
+type Data = OnnxTensor['data'];
+
+/** Values of a type from random bytes: floats from 0 to 1, and 0 or 1 where a number may be an index into a table. */
+const makers: Record<string, (bytes: Buffer, length: number) => Data> = {
+  float32: (bytes, length) => Float32Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
+  float64: (bytes, length) => Float64Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
+  // 0.5 to 1: the exponent of 0.5 and ten random bits.
+  float16: (bytes, length) => Uint16Array.from({ length }, (_, i) => 0x3800 | (bytes.readUInt16LE(4 * i) & 0x3ff)),
+  uint8: (bytes, length) => Uint8Array.from({ length }, (_, i) => bytes[4 * i] as number),
+  int8: (bytes, length) => Int8Array.from({ length }, (_, i) => bytes.readInt8(4 * i)),
+  int32: (bytes, length) => Int32Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
+  int64: (bytes, length) => BigInt64Array.from({ length }, (_, i) => BigInt((bytes[4 * i] as number) & 1)),
+  bool: (bytes, length) => Uint8Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
+};
+
+function seededFeeds(inputs: PlannedInput[], seed: number, i: number): Feeds {
+  return Object.fromEntries(
+    inputs.map(({ name, type, shape }) => {
+      const length = sizeOf(shape);
+      const make = makers[type] as (typeof makers)[string];
+      return [name, new Tensor(type as 'float32', make(randomBytes(`${seed} ${i} ${name}`, 4 * length), length) as Float32Array, shape)];
+    }),
+  );
+}
+
+/** The same bytes for the same key: AES in counter mode over zeros. */
+function randomBytes(key: string, length: number): Buffer {
+  const cipher = createCipheriv('aes-256-ctr', createHash('sha256').update(key).digest(), Buffer.alloc(16));
+  return cipher.update(Buffer.alloc(length));
+}
+
+// -------------------------------------------------------------------------------------------------------------- outputs
+
+/** The outputs of a run as numbers; text is left out. */
+export function numbersOf(outputs: Session.OnnxValueMapType): Map<string, Float32Array> {
+  const named = Object.entries(outputs) as [string, OnnxTensor][];
+  return new Map(named.flatMap(([name, tensor]) => (tensor.type === 'string' ? [] : [[name, floatsOf(tensor)]])));
+}
+
+function floatsOf({ type, data }: OnnxTensor): Float32Array {
+  if (data instanceof Float32Array) return data;
+  if (type === 'float16') return Float32Array.from(data as Uint16Array, halfToNumber);
+  return Float32Array.from(data as ArrayLike<number | bigint>, Number);
+}
+
+/** IEEE 754 binary16. */
+function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
+}

@@ -1,0 +1,117 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { canonicalJson } from '../canonical.ts';
+import type { Queryable } from '../db.ts';
+import type { JobKind, JobServices } from '../jobs/kinds.ts';
+import { BenchmarkSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import type { Job } from '../jobs/tables.ts';
+import { type Measurement, makeReport } from '../reports/make.ts';
+import { insertReport } from '../reports/reports.ts';
+import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
+import { requireReadyModel, versionFile } from '../training/sources.ts';
+import { codeVersion } from '../version.ts';
+import { type Cell, CellsFile, planCells } from './cells.ts';
+import { BenchmarkRequest, type Context, readContext } from './context.ts';
+import { durationMsMax } from './start.ts';
+import { benchmarkRow, benchmarkRun } from './tables.ts';
+
+const child = join(import.meta.dirname, 'child.ts');
+
+const requestOf = ({ specJson }: Pick<Job, 'specJson'>): BenchmarkRequest => BenchmarkRequest.parse(specJson);
+
+/** Measures model versions, alone on the machine, and makes their report. */
+export const benchmarkJob: JobKind = {
+  timeLimitMs: durationMsMax + 4 * 3_600_000,
+
+  launch(services, { job, resumeFrom }) {
+    const { modelVersionIds, batchSizes, engines, intraOpThreads, load, dims, seed, settings } = requestOf(job);
+    const spec = BenchmarkSpec.parse({
+      kind: 'BENCHMARK',
+      specVersion: SPEC_VERSION,
+      codeVersion,
+      cpuThreads: Math.max(...intraOpThreads),
+      models: modelVersionIds.map((id) => modelOf(services, id)),
+      batchSizes,
+      engines,
+      intraOpThreads,
+      load,
+      dims,
+      seed,
+      settings,
+      resumeFrom,
+    });
+    return { command: process.execPath, args: [child], env: {}, spec };
+  },
+
+  async finish(services, { job, workDir }, { result }) {
+    const { db } = services;
+    const request = requestOf(job);
+    const { machine, cells } = CellsFile.parse(JSON.parse(await readFile(join(workDir, String(result.file)), 'utf8')));
+    if (canonicalJson(cells.map(planned)) !== canonicalJson(planCells({ ...request, models: request.modelVersionIds }))) {
+      throw new Error('The child has measured other cells than it was asked to.');
+    }
+    const context = readContext(db, job.id, request);
+    const measurements: Measurement[] = [];
+    for (const cell of cells) measurements.push(await keepSamples(services, workDir, cell));
+    const made = await makeReport({ context, machine, measurements }, (sha256) => readFile(blobPath(services.config.dataDir, sha256)));
+
+    return (tx) => {
+      tx.insert(benchmarkRun).values({ jobId: job.id, contextJson: context, machineJson: machine, verdict: made.verdict }).run();
+      for (const [n, measurement] of measurements.entries()) {
+        const { verdict, reasons } = made.report.rows[n] as (typeof made.report.rows)[number];
+        insertRow(tx, context, measurement, { verdict, reasonsJson: reasons });
+      }
+      return { reportId: insertReport(tx, job.id, made).id, verdict: made.verdict };
+    };
+  },
+};
+
+const planned = ({ n, model, batchSize, engine, intraOpThreads }: Cell) => ({ n, model, batchSize, engine, intraOpThreads });
+
+function modelOf(services: JobServices, id: string): BenchmarkSpec['models'][number] {
+  const { precision } = requireReadyModel(services.db, id);
+  const probe = findArtifact(services.db, 'MODEL_VERSION', id, 'PROBE');
+  return {
+    file: versionFile(services, id, 'ONNX'),
+    probe: probe ? blobPath(services.config.dataDir, probe.sha256) : null,
+    precision,
+  };
+}
+
+/** Moves the samples of a cell into the store. */
+async function keepSamples(services: JobServices, workDir: string, cell: Cell): Promise<Measurement> {
+  const { samples, ...rest } = cell;
+  if (!samples) return { ...rest, samples: null };
+  const stored = await storeFile(services, join(workDir, samples.name));
+  if (stored.sha256 !== samples.sha256) throw new Error('The samples are not those that the child told of.');
+  return { ...rest, samples: stored };
+}
+
+function insertRow(
+  tx: Queryable,
+  { jobId, request: { load, dims }, models }: Context,
+  { n, model, engine, engineVersion, batchSize, intraOpThreads, telemetry, samples }: Measurement,
+  judged: Pick<typeof benchmarkRow.$inferInsert, 'verdict' | 'reasonsJson'>,
+): void {
+  const { versionId, precision } = models[model] as Context['models'][number];
+  tx.insert(benchmarkRow)
+    .values({
+      jobId,
+      n,
+      modelVersionId: versionId,
+      engine,
+      engineVersion,
+      precision,
+      batchSize,
+      intraOpThreads,
+      dimsJson: dims,
+      load,
+      samplesArtifactId: samples ? samplesArtifact(tx, jobId, n, samples) : null,
+      telemetryJson: telemetry,
+      ...judged,
+    })
+    .run();
+}
+
+const samplesArtifact = (tx: Queryable, jobId: string, n: number, stored: StoredBlob): string =>
+  insertArtifact(tx, stored, { ownerType: 'JOB', ownerId: jobId, kind: 'SAMPLES', name: `samples-${n}.bin` }).id;

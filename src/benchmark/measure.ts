@@ -1,0 +1,199 @@
+/** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Phase } from '../jobs/protocol.ts';
+import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
+import { largestDifference } from '../models/probe.ts';
+import { nothingMeasured, type PlannedCell, type Telemetry } from './cells.ts';
+import { engines } from './engines.ts';
+import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
+import { noiseBetween, readNoise } from './noise.ts';
+import type { Session } from './runtime.ts';
+import type { RawSamples } from './samples.ts';
+import { median, nearestRank, percentiles, windowNsOf } from './statistics.ts';
+
+type Precision = BenchmarkSpec['models'][number]['precision'];
+
+/**
+ * Largest difference of an output, relative to the largest magnitude among the reference's (or 1). FP32 as in the conversion gate; a
+ * 16-bit float has 11 bits; a step of INT8 is 1/127 of the range, and other kernels may round otherwise in each layer.
+ */
+const tolerances: Record<Precision, number> = { FP32: 1e-4, FP16: 1e-2, INT8: 5e-2 };
+
+/** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
+const warmupBlock = 10;
+const warmupSpread = 0.03;
+/** Samples of a window that its streamed percentiles are made from: sorting more would take time from the measurement. */
+const streamedMax = 2000;
+
+const noGpu = { utilizationPercent: null, memoryBytesMax: null };
+const gpuReasons = {
+  cpu: 'It was measured on the processor.',
+  cuda: 'Utilisation and memory of a GPU are read through NVML, which this engine does not do.',
+};
+
+const now = (): bigint => process.hrtime.bigint();
+const since = (start: bigint): number => Number(now() - start);
+
+/** Where the measurement tells what it does. */
+export interface Progress {
+  phase(phase: Phase, total: number | null): void;
+  /** One more unit of the phase is done. */
+  advance(metrics?: Record<string, number>): void;
+}
+
+/** `samples` is null when the gate was not passed: then no speed counts. */
+export async function measureCell(
+  spec: BenchmarkSpec,
+  cell: PlannedCell,
+  prepared: Prepared,
+  progress: Progress,
+): Promise<{ telemetry: Telemetry; samples: RawSamples | null }> {
+  const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
+  const { provider } = engines[cell.engine];
+  const feeds = feedsOf(prepared, model, spec.seed);
+
+  progress.phase('gate', feeds.length);
+  const peak = watchPeak();
+  const baselineBytes = process.memoryUsage.rss();
+  const loadedAt = now();
+  const loaded = await load(model.file, { executionProviders: [provider], intraOpNumThreads: cell.intraOpThreads });
+  if ('problem' in loaded) {
+    const code = provider === 'cpu' ? loaded.problem.code : 'ENGINE_UNAVAILABLE';
+    return { telemetry: nothingMeasured({ ...loaded.problem, code }), samples: null };
+  }
+  const loadNs = since(loadedAt);
+  const { session } = loaded;
+  try {
+    const firstAt = now();
+    const first = await run(session, feeds[0] as Feeds);
+    if ('problem' in first) return { telemetry: nothingMeasured(first.problem), samples: null };
+    const telemetry: Telemetry = {
+      unavailable: null,
+      cold: { loadNs, firstInferenceNs: since(firstAt) },
+      gate: await compare(session, feeds, prepared, tolerances[model.precision], progress),
+      warmup: null,
+      memory: null,
+      noise: null,
+      gpu: { ...noGpu, reason: gpuReasons[provider] },
+    };
+    if (!passes(telemetry.gate)) return { telemetry, samples: null };
+
+    progress.phase('warmup', null);
+    telemetry.warmup = await warmUp(session, feeds, spec.settings, progress);
+    progress.phase('measurement', null);
+    const before = readNoise();
+    const samples = await measure(session, feeds, spec.settings, cell, progress);
+    telemetry.noise = noiseBetween(before, readNoise(), cell.intraOpThreads);
+    telemetry.memory = { baselineBytes, peakBytes: peak() };
+    return { telemetry, samples };
+  } finally {
+    await session.release();
+  }
+}
+
+export const passes = (gate: Telemetry['gate']): boolean =>
+  gate !== null && gate.largestDifference !== null && gate.largestDifference <= gate.tolerance;
+
+async function compare(
+  session: Session,
+  feeds: Feeds[],
+  { reference, expected, count }: Prepared,
+  relative: number,
+  progress: Progress,
+): Promise<NonNullable<Telemetry['gate']>> {
+  let largest = 0;
+  let magnitude = 1;
+  for (const [i, wantedOutputs] of expected.entries()) {
+    const found = numbersOf(await session.run(feeds[i] as Feeds));
+    for (const [name, wanted] of wantedOutputs) {
+      largest = Math.max(largest, largestDifference(wanted, found.get(name) ?? new Float32Array()));
+      for (const value of wanted) magnitude = Math.max(magnitude, Math.abs(value));
+    }
+    progress.advance();
+  }
+  return { reference, inputs: count, largestDifference: Number.isFinite(largest) ? largest : null, tolerance: relative * magnitude };
+}
+
+async function warmUp(
+  session: Session,
+  feeds: Feeds[],
+  { warmupRunsMin, warmupSecondsMin, warmupSecondsMax }: BenchmarkSettings,
+  progress: Progress,
+): Promise<NonNullable<Telemetry['warmup']>> {
+  const startedAt = now();
+  const latencies: number[] = [];
+  for (let runs = 0; ; runs += 1) {
+    const durationNs = since(startedAt);
+    const settled = runs >= warmupRunsMin && durationNs >= warmupSecondsMin * 1e9 && agree(latencies);
+    if (settled || durationNs >= warmupSecondsMax * 1e9) return { runs, durationNs, settled };
+    const runAt = now();
+    await session.run(feeds[runs % feeds.length] as Feeds);
+    latencies.push(since(runAt));
+    progress.advance();
+  }
+}
+
+/** Whether the medians of the last two blocks agree. */
+function agree(latencies: number[]): boolean {
+  if (latencies.length < 2 * warmupBlock) return false;
+  const last = median(latencies.slice(-warmupBlock));
+  const before = median(latencies.slice(-2 * warmupBlock, -warmupBlock));
+  return Math.abs(last - before) <= warmupSpread * before;
+}
+
+/** A single stream: the next inference starts when the last has ended. */
+async function measure(
+  session: Session,
+  feeds: Feeds[],
+  settings: BenchmarkSettings,
+  { n: cell, batchSize, intraOpThreads }: PlannedCell,
+  progress: Progress,
+): Promise<RawSamples> {
+  const { secondsMin, secondsMax, samplesWanted, samplesMax, blockSeconds } = settings;
+  // Their pages are taken when they are written to.
+  const latencyNs = new Float64Array(samplesMax);
+  const endNs = new Float64Array(samplesMax);
+  const block = new Float64Array(samplesMax);
+  const windowNs = windowNsOf(settings);
+  let metrics: Record<string, number> = { cell, batchSize, intraOpThreads };
+  let window = { from: 0, begunNs: 0 };
+  let n = 0;
+  let elapsedNs = 0;
+  const startedAt = now();
+  const goesOn = () => n < samplesMax && (elapsedNs < secondsMin * 1e9 || (n < samplesWanted && elapsedNs < secondsMax * 1e9));
+  while (goesOn()) {
+    const runAt = now();
+    await session.run(feeds[n % feeds.length] as Feeds);
+    const endedAt = now();
+    elapsedNs = Number(endedAt - startedAt);
+    latencyNs[n] = Number(endedAt - runAt);
+    endNs[n] = elapsedNs;
+    block[n] = Math.floor(elapsedNs / (blockSeconds * 1e9));
+    n += 1;
+    const lastedNs = elapsedNs - window.begunNs;
+    if (lastedNs >= windowNs) {
+      const seen = windowMetrics(latencyNs.subarray(window.from, n), lastedNs, batchSize);
+      metrics = { cell, batchSize, intraOpThreads, seconds: elapsedNs / 1e9, ...seen };
+      window = { from: n, begunNs: elapsedNs };
+    }
+    progress.advance(metrics);
+  }
+  return { latencyNs: latencyNs.slice(0, n), endNs: endNs.slice(0, n), block: block.slice(0, n) };
+}
+
+/** What people see while it runs; the report's figures are made from all samples. */
+function windowMetrics(latencyNs: Float64Array, elapsedNs: number, batchSize: number): Record<string, number> {
+  const sorted = latencyNs.slice(-streamedMax).sort();
+  const at = (perMille: number) => (sorted[nearestRank(perMille, sorted.length) - 1] as number) / 1e6;
+  return { itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9), p50Ms: at(percentiles.p50), p95Ms: at(percentiles.p95) };
+}
+
+/** The process's peak of resident memory from now on: the kernel's where it can be reset (proc(5), clear_refs), else what it is at the end. */
+function watchPeak(): () => number {
+  try {
+    writeFileSync('/proc/self/clear_refs', '5');
+    return () => 1024 * Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
+  } catch {
+    return () => process.memoryUsage.rss();
+  }
+}

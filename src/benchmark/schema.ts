@@ -1,0 +1,160 @@
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { JobType } from '../jobs/schema.ts';
+import type { BenchmarkProfile, EngineName } from '../jobs/specs.ts';
+import type { targets } from './context.ts';
+import { type EngineState, readEngines } from './engines.ts';
+import { type StartedBenchmark, startBenchmark } from './start.ts';
+import type { Verdict } from './tables.ts';
+
+export const EngineNameType = builder.enumType('EngineName', {
+  description: 'What runs a model.',
+  values: enumValues<EngineName>({
+    ONNXRUNTIME_CPU: 'ONNX Runtime on the processor.',
+    ONNXRUNTIME_CUDA: 'ONNX Runtime on an NVIDIA GPU.',
+  }),
+});
+
+export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {
+  description: 'What a measurement is worth.',
+  values: enumValues<Verdict>({
+    VALID: 'It can be relied upon.',
+    UNSTABLE: 'Its speed changed while it was measured: it is kept, and never a winner.',
+    INVALID: 'The machine was disturbed, or the model computes other results than its reference.',
+    UNAVAILABLE: 'Nothing could be measured: the reasons say why.',
+  }),
+});
+
+export const BenchmarkProfileType = builder.enumType('BenchmarkProfile', {
+  description: 'How thoroughly a configuration is measured.',
+  values: enumValues<BenchmarkProfile>({
+    QUICK: 'Up to 3 s of warm-up and 10 s of measurement; no claim about P99.',
+    FULL: 'Up to 30 s of warm-up, then 30 to 120 s until there are samples enough for P99.',
+  }),
+});
+
+export const BenchmarkTargetType = builder.enumType('BenchmarkTarget', {
+  description: 'What a configuration is chosen by, among those that are accurate enough.',
+  values: enumValues<(typeof targets)[number]>({
+    LATENCY: 'The shortest P95 latency; of the median, or the mean, where there are too few samples for it.',
+    THROUGHPUT: 'The most images a second.',
+    MEMORY: 'The least memory.',
+  }),
+});
+
+export const BenchmarkLoadType = builder.enumType('BenchmarkLoad', {
+  description: 'In which order inferences come.',
+  values: enumValues({ SINGLE_STREAM: 'The next one starts when the last has ended.' }),
+});
+
+const EngineType = builder.objectRef<EngineState>('Engine').implement({
+  description: 'Something that runs models, and whether it can on this machine.',
+  fields: (t) => ({
+    name: t.expose('name', { type: EngineNameType, description: 'Its name.' }),
+    title: t.exposeString('title', { description: 'What it is.' }),
+    version: t.exposeString('version', { description: 'Its library with its version.' }),
+    available: t.boolean({ description: 'Whether it can be used.', resolve: (e) => e.reason === null }),
+    reason: t.exposeString('reason', { nullable: true, description: 'Why it cannot be used; null when it can.' }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  engines: t.field({
+    type: [EngineType],
+    description: 'All engines, the simplest first, and which of them are there.',
+    authScopes: { can: 'READ' },
+    resolve: (_root, _args, { config }) => readEngines(config.childEnv.PATH ?? ''),
+  }),
+}));
+
+const DimensionInput = builder.inputType('DimensionInput', {
+  description: 'Size of a dimension that a model leaves open.',
+  fields: (t) => ({
+    name: t.string({ required: true, description: 'Its name; of one without a name the input and its place from 0, as in `image[2]`.' }),
+    size: t.int({ required: true, description: 'Its size.' }),
+  }),
+});
+
+builder.relayMutationField(
+  'startBenchmark',
+  {
+    inputFields: (t) => ({
+      modelVersionIds: t.idList({
+        required: true,
+        description: 'ONNX versions, at most 20; the first is what the others are compared with.',
+      }),
+      batchSizes: t.intList({ required: true, defaultValue: [1], description: 'Batch sizes, each 1 to 1024.' }),
+      engines: t.field({ type: [EngineNameType], description: 'Engines; those that are there unless told otherwise.' }),
+      intraOpThreads: t.intList({ description: 'Threads that one inference computes with; by default the number of cores.' }),
+      load: t.field({
+        type: BenchmarkLoadType,
+        required: true,
+        defaultValue: 'SINGLE_STREAM',
+        description: 'In which order inferences come.',
+      }),
+      profile: t.field({ type: BenchmarkProfileType, required: true, defaultValue: 'QUICK', description: 'How thoroughly to measure.' }),
+      dims: t.field({
+        type: [DimensionInput],
+        description: 'Sizes of dimensions that are left open. The first is the batch, unless it is named here.',
+      }),
+      seed: t.field({
+        type: 'SafeInt',
+        required: true,
+        defaultValue: 0,
+        description: 'Of the inputs of a model without a probe set, 0 to 2³² - 1.',
+      }),
+      target: t.field({
+        type: BenchmarkTargetType,
+        required: true,
+        defaultValue: 'LATENCY',
+        description: 'What a configuration is chosen by.',
+      }),
+      accuracyDropMax: t.float({
+        required: true,
+        defaultValue: 0.01,
+        description: 'Top-1 accuracy that a choice may lose against the most accurate version, 0 to 1.',
+      }),
+      warmupSecondsMax: t.float({ description: 'Longest warm-up, instead of the profile’s.' }),
+      secondsMin: t.float({ description: 'Shortest measurement, instead of the profile’s: 0.1 to 3600 s.' }),
+      secondsMax: t.float({ description: 'Longest measurement, instead of the profile’s: 0.1 to 3600 s.' }),
+      dryRun: t.boolean({ required: true, defaultValue: false, description: 'Only check the input and tell how long it would take.' }),
+      priority: t.int({ description: 'Higher starts first, -100 to 100; 0 unless told otherwise.' }),
+      idempotencyKey: t.string({ description: 'The same key gives the same job, however often the request is sent.' }),
+    }),
+  },
+  {
+    description:
+      'Measures the speed of each version at each batch size on each engine with each number of threads, alone on the machine, and makes a report.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) =>
+      payload(() =>
+        startBenchmark(context, context.actor, {
+          ...input,
+          modelVersionIds: input.modelVersionIds.map((id) => idOf('ModelVersion', id)),
+        }),
+      ),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<StartedBenchmark>) => ({
+      job: t.field({
+        type: JobType,
+        nullable: true,
+        description: 'The job, waiting in the queue; null after a dry run.',
+        resolve: (p) => p.result?.job,
+      }),
+      configurations: t.int({ nullable: true, description: 'Rows that the report will have.', resolve: (p) => p.result?.cells }),
+      estimatedDurationMs: t.field({
+        type: 'SafeInt',
+        nullable: true,
+        description: 'How long it will take, once nothing else runs.',
+        resolve: (p) => p.result?.estimatedDurationMs,
+      }),
+      durationMsMax: t.field({
+        type: 'SafeInt',
+        nullable: true,
+        description: 'How long it may take at most.',
+        resolve: (p) => p.result?.durationMsMax,
+      }),
+    }),
+  },
+);

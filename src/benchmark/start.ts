@@ -1,0 +1,144 @@
+import { z } from 'zod';
+import type { Actor } from '../accounts/audit.ts';
+import type { Queryable } from '../db.ts';
+import { parseInput, refuse } from '../errors.ts';
+import { submitJob } from '../jobs/enqueue.ts';
+import type { JobServices } from '../jobs/kinds.ts';
+import { OnnxMeta } from '../jobs/protocol.ts';
+import { BenchmarkSettings, benchmarkProfiles, engineNames } from '../jobs/specs.ts';
+import type { Job } from '../jobs/tables.ts';
+import { requireDisk } from '../storage/disk.ts';
+import { requireReadyModel } from '../training/sources.ts';
+import { planCells } from './cells.ts';
+import { BenchmarkRequest, targets } from './context.ts';
+import { readEngines } from './engines.ts';
+import { dimensionsOf, planShapes } from './shapes.ts';
+
+const cellsMax = 200;
+export const durationMsMax = 20 * 3_600_000;
+
+/** To start two processes, make the inputs, load the model and compare its outputs: what a model of 100 MB takes on a slow processor. */
+const cellOverheadMs = 3000;
+/** A sample takes 24 bytes, and an inference that does nothing 20 µs. */
+const bytesPerSecond = 24 * 50_000;
+
+const { warmupSecondsMax, secondsMin, secondsMax } = BenchmarkSettings.shape;
+const { batchSizes, intraOpThreads, dims, load, seed, profile, accuracyDropMax } = BenchmarkRequest.shape;
+
+const StartBenchmarkInput = z
+  .object({
+    modelVersionIds: z.array(z.string()).min(1, 'Name at least one model version.').max(20, 'At most 20 model versions are compared.'),
+    batchSizes,
+    engines: z.array(z.enum(engineNames)).nullish(),
+    intraOpThreads: intraOpThreads.nullish(),
+    load,
+    profile,
+    dims: z
+      .array(z.object({ name: z.string(), size: z.number() }))
+      .max(100)
+      .nullish()
+      .transform((list) => Object.fromEntries((list ?? []).map(({ name, size }) => [name, size])))
+      .pipe(dims),
+    seed,
+    target: z.enum(targets),
+    accuracyDropMax,
+    warmupSecondsMax: warmupSecondsMax.nullish(),
+    secondsMin: secondsMin.nullish(),
+    secondsMax: secondsMax.nullish(),
+    dryRun: z.boolean(),
+    priority: z.int().min(-100).max(100).nullish(),
+    idempotencyKey: z.string().max(200).nullish(),
+  })
+  .strict();
+
+/** What a benchmark will take. `job` is null when only that was asked for. */
+export interface StartedBenchmark {
+  job: Job | null;
+  cells: number;
+  estimatedDurationMs: number;
+  durationMsMax: number;
+}
+
+/** Checks that everything can be measured, and puts the benchmark into the queue. */
+export async function startBenchmark(services: JobServices, actor: Actor, raw: unknown): Promise<StartedBenchmark> {
+  const input = parseInput(StartBenchmarkInput, raw);
+  const { config, db } = services;
+  const there = (await readEngines(config.childEnv.PATH ?? '')).filter(({ reason }) => reason === null).map(({ name }) => name);
+  const request: BenchmarkRequest = {
+    modelVersionIds: distinct(input.modelVersionIds),
+    batchSizes: distinct(input.batchSizes).toSorted((a, b) => a - b),
+    engines: engineNames.filter((name) => (input.engines ?? there).includes(name)),
+    intraOpThreads: distinct(input.intraOpThreads ?? [config.cores]).toSorted((a, b) => a - b),
+    load: input.load,
+    dims: input.dims,
+    seed: input.seed,
+    profile: input.profile,
+    settings: settingsOf(input),
+    target: input.target,
+    accuracyDropMax: input.accuracyDropMax,
+  };
+  if (request.engines.length === 0) refuse('INVALID', 'engines', 'Name at least one engine: the query `engines` lists them.');
+  if ((request.intraOpThreads.at(-1) as number) > config.cores) {
+    refuse('INVALID', 'intraOpThreads', `This machine has ${config.cores} cores: more threads than that only wait for each other.`);
+  }
+  requireMeasurable(db, request);
+
+  const cells = planCells({ ...request, models: request.modelVersionIds });
+  if (cells.length > cellsMax) refuse('LIMIT', null, `These are ${cells.length} configurations; at most ${cellsMax} are measured at once.`);
+  const { settings } = request;
+  const measured = cells.filter(({ engine }) => there.includes(engine)).length;
+  const estimate = {
+    cells: cells.length,
+    estimatedDurationMs: Math.round(
+      measured * (cellOverheadMs + 1000 * (Math.min(settings.warmupSecondsMin, settings.warmupSecondsMax) + settings.secondsMin)),
+    ),
+    durationMsMax: Math.round(measured * (cellOverheadMs + 1000 * (settings.warmupSecondsMax + settings.secondsMax))),
+  };
+  if (estimate.durationMsMax > durationMsMax) {
+    refuse(
+      'LIMIT',
+      null,
+      `This may take ${Math.ceil(estimate.durationMsMax / 3_600_000)} hours; at most ${durationMsMax / 3_600_000} are measured at once.`,
+    );
+  }
+  await requireDisk(services, measured * Math.min(24 * settings.samplesMax, bytesPerSecond * settings.secondsMax));
+  if (input.dryRun) return { job: null, ...estimate };
+  const job = submitJob(services, actor, input.idempotencyKey, (tx) => {
+    requireMeasurable(tx, request);
+    return { kind: 'BENCHMARK', spec: request, priority: input.priority };
+  });
+  return { job, ...estimate };
+}
+
+const distinct = <T>(values: readonly T[]): T[] => [...new Set(values)];
+
+function settingsOf(input: z.infer<typeof StartBenchmarkInput>): BenchmarkSettings {
+  const usual = benchmarkProfiles[input.profile];
+  const shortest = input.secondsMin ?? Math.min(usual.secondsMin, input.secondsMax ?? usual.secondsMin);
+  const longest = input.secondsMax ?? Math.max(usual.secondsMax, shortest);
+  if (longest < shortest) refuse('INVALID', 'secondsMax', 'The longest measurement is not shorter than the shortest one, `secondsMin`.');
+  return { ...usual, secondsMin: shortest, secondsMax: longest, warmupSecondsMax: input.warmupSecondsMax ?? usual.warmupSecondsMax };
+}
+
+/** Every version can be loaded, every dimension has a size, and at least one batch size fits each version. */
+function requireMeasurable(db: Queryable, { modelVersionIds, batchSizes, dims }: BenchmarkRequest): void {
+  const known = new Set<string>();
+  for (const id of modelVersionIds) {
+    const version = requireReadyModel(db, id);
+    if (version.format !== 'ONNX') {
+      refuse('INVALID', 'modelVersionIds', `Version ${version.number} is a checkpoint: convert it with \`startConversion\` first.`);
+    }
+    const { inputs } = OnnxMeta.parse(version.signatureJson);
+    for (const name of dimensionsOf(inputs)) known.add(name);
+    const problems = batchSizes.flatMap((batchSize) => {
+      const planned = planShapes(inputs, batchSize, dims);
+      return 'problem' in planned ? [planned.problem] : [];
+    });
+    const fatal = problems.find(({ code }) => code !== 'BATCH_FIXED') ?? (problems.length === batchSizes.length ? problems[0] : undefined);
+    if (fatal) refuse('INVALID', fatal.code === 'DIMENSION_MISSING' ? 'dims' : 'batchSizes', fatal.message);
+  }
+  const unknown = Object.keys(dims).find((name) => !known.has(name));
+  if (unknown !== undefined) {
+    refuse('INVALID', 'dims', `No model has a dimension ${unknown}. There are: ${[...known].sort().join(', ') || 'none'}.`);
+  }
+}

@@ -1,0 +1,213 @@
+/** A report as a file: pure functions of its content. */
+import { engines } from '../benchmark/engines.ts';
+import type { PercentileName } from '../benchmark/statistics.ts';
+import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
+import { claimed, type Report, type ReportRow } from './report.ts';
+
+export const reportFormats = ['JSON', 'CSV', 'MARKDOWN'] as const;
+export type ReportFormat = (typeof reportFormats)[number];
+
+/** `content` is the report's canonical JSON, `sha256` its hash. */
+interface Stored {
+  content: string;
+  sha256: string;
+}
+
+const formats: Record<ReportFormat, { ending: string; mediaType: string; write(stored: Stored): string }> = {
+  JSON: { ending: 'json', mediaType: 'application/json', write: ({ content }) => content },
+  CSV: { ending: 'csv', mediaType: 'text/csv', write: ({ content }) => toCsv(JSON.parse(content)) },
+  MARKDOWN: { ending: 'md', mediaType: 'text/markdown', write: ({ content, sha256 }) => toMarkdown(JSON.parse(content), sha256) },
+};
+
+export interface ExportedReport {
+  fileName: string;
+  mediaType: string;
+  content: string;
+}
+
+export function exportReport(stored: Stored, format: ReportFormat): ExportedReport {
+  const { ending, mediaType, write } = formats[format];
+  return { fileName: `report-${stored.sha256.slice(0, 12)}.${ending}`, mediaType, content: write(stored) };
+}
+
+// ------------------------------------------------------------------------------------------------------------------ CSV
+
+type Value = string | number | null | undefined;
+
+const percentileColumns = (name: PercentileName): [string, (report: Report, row: ReportRow) => Value][] => [
+  [`${name}Kind`, (_report, { latency }) => latency?.[name]?.kind],
+  [`${name}Ns`, (_report, { latency }) => latency?.[name]?.ns],
+  [`${name}LowNs`, (_report, { latency }) => latency?.[name]?.lowNs],
+  [`${name}HighNs`, (_report, { latency }) => latency?.[name]?.highNs],
+];
+
+const csvColumns: [string, (report: Report, row: ReportRow) => Value][] = [
+  ['n', (_report, { n }) => n],
+  ['model', ({ models }, { model }) => models[model]?.name],
+  ['modelVersion', ({ models }, { model }) => models[model]?.number],
+  ['precision', (_report, { precision }) => precision],
+  ['engine', (_report, { engine }) => engine],
+  ['engineVersion', (_report, { engineVersion }) => engineVersion],
+  ['batchSize', (_report, { batchSize }) => batchSize],
+  ['intraOpThreads', (_report, { intraOpThreads }) => intraOpThreads],
+  ['verdict', (_report, { verdict }) => verdict],
+  ['reasons', (_report, { reasons }) => reasons.map(({ code }) => code).join(' ')],
+  ['count', (_report, { samples }) => samples?.count],
+  ['elapsedNs', (_report, { elapsedNs }) => elapsedNs],
+  ['itemsPerSecond', (_report, { itemsPerSecond }) => itemsPerSecond],
+  ['meanNs', (_report, { latency }) => latency?.meanNs],
+  ['minNs', (_report, { latency }) => latency?.minNs],
+  ['maxNs', (_report, { latency }) => latency?.maxNs],
+  ...claimed.FULL.flatMap(percentileColumns),
+  ['loadNs', (_report, { cold }) => cold?.loadNs],
+  ['firstInferenceNs', (_report, { cold }) => cold?.firstInferenceNs],
+  ['memoryBaselineBytes', (_report, { memory }) => memory?.baselineBytes],
+  ['memoryPeakBytes', (_report, { memory }) => memory?.peakBytes],
+  ['top1', ({ models }, { model }) => models[model]?.accuracy?.top1],
+  ['samplesSha256', (_report, { samples }) => samples?.sha256],
+];
+
+/** RFC 4180: one line for each row. */
+function toCsv(report: Report): string {
+  const cell = (value: Value) => {
+    const text = String(value ?? '');
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [csvColumns.map(([name]) => name), ...report.rows.map((row) => csvColumns.map(([, read]) => cell(read(report, row))))];
+  return `${lines.map((line) => line.join(',')).join('\r\n')}\r\n`;
+}
+
+// ------------------------------------------------------------------------------------------------------------- Markdown
+
+const none = '–';
+
+function table(head: string[], rows: string[][]): string {
+  const line = (cells: string[]) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replaceAll('\n', ' ')).join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+/** `12.3 ms (12.1 to 12.9)`, `≤ 15.0 ms`, or why there is none. */
+function percentileText(row: ReportRow, name: PercentileName): string {
+  const found = row.latency?.[name];
+  if (!found) return none;
+  const { kind, ns, lowNs, highNs } = found;
+  if (kind === 'INSUFFICIENT' || ns === null) return 'insufficient samples';
+  if (kind === 'AT_MOST') return `≤ ${ms(ns)}`;
+  const bound = (value: number | null, open: string) => (value === null ? open : number(value / 1e6));
+  return `${ms(ns)} (${bound(lowNs, '?')} to ${bound(highNs, '?')})`;
+}
+
+const percentileTitles: Record<PercentileName, string> = { p50: 'P50', p95: 'P95', p99: 'P99', p999: 'P99.9' };
+
+/** A share of time, in per cent. */
+const shareText = (share: number | null | undefined): string => (share == null ? none : `${number(100 * share)} %`);
+
+function toMarkdown(report: Report, sha256: string): string {
+  const { models, rows, machine, request, choice, simple, deltas, baseline } = report;
+  const names = claimed[request.profile];
+  const { settings } = request;
+  const measured = rows.filter((row) => row.samples);
+  const sections = [
+    `# ${simple.headline}`,
+    simple.points.map((point) => `- ${point}`).join('\n'),
+    '## Results',
+    `Latencies with their ${100 * report.confidence} % intervals; throughput in images a second.`,
+    table(
+      [
+        '#',
+        'Model',
+        'Engine',
+        'Batch',
+        'Threads',
+        'Verdict',
+        'Mean',
+        ...names.map((name) => percentileTitles[name]),
+        'Throughput',
+        'Memory',
+      ],
+      rows.map((row) => [
+        `${row.n}`,
+        modelName(report, row),
+        engines[row.engine].title,
+        `${row.batchSize}`,
+        `${row.intraOpThreads}`,
+        row.verdict,
+        row.latency ? ms(row.latency.meanNs) : none,
+        ...names.map((name) => percentileText(row, name)),
+        row.itemsPerSecond === null ? none : number(row.itemsPerSecond),
+        row.memory ? mebibytes(row.memory.increaseBytes) : none,
+      ]),
+    ),
+    rows.flatMap((row) => row.reasons.map(({ code, message }) => `- Row ${row.n}, ${code}: ${message}`)).join('\n'),
+    '## Choice',
+    `Target: ${request.target}. ${choice.says}`,
+    choice.steps.map(({ rule, says, kept }, i) => `${i + 1}. ${rule}: ${says} Rows ${kept.join(', ') || none}.`).join('\n'),
+    ...(baseline === null || deltas.length === 0
+      ? []
+      : [
+          `## Compared with row ${baseline}`,
+          `Row ${baseline} is ${rowName(report, rows[baseline] as ReportRow)}. The rows were measured one after the other.`,
+          table(
+            ['#', 'Verdict', 'Time for an image', 'Throughput', 'Memory', 'Top-1', 'Why'],
+            deltas.map(({ n, verdict, says, timeRatio, throughputRatio, memoryRatio, top1Difference }) => [
+              `${n}`,
+              verdict,
+              ...[timeRatio, throughputRatio, memoryRatio].map((ratio) => (ratio === null ? none : `× ${number(ratio)}`)),
+              top1Difference === null ? none : percent(top1Difference),
+              says,
+            ]),
+          ),
+        ]),
+    '## Models',
+    table(
+      ['Model', 'Precision', 'Size', 'Parameters', 'Top-1', 'SHA-256 of the file', 'Lineage hash'],
+      models.map(({ name, number: version, precision, sizeBytes, parameters, accuracy, sha256: file, lineageHash }) => [
+        `${name} version ${version}`,
+        precision,
+        mebibytes(sizeBytes),
+        `${parameters}`,
+        accuracy ? `${percent(accuracy.top1)} (${accuracy.dataset} version ${accuracy.datasetVersion}, ${accuracy.split})` : none,
+        file,
+        lineageHash,
+      ]),
+    ),
+    '## How it was measured',
+    `${machine.processor}, ${plural(machine.cores, 'core')}, ${mebibytes(machine.memoryBytes)}, ${machine.platform} ${machine.kernel} ${machine.arch}; ` +
+      `Node ${machine.node}, Whetstone ${report.codeVersion}; ${report.measuredAt}.`,
+    `Profile ${request.profile}, load ${request.load}: a warm-up of ${settings.warmupSecondsMin} to ${settings.warmupSecondsMax} s, then ` +
+      `${settings.secondsMin} to ${settings.secondsMax} s or ${plural(settings.samplesWanted, 'sample')}. Percentiles by nearest rank, intervals by ` +
+      'binomial ranks; no sample was removed.',
+    table(
+      [
+        '#',
+        'Load',
+        'First',
+        'Warm-up runs',
+        'Samples',
+        'Spread',
+        'P95 spread',
+        'Drift',
+        'Steal',
+        'Throttled',
+        'Contention',
+        'SHA-256 of the samples',
+      ],
+      measured.map(({ n, cold, warmup, samples, stability, noise }) => [
+        `${n}`,
+        cold ? seconds(cold.loadNs) : none,
+        cold ? ms(cold.firstInferenceNs) : none,
+        `${warmup?.runs ?? none}`,
+        `${samples?.count ?? none}`,
+        shareText(stability?.throughputSpread),
+        shareText(stability?.p95Spread),
+        shareText(stability?.drift),
+        shareText(noise?.steal),
+        shareText(noise?.throttled),
+        shareText(noise?.contention),
+        samples?.sha256 ?? none,
+      ]),
+    ),
+    `Job ${report.jobId}. SHA-256 of this report as JSON: ${sha256}`,
+  ];
+  return `${sections.filter((section) => section !== '').join('\n\n')}\n`;
+}

@@ -1,0 +1,26 @@
+/** Numbers and names as people read them: the same in every locale. */
+import { engines } from '../benchmark/engines.ts';
+import type { Measured, ReportRow } from './report.ts';
+
+/** Three significant digits, never an exponent. */
+export function number(value: number): string {
+  if (value === 0) return '0';
+  const digits = 2 - Math.floor(Math.log10(Math.abs(value)));
+  return value.toFixed(Math.min(6, Math.max(0, digits)));
+}
+
+export const ms = (ns: number): string => `${number(ns / 1e6)} ms`;
+export const seconds = (ns: number): string => `${number(ns / 1e9)} s`;
+export const mebibytes = (bytes: number): string => `${number(bytes / 2 ** 20)} MiB`;
+/** Two decimals: accuracies differ in the third digit. */
+export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+export const plural = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`;
+
+export const modelName = ({ models }: Pick<Measured, 'models'>, { model }: Pick<ReportRow, 'model'>): string => {
+  const { name, number: version } = models[model] as Measured['models'][number];
+  return `${name} version ${version}`;
+};
+
+/** What was measured in a row. */
+export const rowName = (measured: Pick<Measured, 'models'>, row: ReportRow): string =>
+  `${modelName(measured, row)}, ${engines[row.engine].title}, batch ${row.batchSize}, ${plural(row.intraOpThreads, 'thread')}`;

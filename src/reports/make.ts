@@ -1,0 +1,91 @@
+/** A report is a pure function of what a benchmark has stored: its context, its machine, its rows and their samples. */
+import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
+import type { Cell, Machine } from '../benchmark/cells.ts';
+import type { Context } from '../benchmark/context.ts';
+import { decodeSamples } from '../benchmark/samples.ts';
+import { confidence, type Samples, stabilityOf, summarize, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
+import { type Verdict, verdicts } from '../benchmark/tables.ts';
+import { judge } from '../benchmark/verdict.ts';
+import { canonicalJson } from '../canonical.ts';
+import type { StoredBlob } from '../storage/blobs.ts';
+import { choose } from './choice.ts';
+import { baselineOf, deltasOf } from './deltas.ts';
+import { claimed, REPORT_SCHEMA_VERSION, type Report, type ReportRow } from './report.ts';
+import { simpleView } from './simple.ts';
+
+/** A cell whose samples are in the store. */
+export type Measurement = Omit<Cell, 'samples'> & { samples: StoredBlob | null };
+
+export interface Source {
+  context: Context;
+  machine: Machine;
+  measurements: Measurement[];
+}
+
+export interface Made {
+  report: Report;
+  /** Its canonical JSON. */
+  content: string;
+  sha256: string;
+  /** That of the best row. */
+  verdict: Verdict;
+}
+
+/** `read` gives the bytes of a blob. One row's samples are held at a time, and others get their turn in between. */
+export async function makeReport({ context, machine, measurements }: Source, read: (sha256: string) => Promise<Uint8Array>): Promise<Made> {
+  const rows: ReportRow[] = [];
+  for (const measurement of measurements) {
+    const { samples } = measurement;
+    rows.push(rowOf(context, measurement, samples && decodeSamples(await read(samples.sha256))));
+    await setImmediate();
+  }
+  const report = reportOf(context, machine, rows);
+  const content = canonicalJson(report);
+  return {
+    report,
+    content,
+    sha256: createHash('sha256').update(content).digest('hex'),
+    verdict: verdicts.find((verdict) => rows.some((row) => row.verdict === verdict)) ?? 'UNAVAILABLE',
+  };
+}
+
+function reportOf({ jobId, measuredAt, codeVersion, request, models }: Context, machine: Machine, rows: ReportRow[]): Report {
+  const { modelVersionIds: _ids, ...asked } = request;
+  const measured = { models, rows, machine, request: asked };
+  const baseline = baselineOf(measured);
+  const facts = { ...measured, baseline: baseline?.n ?? null, deltas: deltasOf(measured, baseline), choice: choose(measured) };
+  return {
+    schemaVersion: REPORT_SCHEMA_VERSION,
+    measuredAt: new Date(measuredAt).toISOString(),
+    jobId,
+    codeVersion,
+    confidence,
+    ...facts,
+    simple: simpleView(facts),
+  };
+}
+
+export function rowOf({ request, models }: Context, { telemetry, samples, ...cell }: Measurement, raw: Samples | null): ReportRow {
+  const { settings, profile } = request;
+  const summary = raw && summarize(raw, cell.batchSize);
+  const stability = raw && stabilityOf(windowsOf(raw, cell.batchSize, windowNsOf(settings)));
+  const { unavailable: _reason, memory, ...measured } = telemetry;
+  return {
+    ...cell,
+    ...measured,
+    precision: models[cell.model]?.precision as string,
+    ...judge({ telemetry, summary, stability, settings }),
+    samples: samples && summary && { sha256: samples.sha256, sizeBytes: samples.sizeBytes, count: summary.count },
+    latency: summary && {
+      meanNs: summary.meanNs,
+      minNs: summary.minNs,
+      maxNs: summary.maxNs,
+      ...Object.fromEntries(claimed[profile].map((name) => [name, summary.percentiles[name]])),
+    },
+    itemsPerSecond: summary?.itemsPerSecond ?? null,
+    elapsedNs: summary?.elapsedNs ?? null,
+    stability,
+    memory: memory && { ...memory, increaseBytes: Math.max(0, memory.peakBytes - memory.baselineBytes) },
+  };
+}

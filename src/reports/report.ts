@@ -1,0 +1,95 @@
+/** What a report says. Its canonical JSON is what is hashed and exported; times are nanoseconds, sizes bytes. */
+import type { Machine, Telemetry } from '../benchmark/cells.ts';
+import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
+import type { PercentileName, Stability, Summary } from '../benchmark/statistics.ts';
+import type { Verdict } from '../benchmark/tables.ts';
+import type { Reason } from '../benchmark/verdict.ts';
+import type { EngineName } from '../jobs/specs.ts';
+
+/** Counts the forms that reports have had: one made by a later form is another report of the same benchmark. */
+export const REPORT_SCHEMA_VERSION = 1;
+
+export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
+  n: number;
+  /** Index into `models`. */
+  model: number;
+  engine: EngineName;
+  engineVersion: string;
+  precision: string;
+  batchSize: number;
+  intraOpThreads: number;
+  verdict: Verdict;
+  reasons: Reason[];
+  /** The file that every number of this row can be made from. */
+  samples: { sha256: string; sizeBytes: number; count: number } | null;
+  latency: ({ meanNs: number; minNs: number; maxNs: number } & Partial<Summary['percentiles']>) | null;
+  itemsPerSecond: number | null;
+  elapsedNs: number | null;
+  stability: Stability | null;
+  /** `increaseBytes`: what the process took for the model and its runs. */
+  memory: { baselineBytes: number; peakBytes: number; increaseBytes: number } | null;
+}
+
+export const deltaVerdicts = ['FASTER', 'SLOWER', 'NO_DIFFERENCE', 'NOT_COMPARABLE'] as const;
+
+/** A row against the baseline; a ratio of 1.1 is 10 % more. */
+export interface Delta {
+  n: number;
+  verdict: (typeof deltaVerdicts)[number];
+  says: string;
+  /** Of the median time that one item takes. */
+  timeRatio: number | null;
+  throughputRatio: number | null;
+  memoryRatio: number | null;
+  /** Difference of the top-1 accuracies on the same images. */
+  top1Difference: number | null;
+}
+
+export interface ChoiceStep {
+  rule: string;
+  says: string;
+  /** The rows that are left after it. */
+  kept: number[];
+}
+
+export interface Choice {
+  /** The chosen row; null when there is no winner. */
+  n: number | null;
+  says: string;
+  steps: ChoiceStep[];
+}
+
+export interface Report {
+  schemaVersion: typeof REPORT_SCHEMA_VERSION;
+  /** ISO 8601, UTC. */
+  measuredAt: string;
+  jobId: string;
+  codeVersion: string;
+  machine: Machine;
+  request: Omit<BenchmarkRequest, 'modelVersionIds'>;
+  confidence: number;
+  models: ModelContext[];
+  rows: ReportRow[];
+  /** The row that the others are compared with; null when nothing was measured. */
+  baseline: number | null;
+  deltas: Delta[];
+  choice: Choice;
+  /** For those who want to know what it means. */
+  simple: { headline: string; points: string[] };
+}
+
+/** The percentiles that a profile makes claims about. */
+export const claimed: Record<BenchmarkRequest['profile'], PercentileName[]> = {
+  QUICK: ['p50', 'p95'],
+  FULL: ['p50', 'p95', 'p99', 'p999'],
+};
+
+/** What a report is about, before anything is compared: the report's parts are made from this. */
+export type Measured = Pick<Report, 'models' | 'rows' | 'request' | 'machine'>;
+
+/** The speed of one item: the row's median over its batch, with its interval. Null where the samples do not support it. */
+export function timePerItem({ latency, batchSize }: ReportRow): { ns: number; lowNs: number; highNs: number } | null {
+  const p50 = latency?.p50;
+  if (p50?.kind !== 'EXACT' || p50.ns === null || p50.lowNs === null || p50.highNs === null) return null;
+  return { ns: p50.ns / batchSize, lowNs: p50.lowNs / batchSize, highNs: p50.highNs / batchSize };
+}

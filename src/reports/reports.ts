@@ -1,0 +1,96 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { and, asc, desc, eq, exists, getTableColumns, lt, sql } from 'drizzle-orm';
+import { Machine, Telemetry } from '../benchmark/cells.ts';
+import { Context } from '../benchmark/context.ts';
+import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
+import type { Queryable } from '../db.ts';
+import { notFound } from '../errors.ts';
+import type { EngineName } from '../jobs/specs.ts';
+import { blobPath, type StorageServices } from '../storage/blobs.ts';
+import { artifact, blob } from '../storage/tables.ts';
+import { type Made, makeReport, type Source } from './make.ts';
+import { REPORT_SCHEMA_VERSION } from './report.ts';
+import { report, type StoredReport } from './tables.ts';
+
+const { content: _content, ...columns } = getTableColumns(report);
+
+export function findReport(db: Queryable, id: string): StoredReport | undefined {
+  return db.select(columns).from(report).where(eq(report.id, id)).get();
+}
+
+/** The report of a benchmark in the newest form that it has. */
+export function findReportOf(db: Queryable, jobId: string): StoredReport | undefined {
+  return db.select(columns).from(report).where(eq(report.benchmarkJobId, jobId)).orderBy(desc(report.schemaVersion)).get();
+}
+
+/** Canonical JSON of its `Report`. */
+export function readContent(db: Queryable, { id }: StoredReport): string {
+  return (db.select({ content: report.content }).from(report).where(eq(report.id, id)).get() ?? notFound('report')).content;
+}
+
+export interface ReportFilter {
+  jobId?: string | null;
+  modelVersionId?: string | null;
+}
+
+/** Newest first, behind the report with the id `after`. Ids are UUIDv7: they grow with the time of creation. */
+export function listReports(db: Queryable, { jobId, modelVersionId }: ReportFilter, limit: number, after: string | null): StoredReport[] {
+  const hasVersion =
+    modelVersionId &&
+    exists(
+      db
+        .select({ one: sql`1` })
+        .from(benchmarkRow)
+        .where(and(eq(benchmarkRow.jobId, report.benchmarkJobId), eq(benchmarkRow.modelVersionId, modelVersionId))),
+    );
+  return db
+    .select(columns)
+    .from(report)
+    .where(
+      and(after === null ? undefined : lt(report.id, after), jobId ? eq(report.benchmarkJobId, jobId) : undefined, hasVersion || undefined),
+    )
+    .orderBy(desc(report.id))
+    .limit(limit)
+    .all();
+}
+
+export function insertReport(tx: Queryable, benchmarkJobId: string, { content, sha256 }: Made): StoredReport {
+  return tx
+    .insert(report)
+    .values({ id: randomUUIDv7(), benchmarkJobId, schemaVersion: REPORT_SCHEMA_VERSION, sha256, content, createdAt: Date.now() })
+    .returning(columns)
+    .get();
+}
+
+/** The report of a benchmark, made again from its rows and samples. */
+export async function remakeReport(services: StorageServices, jobId: string): Promise<Made> {
+  return makeReport(readSource(services.db, jobId), (sha256) => readFile(blobPath(services.config.dataDir, sha256)));
+}
+
+function readSource(db: Queryable, jobId: string): Source {
+  const run = db.select().from(benchmarkRun).where(eq(benchmarkRun.jobId, jobId)).get() ?? notFound('benchmark');
+  const context = Context.parse(run.contextJson);
+  const rows = db
+    .select({ row: benchmarkRow, samples: { sha256: blob.sha256, sizeBytes: blob.sizeBytes } })
+    .from(benchmarkRow)
+    .leftJoin(artifact, eq(artifact.id, benchmarkRow.samplesArtifactId))
+    .leftJoin(blob, eq(blob.sha256, artifact.sha256))
+    .where(eq(benchmarkRow.jobId, jobId))
+    .orderBy(asc(benchmarkRow.n))
+    .all();
+  return {
+    context,
+    machine: Machine.parse(run.machineJson),
+    measurements: rows.map(({ row, samples }) => ({
+      n: row.n,
+      model: context.request.modelVersionIds.indexOf(row.modelVersionId),
+      engine: row.engine as EngineName,
+      engineVersion: row.engineVersion,
+      batchSize: row.batchSize,
+      intraOpThreads: row.intraOpThreads,
+      telemetry: Telemetry.parse(row.telemetryJson),
+      samples,
+    })),
+  };
+}

@@ -1,0 +1,258 @@
+import type { Machine } from '../benchmark/cells.ts';
+import type { ModelContext } from '../benchmark/context.ts';
+import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
+import { verdicts } from '../benchmark/tables.ts';
+import { builder, enumValues, idOf } from '../graphql/builder.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
+import { findJob } from '../jobs/claim.ts';
+import { JobType } from '../jobs/schema.ts';
+import type { Job } from '../jobs/tables.ts';
+import { findVersion } from '../models/models.ts';
+import { ModelVersionType } from '../models/schema.ts';
+import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
+import type { ChoiceStep, Delta, Report } from './report.ts';
+import { findReport, findReportOf, listReports, readContent, remakeReport } from './reports.ts';
+import { BenchmarkRowType } from './rows.schema.ts';
+import type { StoredReport } from './tables.ts';
+
+const MachineType = builder.objectRef<Machine>('BenchmarkMachine').implement({
+  description: 'The machine that a benchmark ran on.',
+  fields: (t) => ({
+    processor: t.exposeString('processor', { description: 'Its processor.' }),
+    cores: t.exposeInt('cores', { description: 'Logical cores.' }),
+    memoryBytes: t.expose('memoryBytes', { type: 'SafeInt', description: 'Installed memory.' }),
+    platform: t.exposeString('platform', { description: 'Its operating system.' }),
+    arch: t.exposeString('arch', { description: 'Its instruction set.' }),
+    kernel: t.exposeString('kernel', { description: 'Version of the operating system’s kernel.' }),
+    node: t.exposeString('node', { description: 'Version of Node.' }),
+  }),
+});
+
+const AccuracyType = builder.objectRef<NonNullable<ModelContext['accuracy']>>('ReportAccuracy').implement({
+  description: 'What a version was evaluated to reach, when the benchmark ended.',
+  fields: (t) => ({
+    top1: t.exposeFloat('top1', { description: 'Share of images whose best class is the true one.' }),
+    images: t.exposeInt('images', { description: 'How many images.' }),
+    dataset: t.exposeString('dataset', { description: 'Name of the dataset.' }),
+    datasetVersion: t.exposeInt('datasetVersion', { description: 'Its version.' }),
+    split: t.exposeString('split', { description: 'Which split.' }),
+    engine: t.exposeString('engine', { description: 'What computed it.' }),
+    ofParent: t.exposeBoolean('ofParent', { description: 'Whether the checkpoint was evaluated that the version was converted from.' }),
+  }),
+});
+
+const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement({
+  description: 'A model version as it was when the benchmark ended.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'Name of its model.' }),
+    number: t.exposeInt('number', { description: 'Its number.' }),
+    precision: t.exposeString('precision', { description: 'Number type of the weights.' }),
+    parameters: t.expose('parameters', { type: 'SafeInt', description: 'Elements of its weights.' }),
+    sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', description: 'Size of its file.' }),
+    sha256: t.exposeString('sha256', { description: 'SHA-256 of its file.' }),
+    lineageHash: t.exposeString('lineageHash', { description: 'Hash of how it was made.' }),
+    accuracy: t.field({
+      type: AccuracyType,
+      nullable: true,
+      description: 'What it reaches; null when nobody evaluated it.',
+      resolve: (m) => m.accuracy,
+    }),
+    modelVersion: t.field({
+      type: ModelVersionType,
+      nullable: true,
+      description: 'The version as it is now; null when it was deleted.',
+      resolve: (m, _args, { db }) => findVersion(db, m.versionId),
+    }),
+  }),
+});
+
+const DeltaVerdictType = builder.enumType('DeltaVerdict', {
+  description: 'How the speed of a row compares with the baseline’s.',
+  values: enumValues<Delta['verdict']>({
+    FASTER: 'An image takes less time: the intervals of the medians do not meet, and they are 3 % apart or more.',
+    SLOWER: 'An image takes more time: the intervals of the medians do not meet, and they are 3 % apart or more.',
+    NO_DIFFERENCE: 'The difference is too small, or too uncertain.',
+    NOT_COMPARABLE: 'One of the two is not VALID, or has too few samples.',
+  }),
+});
+
+const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
+  description: 'A row against the baseline. A ratio of 1.1 is 10 % more.',
+  fields: (t) => ({
+    n: t.exposeInt('n', { description: 'Number of the row.' }),
+    verdict: t.expose('verdict', { type: DeltaVerdictType, description: 'Which one is faster.' }),
+    says: t.exposeString('says', { description: 'Why.' }),
+    timeRatio: t.exposeFloat('timeRatio', { nullable: true, description: 'Of the median times that one image takes.' }),
+    throughputRatio: t.exposeFloat('throughputRatio', { nullable: true, description: 'Of the images a second.' }),
+    memoryRatio: t.exposeFloat('memoryRatio', { nullable: true, description: 'Of the memory that the model takes.' }),
+    top1Difference: t.exposeFloat('top1Difference', { nullable: true, description: 'Difference of the accuracies on the same images.' }),
+  }),
+});
+
+const ChoiceStepType = builder.objectRef<ChoiceStep>('ChoiceStep').implement({
+  description: 'A rule that narrowed the rows down.',
+  fields: (t) => ({
+    rule: t.exposeString('rule', { description: 'VALID, ACCURACY, TARGET or SIMPLER.' }),
+    says: t.exposeString('says', { description: 'What it found.' }),
+    kept: t.exposeIntList('kept', { description: 'Numbers of the rows that were left.' }),
+  }),
+});
+
+const ChoiceType = builder.objectRef<Report['choice']>('BenchmarkChoice').implement({
+  description: 'The configuration to use, with the reasoning.',
+  fields: (t) => ({
+    n: t.exposeInt('n', { nullable: true, description: 'Number of the chosen row; null when there is no winner.' }),
+    says: t.exposeString('says', { description: 'The choice, or why there is none.' }),
+    steps: t.field({ type: [ChoiceStepType], description: 'The rules in their order.', resolve: (c) => c.steps }),
+  }),
+});
+
+const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
+  description: 'The report for those who want every number.',
+  fields: (t) => ({
+    measuredAt: t.field({ type: 'DateTime', description: 'When the benchmark ended.', resolve: (r) => Date.parse(r.measuredAt) }),
+    codeVersion: t.exposeString('codeVersion', { description: 'Version of Whetstone that measured.' }),
+    machine: t.field({ type: MachineType, description: 'Where it was measured.', resolve: (r) => r.machine }),
+    profile: t.field({ type: BenchmarkProfileType, description: 'How thoroughly it was measured.', resolve: (r) => r.request.profile }),
+    load: t.field({ type: BenchmarkLoadType, description: 'In which order inferences came.', resolve: (r) => r.request.load }),
+    target: t.field({ type: BenchmarkTargetType, description: 'What was chosen by.', resolve: (r) => r.request.target }),
+    accuracyDropMax: t.float({ description: 'Top-1 accuracy that a choice may lose.', resolve: (r) => r.request.accuracyDropMax }),
+    settings: t.field({
+      type: 'JSON',
+      description: 'Seconds, samples and warm-up of each measurement.',
+      resolve: (r) => r.request.settings,
+    }),
+    dims: t.field({ type: 'JSON', description: 'Sizes of open dimensions by name.', resolve: (r) => r.request.dims }),
+    models: t.field({ type: [ReportModelType], description: 'The model versions.', resolve: (r) => r.models }),
+    rows: t.field({
+      type: [BenchmarkRowType],
+      description: 'Every configuration, in the order in which it was measured; at most 200.',
+      resolve: (r) => r.rows.map((row) => ({ ...row, jobId: r.jobId })),
+    }),
+    baseline: t.exposeInt('baseline', { nullable: true, description: 'Number of the row that the others are compared with.' }),
+    deltas: t.field({ type: [DeltaType], description: 'The other measured rows against the baseline.', resolve: (r) => r.deltas }),
+    choice: t.field({ type: ChoiceType, description: 'The configuration to use.', resolve: (r) => r.choice }),
+  }),
+});
+
+const SimpleType = builder.objectRef<Report['simple']>('ReportSimple').implement({
+  description: 'The report for those who want to know what it means.',
+  fields: (t) => ({
+    headline: t.exposeString('headline', { description: 'The result in a sentence.' }),
+    points: t.exposeStringList('points', { description: 'What it means, then how it was measured.' }),
+  }),
+});
+
+const ReportFormatType = builder.enumType('ReportFormat', {
+  description: 'Form of an exported report.',
+  values: enumValues<ReportFormat>({
+    JSON: 'Everything, as canonical JSON: what `sha256` is the hash of.',
+    CSV: 'The raw metrics, one line for each row.',
+    MARKDOWN: 'Everything, for people.',
+  }),
+});
+
+const ReportExportType = builder.objectRef<ExportedReport>('ReportExport').implement({
+  description: 'A report as a file.',
+  fields: (t) => ({
+    fileName: t.exposeString('fileName', { description: 'Name to save it under.' }),
+    mediaType: t.exposeString('mediaType', { description: 'Such as text/markdown.' }),
+    content: t.exposeString('content', { description: 'What is in it, as UTF-8.' }),
+  }),
+});
+
+export const ReportType = builder.node(builder.objectRef<StoredReport>('Report'), {
+  description: 'What a benchmark has found. It never changes: it is made of what was stored at the benchmark’s end.',
+  id: { resolve: (r) => r.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findReport(db, id),
+  authScopes: { can: 'READ' },
+  fields: (t) => ({
+    sha256: t.exposeString('sha256', { description: 'SHA-256 of the report as JSON.' }),
+    schemaVersion: t.exposeInt('schemaVersion', { description: 'Form of the report.' }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was made.' }),
+    job: t.field({ type: JobType, description: 'The benchmark.', resolve: (r, _args, { db }) => findJob(db, r.benchmarkJobId) as Job }),
+    verdict: t.field({
+      type: BenchmarkVerdictType,
+      description: 'That of its best row.',
+      resolve(r, _args, { db }) {
+        const { rows } = JSON.parse(readContent(db, r)) as Report;
+        return verdicts.find((verdict) => rows.some((row) => row.verdict === verdict)) ?? 'UNAVAILABLE';
+      },
+    }),
+    technical: t.field({
+      type: TechnicalType,
+      description: 'Every number.',
+      resolve: (r, _args, { db }) => JSON.parse(readContent(db, r)) as Report,
+    }),
+    simple: t.field({
+      type: SimpleType,
+      description: 'What it means.',
+      resolve: (r, _args, { db }) => (JSON.parse(readContent(db, r)) as Report).simple,
+    }),
+    export: t.field({
+      type: ReportExportType,
+      description: 'The report as a file.',
+      args: { format: t.arg({ type: ReportFormatType, required: true, description: 'In which form.' }) },
+      resolve: (r, { format }, { db }) => exportReport({ content: readContent(db, r), sha256: r.sha256 }, format),
+    }),
+    verified: t.boolean({
+      description: 'Makes the report again from the stored rows and samples, and says whether every byte is the same. It may take seconds.',
+      authScopes: { can: 'RUN_JOBS' },
+      resolve: async (r, _args, context) => (await remakeReport(context, r.benchmarkJobId)).sha256 === r.sha256,
+    }),
+  }),
+});
+
+const ReportConnection = builder.connectionObject(
+  { type: ReportType, name: 'ReportConnection', description: 'A page of reports.' },
+  { description: 'A report in a page.' },
+);
+
+const ReportFilterType = builder.inputType('ReportFilter', {
+  description: 'Which reports.',
+  fields: (t) => ({
+    jobId: t.id({ description: 'Only of this benchmark.' }),
+    modelVersionId: t.id({ description: 'Only those that measured this model version.' }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  report: t.field({
+    type: ReportType,
+    nullable: true,
+    description: 'One report; null when there is none with this id.',
+    authScopes: { can: 'READ' },
+    args: { id: t.arg.id({ required: true, description: 'Id of the report.' }) },
+    resolve: (_root, { id }, { db }) => findReport(db, idOf('Report', id)),
+  }),
+  reports: t.field({
+    type: ReportConnection,
+    description: 'Reports, newest first.',
+    authScopes: { can: 'READ' },
+    args: { ...pageArgs(), filter: t.arg({ type: ReportFilterType, description: 'Which reports.' }) },
+    resolve: (_root, { filter, ...args }, { db }) =>
+      page(
+        args,
+        (limit, after: string | null) =>
+          listReports(
+            db,
+            {
+              jobId: filter?.jobId ? idOf('Job', filter.jobId) : null,
+              modelVersionId: filter?.modelVersionId ? idOf('ModelVersion', filter.modelVersionId) : null,
+            },
+            limit,
+            after,
+          ),
+        (r) => r.id,
+      ),
+  }),
+}));
+
+builder.objectField(JobType, 'report', (t) =>
+  t.field({
+    type: ReportType,
+    nullable: true,
+    description: 'What a benchmark has found; null for other jobs and until it has ended.',
+    resolve: (j, _args, { db }) => findReportOf(db, j.id),
+  }),
+);

@@ -1,0 +1,64 @@
+import { engines } from '../benchmark/engines.ts';
+import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
+import type { Report, ReportRow } from './report.ts';
+
+type Facts = Pick<Report, 'models' | 'rows' | 'machine' | 'request' | 'baseline' | 'deltas' | 'choice'>;
+
+/** A sentence or more about the row that is told of, or nothing. Each says what a number means before how it was made. */
+const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
+  ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
+  (_facts, { latency, batchSize }) => {
+    const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
+    if (p50 == null || p95 == null) return latency && `Waiting: an answer comes after ${ms(latency.meanNs)} on average.`;
+    const what = batchSize === 1 ? 'answers' : `answers for ${batchSize} images`;
+    return `Waiting: half of all ${what} come within ${ms(p50)}, and 95 of 100 within ${ms(p95)}.`;
+  },
+  (_facts, { itemsPerSecond, batchSize }) =>
+    itemsPerSecond === null
+      ? null
+      : `Work: ${number(itemsPerSecond)} images a second when it never stands still, ${batchSize === 1 ? 'one image' : `${batchSize} images`} at a time.`,
+  (_facts, { memory }) =>
+    memory &&
+    `Memory: the process takes up to ${mebibytes(memory.increaseBytes)} for the model and its work, on top of ${mebibytes(memory.baselineBytes)} for itself.`,
+  (_facts, { cold }) =>
+    cold &&
+    `Start: the first answer takes ${seconds(cold.loadNs + cold.firstInferenceNs)}, ${seconds(cold.loadNs)} of it to load the model.`,
+  ({ models }, { model }) => {
+    const accuracy = models[model]?.accuracy;
+    if (!accuracy) return 'Being right: nobody has evaluated this version yet.';
+    const { top1, images, dataset, datasetVersion, split } = accuracy;
+    return `Being right: it names the right class for ${percent(top1)} of ${images} images (${dataset} version ${datasetVersion}, ${split}).`;
+  },
+  (facts, { n }) => {
+    const delta = facts.deltas.find((one) => one.n === n);
+    const baseline = facts.rows.find((row) => row.n === facts.baseline);
+    return delta && baseline ? `Compared with ${rowName(facts, baseline)}: ${delta.says}` : null;
+  },
+  (_facts, { verdict, reasons }) =>
+    reasons.length === 0
+      ? null
+      : `${verdict === 'VALID' ? 'Keep in mind' : 'Do not rely on it'}: ${reasons.map(({ message }) => message).join(' ')}`,
+  ({ machine, request }, row) =>
+    row.samples &&
+    `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, one after the other, with ` +
+      `${engines[row.engine].title} (${row.engineVersion}) on ${plural(row.intraOpThreads, 'thread')} of ${machine.processor} ` +
+      `(${plural(machine.cores, 'core')}), nothing of Whetstone beside it. Profile ${request.profile}.`,
+];
+
+/** The report for people who want to know what it means: the chosen row, or else the baseline, in sentences. */
+export function simpleView(facts: Facts): Report['simple'] {
+  const row = facts.rows.find(({ n }) => n === (facts.choice.n ?? facts.baseline));
+  if (!row) {
+    const reasons = facts.rows.flatMap(({ reasons }) => reasons.map(({ message }) => message));
+    return { headline: facts.choice.says, points: [...new Set(reasons)] };
+  }
+  const headline = facts.choice.n === null ? facts.choice.says : speedOf(facts, row);
+  return { headline, points: points.flatMap((say) => say(facts, row) || []) };
+}
+
+function speedOf(facts: Facts, row: ReportRow): string {
+  const { p50, meanNs } = row.latency as NonNullable<ReportRow['latency']>;
+  const typical = p50?.kind === 'EXACT' ? (p50.ns as number) : meanNs;
+  const what = row.batchSize === 1 ? 'an image' : `${row.batchSize} images`;
+  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${number(row.itemsPerSecond as number)} images a second.`;
+}

@@ -1,0 +1,181 @@
+import { setTimeout } from 'node:timers/promises';
+import { type Client, createClient } from 'graphql-ws';
+import { call, type Session } from './client.ts';
+
+/** A lost connection is tried again after this long, until it is there again. */
+const reconnectMs = 1000;
+
+interface Metric {
+  name: string;
+  value: number;
+}
+
+type JobEvent = { seq: number; at: string; attempt: number } & (
+  | { type: 'JobStateEvent'; state: string; attemptState: string | null; failure: { code: string; message: string } | null }
+  | { type: 'JobPhaseEvent'; phase: string; total: number | null }
+  | { type: 'JobEpochEvent'; epoch: number; epochs: number; best: boolean; durationMs: number; metrics: Metric[] }
+  | { type: 'JobCheckpointEvent' }
+  | { type: 'JobArtifactEvent'; kind: string; sizeBytes: number }
+  | { type: 'JobGateEvent'; gate: string; numbers: Record<string, unknown> }
+  | { type: 'JobWarningEvent'; code: string; message: string }
+);
+
+interface Progress {
+  phase: string;
+  done: number;
+  total: number | null;
+  epoch: number | null;
+  epochs: number | null;
+  itemsPerSecond: number | null;
+  etaMs: number | null;
+  metrics: Metric[];
+}
+
+const eventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
+  jobEvents(id: $id, after: $after) {
+    type: __typename seq at attempt
+    ... on JobStateEvent { state attemptState failure { code message } }
+    ... on JobPhaseEvent { phase total }
+    ... on JobEpochEvent { epoch epochs best durationMs metrics { name value } }
+    ... on JobArtifactEvent { kind sizeBytes }
+    ... on JobGateEvent { gate numbers }
+    ... on JobWarningEvent { code message }
+  }
+}`;
+const progressQuery = `subscription ($id: ID!) {
+  jobProgress(id: $id) { phase done total epoch epochs itemsPerSecond etaMs metrics { name value } }
+}`;
+
+/**
+ * Prints what is told of a job until it ends, and on a terminal its progress below; true when it has succeeded. A connection that is
+ * lost is made again and goes on where it broke. Throws when there is no such job, or the server does not let this user see it.
+ */
+export async function watchJob(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
+  const query = 'query ($id: ID!) { job(id: $id) { kind state } }';
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
+  const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
+  const { job } = data as { job: { kind: string } | null };
+  if (!job) throw new Error('There is no such job.');
+  const screen = createScreen(output);
+  screen.line(`Job ${id}: ${job.kind}`);
+  for (let after = 0; ; ) {
+    let connected = false;
+    const client = createClient({
+      url: `${session.url.replace(/^http/, 'ws')}/graphql`,
+      connectionParams: async () => ({ authorization: `Bearer ${await session.accessToken()}` }),
+      retryAttempts: 0,
+      on: {
+        connected() {
+          connected = true;
+        },
+      },
+    });
+    try {
+      if (output.isTTY) showProgress(client, id, screen);
+      for await (const { data, errors } of client.iterate<{ jobEvents: JobEvent }>({ query: eventsQuery, variables: { id, after } })) {
+        // The server stops, or the token has expired.
+        if (errors || !data) break;
+        const event = data.jobEvents;
+        after = event.seq;
+        for (const text of describe(event)) screen.line(`${timeOf(event.at)}  ${text}`);
+        if (event.type === 'JobStateEvent' && ['SUCCEEDED', 'FAILED', 'CANCELLED'].includes(event.state))
+          return event.state === 'SUCCEEDED';
+      }
+    } catch (error) {
+      // GraphQL's errors come as a list, the end of the connection as what closed it.
+      const refused = Array.isArray(error) ? error[0] : null;
+      if (refused && !refused.extensions?.retryable) throw new Error(refused.message);
+      if (!connected && (error as CloseEvent).code === 4403) throw new Error('The access token is not valid any more. Log in again.');
+    } finally {
+      screen.progress('');
+      await client.dispose();
+    }
+    if (connected) screen.line('The connection is lost. Trying again.');
+    await setTimeout(reconnectMs);
+  }
+}
+
+function showProgress(client: Client, id: string, screen: Screen): void {
+  client.subscribe<{ jobProgress: Progress }>(
+    { query: progressQuery, variables: { id } },
+    {
+      next: ({ data }) => data && screen.progress(describeProgress(data.jobProgress)),
+      // The events say what became of the connection.
+      error: () => {},
+      complete: () => {},
+    },
+  );
+}
+
+interface Screen {
+  line(text: string): void;
+  /** The line below all others; empty: none. */
+  progress(text: string): void;
+}
+
+function createScreen(output: NodeJS.WriteStream): Screen {
+  let shown = '';
+  const clear = () => shown && output.write('\r\x1b[K');
+  const draw = () => shown && output.write(shown);
+  return {
+    line(text) {
+      clear();
+      output.write(`${printable(text)}\n`);
+      draw();
+    },
+    progress(text) {
+      clear();
+      shown = printable(text).slice(0, (output.columns ?? 80) - 1);
+      draw();
+    },
+  };
+}
+
+/** Messages may come from a file that somebody uploaded: nothing in them steers the terminal. */
+const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
+
+function describe(event: JobEvent): string[] {
+  switch (event.type) {
+    case 'JobStateEvent': {
+      const { state, attempt, attemptState, failure } = event;
+      const why = failure ? `  ${failure.code}: ${failure.message}` : '';
+      if (state === 'RUNNING') return [`RUNNING, attempt ${attempt}`];
+      if (state === 'QUEUED' && attemptState) return [`attempt ${attempt} ${attemptState}${why}`, 'QUEUED again'];
+      return `${state}${why}`.split('\n');
+    }
+    case 'JobPhaseEvent':
+      return [`phase ${event.phase}`];
+    case 'JobEpochEvent': {
+      const { epoch, epochs, best, durationMs, metrics } = event;
+      return [`epoch ${epoch}/${epochs}  ${describeMetrics(metrics)}  ${(durationMs / 1000).toFixed(1)} s${best ? '  best' : ''}`];
+    }
+    case 'JobArtifactEvent':
+      return [`made ${event.kind}, ${(event.sizeBytes / 2 ** 20).toFixed(1)} MiB`];
+    case 'JobGateEvent': {
+      const numbers = Object.entries(event.numbers).flatMap(([name, value]) => (typeof value === 'number' ? { name, value } : []));
+      return [`gate ${event.gate}  ${describeMetrics(numbers)}`];
+    }
+    case 'JobWarningEvent':
+      return [`warning ${event.code}: ${event.message}`];
+    case 'JobCheckpointEvent':
+      return [];
+  }
+}
+
+function describeProgress({ phase, done, total, epoch, epochs, itemsPerSecond, etaMs, metrics }: Progress): string {
+  const width = 20;
+  const bar = total ? `[${'#'.repeat(Math.round((width * done) / total)).padEnd(width, '.')}] ` : '';
+  const parts = [
+    `${bar}${phase}${epoch === null ? '' : ` ${epoch}/${epochs}`}`,
+    total === null ? String(done) : `${done}/${total}`,
+    itemsPerSecond === null ? '' : `${itemsPerSecond.toFixed(1)}/s`,
+    etaMs === null ? '' : `${Math.round(etaMs / 1000)} s left`,
+    describeMetrics(metrics),
+  ];
+  return parts.filter(Boolean).join('  ');
+}
+
+const describeMetrics = (metrics: Metric[]): string =>
+  metrics.map(({ name, value }) => `${name} ${Number(value.toPrecision(4))}`).join('  ');
+
+const timeOf = (at: string): string => new Date(at).toTimeString().slice(0, 8);

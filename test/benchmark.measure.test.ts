@@ -1,0 +1,202 @@
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { planCells } from '../src/benchmark/cells.ts';
+import { engines } from '../src/benchmark/engines.ts';
+import { feedsOf, type Prepared, prepare } from '../src/benchmark/inputs.ts';
+import { measureCell } from '../src/benchmark/measure.ts';
+import { windowNsOf } from '../src/benchmark/statistics.ts';
+import type { BenchmarkSpec } from '../src/jobs/specs.ts';
+import { readProbe } from '../src/models/probe.ts';
+import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
+
+const folder = makeBenchmarkModels();
+const cuda = (await engines.ONNXRUNTIME_CUDA.missing(process.env.PATH ?? '')) === null;
+type Model = BenchmarkSpec['models'][number];
+const model = (name: string, probe: string | null = null, precision: Model['precision'] = 'FP32'): Model => ({
+  file: join(folder, `${name}.onnx`),
+  probe: probe && join(folder, `${probe}.probe`),
+  precision,
+});
+
+/** What `prepare` makes of the only model of a specification. */
+async function preparedOf(spec: BenchmarkSpec, batchSize = 1): Promise<Prepared> {
+  const prepared = await prepare(spec.models[0] as Model, batchSize, spec);
+  if ('problem' in prepared) throw new Error(prepared.problem.message);
+  return prepared;
+}
+
+/** The first cell of a specification, measured in this process. */
+async function measured(spec: BenchmarkSpec) {
+  const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
+  const phases: string[] = [];
+  const ticks: Record<string, number>[] = [];
+  const progress = {
+    phase: (phase: string) => phases.push(phase),
+    advance: (metrics?: Record<string, number>) => metrics && ticks.push(metrics),
+  };
+  const prepared = await preparedOf(spec, cell.batchSize);
+  return { ...(await measureCell(spec, cell, prepared, progress)), phases, ticks };
+}
+
+describe('inputs', () => {
+  test('of a version with a probe set are that set, in batches, with the outputs of the trained model', async () => {
+    const spec = benchmarkSpec({ models: [model('classifier', 'classifier')] });
+    const { input, output } = readProbe(join(folder, 'classifier.probe'));
+    const prepared = await preparedOf(spec, 5);
+    expect(prepared).toMatchObject({ reference: 'PROBE', count: 32 });
+    const feeds = feedsOf(prepared, spec.models[0] as Model, 0);
+    expect(feeds).toHaveLength(7);
+    expect(feeds[0]?.image?.data).toEqual(input.data.slice(0, 5 * 192));
+    expect(prepared.expected[0]?.get('y')).toEqual(output.data.slice(0, 15));
+    // Behind the last input comes the first again.
+    expect(feeds[6]?.image?.data.slice(2 * 192)).toEqual(input.data.slice(0, 3 * 192));
+    expect(prepared.expected[6]?.get('y')?.slice(6)).toEqual(output.data.slice(0, 9));
+  });
+
+  test('of a foreign model come from the seed, with the outputs of its graph without optimisations', async () => {
+    const spec = benchmarkSpec({ models: [model('classifier')] });
+    const [a, again, other] = [await preparedOf(spec, 16), await preparedOf(spec, 16), await preparedOf({ ...spec, seed: 1 }, 16)];
+    expect(a).toMatchObject({ reference: 'SELF_REFERENCE', count: 32 });
+    expect(a.expected).toHaveLength(2);
+    expect(again.expected).toEqual(a.expected);
+    expect(other.expected).not.toEqual(a.expected);
+    expect(feedsOf(a, spec.models[0] as Model, 0)).toEqual(feedsOf(again, spec.models[0] as Model, 0));
+    const values = feedsOf(a, spec.models[0] as Model, 0)[0]?.image?.data as Float32Array;
+    expect(values.every((x) => x >= 0 && x < 1)).toBe(true);
+    expect(new Set(values).size).toBeGreaterThan(1000);
+  });
+
+  test.each([
+    ['fixed', {}, 'BATCH_FIXED', 'a batch of 2 only, not of 1'],
+    ['open', {}, 'DIMENSION_MISSING', 'how large image[2], image[3] are'],
+    ['open', { 'image[2]': 6000, 'image[3]': 6000 }, 'INPUT_UNSUPPORTED', 'larger than 1024 MiB'],
+    ['text', {}, 'INPUT_UNSUPPORTED', 'Inputs of type string cannot be made (x)'],
+    ['tokens', { length: 3, n: 5 }, null, null],
+    ['open', { 'image[2]': 8, 'image[3]': 9 }, null, null],
+    ['broken', {}, 'LOAD_FAILED', 'does not load the model'],
+  ])('of %s with the dimensions %j', async (name, dims, code, message) => {
+    const spec = benchmarkSpec({ models: [model(name)], dims });
+    const prepared = await prepare(spec.models[0] as Model, 1, spec);
+    if (code === null) expect(prepared).toMatchObject({ reference: 'SELF_REFERENCE' });
+    else expect(prepared).toEqual({ problem: { code, message: expect.stringContaining(String(message)) } });
+    expect(JSON.stringify(prepared)).not.toContain(folder);
+  });
+
+  test('of a probe set that belongs to another model are refused', async () => {
+    const spec = benchmarkSpec({ models: [model('open', 'classifier')], dims: { 'image[2]': 9, 'image[3]': 9 } });
+    expect(await prepare(spec.models[0] as Model, 1, spec)).toMatchObject({
+      problem: { message: expect.stringContaining('other inputs') },
+    });
+  });
+});
+
+describe('a cell', () => {
+  test('passes the gate, warms up, and is measured one inference after the other', async () => {
+    const spec = benchmarkSpec({ models: [model('classifier', 'classifier')], batchSizes: [4], intraOpThreads: [2] });
+    const { telemetry, samples, phases, ticks } = await measured(spec);
+    expect(phases).toEqual(['gate', 'warmup', 'measurement']);
+    expect(telemetry).toMatchObject({
+      unavailable: null,
+      gate: { reference: 'PROBE', inputs: 32 },
+      gpu: { utilizationPercent: null, memoryBytesMax: null, reason: 'It was measured on the processor.' },
+    });
+    expect(telemetry.gate?.largestDifference).toBeLessThan(1e-5);
+    expect(telemetry.cold?.loadNs).toBeGreaterThan(0);
+    expect(telemetry.cold?.firstInferenceNs).toBeGreaterThan(0);
+    expect(telemetry.warmup?.runs).toBeGreaterThanOrEqual(2);
+    expect(telemetry.memory?.peakBytes).toBeGreaterThanOrEqual(telemetry.memory?.baselineBytes as number);
+
+    const { latencyNs, endNs, block } = samples as NonNullable<typeof samples>;
+    expect(endNs.at(-1)).toBeGreaterThanOrEqual(0.3e9);
+    expect(endNs.at(-2)).toBeLessThan(0.3e9);
+    let before = 0;
+    for (let i = 0; i < latencyNs.length; i += 1) {
+      expect(latencyNs[i]).toBeGreaterThan(0);
+      // Each starts after the last has ended.
+      expect((endNs[i] as number) - (latencyNs[i] as number)).toBeGreaterThanOrEqual(before);
+      before = endNs[i] as number;
+      expect(block[i]).toBe(Math.floor((endNs[i] as number) / 1e8));
+    }
+    expect(ticks).toHaveLength(latencyNs.length);
+    expect(ticks.at(-1)).toEqual({
+      cell: 0,
+      batchSize: 4,
+      intraOpThreads: 2,
+      seconds: expect.any(Number),
+      itemsPerSecond: expect.any(Number),
+      p50Ms: expect.any(Number),
+      p95Ms: expect.any(Number),
+    });
+    expect(windowNsOf(spec.settings)).toBe(60_000_000);
+  });
+
+  test('goes on until it has the samples that were asked for, up to the longest time', async () => {
+    const models = [model('slow')];
+    const settings = { ...briefly, gateInputs: 1, secondsMin: 0.1, secondsMax: 60, samplesWanted: 12 };
+    const { samples } = await measured(benchmarkSpec({ models, settings }));
+    expect(samples?.latencyNs).toHaveLength(12);
+    const short = await measured(benchmarkSpec({ models, settings: { ...settings, secondsMax: 0.2, samplesWanted: 1_000_000 } }));
+    expect(short.samples?.endNs.at(-1)).toBeGreaterThanOrEqual(0.2e9);
+    expect(short.samples?.endNs.at(-2) ?? 0).toBeLessThan(0.2e9);
+  });
+
+  test('ends when it has as many samples as are kept', async () => {
+    const { samples } = await measured(
+      benchmarkSpec({ models: [model('classifier')], settings: { ...briefly, secondsMin: 60, samplesMax: 25 } }),
+    );
+    expect(samples?.latencyNs).toHaveLength(25);
+  });
+
+  test('that computes other outputs than the trained model has no speed', async () => {
+    const { telemetry, samples, phases } = await measured(benchmarkSpec({ models: [model('classifier', 'wrong')] }));
+    expect(samples).toBeNull();
+    expect(phases).toEqual(['gate']);
+    expect(telemetry).toMatchObject({ warmup: null, noise: null, memory: null });
+    expect(telemetry.gate?.largestDifference).toBeCloseTo(0.01, 4);
+    expect(telemetry.gate?.tolerance).toBeLessThan(1e-3);
+  });
+
+  test('whose outputs are not numbers has no speed', async () => {
+    const spec = benchmarkSpec({ models: [model('nan')] });
+    const prepared = await preparedOf(spec);
+    prepared.expected[3]?.get('y')?.fill(Number.NaN);
+    const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
+    const { telemetry, samples } = await measureCell(spec, cell, prepared, { phase() {}, advance() {} });
+    expect([samples, telemetry.gate?.largestDifference]).toEqual([null, null]);
+  });
+
+  test('with a smaller probe set than wanted says how many inputs were compared', async () => {
+    const { telemetry, samples } = await measured(benchmarkSpec({ models: [model('classifier', 'few')] }));
+    expect(telemetry.gate).toMatchObject({ reference: 'PROBE', inputs: 5 });
+    expect(samples?.latencyNs.length).toBeGreaterThan(0);
+  });
+
+  test.each([
+    ['half', {}, 'FP16' as const],
+    ['tokens', { length: 7 }, 'FP32' as const],
+    ['open', { 'image[2]': 10, 'image[3]': 6 }, 'FP32' as const],
+    ['fixed', {}, 'INT8' as const],
+  ])('of a foreign model: %s with the dimensions %j', async (name, dims, precision) => {
+    const { telemetry, samples } = await measured(benchmarkSpec({ models: [model(name, null, precision)], dims, batchSizes: [2] }));
+    expect(telemetry.gate).toMatchObject({ reference: 'SELF_REFERENCE', inputs: 32 });
+    expect(telemetry.gate?.largestDifference).toBeLessThanOrEqual(telemetry.gate?.tolerance as number);
+    expect(samples?.latencyNs.length).toBeGreaterThan(0);
+  });
+
+  test.skipIf(cuda)('on an engine that cannot load it tells why, without a path', async () => {
+    const spec = benchmarkSpec({ models: [model('classifier')], engines: ['ONNXRUNTIME_CUDA'] });
+    const { telemetry, samples } = await measured(spec);
+    expect(samples).toBeNull();
+    expect(telemetry.unavailable).toEqual({ code: 'ENGINE_UNAVAILABLE', message: expect.stringContaining('does not load') });
+    expect(telemetry.unavailable?.message).not.toMatch(/\/\w+\/\w+/);
+  });
+
+  test('whose model cannot run on the inputs is unavailable', async () => {
+    const spec = benchmarkSpec({ models: [model('classifier')] });
+    const prepared = await preparedOf(spec);
+    const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
+    const misshapen = { ...prepared, inputs: [{ name: 'image', type: 'float32', shape: [1, 4, 8, 8] }] };
+    const { telemetry } = await measureCell(spec, cell, misshapen, { phase() {}, advance() {} });
+    expect(telemetry.unavailable).toMatchObject({ code: 'INPUT_UNSUPPORTED' });
+  });
+});

@@ -1,0 +1,153 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { CellsFile } from '../src/benchmark/cells.ts';
+import { benchmark } from '../src/benchmark/run.ts';
+import { decodeSamples } from '../src/benchmark/samples.ts';
+import { createChild, type Said, shared, stops } from '../src/jobs/childio.ts';
+import type { BenchmarkSpec } from '../src/jobs/specs.ts';
+import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
+import { withFolder } from './support/server.ts';
+
+const models = makeBenchmarkModels();
+const classifier = { file: join(models, 'classifier.onnx'), probe: join(models, 'classifier.probe'), precision: 'FP32' as const };
+const fixed = { file: join(models, 'fixed.onnx'), probe: null, precision: 'FP32' as const };
+const slow = { file: join(models, 'slow.onnx'), probe: null, precision: 'FP32' as const };
+
+interface Run {
+  result: { cells: number; file: string };
+  file: CellsFile;
+  said: Said[];
+}
+
+/** Runs the benchmark as its child does. `on` sees each event, and may tell the job to stop. */
+async function run(workDir: string, spec: BenchmarkSpec, on: (event: Said, stop: () => void) => void = () => {}): Promise<Run> {
+  const state = new Int32Array(new SharedArrayBuffer(8));
+  const said: Said[] = [];
+  mkdirSync(workDir, { recursive: true });
+  const child = createChild(spec, workDir, state, (event) => {
+    said.push(event);
+    on(event, () => Atomics.store(state, shared.stop, stops.indexOf('cancel')));
+  });
+  const result = await benchmark(child);
+  return { result, said, file: CellsFile.parse(JSON.parse(readFileSync(join(workDir, result.file), 'utf8'))) };
+}
+
+/** Processes of a benchmark's steps that this process has started. */
+function cellProcesses(): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return (
+          readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('benchmark/cell.ts') &&
+          new RegExp(`^PPid:\\s+${process.pid}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+        );
+      } catch {
+        return false;
+      }
+    });
+}
+
+describe('a benchmark', () => {
+  test('measures each model at each batch size on each engine with each number of threads', () =>
+    withFolder(async (workDir) => {
+      const spec = benchmarkSpec({ models: [classifier, fixed], batchSizes: [1, 2], intraOpThreads: [2] });
+      const { result, file, said } = await run(workDir, spec);
+      expect(result).toEqual({ cells: 4, file: 'cells-4.json' });
+      expect(file.cells.map((c) => [c.n, c.model, c.batchSize, c.intraOpThreads, c.telemetry.unavailable?.code ?? null])).toEqual([
+        [0, 0, 1, 2, null],
+        [1, 0, 2, 2, null],
+        [2, 1, 1, 2, 'BATCH_FIXED'],
+        [3, 1, 2, 2, null],
+      ]);
+      expect(file.machine).toMatchObject({ platform: process.platform, node: process.versions.node });
+      const told = said.filter((event) => event.type === 'artifact');
+      const kept = file.cells.flatMap(({ samples }) => samples ?? []);
+      expect(told.map(({ file: name, sha256 }) => [name, sha256])).toEqual(kept.map(({ name, sha256 }) => [name, sha256]));
+      for (const { name, sha256, sizeBytes } of kept) {
+        const bytes = readFileSync(join(workDir, name));
+        expect([createHash('sha256').update(bytes).digest('hex'), bytes.length]).toEqual([sha256, sizeBytes]);
+        expect(decodeSamples(bytes).latencyNs.length).toBeGreaterThan(0);
+      }
+      expect(said.filter((event) => event.type === 'checkpoint').map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4]);
+      expect(cellProcesses()).toEqual([]);
+    }));
+
+  test('tells of its windows while it runs', () =>
+    withFolder(async (workDir) => {
+      const spec = benchmarkSpec({ models: [slow], settings: { ...briefly, gateInputs: 1, secondsMin: 1.5, secondsMax: 1.5 } });
+      const { said } = await run(workDir, spec);
+      const ticks = said.filter((event) => event.type === 'batch' && event.phase === 'measurement');
+      expect(
+        ticks.some((tick) => tick.type === 'batch' && (tick.metrics.p95Ms as number) > 0 && (tick.metrics.itemsPerSecond as number) > 0),
+      ).toBe(true);
+    }));
+
+  test('lists an engine that is not there with the reason', async ({ skip }) => {
+    const { engines } = await import('../src/benchmark/engines.ts');
+    const reason = await engines.ONNXRUNTIME_CUDA.missing(process.env.PATH ?? '');
+    if (reason === null) skip('this machine has CUDA');
+    await withFolder(async (workDir) => {
+      const { file } = await run(workDir, benchmarkSpec({ models: [classifier], engines: ['ONNXRUNTIME_CUDA'] }));
+      expect(file.cells).toMatchObject([{ samples: null, telemetry: { unavailable: { code: 'ENGINE_UNAVAILABLE', message: reason } } }]);
+    });
+  });
+
+  test('goes on behind a row whose process has crashed', () =>
+    withFolder(async (workDir) => {
+      let killed = 0;
+      const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
+      const { file } = await run(workDir, spec, (event) => {
+        if (event.type !== 'phase' || event.phase !== 'warmup' || killed > 0) return;
+        for (const pid of cellProcesses()) process.kill(pid, 'SIGSEGV');
+        killed += 1;
+      });
+      expect(killed).toBe(1);
+      expect(file.cells[0]?.telemetry.unavailable).toEqual({
+        code: 'ENGINE_CRASHED',
+        message: 'The process of the engine ended with SIGSEGV.',
+      });
+      expect(file.cells[1]?.samples).not.toBeNull();
+    }));
+
+  test('stops when it is told to, in the middle of a measurement, and leaves no process', () =>
+    withFolder(async (workDir) => {
+      const spec = benchmarkSpec({ models: [classifier], settings: { ...briefly, secondsMin: 600, secondsMax: 600 } });
+      const stopped = run(workDir, spec, (event, stop) => {
+        if (event.type === 'phase' && event.phase === 'measurement') stop();
+      });
+      await expect(stopped).rejects.toMatchObject({ status: 'cancelled' });
+      expect(cellProcesses()).toEqual([]);
+    }));
+});
+
+describe('a later attempt', () => {
+  const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
+
+  test('keeps the rows that the earlier one has measured', () =>
+    withFolder(async (folder) => {
+      const first = await run(join(folder, '1'), spec);
+      const second = await run(join(folder, '2'), { ...spec, resumeFrom: join(folder, '1', 'cells-1.json') });
+      expect(second.file.cells[0]).toEqual(first.file.cells[0]);
+      expect(second.said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([1]);
+      const samples = (attempt: string) => readFileSync(join(folder, attempt, 'samples-0.bin'));
+      expect(samples('2').equals(samples('1'))).toBe(true);
+      const third = await run(join(folder, '3'), { ...spec, resumeFrom: join(folder, '2', 'cells-2.json') });
+      expect(third.file).toEqual(second.file);
+    }));
+
+  test.each([
+    ['bootId', 'another boot'],
+    ['codeVersion', '0.0.0'],
+  ])('measures all of them again when the %s is another', (field, value) =>
+    withFolder(async (folder) => {
+      await run(join(folder, '1'), spec);
+      const checkpoint = join(folder, '1', 'cells-2.json');
+      writeFileSync(checkpoint, JSON.stringify({ ...JSON.parse(readFileSync(checkpoint, 'utf8')), [field]: value }));
+      const { said } = await run(join(folder, '2'), { ...spec, resumeFrom: checkpoint });
+      expect(said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([0, 1]);
+    }),
+  );
+});

@@ -1,0 +1,405 @@
+import { createHash } from 'node:crypto';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { Telemetry } from '../src/benchmark/cells.ts';
+import type { Context, ModelContext } from '../src/benchmark/context.ts';
+import { encodeSamples, type RawSamples } from '../src/benchmark/samples.ts';
+import { benchmarkProfiles } from '../src/jobs/specs.ts';
+import { exportReport } from '../src/reports/exports.ts';
+import { type Measurement, makeReport, type Source } from '../src/reports/make.ts';
+
+const model = (number: number, top1: number | null, change: Partial<ModelContext> = {}): ModelContext => ({
+  versionId: `version-${number}`,
+  name: 'digits',
+  number,
+  origin: 'CONVERTED',
+  precision: 'FP32',
+  preset: 'resnet50',
+  sizeBytes: 94_000_000,
+  sha256: 'a'.repeat(64),
+  weightsHash: 'b'.repeat(64),
+  lineageHash: 'c'.repeat(64),
+  parameters: 23_500_000,
+  accuracy:
+    top1 === null
+      ? null
+      : {
+          top1,
+          images: 360,
+          dataset: 'digits',
+          datasetVersion: 1,
+          datasetHash: 'd'.repeat(64),
+          split: 'val',
+          engine: 'torch',
+          ofParent: true,
+        },
+  ...change,
+});
+
+const telemetry: Telemetry = {
+  unavailable: null,
+  cold: { loadNs: 300_000_000, firstInferenceNs: 20_000_000 },
+  gate: { reference: 'PROBE', inputs: 32, largestDifference: 1e-5, tolerance: 1e-4 },
+  warmup: { runs: 60, durationNs: 2_000_000_000, settled: true },
+  memory: { baselineBytes: 100 * 2 ** 20, peakBytes: 400 * 2 ** 20 },
+  noise: { steal: 0, throttled: 0, contention: 0 },
+  gpu: { utilizationPercent: null, memoryBytesMax: null, reason: 'It was measured on the processor.' },
+};
+
+/** Ten seconds of a single stream at this speed, every tenth inference a tenth slower where there are many. */
+function steady(latencyMs: number): RawSamples {
+  const slower = latencyMs < 100 ? 1.1 : 1;
+  const n = Math.ceil(10_000 / (latencyMs * (0.9 + 0.1 * slower))) + 1;
+  const latencyNs = Float64Array.from({ length: n }, (_, i) => Math.round(latencyMs * 1e6 * (i % 10 === 9 ? slower : 1)));
+  let end = 0;
+  const endNs = latencyNs.map((ns) => {
+    end += ns;
+    return end;
+  });
+  return { latencyNs, endNs, block: endNs.map((ns) => Math.floor(ns / 1e9)) };
+}
+
+interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>> {
+  samples: RawSamples | null;
+  telemetry?: Partial<Telemetry>;
+}
+
+/** The stored parts of a benchmark, and its blobs by hash. */
+function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<Context['request']> = {}) {
+  const blobs = new Map<string, Uint8Array>();
+  const measurements = rows.map(({ samples, telemetry: change, ...cell }, n): Measurement => {
+    const bytes = samples && encodeSamples(samples);
+    const sha256 = bytes ? createHash('sha256').update(bytes).digest('hex') : '';
+    if (bytes) blobs.set(sha256, bytes);
+    return {
+      n,
+      model: 0,
+      engine: 'ONNXRUNTIME_CPU',
+      engineVersion: 'onnxruntime 1.30.0',
+      batchSize: 1,
+      intraOpThreads: 1,
+      ...cell,
+      telemetry: { ...telemetry, ...change },
+      samples: bytes && { sha256, sizeBytes: bytes.length },
+    };
+  });
+  const source: Source = {
+    context: {
+      jobId: 'job-1',
+      measuredAt: 1_790_000_000_000,
+      codeVersion: '0.1.0',
+      models,
+      request: {
+        modelVersionIds: models.map(({ versionId }) => versionId),
+        batchSizes: [1],
+        engines: ['ONNXRUNTIME_CPU'],
+        intraOpThreads: [1],
+        load: 'SINGLE_STREAM',
+        dims: {},
+        seed: 0,
+        profile: 'QUICK',
+        settings: benchmarkProfiles.QUICK,
+        target: 'LATENCY',
+        accuracyDropMax: 0.01,
+        ...request,
+      },
+    },
+    machine: { processor: 'A processor', cores: 2, memoryBytes: 8 * 2 ** 30, platform: 'linux', arch: 'x64', kernel: '6', node: '24' },
+    measurements,
+  };
+  return { source, read: async (sha256: string) => blobs.get(sha256) as Uint8Array };
+}
+
+const reportOf = async (...from: Parameters<typeof stored>) => {
+  const { source, read } = stored(...from);
+  return makeReport(source, read);
+};
+
+describe('a report', () => {
+  test('is a function of its samples', async () => {
+    const latencies = fc.array(fc.integer({ min: 1000, max: 50_000_000 }), { minLength: 1, maxLength: 300 });
+    const samples = latencies.map((all): RawSamples => {
+      let end = 0;
+      const endNs = Float64Array.from(all, (ns) => {
+        end += ns;
+        return end;
+      });
+      return { latencyNs: Float64Array.from(all), endNs, block: endNs.map(() => 0) };
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(samples, { minLength: 1, maxLength: 4 }), fc.nat(299), async (all, at) => {
+        const rows = all.map((one, i) => ({ samples: one, intraOpThreads: i + 1 }));
+        const made = await reportOf(rows);
+        expect((await reportOf(rows)).content).toBe(made.content);
+        expect(createHash('sha256').update(made.content).digest('hex')).toBe(made.sha256);
+        // One nanosecond in one sample is another report.
+        const first = all[0] as RawSamples;
+        const latencyNs = first.latencyNs.slice();
+        latencyNs[at % latencyNs.length] = (latencyNs[at % latencyNs.length] as number) + 1;
+        expect((await reportOf([{ samples: { ...first, latencyNs } }, ...rows.slice(1)])).sha256).not.toBe(made.sha256);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('says of each row what its samples support', async () => {
+    const { report, verdict } = await reportOf([{ samples: steady(10) }]);
+    expect(verdict).toBe('VALID');
+    expect(report.rows[0]).toMatchObject({
+      verdict: 'VALID',
+      reasons: [],
+      precision: 'FP32',
+      samples: { count: 992, sizeBytes: 24 * 992 },
+      latency: {
+        minNs: 10_000_000,
+        maxNs: 11_000_000,
+        p50: { kind: 'EXACT', ns: 10_000_000, lowNs: 10_000_000, highNs: 10_000_000 },
+        p95: { kind: 'EXACT', ns: 11_000_000 },
+      },
+      memory: { increaseBytes: 300 * 2 ** 20 },
+      stability: { windows: 5, p95Spread: 0 },
+    });
+    // QUICK makes no claim about P99.
+    expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual(['meanNs', 'minNs', 'maxNs', 'p50', 'p95']);
+    expect(report.rows[0]?.itemsPerSecond).toBeCloseTo(1000 / 10.1, 1);
+    const full = await reportOf([{ samples: steady(10) }], undefined, { profile: 'FULL' });
+    expect(full.report.rows[0]?.latency).toMatchObject({
+      p99: { kind: 'AT_MOST', ns: 11_000_000 },
+      p999: { kind: 'INSUFFICIENT', ns: null },
+    });
+  });
+
+  test('has no place for what is not in it: of a row without samples', async () => {
+    const unavailable = { code: 'ENGINE_UNAVAILABLE', message: 'There is no GPU.' };
+    const nothing = { unavailable, cold: null, gate: null, warmup: null, memory: null, noise: null };
+    const { report, verdict } = await reportOf([{ samples: null, engine: 'ONNXRUNTIME_CUDA', telemetry: nothing }]);
+    expect(verdict).toBe('UNAVAILABLE');
+    expect(report.rows[0]).toMatchObject({
+      verdict: 'UNAVAILABLE',
+      reasons: [unavailable],
+      latency: null,
+      itemsPerSecond: null,
+      memory: null,
+    });
+    expect(report).toMatchObject({ baseline: null, deltas: [], choice: { n: null, says: 'No winner: nothing could be measured.' } });
+    expect(report.simple).toEqual({ headline: 'No winner: nothing could be measured.', points: ['There is no GPU.'] });
+  });
+});
+
+describe('a delta', () => {
+  const delta = async (...rows: Row[]) => (await reportOf(rows, [model(1, 0.98), model(2, 0.95)])).report.deltas;
+
+  test('is FASTER or SLOWER when the intervals do not meet and 3 % lie between the medians', async () => {
+    expect(
+      await delta({ samples: steady(10) }, { samples: steady(8), intraOpThreads: 2 }, { samples: steady(12), intraOpThreads: 3 }),
+    ).toMatchObject([
+      { n: 1, verdict: 'FASTER', timeRatio: 0.8, says: expect.stringContaining('20.0 % less time') },
+      { n: 2, verdict: 'SLOWER', timeRatio: 1.2, says: expect.stringContaining('20.0 % more time') },
+    ]);
+  });
+
+  test('of less than 3 % is none, though the intervals do not meet', async () => {
+    expect(await delta({ samples: steady(10) }, { samples: steady(10.2) })).toMatchObject([{ verdict: 'NO_DIFFERENCE', timeRatio: 1.02 }]);
+  });
+
+  test('compares the time of one item, whatever the batch', async () => {
+    expect(await delta({ samples: steady(10) }, { samples: steady(40), batchSize: 8 })).toMatchObject([
+      { verdict: 'FASTER', timeRatio: 0.5 },
+    ]);
+  });
+
+  test('is not made with a row that cannot be relied upon, or that has too few samples', async () => {
+    const noisy = { noise: { steal: 0.5, throttled: 0, contention: 0 } };
+    expect(await delta({ samples: steady(10) }, { samples: steady(5), telemetry: noisy })).toMatchObject([{ verdict: 'NOT_COMPARABLE' }]);
+    expect(await delta({ samples: steady(10), telemetry: noisy }, { samples: steady(5), batchSize: 2 })).toMatchObject([
+      { verdict: 'NOT_COMPARABLE', says: 'digits version 1, ONNX Runtime on the processor, batch 1, 1 thread is INVALID.' },
+    ]);
+    expect(await delta({ samples: steady(10) }, { samples: steady(400), batchSize: 2 })).toMatchObject([
+      { verdict: 'NOT_COMPARABLE', says: expect.stringContaining('too few samples'), timeRatio: null },
+    ]);
+  });
+
+  test('is against the first version at the smallest batch on the fewest threads', async () => {
+    const rows = [
+      { samples: steady(5), model: 1 },
+      { samples: steady(5), batchSize: 2 },
+      { samples: steady(5), intraOpThreads: 2 },
+      { samples: steady(5) },
+    ];
+    const { report } = await reportOf(rows, [model(1, 0.98), model(2, 0.95)]);
+    expect(report.baseline).toBe(3);
+    expect(report.deltas.map(({ n }) => n)).toEqual([0, 1, 2]);
+    expect(report.deltas[0]?.top1Difference).toBeCloseTo(-0.03, 12);
+  });
+});
+
+describe('the choice', () => {
+  const steps = async (rows: Row[], models?: ModelContext[], request?: Partial<Context['request']>) => {
+    const { choice } = (await reportOf(rows, models, request)).report;
+    return { n: choice.n, kept: Object.fromEntries(choice.steps.map(({ rule, kept }) => [rule, kept])), says: choice };
+  };
+  const fast = steady(5);
+
+  test('looks at accuracy before it looks at speed', async () => {
+    const models = [model(1, 0.98), model(2, 0.95), model(3, 0.975)];
+    const rows = [{ samples: steady(10) }, { samples: fast, model: 1 }, { samples: steady(8), model: 2 }];
+    const found = await steps(rows, models);
+    expect(found).toMatchObject({ n: 2, kept: { VALID: [0, 1, 2], ACCURACY: [0, 2], TARGET: [2], SIMPLER: [2] } });
+    expect(await steps(rows, models, { accuracyDropMax: 0.05 })).toMatchObject({ n: 1, kept: { ACCURACY: [0, 1, 2] } });
+    expect(await steps(rows, models, { accuracyDropMax: 0 })).toMatchObject({ n: 0, kept: { ACCURACY: [0] } });
+  });
+
+  test('drops a version whose accuracy nobody knows, and asks for none when no one’s is known', async () => {
+    const rows = [{ samples: steady(10) }, { samples: fast, model: 1 }];
+    expect(await steps(rows, [model(1, 0.98), model(2, null)])).toMatchObject({ n: 0, kept: { ACCURACY: [0] } });
+    expect(await steps(rows, [model(1, null), model(2, null)])).toMatchObject({ n: 1, kept: { ACCURACY: [0, 1] } });
+  });
+
+  test('does not compare accuracies on different images', async () => {
+    const other = model(2, 0.5);
+    const accuracy = other.accuracy && { ...other.accuracy, datasetHash: 'e'.repeat(64) };
+    const found = await steps([{ samples: steady(10) }, { samples: fast, model: 1 }], [model(1, 0.98), { ...other, accuracy }]);
+    expect(found).toMatchObject({ n: 1, kept: { ACCURACY: [0, 1] } });
+    expect(found.says.steps[1]?.says).toContain('different images');
+  });
+
+  test.each([
+    ['LATENCY' as const, 0],
+    ['THROUGHPUT' as const, 1],
+    ['MEMORY' as const, 2],
+  ])('by %s takes row %i', async (target, n) => {
+    const memory = { memory: { baselineBytes: 100, peakBytes: 200 } };
+    const rows = [
+      { samples: steady(10) },
+      { samples: steady(40), batchSize: 8 },
+      { samples: steady(12), intraOpThreads: 2, telemetry: memory },
+    ];
+    expect(await steps(rows, undefined, { target })).toMatchObject({ n });
+  });
+
+  test('by latency looks at the median, then the mean, where a row has too few samples for P95', async () => {
+    const metric = async (latencyMs: number) =>
+      (await steps([{ samples: steady(10) }, { samples: steady(latencyMs), intraOpThreads: 2 }])).says.steps[2]?.says;
+    expect(await metric(20)).toContain('best P95 latency is 11.0 ms');
+    expect(await metric(200)).toContain('best median latency is 10.0 ms');
+    expect(await metric(1250)).toContain('best mean latency is 10.1 ms');
+  });
+
+  test('takes the simpler of those that are within 3 %', async () => {
+    const rows = [
+      { samples: steady(9.9), engine: 'ONNXRUNTIME_CUDA' as const },
+      { samples: steady(9.95), intraOpThreads: 2 },
+      { samples: steady(10) },
+      { samples: steady(20) },
+    ];
+    expect(await steps(rows)).toMatchObject({ n: 2, kept: { TARGET: [0, 1, 2], SIMPLER: [2] } });
+  });
+
+  test.each([
+    ['the machine was too noisy', { telemetry: { noise: { steal: 0, throttled: 0, contention: 0.5 } } }],
+    ['no configuration ran at a stable speed', { samples: steady(3000) }],
+    [
+      'no configuration computes the right results',
+      { samples: null, telemetry: { gate: { ...telemetry.gate, largestDifference: 1 } as Telemetry['gate'] } },
+    ],
+  ])('is none when %s', async (why, row) => {
+    const { report } = await reportOf([{ samples: steady(10), ...row }]);
+    expect(report.choice).toMatchObject({ n: null, says: `No winner: ${why}.`, steps: [{ rule: 'VALID', kept: [] }] });
+    expect(report.simple.headline).toBe(`No winner: ${why}.`);
+  });
+});
+
+describe('the simple view', () => {
+  test('says what the numbers mean before how they were made', async () => {
+    const { report } = await reportOf([{ samples: steady(10) }, { samples: steady(5), intraOpThreads: 2 }]);
+    expect(report.simple.headline).toBe('digits version 1 answers an image in 5.00 ms: 198 images a second.');
+    expect(report.simple.points.map((point) => point.split(/[:.]/)[0])).toEqual([
+      'Use digits version 1, ONNX Runtime on the processor, batch 1, 2 threads',
+      'Waiting',
+      'Work',
+      'Memory',
+      'Start',
+      'Being right',
+      'Compared with digits version 1, ONNX Runtime on the processor, batch 1, 1 thread',
+      'How it was measured',
+    ]);
+    expect(report.simple.points).toContain('Waiting: half of all answers come within 5.00 ms, and 95 of 100 within 5.50 ms.');
+    expect(report.simple.points).toContain('Being right: it names the right class for 98.00 % of 360 images (digits version 1, val).');
+  });
+
+  test('of a batch speaks of the batch, and of few samples only of the mean', async () => {
+    const { report } = await reportOf(
+      [{ samples: steady(900), batchSize: 8, telemetry: { noise: { steal: 1, throttled: 0, contention: 0 } } }],
+      [model(1, null)],
+    );
+    expect(report.simple.headline).toBe('No winner: the machine was too noisy.');
+    expect(report.simple.points.join('\n')).toContain('Waiting: an answer comes after 900 ms on average.');
+    expect(report.simple.points.join('\n')).toContain('nobody has evaluated this version yet');
+    expect(report.simple.points.join('\n')).toContain('Do not rely on it: ');
+    const quick = await reportOf([{ samples: steady(40), batchSize: 8 }]);
+    expect(quick.report.simple.headline).toBe('digits version 1 answers 8 images in 40.0 ms: 198 images a second.');
+    expect(quick.report.simple.points.join('\n')).toContain('half of all answers for 8 images come within');
+  });
+});
+
+describe('an export', () => {
+  const made = () =>
+    reportOf(
+      [
+        { samples: steady(10) },
+        { samples: steady(5), intraOpThreads: 2 },
+        { samples: steady(70), intraOpThreads: 3, telemetry: { noise: null } },
+      ],
+      [model(1, 0.98, { name: 'digits "a", b|c' })],
+      { profile: 'FULL' },
+    );
+
+  test('as JSON is what the hash is of', async () => {
+    const { content, sha256 } = await made();
+    const exported = exportReport({ content, sha256 }, 'JSON');
+    expect(exported).toEqual({ fileName: `report-${sha256.slice(0, 12)}.json`, mediaType: 'application/json', content });
+    expect(createHash('sha256').update(exported.content).digest('hex')).toBe(sha256);
+  });
+
+  test('as CSV has a line for each row, with every number and quoted names', async () => {
+    const stored = await made();
+    const { content, mediaType } = exportReport(stored, 'CSV');
+    expect(mediaType).toBe('text/csv');
+    const lines = content.split('\r\n');
+    expect(lines).toHaveLength(5);
+    const names = (lines[0] as string).split(',');
+    const cells = (lines[2] as string).replace('"digits ""a"", b|c"', 'name').split(',');
+    const row = Object.fromEntries(names.map((name, i) => [name, cells[i]]));
+    expect(lines[2]).toContain('1,"digits ""a"", b|c",1,FP32,');
+    expect(row).toMatchObject({
+      verdict: 'VALID',
+      p50Ns: '5000000',
+      p95Ns: '5500000',
+      p99Kind: 'AT_MOST',
+      p999Kind: 'INSUFFICIENT',
+      p999Ns: '',
+      top1: '0.98',
+      itemsPerSecond: String(stored.report.rows[1]?.itemsPerSecond),
+      samplesSha256: stored.report.rows[1]?.samples?.sha256,
+    });
+  });
+
+  test('as Markdown is the simple view, then every table, with the hash', async () => {
+    const stored = await made();
+    const { content } = exportReport(stored, 'MARKDOWN');
+    expect(content.split('\n')[0]).toBe(`# ${stored.report.simple.headline}`);
+    for (const title of ['## Results', '## Choice', '## Compared with row 0', '## Models', '## How it was measured'])
+      expect(content).toContain(title);
+    expect(content).toContain('digits "a", b\\|c version 1');
+    expect(content).toContain('insufficient samples');
+    expect(content).toContain('≤ 5.50 ms');
+    expect(content).toContain('10.0 ms (10.0 to 10.0)');
+    expect(content).toContain(stored.sha256);
+    const widths = content
+      .split('\n')
+      .filter((line) => line.startsWith('|'))
+      .map((line) => line.replaceAll('\\|', '').split('|').length);
+    expect(new Set(widths).size).toBeLessThanOrEqual(4);
+    for (const { samples } of stored.report.rows) expect(content).toContain(samples?.sha256);
+  });
+});
