@@ -63,6 +63,15 @@ program
     process.exitCode = succeeded ? 0 : 1;
   });
 
+program
+  .command('demo')
+  .description('go the whole way once: real digits, training, gate, benchmark, report')
+  .option('--keep', 'leave the server running')
+  .action(async ({ keep = false }: { keep?: boolean }) => {
+    const { runDemo } = await import('./demo.ts');
+    await runDemo({ keep });
+  });
+
 const admin = program
   .command('admin')
   .description('administer without a login, on the machine of the data folder, while the server is stopped');

@@ -20,6 +20,7 @@ import { dataset, datasetItem, datasetVersion } from '../src/datasets/tables.ts'
 import { schema } from '../src/graphql/schema.ts';
 import { job } from '../src/jobs/tables.ts';
 import { model, modelVersion } from '../src/models/tables.ts';
+import { report } from '../src/reports/tables.ts';
 import { withEvents } from './support/events.ts';
 import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
 import { ask, withConnection } from './support/socket.ts';
@@ -69,6 +70,10 @@ const fields: Record<string, Line> = {
   'Query.jobs': 'READ',
   'Query.job': 'READ',
   'Query.system': 'READ',
+  'Query.engines': 'READ',
+  'Query.presets': 'READ',
+  'Query.report': 'READ',
+  'Query.reports': 'READ',
 
   'Mutation.bootstrap': 'public',
   'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],
@@ -92,6 +97,7 @@ const fields: Record<string, Line> = {
   'Mutation.setModelAlias': 'RUN_JOBS',
   'Mutation.deleteModel': 'DELETE',
   'Mutation.deleteModelVersion': 'DELETE',
+  'Mutation.startBenchmark': 'RUN_JOBS',
   'Mutation.startTraining': 'RUN_JOBS',
   'Mutation.startConversion': 'RUN_JOBS',
   'Mutation.startEvaluation': 'RUN_JOBS',
@@ -126,7 +132,21 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
   },
   Model: { needs: 'READ', id: stored('Model'), otherWays: ['{ model(name: "one") { id } }', '{ models { nodes { id } } }'] },
   ModelVersion: { needs: 'READ', id: stored('ModelVersion'), otherWays: ['{ model(name: "one") { versions { nodes { id } } } }'] },
+  Report: {
+    needs: 'READ',
+    id: stored('Report'),
+    otherWays: [
+      `{ report(id: "${idOf('Report')}") { id } }`,
+      '{ reports { nodes { id } } }',
+      `{ job(id: "${idOf('Job')}") { report { id } } }`,
+    ],
+  },
   Job: { needs: 'READ', id: stored('Job'), otherWays: [`{ job(id: "${idOf('Job')}") { id } }`, '{ jobs { nodes { id } } }'] },
+};
+
+/** Fields that need more than the Node they belong to. */
+const innerFields: Record<string, Need> = {
+  'Report.verified': 'RUN_JOBS',
 };
 
 function stored(type: string) {
@@ -165,6 +185,9 @@ function store({ dataDir }: TestServer): void {
   db.insert(modelVersion)
     .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
     .run();
+  db.insert(report)
+    .values({ id: 'Report', benchmarkJobId: 'Job', schemaVersion: 1, sha256: '0'.repeat(64), content: '{}', ...at })
+    .run();
   client.close();
 }
 
@@ -188,7 +211,18 @@ const nodeTypes = schema.getPossibleTypes(schema.getType('Node') as never).map((
 test('every root field and every Node type has its line in the table, and every line its field', () => {
   expect(Object.keys(fields).sort()).toEqual(rootFields.map(({ name }) => name).sort());
   expect(Object.keys(nodes).sort()).toEqual([...nodeTypes].sort());
+  expect(Object.keys(innerFields).sort()).toEqual(fieldsWithScopes.sort());
 });
+
+/** The fields of objects, roots aside, for which the code names a scope. */
+const fieldsWithScopes = Object.values(schema.getTypeMap()).flatMap((type) =>
+  isObjectType(type) && !(type.name in operations)
+    ? Object.values(type.getFields()).flatMap((field) => {
+        const options = field.extensions.pothosOptions as { authScopes?: unknown } | undefined;
+        return options?.authScopes ? [`${type.name}.${field.name}`] : [];
+      })
+    : [],
+);
 
 /** A value that fits an input type, made of as little as is required. */
 function sample(type: GraphQLInputType): unknown {
@@ -333,6 +367,14 @@ describe('an object is seen by the same people by node id, by a list of ids and 
       expect(found, query).toEqual(expectedOfAll(needs));
     }
   });
+});
+
+test.each(Object.entries(innerFields))('%s: %s', async (name, needs) => {
+  const [type = '', field = ''] = name.split('.');
+  const query = `query ($id: ID!) { node(id: $id) { ... on ${type} { ${field} } } }`;
+  expect(await verdicts(async (token) => verdictOf((await server.graphql(query, { id: idOf(type) }, token)).errors))).toEqual(
+    expectedOfAll(needs),
+  );
 });
 
 test('everybody who is logged in sees themselves and their own sessions, by every way', async () => {

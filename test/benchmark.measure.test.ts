@@ -32,7 +32,7 @@ async function measured(spec: BenchmarkSpec) {
   const ticks: Record<string, number>[] = [];
   const progress = {
     phase: (phase: string) => phases.push(phase),
-    advance: (metrics?: Record<string, number>) => metrics && ticks.push(metrics),
+    advance: (_items: number, metrics?: Record<string, number>) => metrics && ticks.push(metrics),
   };
   const prepared = await preparedOf(spec, cell.batchSize);
   return { ...(await measureCell(spec, cell, prepared, progress)), phases, ticks };
@@ -120,6 +120,7 @@ describe('a cell', () => {
     expect(ticks).toHaveLength(latencyNs.length);
     expect(ticks.at(-1)).toEqual({
       cell: 0,
+      cells: 1,
       batchSize: 4,
       intraOpThreads: 2,
       seconds: expect.any(Number),

@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { inTransaction } from '../src/db.ts';
@@ -284,16 +286,10 @@ describe('mutations', () => {
       const token = await server.as('ENGINEER');
       still(server, { slotsNeeded: -1 });
       still(server, { state: 'FAILED' });
-      const { db } = server.services;
-      inTransaction(db, () => {
-        const columns = "'x' || value, 'IMPORT_MODEL', 'QUEUED', '{}', 1, 0, 5";
-        db.$client.exec(
-          `INSERT INTO job (id, kind, state, specJson, slotsNeeded, priority, createdAt) SELECT ${columns} FROM generate_series(1, 1000)`.replace(
-            'generate_series(1, 1000)',
-            '(WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 1000) SELECT value FROM n)',
-          ),
-        );
-      });
+      const numbers = 'WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 1000)';
+      const columns = 'id, kind, state, specJson, slotsNeeded, priority, createdAt';
+      const values = "'x' || value, 'IMPORT_MODEL', 'QUEUED', '{}', 1, 0, 5";
+      server.services.db.$client.exec(`INSERT INTO job (${columns}) ${numbers} SELECT ${values} FROM n`);
       const { data: listed } = await server.graphql('{ jobs(first: 1, filter: { states: [FAILED] }) { nodes { id } } }', {}, token);
       const { data } = await server.graphql(retry, { i: { jobId: listed.jobs.nodes[0].id } }, token);
       expect(data.retryJob.userErrors[0]).toMatchObject({
@@ -316,8 +312,7 @@ describe('subscriptions', () => {
         token,
         async (items) => {
           expect((await nextAnswer(items))?.data.jobEvents).toEqual({ seq: 3, __typename: 'JobPhaseEvent' });
-          const { writeFileSync } = await import('node:fs');
-          writeFileSync(`${server.dataDir}/go`, '');
+          writeFileSync(join(server.dataDir, 'go'), '');
           const types: string[] = [];
           for (let answer = await nextAnswer(items); answer; answer = await nextAnswer(items)) types.push(answer.data.jobEvents.__typename);
           expect(types).toEqual(['JobEpochEvent', 'JobCheckpointEvent', 'JobStateEvent']);
@@ -356,8 +351,7 @@ describe('subscriptions', () => {
           etaMs: null,
           metrics: [],
         });
-        const { writeFileSync } = await import('node:fs');
-        writeFileSync(`${server.dataDir}/go`, '');
+        writeFileSync(join(server.dataDir, 'go'), '');
         for (const name of Object.keys(fields)) await socket.message((m) => m.id === name && m.type === 'complete');
         const told = (name: string) => socket.messages.filter((m) => m.id === name && m.type === 'next').map((m) => m.payload.data[name]);
         expect(told('jobLogs')).toMatchObject([{ n: 1, attempt: 1, stream: 'stdout', text: 'a line' }]);

@@ -7,8 +7,7 @@ import { readLog } from '../src/jobs/logs.ts';
 import type { LogLine } from '../src/jobs/progress.ts';
 import type { RunningServer } from '../src/server.ts';
 import type { Step } from './support/child.ts';
-import { processesIn, submit, until } from './support/jobs.ts';
-import { withChild } from './support/process.ts';
+import { processesIn, submit, until, withJobServer } from './support/jobs.ts';
 import { client, withFolder } from './support/server.ts';
 import { withConnection } from './support/socket.ts';
 
@@ -25,17 +24,6 @@ const jobEvents = `subscription ($id: ID!, $after: SafeInt!) {
     seq attempt type: __typename ... on JobStateEvent { state } ... on JobEpochEvent { epoch } ... on JobCheckpointEvent { epoch }
   }
 }`;
-
-/** A server whose jobs are scripted, on this folder. */
-const withJobServer = <T>(folder: string, use: (server: { url: string; kill(): Promise<unknown> }) => Promise<T>): Promise<T> =>
-  withChild(['test/support/jobServer.ts'], { WHETSTONE_DATA_DIR: folder, WHETSTONE_PORT: '0' }, async (child) => {
-    const { url } = JSON.parse(await child.line((line) => line.includes('"whetstone is ready"')));
-    const kill = () => {
-      child.kill('SIGKILL');
-      return child.exit;
-    };
-    return use({ url, kill });
-  });
 
 describe('kill -9 of the server', () => {
   interface Moment {

@@ -71,7 +71,7 @@ describe('specifications', () => {
   it('reads one of every kind', () => {
     const parsed = lines('specs.jsonl').map((line) => SpecLine.parse(JSON.parse(line)));
     expect(new Set(parsed.map(({ spec }) => spec.kind))).toEqual(
-      new Set(['TRAIN', 'CONVERT', 'EVALUATE', 'IMPORT_MODEL', 'IMPORT_DATASET']),
+      new Set(['TRAIN', 'CONVERT', 'EVALUATE', 'IMPORT_MODEL', 'IMPORT_DATASET', 'BENCHMARK']),
     );
   });
 

@@ -1,4 +1,5 @@
 import { readdirSync, writeFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { cancelJob } from '../src/jobs/claim.ts';
@@ -19,6 +20,8 @@ describe('slots', () => {
       const [a, b, c] = [waiting('a'), waiting('b'), waiting('c')];
       await until(() => jobs.attempts(b)[0]?.state === 'RUNNING');
       expect(heldIds(jobs)).toEqual([a, b]);
+      // Behind the server when both want the processor.
+      expect(getPriority(jobs.attempts(b)[0]?.pid as number)).toBe(Math.min(19, getPriority() + 10));
       expect(jobs.job(c).state).toBe('QUEUED');
       touch(jobs, 'a');
       await jobs.event(c, isState('RUNNING'));

@@ -335,7 +335,7 @@ describe('the simple view', () => {
     expect(report.simple.headline).toBe('No winner: the machine was too noisy.');
     expect(report.simple.points.join('\n')).toContain('Waiting: an answer comes after 900 ms on average.');
     expect(report.simple.points.join('\n')).toContain('nobody has evaluated this version yet');
-    expect(report.simple.points.join('\n')).toContain('Do not rely on it: ');
+    expect(report.simple.points.join('\n')).toContain('Do not rely on these numbers: ');
     const quick = await reportOf([{ samples: steady(40), batchSize: 8 }]);
     expect(quick.report.simple.headline).toBe('digits version 1 answers 8 images in 40.0 ms: 198 images a second.');
     expect(quick.report.simple.points.join('\n')).toContain('half of all answers for 8 images come within');

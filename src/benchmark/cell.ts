@@ -22,20 +22,20 @@ const tellMs = 250;
 const tell = (told: Told): void => void process.send?.(told);
 
 function createProgress(): Progress {
-  let units = 0;
+  let done = 0;
   let toldAt = 0;
   return {
     phase(phase, total) {
-      units = 0;
+      done = 0;
       tell({ phase, total });
     },
-    advance(metrics) {
-      units += 1;
+    advance(items, metrics) {
+      done += items;
       const now = performance.now();
       if (now - toldAt < tellMs) return;
       toldAt = now;
-      tell({ advance: units, metrics });
-      units = 0;
+      tell({ advance: done, metrics });
+      done = 0;
     },
   };
 }

@@ -12,7 +12,7 @@ import { requireReadyModel, versionFile } from '../training/sources.ts';
 import { codeVersion } from '../version.ts';
 import { type Cell, CellsFile, planCells } from './cells.ts';
 import { BenchmarkRequest, type Context, readContext } from './context.ts';
-import { durationMsMax } from './start.ts';
+import { durationMsMax, requireMeasurable } from './start.ts';
 import { benchmarkRow, benchmarkRun } from './tables.ts';
 
 const child = join(import.meta.dirname, 'child.ts');
@@ -63,6 +63,10 @@ export const benchmarkJob: JobKind = {
       }
       return { reportId: insertReport(tx, job.id, made).id, verdict: made.verdict };
     };
+  },
+
+  redo(tx, retried) {
+    requireMeasurable(tx, requestOf(retried));
   },
 };
 

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { largestDifference } from '../models/probe.ts';
-import { nothingMeasured, type PlannedCell, type Telemetry } from './cells.ts';
+import { nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { engines } from './engines.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
@@ -37,9 +37,12 @@ const since = (start: bigint): number => Number(now() - start);
 /** Where the measurement tells what it does. */
 export interface Progress {
   phase(phase: Phase, total: number | null): void;
-  /** One more unit of the phase is done. */
-  advance(metrics?: Record<string, number>): void;
+  /** So many more items (images) of the phase are done. */
+  advance(items: number, metrics?: Record<string, number>): void;
 }
+
+/** Called after each inference. */
+type Advance = (metrics?: Record<string, number>) => void;
 
 /** `samples` is null when the gate was not passed: then no speed counts. */
 export async function measureCell(
@@ -51,8 +54,9 @@ export async function measureCell(
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
   const { provider } = engines[cell.engine];
   const feeds = feedsOf(prepared, model, spec.seed);
+  const advance: Advance = (metrics) => progress.advance(cell.batchSize, metrics);
 
-  progress.phase('gate', feeds.length);
+  progress.phase('gate', feeds.length * cell.batchSize);
   const peak = watchPeak();
   const baselineBytes = process.memoryUsage.rss();
   const loadedAt = now();
@@ -70,7 +74,7 @@ export async function measureCell(
     const telemetry: Telemetry = {
       unavailable: null,
       cold: { loadNs, firstInferenceNs: since(firstAt) },
-      gate: await compare(session, feeds, prepared, tolerances[model.precision], progress),
+      gate: await compare(session, feeds, prepared, tolerances[model.precision], advance),
       warmup: null,
       memory: null,
       noise: null,
@@ -79,10 +83,10 @@ export async function measureCell(
     if (!passes(telemetry.gate)) return { telemetry, samples: null };
 
     progress.phase('warmup', null);
-    telemetry.warmup = await warmUp(session, feeds, spec.settings, progress);
+    telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
     progress.phase('measurement', null);
     const before = readNoise();
-    const samples = await measure(session, feeds, spec.settings, cell, progress);
+    const samples = await measure(session, feeds, spec, cell, advance);
     telemetry.noise = noiseBetween(before, readNoise(), cell.intraOpThreads);
     telemetry.memory = { baselineBytes, peakBytes: peak() };
     return { telemetry, samples };
@@ -99,7 +103,7 @@ async function compare(
   feeds: Feeds[],
   { reference, expected, count }: Prepared,
   relative: number,
-  progress: Progress,
+  advance: Advance,
 ): Promise<NonNullable<Telemetry['gate']>> {
   let largest = 0;
   let magnitude = 1;
@@ -109,7 +113,7 @@ async function compare(
       largest = Math.max(largest, largestDifference(wanted, found.get(name) ?? new Float32Array()));
       for (const value of wanted) magnitude = Math.max(magnitude, Math.abs(value));
     }
-    progress.advance();
+    advance();
   }
   return { reference, inputs: count, largestDifference: Number.isFinite(largest) ? largest : null, tolerance: relative * magnitude };
 }
@@ -118,7 +122,7 @@ async function warmUp(
   session: Session,
   feeds: Feeds[],
   { warmupRunsMin, warmupSecondsMin, warmupSecondsMax }: BenchmarkSettings,
-  progress: Progress,
+  advance: Advance,
 ): Promise<NonNullable<Telemetry['warmup']>> {
   const startedAt = now();
   const latencies: number[] = [];
@@ -129,7 +133,7 @@ async function warmUp(
     const runAt = now();
     await session.run(feeds[runs % feeds.length] as Feeds);
     latencies.push(since(runAt));
-    progress.advance();
+    advance();
   }
 }
 
@@ -145,17 +149,18 @@ function agree(latencies: number[]): boolean {
 async function measure(
   session: Session,
   feeds: Feeds[],
-  settings: BenchmarkSettings,
+  spec: BenchmarkSpec,
   { n: cell, batchSize, intraOpThreads }: PlannedCell,
-  progress: Progress,
+  advance: Advance,
 ): Promise<RawSamples> {
-  const { secondsMin, secondsMax, samplesWanted, samplesMax, blockSeconds } = settings;
+  const { secondsMin, secondsMax, samplesWanted, samplesMax, blockSeconds } = spec.settings;
+  const about = { cell, cells: planCells(spec).length, batchSize, intraOpThreads };
   // Their pages are taken when they are written to.
   const latencyNs = new Float64Array(samplesMax);
   const endNs = new Float64Array(samplesMax);
   const block = new Float64Array(samplesMax);
-  const windowNs = windowNsOf(settings);
-  let metrics: Record<string, number> = { cell, batchSize, intraOpThreads };
+  const windowNs = windowNsOf(spec.settings);
+  let metrics: Record<string, number> = about;
   let window = { from: 0, begunNs: 0 };
   let n = 0;
   let elapsedNs = 0;
@@ -173,10 +178,10 @@ async function measure(
     const lastedNs = elapsedNs - window.begunNs;
     if (lastedNs >= windowNs) {
       const seen = windowMetrics(latencyNs.subarray(window.from, n), lastedNs, batchSize);
-      metrics = { cell, batchSize, intraOpThreads, seconds: elapsedNs / 1e9, ...seen };
+      metrics = { ...about, seconds: elapsedNs / 1e9, ...seen };
       window = { from: n, begunNs: elapsedNs };
     }
-    progress.advance(metrics);
+    advance(metrics);
   }
   return { latencyNs: latencyNs.slice(0, n), endNs: endNs.slice(0, n), block: block.slice(0, n) };
 }

@@ -121,7 +121,7 @@ function settingsOf(input: z.infer<typeof StartBenchmarkInput>): BenchmarkSettin
 }
 
 /** Every version can be loaded, every dimension has a size, and at least one batch size fits each version. */
-function requireMeasurable(db: Queryable, { modelVersionIds, batchSizes, dims }: BenchmarkRequest): void {
+export function requireMeasurable(db: Queryable, { modelVersionIds, batchSizes, dims }: BenchmarkRequest): void {
   const known = new Set<string>();
   for (const id of modelVersionIds) {
     const version = requireReadyModel(db, id);

@@ -7,6 +7,7 @@ import '../jobs/system.schema.ts';
 import '../models/schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';
+import '../training/schema.ts';
 import { builder } from './builder.ts';
 
 /** The whole API. Each domain's schema.ts adds its types and root fields to the builder when it is imported. */

@@ -1,5 +1,7 @@
 import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
+import { DatasetVersionType } from '../datasets/schema.ts';
+import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
@@ -137,6 +139,13 @@ builder.objectFields(ModelVersionType, (t) => ({
     nullable: true,
     description: 'The version that it was made from.',
     resolve: (v, _a, { db }) => parentsOf(db, v)[0],
+  }),
+  datasetVersion: t.field({
+    type: DatasetVersionType,
+    nullable: true,
+    description: 'The dataset version that it was trained on, deleted or not; null for an upload.',
+    resolve: ({ datasetVersionId }, _a, { db }) =>
+      datasetVersionId === null ? null : db.select().from(datasetVersion).where(eq(datasetVersion.id, datasetVersionId)).get(),
   }),
   lineage: t.field({
     type: [ModelVersionType],

@@ -102,6 +102,8 @@ const percentileTitles: Record<PercentileName, string> = { p50: 'P50', p95: 'P95
 /** A share of time, in per cent. */
 const shareText = (share: number | null | undefined): string => (share == null ? none : `${number(100 * share)} %`);
 
+const range = (from: number, to: number): string => (from < to ? `${from} to ${to} s` : `${to} s`);
+
 function toMarkdown(report: Report, sha256: string): string {
   const { models, rows, machine, request, choice, simple, deltas, baseline } = report;
   const names = claimed[request.profile];
@@ -138,7 +140,10 @@ function toMarkdown(report: Report, sha256: string): string {
         row.memory ? mebibytes(row.memory.increaseBytes) : none,
       ]),
     ),
-    rows.flatMap((row) => row.reasons.map(({ code, message }) => `- Row ${row.n}, ${code}: ${message}`)).join('\n'),
+    rows
+      .filter(({ reasons }) => reasons.length > 0)
+      .map(({ n, reasons }) => `- Row ${n}: ${reasons.map(({ code, message }) => `${message} (${code})`).join(' ')}`)
+      .join('\n'),
     '## Choice',
     `Target: ${request.target}. ${choice.says}`,
     choice.steps.map(({ rule, says, kept }, i) => `${i + 1}. ${rule}: ${says} Rows ${kept.join(', ') || none}.`).join('\n'),
@@ -174,8 +179,8 @@ function toMarkdown(report: Report, sha256: string): string {
     '## How it was measured',
     `${machine.processor}, ${plural(machine.cores, 'core')}, ${mebibytes(machine.memoryBytes)}, ${machine.platform} ${machine.kernel} ${machine.arch}; ` +
       `Node ${machine.node}, Whetstone ${report.codeVersion}; ${report.measuredAt}.`,
-    `Profile ${request.profile}, load ${request.load}: a warm-up of ${settings.warmupSecondsMin} to ${settings.warmupSecondsMax} s, then ` +
-      `${settings.secondsMin} to ${settings.secondsMax} s or ${plural(settings.samplesWanted, 'sample')}. Percentiles by nearest rank, intervals by ` +
+    `Profile ${request.profile}, load ${request.load}: a warm-up of ${range(settings.warmupSecondsMin, settings.warmupSecondsMax)}, then ` +
+      `${range(settings.secondsMin, settings.secondsMax)} of measurement, where ${plural(settings.samplesWanted, 'sample')} are wanted. Percentiles by nearest rank, intervals by ` +
       'binomial ranks; no sample was removed.',
     table(
       [

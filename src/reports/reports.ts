@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { and, asc, desc, eq, exists, getTableColumns, lt, sql } from 'drizzle-orm';
 import { Machine, Telemetry } from '../benchmark/cells.ts';
 import { Context } from '../benchmark/context.ts';
-import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
+import { benchmarkRow, benchmarkRun, type Verdict } from '../benchmark/tables.ts';
 import type { Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
 import type { EngineName } from '../jobs/specs.ts';
@@ -27,6 +27,11 @@ export function findReportOf(db: Queryable, jobId: string): StoredReport | undef
 /** Canonical JSON of its `Report`. */
 export function readContent(db: Queryable, { id }: StoredReport): string {
   return (db.select({ content: report.content }).from(report).where(eq(report.id, id)).get() ?? notFound('report')).content;
+}
+
+export function readVerdict(db: Queryable, { benchmarkJobId }: StoredReport): Verdict {
+  const run = db.select({ verdict: benchmarkRun.verdict }).from(benchmarkRun).where(eq(benchmarkRun.jobId, benchmarkJobId)).get();
+  return (run ?? notFound('benchmark')).verdict;
 }
 
 export interface ReportFilter {

@@ -1,7 +1,6 @@
 import type { Machine } from '../benchmark/cells.ts';
 import type { ModelContext } from '../benchmark/context.ts';
 import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
-import { verdicts } from '../benchmark/tables.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { findJob } from '../jobs/claim.ts';
@@ -11,7 +10,7 @@ import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
 import type { ChoiceStep, Delta, Report } from './report.ts';
-import { findReport, findReportOf, listReports, readContent, remakeReport } from './reports.ts';
+import { findReport, findReportOf, listReports, readContent, readVerdict, remakeReport } from './reports.ts';
 import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
 
@@ -174,10 +173,7 @@ export const ReportType = builder.node(builder.objectRef<StoredReport>('Report')
     verdict: t.field({
       type: BenchmarkVerdictType,
       description: 'That of its best row.',
-      resolve(r, _args, { db }) {
-        const { rows } = JSON.parse(readContent(db, r)) as Report;
-        return verdicts.find((verdict) => rows.some((row) => row.verdict === verdict)) ?? 'UNAVAILABLE';
-      },
+      resolve: (r, _args, { db }) => readVerdict(db, r),
     }),
     technical: t.field({
       type: TechnicalType,

@@ -4,8 +4,11 @@ import type { Report, ReportRow } from './report.ts';
 
 type Facts = Pick<Report, 'models' | 'rows' | 'machine' | 'request' | 'baseline' | 'deltas' | 'choice'>;
 
+const messages = (reasons: ReportRow['reasons']): string => reasons.map(({ message }) => message).join(' ');
+
 /** A sentence or more about the row that is told of, or nothing. Each says what a number means before how it was made. */
 const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
+  (_facts, { verdict, reasons }) => (verdict === 'VALID' ? null : `Do not rely on these numbers: ${messages(reasons)}`),
   ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
   (_facts, { latency, batchSize }) => {
     const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
@@ -34,15 +37,12 @@ const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
     const baseline = facts.rows.find((row) => row.n === facts.baseline);
     return delta && baseline ? `Compared with ${rowName(facts, baseline)}: ${delta.says}` : null;
   },
-  (_facts, { verdict, reasons }) =>
-    reasons.length === 0
-      ? null
-      : `${verdict === 'VALID' ? 'Keep in mind' : 'Do not rely on it'}: ${reasons.map(({ message }) => message).join(' ')}`,
+  (_facts, { verdict, reasons }) => (verdict === 'VALID' && reasons.length > 0 ? `Keep in mind: ${messages(reasons)}` : null),
   ({ machine, request }, row) =>
     row.samples &&
     `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, one after the other, with ` +
       `${engines[row.engine].title} (${row.engineVersion}) on ${plural(row.intraOpThreads, 'thread')} of ${machine.processor} ` +
-      `(${plural(machine.cores, 'core')}), nothing of Whetstone beside it. Profile ${request.profile}.`,
+      `(${plural(machine.cores, 'core')}), no other job beside it. Profile ${request.profile}.`,
 ];
 
 /** The report for people who want to know what it means: the chosen row, or else the baseline, in sentences. */

@@ -21,12 +21,12 @@ export type Step = (
   | { phase: Phase }
   /** An epoch and its checkpoint, unless the checkpoint that the attempt goes on from has it. */
   | { epoch: number }
-  /** Stands until the file exists, with heartbeats; when `moving` is set with progress instead. */
-  | { wait: string; moving?: boolean }
+  /** Stands until the file exists, with heartbeats; when `moving` is set with progress instead, which may be described. */
+  | { wait: string; moving?: true | Record<string, unknown> }
   | { write: string }
   /** Never ends. */
   | { hang: 'with heartbeats' | 'silent' }
-  | { warnings: number }
+  | { warnings: number; characters?: number }
   | { print: string; lines?: number; to?: 'stdout' | 'stderr' }
   /** Prints a variable of its environment. */
   | { show: string }
@@ -73,9 +73,10 @@ function say(event: Record<string, unknown>): void {
 
 const heartbeat = () => say({ type: 'heartbeat', phase, step, rssBytes: null });
 
-function progress(): void {
+function progress(about: true | Record<string, unknown>): void {
   step += 1;
-  say({ type: 'batch', phase, step, done: step, total: null, epoch: null, epochs: null, metrics: {}, itemsPerSecond: null, etaMs: null });
+  const nothing = { done: step, total: null, epoch: null, epochs: null, metrics: {}, itemsPerSecond: null, etaMs: null };
+  say({ type: 'batch', phase, step, ...nothing, ...(about === true ? {} : about) });
 }
 
 function checkStop(): void {
@@ -108,7 +109,7 @@ async function run(todo: Step, { attempt, workDir, spec }: Line): Promise<void> 
     say({ type: 'checkpoint', file, sha256: sha256(text), sizeBytes: text.length, epoch: todo.epoch, batch: 0 });
   } else if ('wait' in todo) {
     while (!existsSync(join(spec.folder ?? workDir, todo.wait))) {
-      if (todo.moving) progress();
+      if (todo.moving) progress(todo.moving);
       else heartbeat();
       await setTimeout(10);
       checkStop();
@@ -121,7 +122,8 @@ async function run(todo: Step, { attempt, workDir, spec }: Line): Promise<void> 
       checkStop();
     }
   } else if ('warnings' in todo) {
-    for (let i = 1; i <= todo.warnings; i += 1) say({ type: 'warning', code: 'COUNTED', message: `warning ${i}` });
+    for (let i = 1; i <= todo.warnings; i += 1)
+      say({ type: 'warning', code: 'COUNTED', message: `warning ${i}`.padEnd(todo.characters ?? 0) });
   } else if ('print' in todo) {
     const stream = process[todo.to ?? 'stdout'];
     const text = Array.from({ length: todo.lines ?? 1 }, (_, i) => `${todo.print}${todo.lines ? ` ${i + 1}` : ''}\n`).join('');

@@ -2,6 +2,8 @@
 
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +83,15 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, full_disk: No
 def test_a_temporary_file_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
     save_tensors(tmp_path / "checkpoint-00001-00000000.safetensors.tmp", WEIGHTS, {})
     assert newest_checkpoint(tmp_path, None, "run") is None
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    """In another process too: the order of a map with several keys is another one there."""
+    code = (
+        "import sys, torch; from pathlib import Path; from whetstone_trainer.checkpoint import save_tensors; "
+        "save_tensors(Path(sys.argv[1]), {'b': torch.ones(2), 'a': torch.zeros(3)}, {'preset': 'x', 'hash': 'y', 'z': 1})"
+    )
+    files = [tmp_path / f"{n}.safetensors" for n in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", code, str(file)], check=True, cwd=Path(__file__).parents[1])
+    assert len({file.read_bytes() for file in files}) == 1

@@ -119,9 +119,7 @@ def test_a_command_stops_it_at_a_checkpoint(trained: Trained, tmp_path: Path) ->
 
 
 def test_a_finished_training_goes_on_with_its_conversion(trained: Trained, tmp_path: Path) -> None:
-    code, recorder = run_here(
-        tmp_path, {**trained.spec, "resumeFrom": str(trained.path("CHECKPOINT"))}, kind="WEIGHTS"
-    )
+    code, recorder = run_here(tmp_path, {**trained.spec, "resumeFrom": str(trained.path("CHECKPOINT"))}, kind="WEIGHTS")
     assert code == 75
     assert recorder.of("epoch") == []
     assert weights_of(recorder.events) == weights_of(trained.events)

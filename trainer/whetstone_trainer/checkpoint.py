@@ -36,11 +36,15 @@ class Checkpoint:
     tensors: dict[str, State]
 
 
-def save_tensors(path: Path, tensors: State, metadata: dict[str, str]) -> None:
-    """Writes a safetensors file so that `path` is whole or not there. Raises IO."""
+def save_tensors(path: Path, tensors: State, header: dict[str, Any]) -> None:
+    """Writes a safetensors file so that `path` is whole or not there; the same content gives the same bytes. Raises IO.
+
+    `header` is JSON under one key: safetensors writes several keys of metadata in an order that differs each time.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, {METADATA: json.dumps(header, sort_keys=True)})
         commit(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
@@ -69,7 +73,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
         "progress": checkpoint.progress,
     }
     flat = {f"{group}/{key}": tensor for group, state in checkpoint.tensors.items() for key, tensor in state.items()}
-    save_tensors(folder / name, flat, {METADATA: json.dumps(header)})
+    save_tensors(folder / name, flat, header)
     for old in _files(folder)[KEPT:]:
         old.unlink()
     return name

@@ -193,7 +193,7 @@ def write_probe(reference: Predict, images: Images, spec: PreprocessSpec, events
     chosen = np.unique(np.linspace(0, len(images) - 1, min(PROBE_IMAGES, len(images))).round().astype(int))
     levels = torch.stack([images[int(index)] for index in chosen])
     tensors = {"input": normalise(levels, spec), "output": reference(levels)}
-    save_tensors(events.work_dir / "probe.safetensors", tensors, {"whetstone": "probe"})
+    save_tensors(events.work_dir / "probe.safetensors", tensors, {"kind": "probe"})
     events.artifact("PROBE", "probe.safetensors", {"images": len(chosen)})
 
 

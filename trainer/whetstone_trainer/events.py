@@ -38,6 +38,7 @@ class Events:
         self._envelope = {"v": VERSION, "job": job, "attempt": attempt}
         self._lock = threading.Lock()
         self._n = 0
+        self._ended = False
         self._step = 0
         self._phase = "start"
         self._done = 0
@@ -45,12 +46,16 @@ class Events:
         self._last_tick = 0.0
 
     def emit(self, type: str, **fields: Any) -> None:
+        """Writes one event. Nothing comes after `done` or `error`, whatever another thread still wants to say."""
         with self._lock:
+            if self._ended:
+                return
             event = {**self._envelope, "n": self._n + 1, "t": time.time_ns() // 1_000_000, "type": type, **fields}
             line = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
             if len(line) > LINE_BYTES_MAX:
                 raise ValueError(f"{type} event of {len(line)} bytes")
             self._n += 1
+            self._ended = type in ("done", "error")
             self._stream.write(line)
 
     def phase(self, phase: str, total: int | None = None) -> None:

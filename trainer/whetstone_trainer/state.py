@@ -136,7 +136,8 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     if training.ema is not training.model:
         training.ema.load_state_dict(tensors["ema"])
     _load_optimizer(training.optimizer, tensors.get("optimizer", {}))
-    training.scaler.load_state_dict(progress["scaler"])
+    if progress["scaler"]:
+        training.scaler.load_state_dict(progress["scaler"])
     training.sums.copy_(tensors["state"]["sums"])
     training.best = tensors.get("best", {})
     best = progress["best"]

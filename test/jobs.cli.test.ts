@@ -1,0 +1,209 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { openDatabase } from '../src/db.ts';
+import { cancelJob } from '../src/jobs/claim.ts';
+import type { RunningServer } from '../src/server.ts';
+import { watchJob } from '../src/watch.ts';
+import type { Step } from './support/child.ts';
+import { nobody, type Submitted, submit, until, withJobServer } from './support/jobs.ts';
+import { kindsOf, scripted } from './support/kinds.ts';
+import { type Child, withChild } from './support/process.ts';
+import { client, type TestServer, withFolder, withServer } from './support/server.ts';
+
+const kinds = kindsOf(scripted);
+
+const idOf = async ({ graphql }: Pick<TestServer, 'graphql'>, token: string): Promise<string> =>
+  (await graphql('{ jobs(first: 1) { nodes { id } } }', {}, token)).data.jobs.nodes[0].id;
+
+const withoutTime = (lines: string[]): string[] => lines.map((line) => line.replace(/^\d\d:\d\d:\d\d {2}/, ''));
+
+/** What is written to a terminal, or to a file. */
+function outputOf(isTTY: boolean) {
+  const written: string[] = [];
+  const output = { isTTY, columns: 60, write: (text: string) => written.push(text) } as unknown as NodeJS.WriteStream;
+  return {
+    output,
+    written,
+    lines: () => withoutTime(written.join('').split('\n').slice(0, -1)),
+  };
+}
+
+/** A job on a server, followed to its end. */
+async function follow(submitted: Submitted, isTTY: boolean, during: (server: TestServer, written: string[]) => unknown = () => {}) {
+  const { output, written, lines } = outputOf(isTTY);
+  const succeeded = await withServer(
+    async (server) => {
+      const token = await server.as('VIEWER');
+      submit(server.services.db, { folder: server.dataDir, ...submitted });
+      const watched = watchJob({ url: server.url, accessToken: async () => token }, await idOf(server, token), output);
+      await during(server, written);
+      return watched;
+    },
+    {},
+    kinds,
+  );
+  return { succeeded, written, lines: lines() };
+}
+
+describe('watch', () => {
+  test('prints phases, epochs with their metrics, files, gates, warnings, and the end', async () => {
+    const numbers = {
+      problems: [],
+      inputs: 'VALIDATION',
+      images: 4,
+      tolerance: 1e-4,
+      largestLogit: 9.25,
+      largestDifference: 1.23456e-6,
+      beyondTolerance: 0,
+      top1Differ: 0,
+      top1DifferBeyondMargin: 0,
+      batches: [],
+    };
+    const steps: Step[] = [
+      'hello',
+      { phase: 'training' },
+      { epoch: 1 },
+      { epoch: 3 },
+      { say: { type: 'artifact', kind: 'ONNX', file: 'm.onnx', sha256: '0'.repeat(64), sizeBytes: 3 * 2 ** 20, meta: {} } },
+      { say: { type: 'gate', gate: 'CONVERSION', file: 'm.onnx', numbers } },
+      { say: { type: 'warning', code: 'SLOW', message: 'a\u001b[31mred\nline\u202e' } },
+      'ok',
+    ];
+    const { succeeded, lines } = await follow({ steps }, false);
+    expect(succeeded).toBe(true);
+    expect(lines).toEqual([
+      expect.stringMatching(/^Job \S+: IMPORT_MODEL$/),
+      'QUEUED',
+      'RUNNING, attempt 1',
+      'phase training',
+      'epoch 1/9  val.loss 1  0.0 s  best',
+      'epoch 3/9  val.loss 0.3333  0.0 s  best',
+      'made ONNX, 3.0 MiB',
+      'gate CONVERSION  images 4  tolerance 0.0001  largestLogit 9.25  largestDifference 0.000001235  beyondTolerance 0  top1Differ 0  top1DifferBeyondMargin 0',
+      // Nothing in a message steers the terminal.
+      'warning SLOW: a [31mred line ',
+      'SUCCEEDED',
+    ]);
+  });
+
+  test('a job that fails, after an attempt that crashed, says why and is no success', async () => {
+    const error = { type: 'error', code: 'DATA_INVALID', message: 'No images.', retryable: false, hint: 'Add some.', details: ['a.txt'] };
+    const { succeeded, lines } = await follow({ steps: [{ signal: 'SIGKILL', attempt: 1 }, 'hello', { say: error }, { exit: 65 }] }, false);
+    expect(succeeded).toBe(false);
+    expect(lines.slice(2)).toEqual([
+      'RUNNING, attempt 1',
+      'attempt 1 CRASHED  CRASHED: The process of the job was killed by SIGKILL.',
+      'QUEUED again',
+      'RUNNING, attempt 2',
+      'FAILED  DATA_INVALID: No images.',
+      'Add some.',
+      'a.txt',
+    ]);
+  });
+
+  test('a job that is cancelled is no success', async () => {
+    const { succeeded, lines } = await follow(
+      { steps: ['hello', { hang: 'silent' }] },
+      false,
+      async ({ services: { db, jobKinds } }, written) => {
+        await until(() => written.join('').includes('RUNNING'));
+        cancelJob(db, jobKinds, nobody, db.$client.prepare('SELECT id FROM job').pluck().get() as string);
+      },
+    );
+    expect([succeeded, lines.at(-1)]).toEqual([false, 'CANCELLED']);
+  });
+
+  test('on a terminal the progress stands in the last line, within its width, and is gone at the end', async () => {
+    const speed = {
+      total: 1248,
+      done: 312,
+      epoch: 2,
+      epochs: 10,
+      metrics: { 'train.loss': 0.30049 },
+      itemsPerSecond: 73.11,
+      etaMs: 80_400,
+    };
+    const steps: Step[] = ['hello', { phase: 'training' }, { wait: 'go', moving: speed }, { epoch: 1 }, 'ok'];
+    const { succeeded, written } = await follow({ steps }, true, async ({ dataDir }, sofar) => {
+      await until(() => sofar.join('').includes('training 2/10'));
+      writeFileSync(join(dataDir, 'go'), '');
+    });
+    expect(succeeded).toBe(true);
+    const whole = '[#####...............] training 2/10  312/1248  73.1/s  80 s left  train.loss 0.3005';
+    expect(written).toContain(whole.slice(0, 59));
+    const epoch = written.findIndex((text) => text.includes('epoch 1/9'));
+    expect(written.slice(epoch - 1, epoch + 2)).toEqual([
+      '\r\x1b[K',
+      expect.stringContaining('epoch 1/9'),
+      expect.stringMatching(/^\[#####/),
+    ]);
+    expect(written.at(-1)).toBe('\r\x1b[K');
+  });
+
+  test('a job that there is not, a bad token, and no server are errors at once', async () => {
+    const { output, written } = outputOf(false);
+    await withServer(async (server) => {
+      const token = await server.as('VIEWER');
+      const watching = (url: string, accessToken: string) =>
+        watchJob({ url, accessToken: async () => accessToken }, Buffer.from('Job:nobody').toString('base64'), output);
+      await expect(watching(server.url, token)).rejects.toThrow('There is no such job.');
+      await expect(watching(server.url, 'bad')).rejects.toThrow('access token');
+      await expect(watching('http://127.0.0.1:1', token)).rejects.toThrow('There is no server at http://127.0.0.1:1.');
+    });
+    expect(written).toEqual([]);
+  });
+});
+
+/** The command with this job, while it runs. */
+const withWatch = <T>(id: string, url: string, token: string, use: (child: Child) => Promise<T>): Promise<T> =>
+  withChild(['src/main.ts', 'watch', id, '--url', url], { WHETSTONE_TOKEN: token }, use);
+
+test('`watch <job>` outlives a kill -9 of the server: each event is printed once, and it exits with 0', { timeout: 120_000 }, async () => {
+  await withFolder(async (folder) => {
+    const { db, close } = openDatabase(folder);
+    submit(db, { steps: ['hello', { epoch: 1 }, { epoch: 2 }, { wait: 'never', attempt: 1 }, { epoch: 3 }, 'ok'], folder });
+    close();
+    await withJobServer(folder, async ({ url, kill }) => {
+      const server = client({ url } as RunningServer, folder);
+      const token = await server.admin();
+      await withWatch(await idOf(server, token), url, token, async ({ line, lines, exit }) => {
+        await line((text) => text.includes('epoch 2/9'));
+        await kill();
+        const { code } = await withJobServer(folder, () => exit, new URL(url).port);
+        expect(code).toBe(0);
+        expect(withoutTime(lines).slice(1)).toEqual([
+          'QUEUED',
+          'RUNNING, attempt 1',
+          'epoch 1/9  val.loss 1  0.0 s  best',
+          'epoch 2/9  val.loss 0.5  0.0 s  best',
+          'The connection is lost. Trying again.',
+          'attempt 1 LOST',
+          'QUEUED again',
+          'RUNNING, attempt 2',
+          'epoch 3/9  val.loss 0.3333  0.0 s  best',
+          'SUCCEEDED',
+        ]);
+      });
+    });
+  });
+});
+
+test('`watch <job>` exits with 1 when the job has not succeeded, or there is none', async () => {
+  await withServer(
+    async (server) => {
+      const token = await server.as('VIEWER');
+      submit(server.services.db, { steps: [{ exit: 64 }] });
+      const ids = [await idOf(server, token), Buffer.from('Job:nobody').toString('base64')];
+      const last = await Promise.all(
+        ids.map((id) => withWatch(id, server.url, token, async ({ lines, exit }) => [(await exit).code, withoutTime(lines).at(-1)])),
+      );
+      expect(last).toEqual([
+        [1, 'FAILED  SPEC_INVALID: The job was specified wrongly.'],
+        [1, 'There is no such job.'],
+      ]);
+    },
+    {},
+    kinds,
+  );
+});
