@@ -1,10 +1,12 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { identify } from '../src/jobs/executor/local.ts';
 import { JobFailure, type JobKind } from '../src/jobs/kinds.ts';
 import { exitCodes } from '../src/jobs/protocol.ts';
+import { job } from '../src/jobs/tables.ts';
 import type { Step } from './support/child.ts';
 import { endings, isType, logOf, processesIn, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
@@ -226,6 +228,22 @@ describe('an attempt that ends by itself', () => {
     );
   });
 
+  test('a file that its kind refuses ends it at once: the child is killed, and not tried again', async () => {
+    const artifact = async () => {
+      throw new JobFailure('GATE_FAILED', 'Not this one.');
+    };
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const said = { type: 'artifact', kind: 'WEIGHTS', file: 'w', sha256: '0'.repeat(64), sizeBytes: 1, meta: {} };
+        const { id } = jobs.submit({ steps: ['hello', { say: said }, { hang: 'with heartbeats' }] });
+        expect(await jobs.ended(id)).toMatchObject({ state: 'FAILED', failureCode: 'GATE_FAILED' });
+        expect(jobs.attempts(id)).toMatchObject([{ state: 'FAILED', signal: 'SIGKILL', charged: false }]);
+      },
+      { kind: { ...scripted, artifact } },
+    );
+  });
+
   test('lines that are no events of this attempt are dropped and named in the log', async () => {
     await withJobs(async (jobs) => {
       await jobs.start();
@@ -247,6 +265,17 @@ describe('an attempt that ends by itself', () => {
         `${dropped}line longer than 65536 bytes`,
         `${dropped}protocol version 2, expected 1`,
       ]);
+    });
+  });
+
+  test('a child that tells without end is stopped at 100,000 events', async () => {
+    await withJobs(async (jobs) => {
+      const { id } = jobs.submit({ steps: ['hello', { warnings: 1000 }, { hang: 'with heartbeats' }] });
+      jobs.db.update(job).set({ nextSeq: 99_500 }).where(eq(job.id, id)).run();
+      await jobs.start();
+      await until(() => jobs.job(id).state === 'FAILED');
+      expect(jobs.job(id)).toMatchObject({ failureCode: 'LIMIT_EXCEEDED', failureMessage: 'The job told more than 100000 events.' });
+      expect(jobs.job(id).nextSeq).toBeLessThan(100_300);
     });
   });
 

@@ -26,6 +26,9 @@ export const attemptLimits: AttemptLimits = {
   ladderMs: { cancel: [30_000, 10_000], suspend: [15_000, 5_000], hang: [0, 10_000], timeLimit: [0, 10_000] },
 };
 
+/** Events that a job may tell for good: a child that tells without end must not fill the disk. */
+const eventsMax = 100_000;
+
 export interface RunningAttempt {
   jobId: string;
   stop(reason: StopReason): void;
@@ -139,7 +142,9 @@ export function runAttempt(
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
-    for (const row of await untilWritten(() => recordEvents(db, jobId, number, events))) bus.publish('jobEvent', jobId, row);
+    const rows = await untilWritten(() => recordEvents(db, jobId, number, events));
+    for (const row of rows) bus.publish('jobEvent', jobId, row);
+    if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) {
       onEvent(event);
       if (event.type === 'artifact' && context) await kind.artifact?.(services, context, event);

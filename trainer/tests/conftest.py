@@ -8,7 +8,6 @@ import pytest
 
 from tests import support
 
-
 # The exporter's trace, thousands of lines that pytest would keep and print under each failure.
 logging.getLogger("torch.__trace").disabled = True
 
@@ -43,7 +42,7 @@ class Trained:
         return found
 
     def path(self, kind: str) -> Path:
-        return self.work_dir / self.artifact(kind)["file"]
+        return self.work_dir / str(self.artifact(kind)["file"])
 
     def model(self, format: str) -> support.Json:
         """A ModelRef of its checkpoint or its ONNX."""

@@ -41,7 +41,7 @@ def levels(upright: NDArray[np.uint8], spec: Json) -> NDArray[np.uint8]:
 def tensor(pixels: NDArray[np.uint8], spec: Json) -> NDArray[np.float64]:
     """Steps 6 and 7."""
     ordered = pixels if spec["channels"] == "RGB" else pixels[..., ::-1]
-    values = (ordered / 255 - np.array(spec["mean"])) / np.array(spec["std"])
+    values: NDArray[np.float64] = (ordered / 255 - np.array(spec["mean"])) / np.array(spec["std"])
     return values if spec["layout"] == "NHWC" else values.transpose(2, 0, 1)
 
 
@@ -53,7 +53,8 @@ def _resize(part: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
     across, down = _weights(part.shape[1], width), _weights(part.shape[0], height)
     values = np.einsum("yj,xi,jic->yxc", down, across, part.astype(np.float64), optimize=True)
     # Sums of products that are a tie on paper may miss it by 1e-13: such a value is the tie.
-    return np.clip(np.floor(np.round(values, 9) + 0.5), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.float64] = np.floor(np.round(values, 9) + 0.5)
+    return np.clip(rounded, 0, 255).astype(np.uint8)
 
 
 def _weights(n: int, m: int) -> NDArray[np.float64]:
@@ -114,8 +115,9 @@ def images() -> dict[str, NDArray[np.uint8]]:
     grey = (np.arange(20)[:, None] * 700 + np.arange(20) * 2500).astype(np.uint16)
     squares = np.kron(np.array([[40, 90, 120], [160, 200, 230]], np.uint8), np.ones((16, 16), np.uint8))
     palette = rng.integers(0, 256, (16, 3), dtype=np.uint8)[rng.integers(0, 16, (20, 20))]
+    photograph: NDArray[np.uint8] = data.astronaut()  # type: ignore[no-untyped-call]
     return {
-        "photograph.png": data.astronaut()[20:276:4, 150:342:4],
+        "photograph.png": photograph[20:276:4, 150:342:4],
         "digit.png": np.repeat(digit[..., None], 3, axis=2),
         "noise.png": noise,
         "row.png": noise[:1],

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -98,7 +97,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
     }
 
 
-class Recorder(io.RawIOBase):
+class Recorder:
     """A stream that keeps the events written to it and checks each against the protocol's schema."""
 
     def __init__(self) -> None:
@@ -106,7 +105,7 @@ class Recorder(io.RawIOBase):
         self.written = threading.Condition()
         self.listener: Callable[[Json], None] = lambda event: None
 
-    def write(self, line: bytes) -> int:  # type: ignore[override]
+    def write(self, line: bytes, /) -> None:
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
         assert len(line) <= LINE_BYTES_MAX
@@ -116,7 +115,6 @@ class Recorder(io.RawIOBase):
             self.events.append(event)
             self.written.notify_all()
         self.listener(event)
-        return len(line)
 
     def of(self, type: str) -> list[Json]:
         return [event for event in self.events if event["type"] == type]

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ def events(recorder: Recorder, tmp_path: Path) -> Events:
 
 
 def test_lines_are_numbered_without_gaps_from_any_thread(events: Events, recorder: Recorder) -> None:
-    threads = [threading.Thread(target=lambda: [events.warn("CODE", "text") for _ in range(50)]) for _ in range(8)]
+    def talk() -> None:
+        for _ in range(50):
+            events.warn("CODE", "text")
+
+    threads = [threading.Thread(target=talk) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -58,7 +63,7 @@ def test_ticks_are_dropped_between_two_that_are_near(
     events: Events, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     events.phase("training", None)
     for _ in range(100):
         events.advance(metrics=lambda: {"asked": float(len(recorder.of("batch")))})

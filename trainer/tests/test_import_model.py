@@ -318,19 +318,36 @@ WRITERS: dict[str, Callable[[State, Path], Any]] = {
 }
 
 
+def read_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> support.Json:
+    """What the child would write into `result.json`, without a child: PyTorch takes seconds to start."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return inspect_file.read_file({"file": str(file), "ending": file.suffix, "preset": "resnet50"})
+
+
 @pytest.mark.parametrize("form", WRITERS)
-def test_weights_of_a_preset_become_safetensors(state: State, tmp_path: Path, form: str) -> None:
+def test_weights_of_a_preset_become_safetensors(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     WRITERS[form](state, tmp_path / "weights")
     (path,) = tmp_path.glob("weights.*")
-    code, recorder = import_file(tmp_path, path, preset="resnet50")
+    result = read_here(monkeypatch, tmp_path, path)
+    stored = read_state(tmp_path / "folder" / "weights.safetensors")
+    assert weights_hash(stored) == result["meta"]["weightsHash"] == weights_hash(state)
+    assert result["meta"]["classCount"] == 4
+    assert result["warnings"] == (["The prefix module. was taken off the names."] if form == "wrapped" else [])
+
+
+def test_an_imported_state_dict_is_an_artifact(state: State, tmp_path: Path) -> None:
+    WRITERS["pt"](state, tmp_path / "weights")
+    code, recorder = import_file(tmp_path, tmp_path / "weights.pt", preset="resnet50")
     assert code == 0
     (artifact,) = recorder.of("artifact")
-    meta = artifact["meta"]
-    assert not list(validator("WeightsMeta").iter_errors(meta))
-    assert (artifact["kind"], meta["classCount"]) == ("WEIGHTS", 4)
-    stored = read_state(tmp_path / "work" / artifact["file"])
-    assert weights_hash(stored) == meta["weightsHash"] == weights_hash(state)
-    assert [event["code"] for event in recorder.of("warning")] == (["WEIGHTS_CHANGED"] if form == "wrapped" else [])
+    assert not list(validator("WeightsMeta").iter_errors(artifact["meta"]))
+    assert (artifact["kind"], artifact["file"]) == ("WEIGHTS", "weights.safetensors")
+    assert weights_hash(read_state(tmp_path / "work" / artifact["file"])) == weights_hash(state)
+    assert recorder.events[-1]["result"] == {"format": "CHECKPOINT"}
 
 
 class Attack:
@@ -343,21 +360,28 @@ class Attack:
         return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("attack", ["reduce", "module", "torchscript"])
-def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, attack: str) -> None:
+def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
     path, target = tmp_path / "weights.pt", tmp_path / "was-here"
-    if attack == "reduce":
-        torch.save({"fc.weight": Attack(target)}, path)
-    elif attack == "module":
-        torch.save(torch.nn.Linear(2, 2), path)
-    else:
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    torch.save({"fc.weight": Attack(target)}, path)
     code, recorder = import_file(tmp_path, path, preset="resnet50")
     error = recorder.events[-1]
     assert (code, error["code"]) == (65, "MODEL_UNSAFE")
     assert "state_dict" in error["hint"]
     assert not target.exists()
     assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["module", "torchscript"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_whole_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    path = tmp_path / "model.pt"
+    if kind == "module":
+        torch.save(torch.nn.Linear(2, 2), path)
+    else:
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    error = read_here(monkeypatch, tmp_path, path)["error"]
+    assert error["code"] == "MODEL_UNSAFE"
+    assert "torch.save(model.state_dict(), file)" in error["hint"]
 
 
 @pytest.mark.parametrize(
@@ -377,32 +401,26 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, attack: str)
 def test_weights_that_do_not_fit_are_described(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[State], Any], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     torch.save(change(state), tmp_path / "weights.pt")
-    request = {"file": str(tmp_path / "weights.pt"), "ending": ".pt", "preset": "resnet50"}
-    error = inspect_file.read_file(request)["error"]
+    error = read_here(monkeypatch, tmp_path, tmp_path / "weights.pt")["error"]
     assert error["code"] == "WEIGHTS_INVALID"
     assert message in error["message"]
-    assert not (tmp_path / "weights.safetensors").exists()
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_half_precision_is_stored_as_single_and_said(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     save_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, tmp_path / "w.safetensors")
-    result = inspect_file.read_file(
-        {"file": str(tmp_path / "w.safetensors"), "ending": ".safetensors", "preset": "resnet50"}
-    )
+    result = read_here(monkeypatch, tmp_path, tmp_path / "w.safetensors")
     assert result["warnings"] == ["The weights were float16 and are stored as float32."]
-    assert read_state(tmp_path / "weights.safetensors")["fc.weight"].dtype == torch.float32
+    assert read_state(tmp_path / "folder" / "weights.safetensors")["fc.weight"].dtype == torch.float32
 
 
-def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
+def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = json.dumps({"fc.weight": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
-    code, recorder = import_file(tmp_path, tmp_path / "w.safetensors", preset="resnet50")
-    assert (code, recorder.events[-1]["code"]) == (65, "WEIGHTS_INVALID")
+    assert read_here(monkeypatch, tmp_path, tmp_path / "w.safetensors")["error"]["code"] == "WEIGHTS_INVALID"
 
 
 # --------------------------------------------------------------------------------------------------------------- limits

@@ -6,7 +6,6 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +19,7 @@ from tests.support import attempt, run_here, train_spec
 from whetstone_trainer import model
 from whetstone_trainer.checkpoint import load_checkpoint
 from whetstone_trainer.model import read_state, weights_hash
-from whetstone_trainer.protocol import Hyperparameters, build
+from whetstone_trainer.protocol import Hyperparameters, build, validator
 from whetstone_trainer.state import autocast_dtype
 from whetstone_trainer.train import learning_rate
 
@@ -66,10 +65,10 @@ def test_its_artifacts_are_whole_and_described(trained: Trained) -> None:
     evaluation = json.loads(trained.path("EVALUATION").read_text("utf-8"))
     assert evaluation["metrics"] == meta["metrics"]
     assert sum(map(sum, evaluation["confusion"])) == 60
-    assert not list(support.validator("Evaluation").iter_errors(evaluation))
-    assert not list(support.validator("WeightsMeta").iter_errors(meta))
-    assert not list(support.validator("OnnxMeta").iter_errors(trained.artifact("ONNX")["meta"]))
-    assert not list(support.validator("TrainResult").iter_errors(trained.events[-1]["result"]))
+    assert not list(validator("Evaluation").iter_errors(evaluation))
+    assert not list(validator("WeightsMeta").iter_errors(meta))
+    assert not list(validator("OnnxMeta").iter_errors(trained.artifact("ONNX")["meta"]))
+    assert not list(validator("TrainResult").iter_errors(trained.events[-1]["result"]))
     assert not list(trained.work_dir.glob("*.tmp"))
 
 

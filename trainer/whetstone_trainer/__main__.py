@@ -6,10 +6,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from whetstone_trainer.errors import Stopped, TrainerError
-from whetstone_trainer.events import Events, input_lines, kill_process_group, start_heartbeat, start_watcher
+from whetstone_trainer.events import Events, Stream, input_lines, kill_process_group, start_heartbeat, start_watcher
 from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, read_spec_line
 
 EVENTS_FD = 3
@@ -33,7 +32,7 @@ def main() -> int:
     return attempt(input_lines(sys.stdin.fileno()), stream)
 
 
-def attempt(lines: Iterator[bytes], stream: BinaryIO) -> int:
+def attempt(lines: Iterator[bytes], stream: Stream) -> int:
     """Runs the job of the first line; returns the exit code."""
     try:
         line = read_spec_line(next(lines, b""))

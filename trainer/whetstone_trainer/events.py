@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from whetstone_trainer.errors import Stopped, TrainerError, mask_paths
 from whetstone_trainer.protocol import LINE_BYTES_MAX, VERSION
@@ -21,6 +21,10 @@ from whetstone_trainer.protocol import LINE_BYTES_MAX, VERSION
 HEARTBEAT_SECONDS = 5.0
 TICK_SECONDS = 0.25
 INPUT_LINE_BYTES_MAX = 16 * 2**20
+
+
+class Stream(Protocol):
+    def write(self, line: bytes, /) -> object: ...
 
 
 class Events:
@@ -31,7 +35,7 @@ class Events:
         work_dir: where artifacts and checkpoints are written.
     """
 
-    def __init__(self, stream: BinaryIO, job: str, attempt: int, work_dir: Path) -> None:
+    def __init__(self, stream: Stream, job: str, attempt: int, work_dir: Path) -> None:
         self.work_dir = work_dir
         self.stop_requested: str | None = None
         self._stream = stream

@@ -1,0 +1,76 @@
+import { writeFileSync } from 'node:fs';
+import { availableParallelism, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { withFolder, withServer } from './support/server.ts';
+import { ask, withConnection } from './support/socket.ts';
+
+const fields = `version slots { n job { id } } queuedJobs runningJobs
+  cpu { cores utilizationPercent loadAverage1m } memory { totalBytes freeBytes serverRssBytes }
+  disk { totalBytes freeBytes databaseBytes blobBytes uploadBytes workBytes cacheBytes }
+  gpus { index uuid name memoryTotalBytes memoryUsedBytes utilizationPercent temperatureCelsius powerWatts } gpusReason`;
+
+test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi tells of', () =>
+  withFolder(async (folder) => {
+    writeFileSync(join(folder, 'nvidia-smi'), "#!/bin/sh\necho '0, GPU-aaa, A card, 8192, [N/A], 5, 40, 9.5'\n", { mode: 0o755 });
+    await withServer(
+      async ({ graphql, as }) => {
+        const { system } = (await graphql(`{ system { ${fields} } }`, {}, await as('VIEWER'))).data;
+        const bytes = expect.any(Number);
+        expect(system).toEqual({
+          version: expect.stringMatching(/^\d+\.\d+\.\d+/),
+          slots: [0, 1, 2].map((n) => ({ n, job: null })),
+          queuedJobs: 0,
+          runningJobs: 0,
+          cpu: { cores: availableParallelism(), utilizationPercent: expect.any(Number), loadAverage1m: expect.any(Number) },
+          memory: { totalBytes: totalmem(), freeBytes: bytes, serverRssBytes: bytes },
+          disk: { totalBytes: bytes, freeBytes: bytes, databaseBytes: bytes, blobBytes: 0, uploadBytes: 0, workBytes: 0, cacheBytes: 0 },
+          gpus: [
+            {
+              index: 0,
+              uuid: 'GPU-aaa',
+              name: 'A card',
+              memoryTotalBytes: 2 ** 33,
+              memoryUsedBytes: null,
+              utilizationPercent: 5,
+              temperatureCelsius: 40,
+              powerWatts: 9.5,
+            },
+          ],
+          gpusReason: null,
+        });
+        expect(system.cpu.utilizationPercent).toBeGreaterThanOrEqual(0);
+        expect(system.cpu.utilizationPercent).toBeLessThanOrEqual(100);
+        expect(system.memory.freeBytes).toBeLessThan(system.memory.totalBytes);
+        expect(system.disk.databaseBytes).toBeGreaterThan(0);
+      },
+      { PATH: folder, WHETSTONE_SLOTS: '3' },
+    );
+  }));
+
+test('without a GPU there is none, and the reason', () =>
+  withServer(
+    async ({ graphql, as }) => {
+      const { data } = await graphql('{ system { gpus { uuid } gpusReason } }', {}, await as('VIEWER'));
+      expect(data.system).toEqual({ gpus: null, gpusReason: 'nvidia-smi is not installed on this machine.' });
+    },
+    { PATH: '/nowhere' },
+  ));
+
+test('the subscription reads at once, then after each interval, which has its limits', () =>
+  withServer(
+    async ({ url, as }) =>
+      withConnection(url, await as('VIEWER'), async (socket) => {
+        const query = `subscription ($ms: Int) { system(intervalMs: $ms) { ${fields} } }`;
+        expect((await ask(socket, 'a', query, { ms: 250 })).payload.data.system.cpu.cores).toBe(availableParallelism());
+        await socket.message((m) => socket.messages.filter((one) => one.id === 'a').length >= 3 && m.id === 'a');
+        for (const ms of [249, 60_001]) {
+          const { payload } = await ask(socket, `${ms}`, query, { ms });
+          expect((payload.errors ?? payload)[0]).toMatchObject({
+            message: '`intervalMs` is between 250 and 60000.',
+            extensions: { code: 'LIMIT' },
+          });
+        }
+      }),
+    { PATH: '/nowhere' },
+  ));
