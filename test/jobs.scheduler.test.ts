@@ -153,7 +153,7 @@ describe('cancel', () => {
         expect(jobs.attempts(id)).toMatchObject([{ state: 'CANCELLED', exitCode: null, signal: 'SIGKILL', charged: false }]);
         expect(await logOf(jobs, id)).toEqual(['SIGTERM was ignored']);
       },
-      { ladderMs: { cancel: [100, 2000] } },
+      { ladderMs: { cancel: [100, 4000] } },
     );
   });
 
@@ -233,7 +233,7 @@ describe('drain', () => {
         expect(await logOf(jobs, id)).toEqual(['SIGTERM was ignored']);
         expect(jobs.job(id).state).toBe('QUEUED');
       },
-      { ladderMs: { suspend: [100, 2000] } },
+      { ladderMs: { suspend: [100, 4000] } },
     );
   });
 
@@ -247,7 +247,7 @@ describe('drain', () => {
         await first.stop();
         expect(jobs.job(id).state).toBe('CANCELLED');
       },
-      { ladderMs: { cancel: [3_600_000, 1000], suspend: [100, 2000] } },
+      { ladderMs: { cancel: [3_600_000, 1000], suspend: [100, 4000] } },
     );
   });
 

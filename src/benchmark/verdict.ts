@@ -49,7 +49,7 @@ const rules: Rule[] = [
     says({ telemetry: { gate } }) {
       if (!gate) return null;
       const { largestDifference, tolerance, inputs } = gate;
-      if (largestDifference === null) return 'An output is not a number.';
+      if (largestDifference === null) return 'An output is not a number, or has another shape than the reference.';
       if (largestDifference <= tolerance) return null;
       return (
         `Its outputs on ${inputs} inputs differ from the reference by up to ${largestDifference.toPrecision(3)}; ` +

@@ -135,6 +135,8 @@ export function runAttempt(
   };
 
   const onLines = async (lines: string[], writeLog: WriteLog): Promise<void> => {
+    // It is being killed for what it said before.
+    if (seen.refused) return;
     const events: Event[] = [];
     for (const line of lines) {
       if (line === '') continue;
