@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { JobFailure } from '../jobs/kinds.ts';
 import { limited } from '../jobs/limited.ts';
+import { maskPaths } from '../jobs/maskPaths.ts';
 import type { Loaded } from './load/child.ts';
 
 const child = join(import.meta.dirname, 'load', 'child.ts');
@@ -64,9 +65,4 @@ async function runChild(folder: string, { memoryBytes, seconds }: LoadLimits): P
     throw new JobFailure('MODEL_INVALID', `The serving engine refuses the file: ${maskPaths(loaded.refused).slice(0, 1500)}`);
   }
   return loaded;
-}
-
-/** Every absolute path of a message as its last part: the engine names files of this machine and of the one it was built on. */
-function maskPaths(message: string): string {
-  return message.replace(/(?<![\w/:.-])\/(?:[^\s/'",;:()[\]]+\/)+([^\s/'",;:()[\]]*)/g, '$1');
 }
