@@ -1,28 +1,14 @@
-import { join } from 'node:path';
-import Sqlite from 'better-sqlite3';
-import { drizzle } from 'drizzle-orm/better-sqlite3';
 import fc from 'fast-check';
-import {
-  type GraphQLInputType,
-  getNamedType,
-  isEnumType,
-  isInputObjectType,
-  isInterfaceType,
-  isLeafType,
-  isListType,
-  isNonNullType,
-  isObjectType,
-} from 'graphql';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { getNamedType, isInterfaceType, isLeafType, isNonNullType, isObjectType } from 'graphql';
+import { describe, expect, test } from 'vitest';
 import { may, permissions } from '../src/accounts/permissions.ts';
 import type { Role } from '../src/accounts/tables.ts';
-import { dataset, datasetItem, datasetVersion } from '../src/datasets/tables.ts';
 import { schema } from '../src/graphql/schema.ts';
-import { job } from '../src/jobs/tables.ts';
-import { model, modelVersion } from '../src/models/tables.ts';
-import { report } from '../src/reports/tables.ts';
 import { withEvents } from './support/events.ts';
-import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
+import { idOf, storeObjects } from './support/objects.ts';
+import { sample } from './support/sample.ts';
+import { adminName, adminPassword, type TestServer } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
 import { ask, withConnection } from './support/socket.ts';
 
 /*
@@ -153,44 +139,6 @@ function stored(type: string) {
   return async () => idOf(type);
 }
 
-/** The id of the one object of this type that `store` makes. */
-function idOf(type: string): string {
-  return encode(`${type}:${type === 'DatasetItem' ? 'DatasetVersion:0' : type}`);
-}
-
-/** One object of each kind, as after an import, written past the server. */
-function store({ dataDir }: TestServer): void {
-  const client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: 5000 });
-  const db = drizzle(client);
-  const at = { createdAt: Date.now() };
-  const ended = { startedAt: at.createdAt, endedAt: at.createdAt };
-  db.insert(job)
-    .values({ id: 'Job', kind: 'IMPORT_DATASET', state: 'SUCCEEDED', specJson: {}, slotsNeeded: 0, priority: 0, ...at, ...ended })
-    .run();
-  db.insert(dataset)
-    .values({ id: 'Dataset', name: 'one', task: 'CLASSIFICATION', ...at })
-    .run();
-  const counts = { items: 1, bySplit: { train: [1], val: [0], test: [0] }, duplicatesAcrossSplits: 0 };
-  const ready = { number: 1, state: 'READY', jobId: 'Job', ...at } as const;
-  db.insert(datasetVersion)
-    .values({ id: 'DatasetVersion', datasetId: 'Dataset', splitSeed: 0, classesJson: ['a'], countsJson: counts, ...ready })
-    .run();
-  const image = { split: 'train', path: 'train/a/0.png', sha256: '0'.repeat(64), width: 1, height: 1, label: 0 } as const;
-  db.insert(datasetItem)
-    .values({ versionId: 'DatasetVersion', n: 0, ...image, thumbnailOffset: 0, thumbnailBytes: 0 })
-    .run();
-  db.insert(model)
-    .values({ id: 'Model', name: 'one', task: 'CLASSIFICATION', ...at })
-    .run();
-  db.insert(modelVersion)
-    .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
-    .run();
-  db.insert(report)
-    .values({ id: 'Report', benchmarkJobId: 'Job', schemaVersion: 1, sha256: '0'.repeat(64), content: '{}', ...at })
-    .run();
-  client.close();
-}
-
 /** A user who is none of those who ask. */
 async function bystander(server: TestServer): Promise<{ id: string; sessions: { id: string }[] }> {
   const input = { name: 'bystander', role: 'VIEWER', password: adminPassword };
@@ -223,19 +171,6 @@ const fieldsWithScopes = Object.values(schema.getTypeMap()).flatMap((type) =>
       })
     : [],
 );
-
-/** A value that fits an input type, made of as little as is required. */
-function sample(type: GraphQLInputType): unknown {
-  if (isNonNullType(type)) return sample(type.ofType);
-  if (isListType(type)) return [];
-  if (isEnumType(type)) return type.getValues()[0]?.name;
-  if (isInputObjectType(type)) {
-    const all = Object.values(type.getFields());
-    const needed = type.isOneOf ? all.slice(0, 1) : all.filter((f) => isNonNullType(f.type) && f.defaultValue === undefined);
-    return Object.fromEntries(needed.map((f) => [f.name, sample(f.type)]));
-  }
-  return { Boolean: false, Int: 1, Float: 1, SafeInt: 1, DateTime: '2026-01-01T00:00:00.000Z' }[type.name] ?? 'x';
-}
 
 /** A document of one root field with its arguments as variables. */
 async function documentOf({ root, field, name }: (typeof rootFields)[number], world: World) {
@@ -275,22 +210,10 @@ async function worldOf(who: Who): Promise<World> {
   return { server, own: { user: data.viewer.id, session: data.viewer.sessions[0].id } };
 }
 
-const finished = Promise.withResolvers<void>();
 let server: TestServer;
-let stopped: Promise<void>;
-
-beforeAll(async () => {
-  const started = Promise.withResolvers<TestServer>();
-  stopped = withServer(async (running) => {
-    started.resolve(running);
-    await finished.promise;
-  });
-  server = await Promise.race([started.promise, stopped.then(() => Promise.reject(new Error('The server stopped.')))]);
-  store(server);
-});
-afterAll(async () => {
-  finished.resolve();
-  await stopped;
+withSharedServer((running) => {
+  server = running;
+  storeObjects(server);
 });
 
 const needOf = (name: string): Need => [fields[name] ?? 'READ'].flat()[0] as Need;

@@ -2,28 +2,17 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import Sqlite from 'better-sqlite3';
 import { serverAudits } from 'graphql-http';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
 
-const finished = Promise.withResolvers<void>();
 let server: TestServer;
-let stopped: Promise<void>;
-
-beforeAll(async () => {
-  const started = Promise.withResolvers<TestServer>();
-  stopped = withServer(
-    async (running) => {
-      started.resolve(running);
-      await finished.promise;
-    },
-    { WHETSTONE_ALLOWED_ORIGINS: 'https://lab.example, https://other.example:8443', WHETSTONE_PUBLIC_URL: 'https://whetstone.example/app' },
-  );
-  server = await Promise.race([started.promise, stopped.then(() => Promise.reject(new Error('The server stopped.')))]);
-});
-afterAll(async () => {
-  finished.resolve();
-  await stopped;
-});
+withSharedServer(
+  (running) => {
+    server = running;
+  },
+  { WHETSTONE_ALLOWED_ORIGINS: 'https://lab.example, https://other.example:8443', WHETSTONE_PUBLIC_URL: 'https://whetstone.example/app' },
+);
 
 describe("graphql-http's audits", () => {
   test.each(serverAudits({ url: () => `${server.url}/graphql` }).map((audit) => [audit.name, audit] as const))(

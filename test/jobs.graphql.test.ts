@@ -232,13 +232,14 @@ describe('mutations', () => {
   test('cancelJob stops a running job; once more is no error, after the end it is', () =>
     withJobServer(async (server) => {
       const token = await server.as('ENGINEER');
-      const { id: jobId } = submitTo(server, { steps: ['hello', { hang: 'with heartbeats' }] });
+      const { id: jobId } = submitTo(server, { steps: ['hello', { wait: 'go' }, { exit: 75 }], ignores: ['commands'] });
       const id = await idOf(server, token);
       await until(() => server.services.db.$client.prepare("SELECT 1 FROM attempt WHERE jobId = ? AND state = 'RUNNING'").get(jobId));
       for (const _ of [1, 2]) {
         const { data } = await server.graphql(cancel, { i: { jobId: id } }, token);
         expect(data.cancelJob).toEqual({ job: { state: 'CANCELLING' }, userErrors: [] });
       }
+      writeFileSync(join(server.dataDir, 'go'), '');
       await until(() => server.services.db.$client.prepare("SELECT 1 FROM job WHERE state = 'CANCELLED'").get());
       const { data } = await server.graphql(cancel, { i: { jobId: id } }, token);
       const message = 'The job has ended already: it is CANCELLED.';

@@ -1,0 +1,46 @@
+import { join } from 'node:path';
+import Sqlite from 'better-sqlite3';
+import { drizzle } from 'drizzle-orm/better-sqlite3';
+import { dataset, datasetItem, datasetVersion } from '../../src/datasets/tables.ts';
+import { job } from '../../src/jobs/tables.ts';
+import { model, modelVersion } from '../../src/models/tables.ts';
+import { report } from '../../src/reports/tables.ts';
+import type { TestServer } from './server.ts';
+
+/** The id of the one object of this type that `storeObjects` makes. */
+export function idOf(type: string): string {
+  return Buffer.from(`${type}:${type === 'DatasetItem' ? 'DatasetVersion:0' : type}`).toString('base64url');
+}
+
+/** One object of each kind, as after an import, written past the server. */
+export function storeObjects({ dataDir }: TestServer): void {
+  const client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: 5000 });
+  const db = drizzle(client);
+  const at = { createdAt: Date.now() };
+  const ended = { startedAt: at.createdAt, endedAt: at.createdAt };
+  db.insert(job)
+    .values({ id: 'Job', kind: 'IMPORT_DATASET', state: 'SUCCEEDED', specJson: {}, slotsNeeded: 0, priority: 0, ...at, ...ended })
+    .run();
+  db.insert(dataset)
+    .values({ id: 'Dataset', name: 'one', task: 'CLASSIFICATION', ...at })
+    .run();
+  const counts = { items: 1, bySplit: { train: [1], val: [0], test: [0] }, duplicatesAcrossSplits: 0 };
+  const ready = { number: 1, state: 'READY', jobId: 'Job', ...at } as const;
+  db.insert(datasetVersion)
+    .values({ id: 'DatasetVersion', datasetId: 'Dataset', splitSeed: 0, classesJson: ['a'], countsJson: counts, ...ready })
+    .run();
+  const image = { split: 'train', path: 'train/a/0.png', sha256: '0'.repeat(64), width: 1, height: 1, label: 0 } as const;
+  db.insert(datasetItem)
+    .values({ versionId: 'DatasetVersion', n: 0, ...image, thumbnailOffset: 0, thumbnailBytes: 0 })
+    .run();
+  db.insert(model)
+    .values({ id: 'Model', name: 'one', task: 'CLASSIFICATION', ...at })
+    .run();
+  db.insert(modelVersion)
+    .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
+    .run();
+  db.insert(report)
+    .values({ id: 'Report', benchmarkJobId: 'Job', schemaVersion: 1, sha256: '0'.repeat(64), content: '{}', ...at })
+    .run();
+  client.close();
+}
