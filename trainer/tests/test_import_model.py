@@ -19,9 +19,10 @@ from tests.conftest import Trained
 from tests.support import Recorder, run_here
 from tests.test_evaluate import small_onnx
 from whetstone_trainer import inspect_file
+from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.inspect_onnx import TENSOR_BYTES_MAX, describe, infer_shapes, refuse_unsafe
-from whetstone_trainer.model import State, build_model, read_state, weights_hash
+from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import validator
 
 LIMITS = {"memoryBytesMax": 2 * 2**30, "outputBytesMax": 2**30, "secondsMax": 120}

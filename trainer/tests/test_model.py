@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from whetstone_trainer import model as module
+from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import State, build_model, expected_state, fit, public_weights, read_state, weights_hash
+from whetstone_trainer.model import build_model, expected_state, fit, public_weights, read_state, weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import State
+
+State = dict[str, torch.Tensor]
 
 METADATA = "whetstone"
 KEPT = 2

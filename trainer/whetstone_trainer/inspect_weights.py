@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from whetstone_trainer.checkpoint import save_tensors
+from whetstone_trainer.checkpoint import State, save_tensors
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.import_model import WEIGHTS_FILE
-from whetstone_trainer.model import HEADS, State, build_model, fit, parameter_count, read_state, weights_hash
+from whetstone_trainer.model import HEADS, build_model, fit, parameter_count, read_state, weights_hash
 
 # Where training scripts put a state dict beside other things, and what wrappers leave in front of names.
 WRAPPERS = ("state_dict", "model_state_dict", "model")

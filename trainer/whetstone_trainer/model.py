@@ -12,9 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
+from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
-
-State = dict[str, torch.Tensor]
 
 DETAILS_MAX = 10
 DOWNLOAD_TIMEOUT_SECONDS = 30

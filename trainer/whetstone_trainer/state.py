@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.evaluate import Metrics
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import HEADS, State, build_model, fit, public_weights, read_state
+from whetstone_trainer.model import HEADS, build_model, fit, public_weights, read_state
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
 
 
