@@ -16,6 +16,7 @@ import { createGraphql } from './graphql/yoga.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
 import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
+import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
 import { importModel } from './models/import.ts';
 import { hasRoom } from './storage/disk.ts';
@@ -67,7 +68,11 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    undo.push(await startSweeper(services, log, () => sweepDatasets(services)));
+    const beforeSweep = async () => {
+      await sweepWork(services);
+      await sweepDatasets(services);
+    };
+    undo.push(await startSweeper(services, log, beforeSweep));
     const uploads = createUploads(services, log);
     undo.push(uploads.stop);
 

@@ -3,7 +3,10 @@ import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { cancelJob } from '../src/jobs/claim.ts';
+import { retryJob } from '../src/jobs/retry.ts';
 import { readSlots } from '../src/jobs/system.ts';
+import type { JobEvent } from '../src/jobs/tables.ts';
+import { sweepWork } from '../src/jobs/workFolders.ts';
 import type { Step } from './support/child.ts';
 import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
@@ -95,8 +98,8 @@ describe('cancel', () => {
   test('of a job that waits for its next attempt: its work folder goes with it', async () => {
     await withJobs(async (jobs) => {
       const first = await jobs.start();
-      const { id } = jobs.submit({ steps: ['hello', { epoch: 1 }, { hang: 'with heartbeats' }] });
-      await jobs.event(id, isType('CHECKPOINT'));
+      const { id } = jobs.submit({ steps: ['hello', { phase: 'training' }, { hang: 'with heartbeats' }] });
+      await jobs.event(id, isType('PHASE'));
       await first.stop();
       expect(jobs.job(id).state).toBe('QUEUED');
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([id]);
@@ -287,6 +290,53 @@ describe('drain', () => {
       touch(jobs, 'go');
       await jobs.ended(id);
       await until(() => readdirSync(join(jobs.folder, 'work')).length === 0);
+    });
+  });
+});
+
+describe('retry', () => {
+  const steps: Step[] = ['hello', { epoch: 1 }, { epoch: 2 }, { phase: 'validation' }, { wait: 'go' }, { epoch: 3 }, 'ok'];
+  const isSecondCheckpoint = ({ type, payloadJson }: JobEvent) => type === 'CHECKPOINT' && payloadJson.epoch === 2;
+  const epochsOf = (jobs: Jobs, id: string) =>
+    jobs
+      .events(id)
+      .filter(isType('EPOCH'))
+      .map((e) => e.payloadJson.epoch);
+
+  test('of a cancelled job goes on from its checkpoint, and of that one from its own', async () => {
+    await withJobs(async (jobs) => {
+      await jobs.start();
+      const { id } = jobs.submit({ steps });
+      await jobs.event(id, isSecondCheckpoint);
+      await cancel(jobs, id);
+      expect((await jobs.ended(id)).state).toBe('CANCELLED');
+      const again = retryJob(jobs, jobs.kinds, nobody, id);
+      await jobs.event(again.id, isType('PHASE'));
+      await cancel(jobs, again.id);
+      expect((await jobs.ended(again.id)).state).toBe('CANCELLED');
+      touch(jobs, 'go');
+      const last = retryJob(jobs, jobs.kinds, nobody, again.id);
+      expect((await jobs.ended(last.id)).state).toBe('SUCCEEDED');
+      expect([epochsOf(jobs, id), epochsOf(jobs, again.id), epochsOf(jobs, last.id)]).toEqual([[1, 2], [], [3]]);
+      await until(() => readdirSync(join(jobs.folder, 'work')).length === 0);
+    });
+  });
+
+  test('a checkpoint is kept for a week', async () => {
+    await withJobs(async (jobs) => {
+      await jobs.start();
+      const { id } = jobs.submit({ steps });
+      await jobs.event(id, isSecondCheckpoint);
+      await cancel(jobs, id);
+      await jobs.ended(id);
+      const endedDaysAgo = (days: number) =>
+        jobs.db.$client.prepare('UPDATE job SET endedAt = ? WHERE id = ?').run(Date.now() - days * 24 * 3600_000, id);
+      endedDaysAgo(6.9);
+      await sweepWork(jobs);
+      expect(readdirSync(join(jobs.folder, 'work', id))).toEqual(['1']);
+      endedDaysAgo(7.1);
+      await sweepWork(jobs);
+      expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });
 });

@@ -1,8 +1,6 @@
-import { mkdir, readdir, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-import { and, desc, eq } from 'drizzle-orm';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Log } from '../log.ts';
-import { hashFile } from '../storage/hash.ts';
 import { endAttempt, type Move, recordProcess } from './claim.ts';
 import { type Child, identify, startChild } from './executor/local.ts';
 import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
@@ -10,7 +8,8 @@ import { type JobLog, openLog } from './logs.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
 import { recordEvents, untilWritten } from './record.ts';
 import { endingOf, type Failure, isFinal, notStarted, type Seen, type StopReason } from './states.ts';
-import { type Attempt, type Job, jobEvent } from './tables.ts';
+import type { Attempt, Job } from './tables.ts';
+import { newestCheckpoint, removeAttempts, tidyWork, workDirOf } from './workFolders.ts';
 
 /** How long an attempt may stand still, and how long it has to obey. */
 export interface AttemptLimits {
@@ -38,14 +37,13 @@ export interface RunningAttempt {
   ended: Promise<void>;
 }
 
-const workDirOf = (dataDir: string, jobId: string, number: number): string => join(dataDir, 'work', jobId, String(number));
-
-/** Tells the rest of the server of a committed move, and removes the work folder of a job that has ended: the next start would too. */
-export async function publishMove({ bus, config }: JobServices, { job, event }: Move): Promise<void> {
+/** Tells the rest of the server of a committed move, and tidies the work folder of a job that has ended: the next start would too. */
+export async function publishMove(services: JobServices, { job, event }: Move): Promise<void> {
+  const { bus } = services;
   bus.publish('jobEvent', job.id, event);
   bus.publish('jobChanged', '', { jobId: job.id });
   bus.publish('queueChanged', '', null);
-  if (isFinal(job.state)) await rm(join(config.dataDir, 'work', job.id), { recursive: true, force: true }).catch(() => {});
+  if (isFinal(job.state)) await tidyWork(services, job).catch(() => {});
 }
 
 /** Runs a claimed attempt to its end. `devices` is its CUDA_VISIBLE_DEVICES. */
@@ -201,9 +199,9 @@ export function runAttempt(
         job: claimed.job,
         attemptNumber: number,
         workDir,
-        resumeFrom: await newestCheckpoint(services, jobId),
+        resumeFrom: await newestCheckpoint(services, claimed.job),
       };
-      await removeOthers(workDir, context.resumeFrom);
+      await removeAttempts(services, jobId, [workDir, dirname(context.resumeFrom ?? workDir)]);
       const launch = await kind.launch(services, context);
       // An attempt that was stopped by now does not start.
       if (!seen.stopped) await runChild(launch, writeLog);
@@ -240,31 +238,3 @@ export function runAttempt(
 type WriteLog = (stream: 'stdout' | 'stderr', texts: string[]) => void;
 
 const defect: Failure = { code: 'INTERNAL', message: 'The job failed by a defect of Whetstone. The server log tells more.' };
-
-/** The newest checkpoint of earlier attempts whose file is there and whole. */
-async function newestCheckpoint({ config, db }: JobServices, jobId: string): Promise<string | null> {
-  const rows = db
-    .select()
-    .from(jobEvent)
-    .where(and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, 'CHECKPOINT')))
-    .orderBy(desc(jobEvent.seq))
-    .limit(4)
-    .all();
-  for (const { attemptNumber, payloadJson } of rows) {
-    const path = join(workDirOf(config.dataDir, jobId, attemptNumber), String(payloadJson.file));
-    const whole = await hashFile(path).then(
-      (sha256) => sha256 === payloadJson.sha256,
-      () => false,
-    );
-    if (whole) return path;
-  }
-  return null;
-}
-
-/** Folders of earlier attempts go, but the one with the checkpoint that is used: checkpoints are large. */
-async function removeOthers(workDir: string, resumeFrom: string | null): Promise<void> {
-  const kept = [basename(workDir), resumeFrom && basename(dirname(resumeFrom))];
-  for (const name of await readdir(dirname(workDir))) {
-    if (!kept.includes(name)) await rm(join(dirname(workDir), name), { recursive: true, force: true });
-  }
-}

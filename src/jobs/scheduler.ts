@@ -1,5 +1,3 @@
-import { readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { eq, inArray } from 'drizzle-orm';
 import type { Log } from '../log.ts';
@@ -74,9 +72,9 @@ export async function startScheduler(
 
 /**
  * Attempts that a server which died left running: their process groups are killed, and only when they are gone are the attempts LOST
- * and their slots free. Work folders of jobs that have ended go.
+ * and their slots free.
  */
-export async function recover({ config, db }: JobServices, kinds: JobKinds, log: Log): Promise<void> {
+export async function recover({ db }: Pick<JobServices, 'db'>, kinds: JobKinds, log: Log): Promise<void> {
   for (const left of db
     .select()
     .from(attempt)
@@ -86,19 +84,6 @@ export async function recover({ config, db }: JobServices, kinds: JobKinds, log:
     if (!(await killOrphan(left))) log.error({ jobId, attemptNumber, pid: left.pid }, 'a process of the last server cannot be killed');
     const move = endAttempt(db, kinds, jobId, attemptNumber, { state: 'LOST', failure: null });
     log.warn({ jobId, attemptNumber, state: move?.job.state }, 'an attempt was lost with the last server');
-  }
-  const live = inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']);
-  const kept = new Set(
-    db
-      .select({ id: job.id })
-      .from(job)
-      .where(live)
-      .all()
-      .map(({ id }) => id),
-  );
-  const work = join(config.dataDir, 'work');
-  for (const name of await readdir(work).catch(() => [])) {
-    if (!kept.has(name)) await rm(join(work, name), { recursive: true, force: true });
   }
 }
 
