@@ -103,10 +103,15 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   }
   await requireDisk(services, measured * Math.min(24 * settings.samplesMax, bytesPerSecond * settings.secondsMax));
   if (input.dryRun) return { job: null, ...estimate };
-  const job = submitJob(services, actor, input.idempotencyKey, (tx) => {
-    requireMeasurable(tx, request);
-    return { kind: 'BENCHMARK', spec: request, priority: input.priority };
-  });
+  const job = submitJob(
+    services,
+    actor,
+    { kind: 'BENCHMARK', idempotencyKey: input.idempotencyKey, priority: input.priority },
+    (tx): BenchmarkRequest => {
+      requireMeasurable(tx, request);
+      return request;
+    },
+  );
   return { job, ...estimate };
 }
 

@@ -4,9 +4,10 @@ import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
-import { enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
+import type { Job } from '../jobs/tables.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { takeUpload } from '../storage/uploads.ts';
 import { DatasetName, Notes } from './change.ts';
@@ -44,6 +45,7 @@ export interface Created {
  */
 export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
   const { name, task, uploadId, sha256, splitSeed, valShare, testShare, notes, idempotencyKey } = parseInput(CreateDatasetInput, raw);
+  let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
     const earlier = createdBy(tx, actor, idempotencyKey);
     if (earlier) return earlier;
@@ -62,7 +64,7 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
       splitShares: { val: valShare, test: testShare },
       cpuThreads: cpuThreadsOf(config),
     };
-    const { id: jobId } = enqueue(tx, actor, { kind: 'IMPORT_DATASET', spec, idempotencyKey });
+    queued = enqueue(tx, actor, { kind: 'IMPORT_DATASET', spec, idempotencyKey });
     const last = tx
       .select({ number: max(datasetVersion.number) })
       .from(datasetVersion)
@@ -71,22 +73,20 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
     const number = (last?.number ?? 0) + 1;
     const version = tx
       .insert(datasetVersion)
-      .values({ id, datasetId: row.id, number, state: 'IMPORTING', splitSeed, jobId, createdAt: Date.now() })
+      .values({ id, datasetId: row.id, number, state: 'IMPORTING', splitSeed, jobId: queued.id, createdAt: Date.now() })
       .returning()
       .get();
     writeAudit(tx, actor, { action: 'createDataset', target: { type: 'DatasetVersion', id }, detail: { name, number } });
     return { dataset: row, version };
   });
-  bus.publish('queueChanged', '', null);
-  if (created.version.jobId) bus.publish('jobChanged', '', { jobId: created.version.jobId });
+  if (queued) announceJob(bus, queued);
   return created;
 }
 
 /** What an earlier request with this idempotency key has made. */
 function createdBy(tx: Queryable, actor: Actor, key: string | null | undefined): Created | undefined {
-  const made = findByIdempotencyKey(tx, actor, key);
+  const made = findByIdempotencyKey(tx, actor, key, { kind: 'IMPORT_DATASET' });
   if (!made) return undefined;
-  if (made.kind !== 'IMPORT_DATASET') refuse('INVALID', 'idempotencyKey', 'This key was used for a job of another kind.');
   // An import of known content has put the version that it found into its result.
   const id = made.resultJson?.datasetVersionId ?? ImportDatasetRequest.parse(made.specJson).datasetVersionId;
   return tx

@@ -29,14 +29,23 @@ export interface NewJob {
   retryOfId?: string;
 }
 
-/** The job that this user's idempotency key has made already. */
-export function findByIdempotencyKey(tx: Queryable, actor: Actor, key: string | null | undefined): Job | undefined {
+/** The job that this user's idempotency key has made already. A key that made something else than `wanted` is refused. */
+export function findByIdempotencyKey(
+  tx: Queryable,
+  actor: Actor,
+  key: string | null | undefined,
+  wanted: Pick<NewJob, 'kind' | 'retryOfId'>,
+): Job | undefined {
   if (!key || !actor.actorId) return undefined;
-  return tx
+  const made = tx
     .select()
     .from(job)
     .where(and(eq(job.createdById, actor.actorId), eq(job.idempotencyKey, key)))
     .get();
+  if (made && (made.kind !== wanted.kind || made.retryOfId !== (wanted.retryOfId ?? null))) {
+    refuse('INVALID', 'idempotencyKey', 'This key was used for something else. Take a new one.');
+  }
+  return made;
 }
 
 /**
@@ -77,16 +86,16 @@ export function announceJob(bus: Bus, { id }: Job): void {
   bus.publish('jobChanged', '', { jobId: id });
 }
 
-/** Puts one job into the queue, in a transaction of its own, unless this key has made one already. */
+/** Puts one job into the queue, in a transaction of its own, unless this key has made one already. `specify` makes its specification. */
 export function submitJob(
   { db, bus }: { db: Db; bus: Bus },
   actor: Actor,
-  idempotencyKey: string | null | undefined,
-  make: (tx: Queryable) => Omit<NewJob, 'idempotencyKey'>,
+  wanted: Omit<NewJob, 'spec'>,
+  specify: (tx: Queryable) => unknown,
 ): Job {
   const submitted = inTransaction(
     db,
-    (tx) => findByIdempotencyKey(tx, actor, idempotencyKey) ?? enqueue(tx, actor, { ...make(tx), idempotencyKey }),
+    (tx) => findByIdempotencyKey(tx, actor, wanted.idempotencyKey, wanted) ?? enqueue(tx, actor, { ...wanted, spec: specify(tx) }),
   );
   announceJob(bus, submitted);
   return submitted;

@@ -2,25 +2,24 @@ import type { Actor } from '../accounts/audit.ts';
 import { inTransaction } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { requireJob } from './claim.ts';
-import { enqueue, findByIdempotencyKey } from './enqueue.ts';
+import { announceJob, enqueue, findByIdempotencyKey } from './enqueue.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import type { Job } from './tables.ts';
 
-/** A new job with the specification of one that FAILED or was CANCELLED. */
+/** A new job with the specification of one that FAILED or was CANCELLED. It goes on from that one's checkpoint, where it is still kept. */
 export function retryJob({ db, bus }: JobServices, kinds: JobKinds, actor: Actor, id: string, idempotencyKey?: string | null): Job {
   const retried = inTransaction(db, (tx) => {
-    const earlier = findByIdempotencyKey(tx, actor, idempotencyKey);
-    if (earlier && earlier.retryOfId !== id) refuse('INVALID', 'idempotencyKey', 'This key was used for something else. Take a new one.');
-    if (earlier) return earlier;
     const row = requireJob(tx, id);
+    const wanted = { kind: row.kind, priority: row.priority, retryOfId: row.id, idempotencyKey };
+    const earlier = findByIdempotencyKey(tx, actor, idempotencyKey, wanted);
+    if (earlier) return earlier;
     if (row.state !== 'FAILED' && row.state !== 'CANCELLED') {
       refuse('INVALID', 'jobId', `Only a job that failed or was cancelled can be tried again: this one is ${row.state}.`);
     }
-    const made = enqueue(tx, actor, { kind: row.kind, spec: row.specJson, priority: row.priority, retryOfId: row.id, idempotencyKey });
+    const made = enqueue(tx, actor, { ...wanted, spec: row.specJson });
     kinds[row.kind].redo?.(tx, made);
     return made;
   });
-  bus.publish('queueChanged', '', null);
-  bus.publish('jobChanged', '', { jobId: retried.id });
+  announceJob(bus, retried);
   return retried;
 }

@@ -96,10 +96,9 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
 
 /** What an earlier request with this idempotency key has made. */
 function createdBy(tx: Queryable, actor: Actor, key: string | null | undefined): Created | undefined {
-  const made = findByIdempotencyKey(tx, actor, key);
+  const made = findByIdempotencyKey(tx, actor, key, { kind: 'IMPORT_MODEL' });
   if (!made) return undefined;
-  const id = ImportModelRequest.safeParse(made.specJson).data?.modelVersionId;
-  if (made.kind !== 'IMPORT_MODEL' || !id) refuse('INVALID', 'idempotencyKey', 'This key was used for a job of another kind.');
+  const id = ImportModelRequest.parse(made.specJson).modelVersionId;
   const row = tx
     .select({ version: modelVersion, model })
     .from(modelVersion)

@@ -31,7 +31,7 @@ const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ConvertRequest => Conve
 /** Puts the conversion of a checkpoint version into the queue. Without a dataset it is compared on seeded noise. */
 export function startConversion(services: JobServices, actor: Actor, raw: unknown): Job {
   const { modelVersionId, idempotencyKey, ...input } = parseInput(StartConversionInput, raw);
-  return submitJob(services, actor, idempotencyKey, (tx) => {
+  return submitJob(services, actor, { kind: 'CONVERT', idempotencyKey }, (tx): ConvertRequest => {
     const source = requireReadyModel(tx, modelVersionId);
     if (source.format !== 'CHECKPOINT')
       refuse('INVALID', 'modelVersionId', 'Only a checkpoint can be converted: this version is ONNX already.');
@@ -39,8 +39,7 @@ export function startConversion(services: JobServices, actor: Actor, raw: unknow
     // By default the data that it was trained on.
     const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
     if (datasetVersionId) requireReadyDataset(tx, datasetVersionId);
-    const spec: ConvertRequest = { modelVersionId, datasetVersionId, cpuThreads: cpuThreadsOf(services.config), device: 'cpu', seed: 0 };
-    return { kind: 'CONVERT', spec };
+    return { modelVersionId, datasetVersionId, cpuThreads: cpuThreadsOf(services.config), device: 'cpu', seed: 0 };
   });
 }
 

@@ -35,7 +35,7 @@ const requestOf = ({ specJson }: Pick<Job, 'specJson'>): EvaluateRequest => Eval
 /** Puts the evaluation of a version on a split of a dataset version into the queue. */
 export function startEvaluation(services: JobServices, actor: Actor, raw: unknown): Job {
   const { modelVersionId, datasetVersionId, split, idempotencyKey } = parseInput(StartEvaluationInput, raw);
-  return submitJob(services, actor, idempotencyKey, (tx) => {
+  return submitJob(services, actor, { kind: 'EVALUATE', idempotencyKey }, (tx): EvaluateRequest => {
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
     const labels = requireLabels(version);
@@ -50,7 +50,7 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
       refuse('INVALID', 'modelVersionId', 'The model version has no preprocessing: upload it again with `preprocess`.');
     if (!dataset.countsJson?.bySplit[split].some((n) => n > 0))
       refuse('INVALID', 'split', 'The dataset version has no images in this split.');
-    const spec: EvaluateRequest = {
+    return {
       modelVersionId,
       datasetVersionId,
       split,
@@ -59,7 +59,6 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
       device: 'auto',
       seed: 0,
     };
-    return { kind: 'EVALUATE', spec };
   });
 }
 

@@ -64,7 +64,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   const input = parseInput(StartTrainingInput, raw);
   const { modelName, datasetVersionId, preset, init, seed, device, priority, idempotencyKey } = input;
   await requireDisk(services, trainingBytes);
-  return submitJob(services, actor, idempotencyKey, (tx) => {
+  return submitJob(services, actor, { kind: 'TRAIN', idempotencyKey, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
     if (!dataset.countsJson?.bySplit.val.some((n) => n > 0)) {
       refuse('INVALID', 'datasetVersionId', 'The dataset version has no validation images: a training is judged by them.');
@@ -74,7 +74,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const found = findModelByName(tx, modelName);
     if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${modelName} is for ${found.task}.`);
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
-    const spec: TrainRequest = {
+    return {
       modelId: model.id,
       datasetVersionId,
       preset,
@@ -84,7 +84,6 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
       device,
       cpuThreads: input.cpuThreads ?? cpuThreadsOf(services.config),
     };
-    return { kind: 'TRAIN', spec, priority };
   });
 }
 
