@@ -69,6 +69,19 @@ export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
   return db.transaction(work, { behavior: 'immediate' });
 }
 
+/**
+ * A query with `sql.placeholder`s that is built and compiled once for each database: for a small read, drizzle takes longer to build
+ * it than SQLite to run it.
+ */
+export function prepared<Query>(build: (db: Queryable) => Query): (db: Queryable) => Query {
+  const built = new WeakMap<Queryable, Query>();
+  return (db) => {
+    const query = built.get(db) ?? build(db);
+    built.set(db, query);
+    return query;
+  };
+}
+
 export function isBusy(error: unknown): boolean {
   for (let e = error; e instanceof Error; e = e.cause) {
     if (e instanceof Sqlite.SqliteError && e.code.startsWith('SQLITE_BUSY')) return true;

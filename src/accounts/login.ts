@@ -1,8 +1,8 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { and, eq, isNull } from 'drizzle-orm';
+import { and, eq, isNull, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction } from '../db.ts';
+import { type Db, inTransaction, prepared } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password, requireFreeHash, verifyPassword } from './passwords.ts';
@@ -101,10 +101,18 @@ export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, 
   return currentViewer(db, await tokens.verify(accessToken));
 }
 
+const viewerQuery = prepared((db) =>
+  db
+    .select({ user })
+    .from(session)
+    .innerJoin(user, eq(user.id, session.userId))
+    .where(and(eq(session.familyId, sql.placeholder('familyId')), isNull(session.revokedAt), isNull(session.replacedById)))
+    .prepare(),
+);
+
 /** The user of these claims as the database has them now; UNAUTHENTICATED when the session has ended. */
 export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessClaims): Viewer {
-  const live = and(eq(session.familyId, familyId), isNull(session.revokedAt), isNull(session.replacedById));
-  const found = db.select({ user }).from(session).innerJoin(user, eq(user.id, session.userId)).where(live).get();
+  const found = viewerQuery(db).get({ familyId });
   if (!found || found.user.id !== userId || found.user.disabledAt !== null || expiresAt <= Date.now()) throw sessionEnded();
   return { user: found.user, familyId, expiresAt };
 }

@@ -1,6 +1,6 @@
 import { and, asc, count, desc, eq, inArray, isNull, sql } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, prepared, type Queryable } from '../db.ts';
 import { notFound, refuse } from '../errors.ts';
 import { appendEvent } from './events.ts';
 import type { JobKinds } from './kinds.ts';
@@ -16,8 +16,16 @@ export interface Move {
   event: JobEvent;
 }
 
+const jobQuery = prepared((db) =>
+  db
+    .select()
+    .from(job)
+    .where(eq(job.id, sql.placeholder('id')))
+    .prepare(),
+);
+
 export function findJob(db: Queryable, id: string): Job | undefined {
-  return db.select().from(job).where(eq(job.id, id)).get();
+  return jobQuery(db).get({ id });
 }
 
 export function requireJob(db: Queryable, id: string): Job {

@@ -1,5 +1,6 @@
-import { and, asc, desc, eq, gt, inArray, lt, or, type SQL } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
+import { prepared } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
@@ -154,16 +155,25 @@ builder.objectField(JobType, 'retryOf', (t) =>
   }),
 );
 
-function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
-  const wanted = names ? inArray(metricPoint.name, [...names]) : undefined;
-  const curves = new Map<string, { step: number; value: number }[]>();
-  const rows = db
+/** `names` is a JSON list, or null for every name. */
+const pointsQuery = prepared((db) => {
+  const names = sql.placeholder('names');
+  return db
     .select()
     .from(metricPoint)
-    .where(and(eq(metricPoint.jobId, jobId), wanted))
+    .where(
+      and(
+        eq(metricPoint.jobId, sql.placeholder('jobId')),
+        sql`(${names} IS NULL OR ${metricPoint.name} IN (SELECT value FROM json_each(${names})))`,
+      ),
+    )
     .orderBy(asc(metricPoint.name), asc(metricPoint.step))
-    .all();
-  for (const row of rows) {
+    .prepare();
+});
+
+function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
+  const curves = new Map<string, { step: number; value: number }[]>();
+  for (const row of pointsQuery(db).all({ jobId, names: names ? JSON.stringify(names) : null })) {
     const points = curves.get(row.name) ?? [];
     points.push(row);
     curves.set(row.name, points);
