@@ -286,7 +286,8 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Starts a new job with the specification of one that failed or was cancelled.',
+    description:
+      'Starts a new job with the specification of one that failed or was cancelled. It goes on from its checkpoint, which is kept for a week.',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() => retryJob(context, context.jobKinds, context.actor, idOf('Job', input.jobId), input.idempotencyKey)),

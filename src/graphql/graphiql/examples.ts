@@ -282,6 +282,60 @@ mutation CreateModel($input: CreateModelInput!) {
     variables: { input: { name: 'digits', task: 'CLASSIFICATION', uploadId: '', sha256: '' } },
   },
   {
+    query: `# Measures ONNX versions ("id" from the tab Models)
+# at each batch size with each number of threads,
+# alone on the machine. "dryRun" only says how long.
+mutation StartBenchmark($input: StartBenchmarkInput!) {
+  startBenchmark(input: $input) {
+    configurations
+    estimatedDurationMs
+    job {
+      id
+      state
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { modelVersionIds: [''], batchSizes: [1, 4], intraOpThreads: [1, 2], profile: 'QUICK', dryRun: true } },
+  },
+  {
+    query: `# What the benchmarks say, newest first.
+query Reports {
+  reports(first: 5) {
+    nodes {
+      id
+      verdict
+      sha256
+      simple {
+        headline
+        points
+      }
+      technical {
+        rows {
+          n
+          verdict
+          batchSize
+          intraOpThreads
+          itemsPerSecond
+        }
+      }
+      export(format: MARKDOWN) {
+        content
+      }
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+`,
+  },
+  {
     query: `# For administrators: all users by name.
 query Users($after: String) {
   users(first: 20, after: $after) {
