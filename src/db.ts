@@ -63,10 +63,11 @@ function lockFolder(dataDir: string): () => void {
 
 /**
  * Runs `work` in one immediate transaction: a deferred one that reads before it writes fails at once (SQLITE_BUSY_SNAPSHOT) when
- * another connection has written meanwhile. `work` must not await.
+ * another connection has written meanwhile. `work` must not await. There is one connection, so that `tx` is the database itself,
+ * and its prepared queries serve in transactions too.
  */
 export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
-  return db.transaction(work, { behavior: 'immediate' });
+  return db.$client.transaction(() => work(db)).immediate();
 }
 
 /**

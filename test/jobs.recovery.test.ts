@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { cancelJob, claimNext, prepareSlots, recordProcess } from '../src/jobs/claim.ts';
 import { identify } from '../src/jobs/executor/local.ts';
 import { readSlots } from '../src/jobs/system.ts';
+import { sweepWork } from '../src/jobs/workFolders.ts';
 import type { Step } from './support/child.ts';
 import { endings, type Jobs, nobody, until, withJobs } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
@@ -89,7 +90,7 @@ describe('what a server that died left', () => {
       await jobs.ended(id);
       await first.stop();
       for (const name of [id, 'nobody']) mkdirSync(join(jobs.folder, 'work', name, '1'), { recursive: true });
-      await jobs.start();
+      await sweepWork(jobs);
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });

@@ -1,9 +1,18 @@
 import { and, asc, eq, gt, sql } from 'drizzle-orm';
-import type { Queryable } from '../db.ts';
+import { prepared, type Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { type JobEvent, job, jobEvent } from './tables.ts';
 
 export type NewEvent = { type: JobEvent['type']; payload: Record<string, unknown> };
+
+const takeSeqs = prepared((db) =>
+  db
+    .update(job)
+    .set({ nextSeq: sql`${job.nextSeq} + ${sql.placeholder('count')}` })
+    .where(eq(job.id, sql.placeholder('jobId')))
+    .returning({ next: job.nextSeq })
+    .prepare(),
+);
 
 /**
  * Appends durable events with the job's next seqs, in the transaction of what they tell of. Publish the rows on the topic `jobEvent`
@@ -11,13 +20,7 @@ export type NewEvent = { type: JobEvent['type']; payload: Record<string, unknown
  */
 export function appendEvents(tx: Queryable, jobId: string, attemptNumber: number, events: NewEvent[]): JobEvent[] {
   if (events.length === 0) return [];
-  const { next } =
-    tx
-      .update(job)
-      .set({ nextSeq: sql`${job.nextSeq} + ${events.length}` })
-      .where(eq(job.id, jobId))
-      .returning({ next: job.nextSeq })
-      .get() ?? notFound('job');
+  const { next } = takeSeqs(tx).get({ jobId, count: events.length }) ?? notFound('job');
   const first = next - events.length;
   const at = Date.now();
   const rows = events.map(({ type, payload }, i) => ({ jobId, seq: first + i, attemptNumber, at, type, payloadJson: payload }));
