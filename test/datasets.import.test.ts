@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
-import { layOut } from '../src/datasets/import/layout.ts';
+import { layOutClassFolders } from '../src/datasets/import/classFolders.ts';
 import { createOutput, files } from '../src/datasets/import/outputs.ts';
 import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
@@ -146,7 +146,7 @@ describe('layouts', () => {
 
   test('more than 10,000 classes are refused', () => {
     const names = Array.from({ length: 10_001 }, (_, i) => ({ name: `c${i}/a.png` }));
-    expect(() => layOut(names, [], collectProblems(50))).toThrow('There are 10,001 classes; 10,000 are allowed.');
+    expect(() => layOutClassFolders(names, [], collectProblems(50))).toThrow('There are 10,001 classes; 10,000 are allowed.');
   });
 });
 

@@ -134,7 +134,13 @@ describe('an import', () => {
       expect(version).toMatchObject({
         state: 'READY',
         classesJson: ['0', '1'],
-        countsJson: { items: 10, bySplit: { train: [4, 4], val: [1, 1], test: [0, 0] }, duplicatesAcrossSplits: 0 },
+        countsJson: {
+          items: 10,
+          images: { train: 8, val: 2, test: 0 },
+          bySplit: { train: [4, 4], val: [1, 1], test: [0, 0] },
+          boxesBySplit: null,
+          duplicatesAcrossSplits: 0,
+        },
         sizeBytes: bytes,
       });
       expect(kindsOf(datasets, version.id)).toEqual(['DATASET_ZIP', 'MANIFEST', 'THUMBNAILS']);
@@ -145,7 +151,7 @@ describe('an import', () => {
         .trimEnd()
         .split('\n');
       expect(lines.map((line) => JSON.parse(line))).toEqual(
-        rows.map(({ versionId: _v, thumbnailOffset: _o, thumbnailBytes: _b, ...item }) => item),
+        rows.map(({ versionId: _v, thumbnailOffset: _o, thumbnailBytes: _b, boxesJson: boxes, ...item }) => ({ ...item, boxes })),
       );
       const folder = await extractedFolder(datasets, version);
       for (const { path } of rows) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
@@ -243,6 +249,7 @@ describe('items', () => {
     width: 1,
     height: 2,
     label: 0,
+    boxes: null,
   });
   const lines = (items: object[]) => items.map((one) => `${JSON.stringify({ ...one, thumbnailOffset: 0, thumbnailBytes: 1 })}\n`).join('');
   const sorted = (n: number) =>
@@ -254,7 +261,7 @@ describe('items', () => {
     withDatasets(async (datasets) => {
       const { version } = await datasets.create(classes);
       const items = sorted(12_000);
-      const summary: Summary = { ...summarize(items, ['0', '1']), sizeBytes: 1 };
+      const summary: Summary = { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 };
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(items));
       let turns = 0;
@@ -282,7 +289,9 @@ describe('items', () => {
       const items = sorted(5);
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(change(items)));
-      await expect(insertItems(datasets.db, version.id, path, { ...summarize(items, ['0', '1']), sizeBytes: 1 })).rejects.toThrow();
+      await expect(
+        insertItems(datasets.db, version.id, path, { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 }),
+      ).rejects.toThrow();
     }),
   );
 

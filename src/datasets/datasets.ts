@@ -1,6 +1,17 @@
-import { and, asc, desc, eq, gt, isNull, lt, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
-import { type Dataset, type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetVersion } from './tables.ts';
+import {
+  type Dataset,
+  type DatasetBox,
+  type DatasetCounts,
+  type DatasetItemRow,
+  type DatasetVersion,
+  dataset,
+  datasetItem,
+  datasetItemLabel,
+  datasetVersion,
+  splits,
+} from './tables.ts';
 
 export function findDataset(db: Queryable, id: string): Dataset | undefined {
   return db
@@ -113,35 +124,45 @@ export interface ItemFilter {
   class?: string | null;
 }
 
-export type Item = DatasetItemRow & { class: string };
+export type Item = Omit<DatasetItemRow, 'boxesJson'> & { class: string | null; boxes: ItemBox[] | null };
+export type ItemBox = DatasetBox & { class: string };
 
-const named = (row: DatasetItemRow, classes: string[] | null): Item => ({ ...row, class: classes?.[row.label] ?? '' });
+function named({ boxesJson, ...row }: DatasetItemRow, { classesJson }: Pick<DatasetVersion, 'classesJson'>): Item {
+  const nameOf = (label: number) => classesJson?.[label] ?? '';
+  return {
+    ...row,
+    class: row.label === null ? null : nameOf(row.label),
+    boxes: boxesJson?.map((box) => ({ ...box, class: nameOf(box.label) })) ?? null,
+  };
+}
 
-/** Items of a READY version behind item `after`, by n: sorted by split, then by path. */
-export function listItems(
-  db: Queryable,
-  { id, state, deletedAt, classesJson }: DatasetVersion,
-  filter: ItemFilter,
-  limit: number,
-  after: number | null,
-): Item[] {
+/** Items of a READY version behind item `after`, by n: sorted by split, then by path. Of a class are those that show it. */
+export function listItems(db: Queryable, version: DatasetVersion, filter: ItemFilter, limit: number, after: number | null): Item[] {
+  const { id, state, deletedAt, classesJson, countsJson } = version;
   const label = filter.class ? (classesJson ?? []).indexOf(filter.class) : null;
-  if (state !== 'READY' || deletedAt !== null || label === -1) return [];
-  return db
-    .select()
-    .from(datasetItem)
-    .where(
-      and(
-        eq(datasetItem.versionId, id),
-        filter.split ? eq(datasetItem.split, filter.split) : undefined,
-        label === null ? undefined : eq(datasetItem.label, label),
-        after === null ? undefined : gt(datasetItem.n, after),
-      ),
-    )
-    .orderBy(asc(datasetItem.n))
+  if (state !== 'READY' || deletedAt !== null || countsJson === null || label === -1) return [];
+  const [first, end] = placesOf(countsJson, filter.split);
+  const wanted = (n: typeof datasetItem.n | typeof datasetItemLabel.n) => and(gte(n, Math.max(first, (after ?? -1) + 1)), lt(n, end));
+  const items = db.select(getTableColumns(datasetItem)).from(datasetItem).$dynamic();
+  const ofClass = and(eq(datasetItemLabel.versionId, id), eq(datasetItemLabel.label, label ?? -1), wanted(datasetItemLabel.n));
+  const found =
+    label === null
+      ? items.where(and(eq(datasetItem.versionId, id), wanted(datasetItem.n)))
+      : items
+          .innerJoin(datasetItemLabel, and(eq(datasetItemLabel.versionId, datasetItem.versionId), eq(datasetItemLabel.n, datasetItem.n)))
+          .where(ofClass);
+  return found
+    .orderBy(asc(label === null ? datasetItem.n : datasetItemLabel.n))
     .limit(limit)
     .all()
-    .map((row) => named(row, classesJson));
+    .map((row) => named(row, version));
+}
+
+/** The places of a split's items, the end excluded; without a split those of all. */
+function placesOf({ items, images }: DatasetCounts, split: ItemFilter['split']): [number, number] {
+  if (!split) return [0, items];
+  const before = splits.slice(0, splits.indexOf(split)).reduce((sum, name) => sum + images[name], 0);
+  return [before, before + images[split]];
 }
 
 /** An item of a READY version. */
@@ -149,5 +170,5 @@ export function findItem(db: Queryable, versionId: string, n: number): Item | un
   const version = findVersion(db, versionId);
   const mine = and(eq(datasetItem.versionId, versionId), eq(datasetItem.n, n));
   const row = version?.state === 'READY' ? db.select().from(datasetItem).where(mine).get() : undefined;
-  return row && named(row, version?.classesJson ?? null);
+  return version && row && named(row, version);
 }

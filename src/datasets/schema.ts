@@ -1,11 +1,13 @@
 import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
+import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/claim.ts';
 import { JobType } from '../jobs/schema.ts';
+import { boxesPerImageMax } from '../jobs/specs.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl, thumbnailUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -20,6 +22,7 @@ import {
   findItem,
   findVersion,
   type Item,
+  type ItemBox,
   listDatasets,
   listItems,
   listVersions,
@@ -38,7 +41,7 @@ export const SplitType = builder.enumType('Split', {
 type SplitCounts = Record<(typeof splits)[number], number>;
 
 const SplitCountsType = builder.objectRef<SplitCounts>('SplitCounts').implement({
-  description: 'Numbers of images by split.',
+  description: 'Numbers of images, or of boxes, by split.',
   fields: (t) => ({
     total: t.int({ description: 'In all splits.', resolve: (c) => c.train + c.val + c.test }),
     train: t.exposeInt('train', { description: 'In TRAIN.' }),
@@ -47,20 +50,48 @@ const SplitCountsType = builder.objectRef<SplitCounts>('SplitCounts').implement(
   }),
 });
 
-const DatasetClassType = builder.objectRef<{ index: number; name: string; counts: SplitCounts }>('DatasetClass').implement({
+interface DatasetClass {
+  index: number;
+  name: string;
+  counts: SplitCounts;
+  boxCounts: SplitCounts | null;
+}
+
+const DatasetClassType = builder.objectRef<DatasetClass>('DatasetClass').implement({
   description: 'A class of a dataset version.',
   fields: (t) => ({
     index: t.exposeInt('index', { description: 'Place in the order of the classes, which is the order of a model’s outputs.' }),
-    name: t.exposeString('name', { description: 'Name of its folder.' }),
-    counts: t.expose('counts', { type: SplitCountsType, description: 'Its images.' }),
+    name: t.exposeString('name', { description: 'Its name in the zip: of its folder, in data.yaml or in categories.' }),
+    counts: t.expose('counts', { type: SplitCountsType, description: 'The images that show it.' }),
+    boxCounts: t.expose('boxCounts', { type: SplitCountsType, nullable: true, description: 'DETECTION: its boxes; otherwise null.' }),
   }),
 });
 
-/** Images by split, of one class or of all. */
-function countsOf({ bySplit }: DatasetCounts, label?: number): SplitCounts {
-  const count = (numbers: number[]) => (label === undefined ? numbers.reduce((sum, n) => sum + n, 0) : (numbers[label] ?? 0));
-  return { train: count(bySplit.train), val: count(bySplit.val), test: count(bySplit.test) };
+/** Numbers by split of one class. */
+const countsOf = (bySplit: DatasetCounts['bySplit'], label: number): SplitCounts => ({
+  train: bySplit.train[label] ?? 0,
+  val: bySplit.val[label] ?? 0,
+  test: bySplit.test[label] ?? 0,
+});
+
+/** Numbers by split of all classes. */
+function sumsOf(bySplit: DatasetCounts['bySplit']): SplitCounts {
+  const sum = (numbers: number[]) => numbers.reduce((total, n) => total + n, 0);
+  return { train: sum(bySplit.train), val: sum(bySplit.val), test: sum(bySplit.test) };
 }
+
+const DatasetBoxType = builder.objectRef<ItemBox>('DatasetBox').implement({
+  description:
+    'An object in an image of a detection dataset, inside the image, in pixels of the image turned upright by its EXIF orientation.',
+  fields: (t) => ({
+    classIndex: t.exposeInt('label', { description: 'Index of its class.' }),
+    class: t.exposeString('class', { description: 'Name of its class.' }),
+    x: t.exposeFloat('x', { description: 'Left edge, in pixels from the left edge of the image.' }),
+    y: t.exposeFloat('y', { description: 'Upper edge, in pixels from the upper edge of the image.' }),
+    width: t.exposeFloat('width', { description: 'In pixels, above 0.' }),
+    height: t.exposeFloat('height', { description: 'In pixels, above 0.' }),
+  }),
+});
 
 export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem'), {
   description: 'An image of a dataset version.',
@@ -73,14 +104,28 @@ export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem
   fields: (t) => ({
     index: t.exposeInt('n', { description: 'Its place in the version, from 0: sorted by split, then by path.' }),
     split: t.expose('split', { type: SplitType, description: 'The part of the dataset that it belongs to.' }),
-    class: t.exposeString('class', { description: 'Name of its class.' }),
-    path: t.exposeString('path', { description: 'Path in the dataset: `<class>/<image>`, or `<split>/<class>/<image>`.' }),
+    class: t.exposeString('class', { nullable: true, description: 'CLASSIFICATION: name of its class; otherwise null.' }),
+    boxes: t.field({
+      type: [DatasetBoxType],
+      nullable: true,
+      description: 'DETECTION: its first boxes, by class, then from left to right; otherwise null.',
+      args: { first: t.arg.int({ required: true, defaultValue: 100, description: `How many at most: 1 to ${boxesPerImageMax}.` }) },
+      resolve: ({ boxes }, { first }) => {
+        if (first < 1 || first > boxesPerImageMax) throw new ApiError('LIMIT', `first is 1 to ${boxesPerImageMax}.`);
+        return boxes?.slice(0, first);
+      },
+    }),
+    boxCount: t.int({ nullable: true, description: 'DETECTION: how many boxes it has.', resolve: ({ boxes }) => boxes?.length }),
+    path: t.exposeString('path', {
+      description:
+        'Path in the dataset: `<class>/<image>`, or the image’s path in a detection dataset; behind `<split>/` where the zip has splits.',
+    }),
     sha256: t.exposeString('sha256', { description: 'SHA-256 of the file.' }),
     width: t.exposeInt('width', { description: 'In pixels, upright by the EXIF orientation.' }),
     height: t.exposeInt('height', { description: 'In pixels, upright by the EXIF orientation.' }),
     thumbnailUrl: t.string({
       nullable: true,
-      description: 'Short-lived link to a WebP image of at most 96 × 96 pixels.',
+      description: 'Short-lived link to a WebP image of at most 96 × 96 pixels, which shows the boxes.',
       resolve: (i, _a, context) => {
         const thumbnails = findArtifact(context.db, 'DATASET_VERSION', i.versionId, 'THUMBNAILS');
         return thumbnails && thumbnailUrl(context, thumbnails, i.thumbnailOffset, i.thumbnailBytes);
@@ -110,7 +155,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     contentHash: t.exposeString('contentHash', {
       nullable: true,
       description:
-        'SHA-256 over the splits, paths, classes and hashes of all images: the same images are the same, however they were zipped.',
+        'SHA-256 over the splits, paths, classes or boxes, and hashes of all images: the same content is the same, however it was zipped.',
     }),
     splitSeed: t.field({
       type: 'SafeInt',
@@ -119,15 +164,25 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     }),
     classes: t.field({
       type: [DatasetClassType],
-      description: 'Its classes by name; empty before it is READY. At most 10,000.',
+      description:
+        'Its classes, of class folders by name, of a detection dataset in the order of its files; empty before it is READY. At most 10,000.',
       resolve: ({ classesJson, countsJson }) =>
-        countsJson ? (classesJson ?? []).map((name, index) => ({ index, name, counts: countsOf(countsJson, index) })) : [],
+        (countsJson ? (classesJson ?? []) : []).map((name, index) => {
+          const { bySplit, boxesBySplit } = countsJson as DatasetCounts;
+          return { index, name, counts: countsOf(bySplit, index), boxCounts: boxesBySplit && countsOf(boxesBySplit, index) };
+        }),
     }),
     counts: t.field({
       type: SplitCountsType,
       nullable: true,
       description: 'Its images; null before it is READY.',
-      resolve: ({ countsJson }) => countsJson && countsOf(countsJson),
+      resolve: ({ countsJson }) => countsJson?.images,
+    }),
+    boxCounts: t.field({
+      type: SplitCountsType,
+      nullable: true,
+      description: 'DETECTION: its boxes; otherwise, and before it is READY, null.',
+      resolve: ({ countsJson }) => countsJson?.boxesBySplit && sumsOf(countsJson.boxesBySplit),
     }),
     duplicatesAcrossSplits: t.int({
       nullable: true,
@@ -141,7 +196,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       args: {
         ...pageArgs(),
         split: t.arg({ type: SplitType, description: 'Only this split.' }),
-        class: t.arg.string({ description: 'Only the class of this name.' }),
+        class: t.arg.string({ description: 'Only images that show the class of this name.' }),
       },
       resolve: (v, { split, class: name, ...args }, { db }) =>
         page(
@@ -280,7 +335,10 @@ builder.relayMutationField(
       task: t.field({ type: TaskType, required: true, description: 'What its labels are for.' }),
       uploadId: t.id({
         required: true,
-        description: 'A complete upload of a zip: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test.',
+        description:
+          'A complete upload of a zip. CLASSIFICATION: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test. ' +
+          'DETECTION: YOLO (data.yaml, images/…, labels/…) or COCO (JSON files with images, annotations, categories; crowds are left out). ' +
+          'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
       }),
       sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),
       splitSeed: t.field({
@@ -293,7 +351,7 @@ builder.relayMutationField(
         required: true,
         defaultValue: 0.2,
         description:
-          'Share of each class that goes to VAL where the zip does not say: of all images, or of TRAIN when only VAL is missing.',
+          'Share of each class (DETECTION: of the images) that goes to VAL where the zip does not say: of all, or of TRAIN when only VAL is missing.',
       }),
       testShare: t.float({
         required: true,

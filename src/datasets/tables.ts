@@ -1,9 +1,9 @@
 import { sql } from 'drizzle-orm';
-import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+import { foreignKey, index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { user } from '../accounts/tables.ts';
 import { job } from '../jobs/tables.ts';
 
-export const tasks = ['CLASSIFICATION'] as const;
+export const tasks = ['CLASSIFICATION', 'DETECTION'] as const;
 export const splits = ['train', 'val', 'test'] as const;
 export const versionStates = ['IMPORTING', 'READY', 'FAILED'] as const;
 
@@ -22,10 +22,16 @@ export const dataset = sqliteTable(
   (t) => [uniqueIndex('dataset_name').on(t.name).where(sql`${t.deletedAt} IS NULL`)],
 );
 
+type BySplit<T> = Record<(typeof splits)[number], T>;
+
 export interface DatasetCounts {
   items: number;
-  /** Items by split, then by class, in the order of the classes. */
-  bySplit: Record<(typeof splits)[number], number[]>;
+  /** Images by split: items are sorted by split, so that these are also the places where one ends and the next begins. */
+  images: BySplit<number>;
+  /** Images by split, then by class, in the order of the classes; one that shows several classes counts for each. */
+  bySplit: BySplit<number[]>;
+  /** DETECTION: boxes by split, then by class. */
+  boxesBySplit: BySplit<number[]> | null;
   /** Images whose bytes stand in more than one split. */
   duplicatesAcrossSplits: number;
 }
@@ -40,7 +46,7 @@ export const datasetVersion = sqliteTable(
       .references(() => dataset.id),
     number: integer().notNull(),
     state: text({ enum: versionStates }).notNull(),
-    /** SHA-256 of the sorted (split, path, label, file hash) manifest, never of the zip. */
+    /** SHA-256 of the sorted (split, path, class or boxes, file hash) manifest, never of the zip. */
     contentHash: text(),
     splitSeed: integer().notNull(),
     classesJson: text({ mode: 'json' }).$type<string[]>(),
@@ -52,6 +58,15 @@ export const datasetVersion = sqliteTable(
   },
   (t) => [uniqueIndex('dataset_version_number').on(t.datasetId, t.number), index('dataset_version_content').on(t.contentHash)],
 );
+
+/** As `LabelledBox` of the protocol. */
+export interface DatasetBox {
+  label: number;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
 
 export const datasetItem = sqliteTable(
   'dataset_item',
@@ -66,13 +81,30 @@ export const datasetItem = sqliteTable(
     sha256: text().notNull(),
     width: integer().notNull(),
     height: integer().notNull(),
-    /** Index into the classes. */
-    label: integer().notNull(),
+    /** CLASSIFICATION: index into the classes. */
+    label: integer(),
+    /** DETECTION: its boxes. */
+    boxesJson: text({ mode: 'json' }).$type<DatasetBox[]>(),
     /** Where its thumbnail (WebP) lies in the version's THUMBNAILS artifact. */
     thumbnailOffset: integer().notNull(),
     thumbnailBytes: integer().notNull(),
   },
-  (t) => [primaryKey({ columns: [t.versionId, t.n] }), index('dataset_item_class').on(t.versionId, t.split, t.label, t.n)],
+  (t) => [primaryKey({ columns: [t.versionId, t.n] })],
+);
+
+/** The classes that an item shows, each once: what items are browsed by. */
+export const datasetItemLabel = sqliteTable(
+  'dataset_item_label',
+  {
+    versionId: text().notNull(),
+    n: integer().notNull(),
+    label: integer().notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.versionId, t.n, t.label] }),
+    foreignKey({ columns: [t.versionId, t.n], foreignColumns: [datasetItem.versionId, datasetItem.n] }).onDelete('cascade'),
+    index('dataset_item_label_label').on(t.versionId, t.label, t.n),
+  ],
 );
 
 export type Dataset = typeof dataset.$inferSelect;

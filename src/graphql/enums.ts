@@ -4,7 +4,10 @@ import { builder, enumValues } from './builder.ts';
 /** Enums that datasets, models and presets share. */
 export const TaskType = builder.enumType('Task', {
   description: 'What a model does with an image.',
-  values: enumValues<(typeof tasks)[number]>({ CLASSIFICATION: 'One class for the whole image.' }),
+  values: enumValues<(typeof tasks)[number]>({
+    CLASSIFICATION: 'One class for the whole image.',
+    DETECTION: 'Boxes around objects, each with its class.',
+  }),
 });
 
 export const VersionStateType = builder.enumType('VersionState', {

@@ -1,6 +1,7 @@
 import { closeSync, createReadStream, existsSync, fstatSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { jsonLine } from '../canonical.ts';
 import type { LogLine } from './progress.ts';
 
 /** Lines of a job that are kept: further ones are dropped. */
@@ -27,9 +28,7 @@ export async function openLog(dataDir: string, jobId: string): Promise<JobLog> {
       if (n >= linesMax) return null;
       const last = n + 1 === linesMax;
       const row = { n: n + 1, ...line, text: last ? `The log is full: it keeps ${linesMax} lines.` : line.text };
-      // Node's readline ends lines at these two also, and JSON does not escape them.
-      const json = JSON.stringify(row).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
-      const bytes = Buffer.from(`${cut ? '\n' : ''}${json}\n`);
+      const bytes = Buffer.from(`${cut ? '\n' : ''}${jsonLine(row)}`);
       try {
         cut = writeSync(file, bytes) < bytes.length;
       } catch {

@@ -94,6 +94,10 @@ export const ClassificationHyperparameters = z.object({
 });
 export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
 
+/** What a model does with an image. */
+export const Task = z.enum(['CLASSIFICATION', 'DETECTION']);
+export type Task = z.infer<typeof Task>;
+
 /** A preset is a topology with its task and its hyperparameters. A second one is a second row. */
 export const presets = {
   resnet50: {
@@ -108,16 +112,32 @@ const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]])
 
 // ----------------------------------------------------------------------------------------------------------- dataset
 
-/** One line of a dataset's manifest, a JSON-lines file sorted by n. */
+/** Boxes of an image: more are refused by the import. */
+export const boxesPerImageMax = 1000;
+
+/** An object in an image: multiples of 1/1024 pixel, so that every reader's sums are exact, and inside the image. */
+export const LabelledBox = z
+  .object({
+    label: z.int().min(0).describe('Index into classes.'),
+    x: z.number().min(0).describe('Left edge, in pixels of the upright image.'),
+    y: z.number().min(0).describe('Upper edge, in pixels of the upright image.'),
+    width: z.number().gt(0).describe('In pixels.'),
+    height: z.number().gt(0).describe('In pixels.'),
+  })
+  .meta({ id: 'LabelledBox' });
+export type LabelledBox = z.infer<typeof LabelledBox>;
+
+/** One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. */
 export const DatasetItem = z
   .object({
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
     split: z.enum(['train', 'val', 'test']),
     path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
     sha256,
-    width: z.int().min(1),
-    height: z.int().min(1),
-    label: z.int().min(0).describe('Index into classes.'),
+    width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
+    height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
+    label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),
+    boxes: z.array(LabelledBox).max(boxesPerImageMax).nullable().describe('DETECTION: empty where nothing is to be seen.'),
   })
   .meta({ id: 'DatasetItem' });
 export type DatasetItem = z.infer<typeof DatasetItem>;
@@ -251,7 +271,7 @@ export const ImportDatasetSpec = z
     ...common,
     file: path.describe('The zip.'),
     fileName: z.string().min(1).max(255),
-    task: z.literal('CLASSIFICATION'),
+    task: Task.describe('Which forms of a zip are looked for.'),
     splitSeed: z.int().min(0).max(0xffff_ffff).describe('Where the zip has no train, val and test folders.'),
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({
@@ -259,6 +279,7 @@ export const ImportDatasetSpec = z
       filesMax: z.int().min(1).default(1_000_000),
       extractedBytesMax: bytes.default(64 * 2 ** 30),
       imagePixelsMax: z.int().min(1).default(25_000_000),
+      boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),
     }),
   })

@@ -24,7 +24,8 @@ export function storeObjects({ dataDir }: TestServer): void {
   db.insert(dataset)
     .values({ id: 'Dataset', name: 'one', task: 'CLASSIFICATION', ...at })
     .run();
-  const counts = { items: 1, bySplit: { train: [1], val: [0], test: [0] }, duplicatesAcrossSplits: 0 };
+  const bySplit = { train: [1], val: [0], test: [0] };
+  const counts = { items: 1, images: { train: 1, val: 0, test: 0 }, bySplit, boxesBySplit: null, duplicatesAcrossSplits: 0 };
   const ready = { number: 1, state: 'READY', jobId: 'Job', ...at } as const;
   db.insert(datasetVersion)
     .values({ id: 'DatasetVersion', datasetId: 'Dataset', splitSeed: 0, classesJson: ['a'], countsJson: counts, ...ready })

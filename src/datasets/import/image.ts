@@ -1,4 +1,5 @@
 import sharp from 'sharp';
+import type { LabelledBox } from '../../jobs/specs.ts';
 
 // One thread for each image, several images at a time; nothing is decoded twice.
 sharp.concurrency(1);
@@ -9,37 +10,64 @@ sharp.unblock({ operation: ['VipsForeignLoadJpegFile', 'VipsForeignLoadPngFile',
 
 /** Longest side of a thumbnail in pixels. */
 const thumbnailSide = 96;
+const webp = { quality: 75, effort: 2 };
 
-export interface DecodedImage {
+/** Red, green and blue of a class's boxes, which are drawn here rather than as SVG, so that no such decoder has to be reachable. */
+const boxColors = [
+  [255, 59, 48],
+  [52, 199, 89],
+  [10, 132, 255],
+  [255, 204, 0],
+  [191, 90, 242],
+  [0, 199, 190],
+  [255, 149, 0],
+  [255, 55, 150],
+] as const;
+
+export interface OpenedImage {
   /** In pixels, upright by the EXIF orientation. */
   width: number;
   height: number;
-  /** WebP. */
-  thumbnail: Buffer;
+  /** Decodes the image completely into a WebP that shows these boxes (in pixels of the image). Throws a BadImage when it is damaged. */
+  thumbnail(boxes: readonly LabelledBox[]): Promise<Buffer>;
 }
 
 /** A file that is not an image that can be used; the message is a reason. */
 export class BadImage extends Error {}
 
 /**
- * Decodes a JPEG, PNG or WebP file completely. Throws a BadImage for anything else, for a damaged or truncated image, for one
- * of more than `pixelsMax` pixels (told from its header) and for an animation.
+ * Reads the header of a JPEG, PNG or WebP file. Throws a BadImage for anything else, for an image of more than `pixelsMax` pixels and
+ * for an animation.
  */
-export async function decodeImage(file: string, pixelsMax: number): Promise<DecodedImage> {
+export async function openImage(file: string, pixelsMax: number): Promise<OpenedImage> {
   const header = await sharp(file, { limitInputPixels: false }).metadata().catch(notAnImage);
   if (header.width * header.height > pixelsMax) {
     throw new BadImage(`has ${header.width} × ${header.height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
   }
   if ((header.pages ?? 1) > 1) throw new BadImage(`is an animation of ${header.pages} frames: still images are needed`);
   const { width, height } = header.autoOrient;
-  // Scaling down reads the whole image: what this accepts, Pillow decodes, and the other way round (truncations of every kind tried).
-  const thumbnail = await sharp(file, { limitInputPixels: pixelsMax, failOn: 'error' })
-    .autoOrient()
-    .resize(thumbnailSide, thumbnailSide, { fit: 'inside', withoutEnlargement: true })
-    .webp({ quality: 75, effort: 2 })
-    .toBuffer()
-    .catch(damaged);
-  return { width, height, thumbnail };
+  return {
+    width,
+    height,
+    async thumbnail(boxes) {
+      // Scaling down reads the whole image: what this accepts, Pillow decodes, and the other way round (truncations of every kind tried).
+      const small = sharp(file, { limitInputPixels: pixelsMax, failOn: 'error' })
+        .autoOrient()
+        .resize(thumbnailSide, thumbnailSide, { fit: 'inside', withoutEnlargement: true });
+      if (boxes.length === 0) return small.webp(webp).toBuffer().catch(damaged);
+      const { data, info } = await small.toColourspace('srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true }).catch(damaged);
+      for (const { label, x, y, width: w, height: h } of boxes) {
+        const edge = (at: number, of: number, side: number) => Math.min(side - 1, Math.round((at / of) * side));
+        const [left, right] = [edge(x, width, info.width), edge(x + w, width, info.width)];
+        const [top, bottom] = [edge(y, height, info.height), edge(y + h, height, info.height)];
+        const color = boxColors[label % boxColors.length] as readonly number[];
+        const paint = (column: number, row: number) => data.set(color, (row * info.width + column) * 3);
+        for (let column = left; column <= right; column += 1) for (const row of [top, bottom]) paint(column, row);
+        for (let row = top; row <= bottom; row += 1) for (const column of [left, right]) paint(column, row);
+      }
+      return sharp(data, { raw: info }).webp(webp).toBuffer();
+    },
+  };
 }
 
 function notAnImage(error: Error): never {

@@ -12,20 +12,20 @@ import { keepExtracted } from '../cache.ts';
 import { dropArtifacts } from '../change.ts';
 import { findContent, findVersion } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
-import { type DatasetVersion, datasetItem, datasetVersion } from '../tables.ts';
+import { type DatasetVersion, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
 import { importCommand, importTimeLimitMs } from './launch.ts';
-import { createContentHash, files, ImportedItem, Summary } from './outputs.ts';
+import { classesOf, createContentHash, files, ImportedItem, Summary } from './outputs.ts';
 import { ImportDatasetRequest, specOf } from './request.ts';
 
 /** Failures that another attempt would meet again: the zip is thrown away. */
 const fileAtFault = ['DATA_INVALID', 'LIMIT_EXCEEDED'];
 
-/** Rows of a transaction: 500 keep the event loop for about 15 ms. */
-const itemsChunk = 500;
+/** Items and boxes of a transaction: 500 items keep the event loop for about 15 ms. */
+const chunkSize = 500;
 
 const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ImportDatasetRequest => ImportDatasetRequest.parse(specJson);
 
-/** An uploaded zip of class folders becomes a dataset version. */
+/** An uploaded zip becomes a dataset version. */
 export const importDataset: JobKind = {
   timeLimitMs: importTimeLimitMs,
 
@@ -74,7 +74,7 @@ export const importDataset: JobKind = {
 
 /** Makes the version READY, or removes it when the dataset has its content already; the result names the one that has it. */
 function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Summary, insertFiles: () => void): Record<string, unknown> {
-  const { contentHash, classes, items, bySplit, duplicatesAcrossSplits, sizeBytes } = summary;
+  const { contentHash, classes, sizeBytes, ...counts } = summary;
   const existing = findContent(tx, datasetId, contentHash);
   if (existing) {
     dropArtifacts(tx, id);
@@ -83,7 +83,7 @@ function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Sum
   }
   insertFiles();
   tx.update(datasetVersion)
-    .set({ state: 'READY', contentHash, classesJson: classes, countsJson: { items, bySplit, duplicatesAcrossSplits }, sizeBytes })
+    .set({ state: 'READY', contentHash, classesJson: classes, countsJson: counts, sizeBytes })
     .where(eq(datasetVersion.id, id))
     .run();
   return { datasetVersionId: id, contentHash, existing: false };
@@ -95,20 +95,29 @@ function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Sum
  */
 export async function insertItems(db: Db, versionId: string, path: string, summary: Summary): Promise<void> {
   await removeItems(db, versionId);
-  const hash = createContentHash(summary.classes);
+  const hash = createContentHash(summary.boxesBySplit ? 'DETECTION' : 'CLASSIFICATION', summary.classes);
   let n = 0;
   let rows: (typeof datasetItem.$inferInsert)[] = [];
+  let labels: (typeof datasetItemLabel.$inferInsert)[] = [];
+  let size = 0;
   const flush = () => {
-    if (rows.length > 0) inTransaction(db, (tx) => tx.insert(datasetItem).values(rows).run());
-    rows = [];
+    inTransaction(db, (tx) => {
+      if (rows.length > 0) tx.insert(datasetItem).values(rows).run();
+      if (labels.length > 0) tx.insert(datasetItemLabel).values(labels).run();
+    });
+    [rows, labels, size] = [[], [], 0];
   };
   for await (const line of createInterface({ input: createReadStream(path) })) {
     const item = ImportedItem.parse(JSON.parse(line));
-    if (item.n !== n || item.label >= summary.classes.length) throw new Error('The items of an import are not in order.');
+    const shown = classesOf(item);
+    if (item.n !== n || shown.some((label) => label >= summary.classes.length)) throw new Error('The items of an import are not in order.');
     hash.add(item);
     n += 1;
-    rows.push({ versionId, ...item });
-    if (rows.length === itemsChunk) flush();
+    const { boxes, ...row } = item;
+    rows.push({ versionId, ...row, boxesJson: boxes });
+    for (const label of shown) labels.push({ versionId, n: item.n, label });
+    size += 1 + (boxes?.length ?? 0);
+    if (size >= chunkSize) flush();
   }
   flush();
   if (n !== summary.items || hash.digest() !== summary.contentHash) {

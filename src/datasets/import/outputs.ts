@@ -2,7 +2,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DatasetItem } from '../../jobs/specs.ts';
+import { DatasetItem, type Task } from '../../jobs/specs.ts';
 import { splits } from './layout.ts';
 
 /** What the child leaves in its work folder for the server. */
@@ -27,10 +27,14 @@ export type ImportedItem = z.infer<typeof ImportedItem>;
 
 export const Summary = z.object({
   contentHash: z.string().regex(/^[0-9a-f]{64}$/),
-  classes: z.array(z.string().min(1).max(200)).min(2).max(10_000),
+  classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
   items: z.int().min(1),
-  /** Items by split, then by class, in the order of the classes. */
+  /** Images by split. */
+  images: z.record(z.enum(splits), count),
+  /** Images by split, then by class, in the order of the classes; one that shows several classes counts for each. */
   bySplit: z.record(z.enum(splits), z.array(count)),
+  /** DETECTION: boxes by split, then by class; null for CLASSIFICATION. */
+  boxesBySplit: z.record(z.enum(splits), z.array(count)).nullable(),
   /** Distinct contents that stand in more than one split. */
   duplicatesAcrossSplits: count,
   /** Of the images together. */
@@ -39,18 +43,28 @@ export const Summary = z.object({
 export type Summary = z.infer<typeof Summary>;
 
 /**
- * A dataset's identity: SHA-256 over one line `["<split>","<path>","<class>","<sha256 of the file>"]` for each item. They are added
- * sorted by split (train, val, test), then by path in the order of UTF-16 code units.
+ * A dataset's identity: SHA-256 over one line for each item, sorted by split (train, val, test), then by path in the order of UTF-16
+ * code units. For CLASSIFICATION it is `["<split>","<path>","<class>","<sha256 of the file>"]`. For DETECTION the boxes stand in the
+ * place of the class, `[["<class>",x,y,width,height],…]`, and a first line has the classes, which need not all have boxes.
  */
-export function createContentHash(classes: readonly string[]): { add(item: ContentItem): void; digest(): string } {
+export function createContentHash(task: Task, classes: readonly string[]): { add(item: ContentItem): void; digest(): string } {
   const hash = createHash('sha256');
+  const line = (value: unknown) => void hash.update(`${JSON.stringify(value)}\n`);
+  if (task === 'DETECTION') line(classes);
   return {
-    add: ({ split, path, label, sha256 }) => void hash.update(`${JSON.stringify([split, path, classes[label], sha256])}\n`),
+    add({ split, path, label, boxes, sha256 }) {
+      const labels = boxes?.map((box) => [classes[box.label], box.x, box.y, box.width, box.height]) ?? classes[label ?? -1];
+      line([split, path, labels, sha256]);
+    },
     digest: () => hash.digest('hex'),
   };
 }
 
-export type ContentItem = Pick<DatasetItem, 'split' | 'path' | 'label' | 'sha256'>;
+export type ContentItem = Pick<DatasetItem, 'split' | 'path' | 'label' | 'boxes' | 'sha256'>;
+
+/** The classes that an image shows, each once. */
+export const classesOf = ({ label, boxes }: Pick<DatasetItem, 'label' | 'boxes'>): number[] =>
+  boxes ? [...new Set(boxes.map((box) => box.label))] : [label as number];
 
 export interface WrittenFile {
   name: string;

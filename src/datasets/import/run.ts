@@ -1,11 +1,23 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { Child } from '../../jobs/childio.ts';
-import type { DatasetItem, Spec } from '../../jobs/specs.ts';
-import { BadImage, decodeImage } from './image.ts';
-import { checkTraining, type Layout, layOut, type PlacedFile, type Split, splits } from './layout.ts';
-import { type ContentItem, createContentHash, createOutput, files, type ImportedItem, type Output, type Summary } from './outputs.ts';
+import { jsonLine } from '../../canonical.ts';
+import { type Child, ChildError } from '../../jobs/childio.ts';
+import type { DatasetItem, Spec, Task } from '../../jobs/specs.ts';
+import { type CheckedBoxes, checkBoxes } from './boxes.ts';
+import { layOut } from './forms.ts';
+import { BadImage, openImage } from './image.ts';
+import { type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import {
+  type ContentItem,
+  classesOf,
+  createContentHash,
+  createOutput,
+  files,
+  type ImportedItem,
+  type Output,
+  type Summary,
+} from './outputs.ts';
 import { collectProblems, plural, printable } from './problems.ts';
 import { splitBySeed } from './splits.ts';
 import { DamagedEntry, openZip, type ZipEntry } from './zip.ts';
@@ -21,17 +33,17 @@ interface Placed extends Extracted {
 }
 
 /**
- * Checks a zip of class folders, and leaves in the work folder what `outputs.ts` lists. Throws DATA_INVALID with the files that
+ * Checks the zip of a dataset, and leaves in the work folder what `outputs.ts` lists. Throws DATA_INVALID with the files that
  * cannot be accepted, and then leaves nothing.
  */
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
   try {
     const { layout, images } = await extract(child);
     const items = place(child, images, layout.classes);
-    const sizeBytes = images.reduce((sum, { file }) => sum + file.sizeBytes, 0);
-    const summary: Summary = { ...summarize(items, layout.classes), sizeBytes };
     warnOfDuplicates(child, items);
-    await decodeAll(child, items);
+    const made = await decodeAll(child, items);
+    const sizeBytes = images.reduce((sum, { file }) => sum + file.sizeBytes, 0);
+    const summary: Summary = { ...summarize(child.spec.task, made, layout.classes), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
     return { items: items.length, classes: layout.classes.length, contentHash: summary.contentHash };
   } catch (error) {
@@ -51,7 +63,7 @@ export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipE
   });
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
-    const layout = layOut(zip.files, zip.folders, problems);
+    const layout = await layOut(child, zip, problems);
     const ignored = zip.ignored + layout.ignored;
     if (ignored > 0)
       child.warn('FILES_IGNORED', `${plural(ignored, 'file')} beside the images (documents, or an operating system's) were ignored.`);
@@ -83,8 +95,9 @@ export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipE
 }
 
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
-function place({ spec, warn }: ImportChild, images: Extracted[], classes: string[]): Placed[] {
-  const { splitSeed, splitShares, limits } = spec;
+function place(child: ImportChild, images: Extracted[], classes: string[]): Placed[] {
+  const { warn } = child;
+  const { splitSeed, splitShares } = child.spec;
   const named = images.map(({ split }) => split);
   const bySeed = named.every((split) => split === null);
   const noVal = !bySeed && !named.includes('val') && splitShares.val > 0;
@@ -99,23 +112,48 @@ function place({ spec, warn }: ImportChild, images: Extracted[], classes: string
   const splitOf = new Map(divided.map((image, i) => [image, chosen[i] as Split]));
   const placed = images.map((image) => ({ ...image, split: splitOf.get(image) ?? (image.split as Split) }));
 
-  checkTraining(placed, classes, collectProblems(limits.problemsMax));
+  checkTraining(child, placed, classes);
   return placed.sort((a, b) => splits.indexOf(a.split) - splits.indexOf(b.split) || (a.path < b.path ? -1 : 1));
 }
 
-export function summarize(items: ContentItem[], classes: string[]): Omit<Summary, 'sizeBytes'> {
-  const none = (): number[] => classes.map(() => 0);
-  const bySplit: Summary['bySplit'] = { train: none(), val: none(), test: none() };
-  const hash = createContentHash(classes);
+/** Every class needs an image of its own to learn from; of a detection dataset, where a class may be rare, any box will do. */
+function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: string[]): void {
+  const problems = collectProblems(spec.limits.problemsMax);
+  const train = images.filter(({ split }) => split === 'train');
+  if (train.length === 0) throw new ChildError('DATA_INVALID', 'There are no images to train on: no folder train.');
+  const trained = new Set(train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes ?? null })));
+  const missing = classes.filter((_, label) => !trained.has(label));
+  if (spec.task === 'CLASSIFICATION') {
+    for (const name of missing) problems.add(name, 'has no images in train');
+    problems.check((count) => `${plural(count, 'class has', 'classes have')} no images to train on.`);
+  } else if (trained.size === 0) throw new ChildError('DATA_INVALID', 'There are no boxes to train on: no image of train has one.');
+  else if (missing.length > 0) {
+    const some = missing.slice(0, 5).map(printable).join(', ');
+    warn(
+      'CLASSES_WITHOUT_BOXES',
+      `${plural(missing.length, 'class has', 'classes have')} no boxes to train on: ${some}${missing.length > 5 ? ', …' : ''}.`,
+    );
+  }
+}
+
+export function summarize(task: Task, items: readonly ContentItem[], classes: string[]): Omit<Summary, 'sizeBytes'> {
+  const byClass = (): Summary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
+  const images = { train: 0, val: 0, test: 0 };
+  const [bySplit, boxesBySplit] = [byClass(), byClass()];
+  const hash = createContentHash(task, classes);
   for (const item of items) {
-    (bySplit[item.split][item.label] as number) += 1;
+    images[item.split] += 1;
+    for (const label of classesOf(item)) (bySplit[item.split][label] as number) += 1;
+    for (const { label } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += 1;
     hash.add(item);
   }
   return {
     contentHash: hash.digest(),
     classes,
     items: items.length,
+    images,
     bySplit,
+    boxesBySplit: task === 'DETECTION' ? boxesBySplit : null,
     duplicatesAcrossSplits: [...duplicates(items)].length,
   };
 }
@@ -150,39 +188,72 @@ function warnOfDuplicates({ warn }: ImportChild, items: Placed[]): void {
 /** Images that are decoded at the same time take up to 200 MB each (25 megapixels, interlaced). */
 export const decodersMax = 8;
 
-/** Decodes each image once, as many at a time as libuv has threads, and writes manifest, items and thumbnails in the order of n. */
-async function decodeAll(child: ImportChild, items: Placed[]): Promise<void> {
+/**
+ * Decodes each image once, as many at a time as libuv has threads, checks its boxes, and writes manifest, items and thumbnails in the
+ * order of n; returns the items.
+ */
+async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetItem[]> {
   const { spec, workDir } = child;
-  const problems = collectProblems(spec.limits.problemsMax);
+  const damaged = collectProblems(spec.limits.problemsMax);
+  const misplaced = collectProblems(spec.limits.problemsMax);
   const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutput(workDir, name)) as [
     Output,
     Output,
     Output,
   ];
   child.phase('decoding', items.length);
-  const decode = ({ path }: Placed) => decodeImage(join(workDir, files.extracted, path), spec.limits.imagePixelsMax);
-  let n = 0;
-  for await (const [item, image] of inOrder(items, Math.min(spec.cpuThreads, decodersMax) * 4, decode)) {
+  const made: DatasetItem[] = [];
+  const counts = { clipped: 0, duplicates: 0, empty: 0 };
+  for await (const [item, image] of inOrder(items, Math.min(spec.cpuThreads, decodersMax) * 4, (item) => decode(child, item))) {
     child.checkStop();
     child.advance();
     if (image instanceof BadImage) {
-      problems.add(item.file.name, image.message);
+      damaged.add(item.file.name, image.message);
       continue;
     }
+    const { width, height, thumbnail, checked } = image;
+    for (const problem of checked?.problems ?? []) misplaced.add(String(item.annotations?.file), problem);
+    counts.clipped += checked?.clipped ?? 0;
+    counts.duplicates += checked?.duplicates ?? 0;
+    counts.empty += checked?.boxes.length === 0 ? 1 : 0;
     const { split, path, sha256, label } = item;
-    const { width, height, thumbnail } = image;
-    const line: DatasetItem = { n, split, path, sha256, width, height, label };
-    manifest.write(`${JSON.stringify(line)}\n`);
-    index.write(
-      `${JSON.stringify({ ...line, thumbnailOffset: thumbnails.sizeBytes, thumbnailBytes: thumbnail.length } satisfies ImportedItem)}\n`,
-    );
+    const line: DatasetItem = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };
+    manifest.write(jsonLine(line));
+    index.write(jsonLine({ ...line, thumbnailOffset: thumbnails.sizeBytes, thumbnailBytes: thumbnail.length } satisfies ImportedItem));
     thumbnails.write(thumbnail);
-    n += 1;
+    made.push(line);
   }
-  problems.check((count) => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`);
+  damaged.check((count) => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`);
+  misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size' : 'sizes'} do not fit the images.`);
+  warnOfBoxes(child, counts);
   index.end();
   child.artifact('MANIFEST', manifest.end());
   child.artifact('THUMBNAILS', thumbnails.end());
+  return made;
+}
+
+async function decode({ spec, workDir }: ImportChild, { path, annotations }: Placed) {
+  const image = await openImage(join(workDir, files.extracted, path), spec.limits.imagePixelsMax);
+  const checked: CheckedBoxes | null = annotations && checkBoxes(annotations, image);
+  return { ...image, checked, thumbnail: await image.thumbnail(checked?.boxes ?? []) };
+}
+
+function warnOfBoxes({ warn }: ImportChild, { clipped, duplicates, empty }: Record<'clipped' | 'duplicates' | 'empty', number>): void {
+  if (clipped > 0)
+    warn(
+      'BOXES_CLIPPED',
+      `${plural(clipped, 'box', 'boxes')} reached up to a pixel out of ${clipped === 1 ? 'its image' : 'their images'} and ${clipped === 1 ? 'was' : 'were'} cut off there.`,
+    );
+  if (duplicates > 0)
+    warn(
+      'BOXES_TWICE',
+      `${plural(duplicates, 'box', 'boxes')} stood in an image before, with the same class and place, and ${duplicates === 1 ? 'was' : 'were'} left out.`,
+    );
+  if (empty > 0)
+    warn(
+      'IMAGES_WITHOUT_BOXES',
+      `${plural(empty, 'image')} without boxes: ${empty === 1 ? 'it is' : 'they are'} learned as showing nothing.`,
+    );
 }
 
 /**

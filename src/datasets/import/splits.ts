@@ -9,13 +9,14 @@ export interface Shares {
 /**
  * Splits by seed, in the order of `images`: of each class these shares, rounded, go to val and test, with at least one image in
  * each while the class has enough. Which ones is decided by SHA-256 of (seed, file hash), so that it depends neither on names nor
- * on the order, and mostly stays when images are added; the same bytes are never in two splits.
+ * on the order, and mostly stays when images are added; the same bytes are never in two splits. Images of a detection dataset, which
+ * have no class of their own, are divided as if they were one class.
  */
-export function splitBySeed(images: readonly { sha256: string; label: number }[], seed: number, shares: Shares): Split[] {
+export function splitBySeed(images: readonly { sha256: string; label: number | null }[], seed: number, shares: Shares): Split[] {
   const classes = new Map<number, Set<string>>();
   for (const { label, sha256 } of images) {
-    const members = classes.get(label) ?? new Set();
-    classes.set(label, members.add(sha256));
+    const members = classes.get(label ?? 0) ?? new Set();
+    classes.set(label ?? 0, members.add(sha256));
   }
   const splitOf = new Map<string, Split>();
   for (const [, members] of [...classes].sort(([a], [b]) => a - b)) {

@@ -11,8 +11,9 @@ export interface ZipLimits {
   extractedBytesMax: number;
 }
 
-/** Beyond these a zip is no collection of images: those hardly shrink in a zip. 25 megapixels of 16-bit RGBA have 200 MB. */
-const fileBytesMax = 256 * 2 ** 20;
+/** Largest file: 25 megapixels of 16-bit RGBA have 200 MB, the annotations of COCO's training split (2017) 449 MB. */
+const fileBytesMax = (name: string): number => (/\.json$/i.test(name) ? 512 : 256) * 2 ** 20;
+/** Beyond these a zip is no collection of images: those hardly shrink in a zip. */
 const ratioMax = 100;
 const ratioFreeBytes = 256 * 2 ** 20;
 
@@ -103,7 +104,7 @@ async function list(archive: yauzl.ZipFile, fd: number, zip: Zip, problems: Prob
       const key = name.replace(/\/$/, '').toLowerCase();
       const twice = files.has(key) || (!isFolder && folders.has(key)) ? 'is in the zip twice, or only the case of a letter differs' : null;
       (isFolder ? folders : files).add(key);
-      const problem = nameProblem(name) ?? entryProblem(entry) ?? twice;
+      const problem = nameProblem(name) ?? entryProblem(name, entry) ?? twice;
       if (problem) problems.add(name, problem);
       else if (isFolder) zip.folders.push(name.slice(0, -1));
       else {
@@ -157,19 +158,17 @@ export function nameProblem(name: string): string | null {
 
 const fileTypes = { mask: 0o170000, unknown: 0, folder: 0o040000, regular: 0o100000 };
 
-function entryProblem({
-  generalPurposeBitFlag,
-  externalFileAttributes,
-  compressionMethod,
-  uncompressedSize,
-  compressedSize,
-}: yauzl.Entry): string | null {
+function entryProblem(
+  name: string,
+  { generalPurposeBitFlag, externalFileAttributes, compressionMethod, uncompressedSize, compressedSize }: yauzl.Entry,
+): string | null {
   // The upper half is the Unix mode, whatever system the entry says that it was made on.
   const type = (externalFileAttributes >>> 16) & fileTypes.mask;
   if (type !== fileTypes.unknown && type !== fileTypes.folder && type !== fileTypes.regular) return 'is a link or a special file';
   if (generalPurposeBitFlag & 1) return 'is encrypted';
   if (compressionMethod !== 0 && compressionMethod !== 8) return `is compressed by method ${compressionMethod}: only deflate is read`;
-  if (uncompressedSize > fileBytesMax || compressedSize > fileBytesMax) return `is larger than ${fileBytesMax / 2 ** 20} MiB`;
+  const bytesMax = fileBytesMax(name);
+  if (uncompressedSize > bytesMax || compressedSize > bytesMax) return `is larger than ${bytesMax / 2 ** 20} MiB`;
   return null;
 }
 

@@ -1,0 +1,118 @@
+/**
+ * Arrays in a large JSON file, one element at a time: the file is never values as a whole, which would take many times its size, and
+ * what nobody asked for is passed over.
+ */
+
+/** The bytes are not the JSON that was expected; the message is a reason. */
+export class BadJson extends Error {}
+
+const depthMax = 100;
+const elementBytesMax = 4 * 2 ** 20;
+
+const quote = 0x22;
+const backslash = 0x5c;
+const opening = new Set([0x5b, 0x7b]);
+const closing = new Set([0x5d, 0x7d]);
+const isSpace = (byte: number | undefined): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+
+/**
+ * Gives each element of the arrays under these keys of the object in `bytes` to their handlers, with its place from 0, in the order of
+ * the file; returns which of the keys there are. Throws a BadJson, also for a key that stands there twice.
+ */
+export function readArrays(bytes: Buffer, handlers: Record<string, (element: unknown, index: number) => void>): Set<string> {
+  let at = 0;
+  const space = () => {
+    while (isSpace(bytes[at])) at += 1;
+  };
+  const take = (character: string) => {
+    space();
+    if (bytes[at] !== character.charCodeAt(0)) throw new BadJson(`is not JSON: expected ${character} at byte ${at}`);
+    at += 1;
+  };
+  /** Whether another member follows, behind the comma. */
+  const more = (end: string, first: boolean): boolean => {
+    space();
+    if (bytes[at] === end.charCodeAt(0)) {
+      at += 1;
+      return false;
+    }
+    if (!first) take(',');
+    space();
+    return true;
+  };
+  const parse = (from: number, what: string): unknown => {
+    if (at - from > elementBytesMax) throw new BadJson(`${what} is larger than ${elementBytesMax / 2 ** 20} MiB`);
+    try {
+      return JSON.parse(bytes.toString('utf8', from, at));
+    } catch {
+      throw new BadJson(`${what} is not JSON (NaN and Infinity are none either)`);
+    }
+  };
+
+  const found = new Set<string>();
+  take('{');
+  for (let first = true; more('}', first); first = false) {
+    const from = at;
+    at = endOfValue(bytes, at);
+    const key = parse(from, `the key at byte ${from}`);
+    if (typeof key !== 'string') throw new BadJson(`is not JSON: expected a key at byte ${from}`);
+    take(':');
+    space();
+    const handle = Object.hasOwn(handlers, key) ? handlers[key] : undefined;
+    if (!handle) {
+      at = endOfValue(bytes, at);
+      continue;
+    }
+    if (found.has(key)) throw new BadJson(`has ${key} twice`);
+    found.add(key);
+    if (bytes[at] !== 0x5b) throw new BadJson(`has ${key} that is not a list`);
+    at += 1;
+    for (let index = 0; more(']', index === 0); index += 1) {
+      const start = at;
+      at = endOfValue(bytes, at);
+      handle(parse(start, `${key}[${index}]`), index);
+    }
+  }
+  space();
+  if (at < bytes.length) throw new BadJson(`is not JSON: there is more behind its end at byte ${at}`);
+  return found;
+}
+
+/** Where the value that begins at `at` ends. What is inside is checked when it is parsed. */
+function endOfValue(bytes: Buffer, start: number): number {
+  let at = start;
+  let depth = 0;
+  do {
+    const byte = bytes[at];
+    if (byte === undefined) throw new BadJson('is not whole: it ends within a value');
+    if (byte === quote) at = endOfString(bytes, at);
+    else if (opening.has(byte)) {
+      depth += 1;
+      if (depth > depthMax) throw new BadJson(`is nested deeper than ${depthMax} levels at byte ${at}`);
+      at += 1;
+    } else if (closing.has(byte)) {
+      depth -= 1;
+      at += 1;
+    } else if (depth > 0) at += 1;
+    else at = endOfWord(bytes, at);
+  } while (depth > 0);
+  if (depth < 0 || at === start) throw new BadJson(`is not JSON: expected a value at byte ${start}`);
+  return at;
+}
+
+function endOfString(bytes: Buffer, start: number): number {
+  for (let at = start + 1; ; at += 1) {
+    const byte = bytes[at];
+    if (byte === undefined) throw new BadJson('is not whole: it ends within a text');
+    if (byte === quote) return at + 1;
+    if (byte === backslash) at += 1;
+  }
+}
+
+/** Of a number, true, false or null. */
+function endOfWord(bytes: Buffer, start: number): number {
+  let at = start;
+  for (let byte = bytes[at]; byte !== undefined && byte !== 0x2c && byte !== 0x3a && !isSpace(byte) && !closing.has(byte); byte = bytes[at])
+    at += 1;
+  return at;
+}
