@@ -12,7 +12,7 @@ import {
   trainerErrorCodes,
   WeightsMeta,
 } from '../src/jobs/protocol.ts';
-import { DatasetItem } from '../src/jobs/specs.ts';
+import { DatasetItem, presets } from '../src/jobs/specs.ts';
 
 /** `$defs` of one direction; a reader ignores unknown fields, a writer must not write any. */
 function definitions(schemas: Record<string, z.ZodType>, unknownFields: 'ignored' | 'refused') {
@@ -29,6 +29,7 @@ const schema = {
   $comment: 'Written by scripts/protocol.ts from src/jobs/protocol.ts: do not edit.',
   errorCodes: trainerErrorCodes,
   phases: Object.keys(phases),
+  presets: Object.fromEntries(Object.entries(presets).map(([name, { task }]) => [name, task])),
   $defs: {
     ...definitions({ Event, Evaluation, OnnxMeta, WeightsMeta, ...results }, 'refused'),
     ...definitions({ SpecLine, CommandLine, DatasetItem }, 'ignored'),

@@ -195,24 +195,54 @@ export const Artifact = z
   })
   .meta({ id: 'Artifact' });
 
+const gateNumbers = {
+  problems: z.array(text).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
+  inputs: z.enum(['VALIDATION', 'SEEDED']).describe('SEEDED: there was no dataset, noise was used.'),
+  images: z.int().min(0),
+  beyondTolerance: z.int().min(0).describe('Images with an output further away than its tolerance.'),
+};
+const gateBatch = {
+  batch: z.int().min(1),
+  images: z.int().min(0),
+  largestDifference: z.number().describe('Largest |reference − candidate| of the logits or the scores.'),
+};
+
+export const ClassificationGate = z
+  .object({
+    ...gateNumbers,
+    tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
+    largestLogit: z.number().describe('Largest magnitude among the reference’s outputs.'),
+    largestDifference: z.number().describe('Largest |reference − candidate| over all images and batch sizes.'),
+    top1Differ: z.int().min(0).describe('Images whose best class differs.'),
+    top1DifferBeyondMargin: z.int().min(0).describe('Of those, where the reference’s margin is larger than the tolerance.'),
+    batches: z.array(z.object(gateBatch)).max(10),
+  })
+  .meta({ id: 'ClassificationGate' });
+
+export const DetectionGate = z
+  .object({
+    ...gateNumbers,
+    tolerance: z.number().describe('Of the scores: relativeTolerance of the spec.'),
+    boxTolerance: z.number().describe('Of the boxes, in pixels of the input.'),
+    largestDifference: z.number().describe('Largest difference of a score over all images and batch sizes.'),
+    largestBoxDifference: z.number().describe('Largest difference of a side of a box, in pixels, over all images and batch sizes.'),
+    detections: z.int().min(0).describe('Boxes of the reference after non-maximum suppression.'),
+    detectionsDiffer: z.int().min(0).describe('Boxes that only one of the two lists has.'),
+    detectionsDifferBeyondMargin: z
+      .int()
+      .min(0)
+      .describe('Of those, where no score, IoU or margin lies within the tolerance of its threshold.'),
+    batches: z.array(z.object({ ...gateBatch, largestBoxDifference: z.number() })).max(10),
+  })
+  .meta({ id: 'DetectionGate' });
+
 export const Gate = z
   .object({
     ...envelope,
     type: z.literal('gate'),
     gate: z.literal('CONVERSION'),
     file: fileName.describe('The candidate.'),
-    numbers: z.object({
-      problems: z.array(text).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
-      inputs: z.enum(['VALIDATION', 'SEEDED']).describe('SEEDED: there was no dataset, noise was used.'),
-      images: z.int().min(0),
-      tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
-      largestLogit: z.number().describe('Largest magnitude among the reference’s outputs.'),
-      largestDifference: z.number().describe('Largest |reference − candidate| over all images and batch sizes.'),
-      beyondTolerance: z.int().min(0).describe('Images with an output further away than the tolerance.'),
-      top1Differ: z.int().min(0).describe('Images whose best class differs.'),
-      top1DifferBeyondMargin: z.int().min(0).describe('Of those, where the reference’s margin is larger than the tolerance.'),
-      batches: z.array(z.object({ batch: z.int().min(1), images: z.int().min(0), largestDifference: z.number() })).max(10),
-    }),
+    numbers: z.union([ClassificationGate, DetectionGate]),
   })
   .meta({ id: 'Gate', description: 'Numbers, not a verdict: the server’s table of thresholds decides.' });
 
@@ -293,6 +323,21 @@ export const ClassificationMetrics = z
   })
   .meta({ id: 'ClassificationMetrics' });
 
+export const DetectionMetrics = z
+  .object({
+    images: z.int(),
+    objects: z.int().describe('True boxes.'),
+    map50: z.number().describe('Mean average precision at IoU 0.5, by COCO’s evaluator: the mean over the classes that have objects.'),
+    map5095: z.number().describe('Mean average precision over IoU 0.5, 0.55 … 0.95.'),
+    scoreThreshold: z.number().describe('Part of the figures’ definition: boxes with a smaller score are not counted.'),
+    nmsIou: z.number().describe('Part of the definition: a better box of its class that overlaps more than this takes a box away.'),
+    boxesMax: z.int().describe('Part of the definition: boxes of an image that are counted.'),
+  })
+  .meta({ id: 'DetectionMetrics' });
+
+/** By task. */
+export const Metrics = z.union([ClassificationMetrics, DetectionMetrics]);
+
 export const WeightsMeta = z
   .object({
     preset: z.string(),
@@ -301,7 +346,7 @@ export const WeightsMeta = z
     parameters: z.int(),
     preprocess: PreprocessSpec.nullable(),
     epoch: z.int().nullable(),
-    metrics: ClassificationMetrics.nullable(),
+    metrics: Metrics.nullable(),
   })
   .meta({ id: 'WeightsMeta', description: 'meta of a WEIGHTS artifact.' });
 
@@ -340,13 +385,13 @@ export const results = {
       epochs: z.int().describe('Epochs that were run, earlier attempts included.'),
       bestEpoch: z.int(),
       stoppedEarly: z.boolean(),
-      metrics: ClassificationMetrics.describe('Of the best epoch on the validation split.'),
+      metrics: Metrics.describe('Of the best epoch on the validation split.'),
     })
     .meta({ id: 'TrainResult' }),
   CONVERT: z.object({ weightsHash: sha256 }).meta({ id: 'ConvertResult' }),
   EVALUATE: z
     .object({
-      metrics: ClassificationMetrics,
+      metrics: Metrics,
       engine: z.string().describe('`torch` or `onnxruntime`, with its version.'),
     })
     .meta({ id: 'EvaluateResult' }),
@@ -354,7 +399,7 @@ export const results = {
 };
 
 /** Content of an EVALUATION artifact, a JSON file: rows and columns are in the order of `classes`. */
-export const Evaluation = z
+export const ClassificationEvaluation = z
   .object({
     metrics: ClassificationMetrics,
     classes: z.array(z.string()),
@@ -368,4 +413,23 @@ export const Evaluation = z
     ),
     confusion: z.array(z.array(z.int())).describe('confusion[true][predicted] counts images.'),
   })
-  .meta({ id: 'Evaluation' });
+  .meta({ id: 'ClassificationEvaluation' });
+
+export const DetectionEvaluation = z
+  .object({
+    metrics: DetectionMetrics,
+    classes: z.array(z.string()),
+    perClass: z.array(
+      z.object({
+        name: z.string(),
+        objects: z.int(),
+        ap: z.number().nullable().describe('Average precision over IoU 0.5 … 0.95; null where the split has no object of this class.'),
+        ap50: z.number().nullable().describe('At IoU 0.5.'),
+        precision: z.array(z.number()).length(101).nullable().describe('At the recalls 0, 0.01 … 1, at IoU 0.5.'),
+        scores: z.array(z.number()).length(101).nullable().describe('The score that a box needs for each of these recalls.'),
+      }),
+    ),
+  })
+  .meta({ id: 'DetectionEvaluation' });
+
+export const Evaluation = z.union([ClassificationEvaluation, DetectionEvaluation]).meta({ id: 'Evaluation' });

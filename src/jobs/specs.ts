@@ -11,6 +11,10 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const share = z.number().min(0).max(1);
 const bytes = z.int().min(1);
 
+/** What a model does with an image. */
+export const Task = z.enum(['CLASSIFICATION', 'DETECTION']);
+export type Task = z.infer<typeof Task>;
+
 // --------------------------------------------------------------------------------------------------- preprocessing
 
 const channelTriple = z.tuple([z.number(), z.number(), z.number()]);
@@ -34,71 +38,110 @@ export const PreprocessSpec = z
   .meta({ id: 'PreprocessSpec' });
 export type PreprocessSpec = z.infer<typeof PreprocessSpec>;
 
-/** What the presets train with: the largest centred square, ImageNet's mean and deviation. `imageSize` in pixels. */
-export function presetPreprocess(imageSize: number): PreprocessSpec {
+const presetPreprocessing = {
+  /** The largest centred square, ImageNet's mean and deviation. */
+  CLASSIFICATION: { mode: 'CROP', mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+  /** The whole image, its levels as 0 to 1. */
+  DETECTION: { mode: 'LETTERBOX', mean: [0, 0, 0], std: [1, 1, 1] },
+} satisfies Record<Task, Pick<PreprocessSpec, 'mode' | 'mean' | 'std'>>;
+
+/** What the presets of a task train with. `imageSize` in pixels. */
+export function presetPreprocess(imageSize: number, task: Task = 'CLASSIFICATION'): PreprocessSpec {
   return {
     version: 1,
     width: imageSize,
     height: imageSize,
-    mode: 'CROP',
     cropFraction: 1,
     padColor: [114, 114, 114],
     channels: 'RGB',
-    mean: [0.485, 0.456, 0.406],
-    std: [0.229, 0.224, 0.225],
     layout: 'NCHW',
+    ...presetPreprocessing[task],
   };
 }
 
 // -------------------------------------------------------------------------------------------------- hyperparameters
 
 /** Each has a description, a range and a default here, and nowhere else: the API's `presets` is made from this. */
-export const ClassificationHyperparameters = z.object({
-  imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
-  epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
-  batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
-  optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
-  learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
-  momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
-  weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
-  warmupSteps: z
-    .int()
-    .min(0)
-    .max(100_000)
-    .default(100)
-    .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
-  labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
-  emaDecay: z
-    .number()
-    .min(0)
-    .max(0.99999)
-    .default(0.999)
-    .describe('Moving average of the weights that is validated and kept; it warms up with the run. 0 turns it off.'),
-  gradientClip: z.number().min(0).max(1000).default(1).describe('Largest norm of the gradient; 0 turns it off.'),
-  earlyStopping: z
-    .int()
-    .min(0)
-    .max(1000)
-    .default(0)
-    .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
-  mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
-  flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
-  cropScale: z
-    .number()
-    .min(0.05)
-    .max(1)
-    .default(0.5)
-    .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
-  colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
-  erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
-});
+export const ClassificationHyperparameters = z
+  .object({
+    imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
+    epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
+    batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
+    optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
+    learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
+    momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+    weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
+    warmupSteps: z
+      .int()
+      .min(0)
+      .max(100_000)
+      .default(100)
+      .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
+    labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
+    emaDecay: z
+      .number()
+      .min(0)
+      .max(0.99999)
+      .default(0.999)
+      .describe('Moving average of the weights that is validated and kept; it warms up with the run. 0 turns it off.'),
+    gradientClip: z.number().min(0).max(1000).default(1).describe('Largest norm of the gradient; 0 turns it off.'),
+    earlyStopping: z
+      .int()
+      .min(0)
+      .max(1000)
+      .default(0)
+      .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
+    mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
+    flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
+    cropScale: z
+      .number()
+      .min(0.05)
+      .max(1)
+      .default(0.5)
+      .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
+    colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
+    erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
+  })
+  .meta({ id: 'ClassificationHyperparameters' });
 export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
 
-/** What a model does with an image. */
-export const Task = z.enum(['CLASSIFICATION', 'DETECTION']);
-export type Task = z.infer<typeof Task>;
+const shared = ClassificationHyperparameters.shape;
 
-/** A preset is a topology with its task and its hyperparameters. A second one is a second row. */
+/** What is not said here is as in classification. The defaults are for small data and short runs: docs/detector.md has what was tried. */
+export const DetectionHyperparameters = z
+  .object({
+    imageSize: z
+      .int()
+      .min(32)
+      .max(1280)
+      .multipleOf(32)
+      .default(640)
+      .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
+    epochs: shared.epochs.default(40),
+    batchSize: shared.batchSize.default(8),
+    optimizer: shared.optimizer,
+    learningRate: shared.learningRate.default(0.002),
+    momentum: shared.momentum,
+    weightDecay: shared.weightDecay,
+    warmupSteps: shared.warmupSteps,
+    emaDecay: shared.emaDecay,
+    gradientClip: shared.gradientClip.default(10),
+    earlyStopping: shared.earlyStopping,
+    mixedPrecision: shared.mixedPrecision,
+    flip: shared.flip,
+    verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
+    scale: z.number().min(0).max(0.9).default(0.5).describe('Images are made smaller or larger by up to this share, and moved.'),
+    colorJitter: shared.colorJitter.default(0.3),
+    mosaic: share.default(0.5).describe('Probability that an image is composed of four.'),
+    mosaicUntil: share.default(0.7).describe('Share of the epochs after which there are no mosaics: the last ones see images as they are.'),
+  })
+  .meta({ id: 'DetectionHyperparameters' });
+export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
+
+const detector = { task: 'DETECTION', hyperparameters: DetectionHyperparameters } as const;
+const detectorSource = 'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights.';
+
+/** A preset is a topology with its task and its hyperparameters. Another one is another row. */
 export const presets = {
   resnet50: {
     task: 'CLASSIFICATION',
@@ -106,9 +149,13 @@ export const presets = {
     description: 'Image classification with torchvision’s ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.',
     hyperparameters: ClassificationHyperparameters,
   },
+  yolov8n: { ...detector, title: 'YOLOv8n', description: `${detectorSource} The smallest size: 3.2 million parameters.` },
+  yolov8s: { ...detector, title: 'YOLOv8s', description: `${detectorSource} 11.2 million parameters.` },
+  yolov8m: { ...detector, title: 'YOLOv8m', description: `${detectorSource} 25.9 million parameters.` },
 } as const;
 export type PresetName = keyof typeof presets;
 const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
+const presetsOf = (task: Task) => presetName.extract(presetName.options.filter((name) => presets[name].task === task));
 
 // ----------------------------------------------------------------------------------------------------------- dataset
 
@@ -188,14 +235,15 @@ export const Init = z
   ])
   .meta({ id: 'Init' });
 
-export const TrainSpec = z
-  .object({
+/** A training of a task: its presets and their hyperparameters. */
+const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
+  z.object({
     kind: z.literal('TRAIN'),
     ...computing,
-    preset: presetName,
+    preset: presetsOf(task),
     dataset: DatasetRef,
     preprocess: PreprocessSpec.describe('Of the hyperparameters’ imageSize.'),
-    hyperparameters: ClassificationHyperparameters,
+    hyperparameters,
     init: Init,
     resumeFrom: path.nullable().describe('Newest checkpoint of an earlier attempt of this job; one in workDir that is further on wins.'),
     checkpointSeconds: z
@@ -210,17 +258,36 @@ export const TrainSpec = z
       .default(2 ** 31)
       .describe('Decoded images are kept in memory when they fit into this.'),
     conversion,
-  })
+  });
+
+export const TrainSpec = z
+  .discriminatedUnion('preset', [
+    trainSpec('CLASSIFICATION', ClassificationHyperparameters).meta({ id: 'ClassificationTrainSpec' }),
+    trainSpec('DETECTION', DetectionHyperparameters).meta({ id: 'DetectionTrainSpec' }),
+  ])
   .meta({ id: 'TrainSpec' });
+
+/** How a detector's outputs hold what it found, in pixels of the input: `docs/preprocessing.md`, "Detections". */
+export const OutputLayout = z
+  .enum(['BOXES_SCORES', 'CENTRES_FIRST'])
+  .describe(
+    'BOXES_SCORES: boxes (N × A × 4: left, top, right, bottom) and scores (N × A × classes). ' +
+      'CENTRES_FIRST: one output (N × (4 + classes) × A): centre x, centre y, width, height, scores.',
+  );
+export type OutputLayout = z.infer<typeof OutputLayout>;
 
 /** A model version as the trainer reads it. */
 export const ModelRef = z
   .object({
     format: z.enum(['CHECKPOINT', 'ONNX']).describe('CHECKPOINT: safetensors of the preset’s state dict.'),
     file: path,
+    task: Task,
     preset: presetName.nullable().describe('Null for a foreign ONNX.'),
     classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
     preprocess: PreprocessSpec,
+    outputLayout: OutputLayout.nullable()
+      .default(null)
+      .describe('What the user says of a foreign detector; null: told from shapes and metadata.'),
   })
   .meta({ id: 'ModelRef' });
 

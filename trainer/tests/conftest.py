@@ -50,9 +50,11 @@ class Trained:
         return {
             "format": format,
             "file": str(file),
+            "task": "CLASSIFICATION",
             "preset": "resnet50",
             "classes": self.spec["dataset"]["classes"],
             "preprocess": self.spec["preprocess"],
+            "outputLayout": None,
         }
 
 

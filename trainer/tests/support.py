@@ -35,8 +35,8 @@ def write_digits(folder: Path, train: int, val: int) -> Json:
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((digits.images[index] * (255 / 16)).astype(np.uint8)).save(file)
-        item = {"n": n, "split": split, "path": path, "sha256": "0" * 64, "width": 8, "height": 8, "label": label}
-        lines.append(json.dumps(item))
+        item = {"n": n, "split": split, "path": path, "sha256": "0" * 64, "width": 8, "height": 8}
+        lines.append(json.dumps({**item, "label": label, "boxes": None}))
     manifest = folder / "manifest.jsonl"
     manifest.write_text("\n".join(lines) + "\n", "utf-8")
     return {
@@ -47,9 +47,9 @@ def write_digits(folder: Path, train: int, val: int) -> Json:
     }
 
 
-def defaults() -> Json:
+def defaults(task: str = "Classification") -> Json:
     """The hyperparameters as the protocol presets them."""
-    fields = SCHEMA["$defs"]["TrainSpec"]["properties"]["hyperparameters"]["properties"]
+    fields = SCHEMA["$defs"][f"{task}Hyperparameters"]["properties"]
     return {name: field["default"] for name, field in fields.items()}
 
 

@@ -11,9 +11,9 @@ from tests import support
 from whetstone_trainer import augment
 from whetstone_trainer.augment import color, draws, erase, geometry
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, build
+from whetstone_trainer.protocol import ClassificationHyperparameters, PreprocessSpec, build
 
-PARAMETERS = build(Hyperparameters, support.defaults())
+PARAMETERS = build(ClassificationHyperparameters, support.defaults())
 SPEC = build(PreprocessSpec, support.preprocess(32))
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8))
 OFF = replace(PARAMETERS, crop_scale=1.0, flip=0.0, color_jitter=0.0, erasing=0.0)

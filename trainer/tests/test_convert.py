@@ -13,12 +13,13 @@ from onnx import numpy_helper
 from tests import support
 from tests.conftest import Trained
 from tests.support import Recorder, run_here
-from whetstone_trainer import convert
+from whetstone_trainer import classification, convert
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import Images, open_images, read_split
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import DatasetRef, ModelRef, build
+from whetstone_trainer.task import NOT_FINITE
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ def source(trained: Trained) -> Source:
 @pytest.fixture(scope="module")
 def images(trained: Trained, source: Source) -> Images:
     dataset = build(DatasetRef, trained.spec["dataset"])
-    return open_images(dataset, read_split(dataset, "val"), source.preprocess)
+    return open_images(dataset, read_split(dataset, "val"), source.task, source.preprocess)
 
 
 def numbers(path: Path, images: Images, source: Source, tmp_path: Path) -> dict[str, Any]:
@@ -71,11 +72,11 @@ def test_a_hundredth_added_to_one_bias_is_beyond_it(
 def test_another_best_class_is_counted_and_excused_only_within_the_margin() -> None:
     wanted = torch.tensor([[1.0, 0.99995, 0.0], [1.0, 0.5, 0.0], [1.0, 0.5, 0.0]])
     found = torch.tensor([[1.0, 1.0001, 0.0], [0.4, 0.5, 0.0], [float("nan"), 0.5, 0.0]])
-    rows = convert._compare(wanted, found)
-    assert rows[:, convert.TOP1_DIFFERS].tolist()[:2] == [1, 1]
-    assert rows[:2, convert.MARGIN] == pytest.approx([5e-5, 0.5], rel=1e-3)
-    assert rows[2, convert.DIFFERENCE] == convert.NOT_FINITE
-    assert convert._largest(rows) == convert.NOT_FINITE
+    rows = classification.compare((wanted,), (found,), 1e-4)
+    assert rows[:, classification.TOP1_DIFFERS].tolist()[:2] == [1, 1]
+    assert rows[:2, classification.MARGIN] == pytest.approx([5e-5, 0.5], rel=1e-3)
+    assert rows[2, classification.DIFFERENCE] == NOT_FINITE
+    assert classification.furthest(rows) == {"largestDifference": NOT_FINITE}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other classes"])
@@ -109,7 +110,7 @@ def test_the_older_exporter_takes_over_and_that_is_said(
 
     monkeypatch.setattr(torch.onnx, "export", fails)
     recorder = Recorder()
-    exported, exporter = convert.export(source.model, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+    exported, exporter = convert.export(source.model, source.task.OUTPUTS, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
     assert exporter == "TORCHSCRIPT"
     assert recorder.of("warning")[0]["code"] == "EXPORT_FALLBACK"
     assert convert.check(exported) == []
@@ -118,7 +119,7 @@ def test_the_older_exporter_takes_over_and_that_is_said(
 
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **named: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(Exception, match="Neither exporter") as caught:
-        convert.export(source.model, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+        convert.export(source.model, source.task.OUTPUTS, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
     assert getattr(caught.value, "code", None) == "EXPORT_FAILED"
 
 

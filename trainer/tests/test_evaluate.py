@@ -17,9 +17,10 @@ from tests.conftest import Trained
 from tests.support import Recorder, run_here
 from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.evaluate import evaluate, onnx_predictor, onnx_session, write_evaluation
+from whetstone_trainer.classification import evaluate, report
+from whetstone_trainer.evaluate import onnx_predictor, onnx_session
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import PreprocessSpec, build, validator
+from whetstone_trainer.protocol import ModelRef, PreprocessSpec, build, validator
 
 SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]))
 
@@ -27,7 +28,7 @@ SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]
 def pictures(labels: torch.Tensor) -> Images:
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator, dtype=torch.uint8)
-    return Images((), labels, Path(), None, list(levels))
+    return Images((), labels.tolist(), Path(), None, list(levels))
 
 
 def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
     rows = iter([logits[start : start + 32] for start in range(0, 100, 32)])
     events = Events(Recorder(), "job-1", 1, tmp_path)
     found = evaluate(
-        lambda levels: next(rows), pictures(labels), class_count=9, batch_size=32, workers=0, events=events
+        lambda levels: (next(rows),), pictures(labels), class_count=9, batch_size=32, workers=0, events=events
     )
 
     best = logits.argmax(1)
@@ -50,8 +51,7 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
     recalls = sklearn_metrics.recall_score(labels, best, average=None, labels=names, zero_division=0)
     assert found.metrics.macro_top1 == pytest.approx(recalls[:7].mean())
 
-    write_evaluation(found, tuple("abcdefghi"), tmp_path / "evaluation.json")
-    written = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    written = report(found, tuple("abcdefghi"))
     assert not list(validator("Evaluation").iter_errors(written))
     precisions = sklearn_metrics.precision_score(labels, best, average=None, labels=names, zero_division=np.nan)
     for n, row in enumerate(written["perClass"]):
@@ -63,7 +63,7 @@ def test_with_fewer_than_five_classes_top5_is_all(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2])
     events = Events(Recorder(), "job-1", 1, tmp_path)
     found = evaluate(
-        lambda x: torch.zeros(3, 3), pictures(labels), class_count=3, batch_size=8, workers=0, events=events
+        lambda x: (torch.zeros(3, 3),), pictures(labels), class_count=3, batch_size=8, workers=0, events=events
     )
     assert found.metrics.top5 == 1.0
     assert found.metrics.top1 == pytest.approx(1 / 3)
@@ -99,6 +99,11 @@ def small_onnx(
     return path
 
 
+def described(classes: int, spec: PreprocessSpec = SPEC) -> ModelRef:
+    names = tuple("abcdefghi"[:classes])
+    return ModelRef("ONNX", "", "CLASSIFICATION", None, names, spec, None)
+
+
 def expected(levels: torch.Tensor) -> torch.Tensor:
     return (levels[:, 0].float() / 255).mean(1).reshape(-1, 4, 2).mean(2)
 
@@ -110,15 +115,15 @@ LEVELS = torch.stack(pictures(torch.zeros(7, dtype=torch.int64)).cache)
     ("batch", "kind"), [("n", TensorProto.FLOAT), (3, TensorProto.FLOAT), (7, TensorProto.FLOAT16)]
 )
 def test_onnx_runs_with_a_free_or_a_fixed_batch(tmp_path: Path, batch: int | str, kind: int) -> None:
-    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx", batch, kind), 1), SPEC, 4)
-    found = predict(LEVELS)
+    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx", batch, kind), 1), described(4))
+    (found,) = predict(LEVELS)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected(LEVELS), atol=1e-5 if kind == TensorProto.FLOAT else 1e-2)
 
 
 def test_probabilities_become_logits_of_the_same_loss(tmp_path: Path) -> None:
-    logits = onnx_predictor(onnx_session(small_onnx(tmp_path / "a.onnx"), 1), SPEC, 4)(LEVELS)
-    found = onnx_predictor(onnx_session(small_onnx(tmp_path / "b.onnx", softmax=True), 1), SPEC, 4)(LEVELS)
+    (logits,) = onnx_predictor(onnx_session(small_onnx(tmp_path / "a.onnx"), 1), described(4))(LEVELS)
+    (found,) = onnx_predictor(onnx_session(small_onnx(tmp_path / "b.onnx", softmax=True), 1), described(4))(LEVELS)
     labels = torch.arange(7) % 4
     loss = torch.nn.functional.cross_entropy
     assert float(loss(found, labels)) == pytest.approx(float(loss(logits, labels)), abs=1e-5)
@@ -127,7 +132,7 @@ def test_probabilities_become_logits_of_the_same_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "classes", "message"),
     [
-        ({"inputs": 2}, 4, "one float input of four dimensions; this model has input0"),
+        ({"inputs": 2}, 4, "one float input of four dimensions; this one has input0"),
         ({"kind": TensorProto.DOUBLE}, 4, "one float input"),
         ({}, 5, r"shape \[7, 4\], expected \[7, 5\]"),
     ],
@@ -137,12 +142,12 @@ def test_an_onnx_file_that_is_no_classifier_is_refused(
 ) -> None:
     session = onnx_session(small_onnx(tmp_path / "m.onnx", **changes), 1)
     with pytest.raises(TrainerError, match=message) as caught:
-        onnx_predictor(session, SPEC, classes)(LEVELS)
+        onnx_predictor(session, described(classes))(LEVELS)
     assert caught.value.code == "MODEL_INVALID"
 
 
 def test_an_image_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
-    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx"), 1), replace(SPEC, width=9), 4)
+    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx"), 1), described(4, replace(SPEC, width=9)))
     with pytest.raises(TrainerError, match="does not run") as caught:
         predict(torch.zeros(1, 3, 8, 9, dtype=torch.uint8))
     assert str(tmp_path) not in caught.value.message

@@ -12,7 +12,7 @@ from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.protocol import (
     ERROR_CODES,
     SCHEMA,
-    Hyperparameters,
+    ClassificationHyperparameters,
     Init,
     PreprocessSpec,
     TrainSpec,
@@ -90,7 +90,7 @@ def test_no_specification_is_refused() -> None:
 
 
 def test_every_hyperparameter_of_the_protocol_is_read() -> None:
-    hyperparameters = build(Hyperparameters, support.defaults())
+    hyperparameters = build(ClassificationHyperparameters, support.defaults())
     assert to_json(hyperparameters) == support.defaults()
     assert isinstance(hyperparameters.gradient_clip, float)
 

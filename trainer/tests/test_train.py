@@ -19,7 +19,7 @@ from tests.support import attempt, run_here, train_spec
 from whetstone_trainer import model
 from whetstone_trainer.checkpoint import load_checkpoint
 from whetstone_trainer.model import read_state, weights_hash
-from whetstone_trainer.protocol import Hyperparameters, build, validator
+from whetstone_trainer.protocol import ClassificationHyperparameters, build, validator
 from whetstone_trainer.state import autocast_dtype
 from whetstone_trainer.train import learning_rate
 
@@ -142,7 +142,7 @@ def test_more_epochs_continue_optimizer_and_schedule(trained: Trained, tmp_path:
     assert code == 75
     (epoch,) = recorder.of("epoch")
     assert (epoch["epoch"], epoch["epochs"], epoch["step"], epoch["best"]) == (3, 3, 21, True)
-    parameters = build(Hyperparameters, spec["hyperparameters"])
+    parameters = build(ClassificationHyperparameters, spec["hyperparameters"])
     assert epoch["metrics"]["learningRate"] == learning_rate(20, 21, parameters)
     memory = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"]).tensors["optimizer"]
     assert float(memory["0/step"]) == 21
@@ -239,7 +239,7 @@ def test_cuda_that_is_not_there_is_said(digits: support.Json, tmp_path: Path) ->
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    parameters = build(Hyperparameters, {**support.defaults(), "learningRate": 1.0, "warmupSteps": 10})
+    parameters = build(ClassificationHyperparameters, {**support.defaults(), "learningRate": 1.0, "warmupSteps": 10})
     rates = [learning_rate(step, 110, parameters) for step in range(110)]
     assert rates[:10] == [(step + 1) / 11 for step in range(10)]
     assert rates[10] == 1.0
@@ -252,7 +252,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_mixed_precision_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = build(Hyperparameters, support.defaults())
+    parameters = build(ClassificationHyperparameters, support.defaults())
     gpu = torch.device("cuda")
     assert autocast_dtype(parameters, torch.device("cpu")) is None
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec
+from whetstone_trainer.protocol import ClassificationHyperparameters, PreprocessSpec
 
 # Which of an image's random numbers decides what. Fixed, so that turning one change off leaves the others as they were.
 AREA, RATIO, LEFT, TOP, FLIP, BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_AREA, ERASE_LEFT, ERASE_TOP = range(12)
@@ -27,7 +27,7 @@ def draws(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
 
 
 def geometry(
-    image: torch.Tensor, draw: NDArray[np.float64], parameters: Hyperparameters, spec: PreprocessSpec
+    image: torch.Tensor, draw: NDArray[np.float64], parameters: ClassificationHyperparameters, spec: PreprocessSpec
 ) -> torch.Tensor:
     """3 × height × width levels to 3 × spec.height × spec.width levels: random crop and flip."""
     if parameters.crop_scale < 1:

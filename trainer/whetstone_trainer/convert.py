@@ -21,19 +21,19 @@ from whetstone_trainer.checkpoint import commit, save_tensors
 from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
-from whetstone_trainer.evaluate import Predict, load_model, onnx_predictor, onnx_session, torch_predictor
+from whetstone_trainer.evaluate import load_model, onnx_predictor, onnx_session, torch_predictor
 from whetstone_trainer.events import Events
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.model import weights_hash
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import Conversion, ConvertSpec, PreprocessSpec, to_json
+from whetstone_trainer.protocol import Conversion, ConvertSpec, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.task import Outputs, Predict, Task
+from whetstone_trainer.tasks import task_of
 
 GATE_BATCH = 32
 OTHER_BATCHES = (1, 7, 64)
 OTHER_BATCHES_IMAGES = 128
 PROBE_IMAGES = 32
-# Stands for NaN and infinity, which JSON does not have.
-NOT_FINITE = 1e30
 ONNX_FILE = "model.onnx"
 
 
@@ -47,6 +47,14 @@ class Source:
     preprocess: PreprocessSpec
     weights_hash: str
     dataset_hash: str | None
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.preset)
+
+    def reference(self, file: Path) -> ModelRef:
+        """The candidate as an evaluation sees it."""
+        return ModelRef("ONNX", str(file), self.task.NAME, self.preset, self.classes, self.preprocess, None)
 
 
 def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
     if spec.dataset is None:
         images = seeded_noise(spec.seed, spec.model.preprocess)
     else:
-        images = open_images(spec.dataset, read_split(spec.dataset, "val"), spec.model.preprocess)
+        images = open_images(spec.dataset, read_split(spec.dataset, "val"), source.task, spec.model.preprocess)
     convert(source, images, spec.conversion, device, threads=spec.cpu_threads, events=events)
     return {"weightsHash": digest}
 
@@ -73,7 +81,7 @@ def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
     generator = torch.Generator().manual_seed(seed)
     shape = (OTHER_BATCHES_IMAGES, 3, spec.height, spec.width)
     levels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return Images((), torch.zeros(len(levels), dtype=torch.int64), Path(), None, list(levels))
+    return Images((), [None] * len(levels), Path(), None, list(levels))
 
 
 def convert(
@@ -84,7 +92,7 @@ def convert(
         raise TrainerError("SPEC_INVALID", f"The preset {source.preset} takes its input as NCHW.")
     path = events.work_dir / ONNX_FILE
     events.phase("export", 3)
-    exported, exporter = export(source.model, source.preprocess, conversion.opset, events)
+    exported, exporter = export(source.model, source.task.OUTPUTS, source.preprocess, conversion.opset, events)
     events.advance()
     events.check_stop()
     write_onnx(exported, source, path)
@@ -106,12 +114,14 @@ def convert(
 # --------------------------------------------------------------------------------------------------------------- export
 
 
-def export(model: nn.Module, spec: PreprocessSpec, opset: int, events: Events) -> tuple[onnx.ModelProto, str]:
+def export(
+    model: nn.Module, outputs: tuple[str, ...], spec: PreprocessSpec, opset: int, events: Events
+) -> tuple[onnx.ModelProto, str]:
     """The model with a dynamic batch, and which exporter made it: DYNAMO, or TORCHSCRIPT where that one fails."""
     model = model.cpu().eval()
     # An example batch of 2: some versions take a size of 1 for a constant.
     example = torch.zeros(2, 3, spec.height, spec.width)
-    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"], "opset_version": opset}
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": list(outputs), "opset_version": opset}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -130,7 +140,7 @@ def export(model: nn.Module, spec: PreprocessSpec, opset: int, events: Events) -
                 (example,),
                 str(path),
                 dynamo=False,
-                dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+                dynamic_axes={name: {0: "batch"} for name in ("input", *outputs)},
                 **names,
             )
             return onnx.load(str(path)), "TORCHSCRIPT"
@@ -157,7 +167,7 @@ def write_onnx(exported: onnx.ModelProto, source: Source, path: Path) -> None:
         del value.metadata_props[:]
     del exported.graph.metadata_props[:]
     metadata = {
-        "whetstone.task": "CLASSIFICATION",
+        "whetstone.task": source.task.NAME,
         "whetstone.preset": source.preset,
         "whetstone.classes": json.dumps(source.classes, ensure_ascii=False),
         "whetstone.preprocess": json.dumps(to_json(source.preprocess)),
@@ -189,10 +199,11 @@ def check(model: onnx.ModelProto) -> list[str]:
 
 
 def write_probe(reference: Predict, images: Images, spec: PreprocessSpec, events: Events) -> None:
-    """Stores up to 32 inputs, evenly spread over the images, with PyTorch's outputs."""
+    """Stores up to 32 inputs, evenly spread over the images, with PyTorch's outputs: `output`, `output1` …, in their order."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(PROBE_IMAGES, len(images))).round().astype(int))
     levels = torch.stack([images[int(index)] for index in chosen])
-    tensors = {"input": normalise(levels, spec), "output": reference(levels)}
+    outputs = {f"output{n or ''}": output for n, output in enumerate(reference(levels))}
+    tensors = {"input": normalise(levels, spec), **outputs}
     save_tensors(events.work_dir / "probe.safetensors", tensors, {"kind": "probe"})
     events.artifact("PROBE", "probe.safetensors", {"images": len(chosen)})
 
@@ -208,74 +219,46 @@ def gate_numbers(
     events: Events,
 ) -> dict[str, Any]:
     """How far the ONNX file is from PyTorch: `numbers` of the protocol's `Gate`, without what `check` found."""
+    task = source.task
     count = min(OTHER_BATCHES_IMAGES, len(images))
-    first = replace(images, items=images.items[:count], labels=images.labels[:count], cache=images.cache[:count])
+    first = replace(images, items=images.items[:count], truths=images.truths[:count], cache=images.cache[:count])
     events.phase("gate", -(-len(images) // GATE_BATCH) + sum(-(-count // size) for size in OTHER_BATCHES))
     problems: list[str] = []
-    rows = np.empty((0, 4))
-    batches = []
+    compared: list[NDArray[np.float64]] = []
+    batches: list[dict[str, Any]] = []
     try:
-        candidate = onnx_predictor(onnx_session(path, threads), source.preprocess, len(source.classes))
-        compared: list[NDArray[np.float64]] = []
-        kept: list[torch.Tensor] = []
-        for wanted, levels in _logits(reference, images, GATE_BATCH, events):
-            compared.append(_compare(wanted, candidate(levels)))
+        candidate = onnx_predictor(onnx_session(path, threads), source.reference(path))
+        kept: list[Outputs] = []
+        for wanted, levels in _outputs(reference, images, GATE_BATCH, events):
+            compared.append(task.compare(wanted, candidate(levels), relative_tolerance))
             if len(kept) * GATE_BATCH < count:
                 kept.append(wanted)
-        rows = np.concatenate(compared)
-        batches.append({"batch": GATE_BATCH, "images": len(images), "largestDifference": _largest(rows)})
-        reference_logits = torch.cat(kept)[:count]
+        batches.append({"batch": GATE_BATCH, "images": len(images), **task.furthest(np.concatenate(compared))})
+        wanted = tuple(torch.cat(outputs)[:count] for outputs in zip(*kept, strict=True))
         for size in OTHER_BATCHES:
-            found = torch.cat([logits for logits, _ in _logits(candidate, first, size, events)])
-            difference = _largest(_compare(reference_logits, found))
-            batches.append({"batch": size, "images": count, "largestDifference": difference})
+            parts = [outputs for outputs, _ in _outputs(candidate, first, size, events)]
+            found = tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+            rows = task.compare(wanted, found, relative_tolerance)
+            batches.append({"batch": size, "images": count, **task.furthest(rows)})
     except TrainerError as error:
         if error.code != "MODEL_INVALID":
             raise
         problems.append(error.message[:1000])
-    largest = float(rows[:, LOGIT].max(initial=0))
-    tolerance = relative_tolerance * max(1.0, largest)
-    differ = rows[:, TOP1_DIFFERS] > 0
+    rows = np.concatenate(compared) if compared else np.empty((0, 5))
+    furthest = {name: max((batch[name] for batch in batches), default=0.0) for name in task.furthest(rows)}
     return {
         "problems": problems,
         "inputs": "VALIDATION" if images.items else "SEEDED",
         "images": len(rows),
-        "tolerance": tolerance,
-        "largestLogit": largest,
-        "largestDifference": max((batch["largestDifference"] for batch in batches), default=0.0),
-        "beyondTolerance": int((rows[:, DIFFERENCE] > tolerance).sum()),
-        "top1Differ": int(differ.sum()),
-        "top1DifferBeyondMargin": int((differ & (rows[:, MARGIN] > tolerance)).sum()),
+        **task.gate(rows, relative_tolerance),
+        **furthest,
         "batches": batches,
     }
 
 
-# Columns of a comparison, one row for each image: largest |difference| of its logits, the reference's largest |logit|,
-# whether the best class differs, and by how much the reference prefers its own best class to the candidate's.
-DIFFERENCE, LOGIT, TOP1_DIFFERS, MARGIN = range(4)
-
-
-def _logits(predict: Predict, images: Images, size: int, events: Events) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(logits, levels) of each batch."""
+def _outputs(predict: Predict, images: Images, size: int, events: Events) -> Iterator[tuple[Outputs, torch.Tensor]]:
+    """(outputs, levels) of each batch."""
     for batch in ordered_batches(images, size, 0):
         yield predict(batch.images), batch.images
         events.advance()
         events.check_stop()
-
-
-def _compare(wanted: torch.Tensor, found: torch.Tensor) -> NDArray[np.float64]:
-    wanted, found = wanted.double(), found.double()
-    best, other = wanted.argmax(1), found.argmax(1)
-    rows = torch.arange(len(wanted))
-    columns = [
-        (wanted - found).abs().amax(1),
-        wanted.abs().amax(1),
-        (best != other).double(),
-        wanted[rows, best] - wanted[rows, other],
-    ]
-    table: NDArray[np.float64] = torch.stack(columns, 1).numpy()
-    return np.nan_to_num(table, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
-
-
-def _largest(rows: NDArray[np.float64]) -> float:
-    return float(rows[:, DIFFERENCE].max())

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whetstone_trainer.augment import draws, geometry
+from whetstone_trainer.augment import draws
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.preprocess import decode, resize
 from whetstone_trainer.protocol import DatasetItem, DatasetRef, Hyperparameters, PreprocessSpec, Split, build, validator
+from whetstone_trainer.task import Task
 
 T = TypeVar("T")
 
@@ -36,7 +37,10 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
                 raise ValueError
             item = build(DatasetItem, value)
             path = PurePosixPath(item.path)
-            if path.is_absolute() or ".." in path.parts or not 0 <= item.label < len(dataset.classes):
+            labels = [item.label] if item.label is not None else [box.label for box in item.boxes or ()]
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError
+            if (item.label is None) == (item.boxes is None) or not all(0 <= n < len(dataset.classes) for n in labels):
                 raise ValueError
         except (ValueError, AttributeError, TypeError) as error:
             raise TrainerError("DATA_INVALID", f"Line {number} of the dataset's manifest is not valid.") from error
@@ -52,19 +56,19 @@ class Images:
     """The images of a split; the first `len(cache)` are kept in memory.
 
     Args:
-        labels: N, int64.
+        truths: of each image, in its task's form.
         resized: what each image is brought to, or None for its own size.
         cache: 3 × height × width each, uint8.
     """
 
     items: tuple[DatasetItem, ...]
-    labels: torch.Tensor
+    truths: Sequence[Any]
     root: Path
     resized: PreprocessSpec | None
     cache: list[torch.Tensor]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.truths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.cache[index] if index < len(self.cache) else self.load(index)
@@ -75,10 +79,11 @@ class Images:
         return image if self.resized is None else resize(image, self.resized)
 
 
-def open_images(dataset: DatasetRef, items: tuple[DatasetItem, ...], resized: PreprocessSpec | None) -> Images:
-    """Images that are read from their files each time, until `fill_cache`."""
-    labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-    return Images(items, labels, Path(dataset.root), resized, [])
+def open_images(
+    dataset: DatasetRef, items: tuple[DatasetItem, ...], task: Task, resized: PreprocessSpec | None
+) -> Images:
+    """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another task."""
+    return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, [])
 
 
 def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> int:
@@ -100,10 +105,10 @@ def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 levels (N × 3 × H × W), labels (N), and the images' random numbers (N × 12; none in validation)."""
+    """uint8 levels (N × 3 × H × W), what is true of each, and the images' random numbers (N × 12; none in validation)."""
 
     images: torch.Tensor
-    labels: torch.Tensor
+    truths: Sequence[Any]
     draws: NDArray[np.float64]
 
 
@@ -123,17 +128,23 @@ class BatchOrder:
 
 
 def training_batches(
-    images: Images, order: BatchOrder, parameters: Hyperparameters, spec: PreprocessSpec, workers: int
+    images: Images, order: BatchOrder, task: Task, parameters: Hyperparameters, spec: PreprocessSpec, workers: int
 ) -> Iterator[Batch]:
     """The batches of an epoch with their augmentation."""
     shuffled = np.random.default_rng((order.seed, order.epoch)).permutation(len(images))
     size = order.batch_size
 
     def make(number: int) -> Batch:
-        chosen = shuffled[number * size : (number + 1) * size]
-        drawn = np.stack([draws(order.seed, order.epoch, int(index)) for index in chosen])
-        pixels = [geometry(images[index], draw, parameters, spec) for index, draw in zip(chosen, drawn, strict=True)]
-        return Batch(torch.stack(pixels), images.labels[chosen], drawn)
+        chosen = shuffled[number * size : (number + 1) * size].tolist()
+        drawn = np.stack([draws(order.seed, order.epoch, index) for index in chosen])
+        pixels, truths = zip(
+            *(
+                task.example(images, (order.seed, order.epoch, index), draw, parameters, spec)
+                for index, draw in zip(chosen, drawn, strict=True)
+            ),
+            strict=True,
+        )
+        return Batch(torch.stack(pixels), truths, drawn)
 
     return in_order(make, range(order.first, batch_count(len(images), size)), workers)
 
@@ -144,7 +155,7 @@ def ordered_batches(images: Images, size: int, workers: int) -> Iterator[Batch]:
     def make(start: int) -> Batch:
         end = min(start + size, len(images))
         pixels = torch.stack([images[index] for index in range(start, end)])
-        return Batch(pixels, images.labels[start:end], np.empty((end - start, 0)))
+        return Batch(pixels, images.truths[start:end], np.empty((end - start, 0)))
 
     return in_order(make, range(0, len(images), size), workers)
 

@@ -1,8 +1,8 @@
-"""How good a classifier is on a split: top-1, top-5, loss, and for each class precision, recall and confusions."""
+"""How good a model is on a split: models as functions of images, and the job EVALUATE."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +13,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from whetstone_trainer.checkpoint import commit
-from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
+from whetstone_trainer.data import Images, open_images, read_split
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import EvaluateSpec, ModelRef, PreprocessSpec, to_json
-
-# Levels of a batch (N × 3 × H × W, uint8, RGB) to logits (N × classes, float32, on the CPU).
-Predict = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Of a classifier on a split; `macro_top1` is the mean recall over the classes that have images."""
-
-    images: int
-    loss: float
-    top1: float
-    top5: float
-    macro_top1: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`confusion[true, predicted]` counts images."""
-
-    metrics: Metrics
-    confusion: NDArray[np.int64]
-
-
-def evaluate(
-    predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
-) -> Evaluation:
-    """One pass over the images in their order; the step moves with each batch."""
-    confusion = np.zeros((class_count, class_count), np.int64)
-    loss, in_top5 = 0.0, 0
-    for batch in ordered_batches(images, batch_size, workers):
-        logits = predict(batch.images)
-        loss += float(nn.functional.cross_entropy(logits.double(), batch.labels, reduction="sum"))
-        best = logits.topk(min(5, class_count)).indices
-        in_top5 += int((best == batch.labels[:, None]).any(1).sum())
-        np.add.at(confusion, (batch.labels.numpy(), best[:, 0].numpy()), 1)
-        events.advance()
-        events.check_stop()
-    count = len(images)
-    present = confusion.sum(1) > 0
-    recall = confusion.diagonal()[present] / confusion.sum(1)[present]
-    return Evaluation(
-        Metrics(count, loss / count, int(confusion.trace()) / count, in_top5 / count, float(recall.mean())), confusion
-    )
-
-
-def write_evaluation(evaluation: Evaluation, classes: tuple[str, ...], path: Path) -> None:
-    """The EVALUATION artifact, `Evaluation` of the protocol."""
-    confusion = evaluation.confusion
-
-    def share(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
-
-    per_class = [
-        {
-            "name": name,
-            "images": int(confusion[n].sum()),
-            "precision": share(int(confusion[n, n]), int(confusion[:, n].sum())),
-            "recall": share(int(confusion[n, n]), int(confusion[n].sum())),
-        }
-        for n, name in enumerate(classes)
-    ]
-    value = {
-        "metrics": to_json(evaluation.metrics),
-        "classes": list(classes),
-        "perClass": per_class,
-        "confusion": confusion.tolist(),
-    }
-    write_json(path, value)
+from whetstone_trainer.task import Outputs, Predict
+from whetstone_trainer.tasks import TASKS
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -105,12 +38,16 @@ def torch_predictor(model: nn.Module, spec: PreprocessSpec, device: torch.device
     model.eval()
 
     @torch.inference_mode()
-    def predict(levels: torch.Tensor) -> torch.Tensor:
+    def predict(levels: torch.Tensor) -> Outputs:
         inputs = normalise(levels.to(device), spec).contiguous(memory_format=torch.channels_last)
-        logits: torch.Tensor = model(inputs)
-        return logits.float().cpu()
+        return tuple(output.float().cpu() for output in as_outputs(model(inputs)))
 
     return predict
+
+
+def as_outputs(value: torch.Tensor | Outputs) -> Outputs:
+    """What a model returns, as a tuple also where it is one tensor."""
+    return (value,) if isinstance(value, torch.Tensor) else value
 
 
 def onnx_session(path: str | Path, threads: int) -> ort.InferenceSession:
@@ -128,48 +65,35 @@ def onnx_session(path: str | Path, threads: int) -> ort.InferenceSession:
         ) from error
 
 
-def onnx_predictor(session: ort.InferenceSession, spec: PreprocessSpec, class_count: int) -> Predict:
-    """The model's only image input and its first output of N × classes. Raises MODEL_INVALID where they are not there.
-
-    An output of probabilities (each row sums to 1) is turned into logits, so that the loss means the same.
-    """
+def onnx_predictor(session: ort.InferenceSession, model: ModelRef) -> Predict:
+    """The model's only image input and the outputs of its task. Raises MODEL_INVALID where they are not there."""
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)") or len(inputs[0].shape) != 4:
         found = ", ".join(f"{port.name} {port.type} {port.shape}" for port in inputs)
-        raise TrainerError(
-            "MODEL_INVALID", f"A classifier has one float input of four dimensions; this model has {found}."
-        )
+        raise TrainerError("MODEL_INVALID", f"A model has one float input of four dimensions; this one has {found}.")
     name, fixed = inputs[0].name, inputs[0].shape[0]
     dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
+    ports = [(port.name, port.shape) for port in session.get_outputs()]
+    task = session.get_modelmeta().custom_metadata_map.get("whetstone.task")
+    read = TASKS[model.task].reader(ports, task, model)
 
-    def predict(levels: torch.Tensor) -> torch.Tensor:
-        array = normalise(levels, spec).numpy().astype(dtype)
+    def predict(levels: torch.Tensor) -> Outputs:
+        array = normalise(levels, model.preprocess).numpy().astype(dtype)
         size = fixed if isinstance(fixed, int) else len(array)
-        parts = [
-            _run(session, name, array[start : start + size], size, class_count) for start in range(0, len(array), size)
-        ]
-        logits = torch.from_numpy(np.concatenate(parts).astype(np.float32))
-        sums = logits.sum(1)
-        if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-            return logits.clamp_min(1e-12).log()
-        return logits
+        parts = [_run(session, name, array[start : start + size], size) for start in range(0, len(array), size)]
+        return read([np.concatenate(outputs) for outputs in zip(*parts, strict=True)])
 
     return predict
 
 
-def _run(session: ort.InferenceSession, name: str, part: NDArray[Any], size: int, class_count: int) -> NDArray[Any]:
+def _run(session: ort.InferenceSession, name: str, part: NDArray[Any], size: int) -> Sequence[NDArray[Any]]:
     """One run at a batch size of `size`; a smaller last part is filled up by repeating its first image."""
     filled = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
     try:
-        output: NDArray[Any] = session.run(None, {name: filled})[0]
+        outputs: list[NDArray[Any]] = session.run(None, {name: filled})
     except Exception as error:
         raise TrainerError("MODEL_INVALID", f"ONNX Runtime does not run the model: {mask_paths(str(error))}") from error
-    if output.shape != (size, class_count):
-        raise TrainerError(
-            "MODEL_INVALID",
-            f"The model's first output has the shape {list(output.shape)}, expected {[size, class_count]}.",
-        )
-    return output[: len(part)]
+    return [output[: len(part)] for output in outputs]
 
 
 def load_model(model: ModelRef) -> nn.Module:
@@ -193,14 +117,15 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     events.phase("weights")
     if onnx:
         session = onnx_session(spec.model.file, spec.cpu_threads)
-        predict = onnx_predictor(session, spec.model.preprocess, len(spec.model.classes))
+        predict = onnx_predictor(session, spec.model)
         engine = f"onnxruntime {ort.__version__}"
     else:
         predict = torch_predictor(load_model(spec.model).to(device), spec.model.preprocess, device)
         engine = f"torch {torch.__version__}"
+    task = TASKS[spec.model.task]
     images = _in_model_classes(spec)
     events.phase("evaluation", -(-len(images) // spec.batch_size))
-    evaluation = evaluate(
+    evaluation = task.evaluate(
         predict,
         images,
         class_count=len(spec.model.classes),
@@ -208,7 +133,7 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
         workers=spec.cpu_threads if device.type == "cuda" else 0,
         events=events,
     )
-    write_evaluation(evaluation, spec.model.classes, events.work_dir / "evaluation.json")
+    write_json(events.work_dir / "evaluation.json", task.report(evaluation, spec.model.classes))
     events.artifact("EVALUATION", "evaluation.json", {})
     return {"metrics": to_json(evaluation.metrics), "engine": engine}
 
@@ -224,6 +149,7 @@ def _in_model_classes(spec: EvaluateSpec) -> Images:
             details=tuple(unknown),
         )
     items = read_split(spec.dataset, spec.split)
-    images = open_images(spec.dataset, items, spec.model.preprocess)
-    of_model = torch.tensor([index[name] for name in spec.dataset.classes])
-    return replace(images, labels=of_model[images.labels])
+    task = TASKS[spec.model.task]
+    images = open_images(spec.dataset, items, task, spec.model.preprocess)
+    of_model = [index[name] for name in spec.dataset.classes]
+    return replace(images, truths=[task.relabelled(truth, of_model) for truth in images.truths])

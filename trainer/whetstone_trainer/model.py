@@ -5,6 +5,7 @@ import json
 import socket
 import urllib.error
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from whetstone_trainer.checkpoint import State
+from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.errors import TrainerError
 
 DETAILS_MAX = 10
@@ -26,10 +28,15 @@ def _resnet50(class_count: int) -> nn.Module:
     return model
 
 
-# Topology by preset: a function of the class count. A second preset is a second row.
-TOPOLOGIES: dict[str, Callable[[int], nn.Module]] = {"resnet50": _resnet50}
-# The tensors of the classifier, whose first dimension is the class count.
-HEADS: dict[str, tuple[str, ...]] = {"resnet50": ("fc.weight", "fc.bias")}
+# Topology by preset: a function of the class count. Another preset is another row.
+TOPOLOGIES: dict[str, Callable[[int], nn.Module]] = {
+    "resnet50": _resnet50,
+    "yolov8n": partial(Detector, "n"),
+    "yolov8s": partial(Detector, "s"),
+    "yolov8m": partial(Detector, "m"),
+}
+# How the names of the tensors begin whose shape depends on the class count.
+HEADS = {"resnet50": "fc.", "yolov8n": "head.classes.", "yolov8s": "head.classes.", "yolov8m": "head.classes."}
 PUBLIC_WEIGHTS: dict[str, str] = {"resnet50": ResNet50_Weights.IMAGENET1K_V2.url}
 
 
@@ -73,17 +80,19 @@ def read_state(file: str | Path) -> State:
         raise TrainerError("WEIGHTS_INVALID", f"The weights are not a readable safetensors file: {error}") from error
 
 
-def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tuple[State, bool]:
-    """The state for a model of `class_count` classes, and whether the classifier has to be new.
+def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tuple[State, tuple[str, ...]]:
+    """The state for a model of `class_count` classes, and the tensors that have to be new.
 
-    Only with `replace_head` may the classifier belong to another number of classes; it is then left out.
+    Only with `replace_head` may the head belong to another number of classes; what does not fit of it is then left out.
     Raises WEIGHTS_INVALID, naming up to ten missing, unexpected and misshapen tensors each.
     """
     wanted = expected_state(preset, class_count)
-    heads = HEADS[preset]
-    other_head = any(name in state and state[name].shape != wanted[name].shape for name in heads)
-    new_head = replace_head and (other_head or not any(name in state for name in heads))
-    compared = {name: tensor for name, tensor in wanted.items() if not (new_head and name in heads)}
+    head = [name for name in wanted if name.startswith(HEADS[preset])]
+    other_head = any(name in state and state[name].shape != wanted[name].shape for name in head)
+    new: tuple[str, ...] = ()
+    if replace_head and (other_head or not any(name in state for name in head)):
+        new = tuple(name for name in head if name not in state or state[name].shape != wanted[name].shape)
+    compared = {name: tensor for name, tensor in wanted.items() if name not in new}
     missing = [name for name in compared if name not in state and not name.endswith(OPTIONAL_SUFFIX)]
     unexpected = [name for name in state if name not in wanted]
     misshapen = [
@@ -108,11 +117,17 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
             raise TrainerError("WEIGHTS_INVALID", f"The tensor {name} has values that are not finite.")
     for name in compared.keys() - fitted.keys():
         fitted[name] = torch.zeros(compared[name].shape, dtype=compared[name].dtype)
-    return fitted, new_head
+    return fitted, new
 
 
 def public_weights(preset: str, file: str | None) -> State:
-    """torchvision's ImageNet weights, from `file` or downloaded once into TORCH_HOME. Raises WEIGHTS_UNAVAILABLE."""
+    """torchvision's ImageNet weights of a preset, from `file` or downloaded once into TORCH_HOME. Raises WEIGHTS_UNAVAILABLE."""
+    if preset not in PUBLIC_WEIGHTS:
+        raise TrainerError(
+            "WEIGHTS_UNAVAILABLE",
+            f"There are no public weights of {preset}.",
+            hint="Train from scratch, or from an earlier version of your own.",
+        )
     url = PUBLIC_WEIGHTS[preset]
     if file is not None:
         return _read_torch(Path(file))

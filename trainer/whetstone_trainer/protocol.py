@@ -20,6 +20,8 @@ LINE_BYTES_MAX = 64 * 1024
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[1] / "protocol.schema.json").read_text("utf-8"))
 ERROR_CODES: dict[str, int] = SCHEMA["errorCodes"]
+# Task by preset.
+PRESETS: dict[str, str] = SCHEMA["presets"]
 EXIT_STOPPED = 75
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ class PreprocessSpec:
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
+class ClassificationHyperparameters:
     """Of classification; descriptions, ranges and defaults are in src/jobs/specs.ts."""
 
     image_size: int
@@ -66,6 +68,33 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
+class DetectionHyperparameters:
+    """Of detection; descriptions, ranges and defaults are in src/jobs/specs.ts."""
+
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["ADAMW", "SGD"]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    warmup_steps: int
+    ema_decay: float
+    gradient_clip: float
+    early_stopping: int
+    mixed_precision: Literal["AUTO", "OFF"]
+    flip: float
+    vertical_flip: float
+    scale: float
+    color_jitter: float
+    mosaic: float
+    mosaic_until: float
+
+
+Hyperparameters = ClassificationHyperparameters | DetectionHyperparameters
+
+
+@dataclass(frozen=True)
 class DatasetRef:
     root: str
     manifest: str
@@ -74,14 +103,28 @@ class DatasetRef:
 
 
 @dataclass(frozen=True)
+class LabelledBox:
+    """In pixels of the upright image, `x` and `y` of the top left corner."""
+
+    label: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class DatasetItem:
+    """Either `label` or `boxes` is None."""
+
     n: int
     split: Split
     path: str
     sha256: str
     width: int
     height: int
-    label: int
+    label: int | None
+    boxes: tuple[LabelledBox, ...] | None
 
 
 @dataclass(frozen=True)
@@ -102,9 +145,11 @@ class Init:
 class ModelRef:
     format: Literal["CHECKPOINT", "ONNX"]
     file: str
+    task: str
     preset: str | None
     classes: tuple[str, ...]
     preprocess: PreprocessSpec
+    output_layout: Literal["BOXES_SCORES", "CENTRES_FIRST"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +176,16 @@ class TrainSpec(_Computing):
     checkpoint_seconds: int
     cache_bytes_max: int
     conversion: Conversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTrainSpec(TrainSpec):
+    hyperparameters: ClassificationHyperparameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTrainSpec(TrainSpec):
+    hyperparameters: DetectionHyperparameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,18 +220,14 @@ class ImportModelSpec(_Common):
 
 Spec = TrainSpec | ConvertSpec | EvaluateSpec | ImportModelSpec
 
-# The kinds that this package runs, by the definition in the schema and the class that holds them.
+# The kinds that this package runs, by the definition in the schema, and the classes that hold them.
+_KINDS = {"TRAIN": "TrainSpec", "CONVERT": "ConvertSpec", "EVALUATE": "EvaluateSpec", "IMPORT_MODEL": "ImportModelSpec"}
 _SPECS: dict[str, type[Spec]] = {
-    "TRAIN": TrainSpec,
-    "CONVERT": ConvertSpec,
-    "EVALUATE": EvaluateSpec,
-    "IMPORT_MODEL": ImportModelSpec,
-}
-_DEFINITIONS = {
-    "TRAIN": "TrainSpec",
-    "CONVERT": "ConvertSpec",
-    "EVALUATE": "EvaluateSpec",
-    "IMPORT_MODEL": "ImportModelSpec",
+    "ClassificationTrainSpec": ClassificationTrainSpec,
+    "DetectionTrainSpec": DetectionTrainSpec,
+    "ConvertSpec": ConvertSpec,
+    "EvaluateSpec": EvaluateSpec,
+    "ImportModelSpec": ImportModelSpec,
 }
 
 
@@ -214,11 +265,12 @@ def read_spec_line(line: bytes) -> SpecLine:
         raise TrainerError("SPEC_INVALID", f"The specification must be an object with v = {VERSION}.")
     spec = value.get("spec")
     kind = spec.get("kind") if isinstance(spec, dict) else None
-    if kind not in _SPECS:
-        raise TrainerError("SPEC_INVALID", f"spec.kind must be one of {', '.join(_SPECS)}.")
-    check(spec, _DEFINITIONS[kind])
+    if kind not in _KINDS:
+        raise TrainerError("SPEC_INVALID", f"spec.kind must be one of {', '.join(_KINDS)}.")
+    definition = _definition(cast(dict[str, Any], spec))
+    check(spec, definition)
     check(value, "SpecLine")
-    parsed: Spec = build(_SPECS[kind], cast(dict[str, Any], spec))
+    parsed: Spec = build(_SPECS[definition], cast(dict[str, Any], spec))
     if isinstance(parsed, TrainSpec):
         size = parsed.hyperparameters.image_size
         if (parsed.preprocess.width, parsed.preprocess.height) != (size, size) or parsed.preprocess.layout != "NCHW":
@@ -228,11 +280,26 @@ def read_spec_line(line: bytes) -> SpecLine:
     return SpecLine(value["job"], value["attempt"], value["workDir"], kind, parsed)
 
 
+def _definition(spec: dict[str, Any]) -> str:
+    """Of the specification; a training has the one of its preset's task. Raises SPEC_INVALID."""
+    if spec["kind"] != "TRAIN":
+        return _KINDS[spec["kind"]]
+    task = PRESETS.get(str(spec.get("preset")))
+    if task is None:
+        raise TrainerError("SPEC_INVALID", f"spec.preset must be one of {', '.join(PRESETS)}.")
+    return f"{task.capitalize()}TrainSpec"
+
+
 def build(cls: type[T], value: dict[str, Any]) -> T:
     """A frozen dataclass from JSON that the schema has accepted; unknown fields are ignored."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     values = {f.name: _convert(hints[f.name], value.get(camel(f.name))) for f in fields(cast(Any, cls))}
     return cls(**values)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def to_json(value: object) -> Any:

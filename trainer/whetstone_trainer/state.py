@@ -6,16 +6,18 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.evaluate import Metrics
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import HEADS, build_model, fit, public_weights, read_state
+from whetstone_trainer.model import build_model, fit, public_weights, read_state
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
+from whetstone_trainer.task import Task
+from whetstone_trainer.tasks import task_of
 
 
 @dataclass
@@ -24,14 +26,14 @@ class Progress:
 
     Args:
         epoch: complete epochs; batch: batches of the next one that are done; step: optimizer steps in all.
-        best_epoch: 0 while there is none.
+        best_epoch: 0 while there is none; best: its metrics on the validation split, in the task's form.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     best_epoch: int = 0
-    best: Metrics | None = None
+    best: Any = None
     finished: bool = False
     stopped_early: bool = False
 
@@ -42,7 +44,7 @@ class Run:
 
     Args:
         ema: moving average of `model`, or `model` itself where that is off.
-        sums: loss, correct and seen images of the running epoch, float64, on the device.
+        sums: of the running epoch, one for each of the task's `RUNNING` and the seen images, float64, on the device.
         best: weights of the best epoch so far (the averaged ones), on the CPU.
     """
 
@@ -65,6 +67,10 @@ class Job:
     events: Events
 
     @property
+    def task(self) -> Task:
+        return task_of(self.spec.preset)
+
+    @property
     def workers(self) -> int:
         """Threads that prepare batches. On a CPU they would only take time from the training's own."""
         return self.spec.cpu_threads if self.device.type == "cuda" else 0
@@ -79,15 +85,16 @@ def new_run(job: Job) -> Run:
     if spec.init.from_ != "SCRATCH":
         public = spec.init.from_ == "PRETRAINED"
         state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
-        fitted, new_head = fit(state, spec.preset, class_count, replace_head=True)
+        fitted, new = fit(state, spec.preset, class_count, replace_head=True)
         model.load_state_dict(fitted, strict=False)
-        if new_head:
-            names = ", ".join(HEADS[spec.preset])
+        if new:
+            names = ", ".join(new)
             job.events.warn("HEAD_REPLACED", f"The weights are for other classes: {names} start from random values.")
-    return _with_optimizer(model, spec.hyperparameters, job.device)
+    return _with_optimizer(model, job)
 
 
-def _with_optimizer(model: nn.Module, parameters: Hyperparameters, device: torch.device) -> Run:
+def _with_optimizer(model: nn.Module, job: Job) -> Run:
+    parameters, device = job.spec.hyperparameters, job.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Biases and normalisation are not decayed.
     weights = [p for p in model.parameters() if p.ndim > 1]
@@ -101,7 +108,7 @@ def _with_optimizer(model: nn.Module, parameters: Hyperparameters, device: torch
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
 
@@ -115,7 +122,7 @@ def _continued(job: Job) -> Run:
         raise TrainerError(
             "SPEC_INVALID", f"epochs counts from the checkpoint's first epoch: it must be more than {earlier.epoch}."
         )
-    training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), parameters, job.device)
+    training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), job)
     fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
     training.model.load_state_dict(earlier.tensors["model"])
     training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
@@ -131,7 +138,7 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     """The run exactly as it was when the checkpoint was written."""
     spec, tensors, progress = job.spec, checkpoint.tensors, checkpoint.progress
     model = build_model(spec.preset, len(spec.dataset.classes))
-    training = _with_optimizer(model, spec.hyperparameters, job.device)
+    training = _with_optimizer(model, job)
     training.model.load_state_dict(tensors["model"])
     if training.ema is not training.model:
         training.ema.load_state_dict(tensors["ema"])
@@ -146,7 +153,7 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
         checkpoint.batch,
         progress["step"],
         progress["bestEpoch"],
-        None if best is None else build(Metrics, best),
+        None if best is None else build(job.task.METRICS, best),
         finished=progress["finished"],
         stopped_early=progress["stoppedEarly"],
     )

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from whetstone_trainer import augment
 from whetstone_trainer.checkpoint import load_checkpoint, newest_checkpoint, save_tensors
 from whetstone_trainer.convert import Source, convert
 from whetstone_trainer.data import (
@@ -26,12 +25,12 @@ from whetstone_trainer.data import (
 )
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
-from whetstone_trainer.evaluate import Evaluation, Metrics, evaluate, torch_predictor, write_evaluation
+from whetstone_trainer.evaluate import as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import parameter_count, weights_hash
-from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import Hyperparameters, TrainSpec, to_json
+from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
 from whetstone_trainer.state import Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
+from whetstone_trainer.task import Evaluation
 
 # The moving average is brought forward in every fourth step: in each it would cost 3 % of a CPU's time at 32 px.
 EMA_EVERY = 4
@@ -55,9 +54,8 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events)
     training = new_run(job) if resumed is None else restored_run(job, resumed)
 
-    # Originals where crops are random, else what the model sees.
-    val_images = open_images(spec.dataset, val_items, spec.preprocess)
-    train_images = open_images(spec.dataset, train_items, spec.preprocess if parameters.crop_scale == 1 else None)
+    val_images = open_images(spec.dataset, val_items, job.task, spec.preprocess)
+    train_images = open_images(spec.dataset, train_items, job.task, job.task.kept_as(parameters, spec.preprocess))
     if not training.progress.finished:
         used = fill_cache(val_images, spec.cache_bytes_max, spec.cpu_threads, events)
         fill_cache(train_images, spec.cache_bytes_max - used, spec.cpu_threads, events)
@@ -87,19 +85,19 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
     job.events.phase("training", job.batches - progress.batch)
     training.model.train()
     order = BatchOrder(seed, progress.epoch, parameters.batch_size, first=progress.batch)
-    for batch in training_batches(images, order, parameters, job.spec.preprocess, job.workers):
+    for batch in training_batches(images, order, job.task, parameters, job.spec.preprocess, job.workers):
         rate = learning_rate(progress.step, job.batches * parameters.epochs, parameters)
         _train_step(training, batch, rate, job)
         progress.batch += 1
         progress.step += 1
         if progress.step % EMA_EVERY == 0:
             _average(training, parameters.ema_decay)
-        seen += len(batch.labels)
+        seen += len(batch.truths)
         speed = seen / (time.monotonic() - started)
         left = (job.batches * (parameters.epochs - progress.epoch) - progress.batch) * parameters.batch_size
         job.events.advance(
             epoch=(progress.epoch + 1, parameters.epochs),
-            metrics=lambda rate=rate: {**_running_metrics(training.sums), "learningRate": rate},  # type: ignore[misc]
+            metrics=lambda rate=rate: {**_running_metrics(training.sums, job), "learningRate": rate},  # type: ignore[misc]
             items_per_second=speed,
             eta_seconds=left / speed,
         )
@@ -109,17 +107,15 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
 
 def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
     parameters, device, optimizer, scaler = job.spec.hyperparameters, job.device, training.optimizer, training.scaler
-    labels = batch.labels.to(device, non_blocking=True)
     levels = batch.images.to(device, non_blocking=True).float()
-    levels = augment.color(levels, torch.from_numpy(batch.draws).to(device), parameters.color_jitter)
-    inputs = augment.erase(normalise(levels, job.spec.preprocess), batch.draws, parameters.erasing)
+    inputs = job.task.inputs(levels, batch.draws, parameters, job.spec.preprocess)
 
     for group in optimizer.param_groups:
         group["lr"] = rate
     dtype = autocast_dtype(parameters, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        logits = training.model(inputs.contiguous(memory_format=torch.channels_last))
-        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=parameters.label_smoothing)
+        outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
+        loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if parameters.gradient_clip > 0:
@@ -127,8 +123,7 @@ def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
         nn.utils.clip_grad_norm_(training.model.parameters(), parameters.gradient_clip)
     scaler.step(optimizer)
     scaler.update()
-    correct = (logits.detach().argmax(1) == labels).sum()
-    training.sums += torch.stack([loss.detach().double() * len(labels), correct, torch.full_like(correct, len(labels))])
+    training.sums += sums
 
 
 def learning_rate(step: int, steps: int, parameters: Hyperparameters) -> float:
@@ -154,15 +149,15 @@ def _average(training: Run, decay: float) -> None:
             tensor.copy_(value)
 
 
-def _running_metrics(sums: torch.Tensor) -> dict[str, float]:
-    loss, correct, seen = sums.tolist()
-    if not math.isfinite(loss):
+def _running_metrics(sums: torch.Tensor, job: Job) -> dict[str, float]:
+    *totals, seen = sums.tolist()
+    if not math.isfinite(totals[0]):
         raise TrainerError(
             "DIVERGED",
             "The loss is not a finite number any more.",
             hint="Use a smaller learningRate or a longer warm-up.",
         )
-    return {"train.loss": loss / seen, "train.top1": correct / seen}
+    return {f"train.{name}": total / seen for name, total in zip(job.task.RUNNING, totals, strict=True)}
 
 
 def _validate(model: nn.Module, images: Images, job: Job) -> Evaluation:
@@ -170,20 +165,22 @@ def _validate(model: nn.Module, images: Images, job: Job) -> Evaluation:
     job.events.phase("validation", -(-len(images) // size))
     predict = torch_predictor(model, job.spec.preprocess, job.device)
     classes = len(job.spec.dataset.classes)
-    return evaluate(predict, images, class_count=classes, batch_size=size, workers=job.workers, events=job.events)
+    return job.task.evaluate(
+        predict, images, class_count=classes, batch_size=size, workers=job.workers, events=job.events
+    )
 
 
-def _end_epoch(training: Run, val: Metrics, job: Job, started: float) -> None:
+def _end_epoch(training: Run, val: Any, job: Job, started: float) -> None:
     """Counts the epoch, keeps its weights if they are the best, decides whether there is another one."""
     progress, parameters = training.progress, job.spec.hyperparameters
-    metrics = _running_metrics(training.sums)
-    if not math.isfinite(val.loss):
+    metrics = _running_metrics(training.sums, job)
+    if not all(map(math.isfinite, job.task.rank(val))):
         raise TrainerError(
-            "DIVERGED", "The validation loss is not a finite number.", hint="Use a smaller learningRate."
+            "DIVERGED", "The validation result is not a finite number.", hint="Use a smaller learningRate."
         )
     progress.epoch, progress.batch = progress.epoch + 1, 0
     training.sums.zero_()
-    is_best = progress.best is None or (val.top1, -val.loss) > (progress.best.top1, -progress.best.loss)
+    is_best = progress.best is None or job.task.rank(val) > job.task.rank(progress.best)
     if is_best:
         progress.best, progress.best_epoch = val, progress.epoch
         training.best = {name: tensor.detach().cpu().clone() for name, tensor in training.ema.state_dict().items()}
@@ -197,10 +194,7 @@ def _end_epoch(training: Run, val: Metrics, job: Job, started: float) -> None:
         step=progress.step,
         metrics={
             **metrics,
-            "val.loss": val.loss,
-            "val.top1": val.top1,
-            "val.top5": val.top5,
-            "val.macroTop1": val.macro_top1,
+            **{f"val.{camel(name)}": getattr(val, name) for name in job.task.CURVES},
             "learningRate": learning_rate(progress.step - 1, job.batches * parameters.epochs, parameters),
         },
         best=is_best,
@@ -229,7 +223,7 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
 
     training.model.load_state_dict(training.best)
     evaluation = _validate(training.model, val_images, job)
-    write_evaluation(evaluation, classes, events.work_dir / "evaluation.json")
+    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes))
     events.artifact("EVALUATION", "evaluation.json", {})
 
     source = Source(training.model, spec.preset, classes, spec.preprocess, digest, spec.dataset.content_hash)

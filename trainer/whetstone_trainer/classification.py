@@ -1,0 +1,199 @@
+"""The task CLASSIFICATION: one class for each image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from whetstone_trainer import augment
+from whetstone_trainer.data import Images, ordered_batches
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.events import Events
+from whetstone_trainer.preprocess import normalise
+from whetstone_trainer.protocol import ClassificationHyperparameters, DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.task import NOT_FINITE, Outputs, Ports, Predict, Read
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of a classifier on a split; `macro_top1` is the mean recall over the classes that have images."""
+
+    images: int
+    loss: float
+    top1: float
+    top5: float
+    macro_top1: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`confusion[true, predicted]` counts images."""
+
+    metrics: Metrics
+    confusion: NDArray[np.int64]
+
+
+NAME = "CLASSIFICATION"
+OUTPUTS = ("logits",)
+METRICS = Metrics
+CURVES = ("loss", "top1", "top5", "macro_top1")
+RUNNING = ("loss", "top1")
+
+
+def truth(item: DatasetItem) -> int:
+    if item.label is None:
+        raise TrainerError("DATA_INVALID", "The dataset is one of boxes: a classifier needs a class for each image.")
+    return item.label
+
+
+def relabelled(label: int, classes: Sequence[int]) -> int:
+    return classes[label]
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def kept_as(parameters: ClassificationHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
+    """Originals where crops are random, else what the model sees."""
+    return spec if parameters.crop_scale == 1 else None
+
+
+def example(
+    images: Images,
+    place: tuple[int, int, int],
+    draw: NDArray[np.float64],
+    parameters: ClassificationHyperparameters,
+    spec: PreprocessSpec,
+) -> tuple[torch.Tensor, int]:
+    index = place[2]
+    return augment.geometry(images[index], draw, parameters, spec), images.truths[index]
+
+
+def inputs(
+    levels: torch.Tensor, draws: NDArray[np.float64], parameters: ClassificationHyperparameters, spec: PreprocessSpec
+) -> torch.Tensor:
+    levels = augment.color(levels, torch.from_numpy(draws).to(levels.device), parameters.color_jitter)
+    return augment.erase(normalise(levels, spec), draws, parameters.erasing)
+
+
+def loss(
+    outputs: Outputs, truths: Sequence[int], parameters: ClassificationHyperparameters, spec: PreprocessSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy with label smoothing (Szegedy et al. 2015)."""
+    (logits,) = outputs
+    labels = torch.tensor(truths, device=logits.device)
+    mean = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=parameters.label_smoothing)
+    correct = (logits.detach().argmax(1) == labels).sum()
+    return mean, torch.stack([mean.detach().double() * len(labels), correct, torch.full_like(correct, len(labels))])
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+def evaluate(
+    predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
+) -> Evaluation:
+    """Top-1, top-5, loss and confusions in one pass over the images in their order; the step moves with each batch."""
+    confusion = np.zeros((class_count, class_count), np.int64)
+    summed, in_top5 = 0.0, 0
+    for batch in ordered_batches(images, batch_size, workers):
+        (logits,) = predict(batch.images)
+        labels = torch.tensor(batch.truths)
+        summed += float(nn.functional.cross_entropy(logits.double(), labels, reduction="sum"))
+        best = logits.topk(min(5, class_count)).indices
+        in_top5 += int((best == labels[:, None]).any(1).sum())
+        np.add.at(confusion, (labels.numpy(), best[:, 0].numpy()), 1)
+        events.advance()
+        events.check_stop()
+    count = len(images)
+    present = confusion.sum(1) > 0
+    recall = confusion.diagonal()[present] / confusion.sum(1)[present]
+    metrics = Metrics(count, summed / count, int(confusion.trace()) / count, in_top5 / count, float(recall.mean()))
+    return Evaluation(metrics, confusion)
+
+
+def rank(metrics: Metrics) -> tuple[float, ...]:
+    return (metrics.top1, -metrics.loss)
+
+
+def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    confusion = evaluation.confusion
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    per_class = [
+        {
+            "name": name,
+            "images": int(confusion[n].sum()),
+            "precision": share(int(confusion[n, n]), int(confusion[:, n].sum())),
+            "recall": share(int(confusion[n, n]), int(confusion[n].sum())),
+        }
+        for n, name in enumerate(classes)
+    ]
+    return {
+        "metrics": to_json(evaluation.metrics),
+        "classes": list(classes),
+        "perClass": per_class,
+        "confusion": confusion.tolist(),
+    }
+
+
+def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:
+    """The first output, N × classes. Probabilities (each row sums to 1) become logits, so that the loss means the same."""
+
+    def read(arrays: Sequence[NDArray[Any]]) -> Outputs:
+        wanted = (len(arrays[0]), len(model.classes))
+        if arrays[0].shape != wanted:
+            raise TrainerError(
+                "MODEL_INVALID",
+                f"The model's first output has the shape {list(arrays[0].shape)}, expected {list(wanted)}.",
+            )
+        logits = torch.from_numpy(arrays[0].astype(np.float32))
+        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+            return (logits.clamp_min(1e-12).log(),)
+        return (logits,)
+
+    return read
+
+
+# ----------------------------------------------------------------------------------------------------------------- gate
+
+# Columns of a comparison: largest |difference| of an image's logits, the reference's largest |logit|, whether the best
+# class differs, and by how much the reference prefers its own best class to the candidate's.
+DIFFERENCE, LOGIT, TOP1_DIFFERS, MARGIN = range(4)
+
+
+def compare(wanted: Outputs, found: Outputs, relative_tolerance: float) -> NDArray[np.float64]:
+    (reference,), (candidate,) = ((output.double() for output in outputs) for outputs in (wanted, found))
+    best, other = reference.argmax(1), candidate.argmax(1)
+    rows = torch.arange(len(reference))
+    columns = [
+        (reference - candidate).abs().amax(1),
+        reference.abs().amax(1),
+        (best != other).double(),
+        reference[rows, best] - reference[rows, other],
+    ]
+    table: NDArray[np.float64] = torch.stack(columns, 1).numpy()
+    return np.nan_to_num(table, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
+
+
+def gate(rows: NDArray[np.float64], relative_tolerance: float) -> dict[str, Any]:
+    largest = float(rows[:, LOGIT].max(initial=0))
+    tolerance = relative_tolerance * max(1.0, largest)
+    differ = rows[:, TOP1_DIFFERS] > 0
+    return {
+        "tolerance": tolerance,
+        "largestLogit": largest,
+        "beyondTolerance": int((rows[:, DIFFERENCE] > tolerance).sum()),
+        "top1Differ": int(differ.sum()),
+        "top1DifferBeyondMargin": int((differ & (rows[:, MARGIN] > tolerance)).sum()),
+    }
+
+
+def furthest(rows: NDArray[np.float64]) -> dict[str, float]:
+    return {"largestDifference": float(rows[:, DIFFERENCE].max(initial=0))}

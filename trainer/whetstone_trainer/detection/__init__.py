@@ -1,0 +1,1 @@
+"""Object detection: the network, its training targets and losses, its augmentation, and what is made of its outputs."""

@@ -1,0 +1,112 @@
+"""Random changes of training images with boxes, each a pure function of (seed, epoch, index).
+
+One mechanism: images are scaled and laid as tiles onto a canvas; a mosaic (Bochkovskiy et al. 2020, YOLOv4) has four tiles around a
+random centre, any other picture one tile. Then flips. Colour comes later for the whole batch, as in classification.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import functional
+
+from whetstone_trainer.augment import FLIP
+from whetstone_trainer.protocol import DetectionHyperparameters, PreprocessSpec
+
+# A box of which less than this can still be seen is no object to learn.
+VISIBLE_SHARE = 0.4
+# Where the four images of a mosaic may meet, as a share of the side.
+CENTRE = (0.3, 0.7)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its objects.
+
+    Args:
+        image: 3 × height × width, uint8.
+        labels: K, int64.
+        boxes: K × 4 (left, top, right, bottom in pixels), float32.
+    """
+
+    image: torch.Tensor
+    labels: torch.Tensor
+    boxes: torch.Tensor
+
+
+def compose(
+    picture: Callable[[int], Picture],
+    count: int,
+    place: tuple[int, int, int],
+    parameters: DetectionHyperparameters,
+    spec: PreprocessSpec,
+    flip_draw: NDArray[np.float64],
+) -> Picture:
+    """The training picture of image `index`, spec.width × spec.height.
+
+    Args:
+        picture: an image of the split, brought to its size in the input, without padding.
+        count: images of the split.
+        place: (seed, epoch, index).
+        flip_draw: the image's numbers from `augment.draws`.
+    """
+    rng = np.random.default_rng((*place, 1))
+    last = round(parameters.mosaic_until * parameters.epochs)
+    is_mosaic = rng.random() < parameters.mosaic and place[1] < last
+    width, height = spec.width, spec.height
+    x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
+    if is_mosaic:
+        others = rng.integers(0, count, 3)
+        regions = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+        tiles = zip([place[2], *others.tolist()], regions, strict=True)
+    else:
+        tiles = zip([place[2]], [(0, 0, width, height)], strict=True)
+
+    canvas = torch.tensor(spec.pad_color, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+    laid = [lay(canvas, region, picture(index), parameters.scale, rng) for index, region in tiles]
+    result = Picture(canvas, torch.cat([tile.labels for tile in laid]), torch.cat([tile.boxes for tile in laid]))
+    if flip_draw[FLIP] < parameters.flip:
+        result = flip(result, horizontal=True)
+    if rng.random() < parameters.vertical_flip:
+        result = flip(result, horizontal=False)
+    return result
+
+
+def lay(
+    canvas: torch.Tensor, region: tuple[int, int, int, int], tile: Picture, scale: float, rng: np.random.Generator
+) -> Picture:
+    """Draws `tile`, scaled by 1 ± `scale` and moved at random, into a region of the canvas. Returns the objects that can be seen.
+
+    What is smaller than the region goes anywhere inside it; of what is larger, any part is seen.
+    """
+    left, top, right, bottom = region
+    factor = rng.uniform(1 - scale, 1 + scale)
+    height, width = (max(1, round(side * factor)) for side in tile.image.shape[-2:])
+    x = left + round(rng.random() * (right - left - width))
+    y = top + round(rng.random() * (bottom - top - height))
+    # The part of the canvas that the tile covers.
+    x1, y1, x2, y2 = max(left, x), max(top, y), min(right, x + width), min(bottom, y + height)
+    scaled = functional.resize(tile.image, [height, width], antialias=True)
+    canvas[:, y1:y2, x1:x2] = scaled[:, y1 - y : y2 - y, x1 - x : x2 - x]
+
+    ratio = torch.tensor([width / tile.image.shape[2], height / tile.image.shape[1]]).repeat(2)
+    moved = tile.boxes * ratio + torch.tensor([x, y, x, y])
+    low, high = torch.tensor([x1, y1, x1, y1]), torch.tensor([x2, y2, x2, y2])
+    seen = moved.clamp(low, high)
+    keep = area(seen) >= VISIBLE_SHARE * area(moved)
+    return Picture(canvas, tile.labels[keep], seen[keep])
+
+
+def flip(picture: Picture, *, horizontal: bool) -> Picture:
+    boxes = picture.boxes.clone()
+    axis = 0 if horizontal else 1
+    side = picture.image.shape[2 - axis]
+    boxes[:, axis], boxes[:, axis + 2] = side - picture.boxes[:, axis + 2], side - picture.boxes[:, axis]
+    return Picture(picture.image.flip(2 - axis), picture.labels, boxes)
+
+
+def area(boxes: torch.Tensor) -> torch.Tensor:
+    """K × 4 to K, square pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,170 @@
+"""The task DETECTION: the boxes and classes of the objects in an image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whetstone_trainer import augment
+from whetstone_trainer.data import Images, ordered_batches
+from whetstone_trainer.detection import gate as gating
+from whetstone_trainer.detection.augment import Picture, compose
+from whetstone_trainer.detection.boxes import to_image, to_input
+from whetstone_trainer.detection.loss import detection_loss
+from whetstone_trainer.detection.metric import DetectionEvaluation, DetectionMetrics, evaluate_detections
+from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.events import Events
+from whetstone_trainer.preprocess import normalise, placement
+from whetstone_trainer.protocol import DatasetItem, DetectionHyperparameters, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.task import Outputs, Ports, Predict, Read
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is in an image.
+
+    Args:
+        labels: K, int64.
+        boxes: K × 4 (left, top, right, bottom), float32, in pixels: of the upright image, or in a training batch of the input.
+        width, height: of what `boxes` are in.
+    """
+
+    labels: torch.Tensor
+    boxes: torch.Tensor
+    width: int
+    height: int
+
+
+NAME = "DETECTION"
+OUTPUTS = ("boxes", "scores")
+METRICS = DetectionMetrics
+CURVES = ("map50", "map5095")
+RUNNING = ("loss", "classLoss", "boxLoss", "distributionLoss")
+
+
+def truth(item: DatasetItem) -> Objects:
+    if item.boxes is None:
+        raise TrainerError("DATA_INVALID", "The dataset has no boxes: a detector needs them for each image.")
+    rows = [[box.x, box.y, box.x + box.width, box.y + box.height] for box in item.boxes]
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([box.label for box in item.boxes], dtype=torch.int64)
+    return Objects(labels, boxes, item.width, item.height)
+
+
+def relabelled(objects: Objects, classes: Sequence[int]) -> Objects:
+    return Objects(torch.tensor(classes)[objects.labels], objects.boxes, objects.width, objects.height)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def kept_as(parameters: DetectionHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
+    """As the model sees it: a picture is composed of images that have their size in the input already."""
+    return spec
+
+
+def example(
+    images: Images,
+    place: tuple[int, int, int],
+    draw: NDArray[np.float64],
+    parameters: DetectionHyperparameters,
+    spec: PreprocessSpec,
+) -> tuple[torch.Tensor, Objects]:
+    def picture(index: int) -> Picture:
+        objects = images.truths[index]
+        where = placement(objects.width, objects.height, spec)
+        x, y, width, height = where.target
+        boxes = to_input(objects.boxes, where) - torch.tensor([x, y, x, y])
+        return Picture(images[index][:, y : y + height, x : x + width], objects.labels, boxes)
+
+    made = compose(picture, len(images), place, parameters, spec, draw)
+    return made.image, Objects(made.labels, made.boxes, spec.width, spec.height)
+
+
+def inputs(
+    levels: torch.Tensor, draws: NDArray[np.float64], parameters: DetectionHyperparameters, spec: PreprocessSpec
+) -> torch.Tensor:
+    levels = augment.color(levels, torch.from_numpy(draws).to(levels.device), parameters.color_jitter)
+    return normalise(levels, spec)
+
+
+def loss(
+    outputs: Outputs, truths: Sequence[Objects], parameters: DetectionHyperparameters, spec: PreprocessSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    distributions, logits = outputs
+    labels, boxes = padded(truths)
+    parts = detection_loss(
+        distributions, logits, labels.to(logits.device), boxes.to(logits.device), spec.height, spec.width
+    )
+    total, count = parts.sum(), len(truths)
+    means = torch.cat([total.detach()[None], parts.detach()]).double()
+    return total, torch.cat([means * count, means.new_tensor([count])])
+
+
+def padded(truths: Sequence[Objects]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels (N × M, −1 where an image has fewer than M objects) and boxes (N × M × 4), M at least 1."""
+    most = max(1, *(len(objects.labels) for objects in truths))
+    labels, boxes = torch.full((len(truths), most), -1), torch.zeros(len(truths), most, 4)
+    for n, objects in enumerate(truths):
+        labels[n, : len(objects.labels)], boxes[n, : len(objects.labels)] = objects.labels, objects.boxes
+    return labels, boxes
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+def evaluate(
+    predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
+) -> DetectionEvaluation:
+    """mAP of what is found, in pixels of the upright images."""
+    assert images.resized is not None
+    found: list[Detections] = []
+    for batch in ordered_batches(images, batch_size, workers):
+        for boxes, scores, objects in zip(*predict(batch.images), batch.truths, strict=True):
+            one = find(boxes, scores)
+            where = placement(objects.width, objects.height, images.resized)
+            moved = to_image(one.boxes, where, objects.width, objects.height)
+            found.append(Detections(moved, one.scores, one.labels))
+        events.advance()
+        events.check_stop()
+    return evaluate_detections(found, [(objects.labels, objects.boxes) for objects in images.truths], class_count)
+
+
+def rank(metrics: DetectionMetrics) -> tuple[float, ...]:
+    return (metrics.map5095, metrics.map50)
+
+
+def report(evaluation: DetectionEvaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    def known(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    def curve(values: NDArray[np.float64], n: int) -> list[float] | None:
+        return values[n].tolist() if evaluation.objects[n] else None
+
+    per_class = [
+        {
+            "name": name,
+            "objects": int(evaluation.objects[n]),
+            "ap": known(float(evaluation.average_precision[n])),
+            "ap50": known(float(evaluation.average_precision50[n])),
+            "precision": curve(evaluation.precision, n),
+            "scores": curve(evaluation.scores, n),
+        }
+        for n, name in enumerate(classes)
+    ]
+    return {"metrics": to_json(evaluation.metrics), "classes": list(classes), "perClass": per_class}
+
+
+def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:
+    layout = choose_layout(ports, len(model.classes), task, model.output_layout)
+    return lambda arrays: read_outputs(arrays, layout, len(model.classes))
+
+
+# ----------------------------------------------------------------------------------------------------------------- gate
+
+compare, gate, furthest = gating.compare, gating.numbers, gating.furthest

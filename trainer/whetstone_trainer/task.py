@@ -1,0 +1,105 @@
+"""What a task has to say of itself. `tasks.py` is the table of tasks: a task is a module with these names.
+
+`truth` is what a task knows of an image: the index of its class, or its objects. `outputs` are a model's, as tuples of tensors.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from whetstone_trainer.events import Events
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
+
+if TYPE_CHECKING:
+    from whetstone_trainer.data import Images
+
+# Stands for NaN and infinity, which JSON does not have.
+NOT_FINITE = 1e30
+
+Outputs = tuple[torch.Tensor, ...]
+# Levels of a batch (N × 3 × H × W, uint8, RGB) to the outputs, float32 on the CPU.
+Predict = Callable[[torch.Tensor], Outputs]
+# What ONNX Runtime returns, to the outputs.
+Read = Callable[[Sequence[NDArray[Any]]], Outputs]
+# (name, shape) of an ONNX model's outputs; a dimension that is no number is free.
+Ports = Sequence[tuple[str, Sequence[int | str | None]]]
+
+
+class Evaluation(Protocol):
+    @property
+    def metrics(self) -> Any: ...
+
+
+class Task(Protocol):
+    @property
+    def NAME(self) -> str: ...
+
+    # Names of the exported graph's outputs.
+    @property
+    def OUTPUTS(self) -> tuple[str, ...]: ...
+
+    # The dataclass of a split's metrics, and those of its fields that are curves.
+    @property
+    def METRICS(self) -> type: ...
+    @property
+    def CURVES(self) -> tuple[str, ...]: ...
+
+    # Names of the training's running means; the first is the loss.
+    @property
+    def RUNNING(self) -> tuple[str, ...]: ...
+
+    def truth(self, item: DatasetItem, /) -> Any:
+        """Raises DATA_INVALID where the item is of another task."""
+
+    def relabelled(self, truth: Any, classes: Sequence[int], /) -> Any:
+        """With other class indices: `classes[old]` is the new one."""
+
+    def kept_as(self, parameters: Any, spec: PreprocessSpec, /) -> PreprocessSpec | None:
+        """What training images are brought to before augmentation, None where that needs the originals."""
+
+    def example(
+        self,
+        images: "Images",
+        place: tuple[int, int, int],
+        draw: NDArray[np.float64],
+        parameters: Any,
+        spec: PreprocessSpec,
+        /,
+    ) -> tuple[torch.Tensor, Any]:
+        """The training picture (3 × H × W, uint8) and truth of (seed, epoch, index). `draw`: the image's twelve numbers."""
+
+    def inputs(
+        self, levels: torch.Tensor, draws: NDArray[np.float64], parameters: Any, spec: PreprocessSpec, /
+    ) -> torch.Tensor:
+        """Levels of a training batch (float) as the model's input, with the changes that happen on the device."""
+
+    def loss(
+        self, outputs: Outputs, truths: Sequence[Any], parameters: Any, spec: PreprocessSpec, /
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss (scalar), and what `RUNNING` sums up: a sum over the batch for each name, then its number of images."""
+
+    def evaluate(
+        self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events
+    ) -> Evaluation:
+        """One pass over the images in their order; the step moves with each batch."""
+
+    def rank(self, metrics: Any, /) -> tuple[float, ...]:
+        """By which the best epoch is found: larger is better. A number that is not finite means that the run diverged."""
+
+    def report(self, evaluation: Any, classes: tuple[str, ...], /) -> dict[str, Any]:
+        """The EVALUATION artifact, `Evaluation` of the protocol."""
+
+    def reader(self, ports: Ports, task: str | None, model: ModelRef, /) -> Read:
+        """Of an ONNX model's outputs; `task` is what the file's metadata says. Raises MODEL_INVALID where they are not the task's."""
+
+    def compare(self, wanted: Outputs, found: Outputs, relative_tolerance: float, /) -> NDArray[np.float64]:
+        """How far a candidate is from the reference, one row for each image."""
+
+    def gate(self, rows: NDArray[np.float64], relative_tolerance: float, /) -> dict[str, Any]:
+        """The task's part of the conversion gate's numbers."""
+
+    def furthest(self, rows: NDArray[np.float64], /) -> dict[str, float]:
+        """The task's part of a batch size's numbers."""
