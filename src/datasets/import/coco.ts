@@ -189,10 +189,11 @@ async function readCoco(
         else if (width <= 0 || height <= 0) problem('the width and the height of a box are above 0');
         else {
           const { boxes } = image.annotations;
-          if (boxes.length === boxesPerImageMax) {
-            problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax.toLocaleString('en-US')} boxes`);
-          } else boxes.push({ label, x, y, width, height, at: id });
           count(1);
+          // Told once for an image.
+          if (boxes.length > boxesPerImageMax) return;
+          boxes.push({ label, x, y, width, height, at: id });
+          if (boxes.length > boxesPerImageMax) problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax} boxes`);
         }
       }),
     });

@@ -11,8 +11,8 @@ const elementBytesMax = 4 * 2 ** 20;
 
 const quote = 0x22;
 const backslash = 0x5c;
-const opening = new Set([0x5b, 0x7b]);
-const closing = new Set([0x5d, 0x7d]);
+const isOpening = (byte: number): boolean => byte === 0x5b || byte === 0x7b;
+const isClosing = (byte: number): boolean => byte === 0x5d || byte === 0x7d;
 const isSpace = (byte: number | undefined): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
 
 /**
@@ -86,11 +86,11 @@ function endOfValue(bytes: Buffer, start: number): number {
     const byte = bytes[at];
     if (byte === undefined) throw new BadJson('is not whole: it ends within a value');
     if (byte === quote) at = endOfString(bytes, at);
-    else if (opening.has(byte)) {
+    else if (isOpening(byte)) {
       depth += 1;
       if (depth > depthMax) throw new BadJson(`is nested deeper than ${depthMax} levels at byte ${at}`);
       at += 1;
-    } else if (closing.has(byte)) {
+    } else if (isClosing(byte)) {
       depth -= 1;
       at += 1;
     } else if (depth > 0) at += 1;
@@ -112,7 +112,7 @@ function endOfString(bytes: Buffer, start: number): number {
 /** Of a number, true, false or null. */
 function endOfWord(bytes: Buffer, start: number): number {
   let at = start;
-  for (let byte = bytes[at]; byte !== undefined && byte !== 0x2c && byte !== 0x3a && !isSpace(byte) && !closing.has(byte); byte = bytes[at])
+  for (let byte = bytes[at]; byte !== undefined && byte !== 0x2c && byte !== 0x3a && !isSpace(byte) && !isClosing(byte); byte = bytes[at])
     at += 1;
   return at;
 }

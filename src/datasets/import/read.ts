@@ -19,7 +19,7 @@ export async function readBytes(zip: Contents, file: ZipEntry, problems: Problem
 /** The same as text, without a byte order mark; empty, and a problem, when it is larger than `bytesMax` or not UTF-8. */
 export async function readText(zip: Contents, file: ZipEntry, bytesMax: number, problems: Problems): Promise<string> {
   if (file.sizeBytes > bytesMax) {
-    problems.add(file.name, `is larger than ${bytesMax / 2 ** 20} MiB`);
+    problems.add(file.name, `is larger than ${bytesMax / 2 ** 10} KiB`);
     return '';
   }
   const bytes = await readBytes(zip, file, problems);

@@ -212,7 +212,9 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetIt
       continue;
     }
     const { width, height, thumbnail, checked } = image;
-    for (const problem of checked?.problems ?? []) misplaced.add(String(item.annotations?.file), problem);
+    const { file = '', place } = item.annotations ?? {};
+    const where = place === 'annotation' ? `the image ${printable(item.path)}: ` : '';
+    for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`);
     counts.clipped += checked?.clipped ?? 0;
     counts.duplicates += checked?.duplicates ?? 0;
     counts.empty += checked?.boxes.length === 0 ? 1 : 0;
@@ -224,7 +226,7 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetIt
     made.push(line);
   }
   damaged.check((count) => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`);
-  misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size' : 'sizes'} do not fit the images.`);
+  misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
   warnOfBoxes(child, counts);
   index.end();
   child.artifact('MANIFEST', manifest.end());
