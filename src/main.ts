@@ -1,7 +1,7 @@
 import './drizzle.ts';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { withSession } from './client.ts';
 import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
@@ -66,10 +66,11 @@ program
 program
   .command('demo')
   .description('go the whole way once: real digits, training, gate, benchmark, report')
+  .addOption(new Option('--task <task>', 'what the model does').choices(['classification', 'detection']).default('classification'))
   .option('--keep', 'leave the server running')
-  .action(async ({ keep = false }: { keep?: boolean }) => {
-    const { runDemo } = await import('./demo.ts');
-    await runDemo({ keep });
+  .action(async ({ task, keep = false }: { task: 'classification' | 'detection'; keep?: boolean }) => {
+    const { runDemo } = await import('./demo/demo.ts');
+    await runDemo(task, { keep });
   });
 
 const admin = program

@@ -90,7 +90,7 @@ async function addProbeAndAccuracy({ services }: TestServer, versionId: string):
 const reportFields = `id sha256 schemaVersion verdict verified simple { headline points }
   technical {
     profile load target machine { cores } baseline settings
-    models { name number sha256 accuracy { top1 dataset ofParent } modelVersion { id } }
+    models { name number sha256 accuracy { metric value dataset ofParent } modelVersion { id } }
     rows {
       n model engine batchSize intraOpThreads verdict reasons { code message } sampleCount samplesSha256 samplesUrl itemsPerSecond elapsedNs
       latency { meanNs percentiles { percent kind ns lowNs highNs } }
@@ -223,7 +223,12 @@ describe('a benchmark of two versions', () => {
     expect(createHash('sha256').update(report.json.content).digest('hex')).toBe(report.sha256);
 
     expect(technical.models).toMatchObject([
-      { name: 'digits', number: 1, accuracy: { top1: 0.975, dataset: 'digits', ofParent: false }, modelVersion: { id: trained } },
+      {
+        name: 'digits',
+        number: 1,
+        accuracy: { metric: 'TOP1', value: 0.975, dataset: 'digits', ofParent: false },
+        modelVersion: { id: trained },
+      },
       { name: 'foreign', number: 1, accuracy: null },
     ]);
     const measurable = technical.rows.filter((row: { engine: string }) => row.engine === 'ONNXRUNTIME_CPU');

@@ -24,7 +24,8 @@ const model = (number: number, top1: number | null, change: Partial<ModelContext
     top1 === null
       ? null
       : {
-          top1,
+          metric: 'TOP1',
+          value: top1,
           images: 360,
           dataset: 'digits',
           datasetVersion: 1,
@@ -229,7 +230,7 @@ describe('a delta', () => {
     const { report } = await reportOf(rows, [model(1, 0.98), model(2, 0.95)]);
     expect(report.baseline).toBe(3);
     expect(report.deltas.map(({ n }) => n)).toEqual([0, 1, 2]);
-    expect(report.deltas[0]?.top1Difference).toBeCloseTo(-0.03, 12);
+    expect(report.deltas[0]?.accuracyDifference).toBeCloseTo(-0.03, 12);
   });
 });
 
@@ -253,6 +254,19 @@ describe('the choice', () => {
     const rows = [{ samples: steady(10) }, { samples: fast, model: 1 }];
     expect(await steps(rows, [model(1, 0.98), model(2, null)])).toMatchObject({ n: 0, kept: { ACCURACY: [0] } });
     expect(await steps(rows, [model(1, null), model(2, null)])).toMatchObject({ n: 1, kept: { ACCURACY: [0, 1] } });
+  });
+
+  test('of detectors is by their mAP, which stands beside the speed', async () => {
+    const detector = (number: number, value: number) => {
+      const { accuracy, ...rest } = model(number, value);
+      return { ...rest, accuracy: accuracy && { ...accuracy, metric: 'MAP50_95' as const } };
+    };
+    const stored = await reportOf([{ samples: steady(10) }, { samples: fast, model: 1 }], [detector(1, 0.7), detector(2, 0.65)]);
+    const { choice, simple } = stored.report;
+    expect(choice.n).toBe(0);
+    expect(choice.steps[1]?.says).toContain('reaches mAP50-95 0.7000');
+    expect(simple.points.join(' ')).toContain('Being right: mAP50-95 0.7000 on 360 images');
+    expect(exportReport(stored, 'MARKDOWN').content).toContain('mAP50-95 0.6500 (digits version 1, val)');
   });
 
   test('does not compare accuracies on different images', async () => {
@@ -378,7 +392,8 @@ describe('an export', () => {
       p99Kind: 'AT_MOST',
       p999Kind: 'INSUFFICIENT',
       p999Ns: '',
-      top1: '0.98',
+      accuracyMetric: 'TOP1',
+      accuracy: '0.98',
       itemsPerSecond: String(stored.report.rows[1]?.itemsPerSecond),
       samplesSha256: stored.report.rows[1]?.samples?.sha256,
     });

@@ -28,9 +28,14 @@ export const BenchmarkRequest = z.object({
 });
 export type BenchmarkRequest = z.infer<typeof BenchmarkRequest>;
 
+/** The metric that versions of a task are compared by: of classifiers and of detectors. */
+export const accuracyMetrics = ['TOP1', 'MAP50_95'] as const;
+
 /** What one version reaches, as some job has measured it. */
 const Accuracy = z.object({
-  top1: z.number(),
+  metric: z.enum(accuracyMetrics),
+  /** 0 to 1; more is better. */
+  value: z.number(),
   images: z.int(),
   dataset: z.string(),
   datasetVersion: z.int(),
@@ -108,7 +113,9 @@ function accuracyOf(db: Queryable, version: ModelVersion): ModelContext['accurac
   if (!found) return null;
   const { metricsJson, split, engine } = found.evaluation;
   return {
-    top1: metricsJson.top1 as number,
+    ...(metricsJson.map5095 === undefined
+      ? { metric: 'TOP1', value: metricsJson.top1 as number }
+      : { metric: 'MAP50_95', value: metricsJson.map5095 }),
     images: metricsJson.images as number,
     dataset: found.dataset,
     datasetVersion: found.number,

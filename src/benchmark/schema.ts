@@ -111,7 +111,8 @@ builder.relayMutationField(
       accuracyDropMax: t.float({
         required: true,
         defaultValue: 0.01,
-        description: 'Top-1 accuracy that a choice may lose against the most accurate version, 0 to 1.',
+        description:
+          'How much of the accuracy (top-1, or a detector’s mAP50-95) a choice may lose against the most accurate version, 0 to 1.',
       }),
       warmupSecondsMax: t.float({ description: 'Longest warm-up, instead of the profile’s.' }),
       secondsMin: t.float({ description: 'Shortest measurement, instead of the profile’s: 0.1 to 3600 s.' }),

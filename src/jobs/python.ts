@@ -4,22 +4,22 @@ import type { Config } from '../config.ts';
 import { JobFailure, type Launch } from './kinds.ts';
 import type { Spec } from './specs.ts';
 
-const trainer = join(import.meta.dirname, '..', '..', 'trainer');
-const python = join(trainer, '.venv', 'bin', 'python');
+export const trainerFolder = join(import.meta.dirname, '..', '..', 'trainer');
+export const trainerPython = join(trainerFolder, '.venv', 'bin', 'python');
 
 /** Threads of a job that does not say how many: an equal share of the processor for each slot. */
 export const cpuThreadsOf = ({ cores, slots }: Pick<Config, 'cores' | 'slots'>): number => Math.max(1, Math.floor(cores / slots));
 
 /** How the trainer is started, for every kind that it runs. The executor adds what it takes from the server's environment. */
 export function launchTrainer(spec: Exclude<Spec, { kind: 'IMPORT_DATASET' }>): Launch {
-  if (!existsSync(python)) {
+  if (!existsSync(trainerPython)) {
     throw new JobFailure('EXTRA_MISSING', 'The Python packages are not installed. Run `node scripts/setup.mjs`, then retry the job.');
   }
   return {
-    command: python,
+    command: trainerPython,
     args: ['-m', 'whetstone_trainer'],
     env: {
-      PYTHONPATH: trainer,
+      PYTHONPATH: trainerFolder,
       // Without it, `-m` looks for modules in the working folder first, where files of a job lie.
       PYTHONSAFEPATH: '1',
       PYTHONUNBUFFERED: '1',

@@ -2,7 +2,7 @@ import type { targets } from '../benchmark/context.ts';
 import { engines } from '../benchmark/engines.ts';
 import type { EngineName } from '../jobs/specs.ts';
 import { compare } from './deltas.ts';
-import { mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
+import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Measured, ReportRow } from './report.ts';
 
 /** Rows whose value lies so near to the best one's are as good. */
@@ -95,14 +95,14 @@ function withinBudget(measured: Measured, rows: ReportRow[]): { kept: ReportRow[
     return { kept: rows, says: `All are ${modelName(measured, rows[0] as ReportRow)}: none is more accurate than the other.` };
   }
   const known = rows.flatMap((row) => accuracyOf(row) ?? []);
-  const most = known.toSorted((a, b) => b.top1 - a.top1)[0];
+  const most = known.toSorted((a, b) => b.value - a.value)[0];
   if (!most) return { kept: rows, says: 'No accuracy is known: evaluate the versions to choose by it.' };
   const comparable = known.every(({ datasetHash, split }) => datasetHash === most.datasetHash && split === most.split);
   if (!comparable) return { kept: rows, says: 'The versions were evaluated on different images: their accuracies cannot be compared.' };
-  const kept = rows.filter((row) => most.top1 - (accuracyOf(row)?.top1 ?? Number.NEGATIVE_INFINITY) <= accuracyDropMax);
+  const kept = rows.filter((row) => most.value - (accuracyOf(row)?.value ?? Number.NEGATIVE_INFINITY) <= accuracyDropMax);
   return {
     kept,
-    says: `The most accurate version reaches ${percent(most.top1)} top-1; those that lose at most ${percent(accuracyDropMax)} stay.`,
+    says: `The most accurate version reaches ${accuracyText(most)}; those that lose at most ${percent(accuracyDropMax)} stay.`,
   };
 }
 

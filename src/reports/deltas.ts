@@ -29,7 +29,7 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
     timeRatio: ratio(timePerItem(row)?.ns, timePerItem(baseline)?.ns),
     throughputRatio: ratio(row.itemsPerSecond, baseline.itemsPerSecond),
     memoryRatio: ratio(row.memory?.increaseBytes, baseline.memory?.increaseBytes),
-    top1Difference: top1Difference(measured, baseline, row),
+    accuracyDifference: accuracyDifference(measured, baseline, row),
   };
 }
 
@@ -54,7 +54,7 @@ function verdictOf(measured: Measured, baseline: ReportRow, row: ReportRow): Pic
   };
 }
 
-function top1Difference({ models }: Measured, baseline: ReportRow, row: ReportRow): number | null {
+function accuracyDifference({ models }: Measured, baseline: ReportRow, row: ReportRow): number | null {
   const [a, b] = [models[baseline.model]?.accuracy, models[row.model]?.accuracy];
-  return a && b && a.datasetHash === b.datasetHash && a.split === b.split ? b.top1 - a.top1 : null;
+  return a && b && a.datasetHash === b.datasetHash && a.split === b.split ? b.value - a.value : null;
 }

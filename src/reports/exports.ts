@@ -1,7 +1,7 @@
 /** A report as a file: pure functions of its content. */
 import { engines } from '../benchmark/engines.ts';
 import type { PercentileName } from '../benchmark/statistics.ts';
-import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
+import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
 import { claimed, type Report, type ReportRow } from './report.ts';
 
 export const reportFormats = ['JSON', 'CSV', 'MARKDOWN'] as const;
@@ -63,7 +63,8 @@ const csvColumns: [string, (report: Report, row: ReportRow) => Value][] = [
   ['firstInferenceNs', (_report, { cold }) => cold?.firstInferenceNs],
   ['memoryBaselineBytes', (_report, { memory }) => memory?.baselineBytes],
   ['memoryPeakBytes', (_report, { memory }) => memory?.peakBytes],
-  ['top1', ({ models }, { model }) => models[model]?.accuracy?.top1],
+  ['accuracyMetric', ({ models }, { model }) => models[model]?.accuracy?.metric],
+  ['accuracy', ({ models }, { model }) => models[model]?.accuracy?.value],
   ['samplesSha256', (_report, { samples }) => samples?.sha256],
 ];
 
@@ -153,25 +154,25 @@ function toMarkdown(report: Report, sha256: string): string {
           `## Compared with row ${baseline}`,
           `Row ${baseline} is ${rowName(report, rows[baseline] as ReportRow)}. The rows were measured one after the other.`,
           table(
-            ['#', 'Verdict', 'Time for an image', 'Throughput', 'Memory', 'Top-1', 'Why'],
-            deltas.map(({ n, verdict, says, timeRatio, throughputRatio, memoryRatio, top1Difference }) => [
+            ['#', 'Verdict', 'Time for an image', 'Throughput', 'Memory', 'Accuracy', 'Why'],
+            deltas.map(({ n, verdict, says, timeRatio, throughputRatio, memoryRatio, accuracyDifference }) => [
               `${n}`,
               verdict,
               ...[timeRatio, throughputRatio, memoryRatio].map((ratio) => (ratio === null ? none : `× ${number(ratio)}`)),
-              top1Difference === null ? none : percent(top1Difference),
+              accuracyDifference === null ? none : percent(accuracyDifference),
               says,
             ]),
           ),
         ]),
     '## Models',
     table(
-      ['Model', 'Precision', 'Size', 'Parameters', 'Top-1', 'SHA-256 of the file', 'Lineage hash'],
+      ['Model', 'Precision', 'Size', 'Parameters', 'Accuracy', 'SHA-256 of the file', 'Lineage hash'],
       models.map(({ name, number: version, precision, sizeBytes, parameters, accuracy, sha256: file, lineageHash }) => [
         `${name} version ${version}`,
         precision,
         mebibytes(sizeBytes),
         `${parameters}`,
-        accuracy ? `${percent(accuracy.top1)} (${accuracy.dataset} version ${accuracy.datasetVersion}, ${accuracy.split})` : none,
+        accuracy ? `${accuracyText(accuracy)} (${accuracy.dataset} version ${accuracy.datasetVersion}, ${accuracy.split})` : none,
         file,
         lineageHash,
       ]),

@@ -1,4 +1,5 @@
 /** Numbers and names as people read them: the same in every locale. */
+import type { ModelContext } from '../benchmark/context.ts';
 import { engines } from '../benchmark/engines.ts';
 import type { Measured, ReportRow } from './report.ts';
 
@@ -14,6 +15,9 @@ export const seconds = (ns: number): string => `${number(ns / 1e9)} s`;
 export const mebibytes = (bytes: number): string => `${number(bytes / 2 ** 20)} MiB`;
 /** Two decimals: accuracies differ in the third digit. */
 export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+/** What is right, by the metric of the task. */
+export const accuracyText = ({ metric, value }: Pick<NonNullable<ModelContext['accuracy']>, 'metric' | 'value'>): string =>
+  metric === 'TOP1' ? `${percent(value)} top-1` : `mAP50-95 ${value.toFixed(4)}`;
 export const plural = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`;
 
 export const modelName = ({ models }: Pick<Measured, 'models'>, { model }: Pick<ReportRow, 'model'>): string => {

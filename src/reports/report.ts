@@ -42,7 +42,7 @@ export interface Delta {
   throughputRatio: number | null;
   memoryRatio: number | null;
   /** Difference of the top-1 accuracies on the same images. */
-  top1Difference: number | null;
+  accuracyDifference: number | null;
 }
 
 export interface ChoiceStep {

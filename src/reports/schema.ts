@@ -1,5 +1,5 @@
 import type { Machine } from '../benchmark/cells.ts';
-import type { ModelContext } from '../benchmark/context.ts';
+import type { accuracyMetrics, ModelContext } from '../benchmark/context.ts';
 import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
@@ -27,10 +27,19 @@ const MachineType = builder.objectRef<Machine>('BenchmarkMachine').implement({
   }),
 });
 
+const AccuracyMetricType = builder.enumType('AccuracyMetric', {
+  description: 'What versions of a task are compared by.',
+  values: enumValues<(typeof accuracyMetrics)[number]>({
+    TOP1: 'Classifiers: share of images whose best class is the true one.',
+    MAP50_95: 'Detectors: mean average precision over IoU 0.5, 0.55 … 0.95, by COCO’s evaluator.',
+  }),
+});
+
 const AccuracyType = builder.objectRef<NonNullable<ModelContext['accuracy']>>('ReportAccuracy').implement({
   description: 'What a version was evaluated to reach, when the benchmark ended.',
   fields: (t) => ({
-    top1: t.exposeFloat('top1', { description: 'Share of images whose best class is the true one.' }),
+    metric: t.expose('metric', { type: AccuracyMetricType, description: 'What `value` is.' }),
+    value: t.exposeFloat('value', { description: '0 to 1; more is better.' }),
     images: t.exposeInt('images', { description: 'How many images.' }),
     dataset: t.exposeString('dataset', { description: 'Name of the dataset.' }),
     datasetVersion: t.exposeInt('datasetVersion', { description: 'Its version.' }),
@@ -84,7 +93,10 @@ const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
     timeRatio: t.exposeFloat('timeRatio', { nullable: true, description: 'Of the median times that one image takes.' }),
     throughputRatio: t.exposeFloat('throughputRatio', { nullable: true, description: 'Of the images a second.' }),
     memoryRatio: t.exposeFloat('memoryRatio', { nullable: true, description: 'Of the memory that the model takes.' }),
-    top1Difference: t.exposeFloat('top1Difference', { nullable: true, description: 'Difference of the accuracies on the same images.' }),
+    accuracyDifference: t.exposeFloat('accuracyDifference', {
+      nullable: true,
+      description: 'Difference of the accuracies on the same images.',
+    }),
   }),
 });
 
@@ -115,7 +127,7 @@ const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
     profile: t.field({ type: BenchmarkProfileType, description: 'How thoroughly it was measured.', resolve: (r) => r.request.profile }),
     load: t.field({ type: BenchmarkLoadType, description: 'In which order inferences came.', resolve: (r) => r.request.load }),
     target: t.field({ type: BenchmarkTargetType, description: 'What was chosen by.', resolve: (r) => r.request.target }),
-    accuracyDropMax: t.float({ description: 'Top-1 accuracy that a choice may lose.', resolve: (r) => r.request.accuracyDropMax }),
+    accuracyDropMax: t.float({ description: 'How much of the accuracy a choice may lose.', resolve: (r) => r.request.accuracyDropMax }),
     settings: t.field({
       type: 'JSON',
       description: 'Seconds, samples and warm-up of each measurement.',

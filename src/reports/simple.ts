@@ -29,8 +29,11 @@ const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
   ({ models }, { model }) => {
     const accuracy = models[model]?.accuracy;
     if (!accuracy) return 'Being right: nobody has evaluated this version yet.';
-    const { top1, images, dataset, datasetVersion, split } = accuracy;
-    return `Being right: it names the right class for ${percent(top1)} of ${images} images (${dataset} version ${datasetVersion}, ${split}).`;
+    const { metric, value, images, dataset, datasetVersion, split } = accuracy;
+    const on = `${images} images (${dataset} version ${datasetVersion}, ${split})`;
+    return metric === 'TOP1'
+      ? `Being right: it names the right class for ${percent(value)} of ${on}.`
+      : `Being right: mAP50-95 ${value.toFixed(4)} on ${on}; 1 is every object found, with its class and its exact box, and nothing else.`;
   },
   (facts, { n }) => {
     const delta = facts.deltas.find((one) => one.n === n);

