@@ -41,7 +41,8 @@ async function measured(spec: BenchmarkSpec) {
 describe('inputs', () => {
   test('of a version with a probe set are that set, in batches, with the outputs of the trained model', async () => {
     const spec = benchmarkSpec({ models: [model('classifier', 'classifier')] });
-    const { input, output } = readProbe(join(folder, 'classifier.probe'));
+    const { input, outputs } = readProbe(join(folder, 'classifier.probe'));
+    const [output] = outputs as [(typeof outputs)[number]];
     const prepared = await preparedOf(spec, 5);
     expect(prepared).toMatchObject({ reference: 'PROBE', count: 32 });
     const feeds = feedsOf(prepared, spec.models[0] as Model, 0);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { requireConversionGate } from '../src/training/gates.ts';
+import { requireConversionGate, tolerancesOf } from '../src/training/gates.ts';
 import { type TestServer, withServer } from './support/server.ts';
 import { type Api, ask, digitsVersion, mutate, succeeded } from './support/training.ts';
 
@@ -122,6 +122,8 @@ describe('a training on real digits', () => {
     ['a hyperparameter that there is not', { hyperparameters: { epoch: 3 } }, ['hyperparameters']],
     ['a hyperparameter out of its range', { hyperparameters: { epochs: 0 } }, ['hyperparameters', 'epochs']],
     ['a preset that there is not', { preset: 'resnet51' }, ['preset']],
+    ['a preset for another task than the dataset', { preset: 'yolov8n' }, ['datasetVersionId']],
+    ['another preset’s hyperparameter', { preset: 'yolov8n', hyperparameters: { erasing: 0.5 } }, ['hyperparameters']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],
   ])('is refused with %s, before a job is made', async (_what, change, field) => {
@@ -161,6 +163,30 @@ describe('the conversion gate', () => {
     expect(() => requireConversionGate({ numbers: { ...good, ...change } })).toThrow(
       expect.objectContaining({ code: 'GATE_FAILED', message: expect.stringMatching(message) }),
     );
+  });
+
+  describe('of a detector', () => {
+    const found = {
+      ...{ problems: [], inputs: 'VALIDATION' as const, images: 80, batches: [] },
+      ...{ tolerance: 1e-4, boxTolerance: 0.01, largestDifference: 1e-6, largestBoxDifference: 1e-4, beyondTolerance: 0 },
+      ...{ listScore: 0.05, detections: 1000, detectionsDiffer: 1, detectionsDifferBeyondMargin: 0 },
+    };
+
+    test('passes within both tolerances, with one box in a thousand on the edge of a threshold', () => {
+      expect(requireConversionGate({ numbers: found })).toBe(found);
+      expect(tolerancesOf(found)).toEqual([0.01, 1e-4]);
+    });
+
+    test.each([
+      ['an image is beyond the tolerance', { beyondTolerance: 80 }, /80 of 80 images differ/],
+      ['boxes move at another batch size only', { largestBoxDifference: 0.05 }, /0\.0100 is allowed, the largest difference is 0\.0500/],
+      ['a sure box is missing', { detectionsDifferBeyondMargin: 1 }, /1 of 1000 boxes are found by one of the two only though/],
+      ['too many boxes are on the edge', { detectionsDiffer: 2 }, /2 of 1000 boxes are found by one of the two only; at most 0\.1 %/],
+    ])('fails, saying by how much, when %s', (_what, change, message) => {
+      expect(() => requireConversionGate({ numbers: { ...found, ...change } })).toThrow(
+        expect.objectContaining({ code: 'GATE_FAILED', message: expect.stringMatching(message) }),
+      );
+    });
   });
 
   test('fails when nothing was measured', () => {

@@ -54,7 +54,7 @@ export async function prepare(model: Model, batchSize: number, { dims, seed, set
   if (inputs.reduce((sum, { shape }) => sum + 8 * sizeOf(shape), 0) * count > inputBytesMax) {
     return refuse('INPUT_UNSUPPORTED', `${count} batches of ${batchSize} inputs would be larger than ${inputBytesMax / 2 ** 20} MiB.`);
   }
-  if (model.probe !== null) return prepareProbe(inputs, session.outputNames[0] as string, model.probe, batchSize, settings.gateInputs);
+  if (model.probe !== null) return prepareProbe(inputs, session.outputNames, model.probe, batchSize, settings.gateInputs);
   const expected: Prepared['expected'] = [];
   for (let i = 0; i < count; i += 1) {
     const ran = await run(session, seededFeeds(inputs, seed, i));
@@ -100,8 +100,14 @@ const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * 
 
 // ---------------------------------------------------------------------------------------------------------------- probe
 
-function prepareProbe(inputs: PlannedInput[], outputName: string, file: string, batchSize: number, gateInputs: number): Prepared | Refused {
-  const { input, output } = readProbe(file);
+function prepareProbe(
+  inputs: PlannedInput[],
+  outputNames: readonly string[],
+  file: string,
+  batchSize: number,
+  gateInputs: number,
+): Prepared | Refused {
+  const { input, outputs } = readProbe(file);
   const shape = inputs[0]?.shape ?? [];
   if (inputs.length !== 1 || shape[0] !== batchSize || String(shape.slice(1)) !== String(input.shape.slice(1))) {
     return refuse('INPUT_UNSUPPORTED', 'The probe set has other inputs than the model.');
@@ -109,7 +115,7 @@ function prepareProbe(inputs: PlannedInput[], outputName: string, file: string, 
   const count = Math.min(gateInputs, input.shape[0] as number);
   const expected = Array.from(
     { length: Math.ceil(count / batchSize) },
-    (_, i) => new Map([[outputName, itemsOf(output, i * batchSize, batchSize)]]),
+    (_, i) => new Map(outputs.map((output, n) => [String(outputNames[n]), itemsOf(output, i * batchSize, batchSize)])),
   );
   return { reference: 'PROBE', inputs, expected, count };
 }

@@ -199,8 +199,8 @@ const gateNumbers = {
   problems: z.array(text).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
   inputs: z.enum(['VALIDATION', 'SEEDED']).describe('SEEDED: there was no dataset, noise was used.'),
   images: z.int().min(0),
-  beyondTolerance: z.int().min(0).describe('Images with an output further away than its tolerance.'),
 };
+const beyondTolerance = z.int().min(0).describe('Images with an output further away than its tolerance.');
 const gateBatch = {
   batch: z.int().min(1),
   images: z.int().min(0),
@@ -213,6 +213,7 @@ export const ClassificationGate = z
     tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
     largestLogit: z.number().describe('Largest magnitude among the reference’s outputs.'),
     largestDifference: z.number().describe('Largest |reference − candidate| over all images and batch sizes.'),
+    beyondTolerance,
     top1Differ: z.int().min(0).describe('Images whose best class differs.'),
     top1DifferBeyondMargin: z.int().min(0).describe('Of those, where the reference’s margin is larger than the tolerance.'),
     batches: z.array(z.object(gateBatch)).max(10),
@@ -226,6 +227,8 @@ export const DetectionGate = z
     boxTolerance: z.number().describe('Of the boxes, in pixels of the input.'),
     largestDifference: z.number().describe('Largest difference of a score over all images and batch sizes.'),
     largestBoxDifference: z.number().describe('Largest difference of a side of a box, in pixels, over all images and batch sizes.'),
+    beyondTolerance,
+    listScore: z.number().describe('The score from which on the lists after non-maximum suppression are compared.'),
     detections: z.int().min(0).describe('Boxes of the reference after non-maximum suppression.'),
     detectionsDiffer: z.int().min(0).describe('Boxes that only one of the two lists has.'),
     detectionsDifferBeyondMargin: z

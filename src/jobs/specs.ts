@@ -235,6 +235,13 @@ export const Init = z
   ])
   .meta({ id: 'Init' });
 
+/** A preset with its own hyperparameters. */
+export const Training = z.discriminatedUnion('preset', [
+  z.object({ preset: presetsOf('CLASSIFICATION'), hyperparameters: ClassificationHyperparameters }),
+  z.object({ preset: presetsOf('DETECTION'), hyperparameters: DetectionHyperparameters }),
+]);
+export type Training = z.infer<typeof Training>;
+
 /** A training of a task: its presets and their hyperparameters. */
 const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
   z.object({
@@ -430,7 +437,7 @@ export interface HyperparameterInfo {
 
 /** The hyperparameters of a preset in their declared order, read from its schema. */
 export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
-  const { properties } = z.toJSONSchema(presets[preset].hyperparameters);
+  const { properties } = z.toJSONSchema(z.object(presets[preset].hyperparameters.shape));
   return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
     name,
     type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',

@@ -7,10 +7,10 @@ export interface FloatTensor {
   data: Float32Array<ArrayBuffer>;
 }
 
-/** Preprocessed real inputs (N × …) with the outputs of the model that was trained (N × …). */
+/** Preprocessed real inputs (N × …) with the outputs of the model that was trained (N × …), in the order of the model's outputs. */
 export interface Probe {
   input: FloatTensor;
-  output: FloatTensor;
+  outputs: FloatTensor[];
 }
 
 const Entry = z.object({
@@ -18,11 +18,11 @@ const Entry = z.object({
   shape: z.array(z.int().min(0)),
   data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
 });
-const Header = z.object({ input: Entry, output: Entry });
+const Header = z.object({ input: Entry, output: Entry, output1: Entry.optional() });
 
 /**
- * Reads the PROBE file of a version: safetensors (8 bytes of header length, little-endian; a JSON header; the data), tensors `input` and
- * `output` of 32-bit floats. Throws when it has another form.
+ * Reads the PROBE file of a version: safetensors (8 bytes of header length, little-endian; a JSON header; the data), tensors `input`,
+ * `output` and, of a model with two outputs, `output1`, all of 32-bit floats. Throws when it has another form.
  */
 export function readProbe(path: string): Probe {
   const bytes = readFileSync(path);
@@ -34,7 +34,8 @@ export function readProbe(path: string): Probe {
     if (data.length !== shape.reduce((a, b) => a * b, 1)) throw new Error('The probe file is not whole.');
     return { shape, data };
   };
-  return { input: tensor(header.input), output: tensor(header.output) };
+  const { input, output, output1 } = header;
+  return { input: tensor(input), outputs: [output, ...(output1 ? [output1] : [])].map(tensor) };
 }
 
 /** Largest |a − b|; NaN when one of them is not a number. */

@@ -8,7 +8,7 @@ import { ConvertSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { acceptOnnx } from './register.ts';
-import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel } from './sources.ts';
+import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 
 /** `specJson` of a CONVERT job. */
 export const ConvertRequest = z.object({
@@ -38,7 +38,7 @@ export function startConversion(services: JobServices, actor: Actor, raw: unknow
     requireLabels(source);
     // By default the data that it was trained on.
     const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
-    if (datasetVersionId) requireReadyDataset(tx, datasetVersionId);
+    if (datasetVersionId) requireTask(tx, requireReadyDataset(tx, datasetVersionId), taskOf(tx, source));
     return { modelVersionId, datasetVersionId, cpuThreads: cpuThreadsOf(services.config), device: 'cpu', seed: 0 };
   });
 }

@@ -9,7 +9,7 @@ import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { acceptEvaluation, requireMade } from './register.ts';
-import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel } from './sources.ts';
+import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 
 /** `specJson` of an EVALUATE job. */
 export const EvaluateRequest = z.object({
@@ -38,6 +38,7 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
   return submitJob(services, actor, { kind: 'EVALUATE', idempotencyKey }, (tx): EvaluateRequest => {
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
+    requireTask(tx, dataset, taskOf(tx, version));
     const labels = requireLabels(version);
     if (JSON.stringify(labels) !== JSON.stringify(dataset.classesJson)) {
       refuse(

@@ -143,6 +143,19 @@ builder.relayMutationField(
   jobPayload,
 );
 
+/** Null where they are those of another task. */
+const metrics = {
+  top1: 'CLASSIFICATION: share of images whose best class is the true one.',
+  top5: 'CLASSIFICATION: share of images whose true class is among the best five.',
+  macroTop1: 'CLASSIFICATION: mean recall over the classes.',
+  loss: 'CLASSIFICATION: mean cross-entropy.',
+  map50: 'DETECTION: mean average precision at IoU 0.5, by COCO’s evaluator.',
+  map5095: 'DETECTION: mean average precision over IoU 0.5, 0.55 … 0.95, by COCO’s evaluator.',
+  scoreThreshold: 'DETECTION: part of the figures’ definition: smaller scores do not count.',
+  nmsIou: 'DETECTION: part of the definition: a better box of its class that overlaps more than this takes a box away.',
+  boxesMax: 'DETECTION: part of the definition: boxes of an image that count.',
+};
+
 const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement({
   description: 'What a model version reaches on a split of a dataset version.',
   fields: (t) => ({
@@ -155,13 +168,15 @@ const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement(
     split: t.expose('split', { type: SplitType, description: 'Which split.' }),
     engine: t.exposeString('engine', { description: 'What computed it, with its version.' }),
     images: t.int({ description: 'Images in the split.', resolve: (e) => e.metricsJson.images ?? 0 }),
-    top1: t.float({ description: 'Share of images whose best class is the true one.', resolve: (e) => e.metricsJson.top1 ?? 0 }),
-    top5: t.float({ description: 'Share of images whose true class is among the best five.', resolve: (e) => e.metricsJson.top5 ?? 0 }),
-    macroTop1: t.float({ description: 'Mean recall over the classes.', resolve: (e) => e.metricsJson.macroTop1 ?? 0 }),
-    loss: t.float({ description: 'Mean cross-entropy.', resolve: (e) => e.metricsJson.loss ?? 0 }),
+    ...Object.fromEntries(
+      Object.entries(metrics).map(([name, description]) => [
+        name,
+        t.float({ nullable: true, description, resolve: (e) => e.metricsJson[name] ?? null }),
+      ]),
+    ),
     detailUrl: t.string({
       nullable: true,
-      description: 'Download of the figures per class and the confusion matrix, as JSON.',
+      description: 'Download of the figures per class, with the confusion matrix or the curves, as JSON.',
       resolve: (e, _a, context) => {
         const row = context.db.select().from(artifact).where(eq(artifact.id, e.artifactId)).get();
         return row ? downloadUrl(context, row) : null;

@@ -12,7 +12,7 @@ import { nextNumber } from '../models/models.ts';
 import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
-import { requireConversionGate } from './gates.ts';
+import { requireConversionGate, tolerancesOf } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 
 type Made = Outcome['artifacts'][number];
@@ -89,18 +89,20 @@ export async function acceptOnnx(
     limitsFor(onnx.sizeBytes),
     join(attempt.workDir, String(probe.file)),
   );
-  const { largestDifference } = served;
-  if (largestDifference === null || largestDifference > numbers.tolerance) {
+  const tolerances = tolerancesOf(numbers);
+  for (const [n, tolerance] of tolerances.entries()) {
+    const difference = served.largestDifferences[n] ?? null;
+    if (difference !== null && difference <= tolerance) continue;
     throw new JobFailure(
       'GATE_FAILED',
-      `The serving engine computes other outputs for the probe set: they differ by ${largestDifference ?? 'what is not a number'}, ` +
-        `and ${numbers.tolerance.toPrecision(3)} is allowed.`,
+      `The serving engine computes other outputs for the probe set: output ${n + 1} differs by ${difference ?? 'what is not a number'}, ` +
+        `and ${tolerance.toPrecision(3)} is allowed.`,
     );
   }
   const signature = onnxSignature(onnx.meta, { labels: origin.labels, preprocess: null });
   const storedOnnx = await storeMade(services, attempt, onnx);
   const storedProbe = await storeMade(services, attempt, probe);
-  const gate = { ...numbers, servingEngine: served.engine, servingLargestDifference: largestDifference };
+  const gate = { ...numbers, servingEngine: served.engine, servingLargestDifference: Math.max(...(served.largestDifferences as number[])) };
   const { inputs: _inputs, outputs: _outputs, ...columns } = signature;
   return (tx) => {
     const row = insertVersion(tx, origin, storedOnnx, 'ONNX', String(onnx.file), {

@@ -1,12 +1,12 @@
 import { and, eq, isNull } from 'drizzle-orm';
 import { extractedFolder } from '../datasets/cache.ts';
-import { type DatasetVersion, datasetVersion } from '../datasets/tables.ts';
+import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { PreprocessSpec, type PresetName, type Spec } from '../jobs/specs.ts';
+import { PreprocessSpec, type PresetName, type Spec, type Task } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
-import type { ModelVersion } from '../models/tables.ts';
+import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
 
@@ -25,6 +25,19 @@ export function requireReadyDataset(db: Queryable, id: string): DatasetVersion &
   if (state !== 'READY' || !classesJson || !contentHash)
     refuse('INVALID', 'datasetVersionId', `The dataset version is ${state}, not READY.`);
   return { ...row, classesJson, contentHash };
+}
+
+/** What the model of a version does with an image. */
+export function taskOf(db: Queryable, { modelId }: Pick<ModelVersion, 'modelId'>): Task {
+  const found = db.select({ task: model.task }).from(model).where(eq(model.id, modelId)).get();
+  if (!found) throw new Error(`Model ${modelId} is gone.`);
+  return found.task;
+}
+
+/** An InputError where the data is for another task than the model. */
+export function requireTask(db: Queryable, { datasetId }: Pick<DatasetVersion, 'datasetId'>, task: Task): void {
+  const found = db.select({ task: dataset.task }).from(dataset).where(eq(dataset.id, datasetId)).get();
+  if (found?.task !== task) refuse('INVALID', 'datasetVersionId', `The dataset is for ${found?.task}, the model for ${task}.`);
 }
 
 /** A model version that a job can read; an InputError otherwise. */
@@ -67,8 +80,10 @@ export function modelRef(services: JobServices, id: string): ModelRef {
   return {
     format: row.format,
     file: versionFile(services, id, row.format === 'ONNX' ? 'ONNX' : 'WEIGHTS'),
+    task: taskOf(services.db, row),
     preset: row.preset as PresetName | null,
     classes: requireLabels(row),
     preprocess: PreprocessSpec.parse(row.preprocessJson),
+    outputLayout: null,
   };
 }

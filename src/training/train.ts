@@ -7,7 +7,7 @@ import { recordLive } from '../jobs/claim.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { AttemptContext, JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { ClassificationHyperparameters, presetPreprocess, presets, SPEC_VERSION, TrainSpec } from '../jobs/specs.ts';
+import { type PreprocessSpec, type PresetName, presetPreprocess, presets, SPEC_VERSION, Training, TrainSpec } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel, ModelName } from '../models/models.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
@@ -15,7 +15,7 @@ import { insertArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { acceptEvaluation, acceptOnnx, findCheckpoint, insertCheckpoint, type Origin, requireMade, storeMade } from './register.ts';
-import { datasetRef, requireReadyDataset, requireReadyModel, versionFile } from './sources.ts';
+import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state and the ONNX file, with room to spare. */
 const trainingBytes = 2 * 2 ** 30;
@@ -35,20 +35,14 @@ const Common = z.object({
 });
 
 /** `specJson` of a TRAIN job. */
-export const TrainRequest = Common.extend({
-  modelId: z.string(),
-  datasetVersionId: z.string(),
-  preset: TrainSpec.shape.preset,
-  hyperparameters: ClassificationHyperparameters,
-  init: Init,
-});
+export const TrainRequest = Common.extend({ modelId: z.string(), datasetVersionId: z.string(), init: Init }).and(Training);
 export type TrainRequest = z.infer<typeof TrainRequest>;
 
 const StartTrainingInput = z.object({
   modelName: ModelName,
   datasetVersionId: z.string(),
   preset: z.enum(Object.keys(presets) as [keyof typeof presets], 'There is no such preset: the query `presets` lists them.'),
-  hyperparameters: z.strictObject(ClassificationHyperparameters.shape).optional(),
+  hyperparameters: z.record(z.string(), z.unknown()).default({}),
   init: Init,
   seed: Common.shape.seed,
   cpuThreads: Common.shape.cpuThreads.optional(),
@@ -57,12 +51,25 @@ const StartTrainingInput = z.object({
   idempotencyKey: z.string().max(200).optional(),
 });
 
+/** The preset with the hyperparameters that were said and its defaults for the others; an InputError where they are not its own. */
+function trainingOf(preset: PresetName, said: Record<string, unknown>): Training {
+  const { hyperparameters } = parseInput(z.object({ hyperparameters: z.strictObject(presets[preset].hyperparameters.shape) }), {
+    hyperparameters: said,
+  });
+  return Training.parse({ preset, hyperparameters });
+}
+
+/** What a training's images go through. */
+const preprocessOf = ({ preset, hyperparameters }: Training): PreprocessSpec =>
+  presetPreprocess(hyperparameters.imageSize, presets[preset].task);
+
 const requestOf = ({ specJson }: Pick<Job, 'specJson'>): TrainRequest => TrainRequest.parse(specJson);
 
 /** Puts a training into the queue; its model is made when there is none of that name. */
 export async function startTraining(services: JobServices, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartTrainingInput, raw);
   const { modelName, datasetVersionId, preset, init, seed, device, priority, idempotencyKey } = input;
+  const training = trainingOf(preset, input.hyperparameters);
   await requireDisk(services, trainingBytes);
   return submitJob(services, actor, { kind: 'TRAIN', idempotencyKey, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
@@ -71,14 +78,17 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     }
     if ('modelVersionId' in init) requireStart(tx, init.from, init.modelVersionId, preset);
     const { task } = presets[preset];
+    requireTask(tx, dataset, task);
+    if (init.from === 'PRETRAINED' && task !== 'CLASSIFICATION') {
+      refuse('INVALID', 'init', `There are no public weights of ${preset}: start from SCRATCH or from a version of your own.`);
+    }
     const found = findModelByName(tx, modelName);
     if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${modelName} is for ${found.task}.`);
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
     return {
       modelId: model.id,
       datasetVersionId,
-      preset,
-      hyperparameters: ClassificationHyperparameters.parse(input.hyperparameters ?? {}),
+      ...training,
       init,
       seed,
       device,
@@ -128,7 +138,8 @@ export const trainJob: JobKind = {
   timeLimitMs: 14 * dayMs,
 
   async launch(services, { job, resumeFrom }) {
-    const { init, preset, hyperparameters, datasetVersionId, cpuThreads, device, seed } = requestOf(job);
+    const request = requestOf(job);
+    const { init, preset, hyperparameters, datasetVersionId, cpuThreads, device, seed } = request;
     const start =
       init.from === 'WEIGHTS'
         ? { from: init.from, file: versionFile(services, init.modelVersionId, 'WEIGHTS') }
@@ -147,7 +158,7 @@ export const trainJob: JobKind = {
         seed,
         preset,
         dataset: await datasetRef(services, datasetVersionId),
-        preprocess: presetPreprocess(hyperparameters.imageSize),
+        preprocess: preprocessOf(request),
         hyperparameters,
         init: start,
         resumeFrom,
@@ -165,7 +176,7 @@ export const trainJob: JobKind = {
       const stored = await storeMade(services, attempt, made);
       recordLive(db, jobId, attempt.attemptNumber, (tx) => {
         if (!findCheckpoint(tx, jobId, String(made.meta.weightsHash))) {
-          insertCheckpoint(tx, originOf(tx, attempt), stored, made.meta, presetPreprocess(request.hyperparameters.imageSize));
+          insertCheckpoint(tx, originOf(tx, attempt), stored, made.meta, preprocessOf(request));
         }
       });
     }

@@ -110,7 +110,9 @@ def test_the_older_exporter_takes_over_and_that_is_said(
 
     monkeypatch.setattr(torch.onnx, "export", fails)
     recorder = Recorder()
-    exported, exporter = convert.export(source.model, source.task.OUTPUTS, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+    exported, exporter = convert.export(
+        source.model, source.task.OUTPUTS, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path)
+    )
     assert exporter == "TORCHSCRIPT"
     assert recorder.of("warning")[0]["code"] == "EXPORT_FALLBACK"
     assert convert.check(exported) == []

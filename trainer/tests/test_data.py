@@ -24,7 +24,7 @@ from whetstone_trainer.data import (
 )
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import DatasetRef, ClassificationHyperparameters, PreprocessSpec, build
+from whetstone_trainer.protocol import ClassificationHyperparameters, DatasetRef, PreprocessSpec, build
 
 SPEC = build(PreprocessSpec, support.preprocess(32))
 PARAMETERS = build(ClassificationHyperparameters, {**support.defaults(), "batchSize": 16})
@@ -101,7 +101,7 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetR
 
     def epoch(number: int, first: int = 0, workers: int = 0) -> list[int]:
         order = BatchOrder(7, number, 16, first)
-        batches = training_batches(images, order, classification, PARAMETERS, SPEC, workers)
+        batches = training_batches(images, order, classification, PARAMETERS, SPEC, workers=workers)
         return [truth for batch in batches for truth in batch.truths]
 
     shown = epoch(0)
@@ -115,7 +115,8 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetR
 def test_a_batch_is_the_same_whoever_makes_it(dataset: DatasetRef) -> None:
     images = open_images(dataset, read_split(dataset, "train"), classification, None)
     (whole, *_), (threaded, *_) = [
-        list(training_batches(images, BatchOrder(7, 3, 16, 0), classification, PARAMETERS, SPEC, workers)) for workers in (0, 2)
+        list(training_batches(images, BatchOrder(7, 3, 16, 0), classification, PARAMETERS, SPEC, workers=workers))
+        for workers in (0, 2)
     ]
     assert whole.images.dtype == torch.uint8
     assert whole.images.shape == (16, 3, 32, 32)

@@ -15,9 +15,9 @@ from sklearn import metrics as sklearn_metrics
 from tests import support
 from tests.conftest import Trained
 from tests.support import Recorder, run_here
+from whetstone_trainer.classification import evaluate, report
 from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.classification import evaluate, report
 from whetstone_trainer.evaluate import onnx_predictor, onnx_session
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import ModelRef, PreprocessSpec, build, validator

@@ -144,7 +144,8 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:
-    """The first output, N × classes. Probabilities (each row sums to 1) become logits, so that the loss means the same."""
+    """The first output, N × classes. Probabilities (each row sums to 1) become logits, so that the loss means the
+    same."""
 
     def read(arrays: Sequence[NDArray[Any]]) -> Outputs:
         wanted = (len(arrays[0]), len(model.classes))

@@ -199,7 +199,8 @@ def check(model: onnx.ModelProto) -> list[str]:
 
 
 def write_probe(reference: Predict, images: Images, spec: PreprocessSpec, events: Events) -> None:
-    """Stores up to 32 inputs, evenly spread over the images, with PyTorch's outputs: `output`, `output1` …, in their order."""
+    """Stores up to 32 inputs, evenly spread over the images, with PyTorch's outputs: `output`, `output1` …, in their
+    order."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(PROBE_IMAGES, len(images))).round().astype(int))
     levels = torch.stack([images[int(index)] for index in chosen])
     outputs = {f"output{n or ''}": output for n, output in enumerate(reference(levels))}

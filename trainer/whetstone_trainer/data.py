@@ -82,7 +82,8 @@ class Images:
 def open_images(
     dataset: DatasetRef, items: tuple[DatasetItem, ...], task: Task, resized: PreprocessSpec | None
 ) -> Images:
-    """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another task."""
+    """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another
+    task."""
     return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, [])
 
 
@@ -105,7 +106,8 @@ def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 levels (N × 3 × H × W), what is true of each, and the images' random numbers (N × 12; none in validation)."""
+    """uint8 levels (N × 3 × H × W), what is true of each, and the images' random numbers (N × 12; none in
+    validation)."""
 
     images: torch.Tensor
     truths: Sequence[Any]
@@ -128,7 +130,7 @@ class BatchOrder:
 
 
 def training_batches(
-    images: Images, order: BatchOrder, task: Task, parameters: Hyperparameters, spec: PreprocessSpec, workers: int
+    images: Images, order: BatchOrder, task: Task, parameters: Hyperparameters, spec: PreprocessSpec, *, workers: int
 ) -> Iterator[Batch]:
     """The batches of an epoch with their augmentation."""
     shuffled = np.random.default_rng((order.seed, order.epoch)).permutation(len(images))

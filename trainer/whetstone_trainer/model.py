@@ -121,7 +121,8 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
 
 
 def public_weights(preset: str, file: str | None) -> State:
-    """torchvision's ImageNet weights of a preset, from `file` or downloaded once into TORCH_HOME. Raises WEIGHTS_UNAVAILABLE."""
+    """torchvision's ImageNet weights of a preset, from `file` or downloaded once into TORCH_HOME. Raises
+    WEIGHTS_UNAVAILABLE."""
     if preset not in PUBLIC_WEIGHTS:
         raise TrainerError(
             "WEIGHTS_UNAVAILABLE",

@@ -292,7 +292,7 @@ def _definition(spec: dict[str, Any]) -> str:
 
 def build(cls: type[T], value: dict[str, Any]) -> T:
     """A frozen dataclass from JSON that the schema has accepted; unknown fields are ignored."""
-    hints = _hints(cls)
+    hints = _hints(cast(Any, cls))
     values = {f.name: _convert(hints[f.name], value.get(camel(f.name))) for f in fields(cast(Any, cls))}
     return cls(**values)
 

@@ -1,6 +1,7 @@
 """What a task has to say of itself. `tasks.py` is the table of tasks: a task is a module with these names.
 
-`truth` is what a task knows of an image: the index of its class, or its objects. `outputs` are a model's, as tuples of tensors.
+`truth` is what a task knows of an image: the index of its class, or its objects. `outputs` are a model's, as tuples
+of tensors.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ class Task(Protocol):
         spec: PreprocessSpec,
         /,
     ) -> tuple[torch.Tensor, Any]:
-        """The training picture (3 × H × W, uint8) and truth of (seed, epoch, index). `draw`: the image's twelve numbers."""
+        """The training picture (3 × H × W, uint8) and truth of (seed, epoch, index). `draw`: the image's twelve
+        numbers."""
 
     def inputs(
         self, levels: torch.Tensor, draws: NDArray[np.float64], parameters: Any, spec: PreprocessSpec, /
@@ -79,7 +81,8 @@ class Task(Protocol):
     def loss(
         self, outputs: Outputs, truths: Sequence[Any], parameters: Any, spec: PreprocessSpec, /
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss (scalar), and what `RUNNING` sums up: a sum over the batch for each name, then its number of images."""
+        """The loss (scalar), and what `RUNNING` sums up: a sum over the batch for each name, then its number of
+        images."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events
@@ -87,13 +90,15 @@ class Task(Protocol):
         """One pass over the images in their order; the step moves with each batch."""
 
     def rank(self, metrics: Any, /) -> tuple[float, ...]:
-        """By which the best epoch is found: larger is better. A number that is not finite means that the run diverged."""
+        """By which the best epoch is found: larger is better. A number that is not finite means that the run
+        diverged."""
 
     def report(self, evaluation: Any, classes: tuple[str, ...], /) -> dict[str, Any]:
         """The EVALUATION artifact, `Evaluation` of the protocol."""
 
     def reader(self, ports: Ports, task: str | None, model: ModelRef, /) -> Read:
-        """Of an ONNX model's outputs; `task` is what the file's metadata says. Raises MODEL_INVALID where they are not the task's."""
+        """Of an ONNX model's outputs; `task` is what the file's metadata says. Raises MODEL_INVALID where they are
+        not the task's."""
 
     def compare(self, wanted: Outputs, found: Outputs, relative_tolerance: float, /) -> NDArray[np.float64]:
         """How far a candidate is from the reference, one row for each image."""

@@ -85,7 +85,7 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
     job.events.phase("training", job.batches - progress.batch)
     training.model.train()
     order = BatchOrder(seed, progress.epoch, parameters.batch_size, first=progress.batch)
-    for batch in training_batches(images, order, job.task, parameters, job.spec.preprocess, job.workers):
+    for batch in training_batches(images, order, job.task, parameters, job.spec.preprocess, workers=job.workers):
         rate = learning_rate(progress.step, job.batches * parameters.epochs, parameters)
         _train_step(training, batch, rate, job)
         progress.batch += 1

@@ -13,18 +13,21 @@ export type Loaded =
       engine: string;
       inputs: string[];
       outputs: string[];
-      /** From the probe's outputs; null without a probe, or where it is not a number. */
-      largestDifference: number | null;
+      /** From each of the probe's outputs, null where it is not a number; empty without a probe. */
+      largestDifferences: (number | null)[];
     }
   | { refused: string };
 
 /** As the inspection cuts names. */
 const cut = (name: string): string => [...name].slice(0, 200).join('');
 
-async function repeatProbe(session: InferenceSession): Promise<number> {
-  const { input, output } = readProbe('probe.safetensors');
+async function repeatProbe(session: InferenceSession): Promise<(number | null)[]> {
+  const { input, outputs } = readProbe('probe.safetensors');
   const results = await session.run({ [String(session.inputNames[0])]: new Tensor('float32', input.data, input.shape) });
-  return largestDifference(results[String(session.outputNames[0])]?.data as Float32Array, output.data);
+  return outputs.map((output, n) => {
+    const difference = largestDifference(results[String(session.outputNames[n])]?.data as Float32Array, output.data);
+    return Number.isFinite(difference) ? difference : null;
+  });
 }
 
 async function load(): Promise<Loaded> {
@@ -35,12 +38,11 @@ async function load(): Promise<Loaded> {
       interOpNumThreads: 1,
     });
     const { inputNames, outputNames } = session;
-    const difference = existsSync('probe.safetensors') ? await repeatProbe(session) : null;
     return {
       engine: `onnxruntime ${env.versions.node}`,
       inputs: inputNames.map(cut),
       outputs: outputNames.map(cut),
-      largestDifference: difference !== null && Number.isFinite(difference) ? difference : null,
+      largestDifferences: existsSync('probe.safetensors') ? await repeatProbe(session) : [],
     };
   } catch (error) {
     return { refused: String((error as Error).message) };

@@ -30,8 +30,8 @@ def assign(
 ) -> Assignment:
     """Chooses for each true box the places inside it that score and fit it best.
 
-    Alignment is score^0.5 · IoU^6; a box gets the best ten, a place that several boxes chose goes to the one that it fits best. The
-    target is the alignment, scaled so that each box's largest is its largest IoU.
+    Alignment is score^0.5 · IoU^6; a box gets the best ten, a place that several boxes chose goes to the one that it
+    fits best. The target is the alignment, scaled so that each box's largest is its largest IoU.
 
     Args:
         scores: N × A × classes, of 0 to 1.

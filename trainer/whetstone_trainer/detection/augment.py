@@ -1,6 +1,7 @@
 """Random changes of training images with boxes, each a pure function of (seed, epoch, index).
 
-One mechanism: images are scaled and laid as tiles onto a canvas; a mosaic (Bochkovskiy et al. 2020, YOLOv4) has four tiles around a
+One mechanism: images are scaled and laid as tiles onto a canvas; a mosaic (Bochkovskiy et al. 2020, YOLOv4) has four
+tiles around a
 random centre, any other picture one tile. Then flips. Colour comes later for the whole batch, as in classification.
 """
 
@@ -42,6 +43,7 @@ def compose(
     place: tuple[int, int, int],
     parameters: DetectionHyperparameters,
     spec: PreprocessSpec,
+    *,
     flip_draw: NDArray[np.float64],
 ) -> Picture:
     """The training picture of image `index`, spec.width × spec.height.
@@ -77,7 +79,8 @@ def compose(
 def lay(
     canvas: torch.Tensor, region: tuple[int, int, int, int], tile: Picture, scale: float, rng: np.random.Generator
 ) -> Picture:
-    """Draws `tile`, scaled by 1 ± `scale` and moved at random, into a region of the canvas. Returns the objects that can be seen.
+    """Draws `tile`, scaled by 1 ± `scale` and moved at random, into a region of the canvas. Returns the objects that
+    can be seen.
 
     What is smaller than the region goes anywhere inside it; of what is larger, any part is seen.
     """

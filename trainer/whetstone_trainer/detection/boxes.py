@@ -10,7 +10,8 @@ BINS = 16
 
 
 def anchor_points(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres of all places (A × 2: x, y) and their strides (A), in pixels; maps from fine to coarse, each row by row."""
+    """Centres of all places (A × 2: x, y) and their strides (A), in pixels; maps from fine to coarse, each row by
+    row."""
     points, strides = [], []
     for stride in STRIDES:
         rows, columns = height // stride, width // stride
@@ -27,7 +28,7 @@ def anchor_points(height: int, width: int, device: torch.device) -> tuple[torch.
 def expected_distances(distributions: torch.Tensor) -> torch.Tensor:
     """Logits over the bins (… × 64) to distances (… × 4), in strides: the mean of each distribution."""
     bins = torch.arange(BINS, dtype=distributions.dtype, device=distributions.device)
-    return distributions.unflatten(-1, (4, BINS)).softmax(-1) @ bins
+    return distributions.reshape(*distributions.shape[:-1], 4, BINS).softmax(-1).matmul(bins)
 
 
 def distances_to_boxes(distances: torch.Tensor, points: torch.Tensor, strides: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""How far a converted detector is from the one that was trained: outputs, and the lists after non-maximum suppression."""
+"""How far a converted detector is from the one that was trained: outputs, and the lists after non-maximum
+suppression."""
 
 from typing import Any
 
@@ -7,12 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from whetstone_trainer.detection.postprocess import BOXES_MAX, NMS_IOU, SCORE_THRESHOLD, rank_candidates, suppress
+from whetstone_trainer.detection.postprocess import BOXES_MAX, NMS_IOU, rank_candidates, suppress
 from whetstone_trainer.task import NOT_FINITE, Outputs
 
 BOX_TOLERANCE = 1e-2
 # Boxes that are BOX_TOLERANCE apart have IoUs that are this far apart where they are 20 pixels wide.
 IOU_TOLERANCE = 2e-3
+
+# Lists are compared above this score. What lies below is noise: a detector that has hardly learned gives hundreds of
+# boxes nearly the same score, and the last bit decides their order.
+LIST_SCORE = 0.05
 
 # Columns of a comparison: largest difference of an image's scores and of its boxes, boxes of the reference after
 # suppression, boxes that only one list has, and those of them that no tolerance explains.
@@ -35,21 +40,23 @@ def compare(wanted: Outputs, found: Outputs, relative_tolerance: float) -> NDArr
                 len(beyond),
             ]
         )
-    return np.nan_to_num(np.array(rows).reshape(-1, 5), nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
+    table: NDArray[np.float64] = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return np.nan_to_num(table, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
 
 
 def _kept(boxes: torch.Tensor, scores: torch.Tensor) -> set[int]:
     """The flat indices (place · classes + class) of what is found."""
-    candidates = rank_candidates(scores, SCORE_THRESHOLD)
+    candidates = rank_candidates(scores, LIST_SCORE)
     places, labels = candidates // scores.shape[1], candidates % scores.shape[1]
     return set(candidates[suppress(boxes[places], labels)[:BOXES_MAX]].tolist())
 
 
 def _explained(differ: set[int], boxes: torch.Tensor, scores: torch.Tensor, tolerance: float, kept: int) -> set[int]:
-    """Those whose score, IoU or margin lies within the tolerance of its threshold, and those that such a one takes along."""
+    """Those whose score, IoU or margin lies within the tolerance of its threshold, and those that such a one takes
+    along."""
     names = sorted(differ)
     flat = scores.flatten()
-    candidates = torch.nonzero(flat >= SCORE_THRESHOLD - tolerance)[:, 0]
+    candidates = torch.nonzero(flat >= LIST_SCORE - tolerance)[:, 0]
     classes = scores.shape[1]
     explained: set[int] = set()
     for name in names:
@@ -58,7 +65,7 @@ def _explained(differ: set[int], boxes: torch.Tensor, scores: torch.Tensor, tole
         near = overlap > NMS_IOU - IOU_TOLERANCE
         edge = near & (overlap < NMS_IOU + IOU_TOLERANCE)
         tie = near & ((flat[rivals] - flat[name]).abs() <= 2 * tolerance)
-        if abs(float(flat[name]) - SCORE_THRESHOLD) <= tolerance or bool((edge | tie).any()):
+        if abs(float(flat[name]) - LIST_SCORE) <= tolerance or bool((edge | tie).any()):
             explained.add(name)
     # A box that stays or goes decides about those that it overlaps, and in a full list about the last ones.
     grown = True
@@ -85,6 +92,7 @@ def numbers(rows: NDArray[np.float64], relative_tolerance: float) -> dict[str, A
     return {
         "tolerance": relative_tolerance,
         "boxTolerance": BOX_TOLERANCE,
+        "listScore": LIST_SCORE,
         "beyondTolerance": int(beyond.sum()),
         "detections": int(rows[:, DETECTIONS].sum()),
         "detectionsDiffer": int(rows[:, DIFFER].sum()),

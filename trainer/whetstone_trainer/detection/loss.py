@@ -21,6 +21,7 @@ def detection_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     truths: torch.Tensor,
+    *,
     height: int,
     width: int,
 ) -> torch.Tensor:
@@ -59,9 +60,10 @@ def distribution_focal_loss(distributions: torch.Tensor, distances: torch.Tensor
     Args:
         distributions: K × 64, raw; distances: K × 4, in strides, of 0 to below 15. Returns K.
     """
-    log = distributions.unflatten(-1, (4, BINS)).log_softmax(-1)
+    log = distributions.reshape(-1, 4, BINS).log_softmax(-1)
     lower = distances.long()
     upper_share = distances - lower
     below = log.gather(-1, lower[..., None])[..., 0]
     above = log.gather(-1, lower[..., None] + 1)[..., 0]
-    return -(below * (1 - upper_share) + above * upper_share).mean(-1)
+    crossed: torch.Tensor = below * (1 - upper_share) + above * upper_share
+    return -crossed.mean(-1)

@@ -1,7 +1,9 @@
 """Mean average precision by the reference evaluator of COCO (Lin et al. 2014; pycocotools).
 
-What is scored is part of the definition and stored with each figure: see `postprocess`. Boxes are compared in pixels of the upright
-image. mAP50-95 is the mean over IoU 0.50, 0.55 … 0.95, over 101 recalls, and over the classes that have objects; mAP50 at IoU 0.5 only.
+What is scored is part of the definition and stored with each figure: see `postprocess`. Boxes are compared in pixels
+of the upright
+image. mAP50-95 is the mean over IoU 0.50, 0.55 … 0.95, over 101 recalls, and over the classes that have objects;
+mAP50 at IoU 0.5 only.
 """
 
 import contextlib
@@ -52,7 +54,8 @@ class DetectionEvaluation:
 def evaluate_detections(
     found: Sequence[Detections], truths: Sequence[tuple[torch.Tensor, torch.Tensor]], class_count: int
 ) -> DetectionEvaluation:
-    """Compares what is found in each image with its (labels, boxes). Boxes as left, top, right, bottom in pixels of the image."""
+    """Compares what is found in each image with its (labels, boxes). Boxes as left, top, right, bottom in pixels of
+    the image."""
     objects: list[dict[str, Any]] = []
     for image, (labels, boxes) in enumerate(truths):
         for label, box in zip(labels.tolist(), boxes.double().tolist(), strict=True):
@@ -67,7 +70,7 @@ def evaluate_detections(
                     "iscrowd": 0,
                 }
             )
-    dataset = {
+    dataset: Any = {
         "info": {},
         "images": [{"id": image} for image in range(len(truths))],
         "annotations": objects,
@@ -118,8 +121,8 @@ def _rows(found: Sequence[Detections]) -> NDArray[np.float64]:
     return np.concatenate(tables)
 
 
-def _nothing(dataset: dict[str, Any]) -> COCO:
+def _nothing(dataset: Any) -> COCO:
     empty = COCO()
-    empty.dataset = {**dataset, "annotations": []}
+    empty.dataset = dataset | {"annotations": []}
     empty.createIndex()
     return empty

@@ -1,7 +1,9 @@
 """The detector's topology: a CSP backbone, a path-aggregation neck, and a decoupled, anchor-free head.
 
-Sources: cross-stage partial connections, Wang et al. 2019 (CSPNet); the concatenation of every bottleneck, Wang et al. 2022 (ELAN);
-spatial pyramid pooling, He et al. 2014; neck, Liu et al. 2018 (PANet), after Lin et al. 2016 (FPN); head without anchors, Tian et al.
+Sources: cross-stage partial connections, Wang et al. 2019 (CSPNet); the concatenation of every bottleneck, Wang et
+al. 2022 (ELAN);
+spatial pyramid pooling, He et al. 2014; neck, Liu et al. 2018 (PANet), after Lin et al. 2016 (FPN); head without
+anchors, Tian et al.
 2019 (FCOS), decoupled, Ge et al. 2021; distances as distributions, Li et al. 2020; SiLU, Elfwing et al. 2017.
 """
 
@@ -135,11 +137,9 @@ class Head(nn.Module):
     def __init__(self, inputs: Sequence[int], class_count: int) -> None:
         super().__init__()
         c_box, c_class = max(16, inputs[0] // 4, 4 * BINS), max(inputs[0], min(class_count, 100))
-        self.boxes = nn.ModuleList(_branch(c, c_box, 4 * BINS) for c in inputs)
-        self.classes = nn.ModuleList(_branch(c, c_class, class_count) for c in inputs)
-        for box, classes in zip(self.boxes, self.classes, strict=True):
-            nn.init.zeros_(box[-1].bias)
-            nn.init.constant_(classes[-1].bias, -math.log((1 - PRIOR) / PRIOR))
+        unlikely = -math.log((1 - PRIOR) / PRIOR)
+        self.boxes = nn.ModuleList(_branch(c, c_box, 4 * BINS, 0.0) for c in inputs)
+        self.classes = nn.ModuleList(_branch(c, c_class, class_count, unlikely) for c in inputs)
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         distributions = [branch(x).flatten(2) for branch, x in zip(self.boxes, maps, strict=True)]
@@ -147,14 +147,17 @@ class Head(nn.Module):
         return torch.cat(distributions, 2).transpose(1, 2), torch.cat(logits, 2).transpose(1, 2)
 
 
-def _branch(inputs: int, channels: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, channels), conv(channels, channels), nn.Conv2d(channels, outputs, 1))
+def _branch(inputs: int, channels: int, outputs: int, bias: float) -> nn.Sequential:
+    last = nn.Conv2d(channels, outputs, 1)
+    nn.init.constant_(last.bias, bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv(inputs, channels), conv(channels, channels), last)
 
 
 class Detector(nn.Module):
     """N × 3 × H × W inputs, where H and W are multiples of 32.
 
-    In training mode the raw outputs, distributions (N × A × 64) and logits (N × A × classes), for A places; in evaluation mode boxes
+    In training mode the raw outputs, distributions (N × A × 64) and logits (N × A × classes), for A places; in
+    evaluation mode boxes
     (N × A × 4: left, top, right, bottom in pixels of the input) and scores (N × A × classes, of 0 to 1).
     """
 

@@ -60,8 +60,8 @@ def choose_layout(
     raise TrainerError(
         "MODEL_INVALID",
         f"The outputs {_listed(outputs)} do not say how they hold boxes and the scores of {class_count} classes.",
-        hint="Say the model's output layout: BOXES_SCORES (boxes N × A × 4 as left, top, right, bottom; scores N × A × classes) "
-        "or CENTRES_FIRST (N × (4 + classes) × A: centre x, centre y, width, height, scores).",
+        hint="Say the model's output layout: BOXES_SCORES (boxes N × A × 4 as left, top, right, bottom; scores "
+        "N × A × classes) or CENTRES_FIRST (N × (4 + classes) × A: centre x, centre y, width, height, scores).",
     )
 
 
@@ -92,7 +92,8 @@ def _listed(outputs: Sequence[tuple[str, Sequence[int | str | None]]]) -> str:
 def read_outputs(
     outputs: Sequence[NDArray[Any]], layout: Layout, class_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes (N × A × 4: left, top, right, bottom in pixels of the input) and scores (N × A × classes). Raises MODEL_INVALID."""
+    """Boxes (N × A × 4: left, top, right, bottom in pixels of the input) and scores (N × A × classes). Raises
+    MODEL_INVALID."""
     if not _FITS[layout]([output.shape for output in outputs], class_count):
         found = ", ".join(str(list(output.shape)) for output in outputs)
         raise TrainerError(
@@ -111,7 +112,8 @@ def find(
 ) -> Detections:
     """The boxes of one image: threshold, then greedy non-maximum suppression in each class.
 
-    Every pair of a place and a class whose score reaches the threshold is a candidate; the best 3,000 go on (ties: the earlier place,
+    Every pair of a place and a class whose score reaches the threshold is a candidate; the best 3,000 go on (ties:
+    the earlier place,
     then the earlier class). A candidate falls when a better one of its class overlaps it by an IoU above 0.7.
 
     Args:

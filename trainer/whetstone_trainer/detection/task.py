@@ -30,7 +30,8 @@ class Objects:
 
     Args:
         labels: K, int64.
-        boxes: K × 4 (left, top, right, bottom), float32, in pixels: of the upright image, or in a training batch of the input.
+        boxes: K × 4 (left, top, right, bottom), float32, in pixels: of the upright image, or in a training batch of
+            the input.
         width, height: of what `boxes` are in.
     """
 
@@ -82,7 +83,7 @@ def example(
         boxes = to_input(objects.boxes, where) - torch.tensor([x, y, x, y])
         return Picture(images[index][:, y : y + height, x : x + width], objects.labels, boxes)
 
-    made = compose(picture, len(images), place, parameters, spec, draw)
+    made = compose(picture, len(images), place, parameters, spec, flip_draw=draw)
     return made.image, Objects(made.labels, made.boxes, spec.width, spec.height)
 
 
@@ -99,7 +100,7 @@ def loss(
     distributions, logits = outputs
     labels, boxes = padded(truths)
     parts = detection_loss(
-        distributions, logits, labels.to(logits.device), boxes.to(logits.device), spec.height, spec.width
+        distributions, logits, labels.to(logits.device), boxes.to(logits.device), height=spec.height, width=spec.width
     )
     total, count = parts.sum(), len(truths)
     means = torch.cat([total.detach()[None], parts.detach()]).double()
