@@ -5,6 +5,7 @@ import { createTokens } from './accounts/tokens.ts';
 import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
 import type { Config } from './config.ts';
+import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
 import { openDatabase } from './db.ts';
@@ -92,6 +93,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       { path: '/graphiql/', handle: graphiql.file },
       { path: '/uploads', handle: uploads.handle },
       { path: '/uploads/', handle: uploads.handle },
+      { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
       { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
       { path: '/health', handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {

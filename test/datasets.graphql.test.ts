@@ -1,40 +1,10 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { nextAnswer, withEvents } from './support/events.ts';
-import { digitFolders, type Files, zipOf } from './support/images.ts';
-import { type TestServer, withServer } from './support/server.ts';
-import { post } from './support/storage.ts';
+import { createDatasetMutation, imported, uploaded } from './support/datasetServer.ts';
+import { digitFolders, zipOf } from './support/images.ts';
+import { withServer } from './support/server.ts';
 
 const classes = await digitFolders([0, 1], 5);
-
-const create = `mutation ($i: CreateDatasetInput!) {
-  createDataset(input: $i) { dataset { id name } datasetVersion { id number state job { id state } } userErrors { code field message } }
-}`;
-
-async function uploaded({ url }: TestServer, token: string, zip: Buffer) {
-  const { json } = await post(url, token, 'digits.zip', zip);
-  return { uploadId: json.uploadId, sha256: createHash('sha256').update(zip).digest('hex') };
-}
-
-/** Sends a zip the way a client does, and waits for the last event of its job. */
-async function imported(server: TestServer, token: string, zip: Buffer | Files, input = {}) {
-  const upload = await uploaded(server, token, Buffer.isBuffer(zip) ? zip : zipOf(zip));
-  const { data, errors } = await server.graphql(create, { i: { name: 'digits', task: 'CLASSIFICATION', ...upload, ...input } }, token);
-  expect(errors).toBeUndefined();
-  expect(data.createDataset.userErrors).toEqual([]);
-  const { id } = data.createDataset.datasetVersion.job;
-  const follow = `subscription ($id: ID!) { jobEvents(id: $id) { seq } }`;
-  await withEvents(
-    server.url,
-    follow,
-    token,
-    async (items) => {
-      for (let answer = await nextAnswer(items); answer; answer = await nextAnswer(items)) expect(answer.errors).toBeUndefined();
-    },
-    { id },
-  );
-  return data.createDataset;
-}
 
 const whole = `query ($after: String) {
   dataset(name: "digits") {
@@ -179,7 +149,7 @@ describe('datasets', () => {
       const token = await server.as('ENGINEER');
       const upload = await uploaded(server, token, zipOf(classes));
       const input = { name: 'not a name', task: 'CLASSIFICATION', ...upload, valShare: -1 };
-      const { data } = await server.graphql(create, { i: input }, token);
+      const { data } = await server.graphql(createDatasetMutation, { i: input }, token);
       expect(data.createDataset).toMatchObject({
         dataset: null,
         datasetVersion: null,

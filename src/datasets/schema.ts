@@ -27,6 +27,8 @@ import {
   listItems,
   listVersions,
 } from './datasets.ts';
+import type { ExportForm } from './export/forms.ts';
+import { exportUrl } from './export/serve.ts';
 import { type Dataset, type DatasetCounts, type DatasetVersion, dataset, type splits } from './tables.ts';
 
 export const SplitType = builder.enumType('Split', {
@@ -134,6 +136,14 @@ export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem
   }),
 });
 
+const DatasetFormType = builder.enumType('DatasetForm', {
+  description: 'How a zip writes a detection dataset.',
+  values: enumValues<ExportForm>({
+    YOLO: 'A data.yaml, images/<split>/… and for each image a text file in labels/<split>/….',
+    COCO: 'A JSON file annotations/instances_<split>.json for each split, and images/<split>/….',
+  }),
+});
+
 const DatasetItemConnection = builder.connectionObject(
   { type: DatasetItemType, name: 'DatasetItemConnection', description: 'A page of images.' },
   { description: 'An image in a page.' },
@@ -215,6 +225,13 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       nullable: true,
       description: 'Short-lived link to the zip as it was uploaded.',
       resolve: (v, _a, context) => linkTo(context, v, 'DATASET_ZIP'),
+    }),
+    exportUrl: t.string({
+      nullable: true,
+      description:
+        'DETECTION: short-lived link to the dataset as a zip in this form, which `createDataset` takes again; otherwise, and before it is READY, null.',
+      args: { form: t.arg({ type: DatasetFormType, required: true, description: 'How boxes are written.' }) },
+      resolve: (v, { form }, context) => (v.countsJson?.boxesBySplit && v.deletedAt === null ? exportUrl(context, v, form) : null),
     }),
     manifestUrl: t.string({
       nullable: true,

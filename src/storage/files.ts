@@ -34,8 +34,8 @@ export async function serveFile(services: StorageServices & { linkKey: Buffer },
   }
 }
 
-/** The name for every client (RFC 6266): in ASCII, and as it is. */
-function attachment(name: string): string {
+/** The header Content-Disposition with a name for every client (RFC 6266): in ASCII, and as it is. */
+export function attachment(name: string): string {
   const ascii = name.replace(/[^\w.-]/g, '_');
   const encoded = encodeURIComponent(name.toWellFormed()).replace(/['()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
   return `attachment; filename="${ascii}"; filename*=UTF-8''${encoded}`;

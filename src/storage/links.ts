@@ -37,15 +37,16 @@ export function publicAddress({ publicUrl }: Pick<Config, 'publicUrl'>, path: st
 
 /** A link that downloads the artifact. */
 export function downloadUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>): string {
-  return signed(services, `/files/${id}`);
+  return signedUrl(services, `/files/${id}`);
 }
 
 /** A link to one WebP image of `sizeBytes` at `offset` in a THUMBNAILS artifact, for `<img>`. */
 export function thumbnailUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>, offset: number, sizeBytes: number): string {
-  return signed(services, `/files/${id}/${offset}-${sizeBytes}`);
+  return signedUrl(services, `/files/${id}/${offset}-${sizeBytes}`);
 }
 
-function signed({ config, linkKey }: LinkServices, path: string): string {
+/** A link to a path of this server, for whoever serves it to check with `checkLink`. */
+export function signedUrl({ config, linkKey }: LinkServices, path: string): string {
   const expires = (Math.ceil(Date.now() / gridMs) + 1) * gridMs;
   return publicAddress(config, `${path}?expires=${expires}&signature=${sign(linkKey, path, expires).toString('base64url')}`);
 }
