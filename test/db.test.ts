@@ -5,6 +5,8 @@ import { sql } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit, user } from '../src/accounts/tables.ts';
+import { findVersion, listItems } from '../src/datasets/datasets.ts';
+import type { DatasetVersion } from '../src/datasets/tables.ts';
 import { type Db, inTransaction, isBusy, openDatabase } from '../src/db.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
@@ -243,5 +245,43 @@ test('a migration killed in the middle leaves everything as it was, and complete
       }
       expect(check(complete), 'carried out').toBe(applied + 1);
       expect(check(complete), 'once').toBe(applied + 1);
+    }),
+  ));
+
+test('items from before there were boxes are kept, counted by split and found by their class', () =>
+  withFolder((folder) =>
+    withFolder(async (dataDir) => {
+      const before = join(folder, 'before');
+      cpSync(join(root, 'drizzle'), before, { recursive: true });
+      const journalFile = join(before, 'meta', '_journal.json');
+      const journal = JSON.parse(readFileSync(journalFile, 'utf8'));
+      const detection = journal.entries.findIndex(({ tag }: { tag: string }) => tag === '0004_detection');
+      writeFileSync(journalFile, JSON.stringify({ ...journal, entries: journal.entries.slice(0, detection) }));
+      const old = openDatabase(dataDir, before);
+      old.db.run(sql`INSERT INTO dataset (id, name, task, createdAt) VALUES ('d', 'digits', 'CLASSIFICATION', 0)`);
+      old.db.run(sql`INSERT INTO dataset_version (id, datasetId, number, state, splitSeed, classesJson, countsJson, createdAt) VALUES
+        ('v', 'd', 1, 'READY', 0, '["a","b"]', '{"items":3,"bySplit":{"train":[1,1],"val":[0,1],"test":[0,0]},"duplicatesAcrossSplits":0}', 0)`);
+      for (const [n, split, label] of [
+        [0, 'train', 0],
+        [1, 'train', 1],
+        [2, 'val', 1],
+      ]) {
+        old.db.run(sql`INSERT INTO dataset_item (versionId, n, split, path, sha256, width, height, label, thumbnailOffset, thumbnailBytes)
+          VALUES ('v', ${n}, ${split}, ${`p${n}`}, 'x', 1, 2, ${label}, 3, 4)`);
+      }
+      old.close();
+
+      const { db, close } = openDatabase(dataDir);
+      try {
+        const version = findVersion(db, 'v') as DatasetVersion;
+        expect(version.countsJson).toMatchObject({ images: { train: 2, val: 1, test: 0 }, boxesBySplit: null });
+        expect(listItems(db, version, { class: 'b' }, 10, null).map(({ n, class: name, boxes }) => [n, name, boxes])).toEqual([
+          [1, 'b', null],
+          [2, 'b', null],
+        ]);
+        expect(listItems(db, version, { split: 'val' }, 10, null)).toMatchObject([{ n: 2, width: 1, height: 2, thumbnailBytes: 4 }]);
+      } finally {
+        close();
+      }
     }),
   ));
