@@ -1,10 +1,9 @@
 import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
 import { layOutCoco } from './coco.ts';
-import { folderOf, type Layout } from './layout.ts';
+import { folderOf, type ImportChild, type Layout } from './layout.ts';
 import { type Problems, plural, printable } from './problems.ts';
 import { createBoxCounter } from './read.ts';
-import type { ImportChild } from './run.ts';
 import { layOutYolo } from './yolo.ts';
 import { nameProblem, type Zip, type ZipEntry } from './zip.ts';
 

@@ -1,7 +1,10 @@
 /** What every form of a dataset's zip is read into, and what the forms share. */
-import { ChildError } from '../../jobs/childio.ts';
-import type { DatasetItem } from '../../jobs/specs.ts';
+import { type Child, ChildError } from '../../jobs/childio.ts';
+import type { DatasetItem, Spec } from '../../jobs/specs.ts';
 import { type Problems, plural, printable } from './problems.ts';
+
+export type ImportDatasetSpec = Extract<Spec, { kind: 'IMPORT_DATASET' }>;
+export type ImportChild = Child<ImportDatasetSpec>;
 
 export type Split = DatasetItem['split'];
 export const splits: readonly Split[] = ['train', 'val', 'test'];

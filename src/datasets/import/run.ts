@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { jsonLine } from '../../canonical.ts';
-import { type Child, ChildError } from '../../jobs/childio.ts';
-import type { DatasetItem, Spec, Task } from '../../jobs/specs.ts';
+import { ChildError } from '../../jobs/childio.ts';
+import type { DatasetItem, Task } from '../../jobs/specs.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
 import { BadImage, openImage } from './image.ts';
-import { type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import {
   type ContentItem,
   classesOf,
@@ -21,9 +21,6 @@ import {
 import { collectProblems, plural, printable } from './problems.ts';
 import { splitBySeed } from './splits.ts';
 import { DamagedEntry, openZip, type ZipEntry } from './zip.ts';
-
-export type ImportDatasetSpec = Extract<Spec, { kind: 'IMPORT_DATASET' }>;
-export type ImportChild = Child<ImportDatasetSpec>;
 
 interface Extracted extends PlacedFile<ZipEntry> {
   sha256: string;
