@@ -107,7 +107,7 @@ export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperpa
 
 const shared = ClassificationHyperparameters.shape;
 
-/** What is not said here is as in classification. The defaults are for small data and short runs: docs/detector.md has what was tried. */
+/** What is not said here is as in classification. The defaults are for small data and short runs: trainer/PROVENANCE.md has what was tried. */
 export const DetectionHyperparameters = z
   .object({
     imageSize: z
@@ -118,7 +118,7 @@ export const DetectionHyperparameters = z
       .default(640)
       .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
     epochs: shared.epochs.default(40),
-    batchSize: shared.batchSize.default(8),
+    batchSize: shared.batchSize.default(4),
     optimizer: shared.optimizer,
     learningRate: shared.learningRate.default(0.002),
     momentum: shared.momentum,
@@ -132,7 +132,7 @@ export const DetectionHyperparameters = z
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
     scale: z.number().min(0).max(0.9).default(0.5).describe('Images are made smaller or larger by up to this share, and moved.'),
     colorJitter: shared.colorJitter.default(0.3),
-    mosaic: share.default(0.5).describe('Probability that an image is composed of four.'),
+    mosaic: share.default(0.3).describe('Probability that an image is composed of four.'),
     mosaicUntil: share.default(0.7).describe('Share of the epochs after which there are no mosaics: the last ones see images as they are.'),
   })
   .meta({ id: 'DetectionHyperparameters' });

@@ -97,6 +97,17 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
     }
 
 
+def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:
+    """A training of the smallest detector; no flips, since digits have a left and a right."""
+    return {
+        **train_spec(dataset),
+        "preset": "yolov8n",
+        "preprocess": preprocess(size, mode="LETTERBOX", mean=[0, 0, 0], std=[1, 1, 1]),
+        "hyperparameters": {**defaults("Detection"), "imageSize": size, "flip": 0, **(hyperparameters or {})},
+        **changes,
+    }
+
+
 class Recorder:
     """A stream that keeps the events written to it and checks each against the protocol's schema."""
 

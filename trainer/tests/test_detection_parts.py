@@ -184,7 +184,9 @@ def test_the_losses_are_weighted_means_over_the_assigned_quality() -> None:
         sides = torch.cat([points[place] - truths[0, box, :2], truths[0, box, 2:] - points[place]]) / strides[place]
         focal += quality * float(distribution_focal_loss(distributions[0, place][None], sides.clamp(0, 14.99)[None]))
     found = detection_loss(distributions, logits, labels, truths, height=64, width=64)
-    assert found.tolist() == pytest.approx([0.5 * float(classes) / total, 7.5 * iou / total, 1.5 * focal / total], rel=1e-3)
+    assert found.tolist() == pytest.approx(
+        [0.5 * float(classes) / total, 7.5 * iou / total, 1.5 * focal / total], rel=1e-3
+    )
 
 
 def test_a_batch_without_objects_only_has_a_class_loss() -> None:

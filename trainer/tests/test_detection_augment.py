@@ -1,0 +1,92 @@
+"""Mosaic, scale, moves and flips: boxes stay on what they mark, and the same place gives the same picture."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests import support
+from whetstone_trainer.detection.augment import Picture, compose, flip, lay
+from whetstone_trainer.protocol import DetectionHyperparameters, PreprocessSpec, build
+
+SPEC = PreprocessSpec(1, 96, 96, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
+PARAMETERS = build(DetectionHyperparameters, {**support.defaults("Detection"), "mosaicUntil": 1})
+PLAIN = replace(PARAMETERS, mosaic=0.0, scale=0.0, flip=0.0)
+
+
+def marked(index: int) -> Picture:
+    """A black 96 × 64 image with a filled rectangle of a level of its own, and its box."""
+    image = torch.zeros(3, 64, 96, dtype=torch.uint8)
+    x, y, level = 10 + index % 5 * 12, 8 + index % 3 * 10, 150 + index % 10 * 10
+    image[:, y : y + 24, x : x + 30] = level
+    return Picture(image, torch.tensor([index % 10]), torch.tensor([[x, y, x + 30, y + 24]], dtype=torch.float32))
+
+
+def composed(index: int, epoch: int = 0, parameters: DetectionHyperparameters = PARAMETERS) -> Picture:
+    return compose(marked, 40, (0, epoch, index), parameters, SPEC, flip_draw=np.full(12, 0.25))
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_a_box_is_filled_with_what_it_marks(index: int) -> None:
+    made = composed(index)
+    assert made.image.shape == (3, 96, 96)
+    for label, box in zip(made.labels.tolist(), made.boxes, strict=True):
+        x1, y1, x2, y2 = box.tolist()
+        assert 0 <= x1 < x2 <= 96
+        assert 0 <= y1 < y2 <= 96
+        inner = made.image[0, round(y1) + 2 : round(y2) - 2, round(x1) + 2 : round(x2) - 2].float()
+        assert inner.numel() == 0 or (inner - (150 + label * 10)).abs().mean() < 2
+
+
+def test_every_large_mark_has_its_box() -> None:
+    """The share of bright pixels that lie in no box: only of objects that are mostly cut off."""
+    bright = outside = 0
+    for index in range(40):
+        made = composed(index)
+        marks = made.image[0] >= 140
+        covered = torch.zeros_like(marks)
+        for x1, y1, x2, y2 in made.boxes.round().int().tolist():
+            covered[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
+        bright, outside = bright + int(marks.sum()), outside + int((marks & ~covered).sum())
+    assert outside < 0.1 * bright
+
+
+def test_the_same_place_gives_the_same_picture() -> None:
+    first, again = composed(3), composed(3)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.boxes, again.boxes)
+    assert not torch.equal(first.image, composed(3, epoch=1).image)
+    assert not torch.equal(first.image, composed(4).image)
+
+
+def test_mosaics_end_with_their_share_of_the_epochs() -> None:
+    parameters = replace(PARAMETERS, epochs=10, mosaic=1.0, mosaic_until=0.5, scale=0.0)
+    counts = [sum(len(composed(index, epoch, parameters).labels) for index in range(20)) for epoch in (4, 5)]
+    assert counts[0] > 20
+    assert counts[1] == 20
+
+
+def test_with_everything_off_the_image_is_as_it_was_but_for_its_place() -> None:
+    made = composed(2, parameters=PLAIN)
+    top = int((made.boxes[0, 1] - marked(2).boxes[0, 1]).item())
+    assert torch.equal(made.image[:, top : top + 64], marked(2).image)
+    assert (made.image[:, :top] == 114).all()
+
+
+def test_a_flip_turned_twice_is_none() -> None:
+    for horizontal in (True, False):
+        turned = flip(marked(1), horizontal=horizontal)
+        x1, y1, x2, y2 = turned.boxes[0].int().tolist()
+        assert (turned.image[:, y1:y2, x1:x2] == 160).all()
+        assert torch.equal(flip(turned, horizontal=horizontal).boxes, marked(1).boxes)
+
+
+def test_what_is_mostly_cut_off_is_no_object() -> None:
+    canvas = torch.zeros(3, 96, 96, dtype=torch.uint8)
+    # Of the image 96 × 64, exactly the left 20 columns fit into the region: 10 of the box's 30.
+    for seed in range(20):
+        region = (0, 0, 20, 64)
+        seen = lay(canvas, region, marked(0), 0.0, np.random.default_rng(seed))
+        for box in seen.boxes:
+            assert (box[2] - box[0]) >= 0.4 * 30

@@ -1,0 +1,170 @@
+"""From outputs to boxes (docs/preprocessing.md, "Detections"), and from boxes to mAP."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import detections_reference as reference
+from tests.detections_reference import FIXTURES
+from whetstone_trainer.detection.boxes import to_image
+from whetstone_trainer.detection.metric import evaluate_detections
+from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.preprocess import placement
+from whetstone_trainer.protocol import PreprocessSpec
+
+CASES = json.loads((FIXTURES / "cases.json").read_text("utf-8"))["cases"]
+
+
+def output_of(case: reference.Json) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.frombuffer((FIXTURES / case["output"]).read_bytes(), "<f4").reshape(case["shape"])
+
+
+def test_fixtures_are_what_the_reference_says() -> None:
+    for (case, output), written in zip(reference.cases(), CASES, strict=True):
+        assert case == written
+        assert (FIXTURES / case["output"]).read_bytes() == output.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["CENTRES_FIRST", "BOXES_SCORES"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_what_is_found_is_that_of_the_fixture(case: reference.Json, layout: Any) -> None:
+    output = output_of(case)[None]
+    if layout == "BOXES_SCORES":
+        boxes, scores = reference.corners(output[0].astype(np.float64))
+        outputs = [np.array([boxes], np.float32), np.array([scores], np.float32)]
+    else:
+        outputs = [output]
+    (boxes_in, scores_in) = read_outputs(outputs, layout, reference.CLASSES)
+    side = case["side"]
+    spec = PreprocessSpec(1, side, side, "LETTERBOX", 1.0, (0, 0, 0), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
+    found = find(boxes_in[0], scores_in[0])
+    boxes = to_image(found.boxes, placement(case["width"], case["height"], spec), case["width"], case["height"])
+    expected = case["detections"]
+    assert found.labels.tolist() == [one["label"] for one in expected]
+    assert found.scores.tolist() == pytest.approx([one["score"] for one in expected], abs=1e-6)
+    wanted = np.array([one["box"] for one in expected]).reshape(-1, 4)
+    assert np.abs(boxes.numpy() - wanted).max(initial=0) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("outputs", "task", "said", "expected"),
+    [
+        ([("boxes", ["n", 525, 4]), ("scores", ["n", 525, 10])], "DETECTION", None, "BOXES_SCORES"),
+        ([("output0", [1, 14, 8400])], None, None, "CENTRES_FIRST"),
+        ([("output0", [1, 14, "anchors"])], None, None, "CENTRES_FIRST"),
+        ([("a", [1, 525, 4]), ("b", [1, 525, 10])], None, "BOXES_SCORES", "BOXES_SCORES"),
+        ([("output0", ["n", "rows", "anchors"])], None, "CENTRES_FIRST", "CENTRES_FIRST"),
+    ],
+    ids=str,
+)
+def test_the_layout_is_told_from_shapes_and_metadata_or_said(outputs: Any, task: Any, said: Any, expected: str) -> None:
+    assert choose_layout(outputs, 10, task, said) == expected
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        # Corners or centres? Nobody knows of a foreign file.
+        ([("a", [1, 525, 4]), ("b", [1, 525, 10])], None),
+        ([("output0", [1, 8400, 14])], None),
+        ([("output0", [1, 14, 14])], None),
+        ([("output0", ["n", "rows", "anchors"])], None),
+        ([("output0", [1, 14, 8400])], "BOXES_SCORES"),
+        ([("output0", [1, 84, 8400])], "CENTRES_FIRST"),
+        ([], None),
+    ],
+    ids=str,
+)
+def test_a_layout_that_cannot_be_told_is_never_guessed(outputs: Any, said: Any) -> None:
+    with pytest.raises(TrainerError) as caught:
+        choose_layout(outputs, 10, None, said)
+    assert caught.value.code == "MODEL_INVALID"
+    assert said is not None or "CENTRES_FIRST" in str(caught.value.hint)
+
+
+def test_outputs_of_another_shape_than_declared_are_refused() -> None:
+    with pytest.raises(TrainerError, match="do not have the layout CENTRES_FIRST of 3 classes"):
+        read_outputs([np.zeros((1, 9, 5), np.float32)], "CENTRES_FIRST", 3)
+
+
+# --------------------------------------------------------------------------------------------------------------- metric
+
+
+def plain_map(
+    found: list[Detections], truths: list[tuple[torch.Tensor, torch.Tensor]], classes: int, at: float
+) -> float:
+    """COCO's average precision at one IoU, straight from its definition: greedy matches, 101 recalls."""
+    precisions = []
+    for label in range(classes):
+        total = sum(int((labels == label).sum()) for labels, _ in truths)
+        if total == 0:
+            continue
+        rows = []
+        for one, (labels, boxes) in zip(found, truths, strict=True):
+            free = [box.tolist() for box in boxes[labels == label]]
+            mine = [
+                (float(s), b.tolist()) for s, b, k in zip(one.scores, one.boxes, one.labels, strict=True) if k == label
+            ]
+            for score, box in sorted(mine, key=lambda row: -row[0]):
+                best = max(free, key=lambda other: reference.iou(box, other), default=None)
+                hit = best is not None and reference.iou(box, best) >= at
+                if hit:
+                    free.remove(best)  # type: ignore[arg-type]
+                rows.append((score, hit))
+        rows.sort(key=lambda row: -row[0])
+        hits = np.cumsum([hit for _, hit in rows])
+        precision = hits / np.arange(1, len(rows) + 1)
+        curve = [max(precision[hits / total >= r / 100], default=0.0) for r in range(101)] if rows else [0.0]
+        precisions.append(np.mean(curve))
+    return float(np.mean(precisions))
+
+
+def scenes_found() -> tuple[list[Detections], list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Seeded truths of two of three classes, and detections near them, wrong, doubled and missing."""
+    rng = np.random.default_rng(1)
+    found, truths = [], []
+    for _ in range(12):
+        count = int(rng.integers(0, 5))
+        corners = rng.uniform(0, 60, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(10, 30, (count, 2))], 1)
+        labels = rng.integers(0, 2, count)
+        truths.append((torch.from_numpy(labels), torch.from_numpy(boxes).float()))
+        near = np.repeat(boxes, 2, 0) + rng.normal(0, 1.5, (2 * count, 4))
+        order = rng.permutation(2 * count)
+        guesses = np.where(rng.random(2 * count) < 0.2, 2, np.repeat(labels, 2))
+        scores = np.sort(rng.random(2 * count))[::-1].copy()
+        found.append(
+            Detections(
+                torch.from_numpy(near[order]).float(),
+                torch.from_numpy(scores).float(),
+                torch.from_numpy(guesses[order]),
+            )
+        )
+    return found, truths
+
+
+def test_map_is_cocos_average_over_classes_with_objects(capfd: pytest.CaptureFixture[str]) -> None:
+    found, truths = scenes_found()
+    evaluation = evaluate_detections(found, truths, 3)
+    metrics = evaluation.metrics
+    assert (metrics.images, metrics.objects) == (12, sum(len(labels) for labels, _ in truths))
+    assert metrics.map50 == pytest.approx(plain_map(found, truths, 3, 0.5), abs=1e-6)
+    expected = np.mean([plain_map(found, truths, 3, at) for at in np.arange(0.5, 0.96, 0.05)])
+    assert 0.1 < metrics.map5095 == pytest.approx(expected, abs=1e-6)
+    # The definition goes with the figure.
+    assert (metrics.score_threshold, metrics.nms_iou, metrics.boxes_max) == (0.001, 0.7, 100)
+    assert np.isnan(evaluation.average_precision[2])
+    assert evaluation.precision.shape == evaluation.scores.shape == (3, 101)
+    assert capfd.readouterr().out == ""
+
+
+def test_without_detections_or_objects_map_is_zero() -> None:
+    _, truths = scenes_found()
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    assert evaluate_detections([nothing] * 12, truths, 3).metrics.map50 == 0
+    empty = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))]
+    assert evaluate_detections([nothing], empty, 3).metrics.map5095 == 0
