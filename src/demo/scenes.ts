@@ -4,13 +4,23 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp, { type OverlayOptions } from 'sharp';
-import { type Detection, findDetections, intersectionOverUnion, type Output, readDetectorOutputs } from '../inference/detections.ts';
+import {
+  type Detection,
+  findDetections,
+  intersectionOverUnion,
+  type Output,
+  readDetectorOutputs,
+  toImage,
+} from '../inference/detections.ts';
+import { placed, preprocess } from '../inference/preprocess.ts';
 import { trainerFolder, trainerPython } from '../jobs/python.ts';
+import { presetPreprocess } from '../jobs/specs.ts';
 import type { DemoTask } from './task.ts';
 
 const counts = { train: 400, val: 80 };
-/** Of the scenes and of the model's input: nothing has to be resized. */
+/** Of the scenes and of the model's input, in pixels. */
 const side = 160;
+const spec = presetPreprocess(side, 'DETECTION');
 const classCount = 10;
 /** Scenes in the picture. */
 const columns = 6;
@@ -90,18 +100,17 @@ function readScenes(folder: string): { file: string; truths: Truth[] }[] {
   }));
 }
 
-/** As docs/preprocessing.md says for an image that has the input's size: levels of 0 to 1, channel by channel. */
 async function detect(session: InferenceSession, file: string): Promise<Detection[]> {
-  const levels = await sharp(file).removeAlpha().raw().toBuffer();
-  const values = new Float32Array(levels.length);
-  for (const [i, level] of levels.entries()) values[(i % 3) * side * side + Math.floor(i / 3)] = level / 255;
-  const outputs = await session.run({ [session.inputNames[0] as string]: new Tensor('float32', values, [1, 3, side, side]) });
+  const { data, info } = await sharp(file).autoOrient().removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const values = preprocess(data, info.width, info.height, spec);
+  const outputs = await session.run({ [session.inputNames[0] as string]: new Tensor('float32', values, [1, 3, spec.height, spec.width]) });
   const [image] = readDetectorOutputs(
     session.outputNames.map((name) => outputs[name] as Output),
     'BOXES_SCORES',
     classCount,
   );
-  return image ? findDetections(image, classCount, shownScore) : [];
+  const where = placed(info.width, info.height, spec);
+  return (image ? findDetections(image, classCount, shownScore) : []).map((found) => toImage(found, where, info.width, info.height));
 }
 
 /** Pairs of a true box and the best detection of its class that no other has taken. */

@@ -1,5 +1,7 @@
 /** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
 
+import type { Placement } from './preprocess.ts';
+
 /** Part of the metric's definition: the same everywhere. Candidates beyond the limit, which bounds the time of the suppression, are dropped. */
 export const detectionDefinition = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100, candidatesMax: 3000 } as const;
 
@@ -89,6 +91,14 @@ export function findDetections(
     kept.push(detection);
   }
   return kept;
+}
+
+/** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */
+export function toImage(found: Detection, { part, target }: Placement, width: number, height: number): Detection {
+  const [scaleX, scaleY] = [part.width / target.width, part.height / target.height];
+  const x = (value: number) => Math.min(width, Math.max(0, (value - target.left) * scaleX + part.left));
+  const y = (value: number) => Math.min(height, Math.max(0, (value - target.top) * scaleY + part.top));
+  return { ...found, left: x(found.left), top: y(found.top), right: x(found.right), bottom: y(found.bottom) };
 }
 
 type Box = Pick<Detection, 'left' | 'top' | 'right' | 'bottom'>;

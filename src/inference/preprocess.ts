@@ -1,0 +1,117 @@
+/** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 7). */
+import type { PreprocessSpec } from '../jobs/specs.ts';
+
+export interface Rectangle {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+}
+
+/** Where an image goes: which part of it becomes which part of the input. */
+export interface Placement {
+  part: Rectangle;
+  target: Rectangle;
+}
+
+/** `pixels`: height × width × RGB, upright. The result has the shape 1 × 3 × H × W or 1 × H × W × 3. */
+export function preprocess(pixels: Uint8Array, width: number, height: number, spec: PreprocessSpec): Float32Array<ArrayBuffer> {
+  return normalise(resized(pixels, width, height, spec), spec);
+}
+
+/** Steps 4 and 5: H × W × RGB. */
+export function resized(pixels: Uint8Array, width: number, height: number, spec: PreprocessSpec): Uint8Array {
+  const { part, target } = placed(width, height, spec);
+  const across = weightsOf(part.width, target.width);
+  const down = weightsOf(part.height, target.height);
+  const rowLength = 3 * target.width;
+  const between = new Float32Array(part.height * rowLength);
+  for (let y = 0; y < part.height; y += 1) {
+    const from = 3 * ((part.top + y) * width + part.left);
+    for (let x = 0; x < target.width; x += 1) {
+      const { first, weights } = across[x] as Weights;
+      let [red, green, blue] = [0, 0, 0];
+      for (let k = 0; k < weights.length; k += 1) {
+        const at = from + 3 * (first + k);
+        const weight = weights[k] as number;
+        red += weight * (pixels[at] as number);
+        green += weight * (pixels[at + 1] as number);
+        blue += weight * (pixels[at + 2] as number);
+      }
+      between.set([red, green, blue], y * rowLength + 3 * x);
+    }
+  }
+  const canvas = new Uint8Array(3 * spec.width * spec.height);
+  for (let i = 0; i < canvas.length; i += 1) canvas[i] = spec.padColor[i % 3] as number;
+  const sums = new Float64Array(rowLength);
+  for (let y = 0; y < target.height; y += 1) {
+    sums.fill(0);
+    const { first, weights } = down[y] as Weights;
+    for (let k = 0; k < weights.length; k += 1) {
+      const row = (first + k) * rowLength;
+      const weight = weights[k] as number;
+      for (let i = 0; i < rowLength; i += 1) sums[i] = (sums[i] as number) + weight * (between[row + i] as number);
+    }
+    const to = 3 * ((target.top + y) * spec.width + target.left);
+    for (let i = 0; i < rowLength; i += 1) canvas[to + i] = Math.min(255, Math.floor((sums[i] as number) + 0.5));
+  }
+  return canvas;
+}
+
+const round = (x: number): number => Math.max(1, Math.floor(x + 0.5));
+
+/** Step 4. */
+export function placed(width: number, height: number, spec: PreprocessSpec): Placement {
+  const all = { left: 0, top: 0, width, height };
+  const canvas = { left: 0, top: 0, width: spec.width, height: spec.height };
+  if (spec.mode === 'STRETCH') return { part: all, target: canvas };
+  if (spec.mode === 'CROP') {
+    const s = Math.min(width / spec.width, height / spec.height) * spec.cropFraction;
+    return { part: centred(round(spec.width * s), round(spec.height * s), width, height), target: canvas };
+  }
+  const s = Math.min(spec.width / width, spec.height / height);
+  return { part: all, target: centred(round(width * s), round(height * s), spec.width, spec.height) };
+}
+
+const centred = (width: number, height: number, outerWidth: number, outerHeight: number): Rectangle => ({
+  left: Math.floor((outerWidth - width) / 2),
+  top: Math.floor((outerHeight - height) / 2),
+  width,
+  height,
+});
+
+/** Of the source pixels `first`, `first + 1` … for one target pixel; their sum is 1. */
+interface Weights {
+  first: number;
+  weights: Float64Array;
+}
+
+/** Step 5, one direction: the triangle filter for each of `m` target pixels over `n` source pixels. */
+function weightsOf(n: number, m: number): Weights[] {
+  const scale = n / m;
+  const support = Math.max(1, scale);
+  return Array.from({ length: m }, (_, i) => {
+    const centre = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(centre - support));
+    const last = Math.min(n - 1, Math.ceil(centre + support));
+    const weights = Float64Array.from({ length: last - first + 1 }, (_, k) =>
+      Math.max(0, 1 - Math.abs(first + k + 0.5 - centre) / support),
+    );
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return { first, weights: weights.map((weight) => weight / sum) };
+  });
+}
+
+/** Steps 6 and 7. A level has one of 256 values in each channel: they are computed once. */
+function normalise(levels: Uint8Array, { channels, mean, std, layout }: PreprocessSpec): Float32Array<ArrayBuffer> {
+  const pixels = levels.length / 3;
+  const tensor = new Float32Array(levels.length);
+  for (let c = 0; c < 3; c += 1) {
+    const values = Float32Array.from({ length: 256 }, (_, level) => (level / 255 - (mean[c] as number)) / (std[c] as number));
+    const source = channels === 'RGB' ? c : 2 - c;
+    for (let i = 0; i < pixels; i += 1) {
+      tensor[layout === 'NCHW' ? c * pixels + i : 3 * i + c] = values[levels[3 * i + source] as number] as number;
+    }
+  }
+  return tensor;
+}
