@@ -1,7 +1,7 @@
 """A plain implementation of docs/preprocessing.md, "Detections", and the fixtures that every implementation is held to.
 
-`python -m tests.detections_reference` writes test/fixtures/detections/. It knows nothing of the implementations that it judges:
-loops over numbers of 64 bits, no library but NumPy for reading and writing.
+`python -m tests.detections_reference` writes test/fixtures/detections/. It knows nothing of the implementations that
+it judges: loops over numbers of 64 bits, no library but NumPy for reading and writing.
 """
 
 import json

@@ -12,7 +12,8 @@ from tests.support import attempt, train_spec
 
 @pytest.mark.long
 def test_digits_on_photographs_are_found(tmp_path: Path) -> None:
-    """480 scenes of 160 px, from scratch, 40 epochs, 2 threads, seed 0, the preset's defaults; a mirrored digit is none."""
+    """480 scenes of 160 px, from scratch, 40 epochs, 2 threads, seed 0, the preset's defaults; a mirrored digit is
+    none."""
     spec = support.detector_spec(write_scenes(tmp_path / "scenes", 400, 80), 160, {"epochs": 40})
     with attempt(tmp_path / "run", spec) as running:
         for event in running.read():
