@@ -105,6 +105,29 @@ describe('labels and preprocessing', () => {
     expect(onnxSignature(onnx({ outputs }), { labels: ['cat'], preprocess: null }).labelsJson).toEqual(['cat']);
   });
 
+  const detector = (...shapes: (number | string)[][]) =>
+    onnx({
+      outputs: shapes.map((shape, i) => ({ name: `y${i}`, elementType: 'FLOAT', shape })),
+      metadata: { 'whetstone.task': 'DETECTION' },
+    });
+  test.each<[string, Onnx]>([
+    ['boxes and scores', detector(['batch', 525, 4], ['batch', 525, 2])],
+    ['boxes and scores in one', detector(['batch', 6, 525])],
+    ['another layout, whose axes are open', detector(['batch', 'height', 'width'])],
+  ])('labels of a detector fit an axis of its outputs: %s', (_what, meta) => {
+    expect(onnxSignature(meta, { labels: ['cat', 'dog'], preprocess: null }).labelsJson).toEqual(['cat', 'dog']);
+    expect(
+      onnxSignature({ ...meta, metadata: {} }, { task: 'DETECTION', labels: ['cat', 'dog'], preprocess: null }).labelsJson,
+    ).toHaveLength(2);
+  });
+  test('labels that fit no axis of a detector are refused', () => {
+    const run = () => onnxSignature(detector(['batch', 525, 4], ['batch', 525, 3]), { labels: ['cat', 'dog'], preprocess: null });
+    expect(failure(run)).toMatchObject({
+      code: 'LABELS_INVALID',
+      message: expect.stringContaining('y0 batch × 525 × 4, y1 batch × 525 × 3'),
+    });
+  });
+
   const shaped = (shape: Onnx['inputs'][number]['shape']) => onnx({ inputs: [{ name: 'image', elementType: 'FLOAT', shape }] });
   test.each<[string, (string | number)[]]>([
     ['another size', ['batch', 3, 64, 32]],

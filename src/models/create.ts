@@ -68,7 +68,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     if (existing) return { model: row, version: existing };
     const id = randomUUIDv7();
     insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
-    const spec: ImportModelRequest = { ...request, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
+    const spec: ImportModelRequest = { ...request, task, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
     queued = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec, idempotencyKey });
     const version = tx
       .insert(modelVersion)

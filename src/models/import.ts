@@ -5,7 +5,7 @@ import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
 import { launchTrainer } from '../jobs/python.ts';
-import { ImportModelSpec, PreprocessSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { ImportModelSpec, PreprocessSpec, SPEC_VERSION, Task } from '../jobs/specs.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { blobPath, insertArtifact, storeFile } from '../storage/blobs.ts';
 import { artifact } from '../storage/tables.ts';
@@ -21,6 +21,7 @@ export const ImportModelRequest = z.object({
   /** Of the uploaded bytes, which are the version's artifact until the import has ended. */
   sha256: z.string(),
   fileName: z.string(),
+  task: Task.default('CLASSIFICATION'),
   preset: ImportModelSpec.shape.preset,
   labels: Labels.nullable(),
   preprocess: PreprocessSpec.nullable(),

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
-import { ClassificationHyperparameters, PreprocessSpec, presetPreprocess } from '../jobs/specs.ts';
+import { ClassificationHyperparameters, PreprocessSpec, presetPreprocess, type Task } from '../jobs/specs.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
@@ -16,6 +16,7 @@ type Onnx = z.infer<typeof Onnx>;
 
 /** What a user said of a file, where it does not say it itself. */
 export interface Described {
+  task?: Task;
   labels: string[] | null;
   preprocess: PreprocessSpec | null;
 }
@@ -28,7 +29,7 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
   const meta = Onnx.parse(rawMeta);
   const labels = described.labels ?? meta.labels;
   const preprocess = described.preprocess ?? meta.preprocess;
-  if (labels) checkLabels(labels.length, meta.outputs[0]?.shape?.at(-1));
+  if (labels) checkOutputs(described.task ?? meta.metadata['whetstone.task'], labels.length, meta.outputs);
   if (preprocess) checkPreprocess(preprocess, meta.inputs[0]?.shape);
   return {
     precision: precisionOf(meta),
@@ -63,6 +64,21 @@ function precisionOf({ operators, elementTypes }: Onnx): Signature['precision'] 
   if (Object.keys(operators).some(isQuantised)) return 'INT8';
   const { FLOAT16 = 0, BFLOAT16 = 0, FLOAT = 0, DOUBLE = 0 } = elementTypes;
   return FLOAT16 + BFLOAT16 > FLOAT + DOUBLE ? 'FP16' : 'FP32';
+}
+
+/**
+ * A classifier's first output ends in its classes. Of a detector some output has an axis of the classes, alone or behind the four numbers
+ * of a box; which one that is, is settled where its outputs are read.
+ */
+function checkOutputs(task: string | undefined, labels: number, outputs: Onnx['outputs']): void {
+  if (task !== 'DETECTION') {
+    checkLabels(labels, outputs[0]?.shape?.at(-1));
+    return;
+  }
+  const fits = (dim: number | string) => typeof dim === 'string' || dim === labels || dim === labels + 4;
+  if (outputs.some(({ shape }) => !shape || shape.slice(1).some(fits))) return;
+  const shapes = outputs.map(({ name, shape }) => `${name} ${shape?.join(' × ')}`).join(', ');
+  throw new JobFailure('LABELS_INVALID', `There are ${labels} labels, but no output has so many classes: ${shapes}.`);
 }
 
 function checkLabels(labels: number, classes: number | string | undefined): void {

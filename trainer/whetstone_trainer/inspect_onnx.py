@@ -90,7 +90,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
     operators = Counter(_operator(node) for node in _nodes(model))
     metadata, truncated = _metadata(model)
     elements: Counter[str] = Counter()
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *_constants(graph)):
         elements[_element_type(tensor.data_type)] += math.prod(tensor.dims)
     return {
         "inputs": [_port(value) for value in inputs],
@@ -99,7 +99,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import[:PORTS_MAX]},
         "irVersion": model.ir_version,
         "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
-        "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "parameters": elements.total(),
         "elementTypes": dict(sorted(elements.items())),
         "labels": _own_labels(model),
         "preprocess": _own_preprocess(model),
@@ -211,6 +211,13 @@ def _graphs(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def _constants(graph: GraphProto) -> Iterator[TensorProto]:
+    """Weights that some exporters (PaddlePaddle's) write as nodes instead of initializers."""
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
