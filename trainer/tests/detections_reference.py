@@ -69,7 +69,7 @@ def to_image(box: list[float], width: int, height: int, side: int) -> list[float
 def cases() -> list[tuple[Json, NDArray[np.float32]]]:
     """Seeded outputs: clusters of boxes around a few objects, ties, empty images, and more boxes than are kept."""
     rng = np.random.default_rng(0)
-    made = []
+    made: list[tuple[Json, NDArray[np.float32]]] = []
     for name, width, height, side, places, objects in (
         ("one crowd", 200, 100, 64, 84, 3),
         ("many small", 64, 64, 64, 84, 40),

@@ -34,8 +34,8 @@ def test_fixtures_are_what_the_reference_says() -> None:
 def test_what_is_found_is_that_of_the_fixture(case: reference.Json, layout: Any) -> None:
     output = output_of(case)[None]
     if layout == "BOXES_SCORES":
-        boxes, scores = reference.corners(output[0].astype(np.float64))
-        outputs = [np.array([boxes], np.float32), np.array([scores], np.float32)]
+        corners, scores = reference.corners(output[0].astype(np.float64))
+        outputs = [np.array([corners], np.float32), np.array([scores], np.float32)]
     else:
         outputs = [output]
     (boxes_in, scores_in) = read_outputs(outputs, layout, reference.CLASSES)
@@ -113,7 +113,7 @@ def plain_map(
                 best = max(free, key=lambda other: reference.iou(box, other), default=None)
                 hit = best is not None and reference.iou(box, best) >= at
                 if hit:
-                    free.remove(best)  # type: ignore[arg-type]
+                    free.remove(best)
                 rows.append((score, hit))
         rows.sort(key=lambda row: -row[0])
         hits = np.cumsum([hit for _, hit in rows])

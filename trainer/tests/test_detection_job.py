@@ -199,7 +199,7 @@ def test_a_foreign_detector_that_knows_the_answers_scores_one(
         "foreign",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 14, 20])],
-        [numpy_helper.from_array(columns[None], "answers"), numpy_helper.from_array(np.float32(0), "zero")],
+        [numpy_helper.from_array(columns[None], "answers"), numpy_helper.from_array(np.array(0, np.float32), "zero")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(tmp_path / "f"))
     manifest = tmp_path / "manifest.jsonl"
