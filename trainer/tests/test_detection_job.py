@@ -12,9 +12,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from scenes import write_scenes
 from tests import support
 from tests.conftest import Trained
-from tests.scenes import write_scenes
 from tests.support import Recorder, attempt, detector_spec, run_here
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import open_images, read_split

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from scenes import write_scenes
 from tests import support
-from tests.scenes import write_scenes
 from tests.support import attempt, train_spec
 
 

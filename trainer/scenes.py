@@ -1,6 +1,6 @@
 """Scenes to find things in: real digits, turned and coloured, on crops of real photographs, with the boxes around them.
 
-`python -m tests.scenes FOLDER --train 400 --val 80` writes them as images with one COCO file for each split.
+`python -m scenes FOLDER --train 400 --val 80` writes them as images with one COCO file for each split.
 """
 
 import argparse
