@@ -108,7 +108,7 @@ describe('a child', () => {
   test('refuses a specification that is not for it with exit code 64', () =>
     withImport(classes, ({ exitCode, events }) => expect({ exitCode, events }).toEqual({ exitCode: 64, events: [] }), {
       run: asChild,
-      task: 'DETECTION' as never,
+      task: 'SEGMENTATION' as never,
     }));
 
   test.runIf(linux)('has its limits, a minimal environment, and no core file', () =>

@@ -1,10 +1,15 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { eq } from 'drizzle-orm';
 import sharp from 'sharp';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
+import { cacheDir } from '../src/datasets/cache.ts';
 import { files as outputs } from '../src/datasets/import/outputs.ts';
+import { datasetItem, datasetItemLabel } from '../src/datasets/tables.ts';
 import { DatasetItem } from '../src/jobs/specs.ts';
+import { artifact } from '../src/storage/tables.ts';
+import { withDatasets } from './support/datasets.ts';
 import { annotationsOf, type Coco, changed, coco, names, scenes, unsplit, yolo } from './support/detection.ts';
 import { type Files, photo } from './support/images.ts';
 import { asChild, type SpecChanges, withImport } from './support/imports.ts';
@@ -564,3 +569,20 @@ describe('refused, with the place and without leaving anything:', () => {
       detection,
     ));
 });
+
+test('a refused dataset leaves no row and no file but its failed version', () =>
+  withDatasets(async (datasets) => {
+    await datasets.start();
+    const { job, version } = await datasets.import(withLines('9 .5 .5 .1 .1'), detection);
+    expect(job).toMatchObject({
+      state: 'FAILED',
+      failureCode: 'DATA_INVALID',
+      failureMessage: expect.stringContaining('labels/train/a.txt: line 1'),
+    });
+    expect(version).toMatchObject({ state: 'FAILED', contentHash: null, countsJson: null });
+    for (const table of [datasetItem, datasetItemLabel]) expect(datasets.db.select().from(table).all()).toEqual([]);
+    const owned = datasets.db.select().from(artifact).where(eq(artifact.ownerId, version.id)).all();
+    expect(owned).toEqual([]);
+    expect(existsSync(cacheDir(datasets.folder))).toBe(false);
+    await vi.waitFor(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
+  }));
