@@ -52,7 +52,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Digits:
-    """`images` is N × h × w, uint8, the ink's opacity; `sides` are the smallest and the largest in a scene, in pixels."""
+    """`images` is N × h × w, uint8, the ink's opacity; `sides` the smallest and the largest in a scene, in pixels."""
 
     images: Array
     labels: Array

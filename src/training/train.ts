@@ -73,7 +73,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   await requireDisk(services, trainingBytes);
   return submitJob(services, actor, { kind: 'TRAIN', idempotencyKey, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
-    if (!dataset.countsJson?.bySplit.val.some((n) => n > 0)) {
+    if (!dataset.countsJson?.images.val) {
       refuse('INVALID', 'datasetVersionId', 'The dataset version has no validation images: a training is judged by them.');
     }
     if ('modelVersionId' in init) requireStart(tx, init.from, init.modelVersionId, preset);
