@@ -34,7 +34,7 @@ export default {
       name: 'children-open-no-database',
       comment: "A job's child and the inference host get files, never the database.",
       severity: 'error',
-      from: { path: '^src/.*/child\\.ts$|^src/inference/host' },
+      from: { path: '^src/.*/child\\.ts$|^src/inference/' },
       to: { path: '^src/(db|server)\\.ts$|/tables\\.ts$|node_modules/better-sqlite3/', reachable: true },
     },
     {

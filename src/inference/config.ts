@@ -1,0 +1,86 @@
+/** What an inference host serves and how: one JSON file, checked once. docs/serving.md explains each field with its default. */
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import { PreprocessSpec } from '../jobs/specs.ts';
+
+const mebibyte = 2 ** 20;
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal digits in lower case.');
+
+/** 1 goes before 2, and so on. */
+export const Priority = z.int().min(1).max(10);
+
+const ModelConfig = z.strictObject({
+  name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, 'A name has letters, digits, dots, dashes and underscores.'),
+  version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
+  file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
+  sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
+  lineageHash: sha256.optional().describe('Of the model version: in a header of each answer.'),
+  task: z.enum(['CLASSIFICATION']).default('CLASSIFICATION').describe('What `predict` answers.'),
+  labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
+  preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
+  scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
+  deadlineMs: z.number().gt(0).max(60_000).default(1000).describe('From the arrival of a request to its answer.'),
+  priority: Priority.default(5).describe('1 goes first; a request may say another one.'),
+  batchMax: z.int().min(1).max(256).default(1).describe('Most items that are computed together.'),
+  maxImagePixels: z.int().min(1).max(100_000_000).default(25_000_000).describe('Largest image that `predict` decodes.'),
+  dims: z.record(z.string(), z.int().min(1)).default({}).describe('Sizes of symbolic dimensions for the warm-up.'),
+});
+export type ModelConfig = z.infer<typeof ModelConfig>;
+
+const HostSettings = z.strictObject({
+  host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
+  port: z.int().min(0).max(65_535).default(8000).describe('0 takes a free one.'),
+  intraOpThreads: z.int().min(1).max(256).default(1).describe('Threads of one run.'),
+  permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it (cores − 1) / intraOpThreads.'),
+  workers: z.int().min(1).max(1024).default(10).describe('Sets of buffers: requests between dispatch and the end of their run.'),
+  queueRequestsMax: z.int().min(1).max(100_000).default(256).describe('Requests that wait for dispatch.'),
+  queueBytesMax: z
+    .int()
+    .min(1)
+    .default(256 * mebibyte)
+    .describe('Bytes of bodies that arrive or wait.'),
+  bodyBytesMax: z
+    .int()
+    .min(1)
+    .max(1024 * mebibyte)
+    .default(64 * mebibyte)
+    .describe('Largest body, decompressed.'),
+  models: z.array(ModelConfig).min(1).max(100),
+});
+export type HostConfig = Readonly<Omit<z.infer<typeof HostSettings>, 'permits'>> & { readonly permits: number };
+
+/**
+ * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
+ * `cores` are those that the process may use: the quota of its control group and its affinity count.
+ */
+export function parseHostConfig(settings: unknown, folder: string, cores = availableParallelism()): HostConfig {
+  const parsed = HostSettings.safeParse(settings);
+  if (!parsed.success) {
+    refuse(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
+  }
+  const { data } = parsed;
+  const permits = data.permits ?? Math.max(1, Math.floor((cores - 1) / data.intraOpThreads));
+  const problems: string[] = [];
+  if (permits * data.intraOpThreads > Math.max(cores, data.intraOpThreads)) {
+    problems.push(`permits: ${permits} × ${data.intraOpThreads} threads are more than the ${cores} cores. Take fewer of one of them.`);
+  }
+  if (data.workers < permits) problems.push(`workers: ${data.workers} are fewer than the ${permits} permits.`);
+  const keys = data.models.map(modelKey);
+  const twice = keys.find((key, i) => keys.indexOf(key) !== i);
+  if (twice) problems.push(`models: ${twice} is there twice.`);
+  if (problems.length > 0) refuse(problems);
+  return Object.freeze({ ...data, permits, models: data.models.map((model) => ({ ...model, file: resolve(folder, model.file) })) });
+}
+
+export function readHostConfig(file: string): HostConfig {
+  const path = resolve(file);
+  return parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
+}
+
+export const modelKey = ({ name, version }: Pick<ModelConfig, 'name' | 'version'>): string => `${name}/${version}`;
+
+function refuse(problems: string[]): never {
+  throw new Error(`The configuration of the inference host is wrong.\n${problems.join('\n')}`);
+}

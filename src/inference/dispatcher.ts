@@ -1,0 +1,161 @@
+/** Between the requests and the engine: queue, timers, runs. Each submitted request gets exactly one answer. */
+import { nowMs } from './clock.ts';
+import type { Engine, Feed, Output, Run, RunEnd } from './engine.ts';
+import { type Batch, type Entry, Queue } from './queue.ts';
+import type { RunTimes } from './runTimes.ts';
+import type { ModelStats, Timing } from './stats.ts';
+
+export interface Served {
+  key: string;
+  batchMax: number;
+  times: RunTimes;
+  stats: ModelStats;
+}
+
+export interface Request {
+  model: Served;
+  feeds: readonly Feed[];
+  outputs: readonly string[];
+  rows: number;
+  /** Requests of a model with the same key may be computed together. */
+  batchKey: string;
+  priority: number;
+  /** When its body was complete. */
+  arrivedMs: number;
+  deadlineMs: number;
+}
+
+export type Answer =
+  | { state: 'done'; outputs: Output[]; timing: Timing }
+  | { state: 'refused'; reason: 'FULL' | 'LATE'; retryAfterMs: number }
+  | { state: 'failed'; message: string }
+  | { state: 'expired' | 'cancelled' | 'stopped' };
+
+interface Waiting extends Request, Entry {
+  model: Served;
+  answer: ((answer: Answer) => void) | null;
+  timer: NodeJS.Timeout;
+  /** Once it was dispatched. */
+  run: { batch: Batch<Waiting>; run: Run } | null;
+}
+
+export interface Dispatcher {
+  /** The function that is returned drops the request: its client has gone. */
+  submit(request: Request, onAnswer: (answer: Answer) => void): () => void;
+  /** Answers everything that waits with `stopped`. */
+  stop(): void;
+  /** Requests that wait, and runs that were given to the engine. */
+  readonly depth: { queued: number; dispatched: number };
+}
+
+export function startDispatcher(engine: Engine, limits: { permits: number; requestsMax: number }): Dispatcher {
+  const queue = new Queue<Waiting>(limits);
+  const open = new Set<Waiting>();
+  let dispatched = 0;
+
+  function settle(entry: Waiting, answer: Answer): void {
+    if (!entry.answer) return;
+    clearTimeout(entry.timer);
+    open.delete(entry);
+    const { answer: tell } = entry;
+    entry.answer = null;
+    if (!queue.remove(entry)) cancelUnwanted(entry);
+    tell(answer);
+  }
+
+  /** A run that nobody waits for any more does not begin. */
+  function cancelUnwanted({ run }: Waiting): void {
+    if (run?.batch.entries.every(({ answer }) => answer === null)) run.run.cancel();
+  }
+
+  function dispatch(): void {
+    for (;;) {
+      const room = engine.room();
+      if (!room) return;
+      const batch = queue.take(nowMs(), { staged: room === 'STAGED' });
+      if (!batch) return;
+      const [first] = batch.entries as [Waiting];
+      const { model, outputs } = first;
+      const run = engine.start(model.key, joined(batch.entries), outputs);
+      dispatched += 1;
+      for (const entry of batch.entries) entry.run = { batch, run };
+      void run.ended.then((end) => {
+        dispatched -= 1;
+        queue.ended(batch, nowMs());
+        finish(batch, end);
+        dispatch();
+      });
+    }
+  }
+
+  function finish(batch: Batch<Waiting>, end: RunEnd): void {
+    const { model } = batch.entries[0] as Waiting;
+    if (end.state === 'done') {
+      const computeMs = end.endedMs - end.preparedMs;
+      model.times.observe(batch.rows, end.endedMs - end.startedMs);
+      model.stats.ran(batch.rows, computeMs);
+      let row = 0;
+      for (const entry of batch.entries) {
+        const timing = { queueMs: end.startedMs - entry.arrivedMs, preprocessingMs: end.preparedMs - end.startedMs, computeMs };
+        settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), timing });
+        row += entry.rows;
+      }
+    } else if (end.state === 'failed' && batch.entries.length > 1) {
+      // One of them is at fault: each is tried by itself.
+      for (const [i, entry] of batch.entries.entries()) {
+        if (!entry.answer) continue;
+        entry.run = null;
+        entry.batchKey = `alone ${i} ${entry.batchKey}`;
+        queue.add(entry);
+      }
+    } else if (end.state === 'failed') {
+      for (const entry of batch.entries) settle(entry, { state: 'failed', message: end.message });
+    }
+  }
+
+  return {
+    submit(request, onAnswer) {
+      const now = nowMs();
+      const entry: Waiting = { ...request, answer: onAnswer, run: null, timer: undefined as unknown as NodeJS.Timeout };
+      const refusal = queue.offer(entry, now);
+      if (refusal) {
+        entry.answer = null;
+        onAnswer({ state: 'refused', ...refusal });
+        return () => {};
+      }
+      open.add(entry);
+      entry.timer = setTimeout(settle, entry.deadlineMs - now, entry, { state: 'expired' });
+      dispatch();
+      return () => settle(entry, { state: 'cancelled' });
+    },
+
+    stop() {
+      for (const entry of [...open]) settle(entry, { state: 'stopped' });
+    },
+
+    get depth() {
+      return { queued: queue.length, dispatched };
+    },
+  };
+}
+
+/** The feeds of one run: those of its entries one behind the other along the batch axis. */
+function joined(entries: readonly Waiting[]): readonly Feed[] {
+  const [first] = entries as [Waiting];
+  if (entries.length === 1) return first.feeds;
+  const rows = entries.reduce((sum, entry) => sum + entry.rows, 0);
+  return first.feeds.map((feed, i) => ({
+    ...feed,
+    shape: [rows, ...feed.shape.slice(1)],
+    pieces: entries.flatMap(({ feeds }) => (feeds[i] as Feed).pieces),
+  }));
+}
+
+/** An entry's rows of the outputs of its run. */
+function share(outputs: Output[], batch: Batch<Waiting>, row: number, rows: number): Output[] {
+  if (batch.entries.length === 1) return outputs;
+  return outputs.map(({ shape, data, ...output }) => {
+    const rowBytes = data.length / batch.rows;
+    return { ...output, shape: [rows, ...shape.slice(1)], data: data.subarray(row * rowBytes, (row + rows) * rowBytes) };
+  });
+}

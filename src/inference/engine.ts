@@ -1,0 +1,63 @@
+/** What runs models. Everything above it (queue, protocol) knows only this, so that a native engine can take the place of `ort/`. */
+import type { PreprocessSpec } from '../jobs/specs.ts';
+import type { Datatype } from './datatypes.ts';
+
+/** An input or output as the model declares it: a string is a symbolic dimension. */
+export interface Port {
+  name: string;
+  datatype: Datatype;
+  shape: readonly (number | string)[];
+}
+
+export interface Signature {
+  inputs: readonly Port[];
+  outputs: readonly Port[];
+}
+
+/** An input of one run. Its bytes (little-endian, row-major) are the pieces one after the other. */
+export interface Feed {
+  name: string;
+  datatype: Datatype;
+  shape: readonly number[];
+  pieces: readonly Uint8Array[];
+  /** The pieces are no tensor yet but an upright image, height × width × RGB, of which the run makes one first. */
+  image?: Image;
+}
+
+export interface Image {
+  /** In pixels. */
+  width: number;
+  height: number;
+  preprocess: PreprocessSpec;
+}
+
+export interface Output {
+  name: string;
+  datatype: Datatype;
+  shape: readonly number[];
+  data: Uint8Array;
+}
+
+/** Times are of `nowMs`: the run began, its tensors were there, its outputs were there. */
+export type RunEnd =
+  | { state: 'done'; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number }
+  | { state: 'failed'; message: string }
+  | { state: 'cancelled' };
+
+export interface Run {
+  /** Never rejects. */
+  ended: Promise<RunEnd>;
+  /** A run that has not begun does not begin any more; one that has goes on to its end. */
+  cancel(): void;
+}
+
+export interface Engine {
+  /** Loads a file on every thread under a key. Throws an Error with what the engine says of the file. */
+  load(key: string, file: string): Promise<Signature>;
+  /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */
+  room(): 'IDLE' | 'STAGED' | null;
+  /** Copies the feeds and runs the model for the named outputs. Only where there is room. */
+  start(key: string, feeds: readonly Feed[], outputs: readonly string[]): Run;
+  /** Ends the threads when their runs have ended. */
+  close(): Promise<void>;
+}

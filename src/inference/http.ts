@@ -1,0 +1,244 @@
+/** The routes of the inference host over `node:http`. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { promisify } from 'node:util';
+import { deflate, gzip } from 'node:zlib';
+import type { Log } from '../log.ts';
+import { codeVersion } from '../version.ts';
+import { type Budget, readBody } from './body.ts';
+import { nowMs } from './clock.ts';
+import type { HostConfig } from './config.ts';
+import type { Answer, Dispatcher } from './dispatcher.ts';
+import { busy, HttpError } from './httpError.ts';
+import { metricsText } from './metrics.ts';
+import type { ServedModel } from './models.ts';
+import { classesOf, decodeFeed } from './predict.ts';
+import * as v2 from './v2.ts';
+
+/** What the routes see of the host. */
+export interface Host {
+  config: HostConfig;
+  log: Log;
+  dispatcher: Dispatcher;
+  /** By name, then by version. */
+  models: Map<string, Map<number, ServedModel>>;
+  state: 'LOADING' | 'READY' | 'DRAINING';
+  budget: Budget;
+}
+
+/** Bodies below this are not worth compressing. */
+const compressedBytesMin = 1024;
+const jsonType = { 'content-type': 'application/json' };
+
+type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, model: () => ServedModel, query: URLSearchParams) => unknown;
+
+/** What comes behind `/v2/models/{m}[/versions/{v}]`. */
+const modelRoutes: Record<string, [method: string, Handler]> = {
+  '': ['GET', (host, _, res, model) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
+  ready: ['GET', (host, _, res, model) => model() && sendReady(host, res)],
+  config: ['GET', (_, __, res, model) => sendJson(res, 200, v2.modelConfiguration(model()))],
+  stats: ['GET', (_, __, res, model) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
+  infer: ['POST', (host, req, res, model) => infer(host, req, res, model())],
+  predict: ['POST', (host, req, res, model, query) => predict(host, req, res, model(), query)],
+};
+
+const routes: Record<string, [method: string, Handler]> = {
+  '/v2': ['GET', (_, __, res) => sendJson(res, 200, v2.serverMetadata(codeVersion))],
+  '/v2/health/live': ['GET', (_, __, res) => sendJson(res, 200, {})],
+  '/v2/health/ready': ['GET', (host, _, res) => sendReady(host, res)],
+  '/v2/models/stats': ['GET', (host, _, res) => sendJson(res, 200, { model_stats: allModels(host).map(v2.modelStatistics) })],
+  '/v2/repository/index': ['POST', (host, _, res) => sendJson(res, 200, allModels(host).map(v2.repositoryEntry))],
+  '/metrics': ['GET', sendMetrics],
+};
+
+/** Answers a request; never throws. */
+export async function serveRequest(host: Host, req: IncomingMessage, res: ServerResponse): Promise<void> {
+  if (host.state === 'DRAINING') res.setHeader('connection', 'close');
+  try {
+    const { pathname, searchParams } = new URL(req.url ?? '/', 'http://host');
+    const { name, version, route } = modelPath(pathname);
+    const [method, handler] = (route === undefined ? routes[pathname] : modelRoutes[route]) ?? [];
+    if (!handler) throw new HttpError(404, 'There is nothing at this address. docs/serving.md lists the routes.');
+    if (req.method !== method) throw new HttpError(405, `This address answers ${method} only.`, { allow: String(method) });
+    await handler(host, req, res, () => findModel(host, name, version), searchParams);
+  } catch (error) {
+    if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
+    const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
+    if (!res.headersSent) sendJson(res, status, { error: message }, headers);
+    else res.destroy();
+  }
+}
+
+/** `/v2/models/{m}[/versions/{v}][/{route}]`. */
+function modelPath(pathname: string): { name: string; version: string | undefined; route: string | undefined } {
+  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/([^/]*))?$/.exec(pathname);
+  if (!match || pathname === '/v2/models/stats') return { name: '', version: undefined, route: undefined };
+  try {
+    return { name: decodeURIComponent(match[1] as string), version: match[2], route: match[3] ?? '' };
+  } catch {
+    throw new HttpError(400, 'The address is not encoded as it should be.');
+  }
+}
+
+/** Without a version the greatest. */
+function findModel({ models }: Host, name: string, version: string | undefined): ServedModel {
+  const versions = models.get(name);
+  if (!versions) throw new HttpError(404, `There is no model ${name.slice(0, 100)}.`);
+  const found = versions.get(version === undefined ? Math.max(...versions.keys()) : Number(version));
+  if (!found) throw new HttpError(404, `${name} has no version ${version?.slice(0, 100)}; it has ${[...versions.keys()].join(', ')}.`);
+  return found;
+}
+
+const versionsOf = ({ models }: Host, name: string): number[] => [...(models.get(name)?.keys() ?? [])].sort((a, b) => a - b);
+const allModels = ({ models }: Host): ServedModel[] => [...models.values()].flatMap((versions) => [...versions.values()]);
+
+function sendReady({ state }: Host, res: ServerResponse): void {
+  if (state !== 'READY') throw new HttpError(503, state === 'LOADING' ? 'The models are being loaded.' : 'The host is stopping.');
+  sendJson(res, 200, {});
+}
+
+function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
+  const text = metricsText(allModels(host), host.dispatcher.depth, host.budget.used);
+  send(res, 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }, [Buffer.from(text)]);
+}
+
+// ------------------------------------------------------------------------------------------------------------- inference
+
+async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
+  refuseUnlessReady(host);
+  const body = await readBody(req, host.config.bodyBytesMax, host.budget);
+  try {
+    const arrivedMs = nowMs();
+    const parsed = v2.parseInfer(model, body.pieces, jsonLengthOf(req));
+    const deadlineMs = arrivedMs + (parsed.timeoutMs ?? model.config.deadlineMs);
+    const answer = await submitted(host, res, {
+      model,
+      feeds: parsed.feeds,
+      outputs: parsed.outputs.map(({ name }) => name),
+      rows: parsed.rows,
+      batchKey: v2.batchKeyOf(parsed),
+      priority: parsed.priority ?? model.config.priority,
+      arrivedMs,
+      deadlineMs,
+    });
+    const doneMs = nowMs();
+    const { jsonLength, pieces } = v2.makeResponse(model, parsed.id, parsed.outputs, answer.outputs);
+    const type =
+      jsonLength === undefined
+        ? jsonType
+        : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
+    const sent = await compressed(req, pieces);
+    model.stats.answered(parsed.rows, answer.timing, nowMs() - doneMs);
+    send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
+  } finally {
+    body.release();
+  }
+}
+
+async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
+  refuseUnlessReady(host);
+  const top = Number(query.get('top') ?? 5);
+  if (!Number.isInteger(top) || top < 1) throw new HttpError(400, 'top is a number of classes, 1 or more.');
+  const body = await readBody(req, host.config.bodyBytesMax, host.budget);
+  try {
+    const arrivedMs = nowMs();
+    const feed = await decodeFeed(model, Buffer.concat(body.pieces));
+    const decodedMs = nowMs();
+    const answer = await submitted(host, res, {
+      model,
+      feeds: [feed],
+      outputs: [String(model.signature.outputs[0]?.name)],
+      rows: 1,
+      // Images have sizes of their own until the run has made tensors of them: each goes alone.
+      batchKey: `image ${arrivedMs}`,
+      priority: model.config.priority,
+      arrivedMs: decodedMs,
+      deadlineMs: arrivedMs + model.config.deadlineMs,
+    });
+    const doneMs = nowMs();
+    const [output] = answer.outputs;
+    const classes = output ? classesOf(model, output, top) : [];
+    answer.timing.preprocessingMs += decodedMs - arrivedMs;
+    model.stats.answered(1, answer.timing, nowMs() - doneMs);
+    const { name, version } = model.config;
+    sendJson(res, 200, { model_name: name, model_version: String(version), classes }, headersOf(model, answer));
+  } finally {
+    body.release();
+  }
+}
+
+function refuseUnlessReady({ state }: Host): void {
+  if (state !== 'READY') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
+}
+
+function jsonLengthOf(req: IncomingMessage): number | undefined {
+  const header = req.headers['inference-header-content-length'];
+  if (header === undefined) return undefined;
+  if (typeof header !== 'string' || !/^\d{1,12}$/.test(header))
+    throw new HttpError(400, 'Inference-Header-Content-Length is a number of bytes.');
+  return Number(header);
+}
+
+type Done = Extract<Answer, { state: 'done' }>;
+
+/** The outputs, or a HttpError. Where the client goes before, the request is dropped and this never settles. */
+async function submitted(host: Host, res: ServerResponse, request: Parameters<Dispatcher['submit']>[0]): Promise<Done> {
+  const { stats } = request.model;
+  const answer = await new Promise<Answer>((resolve) => {
+    const drop = host.dispatcher.submit(request, resolve);
+    res.on('close', drop);
+    if (res.destroyed) drop();
+  });
+  switch (answer.state) {
+    case 'done':
+      return answer;
+    case 'refused':
+      stats.ended.refused += 1;
+      throw busy(
+        answer.reason === 'FULL' ? 'The queue is full.' : 'The answer would come after the deadline: too much is waiting.',
+        answer.retryAfterMs,
+      );
+    case 'expired':
+      stats.ended.expired += 1;
+      throw new HttpError(504, 'The deadline has passed.');
+    case 'cancelled':
+      stats.ended.cancelled += 1;
+      throw new HttpError(499, 'The client has gone.');
+    case 'stopped':
+      throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
+    case 'failed':
+      stats.failed(nowMs() - request.arrivedMs);
+      throw new HttpError(500, `The model failed on this input: ${answer.message}`);
+  }
+}
+
+function headersOf({ config }: ServedModel, { timing }: Done): Record<string, string> {
+  const { queueMs, preprocessingMs, computeMs } = timing;
+  return {
+    'whetstone-model-version': String(config.version),
+    ...(config.lineageHash ? { 'whetstone-lineage-hash': config.lineageHash } : {}),
+    'server-timing': `queue;dur=${queueMs.toFixed(3)}, preprocessing;dur=${preprocessingMs.toFixed(3)}, compute;dur=${computeMs.toFixed(3)}`,
+  };
+}
+
+// --------------------------------------------------------------------------------------------------------------- answers
+
+/** As the client asks for, at the level that costs least. */
+async function compressed(req: IncomingMessage, pieces: Uint8Array[]): Promise<{ pieces: Uint8Array[]; headers: Record<string, string> }> {
+  const encoding = /\b(gzip|deflate)\b/.exec(String(req.headers['accept-encoding'] ?? ''))?.[1];
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  if (!encoding || length < compressedBytesMin) return { pieces, headers: {} };
+  const packed = await promisify(encoding === 'gzip' ? gzip : deflate)(Buffer.concat(pieces), { level: 1 });
+  return { pieces: [packed], headers: { 'content-encoding': encoding } };
+}
+
+function sendJson(res: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
+  send(res, status, { ...jsonType, ...headers }, [Buffer.from(JSON.stringify(value))]);
+}
+
+function send(res: ServerResponse, status: number, headers: Record<string, string>, pieces: readonly Uint8Array[]): void {
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  res.writeHead(status, { ...headers, 'content-length': String(length), 'x-content-type-options': 'nosniff' });
+  res.cork();
+  for (const piece of pieces) res.write(piece);
+  res.end();
+}

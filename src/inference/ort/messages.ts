@@ -1,0 +1,35 @@
+/** What the pool and its threads say to each other. */
+import type { Datatype } from '../datatypes.ts';
+import type { Image, Output, Signature } from '../engine.ts';
+
+/** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
+export const staged = 0;
+export const running = 1;
+export const cancelled = 2;
+
+export interface ThreadData {
+  /** One state for each slot. */
+  states: Int32Array;
+  intraOpThreads: number;
+}
+
+export interface StagedFeed {
+  name: string;
+  datatype: Datatype;
+  shape: readonly number[];
+  /** Bytes from the start of the slot's memory; a multiple of 64. */
+  offset: number;
+  image?: Image;
+}
+
+export type ToThread =
+  | { type: 'load'; key: string; file: string }
+  | { type: 'run'; slot: number; key: string; memory: SharedArrayBuffer; feeds: StagedFeed[]; outputs: readonly string[] }
+  | { type: 'close' };
+
+export type FromThread =
+  | { type: 'loaded'; signature: Signature }
+  | { type: 'refused'; message: string }
+  | { type: 'cancelled'; slot: number }
+  | { type: 'failed'; slot: number; message: string }
+  | { type: 'done'; slot: number; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number };

@@ -1,0 +1,122 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseHostConfig } from '../src/inference/config.ts';
+import { hasExternalData } from '../src/inference/externalData.ts';
+import { loadModel } from '../src/inference/models.ts';
+import { startPool } from '../src/inference/ort/pool.ts';
+import { withModelFiles } from './support/inference.ts';
+
+const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };
+
+describe('the configuration', () => {
+  test('permits come from the cores, and leave one free', () => {
+    const permits = (cores: number, intraOpThreads: number) => parseHostConfig({ ...minimal, intraOpThreads }, '/', cores).permits;
+    expect([permits(1, 1), permits(2, 1), permits(8, 1), permits(8, 3), permits(2, 4)]).toEqual([1, 1, 7, 2, 1]);
+  });
+
+  test('relative files start at its folder', () => {
+    expect(parseHostConfig(minimal, '/models', 2).models[0]?.file).toBe('/models/m.onnx');
+  });
+
+  test.each<[string, object, string]>([
+    ['a setting that does not exist', { prot: 1 }, 'prot'],
+    ['more threads than cores', { permits: 3 }, 'permits: 3 × 1 threads are more than the 2 cores'],
+    ['fewer workers than permits', { permits: 2, workers: 1 }, 'workers: 1 are fewer'],
+    ['a model twice', { models: [...minimal.models, ...minimal.models] }, 'm/1 is there twice'],
+    ['a hash that is none', { models: [{ ...minimal.models[0], sha256: 'x' }] }, 'models.0.sha256: A SHA-256'],
+    ['a name with a slash', { models: [{ ...minimal.models[0], name: '../m' }] }, 'models.0.name'],
+    ['a priority of 0', { models: [{ ...minimal.models[0], priority: 0 }] }, 'models.0.priority'],
+  ])('%s is refused', (_, change, says) => {
+    expect(() => parseHostConfig({ ...minimal, ...change }, '/', 2)).toThrow(says);
+  });
+});
+
+describe('a model that cannot be served', () => {
+  let folder = '';
+  let config: ReturnType<typeof parseHostConfig>;
+  const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2 });
+  beforeAll(async () => {
+    const made = await withModelFiles({ models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })) });
+    folder = made.folder;
+    config = parseHostConfig(made.settings, folder, 2);
+  });
+  afterAll(async () => {
+    await engine.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const load = async (name: string, change: object = {}) => {
+    const own = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
+    const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
+    return loadModel(engine, { ...model, ...change }, own, 1).finally(() => rmSync(own, { recursive: true }));
+  };
+  const rehashed = (name: string, bytes: Uint8Array) => {
+    const file = join(folder, `${name}-changed.onnx`);
+    writeFileSync(file, bytes);
+    return { file, sha256: createHash('sha256').update(bytes).digest('hex') };
+  };
+
+  test('one whose bytes were flipped: the hash says so before it is loaded', async () => {
+    const { file, sha256 } = rehashed('identity', readFileSync(join(folder, 'identity.onnx')));
+    const flipped = readFileSync(file);
+    flipped[50] = (flipped[50] as number) ^ 1;
+    writeFileSync(file, flipped);
+    await expect(load('identity', { file, sha256 })).rejects.toThrow(/identity\/1 cannot be served: The file has the SHA-256 .*, not /);
+  });
+
+  test('one that takes data from other files', async () => {
+    writeFileSync(join(folder, 'weights.bin'), Buffer.alloc(64));
+    await expect(load('external')).rejects.toThrow('without external data');
+  });
+
+  test('one that is cut off', async () => {
+    const whole = readFileSync(join(folder, 'brightness.onnx'));
+    await expect(load('brightness', rehashed('brightness', whole.subarray(0, whole.length - 20)))).rejects.toThrow(
+      'not all of it is there',
+    );
+  });
+
+  test('one of text, and no path in what is said', async () => {
+    await expect(load('text')).rejects.toThrow('x is of type string, which cannot be served');
+    await expect(load('text')).rejects.not.toThrow(/\/tmp\//);
+  });
+
+  test('batches of a model without a batch axis', async () => {
+    await expect(load('spin', { batchMax: 4 })).rejects.toThrow('batchMax must be 1');
+  });
+
+  test('a good one is loaded after all of them, and warm', async () => {
+    const { signature, batched, times } = await load('identity', { batchMax: 4 });
+    expect(signature.inputs).toEqual([{ name: 'x', datatype: 'FP32', shape: ['n', 4] }]);
+    expect(batched).toBe(true);
+    expect([times.fastest(1), times.fastest(4)].every((ms) => ms > 0)).toBe(true);
+  });
+
+  test('external data is found wherever a tensor can be: initializers, attributes, graphs in nodes, functions, sparse tensors', () => {
+    const message = (field: number, ...parts: Buffer[]) => {
+      const body = Buffer.concat(parts);
+      return Buffer.concat([
+        Buffer.from([((field << 3) & 0x7f) | 2 | (field > 15 ? 0x80 : 0), ...(field > 15 ? [field >> 4] : []), body.length]),
+        body,
+      ]);
+    };
+    const [model, graph, node, attribute] = [7, 1, 5, 5];
+    const outside = Buffer.from([14 << 3, 1]);
+    const inside = Buffer.from([14 << 3, 0]);
+    const entry = message(13, Buffer.from('location'));
+    for (const tensor of [outside, entry]) {
+      expect(hasExternalData(message(model, message(5, tensor)))).toBe(true);
+      expect(hasExternalData(message(model, message(graph, message(node, message(attribute, tensor)))))).toBe(true);
+      expect(hasExternalData(message(model, message(graph, message(node, message(6, message(5, tensor))))))).toBe(true);
+      expect(hasExternalData(message(model, message(15, message(1, tensor))))).toBe(true);
+      expect(hasExternalData(message(25, message(7, message(node, message(attribute, tensor)))))).toBe(true);
+      expect(hasExternalData(message(20, message(1, message(5, tensor))))).toBe(true);
+    }
+    expect(hasExternalData(message(model, message(5, inside)))).toBe(false);
+    expect(() => hasExternalData(message(model, message(5, outside)).subarray(0, 4))).toThrow('not all of it');
+    expect(() => hasExternalData(Buffer.alloc(20, 0xff))).toThrow('not all of it');
+  });
+});

@@ -1,0 +1,162 @@
+import { Agent } from 'node:http';
+import { afterEach, describe, expect, test } from 'vitest';
+import { eventually } from './support/eventually.ts';
+import { inferJson, metric, spinJson, withHost } from './support/inference.ts';
+
+let url = '';
+withHost(
+  {
+    queueRequestsMax: 600,
+    models: [
+      { name: 'spin', deadlineMs: 30_000 },
+      { name: 'hold', model: 'spin', deadlineMs: 60_000 },
+      { name: 'short', model: 'spin', deadlineMs: 50 },
+      { name: 'identity', deadlineMs: 30_000, batchMax: 8 },
+      { name: 'lookup', deadlineMs: 30_000, batchMax: 8 },
+    ],
+  },
+  (host) => {
+    url = host.url;
+  },
+);
+
+/** A hundred milliseconds or so on any machine. */
+const long = 10_000;
+const spin = (rounds: number, parameters = {}) => inferJson(url, 'spin', spinJson(rounds, parameters));
+const runs = (model: string) => metric(url, `whetstone_inference_runs_total{model="${model}"`);
+const ended = (model: string, outcome: string) =>
+  metric(url, `whetstone_inference_requests_total{model="${model}",version="1",outcome="${outcome}"}`);
+const waiting = () => metric(url, 'whetstone_inference_queue_requests');
+const dispatched = () => metric(url, 'whetstone_inference_dispatched_runs');
+
+/** Long runs of priority 1, one after the other, keep everything else waiting until the function that is returned is called. */
+async function hold(): Promise<{ queued: (count: number) => Promise<void>; release: () => void }> {
+  const agent = new Agent({ maxSockets: held });
+  const leaving = new AbortController();
+  for (let n = 0; n < held; n += 1) {
+    inferJson(url, 'hold', spinJson(long, { priority: 1 }), { agent, signal: leaving.signal }).catch(() => {});
+  }
+  const heldBack = async (count: number) => {
+    const before = await ended('hold', 'ok');
+    const total = (await waiting()) + (await dispatched());
+    // Nothing has ended between the two readings.
+    expect(await ended('hold', 'ok')).toBe(before);
+    expect(total).toBe(held - (before - start) + count);
+  };
+  const start = await ended('hold', 'ok');
+  await eventually(() => heldBack(0));
+  return {
+    queued: (count) => eventually(() => heldBack(count)),
+    release() {
+      leaving.abort();
+      agent.destroy();
+    },
+  };
+}
+const held = 60;
+
+// Each test begins with an idle host.
+afterEach(() => eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0])));
+
+describe('deadlines', () => {
+  test('a run that overruns its estimate: 504 is sent while it still computes', async () => {
+    for (let n = 0; n < 10; n += 1) {
+      const got = await inferJson(url, 'short', spinJson(long));
+      expect(got.status).toBe(504);
+      expect(got.json.error).toContain('deadline');
+      expect(await dispatched()).toBe(1);
+      await eventually(async () => expect(await dispatched()).toBe(0));
+    }
+  });
+
+  test('a miss that can be predicted is a 429 with Retry-After, at once', async () => {
+    const { release } = await hold();
+    const got = await spin(0, { timeout: 1000 });
+    release();
+    expect(got.status).toBe(429);
+    expect(Number(got.headers['retry-after'])).toBeGreaterThanOrEqual(1);
+  });
+
+  test('the timeout of a request counts, in microseconds', async () => {
+    expect((await spin(0, { timeout: 1 })).status).toBe(429);
+    expect((await spin(0, { timeout: 20_000_000 })).status).toBe(200);
+  });
+});
+
+test('priority 1 overtakes a queue of 100', async () => {
+  const { queued, release } = await hold();
+  const order: number[] = [];
+  const agent = new Agent({ maxSockets: 200 });
+  const others = Array.from({ length: 100 }, (_, n) => inferJson(url, 'spin', spinJson(10), { agent }).then(() => order.push(n)));
+  await queued(100);
+  const first = inferJson(url, 'spin', spinJson(10, { priority: 1 }), { agent }).then(() => order.push(-1));
+  await queued(101);
+  release();
+  await Promise.all([first, ...others]);
+  // A client may read two answers in another order than they were sent in.
+  expect(order.indexOf(-1)).toBeLessThanOrEqual(1);
+  agent.destroy();
+});
+
+test('500 clients that hang up cause no more runs than there are permits', async () => {
+  const before = await runs('spin');
+  const { queued, release } = await hold();
+  const agent = new Agent({ maxSockets: 1000 });
+  const leaving = new AbortController();
+  const clients = Array.from({ length: 500 }, () => inferJson(url, 'spin', spinJson(10), { agent, signal: leaving.signal }));
+  await queued(500);
+  leaving.abort();
+  await Promise.allSettled(clients);
+  await eventually(async () => expect(await ended('spin', 'cancelled')).toBe(500));
+  release();
+  await eventually(async () => expect(await dispatched()).toBe(0));
+  expect((await runs('spin')) - before).toBeLessThanOrEqual(1);
+  agent.destroy();
+});
+
+describe('batches', () => {
+  test('what waits together is computed together, and each gets its own rows', async () => {
+    const item = (n: number) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [n, n + 0.25, -1, 7] }] });
+    const before = await runs('identity');
+    const { queued, release } = await hold();
+    const asked = Array.from({ length: 32 }, (_, n) => inferJson(url, 'identity', item(n)));
+    await queued(32);
+    release();
+    const got = await Promise.all(asked);
+    expect(got.map(({ json }) => json.outputs[0].data)).toEqual(asked.map((_, n) => item(n).inputs[0]?.data));
+    expect((await runs('identity')) - before).toBe(4);
+  });
+
+  test('one that the model fails on does not take its neighbours with it', async () => {
+    const index = (n: number) => ({ inputs: [{ name: 'index', datatype: 'INT64', shape: [1], data: [n] }] });
+    const { queued, release } = await hold();
+    const asked = [0, 1, 9, 2, 0].map((n) => inferJson(url, 'lookup', index(n)));
+    await queued(5);
+    release();
+    const got = await Promise.all(asked);
+    expect(got.map(({ status }) => status)).toEqual([200, 200, 500, 200, 200]);
+    expect(got[3]?.json.outputs[0].data).toEqual([5, 6]);
+  });
+});
+
+test('5,000 requests with distinct payloads over 100 connections: no answer belongs to another', async () => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 100 });
+  let next = 0;
+  const wrong: number[] = [];
+  const client = async () => {
+    for (let n = next; n < 5000; n = next) {
+      next += 1;
+      const data = [n, 2 * n, -n, 1];
+      const { status, json } = await inferJson(
+        url,
+        'identity',
+        { id: `${n}`, inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data }] },
+        { agent },
+      );
+      if (status !== 200 || json.id !== `${n}` || `${json.outputs[0].data}` !== `${data}`) wrong.push(n);
+    }
+  };
+  await Promise.all(Array.from({ length: 100 }, client));
+  expect(wrong).toEqual([]);
+  agent.destroy();
+});

@@ -1,0 +1,145 @@
+"""Writes small models for the inference host: `python -P inference_models.py FOLDER NAME...`."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+}
+
+
+def value(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def tensor(data, name, dtype=np.float32):
+    return numpy_helper.from_array(np.asarray(data, dtype), name)
+
+
+def model(nodes, inputs, outputs, initializers=()):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(initializers))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def types():
+    """Every type, unchanged: input `in_FP32` to output `out_FP32`, and so on."""
+    names = list(TYPES)
+    nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in names]
+    inputs = [value(f"in_{name}", ["n"], TYPES[name]) for name in names]
+    return model(nodes, inputs, [value(f"out_{name}", ["n"], TYPES[name]) for name in names])
+
+
+def identity():
+    """4 numbers an item, unchanged."""
+    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("y", ["n", 4])])
+
+
+def arithmetic():
+    """Sum and difference of 16 32-bit integers, as the examples of NVIDIA's clients have it."""
+    ports = [value(name, ["n", 16], TensorProto.INT32) for name in ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")]
+    nodes = [
+        helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+        helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+    ]
+    return model(nodes, ports[:2], ports[2:])
+
+
+def spin():
+    """`rounds` rounds of some microseconds each: how long a run takes is the client's to say."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c_out"]), helper.make_node("MatMul", ["v", "w"], ["v_out"])],
+        "body",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("v", [64, 64])],
+        [value("c_out", [], TensorProto.BOOL), value("v_out", [64, 64])],
+        [tensor(np.eye(64), "w")],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["rounds"], ["count"]),
+        helper.make_node("Loop", ["count", "go", "start"], ["end"], body=body),
+        helper.make_node("ReduceMean", ["end"], ["mean"], keepdims=0),
+        helper.make_node("Identity", ["rounds"], ["y"]),
+    ]
+    constants = [tensor(True, "go", bool), tensor(np.eye(64), "start")]
+    outputs = [value("y", [1], TensorProto.INT64), value("mean", [])]
+    return model(nodes, [value("rounds", [1], TensorProto.INT64)], outputs, constants)
+
+
+def lookup():
+    """Row `index` of a table of three; another index fails while it runs."""
+    nodes = [helper.make_node("Gather", ["table", "index"], ["y"])]
+    table = tensor([[1, 2], [3, 4], [5, 6]], "table")
+    return model(nodes, [value("index", ["n"], TensorProto.INT64)], [value("y", ["n", 2])], [table])
+
+
+def brightness():
+    """A classifier of 32 × 32 images: the means of red, green and blue are the logits."""
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["p"]), helper.make_node("Flatten", ["p"], ["logits"])]
+    return model(nodes, [value("image", ["batch", 3, 32, 32])], [value("logits", ["batch", 3])])
+
+
+def chain(rounds):
+    """`rounds` products of 256 × 256 matrices, from 602 KB like an image of 224 × 224: some time that depends on `rounds` alone."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("ReduceMean", ["f", "axis"], ["m"], keepdims=0),
+    ]
+    last = "m0"
+    nodes.append(helper.make_node("Add", ["m", "w"], [last]))
+    for n in range(rounds):
+        nodes.append(helper.make_node("MatMul", [last, "w"], [f"m{n + 1}"]))
+        last = f"m{n + 1}"
+    nodes += [
+        helper.make_node("ReduceMean", [last], ["r"], keepdims=1),
+        helper.make_node("Add", ["f", "r"], ["y"]),
+    ]
+    constants = [tensor(np.eye(256), "w"), tensor([0, 1], "axis", np.int64)]
+    return model(nodes, [value("image", [1, 3, 224, 224])], [value("y", [1, 3])], constants)
+
+
+def text():
+    kind = TensorProto.STRING
+    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n"], kind)], [value("y", ["n"], kind)])
+
+
+def external(location="weights.bin"):
+    """Its weights lie in another file."""
+    weights = tensor(np.ones((4, 4)), "w")
+    onnx.external_data_helper.set_external_data(weights, location)
+    weights.ClearField("raw_data")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], [weights])
+
+
+MODELS = {
+    "types": types,
+    "identity": identity,
+    "arithmetic": arithmetic,
+    "spin": spin,
+    "lookup": lookup,
+    "brightness": brightness,
+    "text": text,
+    "external": external,
+}
+
+if __name__ == "__main__":
+    folder, *names = sys.argv[1:]
+    for name in names:
+        kind, _, rounds = name.partition("-")
+        made = chain(int(rounds)) if kind == "chain" else MODELS[name]()
+        (Path(folder) / f"{name}.onnx").write_bytes(made.SerializeToString())
