@@ -1,7 +1,7 @@
 /** Between the requests and the engine: queue, timers, runs. Each submitted request gets exactly one answer. */
 import { nowMs } from './clock.ts';
 import type { Engine, Feed, Output, Run, RunEnd } from './engine.ts';
-import { type Batch, type Entry, Queue } from './queue.ts';
+import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
 
@@ -27,7 +27,7 @@ export interface Request {
 
 export type Answer =
   | { state: 'done'; outputs: Output[]; timing: Timing }
-  | { state: 'refused'; reason: 'FULL' | 'LATE'; retryAfterMs: number }
+  | ({ state: 'refused' } & Refusal)
   | { state: 'failed'; message: string }
   | { state: 'expired' | 'cancelled' | 'stopped' };
 
@@ -42,6 +42,8 @@ interface Waiting extends Request, Entry {
 export interface Dispatcher {
   /** The function that is returned drops the request: its client has gone. */
   submit(request: Request, onAnswer: (answer: Answer) => void): () => void;
+  /** Why a request would be refused now: asked before work that a refusal would waste. */
+  refusal(request: Entry): Refusal | null;
   /** Answers everything that waits with `stopped`. */
   stop(): void;
   /** Requests that wait, and runs that were given to the engine. */
@@ -128,6 +130,8 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
       dispatch();
       return () => settle(entry, { state: 'cancelled' });
     },
+
+    refusal: (request) => queue.refusal(request, nowMs()),
 
     stop() {
       for (const entry of [...open]) settle(entry, { state: 'stopped' });

@@ -7,11 +7,12 @@ import { codeVersion } from '../version.ts';
 import { type Budget, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
-import type { Answer, Dispatcher } from './dispatcher.ts';
+import type { Answer, Dispatcher, Request } from './dispatcher.ts';
 import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { classesOf, decodeFeed } from './predict.ts';
+import type { Refusal } from './queue.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
@@ -141,6 +142,11 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   const body = await readBody(req, host.config.bodyBytesMax, host.budget);
   try {
     const arrivedMs = nowMs();
+    const { priority } = model.config;
+    const deadlineMs = arrivedMs + model.config.deadlineMs;
+    // An image that is not going to be looked at is not decoded.
+    const refusal = host.dispatcher.refusal({ model, rows: 1, batchKey: '', priority, deadlineMs });
+    if (refusal) throw refused(model, refusal);
     const feed = await decodeFeed(model, Buffer.concat(body.pieces));
     const decodedMs = nowMs();
     const answer = await submitted(host, res, {
@@ -150,9 +156,9 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
       rows: 1,
       // Images have sizes of their own until the run has made tensors of them: each goes alone.
       batchKey: `image ${arrivedMs}`,
-      priority: model.config.priority,
+      priority,
       arrivedMs: decodedMs,
-      deadlineMs: arrivedMs + model.config.deadlineMs,
+      deadlineMs,
     });
     const doneMs = nowMs();
     const [output] = answer.outputs;
@@ -178,10 +184,15 @@ function jsonLengthOf(req: IncomingMessage): number | undefined {
   return Number(header);
 }
 
+function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): HttpError {
+  stats.ended.refused += 1;
+  return busy(reason === 'FULL' ? 'The queue is full.' : 'The answer would come after the deadline: too much is waiting.', retryAfterMs);
+}
+
 type Done = Extract<Answer, { state: 'done' }>;
 
 /** The outputs, or a HttpError. Where the client goes before, the request is dropped and this never settles. */
-async function submitted(host: Host, res: ServerResponse, request: Parameters<Dispatcher['submit']>[0]): Promise<Done> {
+async function submitted(host: Host, res: ServerResponse, request: Request & { model: ServedModel }): Promise<Done> {
   const { stats } = request.model;
   const answer = await new Promise<Answer>((resolve) => {
     const drop = host.dispatcher.submit(request, resolve);
@@ -192,11 +203,7 @@ async function submitted(host: Host, res: ServerResponse, request: Parameters<Di
     case 'done':
       return answer;
     case 'refused':
-      stats.ended.refused += 1;
-      throw busy(
-        answer.reason === 'FULL' ? 'The queue is full.' : 'The answer would come after the deadline: too much is waiting.',
-        answer.retryAfterMs,
-      );
+      throw refused(request.model, answer);
     case 'expired':
       stats.ended.expired += 1;
       throw new HttpError(504, 'The deadline has passed.');

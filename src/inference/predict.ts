@@ -10,11 +10,14 @@ sharp.cache(false);
 sharp.block({ operation: ['VipsForeignLoad'] });
 sharp.unblock({ operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer'] });
 
+const notAnImage = 'The body is not a JPEG, PNG or WebP image, or not all of it is there.';
+
 /** The model's input from a JPEG, PNG or WebP file. Throws a HttpError (400; 413 for more pixels than the model allows). */
 export async function decodeFeed({ config, signature }: ServedModel, file: Buffer): Promise<Feed> {
   const { preprocess, maxImagePixels } = config;
   const [input] = signature.inputs;
   if (!preprocess || !input) throw new HttpError(400, `${config.name} has no preprocessing: send its tensors to /infer.`);
+  if (file.length === 0) throw new HttpError(400, notAnImage);
   const header = await sharp(file, { limitInputPixels: false }).metadata().catch(refuseImage);
   if (header.width * header.height > maxImagePixels) {
     throw new HttpError(413, `The image has ${header.width} × ${header.height} pixels; ${maxImagePixels} are allowed.`);
@@ -34,7 +37,7 @@ export async function decodeFeed({ config, signature }: ServedModel, file: Buffe
 
 function refuseImage(error: Error): never {
   if (/out of memory|unable to allocate/i.test(error.message)) throw error;
-  throw new HttpError(400, 'The body is not a JPEG, PNG or WebP image, or not all of it is there.');
+  throw new HttpError(400, notAnImage);
 }
 
 export interface ClassScore {

@@ -52,14 +52,19 @@ export class Queue<E extends Entry> {
     return this.#length;
   }
 
-  /** Adds the entry, or says why not: there is no room, or by the prediction its answer would come after its deadline. */
+  /** Adds the entry, or says why not. */
   offer(entry: E, nowMs: number): Refusal | null {
+    const refusal = this.refusal(entry, nowMs);
+    if (!refusal) this.add(entry);
+    return refusal;
+  }
+
+  /** Why an entry would not be let in: there is no room, or by the prediction its answer would come after its deadline. */
+  refusal(entry: Entry, nowMs: number): Refusal | null {
     const { waitMs, ownMs } = this.#predict(entry, nowMs);
     if (this.#length >= this.#requestsMax) return { reason: 'FULL', retryAfterMs: waitMs };
     const lateMs = nowMs + waitMs + ownMs - entry.deadlineMs;
-    if (lateMs > 0) return { reason: 'LATE', retryAfterMs: lateMs };
-    this.add(entry);
-    return null;
+    return lateMs > 0 ? { reason: 'LATE', retryAfterMs: lateMs } : null;
   }
 
   /** Without asking whether it can be done in time. */
@@ -122,7 +127,7 @@ export class Queue<E extends Entry> {
   }
 
   /** Queued work over the permits, and the entry's own time. */
-  #predict(entry: E, nowMs: number): { waitMs: number; ownMs: number } {
+  #predict(entry: Entry, nowMs: number): { waitMs: number; ownMs: number } {
     const { times } = entry.model;
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
     if (this.#length === 0 && this.#dispatched.size < this.#permits) return { waitMs: 0, ownMs: times.fastest(entry.rows) };

@@ -1,0 +1,114 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { describe, expect, test } from 'vitest';
+import type { ServedModel } from '../src/inference/models.ts';
+import { decodeFeed } from '../src/inference/predict.ts';
+import { preprocess, resized } from '../src/inference/preprocess.ts';
+import { type PreprocessSpec, presetPreprocess } from '../src/jobs/specs.ts';
+import { photo } from './support/images.ts';
+import { call, inferJson, withHost } from './support/inference.ts';
+
+const fixtures = join(import.meta.dirname, 'fixtures', 'preprocess');
+const cases: { name: string; file: string; spec: PreprocessSpec; levels: string; tensor?: string }[] = JSON.parse(
+  readFileSync(join(fixtures, 'cases.json'), 'utf8'),
+);
+
+/** Share of the values that are within `tolerance(i)` of the expected ones. */
+function close(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance: (i: number) => number): number {
+  expect(found).toHaveLength(expected.length);
+  return Array.from(found).filter((value, i) => Math.abs(value - (expected[i] as number)) <= tolerance(i)).length / expected.length;
+}
+
+describe('the golden fixtures of docs/preprocessing.md', () => {
+  test.each(cases)('$name ($file)', async ({ file, spec, levels, tensor }) => {
+    const config = { preprocess: spec, maxImagePixels: 25_000_000 };
+    const signature = { inputs: [{ name: 'x' }], outputs: [] };
+    const { image, pieces } = await decodeFeed({ config, signature } as unknown as ServedModel, readFileSync(join(fixtures, file)));
+    const [pixels] = pieces;
+    if (!image || !pixels) throw new Error('no image');
+    const expected = readFileSync(join(fixtures, levels));
+    expect(close(resized(pixels, image.width, image.height, spec), expected, () => 1)).toBeGreaterThanOrEqual(0.999);
+    if (!tensor) return;
+    const bytes = readFileSync(join(fixtures, tensor));
+    const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+    const channel = (i: number) => (spec.layout === 'NHWC' ? i % 3 : Math.floor(i / (spec.width * spec.height)));
+    const oneLevel = (i: number) => 1.0001 / (255 * (spec.std[channel(i)] as number));
+    expect(close(preprocess(pixels, image), values, oneLevel)).toBeGreaterThanOrEqual(0.999);
+  });
+});
+
+let url = '';
+const labels = ['red', 'green', 'blue'];
+const spec = presetPreprocess(32);
+withHost(
+  {
+    models: [
+      { name: 'brightness', labels, preprocess: spec, maxImagePixels: 1_000_000, deadlineMs: 30_000, lineageHash: 'd'.repeat(64) },
+      { name: 'probabilities', model: 'brightness', preprocess: spec, scores: 'PROBABILITIES', deadlineMs: 30_000 },
+      { name: 'mislabelled', model: 'brightness', preprocess: spec, labels: ['one', 'two'], deadlineMs: 30_000 },
+      { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
+    ],
+  },
+  (host) => {
+    url = host.url;
+  },
+);
+
+const predict = (model: string, body: Uint8Array | string, query = '') =>
+  call(`${url}/v2/models/${model}/predict${query}`, { method: 'POST', body });
+const flat = (background: string) => sharp({ create: { width: 50, height: 40, channels: 3, background } });
+
+describe('predict', () => {
+  test.each(['jpeg', 'png', 'webp'] as const)('%s in, classes out: named, in falling order, adding up to 1', async (format) => {
+    const { status, json, headers } = await predict('brightness', await flat('#10e020').toFormat(format).toBuffer());
+    expect(status).toBe(200);
+    expect(json).toMatchObject({ model_name: 'brightness', model_version: '1' });
+    expect(json.classes.map(({ label }: { label: string }) => label)).toEqual(['green', 'blue', 'red']);
+    expect(json.classes[0].index).toBe(1);
+    const sum = json.classes.reduce((all: number, { probability }: { probability: number }) => all + probability, 0);
+    expect(sum).toBeCloseTo(1, 6);
+    expect(headers['whetstone-lineage-hash']).toBe('d'.repeat(64));
+    expect(headers['server-timing']).toContain('preprocessing;dur=');
+  });
+
+  test('it is what infer answers for the tensor of the same image', async () => {
+    const image = await photo(200, 120).png().toBuffer();
+    const { data, info } = await sharp(image).raw().toBuffer({ resolveWithObject: true });
+    const tensor = preprocess(data, { width: info.width, height: info.height, preprocess: spec });
+    const raw = await inferJson(url, 'raw', { inputs: [{ name: 'image', datatype: 'FP32', shape: [1, 3, 32, 32], data: [...tensor] }] });
+    const logits: number[] = raw.json.outputs[0].data;
+    const sum = logits.reduce((all, logit) => all + Math.exp(logit), 0);
+    const { json } = await predict('brightness', image);
+    for (const { index, probability } of json.classes) expect(probability).toBeCloseTo(Math.exp(logits[index] as number) / sum, 5);
+  });
+
+  test('as many classes as asked for; no label where there is none; probabilities as they are', async () => {
+    const { json } = await predict('probabilities', await flat('#ffffff').png().toBuffer(), '?top=1');
+    expect(json.classes).toEqual([{ label: null, index: 2, probability: expect.closeTo((1 - 0.406) / 0.225, 4) }]);
+  });
+
+  test.each<[string, string, () => Promise<Uint8Array | string>, number, string]>([
+    ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG or WebP'],
+    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG or WebP'],
+    ['another format', 'brightness', () => flat('#000').tiff().toBuffer(), 400, 'not a JPEG, PNG or WebP'],
+    ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'not all of it'],
+    ['more pixels than allowed', 'brightness', () => flat('#000').resize(1001, 1000).png().toBuffer(), 413, '1001 × 1000 pixels'],
+    ['an animation', 'brightness', () => photo(20, 20, 3).webp().toBuffer(), 400, 'animation'],
+    ['labels that do not fit', 'mislabelled', () => flat('#000').png().toBuffer(), 400, '3 values, but there are 2 labels'],
+    ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],
+  ])('%s is refused', async (_, model, image, status, says) => {
+    const got = await predict(model, await image());
+    expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
+  });
+});
+
+test('metrics: what was asked is counted by outcome, and its time by part', async () => {
+  const { body, headers } = await call(`${url}/metrics`);
+  expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+  const text = body.toString();
+  expect(text).toMatch(/whetstone_inference_requests_total\{model="brightness",version="1",outcome="ok"\} [4-9]/);
+  expect(text).toMatch(/whetstone_inference_seconds_bucket\{model="brightness",version="1",part="preprocessing",le="\+Inf"\} [4-9]/);
+  // Text that Prometheus takes: comments, or a name with labels and a number.
+  for (const line of text.trimEnd().split('\n')) expect(line).toMatch(/^(# (HELP|TYPE) .*|\w+(\{(\w+="[^"]*",?)*\})? [\d.e+-]+)$/);
+});
