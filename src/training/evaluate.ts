@@ -49,8 +49,7 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
     }
     if (!version.preprocessJson)
       refuse('INVALID', 'modelVersionId', 'The model version has no preprocessing: upload it again with `preprocess`.');
-    if (!dataset.countsJson?.images[split])
-      refuse('INVALID', 'split', 'The dataset version has no images in this split.');
+    if (!dataset.countsJson?.images[split]) refuse('INVALID', 'split', 'The dataset version has no images in this split.');
     return {
       modelVersionId,
       datasetVersionId,

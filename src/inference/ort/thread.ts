@@ -76,7 +76,7 @@ async function run({ slot, key, memory, feeds, outputs }: Extract<ToThread, { ty
 function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: SharedArrayBuffer): OnnxTensor {
   if (image) {
     const pixels = new Uint8Array(memory, offset, 3 * image.width * image.height);
-    return new Tensor('float32', preprocess(pixels, image), shape);
+    return new Tensor('float32', preprocess(pixels, image.width, image.height, image.preprocess), shape);
   }
   const { ort, array } = datatypes[datatype];
   return new Tensor(ort as 'float32', new array(memory as unknown as ArrayBuffer, offset, elementsOf(shape)) as Float32Array, shape);

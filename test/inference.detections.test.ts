@@ -1,46 +1,13 @@
-/** The one definition of docs/preprocessing.md, held to the fixtures that the trainer passes too. */
+/** "Detections" in docs/preprocessing.md, held to the fixtures that the trainer passes too. */
 import { readFileSync } from 'node:fs';
-import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from '../src/inference/detections.ts';
-import { placed, preprocess, resized } from '../src/inference/preprocess.ts';
-import { type PreprocessSpec, presetPreprocess } from '../src/jobs/specs.ts';
+import { placed } from '../src/inference/preprocess.ts';
+import { presetPreprocess } from '../src/jobs/specs.ts';
 
 const fixture = (path: string): Buffer => readFileSync(new URL(`./fixtures/${path}`, import.meta.url));
 const json = (path: string) => JSON.parse(fixture(path).toString('utf8'));
 const floats = (bytes: Buffer): Float32Array => new Float32Array(Uint8Array.from(bytes).buffer);
-
-async function decoded(file: string) {
-  const image = sharp(fixture(`preprocess/${file}`), { ignoreIcc: true })
-    .autoOrient()
-    .removeAlpha()
-    .toColourspace('srgb');
-  const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
-  return { pixels: data, width: info.width, height: info.height };
-}
-
-/** Share of the values that are no further than `tolerance` from the expected ones. */
-function shareWithin(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance: (i: number) => number): number {
-  expect(found.length).toBe(expected.length);
-  let within = 0;
-  for (let i = 0; i < found.length; i += 1) if (Math.abs((found[i] as number) - (expected[i] as number)) <= tolerance(i)) within += 1;
-  return within / found.length;
-}
-
-describe('preprocessing', () => {
-  const cases = json('preprocess/cases.json') as { name: string; file: string; spec: PreprocessSpec; levels: string; tensor?: string }[];
-
-  test.each(cases)('$name: levels are within one of the fixture', async ({ file, spec, levels, tensor }) => {
-    const { pixels, width, height } = await decoded(file);
-    const found = resized(pixels, width, height, spec);
-    expect(shareWithin(found, fixture(`preprocess/${levels}`), () => 1)).toBeGreaterThanOrEqual(0.999);
-    if (!tensor) return;
-    const level = (i: number) =>
-      1.001 / 255 / (spec.std[spec.layout === 'NCHW' ? Math.floor(i / (spec.width * spec.height)) : i % 3] as number);
-    const values = preprocess(pixels, width, height, spec);
-    expect(shareWithin(values, floats(fixture(`preprocess/${tensor}`)), level)).toBeGreaterThanOrEqual(0.999);
-  });
-});
 
 describe('detections', () => {
   const { classes, cases } = json('detections/cases.json') as {
