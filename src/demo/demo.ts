@@ -41,13 +41,13 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
     if (demo.check) say(`\n5. ${await demo.check(folder, reportFolder)}`);
 
     say(`\nThat took ${Math.round((performance.now() - startedAt) / 1000)} s.`);
-    if (keep) {
-      say(`The server keeps running: open ${server.url}/graphql and log in as "demo" with "${password}". Ctrl-C ends it.`);
-      await new Promise((ended) => process.once('SIGINT', ended).once('SIGTERM', ended));
-    } else {
-      say('Next: `npm run demo -- --keep` leaves the server running; `npm start` serves your own data; docs/api.md says how to go on.');
-    }
+    say(
+      keep
+        ? `The server keeps running: open ${server.url}/graphql and log in as "demo" with "${password}". Ctrl-C ends it.`
+        : 'Next: `npm run demo -- --keep` leaves the server running; `npm start` serves your own data; docs/api.md says how to go on.',
+    );
     console.log(`report: ${relative(process.cwd(), join(reportFolder, 'report.md'))}`);
+    if (keep) await server.ended;
   } finally {
     await server.stop();
     rmSync(folder, { recursive: true, force: true });
@@ -56,27 +56,41 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
 
 const say = (text: string): void => console.log(text);
 
-async function startServerProcess(folder: string): Promise<{ url: string; stop: () => Promise<void> }> {
+interface ServerProcess {
+  url: string;
+  ended: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** It ends with the demo, also when that is interrupted: nothing stays in `folder`. */
+async function startServerProcess(folder: string): Promise<ServerProcess> {
   const env = { ...process.env, WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
   const child = spawn(process.execPath, [join(import.meta.dirname, '..', 'main.ts'), 'serve'], {
     env,
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  const exit = new Promise<void>((ended) => child.once('exit', () => ended()));
-  process.once('exit', () => child.kill('SIGTERM'));
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const interrupt = async () => {
+    child.kill('SIGTERM');
+    await ended;
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(130);
+  };
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
   const lines = createInterface({ input: child.stdout });
   const url = await new Promise<string>((ready, failed) => {
     lines.on('line', (line) => {
       const { msg, url } = JSON.parse(line) as { msg?: string; url?: string };
       if (msg === 'whetstone is ready' && url) ready(url);
     });
-    exit.then(() => failed(new Error('The server did not start.')));
+    ended.then(() => failed(new Error('The server did not start.')));
   });
   return {
     url,
+    ended,
     async stop() {
       child.kill('SIGTERM');
-      await exit;
+      await ended;
     },
   };
 }

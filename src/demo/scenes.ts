@@ -20,10 +20,10 @@ import type { DemoTask } from './task.ts';
 
 const counts = { train: 400, val: 80 };
 /** Of the scenes and of the model's input, in pixels. */
-const side = 160;
+const side = 128;
 const spec = presetPreprocess(side, 'DETECTION');
 /** Side of the smallest digits, in pixels. */
-const smallestDigit = 28;
+const smallestDigit = 32;
 const classCount = 10;
 /** Scenes in the picture. */
 const columns = 6;
@@ -38,7 +38,7 @@ export const scenes: DemoTask = {
   name: 'scenes',
   task: 'DETECTION',
   preset: 'yolov8n',
-  hyperparameters: { imageSize: side, epochs: 14, flip: 0 },
+  hyperparameters: { imageSize: side, epochs: 18, flip: 0 },
   data: `${counts.train + counts.val} scenes of real digits on real photographs, with their boxes,`,
   async write(folder) {
     const target = join(folder, 'scenes');
