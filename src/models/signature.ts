@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
-import { ClassificationHyperparameters, PreprocessSpec, presetPreprocess, type Task } from '../jobs/specs.ts';
+import { PreprocessSpec, type PresetName, presetPreprocess, presets, type Task } from '../jobs/specs.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
@@ -52,9 +52,14 @@ export function weightsSignature(rawMeta: unknown, described: Described): Signat
     preset: meta.preset,
     weightsHash: meta.weightsHash,
     signatureJson: meta,
-    preprocessJson: described.preprocess ?? meta.preprocess ?? presetPreprocess(ClassificationHyperparameters.parse({}).imageSize),
+    preprocessJson: described.preprocess ?? meta.preprocess ?? defaultPreprocess(meta.preset as PresetName),
     labelsJson: described.labels,
   };
+}
+
+function defaultPreprocess(preset: PresetName): PreprocessSpec {
+  const { hyperparameters, task } = presets[preset];
+  return presetPreprocess(hyperparameters.parse({}).imageSize, task);
 }
 
 const isQuantised = (operator: string): boolean => /quantize/i.test(operator) || /^(com\.microsoft::)?QLinear|Integer$/.test(operator);
