@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
+import { BodyMemory } from './body.ts';
 import type { HostConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
@@ -29,7 +30,7 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
   const engine = startPool(config);
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', budget: { used: 0, max: config.queueBytesMax } };
+  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax) };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
     open += 1;

@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Log } from '../log.ts';
 import { codeVersion } from '../version.ts';
-import { type Budget, readBody } from './body.ts';
+import { type BodyMemory, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
 import type { Answer, Dispatcher, Request } from './dispatcher.ts';
@@ -23,7 +23,7 @@ export interface Host {
   /** By name, then by version. */
   models: Map<string, Map<number, ServedModel>>;
   state: 'LOADING' | 'READY' | 'DRAINING';
-  budget: Budget;
+  memory: BodyMemory;
 }
 
 /** Bodies below this are not worth compressing. */
@@ -98,7 +98,7 @@ function sendReady({ state }: Host, res: ServerResponse): void {
 }
 
 function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
-  const text = metricsText(allModels(host), host.dispatcher.depth, host.budget.used);
+  const text = metricsText(allModels(host), host.dispatcher.depth, host.memory.used);
   send(res, 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }, [Buffer.from(text)]);
 }
 
@@ -106,10 +106,10 @@ function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void 
 
 async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
   refuseUnlessReady(host);
-  const body = await readBody(req, host.config.bodyBytesMax, host.budget);
+  const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
-    const parsed = v2.parseInfer(model, body.pieces, jsonLengthOf(req));
+    const parsed = v2.parseInfer(model, body.bytes, jsonLengthOf(req));
     const deadlineMs = arrivedMs + (parsed.timeoutMs ?? model.config.deadlineMs);
     const answer = await submitted(host, res, {
       model,
@@ -139,7 +139,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   refuseUnlessReady(host);
   const top = Number(query.get('top') ?? 5);
   if (!Number.isInteger(top) || top < 1) throw new HttpError(400, 'top is a number of classes, 1 or more.');
-  const body = await readBody(req, host.config.bodyBytesMax, host.budget);
+  const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
     const { priority } = model.config;
@@ -147,7 +147,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
     // An image that is not going to be looked at is not decoded.
     const refusal = host.dispatcher.refusal({ model, rows: 1, batchKey: '', priority, deadlineMs });
     if (refusal) throw refused(model, refusal);
-    const feed = await decodeFeed(model, Buffer.concat(body.pieces));
+    const feed = await decodeFeed(model, body.bytes);
     const decodedMs = nowMs();
     const answer = await submitted(host, res, {
       model,

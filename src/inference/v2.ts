@@ -70,12 +70,12 @@ export interface InferRequest {
  * A request from its body, which is JSON, or `jsonLength` bytes of JSON (the header Inference-Header-Content-Length) with the binary
  * tensors behind it. Throws a HttpError (400, 413).
  */
-export function parseInfer({ signature, batched }: ServedModel, body: readonly Uint8Array[], jsonLength: number | undefined): InferRequest {
-  const length = body.reduce((sum, piece) => sum + piece.length, 0);
+export function parseInfer({ signature, batched }: ServedModel, body: Buffer, jsonLength: number | undefined): InferRequest {
+  const { length } = body;
   const end = jsonLength ?? length;
   if (end > length) throw new HttpError(400, `Inference-Header-Content-Length is ${end}, but the body has ${length} bytes.`);
   if (end > jsonBytesMax) throw new HttpError(413, `JSON can have ${jsonBytesMax} bytes at most. Send large tensors as binary data.`);
-  const json = parseJson(Buffer.concat(slice(body, 0, end)));
+  const json = parseJson(body.subarray(0, end));
   const { feeds, read } = readInputs(json, signature.inputs, body, end);
   if (read !== length) throw new HttpError(400, `The body has ${length - read} bytes more than its binary_data_size say.`);
   const { timeout, priority } = json.parameters ?? {};
@@ -107,12 +107,7 @@ function parseJson(bytes: Buffer): InferJson {
 }
 
 /** The inputs in the model's order, and where their last byte is. */
-function readInputs(
-  { inputs }: InferJson,
-  ports: readonly Port[],
-  body: readonly Uint8Array[],
-  start: number,
-): { feeds: Feed[]; read: number } {
+function readInputs({ inputs }: InferJson, ports: readonly Port[], body: Buffer, start: number): { feeds: Feed[]; read: number } {
   const found = new Map<string, Feed>();
   let at = start;
   for (const { name, datatype, shape, parameters, data } of inputs) {
@@ -129,9 +124,9 @@ function readInputs(
       const needed = elementsOf(shape) * datatypes[port.datatype].bytes;
       if (size !== needed)
         throw new HttpError(400, `Input ${name} of shape [${shape}] needs ${needed} bytes; its binary_data_size is ${size}.`);
-      pieces = slice(body, at, at + size);
+      pieces = [body.subarray(at, at + size)];
       at += size;
-      if (pieces.reduce((sum, piece) => sum + piece.length, 0) < size) throw new HttpError(400, `The body ends inside of input ${name}.`);
+      if (at > body.length) throw new HttpError(400, `The body ends inside of input ${name}.`);
     }
     found.set(name, { name, datatype: port.datatype, shape, pieces });
   }
@@ -156,17 +151,6 @@ function wantedOutputs({ outputs, parameters }: InferJson, ports: readonly Port[
   if (unknown) throw new HttpError(400, `The model has no output ${unknown.name}; it has ${ports.map(({ name }) => name).join(', ')}.`);
   if (new Set(outputs.map(({ name }) => name)).size < outputs.length) throw new HttpError(400, 'An output is asked for twice.');
   return outputs.map((output) => ({ name: output.name, binary: output.parameters?.binary_data ?? binary }));
-}
-
-/** The bytes from `from` to `to` of the pieces, without a copy. */
-function slice(pieces: readonly Uint8Array[], from: number, to: number): Uint8Array[] {
-  const found: Uint8Array[] = [];
-  let at = 0;
-  for (const piece of pieces) {
-    if (at < to && at + piece.length > from) found.push(piece.subarray(Math.max(0, from - at), to - at));
-    at += piece.length;
-  }
-  return found;
 }
 
 /** Requests with the same key differ in nothing but the rows of their inputs. */

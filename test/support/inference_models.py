@@ -112,6 +112,12 @@ def chain(rounds):
     return model(nodes, [value("image", [1, 3, 224, 224])], [value("y", [1, 3])], constants)
 
 
+def null():
+    """An image of 224 × 224 in, its shape out: nothing is computed."""
+    nodes = [helper.make_node("Shape", ["image"], ["y"])]
+    return model(nodes, [value("image", [1, 3, 224, 224])], [value("y", [4], TensorProto.INT64)])
+
+
 def text():
     kind = TensorProto.STRING
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n"], kind)], [value("y", ["n"], kind)])
@@ -133,6 +139,7 @@ MODELS = {
     "spin": spin,
     "lookup": lookup,
     "brightness": brightness,
+    "null": null,
     "text": text,
     "external": external,
 }

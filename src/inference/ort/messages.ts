@@ -24,7 +24,9 @@ export interface StagedFeed {
 
 export type ToThread =
   | { type: 'load'; key: string; file: string }
-  | { type: 'run'; slot: number; key: string; memory: SharedArrayBuffer; feeds: StagedFeed[]; outputs: readonly string[] }
+  /** The memory of a slot; sending it with each run would cost more than the run of a small model. */
+  | { type: 'memory'; slot: number; memory: SharedArrayBuffer }
+  | { type: 'run'; slot: number; key: string; feeds: StagedFeed[]; outputs: readonly string[] }
   | { type: 'close' };
 
 export type FromThread =

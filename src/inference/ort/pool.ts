@@ -67,9 +67,15 @@ export function startPool({ permits, intraOpThreads, workers }: { permits: numbe
       thread.given += 1;
       const { promise: ended, resolve } = Promise.withResolvers<RunEnd>();
       slot.finish = resolve;
-      const stagedFeeds = stage(slot, feeds);
+      const sizes = feeds.map(({ pieces }) => pieces.reduce((sum, piece) => sum + piece.length, 0));
+      const size = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
+      if (slot.memory.byteLength < size) {
+        slot.memory = new SharedArrayBuffer(size);
+        for (const { worker } of threads) worker.postMessage({ type: 'memory', slot: slot.n, memory: slot.memory } satisfies ToThread);
+      }
+      const stagedFeeds = stage(slot.memory, feeds, sizes);
       Atomics.store(states, slot.n, staged);
-      thread.worker.postMessage({ type: 'run', slot: slot.n, key, memory: slot.memory, feeds: stagedFeeds, outputs } satisfies ToThread);
+      thread.worker.postMessage({ type: 'run', slot: slot.n, key, feeds: stagedFeeds, outputs } satisfies ToThread);
       return {
         ended,
         cancel() {
@@ -91,12 +97,9 @@ export function startPool({ permits, intraOpThreads, workers }: { permits: numbe
   };
 }
 
-/** Copies the feeds into the slot's memory, which grows to what it has to hold. */
-function stage(slot: Slot, feeds: readonly Feed[]): StagedFeed[] {
-  const sizes = feeds.map(({ pieces }) => pieces.reduce((sum, piece) => sum + piece.length, 0));
-  const size = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
-  if (slot.memory.byteLength < size) slot.memory = new SharedArrayBuffer(size);
-  const target = new Uint8Array(slot.memory);
+/** Copies the feeds of these sizes into a slot's memory. */
+function stage(memory: SharedArrayBuffer, feeds: readonly Feed[], sizes: readonly number[]): StagedFeed[] {
+  const target = new Uint8Array(memory);
   let from = 0;
   return feeds.map(({ pieces, ...feed }, i) => {
     const offset = from;

@@ -11,6 +11,8 @@ import { cancelled, type FromThread, running, type StagedFeed, staged, type Thre
 const { states, intraOpThreads } = workerData as ThreadData;
 const port = parentPort as MessagePort;
 const sessions = new Map<string, Session>();
+/** Of each slot. */
+const memories: SharedArrayBuffer[] = [];
 
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 const say = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
@@ -24,6 +26,10 @@ port.on('message', (message: ToThread) => {
 async function handle(message: ToThread): Promise<void> {
   if (message.type === 'load') return load(message);
   if (message.type === 'run') return run(message);
+  if (message.type === 'memory') {
+    memories[message.slot] = message.memory;
+    return;
+  }
   for (const session of sessions.values()) await session.release();
   port.close();
 }
@@ -53,12 +59,12 @@ function portOf(metadata: Session.ValueMetadata): Port {
   return { name: metadata.name, datatype, shape: metadata.shape };
 }
 
-async function run({ slot, key, memory, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
+async function run({ slot, key, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
   if (Atomics.compareExchange(states, slot, staged, running) === cancelled) return say({ type: 'cancelled', slot });
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as Session;
-    const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
+    const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memories[slot] as SharedArrayBuffer)]));
     const preparedMs = nowMs();
     const results = await session.run(tensors, [...outputs]);
     const endedMs = nowMs();
