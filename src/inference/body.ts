@@ -8,10 +8,7 @@ import { busy, HttpError } from './httpError.ts';
 const firstBytesMax = 2 ** 20;
 const freeBytesMax = 32 * 2 ** 20;
 
-/**
- * The memory that bodies arrive in and wait in, used again and again: kept in the pieces that Node reads them in, 600 KB a request made the
- * collector mark everything for every thirtieth request, half of the main thread's time.
- */
+/** The memory that bodies arrive in and wait in, in one piece each, bounded over all requests and used again. */
 export class BodyMemory {
   readonly #max: number;
   readonly #free: Buffer[] = [];
