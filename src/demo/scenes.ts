@@ -18,12 +18,13 @@ import { trainerFolder, trainerPython } from '../jobs/python.ts';
 import { presetPreprocess } from '../jobs/specs.ts';
 import type { DemoTask } from './task.ts';
 
-const counts = { train: 400, val: 80 };
+const counts = { train: 800, val: 80 };
 /** Of the scenes and of the model's input, in pixels. */
 const side = 128;
 const spec = presetPreprocess(side, 'DETECTION');
-/** Side of the smallest digits, in pixels. */
+/** Side of the smallest digits, in pixels, and how many levels they are brighter or darker than what is behind them. */
 const smallestDigit = 32;
+const contrast = 90;
 const classCount = 10;
 /** Scenes in the picture. */
 const columns = 6;
@@ -38,13 +39,14 @@ export const scenes: DemoTask = {
   name: 'scenes',
   task: 'DETECTION',
   preset: 'yolov8n',
-  hyperparameters: { imageSize: side, epochs: 18, flip: 0 },
+  hyperparameters: { imageSize: side, epochs: 10, flip: 0 },
   data: `${counts.train + counts.val} scenes of real digits on real photographs, with their boxes,`,
   async write(folder) {
     const target = join(folder, 'scenes');
     const digits = join(createRequire(import.meta.url).resolve('mnist/package.json'), '..', 'src', 'digits');
-    const scenes = ['--train', counts.train, '--val', counts.val, '--side', side, '--digits', digits, '--smallest', smallestDigit];
-    await promisify(execFile)(trainerPython, ['-m', 'scenes', target, ...scenes.map(String)], { cwd: trainerFolder });
+    const size = ['--train', counts.train, '--val', counts.val, '--side', side];
+    const look = ['--digits', digits, '--smallest', smallestDigit, '--contrast', contrast];
+    await promisify(execFile)(trainerPython, ['-m', 'scenes', target, ...[...size, ...look].map(String)], { cwd: trainerFolder });
     const names = readdirSync(target, { recursive: true, encoding: 'utf8' });
     return names.filter((name) => /\.(png|json)$/.test(name)).map((name) => [name, readFileSync(join(target, name))]);
   },
