@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
   CommandLine,
@@ -103,6 +104,6 @@ describe('presets', () => {
 });
 
 it('trainer/protocol.schema.json is what this code writes', () => {
-  const script = new URL('../scripts/protocol.ts', import.meta.url).pathname;
+  const script = join(import.meta.dirname, '..', 'scripts', 'protocol.ts');
   expect(() => execFileSync(process.execPath, [script, '--check'], { stdio: 'pipe' })).not.toThrow();
 });

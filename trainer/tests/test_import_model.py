@@ -319,12 +319,12 @@ WRITERS: dict[str, Callable[[State, Path], Any]] = {
 }
 
 
-def read_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> support.Json:
+def read_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path, preset: str = "resnet50") -> support.Json:
     """What the child would write into `result.json`, without a child: PyTorch takes seconds to start."""
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    return inspect_file.read_file({"file": str(file), "ending": file.suffix, "preset": "resnet50"})
+    return inspect_file.read_file({"file": str(file), "ending": file.suffix, "preset": preset})
 
 
 @pytest.mark.parametrize("form", WRITERS)
@@ -370,6 +370,13 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
     assert "state_dict" in error["hint"]
     assert not target.exists()
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_weights_of_a_detector_say_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = dict(build_model("yolov8n", 7).state_dict())
+    torch.save(state, tmp_path / "weights.pt")
+    meta = read_here(monkeypatch, tmp_path, tmp_path / "weights.pt", "yolov8n")["meta"]
+    assert (meta["classCount"], meta["weightsHash"]) == (7, weights_hash(state))
 
 
 @pytest.mark.parametrize("kind", ["module", "torchscript"])

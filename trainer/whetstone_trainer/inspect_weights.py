@@ -9,7 +9,7 @@ import torch
 from whetstone_trainer.checkpoint import State, save_tensors
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.import_model import WEIGHTS_FILE
-from whetstone_trainer.model import HEADS, build_model, fit, parameter_count, read_state, weights_hash
+from whetstone_trainer.model import CLASS_TENSORS, build_model, fit, parameter_count, read_state, weights_hash
 
 # Where training scripts put a state dict beside other things, and what wrappers leave in front of names.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -59,9 +59,9 @@ def _store(state: State, preset: str | None) -> dict[str, Any]:
         raise TrainerError(
             "WEIGHTS_INVALID", "Sparse and quantised tensors are not supported.", details=tuple(odd[:10])
         )
-    head = state.get(HEADS[preset][0]) if preset in HEADS else None
+    name = CLASS_TENSORS.get(preset, "classifier")
+    head = state.get(name)
     if head is None or head.ndim == 0 or head.shape[0] < 1:
-        name = HEADS.get(preset, ("classifier",))[0]
         raise TrainerError("WEIGHTS_INVALID", f"The weights have no tensor {name}, so they are not of {preset}.")
     class_count = int(head.shape[0])
     types = sorted(

@@ -37,6 +37,8 @@ TOPOLOGIES: dict[str, Callable[[int], nn.Module]] = {
 }
 # How the names of the tensors begin whose shape depends on the class count.
 HEADS = {"resnet50": "fc.", "yolov8n": "head.classes.", "yolov8s": "head.classes.", "yolov8m": "head.classes."}
+# The tensor whose first dimension is the class count.
+CLASS_TENSORS = {"resnet50": "fc.weight"} | dict.fromkeys(("yolov8n", "yolov8s", "yolov8m"), "head.classes.0.2.weight")
 PUBLIC_WEIGHTS: dict[str, str] = {"resnet50": ResNet50_Weights.IMAGENET1K_V2.url}
 
 
