@@ -24,6 +24,7 @@ from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import TrainSpec, read_spec_line
 from whetstone_trainer.state import Job, Saver, new_run
+from whetstone_trainer.tasks import task_of
 from whetstone_trainer.train import train_epoch
 
 STEPS = 10
@@ -51,8 +52,10 @@ def main() -> None:
         assert isinstance(read, TrainSpec)
         device = prepare(read)
         events = Events(Nowhere(), "bench", 1, Path(folder))
-        originals = open_images(read.dataset, read_split(read.dataset, "train"), None)
+        task = task_of(read.preset)
+        originals = open_images(read.dataset, read_split(read.dataset, "train"), task, None)
         fill_cache(originals, 2**30, 2, events)
+        labels = torch.tensor(originals.truths)
         job = Job(read, device, batch_count(images, options.batch), events)
         training = new_run(job)
         saver = Saver(training, job)
@@ -64,7 +67,7 @@ def main() -> None:
         def bare() -> None:
             for step in range(STEPS):
                 part = slice(step * options.batch, (step + 1) * options.batch)
-                loss = torch.nn.functional.cross_entropy(model(inputs[part]), originals.labels[part])
+                loss = torch.nn.functional.cross_entropy(model(inputs[part]), labels[part])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
