@@ -95,7 +95,7 @@ describe('cancel', () => {
     });
   });
 
-  test('of a job that waits for its next attempt: its work folder goes with it', async () => {
+  test('of a job that waits for its next attempt: its work folder goes with the next sweep', async () => {
     await withJobs(async (jobs) => {
       const first = await jobs.start();
       const { id } = jobs.submit({ steps: ['hello', { phase: 'training' }, { hang: 'with heartbeats' }] });
@@ -104,6 +104,7 @@ describe('cancel', () => {
       expect(jobs.job(id).state).toBe('QUEUED');
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([id]);
       await cancel(jobs, id);
+      await sweepWork(jobs);
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });

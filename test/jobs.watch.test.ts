@@ -32,7 +32,7 @@ function tell({ db, bus }: Jobs, id: string, count: number, bytes = 0): void {
 
 async function end(jobs: Jobs, id: string): Promise<void> {
   const move = endAttempt(jobs.db, jobs.kinds, id, 1, { state: 'SUCCEEDED', failure: null });
-  if (move) await publishMove(jobs, move);
+  if (move) publishMove(jobs, move);
 }
 
 const tick = (id: string, step: number): Progress => ({

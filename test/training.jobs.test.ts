@@ -6,6 +6,9 @@ import { type Api, ask, digitsVersion, mutate, succeeded } from './support/train
 const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
   evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
 
+/** Of the trainer: no public weights here, and nobody who has them. */
+const offline = { HTTPS_PROXY: 'http://127.0.0.1:9', TORCH_HOME: '/nowhere' };
+
 interface Version {
   id: string;
   number: number;
@@ -35,7 +38,7 @@ describe('a training on real digits', () => {
           ended = done;
           resolve(running);
         });
-      });
+      }, offline);
       server.catch(reject);
     });
     api = { url: started.url, token: await started.as('ENGINEER') };
@@ -124,6 +127,8 @@ describe('a training on real digits', () => {
     ['a preset that there is not', { preset: 'resnet51' }, ['preset']],
     ['a preset for another task than the dataset', { preset: 'yolov8n' }, ['datasetVersionId']],
     ['another preset’s hyperparameter', { preset: 'yolov8n', hyperparameters: { erasing: 0.5 } }, ['hyperparameters']],
+    ['public weights that cannot be had', { init: { pretrained: true } }, ['init']],
+    ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],
   ])('is refused with %s, before a job is made', async (_what, change, field) => {

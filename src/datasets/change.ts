@@ -4,19 +4,12 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { job } from '../jobs/tables.ts';
+import { Name, Notes } from '../naming.ts';
 import { artifact } from '../storage/tables.ts';
 import { findDataset, findDatasetByName, findVersion } from './datasets.ts';
 import { type Dataset, type DatasetVersion, dataset, datasetVersion } from './tables.ts';
 
-export const DatasetName = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/,
-    'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
-  );
-export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');
-
-const UpdateDatasetInput = z.object({ name: DatasetName.nullish(), notes: Notes.nullish() });
+const UpdateDatasetInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
 
 /** Changes the name or the notes. */
 export function updateDataset({ db }: { db: Db }, actor: Actor, id: string, raw: unknown): Dataset {

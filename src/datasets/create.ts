@@ -8,9 +8,9 @@ import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import type { Job } from '../jobs/tables.ts';
+import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { takeUpload } from '../storage/uploads.ts';
-import { DatasetName, Notes } from './change.ts';
 import { findDatasetByName } from './datasets.ts';
 import { ImportDatasetRequest } from './import/request.ts';
 import { type Dataset, type DatasetVersion, dataset, datasetVersion, tasks } from './tables.ts';
@@ -19,7 +19,7 @@ const share = z.number('A share is a number.').min(0, 'A share is at least 0.').
 
 const CreateDatasetInput = z
   .object({
-    name: DatasetName,
+    name: Name,
     task: z.enum(tasks),
     uploadId: z.string(),
     sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),

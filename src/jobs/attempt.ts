@@ -37,13 +37,11 @@ export interface RunningAttempt {
   ended: Promise<void>;
 }
 
-/** Tells the rest of the server of a committed move, and tidies the work folder of a job that has ended: the next start would too. */
-export async function publishMove(services: JobServices, { job, event }: Move): Promise<void> {
-  const { bus } = services;
+/** Tells the rest of the server of a committed move. */
+export function publishMove({ bus }: Pick<JobServices, 'bus'>, { job, event }: Move): void {
   bus.publish('jobEvent', job.id, event);
   bus.publish('jobChanged', '', { jobId: job.id });
   bus.publish('queueChanged', '', null);
-  if (isFinal(job.state)) await tidyWork(services, job).catch(() => {});
 }
 
 /** Runs a claimed attempt to its end. `devices` is its CUDA_VISIBLE_DEVICES. */
@@ -217,7 +215,10 @@ export function runAttempt(
       fail(error);
       return untilWritten(end);
     });
-    if (move) await publishMove(services, move);
+    if (!move) return;
+    publishMove(services, move);
+    // Of a job that was cancelled while it waited, the sweeper does it.
+    if (isFinal(move.job.state)) await tidyWork(services, move.job).catch(() => {});
   };
 
   const ended = run().catch((error: unknown) => {

@@ -121,7 +121,12 @@ export function recordProcess(db: Db, jobId: string, number: number, child: Pick
 }
 
 /** The child of an attempt has said hello: in the transaction of `recordLive`. */
-export function markRunning(tx: Queryable, jobId: string, number: number, about: Pick<Attempt, 'deviceJson' | 'environmentJson'>): void {
+export function markRunning(
+  tx: Queryable,
+  jobId: string,
+  number: number,
+  about: Pick<Attempt, 'deviceJson' | 'environmentJson' | 'resumedJson'>,
+): void {
   tx.update(attempt)
     .set({ state: 'RUNNING', ...about })
     .where(isAttempt(jobId, number))

@@ -1,10 +1,10 @@
-import { and, asc, inArray } from 'drizzle-orm';
+import { asc, inArray } from 'drizzle-orm';
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
 import { readLog } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
-import { AttemptStateType, FailureType, filterSql, JobFilter, JobStateType, JobType } from './schema.ts';
+import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType } from './schema.ts';
 import { type Attempt, type Job, type JobEvent, job } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 
@@ -228,19 +228,18 @@ builder.subscriptionFields((t) => ({
     authScopes: { can: 'READ' },
     args: { filter: t.arg({ type: JobFilter, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
-      const live = inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']);
-      const now = context.db
-        .select()
-        .from(job)
-        .where(and(live, filterSql(filter)))
-        .orderBy(asc(job.createdAt), asc(job.id))
-        .all();
       const creator = filter?.createdById ? idOf('User', filter.createdById) : null;
       const matches = (j: Job) =>
         (!filter?.kinds || filter.kinds.includes(j.kind)) &&
         (!filter?.states || filter.states.includes(j.state)) &&
         (!creator || j.createdById === creator);
-      return watchJobs(context, now, matches);
+      const live = context.db
+        .select()
+        .from(job)
+        .where(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']))
+        .orderBy(asc(job.createdAt), asc(job.id))
+        .all();
+      return watchJobs(context, live.filter(matches), matches);
     },
     resolve: (row) => row as Job,
   }),

@@ -24,7 +24,8 @@ export function recordEvents(db: Db, jobId: string, number: number, events: Even
   const rows = recordLive(db, jobId, number, (tx) => {
     for (const event of events) {
       if (event.type === 'hello') {
-        markRunning(tx, jobId, number, { deviceJson: event.device, environmentJson: { ...event.environment, versions: event.versions } });
+        const { device, environment, versions, resumed } = event;
+        markRunning(tx, jobId, number, { deviceJson: device, environmentJson: { ...environment, versions }, resumedJson: resumed });
       }
       if (event.type === 'epoch') recordMetrics(tx, jobId, number, event);
     }

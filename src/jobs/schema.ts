@@ -1,6 +1,6 @@
-import { and, asc, desc, eq, gt, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
-import { prepared } from '../db.ts';
+import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
@@ -56,6 +56,14 @@ export const FailureType = builder.objectRef<{ code: string; message: string }>(
   }),
 });
 
+const CheckpointPositionType = builder.objectRef<{ epoch: number; batch: number }>('CheckpointPosition').implement({
+  description: 'How far a training had come when a checkpoint was written.',
+  fields: (t) => ({
+    epoch: t.exposeInt('epoch', { description: 'Whole epochs.' }),
+    batch: t.exposeInt('batch', { description: 'Batches of the next epoch.' }),
+  }),
+});
+
 const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
   description: 'One run of a job’s process.',
   fields: (t) => ({
@@ -66,6 +74,12 @@ const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
     exitCode: t.exposeInt('exitCode', { nullable: true, description: 'Exit code of its process.' }),
     signal: t.exposeString('signal', { nullable: true, description: 'Signal that ended its process.' }),
     charged: t.exposeBoolean('charged', { description: 'Whether it counts as one of the three crashes that a job may have.' }),
+    resumed: t.field({
+      type: CheckpointPositionType,
+      nullable: true,
+      description: 'Where the checkpoint of an earlier attempt let it go on; null when it began at the start.',
+      resolve: (a) => a.resumedJson,
+    }),
     device: t.field({
       type: 'JSON',
       nullable: true,
@@ -155,25 +169,26 @@ builder.objectField(JobType, 'retryOf', (t) =>
   }),
 );
 
-/** `names` is a JSON list, or null for every name. */
-const pointsQuery = prepared((db) => {
-  const names = sql.placeholder('names');
-  return db
+/** Whether the column is in the list that `jsonList` makes of a compiled query's argument; everything is where that is null. */
+const isIn = (column: SQLWrapper, argument: string): SQL => {
+  const list = sql.placeholder(argument);
+  return sql`(${list} IS NULL OR ${column} IN (SELECT value FROM json_each(${list})))`;
+};
+
+const jsonList = (values: readonly string[] | null | undefined) => (values ? JSON.stringify(values) : null);
+
+const pointsQuery = prepared((db) =>
+  db
     .select()
     .from(metricPoint)
-    .where(
-      and(
-        eq(metricPoint.jobId, sql.placeholder('jobId')),
-        sql`(${names} IS NULL OR ${metricPoint.name} IN (SELECT value FROM json_each(${names})))`,
-      ),
-    )
+    .where(and(eq(metricPoint.jobId, sql.placeholder('jobId')), isIn(metricPoint.name, 'names')))
     .orderBy(asc(metricPoint.name), asc(metricPoint.step))
-    .prepare();
-});
+    .prepare(),
+);
 
 function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
   const curves = new Map<string, { step: number; value: number }[]>();
-  for (const row of pointsQuery(db).all({ jobId, names: names ? JSON.stringify(names) : null })) {
+  for (const row of pointsQuery(db).all({ jobId, names: jsonList(names) })) {
     const points = curves.get(row.name) ?? [];
     points.push(row);
     curves.set(row.name, points);
@@ -204,14 +219,31 @@ const JobOrderType = builder.enumType('JobOrder', {
   values: enumValues({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
 });
 
-export type Filter = typeof JobFilter.$inferInput | null | undefined;
+type Filter = typeof JobFilter.$inferInput | null | undefined;
 
-export const filterSql = (filter: Filter): SQL | undefined =>
-  and(
-    filter?.kinds ? inArray(job.kind, [...filter.kinds]) : undefined,
-    filter?.states ? inArray(job.state, [...filter.states]) : undefined,
-    filter?.createdById ? eq(job.createdById, idOf('User', filter.createdById)) : undefined,
-  );
+/** For a query that is given `filterValues`. */
+const matchesFilter = () => and(isIn(job.kind, 'kinds'), isIn(job.state, 'states'), isIn(job.createdById, 'createdByIds'));
+
+const filterValues = (filter: Filter) => ({
+  kinds: jsonList(filter?.kinds),
+  states: jsonList(filter?.states),
+  createdByIds: jsonList(filter?.createdById ? [idOf('User', filter.createdById)] : null),
+});
+
+/** The jobs behind one in an order, and the key before the first. */
+const listQueries = {
+  NEWEST: { start: `${Number.MAX_SAFE_INTEGER} `, query: prepared((db) => jobsBehind(db, sql`<`, desc)) },
+  OLDEST: { start: '-1 ', query: prepared((db) => jobsBehind(db, sql`>`, asc)) },
+};
+
+const jobsBehind = (db: Queryable, isBehind: SQL, order: typeof asc) =>
+  db
+    .select()
+    .from(job)
+    .where(and(sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('at')}, ${sql.placeholder('id')})`, matchesFilter()))
+    .orderBy(order(job.createdAt), order(job.id))
+    .limit(sql.placeholder('limit'))
+    .prepare();
 
 builder.queryFields((t) => ({
   job: t.field({
@@ -235,17 +267,9 @@ builder.queryFields((t) => ({
       page(
         args,
         (limit, after: string | null) => {
-          const [at, id] = after === null ? [] : after.split(' ');
-          const [side, order] = orderBy === 'NEWEST' ? [lt, desc] : [gt, asc];
-          const behind =
-            after === null ? undefined : or(side(job.createdAt, Number(at)), and(eq(job.createdAt, Number(at)), side(job.id, String(id))));
-          return db
-            .select()
-            .from(job)
-            .where(and(behind, filterSql(filter)))
-            .orderBy(order(job.createdAt), order(job.id))
-            .limit(limit)
-            .all();
+          const { query, start } = listQueries[orderBy];
+          const [at, id = ''] = (after ?? start).split(' ');
+          return query(db).all({ at: Number(at), id, limit, ...filterValues(filter) });
         },
         (row) => `${row.createdAt} ${row.id}`,
       ),
@@ -270,7 +294,7 @@ builder.relayMutationField(
       payload(async () => {
         const id = idOf('Job', input.jobId);
         const move = cancelJob(context.db, context.jobKinds, context.actor, id);
-        if (move) await publishMove(context, move);
+        if (move) publishMove(context, move);
         return findJob(context.db, id) as Job;
       }),
   },

@@ -1,7 +1,6 @@
 import { sql } from 'drizzle-orm';
 import { type AnySQLiteColumn, check, index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { user } from '../accounts/tables.ts';
-import { artifact } from '../storage/tables.ts';
 
 export const jobKinds = ['IMPORT_DATASET', 'IMPORT_MODEL', 'TRAIN', 'CONVERT', 'EVALUATE', 'BENCHMARK'] as const;
 export type JobKindName = (typeof jobKinds)[number];
@@ -58,7 +57,8 @@ export const attempt = sqliteTable(
     /** Start time of the process and id of the boot: a pid alone may be somebody else's by now. */
     pidStart: text(),
     bootId: text(),
-    resumedFromArtifactId: text().references(() => artifact.id),
+    /** Where its checkpoint let it go on; null from the start. */
+    resumedJson: text({ mode: 'json' }).$type<{ epoch: number; batch: number }>(),
     deviceJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     environmentJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     startedAt: integer().notNull(),

@@ -4,13 +4,12 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
+import { Name, Notes } from '../naming.ts';
 import { dropArtifacts } from './import.ts';
-import { findModel, findModelByName, findVersion, listAliases, ModelName } from './models.ts';
+import { findModel, findModelByName, findVersion, listAliases } from './models.ts';
 import { type Model, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
-export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');
-
-const UpdateModelInput = z.object({ name: ModelName.nullish(), notes: Notes.nullish() });
+const UpdateModelInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
 const AliasName = z
   .string()
   .regex(/^[a-z][a-z0-9_-]{0,63}$/, 'An alias has 1 to 64 small letters, digits, dashes or underscores, and starts with a letter.');

@@ -12,16 +12,16 @@ import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { ImportModelSpec, PreprocessSpec } from '../jobs/specs.ts';
 import { type Job, job } from '../jobs/tables.ts';
+import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { takeUpload } from '../storage/uploads.ts';
-import { Notes } from './change.ts';
 import { ImportModelRequest } from './import.ts';
-import { findModelByName, insertModel, ModelName, nextNumber } from './models.ts';
+import { findModelByName, insertModel, nextNumber } from './models.ts';
 import { Labels } from './signature.ts';
 import { type Model, type ModelVersion, model, modelVersion } from './tables.ts';
 
 const CreateModelInput = z.object({
-  name: ModelName,
+  name: Name,
   task: z.enum(tasks),
   preset: ImportModelSpec.shape.preset.nullish().transform((preset) => preset ?? null),
   uploadId: z.string(),

@@ -1,15 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, asc, desc, eq, exists, gt, inArray, isNull, lt, max, type SQL, sql } from 'drizzle-orm';
-import { z } from 'zod';
 import type { Queryable } from '../db.ts';
 import { type Model, type ModelAlias, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
-
-export const ModelName = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/,
-    'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
-  );
 
 export function findModel(db: Queryable, id: string): Model | undefined {
   return db

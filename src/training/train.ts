@@ -9,11 +9,13 @@ import type { AttemptContext, JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { type PreprocessSpec, type PresetName, presetPreprocess, presets, SPEC_VERSION, Training, TrainSpec } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
-import { findModelByName, insertModel, ModelName } from '../models/models.ts';
+import { findModelByName, insertModel } from '../models/models.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
+import { Name } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
+import { requirePublicWeights } from './publicWeights.ts';
 import { acceptEvaluation, acceptOnnx, findCheckpoint, insertCheckpoint, type Origin, requireMade, storeMade } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
@@ -39,7 +41,7 @@ export const TrainRequest = Common.extend({ modelId: z.string(), datasetVersionI
 export type TrainRequest = z.infer<typeof TrainRequest>;
 
 const StartTrainingInput = z.object({
-  modelName: ModelName,
+  modelName: Name,
   datasetVersionId: z.string(),
   preset: z.enum(Object.keys(presets) as [keyof typeof presets], 'There is no such preset: the query `presets` lists them.'),
   hyperparameters: z.record(z.string(), z.unknown()).default({}),
@@ -71,6 +73,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   const { modelName, datasetVersionId, preset, init, seed, device, priority, idempotencyKey } = input;
   const training = trainingOf(preset, input.hyperparameters);
   await requireDisk(services, trainingBytes);
+  if (init.from === 'PRETRAINED') await requirePublicWeights(services, preset);
   return submitJob(services, actor, { kind: 'TRAIN', idempotencyKey, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
     if (!dataset.countsJson?.images.val) {
@@ -79,9 +82,6 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     if ('modelVersionId' in init) requireStart(tx, init.from, init.modelVersionId, preset);
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
-    if (init.from === 'PRETRAINED' && task !== 'CLASSIFICATION') {
-      refuse('INVALID', 'init', `There are no public weights of ${preset}: start from SCRATCH or from a version of your own.`);
-    }
     const found = findModelByName(tx, modelName);
     if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${modelName} is for ${found.task}.`);
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });

@@ -76,7 +76,7 @@ export async function logOf({ folder }: Jobs, id: string): Promise<string[]> {
 /** As the mutation does; the scheduler has seen it. */
 export async function cancel(jobs: Jobs, id: string): Promise<void> {
   const move = cancelJob(jobs.db, jobs.kinds, nobody, id);
-  if (move) await publishMove(jobs, move);
+  if (move) publishMove(jobs, move);
   await look(jobs);
 }
 

@@ -11,7 +11,7 @@ import { type Api, digitsVersion, jobWhen, mutate, succeeded } from './training.
 
 export interface TrainingJob {
   state: string;
-  attempts: { number: number; state: string; charged: boolean }[];
+  attempts: { number: number; state: string; charged: boolean; resumed: { epoch: number; batch: number } | null }[];
   events: { __typename: string; seq: number; attempt: number; phase?: string }[];
 }
 

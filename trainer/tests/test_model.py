@@ -1,16 +1,14 @@
 """Weights: their hash, and whether they fit the preset."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from whetstone_trainer import model as module
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import build_model, expected_state, fit, public_weights, read_state, weights_hash
+from whetstone_trainer.model import build_model, expected_state, fit, read_state, weights_hash
 
 
 @pytest.fixture(scope="module")
@@ -100,40 +98,6 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path: Path) -> None:
     for file in (tmp_path / "x", tmp_path / "none"):
         with pytest.raises(TrainerError, match="not a readable safetensors file"):
             read_state(file)
-
-
-def test_public_weights_come_from_a_file_in_either_format(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    public = dict(build_model("resnet50", 1000).state_dict())
-    torch.save(public, tmp_path / "weights")
-    assert weights_hash(public_weights("resnet50", str(tmp_path / "weights"))) == weights_hash(public)
-    save_file(public, tmp_path / "weights")
-    assert weights_hash(public_weights("resnet50", str(tmp_path / "weights"))) == weights_hash(public)
-    (tmp_path / "weights").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(TrainerError) as caught:
-        public_weights("resnet50", str(tmp_path / "weights"))
-    assert caught.value.code == "WEIGHTS_INVALID"
-
-
-def test_public_weights_that_were_downloaded_once_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    name = module.PUBLIC_WEIGHTS["resnet50"].rsplit("/", 1)[1]
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save({"a": torch.ones(1)}, tmp_path / "hub" / "checkpoints" / name)
-    assert public_weights("resnet50", None).keys() == {"a"}
-
-
-def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address is one where nothing listens: the answer of a machine without a network, at once."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setitem(module.PUBLIC_WEIGHTS, "resnet50", f"http://127.0.0.1:{port}/resnet50-11ad3fa6.pth")
-    with pytest.raises(TrainerError, match="cannot be downloaded") as caught:
-        public_weights("resnet50", None)
-    assert caught.value.code == "WEIGHTS_UNAVAILABLE"
-    assert "resnet50-11ad3fa6.pth into the folder hub/checkpoints" in str(caught.value.hint)
-    assert not list((tmp_path / "hub" / "checkpoints").iterdir())
 
 
 def test_the_expected_state_takes_no_memory() -> None:

@@ -16,9 +16,9 @@ from safetensors import safe_open
 from tests import support
 from tests.conftest import Trained
 from tests.support import attempt, run_here, train_spec
-from whetstone_trainer import model
+from whetstone_trainer import public_weights
 from whetstone_trainer.checkpoint import load_checkpoint
-from whetstone_trainer.model import read_state, weights_hash
+from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import ClassificationHyperparameters, build, validator
 from whetstone_trainer.state import autocast_dtype
 from whetstone_trainer.train import learning_rate
@@ -203,7 +203,7 @@ def test_public_weights_that_cannot_be_had_end_it_before_any_image_is_read(
     digits: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(model.PUBLIC_WEIGHTS, "resnet50", "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
+    monkeypatch.setitem(public_weights.PUBLIC_WEIGHTS, "resnet50", "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
     spec = train_spec(digits, init={"from": "PRETRAINED", "file": None})
     code, recorder = run_here(tmp_path / "work", spec)
     assert (code, recorder.events[-1]["code"]) == (69, "WEIGHTS_UNAVAILABLE")
@@ -283,7 +283,7 @@ def test_the_probe_set_is_preprocessed_validation_images_with_pytorchs_outputs(t
     assert outputs.shape == (32, 10)
     assert np.abs(inputs).max() < 3
     state = read_state(trained.path("WEIGHTS"))
-    network = model.build_model("resnet50", 10)
+    network = build_model("resnet50", 10)
     network.load_state_dict(state)
     with torch.inference_mode():
         again = network.eval()(torch.from_numpy(inputs)).numpy()

@@ -9,7 +9,7 @@ import torch
 from whetstone_trainer.checkpoint import State, save_tensors
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.import_model import WEIGHTS_FILE
-from whetstone_trainer.model import CLASS_TENSORS, build_model, fit, parameter_count, read_state, weights_hash
+from whetstone_trainer.model import build_model, fit, parameter_count, read_state, topology_of, weights_hash
 
 # Where training scripts put a state dict beside other things, and what wrappers leave in front of names.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -59,7 +59,7 @@ def _store(state: State, preset: str | None) -> dict[str, Any]:
         raise TrainerError(
             "WEIGHTS_INVALID", "Sparse and quantised tensors are not supported.", details=tuple(odd[:10])
         )
-    name = CLASS_TENSORS.get(preset, "classifier")
+    name = topology_of(preset).class_tensor
     head = state.get(name)
     if head is None or head.ndim == 0 or head.shape[0] < 1:
         raise TrainerError("WEIGHTS_INVALID", f"The weights have no tensor {name}, so they are not of {preset}.")

@@ -44,9 +44,9 @@ class PreprocessSpec:
     layout: Literal["NCHW", "NHWC"]
 
 
-@dataclass(frozen=True)
-class ClassificationHyperparameters:
-    """Of classification; descriptions, ranges and defaults are in src/jobs/specs.ts."""
+@dataclass(frozen=True, kw_only=True)
+class _CommonHyperparameters:
+    """Descriptions, ranges and defaults are in src/jobs/specs.ts."""
 
     image_size: int
     epochs: int
@@ -56,37 +56,25 @@ class ClassificationHyperparameters:
     momentum: float
     weight_decay: float
     warmup_steps: int
-    label_smoothing: float
     ema_decay: float
     gradient_clip: float
     early_stopping: int
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
-    crop_scale: float
     color_jitter: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationHyperparameters(_CommonHyperparameters):
+    label_smoothing: float
+    crop_scale: float
     erasing: float
 
 
-@dataclass(frozen=True)
-class DetectionHyperparameters:
-    """Of detection; descriptions, ranges and defaults are in src/jobs/specs.ts."""
-
-    image_size: int
-    epochs: int
-    batch_size: int
-    optimizer: Literal["ADAMW", "SGD"]
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    warmup_steps: int
-    ema_decay: float
-    gradient_clip: float
-    early_stopping: int
-    mixed_precision: Literal["AUTO", "OFF"]
-    flip: float
+@dataclass(frozen=True, kw_only=True)
+class DetectionHyperparameters(_CommonHyperparameters):
     vertical_flip: float
     scale: float
-    color_jitter: float
     mosaic: float
     mosaic_until: float
 

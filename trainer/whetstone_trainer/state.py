@@ -14,8 +14,9 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import build_model, fit, public_weights, read_state
+from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
+from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Task
 from whetstone_trainer.tasks import task_of
 

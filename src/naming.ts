@@ -1,0 +1,11 @@
+import { z } from 'zod';
+
+/** Name of a model or a dataset. */
+export const Name = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/,
+    'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
+  );
+
+export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');

@@ -1,0 +1,18 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { refuse } from '../errors.ts';
+import type { JobServices } from '../jobs/kinds.ts';
+import { trainerFolder, trainerPython } from '../jobs/python.ts';
+import type { PresetName } from '../jobs/specs.ts';
+
+const answerMsMax = 60_000;
+const run = promisify(execFile);
+
+/** Refuses a training that cannot have its preset's public weights, before it waits for a slot: it would fail there. */
+export async function requirePublicWeights({ config }: Pick<JobServices, 'config'>, preset: PresetName): Promise<void> {
+  const env = { ...config.childEnv, PYTHONPATH: trainerFolder, PYTHONSAFEPATH: '1' };
+  const args = ['-m', 'whetstone_trainer.public_weights', preset];
+  await run(trainerPython, args, { env, timeout: answerMsMax }).catch(({ stderr }: { stderr?: string }) =>
+    refuse('INVALID', 'init', stderr?.trim() || 'The public weights could not be asked for. Start from SCRATCH or try again.'),
+  );
+}
