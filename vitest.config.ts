@@ -13,7 +13,7 @@ export default defineConfig({
     // Vitest leaves a core free: on two it would use one, and take 813 s in place of 609. Three are no faster there.
     maxWorkers: Math.max(2, availableParallelism() - 1),
     // Two seconds less for each file.
-    setupFiles: ['src/drizzle.ts'],
+    setupFiles: ['src/loading.ts'],
     // A machine that is busy with something else lets a race of two processes go the other way once; what fails twice is broken.
     retry: long ? 0 : 1,
     hookTimeout: 60_000,

@@ -3,8 +3,9 @@
  * the same questions from the same rows, without accounts. Each line on stdin appends an event to the job and tells its subscribers;
  * the event carries the moment at which that was asked for.
  */
-import '../src/drizzle.ts';
+import '../src/loading.ts';
 import { createServer } from 'node:http';
+import { flushCompileCache } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
 import SchemaBuilder from '@pothos/core';
@@ -26,6 +27,7 @@ async function product(): Promise<string> {
   const { startServer } = await import('../src/server.ts');
   const config = readConfig({ WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'silent' });
   const { url, services } = await startServer(config, createLog(config));
+  flushCompileCache();
   lines.on('line', () => {
     const payload = { code: 'BENCH', message: String(now()) };
     const { db, bus } = services;

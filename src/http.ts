@@ -71,7 +71,7 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
     const viewer = await viewerOfRequest(req);
     scope.userId = viewer?.user.id;
     const actor = { actorId: viewer?.user.id ?? null, requestId: scope.requestId };
-    await route.handle(req, res, { ...services, viewer, actor, client: req.headers['user-agent'] ?? null });
+    await route.handle(req, res, { ...services, viewer, complete: req.complete, actor, client: req.headers['user-agent'] ?? null });
   }
 
   async function viewerOfRequest(req: IncomingMessage) {

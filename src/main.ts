@@ -1,5 +1,6 @@
-import './drizzle.ts';
+import './loading.ts';
 import { randomBytes } from 'node:crypto';
+import { flushCompileCache } from 'node:module';
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { withSession } from './client.ts';
@@ -22,6 +23,8 @@ program
     const config = readConfig(process.env);
     const log = createLog(config);
     const server = await startServer(config, log);
+    // Not only at its exit: a server that is killed has none.
+    flushCompileCache();
     let stopping = false;
     const stop = (signal: NodeJS.Signals) => {
       if (stopping) return;

@@ -20,6 +20,8 @@ export interface Services {
 /** What a resolver sees: the services, and who asks. */
 export interface Context extends Services {
   viewer: Viewer | null;
+  /** Whether the whole request was there when the viewer was read. */
+  complete: boolean;
   actor: Actor;
   /** The client's User-Agent, for the list of sessions. */
   client: string | null;

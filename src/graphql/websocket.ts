@@ -122,7 +122,7 @@ export function serveWebSocket(
           const { token, request } = ctx.extra;
           const viewer: Viewer | null = token ? await authenticate(services, token) : null;
           const actor = { actorId: viewer?.user.id ?? null, requestId };
-          const context: Context = { ...services, viewer, actor, client: request.headers['user-agent'] ?? null };
+          const context: Context = { ...services, viewer, complete: true, actor, client: request.headers['user-agent'] ?? null };
           const enveloped = graphql.getEnveloped({ ...context, params } as never);
           const document = enveloped.parse(params.query);
           const errors = enveloped.validate(enveloped.schema, document);

@@ -102,8 +102,9 @@ function useErrorCodes(log: Log): Plugin {
 export function createGraphql(log: Log, stopping: AbortSignal) {
   return createYoga<Context>({
     schema,
-    // A body may come long after its head: who asks is read again, or a withheld body would outlive a role that was taken away.
-    context: ({ db, viewer }) => ({ viewer: viewer && currentViewer(db, { ...viewer, userId: viewer.user.id }) }),
+    // A body may come long after its head: who asks is then read again, or a withheld body would outlive a role that was taken away.
+    context: ({ db, viewer, complete }) =>
+      viewer && !complete ? { viewer: currentViewer(db, { ...viewer, userId: viewer.user.id }) } : {},
     graphqlEndpoint: '/graphql',
     graphiql: false,
     landingPage: false,

@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { JobFailure } from '../jobs/kinds.ts';
 import { limited } from '../jobs/limited.ts';
 import { maskPaths } from '../jobs/maskPaths.ts';
-import type { Loaded } from './load/child.ts';
+import type { Loaded } from './load/loaded.ts';
 
 const child = join(import.meta.dirname, 'load', 'child.ts');
 

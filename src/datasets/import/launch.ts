@@ -1,8 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { limited } from '../../jobs/limited.ts';
-import type { ImportDatasetSpec } from './layout.ts';
-import { decodersMax } from './run.ts';
+import { decodersMax, type ImportDatasetSpec } from './layout.ts';
 
 const project = join(import.meta.dirname, '..', '..', '..');
 const program = join(import.meta.dirname, 'child.ts');

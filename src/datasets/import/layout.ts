@@ -6,6 +6,9 @@ import { type Problems, plural, printable } from './problems.ts';
 export type ImportDatasetSpec = Extract<Spec, { kind: 'IMPORT_DATASET' }>;
 export type ImportChild = Child<ImportDatasetSpec>;
 
+/** Images that are decoded at the same time take up to 200 MB each (25 megapixels, interlaced). */
+export const decodersMax = 8;
+
 export type Split = DatasetItem['split'];
 export const splits: readonly Split[] = ['train', 'val', 'test'];
 

@@ -7,7 +7,7 @@ import type { DatasetItem, Task } from '../../jobs/specs.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
 import { BadImage, openImage } from './image.ts';
-import { type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import {
   type ContentItem,
   classesOf,
@@ -181,9 +181,6 @@ function warnOfDuplicates({ warn }: ImportChild, items: Placed[]): void {
     `${plural(pairs.length, 'image is', 'images are')} in more than one split, which flatters the metrics: ${named.join(', ')}${more}.`,
   );
 }
-
-/** Images that are decoded at the same time take up to 200 MB each (25 megapixels, interlaced). */
-export const decodersMax = 8;
 
 /**
  * Decodes each image once, as many at a time as libuv has threads, checks its boxes, and writes manifest, items and thumbnails in the

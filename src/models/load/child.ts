@@ -6,17 +6,7 @@
 import { existsSync, writeSync } from 'node:fs';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import { largestDifference, readProbe } from '../probe.ts';
-
-/** What the engine found, or why it refused the file. */
-export type Loaded =
-  | {
-      engine: string;
-      inputs: string[];
-      outputs: string[];
-      /** From each of the probe's outputs, null where it is not a number; empty without a probe. */
-      largestDifferences: (number | null)[];
-    }
-  | { refused: string };
+import type { Loaded } from './loaded.ts';
 
 /** As the inspection cuts names. */
 const cut = (name: string): string => [...name].slice(0, 200).join('');

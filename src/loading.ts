@@ -1,0 +1,18 @@
+/** How Node loads modules; imported before those that it concerns. */
+import { enableCompileCache, registerHooks } from 'node:module';
+import { join } from 'node:path';
+
+/**
+ * TypeScript without its types, and compiled code, from the start before: the server's modules take 0.9 s in place of 1.5 s, and 30 MB less
+ * (Node 24.21). A folder that cannot be written is no error.
+ */
+enableCompileCache(join(import.meta.dirname, '..', '.setup', 'compiled'));
+
+/**
+ * Makes `import` load drizzle-orm's CommonJS build. For each file of the ES build Node reads the package's package.json of 179 kB again:
+ * 2.3 s and 155 MB of garbage, against 0.16 s and 4 MB (drizzle-orm 0.45.4, Node 24.21).
+ */
+registerHooks({
+  resolve: (specifier, context, next) =>
+    next(specifier, /^drizzle-orm(\/|$)/.test(specifier) ? { ...context, conditions: ['node', 'require', 'default'] } : context),
+});

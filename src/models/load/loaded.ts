@@ -1,0 +1,10 @@
+/** What the engine found, or why it refused the file. */
+export type Loaded =
+  | {
+      engine: string;
+      inputs: string[];
+      outputs: string[];
+      /** From each of the probe's outputs, null where it is not a number; empty without a probe. */
+      largestDifferences: (number | null)[];
+    }
+  | { refused: string };
