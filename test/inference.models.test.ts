@@ -51,7 +51,7 @@ describe('a model that cannot be served', () => {
   const load = async (name: string, change: object = {}) => {
     const own = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
     const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
-    return loadModel(engine, { ...model, ...change }, own, 1).finally(() => rmSync(own, { recursive: true }));
+    return loadModel(engine, { ...model, ...change }, own).finally(() => rmSync(own, { recursive: true }));
   };
   const rehashed = (name: string, bytes: Uint8Array) => {
     const file = join(folder, `${name}-changed.onnx`);

@@ -24,6 +24,8 @@ const PermissionType = builder.enumType('Permission', {
     READ: { description: 'Read datasets, models, jobs, reports.' },
     UPLOAD: { description: 'Upload files and make datasets and models of them.' },
     RUN_JOBS: { description: 'Start, cancel and retry jobs.' },
+    DEPLOY: { description: 'Deploy models, roll back and undeploy.' },
+    INFER: { description: 'Send images and tensors to deployments.' },
     DELETE: { description: 'Delete datasets and models.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },

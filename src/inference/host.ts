@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
 import { BodyMemory } from './body.ts';
-import type { HostConfig } from './config.ts';
+import type { HostConfig, ModelConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
-import { loadModel } from './models.ts';
+import { loadModel, type ServedModel } from './models.ts';
 import { startPool } from './ort/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
@@ -21,12 +21,31 @@ const lingerMs = 500;
 
 export interface RunningHost {
   url: string;
+  /** Loads a model beside those that are served, and serves it when it is warm. Throws an Error that says why it cannot be served. */
+  load(model: ModelConfig): Promise<void>;
+  /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
+  unload(model: Pick<ModelConfig, 'name' | 'version'>): Promise<void>;
+  /** Everything that was to be loaded is: the host says that it is ready. */
+  ready(): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
   stop(): Promise<void>;
 }
 
-/** Listens, loads every model, and is ready when this resolves. Throws an Error that says which model cannot be served. */
+/** Listens, loads every model of the configuration, and is ready when this resolves. Throws an Error that says which model cannot be served. */
 export async function startHost(config: HostConfig, log: Log): Promise<RunningHost> {
+  const host = await listen(config, log);
+  try {
+    for (const model of config.models) await host.load(model);
+  } catch (error) {
+    await host.stop();
+    throw error;
+  }
+  host.ready();
+  return host;
+}
+
+/** A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. */
+export async function listen(config: HostConfig, log: Log): Promise<RunningHost> {
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
   const engine = startPool(config);
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
@@ -59,17 +78,37 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
-    for (const model of config.models) {
-      const served = await loadModel(engine, model, folder, config.permits);
-      const versions = host.models.get(model.name) ?? new Map();
-      host.models.set(model.name, versions.set(model.version, served));
-      log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
-    }
-    host.state = 'READY';
   } catch (error) {
-    await stop();
+    await engine.close();
+    await rm(folder, { recursive: true, force: true });
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;
-  return { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`, stop };
+  return {
+    url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
+
+    async load(model) {
+      const served = await loadModel(engine, model, folder);
+      const versions = host.models.get(model.name) ?? new Map<number, ServedModel>();
+      host.models.set(model.name, versions.set(model.version, served));
+      log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
+    },
+
+    async unload({ name, version }) {
+      const versions = host.models.get(name);
+      const served = versions?.get(version);
+      if (!versions || !served) return;
+      versions.delete(version);
+      if (versions.size === 0) host.models.delete(name);
+      while (served.users > 0) await delay(10);
+      await engine.unload(served.key);
+      log.info({ model: name, version }, 'model is unloaded');
+    },
+
+    ready() {
+      host.state = 'READY';
+    },
+
+    stop,
+  };
 }

@@ -38,8 +38,8 @@ const modelRoutes: Record<string, [method: string, Handler]> = {
   ready: ['GET', (host, _, res, model) => model() && sendReady(host, res)],
   config: ['GET', (_, __, res, model) => sendJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, model) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', (host, req, res, model) => infer(host, req, res, model())],
-  predict: ['POST', (host, req, res, model, query) => predict(host, req, res, model(), query)],
+  infer: ['POST', (host, req, res, model) => held(model(), (one) => infer(host, req, res, one))],
+  predict: ['POST', (host, req, res, model, query) => held(model(), (one) => predict(host, req, res, one, query))],
 };
 
 const routes: Record<string, [method: string, Handler]> = {
@@ -80,9 +80,20 @@ function modelPath(pathname: string): { name: string; version: string | undefine
   }
 }
 
+/** While a request holds a model, it is not unloaded. */
+async function held(model: ServedModel, work: (model: ServedModel) => Promise<void>): Promise<void> {
+  model.users += 1;
+  try {
+    await work(model);
+  } finally {
+    model.users -= 1;
+  }
+}
+
 /** Without a version the greatest. */
-function findModel({ models }: Host, name: string, version: string | undefined): ServedModel {
+function findModel({ models, state }: Host, name: string, version: string | undefined): ServedModel {
   const versions = models.get(name);
+  if (!versions && state === 'LOADING') throw notLoaded();
   if (!versions) throw new HttpError(404, `There is no model ${name.slice(0, 100)}.`);
   const found = versions.get(version === undefined ? Math.max(...versions.keys()) : Number(version));
   if (!found) throw new HttpError(404, `${name} has no version ${version?.slice(0, 100)}; it has ${[...versions.keys()].join(', ')}.`);
@@ -93,7 +104,7 @@ const versionsOf = ({ models }: Host, name: string): number[] => [...(models.get
 const allModels = ({ models }: Host): ServedModel[] => [...models.values()].flatMap((versions) => [...versions.values()]);
 
 function sendReady({ state }: Host, res: ServerResponse): void {
-  if (state !== 'READY') throw new HttpError(503, state === 'LOADING' ? 'The models are being loaded.' : 'The host is stopping.');
+  refuseUnlessReady(state);
   sendJson(res, 200, {});
 }
 
@@ -105,7 +116,7 @@ function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void 
 // ------------------------------------------------------------------------------------------------------------- inference
 
 async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
-  refuseUnlessReady(host);
+  refuseUnlessReady(host.state);
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
@@ -136,7 +147,7 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
 }
 
 async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
-  refuseUnlessReady(host);
+  refuseUnlessReady(host.state);
   const top = Number(query.get('top') ?? 5);
   if (!Number.isInteger(top) || top < 1) throw new HttpError(400, 'top is a number of classes, 1 or more.');
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
@@ -172,9 +183,12 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   }
 }
 
-function refuseUnlessReady({ state }: Host): void {
-  if (state !== 'READY') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
+function refuseUnlessReady(state: Host['state']): void {
+  if (state === 'LOADING') throw notLoaded();
+  if (state === 'DRAINING') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
 }
+
+const notLoaded = () => new HttpError(503, 'The models are being loaded.', { 'retry-after': '1' });
 
 function jsonLengthOf(req: IncomingMessage): number | undefined {
   const header = req.headers['inference-header-content-length'];
@@ -191,7 +205,7 @@ function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): Htt
 
 type Done = Extract<Answer, { state: 'done' }>;
 
-/** The outputs, or a HttpError. Where the client goes before, the request is dropped and this never settles. */
+/** The outputs, or a HttpError. Where the client goes before, the request is dropped. */
 async function submitted(host: Host, res: ServerResponse, request: Request & { model: ServedModel }): Promise<Done> {
   const { stats } = request.model;
   const answer = await new Promise<Answer>((resolve) => {

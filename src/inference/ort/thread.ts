@@ -25,6 +25,8 @@ port.on('message', (message: ToThread) => {
 
 async function handle(message: ToThread): Promise<void> {
   if (message.type === 'load') return load(message);
+  if (message.type === 'warm') return warm(message);
+  if (message.type === 'unload') return unload(message);
   if (message.type === 'run') return run(message);
   if (message.type === 'memory') {
     memories[message.slot] = message.memory;
@@ -49,6 +51,27 @@ async function load({ key, file }: Extract<ToThread, { type: 'load' }>): Promise
   } catch (error) {
     say({ type: 'refused', message: said(error) });
   }
+}
+
+async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }>): Promise<void> {
+  try {
+    const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
+    const feeds = inputs.map((input, i): [string, OnnxTensor] => [
+      input.name,
+      tensorOf({ ...input, offset: 0 }, new SharedArrayBuffer(bytes[i] as number)),
+    ]);
+    const startedMs = nowMs();
+    await (sessions.get(key) as Session).run(Object.fromEntries(feeds), [...outputs]);
+    say({ type: 'warmed', runMs: nowMs() - startedMs });
+  } catch (error) {
+    say({ type: 'refused', message: said(error) });
+  }
+}
+
+async function unload({ key }: Extract<ToThread, { type: 'unload' }>): Promise<void> {
+  await sessions.get(key)?.release();
+  sessions.delete(key);
+  say({ type: 'unloaded' });
 }
 
 function portOf(metadata: Session.ValueMetadata): Port {

@@ -1,0 +1,24 @@
+/** What the server and the inference host that it supervises say to each other, over Node's IPC channel. */
+import type { Config } from '../config.ts';
+import type { ModelConfig } from './config.ts';
+
+export interface ChildSettings {
+  logLevel: Config['logLevel'];
+  /** As in the file of a host that runs by itself. */
+  host: { host: string; port: number };
+}
+
+export type Command =
+  | { type: 'load'; model: ModelConfig }
+  | { type: 'unload'; model: Pick<ModelConfig, 'name' | 'version'> }
+  /** Everything that was to be loaded is. */
+  | { type: 'ready' };
+
+export type ToHost = Command & { id: number };
+
+export type FromHost =
+  /** It could not be started; it ends. */
+  | { type: 'failed'; message: string }
+  | { type: 'listening'; url: string }
+  /** To the command with this id. `refused`: why a model cannot be served. */
+  | { type: 'answer'; id: number; refused: string | null };
