@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readRunning } from '../src/inference/running.ts';
 import { eventually } from './support/eventually.ts';
-import { call, type Got, inferJson, makeInferenceModels } from './support/inference.ts';
+import { call, type Got, inferJson, makeInferenceModels, spinJson } from './support/inference.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, client, type TestServer, withFolder } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
@@ -66,6 +67,7 @@ describe('a deployment', () => {
   let api: Api;
   let identity = '';
   let brightness = '';
+  let spin = '';
   withSharedServer((running) => {
     server = running;
   });
@@ -136,7 +138,7 @@ describe('a deployment', () => {
   });
 
   test('what cannot be warmed up never takes a request, and says why', async () => {
-    const spin = await versionOf(api, 'spin');
+    spin = await versionOf(api, 'spin');
     const after = await deployed(api, 'echo', spin, { batchMax: 2 });
     expect(after.active.number).toBe(2);
     expect(after.revisions[0]).toEqual({ number: 3, state: 'FAILED', reason: expect.stringContaining('batchMax must be 1') });
@@ -188,6 +190,26 @@ describe('a deployment', () => {
     expect(url).not.toBeNull();
     expect((await call(`${(await health(api)).url}/v2/models/colours/ready`)).status).toBe(200);
     expect(await deploymentOf(api, 'colours')).toMatchObject({ active: { number: 1 } });
+  });
+
+  test('a model under which the host died three times is not loaded again; the others serve', async () => {
+    await deployed(api, 'spinning', spin, { deadlineMs: 60_000 });
+    const { restarts } = await health(api);
+    for (let death = 1; death <= 3; death += 1) {
+      const { url } = await health(api);
+      const lost = inferJson(url, 'spinning', spinJson(10_000_000)).catch(({ code }) => code);
+      await eventually(() => expect(readRunning(join(server.dataDir, 'inference'))).toEqual(['spinning/1']));
+      process.kill(hostPid() as number, 'SIGKILL');
+      expect(await lost).toBe('ECONNRESET');
+      await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY', restarts: restarts + death }));
+    }
+    expect(await deploymentOf(api, 'spinning')).toMatchObject({
+      active: null,
+      revisions: [{ state: 'FAILED', reason: 'The inference host died 3 times within an hour while it loaded or ran this model.' }],
+    });
+    const { url } = await health(api);
+    expect((await call(`${url}/v2/models/spinning/ready`)).status).toBe(404);
+    expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(200);
   });
 });
 

@@ -7,6 +7,7 @@ import { parseHostConfig } from '../src/inference/config.ts';
 import { hasExternalData } from '../src/inference/externalData.ts';
 import { loadModel } from '../src/inference/models.ts';
 import { startPool } from '../src/inference/ort/pool.ts';
+import { createRunningFile } from '../src/inference/running.ts';
 import { withModelFiles } from './support/inference.ts';
 
 const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };
@@ -35,9 +36,10 @@ describe('the configuration', () => {
 });
 
 describe('a model that cannot be served', () => {
+  const own = mkdtempSync(join(tmpdir(), 'whetstone-running-'));
   let folder = '';
   let config: ReturnType<typeof parseHostConfig>;
-  const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2 });
+  const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2, runningFile: createRunningFile(own, 1) });
   beforeAll(async () => {
     const made = await withModelFiles({ models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })) });
     folder = made.folder;
@@ -45,6 +47,7 @@ describe('a model that cannot be served', () => {
   });
   afterAll(async () => {
     await engine.close();
+    rmSync(own, { recursive: true });
     rmSync(folder, { recursive: true, force: true });
   });
 

@@ -1,7 +1,9 @@
 import { fork } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { ChildSettings, Command, FromHost, ToHost } from '../inference/channel.ts';
+import { readRunning } from '../inference/running.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
 
@@ -12,23 +14,26 @@ export interface HostProcess {
   url: string;
   /** Null, or why a model cannot be served. Rejects when the process has gone. */
   ask(command: Command): Promise<string | null>;
-  /** Resolves when the process has gone. */
-  ended: Promise<void>;
+  /** Resolves when the process has gone, with the models (`modelKey`) that it loaded or ran at that moment. */
+  ended: Promise<string[]>;
   /** Drains it; after 25 seconds it is killed. */
   stop(): Promise<void>;
 }
 
 /** Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. */
-export async function startHostProcess({ host, inferencePort, logLevel, childEnv }: Config): Promise<HostProcess> {
-  const settings: ChildSettings = { logLevel, host: { host, port: inferencePort } };
+export async function startHostProcess({ dataDir, host, inferencePort, logLevel, childEnv }: Config): Promise<HostProcess> {
+  const folder = join(dataDir, 'inference');
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { mode: 0o700 });
+  const settings: ChildSettings = { logLevel, folder, host: { host, port: inferencePort } };
   const child = fork(program, [JSON.stringify(settings)], { env: childEnv, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const asked = new Map<number, { resolve: (refused: string | null) => void; reject: (error: Error) => void }>();
   let ids = 0;
   const gone = new Error('The inference host has ended.');
-  const ended = new Promise<void>((resolve) => {
+  const ended = new Promise<string[]>((resolve) => {
     child.once('exit', () => {
       for (const { reject } of asked.values()) reject(gone);
-      resolve();
+      resolve(readRunning(folder));
     });
   });
 

@@ -39,8 +39,8 @@ interface SupervisorServices {
 
 /** Before a host that died is started again: doubled each time, until it has lived for a minute. */
 const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
-/** A model version under which the host died so often is not loaded again. */
-const deathsMax = 3;
+/** A revision under which the host died so often within this time is not loaded again. */
+const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
 type Wanted = ReturnType<typeof wantedRevisions>[number];
 
@@ -49,8 +49,8 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
   const loaded = new Map<string, ModelConfig>();
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
   let deaths = 0;
-  /** By model key: deaths of the host while it loaded this model. */
-  const deathsOf = new Map<string, number>();
+  /** By model key: when the host died while it loaded or ran this model. */
+  const deathsOf = new Map<string, number[]>();
   let stopped = false;
   let asked = false;
   let rounds: Promise<void> = Promise.resolve();
@@ -84,11 +84,12 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
     loaded.clear();
     host = started;
     health.url = started.url;
-    void started.ended.then(() => {
+    void started.ended.then((running) => {
       host = null;
       health.url = null;
       if (stopped) return;
       health.restarts += 1;
+      for (const key of running) blame(key);
       if (performance.now() - startedAt > backoffMs.livedMin) deaths = 0;
       later(new Error('The inference host has died.'));
     });
@@ -117,19 +118,24 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
   async function load(running: HostProcess, one: Wanted): Promise<void> {
     const key = keyOf(one);
     const model = configOf(one);
-    const refused = await running.ask({ type: 'load', model }).catch((error: Error) => {
-      deathsOf.set(key, (deathsOf.get(key) ?? 0) + 1);
-      if (one.state === 'LOADING' || (deathsOf.get(key) ?? 0) >= deathsMax) {
-        inTransaction(db, (tx) => fail(tx, one, 'The inference host died while it loaded this model.'));
-      }
-      throw error;
-    });
+    const refused = await running.ask({ type: 'load', model });
     if (refused !== null) {
       inTransaction(db, (tx) => fail(tx, one, refused));
       return;
     }
     loaded.set(key, model);
     if (one.state === 'LOADING') inTransaction(db, (tx) => activate(tx, one));
+  }
+
+  /** One that never served has one try, so that it cannot take the others down again and again. */
+  function blame(key: string): void {
+    const now = performance.now();
+    const recent = [...(deathsOf.get(key) ?? []), now].filter((at) => now - at < breaker.withinMs);
+    deathsOf.set(key, recent);
+    const one = wantedRevisions(db).find((wanted) => keyOf(wanted) === key);
+    if (!one || (one.state === 'ACTIVE' && recent.length < breaker.deathsMax)) return;
+    const times = recent.length === 1 ? 'once' : `${recent.length} times within an hour`;
+    inTransaction(db, (tx) => fail(tx, one, `The inference host died ${times} while it loaded or ran this model.`));
   }
 
   async function unload(running: HostProcess, which: (model: ModelConfig) => boolean): Promise<void> {

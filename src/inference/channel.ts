@@ -4,6 +4,8 @@ import type { ModelConfig } from './config.ts';
 
 export interface ChildSettings {
   logLevel: Config['logLevel'];
+  /** A private one, with nothing in it. */
+  folder: string;
   /** As in the file of a host that runs by itself. */
   host: { host: string; port: number };
 }

@@ -13,6 +13,7 @@ import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { loadModel, type ServedModel } from './models.ts';
 import { startPool } from './ort/pool.ts';
+import { createRunningFile } from './running.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
@@ -33,21 +34,29 @@ export interface RunningHost {
 
 /** Listens, loads every model of the configuration, and is ready when this resolves. Throws an Error that says which model cannot be served. */
 export async function startHost(config: HostConfig, log: Log): Promise<RunningHost> {
-  const host = await listen(config, log);
+  const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
+  const removeFolder = () => rm(folder, { recursive: true, force: true });
+  const host = await listen(config, log, folder).catch(async (error) => {
+    await removeFolder();
+    throw error;
+  });
+  const stop = () => host.stop().finally(removeFolder);
   try {
     for (const model of config.models) await host.load(model);
   } catch (error) {
-    await host.stop();
+    await stop();
     throw error;
   }
   host.ready();
-  return host;
+  return { ...host, stop };
 }
 
-/** A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. */
-export async function listen(config: HostConfig, log: Log): Promise<RunningHost> {
-  const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
-  const engine = startPool(config);
+/**
+ * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
+ * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead.
+ */
+export async function listen(config: HostConfig, log: Log, folder: string): Promise<RunningHost> {
+  const engine = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax) };
   let open = 0;
@@ -72,7 +81,6 @@ export async function listen(config: HostConfig, log: Log): Promise<RunningHost>
     server.closeAllConnections();
     await closed;
     await engine.close();
-    await rm(folder, { recursive: true, force: true });
   }
 
   try {
@@ -80,7 +88,6 @@ export async function listen(config: HostConfig, log: Log): Promise<RunningHost>
     await once(server, 'listening');
   } catch (error) {
     await engine.close();
-    await rm(folder, { recursive: true, force: true });
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;

@@ -11,6 +11,9 @@ export interface ThreadData {
   /** One state for each slot. */
   states: Int32Array;
   intraOpThreads: number;
+  runningFile: string;
+  /** Of this thread, from 0. */
+  n: number;
 }
 
 export interface StagedFeed {

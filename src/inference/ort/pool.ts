@@ -25,12 +25,21 @@ const tellsOfRun = (message: FromThread): message is Exclude<FromThread, Told> =
 const alignment = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
-export function startPool({ permits, intraOpThreads, workers }: { permits: number; intraOpThreads: number; workers: number }): Engine {
+interface PoolSettings {
+  permits: number;
+  intraOpThreads: number;
+  workers: number;
+  /** See `running.ts`. */
+  runningFile: string;
+}
+
+export function startPool({ permits, intraOpThreads, workers, runningFile }: PoolSettings): Engine {
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
   const slots: Slot[] = Array.from({ length: workers }, (_, n) => ({ n, memory: new SharedArrayBuffer(0), finish: unused }));
   const free = [...slots];
-  const threads = Array.from({ length: permits }, (): Thread => {
-    const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData: { states, intraOpThreads } satisfies ThreadData });
+  const threads = Array.from({ length: permits }, (_, n): Thread => {
+    const workerData: ThreadData = { states, intraOpThreads, runningFile, n };
+    const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
     const thread: Thread = { worker, given: 0, tell: unused };
     worker.on('message', (message: FromThread) => {
       if (!tellsOfRun(message)) return thread.tell(message);
