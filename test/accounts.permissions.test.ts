@@ -27,6 +27,7 @@ const allowed = {
   READ: ['VIEWER', 'ENGINEER', 'ADMIN'],
   UPLOAD: ['ENGINEER', 'ADMIN'],
   RUN_JOBS: ['ENGINEER', 'ADMIN'],
+  INFER: ['ENGINEER', 'ADMIN'],
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
+import { readAuth } from './auth.ts';
 import { BodyMemory } from './body.ts';
 import type { HostConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
@@ -21,16 +22,22 @@ const lingerMs = 500;
 
 export interface RunningHost {
   url: string;
+  /** From now on these accounts decide; requests that were let in are answered. Throws, and changes nothing, when `snapshot` is none. */
+  replaceAuth(snapshot: unknown): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
   stop(): Promise<void>;
 }
 
-/** Listens, loads every model, and is ready when this resolves. Throws an Error that says which model cannot be served. */
-export async function startHost(config: HostConfig, log: Log): Promise<RunningHost> {
+/**
+ * Listens, loads every model, and is ready when this resolves. Without `snapshot`, an `AuthSnapshot`, whoever reaches the port may use it.
+ * Throws an Error that says which model cannot be served.
+ */
+export async function startHost(config: HostConfig, log: Log, snapshot: unknown = null): Promise<RunningHost> {
+  const auth = snapshot === null ? null : readAuth(snapshot);
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
   const engine = startPool(config);
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax) };
+  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax), auth };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
     open += 1;
@@ -39,6 +46,10 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
     });
     void serveRequest(host, req, res);
   });
+
+  function replaceAuth(snapshot: unknown): void {
+    host.auth = readAuth(snapshot);
+  }
 
   async function stop(): Promise<void> {
     host.state = 'DRAINING';
@@ -71,5 +82,5 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;
-  return { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`, stop };
+  return { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`, replaceAuth, stop };
 }
