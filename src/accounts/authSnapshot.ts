@@ -17,12 +17,12 @@ const usersQuery = prepared((db) =>
     .orderBy(asc(user.id))
     .prepare(),
 );
+/** A row for each refresh of a session. Ordered here, SQLite would walk through all sessions instead of those that have ended. */
 const endedQuery = prepared((db) =>
   db
-    .selectDistinct({ familyId: session.familyId })
+    .select({ familyId: session.familyId })
     .from(session)
     .where(gt(session.revokedAt, sql.placeholder('since')))
-    .orderBy(asc(session.familyId))
     .prepare(),
 );
 const apiKeysQuery = prepared((db) =>
@@ -35,19 +35,19 @@ const apiKeysQuery = prepared((db) =>
 );
 
 /**
- * What the inference host has to know of the accounts at this moment. It changes only when somebody's access does (a login changes
- * nothing), so that the same text need not be sent again. Nothing is awaited between its queries: they see one state.
+ * What the inference host has to know of the accounts at this moment. It is the same text until access is given or taken, a key expires
+ * or an ended session need not be told of any more; a login changes nothing. So it need not be sent again each time. Nothing is awaited
+ * between its queries: they see one state.
  */
 export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'publicKey'> }): AuthSnapshot {
   const now = Date.now();
+  const ended = endedQuery(db).all({ since: now - endedMs });
   return {
     publicKeys: [tokens.publicKey],
     users: usersQuery(db)
       .all()
       .map(({ id }) => id),
-    endedSessions: endedQuery(db)
-      .all({ since: now - endedMs })
-      .map(({ familyId }) => familyId),
+    endedSessions: [...new Set(ended.map(({ familyId }) => familyId))].sort(),
     apiKeys: apiKeysQuery(db).all({ now }),
   };
 }

@@ -22,11 +22,21 @@ export const AuthSnapshot = z.strictObject({
 });
 export type AuthSnapshot = z.infer<typeof AuthSnapshot>;
 
+/** Names of deployments; null is all of them. */
+export type Deployments = ReadonlySet<string> | null;
+
+/** Whose key or token it is, and what it is for. */
+interface Caller {
+  userId: string;
+  deployments: Deployments;
+}
+
 /** A snapshot, ready to be asked. */
 export interface Auth {
   users: ReadonlySet<string>;
   endedSessions: ReadonlySet<string>;
-  apiKeys: ReadonlyMap<string, AuthSnapshot['apiKeys'][number]>;
+  /** By the hash of the secret. */
+  apiKeys: ReadonlyMap<string, Caller & { expiresAt: number | null }>;
   verify: ReturnType<typeof accessTokenVerifier>;
 }
 
@@ -36,13 +46,12 @@ export function readAuth(snapshot: unknown): Auth {
   return {
     users: new Set(users),
     endedSessions: new Set(endedSessions),
-    apiKeys: new Map(apiKeys.map((key) => [key.secretHash, key])),
+    apiKeys: new Map(
+      apiKeys.map(({ secretHash, deployments, ...key }) => [secretHash, { ...key, deployments: deployments && new Set(deployments) }]),
+    ),
     verify: accessTokenVerifier(publicKeys),
   };
 }
-
-/** Names of deployments; null is all of them. */
-export type Deployments = ReadonlySet<string> | null;
 
 /** Far above what a token or a key needs. */
 const authorizationLengthMax = 2000;
@@ -65,13 +74,13 @@ export async function authorize(
   const caller = bearer ? await callerOf(auth, bearer, now) : null;
   if (!caller) throw unauthenticated('This is no valid API key or access token: it is wrong, has expired or was revoked.');
   if (!auth.users.has(caller.userId)) throw forbidden('The role of the user whose key or token this is does not allow to infer.');
-  const deployments = caller.deployments && new Set(caller.deployments);
+  const { deployments } = caller;
   if (deployment !== null && deployments && !deployments.has(deployment)) throw forbidden('This API key is not for this deployment.');
   return deployments;
 }
 
 /** Who has a secret; null for nobody. A key is looked up by its hash, so that the time that it takes tells nothing of other keys. */
-async function callerOf(auth: Auth, secret: string, now: number): Promise<{ userId: string; deployments: string[] | null } | null> {
+async function callerOf(auth: Auth, secret: string, now: number): Promise<Caller | null> {
   if (secret.startsWith('wsk_')) {
     const key = auth.apiKeys.get(createHash('sha256').update(secret).digest('hex'));
     return key && (key.expiresAt === null || key.expiresAt > now) ? key : null;
