@@ -25,7 +25,7 @@ const PermissionType = builder.enumType('Permission', {
     READ: { description: 'Read datasets, models, jobs, reports.' },
     UPLOAD: { description: 'Upload files and make datasets and models of them.' },
     RUN_JOBS: { description: 'Start, cancel and retry jobs.' },
-    INFER: { description: 'Use deployments, and make API keys for it.' },
+    INFER: { description: 'Infer with deployments, and make API keys for that.' },
     DELETE: { description: 'Delete datasets and models.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },

@@ -73,7 +73,8 @@ export async function authorize(
   const bearer = authorization.length <= authorizationLengthMax && /^Bearer (.+)$/i.exec(authorization)?.[1];
   const caller = bearer ? await callerOf(auth, bearer, now) : null;
   if (!caller) throw unauthenticated('This is no valid API key or access token: it is wrong, has expired or was revoked.');
-  if (!auth.users.has(caller.userId)) throw forbidden('The role of the user whose key or token this is does not allow to infer.');
+  if (!auth.users.has(caller.userId))
+    throw forbidden('The user whose key or token this is may not infer: their role does not allow it, or they are disabled.');
   const { deployments } = caller;
   if (deployment !== null && deployments && !deployments.has(deployment)) throw forbidden('This API key is not for this deployment.');
   return deployments;
