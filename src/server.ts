@@ -60,13 +60,14 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
   try {
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
-    const supervisor = startSupervisor({ config, db }, log);
+    const tokens = await createTokens(config);
+    const supervisor = startSupervisor({ config, db, tokens }, log);
     undo.push(supervisor.stop);
     const services: Services = {
       config,
       db,
       bus: createBus(),
-      tokens: await createTokens(config),
+      tokens,
       linkKey: readLinkKey(config.dataDir),
       jobKinds: kinds,
       supervisor,

@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readRunning } from '../src/inference/running.ts';
 import { eventually } from './support/eventually.ts';
-import { call, type Got, inferJson, makeInferenceModels, spinJson } from './support/inference.ts';
+import { call, type Got, inferJson, makeInferenceModels, type Sent, spinJson } from './support/inference.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, client, type TestServer, withFolder } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
@@ -44,6 +44,9 @@ async function deployed(api: Api, name: string, modelVersionId: string, settings
   await mutate(api, 'deploy', { name, modelVersionId, settings }, 'deployment { name }');
   return settled(api, name);
 }
+
+/** Requests to the inference host, with the token of the one who asks. */
+const by = ({ token }: Api, sent: Sent = {}): Sent => ({ ...sent, headers: { authorization: `Bearer ${token}` } });
 
 const item = (n: number) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [n, n + 0.5, -n, 0] }] });
 const rgb = { version: 1, width: 32, height: 32, mode: 'STRETCH', mean: [0, 0, 0], std: [1, 1, 1] };
@@ -92,7 +95,7 @@ describe('a deployment', () => {
     const image = await sharp({ create: { width: 40, height: 30, channels: 3, background: '#10e020' } })
       .png()
       .toBuffer();
-    const { json } = await call(`${url}/v2/models/colours/predict?top=1`, { method: 'POST', body: image });
+    const { json } = await call(`${url}/v2/models/colours/predict?top=1`, by(api, { method: 'POST', body: image }));
     expect(json).toMatchObject({ model_name: 'colours', model_version: '1', classes: [{ label: 'green', index: 1 }] });
     const input = { deployment: 'colours', image: image.toString('base64'), top: 2 };
     const answer = await mutate(api, 'infer', input, 'revision classes { label index probability }');
@@ -110,6 +113,17 @@ describe('a deployment', () => {
     expect((await wrong({ deployment: 'nothing' })).errors?.[0].extensions.code).toBe('NOT_FOUND');
   });
 
+  test('an API key opens its deployments only, and nothing a moment after it was revoked', async () => {
+    const { url } = await health(api);
+    const ready = async (token: string) => (await call(`${url}/v2/models/colours/ready`, by({ url, token }))).status;
+    expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(401);
+    const createKey = (name: string, deployments: string[]) => mutate(api, 'createApiKey', { name, deployments }, 'secret apiKey { id }');
+    const [mine, other] = [await createKey('mine', ['colours']), await createKey('other', ['echo'])];
+    await eventually(async () => expect([await ready(mine.secret), await ready(other.secret)]).toEqual([200, 403]));
+    await mutate(api, 'revokeApiKey', { apiKeyId: mine.apiKey.id }, 'apiKey { id }');
+    await eventually(async () => expect(await ready(mine.secret)).toBe(401));
+  });
+
   test('a next version takes its place without a lost or a wrong answer', async () => {
     identity = await versionOf(api, 'identity');
     await deployed(api, 'echo', identity, { deadlineMs: 60_000 });
@@ -122,7 +136,7 @@ describe('a deployment', () => {
       while (!swapped || sent < 200) {
         sent += 1;
         const n = sent;
-        answers.push([n, await inferJson(url, 'echo', item(n), { agent })]);
+        answers.push([n, await inferJson(url, 'echo', item(n), by(api, { agent }))]);
       }
     });
     await eventually(async () => expect(answers.length).toBeGreaterThan(100));
@@ -133,8 +147,8 @@ describe('a deployment', () => {
     agent.destroy();
     expect(answers.map(([n, { status, json }]) => [n, status, json.outputs?.[0].data[0]])).toEqual(answers.map(([n]) => [n, 200, n]));
     expect(new Set(answers.map(([, { json }]) => json.model_version))).toEqual(new Set(['1', '2']));
-    expect((await call(`${url}/v2/models/echo/versions/2`)).status).toBe(200);
-    await eventually(async () => expect((await call(`${url}/v2/models/echo/versions/1`)).status).toBe(404));
+    expect((await call(`${url}/v2/models/echo/versions/2`, by(api))).status).toBe(200);
+    await eventually(async () => expect((await call(`${url}/v2/models/echo/versions/1`, by(api))).status).toBe(404));
   });
 
   test('what cannot be warmed up never takes a request, and says why', async () => {
@@ -143,7 +157,7 @@ describe('a deployment', () => {
     expect(after.active.number).toBe(2);
     expect(after.revisions[0]).toEqual({ number: 3, state: 'FAILED', reason: expect.stringContaining('batchMax must be 1') });
     const { url } = await health(api);
-    expect((await inferJson(url, 'echo', item(7))).json.model_version).toBe('2');
+    expect((await inferJson(url, 'echo', item(7), by(api))).json.model_version).toBe('2');
   });
 
   test('rolls back to what served before, which is a new revision', async () => {
@@ -160,7 +174,7 @@ describe('a deployment', () => {
     expect(await deleted()).toEqual([{ code: 'IN_USE', message: expect.stringContaining('deployment echo serves') }]);
     await mutate(api, 'undeploy', { name: 'echo' }, 'deployment { name }');
     const { url } = await health(api);
-    await eventually(async () => expect((await inferJson(url, 'echo', item(1))).status).toBe(404));
+    await eventually(async () => expect((await inferJson(url, 'echo', item(1), by(api))).status).toBe(404));
     expect(await deploymentOf(api, 'echo')).toBeNull();
     expect(await deleted()).toEqual([]);
   });
@@ -188,7 +202,7 @@ describe('a deployment', () => {
     expect(hostPid()).not.toBe(pid);
     expect(await health(api)).not.toMatchObject({ url: null });
     expect(url).not.toBeNull();
-    expect((await call(`${(await health(api)).url}/v2/models/colours/ready`)).status).toBe(200);
+    expect((await call(`${(await health(api)).url}/v2/models/colours/ready`, by(api))).status).toBe(200);
     expect(await deploymentOf(api, 'colours')).toMatchObject({ active: { number: 1 } });
   });
 
@@ -197,7 +211,7 @@ describe('a deployment', () => {
     const { restarts } = await health(api);
     for (let death = 1; death <= 3; death += 1) {
       const { url } = await health(api);
-      const lost = inferJson(url, 'spinning', spinJson(10_000_000)).catch(({ code }) => code);
+      const lost = inferJson(url, 'spinning', spinJson(10_000_000), by(api)).catch(({ code }) => code);
       await eventually(() => expect(readRunning(join(server.dataDir, 'inference'))).toEqual(['spinning/1']));
       process.kill(hostPid() as number, 'SIGKILL');
       expect(await lost).toBe('ECONNRESET');
@@ -208,8 +222,8 @@ describe('a deployment', () => {
       revisions: [{ state: 'FAILED', reason: 'The inference host died 3 times within an hour while it loaded or ran this model.' }],
     });
     const { url } = await health(api);
-    expect((await call(`${url}/v2/models/spinning/ready`)).status).toBe(404);
-    expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(200);
+    expect((await call(`${url}/v2/models/spinning/ready`, by(api))).status).toBe(404);
+    expect((await call(`${url}/v2/models/colours/ready`, by(api))).status).toBe(200);
   });
 });
 
@@ -230,7 +244,7 @@ test('the death of the server takes the host with it, and the next server serves
       const server = client({ url: child.url } as TestServer, dataDir);
       const api: Api = { url: child.url, token: (await server.login(adminName, adminPassword)).accessToken };
       await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY' }));
-      expect((await inferJson((await health(api)).url, 'echo', item(3))).json.outputs[0].data[0]).toBe(3);
+      expect((await inferJson((await health(api)).url, 'echo', item(3), by(api))).json.outputs[0].data[0]).toBe(3);
       const pid = hostPid(child.pid) as number;
       child.kill('SIGTERM');
       expect((await child.exit).code).toBe(0);

@@ -2,7 +2,8 @@ import { fork } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import type { ChildSettings, Command, FromHost, ToHost } from '../inference/channel.ts';
+import type { AuthSnapshot } from '../inference/auth.ts';
+import type { ChildSettings, Command, FromHost, Start, ToHost } from '../inference/channel.ts';
 import { readRunning } from '../inference/running.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
@@ -21,12 +22,16 @@ export interface HostProcess {
 }
 
 /** Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. */
-export async function startHostProcess({ dataDir, host, inferencePort, logLevel, childEnv }: Config): Promise<HostProcess> {
+export async function startHostProcess(
+  { dataDir, host, inferencePort, logLevel, childEnv }: Config,
+  snapshot: AuthSnapshot,
+): Promise<HostProcess> {
   const folder = join(dataDir, 'inference');
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { mode: 0o700 });
   const settings: ChildSettings = { logLevel, folder, host: { host, port: inferencePort } };
-  const child = fork(program, [JSON.stringify(settings)], { env: childEnv, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(program, [], { env: childEnv, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (refused: string | null) => void; reject: (error: Error) => void }>();
   let ids = 0;
   const gone = new Error('The inference host has ended.');

@@ -1,4 +1,4 @@
-/** What a user copies to send a first request: an image to `predict`. `token`: of a login, or an API key. */
+/** What a user copies to send a first request: an image to `predict`, with an access token or an API key in TOKEN. */
 export const snippets = {
   CURL: (url: string) => `curl -s '${url}' -H "authorization: Bearer $TOKEN" -H 'content-type: image/jpeg' --data-binary @image.jpg`,
   PYTHON: (url: string) => `import os, requests

@@ -3,6 +3,8 @@
  * and started again when it dies.
  */
 import { eq } from 'drizzle-orm';
+import { authSnapshot } from '../accounts/authSnapshot.ts';
+import type { Tokens } from '../accounts/tokens.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction } from '../db.ts';
 import { ModelConfig, modelKey } from '../inference/config.ts';
@@ -35,6 +37,7 @@ export interface Supervisor {
 interface SupervisorServices {
   config: Config;
   db: Db;
+  tokens: Tokens;
 }
 
 /** Before a host that died is started again: doubled each time, until it has lived for a minute. */
@@ -42,9 +45,12 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
+/** How often the host is told of changes in the accounts. */
+const accountsMs = 1000;
+
 type Wanted = ReturnType<typeof wantedRevisions>[number];
 
-export function startSupervisor({ config, db }: SupervisorServices, log: Log): Supervisor {
+export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
   const loaded = new Map<string, ModelConfig>();
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
@@ -55,6 +61,8 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
   let asked = false;
   let rounds: Promise<void> = Promise.resolve();
   let timer: NodeJS.Timeout | undefined;
+  /** The snapshot of the accounts that the host has, in JSON. */
+  let told = '';
 
   const wake = (): void => {
     if (asked || stopped) return;
@@ -79,7 +87,9 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
 
   async function start(): Promise<HostProcess> {
     health.state = health.restarts > 0 ? 'RESTARTING' : 'STARTING';
-    const started = await startHostProcess(config);
+    const snapshot = authSnapshot({ db, tokens });
+    told = JSON.stringify(snapshot);
+    const started = await startHostProcess(config, snapshot);
     const startedAt = performance.now();
     loaded.clear();
     host = started;
@@ -163,6 +173,24 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
     });
   }
 
+  /** What was taken away counts on the host a second later. */
+  function tellAccounts(): void {
+    if (!host) return;
+    const snapshot = authSnapshot({ db, tokens });
+    const text = JSON.stringify(snapshot);
+    if (text === told) return;
+    told = text;
+    host.ask({ type: 'auth', snapshot }).catch(() => {});
+  }
+
+  const accounts = setInterval(() => {
+    try {
+      tellAccounts();
+    } catch (error) {
+      // A locked database passes.
+      log.error({ err: error }, 'the inference host could not be told of the accounts');
+    }
+  }, accountsMs);
   wake();
   return {
     wake,
@@ -170,6 +198,7 @@ export function startSupervisor({ config, db }: SupervisorServices, log: Log): S
     async stop() {
       stopped = true;
       clearTimeout(timer);
+      clearInterval(accounts);
       await host?.stop();
       await rounds;
       // It may just have been started.

@@ -1,5 +1,6 @@
 /** What the server and the inference host that it supervises say to each other, over Node's IPC channel. */
 import type { Config } from '../config.ts';
+import type { AuthSnapshot } from './auth.ts';
 import type { ModelConfig } from './config.ts';
 
 export interface ChildSettings {
@@ -14,9 +15,17 @@ export type Command =
   | { type: 'load'; model: ModelConfig }
   | { type: 'unload'; model: Pick<ModelConfig, 'name' | 'version'> }
   /** Everything that was to be loaded is. */
-  | { type: 'ready' };
+  | { type: 'ready' }
+  /** From now on these accounts decide. */
+  | { type: 'auth'; snapshot: AuthSnapshot };
 
 export type ToHost = Command & { id: number };
+
+/** The first message. */
+export interface Start {
+  settings: ChildSettings;
+  snapshot: AuthSnapshot;
+}
 
 export type FromHost =
   /** It could not be started; it ends. */

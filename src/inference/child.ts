@@ -1,26 +1,28 @@
 /**
- * The inference host as a child of the server: its first argument is a `ChildSettings` in JSON, its models come over the channel. When the
- * channel closes the server has gone, and the host goes too.
+ * The inference host as a child of the server: settings, accounts and models come over the channel. When that closes the server has gone,
+ * and the host goes too.
  */
+import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createLog } from '../log.ts';
-import type { ChildSettings, Command, FromHost, ToHost } from './channel.ts';
+import type { Command, FromHost, Start, ToHost } from './channel.ts';
 import { parseHostConfig } from './config.ts';
 import { listen } from './host.ts';
 import { stopOnSignals } from './process.ts';
 
-const { logLevel, folder, host: settings } = JSON.parse(process.argv[2] as string) as ChildSettings;
 const say = (message: FromHost): void => void process.send?.(message);
 // Not by `exit`, which waits for the runs of the threads.
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 
+const [{ settings, snapshot }] = (await once(process, 'message')) as [Start];
+const { logLevel, folder, host: hostSettings } = settings;
 const empty = join(folder, 'empty');
 mkdirSync(empty);
 process.chdir(empty);
 const log = createLog({ logLevel });
-const host = await listen(parseHostConfig(settings, '/'), log, folder).catch((error: NodeJS.ErrnoException) => {
-  const message = error.code === 'EADDRINUSE' ? `Port ${settings.port} is in use: set WHETSTONE_INFERENCE_PORT.` : error.message;
+const host = await listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot).catch((error: NodeJS.ErrnoException) => {
+  const message = error.code === 'EADDRINUSE' ? `Port ${hostSettings.port} is in use: set WHETSTONE_INFERENCE_PORT.` : error.message;
   say({ type: 'failed', message });
   process.exit(1);
 });
@@ -34,6 +36,8 @@ async function obey(command: Command): Promise<void> {
       return host.unload(command.model);
     case 'ready':
       return host.ready();
+    case 'auth':
+      return host.replaceAuth(command.snapshot);
   }
 }
 

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
+import { readAuth } from './auth.ts';
 import { BodyMemory } from './body.ts';
 import type { HostConfig, ModelConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
@@ -22,6 +23,8 @@ const lingerMs = 500;
 
 export interface RunningHost {
   url: string;
+  /** From now on these accounts decide; requests that were let in are answered. Throws, and changes nothing, when `snapshot` is none. */
+  replaceAuth(snapshot: unknown): void;
   /** Loads a model beside those that are served, and serves it when it is warm. Throws an Error that says why it cannot be served. */
   load(model: ModelConfig): Promise<void>;
   /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
@@ -32,11 +35,14 @@ export interface RunningHost {
   stop(): Promise<void>;
 }
 
-/** Listens, loads every model of the configuration, and is ready when this resolves. Throws an Error that says which model cannot be served. */
-export async function startHost(config: HostConfig, log: Log): Promise<RunningHost> {
+/**
+ * Listens, loads every model of the configuration, and is ready when this resolves. Without `snapshot`, an `AuthSnapshot`, whoever reaches the
+ * port may use it. Throws an Error that says which model cannot be served.
+ */
+export async function startHost(config: HostConfig, log: Log, snapshot: unknown = null): Promise<RunningHost> {
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
   const removeFolder = () => rm(folder, { recursive: true, force: true });
-  const host = await listen(config, log, folder).catch(async (error) => {
+  const host = await listen(config, log, folder, snapshot).catch(async (error) => {
     await removeFolder();
     throw error;
   });
@@ -53,12 +59,13 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
 
 /**
  * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
- * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead.
+ * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead. `snapshot`: see `startHost`.
  */
-export async function listen(config: HostConfig, log: Log, folder: string): Promise<RunningHost> {
+export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
+  const auth = snapshot === null ? null : readAuth(snapshot);
   const engine = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax) };
+  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax), auth };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
     open += 1;
@@ -67,6 +74,10 @@ export async function listen(config: HostConfig, log: Log, folder: string): Prom
     });
     void serveRequest(host, req, res);
   });
+
+  function replaceAuth(snapshot: unknown): void {
+    host.auth = readAuth(snapshot);
+  }
 
   async function stop(): Promise<void> {
     host.state = 'DRAINING';
@@ -116,6 +127,7 @@ export async function listen(config: HostConfig, log: Log, folder: string): Prom
       host.state = 'READY';
     },
 
+    replaceAuth,
     stop,
   };
 }
