@@ -1,6 +1,6 @@
 import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
-import { ApiError, refuse } from '../errors.ts';
+import { ApiError, InputError, refuse, type UserError } from '../errors.ts';
 import type { Supervisor } from './supervise.ts';
 
 export interface ClassScore {
@@ -61,4 +61,29 @@ export async function infer(
     default:
       throw new Error(`The inference host answered ${answer.status}: ${message}`);
   }
+}
+
+/** Of one image of a batch. */
+export type BatchResult = { prediction: Prediction; error: null } | { prediction: null; error: UserError };
+
+export const batchImagesMax = 32;
+
+/** Each image by itself, so that one that cannot be answered does not cost the others. */
+export function inferBatch(
+  services: InferServices,
+  viewer: Viewer,
+  { images, ...request }: { deployment: string; images: readonly string[]; top: number },
+): Promise<BatchResult[]> {
+  if (images.length === 0 || images.length > batchImagesMax) refuse('LIMIT', 'images', `Send 1 to ${batchImagesMax} images.`);
+  const one = async (image: string, n: number): Promise<BatchResult> => {
+    try {
+      return { prediction: await infer(services, viewer, { ...request, image }), error: null };
+    } catch (error) {
+      const field = ['images', String(n)];
+      if (error instanceof InputError) return { prediction: null, error: { ...(error.userErrors[0] as UserError), field } };
+      if (error instanceof ApiError) return { prediction: null, error: { code: error.code, message: error.message, field } };
+      throw error;
+    }
+  };
+  return Promise.all(images.map(one));
 }
