@@ -20,7 +20,9 @@ import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
+import { serverMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
+import { prometheusType } from './prometheus.ts';
 import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
@@ -100,6 +102,10 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       { path: '/uploads/', handle: uploads.handle },
       { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
       { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
+      {
+        path: '/metrics',
+        handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
+      },
       { path: '/health', handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',

@@ -224,6 +224,16 @@ test('health and readiness answer to anybody', async () => {
   }
 });
 
+test('metrics are in the text format of Prometheus, each sample under its family', async () => {
+  const answer = await fetch(`${server.url}/metrics`);
+  expect(answer.headers.get('content-type')).toContain('version=0.0.4');
+  const lines = (await answer.text()).trimEnd().split('\n');
+  const families = lines.flatMap((line) => /^# TYPE (\S+) (?:counter|gauge)$/.exec(line)?.[1] ?? []);
+  const samples = lines.filter((line) => !line.startsWith('#')).map((line) => /^([a-z_]+)(?:\{[^}]*\})? [0-9.e+]+$/.exec(line)?.[1]);
+  expect([...new Set(samples)]).toEqual(families);
+  expect(lines).toEqual(expect.arrayContaining(['whetstone_jobs{state="RUNNING"} 0', 'whetstone_slots 2', 'whetstone_slots_used 0']));
+});
+
 test('a defect is 500 INTERNAL with nothing internal in it', () =>
   withServer(async (broken) => {
     const token = await broken.admin();

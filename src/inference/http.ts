@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Log } from '../log.ts';
+import { prometheusType } from '../prometheus.ts';
 import { codeVersion } from '../version.ts';
 import { type Auth, authorize, type Deployments } from './auth.ts';
 import { type BodyMemory, readBody } from './body.ts';
@@ -130,7 +131,7 @@ function sendReady({ state }: Host, res: ServerResponse): void {
 
 function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
   const text = metricsText(allModels(host), host.dispatcher.depth, host.memory.used);
-  send(res, 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }, [Buffer.from(text)]);
+  send(res, 200, { 'content-type': prometheusType }, [Buffer.from(text)]);
 }
 
 // ------------------------------------------------------------------------------------------------------------- inference
