@@ -2,8 +2,17 @@
 
 import type { Placement } from './preprocess.ts';
 
-/** Part of the metric's definition: the same everywhere. Candidates beyond the limit, which bounds the time of the suppression, are dropped. */
-export const detectionDefinition = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100, candidatesMax: 3000 } as const;
+/** Which candidates are detections. */
+export interface DetectionLimits {
+  scoreThreshold: number;
+  nmsIou: number;
+  boxesMax: number;
+}
+
+/** Part of the metric's definition: the same everywhere that measures. */
+export const detectionDefinition: Readonly<DetectionLimits> = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100 };
+/** Candidates beyond are dropped, which bounds the time of the suppression. */
+const candidatesMax = 3000;
 
 /**
  * BOXES_SCORES: `boxes` (N × A × 4: left, top, right, bottom) and `scores` (N × A × classes). CENTRES_FIRST: one output
@@ -66,12 +75,12 @@ function fromCentres(values: Float32Array, places: number, classCount: number): 
 
 /**
  * The boxes of one image, best first: every pair of a place and a class whose score reaches the threshold is a candidate; the best go on
- * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above 0.7.
+ * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`.
  */
 export function findDetections(
   { boxes, scores }: ImageOutput,
   classCount: number,
-  scoreThreshold: number = detectionDefinition.scoreThreshold,
+  { scoreThreshold, nmsIou, boxesMax }: DetectionLimits = detectionDefinition,
 ): Detection[] {
   const candidates: number[] = [];
   for (let i = 0; i < scores.length; i += 1) if ((scores[i] as number) >= scoreThreshold) candidates.push(i);
@@ -79,14 +88,14 @@ export function findDetections(
 
   const kept: Detection[] = [];
   const byLabel = new Map<number, Detection[]>();
-  for (const candidate of candidates.slice(0, detectionDefinition.candidatesMax)) {
-    if (kept.length === detectionDefinition.boxesMax) break;
+  for (const candidate of candidates.slice(0, candidatesMax)) {
+    if (kept.length === boxesMax) break;
     const place = Math.floor(candidate / classCount);
     const label = candidate % classCount;
     const [left, top, right, bottom] = boxes.subarray(4 * place, 4 * place + 4) as unknown as [number, number, number, number];
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
-    if (better.some((other) => intersectionOverUnion(other, detection) > detectionDefinition.nmsIou)) continue;
+    if (better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
     byLabel.set(label, [...better, detection]);
     kept.push(detection);
   }
