@@ -82,13 +82,9 @@ export function findDetections(
   classCount: number,
   { scoreThreshold, nmsIou, boxesMax }: DetectionLimits = detectionDefinition,
 ): Detection[] {
-  const candidates: number[] = [];
-  for (let i = 0; i < scores.length; i += 1) if ((scores[i] as number) >= scoreThreshold) candidates.push(i);
-  candidates.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
-
   const kept: Detection[] = [];
   const byLabel = new Map<number, Detection[]>();
-  for (const candidate of candidates.slice(0, candidatesMax)) {
+  for (const candidate of bestOf(scores, scoreThreshold)) {
     if (kept.length === boxesMax) break;
     const place = Math.floor(candidate / classCount);
     const label = candidate % classCount;
@@ -96,10 +92,27 @@ export function findDetections(
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
     if (better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
-    byLabel.set(label, [...better, detection]);
+    byLabel.set(label, better);
+    better.push(detection);
     kept.push(detection);
   }
   return kept;
+}
+
+/** The places of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
+function bestOf(scores: Float32Array, threshold: number): number[] {
+  const reaching = scores.filter((score) => score >= threshold);
+  // A model can make a candidate of everything. Numbers alone are sorted many times as fast as places by their scores.
+  const least = reaching.length > candidatesMax ? (reaching.sort().at(-candidatesMax) as number) : threshold;
+  const above: number[] = [];
+  const tied: number[] = [];
+  for (let i = 0; i < scores.length; i += 1) {
+    const score = scores[i] as number;
+    if (score > least) above.push(i);
+    else if (score === least && tied.length < candidatesMax) tied.push(i);
+  }
+  above.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+  return [...above, ...tied].slice(0, candidatesMax);
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */
