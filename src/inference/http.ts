@@ -12,6 +12,7 @@ import type { Image } from './engine.ts';
 import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
+import { openapi } from './openapi.ts';
 import { decodeFeed, PredictQuery, predictions } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import * as v2 from './v2.ts';
@@ -34,7 +35,7 @@ const jsonType = { 'content-type': 'application/json' };
 type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, model: () => ServedModel, query: URLSearchParams) => unknown;
 
 /** What comes behind `/v2/models/{m}[/versions/{v}]`. */
-const modelRoutes: Record<string, [method: string, Handler]> = {
+export const modelRoutes: Record<string, [method: string, Handler]> = {
   '': ['GET', (host, _, res, model) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
   ready: ['GET', (host, _, res, model) => model() && sendReady(host, res)],
   config: ['GET', (_, __, res, model) => sendJson(res, 200, v2.modelConfiguration(model()))],
@@ -43,13 +44,14 @@ const modelRoutes: Record<string, [method: string, Handler]> = {
   predict: ['POST', (host, req, res, model, query) => predict(host, req, res, model(), query)],
 };
 
-const routes: Record<string, [method: string, Handler]> = {
+export const routes: Record<string, [method: string, Handler]> = {
   '/v2': ['GET', (_, __, res) => sendJson(res, 200, v2.serverMetadata(codeVersion))],
   '/v2/health/live': ['GET', (_, __, res) => sendJson(res, 200, {})],
   '/v2/health/ready': ['GET', (host, _, res) => sendReady(host, res)],
   '/v2/models/stats': ['GET', (host, _, res) => sendJson(res, 200, { model_stats: allModels(host).map(v2.modelStatistics) })],
   '/v2/repository/index': ['POST', (host, _, res) => sendJson(res, 200, allModels(host).map(v2.repositoryEntry))],
   '/metrics': ['GET', sendMetrics],
+  '/openapi.json': ['GET', (_, __, res) => sendJson(res, 200, openapi)],
 };
 
 /** Answers a request; never throws. */

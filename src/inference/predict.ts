@@ -52,7 +52,7 @@ export const PredictQuery = z.object({
 type PredictQuery = z.infer<typeof PredictQuery>;
 
 const label = z.string().nullable().describe('Null where the model has no labels.');
-const index = z.int().describe('Of the class, from 0.');
+const index = z.int().min(0).describe('Of the class, from 0.');
 
 export const Classes = z.object({
   classes: z.array(z.object({ label, index, probability: z.number() })).describe('In falling order of probability.'),
@@ -65,7 +65,7 @@ export const Detections = z.object({
       z.object({
         label,
         index,
-        score: z.number().min(0).max(1),
+        score: z.number(),
         box: z
           .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
           .describe('Left, top and size in pixels of the upright image (its EXIF orientation applied) that was sent.'),
