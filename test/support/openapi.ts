@@ -6,7 +6,7 @@ import { python } from './inference.ts';
 // biome-ignore lint/suspicious/noExplicitAny: JSON that the test looks into
 export type Document = any;
 
-/** An answer to `method path`, a path of the document. Without a `value` only its status and type are held against the document. */
+/** An answer to `method path`, a path of the document. `contentType` where it has a body, `value` where that is JSON or text. */
 export interface Answered {
   operation: string;
   status: number;
