@@ -2,12 +2,13 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { hasExternalData } from '../src/inference/externalData.ts';
 import { loadModel } from '../src/inference/models.ts';
 import { startPool } from '../src/inference/ort/pool.ts';
 import { withModelFiles } from './support/inference.ts';
+import { makeModelFiles } from './support/onnx.ts';
 
 const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };
 
@@ -39,7 +40,9 @@ describe('a model that cannot be served', () => {
   let config: ReturnType<typeof parseHostConfig>;
   const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2 });
   beforeAll(async () => {
-    const made = await withModelFiles({ models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })) });
+    const made = await withModelFiles({
+      models: ['identity', 'external', 'text', 'brightness', 'spin', 'absurd', 'swollen'].map((name) => ({ name })),
+    });
     folder = made.folder;
     config = parseHostConfig(made.settings, folder, 2);
   });
@@ -86,6 +89,43 @@ describe('a model that cannot be served', () => {
 
   test('batches of a model without a batch axis', async () => {
     await expect(load('spin', { batchMax: 4 })).rejects.toThrow('batchMax must be 1');
+  });
+
+  describe('hostile files beside a model that is served', () => {
+    const shape = [1, 4];
+    const feed = { name: 'x', datatype: 'FP32' as const, shape, pieces: [new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer)] };
+    beforeAll(async () => {
+      await load('identity', { name: 'served' });
+      await makeModelFiles(folder, files);
+      writeFileSync(join(folder, 'secret.bin'), Buffer.alloc(64));
+      writeFileSync(join(folder, 'empty.onnx'), '');
+    });
+    // It answers on, whatever was tried.
+    afterEach(async () => {
+      const end = await engine.start('served/1', [feed], ['y']).ended;
+      expect(end).toMatchObject({ state: 'done', outputs: [{ shape }] });
+    });
+
+    const files = ['external-up.onnx', 'external-absolute.onnx', 'external-folder.onnx', 'unknown-domain.onnx', 'unknown-operator.onnx'];
+    test.each([
+      ['weights above its folder', 'external-up.onnx', 'without external data'],
+      ['weights at an absolute path', 'external-absolute.onnx', 'without external data'],
+      ['weights in a file that lies beside it', 'external-folder.onnx', 'without external data'],
+      ['an operator of a domain that nobody knows', 'unknown-domain.onnx', 'org.evil'],
+      ['an operator that nobody knows', 'unknown-operator.onnx', 'Steal'],
+      ['an input of 2⁶² values', 'absurd.onnx', 'bytes for a batch of 1; 1073741824 are possible'],
+      ['an answer of 160 GB', 'swollen.onnx', 'It does not run'],
+      ['no bytes at all', 'empty.onnx', 'cannot be served'],
+    ])('%s', async (_, file, says) => {
+      const path = join(folder, file);
+      const hostile = { name: 'hostile', file: path, sha256: createHash('sha256').update(readFileSync(path)).digest('hex') };
+      const said = await load('identity', hostile).then(
+        () => 'It was loaded.',
+        ({ message }: Error) => message,
+      );
+      expect(said).toContain(says);
+      expect(said).not.toMatch(/\/(tmp|etc|root|home|work)\b|whetstone-/);
+    });
   });
 
   test('a good one is loaded after all of them, and warm', async () => {

@@ -20,6 +20,8 @@ export interface ServedModel extends Served {
 }
 
 const warmupRounds = 4;
+/** Bytes of a model's inputs: no request can have larger ones. */
+const inputBytesMax = 2 ** 30;
 
 /**
  * Loads a model into the engine and runs it on zeros on each of its `permits` threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
@@ -51,6 +53,9 @@ export async function loadModel(engine: Engine, config: ModelConfig, folder: str
 async function warmUp(engine: Engine, { key, config, signature, times }: ServedModel, rows: number, permits: number): Promise<void> {
   const planned = planShapes(signature.inputs, rows, config.dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
+  const sizes = signature.inputs.map(({ name, datatype }) => elementsOf(planned.shapes.get(name) as number[]) * datatypes[datatype].bytes);
+  const bytes = sizes.reduce((sum, size) => sum + size, 0);
+  if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);
   const feeds = signature.inputs.map(({ name, datatype }: Port) => {
     const shape = planned.shapes.get(name) as number[];
     return { name, datatype, shape, pieces: [new Uint8Array(elementsOf(shape) * datatypes[datatype].bytes)] };

@@ -14,6 +14,9 @@ sharp.cache(false);
 sharp.block({ operation: ['VipsForeignLoad'] });
 sharp.unblock({ operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer'] });
 
+/** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
+const sideMax = 30_000;
+
 const notAnImage = 'The body is not a JPEG, PNG or WebP image, or not all of it is there.';
 
 /** The model's input from a JPEG, PNG or WebP file. Throws a HttpError (400; 413 for more pixels than the model allows). */
@@ -26,6 +29,11 @@ export async function decodeFeed({ config, signature }: ServedModel, file: Buffe
   if (header.width * header.height > maxImagePixels) {
     throw new HttpError(413, `The image has ${header.width} × ${header.height} pixels; ${maxImagePixels} are allowed.`);
   }
+  if (Math.max(header.width, header.height) > sideMax) {
+    throw new HttpError(413, `The image has ${header.width} × ${header.height} pixels; a side can have ${sideMax}.`);
+  }
+  // Training and serving would each make other colours of it: docs/preprocessing.md.
+  if (header.space === 'cmyk') throw new HttpError(400, 'The image is CMYK. Send it as RGB.');
   if ((header.pages ?? 1) > 1) throw new HttpError(400, 'The image is an animation. Send one still image.');
   const { data, info } = await sharp(file, { limitInputPixels: maxImagePixels, failOn: 'error', ignoreIcc: true })
     .autoOrient()

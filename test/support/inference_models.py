@@ -190,6 +190,22 @@ def text():
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n"], kind)], [value("y", ["n"], kind)])
 
 
+def absurd():
+    """Its input has 2⁶² values."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    return model(nodes, [value("x", ["n", 2**31, 2**31])], [value("y", ["n", 2**31, 2**31])])
+
+
+def swollen():
+    """From one number to 160 GB, while it runs."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Add", ["whole", "count"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["y"]),
+    ]
+    return model(nodes, [value("x", [1])], [value("y", ["m"])], [tensor([40_000_000_000], "count", np.int64)])
+
+
 def external(location="weights.bin"):
     """Its weights lie in another file."""
     weights = tensor(np.ones((4, 4)), "w")
@@ -209,6 +225,8 @@ MODELS = {
     "logarithm": logarithm,
     "rectangle": rectangle,
     "null": null,
+    "absurd": absurd,
+    "swollen": swollen,
     "text": text,
     "external": external,
 }
