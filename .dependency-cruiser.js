@@ -1,5 +1,5 @@
 /** Who may import whom (docs/architecture.md). */
-const domains = '^src/(accounts|storage|datasets|models|jobs|training|tuning|optimizing|benchmark|reports|inference)/';
+const domains = '^src/(accounts|storage|datasets|models|jobs|training|tuning|optimizing|benchmark|reports|deployments|inference)/';
 
 export default {
   forbidden: [

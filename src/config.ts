@@ -18,6 +18,7 @@ const list = z.string().transform((text) =>
 const settings = z.object({
   host: z.string().default('127.0.0.1').describe('Address that the server listens on.'),
   port: port.default(8080).describe('Port of GraphQL, uploads, health and metrics; 0 takes a free one.'),
+  inferencePort: port.default(8000).describe('Port of the inference host (docs/serving.md); 0 takes a free one.'),
   dataDir: z
     .string()
     .default('data')

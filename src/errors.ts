@@ -10,6 +10,7 @@ export const errorCodes = {
   NOT_FOUND: { status: 404, retryable: false, description: 'Nothing has this id or name, or it was deleted.' },
   RATE_LIMITED: { status: 429, retryable: true, description: 'Too many attempts: wait for `retryAfterMs`.' },
   UNAVAILABLE: { status: 503, retryable: true, description: 'The server is starting, stopping or busy: try again.' },
+  DEADLINE: { status: 504, retryable: true, description: 'The answer was not there by the deadline.' },
   LIMIT: { status: 400, retryable: false, description: 'The document or the body is larger, deeper or costlier than allowed.' },
   TOO_LARGE: { status: 413, retryable: false, description: 'The file is larger than the server takes, or than was announced.' },
   CONFLICT: { status: 409, retryable: true, description: 'This has changed meanwhile: look at it again, then repeat.' },

@@ -9,6 +9,7 @@ import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
 import { openDatabase } from './db.ts';
+import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
 import { createGraphiql, wantsGraphiql } from './graphql/graphiql.ts';
@@ -62,13 +63,17 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
   try {
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
+    const tokens = await createTokens(config);
+    const supervisor = startSupervisor({ config, db, tokens }, log);
+    undo.push(supervisor.stop);
     const services: Services = {
       config,
       db,
       bus: createBus(),
-      tokens: await createTokens(config),
+      tokens,
       linkKey: readLinkKey(config.dataDir),
       jobKinds: kinds,
+      supervisor,
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
@@ -117,7 +122,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and
       // for reads while jobs write their checkpoints.
       stopping.abort(new ApiError('UNAVAILABLE', 'The server is stopping. Subscribe again in a moment.', 1000));
-      await Promise.all([closeSockets(), scheduler.stop()]);
+      await Promise.all([closeSockets(), scheduler.stop(), supervisor.stop()]);
       const closed = new Promise((resolve) => http.close(resolve));
       http.closeIdleConnections();
       const timer = setTimeout(() => http.closeAllConnections(), lastAnswersMs);

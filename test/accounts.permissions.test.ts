@@ -27,6 +27,8 @@ const allowed = {
   READ: ['VIEWER', 'ENGINEER', 'ADMIN'],
   UPLOAD: ['ENGINEER', 'ADMIN'],
   RUN_JOBS: ['ENGINEER', 'ADMIN'],
+  DEPLOY: ['ENGINEER', 'ADMIN'],
+  INFER: ['ENGINEER', 'ADMIN'],
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],
@@ -49,6 +51,7 @@ const fields: Record<string, Line> = {
   'Query.nodes': ['READ', ({ own }) => ({ ids: [own.user] })],
   'Query.users': 'MANAGE_USERS',
   'Query.auditLog': 'READ_AUDIT',
+  'Query.apiKeys': 'READ',
   'Query.datasets': 'READ',
   'Query.dataset': 'READ',
   'Query.models': 'READ',
@@ -57,6 +60,9 @@ const fields: Record<string, Line> = {
   'Query.job': 'READ',
   'Query.system': 'READ',
   'Query.engines': 'READ',
+  'Query.deployment': 'READ',
+  'Query.deployments': 'READ',
+  'Query.inferenceHealth': 'READ',
   'Query.presets': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',
@@ -70,6 +76,8 @@ const fields: Record<string, Line> = {
   'Mutation.logout': 'public',
   'Mutation.changePassword': 'READ',
   'Mutation.revokeSession': ['MANAGE_USERS', () => ({ input: { sessionId: encode('Session:of nobody') } })],
+  'Mutation.createApiKey': 'INFER',
+  'Mutation.revokeApiKey': ['MANAGE_USERS', () => ({ input: { apiKeyId: encode('ApiKey:of nobody') } })],
   'Mutation.createUser': 'MANAGE_USERS',
   'Mutation.updateUser': 'MANAGE_USERS',
   'Mutation.disableUser': 'MANAGE_USERS',
@@ -87,6 +95,10 @@ const fields: Record<string, Line> = {
   'Mutation.startTraining': 'RUN_JOBS',
   'Mutation.startConversion': 'RUN_JOBS',
   'Mutation.startEvaluation': 'RUN_JOBS',
+  'Mutation.deploy': 'DEPLOY',
+  'Mutation.rollback': 'DEPLOY',
+  'Mutation.undeploy': 'DEPLOY',
+  'Mutation.infer': 'INFER',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
 
@@ -109,6 +121,7 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
     id: async ({ server }) => (await bystander(server)).sessions[0]?.id as string,
     otherWays: ['{ users(filter: { nameContains: "bystander" }) { nodes { sessions { id } } } }'],
   },
+  ApiKey: { needs: 'MANAGE_USERS', id: async ({ server }) => bystandersKey(server), otherWays: [] },
   Dataset: { needs: 'READ', id: stored('Dataset'), otherWays: ['{ dataset(name: "one") { id } }', '{ datasets { nodes { id } } }'] },
   DatasetVersion: { needs: 'READ', id: stored('DatasetVersion'), otherWays: ['{ dataset(name: "one") { versions { nodes { id } } } }'] },
   DatasetItem: {
@@ -118,6 +131,11 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
   },
   Model: { needs: 'READ', id: stored('Model'), otherWays: ['{ model(name: "one") { id } }', '{ models { nodes { id } } }'] },
   ModelVersion: { needs: 'READ', id: stored('ModelVersion'), otherWays: ['{ model(name: "one") { versions { nodes { id } } } }'] },
+  Deployment: {
+    needs: 'READ',
+    id: stored('Deployment'),
+    otherWays: ['{ deployment(name: "one") { id } }', '{ deployments { nodes { id } } }'],
+  },
   Report: {
     needs: 'READ',
     id: stored('Report'),
@@ -141,12 +159,19 @@ function stored(type: string) {
 
 /** A user who is none of those who ask. */
 async function bystander(server: TestServer): Promise<{ id: string; sessions: { id: string }[] }> {
-  const input = { name: 'bystander', role: 'VIEWER', password: adminPassword };
+  const input = { name: 'bystander', role: 'ENGINEER', password: adminPassword };
   const created = 'mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id } } }';
   const { data } = await server.graphql(created, { i: input }, await server.admin());
   if (data.createUser.user) await server.login(input.name, input.password);
   const found = '{ users(filter: { nameContains: "bystander" }) { nodes { id sessions { id } } } }';
   return (await server.graphql(found, {}, await server.admin())).data.users.nodes[0];
+}
+
+async function bystandersKey(server: TestServer): Promise<string> {
+  await bystander(server);
+  const { accessToken } = await server.login('bystander', adminPassword);
+  const created = 'mutation { createApiKey(input: { name: "camera" }) { apiKey { id } } }';
+  return (await server.graphql(created, {}, accessToken)).data.createApiKey.apiKey.id;
 }
 
 const operations = { Query: 'query', Mutation: 'mutation', Subscription: 'subscription' } as const;
@@ -365,7 +390,9 @@ test('at most 100 ids are looked up at once', async () => {
 test('no object type shows a column of a secret', () => {
   const secret = /password|secret|token|refreshHash|nameHash|signingKey|linkKey/i;
   const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
-    (isObjectType(type) || isInterfaceType(type)) && !type.name.startsWith('__') && !['Mutation', 'Credentials'].includes(type.name)
+    (isObjectType(type) || isInterfaceType(type)) &&
+    !type.name.startsWith('__') &&
+    !['Mutation', 'Credentials', 'CreateApiKeyPayload'].includes(type.name)
       ? Object.keys(type.getFields())
           .filter((field) => secret.test(field))
           .map((field) => `${type.name}.${field}`)

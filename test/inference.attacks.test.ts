@@ -1,14 +1,21 @@
 /** What hostile clients send to a running host: each gets its status, nothing of it stays, and the next client is served. */
+import { createHash } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { crc32, deflateSync, gzipSync } from 'node:zlib';
 import sharp from 'sharp';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type ModelConfig, parseHostConfig } from '../src/inference/config.ts';
+import type { RunningHost } from '../src/inference/host.ts';
 import { presetPreprocess } from '../src/jobs/specs.ts';
 import { eventually } from './support/eventually.ts';
 import { photo } from './support/images.ts';
-import { call, inferJson, metric, type Sent, withHost } from './support/inference.ts';
+import { call, inferJson, metric, type Sent, type Settings, withHost, withModelFiles } from './support/inference.ts';
+import { makeModelFiles } from './support/onnx.ts';
 
 let url = '';
+let host: RunningHost;
 const stretched = { ...presetPreprocess(32), mode: 'STRETCH' };
 withHost(
   {
@@ -18,8 +25,9 @@ withHost(
       { name: 'identity', deadlineMs: 30_000 },
     ],
   },
-  (host) => {
-    url = host.url;
+  (running) => {
+    host = running;
+    url = running.url;
   },
 );
 
@@ -113,6 +121,64 @@ function exif(jpeg: Buffer, orientation: number): Buffer {
   segment.writeUInt16BE(segment.length - 2, 2);
   return Buffer.concat([jpeg.subarray(0, 2), segment, jpeg.subarray(2)]);
 }
+
+describe('models that are loaded beside those that serve', () => {
+  let folder = '';
+  let settings: Settings;
+  const files = ['external-up.onnx', 'external-absolute.onnx', 'external-folder.onnx', 'unknown-domain.onnx', 'unknown-operator.onnx'];
+  beforeAll(async () => {
+    const made = await withModelFiles({ models: ['brightness', 'absurd', 'swollen', 'text'].map((name) => ({ name })) });
+    ({ folder, settings } = made);
+    await makeModelFiles(folder, files);
+    writeFileSync(join(folder, 'secret.bin'), Buffer.alloc(64));
+    const whole = readFileSync(join(folder, 'brightness.onnx'));
+    writeFileSync(join(folder, 'truncated.onnx'), half(whole));
+    writeFileSync(join(folder, 'empty.onnx'), '');
+    writeFileSync(join(folder, 'noise.onnx'), Buffer.alloc(1000, 'not a model'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  const hostile = (
+    file: string,
+    sha256 = createHash('sha256')
+      .update(readFileSync(join(folder, file)))
+      .digest('hex'),
+  ) => parseHostConfig({ ...settings, models: [{ name: 'hostile', version: 1, file, sha256 }] }, folder, 8).models[0] as ModelConfig;
+
+  test.each([
+    ['weights above its folder', 'external-up.onnx', 'without external data'],
+    ['weights at an absolute path', 'external-absolute.onnx', 'without external data'],
+    ['weights in a file that lies beside it', 'external-folder.onnx', 'without external data'],
+    ['an operator of a domain that nobody knows', 'unknown-domain.onnx', 'org.evil'],
+    ['an operator that nobody knows', 'unknown-operator.onnx', 'Steal'],
+    ['an input of 2⁶² values', 'absurd.onnx', 'bytes for a batch of 1; 1073741824 are possible'],
+    ['an answer of 160 GB', 'swollen.onnx', 'It does not run'],
+    ['text for tensors', 'text.onnx', 'cannot be served'],
+    ['half of a model', 'truncated.onnx', 'not all of it is there'],
+    ['no bytes at all', 'empty.onnx', 'cannot be served'],
+    ['something else', 'noise.onnx', 'cannot be served'],
+    ['a file that is not there', 'nothing.onnx', 'cannot be served'],
+  ])('%s', async (_, file, says) => {
+    const model = file === 'nothing.onnx' ? hostile(file, 'a'.repeat(64)) : hostile(file);
+    const said = await host.load(model).then(
+      () => 'It was loaded.',
+      ({ message }: Error) => message,
+    );
+    expect(said).toContain(says);
+    expect(said).not.toMatch(/\/(tmp|etc|root|home|work)\b|whetstone-/);
+    expect((await call(`${url}/v2/models/hostile`)).status).toBe(404);
+  });
+
+  test('bytes that have another hash', async () => {
+    await expect(host.load(hostile('brightness.onnx', 'a'.repeat(64)))).rejects.toThrow('it is not the one that was meant');
+    expect((await call(`${url}/v2/models/hostile`)).status).toBe(404);
+  });
+
+  test('after all of them a good one is loaded and answers', async () => {
+    await host.load({ ...hostile('brightness.onnx'), name: 'good', preprocess: presetPreprocess(32), deadlineMs: 30_000 });
+    expect((await predict('good', good)).status).toBe(200);
+  });
+});
 
 describe('requests', () => {
   const x = (change: object) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [1, 2, 3, 4], ...change }] });

@@ -53,7 +53,7 @@ test.each([1, 2, 3])('SIGTERM under load, time %i: exit 0, and every request tha
 
 test('a wrong configuration ends the process with what is wrong, each on a line', async () => {
   const broken = join(folder, 'broken.json');
-  writeFileSync(broken, JSON.stringify({ prot: 8000, models: [] }));
+  writeFileSync(broken, JSON.stringify({ prot: 8000, models: 3 }));
   await withChild(['src/inference/main.ts', '--config', broken], {}, async (child) => {
     expect(await child.exit).toEqual({ code: 1, signal: null });
     expect(child.lines).toEqual(expect.arrayContaining([expect.stringContaining('prot'), expect.stringContaining('models')]));

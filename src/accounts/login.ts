@@ -4,12 +4,13 @@ import { z } from 'zod';
 import type { Bus } from '../bus.ts';
 import { type Db, inTransaction, prepared } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
+import { type AccessClaims, accessTokenSeconds } from './accessTokens.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password, requireFreeHash, verifyPassword } from './passwords.ts';
 import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
 import { clearTries, countTry } from './throttle.ts';
-import { type AccessClaims, accessTokenSeconds, type Tokens } from './tokens.ts';
+import type { Tokens } from './tokens.ts';
 import { findUser, findUserByName } from './users.ts';
 
 interface Deps {

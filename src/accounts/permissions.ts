@@ -5,6 +5,8 @@ export const permissions = {
   READ: ['VIEWER', 'ENGINEER', 'ADMIN'],
   UPLOAD: ['ENGINEER', 'ADMIN'],
   RUN_JOBS: ['ENGINEER', 'ADMIN'],
+  DEPLOY: ['ENGINEER', 'ADMIN'],
+  INFER: ['ENGINEER', 'ADMIN'],
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],

@@ -37,7 +37,35 @@ export const session = sqliteTable(
     expiresAt: integer().notNull(),
     revokedAt: integer(),
   },
-  (t) => [index('session_family').on(t.familyId), index('session_user').on(t.userId), index('session_expiry').on(t.expiresAt)],
+  (t) => [
+    index('session_family').on(t.familyId),
+    index('session_user').on(t.userId),
+    index('session_expiry').on(t.expiresAt),
+    index('session_revoked').on(t.revokedAt).where(sql`${t.revokedAt} IS NOT NULL`),
+  ],
+);
+
+/** A secret with which a program infers for its owner. */
+export const apiKey = sqliteTable(
+  'api_key',
+  {
+    id: text().primaryKey(),
+    userId: text()
+      .notNull()
+      .references(() => user.id, { onDelete: 'cascade' }),
+    name: text().notNull(),
+    /** A part of the secret that may be shown: it tells keys apart. */
+    prefix: text().notNull(),
+    /** SHA-256 of the secret, in hexadecimal. It is 256 random bits, so that there is nothing to guess and no slow hash is needed. */
+    secretHash: text().notNull().unique(),
+    /** Names of the deployments that it is for; null is all. */
+    deploymentsJson: text({ mode: 'json' }).$type<string[]>(),
+    createdAt: integer().notNull(),
+    /** Null is never. */
+    expiresAt: integer(),
+    revokedAt: integer(),
+  },
+  (t) => [index('api_key_user').on(t.userId, t.id), index('api_key_live').on(t.id).where(sql`${t.revokedAt} IS NULL`)],
 );
 
 export const loginThrottle = sqliteTable('login_throttle', {
@@ -64,4 +92,5 @@ export const audit = sqliteTable('audit', {
 
 export type User = typeof user.$inferSelect;
 export type Session = typeof session.$inferSelect;
+export type ApiKey = typeof apiKey.$inferSelect;
 export type AuditRow = typeof audit.$inferSelect;

@@ -1,43 +1,39 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { calculateJwkThumbprint, exportJWK, type JWTHeaderParameters, jwtVerify, SignJWT } from 'jose';
+import { calculateJwkThumbprint, SignJWT } from 'jose';
 import type { Config } from '../config.ts';
 import { ApiError } from '../errors.ts';
-
-export const accessTokenSeconds = 15 * 60;
-
-const algorithm = 'EdDSA';
-const issuer = 'whetstone';
-const audience = 'whetstone-api';
-const type = 'at+jwt'; // RFC 9068
-
-/** What an access token says: whose it is and of which login. The role is not in it: it is read from the database. */
-export interface AccessClaims {
-  userId: string;
-  familyId: string;
-  expiresAt: number;
-}
+import {
+  type AccessClaims,
+  accessTokenSeconds,
+  accessTokenVerifier,
+  algorithm,
+  audience,
+  issuer,
+  PublicKey,
+  type,
+} from './accessTokens.ts';
 
 export interface Tokens {
+  /** What others verify its tokens with. */
+  publicKey: PublicKey;
   sign(userId: string, familyId: string): Promise<string>;
   /** The claims of a valid token; UNAUTHENTICATED for every other string. */
   verify(token: string): Promise<AccessClaims>;
 }
 
-/** Verified tokens are remembered: a signature check takes about as long as a whole small query. */
-const rememberedMax = 1000;
-
 export async function createTokens(config: Pick<Config, 'dataDir' | 'signingKeyFile'>): Promise<Tokens> {
   const key = readSigningKey(config);
-  const publicKey: KeyObject = createPublicKey(key);
-  const kid = await calculateJwkThumbprint(await exportJWK(publicKey));
-  const remembered = new Map<string, AccessClaims>();
+  const jwk = createPublicKey(key).export({ format: 'jwk' });
+  const publicKey = PublicKey.parse({ ...jwk, kid: await calculateJwkThumbprint(jwk) });
+  const verified = accessTokenVerifier([publicKey]);
 
   return {
+    publicKey,
     sign(userId, familyId) {
       return new SignJWT({ sid: familyId })
-        .setProtectedHeader({ alg: algorithm, typ: type, kid })
+        .setProtectedHeader({ alg: algorithm, typ: type, kid: publicKey.kid })
         .setSubject(userId)
         .setIssuer(issuer)
         .setAudience(audience)
@@ -47,23 +43,8 @@ export async function createTokens(config: Pick<Config, 'dataDir' | 'signingKeyF
         .sign(key);
     },
     async verify(token) {
-      const known = remembered.get(token);
-      if (known && known.expiresAt > Date.now()) return known;
-      const options = { algorithms: [algorithm], issuer, audience, typ: type, requiredClaims: ['sub', 'sid', 'exp', 'jti'] };
-      const verified = await jwtVerify(
-        token,
-        (header: JWTHeaderParameters) => {
-          if (header.kid !== kid) throw new Error('foreign key');
-          return publicKey;
-        },
-        options,
-      ).catch(() => {
-        throw new ApiError('UNAUTHENTICATED', 'The access token is invalid or expired. Refresh it, or log in again.');
-      });
-      const { sub, sid, exp } = verified.payload as { sub: string; sid: string; exp: number };
-      const claims = { userId: sub, familyId: sid, expiresAt: exp * 1000 };
-      remembered.set(token, claims);
-      if (remembered.size > rememberedMax) remembered.delete(remembered.keys().next().value as string);
+      const claims = await verified(token, Date.now());
+      if (!claims) throw new ApiError('UNAUTHENTICATED', 'The access token is invalid or expired. Refresh it, or log in again.');
       return claims;
     },
   };

@@ -66,7 +66,7 @@ builder.queryFields((t) => ({
   }),
 }));
 
-const DimensionInput = builder.inputType('DimensionInput', {
+export const DimensionInput = builder.inputType('DimensionInput', {
   description: 'Size of a dimension that a model leaves open.',
   fields: (t) => ({
     name: t.string({ required: true, description: 'Its name; of one without a name the input and its place from 0, as in `image[2]`.' }),

@@ -4,6 +4,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
+import type { Supervisor } from '../deployments/supervise.ts';
 import type { JobKinds } from '../jobs/kinds.ts';
 
 /** What the server has one of. */
@@ -15,6 +16,8 @@ export interface Services {
   /** Signs the links to files. */
   linkKey: Buffer;
   jobKinds: JobKinds;
+  /** Of the inference host. */
+  supervisor: Supervisor;
 }
 
 /** What a resolver sees: the services, and who asks. */

@@ -1,6 +1,7 @@
 import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/schema.ts';
+import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../jobs/system.schema.ts';

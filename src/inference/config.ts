@@ -12,7 +12,7 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal d
 /** 1 goes before 2, and so on. */
 export const Priority = z.int().min(1).max(10);
 
-const ModelConfig = z.strictObject({
+export const ModelConfig = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, 'A name has letters, digits, dots, dashes and underscores.'),
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
@@ -57,7 +57,7 @@ const HostSettings = z.strictObject({
     .max(1024 * mebibyte)
     .default(64 * mebibyte)
     .describe('Largest body, decompressed.'),
-  models: z.array(ModelConfig).min(1).max(100),
+  models: z.array(ModelConfig).max(100).default([]),
 });
 export type HostConfig = Readonly<Omit<z.infer<typeof HostSettings>, 'permits'>> & { readonly permits: number };
 
@@ -86,7 +86,9 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
 
 export function readHostConfig(file: string): HostConfig {
   const path = resolve(file);
-  return parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
+  const config = parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
+  if (config.models.length === 0) refuse(['models: name at least one.']);
+  return config;
 }
 
 export const modelKey = ({ name, version }: Pick<ModelConfig, 'name' | 'version'>): string => `${name}/${version}`;

@@ -52,8 +52,12 @@ export interface Run {
 }
 
 export interface Engine {
-  /** Loads a file on every thread under a key. Throws an Error with what the engine says of the file. */
+  /** Loads a file under a key, on one thread after the other: the others compute meanwhile. Throws an Error with what the engine says of the file. */
   load(key: string, file: string): Promise<Signature>;
+  /** Runs a model once on zeros on each thread; how long each run took. Throws an Error with what the engine says. */
+  warm(key: string, inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[], outputs: readonly string[]): Promise<number[]>;
+  /** Frees a model's memory when the runs that were started before have ended. */
+  unload(key: string): Promise<void>;
   /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */
   room(): 'IDLE' | 'STAGED' | null;
   /** Copies the feeds and runs the model for the named outputs. Only where there is room. */

@@ -7,12 +7,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
+import { readAuth } from './auth.ts';
 import { BodyMemory } from './body.ts';
-import type { HostConfig } from './config.ts';
+import type { HostConfig, ModelConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
-import { loadModel } from './models.ts';
+import { loadModel, type ServedModel } from './models.ts';
 import { startPool } from './ort/pool.ts';
+import { createRunningFile } from './running.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
@@ -21,16 +23,49 @@ const lingerMs = 500;
 
 export interface RunningHost {
   url: string;
+  /** From now on these accounts decide; requests that were let in are answered. Throws, and changes nothing, when `snapshot` is none. */
+  replaceAuth(snapshot: unknown): void;
+  /** Loads a model beside those that are served, and serves it when it is warm. Throws an Error that says why it cannot be served. */
+  load(model: ModelConfig): Promise<void>;
+  /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
+  unload(model: Pick<ModelConfig, 'name' | 'version'>): Promise<void>;
+  /** Everything that was to be loaded is: the host says that it is ready. */
+  ready(): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
   stop(): Promise<void>;
 }
 
-/** Listens, loads every model, and is ready when this resolves. Throws an Error that says which model cannot be served. */
-export async function startHost(config: HostConfig, log: Log): Promise<RunningHost> {
+/**
+ * Listens, loads every model of the configuration, and is ready when this resolves. Without `snapshot`, an `AuthSnapshot`, whoever reaches the
+ * port may use it. Throws an Error that says which model cannot be served.
+ */
+export async function startHost(config: HostConfig, log: Log, snapshot: unknown = null): Promise<RunningHost> {
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
-  const engine = startPool(config);
+  const removeFolder = () => rm(folder, { recursive: true, force: true });
+  const host = await listen(config, log, folder, snapshot).catch(async (error) => {
+    await removeFolder();
+    throw error;
+  });
+  const stop = () => host.stop().finally(removeFolder);
+  try {
+    for (const model of config.models) await host.load(model);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  host.ready();
+  return { ...host, stop };
+}
+
+/**
+ * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
+ * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead. `snapshot`: see `startHost`.
+ */
+export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
+  const auth = snapshot === null ? null : readAuth(snapshot);
+  const engine = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax) };
+  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax), auth };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
     open += 1;
@@ -39,6 +74,10 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
     });
     void serveRequest(host, req, res);
   });
+
+  function replaceAuth(snapshot: unknown): void {
+    host.auth = readAuth(snapshot);
+  }
 
   async function stop(): Promise<void> {
     host.state = 'DRAINING';
@@ -53,23 +92,42 @@ export async function startHost(config: HostConfig, log: Log): Promise<RunningHo
     server.closeAllConnections();
     await closed;
     await engine.close();
-    await rm(folder, { recursive: true, force: true });
   }
 
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
-    for (const model of config.models) {
-      const served = await loadModel(engine, model, folder, config.permits);
-      const versions = host.models.get(model.name) ?? new Map();
-      host.models.set(model.name, versions.set(model.version, served));
-      log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
-    }
-    host.state = 'READY';
   } catch (error) {
-    await stop();
+    await engine.close();
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;
-  return { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`, stop };
+  return {
+    url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
+
+    async load(model) {
+      const served = await loadModel(engine, model, folder);
+      const versions = host.models.get(model.name) ?? new Map<number, ServedModel>();
+      host.models.set(model.name, versions.set(model.version, served));
+      log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
+    },
+
+    async unload({ name, version }) {
+      const versions = host.models.get(name);
+      const served = versions?.get(version);
+      if (!versions || !served) return;
+      versions.delete(version);
+      if (versions.size === 0) host.models.delete(name);
+      while (served.users > 0) await delay(10);
+      await engine.unload(served.key);
+      log.info({ model: name, version }, 'model is unloaded');
+    },
+
+    ready() {
+      host.state = 'READY';
+    },
+
+    replaceAuth,
+    stop,
+  };
 }

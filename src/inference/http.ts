@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Log } from '../log.ts';
 import { codeVersion } from '../version.ts';
+import { type Auth, authorize, type Deployments } from './auth.ts';
 import { type BodyMemory, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
@@ -26,30 +27,38 @@ export interface Host {
   models: Map<string, Map<number, ServedModel>>;
   state: 'LOADING' | 'READY' | 'DRAINING';
   memory: BodyMemory;
+  /** Who may use which deployment; null is everybody everything. */
+  auth: Auth | null;
 }
 
 /** Bodies below this are not worth compressing. */
 const compressedBytesMin = 1024;
 const jsonType = { 'content-type': 'application/json' };
 
-type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, model: () => ServedModel, query: URLSearchParams) => unknown;
+/** What a request is about: the model of its address, all that its sender may use, and its query. */
+interface Asked {
+  model(): ServedModel;
+  models(): ServedModel[];
+  query: URLSearchParams;
+}
+type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: Asked) => unknown;
 
 /** What comes behind `/v2/models/{m}[/versions/{v}]`. */
 export const modelRoutes: Record<string, [method: string, Handler]> = {
-  '': ['GET', (host, _, res, model) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
-  ready: ['GET', (host, _, res, model) => model() && sendReady(host, res)],
-  config: ['GET', (_, __, res, model) => sendJson(res, 200, v2.modelConfiguration(model()))],
-  stats: ['GET', (_, __, res, model) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', (host, req, res, model) => infer(host, req, res, model())],
-  predict: ['POST', (host, req, res, model, query) => predict(host, req, res, model(), query)],
+  '': ['GET', (host, _, res, { model }) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
+  ready: ['GET', (host, _, res, { model }) => model() && sendReady(host, res)],
+  config: ['GET', (_, __, res, { model }) => sendJson(res, 200, v2.modelConfiguration(model()))],
+  stats: ['GET', (_, __, res, { model }) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
+  infer: ['POST', (host, req, res, { model }) => held(model(), (one) => infer(host, req, res, one))],
+  predict: ['POST', (host, req, res, { model, query }) => held(model(), (one) => predict(host, req, res, one, query))],
 };
 
 export const routes: Record<string, [method: string, Handler]> = {
   '/v2': ['GET', (_, __, res) => sendJson(res, 200, v2.serverMetadata(codeVersion))],
   '/v2/health/live': ['GET', (_, __, res) => sendJson(res, 200, {})],
   '/v2/health/ready': ['GET', (host, _, res) => sendReady(host, res)],
-  '/v2/models/stats': ['GET', (host, _, res) => sendJson(res, 200, { model_stats: allModels(host).map(v2.modelStatistics) })],
-  '/v2/repository/index': ['POST', (host, _, res) => sendJson(res, 200, allModels(host).map(v2.repositoryEntry))],
+  '/v2/models/stats': ['GET', (_, __, res, { models }) => sendJson(res, 200, { model_stats: models().map(v2.modelStatistics) })],
+  '/v2/repository/index': ['POST', (_, __, res, { models }) => sendJson(res, 200, models().map(v2.repositoryEntry))],
   '/metrics': ['GET', sendMetrics],
   '/openapi.json': ['GET', (_, __, res) => sendJson(res, 200, openapi)],
 };
@@ -60,16 +69,27 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
   try {
     const { pathname, searchParams } = new URL(req.url ?? '/', 'http://host');
     const { name, version, route } = modelPath(pathname);
+    const deployments = await deploymentsOf(host, req, pathname, name || null);
     const [method, handler] = (route === undefined ? routes[pathname] : modelRoutes[route]) ?? [];
     if (!handler) throw new HttpError(404, 'There is nothing at this address. docs/serving.md lists the routes.');
     if (req.method !== method) throw new HttpError(405, `This address answers ${method} only.`, { allow: String(method) });
-    await handler(host, req, res, () => findModel(host, name, version), searchParams);
+    await handler(host, req, res, {
+      model: () => findModel(host, name, version),
+      models: () => allModels(host).filter(({ config }) => deployments?.has(config.name) ?? true),
+      query: searchParams,
+    });
   } catch (error) {
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
     if (!res.headersSent) sendJson(res, status, { error: message }, headers);
     else res.destroy();
   }
+}
+
+/** What the sender may use. Health, metrics and what the server can do are for everybody; a HttpError refuses the rest. */
+async function deploymentsOf({ auth }: Host, req: IncomingMessage, pathname: string, name: string | null): Promise<Deployments> {
+  if (!auth || !/^\/v2\/(models|repository)(\/|$)/.test(pathname)) return null;
+  return authorize(auth, req.headers.authorization, name, Date.now());
 }
 
 /** `/v2/models/{m}[/versions/{v}][/{route}]`. */
@@ -83,9 +103,20 @@ function modelPath(pathname: string): { name: string; version: string | undefine
   }
 }
 
+/** While a request holds a model, it is not unloaded. */
+async function held(model: ServedModel, work: (model: ServedModel) => Promise<void>): Promise<void> {
+  model.users += 1;
+  try {
+    await work(model);
+  } finally {
+    model.users -= 1;
+  }
+}
+
 /** Without a version the greatest. */
-function findModel({ models }: Host, name: string, version: string | undefined): ServedModel {
+function findModel({ models, state }: Host, name: string, version: string | undefined): ServedModel {
   const versions = models.get(name);
+  if (!versions && state === 'LOADING') throw notLoaded();
   if (!versions) throw new HttpError(404, `There is no model ${name.slice(0, 100)}.`);
   const found = versions.get(version === undefined ? Math.max(...versions.keys()) : Number(version));
   if (!found) throw new HttpError(404, `${name} has no version ${version?.slice(0, 100)}; it has ${[...versions.keys()].join(', ')}.`);
@@ -96,7 +127,7 @@ const versionsOf = ({ models }: Host, name: string): number[] => [...(models.get
 const allModels = ({ models }: Host): ServedModel[] => [...models.values()].flatMap((versions) => [...versions.values()]);
 
 function sendReady({ state }: Host, res: ServerResponse): void {
-  if (state !== 'READY') throw new HttpError(503, state === 'LOADING' ? 'The models are being loaded.' : 'The host is stopping.');
+  refuseUnlessReady(state);
   sendJson(res, 200, {});
 }
 
@@ -108,7 +139,7 @@ function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void 
 // ------------------------------------------------------------------------------------------------------------- inference
 
 async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
-  refuseUnlessReady(host);
+  refuseUnlessReady(host.state);
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
@@ -139,7 +170,7 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
 }
 
 async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
-  refuseUnlessReady(host);
+  refuseUnlessReady(host.state);
   const asked = PredictQuery.safeParse(Object.fromEntries(query));
   if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
@@ -174,9 +205,12 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   }
 }
 
-function refuseUnlessReady({ state }: Host): void {
-  if (state !== 'READY') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
+function refuseUnlessReady(state: Host['state']): void {
+  if (state === 'LOADING') throw notLoaded();
+  if (state === 'DRAINING') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
 }
+
+const notLoaded = () => new HttpError(503, 'The models are being loaded.', { 'retry-after': '1' });
 
 function jsonLengthOf(req: IncomingMessage): number | undefined {
   const header = req.headers['inference-header-content-length'];
@@ -193,7 +227,7 @@ function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): Htt
 
 type Done = Extract<Answer, { state: 'done' }>;
 
-/** The outputs, or a HttpError. Where the client goes before, the request is dropped and this never settles. */
+/** The outputs, or a HttpError. Where the client goes before, the request is dropped. */
 async function submitted(host: Host, res: ServerResponse, request: Request & { model: ServedModel }): Promise<Done> {
   const { stats } = request.model;
   const answer = await new Promise<Answer>((resolve) => {

@@ -97,6 +97,8 @@ const schemas: Record<string, JsonSchema> = {
 /** docs/serving.md, "What a client gets when it cannot be served". */
 const failures = {
   400: 'A wrong name, type, shape or value; not an image; `predict` of a model without preprocessing.',
+  401: 'No API key or access token, or one that is wrong, has expired or was revoked.',
+  403: 'The key is not for this deployment; or its user may not infer.',
   404: 'There is no such model or version.',
   413: 'The body, its JSON or the image is too large.',
   415: 'An unknown Content-Encoding.',
@@ -107,13 +109,19 @@ const failures = {
 };
 
 type Status = keyof typeof failures;
+const retryAfter = headers({ 'retry-after': 'Seconds.' });
+const statusHeaders: Partial<Record<Status, object>> = {
+  401: headers({ 'www-authenticate': 'Bearer.' }),
+  429: retryAfter,
+  503: retryAfter,
+};
 const failed = (...statuses: Status[]) =>
   Object.fromEntries(
     statuses.map((status) => [
       status,
       {
         description: failures[status],
-        headers: status === 429 || status === 503 ? headers({ 'retry-after': 'Seconds.' }) : undefined,
+        headers: statusHeaders[status],
         content: json(schemaRef('Error')),
       },
     ]),
@@ -126,7 +134,7 @@ const answerHeaders = headers({
   'server-timing': 'Milliseconds of queue, preprocessing and compute.',
 });
 const jsonLength = { 'inference-header-content-length': 'Bytes of JSON before the binary tensors.' };
-const inferenceFailures = failed(400, 404, 413, 415, 429, 500, 503, 504);
+const inferenceFailures = failed(400, 401, 403, 404, 413, 415, 429, 500, 503, 504);
 
 const queryParameters = Object.entries(fromZod(PredictQuery).properties as Record<string, { description: string }>).map(
   ([name, { description, ...schema }]) => parameter('query', name, description, schema),
@@ -139,20 +147,25 @@ interface Operation {
   responses: object;
   parameters?: object[];
   requestBody?: object;
+  security?: [];
 }
 type Path = Partial<Record<'get' | 'post', Operation>>;
 
 /** By what comes behind the address of a model. */
 const modelPaths: Record<string, Path> = {
-  '': { get: { summary: 'Inputs and outputs of a model', responses: { ...ok('The model.', 'ModelMetadata'), ...failed(400, 404) } } },
-  '/ready': { get: { summary: 'Whether a model answers', responses: { ...ok('It does.', 'Nothing'), ...failed(400, 404, 503) } } },
+  '': {
+    get: { summary: 'Inputs and outputs of a model', responses: { ...ok('The model.', 'ModelMetadata'), ...failed(400, 401, 403, 404) } },
+  },
+  '/ready': {
+    get: { summary: 'Whether a model answers', responses: { ...ok('It does.', 'Nothing'), ...failed(400, 401, 403, 404, 503) } },
+  },
   '/config': {
     get: {
       summary: 'The configuration, as Triton has it',
-      responses: { ...ok('The configuration.', 'ModelConfiguration'), ...failed(400, 404) },
+      responses: { ...ok('The configuration.', 'ModelConfiguration'), ...failed(400, 401, 403, 404) },
     },
   },
-  '/stats': { get: { summary: 'Counters of a model', responses: { ...ok('The counters.', 'Statistics'), ...failed(400, 404) } } },
+  '/stats': { get: { summary: 'Counters of a model', responses: { ...ok('The counters.', 'Statistics'), ...failed(400, 401, 403, 404) } } },
   '/infer': {
     post: {
       summary: 'Tensors in, tensors out',
@@ -186,19 +199,26 @@ const modelPaths: Record<string, Path> = {
 };
 
 const plainPaths: Record<string, Path> = {
-  '/v2': { get: { summary: 'The server and its extensions', responses: ok('The server.', 'ServerMetadata') } },
-  '/v2/health/live': { get: { summary: 'Whether the host lives', responses: ok('It does.', 'Nothing') } },
-  '/v2/health/ready': { get: { summary: 'Whether every model answers', responses: { ...ok('They do.', 'Nothing'), ...failed(503) } } },
-  '/v2/models/stats': { get: { summary: 'Counters of all models', responses: ok('The counters.', 'Statistics') } },
-  '/v2/repository/index': { post: { summary: 'All models and versions', responses: ok('The models.', 'RepositoryIndex') } },
+  '/v2': { get: { summary: 'The server and its extensions', security: [], responses: ok('The server.', 'ServerMetadata') } },
+  '/v2/health/live': { get: { summary: 'Whether the host lives', security: [], responses: ok('It does.', 'Nothing') } },
+  '/v2/health/ready': {
+    get: { summary: 'Whether every model answers', security: [], responses: { ...ok('They do.', 'Nothing'), ...failed(503) } },
+  },
+  '/v2/models/stats': {
+    get: { summary: 'Counters of all models', responses: { ...ok('The counters.', 'Statistics'), ...failed(401, 403) } },
+  },
+  '/v2/repository/index': {
+    post: { summary: 'All models and versions', responses: { ...ok('The models.', 'RepositoryIndex'), ...failed(401, 403) } },
+  },
   '/metrics': {
     get: {
       summary: 'Metrics for Prometheus',
+      security: [],
       responses: { 200: { description: 'Text format 0.0.4.', content: { 'text/plain': { schema: text() } } } },
     },
   },
   '/openapi.json': {
-    get: { summary: 'This document', responses: { 200: { description: 'OpenAPI 3.1.', content: json({ type: 'object' }) } } },
+    get: { summary: 'This document', security: [], responses: { 200: { description: 'OpenAPI 3.1.', content: json({ type: 'object' }) } } },
   },
 };
 
@@ -216,10 +236,15 @@ export const openapi = {
     description: 'The Open Inference Protocol V2 with its binary tensor extension, and images in, classes or boxes out.',
     license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
   },
+  // A host that was started by itself knows no accounts.
+  security: [{ bearer: [] }, {}],
   paths: {
     ...plainPaths,
     ...Object.fromEntries(modelPathsAt('/v2/models/{model}', [modelName])),
     ...Object.fromEntries(modelPathsAt('/v2/models/{model}/versions/{version}', [modelName, modelVersion])),
   },
-  components: { schemas },
+  components: {
+    schemas,
+    securitySchemes: { bearer: { type: 'http', scheme: 'bearer', description: 'An API key, or an access token of the server.' } },
+  },
 };

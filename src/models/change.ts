@@ -2,6 +2,7 @@ import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { requireNotDeployed } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
@@ -86,6 +87,7 @@ export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string)
 
 function bury(tx: Queryable, version: ModelVersion): void {
   requireUnused(tx, version);
+  requireNotDeployed(tx, version);
   dropArtifacts(tx, version.id);
   tx.delete(modelAlias).where(eq(modelAlias.versionId, version.id)).run();
   tx.update(modelVersion).set({ deletedAt: Date.now() }).where(eq(modelVersion.id, version.id)).run();

@@ -15,12 +15,17 @@ export const python = join(import.meta.dirname, '..', '..', 'trainer', '.venv', 
 /** Settings as a user writes them; `file` and `sha256` of a model are filled in. */
 export type Settings = Record<string, unknown> & { models: (Record<string, unknown> & { name: string })[] };
 
+/** Writes models of `inference_models.py` as `<name>.onnx`. */
+export async function makeInferenceModels(folder: string, names: string[]): Promise<void> {
+  const script = join(import.meta.dirname, 'inference_models.py');
+  await promisify(execFile)(python, ['-P', script, folder, ...names]);
+}
+
 /** Makes each model of `inference_models.py` that the settings name (by `model`, or else by `name`) in a new folder. */
 export async function withModelFiles(settings: Settings): Promise<{ folder: string; settings: Settings }> {
   const folder = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
   const kindOf = ({ name, model = name }: Settings['models'][number]) => String(model);
-  const script = join(import.meta.dirname, 'inference_models.py');
-  await promisify(execFile)(python, ['-P', script, folder, ...new Set(settings.models.map(kindOf))]);
+  await makeInferenceModels(folder, [...new Set(settings.models.map(kindOf))]);
   const models = settings.models.map((model) => {
     const file = `${kindOf(model)}.onnx`;
     const { model: _, ...rest } = model;

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { drizzle } from 'drizzle-orm/better-sqlite3';
 import { dataset, datasetItem, datasetVersion } from '../../src/datasets/tables.ts';
+import { deployment } from '../../src/deployments/tables.ts';
 import { job } from '../../src/jobs/tables.ts';
 import { model, modelVersion } from '../../src/models/tables.ts';
 import { report } from '../../src/reports/tables.ts';
@@ -39,6 +40,9 @@ export function storeObjects({ dataDir }: TestServer): void {
     .run();
   db.insert(modelVersion)
     .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
+    .run();
+  db.insert(deployment)
+    .values({ id: 'Deployment', name: 'one', ...at })
     .run();
   db.insert(report)
     .values({ id: 'Report', benchmarkJobId: 'Job', schemaVersion: 1, sha256: '0'.repeat(64), content: '{}', ...at })

@@ -66,7 +66,7 @@ function watch(spawned: ChildProcess): Child {
 
 /** `whetstone serve` on a free port; `use` runs when it is ready. */
 export async function withServerProcess<T>(env: Record<string, string>, use: (server: Child & { url: string }) => Promise<T>): Promise<T> {
-  return withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', ...env }, async (child) => {
+  return withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', ...env }, async (child) => {
     const ready = await child.line((line) => line.includes('"whetstone is ready"'));
     return use({ ...child, url: JSON.parse(ready).url });
   });

@@ -61,7 +61,13 @@ export async function withServer<T>(
 ): Promise<T> {
   return withFolder(async (folder) => {
     const dataDir = env.WHETSTONE_DATA_DIR ?? folder;
-    const config = readConfig({ WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'silent', ...env });
+    const config = readConfig({
+      WHETSTONE_DATA_DIR: dataDir,
+      WHETSTONE_PORT: '0',
+      WHETSTONE_INFERENCE_PORT: '0',
+      WHETSTONE_LOG_LEVEL: 'silent',
+      ...env,
+    });
     const server = await startServer(config, createLog(config), kinds);
     try {
       return await use(client(server, dataDir));

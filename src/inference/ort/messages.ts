@@ -1,6 +1,6 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../datatypes.ts';
-import type { Image, Output, Signature } from '../engine.ts';
+import type { Feed, Image, Output, Signature } from '../engine.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const staged = 0;
@@ -11,6 +11,9 @@ export interface ThreadData {
   /** One state for each slot. */
   states: Int32Array;
   intraOpThreads: number;
+  runningFile: string;
+  /** Of this thread, from 0. */
+  n: number;
 }
 
 export interface StagedFeed {
@@ -24,14 +27,22 @@ export interface StagedFeed {
 
 export type ToThread =
   | { type: 'load'; key: string; file: string }
+  | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
+  | { type: 'unload'; key: string }
   /** The memory of a slot; sending it with each run would cost more than the run of a small model. */
   | { type: 'memory'; slot: number; memory: SharedArrayBuffer }
   | { type: 'run'; slot: number; key: string; feeds: StagedFeed[]; outputs: readonly string[] }
   | { type: 'close' };
 
-export type FromThread =
+/** To `load`, `warm` and `unload`. */
+export type Told =
   | { type: 'loaded'; signature: Signature }
-  | { type: 'refused'; message: string }
+  | { type: 'warmed'; runMs: number }
+  | { type: 'unloaded' }
+  | { type: 'refused'; message: string };
+
+export type FromThread =
+  | Told
   | { type: 'cancelled'; slot: number }
   | { type: 'failed'; slot: number; message: string }
   | { type: 'done'; slot: number; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number };

@@ -3,12 +3,14 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Engine, Feed, Run, RunEnd, Signature } from '../engine.ts';
-import { cancelled, type FromThread, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
+import { cancelled, type FromThread, type StagedFeed, staged, type ThreadData, type Told, type ToThread } from './messages.ts';
 
 interface Thread {
   worker: Worker;
   /** Runs that it has been given: one that computes and one that is ready behind it, so that it never waits for the main thread. */
   given: number;
+  /** Who waits for the answer to `load`, `warm` or `unload`. */
+  tell: (told: Told) => void;
 }
 
 interface Slot {
@@ -19,18 +21,28 @@ interface Slot {
 
 const givenMax = 2;
 const unused = (): void => {};
+const tellsOfRun = (message: FromThread): message is Exclude<FromThread, Told> => 'slot' in message;
 const alignment = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
-export function startPool({ permits, intraOpThreads, workers }: { permits: number; intraOpThreads: number; workers: number }): Engine {
+interface PoolSettings {
+  permits: number;
+  intraOpThreads: number;
+  workers: number;
+  /** See `running.ts`. */
+  runningFile: string;
+}
+
+export function startPool({ permits, intraOpThreads, workers, runningFile }: PoolSettings): Engine {
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
   const slots: Slot[] = Array.from({ length: workers }, (_, n) => ({ n, memory: new SharedArrayBuffer(0), finish: unused }));
   const free = [...slots];
-  const threads = Array.from({ length: permits }, (): Thread => {
-    const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData: { states, intraOpThreads } satisfies ThreadData });
-    const thread = { worker, given: 0 };
+  const threads = Array.from({ length: permits }, (_, n): Thread => {
+    const workerData: ThreadData = { states, intraOpThreads, runningFile, n };
+    const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
+    const thread: Thread = { worker, given: 0, tell: unused };
     worker.on('message', (message: FromThread) => {
-      if (message.type === 'loaded' || message.type === 'refused') return;
+      if (!tellsOfRun(message)) return thread.tell(message);
       const slot = slots[message.slot] as Slot;
       thread.given -= 1;
       free.push(slot);
@@ -43,16 +55,29 @@ export function startPool({ permits, intraOpThreads, workers }: { permits: numbe
   });
   const leastBusy = () => threads.reduce((a, b) => (b.given < a.given ? b : a));
 
+  /** One question at a time: the next waits for the answers. */
+  let asked: Promise<unknown> = Promise.resolve();
+  const askAll = <T extends Told['type']>(message: ToThread): Promise<Extract<Told, { type: T }>[]> => {
+    const answers = asked.then(async () => {
+      const all: Extract<Told, { type: T }>[] = [];
+      for (const thread of threads) {
+        const told = await new Promise<Told>((resolve) => {
+          thread.tell = resolve;
+          thread.worker.postMessage(message);
+        });
+        if (told.type === 'refused') throw new Error(told.message);
+        all.push(told as Extract<Told, { type: T }>);
+      }
+      return all;
+    });
+    asked = answers.catch(unused);
+    return answers;
+  };
+
   return {
-    async load(key, file) {
-      const loaded = threads.map(async ({ worker }): Promise<Signature> => {
-        worker.postMessage({ type: 'load', key, file } satisfies ToThread);
-        const [message] = (await once(worker, 'message')) as [FromThread];
-        if (message.type === 'refused') throw new Error(message.message);
-        return (message as Extract<FromThread, { type: 'loaded' }>).signature;
-      });
-      return (await Promise.all(loaded))[0] as Signature;
-    },
+    load: async (key, file) => ((await askAll<'loaded'>({ type: 'load', key, file }))[0] as { signature: Signature }).signature,
+    warm: async (key, inputs, outputs) => (await askAll<'warmed'>({ type: 'warm', key, inputs, outputs })).map(({ runMs }) => runMs),
+    unload: async (key) => void (await askAll<'unloaded'>({ type: 'unload', key })),
 
     room() {
       if (free.length === 0) return null;

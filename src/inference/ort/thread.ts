@@ -6,9 +6,11 @@ import { nowMs } from '../clock.ts';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../datatypes.ts';
 import type { Output, Port, Signature } from '../engine.ts';
 import { preprocess } from '../preprocess.ts';
-import { cancelled, type FromThread, running, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
+import { openRunning } from '../running.ts';
+import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
 
-const { states, intraOpThreads } = workerData as ThreadData;
+const { states, intraOpThreads, runningFile, n } = workerData as ThreadData;
+const running = openRunning(runningFile, n);
 const port = parentPort as MessagePort;
 const sessions = new Map<string, Session>();
 /** Of each slot. */
@@ -25,6 +27,8 @@ port.on('message', (message: ToThread) => {
 
 async function handle(message: ToThread): Promise<void> {
   if (message.type === 'load') return load(message);
+  if (message.type === 'warm') return warm(message);
+  if (message.type === 'unload') return unload(message);
   if (message.type === 'run') return run(message);
   if (message.type === 'memory') {
     memories[message.slot] = message.memory;
@@ -35,6 +39,7 @@ async function handle(message: ToThread): Promise<void> {
 }
 
 async function load({ key, file }: Extract<ToThread, { type: 'load' }>): Promise<void> {
+  running.begin(key);
   try {
     const session = await InferenceSession.create(file, {
       executionProviders: ['cpu'],
@@ -49,6 +54,30 @@ async function load({ key, file }: Extract<ToThread, { type: 'load' }>): Promise
   } catch (error) {
     say({ type: 'refused', message: said(error) });
   }
+  running.end();
+}
+
+async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }>): Promise<void> {
+  try {
+    const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
+    const feeds = inputs.map((input, i): [string, OnnxTensor] => [
+      input.name,
+      tensorOf({ ...input, offset: 0 }, new SharedArrayBuffer(bytes[i] as number)),
+    ]);
+    running.begin(key);
+    const startedMs = nowMs();
+    await (sessions.get(key) as Session).run(Object.fromEntries(feeds), [...outputs]);
+    say({ type: 'warmed', runMs: nowMs() - startedMs });
+  } catch (error) {
+    say({ type: 'refused', message: said(error) });
+  }
+  running.end();
+}
+
+async function unload({ key }: Extract<ToThread, { type: 'unload' }>): Promise<void> {
+  await sessions.get(key)?.release();
+  sessions.delete(key);
+  say({ type: 'unloaded' });
 }
 
 function portOf(metadata: Session.ValueMetadata): Port {
@@ -60,12 +89,13 @@ function portOf(metadata: Session.ValueMetadata): Port {
 }
 
 async function run({ slot, key, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
-  if (Atomics.compareExchange(states, slot, staged, running) === cancelled) return say({ type: 'cancelled', slot });
+  if (Atomics.compareExchange(states, slot, staged, runs) === cancelled) return say({ type: 'cancelled', slot });
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as Session;
     const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memories[slot] as SharedArrayBuffer)]));
     const preparedMs = nowMs();
+    running.begin(key);
     const results = await session.run(tensors, [...outputs]);
     const endedMs = nowMs();
     const found = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
@@ -77,6 +107,7 @@ async function run({ slot, key, feeds, outputs }: Extract<ToThread, { type: 'run
   } catch (error) {
     say({ type: 'failed', slot, message: said(error) });
   }
+  running.end();
 }
 
 function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: SharedArrayBuffer): OnnxTensor {

@@ -1,0 +1,72 @@
+import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
+import { and, count, eq, gt, isNull, or } from 'drizzle-orm';
+import { z } from 'zod';
+import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { notFound, parseInput, refuse } from '../errors.ts';
+import { Name } from '../naming.ts';
+import { type Actor, writeAudit } from './audit.ts';
+import { type ApiKey, apiKey, type User } from './tables.ts';
+
+/** Keys of one user that work at the same time. */
+const liveKeysMax = 50;
+
+const CreateApiKeyInput = z.object({
+  name: z
+    .string()
+    .trim()
+    .min(1, 'A key needs a name: what uses it, for example.')
+    .max(100, 'The name of a key has at most 100 characters.'),
+  deployments: z
+    .array(Name)
+    .min(1, 'Name a deployment, or leave the list out for all of them.')
+    .max(100, 'A key is for at most 100 deployments, or, without the list, for all of them.')
+    .transform((names) => [...new Set(names)].sort())
+    .nullish(),
+  expiresInDays: z.int().min(1, 'A key works for at least a day.').max(3650, 'A key with an end works for at most 3650 days.').nullish(),
+});
+
+export const secretHashOf = (secret: string): string => createHash('sha256').update(secret).digest('hex');
+
+export function findApiKey(db: Queryable, id: string): ApiKey | undefined {
+  return db.select().from(apiKey).where(eq(apiKey.id, id)).get();
+}
+
+/** Makes a key of `owner`. `secret` is shown this once: the database keeps its hash. */
+export function createApiKey({ db }: { db: Db }, actor: Actor, owner: User, raw: unknown): { row: ApiKey; secret: string } {
+  const { name, deployments = null, expiresInDays } = parseInput(CreateApiKeyInput, raw);
+  const prefix = randomBytes(4).toString('hex');
+  const secret = `wsk_${prefix}_${randomBytes(32).toString('base64url')}`;
+  const now = Date.now();
+  const row = inTransaction(db, (tx) => {
+    const live = and(eq(apiKey.userId, owner.id), isNull(apiKey.revokedAt), or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, now)));
+    const { n } = tx.select({ n: count() }).from(apiKey).where(live).get() ?? { n: 0 };
+    if (n >= liveKeysMax) refuse('INVALID', null, `You have ${liveKeysMax} keys that work: revoke one first.`);
+    const row = tx
+      .insert(apiKey)
+      .values({
+        id: randomUUIDv7(),
+        userId: owner.id,
+        name,
+        prefix,
+        secretHash: secretHashOf(secret),
+        deploymentsJson: deployments,
+        createdAt: now,
+        expiresAt: expiresInDays ? now + expiresInDays * 86_400_000 : null,
+      })
+      .returning()
+      .get();
+    writeAudit(tx, actor, { action: 'createApiKey', target: { type: 'ApiKey', id: row.id }, detail: { name, prefix, deployments } });
+    return row;
+  });
+  return { row, secret };
+}
+
+/** Ends a key; one that was revoked before stays as it is. */
+export function revokeApiKey({ db }: { db: Db }, actor: Actor, id: string): ApiKey {
+  return inTransaction(db, (tx) => {
+    const before = findApiKey(tx, id) ?? notFound('API key');
+    if (before.revokedAt !== null) return before;
+    writeAudit(tx, actor, { action: 'revokeApiKey', target: { type: 'ApiKey', id }, detail: { name: before.name, prefix: before.prefix } });
+    return tx.update(apiKey).set({ revokedAt: Date.now() }).where(eq(apiKey.id, id)).returning().get();
+  });
+}

@@ -1,0 +1,53 @@
+import { and, asc, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { type Db, prepared } from '../db.ts';
+import type { AuthSnapshot } from '../inference/auth.ts';
+import { accessTokenSeconds } from './accessTokens.ts';
+import { permissions } from './permissions.ts';
+import { apiKey, session, user } from './tables.ts';
+import type { Tokens } from './tokens.ts';
+
+/** An ended session is told of for this long: until its last access token has expired, and a minute for clocks that differ. */
+const endedMs = (accessTokenSeconds + 60) * 1000;
+
+const usersQuery = prepared((db) =>
+  db
+    .select({ id: user.id })
+    .from(user)
+    .where(and(inArray(user.role, [...permissions.INFER]), isNull(user.disabledAt)))
+    .orderBy(asc(user.id))
+    .prepare(),
+);
+/** A row for each refresh of a session. Ordered here, SQLite would walk through all sessions instead of those that have ended. */
+const endedQuery = prepared((db) =>
+  db
+    .select({ familyId: session.familyId })
+    .from(session)
+    .where(gt(session.revokedAt, sql.placeholder('since')))
+    .prepare(),
+);
+const apiKeysQuery = prepared((db) =>
+  db
+    .select({ secretHash: apiKey.secretHash, userId: apiKey.userId, deployments: apiKey.deploymentsJson, expiresAt: apiKey.expiresAt })
+    .from(apiKey)
+    .where(and(isNull(apiKey.revokedAt), or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, sql.placeholder('now')))))
+    .orderBy(asc(apiKey.id))
+    .prepare(),
+);
+
+/**
+ * What the inference host has to know of the accounts at this moment. It is the same text until access is given or taken, a key expires
+ * or an ended session need not be told of any more; a login changes nothing. So it need not be sent again each time. Nothing is awaited
+ * between its queries: they see one state.
+ */
+export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'publicKey'> }): AuthSnapshot {
+  const now = Date.now();
+  const ended = endedQuery(db).all({ since: now - endedMs });
+  return {
+    publicKeys: [tokens.publicKey],
+    users: usersQuery(db)
+      .all()
+      .map(({ id }) => id),
+    endedSessions: [...new Set(ended.map(({ familyId }) => familyId))].sort(),
+    apiKeys: apiKeysQuery(db).all({ now }),
+  };
+}

@@ -1,0 +1,114 @@
+import { and, eq, inArray } from 'drizzle-orm';
+import { z } from 'zod';
+import { type Actor, writeAudit } from '../accounts/audit.ts';
+import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { notFound, parseInput, refuse } from '../errors.ts';
+import { ModelConfig } from '../inference/config.ts';
+import { Name } from '../naming.ts';
+import { requireReadyModel } from '../training/sources.ts';
+import {
+  findDeploymentByName,
+  findRevision,
+  insertDeployment,
+  insertRevision,
+  listDeployments,
+  revisionBefore,
+  revisionIn,
+} from './deployments.ts';
+import type { Supervisor } from './supervise.ts';
+import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
+
+interface DeployServices {
+  db: Db;
+  supervisor: Supervisor;
+}
+
+/** Of a revision; the defaults and ranges are the inference host's. */
+export const Settings = z.object(
+  (({ deadlineMs, priority, batchMax, maxImagePixels, scores, dims }) => ({
+    deadlineMs,
+    priority,
+    batchMax,
+    maxImagePixels,
+    scores,
+    dims,
+  }))(ModelConfig.shape),
+);
+export type Settings = z.infer<typeof Settings>;
+
+const DeployInput = z.object({ name: Name, modelVersionId: z.string(), settings: Settings });
+
+/** What a host's memory is for: beyond, undeploy one first. */
+const deploymentsMax = 100;
+
+/** Puts a model version behind a name; the name is made where there is none. It takes the traffic when it is warm, or FAILED says why not. */
+export function deploy(services: DeployServices, actor: Actor, raw: unknown): Deployment {
+  const { name, modelVersionId, settings } = parseInput(DeployInput, raw);
+  return committed(services, (tx) => {
+    const version = requireReadyModel(tx, modelVersionId);
+    if (version.format !== 'ONNX') {
+      refuse('INVALID', 'modelVersionId', `Version ${version.number} is a ${version.format}: only ONNX is served. Convert it first.`);
+    }
+    const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
+    addRevision(tx, actor, row, { modelVersionId, settingsJson: settings });
+    return row;
+  });
+}
+
+/** Puts back what served before, or the revision with this number, as a new revision. */
+export function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Deployment {
+  return committed(services, (tx) => {
+    const row = requireDeployment(tx, name);
+    const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
+    if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
+    const { modelVersionId, settingsJson } = before;
+    requireReadyModel(tx, modelVersionId);
+    addRevision(tx, actor, row, { modelVersionId, settingsJson });
+    return row;
+  });
+}
+
+/** Takes the name away: new requests get 404, those under way their answers. */
+export function undeploy(services: DeployServices, actor: Actor, name: string): Deployment {
+  return committed(services, (tx) => {
+    const row = requireDeployment(tx, name);
+    const now = Date.now();
+    tx.update(deploymentRevision)
+      .set({ state: 'RETIRED', retiredAt: now })
+      .where(and(eq(deploymentRevision.deploymentId, row.id), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
+      .run();
+    writeAudit(tx, actor, { action: 'undeploy', target: { type: 'Deployment', id: row.id }, detail: { name } });
+    return tx.update(deployment).set({ deletedAt: now }).where(eq(deployment.id, row.id)).returning().get();
+  });
+}
+
+/** The host is told when it is committed. */
+function committed({ db, supervisor }: DeployServices, work: (tx: Queryable) => Deployment): Deployment {
+  const row = inTransaction(db, work);
+  supervisor.wake();
+  return row;
+}
+
+const requireDeployment = (tx: Queryable, name: string): Deployment => findDeploymentByName(tx, name) ?? notFound('deployment');
+
+function insertNew(tx: Queryable, name: string): Deployment {
+  if (listDeployments(tx, deploymentsMax, null).length === deploymentsMax)
+    refuse('LIMIT', 'name', `There are ${deploymentsMax} deployments: undeploy one first.`);
+  return insertDeployment(tx, name);
+}
+
+function addRevision(
+  tx: Queryable,
+  actor: Actor,
+  { id, name }: Deployment,
+  what: Pick<DeploymentRevision, 'modelVersionId' | 'settingsJson'>,
+): void {
+  const loading = revisionIn(tx, id, 'LOADING');
+  if (loading) refuse('IN_USE', 'name', `Revision ${loading.number} is being loaded: wait until it serves or has failed.`);
+  const { number } = insertRevision(tx, { deploymentId: id, createdById: actor.actorId, ...what });
+  writeAudit(tx, actor, {
+    action: 'deploy',
+    target: { type: 'Deployment', id },
+    detail: { name, revision: number, modelVersionId: what.modelVersionId },
+  });
+}

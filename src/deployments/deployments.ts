@@ -1,0 +1,130 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { and, asc, desc, eq, gt, inArray, isNull, max } from 'drizzle-orm';
+import type { Queryable } from '../db.ts';
+import { refuse } from '../errors.ts';
+import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
+
+export function findDeployment(db: Queryable, id: string): Deployment | undefined {
+  return db
+    .select()
+    .from(deployment)
+    .where(and(eq(deployment.id, id), isNull(deployment.deletedAt)))
+    .get();
+}
+
+export function findDeploymentByName(db: Queryable, name: string): Deployment | undefined {
+  return db
+    .select()
+    .from(deployment)
+    .where(and(eq(deployment.name, name), isNull(deployment.deletedAt)))
+    .get();
+}
+
+/** Live ones by name. */
+export function listDeployments(db: Queryable, limit: number, after: string | null): Deployment[] {
+  return db
+    .select()
+    .from(deployment)
+    .where(and(isNull(deployment.deletedAt), after === null ? undefined : gt(deployment.name, after)))
+    .orderBy(asc(deployment.name))
+    .limit(limit)
+    .all();
+}
+
+/** Newest first. */
+export function listRevisions(db: Queryable, deploymentId: string, limit: number): DeploymentRevision[] {
+  return db
+    .select()
+    .from(deploymentRevision)
+    .where(eq(deploymentRevision.deploymentId, deploymentId))
+    .orderBy(desc(deploymentRevision.number))
+    .limit(limit)
+    .all();
+}
+
+export function findRevision(db: Queryable, deploymentId: string, number: number): DeploymentRevision | undefined {
+  return db.select().from(deploymentRevision).where(isRevision({ deploymentId, number })).get();
+}
+
+export function revisionIn(
+  db: Queryable,
+  deploymentId: string,
+  state: Extract<DeploymentRevision['state'], 'LOADING' | 'ACTIVE'>,
+): DeploymentRevision | undefined {
+  return db
+    .select()
+    .from(deploymentRevision)
+    .where(and(eq(deploymentRevision.deploymentId, deploymentId), eq(deploymentRevision.state, state)))
+    .get();
+}
+
+/** The revision that served before the one that serves now. */
+export function revisionBefore(db: Queryable, deploymentId: string): DeploymentRevision | undefined {
+  return db
+    .select()
+    .from(deploymentRevision)
+    .where(and(eq(deploymentRevision.deploymentId, deploymentId), eq(deploymentRevision.state, 'RETIRED')))
+    .orderBy(desc(deploymentRevision.retiredAt), desc(deploymentRevision.number))
+    .limit(1)
+    .get();
+}
+
+export type Revision = Pick<DeploymentRevision, 'deploymentId' | 'number'>;
+
+export const isRevision = ({ deploymentId, number }: Revision) =>
+  and(eq(deploymentRevision.deploymentId, deploymentId), eq(deploymentRevision.number, number));
+
+/** A next revision, LOADING. */
+export function insertRevision(
+  tx: Queryable,
+  { deploymentId, ...values }: Pick<DeploymentRevision, 'deploymentId' | 'modelVersionId' | 'settingsJson' | 'createdById'>,
+): DeploymentRevision {
+  const newest = tx
+    .select({ number: max(deploymentRevision.number) })
+    .from(deploymentRevision)
+    .where(eq(deploymentRevision.deploymentId, deploymentId))
+    .get();
+  const row = { deploymentId, number: (newest?.number ?? 0) + 1, ...values, state: 'LOADING', createdAt: Date.now() } as const;
+  return tx.insert(deploymentRevision).values(row).returning().get();
+}
+
+export function insertDeployment(tx: Queryable, name: string): Deployment {
+  return tx.insert(deployment).values({ id: randomUUIDv7(), name, createdAt: Date.now() }).returning().get();
+}
+
+/** What the inference host has to hold: the revisions that serve, and those that are to. */
+export function wantedRevisions(db: Queryable): (DeploymentRevision & { name: string })[] {
+  return db
+    .select()
+    .from(deploymentRevision)
+    .innerJoin(deployment, eq(deployment.id, deploymentRevision.deploymentId))
+    .where(and(isNull(deployment.deletedAt), inArray(deploymentRevision.state, ['ACTIVE', 'LOADING'])))
+    .orderBy(asc(deploymentRevision.state), asc(deployment.name))
+    .all()
+    .map((row) => ({ ...row.deployment_revision, name: row.deployment.name }));
+}
+
+/** A warm revision takes the traffic; the one before it retires. False where it is not LOADING any more. */
+export function activate(tx: Queryable, revision: Revision): boolean {
+  const row = tx.select().from(deploymentRevision).where(isRevision(revision)).get();
+  if (row?.state !== 'LOADING') return false;
+  const now = Date.now();
+  const active = and(eq(deploymentRevision.deploymentId, revision.deploymentId), eq(deploymentRevision.state, 'ACTIVE'));
+  tx.update(deploymentRevision).set({ state: 'RETIRED', retiredAt: now }).where(active).run();
+  tx.update(deploymentRevision).set({ state: 'ACTIVE', activatedAt: now }).where(isRevision(revision)).run();
+  return true;
+}
+
+export function fail(tx: Queryable, revision: Revision, reason: string): void {
+  tx.update(deploymentRevision)
+    .set({ state: 'FAILED', reason: reason.slice(0, 2000) })
+    .where(isRevision(revision))
+    .run();
+}
+
+/** Refuses (IN_USE) to delete a model version that serves, or is to. */
+export function requireNotDeployed(tx: Queryable, { id, number }: { id: string; number: number }): void {
+  const user = wantedRevisions(tx).find(({ modelVersionId }) => modelVersionId === id);
+  if (user)
+    refuse('IN_USE', null, `The deployment ${user.name} serves version ${number}. Undeploy it, or deploy another version, then delete.`);
+}

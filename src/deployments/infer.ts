@@ -1,0 +1,64 @@
+import type { Viewer } from '../accounts/login.ts';
+import type { Tokens } from '../accounts/tokens.ts';
+import { ApiError, refuse } from '../errors.ts';
+import type { Supervisor } from './supervise.ts';
+
+export interface ClassScore {
+  label: string | null;
+  index: number;
+  probability: number;
+}
+
+/** What `predict` of the inference host answers (docs/serving.md). */
+export interface Prediction {
+  model_version: string;
+  classes: ClassScore[];
+}
+
+interface InferServices {
+  supervisor: Supervisor;
+  tokens: Tokens;
+}
+
+/** An answer that is not there by then is given up; deadlines end at 60 s. */
+const answerMsMax = 65_000;
+
+/** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG or WebP file in base64. */
+export async function infer(
+  { supervisor, tokens }: InferServices,
+  viewer: Viewer,
+  { deployment, image, top }: { deployment: string; image: string; top: number },
+): Promise<Prediction> {
+  const { url, reason } = supervisor.health();
+  if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
+  const bytes = Buffer.from(image, 'base64');
+  if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
+  const token = await tokens.sign(viewer.user.id, viewer.familyId);
+  const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?top=${top}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}` },
+    body: bytes,
+    signal: AbortSignal.timeout(answerMsMax),
+  }).catch(() => {
+    throw new ApiError('UNAVAILABLE', 'The inference host does not answer.', 1000);
+  });
+  const body = (await answer.json()) as Prediction & { error?: string };
+  if (answer.ok) return body;
+  const message = body.error ?? 'The inference host refused the request.';
+  const retryAfterMs = 1000 * Number(answer.headers.get('retry-after') ?? 1);
+  switch (answer.status) {
+    case 404:
+      throw new ApiError('NOT_FOUND', message);
+    case 429:
+      throw new ApiError('RATE_LIMITED', message, retryAfterMs);
+    case 503:
+      throw new ApiError('UNAVAILABLE', message, retryAfterMs);
+    case 504:
+      throw new ApiError('DEADLINE', message, retryAfterMs);
+    case 400:
+    case 413:
+      return refuse('INVALID', 'image', message);
+    default:
+      throw new Error(`The inference host answered ${answer.status}: ${message}`);
+  }
+}

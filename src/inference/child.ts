@@ -1,0 +1,50 @@
+/**
+ * The inference host as a child of the server: settings, accounts and models come over the channel. When that closes the server has gone,
+ * and the host goes too.
+ */
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createLog } from '../log.ts';
+import type { Command, FromHost, Start, ToHost } from './channel.ts';
+import { parseHostConfig } from './config.ts';
+import { listen } from './host.ts';
+import { stopOnSignals } from './process.ts';
+
+const say = (message: FromHost): void => void process.send?.(message);
+// Not by `exit`, which waits for the runs of the threads.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+
+const [{ settings, snapshot }] = (await once(process, 'message')) as [Start];
+const { logLevel, folder, host: hostSettings } = settings;
+const empty = join(folder, 'empty');
+mkdirSync(empty);
+process.chdir(empty);
+const log = createLog({ logLevel });
+const host = await listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot).catch((error: NodeJS.ErrnoException) => {
+  const message = error.code === 'EADDRINUSE' ? `Port ${hostSettings.port} is in use: set WHETSTONE_INFERENCE_PORT.` : error.message;
+  say({ type: 'failed', message });
+  process.exit(1);
+});
+stopOnSignals(host, log);
+
+async function obey(command: Command): Promise<void> {
+  switch (command.type) {
+    case 'load':
+      return host.load(command.model);
+    case 'unload':
+      return host.unload(command.model);
+    case 'ready':
+      return host.ready();
+    case 'auth':
+      return host.replaceAuth(command.snapshot);
+  }
+}
+
+process.on('message', ({ id, ...command }: ToHost) => {
+  obey(command).then(
+    () => say({ type: 'answer', id, refused: null }),
+    (error: Error) => say({ type: 'answer', id, refused: error.message }),
+  );
+});
+say({ type: 'listening', url: host.url });

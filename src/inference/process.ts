@@ -1,0 +1,30 @@
+/** What every inference host does that is a process: as a child of the server, and by itself. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Log } from '../log.ts';
+import type { RunningHost } from './host.ts';
+
+/** The design's limit for everything that has to end (core.md, decision 16). */
+const stopMs = 30_000;
+
+/** Changes into a new folder, where nothing is that a model file may refer to; it goes with the process. */
+export function enterEmptyFolder(): void {
+  const empty = mkdtempSync(join(tmpdir(), 'whetstone-empty-'));
+  process.on('exit', () => rmSync(empty, { recursive: true, force: true }));
+  process.chdir(empty);
+}
+
+/** Drains and exits with 0 on SIGTERM or SIGINT. */
+export function stopOnSignals(host: RunningHost, log: Log): void {
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    if (stopping) return;
+    stopping = true;
+    log.info({ signal }, 'stopping');
+    // A thread inside a run that never ends cannot be ended in any other way.
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), stopMs).unref();
+    void host.stop().then(() => process.exit(0));
+  };
+  process.on('SIGTERM', stop).on('SIGINT', stop);
+}

@@ -1,0 +1,253 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { Agent } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readRunning } from '../src/inference/running.ts';
+import { eventually } from './support/eventually.ts';
+import { call, type Got, inferJson, makeInferenceModels, type Sent, spinJson } from './support/inference.ts';
+import { withServerProcess } from './support/process.ts';
+import { adminName, adminPassword, client, type TestServer, withFolder } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
+import { post } from './support/storage.ts';
+import { type Api, ask, mutate, succeeded } from './support/training.ts';
+
+const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
+beforeAll(() => makeInferenceModels(models, ['brightness', 'identity', 'spin']));
+afterAll(() => rmSync(models, { recursive: true }));
+
+/** The id of a READY version of one of the models. */
+async function versionOf(api: Api, name: string, about: object = {}): Promise<string> {
+  const bytes = readFileSync(join(models, `${name}.onnx`));
+  const { json } = await post(api.url, api.token, `${name}.onnx`, bytes);
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  const input = { name, task: 'CLASSIFICATION', uploadId: json.uploadId, sha256, ...about };
+  const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { id job { id } }');
+  await succeeded(api, modelVersion.job.id);
+  return modelVersion.id;
+}
+
+const fields = 'name active { number settings { deadlineMs batchMax } } loading { number } revisions { number state reason }';
+const deploymentOf = async (api: Api, name: string) =>
+  (await ask(api, `query ($name: String!) { deployment(name: $name) { ${fields} } }`, { name })).data.deployment;
+const health = async (api: Api) => (await ask(api, '{ inferenceHealth { state url restarts reason } }')).data.inferenceHealth;
+/** Waits until nothing is being loaded. */
+const settled = (api: Api, name: string) =>
+  eventually(async () => {
+    const deployment = await deploymentOf(api, name);
+    expect(deployment.loading).toBeNull();
+    return deployment;
+  });
+async function deployed(api: Api, name: string, modelVersionId: string, settings?: object) {
+  await mutate(api, 'deploy', { name, modelVersionId, settings }, 'deployment { name }');
+  return settled(api, name);
+}
+
+/** Requests to the inference host, with the token of the one who asks. */
+const by = ({ token }: Api, sent: Sent = {}): Sent => ({ ...sent, headers: { authorization: `Bearer ${token}` } });
+
+const item = (n: number) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [n, n + 0.5, -n, 0] }] });
+const rgb = { version: 1, width: 32, height: 32, mode: 'STRETCH', mean: [0, 0, 0], std: [1, 1, 1] };
+
+/** The inference host that this process has started. */
+function hostPid(parent = process.pid): number | undefined {
+  const pids = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid));
+  const found = pids.find((pid) => {
+    try {
+      const parentOf = /\) \S (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
+      return Number(parentOf) === parent && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('inference/child.ts');
+    } catch {
+      return false;
+    }
+  });
+  return found === undefined ? undefined : Number(found);
+}
+
+describe('a deployment', () => {
+  let server: TestServer;
+  let api: Api;
+  let identity = '';
+  let brightness = '';
+  let spin = '';
+  withSharedServer((running) => {
+    server = running;
+  });
+  beforeAll(async () => {
+    api = { url: server.url, token: await server.as('ENGINEER') };
+  });
+
+  test('there is no inference host before the first one', async () => {
+    expect(await health(api)).toEqual({ state: 'IDLE', url: null, restarts: 0, reason: null });
+  });
+
+  test('is warm before it takes a request, shows a client, and answers images over HTTP and GraphQL', async () => {
+    brightness = await versionOf(api, 'brightness', { labels: ['red', 'green', 'blue'], preprocess: rgb });
+    expect(await deployed(api, 'colours', brightness, { deadlineMs: 30_000 })).toMatchObject({
+      active: { number: 1, settings: { deadlineMs: 30_000, batchMax: 1 } },
+      revisions: [{ number: 1, state: 'ACTIVE', reason: null }],
+    });
+    const { state, url } = await health(api);
+    expect(state).toBe('READY');
+    const { data } = await ask(api, '{ deployment(name: "colours") { snippet(language: PYTHON) } }');
+    expect(data.deployment.snippet).toContain(`requests.post("${url}/v2/models/colours/predict"`);
+    const image = await sharp({ create: { width: 40, height: 30, channels: 3, background: '#10e020' } })
+      .png()
+      .toBuffer();
+    const { json } = await call(`${url}/v2/models/colours/predict?top=1`, by(api, { method: 'POST', body: image }));
+    expect(json).toMatchObject({ model_name: 'colours', model_version: '1', classes: [{ label: 'green', index: 1 }] });
+    const input = { deployment: 'colours', image: image.toString('base64'), top: 2 };
+    const answer = await mutate(api, 'infer', input, 'revision classes { label index probability }');
+    expect(answer).toMatchObject({ revision: 1, classes: [{ label: 'green' }, { label: 'blue' }] });
+  });
+
+  test('an image that is none, and a name that is none, are said', async () => {
+    const query = 'mutation ($i: InferInput!) { infer(input: $i) { revision userErrors { code field message } } }';
+    const wrong = async (input: object) => ask(api, query, { i: { image: Buffer.from('hello').toString('base64'), ...input } });
+    const { data } = await wrong({ deployment: 'colours' });
+    expect(data.infer).toEqual({
+      revision: null,
+      userErrors: [{ code: 'INVALID', field: ['image'], message: expect.stringContaining('not a JPEG') }],
+    });
+    expect((await wrong({ deployment: 'nothing' })).errors?.[0].extensions.code).toBe('NOT_FOUND');
+  });
+
+  test('an API key opens its deployments only, and nothing a moment after it was revoked', async () => {
+    const { url } = await health(api);
+    const ready = async (token: string) => (await call(`${url}/v2/models/colours/ready`, by({ url, token }))).status;
+    expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(401);
+    const createKey = (name: string, deployments: string[]) => mutate(api, 'createApiKey', { name, deployments }, 'secret apiKey { id }');
+    const [mine, other] = [await createKey('mine', ['colours']), await createKey('other', ['echo'])];
+    await eventually(async () => expect([await ready(mine.secret), await ready(other.secret)]).toEqual([200, 403]));
+    await mutate(api, 'revokeApiKey', { apiKeyId: mine.apiKey.id }, 'apiKey { id }');
+    await eventually(async () => expect(await ready(mine.secret)).toBe(401));
+  });
+
+  test('a next version takes its place without a lost or a wrong answer', async () => {
+    identity = await versionOf(api, 'identity');
+    await deployed(api, 'echo', identity, { deadlineMs: 60_000 });
+    const { url } = await health(api);
+    const agent = new Agent({ keepAlive: true, maxSockets: 20 });
+    const answers: [number, Got][] = [];
+    let swapped = false;
+    let sent = 0;
+    const clients = Array.from({ length: 20 }, async () => {
+      while (!swapped || sent < 200) {
+        sent += 1;
+        const n = sent;
+        answers.push([n, await inferJson(url, 'echo', item(n), by(api, { agent }))]);
+      }
+    });
+    await eventually(async () => expect(answers.length).toBeGreaterThan(100));
+    await deployed(api, 'echo', identity, { deadlineMs: 60_000, batchMax: 4 });
+    await eventually(async () => expect(answers.at(-1)?.[1].json.model_version).toBe('2'));
+    swapped = true;
+    await Promise.all(clients);
+    agent.destroy();
+    expect(answers.map(([n, { status, json }]) => [n, status, json.outputs?.[0].data[0]])).toEqual(answers.map(([n]) => [n, 200, n]));
+    expect(new Set(answers.map(([, { json }]) => json.model_version))).toEqual(new Set(['1', '2']));
+    expect((await call(`${url}/v2/models/echo/versions/2`, by(api))).status).toBe(200);
+    await eventually(async () => expect((await call(`${url}/v2/models/echo/versions/1`, by(api))).status).toBe(404));
+  });
+
+  test('what cannot be warmed up never takes a request, and says why', async () => {
+    spin = await versionOf(api, 'spin');
+    const after = await deployed(api, 'echo', spin, { batchMax: 2 });
+    expect(after.active.number).toBe(2);
+    expect(after.revisions[0]).toEqual({ number: 3, state: 'FAILED', reason: expect.stringContaining('batchMax must be 1') });
+    const { url } = await health(api);
+    expect((await inferJson(url, 'echo', item(7), by(api))).json.model_version).toBe('2');
+  });
+
+  test('rolls back to what served before, which is a new revision', async () => {
+    await mutate(api, 'rollback', { name: 'echo' }, 'deployment { name }');
+    const { active, revisions } = await settled(api, 'echo');
+    expect(active).toMatchObject({ number: 4, settings: { batchMax: 1 } });
+    expect(revisions.map((r: { state: string }) => r.state)).toEqual(['ACTIVE', 'FAILED', 'RETIRED', 'RETIRED']);
+  });
+
+  test('its model version cannot be deleted while it serves; undeployed it answers 404 and the version can go', async () => {
+    const admin: Api = { url: server.url, token: await server.admin() };
+    const remove = 'mutation ($i: DeleteModelVersionInput!) { deleteModelVersion(input: $i) { userErrors { code message } } }';
+    const deleted = async () => (await ask(admin, remove, { i: { modelVersionId: identity } })).data.deleteModelVersion.userErrors;
+    expect(await deleted()).toEqual([{ code: 'IN_USE', message: expect.stringContaining('deployment echo serves') }]);
+    await mutate(api, 'undeploy', { name: 'echo' }, 'deployment { name }');
+    const { url } = await health(api);
+    await eventually(async () => expect((await inferJson(url, 'echo', item(1), by(api))).status).toBe(404));
+    expect(await deploymentOf(api, 'echo')).toBeNull();
+    expect(await deleted()).toEqual([]);
+  });
+
+  test.each([
+    ['a name that is none', { name: '../x' }, 'INVALID', ['name']],
+    ['a deadline beyond its range', { settings: { deadlineMs: 100_000 } }, 'INVALID', ['settings', 'deadlineMs']],
+    [
+      'a version that there is not',
+      { modelVersionId: Buffer.from('ModelVersion:x').toString('base64url') },
+      'NOT_FOUND',
+      ['modelVersionId'],
+    ],
+  ])('is refused with %s', async (_what, change, code, field) => {
+    const query = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { code field } } }';
+    const { data } = await ask(api, query, { i: { name: 'other', modelVersionId: brightness, ...change } });
+    expect(data.deploy.userErrors).toEqual([{ code, field }]);
+  });
+
+  test('a host that is killed comes back with its deployments; GraphQL does not notice', async () => {
+    const pid = hostPid() as number;
+    const { url } = await health(api);
+    process.kill(pid, 'SIGKILL');
+    await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY', restarts: 1 }));
+    expect(hostPid()).not.toBe(pid);
+    expect(await health(api)).not.toMatchObject({ url: null });
+    expect(url).not.toBeNull();
+    expect((await call(`${(await health(api)).url}/v2/models/colours/ready`, by(api))).status).toBe(200);
+    expect(await deploymentOf(api, 'colours')).toMatchObject({ active: { number: 1 } });
+  });
+
+  test('a model under which the host died three times is not loaded again; the others serve', async () => {
+    await deployed(api, 'spinning', spin, { deadlineMs: 60_000 });
+    const { restarts } = await health(api);
+    for (let death = 1; death <= 3; death += 1) {
+      const { url } = await health(api);
+      const lost = inferJson(url, 'spinning', spinJson(10_000_000), by(api)).catch(({ code }) => code);
+      await eventually(() => expect(readRunning(join(server.dataDir, 'inference'))).toEqual(['spinning/1']));
+      process.kill(hostPid() as number, 'SIGKILL');
+      expect(await lost).toBe('ECONNRESET');
+      await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY', restarts: restarts + death }));
+    }
+    expect(await deploymentOf(api, 'spinning')).toMatchObject({
+      active: null,
+      revisions: [{ state: 'FAILED', reason: 'The inference host died 3 times within an hour while it loaded or ran this model.' }],
+    });
+    const { url } = await health(api);
+    expect((await call(`${url}/v2/models/spinning/ready`, by(api))).status).toBe(404);
+    expect((await call(`${url}/v2/models/colours/ready`, by(api))).status).toBe(200);
+  });
+});
+
+test('the death of the server takes the host with it, and the next server serves what was deployed', () =>
+  withFolder(async (dataDir) => {
+    const env = { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_LOG_LEVEL: 'info' };
+    await withServerProcess(env, async (child) => {
+      const server = client({ url: child.url } as TestServer, dataDir);
+      const api: Api = { url: child.url, token: await server.admin() };
+      await deployed(api, 'echo', await versionOf(api, 'identity'));
+      const pid = hostPid(child.pid) as number;
+      expect(pid).toBeGreaterThan(0);
+      child.kill('SIGKILL');
+      await child.exit;
+      await eventually(async () => expect(() => process.kill(pid, 0)).toThrow('ESRCH'));
+    });
+    await withServerProcess(env, async (child) => {
+      const server = client({ url: child.url } as TestServer, dataDir);
+      const api: Api = { url: child.url, token: (await server.login(adminName, adminPassword)).accessToken };
+      await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY' }));
+      expect((await inferJson((await health(api)).url, 'echo', item(3), by(api))).json.outputs[0].data[0]).toBe(3);
+      const pid = hostPid(child.pid) as number;
+      child.kill('SIGTERM');
+      expect((await child.exit).code).toBe(0);
+      expect(() => process.kill(pid, 0)).toThrow('ESRCH');
+    });
+  }));
