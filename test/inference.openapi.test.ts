@@ -1,5 +1,7 @@
 /** The document at `/openapi.json` says what the host does: no more, no less. */
+import { generateKeyPairSync } from 'node:crypto';
 import { expect, test } from 'vitest';
+import type { RunningHost } from '../src/inference/host.ts';
 import { modelRoutes, routes } from '../src/inference/http.ts';
 import { presetPreprocess } from '../src/jobs/specs.ts';
 import { eventually } from './support/eventually.ts';
@@ -8,6 +10,7 @@ import { binaryBody, call, metric, type Sent, withHost } from './support/inferen
 import { type Answered, brokenRefs, type Document, operationsOf, undocumented } from './support/openapi.ts';
 
 let url = '';
+let host: RunningHost;
 const generous = { deadlineMs: 30_000 };
 withHost(
   {
@@ -20,8 +23,9 @@ withHost(
       { name: 'rectangle', version: 1, task: 'DETECTION', preprocess: presetPreprocess(64, 'DETECTION'), ...generous },
     ],
   },
-  (host) => {
-    url = host.url;
+  (running) => {
+    host = running;
+    url = running.url;
   },
 );
 
@@ -131,4 +135,22 @@ test('an answer that differs from the document is found', async () => {
 test('what must not be asked for is not allowed by the schema of a request either', async () => {
   const { properties } = (await documented()).components.schemas.InferRequest;
   expect(properties.parameters.properties.sequence_id).toEqual({ not: {} });
+});
+
+/* The last one: from now on the host asks who is there. */
+test('where there are accounts, each operation but those that say so needs a key or a token', async () => {
+  const { publicKey } = generateKeyPairSync('ed25519');
+  const key = { ...publicKey.export({ format: 'jwk' }), kid: 'test' };
+  host.replaceAuth({ publicKeys: [key], users: [], endedSessions: [], apiKeys: [] });
+  const document = await documented();
+  const answers: Answered[] = [];
+  for (const operation of operationsOf(document)) {
+    const [method, path] = operation.split(' ') as [string, string];
+    const address = url + path.replace('{model}', 'identity').replace('{version}', '1');
+    const { status, headers, json } = await call(address, { method: method.toUpperCase() });
+    const { security = document.security } = document.paths[path][method];
+    expect(status === 401, operation).toBe(security.length > 0);
+    if (status === 401) answers.push({ operation, status, contentType: headers['content-type'], value: json });
+  }
+  expect(undocumented(document, answers)).toEqual([]);
 });
