@@ -142,10 +142,12 @@ def _photograph(name: str) -> Array:
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
 
 
-def write_scenes(folder: Path, train: int, val: int, side: int = 160, seed: int = 0) -> dict[str, Any]:
+def write_scenes(
+    folder: Path, train: int, val: int, side: int = 160, seed: int = 0, *, digits: Digits | None = None
+) -> dict[str, Any]:
     """Images and manifest as an import leaves them. Returns a DatasetRef."""
     lines = []
-    for n, (split, scene) in enumerate(scenes(train, val, side, seed)):
+    for n, (split, scene) in enumerate(scenes(train, val, side, seed, digits)):
         path = f"{split}/{n:04d}.png"
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)

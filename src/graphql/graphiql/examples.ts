@@ -303,6 +303,58 @@ mutation StartBenchmark($input: StartBenchmarkInput!) {
     variables: { input: { modelVersionIds: [''], batchSizes: [1, 4], intraOpThreads: [1, 2], profile: 'QUICK', dryRun: true } },
   },
   {
+    query: `# Puts an ONNX version ("id" from the tab Models) behind a name.
+# It takes the requests when it is warm. An API key for your
+# service comes from "createApiKey".
+mutation Deploy($input: DeployInput!) {
+  deploy(input: $input) {
+    deployment {
+      name
+      loading {
+        number
+      }
+      snippet(language: CURL)
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { name: 'digits', modelVersionId: '', settings: { deadlineMs: 1000 } } },
+  },
+  {
+    query: `# What is deployed, and how its host is.
+query Deployments {
+  inferenceHealth {
+    state
+    url
+    restarts
+    reason
+  }
+  deployments(first: 20) {
+    nodes {
+      name
+      active {
+        number
+        modelVersion {
+          number
+          sha256
+        }
+      }
+      revisions {
+        number
+        state
+        reason
+      }
+      snippet(language: PYTHON)
+    }
+  }
+}
+`,
+  },
+  {
     query: `# What the benchmarks say, newest first.
 query Reports {
   reports(first: 5) {
