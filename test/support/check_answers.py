@@ -1,5 +1,5 @@
-"""Holds answers against an OpenAPI 3.1 document. Input: {document, answers: [{pointer, value}]} as JSON; `pointer` leads to a schema of the
-document. Output: a JSON array with what is wrong with each answer, null where nothing is."""
+"""Holds answers against an OpenAPI 3.1 document. Input: {document, answers: [{pointer, value}]} as JSON; `pointer` leads to
+a schema of the document. Output: a JSON array with what is wrong with each answer, null where nothing is."""
 
 import json
 import sys

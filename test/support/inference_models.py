@@ -106,7 +106,7 @@ def logarithm():
 
 
 def rectangle():
-    """A detector of 64 × 64 images, classes red and green: the box around what is brighter than 0.75 in the blue channel."""
+    """A detector of 64 × 64 images, classes red and green: the box around what is brighter than 0.75 in blue."""
     starts, ends = tensor([2], "start", np.int64), tensor([3], "end", np.int64)
     nodes = [
         helper.make_node("Slice", ["image", "start", "end", "channel"], ["blue"]),
@@ -145,7 +145,7 @@ def rectangle():
 
 
 def fixture(name):
-    """A detector in the layout CENTRES_FIRST that finds what a case of test/fixtures/detections has, whatever the image."""
+    """A detector (CENTRES_FIRST) that finds what a case of test/fixtures/detections has, whatever the image."""
     cases = json.loads((DETECTIONS / "cases.json").read_text())["cases"]
     case = next(one for one in cases if one["output"] == f"{name}.f32")
     found = np.frombuffer((DETECTIONS / case["output"]).read_bytes(), "<f4").reshape(1, *case["shape"])
@@ -168,7 +168,7 @@ def chain(rounds):
     ]
     last = "m0"
     nodes.append(helper.make_node("Add", ["m", "w"], [last]))
-    for n in range(rounds):
+    for n in range(int(rounds)):
         nodes.append(helper.make_node("MatMul", [last, "w"], [f"m{n + 1}"]))
         last = f"m{n + 1}"
     nodes += [
@@ -231,9 +231,12 @@ MODELS = {
     "external": external,
 }
 
+# Of these the name goes on with what distinguishes them: `chain-30`.
+FAMILIES = {"chain": chain, "fixture": fixture}
+
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]
     for name in names:
         kind, _, detail = name.partition("-")
-        made = {"chain": lambda: chain(int(detail)), "fixture": lambda: fixture(detail)}.get(kind, MODELS.get(kind))()
+        made = FAMILIES[kind](detail) if kind in FAMILIES else MODELS[name]()
         (Path(folder) / f"{name}.onnx").write_bytes(made.SerializeToString())
