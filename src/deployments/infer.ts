@@ -9,10 +9,19 @@ export interface ClassScore {
   probability: number;
 }
 
-/** What `predict` of the inference host answers (docs/serving.md). */
+/** Of the upright image, in pixels. */
+export interface Detection {
+  label: string | null;
+  index: number;
+  score: number;
+  box: { x: number; y: number; width: number; height: number };
+}
+
+/** What `predict` of the inference host answers (docs/serving.md): classes from a classifier, detections from a detector. */
 export interface Prediction {
   model_version: string;
-  classes: ClassScore[];
+  classes?: ClassScore[];
+  detections?: Detection[];
 }
 
 interface InferServices {
@@ -27,19 +36,22 @@ const answerMsMax = 65_000;
 export async function infer(
   { supervisor, tokens }: InferServices,
   viewer: Viewer,
-  { deployment, image, top }: { deployment: string; image: string; top: number },
+  { deployment, image, top, score }: { deployment: string; image: string; top: number; score?: number | null },
 ): Promise<Prediction> {
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   const bytes = Buffer.from(image, 'base64');
   if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
   const token = await tokens.sign(viewer.user.id, viewer.familyId);
-  const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?top=${top}`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${token}` },
-    body: bytes,
-    signal: AbortSignal.timeout(answerMsMax),
-  }).catch(() => {
+  const answer = await fetch(
+    `${url}/v2/models/${encodeURIComponent(deployment)}/predict?${new URLSearchParams({ top: `${top}`, ...(score == null ? {} : { score: `${score}` }) })}`,
+    {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}` },
+      body: bytes,
+      signal: AbortSignal.timeout(answerMsMax),
+    },
+  ).catch(() => {
     throw new ApiError('UNAVAILABLE', 'The inference host does not answer.', 1000);
   });
   const body = (await answer.json()) as Prediction & { error?: string };

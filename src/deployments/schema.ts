@@ -7,7 +7,7 @@ import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
-import { type ClassScore, infer, type Prediction } from './infer.ts';
+import { type ClassScore, type Detection, infer, type Prediction } from './infer.ts';
 import { type SnippetLanguage, snippetOf } from './snippets.ts';
 import type { InferenceHealth } from './supervise.ts';
 import type { Deployment, DeploymentRevision, revisionStates } from './tables.ts';
@@ -254,6 +254,19 @@ const ClassScoreType = builder.objectRef<ClassScore>('ClassScore').implement({
   }),
 });
 
+const DetectionType = builder.objectRef<Detection>('Detection').implement({
+  description: 'Something that a detector has found, with its box in pixels of the upright image.',
+  fields: (t) => ({
+    label: t.exposeString('label', { nullable: true, description: 'Name of the class; null where the model names none.' }),
+    index: t.exposeInt('index', { description: 'Place of the class in the model’s output.' }),
+    score: t.exposeFloat('score', { description: 'From 0 to 1.' }),
+    x: t.float({ description: 'Left edge.', resolve: ({ box }) => box.x }),
+    y: t.float({ description: 'Top edge.', resolve: ({ box }) => box.y }),
+    width: t.float({ description: 'In pixels.', resolve: ({ box }) => box.width }),
+    height: t.float({ description: 'In pixels.', resolve: ({ box }) => box.height }),
+  }),
+});
+
 builder.relayMutationField(
   'infer',
   {
@@ -261,6 +274,7 @@ builder.relayMutationField(
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
       image: t.string({ required: true, description: 'A JPEG, PNG or WebP file in base64, up to about 1.4 MB.' }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name, from the most probable on.' }),
+      score: t.float({ description: 'Least score of a detection, from 0 to 1; without it that of every measurement, 0.001.' }),
     }),
   },
   {
@@ -279,8 +293,14 @@ builder.relayMutationField(
       classes: t.field({
         type: [ClassScoreType],
         nullable: true,
-        description: 'The most probable classes, in falling order.',
+        description: 'From a classifier: the most probable classes, in falling order.',
         resolve: (p) => p.result?.classes,
+      }),
+      detections: t.field({
+        type: [DetectionType],
+        nullable: true,
+        description: 'From a detector: what it has found, in falling order of score.',
+        resolve: (p) => p.result?.detections,
       }),
     }),
   },
