@@ -1,3 +1,4 @@
+import { ApiError } from './errors.ts';
 import type { LogLine, Progress } from './jobs/progress.ts';
 import type { JobEvent } from './jobs/tables.ts';
 
@@ -115,4 +116,22 @@ export function readingFrom<T>(
       return this;
     },
   };
+}
+
+/** A reading now and then one after each interval of 250 to 60,000 ms; a slow reader gets the latest only. */
+export function readEach<T>(intervalMs: number, read: () => Promise<T>): AsyncIterableIterator<T, undefined> {
+  if (intervalMs < 250 || intervalMs > 60_000) throw new ApiError('LIMIT', '`intervalMs` is between 250 and 60000.');
+  const ticks = queueOf<null>(1, (push) => {
+    push(null);
+    const timer = setInterval(() => push(null), intervalMs);
+    return () => clearInterval(timer);
+  });
+  async function* readings(): AsyncGenerator<T, undefined> {
+    try {
+      for await (const _ of ticks) yield await read();
+    } finally {
+      ticks.return();
+    }
+  }
+  return readingFrom(ticks, readings());
 }

@@ -99,6 +99,7 @@ const fields: Record<string, Line> = {
   'Mutation.rollback': 'DEPLOY',
   'Mutation.undeploy': 'DEPLOY',
   'Mutation.infer': 'INFER',
+  'Mutation.inferBatch': 'INFER',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
 
@@ -106,6 +107,7 @@ const fields: Record<string, Line> = {
   'Subscription.jobProgress': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobLogs': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobs': 'READ',
+  'Subscription.inferenceStats': 'READ',
   'Subscription.system': 'READ',
 };
 

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readRunning } from '../src/inference/running.ts';
+import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';
 import { call, type Got, inferJson, makeInferenceModels, type Sent, spinJson } from './support/inference.ts';
 import { withServerProcess } from './support/process.ts';
@@ -98,8 +99,21 @@ describe('a deployment', () => {
     const { json } = await call(`${url}/v2/models/colours/predict?top=1`, by(api, { method: 'POST', body: image }));
     expect(json).toMatchObject({ model_name: 'colours', model_version: '1', classes: [{ label: 'green', index: 1 }] });
     const input = { deployment: 'colours', image: image.toString('base64'), top: 2 };
-    const answer = await mutate(api, 'infer', input, 'revision classes { label index probability }');
-    expect(answer).toMatchObject({ revision: 1, classes: [{ label: 'green' }, { label: 'blue' }] });
+    const { prediction } = await mutate(api, 'infer', input, 'prediction { revision classes { label index probability } }');
+    expect(prediction).toMatchObject({ revision: 1, classes: [{ label: 'green' }, { label: 'blue' }] });
+    const images = [image.toString('base64'), Buffer.from('hello').toString('base64')];
+    const batch = { deployment: 'colours', images, top: 1 };
+    const { results } = await mutate(api, 'inferBatch', batch, 'results { prediction { classes { label } } error { code field } }');
+    expect(results).toEqual([
+      { prediction: { classes: [{ label: 'green' }] }, error: null },
+      { prediction: null, error: { code: 'INVALID', field: ['images', '1'] } },
+    ]);
+  });
+
+  test('its requests are counted, for those who subscribe', async () => {
+    const query = 'subscription { inferenceStats(deployment: "colours") { deployments { name revision answered computeMs } } }';
+    const { inferenceStats } = await withEvents(server.url, query, api.token, async (items) => (await nextAnswer(items))?.data);
+    expect(inferenceStats).toEqual({ deployments: [{ name: 'colours', revision: 1, answered: 3, computeMs: expect.any(Number) }] });
   });
 
   test('of a detector answers boxes over GraphQL', async () => {
@@ -112,8 +126,13 @@ describe('a deployment', () => {
       .png()
       .toBuffer();
     const input = { deployment: 'boxes', image: image.toString('base64'), score: 0.5 };
-    const answer = await mutate(api, 'infer', input, 'classes { label } detections { label index score x y width height }');
-    expect(answer).toMatchObject({
+    const { prediction } = await mutate(
+      api,
+      'infer',
+      input,
+      'prediction { classes { label } detections { label index score x y width height } }',
+    );
+    expect(prediction).toEqual({
       classes: null,
       detections: [{ label: 'red', index: 0, score: 1, x: 32, y: 16, width: 64, height: 32 }],
     });
@@ -121,11 +140,11 @@ describe('a deployment', () => {
   });
 
   test('an image that is none, and a name that is none, are said', async () => {
-    const query = 'mutation ($i: InferInput!) { infer(input: $i) { revision userErrors { code field message } } }';
+    const query = 'mutation ($i: InferInput!) { infer(input: $i) { prediction { revision } userErrors { code field message } } }';
     const wrong = async (input: object) => ask(api, query, { i: { image: Buffer.from('hello').toString('base64'), ...input } });
     const { data } = await wrong({ deployment: 'colours' });
     expect(data.infer).toEqual({
-      revision: null,
+      prediction: null,
       userErrors: [{ code: 'INVALID', field: ['image'], message: expect.stringContaining('not a JPEG') }],
     });
     expect((await wrong({ deployment: 'nothing' })).errors?.[0].extensions.code).toBe('NOT_FOUND');

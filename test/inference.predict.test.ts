@@ -62,12 +62,12 @@ withHost(
       { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
       { name: 'logarithm', preprocess: { ...spec, mean: [0, 0, 0], std: [1, 1, 1] }, deadlineMs: 30_000 },
       { name: 'rectangle', ...detector, labels: ['red', 'green'], preprocess: letterbox },
-      { name: 'few', model: 'rectangle', ...detector, preprocess: letterbox, boxesMax: 1 },
+      { name: 'few', model: 'rectangle', ...detector, outputLayout: 'BOXES_SCORES', preprocess: letterbox, boxesMax: 1 },
+      { name: 'centres', model: 'rectangle', ...detector, outputLayout: 'CENTRES_FIRST', preprocess: letterbox },
       { name: 'three', model: 'rectangle', ...detector, labels, preprocess: letterbox },
       ...found.map(({ output, side }) => ({
         name: fixtureModel(output),
         ...detector,
-        outputLayout: 'CENTRES_FIRST',
         preprocess: presetPreprocess(side, 'DETECTION'),
       })),
     ],
@@ -120,6 +120,7 @@ describe('predict', () => {
     ['labels that do not fit', 'mislabelled', () => flat('#000').png().toBuffer(), 400, '3 values, but there are 2 labels'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],
     ['what the model has no number for', 'logarithm', () => flat('#000').png().toBuffer(), 500, 'not made of numbers'],
+    ['a detector with another layout', 'centres', () => flat('#000').png().toBuffer(), 400, 'do not have the layout CENTRES_FIRST'],
     ['a detector with other labels', 'three', () => flat('#000').png().toBuffer(), 400, 'the layout BOXES_SCORES of 3 classes'],
   ])('%s is refused', async (_, model, image, status, says) => {
     const got = await predict(model, await image());

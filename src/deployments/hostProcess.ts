@@ -11,10 +11,12 @@ const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
 /** Time to answer what waits and to end by itself (core.md, decision 16). */
 const drainMs = 25_000;
 
+export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'stats'>;
+
 export interface HostProcess {
   url: string;
-  /** Null, or why a model cannot be served. Rejects when the process has gone. */
-  ask(command: Command): Promise<string | null>;
+  /** Rejects when the process has gone. */
+  ask(command: Command): Promise<HostAnswer>;
   /** Resolves when the process has gone, with the models (`modelKey`) that it loaded or ran at that moment. */
   ended: Promise<string[]>;
   /** Drains it; after 25 seconds it is killed. */
@@ -32,7 +34,7 @@ export async function startHostProcess(
   const settings: ChildSettings = { logLevel, folder, host: { host, port: inferencePort } };
   const child = fork(program, [], { env: childEnv, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   child.send({ settings, snapshot } satisfies Start);
-  const asked = new Map<number, { resolve: (refused: string | null) => void; reject: (error: Error) => void }>();
+  const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;
   const gone = new Error('The inference host has ended.');
   const ended = new Promise<string[]>((resolve) => {
@@ -48,7 +50,7 @@ export async function startHostProcess(
     child.on('message', (message: FromHost) => {
       if (message.type === 'listening') return resolve(message.url);
       if (message.type === 'failed') return reject(new Error(message.message));
-      asked.get(message.id)?.resolve(message.refused);
+      asked.get(message.id)?.resolve(message);
       asked.delete(message.id);
     });
   });
@@ -58,7 +60,7 @@ export async function startHostProcess(
     ended,
     ask(command) {
       ids += 1;
-      const { promise, resolve, reject } = Promise.withResolvers<string | null>();
+      const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
       asked.set(ids, { resolve, reject });
       if (!child.connected) reject(gone);
       else child.send({ ...command, id: ids } satisfies ToHost, (error) => error && reject(error));

@@ -1,6 +1,6 @@
 import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
-import { ApiError, refuse } from '../errors.ts';
+import { ApiError, InputError, refuse, type UserError } from '../errors.ts';
 import type { Supervisor } from './supervise.ts';
 
 export interface ClassScore {
@@ -24,6 +24,13 @@ export interface Prediction {
   detections?: Detection[];
 }
 
+/** `top`: most classes. `score`: least score of a detection, or what the deployment has. */
+interface Asked {
+  deployment: string;
+  top: number;
+  score?: number | null;
+}
+
 interface InferServices {
   supervisor: Supervisor;
   tokens: Tokens;
@@ -36,22 +43,20 @@ const answerMsMax = 65_000;
 export async function infer(
   { supervisor, tokens }: InferServices,
   viewer: Viewer,
-  { deployment, image, top, score }: { deployment: string; image: string; top: number; score?: number | null },
+  { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   const bytes = Buffer.from(image, 'base64');
   if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
   const token = await tokens.sign(viewer.user.id, viewer.familyId);
-  const answer = await fetch(
-    `${url}/v2/models/${encodeURIComponent(deployment)}/predict?${new URLSearchParams({ top: `${top}`, ...(score == null ? {} : { score: `${score}` }) })}`,
-    {
-      method: 'POST',
-      headers: { authorization: `Bearer ${token}` },
-      body: bytes,
-      signal: AbortSignal.timeout(answerMsMax),
-    },
-  ).catch(() => {
+  const query = `top=${top}${score == null ? '' : `&score=${score}`}`;
+  const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?${query}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}` },
+    body: bytes,
+    signal: AbortSignal.timeout(answerMsMax),
+  }).catch(() => {
     throw new ApiError('UNAVAILABLE', 'The inference host does not answer.', 1000);
   });
   const body = (await answer.json()) as Prediction & { error?: string };
@@ -73,4 +78,29 @@ export async function infer(
     default:
       throw new Error(`The inference host answered ${answer.status}: ${message}`);
   }
+}
+
+/** Of one image of a batch. */
+export type BatchResult = { prediction: Prediction; error: null } | { prediction: null; error: UserError };
+
+export const batchImagesMax = 32;
+
+/** Each image by itself, so that one that cannot be answered does not cost the others. */
+export function inferBatch(
+  services: InferServices,
+  viewer: Viewer,
+  { images, ...request }: Asked & { images: readonly string[] },
+): Promise<BatchResult[]> {
+  if (images.length === 0 || images.length > batchImagesMax) refuse('LIMIT', 'images', `Send 1 to ${batchImagesMax} images.`);
+  const one = async (image: string, n: number): Promise<BatchResult> => {
+    try {
+      return { prediction: await infer(services, viewer, { ...request, image }), error: null };
+    } catch (error) {
+      const field = ['images', String(n)];
+      if (error instanceof InputError) return { prediction: null, error: { ...(error.userErrors[0] as UserError), field } };
+      if (error instanceof ApiError) return { prediction: null, error: { code: error.code, message: error.message, field } };
+      throw error;
+    }
+  };
+  return Promise.all(images.map(one));
 }

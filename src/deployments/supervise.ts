@@ -8,6 +8,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction } from '../db.ts';
 import { ModelConfig, modelKey } from '../inference/config.ts';
+import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
 import { modelVersion } from '../models/tables.ts';
 import { blobPath } from '../storage/blobs.ts';
@@ -30,6 +31,8 @@ export interface Supervisor {
   /** Looks at the tables again. */
   wake(): void;
   health(): InferenceHealth;
+  /** Of the host that runs; nothing where there is none. */
+  stats(): Promise<HostStats>;
   /** Drains the host, which ends within 25 seconds. */
   stop(): Promise<void>;
 }
@@ -128,7 +131,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   async function load(running: HostProcess, one: Wanted): Promise<void> {
     const key = keyOf(one);
     const model = configOf(one);
-    const refused = await running.ask({ type: 'load', model });
+    const { refused } = await running.ask({ type: 'load', model });
     if (refused !== null) {
       inTransaction(db, (tx) => fail(tx, one, refused));
       return;
@@ -195,6 +198,10 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   return {
     wake,
     health: () => ({ ...health }),
+    async stats() {
+      const answer = await host?.ask({ type: 'stats' }).catch(() => null);
+      return answer?.stats ?? { queuedRequests: 0, dispatchedRuns: 0, models: [] };
+    },
     async stop() {
       stopped = true;
       clearTimeout(timer);

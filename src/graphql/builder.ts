@@ -153,7 +153,7 @@ const ErrorCodeType = builder.enumType('ErrorCode', {
   values: Object.fromEntries(Object.entries(errorCodes).map(([code, { description }]) => [code, { description }])),
 });
 
-const UserErrorType = builder.objectRef<UserError>('UserError').implement({
+export const UserErrorType = builder.objectRef<UserError>('UserError').implement({
   description: 'Something in the input that its author can correct.',
   fields: (t) => ({
     code: t.field({ type: ErrorCodeType, description: 'The kind of error.', resolve: (e) => e.code }),

@@ -2,6 +2,7 @@
 import type { Config } from '../config.ts';
 import type { AuthSnapshot } from './auth.ts';
 import type { ModelConfig } from './config.ts';
+import type { HostStats } from './stats.ts';
 
 export interface ChildSettings {
   logLevel: Config['logLevel'];
@@ -17,7 +18,8 @@ export type Command =
   /** Everything that was to be loaded is. */
   | { type: 'ready' }
   /** From now on these accounts decide. */
-  | { type: 'auth'; snapshot: AuthSnapshot };
+  | { type: 'auth'; snapshot: AuthSnapshot }
+  | { type: 'stats' };
 
 export type ToHost = Command & { id: number };
 
@@ -31,5 +33,5 @@ export type FromHost =
   /** It could not be started; it ends. */
   | { type: 'failed'; message: string }
   | { type: 'listening'; url: string }
-  /** To the command with this id. `refused`: why a model cannot be served. */
-  | { type: 'answer'; id: number; refused: string | null };
+  /** To the command with this id. `refused`: why a model cannot be served. `stats`: to `stats`. */
+  | { type: 'answer'; id: number; refused: string | null; stats: HostStats | null };

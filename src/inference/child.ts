@@ -10,6 +10,7 @@ import type { Command, FromHost, Start, ToHost } from './channel.ts';
 import { parseHostConfig } from './config.ts';
 import { listen } from './host.ts';
 import { stopOnSignals } from './process.ts';
+import type { HostStats } from './stats.ts';
 
 const say = (message: FromHost): void => void process.send?.(message);
 // Not by `exit`, which waits for the runs of the threads.
@@ -28,23 +29,29 @@ const host = await listen(parseHostConfig(hostSettings, '/'), log, folder, snaps
 });
 stopOnSignals(host, log);
 
-async function obey(command: Command): Promise<void> {
+async function obey(command: Command): Promise<HostStats | undefined> {
   switch (command.type) {
     case 'load':
-      return host.load(command.model);
+      await host.load(command.model);
+      return;
     case 'unload':
-      return host.unload(command.model);
+      await host.unload(command.model);
+      return;
     case 'ready':
-      return host.ready();
+      host.ready();
+      return;
     case 'auth':
-      return host.replaceAuth(command.snapshot);
+      host.replaceAuth(command.snapshot);
+      return;
+    case 'stats':
+      return host.stats();
   }
 }
 
 process.on('message', ({ id, ...command }: ToHost) => {
   obey(command).then(
-    () => say({ type: 'answer', id, refused: null }),
-    (error: Error) => say({ type: 'answer', id, refused: error.message }),
+    (stats) => say({ type: 'answer', id, refused: null, stats: stats ?? null }),
+    (error: Error) => say({ type: 'answer', id, refused: error.message, stats: null }),
   );
 });
 say({ type: 'listening', url: host.url });

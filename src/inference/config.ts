@@ -22,7 +22,9 @@ export const ModelConfig = z.strictObject({
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
   preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
-  outputLayout: OutputLayout.default('BOXES_SCORES').describe('How the outputs of a detector hold boxes and scores.'),
+  outputLayout: OutputLayout.optional().describe(
+    'How the outputs of a detector hold boxes and scores; without it one output is CENTRES_FIRST.',
+  ),
   scoreThreshold: z.number().min(0).max(1).default(detectionDefinition.scoreThreshold).describe('Least score of a detection.'),
   nmsIou: z
     .number()

@@ -15,6 +15,7 @@ import { type Host, serveRequest } from './http.ts';
 import { loadModel, type ServedModel } from './models.ts';
 import { startPool } from './ort/pool.ts';
 import { createRunningFile } from './running.ts';
+import { type HostStats, summaryOf } from './stats.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
@@ -29,6 +30,8 @@ export interface RunningHost {
   load(model: ModelConfig): Promise<void>;
   /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
   unload(model: Pick<ModelConfig, 'name' | 'version'>): Promise<void>;
+  /** Models by name, then version. */
+  stats(): HostStats;
   /** Everything that was to be loaded is: the host says that it is ready. */
   ready(): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
@@ -121,6 +124,15 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
       while (served.users > 0) await delay(10);
       await engine.unload(served.key);
       log.info({ model: name, version }, 'model is unloaded');
+    },
+
+    stats() {
+      const { queued, dispatched } = dispatcher.depth;
+      const models = [...host.models.values()]
+        .flatMap((versions) => [...versions.values()])
+        .map(({ config: { name, version }, stats }) => ({ name, version, ...summaryOf(stats) }))
+        .sort((a, b) => (a.name === b.name ? a.version - b.version : a.name < b.name ? -1 : 1));
+      return { queuedRequests: queued, dispatchedRuns: dispatched, models };
     },
 
     ready() {

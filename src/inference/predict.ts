@@ -113,7 +113,7 @@ function classesOf({ config }: ServedModel, _: Image, outputs: readonly Output[]
 }
 
 function detectionsOf({ config }: ServedModel, image: Image, outputs: readonly Output[], { score }: PredictQuery): Detections {
-  const { labels, outputLayout: layout } = config;
+  const { labels, outputLayout: layout = outputs.length === 1 ? 'CENTRES_FIRST' : 'BOXES_SCORES' } = config;
   const tensors = outputs.map((output) => ({ dims: output.shape, data: floatsOf(output) }));
   const [first, second] = outputs.map(({ shape }) => shape);
   const classCount = labels?.length ?? (layout === 'BOXES_SCORES' ? second?.[2] : (first?.[1] ?? 0) - 4) ?? 0;

@@ -73,3 +73,17 @@ export class ModelStats {
     return [...this.runs.values()].reduce((sum, { count }) => sum + count, 0);
   }
 }
+
+/** What a host has done since its start. */
+export interface HostStats {
+  queuedRequests: number;
+  /** Runs that compute or are staged. */
+  dispatchedRuns: number;
+  models: ({ name: string; version: number; inferences: number; meanMs: Record<Part, number | null> } & Record<Outcome, number>)[];
+}
+
+/** `meanMs`: of the answered requests; null before the first. */
+export function summaryOf({ ended, inferences, parts: of }: ModelStats): Omit<HostStats['models'][number], 'name' | 'version'> {
+  const meanMs = Object.fromEntries(parts.map((part) => [part, of[part].count > 0 ? of[part].sumMs / of[part].count : null]));
+  return { ...ended, inferences, meanMs: meanMs as Record<Part, number | null> };
+}

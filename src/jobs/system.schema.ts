@@ -1,5 +1,4 @@
-import { queueOf, readingFrom } from '../bus.ts';
-import { ApiError } from '../errors.ts';
+import { readEach } from '../bus.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
@@ -32,24 +31,6 @@ async function readSystem(services: Services): Promise<System> {
     disk,
     gpus,
   };
-}
-
-/** A reading now and then one after each interval; a slow reader gets the latest only. */
-function watchSystem(services: Services, intervalMs: number): AsyncIterableIterator<System, undefined> {
-  if (intervalMs < 250 || intervalMs > 60_000) throw new ApiError('LIMIT', '`intervalMs` is between 250 and 60000.');
-  const ticks = queueOf<null>(1, (push) => {
-    push(null);
-    const timer = setInterval(() => push(null), intervalMs);
-    return () => clearInterval(timer);
-  });
-  async function* read(): AsyncGenerator<System, undefined> {
-    try {
-      for await (const _ of ticks) yield await readSystem(services);
-    } finally {
-      ticks.return();
-    }
-  }
-  return readingFrom(ticks, read());
 }
 
 const SlotType = builder.objectRef<Slot>('Slot').implement({
@@ -148,7 +129,7 @@ builder.subscriptionFields((t) => ({
     description: 'The machine, now and after each interval.',
     authScopes: { can: 'READ' },
     args: { intervalMs: t.arg.int({ required: true, defaultValue: 1000, description: 'Milliseconds between readings, 250 to 60000.' }) },
-    subscribe: (_root, { intervalMs }, context) => watchSystem(context, intervalMs),
+    subscribe: (_root, { intervalMs }, context) => readEach(intervalMs, () => readSystem(context)),
     resolve: (reading) => reading as System,
   }),
 }));
