@@ -22,6 +22,7 @@ import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
 import { serverMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
+import { openapi } from './openapi.ts';
 import { prometheusType } from './prometheus.ts';
 import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
@@ -46,6 +47,8 @@ export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */
   url: string;
   services: Services;
+  /** Paths of its routes. */
+  paths: string[];
   /** Stops in the reverse order of the start; answers that are under way get 5 seconds. */
   stop(): Promise<void>;
 }
@@ -106,6 +109,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
         path: '/metrics',
         handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
       },
+      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, openapi) },
       { path: '/health', handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
@@ -136,7 +140,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
     log.info({ url, dataDir: config.dataDir }, 'whetstone is ready');
     if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the token in this file');
-    return { url, services, stop };
+    return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();
     throw error;

@@ -16,7 +16,7 @@ import { post } from './support/storage.ts';
 import { type Api, ask, mutate, succeeded } from './support/training.ts';
 
 const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
-beforeAll(() => makeInferenceModels(models, ['brightness', 'identity', 'spin']));
+beforeAll(() => makeInferenceModels(models, ['brightness', 'identity', 'spin', 'rectangle']));
 afterAll(() => rmSync(models, { recursive: true }));
 
 /** The id of a READY version of one of the models. */
@@ -114,6 +114,29 @@ describe('a deployment', () => {
     const query = 'subscription { inferenceStats(deployment: "colours") { deployments { name revision answered computeMs } } }';
     const { inferenceStats } = await withEvents(server.url, query, api.token, async (items) => (await nextAnswer(items))?.data);
     expect(inferenceStats).toEqual({ deployments: [{ name: 'colours', revision: 1, answered: 3, computeMs: expect.any(Number) }] });
+  });
+
+  test('of a detector answers boxes over GraphQL', async () => {
+    const preprocess = { ...rgb, width: 64, height: 64, mode: 'LETTERBOX' };
+    const rectangle = await versionOf(api, 'rectangle', { task: 'DETECTION', labels: ['red', 'green'], preprocess });
+    await deployed(api, 'boxes', rectangle, { deadlineMs: 30_000 });
+    const pink = { create: { width: 64, height: 32, channels: 3, background: '#ff00ff' } } as const;
+    const image = await sharp({ create: { width: 128, height: 96, channels: 3, background: '#000' } })
+      .composite([{ input: pink, left: 32, top: 16 }])
+      .png()
+      .toBuffer();
+    const input = { deployment: 'boxes', image: image.toString('base64'), score: 0.5 };
+    const { prediction } = await mutate(
+      api,
+      'infer',
+      input,
+      'prediction { classes { label } detections { label index score x y width height } }',
+    );
+    expect(prediction).toEqual({
+      classes: null,
+      detections: [{ label: 'red', index: 0, score: 1, x: 32, y: 16, width: 64, height: 32 }],
+    });
+    await mutate(api, 'undeploy', { name: 'boxes' }, 'deployment { name }');
   });
 
   test('an image that is none, and a name that is none, are said', async () => {

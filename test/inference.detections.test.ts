@@ -58,6 +58,19 @@ describe('detections', () => {
     },
   );
 
+  test('of more candidates than 3,000 the best go on, of equal ones the first', () => {
+    const rounds = 4;
+    for (let round = 0; round < rounds; round += 1) {
+      // Boxes that lie apart, so that each candidate is kept: few different scores, all of them, or one alone.
+      const count = 5000;
+      const scores = Float32Array.from({ length: count }, (_, i) => (((i * 2654435761) >>> 7) % (1 + round ** 3)) / rounds ** 3);
+      const boxes = Float32Array.from({ length: 4 * count }, (_, i) => 2 * (i >> 2) + (i & 3 ? 1 : 0));
+      const found = findDetections({ boxes, scores }, 1, { scoreThreshold: 0, nmsIou: 0.7, boxesMax: count });
+      const order = [...scores.keys()].sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+      expect(found.map(({ left }) => left / 2)).toEqual(order.slice(0, 3000));
+    }
+  });
+
   test('outputs of another shape are refused with what they are', () => {
     const data = new Float32Array(24);
     expect(() => readDetectorOutputs([{ dims: [1, 6, 4], data }], 'BOXES_SCORES', 3)).toThrow('The outputs [1, 6, 4] do not have');

@@ -41,7 +41,9 @@ describe('a model that cannot be served', () => {
   let config: ReturnType<typeof parseHostConfig>;
   const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2, runningFile: createRunningFile(own, 1) });
   beforeAll(async () => {
-    const made = await withModelFiles({ models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })) });
+    const made = await withModelFiles({
+      models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })),
+    });
     folder = made.folder;
     config = parseHostConfig(made.settings, folder, 2);
   });

@@ -41,6 +41,18 @@ describe('the golden fixtures of docs/preprocessing.md', () => {
 let url = '';
 const labels = ['red', 'green', 'blue'];
 const spec = presetPreprocess(32);
+const detector = { task: 'DETECTION', deadlineMs: 30_000 };
+const letterbox = presetPreprocess(64, 'DETECTION');
+/** What a detector found in the image of a fixture; `docs/preprocessing.md` tells who made them. */
+const found: { name: string; width: number; height: number; side: number; output: string; detections: Found[] }[] = JSON.parse(
+  readFileSync(join(fixtures, '..', 'detections', 'cases.json'), 'utf8'),
+).cases;
+interface Found {
+  label: number;
+  score: number;
+  box: [left: number, top: number, right: number, bottom: number];
+}
+const fixtureModel = (output: string) => `fixture-${output.replace('.f32', '')}`;
 withHost(
   {
     models: [
@@ -48,6 +60,16 @@ withHost(
       { name: 'probabilities', model: 'brightness', preprocess: spec, scores: 'PROBABILITIES', deadlineMs: 30_000 },
       { name: 'mislabelled', model: 'brightness', preprocess: spec, labels: ['one', 'two'], deadlineMs: 30_000 },
       { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
+      { name: 'logarithm', preprocess: { ...spec, mean: [0, 0, 0], std: [1, 1, 1] }, deadlineMs: 30_000 },
+      { name: 'rectangle', ...detector, labels: ['red', 'green'], preprocess: letterbox },
+      { name: 'few', model: 'rectangle', ...detector, outputLayout: 'BOXES_SCORES', preprocess: letterbox, boxesMax: 1 },
+      { name: 'centres', model: 'rectangle', ...detector, outputLayout: 'CENTRES_FIRST', preprocess: letterbox },
+      { name: 'three', model: 'rectangle', ...detector, labels, preprocess: letterbox },
+      ...found.map(({ output, side }) => ({
+        name: fixtureModel(output),
+        ...detector,
+        preprocess: presetPreprocess(side, 'DETECTION'),
+      })),
     ],
   },
   (host) => {
@@ -97,9 +119,82 @@ describe('predict', () => {
     ['an animation', 'brightness', () => photo(20, 20, 3).webp().toBuffer(), 400, 'animation'],
     ['labels that do not fit', 'mislabelled', () => flat('#000').png().toBuffer(), 400, '3 values, but there are 2 labels'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],
+    ['what the model has no number for', 'logarithm', () => flat('#000').png().toBuffer(), 500, 'not made of numbers'],
+    ['a detector with another layout', 'centres', () => flat('#000').png().toBuffer(), 400, 'do not have the layout CENTRES_FIRST'],
+    ['a detector with other labels', 'three', () => flat('#000').png().toBuffer(), 400, 'the layout BOXES_SCORES of 3 classes'],
   ])('%s is refused', async (_, model, image, status, says) => {
     const got = await predict(model, await image());
     expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
+  });
+
+  test.each(['?top=0', '?top=x', '?top=1.5', '?score=2', '?score=x'])('%s is refused', async (query) => {
+    const got = await predict('brightness', await flat('#000').png().toBuffer(), query);
+    expect([got.status, got.json]).toEqual([400, { error: expect.stringContaining(query.slice(1, 4)) }]);
+  });
+});
+
+describe('predict of a detector', () => {
+  /** 128 × 96, black, with a rectangle that is pink: full red and blue. */
+  const box = { x: 32, y: 16, width: 64, height: 32 };
+  const pink = () =>
+    sharp({ create: { width: 128, height: 96, channels: 3, background: '#000' } }).composite([
+      {
+        input: { create: { width: box.width, height: box.height, channels: 3, background: '#ff00ff' } },
+        left: box.x,
+        top: box.y,
+      },
+    ]);
+  /** What pads a letterbox is grey, and so a little green. */
+  const padding = expect.closeTo(114 / 255, 5);
+
+  test('boxes are in pixels of the image, the letterbox undone; best first, named', async () => {
+    const { status, json } = await predict('rectangle', await pink().png().toBuffer());
+    expect(status).toBe(200);
+    expect(json).toEqual({
+      model_name: 'rectangle',
+      model_version: '1',
+      detections: [
+        { label: 'red', index: 0, score: 1, box },
+        { label: 'green', index: 1, score: padding, box },
+      ],
+    });
+  });
+
+  test('of an image that a camera has turned they are in the upright one', async () => {
+    const turned = await sharp(await pink().png().toBuffer())
+      .rotate(-90)
+      .withMetadata({ orientation: 6 })
+      .png()
+      .toBuffer();
+    expect(await sharp(turned).metadata()).toMatchObject({ width: 96, height: 128, orientation: 6 });
+    const { json } = await predict('rectangle', turned);
+    expect(json.detections[0]).toEqual({ label: 'red', index: 0, score: 1, box });
+  });
+
+  test('only from a score on where it is asked for, and as many as the model is allowed', async () => {
+    const image = await pink().png().toBuffer();
+    const scored = await predict('rectangle', image, '?score=0.5');
+    expect(scored.json.detections).toHaveLength(1);
+    const few = await predict('few', image);
+    expect(few.json.detections).toEqual([{ label: null, index: 0, score: 1, box }]);
+  });
+
+  test.each(found)('$name: what is found is that of the fixture', async ({ output, width, height, detections }) => {
+    const image = await flat('#888').resize(width, height, { fit: 'fill' }).png().toBuffer();
+    const { json } = await predict(fixtureModel(output), image);
+    expect(json.detections).toEqual(
+      detections.map(({ label, score, box: [left, top, right, bottom] }) => ({
+        label: null,
+        index: label,
+        score: expect.closeTo(score, 5),
+        box: {
+          x: expect.closeTo(left, 2),
+          y: expect.closeTo(top, 2),
+          width: expect.closeTo(right - left, 2),
+          height: expect.closeTo(bottom - top, 2),
+        },
+      })),
+    );
   });
 });
 

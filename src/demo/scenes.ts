@@ -7,6 +7,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp, { type OverlayOptions } from 'sharp';
 import {
   type Detection,
+  detectionDefinition,
   findDetections,
   intersectionOverUnion,
   type Output,
@@ -116,7 +117,9 @@ async function detect(session: InferenceSession, file: string): Promise<Detectio
     classCount,
   );
   const where = placed(info.width, info.height, spec);
-  return (image ? findDetections(image, classCount, shownScore) : []).map((found) => toImage(found, where, info.width, info.height));
+  return (image ? findDetections(image, classCount, { ...detectionDefinition, scoreThreshold: shownScore }) : []).map((found) =>
+    toImage(found, where, info.width, info.height),
+  );
 }
 
 /** Pairs of a true box and the best detection of its class that no other has taken. */

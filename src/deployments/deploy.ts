@@ -24,16 +24,18 @@ interface DeployServices {
 }
 
 /** Of a revision; the defaults and ranges are the inference host's. */
-export const Settings = z.object(
-  (({ deadlineMs, priority, batchMax, maxImagePixels, scores, dims }) => ({
-    deadlineMs,
-    priority,
-    batchMax,
-    maxImagePixels,
-    scores,
-    dims,
-  }))(ModelConfig.shape),
-);
+export const Settings = z.object(ModelConfig.shape).pick({
+  deadlineMs: true,
+  priority: true,
+  batchMax: true,
+  maxImagePixels: true,
+  scores: true,
+  outputLayout: true,
+  scoreThreshold: true,
+  nmsIou: true,
+  boxesMax: true,
+  dims: true,
+});
 export type Settings = z.infer<typeof Settings>;
 
 const DeployInput = z.object({ name: Name, modelVersionId: z.string(), settings: Settings });

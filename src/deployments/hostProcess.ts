@@ -19,6 +19,7 @@ export interface HostProcess {
   ask(command: Command): Promise<HostAnswer>;
   /** Resolves when the process has gone, with the models (`modelKey`) that it loaded or ran at that moment. */
   ended: Promise<string[]>;
+  kill(): void;
   /** Drains it; after 25 seconds it is killed. */
   stop(): Promise<void>;
 }
@@ -66,6 +67,7 @@ export async function startHostProcess(
       else child.send({ ...command, id: ids } satisfies ToHost, (error) => error && reject(error));
       return promise;
     },
+    kill: () => void child.kill('SIGKILL'),
     async stop() {
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), drainMs);

@@ -9,10 +9,26 @@ export interface ClassScore {
   probability: number;
 }
 
-/** What `predict` of the inference host answers (docs/serving.md). */
+/** Of the upright image, in pixels. */
+export interface Detection {
+  label: string | null;
+  index: number;
+  score: number;
+  box: { x: number; y: number; width: number; height: number };
+}
+
+/** What `predict` of the inference host answers (docs/serving.md): classes from a classifier, detections from a detector. */
 export interface Prediction {
   model_version: string;
-  classes: ClassScore[];
+  classes?: ClassScore[];
+  detections?: Detection[];
+}
+
+/** `top`: most classes. `score`: least score of a detection, or what the deployment has. */
+interface Asked {
+  deployment: string;
+  top: number;
+  score?: number | null;
 }
 
 interface InferServices {
@@ -27,14 +43,15 @@ const answerMsMax = 65_000;
 export async function infer(
   { supervisor, tokens }: InferServices,
   viewer: Viewer,
-  { deployment, image, top }: { deployment: string; image: string; top: number },
+  { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   const bytes = Buffer.from(image, 'base64');
   if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
   const token = await tokens.sign(viewer.user.id, viewer.familyId);
-  const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?top=${top}`, {
+  const query = `top=${top}${score == null ? '' : `&score=${score}`}`;
+  const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?${query}`, {
     method: 'POST',
     headers: { authorization: `Bearer ${token}` },
     body: bytes,
@@ -72,7 +89,7 @@ export const batchImagesMax = 32;
 export function inferBatch(
   services: InferServices,
   viewer: Viewer,
-  { images, ...request }: { deployment: string; images: readonly string[]; top: number },
+  { images, ...request }: Asked & { images: readonly string[] },
 ): Promise<BatchResult[]> {
   if (images.length === 0 || images.length > batchImagesMax) refuse('LIMIT', 'images', `Send 1 to ${batchImagesMax} images.`);
   const one = async (image: string, n: number): Promise<BatchResult> => {

@@ -4,12 +4,14 @@ import { readEach } from '../bus.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload, UserErrorType } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
+import { detectionDefinition } from '../inference/detections.ts';
 import type { HostStats } from '../inference/stats.ts';
+import type { OutputLayout } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
-import { type BatchResult, batchImagesMax, type ClassScore, infer, inferBatch, type Prediction } from './infer.ts';
+import { type BatchResult, batchImagesMax, type ClassScore, type Detection, infer, inferBatch, type Prediction } from './infer.ts';
 import { type SnippetLanguage, snippetOf } from './snippets.ts';
 import type { InferenceHealth } from './supervise.ts';
 import type { Deployment, DeploymentRevision, revisionStates } from './tables.ts';
@@ -35,6 +37,14 @@ const ScoresType = builder.enumType('ClassifierScores', {
   }),
 });
 
+const OutputLayoutType = builder.enumType('DetectorOutputLayout', {
+  description: 'How the outputs of a detector hold boxes and scores.',
+  values: enumValues<OutputLayout>({
+    BOXES_SCORES: 'Two outputs: boxes [1, anchors, 4] as corners in pixels of the input, scores [1, anchors, classes].',
+    CENTRES_FIRST: 'One output [1, 4 + classes, anchors]: centre, width, height, then the scores.',
+  }),
+});
+
 const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement({
   description: 'How a revision is served.',
   fields: (t) => ({
@@ -43,6 +53,14 @@ const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement
     batchMax: t.exposeInt('batchMax', { description: 'Most items that are computed together.' }),
     maxImagePixels: t.exposeInt('maxImagePixels', { description: 'Largest image that `predict` decodes.' }),
     scores: t.expose('scores', { type: ScoresType, description: 'What the output of a classifier is.' }),
+    outputLayout: t.expose('outputLayout', {
+      type: OutputLayoutType,
+      nullable: true,
+      description: 'How the outputs of a detector hold boxes and scores; null: as many outputs as it has say it.',
+    }),
+    scoreThreshold: t.exposeFloat('scoreThreshold', { description: 'Least score of a detection; a request may say a higher one.' }),
+    nmsIou: t.exposeFloat('nmsIou', { description: 'Overlap with a better box of its class at which one falls.' }),
+    boxesMax: t.exposeInt('boxesMax', { description: 'Most detections of an image.' }),
     dims: t.field({ type: 'JSON', description: 'Sizes of symbolic dimensions for the warm-up, by name.', resolve: (s) => s.dims }),
   }),
 });
@@ -59,6 +77,25 @@ const SettingsInput = builder.inputType('DeploymentSettingsInput', {
     }),
     maxImagePixels: t.int({ required: true, defaultValue: 25_000_000, description: 'Largest image that `predict` decodes.' }),
     scores: t.field({ type: ScoresType, required: true, defaultValue: 'LOGITS', description: 'What the output of a classifier is.' }),
+    outputLayout: t.field({
+      type: OutputLayoutType,
+      description: 'How the outputs of a detector hold boxes and scores; without it one output is CENTRES_FIRST, two are BOXES_SCORES.',
+    }),
+    scoreThreshold: t.float({
+      required: true,
+      defaultValue: detectionDefinition.scoreThreshold,
+      description: 'Least score of a detection; a request may say a higher one.',
+    }),
+    nmsIou: t.float({
+      required: true,
+      defaultValue: detectionDefinition.nmsIou,
+      description: 'Overlap with a better box of its class at which one falls.',
+    }),
+    boxesMax: t.int({
+      required: true,
+      defaultValue: detectionDefinition.boxesMax,
+      description: 'Most detections of an image, up to 1000.',
+    }),
     dims: t.field({ type: [DimensionInput], description: 'Sizes of dimensions other than the batch that are left open, for the warm-up.' }),
   }),
 });
@@ -211,7 +248,11 @@ builder.relayMutationField(
     resolve: (_root, { input: { name, modelVersionId, settings } }, context) =>
       payload(() => {
         const dims = Object.fromEntries((settings?.dims ?? []).map(({ name: dimension, size }) => [dimension, size]));
-        const said = { name, modelVersionId: idOf('ModelVersion', modelVersionId), settings: { ...settings, dims } };
+        const said = {
+          name,
+          modelVersionId: idOf('ModelVersion', modelVersionId),
+          settings: { ...settings, dims, outputLayout: settings?.outputLayout ?? undefined },
+        };
         return deploy(context, context.actor, said);
       }),
   },
@@ -306,11 +347,37 @@ const ClassScoreType = builder.objectRef<ClassScore>('ClassScore').implement({
   }),
 });
 
+const leastScore = 'Least score of a detection, from 0 to 1; without it that of every measurement, 0.001.';
+
+const DetectionType = builder.objectRef<Detection>('Detection').implement({
+  description: 'Something that a detector has found, with its box in pixels of the upright image.',
+  fields: (t) => ({
+    label: t.exposeString('label', { nullable: true, description: 'Name of the class; null where the model names none.' }),
+    index: t.exposeInt('index', { description: 'Place of the class in the model’s output.' }),
+    score: t.exposeFloat('score', { description: 'From 0 to 1.' }),
+    x: t.float({ description: 'Left edge.', resolve: ({ box }) => box.x }),
+    y: t.float({ description: 'Top edge.', resolve: ({ box }) => box.y }),
+    width: t.float({ description: 'In pixels.', resolve: ({ box }) => box.width }),
+    height: t.float({ description: 'In pixels.', resolve: ({ box }) => box.height }),
+  }),
+});
+
 const PredictionType = builder.objectRef<Prediction>('Prediction').implement({
   description: 'What a deployment says of an image.',
   fields: (t) => ({
     revision: t.int({ description: 'The revision that answered.', resolve: (p) => Number(p.model_version) }),
-    classes: t.field({ type: [ClassScoreType], description: 'The most probable classes, in falling order.', resolve: (p) => p.classes }),
+    classes: t.field({
+      type: [ClassScoreType],
+      nullable: true,
+      description: 'From a classifier: the most probable classes, in falling order.',
+      resolve: (p) => p.classes,
+    }),
+    detections: t.field({
+      type: [DetectionType],
+      nullable: true,
+      description: 'From a detector: what it has found, in falling order of score.',
+      resolve: (p) => p.detections,
+    }),
   }),
 });
 
@@ -321,6 +388,7 @@ builder.relayMutationField(
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
       image: t.string({ required: true, description: 'A JPEG, PNG or WebP file in base64, up to about 1.4 MB.' }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name, from the most probable on.' }),
+      score: t.float({ description: leastScore }),
     }),
   },
   {
@@ -354,6 +422,7 @@ builder.relayMutationField(
         description: `1 to ${batchImagesMax} JPEG, PNG or WebP files in base64, up to about 1.4 MB together.`,
       }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name for each.' }),
+      score: t.float({ description: leastScore }),
     }),
   },
   {

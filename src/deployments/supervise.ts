@@ -48,6 +48,8 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
+/** Longest that a model may load and warm up. */
+const loadMsMax = 120_000;
 /** How often the host is told of changes in the accounts. */
 const accountsMs = 1000;
 
@@ -131,7 +133,9 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   async function load(running: HostProcess, one: Wanted): Promise<void> {
     const key = keyOf(one);
     const model = configOf(one);
-    const { refused } = await running.ask({ type: 'load', model });
+    // A warm-up that never ends cannot be ended in any other way; what it ran is blamed for it.
+    const limit = setTimeout(running.kill, loadMsMax);
+    const { refused } = await running.ask({ type: 'load', model }).finally(() => clearTimeout(limit));
     if (refused !== null) {
       inTransaction(db, (tx) => fail(tx, one, refused));
       return;

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { PreprocessSpec } from '../jobs/specs.ts';
+import { OutputLayout, PreprocessSpec } from '../jobs/specs.ts';
+import { detectionDefinition } from './detections.ts';
 
 const mebibyte = 2 ** 20;
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal digits in lower case.');
@@ -17,10 +18,21 @@ export const ModelConfig = z.strictObject({
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
   lineageHash: sha256.optional().describe('Of the model version: in a header of each answer.'),
-  task: z.enum(['CLASSIFICATION']).default('CLASSIFICATION').describe('What `predict` answers.'),
+  task: z.enum(['CLASSIFICATION', 'DETECTION']).default('CLASSIFICATION').describe('What `predict` answers.'),
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
   preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
+  outputLayout: OutputLayout.optional().describe(
+    'How the outputs of a detector hold boxes and scores; without it one output is CENTRES_FIRST.',
+  ),
+  scoreThreshold: z.number().min(0).max(1).default(detectionDefinition.scoreThreshold).describe('Least score of a detection.'),
+  nmsIou: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(detectionDefinition.nmsIou)
+    .describe('Overlap with a better box of its class at which one falls.'),
+  boxesMax: z.int().min(1).max(1000).default(detectionDefinition.boxesMax).describe('Most detections of an image.'),
   deadlineMs: z.number().gt(0).max(60_000).default(1000).describe('From the arrival of a request to its answer.'),
   priority: Priority.default(5).describe('1 goes first; a request may say another one.'),
   batchMax: z.int().min(1).max(256).default(1).describe('Most items that are computed together.'),

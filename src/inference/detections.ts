@@ -2,8 +2,17 @@
 
 import type { Placement } from './preprocess.ts';
 
-/** Part of the metric's definition: the same everywhere. Candidates beyond the limit, which bounds the time of the suppression, are dropped. */
-export const detectionDefinition = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100, candidatesMax: 3000 } as const;
+/** Which candidates are detections. */
+export interface DetectionLimits {
+  scoreThreshold: number;
+  nmsIou: number;
+  boxesMax: number;
+}
+
+/** Part of the metric's definition: the same everywhere that measures. */
+export const detectionDefinition: Readonly<DetectionLimits> = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100 };
+/** Candidates beyond are dropped, which bounds the time of the suppression. */
+const candidatesMax = 3000;
 
 /**
  * BOXES_SCORES: `boxes` (N × A × 4: left, top, right, bottom) and `scores` (N × A × classes). CENTRES_FIRST: one output
@@ -66,31 +75,44 @@ function fromCentres(values: Float32Array, places: number, classCount: number): 
 
 /**
  * The boxes of one image, best first: every pair of a place and a class whose score reaches the threshold is a candidate; the best go on
- * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above 0.7.
+ * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`.
  */
 export function findDetections(
   { boxes, scores }: ImageOutput,
   classCount: number,
-  scoreThreshold: number = detectionDefinition.scoreThreshold,
+  { scoreThreshold, nmsIou, boxesMax }: DetectionLimits = detectionDefinition,
 ): Detection[] {
-  const candidates: number[] = [];
-  for (let i = 0; i < scores.length; i += 1) if ((scores[i] as number) >= scoreThreshold) candidates.push(i);
-  candidates.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
-
   const kept: Detection[] = [];
   const byLabel = new Map<number, Detection[]>();
-  for (const candidate of candidates.slice(0, detectionDefinition.candidatesMax)) {
-    if (kept.length === detectionDefinition.boxesMax) break;
+  for (const candidate of bestOf(scores, scoreThreshold)) {
+    if (kept.length === boxesMax) break;
     const place = Math.floor(candidate / classCount);
     const label = candidate % classCount;
     const [left, top, right, bottom] = boxes.subarray(4 * place, 4 * place + 4) as unknown as [number, number, number, number];
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
-    if (better.some((other) => intersectionOverUnion(other, detection) > detectionDefinition.nmsIou)) continue;
-    byLabel.set(label, [...better, detection]);
+    if (better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
+    byLabel.set(label, better);
+    better.push(detection);
     kept.push(detection);
   }
   return kept;
+}
+
+/** The places of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
+function bestOf(scores: Float32Array, threshold: number): number[] {
+  const reaching = scores.filter((score) => score >= threshold);
+  // A model can make a candidate of everything. Numbers alone are sorted many times as fast as places by their scores.
+  const least = reaching.length > candidatesMax ? (reaching.sort().at(-candidatesMax) as number) : threshold;
+  const above: number[] = [];
+  const tied: number[] = [];
+  for (let i = 0; i < scores.length; i += 1) {
+    const score = scores[i] as number;
+    if (score > least) above.push(i);
+    else if (score === least && tied.length < candidatesMax) tied.push(i);
+  }
+  above.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+  return [...above, ...tied].slice(0, candidatesMax);
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */

@@ -10,10 +10,12 @@ import { type BodyMemory, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
 import type { Answer, Dispatcher, Request } from './dispatcher.ts';
+import type { Image } from './engine.ts';
 import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
-import { classesOf, decodeFeed } from './predict.ts';
+import { openapi } from './openapi.ts';
+import { decodeFeed, PredictQuery, predictions } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import * as v2 from './v2.ts';
 
@@ -43,7 +45,7 @@ interface Asked {
 type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: Asked) => unknown;
 
 /** What comes behind `/v2/models/{m}[/versions/{v}]`. */
-const modelRoutes: Record<string, [method: string, Handler]> = {
+export const modelRoutes: Record<string, [method: string, Handler]> = {
   '': ['GET', (host, _, res, { model }) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
   ready: ['GET', (host, _, res, { model }) => model() && sendReady(host, res)],
   config: ['GET', (_, __, res, { model }) => sendJson(res, 200, v2.modelConfiguration(model()))],
@@ -52,13 +54,14 @@ const modelRoutes: Record<string, [method: string, Handler]> = {
   predict: ['POST', (host, req, res, { model, query }) => held(model(), (one) => predict(host, req, res, one, query))],
 };
 
-const routes: Record<string, [method: string, Handler]> = {
+export const routes: Record<string, [method: string, Handler]> = {
   '/v2': ['GET', (_, __, res) => sendJson(res, 200, v2.serverMetadata(codeVersion))],
   '/v2/health/live': ['GET', (_, __, res) => sendJson(res, 200, {})],
   '/v2/health/ready': ['GET', (host, _, res) => sendReady(host, res)],
   '/v2/models/stats': ['GET', (_, __, res, { models }) => sendJson(res, 200, { model_stats: models().map(v2.modelStatistics) })],
   '/v2/repository/index': ['POST', (_, __, res, { models }) => sendJson(res, 200, models().map(v2.repositoryEntry))],
   '/metrics': ['GET', sendMetrics],
+  '/openapi.json': ['GET', (_, __, res) => sendJson(res, 200, openapi)],
 };
 
 /** Answers a request; never throws. */
@@ -169,12 +172,12 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
 
 async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
   refuseUnlessReady(host.state);
-  const top = Number(query.get('top') ?? 5);
-  if (!Number.isInteger(top) || top < 1) throw new HttpError(400, 'top is a number of classes, 1 or more.');
+  const asked = PredictQuery.safeParse(Object.fromEntries(query));
+  if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
-    const { priority } = model.config;
+    const { priority, task } = model.config;
     const deadlineMs = arrivedMs + model.config.deadlineMs;
     // An image that is not going to be looked at is not decoded.
     const refusal = host.dispatcher.refusal({ model, rows: 1, batchKey: '', priority, deadlineMs });
@@ -184,7 +187,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
     const answer = await submitted(host, res, {
       model,
       feeds: [feed],
-      outputs: [String(model.signature.outputs[0]?.name)],
+      outputs: predictions[task].outputs(model),
       rows: 1,
       // Images have sizes of their own until the run has made tensors of them: each goes alone.
       batchKey: `image ${arrivedMs}`,
@@ -193,12 +196,11 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
       deadlineMs,
     });
     const doneMs = nowMs();
-    const [output] = answer.outputs;
-    const classes = output ? classesOf(model, output, top) : [];
+    const found = predictions[task].answer(model, feed.image as Image, answer.outputs, asked.data);
     answer.timing.preprocessingMs += decodedMs - arrivedMs;
     model.stats.answered(1, answer.timing, nowMs() - doneMs);
     const { name, version } = model.config;
-    sendJson(res, 200, { model_name: name, model_version: String(version), classes }, headersOf(model, answer));
+    sendJson(res, 200, { model_name: name, model_version: String(version), ...found }, headersOf(model, answer));
   } finally {
     body.release();
   }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { planShapes } from '../benchmark/shapes.ts';
 import { maskPaths } from '../jobs/maskPaths.ts';
 import { type ModelConfig, modelKey } from './config.ts';
+import { datatypes, elementsOf } from './datatypes.ts';
 import type { Served } from './dispatcher.ts';
 import type { Engine, Port, Signature } from './engine.ts';
 import { hasExternalData } from './externalData.ts';
@@ -21,6 +22,8 @@ export interface ServedModel extends Served {
 }
 
 const warmupRounds = 4;
+/** Bytes of a model's inputs: no request can have larger ones. */
+const inputBytesMax = 2 ** 30;
 
 /**
  * Loads a model into the engine and runs it on zeros on each of its threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
@@ -57,6 +60,9 @@ async function warmUp(engine: Engine, { key, config, signature, times }: ServedM
   const planned = planShapes(signature.inputs, rows, config.dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
   const inputs = signature.inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
+  const sizes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
+  const bytes = sizes.reduce((sum, size) => sum + size, 0);
+  if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);
   const outputs = signature.outputs.map(({ name }) => name);
   for (let round = 0; round < warmupRounds; round += 1) {
     const runs = await engine.warm(key, inputs, outputs).catch((error: Error) => {

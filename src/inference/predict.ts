@@ -1,14 +1,21 @@
-/** `POST …/predict`: from the bytes of an image to the names of what is on it. */
+/** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import sharp from 'sharp';
-import type { Feed, Output } from './engine.ts';
+import { z } from 'zod';
+import type { ModelConfig } from './config.ts';
+import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
+import type { Feed, Image, Output } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
+import { placed } from './preprocess.ts';
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
 sharp.concurrency(1);
 sharp.cache(false);
 sharp.block({ operation: ['VipsForeignLoad'] });
 sharp.unblock({ operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer'] });
+
+/** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
+const sideMax = 30_000;
 
 const notAnImage = 'The body is not a JPEG, PNG or WebP image, or not all of it is there.';
 
@@ -22,6 +29,11 @@ export async function decodeFeed({ config, signature }: ServedModel, file: Buffe
   if (header.width * header.height > maxImagePixels) {
     throw new HttpError(413, `The image has ${header.width} × ${header.height} pixels; ${maxImagePixels} are allowed.`);
   }
+  if (Math.max(header.width, header.height) > sideMax) {
+    throw new HttpError(413, `The image has ${header.width} × ${header.height} pixels; a side can have ${sideMax}.`);
+  }
+  // Training and serving would each make other colours of it: docs/preprocessing.md.
+  if (header.space === 'cmyk') throw new HttpError(400, 'The image is CMYK. Send it as RGB.');
   if ((header.pages ?? 1) > 1) throw new HttpError(400, 'The image is an animation. Send one still image.');
   const { data, info } = await sharp(file, { limitInputPixels: maxImagePixels, failOn: 'error', ignoreIcc: true })
     .autoOrient()
@@ -40,24 +52,95 @@ function refuseImage(error: Error): never {
   throw new HttpError(400, notAnImage);
 }
 
-export interface ClassScore {
-  /** Null where the model has no labels. */
-  label: string | null;
-  index: number;
-  probability: number;
+/** What the address of `predict` may say. */
+export const PredictQuery = z.object({
+  top: z.coerce.number().int().min(1).default(5).describe('Most classes that are answered.'),
+  score: z.coerce.number().min(0).max(1).optional().describe("Least score of a detection, in place of the model's `scoreThreshold`."),
+});
+type PredictQuery = z.infer<typeof PredictQuery>;
+
+const label = z.string().nullable().describe('Null where the model has no labels.');
+const index = z.int().min(0).describe('Of the class, from 0.');
+
+export const Classes = z.object({
+  classes: z.array(z.object({ label, index, probability: z.number() })).describe('In falling order of probability.'),
+});
+type Classes = z.infer<typeof Classes>;
+
+export const Detections = z.object({
+  detections: z
+    .array(
+      z.object({
+        label,
+        index,
+        score: z.number(),
+        box: z
+          .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
+          .describe('Left, top and size in pixels of the upright image (its EXIF orientation applied) that was sent.'),
+      }),
+    )
+    .describe('In falling order of score.'),
+});
+type Detections = z.infer<typeof Detections>;
+
+interface Prediction {
+  /** Names of the outputs that it is made of. */
+  outputs(model: ServedModel): string[];
+  /** Throws a HttpError where they are not what the task needs. */
+  answer(model: ServedModel, image: Image, outputs: readonly Output[], query: PredictQuery): Classes | Detections;
 }
 
-/** The classes in falling order of probability. Throws a HttpError where the output is not one number for each class. */
-export function classesOf({ config }: ServedModel, { name, datatype, data }: Output, top: number): ClassScore[] {
-  if (datatype !== 'FP32') throw new HttpError(400, `Output ${name} is ${datatype}; a classifier's is FP32.`);
-  const scores = new Float32Array(data.buffer as ArrayBuffer, data.byteOffset, data.length / 4);
+const namesOf = ({ signature }: ServedModel): string[] => signature.outputs.map(({ name }) => name);
+
+/** What differs between the tasks. */
+export const predictions: Record<ModelConfig['task'], Prediction> = {
+  CLASSIFICATION: { outputs: (model) => namesOf(model).slice(0, 1), answer: classesOf },
+  DETECTION: { outputs: namesOf, answer: detectionsOf },
+};
+
+function classesOf({ config }: ServedModel, _: Image, outputs: readonly Output[], { top }: PredictQuery): Classes {
+  const [output] = outputs as [Output];
+  const scores = floatsOf(output);
   if (config.labels && config.labels.length !== scores.length) {
-    throw new HttpError(400, `Output ${name} has ${scores.length} values, but there are ${config.labels.length} labels.`);
+    throw new HttpError(400, `Output ${output.name} has ${scores.length} values, but there are ${config.labels.length} labels.`);
   }
   const probabilities = config.scores === 'PROBABILITIES' ? scores : softmax(scores);
-  return Array.from(probabilities, (probability, index) => ({ label: config.labels?.[index] ?? null, index, probability }))
+  refuseNaN(probabilities);
+  const classes = Array.from(probabilities, (probability, index) => ({ label: config.labels?.[index] ?? null, index, probability }))
     .sort((a, b) => b.probability - a.probability || a.index - b.index)
     .slice(0, top);
+  return { classes };
+}
+
+function detectionsOf({ config }: ServedModel, image: Image, outputs: readonly Output[], { score }: PredictQuery): Detections {
+  const { labels, outputLayout: layout = outputs.length === 1 ? 'CENTRES_FIRST' : 'BOXES_SCORES' } = config;
+  const tensors = outputs.map((output) => ({ dims: output.shape, data: floatsOf(output) }));
+  const [first, second] = outputs.map(({ shape }) => shape);
+  const classCount = labels?.length ?? (layout === 'BOXES_SCORES' ? second?.[2] : (first?.[1] ?? 0) - 4) ?? 0;
+  let found: ImageOutput;
+  try {
+    [found] = readDetectorOutputs(tensors, layout, classCount) as [ImageOutput];
+  } catch (error) {
+    throw new HttpError(400, (error as Error).message);
+  }
+  refuseNaN(found.boxes);
+  const where = placed(image.width, image.height, image.preprocess);
+  return {
+    detections: findDetections(found, classCount, { ...config, scoreThreshold: score ?? config.scoreThreshold }).map((detection) => {
+      const { label: index, score, left, top, right, bottom } = toImage(detection, where, image.width, image.height);
+      return { label: labels?.[index] ?? null, index, score, box: { x: left, y: top, width: right - left, height: bottom - top } };
+    }),
+  };
+}
+
+function floatsOf({ name, datatype, data }: Output): Float32Array {
+  if (datatype !== 'FP32') throw new HttpError(400, `Output ${name} is ${datatype}; predict reads FP32. Send the tensors to /infer.`);
+  return new Float32Array(data.buffer as ArrayBuffer, data.byteOffset, data.length / 4);
+}
+
+/** JSON has no word for what is not a number, and nothing can be read from it. */
+function refuseNaN(values: Float32Array | Float64Array): void {
+  if (values.includes(Number.NaN)) throw new HttpError(500, 'The model failed on this image: its output is not made of numbers.');
 }
 
 function softmax(logits: Float32Array): Float64Array {

@@ -12,18 +12,18 @@ export const timeoutUsMax = 60_000_000;
 
 /** Parameters that mean something here; others are for other servers. */
 const known = z.object({
-  timeout: z.number().gt(0).optional(),
-  priority: z.int().min(0).max(10).optional(),
-  binary_data_output: z.boolean().optional(),
-  binary_data_size: z.int().min(0).optional(),
-  binary_data: z.boolean().optional(),
+  timeout: z.number().gt(0).optional().describe('Microseconds from the arrival of the body to the answer.'),
+  priority: z.int().min(0).max(10).optional().describe("1 goes first, 10 last; 0 is the model's own."),
+  binary_data_output: z.boolean().optional().describe('Of a request: whether outputs come as binary tensors.'),
+  binary_data_size: z.int().min(0).optional().describe('Of an input: its bytes behind the JSON, in place of `data`.'),
+  binary_data: z.boolean().optional().describe('Of an output: whether it comes as a binary tensor.'),
   // What cannot be ignored: the answer would be another one.
-  classification: z.undefined({ error: 'the classification extension is not served: use /predict' }).optional(),
-  shared_memory_region: z.undefined({ error: 'shared memory is not served' }).optional(),
-  sequence_id: z.undefined({ error: 'sequences are not served' }).optional(),
+  classification: z.never({ error: 'the classification extension is not served: use /predict' }).optional(),
+  shared_memory_region: z.never({ error: 'shared memory is not served' }).optional(),
+  sequence_id: z.never({ error: 'sequences are not served' }).optional(),
 });
 
-const InferJson = z.object({
+export const InferJson = z.object({
   id: z.string().max(1000).optional(),
   parameters: known.optional(),
   inputs: z

@@ -1,11 +1,14 @@
 """Writes small models for the inference host: `python -P inference_models.py FOLDER NAME...`."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+DETECTIONS = Path(__file__).parent.parent / "fixtures" / "detections"
 
 TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -92,6 +95,70 @@ def brightness():
     return model(nodes, [value("image", ["batch", 3, 32, 32])], [value("logits", ["batch", 3])])
 
 
+def logarithm():
+    """A classifier that has no number for what is black: the logarithms of brightness are the logits."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Log", ["f"], ["logits"]),
+    ]
+    return model(nodes, [value("image", ["batch", 3, 32, 32])], [value("logits", ["batch", 3])])
+
+
+def rectangle():
+    """A detector of 64 × 64 images, classes red and green: the box around what is brighter than 0.75 in blue."""
+    starts, ends = tensor([2], "start", np.int64), tensor([3], "end", np.int64)
+    nodes = [
+        helper.make_node("Slice", ["image", "start", "end", "channel"], ["blue"]),
+        helper.make_node("Greater", ["blue", "threshold"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("GlobalMaxPool", ["image"], ["peaks"]),
+        helper.make_node("Slice", ["peaks", "zero", "start", "channel"], ["two"]),
+        helper.make_node("Reshape", ["two", "places"], ["scores"]),
+    ]
+    for axis, (first, last) in ((3, ("left", "right")), (2, ("top", "bottom"))):
+        nodes += [
+            helper.make_node("ReduceMax", ["mask", f"across{axis}"], [f"line{axis}"], keepdims=1),
+            helper.make_node("ArgMax", [f"line{axis}"], [f"{first}0"], axis=axis),
+            helper.make_node("ArgMax", [f"line{axis}"], [f"{last}0"], axis=axis, select_last_index=1),
+            helper.make_node("Add", [f"{last}0", "one"], [f"{last}1"]),
+        ]
+    edges = ["left0", "top0", "right1", "bottom1"]
+    nodes += [
+        helper.make_node("Concat", edges, ["edges"], axis=3),
+        helper.make_node("Squeeze", ["edges", "channel"], ["rows"]),
+        helper.make_node("Cast", ["rows"], ["boxes"], to=TensorProto.FLOAT),
+    ]
+    constants = [
+        starts,
+        ends,
+        tensor([0], "zero", np.int64),
+        tensor([1], "one", np.int64),
+        tensor([1], "channel", np.int64),
+        tensor([0, 1, -1], "places", np.int64),
+        tensor(0.75, "threshold"),
+        tensor([2], "across3", np.int64),
+        tensor([3], "across2", np.int64),
+    ]
+    outputs = [value("boxes", ["batch", 1, 4]), value("scores", ["batch", 1, 2])]
+    return model(nodes, [value("image", ["batch", 3, 64, 64])], outputs, constants)
+
+
+def fixture(name):
+    """A detector (CENTRES_FIRST) that finds what a case of test/fixtures/detections has, whatever the image."""
+    cases = json.loads((DETECTIONS / "cases.json").read_text())["cases"]
+    case = next(one for one in cases if one["output"] == f"{name}.f32")
+    found = np.frombuffer((DETECTIONS / case["output"]).read_bytes(), "<f4").reshape(1, *case["shape"])
+    nodes = [
+        helper.make_node("ReduceMin", ["image"], ["least"], keepdims=0),
+        helper.make_node("Mul", ["least", "zero"], ["nothing"]),
+        helper.make_node("Add", ["found", "nothing"], ["y"]),
+    ]
+    side = case["side"]
+    constants = [tensor(found, "found"), tensor(0, "zero")]
+    return model(nodes, [value("image", [1, 3, side, side])], [value("y", [1, *case["shape"]])], constants)
+
+
 def chain(rounds):
     """`rounds` products of 256 × 256 matrices, from 602 KB like an image of 224 × 224: some time that depends on `rounds` alone."""
     nodes = [
@@ -101,7 +168,7 @@ def chain(rounds):
     ]
     last = "m0"
     nodes.append(helper.make_node("Add", ["m", "w"], [last]))
-    for n in range(rounds):
+    for n in range(int(rounds)):
         nodes.append(helper.make_node("MatMul", [last, "w"], [f"m{n + 1}"]))
         last = f"m{n + 1}"
     nodes += [
@@ -123,6 +190,22 @@ def text():
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n"], kind)], [value("y", ["n"], kind)])
 
 
+def absurd():
+    """Its input has 2⁶² values."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    return model(nodes, [value("x", ["n", 2**31, 2**31])], [value("y", ["n", 2**31, 2**31])])
+
+
+def swollen():
+    """From one number to 160 GB, while it runs."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Add", ["whole", "count"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["y"]),
+    ]
+    return model(nodes, [value("x", [1])], [value("y", ["m"])], [tensor([40_000_000_000], "count", np.int64)])
+
+
 def external(location="weights.bin"):
     """Its weights lie in another file."""
     weights = tensor(np.ones((4, 4)), "w")
@@ -139,14 +222,21 @@ MODELS = {
     "spin": spin,
     "lookup": lookup,
     "brightness": brightness,
+    "logarithm": logarithm,
+    "rectangle": rectangle,
     "null": null,
+    "absurd": absurd,
+    "swollen": swollen,
     "text": text,
     "external": external,
 }
 
+# Of these the name goes on with what distinguishes them: `chain-30`.
+FAMILIES = {"chain": chain, "fixture": fixture}
+
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]
     for name in names:
-        kind, _, rounds = name.partition("-")
-        made = chain(int(rounds)) if kind == "chain" else MODELS[name]()
+        kind, _, detail = name.partition("-")
+        made = FAMILIES[kind](detail) if kind in FAMILIES else MODELS[name]()
         (Path(folder) / f"{name}.onnx").write_bytes(made.SerializeToString())

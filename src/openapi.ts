@@ -1,0 +1,208 @@
+/** What the server answers beside GraphQL as an OpenAPI 3.1 document: `GET /openapi.json`. */
+import { type ErrorCode, errorCodes } from './errors.ts';
+import { bytes, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from './openapiParts.ts';
+import { codeVersion } from './version.ts';
+
+const stored = { uploadId: text(), sha256: text('In hexadecimal.'), sizeBytes: integer() };
+const upload = object({
+  ...stored,
+  fileName: text(),
+  offset: integer('Bytes that are here.'),
+  state: {
+    type: 'string',
+    enum: ['OPEN', 'COMPLETE', 'CONSUMED', 'EXPIRED'],
+    description: 'COMPLETE: a mutation can use it. CONSUMED: one has. EXPIRED: nobody did in time.',
+  },
+  sha256: { type: ['string', 'null'], description: 'Null until all bytes are here.' },
+  expiresAt: { type: 'string', format: 'date-time' },
+});
+
+const schemas: Record<string, JsonSchema> = {
+  Errors: object({
+    errors: listOf(
+      object({
+        message: text('What is wrong and what to do.'),
+        extensions: object(
+          {
+            code: { type: 'string', enum: Object.keys(errorCodes) },
+            retryable: { type: 'boolean', description: 'Whether the same request may succeed later.' },
+            requestId: text('As in the header X-Request-Id and in the log.'),
+            retryAfterMs: integer(),
+          },
+          ['retryAfterMs'],
+        ),
+      }),
+    ),
+  }),
+  Upload: upload,
+  Uploads: object({ uploads: listOf(schemaRef('Upload')) }),
+  Stored: object(stored),
+  Status: object({ status: { type: 'string', enum: ['ok', 'ready', 'not ready'] } }),
+};
+
+/** The answers of these codes by their status. */
+function failed(...codes: ErrorCode[]) {
+  const byStatus = Object.groupBy(codes, (code) => errorCodes[code].status);
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, same = []]) => [
+      status,
+      { description: same.map((code) => `${code}: ${errorCodes[code].description}`).join(' '), content: json(schemaRef('Errors')) },
+    ]),
+  );
+}
+
+const answer = (description: string, schema: string) => ({ description, content: json(schemaRef(schema)) });
+const always = failed('UNAUTHENTICATED', 'FORBIDDEN', 'INVALID', 'NOT_FOUND', 'UNAVAILABLE', 'INTERNAL');
+const tusHeaders = { 'Tus-Resumable': '1.0.0' };
+const length = { 'Upload-Length': 'Bytes of the whole file.' };
+const offset = { 'Upload-Offset': 'Bytes that are here.' };
+const expires = { 'Upload-Expires': 'When it is given up unless it is gone on with.' };
+const asHeaders = (described: Record<string, string>) =>
+  Object.entries(described).map(([name, description]) => parameter('header', name, description));
+const body = { required: true, content: bytes('application/offset+octet-stream') };
+
+const link = [
+  parameter('query', 'expires', 'From the link.', integer()),
+  parameter('query', 'signature', 'From the link, which the GraphQL API gives.'),
+];
+const read = (summary: string, type: string) => {
+  const content = bytes(type);
+  const failures = failed('INVALID', 'FORBIDDEN', 'NOT_FOUND', 'UNAVAILABLE');
+  const unchanged = { 304: { description: 'The client has it: If-None-Match.' } };
+  const ranges = {
+    206: { description: 'The bytes that the header Range asks for.', content },
+    416: { description: 'The file has no such bytes.' },
+  };
+  const statuses = type === 'application/zip' ? {} : { ...unchanged, ...ranges };
+  return {
+    get: { summary, security: [], responses: { 200: { description: 'The bytes.', content }, ...statuses, ...failures } },
+    head: {
+      summary: `${summary}: only the headers`,
+      security: [],
+      responses: { 200: { description: 'The headers.', content }, ...statuses, ...failures },
+    },
+  };
+};
+
+const graphqlAnswer = {
+  200: { description: 'GraphQL over HTTP.', content: json({ type: 'object' }) },
+  ...failed('INVALID_DOCUMENT', 'LIMIT'),
+};
+
+export const openapi = {
+  openapi: '3.1.0',
+  info: {
+    title: 'Whetstone server',
+    version: codeVersion,
+    description:
+      'What is beside GraphQL: uploads, downloads, health. Models are served by the inference host, which has a document of its own.',
+    license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+  },
+  security: [{ accessToken: [] }],
+  paths: {
+    '/graphql': {
+      post: {
+        summary: 'The GraphQL API, which describes itself',
+        requestBody: {
+          required: true,
+          content: json(object({ query: text(), variables: { type: 'object' }, operationName: text() }, ['variables', 'operationName'])),
+        },
+        responses: graphqlAnswer,
+      },
+      get: {
+        summary: 'A query in the address; in a browser GraphiQL',
+        parameters: [parameter('query', 'query', 'GraphQL document.')],
+        responses: graphqlAnswer,
+      },
+    },
+    '/uploads': {
+      get: { summary: 'Your uploads that can be gone on with or used', responses: { 200: answer('The uploads.', 'Uploads'), ...always } },
+      post: {
+        summary: 'A file in one request; with the header Tus-Resumable the creation of a resumable upload (tus 1.0)',
+        parameters: [
+          parameter('query', 'filename', 'Name of the file, where it comes in this request.'),
+          ...asHeaders({ ...tusHeaders, ...length, 'Upload-Metadata': 'tus: `filename` and its name in base64.' }),
+        ],
+        requestBody: { content: bytes('application/octet-stream', 'application/offset+octet-stream') },
+        responses: {
+          201: {
+            description: 'It is stored; or it is open, and the header Location says where its bytes go.',
+            headers: headers({ Location: 'Address of the upload.', ...expires }),
+            content: json(schemaRef('Stored')),
+          },
+          ...always,
+          ...failed('TOO_LARGE', 'DISK_FULL'),
+        },
+      },
+      options: { summary: 'What of tus 1.0 is here', responses: { 204: { description: 'In the headers.' }, ...always } },
+    },
+    '/uploads/{id}': {
+      parameters: [parameter('path', 'id', 'Of an upload of yours.')],
+      get: { summary: 'An upload, with its hash once all bytes are here', responses: { 200: answer('The upload.', 'Upload'), ...always } },
+      head: {
+        summary: 'tus: how many bytes are here',
+        parameters: asHeaders(tusHeaders),
+        responses: { 200: { description: 'In the headers.', headers: headers({ ...offset, ...length, ...expires }) }, ...always },
+      },
+      patch: {
+        summary: 'tus: append bytes',
+        parameters: asHeaders({ ...tusHeaders, ...offset }),
+        requestBody: body,
+        responses: {
+          204: { description: 'They are here.', headers: headers({ ...offset, ...expires }) },
+          ...always,
+          ...failed('CONFLICT', 'TOO_LARGE', 'DISK_FULL'),
+        },
+      },
+      delete: {
+        summary: 'tus: give up',
+        parameters: asHeaders(tusHeaders),
+        responses: { 204: { description: 'It is gone.' }, ...always, ...failed('IN_USE') },
+      },
+    },
+    '/files/{artifact}': {
+      parameters: [parameter('path', 'artifact', 'From the link.'), ...link],
+      ...read('A file', 'application/octet-stream'),
+    },
+    '/files/{artifact}/{range}': {
+      parameters: [parameter('path', 'artifact', 'From the link.'), parameter('path', 'range', 'From the link.'), ...link],
+      ...read('A thumbnail', 'image/webp'),
+    },
+    '/files/datasets/{version}/{form}': {
+      parameters: [
+        parameter('path', 'version', 'From the link.'),
+        parameter('path', 'form', 'From the link.', { type: 'string', enum: ['YOLO', 'COCO'] }),
+        ...link,
+      ],
+      ...read('A version of a detection dataset as a zip', 'application/zip'),
+    },
+    '/health': { get: { summary: 'Whether the server lives', security: [], responses: { 200: answer('It does.', 'Status') } } },
+    '/ready': {
+      get: {
+        summary: 'Whether the server takes work',
+        security: [],
+        responses: { 200: answer('It does.', 'Status'), 503: answer('It is stopping, or its disk is full.', 'Status') },
+      },
+    },
+    '/metrics': {
+      get: {
+        summary: 'Metrics in the text format of Prometheus',
+        security: [],
+        responses: { 200: { description: 'Jobs, slots, the process.', content: { 'text/plain': { schema: text() } } } },
+      },
+    },
+    '/openapi.json': {
+      get: {
+        summary: 'This document',
+        security: [],
+        responses: { 200: { description: 'OpenAPI 3.1.', content: json({ type: 'object' }) } },
+      },
+    },
+  },
+  components: {
+    schemas,
+    securitySchemes: {
+      accessToken: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'From the mutation `login` or `refresh`.' },
+    },
+  },
+};

@@ -1,0 +1,126 @@
+/** The document at `/openapi.json` says what the server answers beside GraphQL: no more, no less. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { insertArtifact, storeFile } from '../src/storage/blobs.ts';
+import { downloadUrl, readLinkKey, signedUrl, thumbnailUrl } from '../src/storage/links.ts';
+import type { Artifact } from '../src/storage/tables.ts';
+import { type Answered, brokenRefs, type Document, operationsOf, undocumented } from './support/openapi.ts';
+import type { TestServer } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
+import { bytesOf, named, type Reply, type Sending, send, withRows } from './support/storage.ts';
+
+let server: TestServer;
+withSharedServer((running) => {
+  server = running;
+});
+const documented = async (): Promise<Document> => (await send({ method: 'GET', address: `${server.url}/openapi.json` })).json;
+
+/** Pages for people, not for programs. */
+const undescribed = ['/graphiql/'];
+
+test('every route is documented, and every documented path is a route', async () => {
+  const routes = server.paths.filter((path) => !undescribed.includes(path));
+  const routeOf = (path: string) => routes.find((route) => route === path || (route.endsWith('/') && path.startsWith(route)));
+  const used = Object.keys((await documented()).paths).map(routeOf);
+  expect([...new Set(used)].sort()).toEqual(routes.sort());
+});
+
+test('it is whole: OpenAPI 3.1, no reference leads nowhere, each parameter of an address is described', async () => {
+  const document = await documented();
+  expect(document.openapi).toMatch(/^3\.1\./);
+  expect(brokenRefs(document)).toEqual([]);
+  for (const [path, { parameters = [] }] of Object.entries<Document>(document.paths)) {
+    const described = parameters.filter((one: Document) => one.in === 'path').map(({ name }: Document) => name);
+    expect(described, path).toEqual([...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name));
+  }
+});
+
+/** Links to a file and to a part of one, as the API gives them. */
+async function links(): Promise<{ file: string; thumbnail: string; dataset: string }> {
+  const { url, dataDir } = server;
+  const path = join(dataDir, 'made');
+  writeFileSync(path, bytesOf('file', 1000));
+  const stored = (kind: Artifact['kind']) =>
+    withRows(dataDir, async (db) => {
+      const blob = await storeFile({ config: { dataDir }, db }, path);
+      return insertArtifact(db, blob, { ownerType: 'DATASET_VERSION', ownerId: 'version', kind, name: 'made' });
+    });
+  const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir) };
+  const file = url + downloadUrl(services, await stored('DATASET_ZIP'));
+  writeFileSync(path, bytesOf('thumbnails', 1000));
+  const thumbnail = url + thumbnailUrl(services, await stored('THUMBNAILS'), 10, 20);
+  return { file, thumbnail, dataset: url + signedUrl(services, '/files/datasets/nothing/YOLO') };
+}
+
+test('what the server answers is what the document says, for each operation', async () => {
+  const token = await server.as('ENGINEER');
+  const viewer = await server.as('VIEWER');
+  const answers: Answered[] = [];
+  const ask = async (path: string, status: number, sent: Omit<Sending, 'address'> & { address?: string }): Promise<Reply> => {
+    const reply = await send({ token, address: server.url + path, ...sent });
+    expect(reply.status, `${sent.method} ${path}: ${reply.text}`).toBe(status);
+    const operation = `${sent.method.toLowerCase()} ${path.replace(/\?.*/, '')}`;
+    answers.push({ operation, status, contentType: reply.text ? reply.headers['content-type'] : undefined, value: reply.json });
+    return reply;
+  };
+  const resumable = { 'tus-resumable': '1.0.0' };
+  const { file, thumbnail, dataset } = await links();
+
+  await ask('/health', 200, { method: 'GET' });
+  await ask('/metrics', 200, { method: 'GET' });
+  await ask('/ready', 200, { method: 'GET' });
+  await ask('/openapi.json', 200, { method: 'GET' });
+  const query = JSON.stringify({ query: '{ __typename }' });
+  await ask('/graphql', 200, { method: 'POST', headers: { 'content-type': 'application/json' }, body: [query] });
+  await ask('/graphql', 400, { method: 'POST', headers: { 'content-type': 'application/json' }, body: ['{'] });
+  await ask('/graphql?query={__typename}', 200, { method: 'GET' });
+
+  await ask('/uploads', 401, { method: 'GET', token: undefined });
+  await ask('/uploads', 403, { method: 'GET', token: viewer });
+  await ask('/uploads', 400, { method: 'POST', body: ['a'] });
+  await ask('/uploads?filename=a.txt', 201, { method: 'POST', body: ['a'] });
+  await ask('/uploads', 204, { method: 'OPTIONS', headers: resumable });
+  const create = { ...resumable, 'upload-length': '2', 'upload-metadata': named('a.txt') };
+  const opened = await ask('/uploads', 201, { method: 'POST', headers: create });
+  const address = server.url + opened.headers.location;
+  await ask('/uploads', 200, { method: 'GET' });
+  const append = (offset: number) => ({ ...resumable, 'upload-offset': String(offset), 'content-type': 'application/offset+octet-stream' });
+  await ask('/uploads/{id}', 204, { method: 'PATCH', address, headers: append(0), body: ['a'] });
+  await ask('/uploads/{id}', 409, { method: 'PATCH', address, headers: append(0), body: ['a'] });
+  await ask('/uploads/{id}', 200, { method: 'HEAD', address, headers: resumable });
+  await ask('/uploads/{id}', 200, { method: 'GET', address });
+  await ask('/uploads/{id}', 204, { method: 'DELETE', address, headers: resumable });
+  await ask('/uploads/{id}', 404, { method: 'GET', address });
+
+  for (const method of ['GET', 'HEAD']) {
+    await ask('/files/{artifact}', 200, { method, address: file });
+    await ask('/files/{artifact}/{range}', 200, { method, address: thumbnail });
+  }
+  await ask('/files/{artifact}', 206, { method: 'GET', address: file, headers: { range: 'bytes=0-1' } });
+  await ask('/files/{artifact}', 416, { method: 'GET', address: file, headers: { range: 'bytes=5000-' } });
+  await ask('/files/{artifact}', 403, { method: 'GET', address: `${file}x` });
+  await ask('/files/datasets/{version}/{form}', 404, { method: 'GET', address: dataset });
+
+  const document = await documented();
+  expect(undocumented(document, answers)).toEqual([]);
+  const asked = new Set(answers.map(({ operation }) => operation));
+  // test/datasets.exports.test.ts downloads datasets.
+  expect(operationsOf(document).filter((operation) => !asked.has(operation))).toEqual(['head /files/datasets/{version}/{form}']);
+});
+
+test('a method that is not documented is refused', async () => {
+  const token = await server.as('ENGINEER');
+  const { file, thumbnail, dataset } = await links();
+  const refused: [method: string, address: string][] = [
+    ...['PUT', 'PATCH', 'DELETE'].map((method): [string, string] => [method, `${server.url}/uploads`]),
+    ...['PUT', 'POST'].map((method): [string, string] => [method, `${server.url}/uploads/nothing`]),
+    ...['PUT', 'POST', 'PATCH', 'DELETE'].flatMap((method) =>
+      [file, thumbnail, dataset].map((address): [string, string] => [method, address]),
+    ),
+  ];
+  for (const [method, address] of refused) {
+    const { status } = await send({ method, address, token, headers: { 'tus-resumable': '1.0.0' } });
+    expect(Math.floor(status / 100), `${method} ${address}`).toBe(4);
+  }
+});
