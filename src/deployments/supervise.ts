@@ -82,12 +82,16 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   function later(error: Error): void {
     if (stopped) return;
     log.error({ err: error }, 'the inference host is not well');
-    health.state = health.restarts > 0 || host === null ? 'RESTARTING' : health.state;
+    if (host === null) health.state = 'RESTARTING';
     health.reason = error.message;
+    // A death is told of twice where a round was under way.
+    if (timer) return;
     const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** deaths);
     deaths += 1;
-    clearTimeout(timer);
-    timer = setTimeout(wake, waitMs);
+    timer = setTimeout(() => {
+      timer = undefined;
+      wake();
+    }, waitMs);
   }
 
   async function start(): Promise<HostProcess> {
@@ -104,9 +108,14 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       health.url = null;
       if (stopped) return;
       health.restarts += 1;
-      for (const key of running) blame(key);
       if (performance.now() - startedAt > backoffMs.livedMin) deaths = 0;
       later(new Error('The inference host has died.'));
+      try {
+        for (const key of running) blame(key);
+      } catch (error) {
+        // A locked database passes; the next death blames it again.
+        log.error({ err: error }, 'a revision could not be marked as failed');
+      }
     });
     return started;
   }
@@ -119,9 +128,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     const names = new Set(wanted.map(({ name }) => name));
     // First what has no name any more: it may be given to another deployment.
     await unload(running, (model) => !names.has(model.name));
-    for (const one of wanted) {
-      if (!loaded.has(keyOf(one))) await load(running, one);
-    }
+    for (const one of wanted) await serve(running, one);
     await running.ask({ type: 'ready' });
     Object.assign(health, { state: 'READY', reason: null });
     wanted = wantedRevisions(db);
@@ -130,18 +137,29 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     void unload(running, (model) => !keys.has(modelKey(model))).catch(() => {});
   }
 
-  async function load(running: HostProcess, one: Wanted): Promise<void> {
-    const key = keyOf(one);
-    const model = configOf(one);
+  async function serve(running: HostProcess, one: Wanted): Promise<void> {
+    if (!loaded.has(keyOf(one)) && !(await load(running, one))) return;
+    if (one.state === 'LOADING') inTransaction(db, (tx) => activate(tx, one));
+  }
+
+  /** False where the model cannot be served. */
+  async function load(running: HostProcess, one: Wanted): Promise<boolean> {
+    const { data: model, error } = configOf(one);
+    if (!model) {
+      inTransaction(db, (tx) =>
+        fail(tx, one, `The model version cannot be served: ${error.issues.map(({ message }) => message).join(' ')}`),
+      );
+      return false;
+    }
     // A warm-up that never ends cannot be ended in any other way; what it ran is blamed for it.
     const limit = setTimeout(running.kill, loadMsMax);
     const { refused } = await running.ask({ type: 'load', model }).finally(() => clearTimeout(limit));
     if (refused !== null) {
       inTransaction(db, (tx) => fail(tx, one, refused));
-      return;
+      return false;
     }
-    loaded.set(key, model);
-    if (one.state === 'LOADING') inTransaction(db, (tx) => activate(tx, one));
+    loaded.set(keyOf(one), model);
+    return true;
   }
 
   /** One that never served has one try, so that it cannot take the others down again and again. */
@@ -163,11 +181,11 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     }
   }
 
-  function configOf({ name, number, modelVersionId, settingsJson }: Wanted): ModelConfig {
+  function configOf({ name, number, modelVersionId, settingsJson }: Wanted) {
     const row = db.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
     if (!row?.sha256) throw new Error(`Model version ${modelVersionId} has no file.`);
     const { sha256, lineageHash, labelsJson, preprocessJson } = row;
-    return ModelConfig.parse({
+    return ModelConfig.safeParse({
       ...settingsJson,
       name,
       version: number,
