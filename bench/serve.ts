@@ -10,6 +10,7 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
+import { nodeFlags } from '../src/inference/process.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '3' }, rounds: { type: 'string', default: '3' } } });
@@ -165,7 +166,7 @@ try {
   folders.push(made.folder);
   const config = join(made.folder, 'models.json');
   writeFileSync(config, JSON.stringify(made.settings));
-  const host = start(join(import.meta.dirname, '..', 'src', 'inference', 'main.ts'), '--config', config);
+  const host = start(...nodeFlags, join(import.meta.dirname, '..', 'src', 'inference', 'main.ts'), '--config', config);
   let line = '';
   while (!line.includes('"inference host is ready"')) line = await host.line();
   const { url } = JSON.parse(line) as { url: string };
@@ -207,7 +208,7 @@ try {
   await new Promise((resolve) => host.child.once('exit', resolve));
   const models = made.settings.models.map((model) => ({ ...model, deadlineMs }));
   writeFileSync(config, JSON.stringify({ ...made.settings, models }));
-  const second = start(join(import.meta.dirname, '..', 'src', 'inference', 'main.ts'), '--config', config);
+  const second = start(...nodeFlags, join(import.meta.dirname, '..', 'src', 'inference', 'main.ts'), '--config', config);
   for (line = ''; !line.includes('"inference host is ready"'); ) line = await second.line();
   const { url: strictUrl } = JSON.parse(line) as { url: string };
   const overload = await openLoop(strictUrl, pathOf(middle), twice, 3 * roundMs);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
 import type { ChildSettings, Command, FromHost, Start, ToHost } from '../inference/channel.ts';
+import { nodeFlags } from '../inference/process.ts';
 import { readRunning } from '../inference/running.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
@@ -33,7 +34,7 @@ export async function startHostProcess(
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { mode: 0o700 });
   const settings: ChildSettings = { logLevel, folder, host: { host, port: inferencePort } };
-  const child = fork(program, [], { env: childEnv, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(program, [], { env: childEnv, execArgv: nodeFlags, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;

@@ -29,9 +29,8 @@ export type ToThread =
   | { type: 'load'; key: string; file: string }
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
   | { type: 'unload'; key: string }
-  /** The memory of a slot; sending it with each run would cost more than the run of a small model. */
-  | { type: 'memory'; slot: number; memory: SharedArrayBuffer }
-  | { type: 'run'; slot: number; key: string; feeds: StagedFeed[]; outputs: readonly string[] }
+  /** `memory` goes over, and comes back with the end of the run. */
+  | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[] }
   | { type: 'close' };
 
 /** To `load`, `warm` and `unload`. */
@@ -43,6 +42,6 @@ export type Told =
 
 export type FromThread =
   | Told
-  | { type: 'cancelled'; slot: number }
-  | { type: 'failed'; slot: number; message: string }
-  | { type: 'done'; slot: number; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number };
+  | { type: 'cancelled'; slot: number; memory: ArrayBuffer }
+  | { type: 'failed'; slot: number; memory: ArrayBuffer; message: string }
+  | { type: 'done'; slot: number; memory: ArrayBuffer; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number };

@@ -13,8 +13,6 @@ const { states, intraOpThreads, runningFile, n } = workerData as ThreadData;
 const running = openRunning(runningFile, n);
 const port = parentPort as MessagePort;
 const sessions = new Map<string, Session>();
-/** Of each slot. */
-const memories: SharedArrayBuffer[] = [];
 
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 const say = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
@@ -30,10 +28,6 @@ async function handle(message: ToThread): Promise<void> {
   if (message.type === 'warm') return warm(message);
   if (message.type === 'unload') return unload(message);
   if (message.type === 'run') return run(message);
-  if (message.type === 'memory') {
-    memories[message.slot] = message.memory;
-    return;
-  }
   for (const session of sessions.values()) await session.release();
   port.close();
 }
@@ -62,7 +56,7 @@ async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }
     const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
     const feeds = inputs.map((input, i): [string, OnnxTensor] => [
       input.name,
-      tensorOf({ ...input, offset: 0 }, new SharedArrayBuffer(bytes[i] as number)),
+      tensorOf({ ...input, offset: 0 }, new ArrayBuffer(bytes[i] as number)),
     ]);
     running.begin(key);
     const startedMs = nowMs();
@@ -88,35 +82,35 @@ function portOf(metadata: Session.ValueMetadata): Port {
   return { name: metadata.name, datatype, shape: metadata.shape };
 }
 
-async function run({ slot, key, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
-  if (Atomics.compareExchange(states, slot, staged, runs) === cancelled) return say({ type: 'cancelled', slot });
+async function run({ slot, memory, key, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
+  if (Atomics.compareExchange(states, slot, staged, runs) === cancelled) return say({ type: 'cancelled', slot, memory }, [memory]);
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as Session;
-    const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memories[slot] as SharedArrayBuffer)]));
+    const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
     const preparedMs = nowMs();
     running.begin(key);
     const results = await session.run(tensors, [...outputs]);
     const endedMs = nowMs();
     const found = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
     // Their memory goes to the other thread as it is.
-    say(
-      { type: 'done', slot, outputs: found, startedMs, preparedMs, endedMs },
-      found.map(({ data }) => data.buffer as ArrayBuffer),
-    );
+    say({ type: 'done', slot, memory, outputs: found, startedMs, preparedMs, endedMs }, [
+      memory,
+      ...found.map(({ data }) => data.buffer as ArrayBuffer),
+    ]);
   } catch (error) {
-    say({ type: 'failed', slot, message: said(error) });
+    say({ type: 'failed', slot, memory, message: said(error) }, [memory]);
   }
   running.end();
 }
 
-function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: SharedArrayBuffer): OnnxTensor {
+function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): OnnxTensor {
   if (image) {
     const pixels = new Uint8Array(memory, offset, 3 * image.width * image.height);
     return new Tensor('float32', preprocess(pixels, image.width, image.height, image.preprocess), shape);
   }
   const { ort, array } = datatypes[datatype];
-  return new Tensor(ort as 'float32', new array(memory as unknown as ArrayBuffer, offset, elementsOf(shape)) as Float32Array, shape);
+  return new Tensor(ort as 'float32', new array(memory, offset, elementsOf(shape)) as Float32Array, shape);
 }
 
 function outputOf(name: string, { type, dims, data }: OnnxTensor): Output {
