@@ -10,7 +10,7 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { nodeFlags } from '../src/inference/process.ts';
+import { nodeFlags } from '../src/inference/channel.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '3' }, rounds: { type: 'string', default: '3' } } });

@@ -3,8 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
-import type { ChildSettings, Command, FromHost, Start, ToHost } from '../inference/channel.ts';
-import { nodeFlags } from '../inference/process.ts';
+import { type ChildSettings, type Command, type FromHost, nodeFlags, type Start, type ToHost } from '../inference/channel.ts';
 import { readRunning } from '../inference/running.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');

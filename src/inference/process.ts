@@ -5,13 +5,6 @@ import { join } from 'node:path';
 import type { Log } from '../log.ts';
 import type { RunningHost } from './host.ts';
 
-/**
- * Of Node, for a host (`npm run serve:inference` has them too). A body of 602 KB arrives in ten buffers outside of V8's heap: with a young
- * generation of the default 16 MB so many of them pile up between two scavenges that V8 does a full collection every 50 ms, which made P99 17 ms in
- * place of 3 (null model, one connection, Node 24.21).
- */
-export const nodeFlags = ['--max-semi-space-size=2'];
-
 /** The design's limit for everything that has to end (core.md, decision 16). */
 const stopMs = 30_000;
 
