@@ -4,6 +4,7 @@ import { ApiError, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
+import { refuse } from './refuse.ts';
 
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it. */
 export interface Route {
@@ -89,9 +90,11 @@ export function pathOf(req: IncomingMessage): string {
   return (req.url ?? '/').split('?', 1)[0] as string;
 }
 
+const jsonHeaders = { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store' };
+const jsonText = (body: unknown): string => `${JSON.stringify(body)}\n`;
+
 export function sendJson(res: ServerResponse, status: number, body: unknown): void {
-  res.writeHead(status, { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store' });
-  res.end(`${JSON.stringify(body)}\n`);
+  res.writeHead(status, jsonHeaders).end(jsonText(body));
 }
 
 /** An error outside GraphQL, in GraphQL's form. */
@@ -104,9 +107,8 @@ function sendError(res: ServerResponse, error: unknown, log: Log): void {
   }
   const { message, http, ...extensions } = describeError(known);
   const headers = (http as { headers?: Record<string, string> }).headers ?? {};
-  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
   if (known.code === 'UNAUTHENTICATED') res.setHeader('WWW-Authenticate', 'Bearer');
-  sendJson(res, errorCodes[known.code].status, { errors: [{ message, extensions }] });
+  refuse(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
 }
 
 /**

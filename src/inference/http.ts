@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Log } from '../log.ts';
 import { prometheusType } from '../prometheus.ts';
+import { refuse } from '../refuse.ts';
 import { codeVersion } from '../version.ts';
 import { type Auth, authorize, type Deployments } from './auth.ts';
 import { type BodyMemory, readBody } from './body.ts';
@@ -35,6 +36,7 @@ export interface Host {
 /** Bodies below this are not worth compressing. */
 const compressedBytesMin = 1024;
 const jsonType = { 'content-type': 'application/json' };
+const nosniff = { 'x-content-type-options': 'nosniff' };
 
 /** What a request is about: the model of its address, all that its sender may use, and its query. */
 interface Asked {
@@ -82,8 +84,8 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
   } catch (error) {
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
-    if (!res.headersSent) sendJson(res, status, { error: message }, headers);
-    else res.destroy();
+    if (res.headersSent) res.destroy();
+    else refuse(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
 }
 
@@ -281,7 +283,7 @@ function sendJson(res: ServerResponse, status: number, value: unknown, headers: 
 
 function send(res: ServerResponse, status: number, headers: Record<string, string>, pieces: readonly Uint8Array[]): void {
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  res.writeHead(status, { ...headers, 'content-length': String(length), 'x-content-type-options': 'nosniff' });
+  res.writeHead(status, { ...headers, ...nosniff, 'content-length': String(length) });
   res.cork();
   for (const piece of pieces) res.write(piece);
   res.end();

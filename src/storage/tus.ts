@@ -49,8 +49,6 @@ export interface Uploads {
 
 /** After so many bytes a long request looks at the disk again, and shows that its upload is in use. */
 const checkBytes = 64 * 1024 * 1024;
-/** How long the rest of a refused body is awaited, so that its sender can read the answer. */
-const lingerMs = 2_000;
 
 /** A request on its way through @tus/server. */
 interface Call {
@@ -144,11 +142,6 @@ export function createUploads(services: Services, log: Log): Uploads {
     } catch (error) {
       if (call.created !== null) await discard(call.created);
       throw asApiError(error);
-    } finally {
-      if (!req.complete) {
-        req.resume();
-        setTimeout(() => req.destroy(), lingerMs).unref();
-      }
     }
   }
 
