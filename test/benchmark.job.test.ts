@@ -15,8 +15,7 @@ import { blobPath, insertArtifact, storeFile } from '../src/storage/blobs.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { makeBenchmarkModels } from './support/benchmark.ts';
 import { adminPassword, type TestServer, withServer } from './support/server.ts';
-import { post } from './support/storage.ts';
-import { type Api, ask, jobWhen, mutate, succeeded } from './support/training.ts';
+import { type Api, ask, jobWhen, modelVersionOf, mutate, succeeded } from './support/training.ts';
 
 const models = makeBenchmarkModels();
 const dataDir = mkdtempSync(join(tmpdir(), 'whetstone-'));
@@ -45,15 +44,6 @@ async function start(): Promise<{ server: TestServer; stop: () => Promise<void> 
 }
 
 const rawId = (opaque: string): string => Buffer.from(opaque, 'base64url').toString().split(':')[1] as string;
-
-async function importModel(api: Api, name: string, file: string): Promise<string> {
-  const bytes = readFileSync(join(models, file));
-  const { json } = await post(api.url, api.token, file, bytes);
-  const input = { name, task: 'CLASSIFICATION', uploadId: json.uploadId, sha256: createHash('sha256').update(bytes).digest('hex') };
-  const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { id job { id } }');
-  await succeeded(api, modelVersion.job.id);
-  return modelVersion.id;
-}
 
 /** What a training leaves beside an ONNX version: its probe set and an evaluation. */
 async function addProbeAndAccuracy({ services }: TestServer, versionId: string): Promise<void> {
@@ -128,9 +118,9 @@ describe('a benchmark of two versions', () => {
   beforeAll(async () => {
     running = await start();
     api = { url: running.server.url, token: await running.server.as('ENGINEER') };
-    trained = await importModel(api, 'digits', 'classifier.onnx');
-    foreign = await importModel(api, 'foreign', 'fixed.onnx');
-    open = await importModel(api, 'open', 'open.onnx');
+    trained = await modelVersionOf(api, 'digits', join(models, 'classifier.onnx'));
+    foreign = await modelVersionOf(api, 'foreign', join(models, 'fixed.onnx'));
+    open = await modelVersionOf(api, 'open', join(models, 'open.onnx'));
     await addProbeAndAccuracy(running.server, rawId(trained));
   }, 240_000);
 

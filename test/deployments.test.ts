@@ -1,55 +1,24 @@
-import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { Agent } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readRunning } from '../src/inference/running.ts';
+import { by, deployed, deploymentOf, echoesDuringSwap, health, item, settled } from './support/deployments.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';
-import { call, type Got, inferJson, makeInferenceModels, type Sent, spinJson } from './support/inference.ts';
+import { call, inferJson, makeInferenceModels, spinJson } from './support/inference.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, client, type TestServer, withFolder } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
-import { post } from './support/storage.ts';
-import { type Api, ask, mutate, succeeded } from './support/training.ts';
+import { type Api, ask, modelVersionOf, mutate } from './support/training.ts';
 
 const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
 beforeAll(() => makeInferenceModels(models, ['brightness', 'identity', 'spin', 'rectangle']));
 afterAll(() => rmSync(models, { recursive: true }));
 
-/** The id of a READY version of one of the models. */
-async function versionOf(api: Api, name: string, about: object = {}): Promise<string> {
-  const bytes = readFileSync(join(models, `${name}.onnx`));
-  const { json } = await post(api.url, api.token, `${name}.onnx`, bytes);
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  const input = { name, task: 'CLASSIFICATION', uploadId: json.uploadId, sha256, ...about };
-  const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { id job { id } }');
-  await succeeded(api, modelVersion.job.id);
-  return modelVersion.id;
-}
+const versionOf = (api: Api, name: string, about?: object) => modelVersionOf(api, name, join(models, `${name}.onnx`), about);
 
-const fields = 'name active { number settings { deadlineMs batchMax } } loading { number } revisions { number state reason }';
-const deploymentOf = async (api: Api, name: string) =>
-  (await ask(api, `query ($name: String!) { deployment(name: $name) { ${fields} } }`, { name })).data.deployment;
-const health = async (api: Api) => (await ask(api, '{ inferenceHealth { state url restarts reason } }')).data.inferenceHealth;
-/** Waits until nothing is being loaded. */
-const settled = (api: Api, name: string) =>
-  eventually(async () => {
-    const deployment = await deploymentOf(api, name);
-    expect(deployment.loading).toBeNull();
-    return deployment;
-  });
-async function deployed(api: Api, name: string, modelVersionId: string, settings?: object) {
-  await mutate(api, 'deploy', { name, modelVersionId, settings }, 'deployment { name }');
-  return settled(api, name);
-}
-
-/** Requests to the inference host, with the token of the one who asks. */
-const by = ({ token }: Api, sent: Sent = {}): Sent => ({ ...sent, headers: { authorization: `Bearer ${token}` } });
-
-const item = (n: number) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [n, n + 0.5, -n, 0] }] });
 const rgb = { version: 1, width: 32, height: 32, mode: 'STRETCH', mean: [0, 0, 0], std: [1, 1, 1] };
 
 /** The inference host that this process has started. */
@@ -119,7 +88,7 @@ describe('a deployment', () => {
   test('of a detector answers boxes over GraphQL', async () => {
     const preprocess = { ...rgb, width: 64, height: 64, mode: 'LETTERBOX' };
     const rectangle = await versionOf(api, 'rectangle', { task: 'DETECTION', labels: ['red', 'green'], preprocess });
-    await deployed(api, 'boxes', rectangle, { deadlineMs: 30_000 });
+    await deployed(api, 'boxes', rectangle, { deadlineMs: 30_000, outputLayout: 'BOXES_SCORES' });
     const pink = { create: { width: 64, height: 32, channels: 3, background: '#ff00ff' } } as const;
     const image = await sharp({ create: { width: 128, height: 96, channels: 3, background: '#000' } })
       .composite([{ input: pink, left: 32, top: 16 }])
@@ -164,26 +133,11 @@ describe('a deployment', () => {
   test('a next version takes its place without a lost or a wrong answer', async () => {
     identity = await versionOf(api, 'identity');
     await deployed(api, 'echo', identity, { deadlineMs: 60_000 });
+    const { answered, wrong } = await echoesDuringSwap(api, { requests: 200, connections: 20 }, () =>
+      deployed(api, 'echo', identity, { deadlineMs: 60_000, batchMax: 4 }),
+    );
+    expect([wrong, [...answered.keys()].sort()]).toEqual([[], ['1', '2']]);
     const { url } = await health(api);
-    const agent = new Agent({ keepAlive: true, maxSockets: 20 });
-    const answers: [number, Got][] = [];
-    let swapped = false;
-    let sent = 0;
-    const clients = Array.from({ length: 20 }, async () => {
-      while (!swapped || sent < 200) {
-        sent += 1;
-        const n = sent;
-        answers.push([n, await inferJson(url, 'echo', item(n), by(api, { agent }))]);
-      }
-    });
-    await eventually(async () => expect(answers.length).toBeGreaterThan(100));
-    await deployed(api, 'echo', identity, { deadlineMs: 60_000, batchMax: 4 });
-    await eventually(async () => expect(answers.at(-1)?.[1].json.model_version).toBe('2'));
-    swapped = true;
-    await Promise.all(clients);
-    agent.destroy();
-    expect(answers.map(([n, { status, json }]) => [n, status, json.outputs?.[0].data[0]])).toEqual(answers.map(([n]) => [n, 200, n]));
-    expect(new Set(answers.map(([, { json }]) => json.model_version))).toEqual(new Set(['1', '2']));
     expect((await call(`${url}/v2/models/echo/versions/2`, by(api))).status).toBe(200);
     await eventually(async () => expect((await call(`${url}/v2/models/echo/versions/1`, by(api))).status).toBe(404));
   });

@@ -21,7 +21,13 @@ withHost(
   {
     models: [
       { name: 'brightness', preprocess: stretched, deadlineMs: 30_000 },
-      { name: 'rectangle', task: 'DETECTION', preprocess: presetPreprocess(64, 'DETECTION'), deadlineMs: 30_000 },
+      {
+        name: 'rectangle',
+        task: 'DETECTION',
+        outputLayout: 'BOXES_SCORES',
+        preprocess: presetPreprocess(64, 'DETECTION'),
+        deadlineMs: 30_000,
+      },
       { name: 'identity', deadlineMs: 30_000 },
     ],
   },

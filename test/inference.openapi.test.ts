@@ -20,7 +20,14 @@ withHost(
       { name: 'lookup', version: 1, ...generous },
       { name: 'spin', version: 1, deadlineMs: 20 },
       { name: 'brightness', version: 1, preprocess: presetPreprocess(32), ...generous },
-      { name: 'rectangle', version: 1, task: 'DETECTION', preprocess: presetPreprocess(64, 'DETECTION'), ...generous },
+      {
+        name: 'rectangle',
+        version: 1,
+        task: 'DETECTION',
+        outputLayout: 'BOXES_SCORES',
+        preprocess: presetPreprocess(64, 'DETECTION'),
+        ...generous,
+      },
     ],
   },
   (running) => {

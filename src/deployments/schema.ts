@@ -4,9 +4,9 @@ import { readEach } from '../bus.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload, UserErrorType } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
+import { OutputLayoutType } from '../graphql/enums.ts';
 import { detectionDefinition } from '../inference/detections.ts';
 import type { HostStats } from '../inference/stats.ts';
-import type { OutputLayout } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
@@ -37,14 +37,6 @@ const ScoresType = builder.enumType('ClassifierScores', {
   }),
 });
 
-const OutputLayoutType = builder.enumType('DetectorOutputLayout', {
-  description: 'How the outputs of a detector hold boxes and scores.',
-  values: enumValues<OutputLayout>({
-    BOXES_SCORES: 'Two outputs: boxes [1, anchors, 4] as corners in pixels of the input, scores [1, anchors, classes].',
-    CENTRES_FIRST: 'One output [1, 4 + classes, anchors]: centre, width, height, then the scores.',
-  }),
-});
-
 const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement({
   description: 'How a revision is served.',
   fields: (t) => ({
@@ -56,7 +48,7 @@ const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement
     outputLayout: t.expose('outputLayout', {
       type: OutputLayoutType,
       nullable: true,
-      description: 'How the outputs of a detector hold boxes and scores; null: as many outputs as it has say it.',
+      description: 'How the outputs of a detector hold boxes and scores; null where the file says it.',
     }),
     scoreThreshold: t.exposeFloat('scoreThreshold', { description: 'Least score of a detection; a request may say a higher one.' }),
     nmsIou: t.exposeFloat('nmsIou', { description: 'Overlap with a better box of its class at which one falls.' }),
@@ -79,7 +71,7 @@ const SettingsInput = builder.inputType('DeploymentSettingsInput', {
     scores: t.field({ type: ScoresType, required: true, defaultValue: 'LOGITS', description: 'What the output of a classifier is.' }),
     outputLayout: t.field({
       type: OutputLayoutType,
-      description: 'How the outputs of a detector hold boxes and scores; without it one output is CENTRES_FIRST, two are BOXES_SCORES.',
+      description: 'How the outputs of a detector hold boxes and scores. Needed for two outputs of a file that Whetstone has not made.',
     }),
     scoreThreshold: t.float({
       required: true,

@@ -184,15 +184,18 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   function configOf({ name, number, modelVersionId, settingsJson }: Wanted) {
     const row = db.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
     if (!row?.sha256) throw new Error(`Model version ${modelVersionId} has no file.`);
-    const { sha256, lineageHash, labelsJson, preprocessJson } = row;
+    const { sha256, lineageHash, labelsJson, preprocessJson, preset } = row;
+    const task = taskOf(db, row);
     return ModelConfig.safeParse({
+      // Every detector of a preset is exported like this.
+      outputLayout: preset && task === 'DETECTION' ? 'BOXES_SCORES' : undefined,
       ...settingsJson,
       name,
       version: number,
       file: blobPath(config.dataDir, sha256),
       sha256,
       lineageHash: lineageHash ?? undefined,
-      task: taskOf(db, row),
+      task,
       labels: labelsJson ?? undefined,
       preprocess: preprocessJson ?? undefined,
     });

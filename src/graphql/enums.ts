@@ -1,7 +1,8 @@
 import type { tasks, versionStates } from '../datasets/tables.ts';
+import type { OutputLayout } from '../jobs/specs.ts';
 import { builder, enumValues } from './builder.ts';
 
-/** Enums that datasets, models and presets share. */
+/** Enums that several domains share. */
 export const TaskType = builder.enumType('Task', {
   description: 'What a model does with an image.',
   values: enumValues<(typeof tasks)[number]>({
@@ -16,5 +17,13 @@ export const VersionStateType = builder.enumType('VersionState', {
     IMPORTING: 'Its job has not ended.',
     READY: 'Can be used. It never changes again.',
     FAILED: 'Its job failed or was cancelled: `job.failure` says why.',
+  }),
+});
+
+export const OutputLayoutType = builder.enumType('DetectorOutputLayout', {
+  description: 'How the outputs of a detector hold boxes and scores, in pixels of its input.',
+  values: enumValues<OutputLayout>({
+    BOXES_SCORES: 'Two outputs: boxes [N, anchors, 4] as left, top, right, bottom, and scores [N, anchors, classes].',
+    CENTRES_FIRST: 'One output [N, 4 + classes, anchors]: centre x, centre y, width, height, then the scores.',
   }),
 });

@@ -23,7 +23,7 @@ export const ModelConfig = z.strictObject({
   preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
   outputLayout: OutputLayout.optional().describe(
-    'How the outputs of a detector hold boxes and scores; without it one output is CENTRES_FIRST.',
+    'How the outputs of a detector hold boxes and scores. One output can do without: CENTRES_FIRST.',
   ),
   scoreThreshold: z.number().min(0).max(1).default(detectionDefinition.scoreThreshold).describe('Least score of a detection.'),
   nmsIou: z

@@ -113,7 +113,8 @@ function classesOf({ config }: ServedModel, _: Image, outputs: readonly Output[]
 }
 
 function detectionsOf({ config }: ServedModel, image: Image, outputs: readonly Output[], { score }: PredictQuery): Detections {
-  const { labels, outputLayout: layout = outputs.length === 1 ? 'CENTRES_FIRST' : 'BOXES_SCORES' } = config;
+  const { labels, outputLayout: layout = outputs.length === 1 ? 'CENTRES_FIRST' : undefined } = config;
+  if (!layout) throw new HttpError(400, 'Two outputs do not say how they hold boxes: deploy the model with `outputLayout`.');
   const tensors = outputs.map((output) => ({ dims: output.shape, data: floatsOf(output) }));
   const [first, second] = outputs.map(({ shape }) => shape);
   const classCount = labels?.length ?? (layout === 'BOXES_SCORES' ? second?.[2] : (first?.[1] ?? 0) - 4) ?? 0;

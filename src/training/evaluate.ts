@@ -5,7 +5,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { EvaluateSpec, OutputLayout, SPEC_VERSION } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { acceptEvaluation, requireMade } from './register.ts';
@@ -16,6 +16,7 @@ export const EvaluateRequest = z.object({
   modelVersionId: z.string(),
   datasetVersionId: z.string(),
   split: z.enum(splits),
+  outputLayout: OutputLayout.nullable().default(null),
   batchSize: z.int().min(1).max(1024),
   cpuThreads: z.int().min(1).max(1024),
   device: z.enum(['auto', 'cpu', 'cuda']),
@@ -27,6 +28,7 @@ const StartEvaluationInput = z.object({
   modelVersionId: z.string(),
   datasetVersionId: z.string(),
   split: z.enum(splits),
+  outputLayout: OutputLayout.nullable().default(null),
   idempotencyKey: z.string().max(200).nullish(),
 });
 
@@ -34,7 +36,7 @@ const requestOf = ({ specJson }: Pick<Job, 'specJson'>): EvaluateRequest => Eval
 
 /** Puts the evaluation of a version on a split of a dataset version into the queue. */
 export function startEvaluation(services: JobServices, actor: Actor, raw: unknown): Job {
-  const { modelVersionId, datasetVersionId, split, idempotencyKey } = parseInput(StartEvaluationInput, raw);
+  const { modelVersionId, datasetVersionId, split, outputLayout, idempotencyKey } = parseInput(StartEvaluationInput, raw);
   return submitJob(services, actor, { kind: 'EVALUATE', idempotencyKey }, (tx): EvaluateRequest => {
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
@@ -54,6 +56,7 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
       modelVersionId,
       datasetVersionId,
       split,
+      outputLayout,
       batchSize: 32,
       cpuThreads: cpuThreadsOf(services.config),
       device: 'auto',
@@ -67,14 +70,14 @@ export const evaluateJob: JobKind = {
   timeLimitMs: 6 * 3_600_000,
 
   async launch(services, { job }) {
-    const { modelVersionId, datasetVersionId, ...rest } = requestOf(job);
+    const { modelVersionId, datasetVersionId, outputLayout, ...rest } = requestOf(job);
     return launchTrainer(
       EvaluateSpec.parse({
         kind: 'EVALUATE',
         specVersion: SPEC_VERSION,
         codeVersion,
         ...rest,
-        model: modelRef(services, modelVersionId),
+        model: modelRef(services, modelVersionId, outputLayout),
         dataset: await datasetRef(services, datasetVersionId),
       }),
     );

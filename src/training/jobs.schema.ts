@@ -2,6 +2,7 @@ import { asc, desc, eq } from 'drizzle-orm';
 import { DatasetVersionType, SplitType } from '../datasets/schema.ts';
 import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { OutputLayoutType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/claim.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -125,6 +126,10 @@ builder.relayMutationField(
       modelVersionId: t.id({ required: true, description: 'The version to measure.' }),
       datasetVersionId: t.id({ required: true, description: 'What it is measured on. It has the classes of the model.' }),
       split: t.field({ type: SplitType, required: true, defaultValue: 'val', description: 'Which split.' }),
+      outputLayout: t.field({
+        type: OutputLayoutType,
+        description: 'How the outputs of a detector hold boxes and scores. Needed where neither the file’s metadata nor its shapes say it.',
+      }),
       idempotencyKey: t.string({ description: idempotencyKey }),
     }),
   },

@@ -4,7 +4,7 @@ import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { PreprocessSpec, type PresetName, type Spec, type Task } from '../jobs/specs.ts';
+import { type OutputLayout, PreprocessSpec, type PresetName, type Spec, type Task } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
@@ -74,8 +74,8 @@ export async function datasetRef(services: JobServices, id: string): Promise<Dat
   };
 }
 
-/** The model as a child reads it. */
-export function modelRef(services: JobServices, id: string): ModelRef {
+/** The model as a child reads it. `outputLayout`: what the user says of a foreign detector. */
+export function modelRef(services: JobServices, id: string, outputLayout: OutputLayout | null = null): ModelRef {
   const row = requireReadyModel(services.db, id);
   return {
     format: row.format,
@@ -84,6 +84,6 @@ export function modelRef(services: JobServices, id: string): ModelRef {
     preset: row.preset as PresetName | null,
     classes: requireLabels(row),
     preprocess: PreprocessSpec.parse(row.preprocessJson),
-    outputLayout: null,
+    outputLayout,
   };
 }

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { expect } from 'vitest';
-import { digitFolders, zipOf } from './images.ts';
+import { digitFolders, type Files, zipOf } from './images.ts';
 import { type Answer, postGraphql } from './server.ts';
 import { post } from './storage.ts';
 
@@ -38,13 +40,27 @@ export async function jobWhen(api: Api, id: string, enough: (job: Answer['data']
 
 export const succeeded = (api: Api, id: string) => jobWhen(api, id, (job) => job.state === 'SUCCEEDED');
 
-/** A dataset version of real digits: `count` images of each of `labels`. Gives its id. */
-export async function digitsVersion(api: Api, labels: number[], count: number): Promise<string> {
-  const zip = zipOf(await digitFolders(labels, count));
-  const { json } = await post(api.url, api.token, 'digits.zip', zip);
-  const sha256 = createHash('sha256').update(zip).digest('hex');
-  const input = { name: 'digits', task: 'CLASSIFICATION', uploadId: json.uploadId, sha256 };
+async function uploaded({ url, token }: Api, fileName: string, bytes: Buffer) {
+  const { json } = await post(url, token, fileName, bytes);
+  return { uploadId: json.uploadId, sha256: createHash('sha256').update(bytes).digest('hex') };
+}
+
+/** The id of a READY dataset version of these files. */
+export async function datasetVersionOf(api: Api, name: string, files: Files, task = 'CLASSIFICATION'): Promise<string> {
+  const input = { name, task, ...(await uploaded(api, `${name}.zip`, zipOf(files))) };
   const { datasetVersion } = await mutate(api, 'createDataset', input, 'datasetVersion { id job { id } }');
   await succeeded(api, datasetVersion.job.id);
   return datasetVersion.id;
 }
+
+/** The id of a READY model version of this file; `about` it is what `createModel` takes. */
+export async function modelVersionOf(api: Api, name: string, file: string, about: object = {}): Promise<string> {
+  const input = { name, task: 'CLASSIFICATION', ...(await uploaded(api, basename(file), readFileSync(file))), ...about };
+  const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { id job { id } }');
+  await succeeded(api, modelVersion.job.id);
+  return modelVersion.id;
+}
+
+/** A dataset version of real digits: `count` images of each of `labels`. Gives its id. */
+export const digitsVersion = async (api: Api, labels: number[], count: number): Promise<string> =>
+  datasetVersionOf(api, 'digits', await digitFolders(labels, count));
