@@ -24,14 +24,14 @@ if (arm === 'bare') {
   const count = Number(permits);
   const folder = mkdtempSync(join(tmpdir(), 'whetstone-bench-'));
   const runningFile = createRunningFile(folder, count);
-  const engine = startPool({ permits: count, intraOpThreads: 1, workers: 2 * count, runningFile });
+  const engine = startPool({ permits: count, workers: 2 * count, runningFile });
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
   const loaded = new Set<string>();
   const shape = [1, 3, 224, 224];
   const feeds: Feed[] = [{ name: 'image', datatype: 'FP32', shape, pieces: [new Uint8Array(4 * 3 * 224 * 224)] }];
   for await (const line of createInterface({ input: process.stdin })) {
     const [file, ms] = line.split(' ') as [string, string];
-    if (!loaded.has(file)) await engine.load(file, file);
+    if (!loaded.has(file)) await engine.load(file, file, 1);
     loaded.add(file);
     const startedAt = performance.now();
     let runs = 0;

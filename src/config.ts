@@ -19,6 +19,17 @@ const settings = z.object({
   host: z.string().default('127.0.0.1').describe('Address that the server listens on.'),
   port: port.default(8080).describe('Port of GraphQL, uploads, health and metrics; 0 takes a free one.'),
   inferencePort: port.default(8000).describe('Port of the inference host (docs/serving.md); 0 takes a free one.'),
+  inferencePermits: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(256)
+    .optional()
+    .describe('Runs that the inference host computes at the same time; without it one less than the cores.'),
+  inferenceMemoryBytesMax: bytes
+    .min(1)
+    .optional()
+    .describe('Memory that the inference host may have with all its models; without it half of the machine’s.'),
   dataDir: z
     .string()
     .default('data')

@@ -213,7 +213,8 @@ describe('a deployment', () => {
       revisions: [{ state: 'FAILED', reason: 'The inference host died 3 times within an hour while it loaded or ran this model.' }],
     });
     const { url } = await health(api);
-    expect((await call(`${url}/v2/models/spinning/ready`, by(api))).status).toBe(404);
+    // It is there, and its revisions say what is wrong with it.
+    expect((await call(`${url}/v2/models/spinning/ready`, by(api))).status).toBe(503);
     expect((await call(`${url}/v2/models/colours/ready`, by(api))).status).toBe(200);
   });
 });

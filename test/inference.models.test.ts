@@ -39,10 +39,10 @@ describe('a model that cannot be served', () => {
   const own = mkdtempSync(join(tmpdir(), 'whetstone-running-'));
   let folder = '';
   let config: ReturnType<typeof parseHostConfig>;
-  const engine = startPool({ permits: 1, intraOpThreads: 1, workers: 2, runningFile: createRunningFile(own, 1) });
+  const engine = startPool({ permits: 1, workers: 2, runningFile: createRunningFile(own, 1) });
   beforeAll(async () => {
     const made = await withModelFiles({
-      models: ['identity', 'external', 'text', 'brightness', 'spin'].map((name) => ({ name })),
+      models: ['identity', 'external', 'text', 'brightness', 'spin', 'swollen-80000000'].map((name) => ({ name })),
     });
     folder = made.folder;
     config = parseHostConfig(made.settings, folder, 2);
@@ -53,10 +53,10 @@ describe('a model that cannot be served', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const load = async (name: string, change: object = {}) => {
+  const load = async (name: string, change: object = {}, limits: object = {}) => {
     const own = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
     const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
-    return loadModel(engine, { ...model, ...change }, own).finally(() => rmSync(own, { recursive: true }));
+    return loadModel(engine, { ...model, ...change }, own, { ...config, ...limits }).finally(() => rmSync(own, { recursive: true }));
   };
   const rehashed = (name: string, bytes: Uint8Array) => {
     const file = join(folder, `${name}-changed.onnx`);
@@ -75,6 +75,26 @@ describe('a model that cannot be served', () => {
   test('one that takes data from other files', async () => {
     writeFileSync(join(folder, 'weights.bin'), Buffer.alloc(64));
     await expect(load('external')).rejects.toThrow('without external data');
+  });
+
+  test('one that wants more threads than there are cores for it', async () => {
+    await expect(load('identity', { intraOpThreads: 3 })).rejects.toThrow('1 runs at a time × 3 threads are more than the 2 cores');
+  });
+
+  test('one whose weights do not fit in what the host may have, before they are loaded', async () => {
+    const free = 2 ** 30;
+    const memoryBytesMax = process.memoryUsage.rss() + free;
+    await load('identity', {}, { memoryBytesMax });
+    const { length: sizeBytes } = readFileSync(join(folder, 'identity.onnx'));
+    const permits = Math.ceil((2 * free) / sizeBytes);
+    await expect(load('identity', {}, { memoryBytesMax, permits })).rejects.toThrow(
+      /MiB of memory with it, and may have \d+ \(memoryBytesMax\)/,
+    );
+  });
+
+  test('one that takes more in its warm-up than the host may have', async () => {
+    const memoryBytesMax = process.memoryUsage.rss() + 100 * 2 ** 20;
+    await expect(load('swollen-80000000', {}, { memoryBytesMax })).rejects.toThrow('memoryBytesMax');
   });
 
   test('one that is cut off', async () => {

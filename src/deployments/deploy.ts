@@ -1,12 +1,14 @@
 import { and, eq, inArray } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
+import type { Config } from '../config.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelConfig } from '../inference/config.ts';
 import { Name } from '../naming.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
+  deploymentsMax,
   findDeploymentByName,
   findRevision,
   insertDeployment,
@@ -15,10 +17,12 @@ import {
   revisionBefore,
   revisionIn,
 } from './deployments.ts';
+import { measuredSettings } from './fromBenchmark.ts';
 import type { Supervisor } from './supervise.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
 
 interface DeployServices {
+  config: Config;
   db: Db;
   supervisor: Supervisor;
 }
@@ -28,6 +32,8 @@ export const Settings = z.object(ModelConfig.shape).pick({
   deadlineMs: true,
   priority: true,
   batchMax: true,
+  intraOpThreads: true,
+  runMs: true,
   maxImagePixels: true,
   scores: true,
   outputLayout: true,
@@ -38,21 +44,27 @@ export const Settings = z.object(ModelConfig.shape).pick({
 });
 export type Settings = z.infer<typeof Settings>;
 
-const DeployInput = z.object({ name: Name, modelVersionId: z.string(), settings: Settings });
+const DeployInput = z.object({
+  name: Name,
+  modelVersionId: z.string(),
+  settings: Settings.omit({ runMs: true }),
+  benchmarkJobId: z.string().nullish(),
+});
 
-/** What a host's memory is for: beyond, undeploy one first. */
-const deploymentsMax = 100;
-
-/** Puts a model version behind a name; the name is made where there is none. It takes the traffic when it is warm, or FAILED says why not. */
+/**
+ * Puts a model version behind a name; the name is made where there is none. With a benchmark its threads, batch and run times are those that
+ * it has measured. It takes the traffic when it is warm, or FAILED says why not.
+ */
 export function deploy(services: DeployServices, actor: Actor, raw: unknown): Deployment {
-  const { name, modelVersionId, settings } = parseInput(DeployInput, raw);
+  const { name, modelVersionId, settings, benchmarkJobId } = parseInput(DeployInput, raw);
   return committed(services, (tx) => {
     const version = requireReadyModel(tx, modelVersionId);
     if (version.format !== 'ONNX') {
       refuse('INVALID', 'modelVersionId', `Version ${version.number} is a ${version.format}: only ONNX is served. Convert it first.`);
     }
+    const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings.deadlineMs) : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
-    addRevision(tx, actor, row, { modelVersionId, settingsJson: settings });
+    addRevision(tx, actor, row, { modelVersionId, settingsJson: { ...settings, ...measured } });
     return row;
   });
 }

@@ -4,6 +4,9 @@ import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
 
+/** Beyond, undeploy one first. */
+export const deploymentsMax = 100;
+
 export function findDeployment(db: Queryable, id: string): Deployment | undefined {
   return db
     .select()

@@ -26,13 +26,17 @@ export interface HostProcess {
 
 /** Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. */
 export async function startHostProcess(
-  { dataDir, host, inferencePort, logLevel, childEnv }: Config,
+  { dataDir, host, inferencePort, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
   snapshot: AuthSnapshot,
 ): Promise<HostProcess> {
   const folder = join(dataDir, 'inference');
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { mode: 0o700 });
-  const settings: ChildSettings = { logLevel, folder, host: { host, port: inferencePort } };
+  const settings: ChildSettings = {
+    logLevel,
+    folder,
+    host: { host, port: inferencePort, permits: inferencePermits, memoryBytesMax: inferenceMemoryBytesMax },
+  };
   const child = fork(program, [], { env: childEnv, execArgv: nodeFlags, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();

@@ -53,6 +53,12 @@ const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement
     scoreThreshold: t.exposeFloat('scoreThreshold', { description: 'Least score of a detection; a request may say a higher one.' }),
     nmsIou: t.exposeFloat('nmsIou', { description: 'Overlap with a better box of its class at which one falls.' }),
     boxesMax: t.exposeInt('boxesMax', { description: 'Most detections of an image.' }),
+    intraOpThreads: t.exposeInt('intraOpThreads', { nullable: true, description: 'Threads of one run; null: the host’s, which is 1.' }),
+    runMs: t.field({
+      type: 'JSON',
+      description: 'Mean time of a run by the number of items in it, where a benchmark has measured it.',
+      resolve: (s) => s.runMs,
+    }),
     dims: t.field({ type: 'JSON', description: 'Sizes of symbolic dimensions for the warm-up, by name.', resolve: (s) => s.dims }),
   }),
 });
@@ -66,6 +72,9 @@ const SettingsInput = builder.inputType('DeploymentSettingsInput', {
       required: true,
       defaultValue: 1,
       description: 'Most items that are computed together; more than 1 where a benchmark shows that it is faster for each item.',
+    }),
+    intraOpThreads: t.int({
+      description: 'Threads of one run. Times the runs that compute at once they may not be more than the cores.',
     }),
     maxImagePixels: t.int({ required: true, defaultValue: 25_000_000, description: 'Largest image that `predict` decodes.' }),
     scores: t.field({ type: ScoresType, required: true, defaultValue: 'LOGITS', description: 'What the output of a classifier is.' }),
@@ -231,19 +240,29 @@ builder.relayMutationField(
       name: t.string({ required: true, description: 'Name of the deployment; it is made where there is none.' }),
       modelVersionId: t.id({ required: true, description: 'An ONNX version.' }),
       settings: t.field({ type: SettingsInput, description: 'How to serve it; without them as their defaults say.' }),
+      benchmarkJobId: t.id({
+        description:
+          'A benchmark that has ended: `intraOpThreads` and `batchMax` are those that it found best for this version, whatever the settings say.',
+      }),
     }),
   },
   {
     description:
       'Puts a model version behind a name. It is loaded and warmed up beside what serves now, and then takes its place without a lost request. A model that cannot be warmed up never takes a request.',
     authScopes: { can: 'DEPLOY' },
-    resolve: (_root, { input: { name, modelVersionId, settings } }, context) =>
+    resolve: (_root, { input: { name, modelVersionId, settings, benchmarkJobId } }, context) =>
       payload(() => {
         const dims = Object.fromEntries((settings?.dims ?? []).map(({ name: dimension, size }) => [dimension, size]));
         const said = {
           name,
           modelVersionId: idOf('ModelVersion', modelVersionId),
-          settings: { ...settings, dims, outputLayout: settings?.outputLayout ?? undefined },
+          settings: {
+            ...settings,
+            dims,
+            outputLayout: settings?.outputLayout ?? undefined,
+            intraOpThreads: settings?.intraOpThreads ?? undefined,
+          },
+          benchmarkJobId: benchmarkJobId ? idOf('Job', benchmarkJobId) : null,
         };
         return deploy(context, context.actor, said);
       }),

@@ -13,7 +13,7 @@ import type { Log } from '../log.ts';
 import { modelVersion } from '../models/tables.ts';
 import { blobPath } from '../storage/blobs.ts';
 import { taskOf } from '../training/sources.ts';
-import { activate, fail, wantedRevisions } from './deployments.ts';
+import { activate, deploymentsMax, fail, listDeployments, wantedRevisions } from './deployments.ts';
 import { type HostProcess, startHostProcess } from './hostProcess.ts';
 
 export interface InferenceHealth {
@@ -125,6 +125,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     if (stopped || (!host && wanted.length === 0)) return;
     const running = host ?? (await start());
     if (stopped) return;
+    await running.ask({ type: 'know', deployments: listDeployments(db, deploymentsMax, null).map(({ name }) => name) });
     const names = new Set(wanted.map(({ name }) => name));
     // First what has no name any more: it may be given to another deployment.
     await unload(running, (model) => !names.has(model.name));

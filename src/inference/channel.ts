@@ -16,12 +16,14 @@ export interface ChildSettings {
   /** A private one, with nothing in it. */
   folder: string;
   /** As in the file of a host that runs by itself. */
-  host: { host: string; port: number };
+  host: { host: string; port: number; permits?: number; memoryBytesMax?: number };
 }
 
 export type Command =
   | { type: 'load'; model: ModelConfig }
   | { type: 'unload'; model: Pick<ModelConfig, 'name' | 'version'> }
+  /** The names that are deployed. */
+  | { type: 'know'; deployments: string[] }
   /** Everything that was to be loaded is. */
   | { type: 'ready' }
   /** From now on these accounts decide. */

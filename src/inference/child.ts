@@ -37,6 +37,9 @@ async function obey(command: Command): Promise<HostStats | undefined> {
     case 'unload':
       await host.unload(command.model);
       return;
+    case 'know':
+      host.know(command.deployments);
+      return;
     case 'ready':
       host.ready();
       return;

@@ -1,6 +1,6 @@
 /** What an inference host serves and how: one JSON file, checked once. docs/serving.md explains each field with its default. */
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { OutputLayout, PreprocessSpec } from '../jobs/specs.ts';
@@ -36,6 +36,11 @@ export const ModelConfig = z.strictObject({
   deadlineMs: z.number().gt(0).max(60_000).default(1000).describe('From the arrival of a request to its answer.'),
   priority: Priority.default(5).describe('1 goes first; a request may say another one.'),
   batchMax: z.int().min(1).max(256).default(1).describe('Most items that are computed together.'),
+  intraOpThreads: z.int().min(1).max(256).optional().describe('Threads of one run; without it the host’s.'),
+  runMs: z
+    .record(z.string().regex(/^\d{1,3}$/), z.number().gt(0))
+    .default({})
+    .describe('Measured time of a run, by the number of items in it: what admission starts from.'),
   maxImagePixels: z.int().min(1).max(100_000_000).default(25_000_000).describe('Largest image that `predict` decodes.'),
   dims: z.record(z.string(), z.int().min(1)).default({}).describe('Sizes of symbolic dimensions for the warm-up.'),
 });
@@ -53,6 +58,11 @@ const HostSettings = z.strictObject({
     .min(1)
     .default(256 * mebibyte)
     .describe('Bytes of bodies that arrive or wait.'),
+  memoryBytesMax: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('Resident memory that the process may have once a model is loaded; without it half of the machine’s.'),
   bodyBytesMax: z
     .int()
     .min(1)
@@ -61,7 +71,11 @@ const HostSettings = z.strictObject({
     .describe('Largest body, decompressed.'),
   models: z.array(ModelConfig).max(100).default([]),
 });
-export type HostConfig = Readonly<Omit<z.infer<typeof HostSettings>, 'permits'>> & { readonly permits: number };
+export type HostConfig = Readonly<z.infer<typeof HostSettings>> & {
+  readonly permits: number;
+  readonly memoryBytesMax: number;
+  readonly cores: number;
+};
 
 /**
  * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
@@ -73,6 +87,8 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
     refuse(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
   }
   const { data } = parsed;
+  const memoryBytesMax =
+    data.memoryBytesMax ?? Math.floor(Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY) / 2);
   const permits = data.permits ?? Math.max(1, Math.floor((cores - 1) / data.intraOpThreads));
   const problems: string[] = [];
   if (permits * data.intraOpThreads > Math.max(cores, data.intraOpThreads)) {
@@ -83,7 +99,13 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   const twice = keys.find((key, i) => keys.indexOf(key) !== i);
   if (twice) problems.push(`models: ${twice} is there twice.`);
   if (problems.length > 0) refuse(problems);
-  return Object.freeze({ ...data, permits, models: data.models.map((model) => ({ ...model, file: resolve(folder, model.file) })) });
+  return Object.freeze({
+    ...data,
+    permits,
+    memoryBytesMax,
+    cores,
+    models: data.models.map((model) => ({ ...model, file: resolve(folder, model.file) })),
+  });
 }
 
 export function readHostConfig(file: string): HostConfig {

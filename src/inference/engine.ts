@@ -53,7 +53,7 @@ export interface Run {
 
 export interface Engine {
   /** Loads a file under a key, on one thread after the other: the others compute meanwhile. Throws an Error with what the engine says of the file. */
-  load(key: string, file: string): Promise<Signature>;
+  load(key: string, file: string, intraOpThreads: number): Promise<Signature>;
   /** Runs a model once on zeros on each thread; how long each run took. Throws an Error with what the engine says. */
   warm(key: string, inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[], outputs: readonly string[]): Promise<number[]>;
   /** Frees a model's memory when the runs that were started before have ended. */

@@ -32,6 +32,8 @@ export interface RunningHost {
   unload(model: Pick<ModelConfig, 'name' | 'version'>): Promise<void>;
   /** Models by name, then version. */
   stats(): HostStats;
+  /** Names that are deployed: where none of their revisions can be served, it is said so, instead of that there is no such name. */
+  know(deployments: readonly string[]): void;
   /** Everything that was to be loaded is: the host says that it is ready. */
   ready(): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
@@ -68,7 +70,16 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   const auth = snapshot === null ? null : readAuth(snapshot);
   const engine = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
   const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const host: Host = { config, log, dispatcher, models: new Map(), state: 'LOADING', memory: new BodyMemory(config.queueBytesMax), auth };
+  const host: Host = {
+    config,
+    log,
+    dispatcher,
+    models: new Map(),
+    deployments: new Set(),
+    state: 'LOADING',
+    memory: new BodyMemory(config.queueBytesMax),
+    auth,
+  };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
     open += 1;
@@ -109,7 +120,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
 
     async load(model) {
-      const served = await loadModel(engine, model, folder);
+      const served = await loadModel(engine, model, folder, config);
       const versions = host.models.get(model.name) ?? new Map<number, ServedModel>();
       host.models.set(model.name, versions.set(model.version, served));
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
@@ -133,6 +144,10 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
         .map(({ config: { name, version }, stats }) => ({ name, version, ...summaryOf(stats) }))
         .sort((a, b) => (a.name === b.name ? a.version - b.version : a.name < b.name ? -1 : 1));
       return { queuedRequests: queued, dispatchedRuns: dispatched, models };
+    },
+
+    know(deployments) {
+      host.deployments = new Set(deployments);
     },
 
     ready() {

@@ -27,6 +27,8 @@ export interface Host {
   dispatcher: Dispatcher;
   /** By name, then by version. */
   models: Map<string, Map<number, ServedModel>>;
+  /** Names that are there, also when nothing of theirs is served. */
+  deployments: ReadonlySet<string>;
   state: 'LOADING' | 'READY' | 'DRAINING';
   memory: BodyMemory;
   /** Who may use which deployment; null is everybody everything. */
@@ -117,9 +119,12 @@ async function held(model: ServedModel, work: (model: ServedModel) => Promise<vo
 }
 
 /** Without a version the greatest. */
-function findModel({ models, state }: Host, name: string, version: string | undefined): ServedModel {
+function findModel({ models, deployments, state }: Host, name: string, version: string | undefined): ServedModel {
   const versions = models.get(name);
   if (!versions && state === 'LOADING') throw notLoaded();
+  if (!versions && deployments.has(name)) {
+    throw new HttpError(503, `No revision of ${name} can be served now: its revisions in GraphQL say why.`, { 'retry-after': '1' });
+  }
   if (!versions) throw new HttpError(404, `There is no model ${name.slice(0, 100)}.`);
   const found = versions.get(version === undefined ? Math.max(...versions.keys()) : Number(version));
   if (!found) throw new HttpError(404, `${name} has no version ${version?.slice(0, 100)}; it has ${[...versions.keys()].join(', ')}.`);

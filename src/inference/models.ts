@@ -4,7 +4,7 @@ import { copyFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { planShapes } from '../benchmark/shapes.ts';
 import { maskPaths } from '../jobs/maskPaths.ts';
-import { type ModelConfig, modelKey } from './config.ts';
+import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { datatypes, elementsOf } from './datatypes.ts';
 import type { Served } from './dispatcher.ts';
 import type { Engine, Port, Signature } from './engine.ts';
@@ -21,6 +21,8 @@ export interface ServedModel extends Served {
   users: number;
 }
 
+type Limits = Pick<HostConfig, 'permits' | 'cores' | 'intraOpThreads' | 'memoryBytesMax'>;
+
 const warmupRounds = 4;
 /** Bytes of a model's inputs: no request can have larger ones. */
 const inputBytesMax = 2 ** 30;
@@ -29,23 +31,25 @@ const inputBytesMax = 2 ** 30;
  * Loads a model into the engine and runs it on zeros on each of its threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
  * is what was hashed and nothing lies beside it. Throws an Error that says why the model cannot be served.
  */
-export async function loadModel(engine: Engine, config: ModelConfig, folder: string): Promise<ServedModel> {
+export async function loadModel(engine: Engine, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
+  const { intraOpThreads = limits.intraOpThreads } = config;
   const key = modelKey(config);
   const file = join(folder, `${config.name}-${config.version}.onnx`);
   try {
+    requireCores(limits, intraOpThreads);
     await copyFile(config.file, file);
-    const bytes = await readFile(file);
-    const sha256 = createHash('sha256').update(bytes).digest('hex');
-    if (sha256 !== config.sha256)
-      throw new Error(`The file has the SHA-256 ${sha256}, not ${config.sha256}: it is not the one that was meant.`);
-    if (hasExternalData(bytes)) throw new Error('It takes data from other files. Save it as one file, without external data.');
-    const signature = await engine.load(key, file);
+    const sizeBytes = await check(file, config.sha256);
+    requireMemory(limits, limits.permits * sizeBytes);
+    const signature = await engine.load(key, file, intraOpThreads);
     const batched = [...signature.inputs, ...signature.outputs].every(({ shape }) => typeof shape[0] === 'string');
     if (config.batchMax > 1 && !batched)
       throw new Error('batchMax must be 1: not every input and output has a batch as its first dimension.');
     const { batchMax } = config;
-    const model = { key, config, signature, batched, batchMax, times: new RunTimes(), stats: new ModelStats(), users: 0 };
+    const times = new RunTimes();
+    for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);
+    const model = { key, config, signature, batched, batchMax, times, stats: new ModelStats(), users: 0 };
     for (const rows of new Set([1, batchMax])) await warmUp(engine, model, rows);
+    requireMemory(limits, 0, sizeBytes);
     return model;
   } catch (error) {
     await engine.unload(key);
@@ -53,6 +57,31 @@ export async function loadModel(engine: Engine, config: ModelConfig, folder: str
   } finally {
     await rm(file, { force: true });
   }
+}
+
+/** Throws where the file is not the one that was meant, or not all of the model. Gives its size in bytes. */
+async function check(file: string, meant: string): Promise<number> {
+  const bytes = await readFile(file);
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  if (sha256 !== meant) throw new Error(`The file has the SHA-256 ${sha256}, not ${meant}: it is not the one that was meant.`);
+  if (hasExternalData(bytes)) throw new Error('It takes data from other files. Save it as one file, without external data.');
+  return bytes.length;
+}
+
+function requireCores({ permits, cores }: Limits, intraOpThreads: number): void {
+  if (intraOpThreads > 1 && permits * intraOpThreads > cores) {
+    throw new Error(
+      `intraOpThreads: ${permits} runs at a time × ${intraOpThreads} threads are more than the ${cores} cores. Take fewer threads, or let fewer runs compute at a time (permits).`,
+    );
+  }
+}
+
+/** `comingBytes` are needed besides what the process has, of which `garbageBytes` will be free. */
+function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageBytes = 0): void {
+  const neededBytes = process.memoryUsage.rss() + comingBytes - garbageBytes;
+  if (neededBytes <= memoryBytesMax) return;
+  const [needed, max] = [neededBytes, memoryBytesMax].map((bytes) => Math.round(bytes / 2 ** 20));
+  throw new Error(`The host would have ${needed} MiB of memory with it, and may have ${max} (memoryBytesMax): undeploy something first.`);
 }
 
 /** The first round is not counted: it takes memory and builds kernels. */

@@ -196,14 +196,14 @@ def absurd():
     return model(nodes, [value("x", ["n", 2**31, 2**31])], [value("y", ["n", 2**31, 2**31])])
 
 
-def swollen():
-    """From one number to 160 GB, while it runs."""
+def swollen(numbers):
+    """From one number to so many (160 GB without a count), while it runs."""
     nodes = [
         helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
         helper.make_node("Add", ["whole", "count"], ["size"]),
         helper.make_node("ConstantOfShape", ["size"], ["y"]),
     ]
-    return model(nodes, [value("x", [1])], [value("y", ["m"])], [tensor([40_000_000_000], "count", np.int64)])
+    return model(nodes, [value("x", [1])], [value("y", ["m"])], [tensor([int(numbers or 40_000_000_000)], "count", np.int64)])
 
 
 def external(location="weights.bin"):
@@ -226,13 +226,12 @@ MODELS = {
     "rectangle": rectangle,
     "null": null,
     "absurd": absurd,
-    "swollen": swollen,
     "text": text,
     "external": external,
 }
 
 # Of these the name goes on with what distinguishes them: `chain-30`.
-FAMILIES = {"chain": chain, "fixture": fixture}
+FAMILIES = {"chain": chain, "fixture": fixture, "swollen": swollen}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]

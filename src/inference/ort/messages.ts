@@ -10,7 +10,6 @@ export const cancelled = 2;
 export interface ThreadData {
   /** One state for each slot. */
   states: Int32Array;
-  intraOpThreads: number;
   runningFile: string;
   /** Of this thread, from 0. */
   n: number;
@@ -26,7 +25,7 @@ export interface StagedFeed {
 }
 
 export type ToThread =
-  | { type: 'load'; key: string; file: string }
+  | { type: 'load'; key: string; file: string; intraOpThreads: number }
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
   | { type: 'unload'; key: string }
   /** `memory` goes over, and comes back with the end of the run. */

@@ -31,18 +31,17 @@ const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignm
 
 interface PoolSettings {
   permits: number;
-  intraOpThreads: number;
   workers: number;
   /** See `running.ts`. */
   runningFile: string;
 }
 
-export function startPool({ permits, intraOpThreads, workers, runningFile }: PoolSettings): Engine {
+export function startPool({ permits, workers, runningFile }: PoolSettings): Engine {
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
   const slots: Slot[] = Array.from({ length: workers }, (_, n) => ({ n, memory: new ArrayBuffer(0), finish: unused }));
   const free = [...slots];
   const threads = Array.from({ length: permits }, (_, n): Thread => {
-    const workerData: ThreadData = { states, intraOpThreads, runningFile, n };
+    const workerData: ThreadData = { states, runningFile, n };
     const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
     const thread: Thread = { worker, given: 0, tell: unused };
     worker.on('message', (message: FromThread) => {
@@ -80,7 +79,8 @@ export function startPool({ permits, intraOpThreads, workers, runningFile }: Poo
   };
 
   return {
-    load: async (key, file) => ((await askAll<'loaded'>({ type: 'load', key, file }))[0] as { signature: Signature }).signature,
+    load: async (key, file, intraOpThreads) =>
+      ((await askAll<'loaded'>({ type: 'load', key, file, intraOpThreads }))[0] as { signature: Signature }).signature,
     warm: async (key, inputs, outputs) => (await askAll<'warmed'>({ type: 'warm', key, inputs, outputs })).map(({ runMs }) => runMs),
     unload: async (key) => void (await askAll<'unloaded'>({ type: 'unload', key })),
 

@@ -9,7 +9,7 @@ import { preprocess } from '../preprocess.ts';
 import { openRunning } from '../running.ts';
 import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
 
-const { states, intraOpThreads, runningFile, n } = workerData as ThreadData;
+const { states, runningFile, n } = workerData as ThreadData;
 const running = openRunning(runningFile, n);
 const port = parentPort as MessagePort;
 const sessions = new Map<string, Session>();
@@ -32,7 +32,7 @@ async function handle(message: ToThread): Promise<void> {
   port.close();
 }
 
-async function load({ key, file }: Extract<ToThread, { type: 'load' }>): Promise<void> {
+async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'load' }>): Promise<void> {
   running.begin(key);
   try {
     const session = await InferenceSession.create(file, {

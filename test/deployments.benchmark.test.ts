@@ -1,0 +1,69 @@
+import { join } from 'node:path';
+import { sql } from 'drizzle-orm';
+import { describe, expect, test } from 'vitest';
+import { bestOf, type MeasuredRow } from '../src/deployments/fromBenchmark.ts';
+import { report } from '../src/reports/tables.ts';
+import { by, health, settled } from './support/deployments.ts';
+import { inferJson, makeInferenceModels } from './support/inference.ts';
+import { withFolder, withServer } from './support/server.ts';
+import { withRows } from './support/storage.ts';
+import { ask, modelVersionOf, mutate, succeeded } from './support/training.ts';
+
+/** Mean milliseconds by threads, then by batch. */
+const rows = (measured: Record<number, Record<number, number>>): MeasuredRow[] =>
+  Object.entries(measured).flatMap(([threads, of]) =>
+    Object.entries(of).map(([batch, meanMs]) => ({ intraOpThreads: Number(threads), batchSize: Number(batch), meanMs })),
+  );
+const eight = { permits: 2, cores: 8, deadlineMs: 100 };
+
+describe('the best of what was measured', () => {
+  test.each<[string, Record<number, Record<number, number>>, typeof eight, { intraOpThreads: number; batchMax: number } | null]>([
+    ['a batch that saves 10 % for each item', { 1: { 1: 10, 4: 36 } }, eight, { intraOpThreads: 1, batchMax: 4 }],
+    ['no batch that saves less', { 1: { 1: 10, 4: 37 } }, eight, { intraOpThreads: 1, batchMax: 1 }],
+    ['the smaller of two batches that are nearly the same', { 1: { 1: 10, 4: 30, 8: 58 } }, eight, { intraOpThreads: 1, batchMax: 4 }],
+    ['no batch that takes longer than the deadline', { 1: { 1: 30, 4: 101 } }, eight, { intraOpThreads: 1, batchMax: 1 }],
+    ['more threads that save 10 %', { 1: { 1: 10 }, 4: { 1: 4 } }, eight, { intraOpThreads: 4, batchMax: 1 }],
+    ['fewer threads where more save less', { 2: { 1: 10 }, 4: { 1: 9.5 } }, eight, { intraOpThreads: 2, batchMax: 1 }],
+    ['no threads for which there are no cores', { 1: { 1: 10 }, 8: { 1: 2 } }, eight, { intraOpThreads: 1, batchMax: 1 }],
+    ['nothing without single items', { 1: { 4: 10 } }, eight, null],
+    ['nothing without rows', {}, eight, null],
+  ])('%s', (_what, measured, machine, best) => {
+    expect(bestOf(rows(measured), machine)).toEqual(
+      best && { ...best, runMs: Object.fromEntries(Object.entries(measured[best.intraOpThreads] as object)) },
+    );
+  });
+});
+
+test('a version is deployed as a benchmark has found it best, and another version’s benchmark is refused', () =>
+  withFolder(async (folder) =>
+    withServer(async (server) => {
+      const api = { url: server.url, token: await server.as('ENGINEER') };
+      await makeInferenceModels(folder, ['identity', 'brightness']);
+      const [version, other] = await Promise.all(
+        ['identity', 'brightness'].map((name) => modelVersionOf(api, name, join(folder, `${name}.onnx`))),
+      );
+      const brief = { warmupSecondsMax: 0.2, secondsMin: 0.3, secondsMax: 0.3, engines: ['ONNXRUNTIME_CPU'] };
+      const measure = { modelVersionIds: [version], batchSizes: [1, 4], intraOpThreads: [1], ...brief };
+      const { job } = await mutate(api, 'startBenchmark', measure, 'job { id }');
+      await succeeded(api, job.id);
+      // What was measured beside other tests is INVALID.
+      const content = sql`replace(${report.content}, '"verdict":"INVALID"', '"verdict":"VALID"')`;
+      await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());
+
+      const input = { name: 'echo', modelVersionId: version, settings: { deadlineMs: 60_000 }, benchmarkJobId: job.id };
+      await mutate(api, 'deploy', input, 'deployment { name }');
+      await settled(api, 'echo');
+      const { data } = await ask(api, '{ deployment(name: "echo") { active { settings { batchMax intraOpThreads runMs } } } }');
+      expect(data.deployment.active.settings).toEqual({
+        batchMax: expect.toBeOneOf([1, 4]),
+        intraOpThreads: 1,
+        runMs: { 1: expect.any(Number), 4: expect.any(Number) },
+      });
+      const body = { inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [1, 2, 3, 4] }] };
+      expect((await inferJson((await health(api)).url, 'echo', body, by(api))).status).toBe(200);
+
+      const query = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { code field } } }';
+      const refused = await ask(api, query, { i: { ...input, modelVersionId: other } });
+      expect(refused.data.deploy.userErrors).toEqual([{ code: 'INVALID', field: ['benchmarkJobId'] }]);
+    }),
+  ));
