@@ -47,6 +47,16 @@ describe('who is let in', () => {
     }
   });
 
+  test('work whose times vary counts for more than its mean: slow runs come together', () => {
+    const model = modelOf(10);
+    for (let n = 0; n < 100; n += 1) model.times.observe(1, n % 2 === 0 ? 5 : 15);
+    const queue = new Queue<Entry>({ permits: 1, requestsMax: 100 });
+    for (let n = 0; n < 10; n += 1) queue.add(entryOf(model));
+    const own = model.times.cautious(1);
+    expect(queue.offer(entryOf(model, { deadlineMs: 10 * 15 + own }), 0)).toMatchObject({ reason: 'LATE' });
+    expect(queue.offer(entryOf(model, { deadlineMs: 10 * 25 + own }), 0)).toBeNull();
+  });
+
   test('what waits with a lower priority does not count', () => {
     const model = modelOf(10);
     const queue = new Queue<Entry>({ permits: 1, requestsMax: 200 });

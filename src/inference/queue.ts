@@ -105,7 +105,7 @@ export class Queue<E extends Entry> {
     }
     if (!first) return null;
     for (const entry of batch.entries) this.remove(entry);
-    this.#dispatched.set(batch, { estimateMs: first.model.times.mean(batch.rows), startedMs: staged ? null : nowMs });
+    this.#dispatched.set(batch, { estimateMs: first.model.times.slow(batch.rows), startedMs: staged ? null : nowMs });
     return batch;
   }
 
@@ -146,5 +146,5 @@ export class Queue<E extends Entry> {
 
 /** The entry's share of a full batch. */
 function costMs({ model: { times, batchMax }, rows }: Entry): number {
-  return rows >= batchMax ? times.mean(rows) : (times.mean(batchMax) * rows) / batchMax;
+  return rows >= batchMax ? times.slow(rows) : (times.slow(batchMax) * rows) / batchMax;
 }
