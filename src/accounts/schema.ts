@@ -2,12 +2,11 @@ import { and, desc, eq, gt, isNotNull, isNull, lt, sql } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { type Context, viewerOf } from '../graphql/context.ts';
-import { createApiKey, findApiKey, revokeApiKey } from './apiKeys.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
 import { may, type Permission, permissions } from './permissions.ts';
 import { findSession, liveSessions } from './sessions.ts';
-import { type ApiKey, type AuditRow, apiKey, audit, type auditOutcomes, type roles, type Session, type User, user } from './tables.ts';
+import { type AuditRow, audit, type auditOutcomes, type roles, type Session, type User, user } from './tables.ts';
 import { createUser, findUser, resetPassword, setUserDisabled, updateUser } from './users.ts';
 
 const RoleType = builder.enumType('Role', {
@@ -36,7 +35,7 @@ const PermissionType = builder.enumType('Permission', {
 /** A mutation's payload grants this: who may carry it out may see what came of it. */
 const outcome = 'OUTCOME';
 
-const isSelfOrManager = (userId: string, { viewer }: Context) =>
+export const isSelfOrManager = (userId: string, { viewer }: Context) =>
   viewer?.user.id === userId ? true : ({ $any: { can: 'MANAGE_USERS', $granted: outcome } } as const);
 
 const SessionType = builder.node(builder.objectRef<Session>('Session'), {
@@ -55,7 +54,7 @@ const SessionType = builder.node(builder.objectRef<Session>('Session'), {
   }),
 });
 
-const UserType = builder.node(builder.objectRef<User>('User'), {
+export const UserType = builder.node(builder.objectRef<User>('User'), {
   description: 'A person who can log in. Seen by themselves and by administrators.',
   id: { resolve: (u) => u.id, description: 'Opaque id.' },
   loadOne: (id, { db }) => findUser(db, id),
@@ -79,31 +78,6 @@ const UserType = builder.node(builder.objectRef<User>('User'), {
       description: 'Open sessions, newest first; at most 50.',
       resolve: (u, _a, { db }) => liveSessions(db, u.id),
     }),
-  }),
-});
-
-const ApiKeyType = builder.node(builder.objectRef<ApiKey>('ApiKey'), {
-  description: 'A secret with which a program infers in the name of its owner. Seen by the owner and by administrators.',
-  id: { resolve: (k) => k.id, description: 'Opaque id.' },
-  loadOne: (id, { db }) => findApiKey(db, id),
-  authScopes: (k, context) => isSelfOrManager(k.userId, context),
-  fields: (t) => ({
-    name: t.exposeString('name', { description: 'What its owner calls it.' }),
-    prefix: t.exposeString('prefix', { description: 'The part behind `wsk_` with which its secret begins: it tells keys apart.' }),
-    owner: t.field({
-      type: UserType,
-      description: 'Who made it. It works while they are not disabled and their role allows to infer.',
-      resolve: (k, _a, { db }) => findUser(db, k.userId) as User,
-    }),
-    deployments: t.field({
-      type: ['String'],
-      nullable: true,
-      description: 'Names of the deployments that it is for; null is all of them.',
-      resolve: (k) => k.deploymentsJson,
-    }),
-    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was made.' }),
-    expiresAt: t.expose('expiresAt', { type: 'DateTime', nullable: true, description: 'From when on it does not work; null is never.' }),
-    revokedAt: t.expose('revokedAt', { type: 'DateTime', nullable: true, description: 'When it was revoked; null if it was not.' }),
   }),
 });
 
@@ -143,10 +117,6 @@ const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
 const UserConnection = builder.connectionObject(
   { type: UserType, name: 'UserConnection', description: 'A page of users.' },
   { description: 'A user in a page.' },
-);
-const ApiKeyConnection = builder.connectionObject(
-  { type: ApiKeyType, name: 'ApiKeyConnection', description: 'A page of API keys.' },
-  { description: 'An API key in a page.' },
 );
 const AuditConnection = builder.connectionObject(
   { type: AuditEntryType, name: 'AuditConnection', description: 'A page of the audit log.' },
@@ -204,28 +174,6 @@ builder.queryFields((t) => ({
             .all(),
         (row) => row.name,
       ),
-  }),
-  apiKeys: t.field({
-    type: ApiKeyConnection,
-    description: "The viewer's API keys, newest first, also those that work no more; an administrator sees everybody's.",
-    authScopes: { can: 'READ' },
-    args: pageArgs(),
-    resolve: (_root, args, context) => {
-      const { user } = viewerOf(context);
-      const own = may(user.role, 'MANAGE_USERS') ? undefined : eq(apiKey.userId, user.id);
-      return page(
-        args,
-        (limit, after: string | null) =>
-          context.db
-            .select()
-            .from(apiKey)
-            .where(and(own, after === null ? undefined : lt(apiKey.id, after)))
-            .orderBy(desc(apiKey.id))
-            .limit(limit)
-            .all(),
-        (row) => row.id,
-      );
-    },
   }),
   auditLog: t.field({
     type: AuditConnection,
@@ -382,50 +330,6 @@ builder.relayMutationField(
         description: 'The session that ended.',
         resolve: (p) => p.result,
       }),
-    }),
-  },
-);
-
-builder.relayMutationField(
-  'createApiKey',
-  {
-    inputFields: (t) => ({
-      name: t.string({ required: true, description: 'What uses it, for example: 1 to 100 characters.' }),
-      deployments: t.stringList({ description: 'Names of the deployments that it is for, whether they exist yet or not; null is all.' }),
-      expiresInDays: t.int({ description: 'Days until it works no more, 1 to 3650; null is never.' }),
-    }),
-  },
-  {
-    description: 'Makes an API key of the viewer for the inference host; at most 50 of a user work at the same time.',
-    authScopes: { can: 'INFER' },
-    resolve: (_root, { input }, context) => payload(() => createApiKey(context, context.actor, viewerOf(context).user, input)),
-  },
-  {
-    interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<ReturnType<typeof createApiKey>>) => ({
-      apiKey: t.field({ type: ApiKeyType, nullable: true, description: 'The new key.', resolve: (p) => p.result?.row }),
-      secret: t.string({
-        nullable: true,
-        description: 'Shown this once. Send it as `Authorization: Bearer <secret>` to the inference host.',
-        resolve: (p) => p.result?.secret,
-      }),
-    }),
-  },
-);
-
-builder.relayMutationField(
-  'revokeApiKey',
-  { inputFields: (t) => ({ apiKeyId: t.id({ required: true, description: 'The key to revoke.' }) }) },
-  {
-    description: "Ends an API key for good. Others than one's own need an administrator.",
-    authScopes: (_root, { input }, { db, viewer }) =>
-      viewer !== null && findApiKey(db, idOf('ApiKey', input.apiKeyId))?.userId === viewer.user.id ? true : { can: 'MANAGE_USERS' },
-    resolve: (_root, { input }, context) => payload(() => revokeApiKey(context, context.actor, idOf('ApiKey', input.apiKeyId))),
-  },
-  {
-    interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<ApiKey>) => ({
-      apiKey: t.field({ type: ApiKeyType, nullable: true, description: 'The key as it is now.', resolve: (p) => p.result }),
     }),
   },
 );

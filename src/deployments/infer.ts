@@ -1,28 +1,14 @@
 import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import { ApiError, InputError, refuse, type UserError } from '../errors.ts';
+import type { Classes, Detections } from '../inference/answers.ts';
 import type { Supervisor } from './supervise.ts';
 
-export interface ClassScore {
-  label: string | null;
-  index: number;
-  probability: number;
-}
-
-/** Of the upright image, in pixels. */
-export interface Detection {
-  label: string | null;
-  index: number;
-  score: number;
-  box: { x: number; y: number; width: number; height: number };
-}
+export type ClassScore = Classes['classes'][number];
+export type Detection = Detections['detections'][number];
 
 /** What `predict` of the inference host answers (docs/serving.md): classes from a classifier, detections from a detector. */
-export interface Prediction {
-  model_version: string;
-  classes?: ClassScore[];
-  detections?: Detection[];
-}
+export type Prediction = { model_version: string } & Partial<Classes & Detections>;
 
 /** `top`: most classes. `score`: least score of a detection, or what the deployment has. */
 interface Asked {

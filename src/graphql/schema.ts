@@ -1,3 +1,4 @@
+import '../accounts/apiKeys.schema.ts';
 import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/schema.ts';

@@ -6,6 +6,7 @@ import type { Log } from '../log.ts';
 import { prometheusType } from '../prometheus.ts';
 import { refuse } from '../refuse.ts';
 import { codeVersion } from '../version.ts';
+import { PredictQuery } from './answers.ts';
 import { type Auth, authorize, type Deployments } from './auth.ts';
 import { type BodyMemory, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
@@ -16,7 +17,7 @@ import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
-import { decodeFeed, PredictQuery, predictions } from './predict.ts';
+import { decodeFeed, predictions } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import * as v2 from './v2.ts';
 

@@ -2,8 +2,8 @@
 import { z } from 'zod';
 import { bytes, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
 import { codeVersion } from '../version.ts';
+import { Classes, Detections, PredictQuery } from './answers.ts';
 import { datatypes } from './datatypes.ts';
-import { Classes, Detections, PredictQuery } from './predict.ts';
 import { InferJson } from './v2.ts';
 
 // ---------------------------------------------------------------------------------------------------------------- schemas

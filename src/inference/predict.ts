@@ -1,6 +1,6 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import sharp from 'sharp';
-import { z } from 'zod';
+import type { Classes, Detections, PredictQuery } from './answers.ts';
 import type { ModelConfig } from './config.ts';
 import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
 import type { Feed, Image, Output } from './engine.ts';
@@ -51,37 +51,6 @@ function refuseImage(error: Error): never {
   if (/out of memory|unable to allocate/i.test(error.message)) throw error;
   throw new HttpError(400, notAnImage);
 }
-
-/** What the address of `predict` may say. */
-export const PredictQuery = z.object({
-  top: z.coerce.number().int().min(1).default(5).describe('Most classes that are answered.'),
-  score: z.coerce.number().min(0).max(1).optional().describe("Least score of a detection, in place of the model's `scoreThreshold`."),
-});
-type PredictQuery = z.infer<typeof PredictQuery>;
-
-const label = z.string().nullable().describe('Null where the model has no labels.');
-const index = z.int().min(0).describe('Of the class, from 0.');
-
-export const Classes = z.object({
-  classes: z.array(z.object({ label, index, probability: z.number() })).describe('In falling order of probability.'),
-});
-type Classes = z.infer<typeof Classes>;
-
-export const Detections = z.object({
-  detections: z
-    .array(
-      z.object({
-        label,
-        index,
-        score: z.number(),
-        box: z
-          .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
-          .describe('Left, top and size in pixels of the upright image (its EXIF orientation applied) that was sent.'),
-      }),
-    )
-    .describe('In falling order of score.'),
-});
-type Detections = z.infer<typeof Detections>;
 
 interface Prediction {
   /** Names of the outputs that it is made of. */

@@ -32,23 +32,32 @@ async function handle(message: ToThread): Promise<void> {
   port.close();
 }
 
-async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'load' }>): Promise<void> {
+/** While `work` goes on, the model is the one to blame for the process's death. */
+async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
   running.begin(key);
   try {
-    const session = await InferenceSession.create(file, {
+    return await work();
+  } finally {
+    running.end();
+  }
+}
+
+async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'load' }>): Promise<void> {
+  try {
+    const options: Session.SessionOptions = {
       executionProviders: ['cpu'],
       intraOpNumThreads: intraOpThreads,
       interOpNumThreads: 1,
       // What a client's tensors make fail is told to that client: the engine would write a line for each to standard error.
       logSeverityLevel: 4,
-    });
+    };
+    const session = await blaming(key, () => InferenceSession.create(file, options));
     const signature: Signature = { inputs: session.inputMetadata.map(portOf), outputs: session.outputMetadata.map(portOf) };
     sessions.set(key, session);
     say({ type: 'loaded', signature });
   } catch (error) {
     say({ type: 'refused', message: said(error) });
   }
-  running.end();
 }
 
 async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }>): Promise<void> {
@@ -58,14 +67,13 @@ async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }
       input.name,
       tensorOf({ ...input, offset: 0 }, new ArrayBuffer(bytes[i] as number)),
     ]);
-    running.begin(key);
+    const session = sessions.get(key) as Session;
     const startedMs = nowMs();
-    await (sessions.get(key) as Session).run(Object.fromEntries(feeds), [...outputs]);
+    await blaming(key, () => session.run(Object.fromEntries(feeds), [...outputs]));
     say({ type: 'warmed', runMs: nowMs() - startedMs });
   } catch (error) {
     say({ type: 'refused', message: said(error) });
   }
-  running.end();
 }
 
 async function unload({ key }: Extract<ToThread, { type: 'unload' }>): Promise<void> {
@@ -89,8 +97,7 @@ async function run({ slot, memory, key, feeds, outputs }: Extract<ToThread, { ty
     const session = sessions.get(key) as Session;
     const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
     const preparedMs = nowMs();
-    running.begin(key);
-    const results = await session.run(tensors, [...outputs]);
+    const results = await blaming(key, () => session.run(tensors, [...outputs]));
     const endedMs = nowMs();
     const found = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
     // Their memory goes to the other thread as it is.
@@ -101,7 +108,6 @@ async function run({ slot, memory, key, feeds, outputs }: Extract<ToThread, { ty
   } catch (error) {
     say({ type: 'failed', slot, memory, message: said(error) }, [memory]);
   }
-  running.end();
 }
 
 function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): OnnxTensor {

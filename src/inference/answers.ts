@@ -1,0 +1,33 @@
+/** What `predict` is asked and answers: read by the host's routes, its OpenAPI document and GraphQL. */
+import { z } from 'zod';
+
+/** What the address of `predict` may say. */
+export const PredictQuery = z.object({
+  top: z.coerce.number().int().min(1).default(5).describe('Most classes that are answered.'),
+  score: z.coerce.number().min(0).max(1).optional().describe("Least score of a detection, in place of the model's `scoreThreshold`."),
+});
+export type PredictQuery = z.infer<typeof PredictQuery>;
+
+const label = z.string().nullable().describe('Null where the model has no labels.');
+const index = z.int().min(0).describe('Of the class, from 0.');
+
+export const Classes = z.object({
+  classes: z.array(z.object({ label, index, probability: z.number() })).describe('In falling order of probability.'),
+});
+export type Classes = z.infer<typeof Classes>;
+
+export const Detections = z.object({
+  detections: z
+    .array(
+      z.object({
+        label,
+        index,
+        score: z.number(),
+        box: z
+          .object({ x: z.number(), y: z.number(), width: z.number(), height: z.number() })
+          .describe('Left, top and size in pixels of the upright image (its EXIF orientation applied) that was sent.'),
+      }),
+    )
+    .describe('In falling order of score.'),
+});
+export type Detections = z.infer<typeof Detections>;
