@@ -8,7 +8,7 @@ withHost(
   {
     queueRequestsMax: 600,
     models: [
-      { name: 'spin', deadlineMs: 30_000 },
+      { name: 'spin', deadlineMs: 60_000 },
       { name: 'hold', model: 'spin', deadlineMs: 60_000 },
       { name: 'short', model: 'spin', deadlineMs: 50 },
       { name: 'identity', deadlineMs: 30_000, batchMax: 8 },
