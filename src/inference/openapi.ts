@@ -1,6 +1,6 @@
 /** The routes of the inference host as an OpenAPI 3.1 document: `GET /openapi.json`. */
-import { z } from 'zod';
-import { bytes, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
+import type { z } from 'zod';
+import { bytes, fromZod, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
 import { codeVersion } from '../version.ts';
 import { datatypes } from './datatypes.ts';
 import { Classes, Detections, PredictQuery } from './predict.ts';
@@ -16,11 +16,6 @@ const configPorts = listOf(
   object({ name: text(), data_type: { type: 'string', enum: Object.keys(datatypes).map((name) => `TYPE_${name}`) }, dims: shape }),
 );
 const answered = { model_name: text(), model_version: text('Its revision number.') };
-
-function fromZod(schema: z.ZodType, io: 'input' | 'output' = 'output'): JsonSchema {
-  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io });
-  return rest;
-}
 
 /** An answer of `predict`. */
 const predicted = (found: z.ZodObject): JsonSchema => {
