@@ -30,6 +30,11 @@ const settings = z.object({
     .min(1)
     .optional()
     .describe('Memory that the inference host may have with all its models; without it half of the machine’s.'),
+  replicaToken: z
+    .string()
+    .regex(/^[\x21-\x7e]{32,1000}$/, 'it has at least 32 characters and no spaces. Make one with `openssl rand -hex 32`')
+    .optional()
+    .describe('Secret with which replicas, inference hosts by themselves, fetch the accounts; without it none can.'),
   dataDir: z
     .string()
     .default('data')
@@ -112,6 +117,13 @@ export function readConfig(env: Environment): Config {
   if (!data || problems.length > 0) refuseSettings(problems);
   const childEnv = Object.fromEntries(inherited.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])));
   return Object.freeze({ ...data, production, cores: availableParallelism(), childEnv });
+}
+
+/** The secret of an inference host by itself; undefined where there is none. */
+export function readReplicaToken(env: Environment): string | undefined {
+  const { data, problems } = parseSettings(settings.pick({ replicaToken: true }), env);
+  if (!data || problems.length > 0) refuseSettings(problems);
+  return data.replicaToken;
 }
 
 /** The settings of a command that talks to a server. */

@@ -9,6 +9,8 @@ import { refuse } from './refuse.ts';
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it. */
 export interface Route {
   path: string;
+  /** It has a secret of its own in the Authorization header, which it checks: no access token is looked for. */
+  ownSecret?: true;
   handle(req: IncomingMessage, res: ServerResponse, context: Context): void | Promise<void>;
 }
 
@@ -18,7 +20,7 @@ const idleMs = 60_000;
 
 /**
  * The HTTP server: origin check, bearer token, security headers, request id and log line around the routes. A token that is not
- * valid is 401 here, before any route.
+ * valid is 401 here, before any route that has no secret of its own.
  */
 export function createHttp(services: Services, log: Log, routes: Route[], originAllowed: (origin: string | undefined) => boolean): Server {
   const http = createServer({ keepAliveTimeout: idleMs, headersTimeout: 10_000, requestTimeout: 0 }, (req, res) => {
@@ -69,7 +71,7 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
     }
     const route = routes.find((r) => r.path === path || (r.path.endsWith('/') && path.startsWith(r.path)));
     if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
-    const viewer = await viewerOfRequest(req);
+    const viewer = route.ownSecret ? null : await viewerOfRequest(req);
     scope.userId = viewer?.user.id;
     const actor = { actorId: viewer?.user.id ?? null, requestId: scope.requestId };
     await route.handle(req, res, { ...services, viewer, complete: req.complete, actor, client: req.headers['user-agent'] ?? null });

@@ -1,6 +1,7 @@
 /** What the server answers beside GraphQL as an OpenAPI 3.1 document: `GET /openapi.json`. */
 import { type ErrorCode, errorCodes } from './errors.ts';
-import { bytes, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from './openapiParts.ts';
+import { AuthSnapshot } from './inference/auth.ts';
+import { bytes, fromZod, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from './openapiParts.ts';
 import { codeVersion } from './version.ts';
 
 const stored = { uploadId: text(), sha256: text('In hexadecimal.'), sizeBytes: integer() };
@@ -37,6 +38,7 @@ const schemas: Record<string, JsonSchema> = {
   Upload: upload,
   Uploads: object({ uploads: listOf(schemaRef('Upload')) }),
   Stored: object(stored),
+  AuthSnapshot: fromZod(AuthSnapshot),
   Status: object({ status: { type: 'string', enum: ['ok', 'ready', 'not ready'] } }),
 };
 
@@ -95,7 +97,7 @@ export const openapi = {
     title: 'Whetstone server',
     version: codeVersion,
     description:
-      'What is beside GraphQL: uploads, downloads, health. Models are served by the inference host, which has a document of its own.',
+      'What is beside GraphQL: uploads, downloads, health, the accounts for replicas. Models are served by the inference host, which has a document of its own.',
     license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
   },
   security: [{ accessToken: [] }],
@@ -176,6 +178,18 @@ export const openapi = {
       ],
       ...read('A version of a detection dataset as a zip', 'application/zip'),
     },
+    '/inference/accounts': {
+      get: {
+        summary: 'Who may infer, for an inference host by itself that polls it',
+        security: [{ replicaToken: [] }],
+        parameters: [parameter('header', 'If-None-Match', 'The ETag of what it has.')],
+        responses: {
+          200: { ...answer('The accounts.', 'AuthSnapshot'), headers: headers({ ETag: 'The same until they change.' }) },
+          304: { description: 'They have not changed.' },
+          ...failed('UNAUTHENTICATED', 'INVALID', 'NOT_FOUND', 'FORBIDDEN'),
+        },
+      },
+    },
     '/health': { get: { summary: 'Whether the server lives', security: [], responses: { 200: answer('It does.', 'Status') } } },
     '/ready': {
       get: {
@@ -203,6 +217,7 @@ export const openapi = {
     schemas,
     securitySchemes: {
       accessToken: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'From the mutation `login` or `refresh`.' },
+      replicaToken: { type: 'http', scheme: 'bearer', description: 'WHETSTONE_REPLICA_TOKEN of the server.' },
     },
   },
 };

@@ -1,4 +1,5 @@
 /** What the OpenAPI 3.1 documents of both processes are put together from. */
+import { z } from 'zod';
 
 export type JsonSchema = Record<string, unknown>;
 
@@ -13,6 +14,11 @@ export const object = (properties: Record<string, JsonSchema>, optional: readonl
 export const text = (description?: string): JsonSchema => ({ type: 'string', description });
 export const integer = (description?: string): JsonSchema => ({ type: 'integer', minimum: 0, description });
 export const listOf = (items: JsonSchema, description?: string): JsonSchema => ({ type: 'array', items, description });
+
+export function fromZod(schema: z.ZodType, io: 'input' | 'output' = 'output'): JsonSchema {
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io });
+  return rest;
+}
 
 export const json = (schema: JsonSchema) => ({ 'application/json': { schema } });
 /** Any bytes. */

@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import { sql } from 'drizzle-orm';
 import { offerBootstrap } from './accounts/bootstrap.ts';
+import { serveAuthSnapshot } from './accounts/serveAuthSnapshot.ts';
 import { createTokens } from './accounts/tokens.ts';
 import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
@@ -105,6 +106,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       { path: '/uploads/', handle: uploads.handle },
       { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
       { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
+      { path: '/inference/accounts', ownSecret: true, handle: (req, res) => serveAuthSnapshot(services, req, res) },
       {
         path: '/metrics',
         handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),

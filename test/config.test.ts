@@ -43,6 +43,8 @@ test.each([
   ['WHETSTONE_SLOTS', '65'],
   ['WHETSTONE_SLOTS', 'two'],
   ['WHETSTONE_LOG_LEVEL', 'verbose'],
+  ['WHETSTONE_REPLICA_TOKEN', 'a'.repeat(31)],
+  ['WHETSTONE_REPLICA_TOKEN', `${'a'.repeat(20)} ${'b'.repeat(20)}`],
   ['WHETSTONE_PUBLIC_URL', 'whetstone.example'],
   ['WHETSTONE_PUBLIC_URL', 'ftp://whetstone.example'],
   ['WHETSTONE_ALLOWED_ORIGINS', 'lab.example'],
@@ -95,7 +97,8 @@ test('the help describes every setting with its default', () => {
 });
 
 test('a job inherits what programs need of the environment and no secret of the server', () => {
-  const { childEnv } = readConfig({ PATH: '/bin', HOME: '/home/x', WHETSTONE_SIGNING_KEY_FILE: 'key.pem', AWS_SECRET_ACCESS_KEY: 'x' });
+  const secrets = { WHETSTONE_SIGNING_KEY_FILE: 'key.pem', WHETSTONE_REPLICA_TOKEN: 'a'.repeat(32), AWS_SECRET_ACCESS_KEY: 'x' };
+  const { childEnv } = readConfig({ PATH: '/bin', HOME: '/home/x', ...secrets });
   expect(childEnv).toEqual({ PATH: '/bin', HOME: '/home/x' });
 });
 

@@ -11,9 +11,13 @@ import { withSharedServer } from './support/shared.ts';
 import { bytesOf, named, type Reply, type Sending, send, withRows } from './support/storage.ts';
 
 let server: TestServer;
-withSharedServer((running) => {
-  server = running;
-});
+const replicaToken = 'r'.repeat(32);
+withSharedServer(
+  (running) => {
+    server = running;
+  },
+  { WHETSTONE_REPLICA_TOKEN: replicaToken },
+);
 const documented = async (): Promise<Document> => (await send({ method: 'GET', address: `${server.url}/openapi.json` })).json;
 
 /** Pages for people, not for programs. */
@@ -101,6 +105,11 @@ test('what the server answers is what the document says, for each operation', as
   await ask('/files/{artifact}', 416, { method: 'GET', address: file, headers: { range: 'bytes=5000-' } });
   await ask('/files/{artifact}', 403, { method: 'GET', address: `${file}x` });
   await ask('/files/datasets/{version}/{form}', 404, { method: 'GET', address: dataset });
+
+  const accounts = await ask('/inference/accounts', 200, { method: 'GET', token: replicaToken });
+  const had = { 'if-none-match': accounts.headers.etag as string };
+  await ask('/inference/accounts', 304, { method: 'GET', token: replicaToken, headers: had });
+  await ask('/inference/accounts', 401, { method: 'GET', headers: had });
 
   const document = await documented();
   expect(undocumented(document, answers)).toEqual([]);

@@ -69,6 +69,15 @@ const HostSettings = z.strictObject({
     .max(1024 * mebibyte)
     .default(64 * mebibyte)
     .describe('Largest body, decompressed.'),
+  accounts: z
+    .strictObject({
+      url: z
+        .url({ protocol: /^https?$/, error: 'it is an address such as http://127.0.0.1:8080' })
+        .regex(/^[^?#@]*$/, 'it is an address without a name, a query or a fragment')
+        .describe('A server of Whetstone, whose WHETSTONE_REPLICA_TOKEN this process has too.'),
+    })
+    .optional()
+    .describe('Whose accounts decide who may use the host; without it everybody may.'),
   models: z.array(ModelConfig).max(100).default([]),
 });
 export type HostConfig = Readonly<z.infer<typeof HostSettings>> & {
@@ -108,10 +117,12 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   });
 }
 
-export function readHostConfig(file: string): HostConfig {
+/** The settings in a file. `replicaToken`: what a server is asked with for its accounts. */
+export function readHostConfig(file: string, replicaToken: string | undefined): HostConfig {
   const path = resolve(file);
   const config = parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
   if (config.models.length === 0) refuse(['models: name at least one.']);
+  if (config.accounts && !replicaToken) refuse(['accounts: set WHETSTONE_REPLICA_TOKEN to what it is on the server.']);
   return config;
 }
 

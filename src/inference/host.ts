@@ -26,6 +26,8 @@ export interface RunningHost {
   url: string;
   /** From now on these accounts decide; requests that were let in are answered. Throws, and changes nothing, when `snapshot` is none. */
   replaceAuth(snapshot: unknown): void;
+  /** At `atMs` of `nowMs` these were still the server's accounts. */
+  confirmAuth(atMs: number): void;
   /** Loads a model beside those that are served, and serves it when it is warm. Throws an Error that says why it cannot be served. */
   load(model: ModelConfig): Promise<void>;
   /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
@@ -34,26 +36,33 @@ export interface RunningHost {
   stats(): HostStats;
   /** Names that are deployed: where none of their revisions can be served, it is said so, instead of that there is no such name. */
   know(deployments: readonly string[]): void;
-  /** Everything that was to be loaded is: the host says that it is ready. */
+  /** Everything that was to be loaded is: the host says that it is ready, unless it is stopping. */
   ready(): void;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
   stop(): Promise<void>;
 }
 
 /**
- * Listens, loads every model of the configuration, and is ready when this resolves. Without `snapshot`, an `AuthSnapshot`, whoever reaches the
- * port may use it. Throws an Error that says which model cannot be served.
+ * Listens, loads every model of the configuration, and is ready when this resolves. Beside the loading `prepare` does what else has to be done
+ * with the host that listens. Throws an Error that says which model cannot be served.
  */
-export async function startHost(config: HostConfig, log: Log, snapshot: unknown = null): Promise<RunningHost> {
+export async function startHost(
+  config: HostConfig,
+  log: Log,
+  prepare: (listening: RunningHost) => Promise<void> = async () => {},
+): Promise<RunningHost> {
   const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
   const removeFolder = () => rm(folder, { recursive: true, force: true });
-  const host = await listen(config, log, folder, snapshot).catch(async (error) => {
+  const host = await listen(config, log, folder, null).catch(async (error) => {
     await removeFolder();
     throw error;
   });
   const stop = () => host.stop().finally(removeFolder);
-  try {
+  const load = async () => {
     for (const model of config.models) await host.load(model);
+  };
+  try {
+    await Promise.all([load(), prepare({ ...host, stop })]);
   } catch (error) {
     await stop();
     throw error;
@@ -64,7 +73,8 @@ export async function startHost(config: HostConfig, log: Log, snapshot: unknown 
 
 /**
  * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
- * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead. `snapshot`: see `startHost`.
+ * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead. Without
+ * `snapshot`, an `AuthSnapshot`, whoever reaches the port may use it; with `accounts` in the configuration nobody, until there is one.
  */
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
@@ -79,6 +89,8 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     state: 'LOADING',
     memory: new BodyMemory(config.queueBytesMax),
     auth,
+    authConfirmedMs: null,
+    authRefusals: { 401: 0, 403: 0 },
   };
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
@@ -151,7 +163,11 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     },
 
     ready() {
-      host.state = 'READY';
+      if (host.state === 'LOADING') host.state = 'READY';
+    },
+
+    confirmAuth(atMs) {
+      host.authConfirmedMs = atMs;
     },
 
     replaceAuth,

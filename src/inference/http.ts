@@ -32,8 +32,12 @@ export interface Host {
   deployments: ReadonlySet<string>;
   state: 'LOADING' | 'READY' | 'DRAINING';
   memory: BodyMemory;
-  /** Who may use which deployment; null is everybody everything. */
+  /** Who may use which deployment; null is everybody everything, or nobody while the `accounts` of the configuration are not there. */
   auth: Auth | null;
+  /** When the server last said that these are its accounts (`nowMs`); null where it is not asked. */
+  authConfirmedMs: number | null;
+  /** Answers with these statuses. */
+  authRefusals: Record<401 | 403, number>;
 }
 
 /** Bodies below this are not worth compressing. */
@@ -87,14 +91,17 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
   } catch (error) {
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
+    if (status === 401 || status === 403) host.authRefusals[status] += 1;
     if (res.headersSent) res.destroy();
     else refuse(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
 }
 
 /** What the sender may use. Health, metrics and what the server can do are for everybody; a HttpError refuses the rest. */
-async function deploymentsOf({ auth }: Host, req: IncomingMessage, pathname: string, name: string | null): Promise<Deployments> {
-  if (!auth || !/^\/v2\/(models|repository)(\/|$)/.test(pathname)) return null;
+async function deploymentsOf({ auth, config }: Host, req: IncomingMessage, pathname: string, name: string | null): Promise<Deployments> {
+  if (!/^\/v2\/(models|repository)(\/|$)/.test(pathname)) return null;
+  if (!auth && config.accounts) throw new HttpError(503, 'The accounts are being fetched from the server.', { 'retry-after': '1' });
+  if (!auth) return null;
   return authorize(auth, req.headers.authorization, name, Date.now());
 }
 
@@ -141,7 +148,13 @@ function sendReady({ state }: Host, res: ServerResponse): void {
 }
 
 function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
-  const text = metricsText(allModels(host), host.dispatcher.depth, host.memory.used);
+  const { authConfirmedMs, authRefusals } = host;
+  const text = metricsText(allModels(host), {
+    depth: host.dispatcher.depth,
+    bodyBytes: host.memory.used,
+    authRefusals,
+    accountsAgeMs: authConfirmedMs === null ? null : nowMs() - authConfirmedMs,
+  });
   send(res, 200, { 'content-type': prometheusType }, [Buffer.from(text)]);
 }
 

@@ -1,7 +1,9 @@
 /** `npm run serve:inference -- --config models.json`: an inference host by itself. */
 import { resolve } from 'node:path';
 import { Command } from 'commander';
+import { readReplicaToken } from '../config.ts';
 import { createLog } from '../log.ts';
+import { followAccounts } from './accounts.ts';
 import { readHostConfig } from './config.ts';
 import { startHost } from './host.ts';
 import { enterEmptyFolder, stopOnSignals } from './process.ts';
@@ -15,11 +17,16 @@ const { config: file } = new Command('serve:inference')
 const log = createLog({ logLevel: 'info' });
 try {
   // npm changes into the package's folder, and says where it was called.
-  const config = readHostConfig(resolve(process.env.INIT_CWD ?? '.', file));
+  const token = readReplicaToken(process.env);
+  const config = readHostConfig(resolve(process.env.INIT_CWD ?? '.', file), token);
   enterEmptyFolder();
-  const host = await startHost(config, log);
+  const host = await startHost(config, log, async (listening) => {
+    // It may be long until it is ready.
+    log.info({ url: listening.url }, 'inference host is listening');
+    stopOnSignals(listening, log);
+    if (config.accounts && token) await followAccounts({ ...config.accounts, token }, listening, log);
+  });
   log.info({ url: host.url, permits: config.permits, intraOpThreads: config.intraOpThreads }, 'inference host is ready');
-  stopOnSignals(host, log);
 } catch (error) {
   console.error((error as Error).message);
   process.exit(1);

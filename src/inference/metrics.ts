@@ -4,13 +4,31 @@ import type { Dispatcher } from './dispatcher.ts';
 import type { ServedModel } from './models.ts';
 import { bounds, outcomes, parts } from './stats.ts';
 
-export function metricsText(models: Iterable<ServedModel>, depth: Dispatcher['depth'], bodyBytes: number): string {
+/** What is true of the host, whatever its models. */
+interface HostFigures {
+  depth: Dispatcher['depth'];
+  bodyBytes: number;
+  authRefusals: Record<401 | 403, number>;
+  /** Null where the host asks no server. */
+  accountsAgeMs: number | null;
+}
+
+export function metricsText(models: Iterable<ServedModel>, { depth, bodyBytes, authRefusals, accountsAgeMs }: HostFigures): string {
   const all = [...models].map(({ config, stats }) => ({ stats, labels: `model="${config.name}",version="${config.version}"` }));
   const gauge = (name: string, help: string, value: number): Family => ({ name, type: 'gauge', help, samples: [['', '', value]] });
   return prometheusText([
     gauge('whetstone_inference_queue_requests', 'Requests that wait for dispatch.', depth.queued),
     gauge('whetstone_inference_dispatched_runs', 'Runs that compute or are staged.', depth.dispatched),
     gauge('whetstone_inference_body_bytes', 'Bytes of bodies that arrive or wait for an answer.', bodyBytes),
+    ...(accountsAgeMs === null
+      ? []
+      : [gauge('whetstone_inference_accounts_age_seconds', 'Time since the server last confirmed the accounts.', accountsAgeMs / 1000)]),
+    {
+      name: 'whetstone_inference_auth_refusals_total',
+      type: 'counter',
+      help: 'Requests without a valid key or token (401), or with one that is not for this (403).',
+      samples: Object.entries(authRefusals).map(([status, count]): Sample => ['', `status="${status}"`, count]),
+    },
     {
       name: 'whetstone_inference_requests_total',
       type: 'counter',

@@ -1,6 +1,6 @@
 /** The routes of the inference host as an OpenAPI 3.1 document: `GET /openapi.json`. */
-import { z } from 'zod';
-import { bytes, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
+import type { z } from 'zod';
+import { bytes, fromZod, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
 import { codeVersion } from '../version.ts';
 import { Classes, Detections, PredictQuery } from './answers.ts';
 import { datatypes } from './datatypes.ts';
@@ -16,11 +16,6 @@ const configPorts = listOf(
   object({ name: text(), data_type: { type: 'string', enum: Object.keys(datatypes).map((name) => `TYPE_${name}`) }, dims: shape }),
 );
 const answered = { model_name: text(), model_version: text('Its revision number.') };
-
-function fromZod(schema: z.ZodType, io: 'input' | 'output' = 'output'): JsonSchema {
-  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io });
-  return rest;
-}
 
 /** An answer of `predict`. */
 const predicted = (found: z.ZodObject): JsonSchema => {
@@ -104,7 +99,7 @@ const failures = {
   415: 'An unknown Content-Encoding.',
   429: 'By the prediction the answer would come after the deadline, or there is no room. Nothing was computed.',
   500: 'The model fails on this input.',
-  503: 'The models are being loaded, or the host is stopping.',
+  503: 'The models are being loaded or the accounts fetched, or the host is stopping.',
   504: 'It was let in, but its deadline has passed.',
 };
 
@@ -154,7 +149,10 @@ type Path = Partial<Record<'get' | 'post', Operation>>;
 /** By what comes behind the address of a model. */
 const modelPaths: Record<string, Path> = {
   '': {
-    get: { summary: 'Inputs and outputs of a model', responses: { ...ok('The model.', 'ModelMetadata'), ...failed(400, 401, 403, 404) } },
+    get: {
+      summary: 'Inputs and outputs of a model',
+      responses: { ...ok('The model.', 'ModelMetadata'), ...failed(400, 401, 403, 404, 503) },
+    },
   },
   '/ready': {
     get: { summary: 'Whether a model answers', responses: { ...ok('It does.', 'Nothing'), ...failed(400, 401, 403, 404, 503) } },
@@ -162,10 +160,12 @@ const modelPaths: Record<string, Path> = {
   '/config': {
     get: {
       summary: 'The configuration, as Triton has it',
-      responses: { ...ok('The configuration.', 'ModelConfiguration'), ...failed(400, 401, 403, 404) },
+      responses: { ...ok('The configuration.', 'ModelConfiguration'), ...failed(400, 401, 403, 404, 503) },
     },
   },
-  '/stats': { get: { summary: 'Counters of a model', responses: { ...ok('The counters.', 'Statistics'), ...failed(400, 401, 403, 404) } } },
+  '/stats': {
+    get: { summary: 'Counters of a model', responses: { ...ok('The counters.', 'Statistics'), ...failed(400, 401, 403, 404, 503) } },
+  },
   '/infer': {
     post: {
       summary: 'Tensors in, tensors out',
@@ -205,10 +205,10 @@ const plainPaths: Record<string, Path> = {
     get: { summary: 'Whether every model answers', security: [], responses: { ...ok('They do.', 'Nothing'), ...failed(503) } },
   },
   '/v2/models/stats': {
-    get: { summary: 'Counters of all models', responses: { ...ok('The counters.', 'Statistics'), ...failed(401, 403) } },
+    get: { summary: 'Counters of all models', responses: { ...ok('The counters.', 'Statistics'), ...failed(401, 403, 503) } },
   },
   '/v2/repository/index': {
-    post: { summary: 'All models and versions', responses: { ...ok('The models.', 'RepositoryIndex'), ...failed(401, 403) } },
+    post: { summary: 'All models and versions', responses: { ...ok('The models.', 'RepositoryIndex'), ...failed(401, 403, 503) } },
   },
   '/metrics': {
     get: {
@@ -236,7 +236,7 @@ export const openapi = {
     description: 'The Open Inference Protocol V2 with its binary tensor extension, and images in, classes or boxes out.',
     license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
   },
-  // A host that was started by itself knows no accounts.
+  // A host that was started by itself may know no accounts.
   security: [{ bearer: [] }, {}],
   paths: {
     ...plainPaths,

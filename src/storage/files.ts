@@ -51,7 +51,7 @@ async function sendRange(
 ): Promise<void> {
   res.setHeader('ETag', etag);
   res.setHeader('Accept-Ranges', 'bytes');
-  if (tagsOf(req.headers['if-none-match']).some((tag) => tag === etag || tag === '*')) {
+  if (hasVersion(req, etag)) {
     res.writeHead(304).end();
     return;
   }
@@ -76,7 +76,9 @@ async function sendRange(
   );
 }
 
-const tagsOf = (header: string | undefined): string[] => (header ?? '').split(',').map((tag) => tag.trim().replace(/^W\//, ''));
+/** Whether the client has what this tag stands for, by If-None-Match: it is 304. */
+export const hasVersion = (req: IncomingMessage, etag: string): boolean =>
+  (req.headers['if-none-match'] ?? '').split(',').some((tag) => [etag, '*'].includes(tag.trim().replace(/^W\//, '')));
 
 /** First and last byte of a single range; null for none, for several, and for what is not a range of bytes: the whole is sent then. */
 export function rangeOf(header: string | undefined, size: number): { start: number; end: number } | 'unsatisfiable' | null {
