@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -11,6 +11,7 @@ import { call, inferJson, makeInferenceModels, spinJson } from './support/infere
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, client, type TestServer, withFolder } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
+import { blobOf } from './support/storage.ts';
 import { type Api, ask, modelVersionOf, mutate } from './support/training.ts';
 
 const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
@@ -151,11 +152,26 @@ describe('a deployment', () => {
     expect((await inferJson(url, 'echo', item(7), by(api))).json.model_version).toBe('2');
   });
 
+  test('a file whose bytes were flipped is not loaded: what served goes on', async () => {
+    const { data } = await ask(api, 'query ($id: ID!) { node(id: $id) { ... on ModelVersion { sha256 } } }', { id: identity });
+    const file = blobOf(server.dataDir, data.node.sha256);
+    const bytes = readFileSync(file);
+    chmodSync(file, 0o600);
+    writeFileSync(
+      file,
+      bytes.map((byte, i) => (i === 50 ? byte ^ 1 : byte)),
+    );
+    const after = await deployed(api, 'echo', identity, { deadlineMs: 60_000 });
+    writeFileSync(file, bytes);
+    expect(after.revisions[0]).toMatchObject({ state: 'FAILED', reason: expect.stringContaining('not the one that was meant') });
+    expect((await inferJson((await health(api)).url, 'echo', item(8), by(api))).json.model_version).toBe('2');
+  });
+
   test('rolls back to what served before, which is a new revision', async () => {
     await mutate(api, 'rollback', { name: 'echo' }, 'deployment { name }');
     const { active, revisions } = await settled(api, 'echo');
-    expect(active).toMatchObject({ number: 4, settings: { batchMax: 1 } });
-    expect(revisions.map((r: { state: string }) => r.state)).toEqual(['ACTIVE', 'FAILED', 'RETIRED', 'RETIRED']);
+    expect(active).toMatchObject({ number: 5, settings: { batchMax: 1 } });
+    expect(revisions.map((r: { state: string }) => r.state)).toEqual(['ACTIVE', 'FAILED', 'FAILED', 'RETIRED', 'RETIRED']);
   });
 
   test('its model version cannot be deleted while it serves; undeployed it answers 404 and the version can go', async () => {

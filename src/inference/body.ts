@@ -1,5 +1,5 @@
 /** Bodies of requests, within the host's bounds. */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
 import { unzip } from 'node:zlib';
 import { busy, HttpError } from './httpError.ts';
@@ -8,7 +8,7 @@ import { busy, HttpError } from './httpError.ts';
 const firstBytesMax = 2 ** 20;
 const freeBytesMax = 32 * 2 ** 20;
 
-/** The memory that bodies arrive in and wait in, in one piece each, bounded over all requests and used again. */
+/** The memory that bodies arrive in and wait in, in one piece each, bounded over all requests and used again; answers count until they are sent. */
 export class BodyMemory {
   readonly #max: number;
   readonly #free: Buffer[] = [];
@@ -23,9 +23,17 @@ export class BodyMemory {
   take(bytes: number): Buffer {
     const at = this.#free.findIndex(({ length }) => length >= bytes && length <= 2 * bytes);
     const length = this.#free[at]?.length ?? bytes;
-    if (this.used + length > this.#max) throw busy('The host holds as many bytes of requests as it may.', 1000);
+    if (this.used + length > this.#max) throw busy('The host holds as many bytes of requests and answers as it may.', 1000);
     this.used += length;
     return this.#free.splice(at, at < 0 ? 0 : 1)[0] ?? Buffer.allocUnsafeSlow(bytes);
+  }
+
+  /** An answer of so many bytes is on its way. One whose client does not read keeps others out, instead of growing beside them. */
+  sending(bytes: number, res: ServerResponse): void {
+    this.used += bytes;
+    res.once('close', () => {
+      this.used -= bytes;
+    });
   }
 
   give(memory: Buffer): void {

@@ -19,6 +19,8 @@ import { type HostStats, summaryOf } from './stats.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
+/** A connection on which nothing moves for so long is closed: a request waits for 60 s at most, and a client that does not read holds memory. */
+const silenceMs = 75_000;
 /** How long the port stays open once nothing is left: load balancers see that the host is not ready before they find it closed. */
 const lingerMs = 500;
 
@@ -93,13 +95,15 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     authRefusals: { 401: 0, 403: 0 },
   };
   let open = 0;
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 75_000 }, (req, res) => {
+  const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: silenceMs }, (req, res) => {
     open += 1;
     res.once('close', () => {
       open -= 1;
     });
     void serveRequest(host, req, res);
   });
+
+  server.setTimeout(silenceMs);
 
   function replaceAuth(snapshot: unknown): void {
     host.auth = readAuth(snapshot);

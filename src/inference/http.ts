@@ -185,6 +185,7 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
         : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
     const sent = await compressed(req, pieces);
     model.stats.answered(parsed.rows, answer.timing, nowMs() - doneMs);
+    host.memory.sending(bytesOf(sent.pieces), res);
     send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
   } finally {
     body.release();
@@ -290,8 +291,7 @@ function headersOf({ config }: ServedModel, { timing }: Done): Record<string, st
 /** As the client asks for, at the level that costs least. */
 async function compressed(req: IncomingMessage, pieces: Uint8Array[]): Promise<{ pieces: Uint8Array[]; headers: Record<string, string> }> {
   const encoding = /\b(gzip|deflate)\b/.exec(String(req.headers['accept-encoding'] ?? ''))?.[1];
-  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  if (!encoding || length < compressedBytesMin) return { pieces, headers: {} };
+  if (!encoding || bytesOf(pieces) < compressedBytesMin) return { pieces, headers: {} };
   const packed = await promisify(encoding === 'gzip' ? gzip : deflate)(Buffer.concat(pieces), { level: 1 });
   return { pieces: [packed], headers: { 'content-encoding': encoding } };
 }
@@ -300,9 +300,10 @@ function sendJson(res: ServerResponse, status: number, value: unknown, headers: 
   send(res, status, { ...jsonType, ...headers }, [Buffer.from(JSON.stringify(value))]);
 }
 
+const bytesOf = (pieces: readonly Uint8Array[]): number => pieces.reduce((sum, piece) => sum + piece.length, 0);
+
 function send(res: ServerResponse, status: number, headers: Record<string, string>, pieces: readonly Uint8Array[]): void {
-  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  res.writeHead(status, { ...headers, ...nosniff, 'content-length': String(length) });
+  res.writeHead(status, { ...headers, ...nosniff, 'content-length': String(bytesOf(pieces)) });
   res.cork();
   for (const piece of pieces) res.write(piece);
   res.end();

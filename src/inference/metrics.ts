@@ -19,7 +19,7 @@ export function metricsText(models: Iterable<ServedModel>, { depth, bodyBytes, a
   return prometheusText([
     gauge('whetstone_inference_queue_requests', 'Requests that wait for dispatch.', depth.queued),
     gauge('whetstone_inference_dispatched_runs', 'Runs that compute or are staged.', depth.dispatched),
-    gauge('whetstone_inference_body_bytes', 'Bytes of bodies that arrive or wait for an answer.', bodyBytes),
+    gauge('whetstone_inference_body_bytes', 'Bytes of bodies that arrive or wait, and of answers that are being sent.', bodyBytes),
     ...(accountsAgeMs === null
       ? []
       : [gauge('whetstone_inference_accounts_age_seconds', 'Time since the server last confirmed the accounts.', accountsAgeMs / 1000)]),
