@@ -305,7 +305,8 @@ mutation StartBenchmark($input: StartBenchmarkInput!) {
   {
     query: `# Puts an ONNX version ("id" from the tab Models) behind a name.
 # It takes the requests when it is warm. An API key for your
-# service comes from "createApiKey".
+# service comes from "createApiKey". "settings" says how to serve
+# it, or "benchmarkJobId" takes what was measured.
 mutation Deploy($input: DeployInput!) {
   deploy(input: $input) {
     deployment {
@@ -322,7 +323,7 @@ mutation Deploy($input: DeployInput!) {
   }
 }
 `,
-    variables: { input: { name: 'digits', modelVersionId: '', settings: { deadlineMs: 1000 } } },
+    variables: { input: { name: 'digits', modelVersionId: '' } },
   },
   {
     query: `# What is deployed, and how its host is.
