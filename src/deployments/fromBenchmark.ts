@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
-import type { ModelConfig } from '../inference/config.ts';
+import { type ModelConfig, permitsOf } from '../inference/config.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
 import { findReportOf, readContent } from '../reports/reports.ts';
@@ -23,7 +23,7 @@ export type MeasuredRow = Pick<ReportRow, 'batchSize' | 'intraOpThreads'> & { me
  */
 export function measuredSettings(
   db: Queryable,
-  { cores, inferencePermits: permits = Math.max(1, cores - 1) }: Pick<Config, 'cores' | 'inferencePermits'>,
+  { cores, inferencePermits: permits = permitsOf(cores, 1) }: Pick<Config, 'cores' | 'inferencePermits'>,
   jobId: string,
   { id, number }: Pick<ModelVersion, 'id' | 'number'>,
   deadlineMs: number,

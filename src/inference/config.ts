@@ -86,6 +86,9 @@ export type HostConfig = Readonly<z.infer<typeof HostSettings>> & {
   readonly cores: number;
 };
 
+/** Runs at the same time where nobody has said how many: a core is left for HTTP. */
+export const permitsOf = (cores: number, intraOpThreads: number): number => Math.max(1, Math.floor((cores - 1) / intraOpThreads));
+
 /**
  * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
  * `cores` are those that the process may use: the quota of its control group and its affinity count.
@@ -98,7 +101,7 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   const { data } = parsed;
   const memoryBytesMax =
     data.memoryBytesMax ?? Math.floor(Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY) / 2);
-  const permits = data.permits ?? Math.max(1, Math.floor((cores - 1) / data.intraOpThreads));
+  const permits = data.permits ?? permitsOf(cores, data.intraOpThreads);
   const problems: string[] = [];
   if (permits * data.intraOpThreads > Math.max(cores, data.intraOpThreads)) {
     problems.push(`permits: ${permits} × ${data.intraOpThreads} threads are more than the ${cores} cores. Take fewer of one of them.`);
