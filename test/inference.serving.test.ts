@@ -11,8 +11,8 @@ withHost(
       { name: 'spin', deadlineMs: 60_000 },
       { name: 'hold', model: 'spin', deadlineMs: 60_000 },
       { name: 'short', model: 'spin', deadlineMs: 50 },
-      { name: 'identity', deadlineMs: 30_000, batchMax: 8 },
-      { name: 'lookup', deadlineMs: 30_000, batchMax: 8 },
+      { name: 'identity', deadlineMs: 60_000, batchMax: 8 },
+      { name: 'lookup', deadlineMs: 60_000, batchMax: 8 },
     ],
   },
   (host) => {
@@ -53,7 +53,7 @@ async function hold(): Promise<{ queued: (count: number) => Promise<void>; relea
     },
   };
 }
-const held = 60;
+const held = 40;
 
 // Each test begins with an idle host.
 afterEach(() => eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0])));
