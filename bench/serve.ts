@@ -81,12 +81,14 @@ function report(what: string, ours: number, theirs: number, unit: string, goal: 
 
 /** Models that take about these times here: as many matrix products as they need. */
 async function calibrated(): Promise<string[]> {
-  const probe = await withModelFiles({ models: [{ name: 'chain-20' }, { name: 'chain-120' }] });
-  folders.push(probe.folder);
-  const msOf = async (name: string) => (1000 * permits) / (await engineRate(join(probe.folder, `${name}.onnx`), 1000));
-  const [few, many] = [await msOf('chain-20'), await msOf('chain-120')];
-  const each = (many - few) / 100;
-  return goals.map(([ms]) => `chain-${Math.max(1, Math.round((ms - few) / each + 20))}`);
+  const products = 120;
+  const { folder } = await withModelFiles({ models: [{ name: `chain-${products}` }] });
+  folders.push(folder);
+  const rate = () => engineRate(join(folder, `chain-${products}.onnx`), 1000);
+  // The first second warms up.
+  await rate();
+  const eachMs = (1000 * permits) / (await rate()) / products;
+  return goals.map(([ms]) => `chain-${Math.max(1, Math.round(ms / eachMs))}`);
 }
 
 async function besideEngine(url: string, folder: string, names: string[]): Promise<void> {

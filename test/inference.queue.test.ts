@@ -47,14 +47,25 @@ describe('who is let in', () => {
     }
   });
 
-  test('work whose times vary counts for more than its mean: slow runs come together', () => {
+  test('where waiting took longer than predicted, it is predicted to take as much longer, until it does not', () => {
     const model = modelOf(10);
-    for (let n = 0; n < 100; n += 1) model.times.observe(1, n % 2 === 0 ? 5 : 15);
     const queue = new Queue<Entry>({ permits: 1, requestsMax: 100 });
-    for (let n = 0; n < 10; n += 1) queue.add(entryOf(model));
-    const own = model.times.cautious(1);
-    expect(queue.offer(entryOf(model, { deadlineMs: 10 * 15 + own }), 0)).toMatchObject({ reason: 'LATE' });
-    expect(queue.offer(entryOf(model, { deadlineMs: 10 * 25 + own }), 0)).toBeNull();
+    // Ten wait for each other, for 15 ms each in place of 10.
+    const serve = (from: number, eachMs: number) => {
+      for (let n = 0; n < 10; n += 1) queue.offer(entryOf(model), from);
+      for (let n = 1; n <= 10; n += 1) queue.ended(queue.take(from + (n - 1) * eachMs, idle) as Batch<Entry>, from + n * eachMs);
+    };
+    const fits = (from: number, withinMs: number) => {
+      for (let n = 0; n < 10; n += 1) queue.add(entryOf(model));
+      const refusal = queue.offer(entryOf(model, { deadlineMs: from + withinMs }), from);
+      for (let batch = queue.take(from, idle); batch; batch = queue.take(from, idle)) queue.ended(batch, from, false);
+      return refusal === null;
+    };
+    expect([fits(0, 110), fits(0, 109)]).toEqual([true, false]);
+    for (let round = 0; round < 20; round += 1) serve(1000 * round, 15);
+    expect([fits(50_000, 140), fits(50_000, 170)]).toEqual([false, true]);
+    for (let round = 60; round < 80; round += 1) serve(1000 * round, 10);
+    expect([fits(99_000, 115), fits(99_000, 109)]).toEqual([true, false]);
   });
 
   test('what waits with a lower priority does not count', () => {

@@ -83,7 +83,7 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {
         dispatched -= 1;
-        queue.ended(batch, nowMs());
+        queue.ended(batch, nowMs(), end.state !== 'cancelled');
         finish(batch, end);
         dispatch();
       });

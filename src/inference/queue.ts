@@ -29,6 +29,9 @@ export interface Batch<E> {
   rows: number;
 }
 
+/** Beyond, it is no error of the prediction: something else has the cores. */
+const stretchMax = 3;
+
 interface Dispatched {
   estimateMs: number;
   /** Null while it is staged behind another run. */
@@ -41,6 +44,10 @@ export class Queue<E extends Entry> {
   /** By priority; each in the order of arrival. */
   readonly #levels = new Map<number, Set<E>>();
   readonly #dispatched = new Map<Batch<E>, Dispatched>();
+  /** Of entries that others were before: when each was let in, and how long it was to take. */
+  readonly #predictions = new WeakMap<E, { atMs: number; inMs: number }>();
+  /** How long such entries took, over what was predicted: all that the run times do not know is in it. */
+  readonly #stretch = { mean: 1, deviation: 0 };
   #length = 0;
 
   constructor({ permits, requestsMax }: { permits: number; requestsMax: number }) {
@@ -55,8 +62,11 @@ export class Queue<E extends Entry> {
   /** Adds the entry, or says why not. */
   offer(entry: E, nowMs: number): Refusal | null {
     const refusal = this.refusal(entry, nowMs);
-    if (!refusal) this.add(entry);
-    return refusal;
+    if (refusal) return refusal;
+    const waitMs = this.#workBefore(entry, nowMs) / this.#permits;
+    if (waitMs > 0) this.#predictions.set(entry, { atMs: nowMs, inMs: waitMs + entry.model.times.mean(entry.rows) });
+    this.add(entry);
+    return null;
   }
 
   /** Why an entry would not be let in: there is no room, or by the prediction its answer would come after its deadline. */
@@ -105,14 +115,18 @@ export class Queue<E extends Entry> {
     }
     if (!first) return null;
     for (const entry of batch.entries) this.remove(entry);
-    this.#dispatched.set(batch, { estimateMs: first.model.times.slow(batch.rows), startedMs: staged ? null : nowMs });
+    this.#dispatched.set(batch, { estimateMs: first.model.times.mean(batch.rows), startedMs: staged ? null : nowMs });
     return batch;
   }
 
-  /** The run of a batch has ended, or did not take place; what was staged behind it begins. */
-  ended(batch: Batch<E>, nowMs: number): void {
+  /** The run of a batch has ended, or (`ran` is false) did not take place; what was staged behind it begins. */
+  ended(batch: Batch<E>, nowMs: number, ran = true): void {
     const run = this.#dispatched.get(batch);
     this.#dispatched.delete(batch);
+    for (const entry of ran ? batch.entries : []) {
+      const predicted = this.#predictions.get(entry);
+      if (predicted) this.#learn((nowMs - predicted.atMs) / predicted.inMs);
+    }
     if (!run || run.startedMs === null) return;
     for (const other of this.#dispatched.values()) {
       if (other.startedMs !== null) continue;
@@ -126,11 +140,24 @@ export class Queue<E extends Entry> {
     for (const priority of [...this.#levels.keys()].sort((a, b) => a - b)) yield* this.#levels.get(priority) as Set<E>;
   }
 
-  /** Queued work over the permits, and the entry's own time. */
+  /** Queued work over the permits, by as much longer as such predictions have turned out to be too short; and the entry's own time. */
   #predict(entry: Entry, nowMs: number): { waitMs: number; ownMs: number } {
     const { times } = entry.model;
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
     if (this.#length === 0 && this.#dispatched.size < this.#permits) return { waitMs: 0, ownMs: times.fastest(entry.rows) };
+    const { mean, deviation } = this.#stretch;
+    const stretch = Math.min(stretchMax, Math.max(1, mean + 2 * deviation));
+    return { waitMs: (stretch * this.#workBefore(entry, nowMs)) / this.#permits, ownMs: times.cautious(entry.rows) };
+  }
+
+  /** Mean and mean deviation move as in `RunTimes`. */
+  #learn(ratio: number): void {
+    const error = ratio - this.#stretch.mean;
+    this.#stretch.mean += error / 8;
+    this.#stretch.deviation += (Math.abs(error) - this.#stretch.deviation) / 4;
+  }
+
+  #workBefore(entry: Entry, nowMs: number): number {
     let workMs = 0;
     for (const { estimateMs, startedMs } of this.#dispatched.values()) {
       // A run that is over its estimate is taken to go on for as long as it is over it.
@@ -140,11 +167,11 @@ export class Queue<E extends Entry> {
       if (other.priority > entry.priority) break;
       workMs += costMs(other);
     }
-    return { waitMs: workMs / this.#permits, ownMs: times.cautious(entry.rows) };
+    return workMs;
   }
 }
 
 /** The entry's share of a full batch. */
 function costMs({ model: { times, batchMax }, rows }: Entry): number {
-  return rows >= batchMax ? times.slow(rows) : (times.slow(batchMax) * rows) / batchMax;
+  return rows >= batchMax ? times.mean(rows) : (times.mean(batchMax) * rows) / batchMax;
 }

@@ -25,14 +25,6 @@ export class RunTimes {
     return this.#at(rows, ({ mean }) => mean);
   }
 
-  /**
-   * For a sum over many runs: what makes one slow (other work on the cores) makes its neighbours slow too, so that their deviations
-   * add up instead of evening out.
-   */
-  slow(rows: number): number {
-    return this.#at(rows, ({ mean, deviation }) => mean + 2 * deviation);
-  }
-
   /** What nearly every run stays below. */
   cautious(rows: number): number {
     return this.#at(rows, ({ mean, deviation }) => mean + 4 * deviation);
