@@ -34,8 +34,8 @@ describe('who is let in', () => {
   test('the work before it counts: what computes, what is staged, what waits; over the permits', () => {
     const model = modelOf(10);
     for (const [permits, waitMs] of [
-      [1, 10 + 10 + 10 - 4],
-      [2, (10 + 10 + 10 - 4) / 2],
+      [1, 1.2 * (10 + 10 + 10 - 4)],
+      [2, (1.2 * (10 + 10 + 10 - 4)) / 2],
     ] as const) {
       const queue = new Queue<Entry>({ permits, requestsMax: 10 });
       for (let n = 0; n < 3; n += 1) queue.offer(entryOf(model), 0);
@@ -61,11 +61,29 @@ describe('who is let in', () => {
       for (let batch = queue.take(from, idle); batch; batch = queue.take(from, idle)) queue.ended(batch, from, false);
       return refusal === null;
     };
-    expect([fits(0, 110), fits(0, 109)]).toEqual([true, false]);
+    expect([fits(0, 130), fits(0, 129)]).toEqual([true, false]);
     for (let round = 0; round < 20; round += 1) serve(1000 * round, 15);
-    expect([fits(50_000, 140), fits(50_000, 170)]).toEqual([false, true]);
+    expect([fits(50_000, 140), fits(50_000, 175)]).toEqual([false, true]);
     for (let round = 60; round < 80; round += 1) serve(1000 * round, 10);
-    expect([fits(99_000, 115), fits(99_000, 109)]).toEqual([true, false]);
+    expect([fits(99_000, 130), fits(99_000, 129)]).toEqual([true, false]);
+  });
+
+  test('what expires in the queue teaches too: otherwise only what was in time would be seen', () => {
+    const model = modelOf(10);
+    const queue = new Queue<Entry>({ permits: 1, requestsMax: 100 });
+    for (let round = 0; round < 10; round += 1) {
+      const from = 1000 * round;
+      const entries = Array.from({ length: 10 }, () => entryOf(model, { deadlineMs: from + 121 }));
+      expect(queue.offer(entries[0] as Entry, from)).toBeNull();
+      // Nothing is dispatched.
+      for (const entry of entries.slice(1)) queue.offer(entry, from);
+      const waiting = queue.length;
+      for (const entry of entries) {
+        queue.expired(entry, from + 121);
+        queue.remove(entry);
+      }
+      if (round > 0) expect(waiting).toBeLessThan(10);
+    }
   });
 
   test('what waits with a lower priority does not count', () => {
@@ -80,7 +98,7 @@ describe('who is let in', () => {
     const model = modelOf(10);
     const queue = new Queue<Entry>({ permits: 1, requestsMax: 3 });
     for (let n = 0; n < 3; n += 1) expect(queue.offer(entryOf(model), 0)).toBeNull();
-    expect(queue.offer(entryOf(model), 0)).toEqual({ reason: 'FULL', retryAfterMs: 30 });
+    expect(queue.offer(entryOf(model), 0)).toEqual({ reason: 'FULL', retryAfterMs: 36 });
   });
 
   test('a run that is over its estimate holds back the more, the longer it goes on', () => {
@@ -88,7 +106,7 @@ describe('who is let in', () => {
     const queue = new Queue<Entry>({ permits: 1, requestsMax: 10 });
     queue.offer(entryOf(model), 0);
     queue.take(0, idle);
-    expect(queue.offer(entryOf(model, { deadlineMs: 1100 }), 1000)).toMatchObject({ reason: 'LATE', retryAfterMs: 900 });
+    expect(queue.offer(entryOf(model, { deadlineMs: 1100 }), 1000)).toMatchObject({ reason: 'LATE', retryAfterMs: 1.2 * 990 + 10 - 100 });
   });
 
   test('one slow run does not shut the model out: the next is tried as soon as nothing is there', () => {

@@ -127,7 +127,10 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
         return () => {};
       }
       open.add(entry);
-      entry.timer = setTimeout(settle, entry.deadlineMs - now, entry, { state: 'expired' });
+      entry.timer = setTimeout(() => {
+        queue.expired(entry, nowMs());
+        settle(entry, { state: 'expired' });
+      }, entry.deadlineMs - now);
       dispatch();
       return () => settle(entry, { state: 'cancelled' });
     },

@@ -29,6 +29,11 @@ export interface Batch<E> {
   rows: number;
 }
 
+/**
+ * Waiting is taken to last at least so much longer than the runs before it: what slows runs comes in spells, and is learned of too late. At
+ * twice the capacity 1 lets everybody in who is answered within the last tenth of the deadline, and every tenth of them is late.
+ */
+const stretchMin = 1.2;
 /** Beyond, it is no error of the prediction: something else has the cores. */
 const stretchMax = 3;
 
@@ -91,6 +96,14 @@ export class Queue<E extends Entry> {
     return removed;
   }
 
+  /** The deadline of an entry has passed. Where it still waits, what it would have taken teaches more than those that were in time. */
+  expired(entry: E, nowMs: number): void {
+    const predicted = this.#predictions.get(entry);
+    if (!predicted || !this.#levels.get(entry.priority)?.has(entry)) return;
+    const restMs = this.#workBefore(entry, nowMs) / this.#permits + entry.model.times.mean(entry.rows);
+    this.#learn((nowMs - predicted.atMs + restMs) / predicted.inMs);
+  }
+
   /**
    * Takes what runs next, as one run: the first by priority, then age, and as many others that may go with it as keep every deadline. What
    * cannot be in time even as the fastest run ever seen stays until its owner removes it. `staged`: it waits for the end of another run.
@@ -146,17 +159,18 @@ export class Queue<E extends Entry> {
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
     if (this.#length === 0 && this.#dispatched.size < this.#permits) return { waitMs: 0, ownMs: times.fastest(entry.rows) };
     const { mean, deviation } = this.#stretch;
-    const stretch = Math.min(stretchMax, Math.max(1, mean + 2 * deviation));
+    const stretch = Math.max(stretchMin, mean + 4 * deviation);
     return { waitMs: (stretch * this.#workBefore(entry, nowMs)) / this.#permits, ownMs: times.cautious(entry.rows) };
   }
 
   /** Mean and mean deviation move as in `RunTimes`. */
   #learn(ratio: number): void {
-    const error = ratio - this.#stretch.mean;
+    const error = Math.min(ratio, stretchMax) - this.#stretch.mean;
     this.#stretch.mean += error / 8;
     this.#stretch.deviation += (Math.abs(error) - this.#stretch.deviation) / 4;
   }
 
+  /** All that is dispatched, and what waits before the entry, or before its place at the end of its priority. */
   #workBefore(entry: Entry, nowMs: number): number {
     let workMs = 0;
     for (const { estimateMs, startedMs } of this.#dispatched.values()) {
@@ -164,7 +178,7 @@ export class Queue<E extends Entry> {
       workMs += startedMs === null ? estimateMs : Math.abs(startedMs + estimateMs - nowMs);
     }
     for (const other of this.#inOrder()) {
-      if (other.priority > entry.priority) break;
+      if (other.priority > entry.priority || other === entry) break;
       workMs += costMs(other);
     }
     return workMs;
