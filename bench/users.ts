@@ -45,19 +45,26 @@ async function stop(child: ChildProcess): Promise<void> {
   await new Promise((resolve) => child.once('exit', resolve));
 }
 
-/** Each user has a connection. */
-async function reached(url: string, requestFor: (user: number) => Buffer): Promise<Reply[]> {
-  const clients = Array.from({ length: count }, () => new Client(url));
-  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as Client).send(requestFor(user)));
-  for (const client of clients) client.close();
-  return replies;
+interface Reached {
+  replies: Reply[];
+  /** Until the last answer. */
+  elapsedMs: number;
 }
 
-function report(what: string, replies: Reply[], goal: string): void {
+/** Each user has a connection. */
+async function reached(url: string, requestFor: (user: number) => Buffer): Promise<Reached> {
+  const clients = Array.from({ length: count }, () => new Client(url));
+  const startedAt = performance.now();
+  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as Client).send(requestFor(user)));
+  for (const client of clients) client.close();
+  return { replies, elapsedMs: performance.now() - startedAt - thinkMs };
+}
+
+function report(what: string, { replies, elapsedMs }: Reached, goal: string): void {
   const answered = replies.filter(({ status }) => status === 200);
   const [p50, p95, p99] = [0.5, 0.95, 0.99].map((p) => percentile(sortedMs(answered), p).toFixed(0).padStart(6));
   const refused = replies.length - answered.length;
-  const rate = ((1000 * answered.length) / ms).toFixed(1).padStart(6);
+  const rate = ((1000 * answered.length) / elapsedMs).toFixed(1).padStart(6);
   console.log(`${what.padEnd(44)} P50 ${p50} P95 ${p95} P99 ${p99} ms ${rate} /s, ${refused} not answered  (goal ${goal})`);
 }
 
