@@ -1,6 +1,6 @@
 /**
  * The arms beside the host in `bench/serve.ts`. `engine`: for each line `<file> <ms>` on stdin it runs the model for so long, as many at
- * a time as `permits` says, and prints the runs in a second. `bare`: a server that reads a body and answers.
+ * a time as `permits` says, with so many threads each, and prints the runs in a second. `bare`: a server that reads a body and answers.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -12,7 +12,7 @@ import type { Feed } from '../src/inference/engine.ts';
 import { startPool } from '../src/inference/ort/pool.ts';
 import { createRunningFile } from '../src/inference/running.ts';
 
-const [arm, permits = '1'] = process.argv.slice(2);
+const [arm, permits = '1', threads = '1'] = process.argv.slice(2);
 
 if (arm === 'bare') {
   const server = createServer((req, res) => {
@@ -31,7 +31,7 @@ if (arm === 'bare') {
   const feeds: Feed[] = [{ name: 'image', datatype: 'FP32', shape, pieces: [new Uint8Array(4 * 3 * 224 * 224)] }];
   for await (const line of createInterface({ input: process.stdin })) {
     const [file, ms] = line.split(' ') as [string, string];
-    if (!loaded.has(file)) await engine.load(file, file, 1);
+    if (!loaded.has(file)) await engine.load(file, file, Number(threads));
     loaded.add(file);
     const startedAt = performance.now();
     let runs = 0;
