@@ -37,6 +37,13 @@ const stretchMin = 1.2;
 /** Beyond, it is no error of the prediction: something else has the cores. */
 const stretchMax = 3;
 
+interface Prediction {
+  /** The work before it, over the permits. */
+  beforeMs: number;
+  waitMs: number;
+  ownMs: number;
+}
+
 interface Dispatched {
   estimateMs: number;
   /** Null while it is staged behind another run. */
@@ -66,17 +73,21 @@ export class Queue<E extends Entry> {
 
   /** Adds the entry, or says why not. */
   offer(entry: E, nowMs: number): Refusal | null {
-    const refusal = this.refusal(entry, nowMs);
+    const predicted = this.#predict(entry, nowMs);
+    const refusal = this.#refusalOf(entry, predicted, nowMs);
     if (refusal) return refusal;
-    const waitMs = this.#workBefore(entry, nowMs) / this.#permits;
-    if (waitMs > 0) this.#predictions.set(entry, { atMs: nowMs, inMs: waitMs + entry.model.times.mean(entry.rows) });
+    const { beforeMs } = predicted;
+    if (beforeMs > 0) this.#predictions.set(entry, { atMs: nowMs, inMs: beforeMs + entry.model.times.mean(entry.rows) });
     this.add(entry);
     return null;
   }
 
   /** Why an entry would not be let in: there is no room, or by the prediction its answer would come after its deadline. */
   refusal(entry: Entry, nowMs: number): Refusal | null {
-    const { waitMs, ownMs } = this.#predict(entry, nowMs);
+    return this.#refusalOf(entry, this.#predict(entry, nowMs), nowMs);
+  }
+
+  #refusalOf(entry: Entry, { waitMs, ownMs }: Prediction, nowMs: number): Refusal | null {
     if (this.#length >= this.#requestsMax) return { reason: 'FULL', retryAfterMs: waitMs };
     const lateMs = nowMs + waitMs + ownMs - entry.deadlineMs;
     return lateMs > 0 ? { reason: 'LATE', retryAfterMs: lateMs } : null;
@@ -154,13 +165,14 @@ export class Queue<E extends Entry> {
   }
 
   /** Queued work over the permits, by as much longer as such predictions have turned out to be too short; and the entry's own time. */
-  #predict(entry: Entry, nowMs: number): { waitMs: number; ownMs: number } {
+  #predict(entry: Entry, nowMs: number): Prediction {
     const { times } = entry.model;
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
-    if (this.#length === 0 && this.#dispatched.size < this.#permits) return { waitMs: 0, ownMs: times.fastest(entry.rows) };
+    if (this.#length === 0 && this.#dispatched.size < this.#permits) return { beforeMs: 0, waitMs: 0, ownMs: times.fastest(entry.rows) };
     const { mean, deviation } = this.#stretch;
     const stretch = Math.max(stretchMin, mean + 4 * deviation);
-    return { waitMs: (stretch * this.#workBefore(entry, nowMs)) / this.#permits, ownMs: times.cautious(entry.rows) };
+    const beforeMs = this.#workBefore(entry, nowMs) / this.#permits;
+    return { beforeMs, waitMs: stretch * beforeMs, ownMs: times.cautious(entry.rows) };
   }
 
   /** Mean and mean deviation move as in `RunTimes`. */
