@@ -108,6 +108,19 @@ def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None,
     }
 
 
+IMPORT_LIMITS = {"memoryBytesMax": 2 * 2**30, "outputBytesMax": 2**30, "secondsMax": 120}
+
+
+def import_spec(file: Path, name: str | None = None, preset: str | None = None, **limits: int) -> Json:
+    return {
+        **common("IMPORT_MODEL"),
+        "file": str(file),
+        "fileName": name or file.name,
+        "preset": preset,
+        "limits": {**IMPORT_LIMITS, **limits},
+    }
+
+
 class Recorder:
     """A stream that keeps the events written to it and checks each against the protocol's schema."""
 
@@ -153,6 +166,13 @@ def run_here(work_dir: Path, spec: Json, **stop_at: Any) -> tuple[int, Recorder]
 
     recorder.listener = cancel
     return run(line, events), recorder
+
+
+def import_file(tmp_path: Path, file: Path, **options: Any) -> tuple[int, Recorder]:
+    """Runs the job; whatever happens, its inspection folder is gone."""
+    code, recorder = run_here(tmp_path / "work", import_spec(file, **options))
+    assert not (tmp_path / "work" / "inspection").exists()
+    return code, recorder
 
 
 @dataclass
