@@ -20,6 +20,24 @@ const entryOf = (model: Costed, change: Partial<Entry> = {}): Entry => ({
 });
 const idle = { staged: false };
 
+/** Ten entries of 10 ms each that are served one after the other, and whether one behind ten others is let in. */
+function tens(): { serve(from: number, eachMs: number): void; fits(from: number, withinMs: number): boolean } {
+  const model = modelOf(10);
+  const queue = new Queue<Entry>({ permits: 1, requestsMax: 100 });
+  return {
+    serve(from, eachMs) {
+      for (let n = 0; n < 10; n += 1) queue.offer(entryOf(model), from);
+      for (let n = 1; n <= 10; n += 1) queue.ended(queue.take(from + (n - 1) * eachMs, idle) as Batch<Entry>, from + n * eachMs);
+    },
+    fits(from, withinMs) {
+      for (let n = 0; n < 10; n += 1) queue.add(entryOf(model));
+      const refusal = queue.offer(entryOf(model, { deadlineMs: from + withinMs }), from);
+      for (let batch = queue.take(from, idle); batch; batch = queue.take(from, idle)) queue.ended(batch, from, false);
+      return refusal === null;
+    },
+  };
+}
+
 describe('who is let in', () => {
   test('what can be answered before its deadline', () => {
     const queue = new Queue({ permits: 1, requestsMax: 10 });
@@ -48,24 +66,18 @@ describe('who is let in', () => {
   });
 
   test('where waiting took longer than predicted, it is predicted to take as much longer, until it does not', () => {
-    const model = modelOf(10);
-    const queue = new Queue<Entry>({ permits: 1, requestsMax: 100 });
-    // Ten wait for each other, for 15 ms each in place of 10.
-    const serve = (from: number, eachMs: number) => {
-      for (let n = 0; n < 10; n += 1) queue.offer(entryOf(model), from);
-      for (let n = 1; n <= 10; n += 1) queue.ended(queue.take(from + (n - 1) * eachMs, idle) as Batch<Entry>, from + n * eachMs);
-    };
-    const fits = (from: number, withinMs: number) => {
-      for (let n = 0; n < 10; n += 1) queue.add(entryOf(model));
-      const refusal = queue.offer(entryOf(model, { deadlineMs: from + withinMs }), from);
-      for (let batch = queue.take(from, idle); batch; batch = queue.take(from, idle)) queue.ended(batch, from, false);
-      return refusal === null;
-    };
+    const { serve, fits } = tens();
     expect([fits(0, 130), fits(0, 129)]).toEqual([true, false]);
     for (let round = 0; round < 20; round += 1) serve(1000 * round, 15);
     expect([fits(50_000, 140), fits(50_000, 175)]).toEqual([false, true]);
     for (let round = 60; round < 80; round += 1) serve(1000 * round, 10);
     expect([fits(99_000, 130), fits(99_000, 129)]).toEqual([true, false]);
+  });
+
+  test('never more than three times as much, however long a spell of something else was', () => {
+    const { serve, fits } = tens();
+    serve(0, 1000);
+    expect([fits(50_000, 310), fits(50_000, 309)]).toEqual([true, false]);
   });
 
   test('what expires in the queue teaches too: otherwise only what was in time would be seen', () => {

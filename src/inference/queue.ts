@@ -170,7 +170,7 @@ export class Queue<E extends Entry> {
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
     if (this.#length === 0 && this.#dispatched.size < this.#permits) return { beforeMs: 0, waitMs: 0, ownMs: times.fastest(entry.rows) };
     const { mean, deviation } = this.#stretch;
-    const stretch = Math.max(stretchMin, mean + 4 * deviation);
+    const stretch = Math.min(stretchMax, Math.max(stretchMin, mean + 4 * deviation));
     const beforeMs = this.#workBefore(entry, nowMs) / this.#permits;
     return { beforeMs, waitMs: stretch * beforeMs, ownMs: times.cautious(entry.rows) };
   }
