@@ -14,6 +14,7 @@ import { hashPassword } from '../src/accounts/passwords.ts';
 import { insertUser } from '../src/accounts/users.ts';
 import { openDatabase } from '../src/db.ts';
 import { job, jobEvent, metricPoint } from '../src/jobs/tables.ts';
+import { median, percentile } from './load.ts';
 
 const jobs = 1000;
 const pointsPerJob = 20;
@@ -122,8 +123,6 @@ function post(arm: Arm, query: string): Promise<string> {
     req.on('error', reject).end(body);
   });
 }
-
-const percentile = (sorted: number[], p: number) => sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)] ?? Number.NaN;
 
 async function load(arm: Arm, query: string, connections: number): Promise<number> {
   const endAt = performance.now() + roundMs;
@@ -235,12 +234,7 @@ try {
       for (let round = 0; round < rounds; round += 1) {
         for (const arm of [product, bare]) rates[arm.name].push(await load(arm, queries[arm.name][what], connections));
       }
-      const best = (name: Arm['name']) =>
-        percentile(
-          rates[name].sort((a, b) => a - b),
-          0.5,
-        );
-      report(`${what}, ${connections} connections`, best('product'), best('bare'), '/s', '≥ 0.5');
+      report(`${what}, ${connections} connections`, median(rates.product), median(rates.bare), '/s', '≥ 0.5');
     }
   }
   for (const subscribers of [1, 50]) {

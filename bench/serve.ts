@@ -9,9 +9,9 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { nodeFlags } from '../src/inference/channel.ts';
 import { permitsOf } from '../src/inference/config.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
+import { type Listening, withHostProcess } from '../test/support/process.ts';
 import { closedLoop, median, openLoop, percentile, type Reply, requestOf, sortedMs } from './load.ts';
 
 const { values } = parseArgs({
@@ -39,23 +39,19 @@ const deadlineMs = 200;
 const children: ChildProcess[] = [];
 const folders: string[] = [];
 
-/** A process and the lines that it prints. */
-function start(...args: string[]): { child: ChildProcess; line: () => Promise<string> } {
-  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+/** An arm, and the lines that it prints. */
+function startArm(...args: string[]): { child: ChildProcess; line: () => Promise<string> } {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'serve.arm.ts'), ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
   children.push(child);
   const lines = createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })[Symbol.asyncIterator]();
   return { child, line: async () => String((await lines.next()).value) };
 }
 
-/** A host with the models of this configuration. */
-async function startHost(folder: string, settings: object): Promise<{ url: string; child: ChildProcess }> {
+/** With a host that has the models of this configuration. */
+function withHost(folder: string, settings: object, use: (host: Listening) => Promise<void>): Promise<void> {
   const config = join(folder, 'models.json');
   writeFileSync(config, JSON.stringify(settings));
-  const { child, line } = start(...nodeFlags, join(import.meta.dirname, '..', 'src', 'inference', 'main.ts'), '--config', config);
-  for (;;) {
-    const said = await line();
-    if (said.includes('"inference host is ready"')) return { url: JSON.parse(said).url, child };
-  }
+  return withHostProcess(config, use);
 }
 
 /** The engine alone: with the host's permits and threads, and in the two ways that leave no core for HTTP. */
@@ -66,7 +62,7 @@ const engineArms = [
   [1, cores],
 ].map(([runs, threads]) => ({
   says: `${runs} × ${threads} threads`,
-  ...start(join(import.meta.dirname, 'serve.arm.ts'), 'engine', String(runs), String(threads)),
+  ...startArm('engine', String(runs), String(threads)),
 }));
 async function engineRate(file: string, ms: number, { child, line } = engineArms[0] as (typeof engineArms)[number]): Promise<number> {
   child.stdin?.write(`${file} ${ms}\n`);
@@ -81,8 +77,7 @@ function imageRequest(model: string): Buffer {
 }
 
 const rateOf = (replies: Reply[], ms: number): number => (1000 * replies.filter(({ status }) => status === 200).length) / ms;
-const residentMb = ({ pid }: ChildProcess): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+const residentMb = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 
 function report(what: string, ours: number, theirs: number, unit: string, goal: string): void {
   const numbers = `${ours.toFixed(2).padStart(9)} ${theirs.toFixed(2).padStart(9)} ${unit.padEnd(4)}`;
@@ -124,7 +119,7 @@ async function besideEngine(url: string, folder: string, names: string[]): Promi
 }
 
 async function besideBareServer(url: string): Promise<void> {
-  const bareUrl = await start(join(import.meta.dirname, 'serve.arm.ts'), 'bare').line();
+  const bareUrl = await startArm('bare').line();
   const latencies = { host: [] as Reply[], bare: [] as Reply[] };
   for (let round = 0; round <= rounds; round += 1) {
     const ours = await closedLoop(url, imageRequest('null'), 1, roundMs);
@@ -136,16 +131,16 @@ async function besideBareServer(url: string): Promise<void> {
   report('null model, 602 KB, host ÷ bare server, P99', percentile(ours, 0.99), percentile(theirs, 0.99), 'ms', '≤ 2');
 }
 
-async function overload(url: string, child: ChildProcess, name: string): Promise<void> {
+async function overload({ url, pid }: Listening, name: string): Promise<void> {
   const request = imageRequest(name);
   const aloneP50 = async () => percentile(sortedMs(await closedLoop(url, request, 1, 1000)), 0.5);
   await closedLoop(url, request, connections * permits, roundMs);
   const closedRate = async () => rateOf(await closedLoop(url, request, connections * permits, 2 * roundMs), 2 * roundMs);
   const first = await closedRate();
-  const before = { p50: await aloneP50(), mb: residentMb(child) };
+  const before = { p50: await aloneP50(), mb: residentMb(pid) };
   let peakMb = 0;
   const watch = setInterval(() => {
-    peakMb = Math.max(peakMb, residentMb(child));
+    peakMb = Math.max(peakMb, residentMb(pid));
   }, 500);
   const replies = await openLoop(url, request, 2 * first, overloadMs);
   clearInterval(watch);
@@ -176,14 +171,13 @@ try {
   console.log(`${''.padEnd(46)}      host     other`);
   const { folder, settings } = await withModelFiles({ permits, models: [...names, 'null'].map((name) => ({ name, deadlineMs: 60_000 })) });
   folders.push(folder);
-  const { url, child } = await startHost(folder, settings);
-  if (parts.includes('engine')) await besideEngine(url, folder, names);
-  if (parts.includes('null')) await besideBareServer(url);
-  child.kill('SIGTERM');
-  await new Promise((resolve) => child.once('exit', resolve));
+  await withHost(folder, settings, async ({ url }) => {
+    if (parts.includes('engine')) await besideEngine(url, folder, names);
+    if (parts.includes('null')) await besideBareServer(url);
+  });
   if (parts.includes('overload')) {
-    const strict = await startHost(folder, { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) });
-    await overload(strict.url, strict.child, names[1] as string);
+    const strict = { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) };
+    await withHost(folder, strict, (host) => overload(host, names[1] as string));
   }
 } finally {
   for (const child of children) child.kill();

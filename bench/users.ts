@@ -3,47 +3,26 @@
  * with random weights, one after the other; then they read GraphQL while a training runs, and when nothing does. Prints latencies beside
  * their targets. By N = X · (R + Z) no more than 100 answers come in a second; a model that is slower has its users wait.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import yazl from 'yazl';
 import { digits } from '../src/demo/digits.ts';
-import { nodeFlags } from '../src/inference/channel.ts';
 import { trainerFolder, trainerPython } from '../src/jobs/python.ts';
 import { presetPreprocess } from '../src/jobs/specs.ts';
+import { type Listening, withHostProcess, withServerProcess } from '../test/support/process.ts';
 import { Client, percentile, type Reply, requestOf, sortedMs, users } from './load.ts';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' }, users: { type: 'string', default: '100' } } });
 const ms = 1000 * Number(values.seconds);
 const count = Number(values.users);
 const thinkMs = 1000;
-const root = join(import.meta.dirname, '..');
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-bench-'));
-const children: ChildProcess[] = [];
-
-/** A process, and the first line of its log with this message. */
-async function start(args: string[], message: string, env: Record<string, string> = {}): Promise<{ url: string; child: ChildProcess }> {
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...env } });
-  children.push(child);
-  for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
-    if (line.includes(`"${message}"`)) {
-      child.stdout?.resume();
-      return { url: JSON.parse(line).url, child };
-    }
-  }
-  throw new Error('It did not start.');
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  child.kill('SIGTERM');
-  await new Promise((resolve) => child.once('exit', resolve));
-}
 
 interface Reached {
   replies: Reply[];
@@ -85,22 +64,20 @@ async function inference(): Promise<void> {
   });
   const config = join(folder, 'models.json');
   writeFileSync(config, JSON.stringify({ port: 0, models: configured }));
-  const host = await start([...nodeFlags, join(root, 'src/inference/main.ts'), '--config', config], 'inference host is ready');
   const photo = readFileSync(join(folder, 'photo.jpg'));
-  for (const { name } of models) {
-    const request = requestOf(`/v2/models/${name}/predict`, { 'content-type': 'image/jpeg' }, photo);
-    await reached(host.url, () => request);
-    report(`${count} users, ${name}`, await reached(host.url, () => request), 'P50 < 100, P95 < 200, P99 < 500, > 10 /s');
-  }
-  await stop(host.child);
+  await withHostProcess(config, async ({ url }) => {
+    for (const { name } of models) {
+      const request = requestOf(`/v2/models/${name}/predict`, { 'content-type': 'image/jpeg' }, photo);
+      await reached(url, () => request);
+      report(`${count} users, ${name}`, await reached(url, () => request), 'P50 < 100, P95 < 200, P99 < 500, > 10 /s');
+    }
+  });
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: what a query answers has the shape that it asks for.
 type Data = any;
 
-async function graphql(): Promise<void> {
-  const env = { WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
-  const { url, child } = await start([join(root, 'src/main.ts'), 'serve'], 'whetstone is ready', env);
+async function graphql({ url }: Listening): Promise<void> {
   let token = '';
   const bodyOf = (query: string, variables: object = {}) => JSON.stringify({ query, variables });
   const headers = () => ({ 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) });
@@ -158,7 +135,6 @@ async function graphql(): Promise<void> {
   await ask('mutation ($i: CancelJobInput!) { cancelJob(input: $i) { job { id } } }', { i: { jobId: id } });
   while ((await stateOf(id)).state !== 'CANCELLED') await delay(200);
   report(`${count} users, GraphQL alone`, await reached(url, next), goal);
-  await stop(child);
 }
 
 try {
@@ -167,9 +143,8 @@ try {
     `${cpus()[0]?.model}, ${availableParallelism()} cores; ${count} users, ${thinkMs} ms of thinking, ${ms / 1000} s each.${busy}`,
   );
   await inference();
-  await graphql();
+  await withServerProcess({ WHETSTONE_DATA_DIR: join(folder, 'data') }, graphql);
 } finally {
-  for (const child of children) child.kill();
   rmSync(folder, { recursive: true, force: true });
 }
 process.exit();

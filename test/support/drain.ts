@@ -4,15 +4,14 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { eventually } from './eventually.ts';
 import { call, inferJson, metric, spinJson, withModelFiles } from './inference.ts';
-import { withChild } from './process.ts';
+import { withHostProcess } from './process.ts';
 
 /** SIGTERM to a host process with 20 clients, who go on until they are told that it is stopping. */
 export async function stopUnderLoad(): Promise<void> {
   const { folder, settings } = await withModelFiles({ models: [{ name: 'spin', deadlineMs: 60_000 }] });
   const config = join(folder, 'models.json');
   writeFileSync(config, JSON.stringify(settings));
-  await withChild(['src/inference/main.ts', '--config', config], {}, async (child) => {
-    const { url } = JSON.parse(await child.line((line) => line.includes('"inference host is ready"')));
+  await withHostProcess(config, async ({ url, kill, exit }) => {
     const agent = new Agent({ keepAlive: true, maxSockets: 20 });
     const seen = new Set<string>();
     let stopped = false;
@@ -27,14 +26,13 @@ export async function stopUnderLoad(): Promise<void> {
       }
     });
     await eventually(async () => expect(await metric(url, 'whetstone_inference_queue_requests')).toBeGreaterThan(5));
-    child.kill('SIGTERM');
+    kill('SIGTERM');
     await Promise.all(clients);
     // It is still there to say so.
     expect((await call(`${url}/v2/health/ready`)).status).toBe(503);
     expect((await call(`${url}/v2/health/live`)).status).toBe(200);
-    expect(await child.exit).toEqual({ code: 0, signal: null });
+    expect(await exit).toEqual({ code: 0, signal: null });
     expect([...seen].sort()).toEqual(['200', '503']);
     agent.destroy();
-  });
-  rmSync(folder, { recursive: true });
+  }).finally(() => rmSync(folder, { recursive: true }));
 }

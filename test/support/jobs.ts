@@ -21,7 +21,7 @@ import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
 import type { Script } from './child.ts';
 import { kindsOf, scripted } from './kinds.ts';
-import { withChild } from './process.ts';
+import { withListening } from './process.ts';
 import { withFolder } from './server.ts';
 
 export const nobody: Actor = { actorId: null, requestId: null };
@@ -176,11 +176,15 @@ export const withJobServer = <T>(
   use: (server: { url: string; pid: number; kill(): Promise<unknown> }) => Promise<T>,
   port = '0',
 ): Promise<T> =>
-  withChild(['test/support/jobServer.ts'], { WHETSTONE_DATA_DIR: folder, WHETSTONE_PORT: port }, async (child) => {
-    const { url } = JSON.parse(await child.line((line) => line.includes('"whetstone is ready"')));
-    const kill = () => {
-      child.kill('SIGKILL');
-      return child.exit;
-    };
-    return use({ url, pid: child.pid, kill });
-  });
+  withListening(
+    ['test/support/jobServer.ts'],
+    { WHETSTONE_DATA_DIR: folder, WHETSTONE_PORT: port },
+    'whetstone is ready',
+    async ({ url, pid, exit, kill }) => {
+      const killed = () => {
+        kill('SIGKILL');
+        return exit;
+      };
+      return use({ url, pid, kill: killed });
+    },
+  );

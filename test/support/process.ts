@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { nodeFlags } from '../../src/inference/channel.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 
@@ -64,10 +65,24 @@ function watch(spawned: ChildProcess): Child {
   };
 }
 
-/** `whetstone serve` on a free port; `use` runs when it is ready. */
-export async function withServerProcess<T>(env: Record<string, string>, use: (server: Child & { url: string }) => Promise<T>): Promise<T> {
-  return withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', ...env }, async (child) => {
-    const ready = await child.line((line) => line.includes('"whetstone is ready"'));
-    return use({ ...child, url: JSON.parse(ready).url });
+export type Listening = Child & { url: string };
+
+/** A child that logs `message` with its URL; `use` runs from then on. */
+export const withListening = <T>(
+  args: string[],
+  env: Record<string, string>,
+  message: string,
+  use: (child: Listening) => Promise<T>,
+): Promise<T> =>
+  withChild(args, env, async (child) => {
+    const { url } = JSON.parse(await child.line((line) => line.includes(`"${message}"`)));
+    return use({ ...child, url });
   });
-}
+
+/** `whetstone serve` on a free port. */
+export const withServerProcess = <T>(env: Record<string, string>, use: (server: Listening) => Promise<T>): Promise<T> =>
+  withListening(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', ...env }, 'whetstone is ready', use);
+
+/** The inference host alone, with this configuration file. */
+export const withHostProcess = <T>(config: string, use: (host: Listening) => Promise<T>): Promise<T> =>
+  withListening([...nodeFlags, 'src/inference/main.ts', '--config', config], {}, 'inference host is ready', use);
