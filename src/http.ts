@@ -11,6 +11,8 @@ export interface Route {
   path: string;
   /** It has a secret of its own in the Authorization header, which it checks: no access token is looked for. */
   ownSecret?: true;
+  /** Machines ask it again and again: only what is not answered well is worth a log line at level info. */
+  polled?: true;
   handle(req: IncomingMessage, res: ServerResponse, context: Context): void | Promise<void>;
 }
 
@@ -31,18 +33,25 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
     requestScope.run(scope, () => {
       const startedAt = performance.now();
       const path = pathOf(req);
+      const route = routes.find((r) => r.path === path || (r.path.endsWith('/') && path.startsWith(r.path)));
       res.on('close', () => {
         requestScope.run(scope, () => {
-          log.info({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(performance.now() - startedAt) }, 'request');
+          const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
+          log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(performance.now() - startedAt) }, 'request');
         });
       });
-      answer(req, res, path, scope).catch((error: unknown) => sendError(res, error, log));
+      answer(req, res, route, scope).catch((error: unknown) => sendError(res, error, log));
     });
   });
   http.maxConnections = connectionsMax;
   http.setTimeout(idleMs);
 
-  async function answer(req: IncomingMessage, res: ServerResponse, path: string, scope: { requestId: string; userId?: string }) {
+  async function answer(
+    req: IncomingMessage,
+    res: ServerResponse,
+    route: Route | undefined,
+    scope: { requestId: string; userId?: string },
+  ): Promise<void> {
     res.setHeader('X-Request-Id', scope.requestId);
     res.setHeader('X-Content-Type-Options', 'nosniff');
     res.setHeader('Referrer-Policy', 'no-referrer');
@@ -69,7 +78,6 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
       res.writeHead(204).end();
       return;
     }
-    const route = routes.find((r) => r.path === path || (r.path.endsWith('/') && path.startsWith(r.path)));
     if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
     const viewer = route.ownSecret ? null : await viewerOfRequest(req);
     scope.userId = viewer?.user.id;

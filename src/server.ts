@@ -106,15 +106,17 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       { path: '/uploads/', handle: uploads.handle },
       { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
       { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
-      { path: '/inference/accounts', ownSecret: true, handle: (req, res) => serveAuthSnapshot(services, req, res) },
+      { path: '/inference/accounts', ownSecret: true, polled: true, handle: (req, res) => serveAuthSnapshot(services, req, res) },
       {
         path: '/metrics',
+        polled: true,
         handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
       },
       { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, openapi) },
-      { path: '/health', handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
+      { path: '/health', polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
+        polled: true,
         handle: async (_req, res) =>
           (await ready()) ? sendJson(res, 200, { status: 'ready' }) : sendJson(res, 503, { status: 'not ready' }),
       },

@@ -131,6 +131,11 @@ test('each line of the log is JSON with its request id and user, and no secret s
         userId: expect.any(String),
         latencyMs: expect.any(Number),
       });
+      for (const path of ['health', 'ready', 'metrics']) {
+        await fetch(`${server.url}/${path}`, { headers: { 'x-request-id': path } });
+        const polled = await server.line((l) => l.includes(`"requestId":"${path}"`));
+        expect(JSON.parse(polled)).toMatchObject({ level: 20, path: `/${path}`, status: 200 });
+      }
       server.kill('SIGTERM');
       await server.exit;
       for (const text of server.lines) expect(JSON.parse(text)).toMatchObject({ level: expect.any(Number), time: expect.any(Number) });
