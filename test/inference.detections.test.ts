@@ -62,7 +62,7 @@ describe('detections', () => {
     const rounds = 4;
     for (let round = 0; round < rounds; round += 1) {
       // Boxes that lie apart, so that each candidate is kept: few different scores, all of them, or one alone.
-      const count = 5000;
+      const count = 20_000;
       const scores = Float32Array.from({ length: count }, (_, i) => (((i * 2654435761) >>> 7) % (1 + round ** 3)) / rounds ** 3);
       const boxes = Float32Array.from({ length: 4 * count }, (_, i) => 2 * (i >> 2) + (i & 3 ? 1 : 0));
       const found = findDetections({ boxes, scores }, 1, { scoreThreshold: 0, nmsIou: 0.7, boxesMax: count });

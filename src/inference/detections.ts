@@ -101,18 +101,20 @@ export function findDetections(
 
 /** The places of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
 function bestOf(scores: Float32Array, threshold: number): number[] {
-  const reaching = scores.filter((score) => score >= threshold);
-  // A model can make a candidate of everything. Numbers alone are sorted many times as fast as places by their scores.
-  const least = reaching.length > candidatesMax ? (reaching.sort().at(-candidatesMax) as number) : threshold;
-  const above: number[] = [];
-  const tied: number[] = [];
+  const best = (places: number[]) => places.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
+  let places: number[] = [];
+  let least = Number.NEGATIVE_INFINITY;
+  // A loop: `filter` alone takes 15 ms for 672,000 scores, all of this 4.
   for (let i = 0; i < scores.length; i += 1) {
     const score = scores[i] as number;
-    if (score > least) above.push(i);
-    else if (score === least && tied.length < candidatesMax) tied.push(i);
+    if (!(score >= threshold && score > least)) continue;
+    places.push(i);
+    // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
+    if (places.length < 4 * candidatesMax) continue;
+    places = best(places);
+    least = scores[places.at(-1) as number] as number;
   }
-  above.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
-  return [...above, ...tied].slice(0, candidatesMax);
+  return best(places);
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */

@@ -2,6 +2,7 @@
 import { nowMs } from './clock.ts';
 import type { Engine, Feed, Output, Run, RunEnd } from './engine.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
+import type { Found, Reading } from './reading.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
 
@@ -16,6 +17,8 @@ export interface Request {
   model: Served;
   feeds: readonly Feed[];
   outputs: readonly string[];
+  /** The outputs are read by the run. Such requests have batch keys of their own. */
+  reading?: Reading;
   rows: number;
   /** Requests of a model with the same key may be computed together. */
   batchKey: string;
@@ -26,7 +29,7 @@ export interface Request {
 }
 
 export type Answer =
-  | { state: 'done'; outputs: Output[]; timing: Timing }
+  | { state: 'done'; outputs: Output[]; found: Found | null; timing: Timing }
   | ({ state: 'refused' } & Refusal)
   | { state: 'failed'; message: string }
   | { state: 'expired' | 'cancelled' | 'stopped' };
@@ -77,8 +80,8 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
       const batch = queue.take(nowMs(), { staged: room === 'STAGED' });
       if (!batch) return;
       const [first] = batch.entries as [Waiting];
-      const { model, outputs } = first;
-      const run = engine.start(model.key, joined(batch.entries), outputs);
+      const { model, outputs, reading } = first;
+      const run = engine.start(model.key, joined(batch.entries), outputs, reading);
       dispatched += 1;
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {
@@ -98,9 +101,11 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
       model.times.observe(batch.rows, nowMs() - end.startedMs);
       model.stats.ran(batch.rows, computeMs);
       let row = 0;
+      const preprocessingMs = end.preparedMs - end.startedMs;
+      const postprocessingMs = end.readMs - end.endedMs;
       for (const entry of batch.entries) {
-        const timing = { queueMs: end.startedMs - entry.arrivedMs, preprocessingMs: end.preparedMs - end.startedMs, computeMs };
-        settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), timing });
+        const timing = { queueMs: end.startedMs - entry.arrivedMs, preprocessingMs, computeMs, postprocessingMs };
+        settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), found: end.found, timing });
         row += entry.rows;
       }
     } else if (end.state === 'failed' && batch.entries.length > 1) {

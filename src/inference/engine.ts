@@ -1,6 +1,7 @@
 /** What runs models. Everything above it (queue, protocol) knows only this, so that a native engine can take the place of `ort/`. */
 import type { PreprocessSpec } from '../jobs/specs.ts';
 import type { Datatype } from './datatypes.ts';
+import type { Found, Reading } from './reading.ts';
 
 /** An input or output as the model declares it: a string is a symbolic dimension. */
 export interface Port {
@@ -38,11 +39,20 @@ export interface Output {
   data: Uint8Array;
 }
 
-/** Times are of `nowMs`: the run began, its tensors were there, its outputs were there. */
-export type RunEnd =
-  | { state: 'done'; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number }
-  | { state: 'failed'; message: string }
-  | { state: 'cancelled' };
+/**
+ * Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. Outputs that were read are not
+ * handed over.
+ */
+export interface Done {
+  outputs: Output[];
+  found: Found | null;
+  startedMs: number;
+  preparedMs: number;
+  endedMs: number;
+  readMs: number;
+}
+
+export type RunEnd = ({ state: 'done' } & Done) | { state: 'failed'; message: string } | { state: 'cancelled' };
 
 export interface Run {
   /** Never rejects. */
@@ -60,8 +70,8 @@ export interface Engine {
   unload(key: string): Promise<void>;
   /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */
   room(): 'IDLE' | 'STAGED' | null;
-  /** Copies the feeds and runs the model for the named outputs. Only where there is room. */
-  start(key: string, feeds: readonly Feed[], outputs: readonly string[]): Run;
+  /** Copies the feeds and runs the model for the named outputs, and reads those of an image. Only where there is room. */
+  start(key: string, feeds: readonly Feed[], outputs: readonly string[], reading?: Reading): Run;
   /** Ends the threads when their runs have ended. */
   close(): Promise<void>;
 }

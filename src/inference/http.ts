@@ -17,8 +17,9 @@ import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
-import { decodeFeed, predictions } from './predict.ts';
+import { decodeFeed, labelled, readingOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
+import type { Found } from './reading.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
@@ -184,7 +185,8 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
         ? jsonType
         : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
     const sent = await compressed(req, pieces);
-    model.stats.answered(parsed.rows, answer.timing, nowMs() - doneMs);
+    answer.timing.postprocessingMs += nowMs() - doneMs;
+    model.stats.answered(parsed.rows, answer.timing);
     host.memory.sending(bytesOf(sent.pieces), res);
     send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
   } finally {
@@ -199,7 +201,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
-    const { priority, task } = model.config;
+    const { priority } = model.config;
     const deadlineMs = arrivedMs + model.config.deadlineMs;
     // An image that is not going to be looked at is not decoded.
     const refusal = host.dispatcher.refusal({ model, rows: 1, batchKey: '', priority, deadlineMs });
@@ -209,7 +211,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
     const answer = await submitted(host, res, {
       model,
       feeds: [feed],
-      outputs: predictions[task].outputs(model),
+      ...readingOf(model, feed.image as Image, asked.data),
       rows: 1,
       // Images have sizes of their own until the run has made tensors of them: each goes alone.
       batchKey: `image ${arrivedMs}`,
@@ -217,12 +219,16 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
       arrivedMs: decodedMs,
       deadlineMs,
     });
-    const doneMs = nowMs();
-    const found = predictions[task].answer(model, feed.image as Image, answer.outputs, asked.data);
     answer.timing.preprocessingMs += decodedMs - arrivedMs;
-    model.stats.answered(1, answer.timing, nowMs() - doneMs);
+    const found = answer.found as Found;
+    if ('problem' in found) {
+      model.stats.failed(nowMs() - arrivedMs);
+      throw new HttpError(found.problem.status, found.problem.message);
+    }
+    model.stats.answered(1, answer.timing);
     const { name, version } = model.config;
-    sendJson(res, 200, { model_name: name, model_version: String(version), ...found }, headersOf(model, answer));
+    const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
+    sendJson(res, 200, said, headersOf(model, answer));
   } finally {
     body.release();
   }

@@ -1,12 +1,10 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import sharp from 'sharp';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
-import type { ModelConfig } from './config.ts';
-import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
-import type { Feed, Image, Output } from './engine.ts';
+import type { Feed, Image } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
-import { placed } from './preprocess.ts';
+import type { Found, Reading } from './reading.ts';
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
 sharp.concurrency(1);
@@ -52,70 +50,23 @@ function refuseImage(error: Error): never {
   throw new HttpError(400, notAnImage);
 }
 
-interface Prediction {
-  /** Names of the outputs that it is made of. */
-  outputs(model: ServedModel): string[];
-  /** Throws a HttpError where they are not what the task needs. */
-  answer(model: ServedModel, image: Image, outputs: readonly Output[], query: PredictQuery): Classes | Detections;
-}
-
-const namesOf = ({ signature }: ServedModel): string[] => signature.outputs.map(({ name }) => name);
-
-/** What differs between the tasks. */
-export const predictions: Record<ModelConfig['task'], Prediction> = {
-  CLASSIFICATION: { outputs: (model) => namesOf(model).slice(0, 1), answer: classesOf },
-  DETECTION: { outputs: namesOf, answer: detectionsOf },
-};
-
-function classesOf({ config }: ServedModel, _: Image, outputs: readonly Output[], { top }: PredictQuery): Classes {
-  const [output] = outputs as [Output];
-  const scores = floatsOf(output);
-  if (config.labels && config.labels.length !== scores.length) {
-    throw new HttpError(400, `Output ${output.name} has ${scores.length} values, but there are ${config.labels.length} labels.`);
-  }
-  const probabilities = config.scores === 'PROBABILITIES' ? scores : softmax(scores);
-  refuseNaN(probabilities);
-  const classes = Array.from(probabilities, (probability, index) => ({ label: config.labels?.[index] ?? null, index, probability }))
-    .sort((a, b) => b.probability - a.probability || a.index - b.index)
-    .slice(0, top);
-  return { classes };
-}
-
-function detectionsOf({ config }: ServedModel, image: Image, outputs: readonly Output[], { score }: PredictQuery): Detections {
-  const { labels, outputLayout: layout = outputs.length === 1 ? 'CENTRES_FIRST' : undefined } = config;
-  if (!layout) throw new HttpError(400, 'Two outputs do not say how they hold boxes: deploy the model with `outputLayout`.');
-  const tensors = outputs.map((output) => ({ dims: output.shape, data: floatsOf(output) }));
-  const [first, second] = outputs.map(({ shape }) => shape);
-  const classCount = labels?.length ?? (layout === 'BOXES_SCORES' ? second?.[2] : (first?.[1] ?? 0) - 4) ?? 0;
-  let found: ImageOutput;
-  try {
-    [found] = readDetectorOutputs(tensors, layout, classCount) as [ImageOutput];
-  } catch (error) {
-    throw new HttpError(400, (error as Error).message);
-  }
-  refuseNaN(found.boxes);
-  const where = placed(image.width, image.height, image.preprocess);
+/** What the run has to make of the outputs, and the names of those that this takes. */
+export function readingOf(
+  { config, signature }: ServedModel,
+  image: Image,
+  { top, score }: PredictQuery,
+): { outputs: string[]; reading: Reading } {
+  const { task, labels, scores, outputLayout, nmsIou, boxesMax } = config;
+  const names = signature.outputs.map(({ name }) => name);
+  const scoreThreshold = score ?? config.scoreThreshold;
   return {
-    detections: findDetections(found, classCount, { ...config, scoreThreshold: score ?? config.scoreThreshold }).map((detection) => {
-      const { label: index, score, left, top, right, bottom } = toImage(detection, where, image.width, image.height);
-      return { label: labels?.[index] ?? null, index, score, box: { x: left, y: top, width: right - left, height: bottom - top } };
-    }),
+    outputs: task === 'CLASSIFICATION' ? names.slice(0, 1) : names,
+    reading: { task, image, top, labelCount: labels?.length ?? null, scores, outputLayout, scoreThreshold, nmsIou, boxesMax },
   };
 }
 
-function floatsOf({ name, datatype, data }: Output): Float32Array {
-  if (datatype !== 'FP32') throw new HttpError(400, `Output ${name} is ${datatype}; predict reads FP32. Send the tensors to /infer.`);
-  return new Float32Array(data.buffer as ArrayBuffer, data.byteOffset, data.length / 4);
-}
-
-/** JSON has no word for what is not a number, and nothing can be read from it. */
-function refuseNaN(values: Float32Array | Float64Array): void {
-  if (values.includes(Number.NaN)) throw new HttpError(500, 'The model failed on this image: its output is not made of numbers.');
-}
-
-function softmax(logits: Float32Array): Float64Array {
-  const largest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
-  const sum = powers.reduce((a, b) => a + b, 0);
-  return powers.map((power) => power / sum);
+/** With the names of the classes. */
+export function labelled({ config: { labels } }: ServedModel, found: Exclude<Found, { problem: unknown }>): Classes | Detections {
+  const named = <T extends { index: number }>(all: T[]) => all.map((one) => ({ label: labels?.[one.index] ?? null, ...one }));
+  return 'classes' in found ? { classes: named(found.classes) } : { detections: named(found.detections) };
 }

@@ -29,6 +29,7 @@ export interface Timing {
   queueMs: number;
   preprocessingMs: number;
   computeMs: number;
+  postprocessingMs: number;
 }
 
 export class ModelStats {
@@ -53,7 +54,7 @@ export class ModelStats {
     this.runs.set(rows, run);
   }
 
-  answered(rows: number, { queueMs, preprocessingMs, computeMs }: Timing, postprocessingMs: number): void {
+  answered(rows: number, { queueMs, preprocessingMs, computeMs, postprocessingMs }: Timing): void {
     this.ended.ok += 1;
     this.inferences += rows;
     this.lastAt = Date.now();

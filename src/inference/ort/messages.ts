@@ -1,6 +1,7 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../datatypes.ts';
-import type { Feed, Image, Output, Signature } from '../engine.ts';
+import type { Done, Feed, Image, Signature } from '../engine.ts';
+import type { Reading } from '../reading.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const staged = 0;
@@ -29,7 +30,7 @@ export type ToThread =
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
   | { type: 'unload'; key: string }
   /** `memory` goes over, and comes back with the end of the run. */
-  | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[] }
+  | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[]; reading?: Reading }
   | { type: 'close' };
 
 /** To `load`, `warm` and `unload`. */
@@ -43,4 +44,4 @@ export type FromThread =
   | Told
   | { type: 'cancelled'; slot: number; memory: ArrayBuffer }
   | { type: 'failed'; slot: number; memory: ArrayBuffer; message: string }
-  | { type: 'done'; slot: number; memory: ArrayBuffer; outputs: Output[]; startedMs: number; preparedMs: number; endedMs: number };
+  | ({ type: 'done'; slot: number; memory: ArrayBuffer } & Done);

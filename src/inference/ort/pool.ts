@@ -91,7 +91,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Engi
       return given < givenMax ? 'STAGED' : null;
     },
 
-    start(key, feeds, outputs): Run {
+    start(key, feeds, outputs, reading): Run {
       const slot = free.pop() as Slot;
       const thread = leastBusy();
       thread.given += 1;
@@ -103,7 +103,8 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Engi
       const { memory } = slot;
       const stagedFeeds = stage(memory, feeds, sizes);
       Atomics.store(states, slot.n, staged);
-      thread.worker.postMessage({ type: 'run', slot: slot.n, memory, key, feeds: stagedFeeds, outputs } satisfies ToThread, [memory]);
+      const message: ToThread = { type: 'run', slot: slot.n, memory, key, feeds: stagedFeeds, outputs, reading };
+      thread.worker.postMessage(message, [memory]);
       return {
         ended,
         cancel() {

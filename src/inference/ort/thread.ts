@@ -6,6 +6,7 @@ import { nowMs } from '../clock.ts';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../datatypes.ts';
 import type { Output, Port, Signature } from '../engine.ts';
 import { preprocess } from '../preprocess.ts';
+import { read } from '../reading.ts';
 import { openRunning } from '../running.ts';
 import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
 
@@ -90,7 +91,7 @@ function portOf(metadata: Session.ValueMetadata): Port {
   return { name: metadata.name, datatype, shape: metadata.shape };
 }
 
-async function run({ slot, memory, key, feeds, outputs }: Extract<ToThread, { type: 'run' }>): Promise<void> {
+async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToThread, { type: 'run' }>): Promise<void> {
   if (Atomics.compareExchange(states, slot, staged, runs) === cancelled) return say({ type: 'cancelled', slot, memory }, [memory]);
   const startedMs = nowMs();
   try {
@@ -99,11 +100,13 @@ async function run({ slot, memory, key, feeds, outputs }: Extract<ToThread, { ty
     const preparedMs = nowMs();
     const results = await blaming(key, () => session.run(tensors, [...outputs]));
     const endedMs = nowMs();
-    const found = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
+    const all = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
+    const found = reading ? read(reading, all) : null;
+    const told = reading ? [] : all;
     // Their memory goes to the other thread as it is.
-    say({ type: 'done', slot, memory, outputs: found, startedMs, preparedMs, endedMs }, [
+    say({ type: 'done', slot, memory, outputs: told, found, startedMs, preparedMs, endedMs, readMs: nowMs() }, [
       memory,
-      ...found.map(({ data }) => data.buffer as ArrayBuffer),
+      ...told.map(({ data }) => data.buffer as ArrayBuffer),
     ]);
   } catch (error) {
     say({ type: 'failed', slot, memory, message: said(error) }, [memory]);
