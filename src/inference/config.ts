@@ -50,8 +50,13 @@ const HostSettings = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
   port: z.int().min(0).max(65_535).default(8000).describe('0 takes a free one.'),
   intraOpThreads: z.int().min(1).max(256).default(1).describe('Threads of one run.'),
-  permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it (cores − 1) / intraOpThreads.'),
-  workers: z.int().min(1).max(1024).default(10).describe('Sets of buffers: requests between dispatch and the end of their run.'),
+  permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it cores / intraOpThreads.'),
+  workers: z
+    .int()
+    .min(1)
+    .max(1024)
+    .optional()
+    .describe('Sets of buffers: requests between dispatch and the end of their run; without it two for each permit, and at least 10.'),
   queueRequestsMax: z.int().min(1).max(100_000).default(256).describe('Requests that wait for dispatch.'),
   queueBytesMax: z
     .int()
@@ -82,12 +87,13 @@ const HostSettings = z.strictObject({
 });
 export type HostConfig = Readonly<z.infer<typeof HostSettings>> & {
   readonly permits: number;
+  readonly workers: number;
   readonly memoryBytesMax: number;
   readonly cores: number;
 };
 
-/** Runs at the same time where nobody has said how many: a core is left for HTTP. */
-export const permitsOf = (cores: number, intraOpThreads: number): number => Math.max(1, Math.floor((cores - 1) / intraOpThreads));
+/** Runs at the same time where nobody has said how many: HTTP needs no core of its own, since runs give way to it. */
+export const permitsOf = (cores: number, intraOpThreads: number): number => Math.max(1, Math.floor(cores / intraOpThreads));
 
 /**
  * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
@@ -102,11 +108,12 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   const memoryBytesMax =
     data.memoryBytesMax ?? Math.floor(Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY) / 2);
   const permits = data.permits ?? permitsOf(cores, data.intraOpThreads);
+  const workers = data.workers ?? Math.max(10, 2 * permits);
   const problems: string[] = [];
   if (permits * data.intraOpThreads > Math.max(cores, data.intraOpThreads)) {
     problems.push(`permits: ${permits} × ${data.intraOpThreads} threads are more than the ${cores} cores. Take fewer of one of them.`);
   }
-  if (data.workers < permits) problems.push(`workers: ${data.workers} are fewer than the ${permits} permits.`);
+  if (workers < permits) problems.push(`workers: ${workers} are fewer than the ${permits} permits.`);
   const keys = data.models.map(modelKey);
   const twice = keys.find((key, i) => keys.indexOf(key) !== i);
   if (twice) problems.push(`models: ${twice} is there twice.`);
@@ -114,6 +121,7 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   return Object.freeze({
     ...data,
     permits,
+    workers,
     memoryBytesMax,
     cores,
     models: data.models.map((model) => ({ ...model, file: resolve(folder, model.file) })),
