@@ -7,7 +7,7 @@ import { decodeFeed } from '../src/inference/predict.ts';
 import { preprocess, resized } from '../src/inference/preprocess.ts';
 import { type PreprocessSpec, presetPreprocess } from '../src/jobs/specs.ts';
 import { photo } from './support/images.ts';
-import { call, inferJson, withHost } from './support/inference.ts';
+import { call, inferJson, metric, withHost } from './support/inference.ts';
 
 const fixtures = join(import.meta.dirname, 'fixtures', 'preprocess');
 const cases: { name: string; file: string; spec: PreprocessSpec; levels: string; tensor?: string }[] = JSON.parse(
@@ -128,6 +128,13 @@ describe('predict', () => {
   ])('%s is refused', async (_, model, image, status, says) => {
     const got = await predict(model, await image());
     expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
+  });
+
+  test('outputs that cannot be read are a failure of the model', async () => {
+    const failures = () => metric(url, 'whetstone_inference_requests_total{model="three",version="1",outcome="failed"}');
+    const before = await failures();
+    expect((await predict('three', await flat('#000').png().toBuffer())).status).toBe(400);
+    expect(await failures()).toBe(before + 1);
   });
 
   test.each(['?top=0', '?top=x', '?top=1.5', '?score=2', '?score=x'])('%s is refused', async (query) => {

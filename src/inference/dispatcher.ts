@@ -1,8 +1,7 @@
 /** Between the requests and the engine: queue, timers, runs. Each submitted request gets exactly one answer. */
 import { nowMs } from './clock.ts';
-import type { Engine, Feed, Output, Run, RunEnd } from './engine.ts';
+import type { Engine, Feed, Found, Output, Reading, Run, RunEnd } from './engine.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
-import type { Found, Reading } from './reading.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
 

@@ -1,7 +1,9 @@
 /** What runs models. Everything above it (queue, protocol) knows only this, so that a native engine can take the place of `ort/`. */
 import type { PreprocessSpec } from '../jobs/specs.ts';
+import type { Classes, Detections } from './answers.ts';
+import type { ModelConfig } from './config.ts';
 import type { Datatype } from './datatypes.ts';
-import type { Found, Reading } from './reading.ts';
+import type { DetectionLimits } from './detections.ts';
 
 /** An input or output as the model declares it: a string is a symbolic dimension. */
 export interface Port {
@@ -39,9 +41,24 @@ export interface Output {
   data: Uint8Array;
 }
 
+/** What a run makes of the outputs for one image (`read` of reading.ts), in place of handing them over. */
+export interface Reading extends Pick<ModelConfig, 'task' | 'scores' | 'outputLayout'>, DetectionLimits {
+  image: Image;
+  /** Most classes. */
+  top: number;
+  /** Null where the model has no labels. */
+  labelCount: number | null;
+}
+
+type Unnamed<T> = Omit<T, 'label'>[];
+/** Without the labels, which stay where they are. `problem`: the outputs are not what the task needs. */
+export type Found =
+  | { classes: Unnamed<Classes['classes'][number]> }
+  | { detections: Unnamed<Detections['detections'][number]> }
+  | { problem: { status: number; message: string } };
+
 /**
- * Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. Outputs that were read are not
- * handed over.
+ * Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read.
  */
 export interface Done {
   outputs: Output[];

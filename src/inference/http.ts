@@ -12,14 +12,13 @@ import { type BodyMemory, readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
 import type { Answer, Dispatcher, Request } from './dispatcher.ts';
-import type { Image } from './engine.ts';
+import type { Found, Image } from './engine.ts';
 import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
 import { decodeFeed, labelled, readingOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
-import type { Found } from './reading.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */

@@ -2,33 +2,17 @@
  * What a run makes of a model's outputs for one image. It is done on the engine's thread: a detector's 8,400 places × 80 classes take 4 to
  * 50 ms, and on the main thread everybody would wait for them.
  */
-import type { Classes, Detections } from './answers.ts';
-import type { ModelConfig } from './config.ts';
-import { type DetectionLimits, findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
-import type { Image, Output } from './engine.ts';
+import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
+import type { Found, Output, Reading } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import { placed } from './preprocess.ts';
-
-export interface Reading extends Pick<ModelConfig, 'task' | 'scores' | 'outputLayout'>, DetectionLimits {
-  image: Image;
-  /** Most classes. */
-  top: number;
-  /** Null where the model has no labels. */
-  labelCount: number | null;
-}
-
-type Unnamed<T> = Omit<T, 'label'>[];
-/** Without the labels, which stay where they are. `problem`: the outputs are not what the task needs. */
-export type Found =
-  | { classes: Unnamed<Classes['classes'][number]> }
-  | { detections: Unnamed<Detections['detections'][number]> }
-  | { problem: { status: number; message: string } };
 
 const readers: Record<Reading['task'], (reading: Reading, outputs: readonly Output[]) => Found> = {
   CLASSIFICATION: classesOf,
   DETECTION: detectionsOf,
 };
 
+/** What a model or a setting got wrong is a `problem`, which counts as a failure of the request. */
 export function read(reading: Reading, outputs: readonly Output[]): Found {
   try {
     return readers[reading.task](reading, outputs);
