@@ -10,8 +10,9 @@ export default defineConfig({
     include: [long ? 'test/**/*.long.test.ts' : 'test/**/*.test.ts'],
     exclude: long ? [] : ['test/**/*.long.test.ts'],
     testTimeout: long ? 3_600_000 : 60_000,
-    // Vitest leaves a core free: on two it would use one, and take 813 s in place of 609. Three are no faster there.
-    maxWorkers: Math.max(2, availableParallelism() - 1),
+    // Vitest leaves a core free: on two it would use one, and take 813 s in place of 609. Three are no faster there. A file that trains
+    // takes 1.5 GB.
+    maxWorkers: Math.min(8, Math.max(2, availableParallelism() - 1)),
     // Two seconds less for each file.
     setupFiles: ['src/loading.ts'],
     // A machine that is busy with something else lets a race of two processes go the other way once; what fails twice is broken.

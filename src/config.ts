@@ -25,7 +25,7 @@ const settings = z.object({
     .min(1)
     .max(256)
     .optional()
-    .describe('Runs that the inference host computes at the same time; without it one for each core.'),
+    .describe('Runs that the inference host computes at the same time; without it one for each core, at most 16.'),
   inferenceMemoryBytesMax: bytes
     .min(1)
     .optional()

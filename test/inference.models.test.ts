@@ -13,10 +13,10 @@ import { withModelFiles } from './support/inference.ts';
 const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };
 
 describe('the configuration', () => {
-  test('permits come from the cores: no more threads than these, and at least one run', () => {
+  test('permits come from the cores: no more threads than these, at least one run, at most 16', () => {
     const permits = (cores: number, intraOpThreads: number) => parseHostConfig({ ...minimal, intraOpThreads }, '/', cores).permits;
-    expect([permits(1, 1), permits(2, 1), permits(8, 1), permits(8, 3), permits(2, 4)]).toEqual([1, 2, 8, 2, 1]);
-    expect([2, 64].map((cores) => parseHostConfig(minimal, '/', cores).workers)).toEqual([10, 128]);
+    expect([permits(1, 1), permits(2, 1), permits(8, 1), permits(8, 3), permits(2, 4), permits(64, 1)]).toEqual([1, 2, 8, 2, 1, 16]);
+    expect([2, 64].map((cores) => parseHostConfig(minimal, '/', cores).workers)).toEqual([10, 32]);
   });
 
   test('relative files start at its folder', () => {

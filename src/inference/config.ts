@@ -50,7 +50,7 @@ const HostSettings = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
   port: z.int().min(0).max(65_535).default(8000).describe('0 takes a free one.'),
   intraOpThreads: z.int().min(1).max(256).default(1).describe('Threads of one run.'),
-  permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it cores / intraOpThreads.'),
+  permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it cores / intraOpThreads, at most 16.'),
   workers: z
     .int()
     .min(1)
@@ -92,8 +92,12 @@ export type HostConfig = Readonly<z.infer<typeof HostSettings>> & {
   readonly cores: number;
 };
 
+/** Beyond, nobody gets them without asking: each permit has a session of its own of every model, which takes memory and time to load. */
+const permitsMax = 16;
+
 /** Runs at the same time where nobody has said how many: HTTP needs no core of its own, since runs give way to it. */
-export const permitsOf = (cores: number, intraOpThreads: number): number => Math.max(1, Math.floor(cores / intraOpThreads));
+export const permitsOf = (cores: number, intraOpThreads: number): number =>
+  Math.min(permitsMax, Math.max(1, Math.floor(cores / intraOpThreads)));
 
 /**
  * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
