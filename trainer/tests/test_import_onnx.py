@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.conftest import Trained
-from tests.support import import_file
+from tests.support import import_file, preprocess
 from tests.test_evaluate import small_onnx
 from whetstone_trainer import inspect_file
 from whetstone_trainer.errors import TrainerError
@@ -186,18 +186,7 @@ def test_a_description_that_no_event_can_carry_is_refused(tmp_path: Path) -> Non
     assert (error["code"], "53 bits" in error["message"]) == ("MODEL_INVALID", True)
 
 
-PREPROCESS = {
-    "version": 1,
-    "width": 8,
-    "height": 8,
-    "mode": "STRETCH",
-    "cropFraction": 1,
-    "padColor": [0, 0, 0],
-    "channels": "RGB",
-    "mean": [0, 0, 0],
-    "std": [1, 1, 1],
-    "layout": "NCHW",
-}
+PREPROCESS = preprocess(8, mode="STRETCH", mean=[0, 0, 0], std=[1, 1, 1])
 
 
 @pytest.mark.parametrize(
