@@ -57,9 +57,7 @@ export type Found =
   | { detections: Unnamed<Detections['detections'][number]> }
   | { problem: { status: number; message: string } };
 
-/**
- * Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read.
- */
+/** Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. */
 export interface Done {
   outputs: Output[];
   found: Found | null;
