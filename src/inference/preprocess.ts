@@ -26,23 +26,30 @@ export function resized(pixels: Uint8Array, width: number, height: number, spec:
   const down = weightsOf(part.height, target.height);
   const rowLength = 3 * target.width;
   const between = new Float32Array(part.height * rowLength);
-  for (let y = 0; y < part.height; y += 1) {
+  for (let y = 0, i = 0; y < part.height; y += 1) {
     const from = 3 * ((part.top + y) * width + part.left);
-    for (let x = 0; x < target.width; x += 1) {
-      const { first, weights } = across[x] as Weights;
-      let [red, green, blue] = [0, 0, 0];
-      for (let k = 0; k < weights.length; k += 1) {
-        const at = from + 3 * (first + k);
+    for (const { first, weights } of across) {
+      let red = 0;
+      let green = 0;
+      let blue = 0;
+      for (let k = 0, at = from + 3 * first; k < weights.length; k += 1) {
         const weight = weights[k] as number;
-        red += weight * (pixels[at] as number);
-        green += weight * (pixels[at + 1] as number);
-        blue += weight * (pixels[at + 2] as number);
+        red += weight * (pixels[at++] as number);
+        green += weight * (pixels[at++] as number);
+        blue += weight * (pixels[at++] as number);
       }
-      between.set([red, green, blue], y * rowLength + 3 * x);
+      between[i++] = red;
+      between[i++] = green;
+      between[i++] = blue;
     }
   }
   const canvas = new Uint8Array(3 * spec.width * spec.height);
-  for (let i = 0; i < canvas.length; i += 1) canvas[i] = spec.padColor[i % 3] as number;
+  const [padRed, padGreen, padBlue] = spec.padColor as [number, number, number];
+  for (let i = 0; i < canvas.length; ) {
+    canvas[i++] = padRed;
+    canvas[i++] = padGreen;
+    canvas[i++] = padBlue;
+  }
   const sums = new Float64Array(rowLength);
   for (let y = 0; y < target.height; y += 1) {
     sums.fill(0);
@@ -92,8 +99,9 @@ function weightsOf(n: number, m: number): Weights[] {
   const support = Math.max(1, scale);
   return Array.from({ length: m }, (_, i) => {
     const centre = (i + 0.5) * scale;
-    const first = Math.max(0, Math.floor(centre - support));
-    const last = Math.min(n - 1, Math.ceil(centre + support));
+    // Those less than `support` away; the others would weigh nothing.
+    const first = Math.max(0, Math.floor(centre - support - 0.5) + 1);
+    const last = Math.min(n - 1, Math.ceil(centre + support - 0.5) - 1);
     const weights = Float64Array.from({ length: last - first + 1 }, (_, k) =>
       Math.max(0, 1 - Math.abs(first + k + 0.5 - centre) / support),
     );
@@ -108,9 +116,13 @@ function normalise(levels: Uint8Array, { channels, mean, std, layout }: Preproce
   const tensor = new Float32Array(levels.length);
   for (let c = 0; c < 3; c += 1) {
     const values = Float32Array.from({ length: 256 }, (_, level) => (level / 255 - (mean[c] as number)) / (std[c] as number));
-    const source = channels === 'RGB' ? c : 2 - c;
+    let from = channels === 'RGB' ? c : 2 - c;
+    let to = layout === 'NCHW' ? c * pixels : c;
+    const step = layout === 'NCHW' ? 1 : 3;
     for (let i = 0; i < pixels; i += 1) {
-      tensor[layout === 'NCHW' ? c * pixels + i : 3 * i + c] = values[levels[3 * i + source] as number] as number;
+      tensor[to] = values[levels[from] as number] as number;
+      from += 3;
+      to += step;
     }
   }
   return tensor;
