@@ -201,7 +201,7 @@ describe('what an answer carries', () => {
     const inputs = all.map((type) => ({ name: `in_${type}`, datatype: type, shape: [1], data: [values[type][0][1]] }));
     const { headers } = await inferJson(url, 'types', { inputs });
     expect(headers['whetstone-lineage-hash']).toBe('c'.repeat(64));
-    expect(headers['server-timing']).toMatch(/^queue;dur=[\d.]+, preprocessing;dur=[\d.]+, compute;dur=[\d.]+$/);
+    expect(headers['server-timing']).toMatch(/^queue;dur=[\d.]+, preprocessing;dur=[\d.]+, compute;dur=[\d.]+, postprocessing;dur=[\d.]+$/);
   });
 
   test.each([

@@ -283,11 +283,18 @@ async function submitted(host: Host, res: ServerResponse, request: Request & { m
 }
 
 function headersOf({ config }: ServedModel, { timing }: Done): Record<string, string> {
-  const { queueMs, preprocessingMs, computeMs } = timing;
+  const parts = {
+    queue: timing.queueMs,
+    preprocessing: timing.preprocessingMs,
+    compute: timing.computeMs,
+    postprocessing: timing.postprocessingMs,
+  };
   return {
     'whetstone-model-version': String(config.version),
     ...(config.lineageHash ? { 'whetstone-lineage-hash': config.lineageHash } : {}),
-    'server-timing': `queue;dur=${queueMs.toFixed(3)}, preprocessing;dur=${preprocessingMs.toFixed(3)}, compute;dur=${computeMs.toFixed(3)}`,
+    'server-timing': Object.entries(parts)
+      .map(([part, ms]) => `${part};dur=${ms.toFixed(3)}`)
+      .join(', '),
   };
 }
 

@@ -126,7 +126,7 @@ const ok = (description: string, schema: string) => ({ 200: { description, conte
 const answerHeaders = headers({
   'whetstone-model-version': 'Version that answered.',
   'whetstone-lineage-hash': 'Of the model version, where the configuration says it.',
-  'server-timing': 'Milliseconds of queue, preprocessing and compute.',
+  'server-timing': 'Milliseconds of queue, preprocessing, compute and postprocessing.',
 });
 const jsonLength = { 'inference-header-content-length': 'Bytes of JSON before the binary tensors.' };
 const inferenceFailures = failed(400, 401, 403, 404, 413, 415, 429, 500, 503, 504);
