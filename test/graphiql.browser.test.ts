@@ -286,6 +286,23 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, 
       expect(complaints).toEqual([]);
     }));
 
+  test('a tab can be run as soon as it is opened', () =>
+    withGraphiql(async (page) => {
+      await logIn(page);
+      await loggedInAs(page, 'ada (admin)');
+      for (const [tab, answer] of [
+        ['AuditLog', '"action": "login"'],
+        ['System', '"slots": [ { "n": 0'],
+      ] as const) {
+        await page.evaluate((name) => {
+          const tabs = [...document.querySelectorAll<HTMLElement>('.graphiql-tab-button')];
+          tabs.find(({ textContent }) => textContent?.includes(name))?.click();
+          document.querySelector<HTMLElement>('.graphiql-execute-button')?.click();
+        }, tab);
+        await result(page, answer);
+      }
+    }));
+
   test('a subscription goes on with the new token when the old one expires', () =>
     withGraphiql(async (page) => {
       await page.clock.install();

@@ -47,11 +47,17 @@ const socket = graphqlWs.createClient({
 // A socket lives as long as the token it was opened with: subscriptions go on over one with the new token.
 onSession(() => socket.terminate());
 
-function fetcher(params, { documentAST } = {}) {
-  const operation = documentAST?.definitions.find(
-    ({ kind, name }) => kind === 'OperationDefinition' && (!params.operationName || name?.value === params.operationName),
-  );
-  return operation?.operation === 'subscription' ? subscribe(params) : request(params);
+/** The document of the editor, the next time that GraphiQL has parsed it: 100 ms after a change. */
+let parsed = Promise.withResolvers();
+
+async function fetcher(params, { documentAST } = {}) {
+  // Until then GraphiQL sends the query of a tab that was just opened with the operation's name of the tab before.
+  const outdated = documentAST && documentAST.loc.source.body !== params.query;
+  const document = outdated ? await parsed.promise : documentAST;
+  const operations = document?.definitions.filter(({ kind }) => kind === 'OperationDefinition') ?? [];
+  const operation = operations.find(({ name }) => name?.value === params.operationName) ?? operations[0];
+  const named = operation ? { ...params, operationName: operation.name?.value } : params;
+  return operation?.operation === 'subscription' ? subscribe(named) : request(named);
 }
 
 /** An observable, as GraphiQL takes it. */
@@ -99,5 +105,8 @@ YogaGraphiQL.renderYogaGraphiQL(element('root'), {
   shouldPersistHeaders: false,
   // Variables hold passwords: what is typed here ends with the browser tab, and does not get into the address.
   storage: sessionStorage,
-  onEditQuery: () => {},
+  onEditQuery: (_query, document) => {
+    parsed.resolve(document);
+    parsed = Promise.withResolvers();
+  },
 });
