@@ -98,30 +98,31 @@ async function calibrated(): Promise<string[]> {
   return goals.map(([ms]) => `chain-${Math.max(1, Math.round(ms / eachMs))}`);
 }
 
+/** The median rate of each of `arms`, measured in turn; the first round warms up. */
+async function medians(arms: (() => Promise<number>)[]): Promise<number[]> {
+  const rates = arms.map(() => [] as number[]);
+  for (let round = 0; round <= rounds; round += 1) {
+    for (const [i, arm] of arms.entries()) {
+      const rate = await arm();
+      if (round > 0) rates[i]?.push(rate);
+    }
+  }
+  return rates.map(median);
+}
+
 /** `leaving` a core, and one with as many permits as there are cores. */
 async function besideEngine(leaving: Listening, all: Listening, folder: string, names: string[]): Promise<void> {
   for (const [i, name] of names.entries()) {
     const [ms, goal] = goals[i] as [number, number];
-    const rates = { host: [] as number[], engine: [] as number[] };
-    for (let round = 0; round <= rounds; round += 1) {
-      const engine = await engineRate(join(folder, `${name}.onnx`), roundMs);
-      const served = await servedRate(leaving.url, name, permitsBeside);
-      // The first round warms up.
-      if (round > 0) rates.engine.push(engine) && rates.host.push(served);
-    }
-    report(`model of about ${ms} ms, served ÷ engine alone`, median(rates.host), median(rates.engine), '/s', `≥ ${goal}`);
-    const served: number[] = [];
-    const arms = engineArms.map((arm) => ({ arm, rates: [] as number[] }));
-    for (let round = 0; round <= rounds; round += 1) {
-      const rate = await servedRate(all.url, name, permits);
-      if (round > 0) served.push(rate);
-      for (const { arm, rates } of arms) {
-        const alone = await engineRate(join(folder, `${name}.onnx`), roundMs, arm);
-        if (round > 0) rates.push(alone);
-      }
-    }
-    const best = arms.reduce((a, b) => (median(b.rates) > median(a.rates) ? b : a));
-    report(`  ${permits} permits ÷ the machine's best, ${best.arm.says}`, median(served), median(best.rates), '/s', 'none');
+    const [served, servedByAll, ...alone] = (await medians([
+      () => servedRate(leaving.url, name, permitsBeside),
+      () => servedRate(all.url, name, permits),
+      ...engineArms.map((arm) => () => engineRate(join(folder, `${name}.onnx`), roundMs, arm)),
+    ])) as [number, number, number];
+    report(`model of about ${ms} ms, served ÷ engine alone`, served, alone[0], '/s', `≥ ${goal}`);
+    const best = Math.max(...alone);
+    const { says } = engineArms[alone.indexOf(best)] as (typeof engineArms)[number];
+    report(`  ${permits} permits ÷ the machine's best, ${says}`, servedByAll, best, '/s', 'none');
   }
 }
 
