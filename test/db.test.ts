@@ -6,8 +6,8 @@ import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit, user } from '../src/accounts/tables.ts';
 import { findVersion, listItems } from '../src/datasets/datasets.ts';
-import type { DatasetVersion } from '../src/datasets/tables.ts';
-import { type Db, inTransaction, isBusy, openDatabase } from '../src/db.ts';
+import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
+import { type Db, inTransaction, isBusy, openDatabase, rowInsert } from '../src/db.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
@@ -132,6 +132,25 @@ test('a transaction that read before another process wrote does not fail at its 
       writeAudit(tx, { actorId: null, requestId: null }, { action: 'own' });
     });
     expect(db.select({ action: audit.action }).from(audit).all()).toEqual([{ action: 'own' }]);
+  }));
+
+test('rows inserted by a prepared query are stored as by one that is built for them, nulls and JSON included', () =>
+  withDatabase((db) => {
+    db.$client.pragma('foreign_keys = OFF');
+    const insert = rowInsert(datasetItem);
+    const common = { versionId: 'v', split: 'val', path: 'val/0.png', sha256: 'a', width: 8, height: 9, thumbnailOffset: 0 } as const;
+    const [classified, detected] = [
+      { ...common, n: 0, label: 3, boxesJson: null, thumbnailBytes: 1 },
+      { ...common, n: 1, label: null, boxesJson: [{ label: 0, x: 0.5, y: 1, width: 2, height: 3 }], thumbnailBytes: 2 },
+    ];
+    const stored = () => db.$client.prepare('SELECT * FROM dataset_item ORDER BY n').all();
+    insert(db, classified);
+    insert(db, detected);
+    const prepared = stored();
+    db.delete(datasetItem).run();
+    db.insert(datasetItem).values([classified, detected]).run();
+    expect(prepared).toEqual(stored());
+    expect(prepared).toMatchObject([{ boxesJson: null }, { label: null }]);
   }));
 
 test('a database whose rows refer to rows that do not exist is refused, and the folder is free again', () =>

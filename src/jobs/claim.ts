@@ -106,7 +106,7 @@ function start(tx: Queryable, { id, attemptNumber, startedAt }: Job, slots: numb
 
 /** Whether this attempt is the one that runs: everything from any other is dropped. */
 function isLive(tx: Queryable, jobId: string, number: number): Job | null {
-  const row = tx.select().from(job).where(eq(job.id, jobId)).get();
+  const row = findJob(tx, jobId);
   return row && row.attemptNumber === number && (row.state === 'RUNNING' || row.state === 'CANCELLING') ? row : null;
 }
 

@@ -1,5 +1,5 @@
 import { and, asc, eq, gt, sql } from 'drizzle-orm';
-import { prepared, type Queryable } from '../db.ts';
+import { prepared, type Queryable, rowInsert } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { type JobEvent, job, jobEvent } from './tables.ts';
 
@@ -14,6 +14,8 @@ const takeSeqs = prepared((db) =>
     .prepare(),
 );
 
+const insertEvent = rowInsert(jobEvent);
+
 /**
  * Appends durable events with the job's next seqs, in the transaction of what they tell of. Publish the rows on the topic `jobEvent`
  * once that is committed.
@@ -24,7 +26,7 @@ export function appendEvents(tx: Queryable, jobId: string, attemptNumber: number
   const first = next - events.length;
   const at = Date.now();
   const rows = events.map(({ type, payload }, i) => ({ jobId, seq: first + i, attemptNumber, at, type, payloadJson: payload }));
-  tx.insert(jobEvent).values(rows).run();
+  for (const row of rows) insertEvent(tx, row);
   return rows;
 }
 

@@ -1,5 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
-import type { Db, Queryable } from '../db.ts';
+import { sql } from 'drizzle-orm';
+import { type Db, prepared, type Queryable } from '../db.ts';
 import { markRunning, recordLive } from './claim.ts';
 import { appendEvents } from './events.ts';
 import type { Event } from './protocol.ts';
@@ -40,14 +41,25 @@ export function recordEvents(db: Db, jobId: string, number: number, events: Even
 }
 
 /** A repeated epoch of a later attempt overwrites its own points. */
+const upsertMetric = prepared((db) =>
+  db
+    .insert(metricPoint)
+    .values({
+      jobId: sql.placeholder('jobId'),
+      name: sql.placeholder('name'),
+      step: sql.placeholder('step'),
+      value: sql.placeholder('value'),
+      attemptNumber: sql.placeholder('attemptNumber'),
+    })
+    .onConflictDoUpdate({
+      target: [metricPoint.jobId, metricPoint.name, metricPoint.step],
+      set: { value: sql`excluded.value`, attemptNumber: sql`excluded.attemptNumber` },
+    })
+    .prepare(),
+);
+
 function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { step, metrics }: Extract<Event, { type: 'epoch' }>): void {
-  for (const [name, value] of Object.entries(metrics)) {
-    const point = { value, attemptNumber };
-    tx.insert(metricPoint)
-      .values({ jobId, name, step, ...point })
-      .onConflictDoUpdate({ target: [metricPoint.jobId, metricPoint.name, metricPoint.step], set: point })
-      .run();
-  }
+  for (const [name, value] of Object.entries(metrics)) upsertMetric(tx).run({ jobId, name, step, value, attemptNumber });
 }
 
 const retryMs = 500;
