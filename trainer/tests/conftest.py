@@ -1,10 +1,16 @@
 """What several files of tests share: one training on real digits."""
 
+import json
 import logging
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from filelock import FileLock
 
 from tests import support
 
@@ -20,6 +26,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untraced_exporter() -> Iterator[None]:
+    """Coverage does not follow PyTorch's exporter, which is not ours: an export takes 10 s in place of 20."""
+    export = torch.onnx.export
+
+    def untraced(*args: Any, **named: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return export(*args, **named)
+        finally:
+            sys.settrace(tracer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", untraced)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +83,15 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(digits: support.Json, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    work_dir = tmp_path_factory.mktemp("trained")
-    spec = support.train_spec(digits, {"epochs": 2})
-    exit_code, recorder = support.run_here(work_dir, spec)
-    return Trained(spec, work_dir, exit_code, recorder.events)
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained:
+    """Made by the first process of pytest-xdist that asks for it; the others read it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "trained"
+    said = folder / "events.json"
+    with FileLock(f"{folder}.lock"):
+        if not said.exists():
+            spec = support.train_spec(support.write_digits(folder / "digits", 240, 60), {"epochs": 2})
+            exit_code, recorder = support.run_here(folder, spec)
+            said.write_text(json.dumps([spec, exit_code, recorder.events]), "utf-8")
+    spec, exit_code, events = json.loads(said.read_text("utf-8"))
+    return Trained(spec, folder, exit_code, events)

@@ -74,7 +74,6 @@ def test_its_artifacts_are_whole_and_described(trained: Trained) -> None:
 
 def test_its_environment_is_recorded(trained: Trained) -> None:
     hello = trained.events[0]
-    assert hello["pid"] == os.getpid()
     assert hello["versions"]["torch"] == torch.__version__.split("+")[0]
     assert hello["environment"]["codeVersion"] == "test"
     assert hello["environment"]["threads"] == 2
@@ -86,17 +85,17 @@ def test_killed_twice_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trai
     """SIGKILL after a checkpoint inside epoch 1, and again inside epoch 2; each attempt has its own folder."""
     spec = {**trained.spec, "checkpointSeconds": 0}
     resume: str | None = None
-    for number, (epoch, batch) in enumerate([(0, 3), (1, 2)], 1):
+    for number, (epoch, batch) in enumerate([(0, 3), (1, 1)], 1):
         with attempt(tmp_path / str(number), {**spec, "resumeFrom": resume}, number) as running:
             hello = running.wait_for("hello")
             assert (hello["resumed"] is None) == (resume is None)
             checkpoint = running.wait_for("checkpoint", epoch=epoch, batch=batch)
-            running.wait_for("checkpoint", epoch=epoch, batch=batch + 1)
+            running.wait_for("batch", phase="training")
             os.killpg(running.process.pid, signal.SIGKILL)
             assert running.process.wait() == -signal.SIGKILL
             resume = str(running.work_dir / checkpoint["file"])
     with attempt(tmp_path / "3", {**trained.spec, "resumeFrom": resume}, 3) as running:
-        assert running.wait_for("hello")["resumed"] == {"epoch": 1, "batch": 2}
+        assert running.wait_for("hello")["resumed"] == {"epoch": 1, "batch": 1}
         epoch_event = running.wait_for("epoch")
         weights = running.wait_for("artifact", kind="WEIGHTS")
     assert weights["meta"]["weightsHash"] == weights_of(trained.events)
