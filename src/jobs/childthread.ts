@@ -2,15 +2,15 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { type Said, shared, stops, type ToThread } from './childio.ts';
-import { type Phase, PROTOCOL_VERSION } from './protocol.ts';
+import type { Said, ThreadData, ToThread } from './childio.ts';
+import type { Phase } from './protocol.ts';
 
 const eventsFd = 3;
 const heartbeatMs = 5000;
 /** Characters of a line on stdin. */
 const lineMax = 16 * 2 ** 20;
 
-const state = workerData as Int32Array;
+const { state, shared, stops } = workerData as ThreadData;
 const port = parentPort as MessagePort;
 let envelope: Extract<ToThread, { envelope: unknown }>['envelope'] | undefined;
 let phase: Phase = 'start';
@@ -20,7 +20,7 @@ function say(event: Said): void {
   if (!envelope) return;
   n += 1;
   if (event.type === 'phase') phase = event.phase;
-  const line = Buffer.from(`${JSON.stringify({ v: PROTOCOL_VERSION, ...envelope, n, t: Date.now(), ...event })}\n`);
+  const line = Buffer.from(`${JSON.stringify({ ...envelope, n, t: Date.now(), ...event })}\n`);
   for (let written = 0; written < line.length; ) written += writeSync(eventsFd, line, written);
 }
 
