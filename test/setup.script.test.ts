@@ -171,17 +171,30 @@ class Project {
 
 const pathToUri = (folder: string) => `file://${encodeURI(folder)}`;
 
-const test = base.extend<{ project: Project }>({
+async function withProject(use: (project: Project) => Promise<void>): Promise<void> {
+  const project = new Project();
+  try {
+    await use(project.fill());
+  } finally {
+    project.empty();
+  }
+}
+
+const test = base
   // biome-ignore lint/correctness/noEmptyPattern: vitest wants the pattern
-  project: async ({}, use) => {
-    const project = new Project();
-    try {
-      await use(project.fill());
-    } finally {
-      project.empty();
-    }
-  },
-});
+  .extend<{ project: Project }>({ project: ({}, use) => withProject(use) })
+  // One for all tests that take it: each leaves it as it was, installed.
+  .extend<{ installed: Project }>({
+    installed: [
+      // biome-ignore lint/correctness/noEmptyPattern: see above
+      ({}, use) =>
+        withProject(async (project) => {
+          await project.run();
+          await use(project);
+        }),
+      { scope: 'file' },
+    ],
+  });
 
 const nothing = 'Set-up: nothing to do.\n';
 
@@ -196,41 +209,38 @@ describe('set-up', { timeout: 120_000 }, () => {
     expect(fs.existsSync(project.path('node_modules', '.bin', 'node'))).toBe(true);
   });
 
-  test('does nothing the second time, nor after a change of the npm scripts', async ({ project }) => {
-    await project.run();
-    expect(await project.run()).toEqual({ status: 0, output: nothing });
-    const manifest = JSON.parse(fs.readFileSync(project.path('package.json'), 'utf8'));
-    project.write('package.json', { ...manifest, scripts: { other: 'true' } });
-    expect(await project.run()).toEqual({ status: 0, output: nothing });
+  test('does nothing the second time, nor after a change of the npm scripts', async ({ installed }) => {
+    expect(await installed.run()).toEqual({ status: 0, output: nothing });
+    const manifest = JSON.parse(fs.readFileSync(installed.path('package.json'), 'utf8'));
+    installed.write('package.json', { ...manifest, scripts: { other: 'true' } });
+    expect(await installed.run()).toEqual({ status: 0, output: nothing });
   });
 
   test.for([
     ['package-lock.json', 'Node packages'],
     ['trainer/requirements.lock', 'Python packages'],
     ['trainer/requirements.in', 'Python packages'],
-  ] as const)('a changed %s repeats only the step of the %s', async ([file, title], { project }) => {
-    await project.run();
-    fs.appendFileSync(project.path(file), '\n');
-    const { status, output } = await project.run();
+  ] as const)('a changed %s repeats only the step of the %s', async ([file, title], { installed }) => {
+    fs.appendFileSync(installed.path(file), '\n');
+    const { status, output } = await installed.run();
     expect(status).toBe(0);
     expect(output.match(/^\w+ packages(?=: done)/gm)).toEqual([title]);
-    expect((await project.run()).output).toBe(nothing);
+    expect((await installed.run()).output).toBe(nothing);
   });
 
   test.for([
     ['node_modules', 'Node packages'],
     ['trainer/.venv', 'Python packages'],
-  ] as const)('brings back a %s that was removed', async ([folder, title], { project }) => {
-    await project.run();
-    fs.rmSync(project.path(folder), { recursive: true });
-    expect((await project.run()).output.match(/^\w+ packages(?=: done)/gm)).toEqual([title]);
-    expect((await project.run()).output).toBe(nothing);
+  ] as const)('brings back a %s that was removed', async ([folder, title], { installed }) => {
+    fs.rmSync(installed.path(folder), { recursive: true });
+    expect((await installed.run()).output.match(/^\w+ packages(?=: done)/gm)).toEqual([title]);
+    expect((await installed.run()).output).toBe(nothing);
   });
 
-  test('installs again what an earlier run was told to omit', async ({ project }) => {
-    await project.run({ npm_config_omit: 'dev' });
-    expect((await project.run({ npm_config_omit: 'dev' })).output).toBe(nothing);
-    expect((await project.run()).output).toContain('Node packages: done');
+  test('installs again what an earlier run was told to omit', async ({ installed }) => {
+    expect((await installed.run({ npm_config_omit: 'dev' })).output).toContain('Node packages: done');
+    expect((await installed.run({ npm_config_omit: 'dev' })).output).toBe(nothing);
+    expect((await installed.run()).output).toContain('Node packages: done');
   });
 
   test('runs as the pre-script of npm in another project without installing there', async ({ project }) => {
