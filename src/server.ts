@@ -13,7 +13,7 @@ import { openDatabase } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
-import { createGraphiql, wantsGraphiql } from './graphql/graphiql.ts';
+import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
 import { createGraphql } from './graphql/yoga.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
@@ -93,15 +93,14 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
-    const graphiql = createGraphiql();
     const ready = async (): Promise<boolean> =>
       !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && (await hasRoom(services));
     const routes: Route[] = [
       {
         path: '/graphql',
-        handle: (req, res, context) => (wantsGraphiql(req) ? graphiql.page(req, res) : (graphql(req, res, context) as Promise<void>)),
+        handle: (req, res, context) => (wantsGraphiql(req) ? serveGraphiql(req, res) : (graphql(req, res, context) as Promise<void>)),
       },
-      { path: '/graphiql/', handle: graphiql.file },
+      { path: '/graphiql/', handle: serveGraphiqlFile },
       { path: '/uploads', handle: uploads.handle },
       { path: '/uploads/', handle: uploads.handle },
       { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },

@@ -33,35 +33,32 @@ export function wantsGraphiql(req: IncomingMessage): boolean {
   return req.method === 'GET' && /\btext\/html\b/.test(req.headers.accept ?? '');
 }
 
-/**
- * GraphiQL from our own files: the page at /graphql, what it loads below /graphiql/<version>/. The files are packed when they are
- * first asked for and are kept compressed (2.4 MB); a server that nobody opens in a browser holds none of them.
- */
-export function createGraphiql() {
-  let packing: Promise<Packed> | undefined;
-  const packed = (): Promise<Packed> => {
-    packing ??= pack().catch((error: unknown) => {
-      packing = undefined;
-      throw error;
-    });
-    return packing;
-  };
+/** The files, packed when they are first asked for and kept compressed (2.4 MB): a server that nobody opens in a browser holds none of them. */
+let packing: Promise<Packed> | undefined;
 
-  return {
-    async page(req: IncomingMessage, res: ServerResponse): Promise<void> {
-      const { version, files } = await packed();
-      res.appendHeader('Vary', 'Accept');
-      res.setHeader('Content-Security-Policy', contentSecurityPolicy);
-      await send(req, res, 'page.html', files.get('page.html') as Uint8Array, version, 'no-cache');
-    },
-    async file(req: IncomingMessage, res: ServerResponse): Promise<void> {
-      const { version, files } = await packed();
-      const [, wanted, name = ''] = /^\/graphiql\/([^/]+)\/([^/?]+)/.exec(req.url ?? '') ?? [];
-      const gzipped = wanted === version ? files.get(name) : undefined;
-      if (!gzipped) throw new ApiError('NOT_FOUND', 'There is nothing at this path. GraphiQL is at /graphql.');
-      await send(req, res, name, gzipped, version, 'public, max-age=31536000, immutable');
-    },
-  };
+function packed(): Promise<Packed> {
+  packing ??= pack().catch((error: unknown) => {
+    packing = undefined;
+    throw error;
+  });
+  return packing;
+}
+
+/** GraphiQL, from our own files: the page at /graphql. */
+export async function serveGraphiql(req: IncomingMessage, res: ServerResponse): Promise<void> {
+  const { version, files } = await packed();
+  res.appendHeader('Vary', 'Accept');
+  res.setHeader('Content-Security-Policy', contentSecurityPolicy);
+  await send(req, res, 'page.html', files.get('page.html') as Uint8Array, version, 'no-cache');
+}
+
+/** What the page loads, below /graphiql/<version>/. */
+export async function serveGraphiqlFile(req: IncomingMessage, res: ServerResponse): Promise<void> {
+  const { version, files } = await packed();
+  const [, wanted, name = ''] = /^\/graphiql\/([^/]+)\/([^/?]+)/.exec(req.url ?? '') ?? [];
+  const gzipped = wanted === version ? files.get(name) : undefined;
+  if (!gzipped) throw new ApiError('NOT_FOUND', 'There is nothing at this path. GraphiQL is at /graphql.');
+  await send(req, res, name, gzipped, version, 'public, max-age=31536000, immutable');
 }
 
 async function send(
