@@ -1,6 +1,8 @@
 """torchvision's weights: from a file, from the cache, or a clear error."""
 
 import socket
+import subprocess
+import sys
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests import support
 from whetstone_trainer import public_weights as module
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.model import build_model, weights_hash
@@ -31,11 +34,16 @@ def test_public_weights_come_from_a_file_in_either_format(tmp_path: Path) -> Non
 
 def test_public_weights_that_were_downloaded_once_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    name = module.PUBLIC_WEIGHTS["resnet50"].rsplit("/", 1)[1]
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save({"a": torch.ones(1)}, tmp_path / "hub" / "checkpoints" / name)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({"a": torch.ones(1)}, folder / module.address("resnet50").rsplit("/", 1)[1])
     require_public_weights("resnet50")
     assert public_weights("resnet50", None).keys() == {"a"}
+
+
+def test_whether_they_were_downloaded_is_said_without_pytorch() -> None:
+    code = "import sys, whetstone_trainer.public_weights; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=support.TRAINER, check=False).returncode == 0
 
 
 def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +51,7 @@ def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setitem(module.PUBLIC_WEIGHTS, "resnet50", f"http://127.0.0.1:{port}/resnet50-11ad3fa6.pth")
+    monkeypatch.setattr(module, "address", lambda preset: f"http://127.0.0.1:{port}/{preset}")
     for ask in (lambda: require_public_weights("resnet50"), lambda: public_weights("resnet50", None)):
         with pytest.raises(TrainerError, match="cannot be downloaded") as caught:
             ask()
@@ -62,9 +70,8 @@ def test_an_address_that_answers_is_enough_to_begin(tmp_path: Path, monkeypatch:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         for name in ("there", "gone"):
-            monkeypatch.setitem(
-                module.PUBLIC_WEIGHTS, "resnet50", f"http://127.0.0.1:{server.server_port}/{name}-11ad3fa6.pth"
-            )
+            url = f"http://127.0.0.1:{server.server_port}/{name}"
+            monkeypatch.setattr(module, "address", lambda preset, url=url: url)
             with nullcontext() if name == "there" else pytest.raises(TrainerError, match="cannot be downloaded"):
                 require_public_weights("resnet50")
         server.shutdown()

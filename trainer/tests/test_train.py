@@ -202,7 +202,7 @@ def test_public_weights_that_cannot_be_had_end_it_before_any_image_is_read(
     digits: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(public_weights.PUBLIC_WEIGHTS, "resnet50", "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
+    monkeypatch.setattr(public_weights, "address", lambda preset: f"http://127.0.0.1:9/{preset}")
     spec = train_spec(digits, init={"from": "PRETRAINED", "file": None})
     code, recorder = run_here(tmp_path / "work", spec)
     assert (code, recorder.events[-1]["code"]) == (69, "WEIGHTS_UNAVAILABLE")

@@ -1,5 +1,11 @@
-"""torchvision's public weights. `python -m whetstone_trainer.public_weights <preset>` says why they cannot be had."""
+"""torchvision's public weights. `python -m whetstone_trainer.public_weights <preset>` says why they cannot be had.
 
+PyTorch and torchvision are imported where they are needed: they take 5 s, and a file that is here is seen without.
+"""
+
+from __future__ import annotations
+
+import os
 import socket
 import sys
 import urllib.error
@@ -7,16 +13,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torchvision.models import ResNet50_Weights
-
-from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import read_state
+
+if TYPE_CHECKING:
+    from whetstone_trainer.checkpoint import State
 
 TIMEOUT_SECONDS = 30
-PUBLIC_WEIGHTS: dict[str, str] = {"resnet50": ResNet50_Weights.IMAGENET1K_V2.url}
+# What torchvision calls the files. A name ends in the first digits of the file's SHA-256.
+FILES = {"resnet50": "resnet50-11ad3fa6.pth"}
 
 
 def public_weights(preset: str, file: str | None) -> State:
@@ -24,34 +30,42 @@ def public_weights(preset: str, file: str | None) -> State:
     WEIGHTS_UNAVAILABLE."""
     if file is not None:
         return _read_torch(Path(file))
-    url, cached = _source(preset)
+    cached = _cached(preset)
     if not cached.exists():
+        from torch.hub import download_url_to_file  # noqa: PLC0415
+
         with _said(cached):
             cached.parent.mkdir(parents=True, exist_ok=True)
-            # The name ends in the first digits of the file's SHA-256.
             prefix = cached.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(url, str(cached), hash_prefix=prefix, progress=False)
+            download_url_to_file(address(preset), str(cached), hash_prefix=prefix, progress=False)
     return _read_torch(cached)
 
 
 def require_public_weights(preset: str) -> None:
     """Asks for the weights' address where they are not on this machine. Raises WEIGHTS_UNAVAILABLE."""
-    url, cached = _source(preset)
+    cached = _cached(preset)
     if not cached.exists():
-        with _said(cached), urllib.request.urlopen(urllib.request.Request(url, method="HEAD")):
+        with _said(cached), urllib.request.urlopen(urllib.request.Request(address(preset), method="HEAD")):
             pass
 
 
-def _source(preset: str) -> tuple[str, Path]:
-    """The address of a preset's weights, and where they are on this machine once they were downloaded."""
-    if preset not in PUBLIC_WEIGHTS:
+def address(preset: str) -> str:
+    """Where torchvision has the weights of a preset that is in FILES."""
+    from torchvision.models import ResNet50_Weights  # noqa: PLC0415
+
+    return str({"resnet50": ResNet50_Weights.IMAGENET1K_V2.url}[preset])
+
+
+def _cached(preset: str) -> Path:
+    """Where a preset's weights are on this machine once they were downloaded: in `torch.hub.get_dir()`."""
+    if preset not in FILES:
         raise TrainerError(
             "WEIGHTS_UNAVAILABLE",
             f"There are no public weights of {preset}.",
             hint="Train from scratch, or from an earlier version of your own.",
         )
-    url = PUBLIC_WEIGHTS[preset]
-    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    home = os.environ.get("TORCH_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints" / FILES[preset]
 
 
 @contextmanager
@@ -75,6 +89,10 @@ def _said(cached: Path) -> Iterator[None]:
 
 def _read_torch(file: Path) -> State:
     """A state dict in PyTorch's format or in safetensors; only tensors are ever unpickled."""
+    import torch  # noqa: PLC0415
+
+    from whetstone_trainer.model import read_state  # noqa: PLC0415
+
     try:
         with file.open("rb") as opened:
             is_zip = opened.read(2) == b"PK"
