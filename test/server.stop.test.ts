@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { nextAnswer, withEvents } from './support/events.ts';
-import { withChild, withServerProcess } from './support/process.ts';
+import { type Child, withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, postGraphql, withFolder } from './support/server.ts';
 import { withConnection } from './support/socket.ts';
 
@@ -89,6 +89,18 @@ test('a client that answers nothing does not keep the server from stopping: a si
       for (const socket of sockets) socket.destroy();
     }),
   ));
+
+test('SIGTERM to npm, as a service manager sends it, stops the server that `npm start` runs', () =>
+  withFolder(async (dataDir) => {
+    const env = { HOME: dataDir, WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0' };
+    const stopped = async (npm: Child) => {
+      const { url } = JSON.parse(await npm.line((line) => line.includes('whetstone is ready')));
+      npm.kill('SIGTERM');
+      expect((await npm.exit).code).toBe(0);
+      await expect(fetch(`${url}/health`)).rejects.toThrow('fetch failed');
+    };
+    await withChild(['start'], env, stopped, 'npm');
+  }));
 
 test('a second signal while it stops changes nothing', () =>
   withFolder((dataDir) =>

@@ -23,8 +23,13 @@ export interface Child {
 }
 
 /** Runs `use` beside `node <args>` in the project's folder; the process is gone afterwards. `env` is its whole environment. */
-export async function withChild<T>(args: string[], env: Record<string, string>, use: (child: Child) => Promise<T>): Promise<T> {
-  const spawned = spawn(process.execPath, args, {
+export async function withChild<T>(
+  args: string[],
+  env: Record<string, string>,
+  use: (child: Child) => Promise<T>,
+  program = process.execPath,
+): Promise<T> {
+  const spawned = spawn(program, args, {
     cwd: root,
     env: { PATH: process.env.PATH ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
