@@ -1,5 +1,5 @@
 /** Who may import whom (docs/architecture.md). */
-const domains = '^src/(accounts|storage|datasets|models|jobs|training|tuning|optimizing|benchmark|reports|deployments|inference)/';
+const domains = '^src/(accounts|storage|system|datasets|models|jobs|training|benchmark|reports|deployments|inference|engine|vision)/';
 
 export default {
   forbidden: [
@@ -27,7 +27,7 @@ export default {
     {
       name: 'neighbours-do-not-import-the-server',
       severity: 'error',
-      from: { path: '^(tui|inference-native|trainer)/' },
+      from: { path: '^trainer/' },
       to: { path: '^src/' },
     },
     {

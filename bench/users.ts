@@ -12,7 +12,7 @@ import { buffer } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import yazl from 'yazl';
-import { digits } from '../src/demo/digits.ts';
+import { digits } from '../src/cli/demo/digits.ts';
 import { trainerFolder, trainerPython } from '../src/jobs/python.ts';
 import { presetPreprocess } from '../src/jobs/specs.ts';
 import { type Listening, withHostProcess, withServerProcess } from '../test/support/process.ts';

@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { flushCompileCache } from 'node:module';
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { withSession } from './client.ts';
+import { withSession } from './cli/client.ts';
+import { progressBar, uploadFile } from './cli/upload.ts';
+import { watchJob } from './cli/watch.ts';
 import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
-import { progressBar, uploadFile } from './upload.ts';
-import { watchJob } from './watch.ts';
 
 // What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
@@ -72,7 +72,7 @@ program
   .addOption(new Option('--task <task>', 'what the model does').choices(['classification', 'detection']).default('classification'))
   .option('--keep', 'leave the server running')
   .action(async ({ task, keep = false }: { task: 'classification' | 'detection'; keep?: boolean }) => {
-    const { runDemo } = await import('./demo/demo.ts');
+    const { runDemo } = await import('./cli/demo/demo.ts');
     await runDemo(task, { keep });
   });
 

@@ -1,8 +1,8 @@
 import { count } from 'drizzle-orm';
 import type { Services } from './graphql/context.ts';
-import { countJobs } from './jobs/system.ts';
 import { jobStates, slot } from './jobs/tables.ts';
 import { processFamilies, prometheusText } from './prometheus.ts';
+import { countJobs } from './system/system.ts';
 
 /** The server's metrics in Prometheus' text format; the inference host has its own. */
 export function serverMetrics({ db, supervisor }: Pick<Services, 'db' | 'supervisor'>): string {

@@ -1,6 +1,6 @@
 import { deflateSync, gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import type { Datatype } from '../src/inference/datatypes.ts';
+import type { Datatype } from '../src/engine/datatypes.ts';
 import { binaryBody, call, inferJson, withHost } from './support/inference.ts';
 
 let url = '';

@@ -1,10 +1,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { watchJob } from '../src/cli/watch.ts';
 import { openDatabase } from '../src/db.ts';
-import { cancelJob } from '../src/jobs/claim.ts';
+import { cancelJob } from '../src/jobs/moves.ts';
 import type { RunningServer } from '../src/server.ts';
-import { watchJob } from '../src/watch.ts';
 import type { Step } from './support/child.ts';
 import { nobody, type Submitted, submit, until, withJobServer } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';

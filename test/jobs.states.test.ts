@@ -1,16 +1,17 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { InputError } from '../src/errors.ts';
-import { cancelJob, claimNext, endAttempt, prepareSlots } from '../src/jobs/claim.ts';
 import type { JobKinds, JobServices } from '../src/jobs/kinds.ts';
+import { cancelJob, endAttempt } from '../src/jobs/moves.ts';
 import type { Event } from '../src/jobs/protocol.ts';
+import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
 import { recordEvents } from '../src/jobs/record.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { recover } from '../src/jobs/scheduler.ts';
 import { attemptsMax, crashesMax, endingOf, jobAfter, type Seen } from '../src/jobs/states.ts';
-import { queuePosition } from '../src/jobs/system.ts';
 import type { JobState } from '../src/jobs/tables.ts';
 import { createLog } from '../src/log.ts';
+import { queuePosition } from '../src/system/system.ts';
 import { nobody, submit, withJobs } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 

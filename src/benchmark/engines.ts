@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { readGpus } from '../jobs/gpus.ts';
 import { type EngineName, engineNames } from '../jobs/specs.ts';
+import { readGpus } from '../system/gpus.ts';
 
 const packageFile = createRequire(import.meta.url).resolve('onnxruntime-node/package.json');
 /** Of every engine so far. */

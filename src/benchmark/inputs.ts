@@ -1,9 +1,9 @@
 /** The inputs of a measurement with the outputs that they should give. */
 import { createCipheriv, createHash } from 'node:crypto';
-import { maskPaths } from '../jobs/maskPaths.ts';
+import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../engine/onnxruntime.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
+import { maskPaths } from '../maskPaths.ts';
 import { type FloatTensor, readProbe } from '../models/probe.ts';
-import { InferenceSession, type OnnxTensor, type Session, Tensor } from './runtime.ts';
 import { type Problem, planShapes } from './shapes.ts';
 
 type Model = BenchmarkSpec['models'][number];

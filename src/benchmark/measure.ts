@@ -1,5 +1,6 @@
 /** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import type { Session } from '../engine/onnxruntime.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { largestDifference } from '../models/probe.ts';
@@ -7,7 +8,6 @@ import { nothingMeasured, type PlannedCell, planCells, type Telemetry } from './
 import { engines } from './engines.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
-import type { Session } from './runtime.ts';
 import type { RawSamples } from './samples.ts';
 import { median, nearestRank, percentiles, windowNsOf } from './statistics.ts';
 

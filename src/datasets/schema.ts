@@ -5,7 +5,7 @@ import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } f
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
-import { findJob } from '../jobs/claim.ts';
+import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import { boxesPerImageMax } from '../jobs/specs.ts';
 import { findArtifact } from '../storage/blobs.ts';

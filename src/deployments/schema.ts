@@ -5,10 +5,10 @@ import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload, Us
 import { page, pageArgs } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
-import { detectionDefinition } from '../inference/detections.ts';
 import type { HostStats } from '../inference/stats.ts';
 import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
+import { detectionDefinition } from '../vision/detections.ts';
 import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
 import { type BatchResult, batchImagesMax, type ClassScore, type Detection, infer, inferBatch, type Prediction } from './infer.ts';

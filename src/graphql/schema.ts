@@ -5,7 +5,7 @@ import '../datasets/schema.ts';
 import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
-import '../jobs/system.schema.ts';
+import '../system/schema.ts';
 import '../models/schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';

@@ -1,9 +1,10 @@
 /** What runs models. Everything above it (queue, protocol) knows only this, so that a native engine can take the place of `ort/`. */
+
+import type { Datatype } from '../engine/datatypes.ts';
 import type { PreprocessSpec } from '../jobs/specs.ts';
+import type { DetectionLimits } from '../vision/detections.ts';
 import type { Classes, Detections } from './answers.ts';
 import type { ModelConfig } from './config.ts';
-import type { Datatype } from './datatypes.ts';
-import type { DetectionLimits } from './detections.ts';
 
 /** An input or output as the model declares it: a string is a symbolic dimension. */
 export interface Port {

@@ -1,9 +1,9 @@
 /** The routes of the inference host as an OpenAPI 3.1 document: `GET /openapi.json`. */
 import type { z } from 'zod';
+import { datatypes } from '../engine/datatypes.ts';
 import { bytes, fromZod, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from '../openapiParts.ts';
 import { codeVersion } from '../version.ts';
 import { Classes, Detections, PredictQuery } from './answers.ts';
-import { datatypes } from './datatypes.ts';
 import { InferJson } from './v2.ts';
 
 // ---------------------------------------------------------------------------------------------------------------- schemas

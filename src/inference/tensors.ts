@@ -1,5 +1,5 @@
 /** Tensors in JSON: the values of a data type from and to what `JSON.parse` and `JSON.stringify` know. */
-import { type Datatype, datatypes, elementsOf } from './datatypes.ts';
+import { type Datatype, datatypes, elementsOf } from '../engine/datatypes.ts';
 import { HttpError } from './httpError.ts';
 
 const integers: Partial<Record<Datatype, [least: number, greatest: number]>> = {

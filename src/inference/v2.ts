@@ -1,7 +1,7 @@
 /** The Open Inference Protocol V2 with its binary tensor extension: what requests and answers are made of. */
 import { z } from 'zod';
+import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { Priority } from './config.ts';
-import { datatypes, elementsOf } from './datatypes.ts';
 import type { Feed, Output, Port } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';

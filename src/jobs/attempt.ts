@@ -1,10 +1,10 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Log } from '../log.ts';
-import { endAttempt, type Move, recordProcess } from './claim.ts';
 import { type Child, identify, startChild } from './executor/local.ts';
 import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
+import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
 import { recordEvents, untilWritten } from './record.ts';
 import { endingOf, type Failure, isFinal, notStarted, type Seen, type StopReason } from './states.ts';

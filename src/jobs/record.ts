@@ -1,8 +1,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
 import { type Db, prepared, type Queryable } from '../db.ts';
-import { markRunning, recordLive } from './claim.ts';
 import { appendEvents } from './events.ts';
+import { markRunning, recordLive } from './moves.ts';
 import type { Event } from './protocol.ts';
 import { type JobEvent, metricPoint } from './tables.ts';
 

@@ -1,8 +1,8 @@
 import type { Actor } from '../accounts/audit.ts';
 import { inTransaction } from '../db.ts';
 import { refuse } from '../errors.ts';
-import { requireJob } from './claim.ts';
 import { announceJob, enqueue, findByIdempotencyKey } from './enqueue.ts';
+import { requireJob } from './jobs.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import type { Job } from './tables.ts';
 

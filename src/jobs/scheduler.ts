@@ -1,11 +1,12 @@
 import { setTimeout } from 'node:timers/promises';
 import { eq, inArray } from 'drizzle-orm';
 import type { Log } from '../log.ts';
+import { readGpus } from '../system/gpus.ts';
 import { type AttemptLimits, attemptLimits, publishMove, type RunningAttempt, runAttempt } from './attempt.ts';
-import { claimNext, endAttempt, prepareSlots } from './claim.ts';
 import { identify, killGroup } from './executor/local.ts';
-import { readGpus } from './gpus.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
+import { endAttempt } from './moves.ts';
+import { claimNext, prepareSlots } from './queue.ts';
 import { type Attempt, attempt, job } from './tables.ts';
 
 /** The scheduler looks by itself this often, whatever wakes it. */

@@ -4,10 +4,11 @@ import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
+import { queuePosition } from '../system/system.ts';
 import { publishMove } from './attempt.ts';
-import { cancelJob, findJob } from './claim.ts';
+import { findJob } from './jobs.ts';
+import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import { queuePosition } from './system.ts';
 import { type Attempt, attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
 
 const JobKindType = builder.enumType('JobKind', {

@@ -1,5 +1,5 @@
 /**
- * The states of jobs and attempts. Only `claim.ts` writes them, each move in one immediate transaction.
+ * The states of jobs and attempts. Only `queue.ts` and `moves.ts` write them, each move in one immediate transaction.
  *
  *   JOB      QUEUED → RUNNING                     claimed: slots and attempt in the same transaction
  *            QUEUED → CANCELLED

@@ -1,7 +1,7 @@
 import { type Bus, queueOf, readingFrom } from '../bus.ts';
 import type { Db } from '../db.ts';
-import { findJob, requireJob } from './claim.ts';
 import { readEvents } from './events.ts';
+import { findJob, requireJob } from './jobs.ts';
 import { readLog } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
 import { isFinal } from './states.ts';

@@ -8,7 +8,7 @@ import { and, desc, eq } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import { hashFile } from '../storage/hash.ts';
-import { findJob } from './claim.ts';
+import { findJob } from './jobs.ts';
 import { isFinal } from './states.ts';
 import { type Job, jobEvent } from './tables.ts';
 

@@ -6,7 +6,7 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { JobFailure } from '../jobs/kinds.ts';
 import { limited } from '../jobs/limited.ts';
-import { maskPaths } from '../jobs/maskPaths.ts';
+import { maskPaths } from '../maskPaths.ts';
 import type { Loaded } from './load/loaded.ts';
 
 const child = join(import.meta.dirname, 'load', 'child.ts');

@@ -5,7 +5,7 @@ import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
-import { findJob } from '../jobs/claim.ts';
+import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { PreprocessSpec } from '../jobs/specs.ts';
 import { downloadUrl } from '../storage/links.ts';

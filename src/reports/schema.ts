@@ -3,7 +3,7 @@ import type { accuracyMetrics, ModelContext } from '../benchmark/context.ts';
 import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
-import { findJob } from '../jobs/claim.ts';
+import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findVersion } from '../models/models.ts';

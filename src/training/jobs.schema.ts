@@ -3,7 +3,7 @@ import { DatasetVersionType, SplitType } from '../datasets/schema.ts';
 import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
-import { findJob } from '../jobs/claim.ts';
+import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
 import { ModelVersionType } from '../models/schema.ts';

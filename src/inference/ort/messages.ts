@@ -1,5 +1,5 @@
 /** What the pool and its threads say to each other. */
-import type { Datatype } from '../datatypes.ts';
+import type { Datatype } from '../../engine/datatypes.ts';
 import type { Done, Feed, Image, Reading, Signature } from '../engine.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */

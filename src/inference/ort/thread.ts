@@ -1,12 +1,12 @@
 /** A thread of the pool: one permit. It holds a session of every model and does one thing after the other. */
 import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../../benchmark/runtime.ts';
-import { maskPaths } from '../../jobs/maskPaths.ts';
+import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../../engine/datatypes.ts';
+import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../../engine/onnxruntime.ts';
+import { maskPaths } from '../../maskPaths.ts';
+import { preprocess } from '../../vision/preprocess.ts';
 import { nowMs } from '../clock.ts';
-import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../datatypes.ts';
 import type { Output, Port, Signature } from '../engine.ts';
-import { preprocess } from '../preprocess.ts';
 import { read } from '../reading.ts';
 import { openRunning } from '../running.ts';
 import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';

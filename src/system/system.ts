@@ -1,8 +1,8 @@
 import { cpus, freemem, loadavg, totalmem } from 'node:os';
 import { and, asc, count, eq, gt, inArray, lt, or } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
-import { age } from './claim.ts';
-import { type Job, job, type Slot, slot } from './tables.ts';
+import { age } from '../jobs/jobs.ts';
+import { type Job, job, type Slot, slot } from '../jobs/tables.ts';
 
 export interface Cpu {
   cores: number;

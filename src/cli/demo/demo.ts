@@ -68,7 +68,7 @@ interface ServerProcess {
 async function startServerProcess(folder: string): Promise<ServerProcess> {
   const own = { WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' };
   const env = { ...process.env, ...own };
-  const child = spawn(process.execPath, [join(import.meta.dirname, '..', 'main.ts'), 'serve'], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, '..', '..', 'main.ts'), 'serve'], {
     env,
     stdio: ['ignore', 'pipe', 'inherit'],
   });

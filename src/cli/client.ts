@@ -1,7 +1,7 @@
 /** What the commands have in common that talk to a server over its public API. */
 import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
-import type { ClientConfig } from './config.ts';
+import type { ClientConfig } from '../config.ts';
 
 export interface Session {
   /** Address of the server, without a slash at its end. */

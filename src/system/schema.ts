@@ -1,13 +1,13 @@
 import { readEach } from '../bus.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
+import { findJob } from '../jobs/jobs.ts';
+import { JobType } from '../jobs/schema.ts';
+import type { Slot } from '../jobs/tables.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
-import { findJob } from './claim.ts';
 import { type Gpu, type Gpus, readGpus } from './gpus.ts';
-import { JobType } from './schema.ts';
 import { type Cpu, countJobs, type Memory, readCpu, readMemory, readSlots } from './system.ts';
-import type { Slot } from './tables.ts';
 
 interface System {
   slots: Slot[];

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp, { type OverlayOptions } from 'sharp';
+import { trainerFolder, trainerPython } from '../../jobs/python.ts';
+import { presetPreprocess } from '../../jobs/specs.ts';
 import {
   type Detection,
   detectionDefinition,
@@ -13,10 +15,8 @@ import {
   type Output,
   readDetectorOutputs,
   toImage,
-} from '../inference/detections.ts';
-import { placed, preprocess } from '../inference/preprocess.ts';
-import { trainerFolder, trainerPython } from '../jobs/python.ts';
-import { presetPreprocess } from '../jobs/specs.ts';
+} from '../../vision/detections.ts';
+import { placed, preprocess } from '../../vision/preprocess.ts';
 import type { DemoTask } from './task.ts';
 
 const counts = { train: 800, val: 80 };

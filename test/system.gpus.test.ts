@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { identify } from '../src/jobs/executor/local.ts';
-import { type Gpus, readGpus } from '../src/jobs/gpus.ts';
+import { type Gpus, readGpus } from '../src/system/gpus.ts';
 import { until } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
 
