@@ -209,7 +209,7 @@ describe('a benchmark of two versions', () => {
     const { report } = data.job;
     const { technical } = report;
     expect(result).toMatchObject({ reportId: rawId(report.id), verdict: report.verdict });
-    expect(report).toMatchObject({ schemaVersion: 1, verified: true });
+    expect(report).toMatchObject({ schemaVersion: 2, verified: true });
     expect(createHash('sha256').update(report.json.content).digest('hex')).toBe(report.sha256);
 
     expect(technical.models).toMatchObject([

@@ -6,6 +6,7 @@ import { feedsOf, type Prepared, prepare } from '../src/benchmark/inputs.ts';
 import { measureCell } from '../src/benchmark/measure.ts';
 import { windowNsOf } from '../src/benchmark/statistics.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
+import { gateFailures } from '../src/models/gate.ts';
 import { readProbe } from '../src/models/probe.ts';
 import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
 
@@ -101,7 +102,8 @@ describe('a cell', () => {
       gate: { reference: 'PROBE', inputs: 32 },
       gpu: { utilizationPercent: null, memoryBytesMax: null, reason: 'It was measured on the processor.' },
     });
-    expect(telemetry.gate?.largestDifference).toBeLessThan(1e-5);
+    expect(telemetry.gate?.outputs).toEqual([{ output: 'y', largestDifference: expect.any(Number), tolerance: expect.any(Number) }]);
+    expect(telemetry.gate?.outputs[0]?.largestDifference).toBeLessThan(1e-5);
     expect(telemetry.cold?.loadNs).toBeGreaterThan(0);
     expect(telemetry.cold?.firstInferenceNs).toBeGreaterThan(0);
     expect(telemetry.warmup?.runs).toBeGreaterThanOrEqual(2);
@@ -155,9 +157,21 @@ describe('a cell', () => {
     expect(samples).toBeNull();
     expect(phases).toEqual(['gate']);
     expect(telemetry).toMatchObject({ warmup: null, noise: null, memory: null });
-    expect(telemetry.gate?.largestDifference).toBeCloseTo(0.01, 4);
-    expect(telemetry.gate?.tolerance).toBeLessThan(1e-3);
+    expect(telemetry.gate?.outputs[0]?.largestDifference).toBeCloseTo(0.01, 4);
+    expect(telemetry.gate?.outputs[0]?.tolerance).toBeLessThan(1e-3);
   });
+
+  test.each(['FP32', 'FP16', 'INT8'] as const)(
+    'of a detector whose scores are all zero has no speed, though its boxes are right: %s',
+    async (precision) => {
+      const right = await measured(benchmarkSpec({ models: [model('detector', 'detector', precision)] }));
+      expect(right.samples?.latencyNs.length).toBeGreaterThan(0);
+      const { telemetry, samples } = await measured(benchmarkSpec({ models: [model('blind', 'detector', precision)] }));
+      expect(samples).toBeNull();
+      const failing = telemetry.gate?.outputs.filter(({ largestDifference, tolerance }) => (largestDifference as number) > tolerance);
+      expect(failing?.map(({ output }) => output)).toEqual(['scores']);
+    },
+  );
 
   test('whose outputs are not numbers has no speed', async () => {
     const spec = benchmarkSpec({ models: [model('nan')] });
@@ -165,7 +179,7 @@ describe('a cell', () => {
     prepared.expected[3]?.get('y')?.fill(Number.NaN);
     const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
     const { telemetry, samples } = await measureCell(spec, cell, prepared, { phase() {}, advance() {} });
-    expect([samples, telemetry.gate?.largestDifference]).toEqual([null, null]);
+    expect([samples, telemetry.gate?.outputs[0]?.largestDifference]).toEqual([null, null]);
   });
 
   test('with a smaller probe set than wanted says how many inputs were compared', async () => {
@@ -182,7 +196,7 @@ describe('a cell', () => {
   ])('of a foreign model: %s with the dimensions %j', async (name, dims, precision) => {
     const { telemetry, samples } = await measured(benchmarkSpec({ models: [model(name, null, precision)], dims, batchSizes: [2] }));
     expect(telemetry.gate).toMatchObject({ reference: 'SELF_REFERENCE', inputs: 32 });
-    expect(telemetry.gate?.largestDifference).toBeLessThanOrEqual(telemetry.gate?.tolerance as number);
+    expect(gateFailures(telemetry.gate?.outputs ?? [])).toEqual([]);
     expect(samples?.latencyNs.length).toBeGreaterThan(0);
   });
 

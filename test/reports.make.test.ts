@@ -40,7 +40,7 @@ const model = (number: number, top1: number | null, change: Partial<ModelContext
 const telemetry: Telemetry = {
   unavailable: null,
   cold: { loadNs: 300_000_000, firstInferenceNs: 20_000_000 },
-  gate: { reference: 'PROBE', inputs: 32, largestDifference: 1e-5, tolerance: 1e-4 },
+  gate: { reference: 'PROBE', inputs: 32, outputs: [{ output: 'logits', largestDifference: 1e-5, tolerance: 1e-4 }] },
   warmup: { runs: 60, durationNs: 2_000_000_000, settled: true },
   memory: { baselineBytes: 100 * 2 ** 20, peakBytes: 400 * 2 ** 20 },
   noise: { steal: 0, throttled: 0, contention: 0 },
@@ -58,6 +58,21 @@ function steady(latencyMs: number): RawSamples {
     return end;
   });
   return { latencyNs, endNs, block: endNs.map((ns) => Math.floor(ns / 1e9)) };
+}
+
+/** Ten seconds of which each is up to 40 % faster or slower than the one before, around this speed. */
+function uneven(latencyMs: number): RawSamples {
+  const factors = [1, 0.7, 1.4, 0.8, 1.2, 0.65, 1.35, 0.9, 1.1, 1];
+  const seconds = factors.map((factor) =>
+    Array.from({ length: Math.ceil(1000 / (latencyMs * factor)) }, () => Math.round(latencyMs * factor * 1e6)),
+  );
+  const latencyNs = Float64Array.from(seconds.flat());
+  let end = 0;
+  const endNs = latencyNs.map((ns) => {
+    end += ns;
+    return end;
+  });
+  return { latencyNs, endNs, block: Float64Array.from(seconds.flatMap((all, n) => all.map(() => n))) };
 }
 
 interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>> {
@@ -161,7 +176,7 @@ describe('a report', () => {
       stability: { windows: 5, p95Spread: 0 },
     });
     // QUICK makes no claim about P99.
-    expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual(['meanNs', 'minNs', 'maxNs', 'p50', 'p95']);
+    expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual(['meanNs', 'meanLowNs', 'meanHighNs', 'minNs', 'maxNs', 'p50', 'p95']);
     expect(report.rows[0]?.itemsPerSecond).toBeCloseTo(1000 / 10.1, 1);
     const full = await reportOf([{ samples: steady(10) }], undefined, { profile: 'FULL' });
     expect(full.report.rows[0]?.latency).toMatchObject({
@@ -209,11 +224,11 @@ describe('a delta', () => {
     ]);
   });
 
-  test('is not made with a row that cannot be relied upon, or that has too few samples', async () => {
+  test('is made with a noisy row too, and not with one that has too few samples', async () => {
     const noisy = { noise: { steal: 0.5, throttled: 0, contention: 0 } };
-    expect(await delta({ samples: steady(10) }, { samples: steady(5), telemetry: noisy })).toMatchObject([{ verdict: 'NOT_COMPARABLE' }]);
-    expect(await delta({ samples: steady(10), telemetry: noisy }, { samples: steady(5), batchSize: 2 })).toMatchObject([
-      { verdict: 'NOT_COMPARABLE', says: 'digits version 1, ONNX Runtime on the processor, batch 1, 1 thread is INVALID.' },
+    expect(await delta({ samples: steady(10) }, { samples: steady(5), telemetry: noisy })).toMatchObject([{ verdict: 'FASTER' }]);
+    expect(await delta({ samples: uneven(10), telemetry: noisy }, { samples: uneven(9), telemetry: noisy })).toMatchObject([
+      { verdict: 'NO_DIFFERENCE' },
     ]);
     expect(await delta({ samples: steady(10) }, { samples: steady(400), batchSize: 2 })).toMatchObject([
       { verdict: 'NOT_COMPARABLE', says: expect.stringContaining('too few samples'), timeRatio: null },
@@ -245,7 +260,7 @@ describe('the choice', () => {
     const models = [model(1, 0.98), model(2, 0.95), model(3, 0.975)];
     const rows = [{ samples: steady(10) }, { samples: fast, model: 1 }, { samples: steady(8), model: 2 }];
     const found = await steps(rows, models);
-    expect(found).toMatchObject({ n: 2, kept: { VALID: [0, 1, 2], ACCURACY: [0, 2], TARGET: [2], SIMPLER: [2] } });
+    expect(found).toMatchObject({ n: 2, kept: { RIGHT: [0, 1, 2], ACCURACY: [0, 2], TARGET: [2] } });
     expect(await steps(rows, models, { accuracyDropMax: 0.05 })).toMatchObject({ n: 1, kept: { ACCURACY: [0, 1, 2] } });
     expect(await steps(rows, models, { accuracyDropMax: 0 })).toMatchObject({ n: 0, kept: { ACCURACY: [0] } });
   });
@@ -310,16 +325,74 @@ describe('the choice', () => {
   });
 
   test.each([
-    ['the machine was too noisy', { telemetry: { noise: { steal: 0, throttled: 0, contention: 0.5 } } }],
-    ['no configuration ran at a stable speed', { samples: steady(3000) }],
     [
       'no configuration computes the right results',
-      { samples: null, telemetry: { gate: { ...telemetry.gate, largestDifference: 1 } as Telemetry['gate'] } },
+      { gate: { ...telemetry.gate, outputs: [{ output: 'logits', largestDifference: 1, tolerance: 1e-4 }] } as Telemetry['gate'] },
     ],
-  ])('is none when %s', async (why, row) => {
-    const { report } = await reportOf([{ samples: steady(10), ...row }]);
-    expect(report.choice).toMatchObject({ n: null, says: `No winner: ${why}.`, steps: [{ rule: 'VALID', kept: [] }] });
+    ['nothing could be measured', { unavailable: { code: 'ENGINE_CRASHED', message: 'It crashed.' } }],
+  ])('is none when %s', async (why, change) => {
+    const { report } = await reportOf([{ samples: null, telemetry: change }]);
+    expect(report.choice).toMatchObject({ n: null, confidence: null, says: `No winner: ${why}.`, steps: [{ rule: 'RIGHT', kept: [] }] });
     expect(report.simple.headline).toBe(`No winner: ${why}.`);
+  });
+
+  const noisy = { noise: { steal: 0.06, throttled: 0, contention: 0 } };
+  const confidenceOf = async (...from: Parameters<typeof stored>) => {
+    const { choice } = (await reportOf(...from)).report;
+    return { n: choice.n, confidence: choice.confidence, says: choice.steps.at(-1)?.says };
+  };
+
+  test('never recommends a batch of 4 over a batch of 1 for the latency, however noisy the batch of 1 was', async () => {
+    const rows = [
+      { samples: uneven(4.4), telemetry: noisy },
+      { samples: steady(10.1), batchSize: 4 },
+      { samples: uneven(2.4), intraOpThreads: 2, telemetry: noisy },
+      { samples: steady(6.1), batchSize: 4, intraOpThreads: 2 },
+    ];
+    expect(await confidenceOf(rows)).toMatchObject({ n: 2 });
+    // Noise that makes the batch of 1 slower than that of 4.
+    rows[0] = { samples: steady(40), telemetry: noisy };
+    rows[2] = { samples: steady(50), intraOpThreads: 2, telemetry: noisy };
+    expect(await confidenceOf(rows)).toMatchObject({ n: 0 });
+  });
+
+  test('is sure when the intervals of all others are worse', async () => {
+    const rows = [{ samples: steady(10) }, { samples: steady(5), intraOpThreads: 2 }];
+    expect(await confidenceOf(rows)).toMatchObject({ n: 1, confidence: 'HIGH' });
+  });
+
+  test('is of middle confidence among rows that are as good', async () => {
+    const rows = [{ samples: steady(10) }, { samples: steady(9.9), intraOpThreads: 2 }, { samples: steady(20), intraOpThreads: 3 }];
+    expect(await confidenceOf(rows)).toMatchObject({ n: 0, confidence: 'MEDIUM' });
+  });
+
+  test('of noisy rows is unsure, and says of which row, what disturbed them and what to do', async () => {
+    const rows = [
+      { samples: uneven(10), telemetry: noisy },
+      { samples: uneven(9), intraOpThreads: 2, telemetry: noisy },
+    ];
+    const { n, confidence, says } = await confidenceOf(rows);
+    expect([n, confidence]).toEqual([1, 'LOW']);
+    expect(says).toContain('row 0 is better by more than 5 %');
+    expect(says).toContain('other virtual machines took processor time: measure with the profile FULL on a quieter machine');
+  });
+
+  test('by throughput compares the intervals of the throughput', async () => {
+    const request = { target: 'THROUGHPUT' as const };
+    const unsure = [{ samples: uneven(10) }, { samples: uneven(36), batchSize: 4 }];
+    expect(await confidenceOf(unsure, undefined, request)).toMatchObject({ n: 1, confidence: 'LOW' });
+    const sure = [{ samples: steady(10) }, { samples: steady(36), batchSize: 4 }];
+    expect(await confidenceOf(sure, undefined, request)).toMatchObject({ n: 1, confidence: 'HIGH' });
+  });
+});
+
+describe('an interval', () => {
+  const p50 = async (samples: RawSamples) => (await reportOf([{ samples }])).report.rows[0]?.latency?.p50;
+
+  test('is as wide as the machine changes from second to second', async () => {
+    expect(await p50(steady(10))).toMatchObject({ lowNs: 10_000_000, highNs: 10_000_000 });
+    const { ns, lowNs, highNs } = (await p50(uneven(10))) as { ns: number; lowNs: number; highNs: number };
+    expect([lowNs < 0.9 * ns, highNs > 1.1 * ns]).toEqual([true, true]);
   });
 });
 
@@ -346,10 +419,10 @@ describe('the simple view', () => {
       [{ samples: steady(900), batchSize: 8, telemetry: { noise: { steal: 1, throttled: 0, contention: 0 } } }],
       [model(1, null)],
     );
-    expect(report.simple.headline).toBe('No winner: the machine was too noisy.');
+    expect(report.simple.headline).toBe('digits version 1 answers 8 images in 900 ms: 8.89 images a second.');
     expect(report.simple.points.join('\n')).toContain('Waiting: an answer comes after 900 ms on average.');
     expect(report.simple.points.join('\n')).toContain('nobody has evaluated this version yet');
-    expect(report.simple.points.join('\n')).toContain('Do not rely on these numbers: ');
+    expect(report.simple.points.join('\n')).toContain('Keep in mind: Other virtual machines took 100.0 %');
     const quick = await reportOf([{ samples: steady(40), batchSize: 8 }]);
     expect(quick.report.simple.headline).toBe('digits version 1 answers 8 images in 40.0 ms: 198 images a second.');
     expect(quick.report.simple.points.join('\n')).toContain('half of all answers for 8 images come within');

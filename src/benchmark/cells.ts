@@ -1,25 +1,33 @@
 /** What the child tells the server of a benchmark: a file of this form in its work folder, and a samples file for each measured cell. */
 import { z } from 'zod';
 import { type BenchmarkSpec, engineNames } from '../jobs/specs.ts';
+import { Comparison } from '../models/gate.ts';
 
 const ns = z.int().min(0);
 const bytes = z.int().min(0);
 const share = z.number().min(0);
 
+/** Benchmarks of earlier versions compared all outputs together. */
+export const Gate = z.preprocess(
+  (stored) => {
+    if (typeof stored !== 'object' || stored === null || 'outputs' in stored) return stored;
+    const { largestDifference, tolerance, ...gate } = stored as Record<string, unknown>;
+    return { ...gate, outputs: [{ output: '(all)', largestDifference, tolerance }] };
+  },
+  z.object({
+    /** SELF_REFERENCE: the same file without optimisations, on seeded inputs. */
+    reference: z.enum(['PROBE', 'SELF_REFERENCE']),
+    inputs: z.int(),
+    outputs: z.array(Comparison),
+  }),
+);
+export type Gate = z.infer<typeof Gate>;
+
 export const Telemetry = z.object({
   /** Why nothing was measured. */
   unavailable: z.object({ code: z.string(), message: z.string() }).nullable(),
   cold: z.object({ loadNs: ns, firstInferenceNs: ns }).nullable(),
-  gate: z
-    .object({
-      /** SELF_REFERENCE: the same file without optimisations, on seeded inputs. */
-      reference: z.enum(['PROBE', 'SELF_REFERENCE']),
-      inputs: z.int(),
-      /** Null: an output was not a number. */
-      largestDifference: z.number().nullable(),
-      tolerance: z.number(),
-    })
-    .nullable(),
+  gate: Gate.nullable(),
   /** `settled`: the medians of the last two blocks of 10 runs agreed. */
   warmup: z.object({ runs: z.int(), durationNs: ns, settled: z.boolean() }).nullable(),
   /** Resident memory of the process before the model was loaded, and its peak until the end of the measurement. */

@@ -3,8 +3,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import type { Session } from '../engine/onnxruntime.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
+import { gateFailures } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
-import { nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
+import { type Gate, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { engines } from './engines.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
@@ -14,10 +15,12 @@ import { median, nearestRank, percentiles, windowNsOf } from './statistics.ts';
 type Precision = BenchmarkSpec['models'][number]['precision'];
 
 /**
- * Largest difference of an output, relative to the largest magnitude among the reference's (or 1). FP32 as in the conversion gate; a
+ * Largest difference of an output, relative to the largest magnitude of the same output's reference. FP32 as in the conversion gate; a
  * 16-bit float has 11 bits; a step of INT8 is 1/127 of the range, and other kernels may round otherwise in each layer.
  */
 const tolerances: Record<Precision, number> = { FP32: 1e-4, FP16: 1e-2, INT8: 5e-2 };
+/** An output whose reference is all but zero still may differ by rounding. */
+const magnitudeMin = 1e-2;
 
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;
@@ -80,7 +83,7 @@ export async function measureCell(
       noise: null,
       gpu: { ...noGpu, reason: gpuReasons[provider] },
     };
-    if (!passes(telemetry.gate)) return { telemetry, samples: null };
+    if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, samples: null };
 
     progress.phase('warmup', null);
     telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
@@ -95,27 +98,31 @@ export async function measureCell(
   }
 }
 
-export const passes = (gate: Telemetry['gate']): boolean =>
-  gate !== null && gate.largestDifference !== null && gate.largestDifference <= gate.tolerance;
-
 async function compare(
   session: Session,
   feeds: Feeds[],
   { reference, expected, count }: Prepared,
   relative: number,
   advance: Advance,
-): Promise<NonNullable<Telemetry['gate']>> {
-  let largest = 0;
-  let magnitude = 1;
+): Promise<Gate> {
+  const seen = new Map<string, { difference: number; magnitude: number }>();
   for (const [i, wantedOutputs] of expected.entries()) {
     const found = numbersOf(await session.run(feeds[i] as Feeds));
     for (const [name, wanted] of wantedOutputs) {
-      largest = Math.max(largest, largestDifference(wanted, found.get(name) ?? new Float32Array()));
-      for (const value of wanted) magnitude = Math.max(magnitude, Math.abs(value));
+      const { difference, magnitude } = seen.get(name) ?? { difference: 0, magnitude: magnitudeMin };
+      seen.set(name, {
+        difference: Math.max(difference, largestDifference(wanted, found.get(name) ?? new Float32Array())),
+        magnitude: wanted.reduce((largest, value) => Math.max(largest, Math.abs(value)), magnitude),
+      });
     }
     advance();
   }
-  return { reference, inputs: count, largestDifference: Number.isFinite(largest) ? largest : null, tolerance: relative * magnitude };
+  const outputs = [...seen].map(([output, { difference, magnitude }]) => ({
+    output,
+    largestDifference: Number.isFinite(difference) ? difference : null,
+    tolerance: relative * magnitude,
+  }));
+  return { reference, inputs: count, outputs };
 }
 
 async function warmUp(

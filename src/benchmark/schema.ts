@@ -18,8 +18,8 @@ export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {
   description: 'What a measurement is worth.',
   values: enumValues<Verdict>({
     VALID: 'It can be relied upon.',
-    UNSTABLE: 'Its speed changed while it was measured: it is kept, and never a winner.',
-    INVALID: 'The machine was disturbed, or the model computes other results than its reference.',
+    UNSTABLE: 'The machine was disturbed or the speed changed: the intervals are wider, and `reasons` says why.',
+    INVALID: 'The model computes other results than its reference: its speed does not count.',
     UNAVAILABLE: 'Nothing could be measured: the reasons say why.',
   }),
 });

@@ -1,4 +1,5 @@
 import type { BenchmarkSettings } from '../jobs/specs.ts';
+import { gateFailures } from '../models/gate.ts';
 import type { Telemetry } from './cells.ts';
 import { type Stability, type Summary, stableWindows } from './statistics.ts';
 import { type Verdict, verdicts } from './tables.ts';
@@ -38,8 +39,8 @@ const atMost = (
 });
 
 /**
- * What a measurement is worth. Each rule that is met adds its reason; the worst verdict counts. Rules without a verdict are notes. What
- * is INVALID was disturbed or computes something else; what is UNSTABLE is kept, but never a winner.
+ * What a measurement is worth. Each rule that is met adds its reason; the worst verdict counts. Rules without a verdict are notes. Only a
+ * wrong result or a crash disqualifies: noise widens the intervals (`resampling.ts`), so an UNSTABLE row can still be chosen.
  */
 const rules: Rule[] = [
   { code: 'UNAVAILABLE', verdict: 'UNAVAILABLE', says: ({ telemetry }) => telemetry.unavailable?.message ?? null },
@@ -47,33 +48,29 @@ const rules: Rule[] = [
     code: 'GATE_FAILED',
     verdict: 'INVALID',
     says({ telemetry: { gate } }) {
-      if (!gate) return null;
-      const { largestDifference, tolerance, inputs } = gate;
-      if (largestDifference === null) return 'An output is not a number, or has another shape than the reference.';
-      if (largestDifference <= tolerance) return null;
-      return (
-        `Its outputs on ${inputs} inputs differ from the reference by up to ${largestDifference.toPrecision(3)}; ` +
-        `${tolerance.toPrecision(3)} is allowed. A speed counts only when the results are right.`
-      );
+      const failures = gateFailures(gate?.outputs ?? []);
+      return failures.length === 0
+        ? null
+        : `Compared with the reference on ${gate?.inputs} inputs: ${failures.join(' ')} A speed counts only when the results are right.`;
     },
   },
   atMost(
     'STEAL',
-    'INVALID',
+    'UNSTABLE',
     0.02,
     ({ telemetry }) => telemetry.noise?.steal,
     (share, max) => `Other virtual machines took ${share} of the processor's time; ${max} is allowed.`,
   ),
   atMost(
     'THROTTLED',
-    'INVALID',
+    'UNSTABLE',
     0.01,
     ({ telemetry }) => telemetry.noise?.throttled,
     (share, max) => `The container's processor quota stopped the process in ${share} of the periods; ${max} is allowed.`,
   ),
   atMost(
     'CONTENTION',
-    'INVALID',
+    'UNSTABLE',
     0.05,
     ({ telemetry }) => telemetry.noise?.contention,
     (share, max) => `Other processes took ${share} of the time that its threads wanted; ${max} is allowed.`,

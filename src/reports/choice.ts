@@ -1,3 +1,7 @@
+/**
+ * Which configuration to use, and how sure that is. Only a wrong result or a crash disqualifies a row. Noise widens intervals: it lowers
+ * the confidence, never the number of rows to choose from.
+ */
 import type { targets } from '../benchmark/context.ts';
 import { engines } from '../benchmark/engines.ts';
 import type { EngineName } from '../jobs/specs.ts';
@@ -5,83 +9,114 @@ import { compare } from './deltas.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Measured, ReportRow } from './report.ts';
 
-/** Rows whose value lies so near to the best one's are as good. */
+/** Rows whose estimate lies so near to the best one's are as good. */
 const tieShare = 0.03;
+/** By how much the chosen row may be behind the best one for a MEDIUM confidence. */
+const behindMax = 0.05;
+
+/** What a row costs in the target's unit, with its interval: lower is better. */
+interface Estimate {
+  cost: number;
+  low: number;
+  high: number;
+}
 
 interface Metric {
   name: string;
-  /** Lower is better; null where the row has no such number. */
-  cost(row: ReportRow): number | null;
+  /** Null where the row has no such number. */
+  estimate(row: ReportRow): Estimate | null;
   says(row: ReportRow): string;
 }
 
-const latency = (name: string, nsOf: (row: ReportRow) => number | null | undefined): Metric => ({
-  name,
-  cost: (row) => nsOf(row) ?? null,
-  says: (row) => ms(nsOf(row) as number),
+type Latency = NonNullable<ReportRow['latency']>;
+
+function percentileMetric(name: string, key: 'p95' | 'p50'): Metric {
+  return {
+    name,
+    estimate({ latency }) {
+      const found = latency?.[key];
+      if (!latency || !found || found.ns === null) return null;
+      // A side of the interval that the samples do not support reaches to the last of them.
+      return { cost: found.ns, low: found.lowNs ?? latency.minNs, high: found.highNs ?? latency.maxNs };
+    },
+    says: ({ latency }) => ms(latency?.[key]?.ns as number),
+  };
+}
+
+const meanOf = ({ meanNs, meanLowNs, meanHighNs, minNs, maxNs }: Latency): Estimate => ({
+  cost: meanNs,
+  low: meanLowNs ?? minNs,
+  high: meanHighNs ?? maxNs,
 });
 
 /** What each target looks at: the first of these that every row has. */
 const metrics: Record<(typeof targets)[number], Metric[]> = {
   LATENCY: [
-    latency('P95 latency', (row) => row.latency?.p95?.ns),
-    latency('median latency', (row) => row.latency?.p50?.ns),
-    latency('mean latency', (row) => row.latency?.meanNs),
+    percentileMetric('P95 latency', 'p95'),
+    percentileMetric('median latency', 'p50'),
+    { name: 'mean latency', estimate: ({ latency }) => latency && meanOf(latency), says: ({ latency }) => ms((latency as Latency).meanNs) },
   ],
   THROUGHPUT: [
     {
       name: 'throughput',
-      cost: (row) => (row.itemsPerSecond === null ? null : -row.itemsPerSecond),
+      estimate({ latency, itemsPerSecond }) {
+        if (!latency || itemsPerSecond === null) return null;
+        // One inference follows the other: the time of an item varies as the mean latency does.
+        const { cost, low, high } = meanOf(latency);
+        return { cost: 1 / itemsPerSecond, low: low / cost / itemsPerSecond, high: high / cost / itemsPerSecond };
+      },
       says: (row) => `${number(row.itemsPerSecond as number)} images a second`,
     },
   ],
   MEMORY: [
     {
       name: 'memory use',
-      cost: (row) => row.memory?.increaseBytes ?? null,
+      estimate: ({ memory }) => memory && { cost: memory.increaseBytes, low: memory.increaseBytes, high: memory.increaseBytes },
       says: (row) => mebibytes(row.memory?.increaseBytes as number),
     },
   ],
 };
 
+const metricOf = ({ request: { target } }: Measured, rows: ReportRow[]): Metric | undefined =>
+  metrics[target].find(({ estimate }) => rows.every((row) => estimate(row) !== null));
+
 const engineOrder = Object.keys(engines) as EngineName[];
 
-/** Each rule narrows the rows down, and says how. It never leaves none. */
-const rules: { rule: string; narrow(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } }[] = [
+/** Each rule narrows the rows down, and says how; null where it does not apply. It never leaves none. */
+const rules: { rule: string; narrow(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null }[] = [
   { rule: 'ACCURACY', narrow: withinBudget },
+  { rule: 'BATCH', narrow: smallestBatches },
   { rule: 'TARGET', narrow: bestByTarget },
   { rule: 'SIMPLER', narrow: simplest },
 ];
 
 /** The configuration to use, with the reasons: first by accuracy, then by the target, ties to the simpler one. */
 export function choose(measured: Measured): Choice {
-  const valid = measured.rows.filter((row) => row.verdict === 'VALID');
+  const right = measured.rows.filter((row) => row.samples !== null && row.verdict !== 'INVALID');
   const first = {
-    rule: 'VALID',
-    says: `${valid.length} of ${plural(measured.rows.length, 'row')} can be relied upon.`,
-    kept: valid.map(({ n }) => n),
+    rule: 'RIGHT',
+    says: `${right.length} of ${plural(measured.rows.length, 'row')} ${right.length === 1 ? 'computes' : 'compute'} the right results.`,
+    kept: right.map(({ n }) => n),
   };
-  if (valid.length === 0) return { n: null, says: whyNone(measured.rows), steps: [first] };
+  if (right.length === 0) return { n: null, confidence: null, says: whyNone(measured.rows), steps: [first] };
   const steps: ChoiceStep[] = [first];
-  let rows = valid;
+  let rows = right;
+  let contenders = right;
   for (const { rule, narrow } of rules) {
-    const { kept, says } = narrow(measured, rows);
-    rows = kept;
-    steps.push({ rule, says, kept: rows.map(({ n }) => n) });
+    if (rule === 'TARGET') contenders = rows;
+    const narrowed = narrow(measured, rows);
+    if (!narrowed) continue;
+    rows = narrowed.kept;
+    steps.push({ rule, says: narrowed.says, kept: rows.map(({ n }) => n) });
   }
   const chosen = rows[0] as ReportRow;
-  return { n: chosen.n, says: `Use ${rowName(measured, chosen)}.`, steps };
+  const { confidence, says } = confidenceIn(measured, chosen, contenders);
+  steps.push({ rule: 'CONFIDENCE', says, kept: [chosen.n] });
+  return { n: chosen.n, confidence, says: `Use ${rowName(measured, chosen)}.`, steps };
 }
-
-const noise = ['STEAL', 'THROTTLED', 'CONTENTION'];
 
 /** Why there is no winner: the first that is so. */
 const noWinner: { is(row: ReportRow): boolean; says: string }[] = [
-  {
-    is: ({ verdict, reasons }) => verdict === 'INVALID' && reasons.some(({ code }) => noise.includes(code)),
-    says: 'the machine was too noisy',
-  },
-  { is: ({ verdict }) => verdict === 'UNSTABLE', says: 'no configuration ran at a stable speed' },
   { is: ({ verdict }) => verdict === 'INVALID', says: 'no configuration computes the right results' },
   { is: () => true, says: 'nothing could be measured' },
 ];
@@ -106,18 +141,67 @@ function withinBudget(measured: Measured, rows: ReportRow[]): { kept: ReportRow[
   };
 }
 
-function bestByTarget({ request: { target } }: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } {
-  const metric = metrics[target].find(({ cost }) => rows.every((row) => cost(row) !== null));
+/** The latency that counts is that of one request: a larger batch of the same configuration cannot answer it sooner, whatever was measured. */
+function smallestBatches({ request: { target } }: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null {
+  const rivals = ({ model, engine, intraOpThreads }: ReportRow) =>
+    rows.filter((row) => row.model === model && row.engine === engine && row.intraOpThreads === intraOpThreads);
+  const kept = rows.filter((row) => rivals(row).every(({ batchSize }) => row.batchSize <= batchSize));
+  if (target !== 'LATENCY' || kept.length === rows.length) return null;
+  return { kept, says: 'A larger batch never answers one image sooner: of each configuration its smallest batch stays.' };
+}
+
+function bestByTarget(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } {
+  const metric = metricOf(measured, rows);
   if (!metric) return { kept: rows, says: 'Not every row has the number that the target asks for.' };
-  const cost = (row: ReportRow) => metric.cost(row) as number;
+  const cost = (row: ReportRow) => (metric.estimate(row) as Estimate).cost;
   const best = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
-  const kept = rows.filter((row) => cost(row) - cost(best) <= tieShare * Math.abs(cost(best)));
+  const kept = rows.filter((row) => cost(row) <= (1 + tieShare) * cost(best));
   const others = kept.length === 1 ? '' : ` ${kept.length} are within ${100 * tieShare} % of it.`;
   return { kept, says: `The best ${metric.name} is ${metric.says(best)}.${others}` };
 }
 
-function simplest(_measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } {
+function simplest(_measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null {
+  if (rows.length === 1) return null;
   const order = (row: ReportRow) => [engineOrder.indexOf(row.engine), row.intraOpThreads, row.batchSize, row.n];
   const kept = rows.toSorted((a, b) => compare(order(a), order(b))).slice(0, 1);
-  return { kept, says: rows.length === 1 ? 'One is left.' : 'Of those the simplest: engine, then fewest threads, then smallest batch.' };
+  return { kept, says: 'Of those the simplest: engine, then fewest threads, then smallest batch.' };
+}
+
+/** Compares the interval of the chosen row with those of its contenders, and says what would make the choice surer. */
+function confidenceIn(
+  measured: Measured,
+  chosen: ReportRow,
+  contenders: ReportRow[],
+): { confidence: NonNullable<Choice['confidence']>; says: string } {
+  const metric = metricOf(measured, contenders);
+  const others = contenders.filter(({ n }) => n !== chosen.n);
+  if (others.length === 0) return { confidence: 'HIGH', says: 'Confidence HIGH: there is no other configuration to choose.' };
+  if (!metric) return { confidence: 'LOW', says: 'Confidence LOW: the rows could not be compared.' };
+  const { high } = metric.estimate(chosen) as Estimate;
+  /** Rows that may be better than the chosen one by more than this share. */
+  const maybeBetter = (share: number) => others.filter((row) => (metric.estimate(row) as Estimate).low * (1 + share) < high);
+  if (maybeBetter(0).length === 0) {
+    return { confidence: 'HIGH', says: `Confidence HIGH: the ${metric.name} of every other row is worse, intervals included.` };
+  }
+  const rivals = maybeBetter(behindMax);
+  const within = `${100 * behindMax} %`;
+  if (rivals.length === 0) return { confidence: 'MEDIUM', says: `Confidence MEDIUM: no other row can be better by more than ${within}.` };
+  const names = rivals.map(({ n }) => n).join(', ');
+  return {
+    confidence: 'LOW',
+    says: `Confidence LOW: the intervals do not rule out that row ${names} is better by more than ${within}. ${remedy(measured, [chosen, ...rivals])}`,
+  };
+}
+
+const disturbances: Record<string, string> = {
+  STEAL: 'other virtual machines took processor time',
+  THROTTLED: 'the container’s processor quota stopped it',
+  CONTENTION: 'other processes took processor time',
+};
+
+function remedy({ request: { profile } }: Measured, rows: ReportRow[]): string {
+  const seen = Object.keys(disturbances).filter((code) => rows.some(({ reasons }) => reasons.some((reason) => reason.code === code)));
+  const quieter = seen.map((code) => disturbances[code]).join(' and ');
+  const longer = profile === 'QUICK' ? 'measure with the profile FULL' : 'measure again';
+  return quieter ? `While they were measured, ${quieter}: ${longer} on a quieter machine.` : `To be surer, ${longer}.`;
 }

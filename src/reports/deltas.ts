@@ -1,4 +1,4 @@
-import { number, rowName } from './format.ts';
+import { number } from './format.ts';
 import { type Delta, type Measured, type ReportRow, timePerItem } from './report.ts';
 
 /** Differences below this are not told apart, however small the intervals are. */
@@ -25,7 +25,7 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
   const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
   return {
     n: row.n,
-    ...verdictOf(measured, baseline, row),
+    ...verdictOf(baseline, row),
     timeRatio: ratio(timePerItem(row)?.ns, timePerItem(baseline)?.ns),
     throughputRatio: ratio(row.itemsPerSecond, baseline.itemsPerSecond),
     memoryRatio: ratio(row.memory?.increaseBytes, baseline.memory?.increaseBytes),
@@ -35,11 +35,9 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
 
 /**
  * Two rows differ when the intervals of their medians do not meet and the medians are 3 % apart. The rows were measured one after the
- * other: what changed on the machine between them counts as a difference too, if it was not large enough to be seen as noise.
+ * other: what changed on the machine between them counts as a difference too, where it did not change within one of them.
  */
-function verdictOf(measured: Measured, baseline: ReportRow, row: ReportRow): Pick<Delta, 'verdict' | 'says'> {
-  const unfit = [baseline, row].find(({ verdict }) => verdict !== 'VALID');
-  if (unfit) return { verdict: 'NOT_COMPARABLE', says: `${rowName(measured, unfit)} is ${unfit.verdict}.` };
+function verdictOf(baseline: ReportRow, row: ReportRow): Pick<Delta, 'verdict' | 'says'> {
   const [a, b] = [timePerItem(baseline), timePerItem(row)];
   if (!a || !b) return { verdict: 'NOT_COMPARABLE', says: 'There are too few samples for a median with an interval.' };
   const apart = a.highNs < b.lowNs || b.highNs < a.lowNs;

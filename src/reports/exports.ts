@@ -56,6 +56,8 @@ const csvColumns: [string, (report: Report, row: ReportRow) => Value][] = [
   ['elapsedNs', (_report, { elapsedNs }) => elapsedNs],
   ['itemsPerSecond', (_report, { itemsPerSecond }) => itemsPerSecond],
   ['meanNs', (_report, { latency }) => latency?.meanNs],
+  ['meanLowNs', (_report, { latency }) => latency?.meanLowNs],
+  ['meanHighNs', (_report, { latency }) => latency?.meanHighNs],
   ['minNs', (_report, { latency }) => latency?.minNs],
   ['maxNs', (_report, { latency }) => latency?.maxNs],
   ...claimed.FULL.flatMap(percentileColumns),
@@ -181,8 +183,8 @@ function toMarkdown(report: Report, sha256: string): string {
     `${machine.processor}, ${plural(machine.cores, 'core')}, ${mebibytes(machine.memoryBytes)}, ${machine.platform} ${machine.kernel} ${machine.arch}; ` +
       `Node ${machine.node}, Whetstone ${report.codeVersion}; ${report.measuredAt}.`,
     `Profile ${request.profile}, load ${request.load}: a warm-up of ${range(settings.warmupSecondsMin, settings.warmupSecondsMax)}, then ` +
-      `${range(settings.secondsMin, settings.secondsMax)} of measurement, where ${plural(settings.samplesWanted, 'sample')} are wanted. Percentiles by nearest rank, intervals by ` +
-      'binomial ranks; no sample was removed.',
+      `${range(settings.secondsMin, settings.secondsMax)} of measurement, where ${plural(settings.samplesWanted, 'sample')} are wanted. Percentiles by nearest rank, intervals are ` +
+      'the wider of binomial ranks and of seconds drawn again; no sample was removed.',
     table(
       [
         '#',

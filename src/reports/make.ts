@@ -3,8 +3,9 @@ import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { Cell, Machine } from '../benchmark/cells.ts';
 import type { Context } from '../benchmark/context.ts';
-import { decodeSamples } from '../benchmark/samples.ts';
-import { confidence, type Samples, stabilityOf, summarize, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
+import { blockIntervals, type Interval } from '../benchmark/resampling.ts';
+import { decodeSamples, type RawSamples } from '../benchmark/samples.ts';
+import { confidence, type Percentile, percentiles, stabilityOf, summarize, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
 import { type Verdict, verdicts } from '../benchmark/tables.ts';
 import { judge } from '../benchmark/verdict.ts';
 import { canonicalJson } from '../canonical.ts';
@@ -66,9 +67,16 @@ function reportOf({ jobId, measuredAt, codeVersion, request, models }: Context, 
   };
 }
 
-export function rowOf({ request, models }: Context, { telemetry, samples, ...cell }: Measurement, raw: Samples | null): ReportRow {
+export function rowOf({ request, models }: Context, { telemetry, samples, ...cell }: Measurement, raw: RawSamples | null): ReportRow {
   const { settings, profile } = request;
   const summary = raw && summarize(raw, cell.batchSize);
+  const names = claimed[profile];
+  const intervals =
+    raw &&
+    blockIntervals(
+      raw,
+      names.map((name) => percentiles[name]),
+    );
   const stability = raw && stabilityOf(windowsOf(raw, cell.batchSize, windowNsOf(settings)));
   const { unavailable: _reason, memory, ...measured } = telemetry;
   return {
@@ -79,13 +87,26 @@ export function rowOf({ request, models }: Context, { telemetry, samples, ...cel
     samples: samples && summary && { sha256: samples.sha256, sizeBytes: samples.sizeBytes, count: summary.count },
     latency: summary && {
       meanNs: summary.meanNs,
+      meanLowNs: intervals?.mean.low ?? null,
+      meanHighNs: intervals?.mean.high ?? null,
       minNs: summary.minNs,
       maxNs: summary.maxNs,
-      ...Object.fromEntries(claimed[profile].map((name) => [name, summary.percentiles[name]])),
+      ...Object.fromEntries(names.map((name, i) => [name, widened(summary.percentiles[name], intervals?.percentiles[i])])),
     },
     itemsPerSecond: summary?.itemsPerSecond ?? null,
     elapsedNs: summary?.elapsedNs ?? null,
     stability,
     memory: memory && { ...memory, increaseBytes: Math.max(0, memory.peakBytes - memory.baselineBytes) },
+  };
+}
+
+/** Binomial ranks tell of too few samples, drawn blocks of a changing machine: the interval holds both. */
+function widened(percentile: Percentile, seen: Interval | undefined): Percentile {
+  const { lowNs, highNs } = percentile;
+  if (percentile.kind !== 'EXACT' || !seen) return percentile;
+  return {
+    ...percentile,
+    lowNs: lowNs === null ? null : Math.min(lowNs, seen.low),
+    highNs: highNs === null ? null : Math.max(highNs, seen.high),
   };
 }

@@ -7,7 +7,7 @@ import type { Reason } from '../benchmark/verdict.ts';
 import type { EngineName } from '../jobs/specs.ts';
 
 /** Counts the forms that reports have had: one made by a later form is another report of the same benchmark. */
-export const REPORT_SCHEMA_VERSION = 1;
+export const REPORT_SCHEMA_VERSION = 2;
 
 export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
   n: number;
@@ -22,7 +22,12 @@ export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
   reasons: Reason[];
   /** The file that every number of this row can be made from. */
   samples: { sha256: string; sizeBytes: number; count: number } | null;
-  latency: ({ meanNs: number; minNs: number; maxNs: number } & Partial<Summary['percentiles']>) | null;
+  /** The interval of the mean is null where the measurement has fewer than five seconds. */
+  latency:
+    | ({ meanNs: number; meanLowNs: number | null; meanHighNs: number | null; minNs: number; maxNs: number } & Partial<
+        Summary['percentiles']
+      >)
+    | null;
   itemsPerSecond: number | null;
   elapsedNs: number | null;
   stability: Stability | null;
@@ -52,9 +57,13 @@ export interface ChoiceStep {
   kept: number[];
 }
 
+/** HIGH: all other rows are worse beyond doubt. MEDIUM: the chosen row is within 5 % of the best beyond doubt. LOW: anything else. */
+export const confidences = ['HIGH', 'MEDIUM', 'LOW'] as const;
+
 export interface Choice {
-  /** The chosen row; null when there is no winner. */
+  /** The chosen row; null when no row computes the right results. */
   n: number | null;
+  confidence: (typeof confidences)[number] | null;
   says: string;
   steps: ChoiceStep[];
 }

@@ -1,10 +1,11 @@
 import { and, eq } from 'drizzle-orm';
-import type { Telemetry } from '../benchmark/cells.ts';
+import { Gate } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
 import { benchmarkRow } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
+import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { ReportRow } from './report.ts';
 
@@ -28,7 +29,8 @@ const PercentileKindType = builder.enumType('PercentileKind', {
 });
 
 const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
-  description: 'A percentile of the latency, by nearest rank, with its 99 % interval by binomial ranks.',
+  description:
+    'A percentile of the latency, by nearest rank. Its 99 % interval is the wider of binomial ranks and of blocks of time drawn again.',
   fields: (t) => ({
     percent: t.float({ description: 'Which one: 50 is the median.', resolve: (p) => percentiles[p.name] / 10 }),
     kind: t.expose('kind', { type: PercentileKindType, description: 'What `ns` is.' }),
@@ -50,6 +52,14 @@ const LatencyType = builder.objectRef<Part<'latency'>>('BenchmarkLatency').imple
   description: 'How long an inference takes, of a whole batch.',
   fields: (t) => ({
     meanNs: t.exposeFloat('meanNs', { description: 'Mean in nanoseconds.' }),
+    meanLowNs: t.exposeFloat('meanLowNs', {
+      nullable: true,
+      description: 'Lower end of the 99 % interval of the mean; null with fewer than five blocks.',
+    }),
+    meanHighNs: t.exposeFloat('meanHighNs', {
+      nullable: true,
+      description: 'Upper end of the 99 % interval of the mean; null with fewer than five blocks.',
+    }),
     minNs: t.expose('minNs', { type: 'SafeInt', description: 'Shortest, in nanoseconds.' }),
     maxNs: t.expose('maxNs', { type: 'SafeInt', description: 'Longest, in nanoseconds: no outlier is removed.' }),
     percentiles: t.field({
@@ -90,9 +100,21 @@ const ColdType = builder.objectRef<Part<'cold'>>('BenchmarkColdStart').implement
 
 const ReferenceType = builder.enumType('BenchmarkReference', {
   description: 'What the outputs were compared with.',
-  values: enumValues<NonNullable<Telemetry['gate']>['reference']>({
+  values: enumValues<Gate['reference']>({
     PROBE: 'Outputs of the trained model for real images.',
     SELF_REFERENCE: 'Outputs of the same file without optimisations for seeded inputs.',
+  }),
+});
+
+const ComparisonType = builder.objectRef<Comparison>('GateComparison').implement({
+  description: 'One output of a model, compared with its reference.',
+  fields: (t) => ({
+    output: t.exposeString('output', { description: 'Name of the output.' }),
+    largestDifference: t.exposeFloat('largestDifference', {
+      nullable: true,
+      description: 'Largest absolute difference; null when a value was not a number or the shapes differed.',
+    }),
+    tolerance: t.exposeFloat('tolerance', { description: 'Largest difference that is allowed.' }),
   }),
 });
 
@@ -101,11 +123,12 @@ const GateType = builder.objectRef<Part<'gate'>>('BenchmarkGate').implement({
   fields: (t) => ({
     reference: t.expose('reference', { type: ReferenceType, description: 'What the outputs were compared with.' }),
     inputs: t.exposeInt('inputs', { description: 'Inputs that were compared.' }),
-    largestDifference: t.exposeFloat('largestDifference', {
-      nullable: true,
-      description: 'Of all outputs; null when one was not a number.',
+    outputs: t.field({
+      type: [ComparisonType],
+      description: 'Each output by itself.',
+      // Reports of earlier versions have another form.
+      resolve: (gate) => Gate.parse(gate).outputs,
     }),
-    tolerance: t.exposeFloat('tolerance', { description: 'Largest difference that is allowed.' }),
   }),
 });
 

@@ -9,7 +9,7 @@ import type { Job } from '../jobs/tables.ts';
 import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
-import type { ChoiceStep, Delta, Report } from './report.ts';
+import { type ChoiceStep, type confidences, type Delta, REPORT_SCHEMA_VERSION, type Report } from './report.ts';
 import { findReport, findReportOf, listReports, readContent, readVerdict, remakeReport } from './reports.ts';
 import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
@@ -80,7 +80,7 @@ const DeltaVerdictType = builder.enumType('DeltaVerdict', {
     FASTER: 'An image takes less time: the intervals of the medians do not meet, and they are 3 % apart or more.',
     SLOWER: 'An image takes more time: the intervals of the medians do not meet, and they are 3 % apart or more.',
     NO_DIFFERENCE: 'The difference is too small, or too uncertain.',
-    NOT_COMPARABLE: 'One of the two is not VALID, or has too few samples.',
+    NOT_COMPARABLE: 'One of the two has too few samples.',
   }),
 });
 
@@ -103,9 +103,18 @@ const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
 const ChoiceStepType = builder.objectRef<ChoiceStep>('ChoiceStep').implement({
   description: 'A rule that narrowed the rows down.',
   fields: (t) => ({
-    rule: t.exposeString('rule', { description: 'VALID, ACCURACY, TARGET or SIMPLER.' }),
+    rule: t.exposeString('rule', { description: 'RIGHT, ACCURACY, BATCH, TARGET, SIMPLER or CONFIDENCE.' }),
     says: t.exposeString('says', { description: 'What it found.' }),
     kept: t.exposeIntList('kept', { description: 'Numbers of the rows that were left.' }),
+  }),
+});
+
+const ChoiceConfidenceType = builder.enumType('ChoiceConfidence', {
+  description: 'How sure a choice is.',
+  values: enumValues<(typeof confidences)[number]>({
+    HIGH: 'Every other row is worse, intervals included.',
+    MEDIUM: 'No other row can be better by more than 5 %.',
+    LOW: 'Another row may be better by more than 5 %: the last step says which, and what would make it surer.',
   }),
 });
 
@@ -113,6 +122,12 @@ const ChoiceType = builder.objectRef<Report['choice']>('BenchmarkChoice').implem
   description: 'The configuration to use, with the reasoning.',
   fields: (t) => ({
     n: t.exposeInt('n', { nullable: true, description: 'Number of the chosen row; null when there is no winner.' }),
+    confidence: t.field({
+      type: ChoiceConfidenceType,
+      nullable: true,
+      description: 'How sure it is; null without a chosen row, and in reports of form 1.',
+      resolve: (c) => c.confidence,
+    }),
     says: t.exposeString('says', { description: 'The choice, or why there is none.' }),
     steps: t.field({ type: [ChoiceStepType], description: 'The rules in their order.', resolve: (c) => c.steps }),
   }),
@@ -204,9 +219,13 @@ export const ReportType = builder.node(builder.objectRef<StoredReport>('Report')
       resolve: (r, { format }, { db }) => exportReport({ content: readContent(db, r), sha256: r.sha256 }, format),
     }),
     verified: t.boolean({
-      description: 'Makes the report again from the stored rows and samples, and says whether every byte is the same. It may take seconds.',
+      nullable: true,
+      description:
+        'Makes the report again from the stored rows and samples, and says whether every byte is the same. It may take seconds. ' +
+        'Null for a report of an earlier form.',
       authScopes: { can: 'RUN_JOBS' },
-      resolve: async (r, _args, context) => (await remakeReport(context, r.benchmarkJobId)).sha256 === r.sha256,
+      resolve: async (r, _args, context) =>
+        r.schemaVersion === REPORT_SCHEMA_VERSION ? (await remakeReport(context, r.benchmarkJobId)).sha256 === r.sha256 : null,
     }),
   }),
 });

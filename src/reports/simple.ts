@@ -8,7 +8,6 @@ const messages = (reasons: ReportRow['reasons']): string => reasons.map(({ messa
 
 /** A sentence or more about the row that is told of, or nothing. Each says what a number means before how it was made. */
 const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
-  (_facts, { verdict, reasons }) => (verdict === 'VALID' ? null : `Do not rely on these numbers: ${messages(reasons)}`),
   ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
   (_facts, { latency, batchSize }) => {
     const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
@@ -40,7 +39,7 @@ const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
     const baseline = facts.rows.find((row) => row.n === facts.baseline);
     return delta && baseline ? `Compared with ${rowName(facts, baseline)}: ${delta.says}` : null;
   },
-  (_facts, { verdict, reasons }) => (verdict === 'VALID' && reasons.length > 0 ? `Keep in mind: ${messages(reasons)}` : null),
+  (_facts, { reasons }) => (reasons.length > 0 ? `Keep in mind: ${messages(reasons)}` : null),
   ({ machine, request }, row) =>
     row.samples &&
     `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, one after the other, with ` +

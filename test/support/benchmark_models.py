@@ -70,12 +70,24 @@ def slow():
     return model(nodes, [value("x0", ["n", 300, 300])], [value("y", [])], [weights])
 
 
+def detector(score=1.0):
+    """Boxes of hundreds of pixels beside scores of at most `score`."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Mul", ["f", "pixels"], ["boxes"]),
+        helper.make_node("Mul", ["f", "score"], ["scores"]),
+    ]
+    outputs = [value("boxes", ["n", 3]), value("scores", ["n", 3])]
+    return model(nodes, [value("image", ["n", 3, 8, 8])], outputs, [tensor(640, "pixels"), tensor(score, "score")])
+
+
 def probe(of, path, count=32, change=0.0):
     image = np.random.default_rng(1).uniform(0, 1, (count, 3, 8, 8)).astype(np.float32)
-    (output,) = ReferenceEvaluator(of).run(None, {"image": image})
+    outputs = ReferenceEvaluator(of).run(None, {"image": image})
     # As it lies in memory, safetensors would write it transposed.
-    output = np.ascontiguousarray(output + change, dtype=np.float32)
-    save_file({"input": image, "output": output}, path)
+    tensors = [np.ascontiguousarray(output + change, dtype=np.float32) for output in outputs]
+    save_file({"input": image, **{f"output{n or ''}": tensor for n, tensor in enumerate(tensors)}}, path)
 
 
 if __name__ == "__main__":
@@ -89,6 +101,8 @@ if __name__ == "__main__":
         "text": text(),
         "nan": not_a_number(),
         "slow": slow(),
+        "detector": detector(),
+        "blind": detector(score=0.0),
     }
     for name, made in models.items():
         onnx.save(made, folder / f"{name}.onnx")
@@ -96,3 +110,4 @@ if __name__ == "__main__":
     probe(models["classifier"], folder / "classifier.probe")
     probe(models["classifier"], folder / "few.probe", count=5)
     probe(models["classifier"], folder / "wrong.probe", change=0.01)
+    probe(models["detector"], folder / "detector.probe")

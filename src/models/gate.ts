@@ -1,0 +1,24 @@
+/**
+ * A gate is data: which output was compared, how far it is from its reference, and how far it may be. Each output is judged by itself: the
+ * boxes of a detector are hundreds of times as large as its scores, so one limit for both would let any scores pass.
+ */
+import { z } from 'zod';
+
+export const Comparison = z.object({
+  /** Name of the output, or what of it was compared. */
+  output: z.string(),
+  /** Largest absolute difference over all inputs; null when a value was not a number or the shapes differed. */
+  largestDifference: z.number().nullable(),
+  /** Largest absolute difference that passes. */
+  tolerance: z.number(),
+});
+export type Comparison = z.infer<typeof Comparison>;
+
+/** What is wrong with each output that does not pass; empty when all pass. */
+export function gateFailures(comparisons: readonly Comparison[]): string[] {
+  return comparisons.flatMap(({ output, largestDifference, tolerance }) => {
+    if (largestDifference === null) return [`Output ${output} is not a number, or has another shape than the reference.`];
+    if (largestDifference <= tolerance) return [];
+    return [`Output ${output} differs by up to ${largestDifference.toPrecision(3)}; ${tolerance.toPrecision(3)} is allowed.`];
+  });
+}
