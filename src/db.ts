@@ -1,11 +1,12 @@
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
 import { migrate } from 'drizzle-orm/better-sqlite3/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
+import { releaseReserve } from './reserve.ts';
 
 export type Db = BetterSQLite3Database & { $client: Sqlite.Database };
 /** The database, or a transaction on it. */
@@ -21,7 +22,6 @@ const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
  * the migrated rows violate a foreign key. `close` ends both connections.
  */
 export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const release = lockFolder(dataDir);
   let client: Sqlite.Database | undefined;
   const close = () => {
@@ -45,20 +45,36 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     return { db, close };
   } catch (error) {
     close();
-    throw isBusy(error) ? new Error(busyError().message) : error;
+    throw startError(error, dataDir);
   }
+}
+
+/** What a person can mend is one sentence with the setting's name. */
+function startError(error: unknown, dataDir: string): unknown {
+  const kind = passingKind(error);
+  const { code } = error as NodeJS.ErrnoException;
+  if (kind === 'BUSY') return new Error(passingErrors.BUSY().message);
+  if (kind === 'FULL')
+    return new Error(`The disk of the data folder ${dataDir} (WHETSTONE_DATA_DIR) is full. Free some space, then start again.`);
+  if (kind === 'READ_ONLY' || ['EACCES', 'EPERM', 'ENOENT', 'ENOTDIR', 'EEXIST'].includes(String(code)))
+    return new Error(
+      `The data folder ${dataDir} (WHETSTONE_DATA_DIR) cannot be written (${code}). Make it writable, or name another folder.`,
+    );
+  return error;
 }
 
 /** One server for each data folder: an open transaction on a file of its own, which the system ends when the process dies. */
 function lockFolder(dataDir: string): () => void {
-  const lock = new Sqlite(join(dataDir, 'server.lock'), { timeout: 0 });
+  let lock: Sqlite.Database | undefined;
   try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    lock = new Sqlite(join(dataDir, 'server.lock'), { timeout: 0 });
     lock.exec('BEGIN EXCLUSIVE');
   } catch (error) {
-    lock.close();
-    if (isBusy(error))
+    lock?.close();
+    if (passingKind(error) === 'BUSY')
       throw new Error('Another Whetstone server uses this data folder. Stop it, or set WHETSTONE_DATA_DIR to another folder.');
-    throw error;
+    throw startError(error, dataDir);
   }
   return () => lock.close();
 }
@@ -69,7 +85,13 @@ function lockFolder(dataDir: string): () => void {
  * and its prepared queries serve in transactions too.
  */
 export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
-  return db.$client.transaction(() => work(db)).immediate();
+  const transaction = () => db.$client.transaction(() => work(db)).immediate();
+  try {
+    return transaction();
+  } catch (error) {
+    if (passingKind(error) !== 'FULL' || !releaseReserve(dirname(db.$client.name))) throw error;
+    return transaction();
+  }
 }
 
 /**
@@ -105,14 +127,38 @@ export function rowInsert<Table extends SQLiteTable>(table: Table): (db: Queryab
   };
 }
 
-export function isBusy(error: unknown): boolean {
+/** What the database and the file system say while something cannot be written now; by the start of their code. */
+const passingCodes = {
+  BUSY: /^SQLITE_(BUSY|LOCKED)/,
+  FULL: /^(SQLITE_FULL|SQLITE_IOERR_(WRITE|FSYNC|TRUNCATE|SHM)|ENOSPC|EDQUOT)/,
+  READ_ONLY: /^(SQLITE_READONLY|SQLITE_CANTOPEN|EROFS)/,
+};
+
+/** Why a write failed that may succeed later; null for any other error. */
+export function passingKind(error: unknown): keyof typeof passingCodes | null {
   for (let e = error; e instanceof Error; e = e.cause) {
-    if (e instanceof Sqlite.SqliteError && e.code.startsWith('SQLITE_BUSY')) return true;
+    const { code } = e as NodeJS.ErrnoException;
+    for (const [kind, pattern] of Object.entries(passingCodes)) {
+      if (typeof code === 'string' && pattern.test(code)) return kind as keyof typeof passingCodes;
+    }
   }
-  return false;
+  return null;
 }
 
-/** The error for a caller whose statement found the database locked by another process. */
-export function busyError(): ApiError {
-  return new ApiError('UNAVAILABLE', 'The database is in use by another process. Try again.', 1000);
+const retryMs = 1000;
+const passingErrors: Record<keyof typeof passingCodes, () => ApiError> = {
+  BUSY: () => new ApiError('UNAVAILABLE', 'The database is in use by another process. Try again.', retryMs),
+  FULL: () => new ApiError('DISK_FULL', "The server's disk is full. Delete what is not needed, then repeat this.", retryMs),
+  READ_ONLY: () =>
+    new ApiError(
+      'DISK_FULL',
+      "The server's disk cannot be written: it is read-only. Ask an administrator to mend it, then repeat this.",
+      retryMs,
+    ),
+};
+
+/** The error for a caller whose write failed for a reason that passes; null for any other error. */
+export function passingError(error: unknown): ApiError | null {
+  const kind = passingKind(error);
+  return kind && passingErrors[kind]();
 }

@@ -25,6 +25,7 @@ import { serverMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
 import { openapi } from './openapi.ts';
 import { prometheusType } from './prometheus.ts';
+import { keepReserve } from './reserve.ts';
 import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
@@ -66,6 +67,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
   try {
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
+    undo.push(keepReserve(config, log));
     const tokens = await createTokens(config);
     const supervisor = startSupervisor({ config, db, tokens }, log);
     undo.push(supervisor.stop);

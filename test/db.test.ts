@@ -7,7 +7,7 @@ import { writeAudit } from '../src/accounts/audit.ts';
 import { audit, user } from '../src/accounts/tables.ts';
 import { findVersion, listItems } from '../src/datasets/datasets.ts';
 import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
-import { type Db, inTransaction, isBusy, openDatabase, rowInsert } from '../src/db.ts';
+import { type Db, inTransaction, openDatabase, passingKind, rowInsert } from '../src/db.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
@@ -165,11 +165,14 @@ test('a database whose rows refer to rows that do not exist is refused, and the 
     openDatabase(dataDir).close();
   }));
 
-test('a lock is told from other failures, however deep the error is wrapped', () => {
+test('what passes is told from other failures, however deep the error is wrapped', () => {
   const busy = new Sqlite.SqliteError('database is locked', 'SQLITE_BUSY_SNAPSHOT');
-  expect(isBusy(new Error('outer', { cause: new Error('inner', { cause: busy }) }))).toBe(true);
-  expect(isBusy(new Sqlite.SqliteError('disk is full', 'SQLITE_FULL'))).toBe(false);
-  expect(isBusy('SQLITE_BUSY')).toBe(false);
+  expect(passingKind(new Error('outer', { cause: new Error('inner', { cause: busy }) }))).toBe('BUSY');
+  expect(passingKind(new Sqlite.SqliteError('disk is full', 'SQLITE_FULL'))).toBe('FULL');
+  expect(passingKind(Object.assign(new Error('no space'), { code: 'ENOSPC' }))).toBe('FULL');
+  expect(passingKind(new Sqlite.SqliteError('readonly', 'SQLITE_READONLY_DIRECTORY'))).toBe('READ_ONLY');
+  expect(passingKind(new Sqlite.SqliteError('constraint', 'SQLITE_CONSTRAINT_FOREIGNKEY'))).toBeNull();
+  expect(passingKind('SQLITE_BUSY')).toBeNull();
 });
 
 /** A data folder with rows in tables that others refer to, and the number of rows of every table. */

@@ -1,38 +1,14 @@
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { afterEach, expect, test, vi } from 'vitest';
 import { collectBlobs, stagingDir } from '../src/storage/blobs.ts';
 import { diskUse, requireDisk } from '../src/storage/disk.ts';
-import { withFolder, withServer } from './support/server.ts';
+import { withServer } from './support/server.ts';
+import { mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
 import { append, bytesOf, create, post, send, sha256, sizeOf, stagingOf, tus, until, withStorage } from './support/storage.ts';
 
-const mebibyte = 1024 * 1024;
 afterEach(() => void vi.restoreAllMocks());
-
-/** Why a small file system cannot be mounted here, or null when it can. */
-const unmountable = await withFolder(async (folder) => {
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder], { stdio: 'ignore' });
-    execFileSync('umount', [folder]);
-    return null;
-  } catch {
-    return 'mounting a tmpfs needs root on Linux';
-  }
-});
-
-/** Runs `use` with a file system of its own of so many bytes. */
-async function withSmallDisk<T>(sizeBytes: number, use: (folder: string) => Promise<T>): Promise<T> {
-  return withFolder(async (folder) => {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'tmpfs', folder]);
-    try {
-      return await use(folder);
-    } finally {
-      execFileSync('umount', ['--lazy', folder]);
-    }
-  });
-}
 
 test('an upload that the disk has no room for is 507 before a byte is sent, and says what is missing', () =>
   withServer(

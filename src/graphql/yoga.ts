@@ -1,7 +1,7 @@
 import { type ExecutionArgs, GraphQLError, type GraphQLErrorExtensions } from 'graphql';
 import { createLRUCache, createYoga, type Plugin } from 'graphql-yoga';
 import { currentViewer } from '../accounts/login.ts';
-import { busyError, isBusy } from '../db.ts';
+import { passingError } from '../db.ts';
 import { ApiError, errorCodes } from '../errors.ts';
 import { type Log, requestScope } from '../log.ts';
 import { untilAborted, watchAccess } from './access.ts';
@@ -24,7 +24,7 @@ export function publicError(error: unknown, log: Log): GraphQLError {
   const graphqlError = error instanceof GraphQLError ? error : undefined;
   let cause: unknown = graphqlError ? graphqlError.originalError : error;
   while (cause instanceof GraphQLError) cause = cause.originalError;
-  if (isBusy(cause)) cause = busyError();
+  cause = passingError(cause) ?? cause;
   // GraphQL repeats a bad value in its message, however long it is.
   if (cause === undefined && graphqlError) cause = new ApiError(codeOf(graphqlError), graphqlError.message.slice(0, messageMax));
   if (!(cause instanceof ApiError)) {

@@ -112,7 +112,7 @@ export async function hasRoom({ config }: { config: Pick<Config, 'dataDir' | 'di
   return bavail * bsize > config.diskReserveBytes / 16;
 }
 
-export function diskFull(why: string): ApiError {
+function diskFull(why: string): ApiError {
   return new ApiError('DISK_FULL', `The server's disk is too full: ${why}. Delete what is not needed, then repeat this.`);
 }
 

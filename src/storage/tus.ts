@@ -16,11 +16,11 @@ import type { Viewer } from '../accounts/login.ts';
 import { may } from '../accounts/permissions.ts';
 import type { User } from '../accounts/tables.ts';
 import type { Config } from '../config.ts';
-import { busyError, isBusy } from '../db.ts';
+import { passingError } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { StorageServices } from './blobs.ts';
-import { diskFull, requireDisk } from './disk.ts';
+import { requireDisk } from './disk.ts';
 import { publicAddress } from './links.ts';
 import type { Upload } from './tables.ts';
 import {
@@ -212,14 +212,10 @@ function without(headers: Headers, ...names: string[]): Headers {
   return rest;
 }
 
-const fullCodes = ['ENOSPC', 'EDQUOT', 'SQLITE_FULL'];
-
 /** What @tus/server, the file system and the database throw, as the error that a client is told. */
 function asApiError(error: unknown): unknown {
-  if (isBusy(error)) return busyError();
-  for (let e = error as NodeJS.ErrnoException | undefined; e instanceof Error; e = e.cause as typeof e) {
-    if (e.code && fullCodes.includes(e.code)) return diskFull('it filled up while the file was received');
-  }
+  const passing = passingError(error);
+  if (passing) return passing;
   const { status_code: status, body } = error as { status_code?: number; body?: string };
   if (status === undefined || status === 500) return error;
   const known: Record<number, 'NOT_FOUND' | 'CONFLICT' | 'TOO_LARGE'> = {
