@@ -12,7 +12,7 @@ export class Client {
   readonly #socket: Socket;
   #received: Buffer = Buffer.alloc(0);
   #tell: (reply: Reply) => void = () => {};
-  #sentAt = 0;
+  #sinceMs = 0;
   busy = false;
 
   constructor(url: string) {
@@ -22,9 +22,10 @@ export class Client {
     this.#socket.on('error', () => {});
   }
 
-  send(request: Buffer): Promise<Reply> {
+  /** The latency counts from `sinceMs` (of `performance.now()`): when the request was due, if it could not be sent then. */
+  send(request: Buffer, sinceMs = performance.now()): Promise<Reply> {
     this.busy = true;
-    this.#sentAt = performance.now();
+    this.#sinceMs = sinceMs;
     this.#socket.write(request);
     return new Promise((resolve) => {
       this.#tell = resolve;
@@ -40,7 +41,7 @@ export class Client {
     if (this.#received.length < end + 4 + length) return;
     this.#received = Buffer.alloc(0);
     this.busy = false;
-    this.#tell({ status: Number(head.slice(9, 12)), ms: performance.now() - this.#sentAt });
+    this.#tell({ status: Number(head.slice(9, 12)), ms: performance.now() - this.#sinceMs });
   }
 
   close(): void {
@@ -55,24 +56,31 @@ export function requestOf(path: string, headers: Record<string, string | number>
   return Buffer.concat([Buffer.from(`POST ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`), body]);
 }
 
-/** Each connection sends the next request when it has its answer. */
+/** Each connection sends the next request when it has its answer. Answers that come after `ms` do not count. */
 export async function closedLoop(url: string, request: Buffer, count: number, ms: number): Promise<Reply[]> {
   const clients = Array.from({ length: count }, () => new Client(url));
   const replies: Reply[] = [];
   const endAt = performance.now() + ms;
   await Promise.all(
     clients.map(async (client) => {
-      while (performance.now() < endAt) replies.push(await client.send(request));
+      for (;;) {
+        const reply = await client.send(request);
+        if (performance.now() > endAt) return;
+        replies.push(reply);
+      }
     }),
   );
   for (const client of clients) client.close();
   return replies;
 }
 
-/** Requests come at this rate, whatever becomes of those before. */
-export async function openLoop(url: string, request: Buffer, perSecond: number, ms: number): Promise<Reply[]> {
+/**
+ * Requests are due at this rate, whatever becomes of those before. Latencies count from when a request was due, so that a client that is
+ * behind does not hide what its users wait. `inWindow`: the answer came within `ms`.
+ */
+export async function openLoop(url: string, request: Buffer, perSecond: number, ms: number): Promise<(Reply & { inWindow: boolean })[]> {
   const clients: Client[] = [];
-  const replies: Promise<Reply>[] = [];
+  const replies: Promise<Reply & { inWindow: boolean }>[] = [];
   const startedAt = performance.now();
   for (let elapsed = 0; elapsed < ms; elapsed = performance.now() - startedAt) {
     while (replies.length < (elapsed * perSecond) / 1000) {
@@ -81,7 +89,8 @@ export async function openLoop(url: string, request: Buffer, perSecond: number, 
         client = new Client(url);
         clients.push(client);
       }
-      replies.push(client.send(request));
+      const dueAt = startedAt + (replies.length * 1000) / perSecond;
+      replies.push(client.send(request, dueAt).then((reply) => ({ ...reply, inWindow: performance.now() <= startedAt + ms })));
     }
     await new Promise((resolve) => setTimeout(resolve, 1));
   }

@@ -1,6 +1,6 @@
 /**
- * `npm run bench:serve`: the inference host beside its engine alone and beside a bare `node:http` server, in one run, the arms taking
- * turns. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints each ratio with its goal.
+ * `npm run bench:serve`: the inference host beside ONNX Runtime alone (in Python) and beside a bare `node:http` server that reads the same
+ * body, in one run, the arms taking turns. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints each ratio with its goal.
  * `-- --parts engine,null,overload` measures some of it, `-- --seconds 10` longer rounds.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { permitsOf } from '../src/inference/config.ts';
+import { trainerPython } from '../src/jobs/python.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
 import { type Listening, withHostProcess } from '../test/support/process.ts';
 import { closedLoop, median, openLoop, percentile, type Reply, requestOf, sortedMs } from './load.ts';
@@ -42,9 +43,10 @@ const deadlineMs = 200;
 const children: ChildProcess[] = [];
 const folders: string[] = [];
 
-/** An arm, and the lines that it prints. */
-function startArm(...args: string[]): { child: ChildProcess; line: () => Promise<string> } {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'serve.arm.ts'), ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
+/** A program of this folder beside the host, and the lines that it prints. */
+function startArm(program: string, ...args: string[]): { child: ChildProcess; line: () => Promise<string> } {
+  const interpreter = program.endsWith('.py') ? trainerPython : process.execPath;
+  const child = spawn(interpreter, [join(import.meta.dirname, program), ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
   children.push(child);
   const lines = createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })[Symbol.asyncIterator]();
   return { child, line: async () => String((await lines.next()).value) };
@@ -57,14 +59,14 @@ function withHost(folder: string, settings: object, use: (host: Listening) => Pr
   return withHostProcess(config, use);
 }
 
-/** The engine alone: with a core left, and in the two ways that take them all. */
+/** ONNX Runtime in Python, without any of our code: with a core left, and in the two ways that take them all. */
 const engineArms = [
   [permitsBeside, 1],
   [cores, 1],
   [1, cores],
 ].map(([runs, threads]) => ({
   says: `${runs} × ${threads} threads`,
-  ...startArm('engine', String(runs), String(threads)),
+  ...startArm('engine.py', String(runs), String(threads)),
 }));
 async function engineRate(file: string, ms: number, { child, line } = engineArms[0] as (typeof engineArms)[number]): Promise<number> {
   child.stdin?.write(`${file} ${ms}\n`);
@@ -130,7 +132,7 @@ const servedRate = async (url: string, name: string, runs: number): Promise<numb
   rateOf(await closedLoop(url, imageRequest(name), connections * runs, roundMs), roundMs);
 
 async function besideBareServer(url: string): Promise<void> {
-  const bareUrl = await startArm('bare').line();
+  const bareUrl = await startArm('bare.ts').line();
   const latencies = { host: [] as Reply[], bare: [] as Reply[] };
   for (let round = 0; round <= rounds; round += 1) {
     const ours = await closedLoop(url, imageRequest('null'), 1, roundMs);
@@ -161,7 +163,7 @@ async function overload({ url, pid }: Listening, name: string, runs: number): Pr
   const capacity = (first + (await closedRate())) / 2;
 
   const accepted = replies.filter(({ status }) => status === 200);
-  const inTime = accepted.filter(({ ms }) => ms <= deadlineMs);
+  const inTime = accepted.filter(({ ms, inWindow }) => inWindow && ms <= deadlineMs);
   report(`twice the capacity, ${runs} permits: in time ÷ capacity`, (1000 * inTime.length) / overloadMs, capacity, '/s', '≥ 0.9');
   const byStatus = Object.entries(Object.groupBy(replies, ({ status }) => String(status)));
   console.log(`  statuses: ${byStatus.map(([status, all]) => `${status} × ${all?.length}`).join(', ')} (goal: 200 and 429 only)`);
