@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { permitsOf } from '../src/inference/config.ts';
-import { trainerPython } from '../src/jobs/python.ts';
+import { trainerPython } from '../src/python.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
 import { type Listening, withHostProcess } from '../test/support/process.ts';
 import { closedLoop, median, openLoop, percentile, type Reply, requestOf, sortedMs } from './load.ts';

@@ -13,8 +13,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import yazl from 'yazl';
 import { digits } from '../src/cli/demo/digits.ts';
-import { trainerFolder, trainerPython } from '../src/jobs/python.ts';
-import { presetPreprocess } from '../src/jobs/specs.ts';
+import { trainerFolder, trainerPython } from '../src/python.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { type Listening, withHostProcess, withServerProcess } from '../test/support/process.ts';
 import { Client, percentile, type Reply, requestOf, sortedMs, users } from './load.ts';
 

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { planCells } from '../src/benchmark/cells.ts';
-import { engines } from '../src/benchmark/engines.ts';
 import { feedsOf, type Prepared, prepare } from '../src/benchmark/inputs.ts';
 import { measureCell } from '../src/benchmark/measure.ts';
 import { windowNsOf } from '../src/benchmark/statistics.ts';
+import { engines } from '../src/engine/engines.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { gateFailures } from '../src/models/gate.ts';
 import { readProbe } from '../src/models/probe.ts';

@@ -86,7 +86,7 @@ describe('a benchmark', () => {
     }));
 
   test('lists an engine that is not there with the reason', async ({ skip }) => {
-    const { engines } = await import('../src/benchmark/engines.ts');
+    const { engines } = await import('../src/engine/engines.ts');
     const reason = await engines.ONNXRUNTIME_CUDA.missing(process.env.PATH ?? '');
     if (reason === null) skip('this machine has CUDA');
     await withFolder(async (workDir) => {

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { Gate, nothingMeasured, planCells, type Telemetry } from '../src/benchmark/cells.ts';
-import { dimensionsOf, planShapes } from '../src/benchmark/shapes.ts';
 import type { Stability, Summary } from '../src/benchmark/statistics.ts';
 import { type Evidence, judge } from '../src/benchmark/verdict.ts';
+import { dimensionsOf, planShapes } from '../src/engine/shapes.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
 
 const output = (largestDifference: number | null, name = 'logits') => ({ output: name, largestDifference, tolerance: 1e-4 });

@@ -8,7 +8,7 @@ import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type ModelConfig, parseHostConfig } from '../src/inference/config.ts';
 import type { RunningHost } from '../src/inference/host.ts';
-import { presetPreprocess } from '../src/jobs/specs.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { eventually } from './support/eventually.ts';
 import { photo } from './support/images.ts';
 import { call, inferJson, metric, type Sent, type Settings, withHost, withModelFiles } from './support/inference.ts';

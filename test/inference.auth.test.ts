@@ -6,7 +6,7 @@ import Sqlite from 'better-sqlite3';
 import { drizzle } from 'drizzle-orm/better-sqlite3';
 import { calculateJwkThumbprint, SignJWT } from 'jose';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { accessTokenSeconds, PublicKey } from '../src/accounts/accessTokens.ts';
+import { accessTokenSeconds, PublicKey } from '../src/accessTokens.ts';
 import { secretHashOf } from '../src/accounts/apiKeys.ts';
 import { authSnapshot } from '../src/accounts/authSnapshot.ts';
 import type { Role } from '../src/accounts/tables.ts';

@@ -3,11 +3,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { hasExternalData } from '../src/engine/externalData.ts';
 import { parseHostConfig } from '../src/inference/config.ts';
-import { hasExternalData } from '../src/inference/externalData.ts';
 import { loadModel } from '../src/inference/models.ts';
-import { startPool } from '../src/inference/ort/pool.ts';
 import { createRunningFile } from '../src/inference/running.ts';
+import { startPool } from '../src/inference/threads/pool.ts';
 import { withModelFiles } from './support/inference.ts';
 
 const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };

@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { expect, test } from 'vitest';
 import type { RunningHost } from '../src/inference/host.ts';
 import { modelRoutes, routes } from '../src/inference/http.ts';
-import { presetPreprocess } from '../src/jobs/specs.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { eventually } from './support/eventually.ts';
 import { photo } from './support/images.ts';
 import { binaryBody, call, metric, type Sent, withHost } from './support/inference.ts';

@@ -4,8 +4,8 @@ import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import type { ServedModel } from '../src/inference/models.ts';
 import { decodeFeed } from '../src/inference/predict.ts';
-import { type PreprocessSpec, presetPreprocess } from '../src/jobs/specs.ts';
 import { preprocess, resized } from '../src/vision/preprocess.ts';
+import { type PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
 import { call, inferJson, metric, withHost } from './support/inference.ts';
 

@@ -12,7 +12,8 @@ import {
   SpecLine,
   trainerErrorCodes,
 } from '../src/jobs/protocol.ts';
-import { hyperparametersOf, PreprocessSpec, presetPreprocess, presets } from '../src/jobs/specs.ts';
+import { hyperparametersOf, presets } from '../src/jobs/specs.ts';
+import { PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
 
 const lines = (name: string): string[] =>
   readFileSync(new URL(`./fixtures/protocol/${name}`, import.meta.url), 'utf8')

@@ -5,11 +5,11 @@ import { expect, test } from 'vitest';
 import { audit } from '../src/accounts/tables.ts';
 import { InputError } from '../src/errors.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
-import { presetPreprocess } from '../src/jobs/specs.ts';
 import { job } from '../src/jobs/tables.ts';
 import { createModel } from '../src/models/create.ts';
 import { model, modelVersion } from '../src/models/tables.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { type Models, withModels } from './support/models.ts';
 
 /** What is in a file is the import's business: here no job runs. */

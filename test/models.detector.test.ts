@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
-import { presetPreprocess } from '../src/jobs/specs.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { names, yolo } from './support/detection.ts';
 import { makeInferenceModels } from './support/inference.ts';
 import { withFolder, withServer } from './support/server.ts';

@@ -5,10 +5,10 @@ import { canonicalHash, canonicalJson } from '../src/canonical.ts';
 import { datasetVersion } from '../src/datasets/tables.ts';
 import { JobFailure } from '../src/jobs/kinds.ts';
 import type { OnnxMeta } from '../src/jobs/protocol.ts';
-import { presetPreprocess } from '../src/jobs/specs.ts';
 import { lineageHashOf } from '../src/models/lineage.ts';
 import { onnxSignature, weightsSignature } from '../src/models/signature.ts';
 import { type ModelVersion, modelVersion } from '../src/models/tables.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { withStorage } from './support/storage.ts';
 
 type Onnx = z.infer<typeof OnnxMeta>;

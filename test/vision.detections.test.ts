@@ -1,9 +1,9 @@
 /** "Detections" in docs/preprocessing.md, held to the fixtures that the trainer passes too. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { presetPreprocess } from '../src/jobs/specs.ts';
 import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from '../src/vision/detections.ts';
 import { placed } from '../src/vision/preprocess.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 
 const fixture = (path: string): Buffer => readFileSync(new URL(`./fixtures/${path}`, import.meta.url));
 const json = (path: string) => JSON.parse(fixture(path).toString('utf8'));

@@ -1,7 +1,7 @@
 import { and, asc, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { accessTokenSeconds } from '../accessTokens.ts';
 import { type Db, prepared } from '../db.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
-import { accessTokenSeconds } from './accessTokens.ts';
 import { permissions } from './permissions.ts';
 import { apiKey, session, user } from './tables.ts';
 import type { Tokens } from './tokens.ts';

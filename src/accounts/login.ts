@@ -1,10 +1,10 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, eq, isNull, sql } from 'drizzle-orm';
 import { z } from 'zod';
+import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
 import { type Db, inTransaction, prepared } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
-import { type AccessClaims, accessTokenSeconds } from './accessTokens.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password, requireFreeHash, verifyPassword } from './passwords.ts';
 import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions } from './sessions.ts';

@@ -2,8 +2,6 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { calculateJwkThumbprint, SignJWT } from 'jose';
-import type { Config } from '../config.ts';
-import { ApiError } from '../errors.ts';
 import {
   type AccessClaims,
   accessTokenSeconds,
@@ -13,7 +11,9 @@ import {
   issuer,
   PublicKey,
   type,
-} from './accessTokens.ts';
+} from '../accessTokens.ts';
+import type { Config } from '../config.ts';
+import { ApiError } from '../errors.ts';
 
 export interface Tokens {
   /** What others verify its tokens with. */

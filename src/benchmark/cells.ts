@@ -1,6 +1,7 @@
 /** What the child tells the server of a benchmark: a file of this form in its work folder, and a samples file for each measured cell. */
 import { z } from 'zod';
-import { type BenchmarkSpec, engineNames } from '../jobs/specs.ts';
+import { engineNames } from '../engine/engines.ts';
+import type { BenchmarkSpec } from '../jobs/specs.ts';
 import { Comparison } from '../models/gate.ts';
 
 const ns = z.int().min(0);

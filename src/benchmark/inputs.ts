@@ -1,10 +1,10 @@
 /** The inputs of a measurement with the outputs that they should give. */
 import { createCipheriv, createHash } from 'node:crypto';
 import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../engine/onnxruntime.ts';
+import { type Problem, planShapes } from '../engine/shapes.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import { maskPaths } from '../maskPaths.ts';
 import { type FloatTensor, readProbe } from '../models/probe.ts';
-import { type Problem, planShapes } from './shapes.ts';
 
 type Model = BenchmarkSpec['models'][number];
 

@@ -1,12 +1,12 @@
 /** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { engines } from '../engine/engines.ts';
 import type { Session } from '../engine/onnxruntime.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { gateFailures } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
 import { type Gate, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
-import { engines } from './engines.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';

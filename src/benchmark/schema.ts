@@ -1,8 +1,9 @@
+import type { EngineName } from '../engine/engines.ts';
+import { type EngineState, readEngines } from '../engine/engines.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { JobType } from '../jobs/schema.ts';
-import type { BenchmarkProfile, EngineName } from '../jobs/specs.ts';
+import type { BenchmarkProfile } from '../jobs/specs.ts';
 import type { targets } from './context.ts';
-import { type EngineState, readEngines } from './engines.ts';
 import { type StartedBenchmark, startBenchmark } from './start.ts';
 import type { Verdict } from './tables.ts';
 

@@ -1,18 +1,18 @@
 import { z } from 'zod';
 import type { Actor } from '../accounts/audit.ts';
 import type { Queryable } from '../db.ts';
+import { engineNames, readEngines } from '../engine/engines.ts';
+import { dimensionsOf, planShapes } from '../engine/shapes.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { OnnxMeta } from '../jobs/protocol.ts';
-import { BenchmarkSettings, benchmarkProfiles, engineNames } from '../jobs/specs.ts';
+import { BenchmarkSettings, benchmarkProfiles } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import { planCells } from './cells.ts';
 import { BenchmarkRequest, targets } from './context.ts';
-import { readEngines } from './engines.ts';
-import { dimensionsOf, planShapes } from './shapes.ts';
 
 const cellsMax = 200;
 export const durationMsMax = 20 * 3_600_000;

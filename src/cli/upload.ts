@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { DetailedError, Upload } from 'tus-js-client';
-import { hashFile } from '../storage/hash.ts';
+import { hashFile } from '../hash.ts';
 import { call, type Session } from './client.ts';
 
 /** What a mutation needs that uses the upload. */

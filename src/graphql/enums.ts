@@ -1,5 +1,5 @@
 import type { tasks, versionStates } from '../datasets/tables.ts';
-import type { OutputLayout } from '../jobs/specs.ts';
+import type { OutputLayout } from '../vision/spec.ts';
 import { builder, enumValues } from './builder.ts';
 
 /** Enums that several domains share. */

@@ -1,7 +1,7 @@
 /** Who may use a deployment: decided from a snapshot of the accounts that the server sends, without its database. */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { accessTokenVerifier, PublicKey } from '../accounts/accessTokens.ts';
+import { accessTokenVerifier, PublicKey } from '../accessTokens.ts';
 import { HttpError } from './httpError.ts';
 
 /** What the host knows of the accounts. It is small: tokens prove whose they are, so that only what has ended is listed. */

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { OutputLayout, PreprocessSpec } from '../jobs/specs.ts';
 import { detectionDefinition } from '../vision/detections.ts';
+import { OutputLayout, PreprocessSpec } from '../vision/spec.ts';
 
 const mebibyte = 2 ** 20;
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal digits in lower case.');

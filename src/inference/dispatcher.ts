@@ -1,6 +1,6 @@
-/** Between the requests and the engine: queue, timers, runs. Each submitted request gets exactly one answer. */
+/** Between the requests and the pool: queue, timers, runs. Each submitted request gets exactly one answer. */
 import { nowMs } from './clock.ts';
-import type { Engine, Feed, Found, Output, Reading, Run, RunEnd } from './engine.ts';
+import type { Feed, Found, Output, Pool, Reading, Run, RunEnd } from './pool.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
@@ -48,11 +48,11 @@ export interface Dispatcher {
   refusal(request: Entry): Refusal | null;
   /** Answers everything that waits with `stopped`. */
   stop(): void;
-  /** Requests that wait, and runs that were given to the engine. */
+  /** Requests that wait, and runs that were given to the pool. */
   readonly depth: { queued: number; dispatched: number };
 }
 
-export function startDispatcher(engine: Engine, limits: { permits: number; requestsMax: number }): Dispatcher {
+export function startDispatcher(pool: Pool, limits: { permits: number; requestsMax: number }): Dispatcher {
   const queue = new Queue<Waiting>(limits);
   const open = new Set<Waiting>();
   let dispatched = 0;
@@ -74,13 +74,13 @@ export function startDispatcher(engine: Engine, limits: { permits: number; reque
 
   function dispatch(): void {
     for (;;) {
-      const room = engine.room();
+      const room = pool.room();
       if (!room) return;
       const batch = queue.take(nowMs(), { staged: room === 'STAGED' });
       if (!batch) return;
       const [first] = batch.entries as [Waiting];
       const { model, outputs, reading } = first;
-      const run = engine.start(model.key, joined(batch.entries), outputs, reading);
+      const run = pool.start(model.key, joined(batch.entries), outputs, reading);
       dispatched += 1;
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {

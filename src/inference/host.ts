@@ -1,4 +1,4 @@
-/** The inference host: an HTTP server over a queue over an engine. It opens no database. */
+/** The inference host: an HTTP server over a queue over a pool of threads. It opens no database. */
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -13,9 +13,9 @@ import type { HostConfig, ModelConfig } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { loadModel, type ServedModel } from './models.ts';
-import { startPool } from './ort/pool.ts';
 import { createRunningFile } from './running.ts';
 import { type HostStats, summaryOf } from './stats.ts';
+import { startPool } from './threads/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
@@ -80,8 +80,8 @@ export async function startHost(
  */
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
-  const engine = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
-  const dispatcher = startDispatcher(engine, { permits: config.permits, requestsMax: config.queueRequestsMax });
+  const pool = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
+  const dispatcher = startDispatcher(pool, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const host: Host = {
     config,
     log,
@@ -121,14 +121,14 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     server.close();
     server.closeAllConnections();
     await closed;
-    await engine.close();
+    await pool.close();
   }
 
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
   } catch (error) {
-    await engine.close();
+    await pool.close();
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;
@@ -136,7 +136,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
 
     async load(model) {
-      const served = await loadModel(engine, model, folder, config);
+      const served = await loadModel(pool, model, folder, config);
       const versions = host.models.get(model.name) ?? new Map<number, ServedModel>();
       host.models.set(model.name, versions.set(model.version, served));
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
@@ -149,7 +149,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
       versions.delete(version);
       if (versions.size === 0) host.models.delete(name);
       while (served.users > 0) await delay(10);
-      await engine.unload(served.key);
+      await pool.unload(served.key);
       log.info({ model: name, version }, 'model is unloaded');
     },
 

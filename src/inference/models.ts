@@ -2,13 +2,13 @@
 import { createHash } from 'node:crypto';
 import { copyFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { planShapes } from '../benchmark/shapes.ts';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
+import { hasExternalData } from '../engine/externalData.ts';
+import { planShapes } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
-import type { Engine, Port, Signature } from './engine.ts';
-import { hasExternalData } from './externalData.ts';
+import type { Pool, Port, Signature } from './pool.ts';
 import { RunTimes } from './runTimes.ts';
 import { ModelStats } from './stats.ts';
 
@@ -28,10 +28,10 @@ const warmupRounds = 4;
 const inputBytesMax = 2 ** 30;
 
 /**
- * Loads a model into the engine and runs it on zeros on each of its threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
+ * Loads a model into the pool and runs it on zeros on each of its threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
  * is what was hashed and nothing lies beside it. Throws an Error that says why the model cannot be served.
  */
-export async function loadModel(engine: Engine, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
+export async function loadModel(pool: Pool, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
   const { intraOpThreads = limits.intraOpThreads } = config;
   const key = modelKey(config);
   const file = join(folder, `${config.name}-${config.version}.onnx`);
@@ -40,7 +40,7 @@ export async function loadModel(engine: Engine, config: ModelConfig, folder: str
     await copyFile(config.file, file);
     const sizeBytes = await check(file, config.sha256);
     requireMemory(limits, limits.permits * sizeBytes);
-    const signature = await engine.load(key, file, intraOpThreads);
+    const signature = await pool.load(key, file, intraOpThreads);
     const batched = [...signature.inputs, ...signature.outputs].every(({ shape }) => typeof shape[0] === 'string');
     if (config.batchMax > 1 && !batched)
       throw new Error('batchMax must be 1: not every input and output has a batch as its first dimension.');
@@ -48,11 +48,11 @@ export async function loadModel(engine: Engine, config: ModelConfig, folder: str
     const times = new RunTimes();
     for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);
     const model = { key, config, signature, batched, batchMax, times, stats: new ModelStats(), users: 0 };
-    for (const rows of new Set([1, batchMax])) await warmUp(engine, model, rows);
+    for (const rows of new Set([1, batchMax])) await warmUp(pool, model, rows);
     requireMemory(limits, 0, sizeBytes);
     return model;
   } catch (error) {
-    await engine.unload(key);
+    await pool.unload(key);
     throw new Error(`${key} cannot be served: ${maskPaths((error as Error).message)}`);
   } finally {
     await rm(file, { force: true });
@@ -85,7 +85,7 @@ function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageB
 }
 
 /** The first round is not counted: it takes memory and builds kernels. */
-async function warmUp(engine: Engine, { key, config, signature, times }: ServedModel, rows: number): Promise<void> {
+async function warmUp(pool: Pool, { key, config, signature, times }: ServedModel, rows: number): Promise<void> {
   const planned = planShapes(signature.inputs, rows, config.dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
   const inputs = signature.inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
@@ -94,7 +94,7 @@ async function warmUp(engine: Engine, { key, config, signature, times }: ServedM
   if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);
   const outputs = signature.outputs.map(({ name }) => name);
   for (let round = 0; round < warmupRounds; round += 1) {
-    const runs = await engine.warm(key, inputs, outputs).catch((error: Error) => {
+    const runs = await pool.warm(key, inputs, outputs).catch((error: Error) => {
       throw new Error(`It does not run: ${error.message}`);
     });
     if (round > 0) for (const runMs of runs) times.observe(rows, runMs);

@@ -1,9 +1,9 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import sharp from 'sharp';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
-import type { Feed, Found, Image, Reading } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
+import type { Feed, Found, Image, Reading } from './pool.ts';
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
 sharp.concurrency(1);

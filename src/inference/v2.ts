@@ -2,9 +2,9 @@
 import { z } from 'zod';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { Priority } from './config.ts';
-import type { Feed, Output, Port } from './engine.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
+import type { Feed, Output, Port } from './pool.ts';
 import { bytesFromJson, jsonOfBytes } from './tensors.ts';
 
 const jsonBytesMax = 16 * 2 ** 20;

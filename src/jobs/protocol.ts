@@ -10,7 +10,8 @@
  */
 import { Buffer } from 'node:buffer';
 import { z } from 'zod';
-import { PreprocessSpec, Spec } from './specs.ts';
+import { PreprocessSpec } from '../vision/spec.ts';
+import { Spec } from './specs.ts';
 
 export const PROTOCOL_VERSION = 1;
 

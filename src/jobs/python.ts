@@ -1,11 +1,8 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Config } from '../config.ts';
+import { trainerFolder, trainerPython } from '../python.ts';
 import { JobFailure, type Launch } from './kinds.ts';
 import type { Spec } from './specs.ts';
-
-export const trainerFolder = join(import.meta.dirname, '..', '..', 'trainer');
-export const trainerPython = join(trainerFolder, '.venv', 'bin', 'python');
 
 /** Threads of a job that does not say how many: an equal share of the processor for each slot. */
 export const cpuThreadsOf = ({ cores, slots }: Pick<Config, 'cores' | 'slots'>): number => Math.max(1, Math.floor(cores / slots));

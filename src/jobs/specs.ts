@@ -1,8 +1,10 @@
 /**
- * What a job's child is asked to do: one specification for each kind, with the preprocessing, the hyperparameters and the
- * dataset that they share. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
+ * What a job's child is asked to do: one specification for each kind, with the hyperparameters and the dataset that
+ * they share. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
  */
 import { z } from 'zod';
+import { engineNames } from '../engine/engines.ts';
+import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -10,54 +12,6 @@ const path = z.string().min(1).max(4096).describe('Absolute path of something th
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const share = z.number().min(0).max(1);
 const bytes = z.int().min(1);
-
-/** What a model does with an image. */
-export const Task = z.enum(['CLASSIFICATION', 'DETECTION']);
-export type Task = z.infer<typeof Task>;
-
-// --------------------------------------------------------------------------------------------------- preprocessing
-
-const channelTriple = z.tuple([z.number(), z.number(), z.number()]);
-
-/** From an image file to the model's input tensor, the one definition: `docs/preprocessing.md` says what each step does. */
-export const PreprocessSpec = z
-  .object({
-    version: z.literal(1),
-    width: z.int().min(1).max(4096).describe('Input width in pixels.'),
-    height: z.int().min(1).max(4096).describe('Input height in pixels.'),
-    mode: z
-      .enum(['STRETCH', 'CROP', 'LETTERBOX'])
-      .describe('STRETCH ignores the aspect ratio, CROP takes the largest centred part, LETTERBOX fits and pads.'),
-    cropFraction: z.number().gt(0).max(1).describe('CROP only: share of the largest centred part that is kept.'),
-    padColor: z.array(z.int().min(0).max(255)).length(3).describe('LETTERBOX only: red, green, blue.'),
-    channels: z.enum(['RGB', 'BGR']).describe('Order of the channels in the tensor.'),
-    mean: channelTriple.describe('In tensor order, for values of 0 to 1.'),
-    std: channelTriple.describe('In tensor order, for values of 0 to 1.'),
-    layout: z.enum(['NCHW', 'NHWC']),
-  })
-  .meta({ id: 'PreprocessSpec' });
-export type PreprocessSpec = z.infer<typeof PreprocessSpec>;
-
-const presetPreprocessing = {
-  /** The largest centred square, ImageNet's mean and deviation. */
-  CLASSIFICATION: { mode: 'CROP', mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
-  /** The whole image, its levels as 0 to 1. */
-  DETECTION: { mode: 'LETTERBOX', mean: [0, 0, 0], std: [1, 1, 1] },
-} satisfies Record<Task, Pick<PreprocessSpec, 'mode' | 'mean' | 'std'>>;
-
-/** What the presets of a task train with. `imageSize` in pixels. */
-export function presetPreprocess(imageSize: number, task: Task = 'CLASSIFICATION'): PreprocessSpec {
-  return {
-    version: 1,
-    width: imageSize,
-    height: imageSize,
-    cropFraction: 1,
-    padColor: [114, 114, 114],
-    channels: 'RGB',
-    layout: 'NCHW',
-    ...presetPreprocessing[task],
-  };
-}
 
 // -------------------------------------------------------------------------------------------------- hyperparameters
 
@@ -274,15 +228,6 @@ export const TrainSpec = z
   ])
   .meta({ id: 'TrainSpec' });
 
-/** How a detector's outputs hold what it found, in pixels of the input: `docs/preprocessing.md`, "Detections". */
-export const OutputLayout = z
-  .enum(['BOXES_SCORES', 'CENTRES_FIRST'])
-  .describe(
-    'BOXES_SCORES: boxes (N × A × 4: left, top, right, bottom) and scores (N × A × classes). ' +
-      'CENTRES_FIRST: one output (N × (4 + classes) × A): centre x, centre y, width, height, scores.',
-  );
-export type OutputLayout = z.infer<typeof OutputLayout>;
-
 /** A model version as the trainer reads it. */
 export const ModelRef = z
   .object({
@@ -358,10 +303,6 @@ export const ImportDatasetSpec = z
     }),
   })
   .meta({ id: 'ImportDatasetSpec', description: 'Read by a Node child.' });
-
-/** Engines by name; `src/benchmark/engines.ts` says what each needs. From the simplest to use to the most demanding. */
-export const engineNames = ['ONNXRUNTIME_CPU', 'ONNXRUNTIME_CUDA'] as const;
-export type EngineName = (typeof engineNames)[number];
 
 /** How a configuration is measured. `benchmarkProfiles` has the usual values. */
 export const BenchmarkSettings = z

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { and, desc, eq } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
-import { hashFile } from '../storage/hash.ts';
+import { hashFile } from '../hash.ts';
 import { findJob } from './jobs.ts';
 import { isFinal } from './states.ts';
 import { type Job, jobEvent } from './tables.ts';

@@ -1,5 +1,5 @@
 import { builder, enumValues } from '../graphql/builder.ts';
-import type { PreprocessSpec } from '../jobs/specs.ts';
+import type { PreprocessSpec } from '../vision/spec.ts';
 
 const ResizeModeType = builder.enumType('ResizeMode', {
   description: 'How an image of any size becomes one of the input’s size.',

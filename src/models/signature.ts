@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
-import { PreprocessSpec, type PresetName, presetPreprocess, presets, type Task } from '../jobs/specs.ts';
+import { type PresetName, presets } from '../jobs/specs.ts';
+import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z

@@ -3,8 +3,8 @@
  * the confidence, never the number of rows to choose from.
  */
 import type { targets } from '../benchmark/context.ts';
-import { engines } from '../benchmark/engines.ts';
-import type { EngineName } from '../jobs/specs.ts';
+import type { EngineName } from '../engine/engines.ts';
+import { engines } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Measured, ReportRow } from './report.ts';

@@ -1,6 +1,7 @@
 /** A report as a file: pure functions of its content. */
-import { engines } from '../benchmark/engines.ts';
+
 import type { PercentileName } from '../benchmark/statistics.ts';
+import { engines } from '../engine/engines.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
 import { claimed, type Report, type ReportRow } from './report.ts';
 

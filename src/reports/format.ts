@@ -1,6 +1,6 @@
 /** Numbers and names as people read them: the same in every locale. */
 import type { ModelContext } from '../benchmark/context.ts';
-import { engines } from '../benchmark/engines.ts';
+import { engines } from '../engine/engines.ts';
 import type { Measured, ReportRow } from './report.ts';
 
 /** Three significant digits, never an exponent. */

@@ -4,7 +4,7 @@ import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
 import type { PercentileName, Stability, Summary } from '../benchmark/statistics.ts';
 import type { Verdict } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
-import type { EngineName } from '../jobs/specs.ts';
+import type { EngineName } from '../engine/engines.ts';
 
 /** Counts the forms that reports have had: one made by a later form is another report of the same benchmark. */
 export const REPORT_SCHEMA_VERSION = 2;

@@ -1,4 +1,4 @@
-import { engines } from '../benchmark/engines.ts';
+import { engines } from '../engine/engines.ts';
 import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
 import type { Report, ReportRow } from './report.ts';
 

@@ -17,7 +17,7 @@ import { setImmediate } from 'node:timers/promises';
 import { and, asc, eq, gt, lte, notExists, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
-import { hashFile } from './hash.ts';
+import { hashFile } from '../hash.ts';
 import { type Artifact, artifact, blob } from './tables.ts';
 
 export interface StorageServices {

@@ -15,9 +15,9 @@ import { and, asc, count, eq, inArray, lte } from 'drizzle-orm';
 import type { Actor } from '../accounts/audit.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, refuse } from '../errors.ts';
+import { hashFile } from '../hash.ts';
 import { findArtifact, insertArtifact, placeBlob, type StorageServices, type StoredBlob, stagingDir, sync } from './blobs.ts';
 import { checkFileName } from './fileNames.ts';
-import { hashFile } from './hash.ts';
 import { artifact, type Upload, upload } from './tables.ts';
 
 /** An upload that is not used, and not written to, lives this long. */

@@ -5,9 +5,10 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { EvaluateSpec, OutputLayout, SPEC_VERSION } from '../jobs/specs.ts';
+import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
+import { OutputLayout } from '../vision/spec.ts';
 import { acceptEvaluation, requireMade } from './register.ts';
 import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 

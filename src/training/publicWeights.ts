@@ -2,8 +2,8 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { trainerFolder, trainerPython } from '../jobs/python.ts';
 import type { PresetName } from '../jobs/specs.ts';
+import { trainerFolder, trainerPython } from '../python.ts';
 
 const answerMsMax = 60_000;
 const run = promisify(execFile);

@@ -5,13 +5,13 @@ import { and, eq } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { type AttemptContext, JobFailure, type JobServices, type Outcome } from '../jobs/kinds.ts';
 import { Evaluation, WeightsMeta } from '../jobs/protocol.ts';
-import type { PreprocessSpec } from '../jobs/specs.ts';
 import { lineageHashOf } from '../models/lineage.ts';
 import { limitsFor, loadOnce } from '../models/load.ts';
 import { nextNumber } from '../models/models.ts';
 import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
+import type { PreprocessSpec } from '../vision/spec.ts';
 import { requireConversionGate, tolerancesOf } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 

@@ -4,11 +4,12 @@ import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { type OutputLayout, PreprocessSpec, type PresetName, type Spec, type Task } from '../jobs/specs.ts';
+import type { PresetName, Spec } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
+import { type OutputLayout, PreprocessSpec, type Task } from '../vision/spec.ts';
 
 type DatasetRef = Extract<Spec, { kind: 'TRAIN' }>['dataset'];
 type ModelRef = Extract<Spec, { kind: 'EVALUATE' }>['model'];

@@ -1,6 +1,7 @@
 /** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
 
 import type { Placement } from './preprocess.ts';
+import type { OutputLayout } from './spec.ts';
 
 /** Which candidates are detections. */
 export interface DetectionLimits {
@@ -13,12 +14,6 @@ export interface DetectionLimits {
 export const detectionDefinition: Readonly<DetectionLimits> = { scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 100 };
 /** Candidates beyond are dropped, which bounds the time of the suppression. */
 const candidatesMax = 3000;
-
-/**
- * BOXES_SCORES: `boxes` (N × A × 4: left, top, right, bottom) and `scores` (N × A × classes). CENTRES_FIRST: one output
- * (N × (4 + classes) × A) with the rows centre x, centre y, width, height, then the scores. Pixels are of the input, scores of 0 to 1.
- */
-export type OutputLayout = 'BOXES_SCORES' | 'CENTRES_FIRST';
 
 export interface Output {
   dims: readonly number[];

@@ -1,5 +1,5 @@
 /** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 7). */
-import type { PreprocessSpec } from '../jobs/specs.ts';
+import type { PreprocessSpec } from './spec.ts';
 
 export interface Rectangle {
   left: number;

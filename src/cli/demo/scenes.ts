@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp, { type OverlayOptions } from 'sharp';
-import { trainerFolder, trainerPython } from '../../jobs/python.ts';
-import { presetPreprocess } from '../../jobs/specs.ts';
+import { trainerFolder, trainerPython } from '../../python.ts';
 import {
   type Detection,
   detectionDefinition,
@@ -17,6 +16,7 @@ import {
   toImage,
 } from '../../vision/detections.ts';
 import { placed, preprocess } from '../../vision/preprocess.ts';
+import { presetPreprocess } from '../../vision/spec.ts';
 import type { DemoTask } from './task.ts';
 
 const counts = { train: 800, val: 80 };

@@ -2,7 +2,8 @@ import { createHash, type Hash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DatasetItem, type Task } from '../../jobs/specs.ts';
+import { DatasetItem } from '../../jobs/specs.ts';
+import type { Task } from '../../vision/spec.ts';
 import { splits } from './layout.ts';
 
 /** What the child leaves in its work folder for the server. */

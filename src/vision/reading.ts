@@ -2,10 +2,11 @@
  * What a run makes of a model's outputs for one image. It is done on the engine's thread: a detector's 8,400 places × 80 classes take 4 to
  * 50 ms, and on the main thread everybody would wait for them.
  */
-import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from '../vision/detections.ts';
-import { placed } from '../vision/preprocess.ts';
-import type { Found, Output, Reading } from './engine.ts';
-import { HttpError } from './httpError.ts';
+
+import { HttpError } from '../inference/httpError.ts';
+import type { Found, Output, Reading } from '../inference/pool.ts';
+import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
+import { placed } from './preprocess.ts';
 
 const readers: Record<Reading['task'], (reading: Reading, outputs: readonly Output[]) => Found> = {
   CLASSIFICATION: classesOf,

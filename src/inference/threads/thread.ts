@@ -5,9 +5,9 @@ import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../../engin
 import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../../engine/onnxruntime.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { preprocess } from '../../vision/preprocess.ts';
+import { read } from '../../vision/reading.ts';
 import { nowMs } from '../clock.ts';
-import type { Output, Port, Signature } from '../engine.ts';
-import { read } from '../reading.ts';
+import type { Output, Port, Signature } from '../pool.ts';
 import { openRunning } from '../running.ts';
 import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
 

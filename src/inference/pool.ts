@@ -1,8 +1,8 @@
-/** What runs models. Everything above it (queue, protocol) knows only this, so that a native engine can take the place of `ort/`. */
+/** What runs models. Everything above it (queue, protocol) knows only this, so that an engine with threads of its own can take the place of `threads/`. */
 
 import type { Datatype } from '../engine/datatypes.ts';
-import type { PreprocessSpec } from '../jobs/specs.ts';
 import type { DetectionLimits } from '../vision/detections.ts';
+import type { PreprocessSpec } from '../vision/spec.ts';
 import type { Classes, Detections } from './answers.ts';
 import type { ModelConfig } from './config.ts';
 
@@ -77,7 +77,7 @@ export interface Run {
   cancel(): void;
 }
 
-export interface Engine {
+export interface Pool {
   /** Loads a file under a key, on one thread after the other: the others compute meanwhile. Throws an Error with what the engine says of the file. */
   load(key: string, file: string, intraOpThreads: number): Promise<Signature>;
   /** Runs a model once on zeros on each thread; how long each run took. Throws an Error with what the engine says. */

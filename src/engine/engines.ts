@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { type EngineName, engineNames } from '../jobs/specs.ts';
+
 import { readGpus } from '../system/gpus.ts';
 
 const packageFile = createRequire(import.meta.url).resolve('onnxruntime-node/package.json');
@@ -18,7 +18,7 @@ interface Engine {
 
 const cudaLibrary = join(dirname(packageFile), 'bin', 'napi-v6', process.platform, process.arch, 'libonnxruntime_providers_cuda.so');
 
-export const engines: Record<EngineName, Engine> = {
+export const engines = {
   ONNXRUNTIME_CPU: { title: 'ONNX Runtime on the processor', provider: 'cpu', missing: async () => null },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',
@@ -30,7 +30,9 @@ export const engines: Record<EngineName, Engine> = {
       return 'ONNX Runtime was installed without its CUDA libraries: set ONNXRUNTIME_NODE_INSTALL=cuda12 and install the packages again.';
     },
   },
-};
+} satisfies Record<string, Engine>;
+export type EngineName = keyof typeof engines;
+export const engineNames = Object.keys(engines) as [EngineName, ...EngineName[]];
 
 export interface EngineState {
   name: EngineName;

@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Engine, Feed, Run, RunEnd, Signature } from '../engine.ts';
+import type { Feed, Pool, Run, RunEnd, Signature } from '../pool.ts';
 import { cancelled, type FromThread, type StagedFeed, staged, type ThreadData, type Told, type ToThread } from './messages.ts';
 
 interface Thread {
@@ -36,7 +36,7 @@ interface PoolSettings {
   runningFile: string;
 }
 
-export function startPool({ permits, workers, runningFile }: PoolSettings): Engine {
+export function startPool({ permits, workers, runningFile }: PoolSettings): Pool {
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
   const slots: Slot[] = Array.from({ length: workers }, (_, n) => ({ n, memory: new ArrayBuffer(0), finish: unused }));
   const free = [...slots];
