@@ -1,5 +1,7 @@
 /** Who may import whom (docs/architecture.md). */
-const domains = '^src/(accounts|storage|system|datasets|models|jobs|training|benchmark|reports|deployments|inference|engine|vision)/';
+const leaves = 'engine|vision';
+const serverDomains = 'accounts|storage|system|datasets|models|jobs|training|benchmark|reports|deployments';
+const domains = `^src/(${serverDomains}|inference|${leaves})/`;
 
 export default {
   forbidden: [
@@ -31,6 +33,47 @@ export default {
       to: { path: '^src/' },
     },
     {
+      name: 'engine-is-a-leaf',
+      comment: 'It opens model files for whoever asks. What is on the machine it asks the machine.',
+      severity: 'error',
+      from: { path: '^src/engine/' },
+      to: { path: '^src/', pathNot: ['^src/engine/', '^src/system/gpus\\.ts$'] },
+    },
+    {
+      name: 'vision-is-a-leaf',
+      comment: 'It knows what a tensor is, and nothing else.',
+      severity: 'error',
+      from: { path: '^src/vision/' },
+      to: { path: '^src/', pathNot: ['^src/vision/', '^src/engine/(engine|datatypes)\\.ts$'] },
+    },
+    {
+      name: 'the-inference-host-imports-leaves',
+      comment: 'It is a process of its own, and runs without the server.',
+      severity: 'error',
+      from: { path: '^src/inference/' },
+      to: { path: `^src/(${serverDomains}|graphql|cli)/` },
+    },
+    {
+      name: 'commands-of-the-user-import-no-domain',
+      comment: 'They speak HTTP with a server, as anybody else.',
+      severity: 'error',
+      from: { path: '^src/cli/' },
+      to: { path: `^src/(${serverDomains}|inference|graphql)/` },
+    },
+    {
+      name: 'an-engine-is-loaded-by-its-row',
+      comment: 'A library of 45 MB, in the processes that open models only, and never without `telemetry.ts`.',
+      severity: 'error',
+      from: { pathNot: '^src/engine/onnxruntime\\.ts$' },
+      to: { path: 'node_modules/onnxruntime-node/' },
+    },
+    {
+      name: 'an-engine-is-loaded-on-demand',
+      severity: 'error',
+      from: {},
+      to: { path: '^src/engine/onnxruntime\\.ts$', dynamic: false },
+    },
+    {
       name: 'children-open-no-database',
       comment: "A job's child and the inference host get files, never the database.",
       severity: 'error',
@@ -39,10 +82,10 @@ export default {
     },
     {
       name: 'the-server-opens-no-file-of-a-user',
-      comment: 'What reads an image, a zip or a model runs in a child; here it would also cost 30 MB.',
+      comment: 'What reads an image or a zip runs in a child; here it would also cost 30 MB. Of models see an-engine-is-loaded-on-demand.',
       severity: 'error',
       from: { path: '^src/server\\.ts$' },
-      to: { path: 'node_modules/(sharp|yauzl|yaml|onnxruntime-node)/', reachable: true },
+      to: { path: 'node_modules/(sharp|yauzl|yaml)/', reachable: true },
     },
     {
       name: 'product-imports-no-tests',

@@ -48,10 +48,10 @@ describe('inputs', () => {
     expect(prepared).toMatchObject({ reference: 'PROBE', count: 32 });
     const feeds = feedsOf(prepared, spec.models[0] as Model, 0);
     expect(feeds).toHaveLength(7);
-    expect(feeds[0]?.image?.data).toEqual(input.data.slice(0, 5 * 192));
+    expect(feeds[0]?.get('image')?.data).toEqual(input.data.slice(0, 5 * 192));
     expect(prepared.expected[0]?.get('y')).toEqual(output.data.slice(0, 15));
     // Behind the last input comes the first again.
-    expect(feeds[6]?.image?.data.slice(2 * 192)).toEqual(input.data.slice(0, 3 * 192));
+    expect(feeds[6]?.get('image')?.data.slice(2 * 192)).toEqual(input.data.slice(0, 3 * 192));
     expect(prepared.expected[6]?.get('y')?.slice(6)).toEqual(output.data.slice(0, 9));
   });
 
@@ -63,7 +63,7 @@ describe('inputs', () => {
     expect(again.expected).toEqual(a.expected);
     expect(other.expected).not.toEqual(a.expected);
     expect(feedsOf(a, spec.models[0] as Model, 0)).toEqual(feedsOf(again, spec.models[0] as Model, 0));
-    const values = feedsOf(a, spec.models[0] as Model, 0)[0]?.image?.data as Float32Array;
+    const values = feedsOf(a, spec.models[0] as Model, 0)[0]?.get('image')?.data as Float32Array;
     expect(values.every((x) => x >= 0 && x < 1)).toBe(true);
     expect(new Set(values).size).toBeGreaterThan(1000);
   });
@@ -212,7 +212,7 @@ describe('a cell', () => {
     const spec = benchmarkSpec({ models: [model('classifier')] });
     const prepared = await preparedOf(spec);
     const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
-    const misshapen = { ...prepared, inputs: [{ name: 'image', type: 'float32', shape: [1, 4, 8, 8] }] };
+    const misshapen = { ...prepared, inputs: [{ name: 'image', datatype: 'FP32' as const, shape: [1, 4, 8, 8] }] };
     const { telemetry } = await measureCell(spec, cell, misshapen, { phase() {}, advance() {} });
     expect(telemetry.unavailable).toMatchObject({ code: 'INPUT_UNSUPPORTED' });
   });

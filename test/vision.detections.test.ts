@@ -41,10 +41,10 @@ describe('detections', () => {
       const { boxes, scores } = corners(data, places);
       const outputs =
         layout === 'CENTRES_FIRST'
-          ? [{ dims: [1, rows, places], data }]
+          ? [{ shape: [1, rows, places], data }]
           : [
-              { dims: [1, places, 4], data: boxes },
-              { dims: [1, places, classes], data: scores },
+              { shape: [1, places, 4], data: boxes },
+              { shape: [1, places, classes], data: scores },
             ];
       const [image] = readDetectorOutputs(outputs, layout, classes);
       const where = placed(width, height, presetPreprocess(side, 'DETECTION'));
@@ -73,7 +73,7 @@ describe('detections', () => {
 
   test('outputs of another shape are refused with what they are', () => {
     const data = new Float32Array(24);
-    expect(() => readDetectorOutputs([{ dims: [1, 6, 4], data }], 'BOXES_SCORES', 3)).toThrow('The outputs [1, 6, 4] do not have');
-    expect(() => readDetectorOutputs([{ dims: [1, 6, 4], data }], 'CENTRES_FIRST', 3)).toThrow('layout CENTRES_FIRST of 3 classes');
+    expect(() => readDetectorOutputs([{ shape: [1, 6, 4], data }], 'BOXES_SCORES', 3)).toThrow('The outputs [1, 6, 4] do not have');
+    expect(() => readDetectorOutputs([{ shape: [1, 6, 4], data }], 'CENTRES_FIRST', 3)).toThrow('layout CENTRES_FIRST of 3 classes');
   });
 });

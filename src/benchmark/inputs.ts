@@ -1,6 +1,8 @@
 /** The inputs of a measurement with the outputs that they should give. */
 import { createCipheriv, createHash } from 'node:crypto';
-import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../engine/onnxruntime.ts';
+import { type Datatype, elementsOf } from '../engine/datatypes.ts';
+import type { Open, OpenOptions, Session, Tensor } from '../engine/engine.ts';
+import { engines, servingEngine } from '../engine/engines.ts';
 import { type Problem, planShapes } from '../engine/shapes.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import { maskPaths } from '../maskPaths.ts';
@@ -10,7 +12,7 @@ type Model = BenchmarkSpec['models'][number];
 
 interface PlannedInput {
   name: string;
-  type: string;
+  datatype: Datatype;
   shape: number[];
 }
 
@@ -25,7 +27,7 @@ export interface Prepared {
   count: number;
 }
 
-export type Feeds = Record<string, OnnxTensor>;
+export type Feeds = ReadonlyMap<string, Tensor>;
 export type Refused = { problem: { code: Problem['code'] | 'LOAD_FAILED'; message: string } };
 type Asked = Pick<BenchmarkSpec, 'dims' | 'seed' | 'settings'>;
 
@@ -37,24 +39,32 @@ const inputBytesMax = 2 ** 30;
  * trained model, or else seeded ones, which are run once on the processor for their reference.
  */
 export async function prepare(model: Model, batchSize: number, { dims, seed, settings }: Asked): Promise<Prepared | Refused> {
-  const loaded = await load(model.file, { executionProviders: ['cpu'], intraOpNumThreads: 1, graphOptimizationLevel: 'disabled' });
+  const open = await engines[servingEngine].load();
+  const loaded = await load(open, model.file, { intraOpThreads: 1, optimized: false });
   if ('problem' in loaded) return loaded;
   const { session } = loaded;
-  const ports = session.inputMetadata.map((port) => ({ name: port.name, shape: port.isTensor ? port.shape : null }));
-  const planned = planShapes(ports, batchSize, dims);
+  const { signature } = session;
+  const planned = planShapes(signature.inputs, batchSize, dims);
   if ('problem' in planned) return planned;
-  const inputs = session.inputMetadata.map((port) => ({
-    name: port.name,
-    type: port.isTensor ? port.type : 'string',
-    shape: planned.shapes.get(port.name) as number[],
-  }));
-  const unsupported = inputs.find(({ type }) => !(type in makers));
+  const unsupported = signature.inputs.find(({ datatype }) => datatype === null || !makers[datatype]);
   if (unsupported) return refuse('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);
+  const inputs = signature.inputs.map(({ name, datatype }) => ({
+    name,
+    datatype: datatype as Datatype,
+    shape: planned.shapes.get(name) as number[],
+  }));
   const count = Math.ceil(settings.gateInputs / batchSize);
-  if (inputs.reduce((sum, { shape }) => sum + 8 * sizeOf(shape), 0) * count > inputBytesMax) {
+  if (inputs.reduce((sum, { shape }) => sum + 8 * elementsOf(shape), 0) * count > inputBytesMax) {
     return refuse('INPUT_UNSUPPORTED', `${count} batches of ${batchSize} inputs would be larger than ${inputBytesMax / 2 ** 20} MiB.`);
   }
-  if (model.probe !== null) return prepareProbe(inputs, session.outputNames, model.probe, batchSize, settings.gateInputs);
+  if (model.probe !== null)
+    return prepareProbe(
+      inputs,
+      signature.outputs.map(({ name }) => name),
+      model.probe,
+      batchSize,
+      settings.gateInputs,
+    );
   const expected: Prepared['expected'] = [];
   for (let i = 0; i < count; i += 1) {
     const ran = await run(session, seededFeeds(inputs, seed, i));
@@ -71,7 +81,7 @@ export function feedsOf({ inputs, expected }: Prepared, { probe }: Model, seed: 
   return expected.map((_, i) => {
     if (!real) return seededFeeds(inputs, seed, i);
     const batchSize = first.shape[0] as number;
-    return { [first.name]: new Tensor('float32', itemsOf(real, i * batchSize, batchSize), first.shape) };
+    return new Map([[first.name, { datatype: 'FP32', shape: first.shape, data: itemsOf(real, i * batchSize, batchSize) }]]);
   });
 }
 
@@ -79,24 +89,22 @@ const refuse = (code: Refused['problem']['code'], message: string): Refused => (
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 500);
 
 /** A session of the file, or why the engine refuses it. */
-export async function load(file: string, options: Session.SessionOptions): Promise<{ session: Session } | Refused> {
+export async function load(open: Open, file: string, options: OpenOptions): Promise<{ session: Session } | Refused> {
   try {
-    return { session: await InferenceSession.create(file, { interOpNumThreads: 1, ...options }) };
+    return { session: await open(file, options) };
   } catch (error) {
     return refuse('LOAD_FAILED', `The engine does not load the model: ${said(error)}`);
   }
 }
 
 /** One run, or why the model refuses these inputs. */
-export async function run(session: Session, feeds: Feeds): Promise<{ outputs: Session.OnnxValueMapType } | Refused> {
+export async function run(session: Session, feeds: Feeds): Promise<{ outputs: Map<string, Tensor> } | Refused> {
   try {
     return { outputs: await session.run(feeds) };
   } catch (error) {
     return refuse('INPUT_UNSUPPORTED', `The model does not run on these inputs: ${said(error)}`);
   }
 }
-
-const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 // ---------------------------------------------------------------------------------------------------------------- probe
 
@@ -122,7 +130,7 @@ function prepareProbe(
 
 /** `count` items of a tensor from `first` on; behind the last comes the first again. */
 function itemsOf({ shape: [items = 1, ...rest], data }: FloatTensor, first: number, count: number): Float32Array<ArrayBuffer> {
-  const size = sizeOf(rest);
+  const size = elementsOf(rest);
   const chosen = new Float32Array(count * size);
   for (let i = 0; i < count; i += 1) {
     const from = ((first + i) % items) * size;
@@ -133,27 +141,25 @@ function itemsOf({ shape: [items = 1, ...rest], data }: FloatTensor, first: numb
 
 // --------------------------------------------------------------------------------------------------------------- seeded
 
-type Data = OnnxTensor['data'];
-
 /** Values of a type from random bytes: floats from 0 to 1, and 0 or 1 where a number may be an index into a table. */
-const makers: Record<string, (bytes: Buffer, length: number) => Data> = {
-  float32: (bytes, length) => Float32Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
-  float64: (bytes, length) => Float64Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
+const makers: Partial<Record<Datatype, (bytes: Buffer, length: number) => Tensor['data']>> = {
+  FP32: (bytes, length) => Float32Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
+  FP64: (bytes, length) => Float64Array.from({ length }, (_, i) => bytes.readUInt32LE(4 * i) / 2 ** 32),
   // 0.5 to 1: the exponent of 0.5 and ten random bits.
-  float16: (bytes, length) => Uint16Array.from({ length }, (_, i) => 0x3800 | (bytes.readUInt16LE(4 * i) & 0x3ff)),
-  uint8: (bytes, length) => Uint8Array.from({ length }, (_, i) => bytes[4 * i] as number),
-  int8: (bytes, length) => Int8Array.from({ length }, (_, i) => bytes.readInt8(4 * i)),
-  int32: (bytes, length) => Int32Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
-  int64: (bytes, length) => BigInt64Array.from({ length }, (_, i) => BigInt((bytes[4 * i] as number) & 1)),
-  bool: (bytes, length) => Uint8Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
+  FP16: (bytes, length) => Uint16Array.from({ length }, (_, i) => 0x3800 | (bytes.readUInt16LE(4 * i) & 0x3ff)),
+  UINT8: (bytes, length) => Uint8Array.from({ length }, (_, i) => bytes[4 * i] as number),
+  INT8: (bytes, length) => Int8Array.from({ length }, (_, i) => bytes.readInt8(4 * i)),
+  INT32: (bytes, length) => Int32Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
+  INT64: (bytes, length) => BigInt64Array.from({ length }, (_, i) => BigInt((bytes[4 * i] as number) & 1)),
+  BOOL: (bytes, length) => Uint8Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
 };
 
 function seededFeeds(inputs: PlannedInput[], seed: number, i: number): Feeds {
-  return Object.fromEntries(
-    inputs.map(({ name, type, shape }) => {
-      const length = sizeOf(shape);
-      const make = makers[type] as (typeof makers)[string];
-      return [name, new Tensor(type as 'float32', make(randomBytes(`${seed} ${i} ${name}`, 4 * length), length) as Float32Array, shape)];
+  return new Map(
+    inputs.map(({ name, datatype, shape }) => {
+      const length = elementsOf(shape);
+      const make = makers[datatype] as NonNullable<(typeof makers)[Datatype]>;
+      return [name, { datatype, shape, data: make(randomBytes(`${seed} ${i} ${name}`, 4 * length), length) }];
     }),
   );
 }
@@ -166,15 +172,13 @@ function randomBytes(key: string, length: number): Buffer {
 
 // -------------------------------------------------------------------------------------------------------------- outputs
 
-/** The outputs of a run as numbers; text is left out. */
-export function numbersOf(outputs: Session.OnnxValueMapType): Map<string, Float32Array> {
-  const named = Object.entries(outputs) as [string, OnnxTensor][];
-  return new Map(named.flatMap(([name, tensor]) => (tensor.type === 'string' ? [] : [[name, floatsOf(tensor)]])));
-}
+/** The outputs of a run as 32-bit floats. */
+export const numbersOf = (outputs: ReadonlyMap<string, Tensor>): Map<string, Float32Array> =>
+  new Map([...outputs].map(([name, tensor]) => [name, floatsOf(tensor)]));
 
-function floatsOf({ type, data }: OnnxTensor): Float32Array {
+function floatsOf({ datatype, data }: Tensor): Float32Array {
   if (data instanceof Float32Array) return data;
-  if (type === 'float16') return Float32Array.from(data as Uint16Array, halfToNumber);
+  if (datatype === 'FP16') return Float32Array.from(data as Uint16Array, halfToNumber);
   return Float32Array.from(data as ArrayLike<number | bigint>, Number);
 }
 

@@ -1,7 +1,7 @@
 /** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import type { Session } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
-import type { Session } from '../engine/onnxruntime.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { gateFailures } from '../models/gate.ts';
@@ -55,7 +55,8 @@ export async function measureCell(
   progress: Progress,
 ): Promise<{ telemetry: Telemetry; samples: RawSamples | null }> {
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
-  const { provider } = engines[cell.engine];
+  const { device, load: loadEngine } = engines[cell.engine];
+  const open = await loadEngine();
   const feeds = feedsOf(prepared, model, spec.seed);
   const advance: Advance = (metrics) => progress.advance(cell.batchSize, metrics);
 
@@ -63,9 +64,9 @@ export async function measureCell(
   const peak = watchPeak();
   const baselineBytes = process.memoryUsage.rss();
   const loadedAt = now();
-  const loaded = await load(model.file, { executionProviders: [provider], intraOpNumThreads: cell.intraOpThreads });
+  const loaded = await load(open, model.file, { intraOpThreads: cell.intraOpThreads });
   if ('problem' in loaded) {
-    const code = provider === 'cpu' ? loaded.problem.code : 'ENGINE_UNAVAILABLE';
+    const code = device === 'cpu' ? loaded.problem.code : 'ENGINE_UNAVAILABLE';
     return { telemetry: nothingMeasured({ ...loaded.problem, code }), samples: null };
   }
   const loadNs = since(loadedAt);
@@ -81,7 +82,7 @@ export async function measureCell(
       warmup: null,
       memory: null,
       noise: null,
-      gpu: { ...noGpu, reason: gpuReasons[provider] },
+      gpu: { ...noGpu, reason: gpuReasons[device] },
     };
     if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, samples: null };
 
@@ -94,7 +95,7 @@ export async function measureCell(
     telemetry.memory = { baselineBytes, peakBytes: peak() };
     return { telemetry, samples };
   } finally {
-    await session.release();
+    await session.close();
   }
 }
 

@@ -5,7 +5,7 @@ import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
-import { engines, engineVersion } from '../engine/engines.ts';
+import { engines } from '../engine/engines.ts';
 import type { Child, MadeFile } from '../jobs/childio.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import type { Task, Told } from './cell.ts';
@@ -33,7 +33,11 @@ export async function benchmark(child: Child<BenchmarkSpec>): Promise<{ cells: n
     }
     const prepared = reason === null && inputs ? inputs.prepared : problem('ENGINE_UNAVAILABLE', String(reason));
     const measured = 'problem' in prepared ? prepared : await inProcess<Measured | Problem>(child, { do: 'measure', spec, cell, prepared });
-    file.cells.push({ ...cell, engineVersion, ...('problem' in measured ? unmeasured(measured) : keep(child, cell, measured)) });
+    file.cells.push({
+      ...cell,
+      engineVersion: engines[cell.engine].version,
+      ...('problem' in measured ? unmeasured(measured) : keep(child, cell, measured)),
+    });
     made = save(child, file);
   }
   return { cells: plan.length, file: made.name };
@@ -111,7 +115,7 @@ function earlierCells({ spec, workDir }: Child<BenchmarkSpec>): Cell[] {
     file.bootId === readBootId() &&
     file.codeVersion === codeVersion &&
     canonicalJson(file.machine) === canonicalJson(readMachine()) &&
-    file.cells.every((cell) => cell.engineVersion === engineVersion);
+    file.cells.every(({ engine, engineVersion }) => engineVersion === engines[engine].version);
   if (!same) return [];
   for (const { samples } of file.cells) {
     if (!samples) continue;

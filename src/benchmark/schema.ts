@@ -1,5 +1,4 @@
-import type { EngineName } from '../engine/engines.ts';
-import { type EngineState, readEngines } from '../engine/engines.ts';
+import { type EngineName, type EngineState, engineNames, engines, readEngines } from '../engine/engines.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { BenchmarkProfile } from '../jobs/specs.ts';
@@ -9,10 +8,7 @@ import type { Verdict } from './tables.ts';
 
 export const EngineNameType = builder.enumType('EngineName', {
   description: 'What runs a model.',
-  values: enumValues<EngineName>({
-    ONNXRUNTIME_CPU: 'ONNX Runtime on the processor.',
-    ONNXRUNTIME_CUDA: 'ONNX Runtime on an NVIDIA GPU.',
-  }),
+  values: enumValues(Object.fromEntries(engineNames.map((name) => [name, `${engines[name].title}.`])) as Record<EngineName, string>),
 });
 
 export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {

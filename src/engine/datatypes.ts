@@ -16,6 +16,7 @@ export const datatypes = {
 } as const;
 
 export type Datatype = keyof typeof datatypes;
+export type Values = InstanceType<(typeof datatypes)[Datatype]['array']>;
 
 const byOrtName = new Map<string, Datatype>(Object.entries(datatypes).map(([name, { ort }]) => [ort, name as Datatype]));
 

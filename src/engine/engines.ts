@@ -1,38 +1,40 @@
+/** The engines by name, from the simplest to use to the most demanding. This file loads none of them. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-
 import { readGpus } from '../system/gpus.ts';
+import type { Engine } from './engine.ts';
 
 const packageFile = createRequire(import.meta.url).resolve('onnxruntime-node/package.json');
-/** Of every engine so far. */
-export const engineVersion = `onnxruntime ${(createRequire(import.meta.url)(packageFile) as { version: string }).version}`;
-
-interface Engine {
-  title: string;
-  /** What ONNX Runtime calls it. */
-  provider: 'cpu' | 'cuda';
-  /** Why it cannot be used on this machine; null when it can. `path` is the PATH that programs are looked for in. */
-  missing(path: string): Promise<string | null>;
-}
-
+const onnxruntimeVersion = `onnxruntime ${(createRequire(import.meta.url)(packageFile) as { version: string }).version}`;
 const cudaLibrary = join(dirname(packageFile), 'bin', 'napi-v6', process.platform, process.arch, 'libonnxruntime_providers_cuda.so');
 
 export const engines = {
-  ONNXRUNTIME_CPU: { title: 'ONNX Runtime on the processor', provider: 'cpu', missing: async () => null },
+  ONNXRUNTIME_CPU: {
+    title: 'ONNX Runtime on the processor',
+    version: onnxruntimeVersion,
+    device: 'cpu',
+    missing: async () => null,
+    load: async () => (await import('./onnxruntime.ts')).opener('cpu'),
+  },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',
-    provider: 'cuda',
+    version: onnxruntimeVersion,
+    device: 'cuda',
     async missing(path) {
       const { reason } = await readGpus(path);
       if (reason !== null) return `There is no NVIDIA GPU to be seen: ${reason}`;
       if (existsSync(cudaLibrary)) return null;
       return 'ONNX Runtime was installed without its CUDA libraries: set ONNXRUNTIME_NODE_INSTALL=cuda12 and install the packages again.';
     },
+    load: async () => (await import('./onnxruntime.ts')).opener('cuda'),
   },
 } satisfies Record<string, Engine>;
+
 export type EngineName = keyof typeof engines;
 export const engineNames = Object.keys(engines) as [EngineName, ...EngineName[]];
+/** What serves models, and checks at an import whether they can be served. */
+export const servingEngine: EngineName = 'ONNXRUNTIME_CPU';
 
 export interface EngineState {
   name: EngineName;
@@ -42,14 +44,12 @@ export interface EngineState {
   reason: string | null;
 }
 
-/** All engines, the simplest first. */
+/** All engines in the order of the table. */
 export async function readEngines(path: string): Promise<EngineState[]> {
   return Promise.all(
-    engineNames.map(async (name) => ({
-      name,
-      title: engines[name].title,
-      version: engineVersion,
-      reason: await engines[name].missing(path),
-    })),
+    engineNames.map(async (name) => {
+      const { title, version, missing } = engines[name];
+      return { name, title, version, reason: await missing(path) };
+    }),
   );
 }

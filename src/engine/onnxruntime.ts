@@ -1,8 +1,50 @@
-/** ONNX Runtime, as every module here imports it. */
+/** ONNX Runtime. Nothing else imports its library, and it is loaded where a model is opened only. */
+import './telemetry.ts';
+import type { InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-node';
+import { type Datatype, datatypeOfOrt, datatypes } from './datatypes.ts';
+import type { Open, Port, Tensor } from './engine.ts';
 
 // Where Float16Array exists (Node 24), onnxruntime-node 1.30 takes it for the type of 16-bit tensors and then refuses them
 // ("not enough space: expected 8, got 0"); without it they are Uint16Arrays.
 delete (globalThis as { Float16Array?: unknown }).Float16Array;
 
-export const { InferenceSession, Tensor, env } = await import('onnxruntime-node');
-export type { InferenceSession as Session, Tensor as OnnxTensor } from 'onnxruntime-node';
+const ort = await import('onnxruntime-node');
+
+/** `open` of an execution provider. */
+export const opener =
+  (provider: 'cpu' | 'cuda'): Open =>
+  async (file, { intraOpThreads, optimized = true }) => {
+    const session = await ort.InferenceSession.create(file, {
+      executionProviders: [provider],
+      intraOpNumThreads: intraOpThreads,
+      interOpNumThreads: 1,
+      graphOptimizationLevel: optimized ? 'all' : 'disabled',
+      // Its errors are thrown: it would also write a line for each to standard error.
+      logSeverityLevel: 4,
+    });
+    const outputs = session.outputMetadata.map(portOf);
+    return {
+      signature: { inputs: session.inputMetadata.map(portOf), outputs },
+      async run(inputs, names = outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []))) {
+        const feeds = Object.fromEntries([...inputs].map(([name, tensor]) => [name, toOnnx(tensor)]));
+        const results = await session.run(feeds, names);
+        return new Map(names.map((name) => [name, fromOnnx(results[name] as OnnxTensor)]));
+      },
+      close: () => session.release(),
+    };
+  };
+
+function portOf(metadata: InferenceSession.ValueMetadata): Port {
+  const { name, isTensor } = metadata;
+  if (!isTensor) return { name, type: 'no tensor', datatype: null, shape: null };
+  return { name, type: metadata.type, datatype: datatypeOfOrt(metadata.type) ?? null, shape: metadata.shape };
+}
+
+const toOnnx = ({ datatype, shape, data }: Tensor): OnnxTensor =>
+  new ort.Tensor(datatypes[datatype].ort as 'float32', data as Float32Array, shape);
+
+const fromOnnx = ({ type, dims, data }: OnnxTensor): Tensor => ({
+  datatype: datatypeOfOrt(type) as Datatype,
+  shape: dims,
+  data: data as Tensor['data'],
+});

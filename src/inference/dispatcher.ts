@@ -1,6 +1,8 @@
 /** Between the requests and the pool: queue, timers, runs. Each submitted request gets exactly one answer. */
+
+import type { Found, Reading } from '../vision/reading.ts';
 import { nowMs } from './clock.ts';
-import type { Feed, Found, Output, Pool, Reading, Run, RunEnd } from './pool.ts';
+import type { Feed, Output, Pool, Run, RunEnd } from './pool.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';

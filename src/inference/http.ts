@@ -6,6 +6,7 @@ import type { Log } from '../log.ts';
 import { prometheusType } from '../prometheus.ts';
 import { refuse } from '../refuse.ts';
 import { codeVersion } from '../version.ts';
+import type { Found, Image } from '../vision/reading.ts';
 import { PredictQuery } from './answers.ts';
 import { type Auth, authorize, type Deployments } from './auth.ts';
 import { type BodyMemory, readBody } from './body.ts';
@@ -16,7 +17,6 @@ import { busy, HttpError } from './httpError.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
-import type { Found, Image } from './pool.ts';
 import { decodeFeed, labelled, readingOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import * as v2 from './v2.ts';
@@ -222,7 +222,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
     const found = answer.found as Found;
     if ('problem' in found) {
       model.stats.failed(nowMs() - arrivedMs);
-      throw new HttpError(found.problem.status, found.problem.message);
+      throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 400, found.problem.message);
     }
     model.stats.answered(1, answer.timing);
     const { name, version } = model.config;

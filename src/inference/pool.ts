@@ -1,12 +1,9 @@
 /** What runs models. Everything above it (queue, protocol) knows only this, so that an engine with threads of its own can take the place of `threads/`. */
 
 import type { Datatype } from '../engine/datatypes.ts';
-import type { DetectionLimits } from '../vision/detections.ts';
-import type { PreprocessSpec } from '../vision/spec.ts';
-import type { Classes, Detections } from './answers.ts';
-import type { ModelConfig } from './config.ts';
+import type { Found, Image, Reading } from '../vision/reading.ts';
 
-/** An input or output as the model declares it: a string is a symbolic dimension. */
+/** An input or output that can be served: a string is a symbolic dimension. */
 export interface Port {
   name: string;
   datatype: Datatype;
@@ -28,35 +25,12 @@ export interface Feed {
   image?: Image;
 }
 
-export interface Image {
-  /** In pixels. */
-  width: number;
-  height: number;
-  preprocess: PreprocessSpec;
-}
-
 export interface Output {
   name: string;
   datatype: Datatype;
   shape: readonly number[];
   data: Uint8Array;
 }
-
-/** What a run makes of the outputs for one image (`read` of reading.ts), in place of handing them over. */
-export interface Reading extends Pick<ModelConfig, 'task' | 'scores' | 'outputLayout'>, DetectionLimits {
-  image: Image;
-  /** Most classes. */
-  top: number;
-  /** Null where the model has no labels. */
-  labelCount: number | null;
-}
-
-type Unnamed<T> = Omit<T, 'label'>[];
-/** Without the labels, which stay where they are. `problem`: the outputs are not what the task needs. */
-export type Found =
-  | { classes: Unnamed<Classes['classes'][number]> }
-  | { detections: Unnamed<Detections['detections'][number]> }
-  | { problem: { status: number; message: string } };
 
 /** Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. */
 export interface Done {

@@ -1,9 +1,10 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import sharp from 'sharp';
+import type { Found, Image, Reading } from '../vision/reading.ts';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
-import type { Feed, Found, Image, Reading } from './pool.ts';
+import type { Feed } from './pool.ts';
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
 sharp.concurrency(1);

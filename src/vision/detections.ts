@@ -15,8 +15,8 @@ export const detectionDefinition: Readonly<DetectionLimits> = { scoreThreshold: 
 /** Candidates beyond are dropped, which bounds the time of the suppression. */
 const candidatesMax = 3000;
 
-export interface Output {
-  dims: readonly number[];
+export interface FloatOutput {
+  shape: readonly number[];
   data: Float32Array;
 }
 
@@ -37,8 +37,8 @@ export interface Detection {
 }
 
 /** The outputs of a batch by image. Throws when their shapes are not those of the layout. */
-export function readDetectorOutputs(outputs: readonly Output[], layout: OutputLayout, classCount: number): ImageOutput[] {
-  const shapes = outputs.map(({ dims }) => dims);
+export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: OutputLayout, classCount: number): ImageOutput[] {
+  const shapes = outputs.map(({ shape }) => shape);
   const [first, second] = outputs;
   const [n = 0, rows, columns = 0] = shapes[0] ?? [];
   if (layout === 'BOXES_SCORES' && first && second && columns === 4 && String(shapes[1]) === String([n, rows, classCount])) {
@@ -52,7 +52,7 @@ export function readDetectorOutputs(outputs: readonly Output[], layout: OutputLa
     const size = rows * columns;
     return Array.from({ length: n }, (_, i) => fromCentres(first.data.subarray(i * size, (i + 1) * size), columns, classCount));
   }
-  const found = shapes.map((dims) => `[${dims.join(', ')}]`).join(', ');
+  const found = shapes.map((shape) => `[${shape.join(', ')}]`).join(', ');
   throw new Error(`The outputs ${found} do not have the layout ${layout} of ${classCount} classes.`);
 }
 

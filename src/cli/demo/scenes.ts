@@ -3,15 +3,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp, { type OverlayOptions } from 'sharp';
+import type { Port, Session } from '../../engine/engine.ts';
+import { engines, servingEngine } from '../../engine/engines.ts';
 import { trainerFolder, trainerPython } from '../../python.ts';
 import {
   type Detection,
   detectionDefinition,
+  type FloatOutput,
   findDetections,
   intersectionOverUnion,
-  type Output,
   readDetectorOutputs,
   toImage,
 } from '../../vision/detections.ts';
@@ -62,7 +63,8 @@ export const scenes: DemoTask = {
 
   /** Throws when fewer than nine tenths of the true boxes in the picture are found with their class. */
   async check(folder, reportFolder) {
-    const session = await InferenceSession.create(join(folder, 'model.onnx'));
+    const open = await engines[servingEngine].load();
+    const session = await open(join(folder, 'model.onnx'), { intraOpThreads: 1 });
     const tiles: OverlayOptions[] = [];
     let boxes = 0;
     let matched = 0;
@@ -114,15 +116,12 @@ function readScenes(folder: string): { file: string; truths: Truth[] }[] {
   }));
 }
 
-async function detect(session: InferenceSession, file: string): Promise<Detection[]> {
+async function detect({ signature, run }: Session, file: string): Promise<Detection[]> {
   const { data, info } = await sharp(file).autoOrient().removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const values = preprocess(data, info.width, info.height, spec);
-  const outputs = await session.run({ [session.inputNames[0] as string]: new Tensor('float32', values, [1, 3, spec.height, spec.width]) });
-  const [image] = readDetectorOutputs(
-    session.outputNames.map((name) => outputs[name] as Output),
-    'BOXES_SCORES',
-    classCount,
-  );
+  const [input] = signature.inputs as [Port];
+  const outputs = await run(new Map([[input.name, { datatype: 'FP32', shape: [1, 3, spec.height, spec.width], data: values }]]));
+  const [image] = readDetectorOutputs([...outputs.values()] as FloatOutput[], 'BOXES_SCORES', classCount);
   const where = placed(info.width, info.height, spec);
   return (image ? findDetections(image, classCount, { ...detectionDefinition, scoreThreshold: shownScore }) : []).map((found) =>
     toImage(found, where, info.width, info.height),

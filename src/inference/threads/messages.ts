@@ -1,6 +1,7 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../../engine/datatypes.ts';
-import type { Done, Feed, Image, Reading, Signature } from '../pool.ts';
+import type { Image, Reading } from '../../vision/reading.ts';
+import type { Done, Feed, Signature } from '../pool.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const staged = 0;

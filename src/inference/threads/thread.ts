@@ -1,8 +1,9 @@
 /** A thread of the pool: one permit. It holds a session of every model and does one thing after the other. */
 import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from '../../engine/datatypes.ts';
-import { InferenceSession, type OnnxTensor, type Session, Tensor } from '../../engine/onnxruntime.ts';
+import { datatypes, elementsOf } from '../../engine/datatypes.ts';
+import type { Port as EnginePort, Session, Tensor } from '../../engine/engine.ts';
+import { engines, servingEngine } from '../../engine/engines.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { preprocess } from '../../vision/preprocess.ts';
 import { read } from '../../vision/reading.ts';
@@ -15,6 +16,7 @@ const { states, runningFile, n } = workerData as ThreadData;
 const running = openRunning(runningFile, n);
 const port = parentPort as MessagePort;
 const sessions = new Map<string, Session>();
+const open = await engines[servingEngine].load();
 
 // Runs may take every core since they give way to the thread that answers HTTP: beside two of them its answers take a third of the time.
 // On Linux a priority is a thread's own, and a session's threads inherit it; trainings are at 10.
@@ -34,7 +36,7 @@ async function handle(message: ToThread): Promise<void> {
   if (message.type === 'warm') return warm(message);
   if (message.type === 'unload') return unload(message);
   if (message.type === 'run') return run(message);
-  for (const session of sessions.values()) await session.release();
+  for (const session of sessions.values()) await session.close();
   port.close();
 }
 
@@ -50,15 +52,9 @@ async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
 
 async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'load' }>): Promise<void> {
   try {
-    const options: Session.SessionOptions = {
-      executionProviders: ['cpu'],
-      intraOpNumThreads: intraOpThreads,
-      interOpNumThreads: 1,
-      // What a client's tensors make fail is told to that client: the engine would write a line for each to standard error.
-      logSeverityLevel: 4,
-    };
-    const session = await blaming(key, () => InferenceSession.create(file, options));
-    const signature: Signature = { inputs: session.inputMetadata.map(portOf), outputs: session.outputMetadata.map(portOf) };
+    const session = await blaming(key, () => open(file, { intraOpThreads }));
+    const { inputs, outputs } = session.signature;
+    const signature: Signature = { inputs: inputs.map(servable), outputs: outputs.map(servable) };
     sessions.set(key, session);
     say({ type: 'loaded', signature });
   } catch (error) {
@@ -69,13 +65,13 @@ async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'lo
 async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }>): Promise<void> {
   try {
     const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
-    const feeds = inputs.map((input, i): [string, OnnxTensor] => [
+    const zeros = inputs.map((input, i): [string, Tensor] => [
       input.name,
       tensorOf({ ...input, offset: 0 }, new ArrayBuffer(bytes[i] as number)),
     ]);
     const session = sessions.get(key) as Session;
     const startedMs = nowMs();
-    await blaming(key, () => session.run(Object.fromEntries(feeds), [...outputs]));
+    await blaming(key, () => session.run(new Map(zeros), outputs));
     say({ type: 'warmed', runMs: nowMs() - startedMs });
   } catch (error) {
     say({ type: 'refused', message: said(error) });
@@ -83,17 +79,14 @@ async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }
 }
 
 async function unload({ key }: Extract<ToThread, { type: 'unload' }>): Promise<void> {
-  await sessions.get(key)?.release();
+  await sessions.get(key)?.close();
   sessions.delete(key);
   say({ type: 'unloaded' });
 }
 
-function portOf(metadata: Session.ValueMetadata): Port {
-  const datatype = metadata.isTensor ? datatypeOfOrt(metadata.type) : undefined;
-  if (!metadata.isTensor || !datatype) {
-    throw new Error(`${metadata.name} is ${metadata.isTensor ? `of type ${metadata.type}` : 'no tensor'}, which cannot be served.`);
-  }
-  return { name: metadata.name, datatype, shape: metadata.shape };
+function servable({ name, type, datatype, shape }: EnginePort): Port {
+  if (!datatype || !shape) throw new Error(`${name} is ${shape ? `of type ${type}` : type}, which cannot be served.`);
+  return { name, datatype, shape };
 }
 
 async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToThread, { type: 'run' }>): Promise<void> {
@@ -101,13 +94,12 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToThr
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as Session;
-    const tensors = Object.fromEntries(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
+    const tensors = new Map(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
     const preparedMs = nowMs();
-    const results = await blaming(key, () => session.run(tensors, [...outputs]));
+    const results = await blaming(key, () => session.run(tensors, outputs));
     const endedMs = nowMs();
-    const all = outputs.map((name) => outputOf(name, results[name] as OnnxTensor));
-    const found = reading ? read(reading, all) : null;
-    const told = reading ? [] : all;
+    const found = reading ? read(reading, results) : null;
+    const told = reading ? [] : [...results].map(outputOf);
     // Their memory goes to the other thread as it is.
     say({ type: 'done', slot, memory, outputs: told, found, startedMs, preparedMs, endedMs, readMs: nowMs() }, [
       memory,
@@ -118,16 +110,14 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToThr
   }
 }
 
-function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): OnnxTensor {
+function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): Tensor {
   if (image) {
     const pixels = new Uint8Array(memory, offset, 3 * image.width * image.height);
-    return new Tensor('float32', preprocess(pixels, image.width, image.height, image.preprocess), shape);
+    return { datatype: 'FP32', shape, data: preprocess(pixels, image.width, image.height, image.preprocess) };
   }
-  const { ort, array } = datatypes[datatype];
-  return new Tensor(ort as 'float32', new array(memory, offset, elementsOf(shape)) as Float32Array, shape);
+  return { datatype, shape, data: new datatypes[datatype].array(memory, offset, elementsOf(shape)) };
 }
 
-function outputOf(name: string, { type, dims, data }: OnnxTensor): Output {
-  const { buffer, byteOffset, byteLength } = data as Uint8Array;
-  return { name, datatype: datatypeOfOrt(type) as Datatype, shape: dims, data: new Uint8Array(buffer, byteOffset, byteLength) };
+function outputOf([name, { datatype, shape, data }]: [string, Tensor]): Output {
+  return { name, datatype, shape, data: new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength) };
 }

@@ -4,34 +4,34 @@
  * `probe.safetensors`, where that is there: a foreign file is never run.
  */
 import { existsSync, writeSync } from 'node:fs';
-import { env, InferenceSession, Tensor } from 'onnxruntime-node';
+import type { Session } from '../../engine/engine.ts';
+import { engines, servingEngine } from '../../engine/engines.ts';
 import { largestDifference, readProbe } from '../probe.ts';
 import type { Loaded } from './loaded.ts';
 
 /** As the inspection cuts names. */
 const cut = (name: string): string => [...name].slice(0, 200).join('');
 
-async function repeatProbe(session: InferenceSession): Promise<(number | null)[]> {
+async function repeatProbe({ signature, run }: Session): Promise<(number | null)[]> {
   const { input, outputs } = readProbe('probe.safetensors');
-  const results = await session.run({ [String(session.inputNames[0])]: new Tensor('float32', input.data, input.shape) });
+  const results = await run(new Map([[String(signature.inputs[0]?.name), { datatype: 'FP32', ...input }]]));
   return outputs.map((output, n) => {
-    const difference = largestDifference(results[String(session.outputNames[n])]?.data as Float32Array, output.data);
+    const found = results.get(String(signature.outputs[n]?.name));
+    const difference = largestDifference(found?.data as Float32Array, output.data);
     return Number.isFinite(difference) ? difference : null;
   });
 }
 
 async function load(): Promise<Loaded> {
+  const engine = engines[servingEngine];
+  const open = await engine.load();
   try {
-    const session = await InferenceSession.create('model.onnx', {
-      executionProviders: ['cpu'],
-      intraOpNumThreads: 1,
-      interOpNumThreads: 1,
-    });
-    const { inputNames, outputNames } = session;
+    const session = await open('model.onnx', { intraOpThreads: 1 });
+    const { inputs, outputs } = session.signature;
     return {
-      engine: `onnxruntime ${env.versions.node}`,
-      inputs: inputNames.map(cut),
-      outputs: outputNames.map(cut),
+      engine: engine.version,
+      inputs: inputs.map(({ name }) => cut(name)),
+      outputs: outputs.map(({ name }) => cut(name)),
       largestDifferences: existsSync('probe.safetensors') ? await repeatProbe(session) : [],
     };
   } catch (error) {

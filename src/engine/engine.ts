@@ -1,0 +1,56 @@
+/** What an engine is: it opens a model file as a session. One file for each engine's library has `open`; `engines.ts` is the table. */
+import type { Datatype, Values } from './datatypes.ts';
+
+/** An input or output as the model declares it. */
+export interface Port {
+  name: string;
+  /** As the engine names it; `no tensor` for what is none. */
+  type: string;
+  /** Null where tensors of its type are not run: text, and what is no tensor. */
+  datatype: Datatype | null;
+  /** A string is a symbolic dimension, '' or '?' one without a name. Null for what is no tensor. */
+  shape: readonly (number | string)[] | null;
+}
+
+export interface Signature {
+  inputs: readonly Port[];
+  outputs: readonly Port[];
+}
+
+export interface Tensor {
+  datatype: Datatype;
+  shape: readonly number[];
+  /** Row-major; an array of the class that `datatypes` has for the type. */
+  data: Values;
+}
+
+export interface OpenOptions {
+  /** Threads of one run; the calling one is among them. */
+  intraOpThreads: number;
+  /** Without: the graph is computed as it stands in the file, as a reference. */
+  optimized?: boolean;
+}
+
+/** A loaded model. It does one thing after the other, on the thread that calls it. */
+export interface Session {
+  signature: Signature;
+  /** Every output, or the named ones; those of no `datatype` are left out. Rejects with what the engine says. */
+  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[]): Promise<Map<string, Tensor>>;
+  /** Frees its memory. */
+  close(): Promise<void>;
+}
+
+/** Rejects with what the engine says of the file. */
+export type Open = (file: string, options: OpenOptions) => Promise<Session>;
+
+export interface Engine {
+  title: string;
+  /** Of its library. */
+  version: string;
+  /** What its runs compute on. */
+  device: 'cpu' | 'cuda';
+  /** Why it cannot be used on this machine; null when it can. `path` is the PATH that programs are looked for in. */
+  missing(path: string): Promise<string | null>;
+  /** Loads its library into this process, before a measurement begins. */
+  load(): Promise<Open>;
+}
