@@ -23,9 +23,10 @@ export const opener =
       logSeverityLevel: 4,
     });
     const outputs = session.outputMetadata.map(portOf);
+    const tensors = outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []));
     return {
       signature: { inputs: session.inputMetadata.map(portOf), outputs },
-      async run(inputs, names = outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []))) {
+      async run(inputs, names = tensors) {
         const feeds = Object.fromEntries([...inputs].map(([name, tensor]) => [name, toOnnx(tensor)]));
         const results = await session.run(feeds, names);
         return new Map(names.map((name) => [name, fromOnnx(results[name] as OnnxTensor)]));

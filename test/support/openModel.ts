@@ -1,0 +1,102 @@
+/**
+ * `node openModel.ts KIND MODEL.onnx FOLDER`: one of the product's processes starts, opens the model (all but the server do) and
+ * ends. `FOLDER` is empty, and the only one that is written to.
+ */
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { trainerFolder, trainerPython } from '../../src/python.ts';
+
+const [kind, file, folder] = process.argv.slice(2) as [string, string, string];
+const sha256 = createHash('sha256').update(readFileSync(file)).digest('hex');
+const model = { name: 'model', version: 1, file, sha256 };
+
+async function runNode(args: string[], onLine: (line: string, stop: () => void) => void): Promise<void> {
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  createInterface({ input: child.stdout }).on('line', (line) => onLine(line, () => child.kill()));
+  const [code] = await once(child, 'exit');
+  if (code !== 0) throw new Error(`It ended with ${code}.`);
+}
+
+const program = (...path: string[]) => join(import.meta.dirname, '..', '..', 'src', ...path);
+
+const kinds: Record<string, () => Promise<void>> = {
+  async server() {
+    Object.assign(process.env, { WHETSTONE_DATA_DIR: folder, WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'info' });
+    await runNode([program('main.ts'), 'serve'], (line, stop) => line.includes('whetstone is ready') && stop());
+  },
+
+  async host() {
+    const settings = join(folder, 'settings.json');
+    writeFileSync(settings, JSON.stringify({ port: 0, models: [model] }));
+    await runNode(
+      [program('inference', 'main.ts'), '--config', settings],
+      (line, stop) => line.includes('inference host is ready') && stop(),
+    );
+  },
+
+  async 'host of a server'() {
+    const { readConfig } = await import('../../src/config.ts');
+    const { startHostProcess } = await import('../../src/deployments/hostProcess.ts');
+    const { ModelConfig } = await import('../../src/inference/config.ts');
+    const { PATH, HOME, TMPDIR } = process.env;
+    const config = readConfig({ PATH, HOME, TMPDIR, WHETSTONE_DATA_DIR: folder, WHETSTONE_INFERENCE_PORT: '0' });
+    const publicKeys = [{ kty: 'OKP' as const, crv: 'Ed25519' as const, x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo', kid: 'one' }];
+    const host = await startHostProcess(config, { publicKeys, users: [], endedSessions: [], apiKeys: [] });
+    const { refused } = await host.ask({ type: 'load', model: ModelConfig.parse(model) });
+    await host.stop();
+    if (refused) throw new Error(refused);
+  },
+
+  async 'cell of a benchmark'() {
+    const { benchmark } = await import('../../src/benchmark/run.ts');
+    const { createChild } = await import('../../src/jobs/childio.ts');
+    const { BenchmarkSpec } = await import('../../src/jobs/specs.ts');
+    const runs = { gateInputs: 1, warmupRunsMin: 1, warmupSecondsMin: 0, warmupSecondsMax: 1, samplesWanted: 1, samplesMax: 10 };
+    const spec = BenchmarkSpec.parse({
+      ...{
+        kind: 'BENCHMARK',
+        specVersion: 1,
+        codeVersion: 'test',
+        cpuThreads: 1,
+        load: 'SINGLE_STREAM',
+        dims: {},
+        seed: 0,
+        resumeFrom: null,
+      },
+      ...{ batchSizes: [1], engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1], models: [{ file, probe: null, precision: 'FP32' }] },
+      settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
+    });
+    const child = createChild(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
+    const made = await benchmark(child);
+    const [{ telemetry }] = JSON.parse(readFileSync(join(folder, made.file), 'utf8')).cells;
+    if (telemetry.unavailable) throw new Error(telemetry.unavailable.message);
+  },
+
+  async 'check of an import'() {
+    const { limitsFor, loadOnce } = await import('../../src/models/load.ts');
+    await loadOnce(file, join(folder, 'load'), limitsFor(1000));
+  },
+
+  async demo() {
+    const { engines, servingEngine } = await import('../../src/engine/engines.ts');
+    const open = await engines[servingEngine].load();
+    const session = await open(file, { intraOpThreads: 1 });
+    await session.run(new Map([['x', { datatype: 'FP32', shape: [1, 4], data: new Float32Array(4) }]]));
+    await session.close();
+  },
+
+  async trainer() {
+    const script =
+      'import sys; from whetstone_trainer import convert, import_model, train; ' +
+      'from whetstone_trainer.evaluate import onnx_session; onnx_session(sys.argv[1], 1)';
+    const child = spawn(trainerPython, ['-P', '-c', script, file], { cwd: folder, env: { ...process.env, PYTHONPATH: trainerFolder } });
+    const [code] = await once(child, 'exit');
+    if (code !== 0) throw new Error(`It ended with ${code}.`);
+  },
+};
+
+await kinds[kind]?.();
