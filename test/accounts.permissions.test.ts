@@ -363,6 +363,8 @@ test('an id that names nothing is NOT_FOUND or null, to everybody alike, and nev
     encode('PageInfo:1'),
     encode('Query:1'),
     encode('__Type:1'),
+    encode('toString:1'),
+    encode('__proto__:1'),
   ]) {
     for (const query of ['query ($id: ID!) { node(id: $id) { id } }', 'query ($id: ID!) { nodes(ids: [$id]) { id } }']) {
       const { errors, status } = await server.graphql(query, { id }, await server.as('VIEWER'));

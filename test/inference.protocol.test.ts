@@ -307,6 +307,23 @@ describe('what is refused', () => {
     expect((await call(`${url}/v2/models/%E0%A4/ready`)).status).toBe(400);
   });
 
+  test.each(['toString', 'hasOwnProperty', 'constructor', '__proto__', '__defineGetter__'])(
+    'nothing is at …/%s, also not for a model or a tensor',
+    async (name) => {
+      const wrong = [
+        `models/identity/${name}`,
+        `models/identity/versions/1/${name}`,
+        `models/${name}`,
+        `models/identity/versions/${name}/ready`,
+        name,
+      ];
+      for (const path of wrong) expect([path, (await call(`${url}/v2/${path}`)).status]).toEqual([path, 404]);
+      const tensor = { name, datatype: name, shape: [1, 4], data: [1, 2, 3, 4] };
+      expect((await inferJson(url, 'identity', { inputs: [tensor] })).status).toBe(400);
+      expect((await inferJson(url, 'identity', { ...item([1, 2, 3, 4]), outputs: [{ name }] })).status).toBe(400);
+    },
+  );
+
   test('the host goes on after all of it', async () => {
     expect((await inferJson(url, 'identity', item([1, 2, 3, 4]))).status).toBe(200);
     const { body } = await call(`${url}/metrics`);

@@ -46,7 +46,7 @@ export function publicError(error: unknown, log: Log): GraphQLError {
 
 /** Whether an error has been through `publicError`. */
 export function isPublic(error: unknown): error is GraphQLError {
-  return error instanceof GraphQLError && String(error.extensions.code) in errorCodes;
+  return error instanceof GraphQLError && Object.hasOwn(errorCodes, String(error.extensions.code));
 }
 
 /** GraphQL's and Yoga's own errors: 413 is a body that is too large, the others are faults of the document or the request. */

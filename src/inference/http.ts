@@ -80,7 +80,8 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     const { pathname, searchParams } = new URL(req.url ?? '/', 'http://host');
     const { name, version, route } = modelPath(pathname);
     const deployments = await deploymentsOf(host, req, pathname, name || null);
-    const [method, handler] = (route === undefined ? routes[pathname] : modelRoutes[route]) ?? [];
+    const [table, address] = route === undefined ? [routes, pathname] : [modelRoutes, route];
+    const [method, handler] = (Object.hasOwn(table, address) && table[address]) || [];
     if (!handler) throw new HttpError(404, 'There is nothing at this address. docs/serving.md lists the routes.');
     if (req.method !== method) throw new HttpError(405, `This address answers ${method} only.`, { allow: String(method) });
     await handler(host, req, res, {
