@@ -43,7 +43,7 @@ describe('a model that cannot be served', () => {
   const engine = startPool({ permits: 1, workers: 2, runningFile: createRunningFile(own, 1) });
   beforeAll(async () => {
     const made = await withModelFiles({
-      models: ['identity', 'external', 'text', 'brightness', 'spin', 'swollen-80000000'].map((name) => ({ name })),
+      models: ['identity', 'external', 'text', 'brightness', 'spin', 'renamed', 'picked-0.5', 'swollen-80000000'].map((name) => ({ name })),
     });
     folder = made.folder;
     config = parseHostConfig(made.settings, folder, 2);
@@ -112,6 +112,12 @@ describe('a model that cannot be served', () => {
 
   test('batches of a model without a batch axis', async () => {
     await expect(load('spin', { batchMax: 4 })).rejects.toThrow('batchMax must be 1');
+    await expect(load('renamed', { batchMax: 4 })).rejects.toThrow('is not one symbol, the batch');
+  });
+
+  test('batches of a model that has other rows in its output than in its input, as with suppression inside', async () => {
+    await expect(load('picked-0.5', { batchMax: 4 })).rejects.toThrow('batchMax must be 1: output y has the shape [0,2] for a batch of 4');
+    await load('picked-0.5', { batchMax: 1 });
   });
 
   test('a good one is loaded after all of them, and warm', async () => {

@@ -13,6 +13,7 @@ withHost(
       { name: 'short', model: 'spin', deadlineMs: 50 },
       { name: 'identity', deadlineMs: 60_000, batchMax: 8 },
       { name: 'lookup', deadlineMs: 60_000, batchMax: 8 },
+      { name: 'picked', model: 'picked--1', deadlineMs: 60_000, batchMax: 8 },
     ],
   },
   (host) => {
@@ -136,6 +137,31 @@ describe('batches', () => {
     const got = await Promise.all(asked);
     expect(got.map(({ status }) => status)).toEqual([200, 200, 500, 200, 200]);
     expect(got[3]?.json.outputs[0].data).toEqual([5, 6]);
+  });
+
+  test('nobody gets what was found for another where the model finds more or fewer rows than it is given', async () => {
+    const row = (data: number[]) => inferJson(url, 'picked', { inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data }] });
+    const before = await runs('picked');
+    for (const round of [0, 1]) {
+      const { queued, release } = await hold();
+      const asked = [row([0, 1, 1, 0]), row([-2, 0, 0, 0]), row([-2, 0, 0, 1])];
+      await queued(3);
+      release();
+      const found = (await Promise.all(asked)).map(({ json }) => [json.outputs[0].shape, json.outputs[0].data]);
+      expect(found).toEqual([
+        [
+          [3, 2],
+          [0, 0, 0, 1, 0, 2],
+        ],
+        [[0, 2], []],
+        [
+          [1, 2],
+          [0, 3],
+        ],
+      ]);
+      // A batch was tried once, and not again.
+      expect((await runs('picked')) - before).toBe(4 + 3 * round);
+    }
   });
 });
 

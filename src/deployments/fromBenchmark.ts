@@ -1,7 +1,9 @@
 import type { Config } from '../config.ts';
 import type { Queryable } from '../db.ts';
+import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf } from '../inference/config.ts';
+import { OnnxMeta } from '../jobs/protocol.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
 import { findReportOf, readContent } from '../reports/reports.ts';
@@ -18,21 +20,23 @@ interface Curve extends Measured {
 export type MeasuredRow = Pick<ReportRow, 'batchSize' | 'intraOpThreads'> & { meanMs: number };
 
 /**
- * Threads, batch and run times as a benchmark has measured them on ONNX Runtime's CPU engine. Refuses (`benchmarkJobId`) where it has
+ * Threads, batch and run times as a benchmark has measured them on ONNX Runtime's CPU engine; no batch where requests cannot share a run. Refuses (`benchmarkJobId`) where it has
  * measured no single item of this version that counts.
  */
 export function measuredSettings(
   db: Queryable,
   { cores, inferencePermits: permits = permitsOf(cores, 1) }: Pick<Config, 'cores' | 'inferencePermits'>,
   jobId: string,
-  { id, number }: Pick<ModelVersion, 'id' | 'number'>,
+  { id, number, signatureJson }: Pick<ModelVersion, 'id' | 'number' | 'signatureJson'>,
   deadlineMs: number,
 ): Measured {
   const report = findReportOf(db, jobId) ?? refuse('NOT_FOUND', 'benchmarkJobId', 'There is no benchmark of this id that has ended.');
   const { models, rows } = JSON.parse(readContent(db, report)) as Report;
+  const { inputs, outputs } = OnnxMeta.parse(signatureJson);
+  const batched = batchSymbolOf([...inputs, ...outputs]) !== null;
   const usable = rows.flatMap(({ model, engine, verdict, latency, ...row }) => {
     const counts = models[model]?.versionId === id && engine === 'ONNXRUNTIME_CPU' && (verdict === 'VALID' || verdict === 'UNSTABLE');
-    return counts && latency ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [];
+    return counts && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [];
   });
   return (
     bestOf(usable, { permits, cores, deadlineMs }) ??

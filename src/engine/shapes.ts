@@ -1,8 +1,7 @@
-/** An input as ONNX declares it: a string is a symbolic dimension, '' or '?' one without a name. */
-export interface Port {
-  name: string;
-  shape: readonly (number | string)[] | null;
-}
+/** The shapes that a model declares, and those of a run. */
+import type { Port as EnginePort } from './engine.ts';
+
+type Port = Pick<EnginePort, 'name' | 'shape'>;
 
 /** Why the inputs of a model cannot be made. */
 export interface Problem {
@@ -10,8 +9,9 @@ export interface Problem {
   message: string;
 }
 
+const isNameless = (dim: string): boolean => dim === '' || dim === '?';
 /** The name that a dimension has in `dims`. */
-const keyOf = (input: string, axis: number, dim: string): string => (dim === '' || dim === '?' ? `${input}[${axis}]` : dim);
+const keyOf = (input: string, axis: number, dim: string): string => (isNameless(dim) ? `${input}[${axis}]` : dim);
 
 /**
  * The shapes of a model's inputs at a batch size. A symbolic first dimension that `dims` does not name is the batch; every other
@@ -53,3 +53,12 @@ export function planShapes(
 /** Every name that `dims` may use for a model. */
 export const dimensionsOf = (ports: readonly Port[]): string[] =>
   ports.flatMap(({ name, shape }) => (shape ?? []).flatMap((dim, axis) => (typeof dim === 'string' ? [keyOf(name, axis, dim)] : [])));
+
+/**
+ * The symbol that is the first dimension of all these inputs and outputs: the batch. Null where one has another, or a nameless one: then
+ * nothing says whose row of an output is whose.
+ */
+export function batchSymbolOf(ports: readonly Pick<Port, 'shape'>[]): string | null {
+  const [symbol, ...others] = new Set(ports.map(({ shape }) => shape?.[0]));
+  return others.length === 0 && typeof symbol === 'string' && !isNameless(symbol) ? symbol : null;
+}

@@ -9,6 +9,7 @@ import type { ModelStats, Timing } from './stats.ts';
 
 export interface Served {
   key: string;
+  /** Most rows of a run; becomes 1 when the outputs of a batch cannot be divided among its requests. */
   batchMax: number;
   times: RunTimes;
   stats: ModelStats;
@@ -96,11 +97,13 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
 
   function finish(batch: Batch<Waiting>, end: RunEnd): void {
     const { model } = batch.entries[0] as Waiting;
+    const computeMs = end.state === 'done' ? end.endedMs - end.preparedMs : 0;
     if (end.state === 'done') {
-      const computeMs = end.endedMs - end.preparedMs;
       // Until this thread gets to know of it: on a busy machine that is what a client waits for.
       model.times.observe(batch.rows, nowMs() - end.startedMs);
       model.stats.ran(batch.rows, computeMs);
+    }
+    if (end.state === 'done' && isDivisible(end.outputs, batch)) {
       let row = 0;
       const preprocessingMs = end.preparedMs - end.startedMs;
       const postprocessingMs = end.readMs - end.endedMs;
@@ -109,8 +112,10 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
         settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), found: end.found, timing });
         row += entry.rows;
       }
-    } else if (end.state === 'failed' && batch.entries.length > 1) {
-      // One of them is at fault: each is tried by itself.
+    } else if (end.state !== 'cancelled' && batch.entries.length > 1) {
+      // One of them is at fault, or nobody can say whose the outputs are: each is tried by itself. The latter is the model's way, so it is not
+      // tried again.
+      if (end.state === 'done') model.batchMax = 1;
       for (const [i, entry] of batch.entries.entries()) {
         if (!entry.answer) continue;
         entry.run = null;
@@ -164,6 +169,10 @@ function joined(entries: readonly Waiting[]): readonly Feed[] {
     pieces: entries.flatMap(({ feeds }) => (feeds[i] as Feed).pieces),
   }));
 }
+
+/** Whether each row of the outputs is that of a row of the inputs. What a model declares may not be so, where it drops or finds rows itself. */
+const isDivisible = (outputs: readonly Output[], { entries, rows }: Batch<Waiting>): boolean =>
+  entries.length === 1 || outputs.every(({ shape }) => shape[0] === rows);
 
 /** An entry's rows of the outputs of its run. */
 function share(outputs: Output[], batch: Batch<Waiting>, row: number, rows: number): Output[] {

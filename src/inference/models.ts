@@ -4,7 +4,7 @@ import { copyFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { hasExternalData } from '../engine/externalData.ts';
-import { planShapes } from '../engine/shapes.ts';
+import { batchSymbolOf, planShapes } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
@@ -15,7 +15,7 @@ import { ModelStats } from './stats.ts';
 export interface ServedModel extends Served {
   config: ModelConfig;
   signature: Signature;
-  /** Whether the first dimension of everything is the batch, so that requests can be computed together. */
+  /** Whether the first dimension of everything is the same symbol, the batch, so that requests can be computed together. */
   batched: boolean;
   /** Requests that hold it: it is not unloaded before they have their answers. */
   users: number;
@@ -41,9 +41,9 @@ export async function loadModel(pool: Pool, config: ModelConfig, folder: string,
     const sizeBytes = await check(file, config.sha256);
     requireMemory(limits, limits.permits * sizeBytes);
     const signature = await pool.load(key, file, intraOpThreads);
-    const batched = [...signature.inputs, ...signature.outputs].every(({ shape }) => typeof shape[0] === 'string');
+    const batched = batchSymbolOf([...signature.inputs, ...signature.outputs]) !== null;
     if (config.batchMax > 1 && !batched)
-      throw new Error('batchMax must be 1: not every input and output has a batch as its first dimension.');
+      throw new Error('batchMax must be 1: the first dimension of its inputs and outputs is not one symbol, the batch.');
     const { batchMax } = config;
     const times = new RunTimes();
     for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);
@@ -97,6 +97,8 @@ async function warmUp(pool: Pool, { key, config, signature, times }: ServedModel
     const runs = await pool.warm(key, inputs, outputs).catch((error: Error) => {
       throw new Error(`It does not run: ${error.message}`);
     });
-    if (round > 0) for (const runMs of runs) times.observe(rows, runMs);
+    if (round > 0) for (const { runMs } of runs) times.observe(rows, runMs);
+    const wrong = rows > 1 && runs[0]?.outputs.find(({ shape }) => shape[0] !== rows);
+    if (wrong) throw new Error(`batchMax must be 1: output ${wrong.name} has the shape [${wrong.shape}] for a batch of ${rows}.`);
   }
 }

@@ -51,11 +51,16 @@ export interface Run {
   cancel(): void;
 }
 
+export interface WarmRun {
+  runMs: number;
+  outputs: Pick<Output, 'name' | 'shape'>[];
+}
+
 export interface Pool {
   /** Loads a file under a key, on one thread after the other: the others compute meanwhile. Throws an Error with what the engine says of the file. */
   load(key: string, file: string, intraOpThreads: number): Promise<Signature>;
-  /** Runs a model once on zeros on each thread; how long each run took. Throws an Error with what the engine says. */
-  warm(key: string, inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[], outputs: readonly string[]): Promise<number[]>;
+  /** Runs a model once on zeros on each thread; how long each run took and what came out. Throws an Error with what the engine says. */
+  warm(key: string, inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[], outputs: readonly string[]): Promise<WarmRun[]>;
   /** Frees a model's memory when the runs that were started before have ended. */
   unload(key: string): Promise<void>;
   /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */

@@ -207,17 +207,17 @@ export function modelMetadata({ config, signature }: ServedModel, versions: read
 }
 
 /** NVIDIA's model configuration, as far as clients read it. Where the model has a batch axis, `dims` are without it. */
-export function modelConfiguration({ config, signature, batched }: ServedModel) {
+export function modelConfiguration({ config, signature, batched, batchMax }: ServedModel) {
   const ports = (all: readonly Port[]) =>
     all.map((port) => ({ name: port.name, data_type: `TYPE_${port.datatype}`, dims: shapeOf(port).slice(batched ? 1 : 0) }));
   return {
     name: config.name,
     platform: 'onnxruntime_onnx',
     backend: 'onnxruntime',
-    max_batch_size: batched ? config.batchMax : 0,
+    max_batch_size: batched ? batchMax : 0,
     input: ports(signature.inputs),
     output: ports(signature.outputs),
-    ...(config.batchMax > 1 ? { dynamic_batching: { preferred_batch_size: [config.batchMax] } } : {}),
+    ...(batchMax > 1 ? { dynamic_batching: { preferred_batch_size: [batchMax] } } : {}),
     model_transaction_policy: { decoupled: false },
     response_cache: { enable: false },
   };

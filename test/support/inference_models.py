@@ -89,6 +89,22 @@ def lookup():
     return model(nodes, [value("index", ["n"], TensorProto.INT64)], [value("y", ["n", 2])], [table])
 
 
+def picked(first):
+    """Where a row of 4 is above `first`, 0.5, 0.5, 0.5: [row, column] of each such place. That its rows are the batch's is not true."""
+    nodes = [
+        helper.make_node("Greater", ["x", "threshold"], ["above"]),
+        helper.make_node("NonZero", ["above"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["y"]),
+    ]
+    threshold = tensor([[float(first or 0.5), 0.5, 0.5, 0.5]], "threshold")
+    return model(nodes, [value("x", ["n", 4])], [value("y", ["n", 2], TensorProto.INT64)], [threshold])
+
+
+def renamed():
+    """4 numbers an item, unchanged; input and output call their first dimension differently."""
+    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("y", ["m", 4])])
+
+
 def brightness():
     """A classifier of 32 × 32 images: the means of red, green and blue are the logits."""
     nodes = [helper.make_node("GlobalAveragePool", ["image"], ["p"]), helper.make_node("Flatten", ["p"], ["logits"])]
@@ -224,6 +240,7 @@ MODELS = {
     "brightness": brightness,
     "logarithm": logarithm,
     "rectangle": rectangle,
+    "renamed": renamed,
     "null": null,
     "absurd": absurd,
     "text": text,
@@ -231,7 +248,7 @@ MODELS = {
 }
 
 # Of these the name goes on with what distinguishes them: `chain-30`.
-FAMILIES = {"chain": chain, "fixture": fixture, "swollen": swollen}
+FAMILIES = {"chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]

@@ -1,7 +1,7 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../../engine/datatypes.ts';
 import type { Image, Reading } from '../../vision/reading.ts';
-import type { Done, Feed, Signature } from '../pool.ts';
+import type { Done, Feed, Signature, WarmRun } from '../pool.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const staged = 0;
@@ -36,7 +36,7 @@ export type ToThread =
 /** To `load`, `warm` and `unload`. */
 export type Told =
   | { type: 'loaded'; signature: Signature }
-  | { type: 'warmed'; runMs: number }
+  | ({ type: 'warmed' } & WarmRun)
   | { type: 'unloaded' }
   | { type: 'refused'; message: string };
 

@@ -83,7 +83,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
   return {
     load: async (key, file, intraOpThreads) =>
       ((await askAll<'loaded'>({ type: 'load', key, file, intraOpThreads }))[0] as { signature: Signature }).signature,
-    warm: async (key, inputs, outputs) => (await askAll<'warmed'>({ type: 'warm', key, inputs, outputs })).map(({ runMs }) => runMs),
+    warm: (key, inputs, outputs) => askAll<'warmed'>({ type: 'warm', key, inputs, outputs }),
     unload: async (key) => void (await askAll<'unloaded'>({ type: 'unload', key })),
 
     room() {

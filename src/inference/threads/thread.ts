@@ -71,8 +71,9 @@ async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }
     ]);
     const session = sessions.get(key) as Session;
     const startedMs = nowMs();
-    await blaming(key, () => session.run(new Map(zeros), outputs));
-    say({ type: 'warmed', runMs: nowMs() - startedMs });
+    const results = await blaming(key, () => session.run(new Map(zeros), outputs));
+    const runMs = nowMs() - startedMs;
+    say({ type: 'warmed', runMs, outputs: [...results].map(([name, { shape }]) => ({ name, shape })) });
   } catch (error) {
     say({ type: 'refused', message: said(error) });
   }
