@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import type { Queryable } from '../db.ts';
+import { servingEngine } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf } from '../inference/config.ts';
@@ -20,7 +21,7 @@ interface Curve extends Measured {
 export type MeasuredRow = Pick<ReportRow, 'batchSize' | 'intraOpThreads'> & { meanMs: number };
 
 /**
- * Threads, batch and run times as a benchmark has measured them on ONNX Runtime's CPU engine; no batch where requests cannot share a run. Refuses (`benchmarkJobId`) where it has
+ * Threads, batch and run times as a benchmark has measured them on the serving engine; no batch where requests cannot share a run. Refuses (`benchmarkJobId`) where it has
  * measured no single item of this version that counts.
  */
 export function measuredSettings(
@@ -35,7 +36,7 @@ export function measuredSettings(
   const { inputs, outputs } = OnnxMeta.parse(signatureJson);
   const batched = batchSymbolOf([...inputs, ...outputs]) !== null;
   const usable = rows.flatMap(({ model, engine, verdict, latency, ...row }) => {
-    const counts = models[model]?.versionId === id && engine === 'ONNXRUNTIME_CPU' && (verdict === 'VALID' || verdict === 'UNSTABLE');
+    const counts = models[model]?.versionId === id && engine === servingEngine && (verdict === 'VALID' || verdict === 'UNSTABLE');
     return counts && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [];
   });
   return (
@@ -43,7 +44,7 @@ export function measuredSettings(
     refuse(
       'INVALID',
       'benchmarkJobId',
-      `The benchmark has no valid row of version ${number} with a batch of 1 on ONNXRUNTIME_CPU and threads for which there are cores.`,
+      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and threads for which there are cores.`,
     )
   );
 }

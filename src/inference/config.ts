@@ -4,7 +4,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { detectionDefinition } from '../vision/detections.ts';
-import { OutputLayout, PreprocessSpec } from '../vision/spec.ts';
+import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
 const mebibyte = 2 ** 20;
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal digits in lower case.');
@@ -18,7 +18,7 @@ export const ModelConfig = z.strictObject({
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
   lineageHash: sha256.optional().describe('Of the model version: in a header of each answer.'),
-  task: z.enum(['CLASSIFICATION', 'DETECTION']).default('CLASSIFICATION').describe('What `predict` answers.'),
+  task: Task.default('CLASSIFICATION').describe('What `predict` answers.'),
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
   preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),

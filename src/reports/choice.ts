@@ -3,8 +3,7 @@
  * the confidence, never the number of rows to choose from.
  */
 import type { targets } from '../benchmark/context.ts';
-import type { EngineName } from '../engine/engines.ts';
-import { engines } from '../engine/engines.ts';
+import { engineNames } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Measured, ReportRow } from './report.ts';
@@ -79,8 +78,6 @@ const metrics: Record<(typeof targets)[number], Metric[]> = {
 
 const metricOf = ({ request: { target } }: Measured, rows: ReportRow[]): Metric | undefined =>
   metrics[target].find(({ estimate }) => rows.every((row) => estimate(row) !== null));
-
-const engineOrder = Object.keys(engines) as EngineName[];
 
 /** Each rule narrows the rows down, and says how; null where it does not apply. It never leaves none. */
 const rules: { rule: string; narrow(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null }[] = [
@@ -162,7 +159,7 @@ function bestByTarget(measured: Measured, rows: ReportRow[]): { kept: ReportRow[
 
 function simplest(_measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null {
   if (rows.length === 1) return null;
-  const order = (row: ReportRow) => [engineOrder.indexOf(row.engine), row.intraOpThreads, row.batchSize, row.n];
+  const order = (row: ReportRow) => [engineNames.indexOf(row.engine), row.intraOpThreads, row.batchSize, row.n];
   const kept = rows.toSorted((a, b) => compare(order(a), order(b))).slice(0, 1);
   return { kept, says: 'Of those the simplest: engine, then fewest threads, then smallest batch.' };
 }
