@@ -48,6 +48,14 @@ const settings = z.object({
     .pipe(z.array(z.url({ protocol: /^https?$/, error: 'each is an address such as https://lab.example' })))
     .default([])
     .describe('Further web origins that may call the API, separated by commas.'),
+  trustedProxies: list
+    .pipe(
+      z.array(
+        z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], { error: 'each is an address or a range such as 10.0.0.0/8 or fd00::/8' }),
+      ),
+    )
+    .default([])
+    .describe('Addresses and ranges, separated by commas, of the reverse proxies whose X-Forwarded-For header says who a client is.'),
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),

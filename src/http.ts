@@ -1,5 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { authenticate } from './accounts/login.ts';
+import type { AccessClaims } from './accessTokens.ts';
+import { currentViewer } from './accounts/login.ts';
+import { clientAddressOf } from './clientAddress.ts';
 import { ApiError, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
@@ -11,6 +13,8 @@ export interface Route {
   path: string;
   /** It has a secret of its own in the Authorization header, which it checks: no access token is looked for. */
   ownSecret?: true;
+  /** It reads the session of the token itself, which is all that is checked before. */
+  readsSession?: true;
   /** Machines ask it again and again: only what is not answered well is worth a log line at level info. */
   polled?: true;
   handle(req: IncomingMessage, res: ServerResponse, context: Context): void | Promise<void>;
@@ -25,6 +29,7 @@ const idleMs = 60_000;
  * valid is 401 here, before any route that has no secret of its own.
  */
 export function createHttp(services: Services, log: Log, routes: Route[], originAllowed: (origin: string | undefined) => boolean): Server {
+  const addressOf = clientAddressOf(services.config.trustedProxies);
   const http = createServer({ keepAliveTimeout: idleMs, headersTimeout: 10_000, requestTimeout: 0 }, (req, res) => {
     // A client's own id is taken over so that its logs and ours meet, if it is harmless to print.
     const given = req.headers['x-request-id'];
@@ -79,18 +84,20 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
       return;
     }
     if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
-    const viewer = route.ownSecret ? null : await viewerOfRequest(req);
-    scope.userId = viewer?.user.id;
-    const actor = { actorId: viewer?.user.id ?? null, requestId: scope.requestId };
-    await route.handle(req, res, { ...services, viewer, complete: req.complete, actor, client: req.headers['user-agent'] ?? null });
+    const claims = route.ownSecret ? null : await claimsOf(req);
+    const viewer = claims && !route.readsSession ? currentViewer(services.db, claims) : null;
+    scope.userId = claims?.userId;
+    const actor = { actorId: claims?.userId ?? null, requestId: scope.requestId };
+    const client = req.headers['user-agent'] ?? null;
+    await route.handle(req, res, { ...services, viewer, claims, actor, client, address: addressOf(req) });
   }
 
-  async function viewerOfRequest(req: IncomingMessage) {
+  async function claimsOf(req: IncomingMessage): Promise<AccessClaims | null> {
     const { authorization } = req.headers;
     if (authorization === undefined) return null;
     const token = /^Bearer (.+)$/i.exec(authorization)?.[1];
     if (!token) throw new ApiError('UNAUTHENTICATED', 'The Authorization header is not of the form `Bearer <access token>`.');
-    return authenticate(services, token);
+    return services.tokens.verify(token);
   }
 
   return http;
@@ -117,7 +124,6 @@ function sendError(res: ServerResponse, error: unknown, log: Log): void {
   }
   const { message, http, ...extensions } = describeError(known);
   const headers = (http as { headers?: Record<string, string> }).headers ?? {};
-  if (known.code === 'UNAUTHENTICATED') res.setHeader('WWW-Authenticate', 'Bearer');
   refuse(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
 }
 

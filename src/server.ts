@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import { sql } from 'drizzle-orm';
 import { offerBootstrap } from './accounts/bootstrap.ts';
 import { serveAuthSnapshot } from './accounts/serveAuthSnapshot.ts';
+import { createThrottle } from './accounts/throttle.ts';
 import { createTokens } from './accounts/tokens.ts';
 import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
@@ -76,6 +77,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       db,
       bus: createBus(),
       tokens,
+      throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),
       jobKinds: kinds,
       supervisor,
@@ -100,6 +102,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const routes: Route[] = [
       {
         path: '/graphql',
+        readsSession: true,
         handle: (req, res, context) => (wantsGraphiql(req) ? serveGraphiql(req, res) : (graphql(req, res, context) as Promise<void>)),
       },
       { path: '/graphiql/', handle: serveGraphiqlFile },

@@ -158,7 +158,7 @@ test('a database whose rows refer to rows that do not exist is refused, and the 
     openDatabase(dataDir).close();
     const client = new Sqlite(fileIn(dataDir));
     client.pragma('foreign_keys = OFF');
-    client.exec("INSERT INTO session VALUES ('s', 'nobody', 'f', 'h', NULL, NULL, 0, 0, NULL)");
+    client.exec("INSERT INTO session (id, userId, familyId, refreshHash, createdAt, expiresAt) VALUES ('s', 'nobody', 'f', 'h', 0, 0)");
     for (let i = 0; i < 2; i++) expect(() => openDatabase(dataDir)).toThrow('1 rows that refer to rows that do not exist');
     client.exec('DELETE FROM session');
     client.close();

@@ -1,5 +1,12 @@
+import { createHash } from 'node:crypto';
+import { and, count, eq, gt, lt, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
-import { type AuditRow, audit } from './tables.ts';
+import { type AuditRow, audit, type User } from './tables.ts';
+
+/** Denied logins with the same name within this time are one row. */
+const countedMs = 3600_000;
+/** Names that no user has and that get a row of their own within that time; further ones share one. */
+const strangersMax = 100;
 
 /** Who asks, as far as the audit log is concerned: `actorId` is null before login and on the command line. */
 export interface Actor {
@@ -18,5 +25,27 @@ interface Entry {
 export function writeAudit(tx: Queryable, actor: Actor, { action, outcome = 'OK', target, detail }: Entry): void {
   tx.insert(audit)
     .values({ ...actor, at: Date.now(), action, outcome, targetType: target?.type, targetId: target?.id, detailJson: detail })
+    .run();
+}
+
+/**
+ * Counts a denied login in the row of its name and hour. What anybody can cause must not grow without a bound: a user's name has a row
+ * of its own, and so have the first other names of an hour.
+ */
+export function countDenied(tx: Queryable, actor: Actor, name: string, user: User | undefined): void {
+  const at = Date.now();
+  const hour = `login ${Math.floor(at / countedMs)}`;
+  let countKey = `${hour} user ${user?.id}`;
+  if (!user) {
+    countKey = `${hour} name ${createHash('sha256').update(name.toLowerCase()).digest('hex')}`;
+    const isKnown = tx.select({ seq: audit.seq }).from(audit).where(eq(audit.countKey, countKey)).get() !== undefined;
+    const ofHour = and(gt(audit.countKey, `${hour} name `), lt(audit.countKey, `${hour} name ~`));
+    const { n } = tx.select({ n: count() }).from(audit).where(ofHour).get() ?? { n: 0 };
+    if (!isKnown && n >= strangersMax) countKey = `${hour} other names`;
+  }
+  const target = user ? { targetType: 'User', targetId: user.id } : {};
+  tx.insert(audit)
+    .values({ ...actor, at, action: 'login', outcome: 'DENIED', ...target, countKey })
+    .onConflictDoUpdate({ target: audit.countKey, set: { at, count: sql`${audit.count} + 1` } })
     .run();
 }

@@ -17,7 +17,7 @@ const usersQuery = prepared((db) =>
     .orderBy(asc(user.id))
     .prepare(),
 );
-/** A row for each refresh of a session. Ordered here, SQLite would walk through all sessions instead of those that have ended. */
+/** Ordered here, SQLite would walk through all sessions instead of those that have ended. */
 const endedQuery = prepared((db) =>
   db
     .select({ familyId: session.familyId })

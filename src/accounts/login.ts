@@ -1,15 +1,15 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { and, eq, isNull, sql } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction, prepared } from '../db.ts';
+import { type Db, inTransaction } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
-import { type Actor, writeAudit } from './audit.ts';
-import { hashPassword, Password, requireFreeHash, verifyPassword } from './passwords.ts';
-import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions } from './sessions.ts';
+import { type Actor, countDenied, writeAudit } from './audit.ts';
+import { hashPassword, Password, verifyPassword } from './passwords.ts';
+import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, type Origin, userOfSession } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
-import { clearTries, countTry } from './throttle.ts';
+import type { Throttle } from './throttle.ts';
 import type { Tokens } from './tokens.ts';
 import { findUser, findUserByName } from './users.ts';
 
@@ -17,6 +17,7 @@ interface Deps {
   db: Db;
   bus: Bus;
   tokens: Tokens;
+  throttle: Throttle;
 }
 
 /** What a login or a refresh hands out. `refreshToken` is shown this once: the database keeps its hash. */
@@ -38,25 +39,24 @@ const LoginInput = z.object({ name: z.string().max(200), password: z.string().ma
 const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), newPassword: Password });
 
 /** Starts a session. A wrong password, an unknown and a disabled user get the same UNAUTHENTICATED after the same work. */
-export async function login(deps: Deps, actor: Actor, client: string | null, raw: unknown): Promise<Credentials> {
-  const { db } = deps;
+export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unknown): Promise<Credentials> {
+  const { db, throttle } = deps;
   const { name, password } = parseInput(LoginInput, raw);
-  requireFreeHash();
-  countTry(db, name);
   const row = findUserByName(db, name);
-  const right = await verifyPassword(row?.passwordHash, password);
-  const started = inTransaction(db, (tx) => {
-    // Read again: the user may have been disabled, or the password changed, while the hash was computed.
-    const current = row && findUser(tx, row.id);
-    if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
-      writeAudit(tx, actor, { action: 'login', outcome: 'DENIED', target: row && { type: 'User', id: row.id } });
-      return null;
-    }
-    clearTries(tx, name);
-    endOldest(tx, current.id);
-    const opened = insertSession(tx, current.id, randomUUIDv7(), client);
-    writeAudit(tx, { ...actor, actorId: current.id }, { action: 'login', target: { type: 'User', id: current.id } });
-    return { user: current, ...opened };
+  const started = await throttle.guarded({ name, password, user: row, address: origin.address }, async () => {
+    const right = await verifyPassword(row?.passwordHash, password);
+    return inTransaction(db, (tx) => {
+      // Read again: the user may have been disabled, or the password changed, while the hash was computed.
+      const current = row && findUser(tx, row.id);
+      if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
+        countDenied(tx, actor, name, row);
+        return null;
+      }
+      endOldest(tx, current.id);
+      const opened = insertSession(tx, current.id, randomUUIDv7(), origin);
+      writeAudit(tx, { ...actor, actorId: current.id }, { action: 'login', target: { type: 'User', id: current.id } });
+      return { user: current, ...opened };
+    });
   });
   if (!started) throw new ApiError('UNAUTHENTICATED', 'The name or the password is wrong.');
   return credentials(deps, started);
@@ -66,7 +66,7 @@ export async function login(deps: Deps, actor: Actor, client: string | null, raw
  * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
  * the whole family is revoked.
  */
-export async function refresh(deps: Deps, actor: Actor, client: string | null, refreshToken: string): Promise<Credentials> {
+export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin: Origin, refreshToken: string): Promise<Credentials> {
   const { db, bus } = deps;
   const outcome = inTransaction(db, (tx) => {
     const found = tx
@@ -78,13 +78,13 @@ export async function refresh(deps: Deps, actor: Actor, client: string | null, r
     if (!found) return null;
     const { session: row, user: owner } = found;
     const by = { ...actor, actorId: owner.id };
-    if (row.revokedAt !== null || row.expiresAt <= Date.now() || owner.disabledAt !== null) return null;
+    if (row.expiresAt <= Date.now() || !userOfSession(tx, row.familyId)) return null;
     if (row.replacedById !== null) {
       endSessions(tx, { familyId: row.familyId });
       writeAudit(tx, by, { action: 'refreshReplay', outcome: 'DENIED', target: { type: 'Session', id: row.familyId } });
       return { replayed: row };
     }
-    const opened = insertSession(tx, owner.id, row.familyId, client);
+    const opened = insertSession(tx, owner.id, row.familyId, origin);
     tx.update(session).set({ replacedById: opened.row.id }).where(eq(session.id, row.id)).run();
     return { user: owner, ...opened, replayed: undefined };
   });
@@ -102,20 +102,11 @@ export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, 
   return currentViewer(db, await tokens.verify(accessToken));
 }
 
-const viewerQuery = prepared((db) =>
-  db
-    .select({ user })
-    .from(session)
-    .innerJoin(user, eq(user.id, session.userId))
-    .where(and(eq(session.familyId, sql.placeholder('familyId')), isNull(session.revokedAt), isNull(session.replacedById)))
-    .prepare(),
-);
-
 /** The user of these claims as the database has them now; UNAUTHENTICATED when the session has ended. */
 export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessClaims): Viewer {
-  const found = viewerQuery(db).get({ familyId });
-  if (!found || found.user.id !== userId || found.user.disabledAt !== null || expiresAt <= Date.now()) throw sessionEnded();
-  return { user: found.user, familyId, expiresAt };
+  const user = userOfSession(db, familyId);
+  if (user?.id !== userId || expiresAt <= Date.now()) throw sessionEnded();
+  return { user, familyId, expiresAt };
 }
 
 /** Ends one session of a user and returns its last row. */
@@ -137,21 +128,28 @@ export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToke
     .from(session)
     .where(eq(session.refreshHash, hashOf(refreshToken)))
     .get();
-  if (row && row.revokedAt === null) revokeSession(deps, { ...actor, actorId: row.userId }, row.familyId);
+  if (row && findSession(deps.db, row.familyId)?.revokedAt === null) revokeSession(deps, { ...actor, actorId: row.userId }, row.familyId);
 }
 
 /** Sets the viewer's own password and ends their other sessions. */
-export async function changePassword(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, viewer: Viewer, raw: unknown): Promise<User> {
-  const { db, bus } = deps;
+export async function changePassword(
+  deps: Omit<Deps, 'tokens'>,
+  actor: Actor,
+  viewer: Viewer,
+  { address }: Pick<Origin, 'address'>,
+  raw: unknown,
+): Promise<User> {
+  const { db, bus, throttle } = deps;
   const input = parseInput(ChangePasswordInput, raw);
-  const target = { type: 'User', id: viewer.user.id };
-  requireFreeHash();
-  countTry(db, viewer.user.name);
-  if (!(await verifyPassword(viewer.user.passwordHash, input.currentPassword))) {
+  const { user: asker } = viewer;
+  const target = { type: 'User', id: asker.id };
+  const guess = { name: asker.name, password: input.currentPassword, user: asker, address };
+  const right = await throttle.guarded(guess, async () => {
+    if (await verifyPassword(asker.passwordHash, input.currentPassword)) return true;
     writeAudit(db, actor, { action: 'changePassword', outcome: 'DENIED', target });
-    refuse('WRONG_PASSWORD', 'currentPassword', 'This is not the current password.');
-  }
-  clearTries(db, viewer.user.name);
+    return null;
+  });
+  if (!right) refuse('WRONG_PASSWORD', 'currentPassword', 'This is not the current password.');
   const passwordHash = await hashPassword(input.newPassword);
   const { changed, ended } = inTransaction(db, (tx) => {
     // Read again: the session may have been ended, or the password reset, while the hashes were computed.
@@ -171,7 +169,10 @@ function sessionEnded(): ApiError {
   return new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
 }
 
-async function credentials({ tokens }: Deps, opened: { user: User; row: Session; refreshToken: string }): Promise<Credentials> {
+async function credentials(
+  { tokens }: Pick<Deps, 'tokens'>,
+  opened: { user: User; row: Session; refreshToken: string },
+): Promise<Credentials> {
   return {
     accessToken: await tokens.sign(opened.user.id, opened.row.familyId),
     accessTokenExpiresAt: Date.now() + accessTokenSeconds * 1000,

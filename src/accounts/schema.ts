@@ -90,10 +90,14 @@ const AuditOutcomeType = builder.enumType('AuditOutcome', {
 });
 
 const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
-  description: 'One line of the append-only audit log.',
+  description: 'One line of the audit log, which nobody can change.',
   fields: (t) => ({
     seq: t.expose('seq', { type: 'SafeInt', description: 'Number of the line, growing.' }),
-    at: t.expose('at', { type: 'DateTime', description: 'When it happened.' }),
+    at: t.expose('at', { type: 'DateTime', description: 'When it happened; the last time, where `count` is more than 1.' }),
+    count: t.exposeInt('count', {
+      description:
+        'How often: denied logins with the same name within an hour are one line, and so are those with many different unknown names.',
+    }),
     actor: t.field({
       type: UserType,
       nullable: true,
@@ -263,9 +267,9 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Starts a session. Failures are counted for each name; from the fifth on they cost a growing delay.',
+    description: 'Starts a session. Failures are counted for each name and each address: too many cost a growing delay (RATE_LIMITED).',
     authScopes: { public: true },
-    resolve: (_root, { input }, context) => payload(() => login(context, context.actor, context.client, input)),
+    resolve: (_root, { input }, context) => payload(() => login(context, context.actor, context, input)),
   },
   credentialsPayload,
 );
@@ -278,7 +282,7 @@ builder.relayMutationField(
   {
     description: 'Exchanges a refresh token for new tokens. Used a second time, it ends the session: somebody else has it.',
     authScopes: { public: true },
-    resolve: (_root, { input }, context) => payload(() => refresh(context, context.actor, context.client, input.refreshToken)),
+    resolve: (_root, { input }, context) => payload(() => refresh(context, context.actor, context, input.refreshToken)),
   },
   credentialsPayload,
 );
@@ -305,7 +309,7 @@ builder.relayMutationField(
   {
     description: "Sets the viewer's own password and ends their other sessions.",
     authScopes: { can: 'READ' },
-    resolve: (_root, { input }, context) => payload(() => changePassword(context, context.actor, viewerOf(context), input)),
+    resolve: (_root, { input }, context) => payload(() => changePassword(context, context.actor, viewerOf(context), context, input)),
   },
   userPayload,
 );

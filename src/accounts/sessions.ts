@@ -1,7 +1,7 @@
 import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
-import { and, desc, eq, gt, isNull, lte } from 'drizzle-orm';
-import type { Queryable } from '../db.ts';
-import { type Session, session } from './tables.ts';
+import { and, desc, eq, gt, isNull, lte, sql } from 'drizzle-orm';
+import { prepared, type Queryable } from '../db.ts';
+import { type Session, session, type User, user } from './tables.ts';
 
 /** A session that is not refreshed for this long ends. */
 const refreshDays = 30;
@@ -29,11 +29,38 @@ export function liveSessions(db: Queryable, userId: string): Session[] {
     .all();
 }
 
+const openQuery = prepared((db) =>
+  db
+    .select({ user })
+    .from(session)
+    .innerJoin(user, eq(user.id, session.userId))
+    .where(
+      and(
+        eq(session.familyId, sql.placeholder('familyId')),
+        isNull(session.replacedById),
+        isNull(session.revokedAt),
+        isNull(user.disabledAt),
+      ),
+    )
+    .prepare(),
+);
+
+/** The user of an open session as the database has them now; undefined when the session has ended or the user is disabled. */
+export function userOfSession(db: Queryable, familyId: string): User | undefined {
+  return openQuery(db).get({ familyId })?.user;
+}
+
+/** Whether one of the open sessions of a user was last used for new tokens from this address. */
+export function hasSessionAt(db: Queryable, userId: string, address: string): boolean {
+  return liveSessions(db, userId).some((row) => row.address === address);
+}
+
+/** Ends sessions: the row with the latest refresh token of each says so for the whole family. */
 export function endSessions(tx: Queryable, of: { userId: string } | { familyId: string }): void {
   const which = 'userId' in of ? eq(session.userId, of.userId) : eq(session.familyId, of.familyId);
   tx.update(session)
     .set({ revokedAt: Date.now() })
-    .where(and(which, isNull(session.revokedAt)))
+    .where(and(which, isNull(session.replacedById), isNull(session.revokedAt)))
     .run();
 }
 
@@ -42,8 +69,14 @@ export function endOldest(tx: Queryable, userId: string): void {
   for (const { familyId } of liveSessions(tx, userId).slice(sessionsMax - 1)) endSessions(tx, { familyId });
 }
 
+/** Where a session is used: the User-Agent, and the address as `clientAddress.ts` tells it. */
+export interface Origin {
+  client: string | null;
+  address: string;
+}
+
 /** A new row of a family with its refresh token, which only this answer holds. Rows that have expired are removed. */
-export function insertSession(tx: Queryable, userId: string, familyId: string, client: string | null) {
+export function insertSession(tx: Queryable, userId: string, familyId: string, { client, address }: Origin) {
   const refreshToken = randomBytes(32).toString('base64url');
   const now = Date.now();
   tx.delete(session).where(lte(session.expiresAt, now)).run();
@@ -55,6 +88,7 @@ export function insertSession(tx: Queryable, userId: string, familyId: string, c
       familyId,
       refreshHash: hashOf(refreshToken),
       client: client?.slice(0, 200) ?? null,
+      address,
       createdAt: now,
       expiresAt: now + refreshDays * 86_400_000,
     })

@@ -1,5 +1,7 @@
+import type { AccessClaims } from '../accessTokens.ts';
 import type { Actor } from '../accounts/audit.ts';
 import type { Viewer } from '../accounts/login.ts';
+import type { Throttle } from '../accounts/throttle.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
@@ -13,6 +15,8 @@ export interface Services {
   db: Db;
   bus: Bus;
   tokens: Tokens;
+  /** Of logins. */
+  throttle: Throttle;
   /** Signs the links to files. */
   linkKey: Buffer;
   jobKinds: JobKinds;
@@ -23,11 +27,13 @@ export interface Services {
 /** What a resolver sees: the services, and who asks. */
 export interface Context extends Services {
   viewer: Viewer | null;
-  /** Whether the whole request was there when the viewer was read. */
-  complete: boolean;
+  /** Of a valid access token whose session is still to be read: GraphQL does it when the body is there, which may come much later. */
+  claims: AccessClaims | null;
   actor: Actor;
   /** The client's User-Agent, for the list of sessions. */
   client: string | null;
+  /** The network that the request comes from (`clientAddress.ts`). */
+  address: string;
 }
 
 /** The viewer of a field whose scope needs a login. */

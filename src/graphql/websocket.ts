@@ -5,6 +5,7 @@ import { type ExecutionArgs, GraphQLError, getOperationAST } from 'graphql';
 import { CloseCode, handleProtocols, makeServer } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { authenticate, type Viewer } from '../accounts/login.ts';
+import { clientAddressOf } from '../clientAddress.ts';
 import { ApiError } from '../errors.ts';
 import { pathOf } from '../http.ts';
 import { type Log, requestScope } from '../log.ts';
@@ -44,6 +45,7 @@ export function serveWebSocket(
 ) {
   const options = { noServer: true, maxPayload: messageBytesMax, closeTimeout: closeTimeoutMs, handleProtocols };
   const sockets = new WebSocketServer(options);
+  const addressOf = clientAddressOf(services.config.trustedProxies);
 
   http.on('upgrade', (request, socket, head) => {
     socket.on('error', () => socket.destroy());
@@ -122,7 +124,8 @@ export function serveWebSocket(
           const { token, request } = ctx.extra;
           const viewer: Viewer | null = token ? await authenticate(services, token) : null;
           const actor = { actorId: viewer?.user.id ?? null, requestId };
-          const context: Context = { ...services, viewer, complete: true, actor, client: request.headers['user-agent'] ?? null };
+          const client = request.headers['user-agent'] ?? null;
+          const context: Context = { ...services, viewer, claims: null, actor, client, address: addressOf(request) };
           const enveloped = graphql.getEnveloped({ ...context, params } as never);
           const document = enveloped.parse(params.query);
           const errors = enveloped.validate(enveloped.schema, document);

@@ -59,11 +59,24 @@ function codeOf(error: GraphQLError): 'LIMIT' | 'INVALID_DOCUMENT' {
 export function describeError(error: ApiError): GraphQLErrorExtensions & { message: string } {
   const { status, retryable } = errorCodes[error.code];
   const { retryAfterMs, code, message } = error;
-  const headers = retryAfterMs === undefined ? undefined : { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) };
+  const headers = {
+    ...(retryAfterMs === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) }),
+    ...(code === 'UNAUTHENTICATED' ? { 'WWW-Authenticate': 'Bearer' } : {}),
+  };
   // `spec`: a document that does not fit is 200 to a client that accepts application/json only (GraphQL over HTTP, 6.4.1).
   const http = { status, headers, spec: code === 'INVALID_DOCUMENT' };
   return { message, code, retryable, retryAfterMs, requestId: requestScope.getStore()?.requestId, http };
 }
+
+/**
+ * Reads who asks, once, when the body is there: with its head, a withheld body would outlive a role that was taken away. An ended session
+ * is 401 before the document is looked at.
+ */
+const useViewer: Plugin<object, Context> = {
+  onParams({ context }) {
+    if (context.claims) context.viewer = currentViewer(context.db, context.claims);
+  },
+};
 
 /** Ends each open subscription when the viewer's access ends or the server stops, with an error that says which. */
 function useAccessEnd(stopping: AbortSignal): Plugin<Context> {
@@ -102,9 +115,6 @@ function useErrorCodes(log: Log): Plugin {
 export function createGraphql(log: Log, stopping: AbortSignal) {
   return createYoga<Context>({
     schema,
-    // A body may come long after its head: who asks is then read again, or a withheld body would outlive a role that was taken away.
-    context: ({ db, viewer, complete }) =>
-      viewer && !complete ? { viewer: currentViewer(db, { ...viewer, userId: viewer.user.id }) } : {},
     graphqlEndpoint: '/graphql',
     graphiql: false,
     landingPage: false,
@@ -119,7 +129,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useLimits, useErrorCodes(log), useAccessEnd(stopping)],
+    plugins: [useViewer, useLimits, useErrorCodes(log), useAccessEnd(stopping)],
   });
 }
 

@@ -30,10 +30,16 @@ export async function withFolder<T>(use: (folder: string) => Promise<T>): Promis
 }
 
 /** A POST to /graphql. */
-export async function postGraphql(url: string, query: string, variables: unknown = {}, token?: string): Promise<Answer> {
+export async function postGraphql(
+  url: string,
+  query: string,
+  variables: unknown = {},
+  token?: string,
+  headers: Record<string, string> = {},
+): Promise<Answer> {
   const response = await fetch(`${url}/graphql`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) },
+    headers: { 'content-type': 'application/json', ...headers, ...(token ? { authorization: `Bearer ${token}` } : {}) },
     body: JSON.stringify({ query, variables }),
   });
   return { status: response.status, headers: response.headers, data: undefined, errors: undefined, ...((await response.json()) as object) };
