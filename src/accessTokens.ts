@@ -9,10 +9,15 @@ export const issuer = 'whetstone';
 export const audience = 'whetstone-api';
 export const type = 'at+jwt'; // RFC 9068
 
+/** Clocks of a server and its replicas may differ by this. A token from further in the future was not made by this server's clock. */
+const futureMs = 60_000;
+
 /** What an access token says: whose it is and of which login. The role is not in it: it is read from the database. */
 export interface AccessClaims {
   userId: string;
   familyId: string;
+  /** Unix milliseconds. */
+  issuedAt: number;
   /** Unix milliseconds. */
   expiresAt: number;
 }
@@ -41,15 +46,18 @@ export function accessTokenVerifier(publicKeys: PublicKey[]): (token: string, no
 
   return async (token, now) => {
     const known = remembered.get(token);
-    if (known) return known.expiresAt > now ? known : null;
-    const requiredClaims = ['sub', 'sid', 'exp', 'jti'];
+    if (known) return isValid(known, now) ? known : null;
+    const requiredClaims = ['sub', 'sid', 'iat', 'exp', 'jti'];
     const options = { algorithms: [algorithm], issuer, audience, typ: type, requiredClaims, currentDate: new Date(now) };
     const verified = await jwtVerify(token, keyOf, options).catch(() => null);
     if (!verified) return null;
-    const { sub, sid, exp } = verified.payload as { sub: string; sid: string; exp: number };
-    const claims = { userId: sub, familyId: sid, expiresAt: exp * 1000 };
+    const { sub, sid, iat, exp } = verified.payload as { sub: string; sid: string; iat: number; exp: number };
+    const claims = { userId: sub, familyId: sid, issuedAt: iat * 1000, expiresAt: exp * 1000 };
+    if (!isValid(claims, now)) return null;
     remembered.set(token, claims);
     if (remembered.size > rememberedMax) remembered.delete(remembered.keys().next().value as string);
     return claims;
   };
 }
+
+const isValid = ({ issuedAt, expiresAt }: AccessClaims, now: number): boolean => issuedAt <= now + futureMs && expiresAt > now;

@@ -65,6 +65,7 @@ const body = { required: true, content: bytes('application/offset+octet-stream')
 
 const link = [
   parameter('query', 'expires', 'From the link.', integer()),
+  parameter('query', 'session', 'From the link.'),
   parameter('query', 'signature', 'From the link, which the GraphQL API gives.'),
 ];
 const read = (summary: string, type: string) => {

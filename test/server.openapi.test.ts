@@ -6,7 +6,7 @@ import { insertArtifact, storeFile } from '../src/storage/blobs.ts';
 import { downloadUrl, readLinkKey, signedUrl, thumbnailUrl } from '../src/storage/links.ts';
 import type { Artifact } from '../src/storage/tables.ts';
 import { type Answered, brokenRefs, type Document, operationsOf, undocumented } from './support/openapi.ts';
-import type { TestServer } from './support/server.ts';
+import { type TestServer, viewerOf } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 import { bytesOf, named, type Reply, type Sending, send, withRows } from './support/storage.ts';
 
@@ -50,7 +50,7 @@ async function links(): Promise<{ file: string; thumbnail: string; dataset: stri
       const blob = await storeFile({ config: { dataDir }, db }, path);
       return insertArtifact(db, blob, { ownerType: 'DATASET_VERSION', ownerId: 'version', kind, name: 'made' });
     });
-  const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir) };
+  const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir), viewer: await viewerOf(server) };
   const file = url + downloadUrl(services, await stored('DATASET_ZIP'));
   writeFileSync(path, bytesOf('thumbnails', 1000));
   const thumbnail = url + thumbnailUrl(services, await stored('THUMBNAILS'), 10, 20);

@@ -8,7 +8,7 @@ import { insertArtifact, storeFile } from '../src/storage/blobs.ts';
 import { rangeOf } from '../src/storage/files.ts';
 import { downloadUrl, readLinkKey, thumbnailUrl } from '../src/storage/links.ts';
 import { type Artifact, artifact } from '../src/storage/tables.ts';
-import { type TestServer, withFolder, withServer } from './support/server.ts';
+import { type TestServer, viewerOf, withFolder, withServer } from './support/server.ts';
 import { bytesOf, send, sha256, until, withRows } from './support/storage.ts';
 
 const bytes = bytesOf('file', 100_000);
@@ -23,19 +23,15 @@ interface Links {
 }
 
 /** Stores bytes beside the running server, and gives the links that the server would. */
-async function stored(
-  { url, dataDir }: TestServer,
-  kind: Artifact['kind'] = 'DATASET_ZIP',
-  name = 'digits.zip',
-  content = bytes,
-): Promise<Links> {
+async function stored(server: TestServer, kind: Artifact['kind'] = 'DATASET_ZIP', name = 'digits.zip', content = bytes): Promise<Links> {
+  const { url, dataDir } = server;
   const path = join(dataDir, 'made');
   writeFileSync(path, content);
   const found = await withRows(dataDir, async (db) => {
     const blob = await storeFile({ config: { dataDir }, db }, path);
     return insertArtifact(db, blob, { ownerType: 'DATASET_VERSION', ownerId: 'version', kind, name });
   });
-  const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir) };
+  const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir), viewer: await viewerOf(server) };
   return {
     found,
     download: () => url + downloadUrl(services, found),
@@ -131,6 +127,7 @@ test('a link that was changed, has expired, or is for another file is 403', () =
       changed((url) => url.searchParams.set('expires', String(Number(url.searchParams.get('expires')) + 1))),
       changed((url) => url.searchParams.set('expires', 'NaN')),
       changed((url) => url.searchParams.delete('expires')),
+      changed((url) => url.searchParams.set('session', 'another')),
       changed((url) => {
         url.pathname = new URL(second.download()).pathname;
       }),
@@ -166,6 +163,25 @@ test('a link lives for 10 to 20 minutes, and is the same for a while, so that br
     vi.setSystemTime(start + 1_200_001);
     expect((await fetch(link)).status).toBe(403);
   }));
+
+test.each([
+  ['disabled', 'mutation ($id: ID!) { disableUser(input: { userId: $id }) { userErrors { code } } }'],
+  [
+    'given another password',
+    'mutation ($id: ID!) { resetPassword(input: { userId: $id, password: "another password" }) { userErrors { code } } }',
+  ],
+])('the links of a user end when they are %s', (_what, change) =>
+  withServer(async (server) => {
+    const admin = await server.admin();
+    const { data } = await server.graphql('{ viewer { id } }', {}, await server.as('VIEWER'));
+    const { found } = await stored(server);
+    const links = { config: { publicUrl: undefined }, linkKey: readLinkKey(server.dataDir) };
+    const link = server.url + downloadUrl({ ...links, viewer: await viewerOf(server, 'VIEWER') }, found);
+    expect((await fetch(link)).status).toBe(200);
+    expect((await server.graphql(change, { id: data.viewer.id }, admin)).errors).toBeUndefined();
+    expect((await fetch(link)).status).toBe(403);
+  }),
+);
 
 test('a link to what was deleted is 404', () =>
   withServer(async (server) => {
@@ -235,7 +251,7 @@ test('the key of the links is its owner’s only, stays over restarts, and a dam
   }));
 
 test('links stand behind the public URL', () => {
-  const services = { config: { publicUrl: 'https://lab.example/w' }, linkKey: Buffer.alloc(32) };
-  expect(downloadUrl(services, { id: 'a1' })).toMatch(/^https:\/\/lab\.example\/w\/files\/a1\?expires=\d+&signature=[\w-]{43}$/);
+  const services = { config: { publicUrl: 'https://lab.example/w' }, linkKey: Buffer.alloc(32), viewer: { familyId: 'f1' } };
+  expect(downloadUrl(services, { id: 'a1' })).toMatch(/^https:\/\/lab\.example\/w\/files\/a1\?expires=\d+&session=f1&signature=[\w-]{43}$/);
   expect(thumbnailUrl(services, { id: 'a1' }, 5, 7)).toMatch(/^https:\/\/lab\.example\/w\/files\/a1\/5-7\?/);
 });

@@ -15,7 +15,7 @@ import { artifact } from './tables.ts';
 export async function serveFile(services: StorageServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
   if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
-  const leftMs = checkLink(services.linkKey, url);
+  const leftMs = checkLink(services, url);
   const [, id = '', first, bytes] = /^\/files\/([^/]+)(?:\/(\d+)-(\d+))?$/.exec(url.pathname) ?? [];
   const found = services.db.select().from(artifact).where(eq(artifact.id, id)).get() ?? notFound('file');
   const path = blobPath(services.config.dataDir, found.sha256);

@@ -1,12 +1,15 @@
 /**
- * Short-lived links to files: whoever has one may read that one file (or one thumbnail) until it expires, without a token, so that a
- * browser or curl can follow it. The signature is HMAC-SHA-256 over the path and the expiry.
+ * Short-lived links to files: whoever has one may read that one file (or one thumbnail) without a token, so that a browser or curl can
+ * follow it, until it expires or the session ends that asked for it. The signature is HMAC-SHA-256 over path, expiry and session.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Viewer } from '../accounts/login.ts';
+import { userOfSession } from '../accounts/sessions.ts';
 import { writePrivateFile } from '../accounts/tokens.ts';
 import type { Config } from '../config.ts';
+import type { Db } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import type { Artifact } from './tables.ts';
 
@@ -16,9 +19,11 @@ import type { Artifact } from './tables.ts';
  */
 const gridMs = 10 * 60_000;
 
-interface LinkServices {
+/** What a link is made with, and for whom. */
+export interface LinkContext {
   config: Pick<Config, 'publicUrl'>;
   linkKey: Buffer;
+  viewer: Pick<Viewer, 'familyId'> | null;
 }
 
 /** The data folder's own key, made at first use, readable by its owner only. */
@@ -36,33 +41,42 @@ export function publicAddress({ publicUrl }: Pick<Config, 'publicUrl'>, path: st
 }
 
 /** A link that downloads the artifact. */
-export function downloadUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>): string {
-  return signedUrl(services, `/files/${id}`);
+export function downloadUrl(context: LinkContext, { id }: Pick<Artifact, 'id'>): string {
+  return signedUrl(context, `/files/${id}`);
 }
 
 /** A link to one WebP image of `sizeBytes` at `offset` in a THUMBNAILS artifact, for `<img>`. */
-export function thumbnailUrl(services: LinkServices, { id }: Pick<Artifact, 'id'>, offset: number, sizeBytes: number): string {
-  return signedUrl(services, `/files/${id}/${offset}-${sizeBytes}`);
+export function thumbnailUrl(context: LinkContext, { id }: Pick<Artifact, 'id'>, offset: number, sizeBytes: number): string {
+  return signedUrl(context, `/files/${id}/${offset}-${sizeBytes}`);
 }
 
 /** A link to a path of this server, for whoever serves it to check with `checkLink`. */
-export function signedUrl({ config, linkKey }: LinkServices, path: string): string {
+export function signedUrl({ config, linkKey, viewer }: LinkContext, path: string): string {
+  if (!viewer) throw new Error('A link was made for nobody.');
   const expires = (Math.ceil(Date.now() / gridMs) + 1) * gridMs;
-  return publicAddress(config, `${path}?expires=${expires}&signature=${sign(linkKey, path, expires).toString('base64url')}`);
+  const signature = sign(linkKey, path, expires, viewer.familyId).toString('base64url');
+  return publicAddress(config, `${path}?expires=${expires}&session=${viewer.familyId}&signature=${signature}`);
 }
 
-/** Throws FORBIDDEN unless the link was made by this server and has not expired; returns the milliseconds that are left. */
-export function checkLink(linkKey: Buffer, { pathname, searchParams }: URL): number {
+/**
+ * Throws FORBIDDEN unless the link was made by this server, has not expired and its session is open; returns the milliseconds that are
+ * left.
+ */
+export function checkLink({ db, linkKey }: { db: Db; linkKey: Buffer }, { pathname, searchParams }: URL): number {
   const expires = Number(searchParams.get('expires'));
+  const session = searchParams.get('session') ?? '';
   const given = Buffer.from(searchParams.get('signature') ?? '', 'base64url');
-  const right = sign(linkKey, pathname, expires);
+  const right = sign(linkKey, pathname, expires, session);
   const leftMs = expires - Date.now();
-  if (given.length !== right.length || !timingSafeEqual(given, right) || leftMs <= 0) {
-    throw new ApiError('FORBIDDEN', 'The link has expired, or is not one of this server: ask the API for a new one.');
+  if (given.length !== right.length || !timingSafeEqual(given, right) || leftMs <= 0 || !userOfSession(db, session)) {
+    throw new ApiError(
+      'FORBIDDEN',
+      'The link has expired, its session has ended, or it is not one of this server. Ask the API for a new one.',
+    );
   }
   return leftMs;
 }
 
-function sign(linkKey: Buffer, path: string, expires: number): Buffer {
-  return createHmac('sha256', linkKey).update(`${path}\n${expires}`).digest();
+function sign(linkKey: Buffer, path: string, expires: number, session: string): Buffer {
+  return createHmac('sha256', linkKey).update(`${path}\n${expires}\n${session}`).digest();
 }

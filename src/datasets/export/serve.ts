@@ -1,11 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Config } from '../../config.ts';
 import { ApiError, notFound } from '../../errors.ts';
 import { JobFailure, type JobServices } from '../../jobs/kinds.ts';
 import { attachment } from '../../storage/files.ts';
-import { checkLink, signedUrl } from '../../storage/links.ts';
+import { checkLink, type LinkContext, signedUrl } from '../../storage/links.ts';
 import { extractedFolder } from '../cache.ts';
 import { findDataset, findVersion } from '../datasets.ts';
 import type { DatasetVersion } from '../tables.ts';
@@ -17,19 +16,15 @@ const exportsMax = 4;
 let running = 0;
 
 /** A link that downloads a READY version of task DETECTION in this form. */
-export function exportUrl(
-  services: { config: Pick<Config, 'publicUrl'>; linkKey: Buffer },
-  { id }: Pick<DatasetVersion, 'id'>,
-  form: ExportForm,
-): string {
-  return signedUrl(services, `/files/datasets/${id}/${form}`);
+export function exportUrl(context: LinkContext, { id }: Pick<DatasetVersion, 'id'>, form: ExportForm): string {
+  return signedUrl(context, `/files/datasets/${id}/${form}`);
 }
 
 /** `GET /files/datasets/<version>/<form>` behind a link of `exportUrl`: a zip that is made while it is read, always of the same bytes. */
 export async function serveExport(services: JobServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
   if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
-  checkLink(services.linkKey, url);
+  checkLink(services, url);
   const [, , , id = '', name] = url.pathname.split('/');
   const form = exportForms.find((known) => known === name) ?? notFound('form');
   const version = findVersion(services.db, id);
