@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
@@ -15,6 +15,7 @@ export type Queryable = Pick<Db, 'select' | 'selectDistinct' | 'insert' | 'updat
 /** How long a statement waits for another process that holds the lock; the event loop stands still meanwhile. */
 const busyTimeoutMs = 250;
 
+const databaseFile = 'whetstone.db';
 const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
 
 /**
@@ -29,7 +30,9 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     release();
   };
   try {
-    client = new Sqlite(join(dataDir, 'whetstone.db'), { timeout: busyTimeoutMs });
+    // SQLite gives the files beside it the same mode.
+    closeSync(openSync(join(dataDir, databaseFile), 'a', 0o600));
+    client = new Sqlite(join(dataDir, databaseFile), { timeout: busyTimeoutMs });
     client.pragma('journal_mode = WAL');
     client.pragma('synchronous = FULL');
     // Without it REPLACE deletes past the trigger that keeps the audit log.
@@ -63,11 +66,33 @@ function startError(error: unknown, dataDir: string): unknown {
   return error;
 }
 
+/**
+ * Takes every right from others on the data folder, which holds keys and password hashes, and on the database files of a version that left
+ * them readable. Throws when the folder belongs to somebody else who lets everybody in.
+ */
+function closeToOthers(dataDir: string): void {
+  try {
+    chmodSync(dataDir, 0o700);
+    for (const ending of ['', '-wal', '-shm']) {
+      const path = join(dataDir, `${databaseFile}${ending}`);
+      if (existsSync(path)) chmodSync(path, 0o600);
+    }
+  } catch (error) {
+    // A volume may belong to root and be open to the server's group only.
+    if ((statSync(dataDir).mode & 0o007) === 0) return;
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    throw new Error(
+      `Other users can read the data folder ${dataDir} (WHETSTONE_DATA_DIR), and its mode cannot be changed. Run \`chmod 700\` on it as its owner.`,
+    );
+  }
+}
+
 /** One server for each data folder: an open transaction on a file of its own, which the system ends when the process dies. */
 function lockFolder(dataDir: string): () => void {
   let lock: Sqlite.Database | undefined;
   try {
     mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    closeToOthers(dataDir);
     lock = new Sqlite(join(dataDir, 'server.lock'), { timeout: 0 });
     lock.exec('BEGIN EXCLUSIVE');
   } catch (error) {

@@ -10,6 +10,9 @@ import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
 
+// Whatever a command writes, and whatever its children write, is its user's only: keys, logs, what was uploaded.
+process.umask(0o077);
+
 // What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
   .description('Computer-vision models from a dataset to a served endpoint.')

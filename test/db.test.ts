@@ -1,4 +1,4 @@
-import { cpSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { sql } from 'drizzle-orm';
@@ -10,7 +10,7 @@ import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, passingKind, rowInsert } from '../src/db.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
-import { adminName, adminPassword, withFolder, withServer } from './support/server.ts';
+import { adminName, adminPassword, postGraphql, withFolder, withServer } from './support/server.ts';
 
 const root = join(import.meta.dirname, '..');
 const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
@@ -79,6 +79,28 @@ test('what is written is on the disk before it is told: write-ahead log, full sy
     const pragma = (name: string) => db.$client.pragma(name, { simple: true });
     expect([pragma('journal_mode'), pragma('synchronous'), pragma('foreign_keys')]).toEqual(['wal', 2, 1]);
   }));
+
+test('nobody else on the machine can read what a server writes, nor what an earlier version left readable', () =>
+  withFolder(async (folder) => {
+    const WHETSTONE_DATA_DIR = join(folder, 'data');
+    mkdirSync(WHETSTONE_DATA_DIR, { mode: 0o755 });
+    chmodSync(WHETSTONE_DATA_DIR, 0o755);
+    writeFileSync(fileIn(WHETSTONE_DATA_DIR), '', { mode: 0o644 });
+    const openToOthers = () =>
+      ['.', ...readdirSync(WHETSTONE_DATA_DIR, { recursive: true, encoding: 'utf8' })].filter(
+        (name) => (statSync(join(WHETSTONE_DATA_DIR, name), { throwIfNoEntry: false })?.mode ?? 0) & 0o077,
+      );
+    expect(openToOthers()).toEqual(['.', 'whetstone.db']);
+    await withServerProcess({ WHETSTONE_DATA_DIR }, async ({ url }) => {
+      expect((await postGraphql(url, '{ viewer { id } }')).data).toEqual({ viewer: null });
+      expect(readdirSync(WHETSTONE_DATA_DIR)).toEqual(expect.arrayContaining(['whetstone.db-wal', 'server.lock', 'signing-key.pem']));
+      expect(openToOthers()).toEqual([]);
+    });
+  }));
+
+test.skipIf(process.getuid?.() === 0)('a data folder of somebody else that everybody can read is refused with one sentence', () => {
+  expect(() => openDatabase('/var/tmp')).toThrow(/^Other users can read the data folder .* its mode cannot be changed\. Run `chmod 700`/);
+});
 
 test('a second server on the same folder is refused with a message, and may start when the first was killed', () =>
   withFolder(async (WHETSTONE_DATA_DIR) => {

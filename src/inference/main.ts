@@ -8,6 +8,9 @@ import { readHostConfig } from './config.ts';
 import { startHost } from './host.ts';
 import { enterEmptyFolder, stopOnSignals } from './process.ts';
 
+// As in the server's: nobody else reads what it writes.
+process.umask(0o077);
+
 const { config: file } = new Command('serve:inference')
   .description('Serves ONNX models over the Open Inference Protocol (docs/serving.md).')
   .requiredOption('--config <file>', 'JSON file that names the models')
