@@ -4,6 +4,7 @@ import { z } from 'zod';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const bytes = z.coerce.number().int().min(0);
+const days = z.coerce.number().int().min(2).max(36_500);
 const list = z.string().transform((text) =>
   text
     .split(',')
@@ -63,6 +64,9 @@ const settings = z.object({
     .min(1)
     .default(50 * 1024 ** 3)
     .describe('Largest file that can be uploaded, in bytes.'),
+  auditDays: days.default(365).describe('Days that a line of the audit log stays; at most a million of them do.'),
+  jobHistoryDays: days.default(365).describe('Days after its end that the events and the curves of a job stay.'),
+  jobLogDays: days.default(90).describe('Days after its end that the log of a job stays.'),
   diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
 });
 

@@ -27,6 +27,7 @@ import { importModel } from './models/import.ts';
 import { openapi } from './openapi.ts';
 import { prometheusType } from './prometheus.ts';
 import { keepReserve } from './reserve.ts';
+import { sweepHistory } from './retention.ts';
 import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
@@ -87,6 +88,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const beforeSweep = async () => {
       await sweepWork(services);
       await sweepDatasets(services);
+      await sweepHistory(services);
     };
     undo.push(await startSweeper(services, log, beforeSweep));
     const uploads = createUploads(services, log);

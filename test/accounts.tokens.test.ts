@@ -1,6 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Statement } from 'better-sqlite3';
 import { afterEach, expect, test, vi } from 'vitest';
 import { decode, type Forge, forgeOf, forgeries } from './support/forgedTokens.ts';
 import { adminName, adminPassword, type TestServer, withFolder, withServer } from './support/server.ts';
@@ -128,6 +129,25 @@ test('a refresh token that is used twice ends its whole family and no other, and
     const query = '{ auditLog(filter: { action: "refreshReplay" }) { nodes { outcome actor { name } targetType } } }';
     const { data } = await server.graphql(query, {}, other);
     expect(data.auditLog.nodes).toEqual([{ outcome: 'DENIED', actor: { name: adminName }, targetType: 'Session' }]);
+  }));
+
+test('a request reads its session once, and from an index that does not grow with the age of the session', () =>
+  withServer(async (server) => {
+    await server.admin();
+    let tokens = await server.login(adminName, adminPassword);
+    for (let i = 0; i < 20; i++) tokens = await refresh(server, tokens.refreshToken);
+    const { $client } = server.services.db;
+    const statement = Object.getPrototypeOf($client.prepare('SELECT 1')) as Statement;
+    const runs = (['get', 'all'] as const).map((way) => vi.spyOn(statement, way));
+    expect(await statusOf(server, tokens.accessToken)).toBe(200);
+    const contexts = runs.flatMap(({ mock }) => mock.contexts as Statement[]);
+    const read = contexts.map(({ source }) => source).filter((query) => query.includes('from "session"'));
+    vi.restoreAllMocks();
+    expect(read).toHaveLength(1);
+    const plan = $client.prepare(`EXPLAIN QUERY PLAN ${read[0]}`).all(['x']) as { detail: string }[];
+    const [, index] = /SEARCH session USING INDEX (\w+)/.exec(plan.map(({ detail }) => detail).join()) ?? [];
+    const indexes = $client.pragma('index_list(session)') as { name: string; partial: number }[];
+    expect(indexes.find(({ name }) => name === index)?.partial).toBe(1);
   }));
 
 test('of two refreshes with one token at the same time one is a replay', () =>

@@ -47,6 +47,10 @@ test.each([
   ['WHETSTONE_REPLICA_TOKEN', `${'a'.repeat(20)} ${'b'.repeat(20)}`],
   ['WHETSTONE_PUBLIC_URL', 'whetstone.example'],
   ['WHETSTONE_PUBLIC_URL', 'ftp://whetstone.example'],
+  ['WHETSTONE_TRUSTED_PROXIES', 'proxy.example'],
+  ['WHETSTONE_TRUSTED_PROXIES', '10.0.0.1, 10.0.0.0/33'],
+  ['WHETSTONE_AUDIT_DAYS', '1'],
+  ['WHETSTONE_JOB_LOG_DAYS', '0'],
   ['WHETSTONE_ALLOWED_ORIGINS', 'lab.example'],
   ['WHETSTONE_ALLOWED_ORIGINS', 'https://a.example,*'],
 ])('%s=%s is refused by the name of the variable', (variable, value) => {

@@ -1,0 +1,85 @@
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { eq } from 'drizzle-orm';
+import { expect, test } from 'vitest';
+import { writeAudit } from '../src/accounts/audit.ts';
+import { audit } from '../src/accounts/tables.ts';
+import { openDatabase } from '../src/db.ts';
+import { job, jobEvent, metricPoint } from '../src/jobs/tables.ts';
+import { sweepHistory } from '../src/retention.ts';
+import { withFolder } from './support/server.ts';
+
+const dayMs = 86_400_000;
+const ago = (days: number) => Date.now() - days * dayMs;
+
+test('what grows with use goes at its age: audit lines, and events, curves and logs of jobs that have ended', () =>
+  withFolder(async (dataDir) => {
+    const { db, close } = openDatabase(dataDir);
+    try {
+      mkdirSync(join(dataDir, 'logs'));
+      const add = (id: string, endedAt: number | null) => {
+        const state = endedAt === null ? ('RUNNING' as const) : ('SUCCEEDED' as const);
+        db.insert(job)
+          .values({ id, kind: 'TRAIN', state, specJson: {}, slotsNeeded: 1, priority: 0, createdAt: ago(500), endedAt })
+          .run();
+        const event = { jobId: id, attemptNumber: 1, at: ago(500), type: 'STATE' as const, payloadJson: {} };
+        for (let seq = 1; seq <= 3; seq++)
+          db.insert(jobEvent)
+            .values({ ...event, seq })
+            .run();
+        db.insert(metricPoint).values({ jobId: id, name: 'loss', step: 1, value: 1, attemptNumber: 1 }).run();
+        writeFileSync(join(dataDir, 'logs', `${id}.jsonl`), '');
+      };
+      add('running', null);
+      add('recent', ago(5));
+      add('older', ago(15));
+      add('oldest', ago(25));
+      writeFileSync(join(dataDir, 'logs', 'nobody.jsonl'), '');
+      const line = { action: 'login', outcome: 'OK' as const };
+      // More than one batch.
+      for (let i = 0; i < 2500; i++)
+        db.insert(audit)
+          .values({ ...line, at: ago(31) })
+          .run();
+      db.insert(audit)
+        .values({ ...line, at: ago(29) })
+        .run();
+
+      const sweep = () => sweepHistory({ db, config: { dataDir, auditDays: 30, jobHistoryDays: 20, jobLogDays: 10 } });
+      await sweep();
+      const withRows = (table: typeof jobEvent | typeof metricPoint) =>
+        db
+          .selectDistinct({ id: table.jobId })
+          .from(table)
+          .all()
+          .map(({ id }) => id)
+          .sort();
+      expect(withRows(jobEvent)).toEqual(['older', 'recent', 'running']);
+      expect(withRows(metricPoint)).toEqual(['older', 'recent', 'running']);
+      expect(readdirSync(join(dataDir, 'logs')).sort()).toEqual(['recent.jsonl', 'running.jsonl']);
+      expect(db.select({ at: audit.at }).from(audit).all()).toHaveLength(1);
+      expect(db.select().from(job).all(), 'the jobs stay').toHaveLength(4);
+      await sweep();
+      expect(existsSync(join(dataDir, 'logs', 'running.jsonl'))).toBe(true);
+    } finally {
+      close();
+    }
+  }));
+
+test('the audit log keeps a million lines and all those of the last day, and nothing else removes one', () =>
+  withFolder(async (dataDir) => {
+    const { db, close } = openDatabase(dataDir);
+    try {
+      const insert = `INSERT INTO audit (seq, at, action, outcome) VALUES (?, ?, 'login', 'OK')`;
+      db.$client.prepare(insert).run(1, ago(3));
+      db.$client.prepare(insert).run(2, ago(0.5));
+      db.$client.prepare(insert).run(3_000_000, ago(2));
+      await sweepHistory({ db, config: { dataDir, auditDays: 365, jobHistoryDays: 365, jobLogDays: 365 } });
+      expect(db.select({ seq: audit.seq }).from(audit).all()).toEqual([{ seq: 2 }, { seq: 3_000_000 }]);
+      writeAudit(db, { actorId: null, requestId: null }, { action: 'now' });
+      expect(() => db.delete(audit).where(eq(audit.action, 'now')).run()).toThrow('append-only');
+      expect(() => db.update(audit).set({ count: 2 }).run()).toThrow('append-only');
+    } finally {
+      close();
+    }
+  }));
