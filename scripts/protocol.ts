@@ -1,22 +1,18 @@
-/** Writes trainer/protocol.schema.json from src/jobs/protocol.ts. With --check it only compares, and fails on a difference. */
+/**
+ * Writes what the trainer takes from src/jobs/protocol.ts: protocol.schema.json, and the dataclasses of the hyperparameters. With --check
+ * it only compares, and fails on a difference.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
-import {
-  CommandLine,
-  Evaluation,
-  Event,
-  OnnxMeta,
-  phases,
-  results,
-  SpecLine,
-  trainerErrorCodes,
-  WeightsMeta,
-} from '../src/jobs/protocol.ts';
-import { DatasetItem, presets } from '../src/jobs/specs.ts';
+import { ClassificationHyperparameters, DetectionHyperparameters, presets } from '../src/jobs/presets.ts';
+import { CommandLine, Event, phases, SpecLine, trainerErrorCodes } from '../src/jobs/protocol.ts';
+import { Evaluation, OnnxMeta, results, WeightsMeta } from '../src/jobs/results.ts';
+import { DatasetItem } from '../src/jobs/specs.ts';
 
 /** `$defs` of one direction; a reader ignores unknown fields, a writer must not write any. */
-function definitions(schemas: Record<string, z.ZodType>, unknownFields: 'ignored' | 'refused') {
+function definitions(schemas: Record<string, z.ZodType>, unknownFields: 'ignored' | 'refused', io: 'input' | 'output' = 'output') {
   const schema = z.toJSONSchema(z.object(schemas), {
+    io,
     override: ({ jsonSchema }) => {
       if (unknownFields === 'ignored' && jsonSchema.additionalProperties === false) delete jsonSchema.additionalProperties;
     },
@@ -32,14 +28,41 @@ const schema = {
   presets: Object.fromEntries(Object.entries(presets).map(([name, { task }]) => [name, task])),
   $defs: {
     ...definitions({ Event, Evaluation, OnnxMeta, WeightsMeta, ...results }, 'refused'),
-    ...definitions({ SpecLine, CommandLine, DatasetItem }, 'ignored'),
+    ...definitions({ SpecLine, CommandLine }, 'ignored'),
+    // Manifests of earlier versions lack the fields that have a default.
+    ...definitions({ DatasetItem }, 'ignored', 'input'),
   },
 };
 
-const file = new URL('../trainer/protocol.schema.json', import.meta.url);
-const text = `${JSON.stringify(schema, null, 1)}\n`;
-if (!process.argv.includes('--check')) writeFileSync(file, text);
-else if (readFileSync(file, 'utf8') !== text) {
-  console.error('trainer/protocol.schema.json differs from src/jobs/protocol.ts: run `node scripts/protocol.ts`.');
-  process.exit(1);
+/** The fields of a Python dataclass, with the names that `camel` in the trainer's `protocol.py` makes of them. */
+function fieldsOf({ shape }: z.ZodObject): string {
+  const { properties } = z.toJSONSchema(z.object(shape));
+  const typeOf = ({ enum: values, type }: z.core.JSONSchema.Schema) =>
+    values ? `Literal[${values.map((value) => JSON.stringify(value)).join(', ')}]` : type === 'integer' ? 'int' : 'float';
+  return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>)
+    .map(([name, field]) => `    ${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}: ${typeOf(field)}\n`)
+    .join('');
+}
+
+const hyperparameters = { ClassificationHyperparameters, DetectionHyperparameters };
+
+const dataclasses = `"""Written by scripts/protocol.ts from src/jobs/presets.ts, where descriptions, ranges and defaults are: do not edit."""
+
+from dataclasses import dataclass
+from typing import Literal
+${Object.entries(hyperparameters)
+  .map(([name, schema]) => `\n\n@dataclass(frozen=True, kw_only=True)\nclass ${name}:\n${fieldsOf(schema)}`)
+  .join('')}`;
+
+const files = {
+  '../trainer/protocol.schema.json': `${JSON.stringify(schema, null, 1)}\n`,
+  '../trainer/whetstone_trainer/hyperparameters.py': dataclasses,
+};
+for (const [name, text] of Object.entries(files)) {
+  const file = new URL(name, import.meta.url);
+  if (!process.argv.includes('--check')) writeFileSync(file, text);
+  else if (readFileSync(file, 'utf8') !== text) {
+    console.error(`${name.slice(3)} differs from src/jobs/: run \`npm run protocol\`.`);
+    process.exitCode = 1;
+  }
 }

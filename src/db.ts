@@ -4,6 +4,7 @@ import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
 import { migrate } from 'drizzle-orm/better-sqlite3/migrator';
+import { readMigrationFiles } from 'drizzle-orm/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
 import { releaseReserve } from './reserve.ts';
@@ -19,8 +20,8 @@ const databaseFile = 'whetstone.db';
 const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
 
 /**
- * Opens `whetstone.db` in the data folder and brings its schema up to date. Throws when another server uses the folder, and when
- * the migrated rows violate a foreign key. `close` ends both connections.
+ * Opens `whetstone.db` in the data folder and brings its schema up to date. Throws when another server uses the folder, when a newer
+ * version has migrated it, and when the migrated rows violate a foreign key. `close` ends both connections.
  */
 export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
   const release = lockFolder(dataDir);
@@ -41,6 +42,7 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it: drizzle turns them off
     // inside a transaction, where SQLite ignores it.
     client.pragma('foreign_keys = OFF');
+    requireKnown(client, migrations);
     migrate(db, { migrationsFolder: migrations });
     const violations = client.pragma('foreign_key_check') as unknown[];
     if (violations.length > 0) throw new Error(`The database has ${violations.length} rows that refer to rows that do not exist.`);
@@ -83,6 +85,17 @@ function closeToOthers(dataDir: string): void {
     if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
     throw new Error(
       `Other users can read the data folder ${dataDir} (WHETSTONE_DATA_DIR), and its mode cannot be changed. Run \`chmod 700\` on it as its owner.`,
+    );
+  }
+}
+
+/** A schema of a later version would make this one's queries fail, and what it writes might be wrong there. */
+function requireKnown(client: Sqlite.Database, migrations: string): void {
+  const isNew = client.prepare("SELECT 1 FROM sqlite_master WHERE name = '__drizzle_migrations'").get() === undefined;
+  const applied = isNew ? 0 : Number(client.prepare('SELECT max(created_at) FROM __drizzle_migrations').pluck().get());
+  if (applied > Math.max(...readMigrationFiles({ migrationsFolder: migrations }).map(({ folderMillis }) => folderMillis))) {
+    throw new Error(
+      'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
     );
   }
 }

@@ -20,6 +20,11 @@ export const errorCodes = {
   INVALID: { status: 400, retryable: false, description: 'A value is not acceptable: the message says what is.' },
   TAKEN: { status: 409, retryable: false, description: 'The name is in use already.' },
   IN_USE: { status: 409, retryable: false, description: 'Something else still needs this.' },
+  IDEMPOTENCY_CONFLICT: {
+    status: 409,
+    retryable: false,
+    description: 'This idempotency key came with another input before: send that one, or take a new key.',
+  },
   WRONG_PASSWORD: { status: 400, retryable: false, description: 'The current password is not right.' },
   BOOTSTRAP_CLOSED: { status: 409, retryable: false, description: 'There is an administrator already.' },
   BOOTSTRAP_TOKEN: { status: 400, retryable: false, description: 'The bootstrap token is wrong, used or expired.' },

@@ -65,14 +65,18 @@ async function addProbeAndAccuracy({ services }: TestServer, versionId: string):
       createdAt: 0,
     } as const;
     tx.insert(datasetVersion).values(version).run();
-    const jobId = tx.select({ id: job.id }).from(job).get()?.id as string;
+    const [jobId, earlierId] = tx
+      .select({ id: job.id })
+      .from(job)
+      .all()
+      .map(({ id }) => id) as [string, string];
     const metricsJson = { images: 360, top1: 0.975, top5: 1, loss: 0.1, macroTop1: 0.97 };
     const about = { modelVersionId: versionId, datasetVersionId, split: 'val', engine: 'torch', artifactId, jobId } as const;
     tx.insert(evaluation)
       .values({ id: randomUUIDv7(), ...about, metricsJson, createdAt: 1 })
       .run();
     tx.insert(evaluation)
-      .values({ id: randomUUIDv7(), ...about, metricsJson: { ...metricsJson, top1: 0.1 }, createdAt: 0 })
+      .values({ id: randomUUIDv7(), ...about, jobId: earlierId, metricsJson: { ...metricsJson, top1: 0.1 }, createdAt: 0 })
       .run();
   });
 }

@@ -94,9 +94,12 @@ describe('creation', () => {
 
   test('a key of another kind of job is refused', () =>
     withDatasets(async (datasets) => {
-      enqueue(datasets.db, datasets.actor, { kind: 'IMPORT_MODEL', spec: {}, idempotencyKey: 'k' });
+      enqueue(datasets.db, datasets.actor, { kind: 'IMPORT_MODEL', spec: {}, input: { idempotencyKey: 'k' } });
       const input = { ...(await datasets.upload(classes)), name: 'digits', task: 'CLASSIFICATION', idempotencyKey: 'k' };
-      expect(refusal(() => createDataset(datasets, datasets.actor, input))).toMatchObject({ code: 'INVALID', field: ['idempotencyKey'] });
+      expect(refusal(() => createDataset(datasets, datasets.actor, input))).toMatchObject({
+        code: 'IDEMPOTENCY_CONFLICT',
+        field: ['idempotencyKey'],
+      });
     }));
 
   test.each([

@@ -8,6 +8,7 @@ import { audit, user } from '../src/accounts/tables.ts';
 import { findVersion, listItems } from '../src/datasets/datasets.ts';
 import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, passingKind, rowInsert } from '../src/db.ts';
+import { migrationsUntil } from './support/earlier.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, postGraphql, withFolder, withServer } from './support/server.ts';
@@ -292,16 +293,23 @@ test('a migration killed in the middle leaves everything as it was, and complete
     }),
   ));
 
+test('an older program refuses the database of a newer one with a sentence, and leaves it as it is', () =>
+  withFolder((folder) =>
+    withFolder(async (dataDir) => {
+      openDatabase(dataDir, furtherMigration(dataDir, folder, 'SELECT 1 WHERE 0')).close();
+      await withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR: dataDir }, async (older) => {
+        expect(await older.exit).toEqual({ code: 1, signal: null });
+        expect(older.lines).toEqual([
+          'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
+        ]);
+      });
+    }),
+  ));
+
 test('items from before there were boxes are kept, counted by split and found by their class', () =>
   withFolder((folder) =>
     withFolder(async (dataDir) => {
-      const before = join(folder, 'before');
-      cpSync(join(root, 'drizzle'), before, { recursive: true });
-      const journalFile = join(before, 'meta', '_journal.json');
-      const journal = JSON.parse(readFileSync(journalFile, 'utf8'));
-      const detection = journal.entries.findIndex(({ tag }: { tag: string }) => tag === '0004_detection');
-      writeFileSync(journalFile, JSON.stringify({ ...journal, entries: journal.entries.slice(0, detection) }));
-      const old = openDatabase(dataDir, before);
+      const old = openDatabase(dataDir, migrationsUntil('0003_benchmark', folder));
       old.db.run(sql`INSERT INTO dataset (id, name, task, createdAt) VALUES ('d', 'digits', 'CLASSIFICATION', 0)`);
       old.db.run(sql`INSERT INTO dataset_version (id, datasetId, number, state, splitSeed, classesJson, countsJson, createdAt) VALUES
         ('v', 'd', 1, 'READY', 0, '["a","b"]', '{"items":3,"bySplit":{"train":[1,1],"val":[0,1],"test":[0,0]},"duplicatesAcrossSplits":0}', 0)`);

@@ -1,14 +1,11 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { identify } from '../src/jobs/executor/local.ts';
-import { JobFailure, type JobKind } from '../src/jobs/kinds.ts';
+import { JobFailure } from '../src/jobs/kinds.ts';
 import { exitCodes } from '../src/jobs/protocol.ts';
 import { job } from '../src/jobs/tables.ts';
 import type { Step } from './support/child.ts';
-import { endings, isType, logOf, processesIn, until, withJobs } from './support/jobs.ts';
+import { endings, isType, logOf, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
 
 describe('an attempt that ends by itself', () => {
@@ -207,40 +204,6 @@ describe('an attempt that ends by itself', () => {
         process.kill(grandchild, 'SIGKILL');
       },
       { lastLinesMs: 500 },
-    );
-  });
-
-  test('what its kind does with a file may take longer than its process lives: nothing that it said later is lost', async () => {
-    const lastLinesMs = 50;
-    const artifact: JobKind['artifact'] = async ({ config }) => {
-      writeFileSync(join(config.dataDir, 'go'), '');
-      await until(() => processesIn(config.dataDir).length === 0);
-      await setTimeout(10 * lastLinesMs);
-    };
-    await withJobs(
-      async (jobs) => {
-        await jobs.start();
-        const said = { type: 'artifact', kind: 'WEIGHTS', file: 'w', sha256: '0'.repeat(64), sizeBytes: 1, meta: {} };
-        const { id } = jobs.submit({ steps: ['hello', { say: said }, { wait: 'go' }, 'ok'] });
-        expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
-      },
-      { kind: { ...scripted, artifact }, lastLinesMs },
-    );
-  });
-
-  test('a file that its kind refuses ends it at once: the child is killed, and not tried again', async () => {
-    const artifact = async () => {
-      throw new JobFailure('GATE_FAILED', 'Not this one.');
-    };
-    await withJobs(
-      async (jobs) => {
-        await jobs.start();
-        const said = { type: 'artifact', kind: 'WEIGHTS', file: 'w', sha256: '0'.repeat(64), sizeBytes: 1, meta: {} };
-        const { id } = jobs.submit({ steps: ['hello', { say: said }, { hang: 'with heartbeats' }] });
-        expect(await jobs.ended(id)).toMatchObject({ state: 'FAILED', failureCode: 'GATE_FAILED' });
-        expect(jobs.attempts(id)).toMatchObject([{ state: 'FAILED', signal: 'SIGKILL', charged: false }]);
-      },
-      { kind: { ...scripted, artifact } },
     );
   });
 

@@ -263,7 +263,11 @@ describe('mutations', () => {
       });
       expect((await again(first, 'a key')).job.id).toBe(made.job.id);
       expect((await again(made.job.id, 'a key')).userErrors).toEqual([
-        { code: 'INVALID', message: 'This key was used for something else. Take a new one.', field: ['idempotencyKey'] },
+        {
+          code: 'IDEMPOTENCY_CONFLICT',
+          message: expect.stringContaining('Send the same input, or take a new key.'),
+          field: ['idempotencyKey'],
+        },
       ]);
       await until(() => server.services.db.$client.prepare("SELECT count(*) AS n FROM job WHERE state = 'FAILED'").pluck().get() === 2);
       expect((await again(first)).job.id).not.toBe(made.job.id);

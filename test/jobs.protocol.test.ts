@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { hyperparametersOf, presets } from '../src/jobs/presets.ts';
 import {
   CommandLine,
   EVENT_LINE_BYTES_MAX,
@@ -12,7 +13,6 @@ import {
   SpecLine,
   trainerErrorCodes,
 } from '../src/jobs/protocol.ts';
-import { hyperparametersOf, presets } from '../src/jobs/specs.ts';
 import { PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
 
 const lines = (name: string): string[] =>

@@ -160,6 +160,11 @@ describe('deleting', () => {
       });
       expect(refused(() => deleteModelVersion(models, actor, importing.version.id)).code).toBe('IN_USE');
       db.$client.prepare(`UPDATE job SET state = 'SUCCEEDED' WHERE id = ?`).run(id);
+      deleteModelVersion(models, actor, importing.version.id);
+      // A training that has made no version yet would add it to a model that is gone.
+      const training = enqueue(db, actor, { kind: 'TRAIN', spec: { modelId: importing.model.id } });
+      expect(refused(() => deleteModel(models, actor, importing.model.id)).code).toBe('IN_USE');
+      db.$client.prepare(`UPDATE job SET state = 'SUCCEEDED' WHERE id = ?`).run(training.id);
       deleteModel(models, actor, importing.model.id);
       expect(findModel(db, importing.model.id)).toBeUndefined();
     }));

@@ -68,9 +68,12 @@ test('the same key gives the same version and takes nothing more', () =>
 
 test('a key of another kind of job is refused', () =>
   withModels(async (models) => {
-    enqueue(models.db, models.actor, { kind: 'IMPORT_DATASET', spec: {}, idempotencyKey: 'k' });
+    enqueue(models.db, models.actor, { kind: 'IMPORT_DATASET', spec: {}, input: { idempotencyKey: 'k' } });
     const path = written(models, 'a.onnx');
-    expect(await refusal(() => models.create(path, { idempotencyKey: 'k' }))).toMatchObject({ code: 'INVALID', field: 'idempotencyKey' });
+    expect(await refusal(() => models.create(path, { idempotencyKey: 'k' }))).toMatchObject({
+      code: 'IDEMPOTENCY_CONFLICT',
+      field: 'idempotencyKey',
+    });
   }));
 
 test('the same bytes used in the same way are the version that the model has', () =>

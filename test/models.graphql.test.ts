@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { hyperparametersOf } from '../src/jobs/specs.ts';
+import { hyperparametersOf } from '../src/jobs/presets.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { makeModelFiles } from './support/onnx.ts';

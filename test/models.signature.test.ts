@@ -4,7 +4,7 @@ import type { z } from 'zod';
 import { canonicalHash, canonicalJson } from '../src/canonical.ts';
 import { datasetVersion } from '../src/datasets/tables.ts';
 import { JobFailure } from '../src/jobs/kinds.ts';
-import type { OnnxMeta } from '../src/jobs/protocol.ts';
+import type { OnnxMeta } from '../src/jobs/results.ts';
 import { lineageHashOf } from '../src/models/lineage.ts';
 import { onnxSignature, weightsSignature } from '../src/models/signature.ts';
 import { type ModelVersion, modelVersion } from '../src/models/tables.ts';

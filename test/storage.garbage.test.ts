@@ -51,6 +51,17 @@ test('an artifact cannot name what is not stored', () =>
     expect(() => name(storage, 'nothing')).toThrow();
   }));
 
+test('the same content, registered again for its owner, stays one artifact; of another kind or owner it is another', () =>
+  withStorage(async (storage) => {
+    const stored = await store(storage, 'weights');
+    const register = (ownerId: string, kind: 'WEIGHTS' | 'CHECKPOINT') =>
+      insertArtifact(storage.db, stored, { ownerType: 'MODEL_VERSION', ownerId, kind, name: 'x' }).id;
+    const first = register('a', 'WEIGHTS');
+    expect(register('a', 'WEIGHTS')).toBe(first);
+    expect(new Set([first, register('a', 'CHECKPOINT'), register('b', 'WEIGHTS')]).size).toBe(3);
+    expect(storage.db.select().from(artifact).all()).toHaveLength(3);
+  }));
+
 test('a blob without an artifact goes a day after it was stored, one with an artifact never', () =>
   withStorage(async (storage) => {
     const { config, db } = storage;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { requireConversionGate, tolerancesOf } from '../src/training/gates.ts';
 import { type TestServer, withServer } from './support/server.ts';
-import { type Api, ask, digitsVersion, mutate, succeeded } from './support/training.ts';
+import { type Api, ask, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
 
 const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
   evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
@@ -21,7 +21,8 @@ interface Version {
 describe('a training on real digits', () => {
   let api: Api;
   let dataset: string;
-  let training: Record<string, unknown>;
+  let training: Awaited<ReturnType<typeof trained>>;
+  let jobId: string;
   let ended: () => void;
   let server: Promise<void>;
 
@@ -46,9 +47,8 @@ describe('a training on real digits', () => {
     const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0, warmupSteps: 4 };
     const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters, seed: 7 };
     const { job } = await mutate(api, 'startTraining', { ...input, idempotencyKey: 'one' }, 'job { id spec }');
-    const again = await mutate(api, 'startTraining', { ...input, idempotencyKey: 'one' }, 'job { id }');
-    expect(again.job.id).toBe(job.id);
-    training = await succeeded(api, job.id);
+    jobId = job.id;
+    training = await trained(api, jobId);
   }, 600_000);
 
   afterAll(async () => {
@@ -56,7 +56,10 @@ describe('a training on real digits', () => {
     await server;
   });
 
-  test('registers the checkpoint and, behind the gate, the ONNX version made of it', async () => {
+  test('registers the checkpoint; its child registers, behind the gate, the ONNX version made of it', async () => {
+    expect(training.children).toMatchObject([{ kind: 'CONVERT', state: 'SUCCEEDED', parent: { id: jobId } }]);
+    const { data } = await ask(api, 'query ($id: ID!) { jobs(filter: {parentId: $id}) { nodes { id } } }', { id: jobId });
+    expect(data.jobs.nodes).toEqual(training.children.map(({ id }: { id: string }) => ({ id })));
     const [checkpoint, onnx] = [await version(1), await version(2)];
     expect(checkpoint).toMatchObject({
       number: 1,
@@ -77,13 +80,23 @@ describe('a training on real digits', () => {
     expect(onnx.weightsHash).toBe(checkpoint.weightsHash);
     expect(onnx.gate).toMatchObject({ problems: [], beyondTolerance: 0, images: 12 });
     expect(onnx.lineageHash).not.toBe(checkpoint.lineageHash);
-    expect(checkpoint.evaluations).toMatchObject([{ split: 'VAL', images: 12, job: { kind: 'TRAIN' } }]);
+    expect(checkpoint.evaluations).toMatchObject([
+      { split: 'VAL', images: 12, engine: expect.stringMatching(/^torch \d/), job: { kind: 'TRAIN' } },
+    ]);
+    expect(onnx.evaluations).toMatchObject([
+      { split: 'VAL', images: 12, engine: expect.stringMatching(/^onnxruntime \d/), job: { kind: 'CONVERT' } },
+    ]);
+    const [[learnt], [converted]] = [checkpoint.evaluations, onnx.evaluations];
+    expect(converted?.top1).toBe(learnt?.top1);
+    expect(converted?.loss).toBeCloseTo(learnt?.loss ?? Number.NaN, 4);
   });
 
   test('tells of its phases in order, and keeps its curves', async () => {
-    const phases = (training.events as { phase?: string }[]).flatMap((e) => e.phase ?? []);
+    const phasesOf = ({ events }: { events: { phase?: string }[] }) => events.flatMap((e) => e.phase ?? []);
+    const phases = phasesOf(training);
     expect(phases.filter((p, i) => p !== phases[i - 1]).slice(0, 4)).toEqual(['weights', 'caching', 'training', 'validation']);
-    expect(phases.slice(-2)).toEqual(['export', 'gate']);
+    expect(phases.at(-1)).toBe('validation');
+    expect(phasesOf(training.children[0])).toEqual(['weights', 'export', 'gate', 'evaluation']);
     const { data } = await ask(
       api,
       '{ jobs(first: 1, filter: {kinds: [TRAIN]}) { nodes { metrics(names: ["val.loss", "train.loss"]) { name steps values } } } }',
@@ -94,28 +107,29 @@ describe('a training on real digits', () => {
     ]);
   });
 
-  test('the ONNX version, evaluated by ONNX Runtime, reaches what the checkpoint reaches in PyTorch', async () => {
-    const [checkpoint, onnx] = [await version(1), await version(2)];
-    const { job } = await mutate(
-      api,
-      'startEvaluation',
-      { modelVersionId: onnx.id, datasetVersionId: dataset, split: 'VAL' },
-      'job { id }',
-    );
-    await succeeded(api, job.id);
-    const [measured] = (await version(2)).evaluations;
-    const [trained] = checkpoint.evaluations;
-    expect(measured?.engine).toMatch(/^onnxruntime /);
-    expect(measured?.top1).toBe(trained?.top1);
-    expect(measured?.loss).toBeCloseTo(trained?.loss ?? Number.NaN, 4);
+  test('a run that is continued has the hyperparameters of the run, unless others are said, and converts nothing when it is not asked to', async () => {
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', init: { continueFrom: (await version(1)).id } };
+    const refused = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { userErrors { code field message } } }';
+    for (const hyperparameters of [{}, { epochs: 2 }]) {
+      const { data } = await ask(api, refused, { input: { ...input, hyperparameters } });
+      const message = 'The run to continue has done 2 epochs, and `epochs` counts from its first: say more than 2.';
+      expect(data.startTraining.userErrors).toEqual([{ code: 'INVALID', field: ['hyperparameters'], message }]);
+    }
+    const start = { ...input, hyperparameters: { epochs: 3, learningRate: 0.0005 }, convert: false };
+    const { job } = await mutate(api, 'startTraining', start, 'job { id spec }');
+    const { learningRate, epochs, ...others } = (training.spec as { hyperparameters: Record<string, unknown> }).hyperparameters;
+    expect([epochs, learningRate]).not.toEqual([3, 0.0005]);
+    expect(job.spec.hyperparameters).toEqual({ ...others, epochs: 3, learningRate: 0.0005 });
+    expect(job.spec.preprocess).toMatchObject({ width: 32, height: 32 });
+    expect((await trained(api, job.id)).children).toEqual([]);
   }, 300_000);
 
   test('a checkpoint can be converted again, and an ONNX version cannot', async () => {
     const [checkpoint, onnx] = [await version(1), await version(2)];
     const { job } = await mutate(api, 'startConversion', { modelVersionId: checkpoint.id }, 'job { id }');
     await succeeded(api, job.id);
-    const third = await version(3);
-    expect(third).toMatchObject({ number: 3, format: 'ONNX', parent: { number: 1 }, weightsHash: checkpoint.weightsHash });
+    const again = await version(4);
+    expect(again).toMatchObject({ number: 4, format: 'ONNX', parent: { number: 1 }, weightsHash: checkpoint.weightsHash });
     const refused = 'mutation ($input: StartConversionInput!) { startConversion(input: $input) { job { id } userErrors { code field } } }';
     const { data } = await ask(api, refused, { input: { modelVersionId: onnx.id } });
     expect(data.startConversion).toEqual({ job: null, userErrors: [{ code: 'INVALID', field: ['modelVersionId'] }] });

@@ -2,7 +2,7 @@ import { desc, eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
-import { OnnxMeta } from '../jobs/protocol.ts';
+import { OnnxMeta } from '../jobs/results.ts';
 import { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { type ModelVersion, model, modelVersion } from '../models/tables.ts';
 import { evaluation } from '../training/tables.ts';

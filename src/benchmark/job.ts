@@ -4,6 +4,7 @@ import { canonicalJson } from '../canonical.ts';
 import type { Queryable } from '../db.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { BenchmarkSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { type Measurement, makeReport } from '../reports/make.ts';
 import { insertReport } from '../reports/reports.ts';
@@ -17,7 +18,7 @@ import { benchmarkRow, benchmarkRun } from './tables.ts';
 
 const child = join(import.meta.dirname, 'child.ts');
 
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): BenchmarkRequest => BenchmarkRequest.parse(specJson);
+const requestOf = (job: Job): BenchmarkRequest => BenchmarkRequest.parse(storedSpec(job));
 
 /** Measures model versions, alone on the machine, and makes their report. */
 export const benchmarkJob: JobKind = {

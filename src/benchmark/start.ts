@@ -6,7 +6,7 @@ import { dimensionsOf, planShapes } from '../engine/shapes.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { OnnxMeta } from '../jobs/protocol.ts';
+import { OnnxMeta } from '../jobs/results.ts';
 import { BenchmarkSettings, benchmarkProfiles } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { requireDisk } from '../storage/disk.ts';
@@ -103,15 +103,10 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   }
   await requireDisk(services, measured * Math.min(24 * settings.samplesMax, bytesPerSecond * settings.secondsMax));
   if (input.dryRun) return { job: null, ...estimate };
-  const job = submitJob(
-    services,
-    actor,
-    { kind: 'BENCHMARK', idempotencyKey: input.idempotencyKey, priority: input.priority },
-    (tx): BenchmarkRequest => {
-      requireMeasurable(tx, request);
-      return request;
-    },
-  );
+  const job = submitJob(services, actor, { kind: 'BENCHMARK', input, priority: input.priority }, (tx): BenchmarkRequest => {
+    requireMeasurable(tx, request);
+    return request;
+  });
   return { job, ...estimate };
 }
 

@@ -43,7 +43,7 @@ export const benchmarkRow = sqliteTable(
     /** `{code, message}` of each rule that the row has met. */
     reasonsJson: text({ mode: 'json' }).$type<{ code: string; message: string }[]>().notNull(),
     /** Null where nothing was measured. */
-    samplesArtifactId: text().references(() => artifact.id),
+    samplesArtifactId: text().references(() => artifact.id, { onDelete: 'set null' }),
     /** Cold start, gate, warm-up, memory, noise: `Telemetry`. */
     telemetryJson: text({ mode: 'json' }).$type<unknown>().notNull(),
   },

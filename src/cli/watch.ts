@@ -47,15 +47,37 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints what is told of a job until it ends, and on a terminal its progress below; true when it has succeeded. A connection that is
- * lost is made again and goes on where it broke. Throws when there is no such job, or the server does not let this user see it.
+ * Prints what is told of a job until it ends, then of the jobs that it has left to do, such as a training's conversion, and on a terminal
+ * the progress below; true when all have succeeded. A connection that is lost is made again and goes on where it broke. Throws when there
+ * is no such job, or the server does not let this user see it.
  */
 export async function watchJob(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
-  const query = 'query ($id: ID!) { job(id: $id) { kind state } }';
+  let succeeded = await watchOne(session, id, output);
+  const { children } = await readJob(session, id);
+  for (const child of children.filter(({ state }) => !endStates.includes(state))) {
+    succeeded = (await watchJob(session, child.id, output)) && succeeded;
+  }
+  return succeeded;
+}
+
+const endStates = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
+
+interface WatchedJob {
+  kind: string;
+  children: { id: string; state: string }[];
+}
+
+async function readJob(session: Session, id: string): Promise<WatchedJob> {
+  const query = 'query ($id: ID!) { job(id: $id) { kind children { id state } } }';
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
   const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
-  const { job } = data as { job: { kind: string } | null };
+  const { job } = data as { job: WatchedJob | null };
   if (!job) throw new Error('There is no such job.');
+  return job;
+}
+
+async function watchOne(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
+  const job = await readJob(session, id);
   const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);
   for (let after = 0; ; ) {
@@ -78,8 +100,7 @@ export async function watchJob(session: Session, id: string, output: NodeJS.Writ
         const event = data.jobEvents;
         after = event.seq;
         for (const text of describe(event)) screen.line(`${timeOf(event.at)}  ${text}`);
-        if (event.type === 'JobStateEvent' && ['SUCCEEDED', 'FAILED', 'CANCELLED'].includes(event.state))
-          return event.state === 'SUCCEEDED';
+        if (event.type === 'JobStateEvent' && endStates.includes(event.state)) return event.state === 'SUCCEEDED';
       }
     } catch (error) {
       // GraphQL's errors come as a list, the end of the connection as what closed it.

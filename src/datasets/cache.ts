@@ -7,9 +7,10 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attemptLimits } from '../jobs/attempt.ts';
 import { startChild } from '../jobs/executor/local.ts';
-import { findJob } from '../jobs/jobs.ts';
+import { requireJob } from '../jobs/jobs.ts';
 import { JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import { importCommand } from './import/launch.ts';
 import { files } from './import/outputs.ts';
 import { ImportDatasetRequest, specOf } from './import/request.ts';
@@ -45,8 +46,8 @@ export async function extractedFolder(services: JobServices, version: DatasetVer
 }
 
 async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, hash: string): Promise<void> {
-  const job = findJob(db, jobId as string);
-  const spec = specOf(config.dataDir, ImportDatasetRequest.parse(job?.specJson));
+  const job = requireJob(db, jobId as string);
+  const spec = specOf(config.dataDir, ImportDatasetRequest.parse(storedSpec(job)));
   const workDir = unfinished(config.dataDir, hash);
   await rm(workDir, { recursive: true, force: true });
   await mkdir(workDir, { recursive: true });

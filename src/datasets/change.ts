@@ -1,11 +1,11 @@
-import { and, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { job } from '../jobs/tables.ts';
+import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
-import { artifact } from '../storage/tables.ts';
+import { dropArtifacts } from '../storage/blobs.ts';
 import { findDataset, findDatasetByName, findVersion } from './datasets.ts';
 import { type Dataset, type DatasetVersion, dataset, datasetVersion } from './tables.ts';
 
@@ -56,21 +56,9 @@ export function deleteDatasetVersion({ db }: { db: Db }, actor: Actor, id: strin
 }
 
 /** The rows of its items and the extracted images are many: `sweepDatasets` takes them. */
-function bury(tx: Queryable, { id, number }: DatasetVersion): DatasetVersion {
-  // A job's specification names what it needs by ids, which are unique over all tables.
-  const user = tx
-    .select({ kind: job.kind })
-    .from(job)
-    .where(and(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']), sql`instr(${job.specJson}, ${id}) > 0`))
-    .get();
-  if (user) refuse('IN_USE', null, `A job (${user.kind}) needs version ${number}. Wait for its end or cancel it, then delete.`);
-  dropArtifacts(tx, id);
+function bury(tx: Queryable, version: DatasetVersion): DatasetVersion {
+  const { id, jobId, number } = version;
+  requireUnused(tx, { id, jobId, what: `version ${number}` });
+  dropArtifacts(tx, 'DATASET_VERSION', id);
   return tx.update(datasetVersion).set({ deletedAt: Date.now() }).where(eq(datasetVersion.id, id)).returning().get();
-}
-
-/** Forgets every file of a version: its bytes go when nothing else names them. */
-export function dropArtifacts(tx: Queryable, versionId: string): void {
-  tx.delete(artifact)
-    .where(and(eq(artifact.ownerType, 'DATASET_VERSION'), eq(artifact.ownerId, versionId)))
-    .run();
 }

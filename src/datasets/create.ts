@@ -4,9 +4,10 @@ import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
-import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import { announceJob, enqueue, findByIdempotencyKey, type NewJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
@@ -44,10 +45,12 @@ export interface Created {
  * into the queue. An import that finds content that the dataset has already ends with that version, and this one goes.
  */
 export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
-  const { name, task, uploadId, sha256, splitSeed, valShare, testShare, notes, idempotencyKey } = parseInput(CreateDatasetInput, raw);
+  const input = parseInput(CreateDatasetInput, raw);
+  const { name, task, uploadId, sha256, splitSeed, valShare, testShare, notes } = input;
+  const wanted = { kind: 'IMPORT_DATASET', input } as const;
   let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
-    const earlier = createdBy(tx, actor, idempotencyKey);
+    const earlier = createdBy(tx, actor, wanted);
     if (earlier) return earlier;
     const { fileName, ...stored } = takeUpload(tx, actor, uploadId, sha256);
     const found = findDatasetByName(tx, name);
@@ -64,7 +67,7 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
       splitShares: { val: valShare, test: testShare },
       cpuThreads: cpuThreadsOf(config),
     };
-    queued = enqueue(tx, actor, { kind: 'IMPORT_DATASET', spec, idempotencyKey });
+    queued = enqueue(tx, actor, { ...wanted, spec });
     const last = tx
       .select({ number: max(datasetVersion.number) })
       .from(datasetVersion)
@@ -84,11 +87,11 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
 }
 
 /** What an earlier request with this idempotency key has made. */
-function createdBy(tx: Queryable, actor: Actor, key: string | null | undefined): Created | undefined {
-  const made = findByIdempotencyKey(tx, actor, key, { kind: 'IMPORT_DATASET' });
+function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): Created | undefined {
+  const made = findByIdempotencyKey(tx, actor, wanted);
   if (!made) return undefined;
   // An import of known content has put the version that it found into its result.
-  const id = made.resultJson?.datasetVersionId ?? ImportDatasetRequest.parse(made.specJson).datasetVersionId;
+  const id = made.resultJson?.datasetVersionId ?? ImportDatasetRequest.parse(storedSpec(made)).datasetVersionId;
   return tx
     .select({ version: datasetVersion, dataset })
     .from(datasetVersion)

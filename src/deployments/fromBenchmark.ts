@@ -4,7 +4,7 @@ import { servingEngine } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf } from '../inference/config.ts';
-import { OnnxMeta } from '../jobs/protocol.ts';
+import { OnnxMeta } from '../jobs/results.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
 import { findReportOf, readContent } from '../reports/reports.ts';

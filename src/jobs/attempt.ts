@@ -38,10 +38,11 @@ export interface RunningAttempt {
 }
 
 /** Tells the rest of the server of a committed move. */
-export function publishMove({ bus }: Pick<JobServices, 'bus'>, { job, event }: Move): void {
+export function publishMove({ bus }: Pick<JobServices, 'bus'>, { job, event, also }: Move): void {
   bus.publish('jobEvent', job.id, event);
   bus.publish('jobChanged', '', { jobId: job.id });
   bus.publish('queueChanged', '', null);
+  for (const move of also) publishMove({ bus }, move);
 }
 
 /** Runs a claimed attempt to its end. `devices` is its CUDA_VISIBLE_DEVICES. */
@@ -143,10 +144,7 @@ export function runAttempt(
     const rows = await untilWritten(() => recordEvents(db, jobId, number, events));
     for (const row of rows) bus.publish('jobEvent', jobId, row);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
-    for (const event of events) {
-      onEvent(event);
-      if (event.type === 'artifact' && context) await kind.artifact?.(services, context, event);
-    }
+    for (const event of events) onEvent(event);
   };
 
   const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {

@@ -2,9 +2,11 @@ import { randomUUIDv7 } from 'node:crypto';
 import { and, count, eq, inArray } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Bus } from '../bus.ts';
+import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { appendEvent } from './events.ts';
+import { STORED_SPEC_VERSION } from './storedSpec.ts';
 import { type Job, type JobKindName, job } from './tables.ts';
 
 /** Jobs that may wait at the same time. */
@@ -22,28 +24,47 @@ const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = {
 
 export interface NewJob {
   kind: JobKindName;
+  /** With every default filled in: what runs is what was asked for, whatever version of the program runs it. */
   spec: unknown;
-  /** The same key of the same user gives the job that it made before: a client may repeat a request whose answer it missed. */
-  idempotencyKey?: string | null;
+  specVersion?: number;
+  /**
+   * What the user sent. The same key of the same user gives the job that it made before: a client may repeat a request whose answer it
+   * missed. Another input with the same key is a conflict.
+   */
+  input?: { idempotencyKey?: string | null };
   priority?: number | null;
+  /** A child is not refused when the queue is full: its parent has ended, or waits for it. */
+  parentId?: string | null;
   retryOfId?: string;
+  /** It has no attempts: RUNNING from now on, and ended by its kind's `onChildEnded`. */
+  coordinates?: boolean;
 }
 
-/** The job that this user's idempotency key has made already. A key that made something else than `wanted` is refused. */
+/** Without the key itself, and a field that is null is one that was left out. */
+const inputHashOf = (kind: JobKindName, input: object = {}): string => {
+  const said = Object.entries(input).filter(([name, value]) => name !== 'idempotencyKey' && value !== null);
+  return canonicalHash({ kind, input: Object.fromEntries(said) });
+};
+
+/** The job that this user's idempotency key has made already. IDEMPOTENCY_CONFLICT when it came with another input. */
 export function findByIdempotencyKey(
   tx: Queryable,
   actor: Actor,
-  key: string | null | undefined,
-  wanted: Pick<NewJob, 'kind' | 'retryOfId'>,
+  { kind, retryOfId, input }: Pick<NewJob, 'kind' | 'retryOfId' | 'input'>,
 ): Job | undefined {
+  const key = input?.idempotencyKey;
   if (!key || !actor.actorId) return undefined;
   const made = tx
     .select()
     .from(job)
     .where(and(eq(job.createdById, actor.actorId), eq(job.idempotencyKey, key)))
     .get();
-  if (made && (made.kind !== wanted.kind || made.retryOfId !== (wanted.retryOfId ?? null))) {
-    refuse('INVALID', 'idempotencyKey', 'This key was used for something else. Take a new one.');
+  if (!made) return undefined;
+  const isSame =
+    made.inputHash === null ? made.kind === kind && made.retryOfId === (retryOfId ?? null) : made.inputHash === inputHashOf(kind, input);
+  if (!isSame) {
+    const message = `The key ${key} has made job ${made.id} of another input (${made.kind}). Send the same input, or take a new key.`;
+    refuse('IDEMPOTENCY_CONFLICT', 'idempotencyKey', message);
   }
   return made;
 }
@@ -52,30 +73,39 @@ export function findByIdempotencyKey(
  * Puts a job into the queue, in the caller's transaction: what the job is to make is inserted in the same one. After it, the
  * caller calls `announceJob`.
  */
-export function enqueue(tx: Queryable, actor: Actor, { kind, spec, idempotencyKey, priority, retryOfId }: NewJob): Job {
+export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
+  const { kind, spec, specVersion, input, priority, parentId, retryOfId, coordinates } = wanted;
   const { n } = tx
     .select({ n: count() })
     .from(job)
     .where(inArray(job.state, ['QUEUED']))
     .get() ?? { n: 0 };
-  if (n >= queueMax) refuse('LIMIT', null, `There are ${queueMax} jobs in the queue: wait until some have ended, or cancel some.`);
+  if (n >= queueMax && !parentId) {
+    refuse('LIMIT', null, `There are ${queueMax} jobs in the queue: wait until some have ended, or cancel some.`);
+  }
+  const now = Date.now();
+  const state = coordinates ? 'RUNNING' : 'QUEUED';
   const row = tx
     .insert(job)
     .values({
       id: randomUUIDv7(),
       kind,
-      state: 'QUEUED',
+      state,
       specJson: spec,
+      specVersion: specVersion ?? STORED_SPEC_VERSION,
       slotsNeeded: slotsNeededOf[kind],
       priority: priority ?? 0,
+      parentId,
       retryOfId,
       createdById: actor.actorId,
-      idempotencyKey: idempotencyKey || null,
-      createdAt: Date.now(),
+      idempotencyKey: input?.idempotencyKey || null,
+      inputHash: input?.idempotencyKey ? inputHashOf(kind, input) : null,
+      createdAt: now,
+      startedAt: coordinates ? now : null,
     })
     .returning()
     .get();
-  appendEvent(tx, row.id, 0, { type: 'STATE', payload: { state: 'QUEUED' } });
+  appendEvent(tx, row.id, 0, { type: 'STATE', payload: { state } });
   writeAudit(tx, actor, { action: retryOfId ? 'retryJob' : 'startJob', target: { type: 'Job', id: row.id }, detail: { kind } });
   return row;
 }
@@ -95,7 +125,7 @@ export function submitJob(
 ): Job {
   const submitted = inTransaction(
     db,
-    (tx) => findByIdempotencyKey(tx, actor, wanted.idempotencyKey, wanted) ?? enqueue(tx, actor, { ...wanted, spec: specify(tx) }),
+    (tx) => findByIdempotencyKey(tx, actor, wanted) ?? enqueue(tx, actor, { ...wanted, spec: specify(tx) }),
   );
   announceJob(bus, submitted);
   return submitted;

@@ -229,10 +229,12 @@ builder.subscriptionFields((t) => ({
     args: { filter: t.arg({ type: JobFilter, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
       const creator = filter?.createdById ? idOf('User', filter.createdById) : null;
+      const parent = filter?.parentId ? idOf('Job', filter.parentId) : null;
       const matches = (j: Job) =>
         (!filter?.kinds || filter.kinds.includes(j.kind)) &&
         (!filter?.states || filter.states.includes(j.state)) &&
-        (!creator || j.createdById === creator);
+        (!creator || j.createdById === creator) &&
+        (!parent || j.parentId === parent);
       const live = context.db
         .select()
         .from(job)

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
 import type { Event } from './protocol.ts';
 import type { Spec } from './specs.ts';
+import type { Failure } from './states.ts';
 import type { Job, JobKindName } from './tables.ts';
 
 /** What the code of a job kind works with. */
@@ -45,20 +46,23 @@ export interface JobKind {
   /** Called when an attempt starts, before its child. */
   launch(services: JobServices, attempt: AttemptContext): Promise<Launch> | Launch;
   /**
-   * Called for each file that the child has made, in order, while it works: for what must not wait for the end, or be lost with it. A
-   * later attempt may tell of the same file again.
-   */
-  artifact?(services: JobServices, attempt: AttemptContext, made: Outcome['artifacts'][number]): Promise<void>;
-  /**
    * Called after `done{ok}` and exit 0. It hashes, stores and checks what the child made, and returns the function that registers
-   * it: that one only inserts rows, in the transaction that ends the job. Its value becomes the job's result.
+   * it: that one only inserts rows, in the transaction that ends the job. Its value becomes the job's result. Jobs that it enqueues
+   * with `parentId` are the job's children.
    */
   finish(services: JobServices, attempt: AttemptContext, outcome: Outcome): Promise<(tx: Queryable) => Record<string, unknown>>;
   /** In the transaction that ends a job FAILED or CANCELLED: what the job was to make is marked as failed. */
   undo?(tx: Queryable, job: Job): void;
   /** In the transaction that makes `retried` of a job that FAILED or was CANCELLED: what `undo` marked is expected again. */
   redo?(tx: Queryable, retried: Job): void;
+  /**
+   * In the transaction that ends a child of `parent`, unless the parent has failed or was cancelled. A coordinator (`enqueue`) ends with
+   * what this returns; null: it waits for further children. Must not throw: the child could not end.
+   */
+  onChildEnded?(tx: Queryable, parent: Job, child: Job): CoordinatorEnd | null;
 }
+
+export type CoordinatorEnd = { state: 'SUCCEEDED'; result: Record<string, unknown> } | { state: 'FAILED'; failure: Failure };
 
 export type JobKinds = Record<JobKindName, JobKind>;
 

@@ -2,12 +2,12 @@
  * Every move of a job or an attempt after its claim. Each is one immediate transaction that also appends the event that tells of it;
  * publish the returned move after the commit. Anything from an attempt that is not the live one is dropped.
  */
-import { and, count, eq } from 'drizzle-orm';
+import { and, count, eq, inArray } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
-import { appendEvent } from './events.ts';
-import { findJob, requireJob } from './jobs.ts';
+import { appendEvent, readEvents } from './events.ts';
+import { age, findJob, requireJob } from './jobs.ts';
 import type { JobKinds } from './kinds.ts';
 import { type AttemptEnding, type Failure, isFinal, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, slot } from './tables.ts';
@@ -16,6 +16,8 @@ import { type Attempt, attempt, type Job, type JobEvent, job, slot } from './tab
 export interface Move {
   job: Job;
   event: JobEvent;
+  /** Moves of its parents and children in the same transaction. */
+  also: Move[];
 }
 
 /** Whether this attempt is the one that runs: everything from any other is dropped. */
@@ -86,16 +88,56 @@ export function endAttempt(
   });
 }
 
-/** Cancels a job: at once while it waits, otherwise its attempt is told to stop. A job that has ended cannot be cancelled. */
+/**
+ * Cancels a job with its children: at once while it waits, otherwise its attempt is told to stop. A coordinator is CANCELLED when its
+ * last child has ended. A job that has ended cannot be cancelled.
+ */
 export function cancelJob(db: Db, kinds: JobKinds, actor: Actor, id: string): Move | null {
   return inTransaction(db, (tx) => {
     const row = requireJob(tx, id);
     if (isFinal(row.state)) refuse('INVALID', 'jobId', `The job has ended already: it is ${row.state}.`);
     if (row.state === 'CANCELLING') return null;
     writeAudit(tx, actor, { action: 'cancelJob', target: { type: 'Job', id } });
-    return move(tx, kinds, row, row.state === 'QUEUED' ? 'CANCELLED' : 'CANCELLING', {});
+    return stop(tx, kinds, row);
   });
 }
+
+function stop(tx: Queryable, kinds: JobKinds, row: Job): Move {
+  const moved = move(tx, kinds, row, row.state === 'QUEUED' ? 'CANCELLED' : 'CANCELLING', {});
+  moved.also.push(...endCancelled(tx, kinds, row.id));
+  return moved;
+}
+
+const childrenOf = (tx: Queryable, parentId: string, states: Job['state'][]): Job[] =>
+  tx
+    .select()
+    .from(job)
+    .where(and(eq(job.parentId, parentId), inArray(job.state, states)))
+    .orderBy(age)
+    .all();
+
+/** A coordinator that is being cancelled ends when none of its children is left. */
+function endCancelled(tx: Queryable, kinds: JobKinds, id: string): Move[] {
+  const row = requireJob(tx, id);
+  const waits = row.state === 'CANCELLING' && row.attemptNumber === 0;
+  if (!waits || childrenOf(tx, id, ['QUEUED', 'RUNNING', 'CANCELLING']).length > 0) return [];
+  return [move(tx, kinds, row, 'CANCELLED', {})];
+}
+
+/** Tells the parent of the end of its child, and ends it where it waited for that. */
+function onChildEnded(tx: Queryable, kinds: JobKinds, child: Job): Move[] {
+  const parent = child.parentId === null ? undefined : findJob(tx, child.parentId);
+  if (!parent || parent.state === 'FAILED' || parent.state === 'CANCELLED') return [];
+  if (parent.state === 'CANCELLING') return endCancelled(tx, kinds, parent.id);
+  const end = kinds[parent.kind].onChildEnded?.(tx, parent, child) ?? null;
+  if (!end || isFinal(parent.state)) return madeChildren(tx, parent.id);
+  const detail = end.state === 'SUCCEEDED' ? { resultJson: end.result } : { failure: end.failure, final: end.failure };
+  return [move(tx, kinds, parent, end.state, detail)];
+}
+
+/** The children that wait, each with its first event: whoever follows the jobs hears of those that this transaction has made. */
+const madeChildren = (tx: Queryable, parentId: string): Move[] =>
+  childrenOf(tx, parentId, ['QUEUED']).flatMap((child) => readEvents(tx, child.id, 0, 1).map((event) => ({ job: child, event, also: [] })));
 
 interface MoveDetail {
   attemptState?: AttemptEnding;
@@ -127,5 +169,12 @@ function move(
   if (state === 'FAILED' || state === 'CANCELLED') kinds[row.kind].undo?.(tx, row);
   const payload = { state, ...(attemptState ? { attemptState } : {}), ...(failure ? { failure } : {}) };
   const event = appendEvent(tx, row.id, row.attemptNumber, { type: 'STATE', payload });
-  return { job: requireJob(tx, row.id), event };
+  const moved: Move = { job: requireJob(tx, row.id), event, also: [] };
+  // Also of a job that succeeded before it could stop: nobody wants the rest.
+  if (state === 'CANCELLING' || state === 'CANCELLED' || state === 'FAILED' || row.state === 'CANCELLING') {
+    for (const child of childrenOf(tx, row.id, ['QUEUED', 'RUNNING'])) moved.also.push(stop(tx, kinds, child));
+  }
+  if (state === 'SUCCEEDED') moved.also.push(...madeChildren(tx, row.id));
+  if (ended) moved.also.push(...onChildEnded(tx, kinds, moved.job));
+  return moved;
 }

@@ -2,7 +2,7 @@
  * The slots and the queue: which job may start next. A claim takes the slots, makes the attempt and moves the job to RUNNING in one
  * immediate transaction, so that a slot is never held twice.
  */
-import { and, asc, count, desc, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, count, desc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { appendEvent } from './events.ts';
 import { age, requireJob } from './jobs.ts';
@@ -29,10 +29,11 @@ export function prepareSlots(db: Db, slots: number): void {
 export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }) | null {
   if (!db.select({ id: job.id }).from(job).where(eq(job.state, 'QUEUED')).limit(1).get()) return null;
   return inTransaction(db, (tx) => {
+    // A coordinator, which has no attempts, takes nobody's place.
     const running = tx
       .select()
       .from(job)
-      .where(inArray(job.state, ['RUNNING', 'CANCELLING']))
+      .where(and(inArray(job.state, ['RUNNING', 'CANCELLING']), gt(job.attemptNumber, 0)))
       .all();
     if (running.some((j) => j.slotsNeeded === -1)) return null;
     const free = tx.select().from(slot).where(isNull(slot.jobId)).orderBy(asc(slot.n)).all();
@@ -78,5 +79,5 @@ function start(tx: Queryable, { id, attemptNumber, startedAt }: Job, slots: numb
     .where(eq(job.id, id))
     .run();
   const event = appendEvent(tx, id, number, { type: 'STATE', payload: { state: 'RUNNING' } });
-  return { job: requireJob(tx, id), attempt: started, slots, event };
+  return { job: requireJob(tx, id), attempt: started, slots, event, also: [] };
 }

@@ -10,13 +10,15 @@ import type { Job } from './tables.ts';
 export function retryJob({ db, bus }: JobServices, kinds: JobKinds, actor: Actor, id: string, idempotencyKey?: string | null): Job {
   const retried = inTransaction(db, (tx) => {
     const row = requireJob(tx, id);
-    const wanted = { kind: row.kind, priority: row.priority, retryOfId: row.id, idempotencyKey };
-    const earlier = findByIdempotencyKey(tx, actor, idempotencyKey, wanted);
+    const { kind, priority, parentId } = row;
+    const wanted = { kind, priority, parentId, retryOfId: row.id, input: { retryOf: row.id, idempotencyKey } };
+    const earlier = findByIdempotencyKey(tx, actor, wanted);
     if (earlier) return earlier;
     if (row.state !== 'FAILED' && row.state !== 'CANCELLED') {
       refuse('INVALID', 'jobId', `Only a job that failed or was cancelled can be tried again: this one is ${row.state}.`);
     }
-    const made = enqueue(tx, actor, { ...wanted, spec: row.specJson });
+    const coordinates = row.startedAt !== null && row.attemptNumber === 0;
+    const made = enqueue(tx, actor, { ...wanted, spec: row.specJson, specVersion: row.specVersion, coordinates });
     kinds[row.kind].redo?.(tx, made);
     return made;
   });

@@ -6,18 +6,22 @@ import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { queuePosition } from '../system/system.ts';
 import { publishMove } from './attempt.ts';
-import { findJob } from './jobs.ts';
+import { age, findJob } from './jobs.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
 import { type Attempt, attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
+
+/** Of a job, where they stand in one list. */
+const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
   values: enumValues<(typeof jobKinds)[number]>({
     IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
     IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
-    TRAIN: 'Trains a model and converts it to ONNX behind the conversion gate.',
-    CONVERT: 'Converts a checkpoint version to ONNX behind the conversion gate.',
+    TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
+    CONVERT:
+      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
     EVALUATE: 'Measures a model version on a split of a dataset version.',
     BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
   }),
@@ -161,13 +165,34 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
   }),
 });
 
-builder.objectField(JobType, 'retryOf', (t) =>
-  t.field({
+builder.objectFields(JobType, (t) => ({
+  retryOf: t.field({
     type: JobType,
     nullable: true,
     description: 'The job that this one repeats.',
     resolve: (j, _a, { db }) => (j.retryOfId ? findJob(db, j.retryOfId) : null),
   }),
+  parent: t.field({
+    type: JobType,
+    nullable: true,
+    description: 'The job that made this one, such as the training of a conversion; null when a user started it.',
+    resolve: (j, _a, { db }) => (j.parentId ? findJob(db, j.parentId) : null),
+  }),
+  children: t.field({
+    type: [JobType],
+    description: `Jobs that this one has made, first to last; at most ${childrenMax}: \`jobs(filter: {parentId})\` gives all. Cancelling it cancels them.`,
+    resolve: (j, _a, { db }) => childrenQuery(db).all({ parentId: j.id }),
+  }),
+}));
+
+const childrenQuery = prepared((db) =>
+  db
+    .select()
+    .from(job)
+    .where(eq(job.parentId, sql.placeholder('parentId')))
+    .orderBy(age)
+    .limit(childrenMax)
+    .prepare(),
 );
 
 /** Whether the column is in the list that `jsonList` makes of a compiled query's argument; everything is where that is null. */
@@ -212,6 +237,7 @@ export const JobFilter = builder.inputType('JobFilter', {
     kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
     states: t.field({ type: [JobStateType], description: 'Only these states.' }),
     createdById: t.id({ description: 'Only those that this user started.' }),
+    parentId: t.id({ description: 'Only those that this job has made.' }),
   }),
 });
 
@@ -223,12 +249,14 @@ const JobOrderType = builder.enumType('JobOrder', {
 type Filter = typeof JobFilter.$inferInput | null | undefined;
 
 /** For a query that is given `filterValues`. */
-const matchesFilter = () => and(isIn(job.kind, 'kinds'), isIn(job.state, 'states'), isIn(job.createdById, 'createdByIds'));
+const matchesFilter = () =>
+  and(isIn(job.kind, 'kinds'), isIn(job.state, 'states'), isIn(job.createdById, 'createdByIds'), isIn(job.parentId, 'parentIds'));
 
 const filterValues = (filter: Filter) => ({
   kinds: jsonList(filter?.kinds),
   states: jsonList(filter?.states),
   createdByIds: jsonList(filter?.createdById ? [idOf('User', filter.createdById)] : null),
+  parentIds: jsonList(filter?.parentId ? [idOf('Job', filter.parentId)] : null),
 });
 
 /** The jobs behind one in an order, and the key before the first. */

@@ -1,10 +1,11 @@
 /**
- * What a job's child is asked to do: one specification for each kind, with the hyperparameters and the dataset that
- * they share. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
+ * What a job's child is asked to do: one specification for each kind, and the dataset that they share. Hyperparameters are in
+ * `presets.ts`, preprocessing is in `vision/spec.ts`. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
  */
 import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
+import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -12,104 +13,6 @@ const path = z.string().min(1).max(4096).describe('Absolute path of something th
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const share = z.number().min(0).max(1);
 const bytes = z.int().min(1);
-
-// -------------------------------------------------------------------------------------------------- hyperparameters
-
-/** Each has a description, a range and a default here, and nowhere else: the API's `presets` is made from this. */
-export const ClassificationHyperparameters = z
-  .object({
-    imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
-    epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
-    batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
-    optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
-    learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
-    momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
-    weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
-    warmupSteps: z
-      .int()
-      .min(0)
-      .max(100_000)
-      .default(100)
-      .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
-    labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
-    emaDecay: z
-      .number()
-      .min(0)
-      .max(0.99999)
-      .default(0.999)
-      .describe('Moving average of the weights that is validated and kept; it warms up with the run. 0 turns it off.'),
-    gradientClip: z.number().min(0).max(1000).default(1).describe('Largest norm of the gradient; 0 turns it off.'),
-    earlyStopping: z
-      .int()
-      .min(0)
-      .max(1000)
-      .default(0)
-      .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
-    mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
-    flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
-    cropScale: z
-      .number()
-      .min(0.05)
-      .max(1)
-      .default(0.5)
-      .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
-    colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
-    erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
-  })
-  .meta({ id: 'ClassificationHyperparameters' });
-export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
-
-const shared = ClassificationHyperparameters.shape;
-
-/** What is not said here is as in classification. The defaults are for small data and short runs: trainer/PROVENANCE.md has what was tried. */
-export const DetectionHyperparameters = z
-  .object({
-    imageSize: z
-      .int()
-      .min(32)
-      .max(1280)
-      .multipleOf(32)
-      .default(640)
-      .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
-    epochs: shared.epochs.default(40),
-    batchSize: shared.batchSize.default(4),
-    optimizer: shared.optimizer,
-    learningRate: shared.learningRate.default(0.002),
-    momentum: shared.momentum,
-    weightDecay: shared.weightDecay,
-    warmupSteps: shared.warmupSteps,
-    emaDecay: shared.emaDecay,
-    gradientClip: shared.gradientClip.default(10),
-    earlyStopping: shared.earlyStopping,
-    mixedPrecision: shared.mixedPrecision,
-    flip: shared.flip,
-    verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
-    scale: z.number().min(0).max(0.9).default(0.5).describe('Images are made smaller or larger by up to this share, and moved.'),
-    colorJitter: shared.colorJitter.default(0.3),
-    mosaic: share.default(0.3).describe('Probability that an image is composed of four.'),
-    mosaicUntil: share.default(0.7).describe('Share of the epochs after which there are no mosaics: the last ones see images as they are.'),
-  })
-  .meta({ id: 'DetectionHyperparameters' });
-export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
-
-const detector = { task: 'DETECTION', hyperparameters: DetectionHyperparameters } as const;
-const detectorSource = 'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights.';
-
-/** A preset is a topology with its task and its hyperparameters. Another one is another row. */
-export const presets = {
-  resnet50: {
-    task: 'CLASSIFICATION',
-    title: 'ResNet50',
-    description: 'Image classification with torchvision’s ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.',
-    hyperparameters: ClassificationHyperparameters,
-  },
-  yolov8n: { ...detector, title: 'YOLOv8n', description: `${detectorSource} The smallest size: 3.2 million parameters.` },
-  yolov8s: { ...detector, title: 'YOLOv8s', description: `${detectorSource} 11.2 million parameters.` },
-  yolov8m: { ...detector, title: 'YOLOv8m', description: `${detectorSource} 25.9 million parameters.` },
-} as const;
-export type PresetName = keyof typeof presets;
-const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
-const presetsOf = (task: Task) => presetName.extract(presetName.options.filter((name) => presets[name].task === task));
 
 // ----------------------------------------------------------------------------------------------------------- dataset
 
@@ -128,7 +31,10 @@ export const LabelledBox = z
   .meta({ id: 'LabelledBox' });
 export type LabelledBox = z.infer<typeof LabelledBox>;
 
-/** One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. */
+/**
+ * One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. Manifests are kept for ever: a field
+ * that is added has a default for the earlier ones.
+ */
 export const DatasetItem = z
   .object({
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
@@ -138,7 +44,12 @@ export const DatasetItem = z
     width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),
-    boxes: z.array(LabelledBox).max(boxesPerImageMax).nullable().describe('DETECTION: empty where nothing is to be seen.'),
+    boxes: z
+      .array(LabelledBox)
+      .max(boxesPerImageMax)
+      .nullable()
+      .default(null)
+      .describe('DETECTION: empty where nothing is to be seen. Manifests from before there was detection do not have it.'),
   })
   .meta({ id: 'DatasetItem' });
 export type DatasetItem = z.infer<typeof DatasetItem>;
@@ -196,6 +107,27 @@ export const Training = z.discriminatedUnion('preset', [
 ]);
 export type Training = z.infer<typeof Training>;
 
+/** How a training is carried out; its results do not depend on it. */
+export const TrainingRuntime = z.object({
+  checkpointSeconds: z
+    .int()
+    .min(0)
+    .max(86_400)
+    .default(60)
+    .describe('A checkpoint is written at the first batch boundary this long after the last one, and at the end; 0: after each batch.'),
+  cacheBytesMax: z
+    .int()
+    .min(0)
+    .default(2 ** 31)
+    .describe('Decoded images are kept in memory when they fit into this.'),
+});
+
+/** What is stored of a training, beside its data and where its weights come from. */
+export const StoredTraining = z
+  .object({ ...computing, ...TrainingRuntime.shape, preprocess: PreprocessSpec })
+  .omit({ specVersion: true, codeVersion: true })
+  .and(Training);
+
 /** A training of a task: its presets and their hyperparameters. */
 const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
   z.object({
@@ -207,18 +139,7 @@ const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
     hyperparameters,
     init: Init,
     resumeFrom: path.nullable().describe('Newest checkpoint of an earlier attempt of this job; one in workDir that is further on wins.'),
-    checkpointSeconds: z
-      .int()
-      .min(0)
-      .max(86_400)
-      .default(60)
-      .describe('A checkpoint is written at the first batch boundary this long after the last one, and at the end; 0: after each batch.'),
-    cacheBytesMax: z
-      .int()
-      .min(0)
-      .default(2 ** 31)
-      .describe('Decoded images are kept in memory when they fit into this.'),
-    conversion,
+    ...TrainingRuntime.shape,
   });
 
 export const TrainSpec = z
@@ -363,29 +284,3 @@ export const Spec = z
   .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
-
-/** One hyperparameter as a form shows it. */
-export interface HyperparameterInfo {
-  name: string;
-  type: 'INT' | 'FLOAT' | 'ENUM';
-  description: string;
-  default: number | string;
-  minimum: number | null;
-  maximum: number | null;
-  /** The values of an ENUM, else null. */
-  values: string[] | null;
-}
-
-/** The hyperparameters of a preset in their declared order, read from its schema. */
-export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
-  const { properties } = z.toJSONSchema(z.object(presets[preset].hyperparameters.shape));
-  return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
-    name,
-    type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',
-    description: field.description ?? '',
-    default: field.default as number | string,
-    minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
-    maximum: field.maximum ?? null,
-    values: (field.enum as string[] | undefined) ?? null,
-  }));
-}

@@ -18,14 +18,20 @@ export const job = sqliteTable(
     id: text().primaryKey(),
     kind: text({ enum: jobKinds }).notNull(),
     state: text({ enum: jobStates }).notNull(),
-    /** What was asked for, by ids: each kind has a zod type for it. */
+    /** What was asked for, by ids, with every default filled in: each kind has a zod type for it. Never changed afterwards. */
     specJson: text({ mode: 'json' }).$type<unknown>().notNull(),
+    /** The form of `specJson`: `storedSpec` reads earlier ones. */
+    specVersion: integer().notNull().default(1),
     /** Slots it holds while it runs: 0, 1, or -1 for all of them with nothing beside it. */
     slotsNeeded: integer().notNull(),
     priority: integer().notNull(),
+    /** The job that made this one, such as the training of a conversion. */
+    parentId: text().references((): AnySQLiteColumn => job.id),
     retryOfId: text().references((): AnySQLiteColumn => job.id),
     createdById: text().references(() => user.id),
     idempotencyKey: text(),
+    /** SHA-256 of the input that the key came with. Null in rows that are older than this column. */
+    inputHash: text(),
     createdAt: integer().notNull(),
     startedAt: integer(),
     endedAt: integer(),
@@ -39,6 +45,7 @@ export const job = sqliteTable(
   (t) => [
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
+    index('job_parent').on(t.parentId),
     index('job_created').on(t.createdAt, t.id),
     check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
   ],

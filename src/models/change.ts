@@ -6,7 +6,7 @@ import { requireNotDeployed } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
-import { dropArtifacts } from './import.ts';
+import { dropArtifacts } from '../storage/blobs.ts';
 import { findModel, findModelByName, findVersion, listAliases } from './models.ts';
 import { type Model, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
@@ -63,6 +63,8 @@ export function setModelAlias({ db }: { db: Db }, actor: Actor, id: string, rawN
 export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model {
   return inTransaction(db, (tx) => {
     const row = findModel(tx, id) ?? notFound('model');
+    // A training adds its version when it ends.
+    requireUnused(tx, { id, jobId: null, what: `the model ${row.name}` });
     const versions = tx
       .select()
       .from(modelVersion)
@@ -86,9 +88,10 @@ export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string)
 }
 
 function bury(tx: Queryable, version: ModelVersion): void {
-  requireUnused(tx, version);
+  const { id, jobId, number } = version;
+  requireUnused(tx, { id, jobId, what: `version ${number}` });
   requireNotDeployed(tx, version);
-  dropArtifacts(tx, version.id);
+  dropArtifacts(tx, 'MODEL_VERSION', version.id);
   tx.delete(modelAlias).where(eq(modelAlias.versionId, version.id)).run();
   tx.update(modelVersion).set({ deletedAt: Date.now() }).where(eq(modelVersion.id, version.id)).run();
 }

@@ -7,10 +7,11 @@ import { canonicalJson } from '../canonical.ts';
 import { tasks } from '../datasets/tables.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
-import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import { announceJob, enqueue, findByIdempotencyKey, type NewJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { ImportModelSpec } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
@@ -54,10 +55,11 @@ export interface Created {
  */
 export function createModel({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
   const input = parseInput(CreateModelInput, raw);
-  const { name, task, preset, labels, preprocess, notes, idempotencyKey } = input;
+  const { name, task, preset, labels, preprocess, notes } = input;
+  const wanted = { kind: 'IMPORT_MODEL', input } as const;
   let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
-    const earlier = createdBy(tx, actor, idempotencyKey);
+    const earlier = createdBy(tx, actor, wanted);
     if (earlier) return earlier;
     const { fileName, ...stored } = takeUpload(tx, actor, input.uploadId, input.sha256);
     const format = requireFormat(fileName, preset);
@@ -70,7 +72,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     const id = randomUUIDv7();
     insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
     const spec: ImportModelRequest = { ...request, task, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
-    queued = enqueue(tx, actor, { kind: 'IMPORT_MODEL', spec, idempotencyKey });
+    queued = enqueue(tx, actor, { ...wanted, spec });
     const version = tx
       .insert(modelVersion)
       .values({
@@ -96,10 +98,10 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
 }
 
 /** What an earlier request with this idempotency key has made. */
-function createdBy(tx: Queryable, actor: Actor, key: string | null | undefined): Created | undefined {
-  const made = findByIdempotencyKey(tx, actor, key, { kind: 'IMPORT_MODEL' });
+function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): Created | undefined {
+  const made = findByIdempotencyKey(tx, actor, wanted);
   if (!made) return undefined;
-  const id = ImportModelRequest.parse(made.specJson).modelVersionId;
+  const id = ImportModelRequest.parse(storedSpec(made)).modelVersionId;
   const row = tx
     .select({ version: modelVersion, model })
     .from(modelVersion)
@@ -127,13 +129,13 @@ function findSame(
 ): ModelVersion | undefined {
   const live = and(eq(modelVersion.modelId, modelId), isNull(modelVersion.deletedAt), ne(modelVersion.state, 'FAILED'));
   return tx
-    .select({ version: modelVersion, spec: job.specJson })
+    .select({ version: modelVersion, job })
     .from(modelVersion)
     .innerJoin(job, eq(job.id, modelVersion.jobId))
     .where(and(live, eq(job.kind, 'IMPORT_MODEL'), sql`${job.specJson} ->> '$.sha256' = ${sha256}`))
     .all()
-    .find(({ spec }) => {
-      const { preset, labels, preprocess } = ImportModelRequest.parse(spec);
+    .find((found) => {
+      const { preset, labels, preprocess } = ImportModelRequest.parse(storedSpec(found.job));
       return canonicalJson({ preset, labels, preprocess }) === canonicalJson(how);
     })?.version;
 }

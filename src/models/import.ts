@@ -1,13 +1,13 @@
 import { join, parse } from 'node:path';
 import { and, eq } from 'drizzle-orm';
 import { z } from 'zod';
-import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { ImportModelSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
-import { blobPath, insertArtifact, storeFile } from '../storage/blobs.ts';
+import { blobPath, dropArtifacts, insertArtifact, storeFile } from '../storage/blobs.ts';
 import { artifact } from '../storage/tables.ts';
 import { codeVersion } from '../version.ts';
 import { PreprocessSpec, Task } from '../vision/spec.ts';
@@ -22,7 +22,7 @@ export const ImportModelRequest = z.object({
   /** Of the uploaded bytes, which are the version's artifact until the import has ended. */
   sha256: z.string(),
   fileName: z.string(),
-  task: Task.default('CLASSIFICATION'),
+  task: Task,
   preset: ImportModelSpec.shape.preset,
   labels: Labels.nullable(),
   preprocess: PreprocessSpec.nullable(),
@@ -41,7 +41,7 @@ const fileAtFault = [
   'PREPROCESS_INVALID',
 ];
 
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ImportModelRequest => ImportModelRequest.parse(specJson);
+const requestOf = (job: Job): ImportModelRequest => ImportModelRequest.parse(storedSpec(job));
 
 /** An uploaded file becomes a model version: ONNX as it is, a state dict as safetensors. */
 export const importModel: JobKind = {
@@ -91,7 +91,7 @@ export const importModel: JobKind = {
     });
 
     return (tx) => {
-      dropArtifacts(tx, request.modelVersionId);
+      dropArtifacts(tx, 'MODEL_VERSION', request.modelVersionId);
       const onnx = made.kind === 'ONNX';
       const { id } = insertArtifact(tx, stored, {
         ownerType: 'MODEL_VERSION',
@@ -111,7 +111,7 @@ export const importModel: JobKind = {
     const { modelVersionId } = requestOf(failed);
     tx.update(modelVersion).set({ state: 'FAILED' }).where(eq(modelVersion.id, modelVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, modelVersionId);
+    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, 'MODEL_VERSION', modelVersionId);
   },
 
   redo(tx, retried) {
@@ -120,17 +120,9 @@ export const importModel: JobKind = {
     const kept = tx
       .select()
       .from(artifact)
-      .where(and(ownedBy(modelVersionId), eq(artifact.sha256, sha256)))
+      .where(and(eq(artifact.ownerType, 'MODEL_VERSION'), eq(artifact.ownerId, modelVersionId), eq(artifact.sha256, sha256)))
       .get();
     if (!version || version.deletedAt !== null || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
     tx.update(modelVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(modelVersion.id, modelVersionId)).run();
   },
 };
-
-const ownedBy = (modelVersionId: string) => and(eq(artifact.ownerType, 'MODEL_VERSION'), eq(artifact.ownerId, modelVersionId));
-
-/** Forgets every file of a version: its bytes go when nothing else names them. */
-export function dropArtifacts(tx: Queryable, modelVersionId: string): void {
-  tx.update(modelVersion).set({ artifactId: null }).where(eq(modelVersion.id, modelVersionId)).run();
-  tx.delete(artifact).where(ownedBy(modelVersionId)).run();
-}

@@ -1,6 +1,6 @@
 import type { z } from 'zod';
 import { builder } from '../graphql/builder.ts';
-import type { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
+import type { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 
 type Onnx = z.infer<typeof OnnxMeta>;
 /** What was found in a version's file: of ONNX or of weights. */

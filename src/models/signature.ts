@@ -1,8 +1,8 @@
 /** What a model version says of itself, read from what the trainer found in its file. */
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
-import { OnnxMeta, WeightsMeta } from '../jobs/protocol.ts';
-import { type PresetName, presets } from '../jobs/specs.ts';
+import { type PresetName, presets } from '../jobs/presets.ts';
+import { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 

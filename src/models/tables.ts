@@ -38,7 +38,7 @@ export const modelVersion = sqliteTable(
     precision: text({ enum: precisions }).notNull(),
     origin: text({ enum: origins }).notNull(),
     preset: text(),
-    artifactId: text().references(() => artifact.id),
+    artifactId: text().references(() => artifact.id, { onDelete: 'set null' }),
     sha256: text(),
     sizeBytes: integer(),
     /** Of the tensors, the same in whatever format they are stored. */

@@ -75,17 +75,28 @@ export async function sync(path: string): Promise<void> {
   }
 }
 
-/** Names a stored blob for its owner, in the transaction that registers the owner. */
+/** Names a stored blob for its owner, in the transaction that registers the owner. The same content of a kind stays one artifact. */
 export function insertArtifact(
   tx: Queryable,
   { sha256 }: StoredBlob,
   values: Pick<Artifact, 'ownerType' | 'ownerId' | 'kind' | 'name'> & { metaJson?: Record<string, unknown> },
 ): Artifact {
-  return tx
-    .insert(artifact)
-    .values({ id: randomUUIDv7(), sha256, createdAt: Date.now(), ...values })
-    .returning()
-    .get();
+  return (
+    tx
+      .insert(artifact)
+      .values({ id: randomUUIDv7(), sha256, createdAt: Date.now(), ...values })
+      // Sets what is there already, so that the row is returned.
+      .onConflictDoUpdate({ target: [artifact.ownerType, artifact.ownerId, artifact.kind, artifact.sha256], set: { sha256 } })
+      .returning()
+      .get()
+  );
+}
+
+/** Forgets every file of an owner: its bytes go when nothing else names them, and rows that point to an artifact then point to none. */
+export function dropArtifacts(tx: Queryable, ownerType: Artifact['ownerType'], ownerId: string): void {
+  tx.delete(artifact)
+    .where(and(eq(artifact.ownerType, ownerType), eq(artifact.ownerId, ownerId)))
+    .run();
 }
 
 export function findArtifact(

@@ -1,4 +1,4 @@
-import { index, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { user } from '../accounts/tables.ts';
 
 export const uploadStates = ['OPEN', 'COMPLETE', 'CONSUMED', 'EXPIRED'] as const;
@@ -60,7 +60,7 @@ export const artifact = sqliteTable(
     metaJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     createdAt: integer().notNull(),
   },
-  (t) => [index('artifact_owner').on(t.ownerType, t.ownerId), index('artifact_blob').on(t.sha256)],
+  (t) => [uniqueIndex('artifact_content').on(t.ownerType, t.ownerId, t.kind, t.sha256), index('artifact_blob').on(t.sha256)],
 );
 
 export type Upload = typeof upload.$inferSelect;

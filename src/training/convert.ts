@@ -1,13 +1,17 @@
 import { z } from 'zod';
 import type { Actor } from '../accounts/audit.ts';
+import type { Config } from '../config.ts';
+import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
-import { submitJob } from '../jobs/enqueue.ts';
+import { enqueue, submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
+import { results } from '../jobs/results.ts';
 import { ConvertSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
-import { acceptOnnx } from './register.ts';
+import { acceptEvaluation, acceptOnnx, requireMade } from './register.ts';
 import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 
 /** `specJson` of a CONVERT job. */
@@ -17,6 +21,7 @@ export const ConvertRequest = z.object({
   cpuThreads: z.int().min(1).max(1024),
   device: z.enum(['auto', 'cpu', 'cuda']),
   seed: z.int().min(0).max(0xffff_ffff),
+  conversion: ConvertSpec.shape.conversion,
 });
 export type ConvertRequest = z.infer<typeof ConvertRequest>;
 
@@ -26,12 +31,22 @@ const StartConversionInput = z.object({
   idempotencyKey: z.string().max(200).nullish(),
 });
 
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ConvertRequest => ConvertRequest.parse(specJson);
+const requestOf = (job: Job): ConvertRequest => ConvertRequest.parse(storedSpec(job));
+
+const requestFor = (config: Pick<Config, 'cores' | 'slots'>, modelVersionId: string, datasetVersionId: string | null): ConvertRequest => ({
+  modelVersionId,
+  datasetVersionId,
+  cpuThreads: cpuThreadsOf(config),
+  device: 'cpu',
+  seed: 0,
+  conversion: ConvertSpec.shape.conversion.parse({}),
+});
 
 /** Puts the conversion of a checkpoint version into the queue. Without a dataset it is compared on seeded noise. */
 export function startConversion(services: JobServices, actor: Actor, raw: unknown): Job {
-  const { modelVersionId, idempotencyKey, ...input } = parseInput(StartConversionInput, raw);
-  return submitJob(services, actor, { kind: 'CONVERT', idempotencyKey }, (tx): ConvertRequest => {
+  const input = parseInput(StartConversionInput, raw);
+  const { modelVersionId } = input;
+  return submitJob(services, actor, { kind: 'CONVERT', input }, (tx) => {
     const source = requireReadyModel(tx, modelVersionId);
     if (source.format !== 'CHECKPOINT')
       refuse('INVALID', 'modelVersionId', 'Only a checkpoint can be converted: this version is ONNX already.');
@@ -39,11 +54,26 @@ export function startConversion(services: JobServices, actor: Actor, raw: unknow
     // By default the data that it was trained on.
     const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
     if (datasetVersionId) requireTask(tx, requireReadyDataset(tx, datasetVersionId), taskOf(tx, source));
-    return { modelVersionId, datasetVersionId, cpuThreads: cpuThreadsOf(services.config), device: 'cpu', seed: 0 };
+    return requestFor(services.config, modelVersionId, datasetVersionId);
   });
 }
 
-/** A checkpoint version becomes an ONNX version behind the conversion gate. */
+/** The conversion of what a training has made: its child, in the transaction that ends it. */
+export function enqueueConversion(tx: Queryable, { config }: Pick<JobServices, 'config'>, parent: Job, modelVersionId: string): Job {
+  const version = requireReadyModel(tx, modelVersionId);
+  return enqueue(
+    tx,
+    { actorId: parent.createdById, requestId: null },
+    {
+      kind: 'CONVERT',
+      spec: requestFor(config, modelVersionId, version.datasetVersionId),
+      priority: parent.priority,
+      parentId: parent.id,
+    },
+  );
+}
+
+/** A checkpoint version becomes an ONNX version behind the conversion gate, with an evaluation of its own. */
 export const convertJob: JobKind = {
   timeLimitMs: 6 * 3_600_000,
 
@@ -57,15 +87,14 @@ export const convertJob: JobKind = {
         ...computing,
         model: modelRef(services, modelVersionId),
         dataset: datasetVersionId ? await datasetRef(services, datasetVersionId) : null,
-        conversion: {},
       }),
     );
   },
 
   async finish(services, attempt, outcome) {
-    const { modelVersionId } = requestOf(attempt.job);
+    const { modelVersionId, datasetVersionId } = requestOf(attempt.job);
     const source = requireReadyModel(services.db, modelVersionId);
-    const insert = await acceptOnnx(services, attempt, outcome, {
+    const insertOnnx = await acceptOnnx(services, attempt, outcome, {
       modelId: source.modelId,
       jobId: attempt.job.id,
       datasetVersionId: source.datasetVersionId,
@@ -73,6 +102,21 @@ export const convertJob: JobKind = {
       labels: requireLabels(source),
       lineageSpec: { kind: 'CONVERT' },
     });
-    return (tx) => ({ ...outcome.result, modelVersionId: insert(tx).id });
+    const { engine } = results.CONVERT.parse(outcome.result);
+    const insertEvaluation =
+      engine && datasetVersionId
+        ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), { datasetVersionId, split: 'val', engine })
+        : null;
+    return (tx) => {
+      const { id } = insertOnnx(tx);
+      const evaluationId = insertEvaluation?.(tx, id).id ?? null;
+      return { ...outcome.result, modelVersionId: id, evaluationId };
+    };
+  },
+
+  redo(tx, retried) {
+    const { modelVersionId, datasetVersionId } = requestOf(retried);
+    requireReadyModel(tx, modelVersionId);
+    if (datasetVersionId) requireReadyDataset(tx, datasetVersionId);
   },
 };

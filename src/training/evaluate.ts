@@ -6,6 +6,7 @@ import { submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { OutputLayout } from '../vision/spec.ts';
@@ -17,7 +18,7 @@ export const EvaluateRequest = z.object({
   modelVersionId: z.string(),
   datasetVersionId: z.string(),
   split: z.enum(splits),
-  outputLayout: OutputLayout.nullable().default(null),
+  outputLayout: OutputLayout.nullable(),
   batchSize: z.int().min(1).max(1024),
   cpuThreads: z.int().min(1).max(1024),
   device: z.enum(['auto', 'cpu', 'cuda']),
@@ -33,12 +34,13 @@ const StartEvaluationInput = z.object({
   idempotencyKey: z.string().max(200).nullish(),
 });
 
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): EvaluateRequest => EvaluateRequest.parse(specJson);
+const requestOf = (job: Job): EvaluateRequest => EvaluateRequest.parse(storedSpec(job));
 
 /** Puts the evaluation of a version on a split of a dataset version into the queue. */
 export function startEvaluation(services: JobServices, actor: Actor, raw: unknown): Job {
-  const { modelVersionId, datasetVersionId, split, outputLayout, idempotencyKey } = parseInput(StartEvaluationInput, raw);
-  return submitJob(services, actor, { kind: 'EVALUATE', idempotencyKey }, (tx): EvaluateRequest => {
+  const input = parseInput(StartEvaluationInput, raw);
+  const { modelVersionId, datasetVersionId, split, outputLayout } = input;
+  return submitJob(services, actor, { kind: 'EVALUATE', input }, (tx): EvaluateRequest => {
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
     requireTask(tx, dataset, taskOf(tx, version));
@@ -88,7 +90,13 @@ export const evaluateJob: JobKind = {
     const { modelVersionId, datasetVersionId, split } = requestOf(attempt.job);
     const made = requireMade(outcome, 'EVALUATION');
     const engine = String(outcome.result.engine);
-    const insert = await acceptEvaluation(services, attempt, made, { modelVersionId, datasetVersionId, split, engine });
-    return (tx) => ({ ...outcome.result, evaluationId: insert(tx).id });
+    const insert = await acceptEvaluation(services, attempt, made, { datasetVersionId, split, engine });
+    return (tx) => ({ ...outcome.result, evaluationId: insert(tx, modelVersionId).id });
+  },
+
+  redo(tx, retried) {
+    const { modelVersionId, datasetVersionId } = requestOf(retried);
+    requireReadyModel(tx, modelVersionId);
+    requireReadyDataset(tx, datasetVersionId);
   },
 };

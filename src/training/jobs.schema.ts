@@ -21,7 +21,7 @@ const jobPayload = {
   }),
 };
 
-const idempotencyKey = 'The same key gives the same job, however often the request is sent.';
+const idempotencyKey = 'The same key gives the same job, however often the request is sent; with another input it is IDEMPOTENCY_CONFLICT.';
 
 const DeviceType = builder.enumType('Device', {
   description: 'What a job computes on.',
@@ -40,7 +40,8 @@ const InitType = builder.inputType('TrainingInit', {
     pretrained: t.boolean({ description: 'The public weights of the preset, downloaded once. Say true.' }),
     weightsOf: t.id({ description: 'The weights of a model version of the same preset; another classifier head is replaced.' }),
     continueFrom: t.id({
-      description: 'A model version that was trained here: optimizer and schedule go on, `epochs` counts from its first epoch.',
+      description:
+        'A model version that was trained here: optimizer, schedule and hyperparameters go on, `epochs` counts from its first epoch.',
     }),
   }),
 });
@@ -62,7 +63,8 @@ builder.relayMutationField(
       preset: t.string({ required: true, description: 'Name of a preset: the query `presets` lists them.' }),
       hyperparameters: t.field({
         type: 'JSON',
-        description: 'An object with those that differ from the defaults; the preset lists them with their ranges.',
+        description:
+          'An object with those that differ from the defaults, or from those of the run to continue; the preset lists them with their ranges.',
       }),
       init: t.field({ type: InitType, description: 'Where the weights come from; random ones unless told otherwise.' }),
       seed: t.field({
@@ -75,12 +77,18 @@ builder.relayMutationField(
         description: 'Threads of PyTorch; by default the cores divided by the slots. Results on a processor depend on it.',
       }),
       device: t.field({ type: DeviceType, required: true, defaultValue: 'AUTO', description: 'What it computes on.' }),
-      priority: t.int({ description: 'Higher starts first, -100 to 100; 0 unless told otherwise.' }),
+      convert: t.boolean({
+        required: true,
+        defaultValue: true,
+        description: 'Whether a child job converts the checkpoint version to ONNX when the training has ended.',
+      }),
+      priority: t.int({ description: 'Higher starts first, -100 to 100; 0 unless told otherwise. The conversion has the same.' }),
       idempotencyKey: t.string({ description: idempotencyKey }),
     }),
   },
   {
-    description: 'Trains a model and converts it: a checkpoint version and, behind the conversion gate, an ONNX version.',
+    description:
+      'Trains a model: a checkpoint version with its evaluation. Its child job converts it: an ONNX version behind the conversion gate.',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() =>
@@ -105,7 +113,7 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Converts a checkpoint version to ONNX behind the conversion gate.',
+    description: 'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version.',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() =>
@@ -183,7 +191,7 @@ const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement(
       nullable: true,
       description: 'Download of the figures per class, with the confusion matrix or the curves, as JSON.',
       resolve: (e, _a, context) => {
-        const row = context.db.select().from(artifact).where(eq(artifact.id, e.artifactId)).get();
+        const row = e.artifactId && context.db.select().from(artifact).where(eq(artifact.id, e.artifactId)).get();
         return row ? downloadUrl(context, row) : null;
       },
     }),

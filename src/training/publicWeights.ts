@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import type { PresetName } from '../jobs/specs.ts';
+import type { PresetName } from '../jobs/presets.ts';
 import { trainerFolder, trainerPython } from '../python.ts';
 
 const answerMsMax = 60_000;

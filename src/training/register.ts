@@ -1,10 +1,10 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { link, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { and, eq } from 'drizzle-orm';
+import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { type AttemptContext, JobFailure, type JobServices, type Outcome } from '../jobs/kinds.ts';
-import { Evaluation, WeightsMeta } from '../jobs/protocol.ts';
+import { Evaluation, WeightsMeta } from '../jobs/results.ts';
 import { lineageHashOf } from '../models/lineage.ts';
 import { limitsFor, loadOnce } from '../models/load.ts';
 import { nextNumber } from '../models/models.ts';
@@ -39,40 +39,45 @@ export interface Origin {
   lineageSpec: unknown;
 }
 
-/** The version that this job has made of these weights already, in an earlier attempt. */
-export function findCheckpoint(db: Queryable, jobId: string, weightsHash: string): ModelVersion | undefined {
-  return db
-    .select()
-    .from(modelVersion)
-    .where(and(eq(modelVersion.jobId, jobId), eq(modelVersion.format, 'CHECKPOINT'), eq(modelVersion.weightsHash, weightsHash)))
-    .get();
-}
-
-/** Registers trained weights as a model version. */
-export function insertCheckpoint(
-  tx: Queryable,
+/** Stores trained weights and the training's last checkpoint; the returned function registers them as a model version. */
+export async function acceptCheckpoint(
+  services: JobServices,
+  attempt: AttemptContext,
+  outcome: Outcome,
   origin: Origin,
-  stored: StoredBlob,
-  rawMeta: unknown,
   preprocess: PreprocessSpec,
-): ModelVersion {
-  const meta = WeightsMeta.parse(rawMeta);
-  return insertVersion(tx, origin, stored, 'WEIGHTS', `${meta.preset}.safetensors`, {
-    format: 'CHECKPOINT',
-    precision: 'FP32',
-    origin: 'TRAINED',
-    preset: meta.preset,
-    weightsHash: meta.weightsHash,
-    signatureJson: meta,
-    preprocessJson: preprocess,
-    labelsJson: origin.labels,
-    gateJson: null,
-  });
+): Promise<(tx: Queryable) => ModelVersion> {
+  const weights = requireMade(outcome, 'WEIGHTS');
+  const checkpoint = requireMade(outcome, 'CHECKPOINT');
+  const meta = WeightsMeta.parse(weights.meta);
+  const storedWeights = await storeMade(services, attempt, weights);
+  const storedCheckpoint = await storeMade(services, attempt, checkpoint);
+  return (tx) => {
+    // Earlier versions of the program registered it before the job had ended.
+    const isMade = and(eq(modelVersion.jobId, origin.jobId), eq(modelVersion.format, 'CHECKPOINT'), isNull(modelVersion.deletedAt));
+    const row =
+      tx.select().from(modelVersion).where(isMade).get() ??
+      insertVersion(tx, origin, storedWeights, 'WEIGHTS', `${meta.preset}.safetensors`, {
+        format: 'CHECKPOINT',
+        precision: 'FP32',
+        origin: 'TRAINED',
+        preset: meta.preset,
+        weightsHash: meta.weightsHash,
+        signatureJson: meta,
+        preprocessJson: preprocess,
+        labelsJson: origin.labels,
+        gateJson: null,
+      });
+    const owner = { ownerType: 'MODEL_VERSION', ownerId: row.id } as const;
+    const { file, meta: metaJson } = checkpoint;
+    insertArtifact(tx, storedCheckpoint, { ...owner, kind: 'CHECKPOINT', name: String(file), metaJson });
+    return row;
+  };
 }
 
 /**
- * What CONVERT and the end of TRAIN share: the gate, the load in the serving engine with the probe set, and the files in the store.
- * The returned function registers the ONNX version with its probe set.
+ * The gate, the load in the serving engine with the probe set, and the files in the store. The returned function registers the ONNX
+ * version with its probe set.
  */
 export async function acceptOnnx(
   services: JobServices,
@@ -122,27 +127,24 @@ export async function acceptOnnx(
   };
 }
 
-/** Stores an EVALUATION file; the returned function inserts its row. */
+/** Stores an EVALUATION file; the returned function inserts its row, the only one that the job makes. */
 export async function acceptEvaluation(
   services: JobServices,
   attempt: AttemptContext,
   made: Made,
-  of: Pick<EvaluationRow, 'modelVersionId' | 'datasetVersionId' | 'split' | 'engine'>,
-): Promise<(tx: Queryable) => EvaluationRow> {
+  of: Pick<EvaluationRow, 'datasetVersionId' | 'split' | 'engine'>,
+): Promise<(tx: Queryable, modelVersionId: string) => EvaluationRow> {
   const content: unknown = JSON.parse(await readFile(join(attempt.workDir, String(made.file)), 'utf8'));
   const { metrics } = Evaluation.parse(content);
   const stored = await storeMade(services, attempt, made);
-  return (tx) => {
-    const id = randomUUIDv7();
-    const { id: artifactId } = insertArtifact(tx, stored, {
-      ownerType: 'MODEL_VERSION',
-      ownerId: of.modelVersionId,
-      kind: 'EVALUATION',
-      name: `evaluation-${of.split}.json`,
-    });
+  return (tx, modelVersionId) => {
+    const owner = { ownerType: 'MODEL_VERSION', ownerId: modelVersionId } as const;
+    const { id: artifactId } = insertArtifact(tx, stored, { ...owner, kind: 'EVALUATION', name: `evaluation-${of.split}.json` });
+    const measured = { modelVersionId, ...of, metricsJson: metrics, artifactId, createdAt: Date.now() };
     return tx
       .insert(evaluation)
-      .values({ id, ...of, metricsJson: metrics, artifactId, jobId: attempt.job.id, createdAt: Date.now() })
+      .values({ id: randomUUIDv7(), ...measured, jobId: attempt.job.id })
+      .onConflictDoUpdate({ target: evaluation.jobId, set: measured })
       .returning()
       .get();
   };

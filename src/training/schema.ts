@@ -1,6 +1,6 @@
 import { builder, enumValues } from '../graphql/builder.ts';
 import { TaskType } from '../graphql/enums.ts';
-import { type HyperparameterInfo, hyperparametersOf, type PresetName, presets } from '../jobs/specs.ts';
+import { type HyperparameterInfo, hyperparametersOf, type PresetName, presets } from '../jobs/presets.ts';
 
 const HyperparameterTypeType = builder.enumType('HyperparameterType', {
   description: 'What values a hyperparameter takes.',

@@ -4,7 +4,8 @@ import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import type { PresetName, Spec } from '../jobs/specs.ts';
+import type { PresetName } from '../jobs/presets.ts';
+import type { Spec } from '../jobs/specs.ts';
 import { findVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';

@@ -1,4 +1,4 @@
-import { index, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { datasetVersion, splits } from '../datasets/tables.ts';
 import { job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
@@ -19,16 +19,14 @@ export const evaluation = sqliteTable(
     /** `torch` or `onnxruntime`, with its version. */
     engine: text().notNull(),
     metricsJson: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
-    /** Per class and confusion matrix: the trainer's EVALUATION file. */
-    artifactId: text()
-      .notNull()
-      .references(() => artifact.id),
+    /** Per class and confusion matrix: the trainer's EVALUATION file. Null once the model version was deleted. */
+    artifactId: text().references(() => artifact.id, { onDelete: 'set null' }),
     jobId: text()
       .notNull()
       .references(() => job.id),
     createdAt: integer().notNull(),
   },
-  (t) => [index('evaluation_version').on(t.modelVersionId)],
+  (t) => [index('evaluation_version').on(t.modelVersionId), uniqueIndex('evaluation_job').on(t.jobId)],
 );
 
 export type EvaluationRow = typeof evaluation.$inferSelect;

@@ -1,26 +1,29 @@
-import { and, desc, eq } from 'drizzle-orm';
 import { z } from 'zod';
 import type { Actor } from '../accounts/audit.ts';
 import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
+import { requireJob } from '../jobs/jobs.ts';
 import type { AttemptContext, JobKind, JobServices } from '../jobs/kinds.ts';
-import { recordLive } from '../jobs/moves.ts';
+import { type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { type PresetName, presets, SPEC_VERSION, Training, TrainSpec } from '../jobs/specs.ts';
+import { results } from '../jobs/results.ts';
+import { ConvertSpec, SPEC_VERSION, StoredTraining, Training, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
-import { type ModelVersion, modelVersion } from '../models/tables.ts';
+import type { ModelVersion } from '../models/tables.ts';
 import { Name } from '../naming.ts';
-import { insertArtifact } from '../storage/blobs.ts';
+import { findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
-import { type PreprocessSpec, presetPreprocess } from '../vision/spec.ts';
+import { presetPreprocess } from '../vision/spec.ts';
+import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
-import { acceptEvaluation, acceptOnnx, findCheckpoint, insertCheckpoint, type Origin, requireMade, storeMade } from './register.ts';
+import { acceptCheckpoint, acceptEvaluation, type Origin, requireMade } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
-/** Three checkpoints of ResNet50 with AdamW's state and the ONNX file, with room to spare. */
+/** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
 const trainingBytes = 2 * 2 ** 30;
 const dayMs = 86_400_000;
 
@@ -31,14 +34,10 @@ const Init = z.discriminatedUnion('from', [
   z.object({ from: z.literal('CHECKPOINT'), modelVersionId: z.string() }),
 ]);
 
-const Common = z.object({
-  cpuThreads: z.int().min(1).max(1024),
-  device: z.enum(['auto', 'cpu', 'cuda']),
-  seed: z.int().min(0).max(0xffff_ffff),
-});
-
 /** `specJson` of a TRAIN job. */
-export const TrainRequest = Common.extend({ modelId: z.string(), datasetVersionId: z.string(), init: Init }).and(Training);
+export const TrainRequest = z
+  .object({ modelId: z.string(), datasetVersionId: z.string(), init: Init, convert: z.boolean() })
+  .and(StoredTraining);
 export type TrainRequest = z.infer<typeof TrainRequest>;
 
 const StartTrainingInput = z.object({
@@ -47,58 +46,55 @@ const StartTrainingInput = z.object({
   preset: z.enum(Object.keys(presets) as [keyof typeof presets], 'There is no such preset: the query `presets` lists them.'),
   hyperparameters: z.record(z.string(), z.unknown()).default({}),
   init: Init,
-  seed: Common.shape.seed,
-  cpuThreads: Common.shape.cpuThreads.optional(),
-  device: Common.shape.device,
-  priority: z.int().min(-100).max(100).optional(),
-  idempotencyKey: z.string().max(200).optional(),
+  seed: ConvertSpec.shape.seed,
+  cpuThreads: ConvertSpec.shape.cpuThreads.nullish(),
+  device: ConvertSpec.shape.device,
+  convert: z.boolean(),
+  priority: z.int().min(-100).max(100).nullish(),
+  idempotencyKey: z.string().max(200).nullish(),
 });
 
-/** The preset with the hyperparameters that were said and its defaults for the others; an InputError where they are not its own. */
-function trainingOf(preset: PresetName, said: Record<string, unknown>): Training {
+/** The preset with the hyperparameters that were said, and `others` for the rest; an InputError where they are not its own. */
+function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
   const { hyperparameters } = parseInput(z.object({ hyperparameters: z.strictObject(presets[preset].hyperparameters.shape) }), {
-    hyperparameters: said,
+    hyperparameters: { ...others, ...said },
   });
   return Training.parse({ preset, hyperparameters });
 }
 
-/** What a training's images go through. */
-const preprocessOf = ({ preset, hyperparameters }: Training): PreprocessSpec =>
-  presetPreprocess(hyperparameters.imageSize, presets[preset].task);
-
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): TrainRequest => TrainRequest.parse(specJson);
+function requestOf(job: Job): TrainRequest {
+  const { preset, hyperparameters, ...rest } = storedSpec(job) as TrainRequest;
+  return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
+}
 
 /** Puts a training into the queue; its model is made when there is none of that name. */
 export async function startTraining(services: JobServices, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartTrainingInput, raw);
-  const { modelName, datasetVersionId, preset, init, seed, device, priority, idempotencyKey } = input;
-  const training = trainingOf(preset, input.hyperparameters);
+  const { modelName, datasetVersionId, preset, init, seed, device, convert, priority } = input;
+  trainingOf(preset, input.hyperparameters, {});
   await requireDisk(services, trainingBytes);
   if (init.from === 'PRETRAINED') await requirePublicWeights(services, preset);
-  return submitJob(services, actor, { kind: 'TRAIN', idempotencyKey, priority }, (tx): TrainRequest => {
+  return submitJob(services, actor, { kind: 'TRAIN', input, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
     if (!dataset.countsJson?.images.val) {
       refuse('INVALID', 'datasetVersionId', 'The dataset version has no validation images: a training is judged by them.');
     }
-    if ('modelVersionId' in init) requireStart(tx, init.from, init.modelVersionId, preset);
+    const start = 'modelVersionId' in init ? requireStart(tx, init.from, init.modelVersionId, preset) : null;
+    const earlier = start && init.from === 'CHECKPOINT' ? hyperparametersOfRun(tx, start, input.hyperparameters.epochs) : {};
+    const training = trainingOf(preset, input.hyperparameters, earlier);
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
     const found = findModelByName(tx, modelName);
     if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${modelName} is for ${found.task}.`);
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
-    return {
-      modelId: model.id,
-      datasetVersionId,
-      ...training,
-      init,
-      seed,
-      device,
-      cpuThreads: input.cpuThreads ?? cpuThreadsOf(services.config),
-    };
+    const cpuThreads = input.cpuThreads ?? cpuThreadsOf(services.config);
+    const preprocess = presetPreprocess(training.hyperparameters.imageSize, task);
+    const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({}) };
+    return { modelId: model.id, datasetVersionId, ...training, init, convert, ...computing };
   });
 }
 
-function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string): void {
+function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string): ModelVersion {
   const row = requireReadyModel(tx, id);
   if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
     refuse(
@@ -110,6 +106,20 @@ function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string,
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
     refuse('INVALID', 'init', 'Only a version that was trained here has the state to go on from. Start from its WEIGHTS.');
   }
+  return row;
+}
+
+/** What the run that a version comes from was trained with. `epochs`, which counts from its first epoch, must be more than it had. */
+function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs: unknown): Training['hyperparameters'] {
+  const done = Number(findArtifact(tx, 'MODEL_VERSION', id, 'CHECKPOINT')?.metaJson?.epoch ?? 0);
+  if (!(Number(epochs ?? 0) > done)) {
+    refuse(
+      'INVALID',
+      'hyperparameters',
+      `The run to continue has done ${done} epochs, and \`epochs\` counts from its first: say more than ${done}.`,
+    );
+  }
+  return requestOf(requireJob(tx, String(jobId))).hyperparameters;
 }
 
 /** What the versions of a training were made from. */
@@ -126,21 +136,12 @@ function originOf(db: Queryable, { job }: AttemptContext): Origin {
   };
 }
 
-/** The version that this job registered last. */
-function newestCheckpointOf(db: Queryable, jobId: string): ModelVersion {
-  const mine = and(eq(modelVersion.jobId, jobId), eq(modelVersion.format, 'CHECKPOINT'));
-  const row = db.select().from(modelVersion).where(mine).orderBy(desc(modelVersion.number)).limit(1).get();
-  if (!row) throw new Error('The child told of its files in another order.');
-  return row;
-}
-
-/** The training job: weights, then the conversion of the best ones. */
+/** The training job: weights with their evaluation; its child makes an ONNX version of the best ones. */
 export const trainJob: JobKind = {
   timeLimitMs: 14 * dayMs,
 
   async launch(services, { job, resumeFrom }) {
-    const request = requestOf(job);
-    const { init, preset, hyperparameters, datasetVersionId, cpuThreads, device, seed } = request;
+    const { init, datasetVersionId, modelId: _, convert: _convert, ...training } = requestOf(job);
     const start =
       init.from === 'WEIGHTS'
         ? { from: init.from, file: versionFile(services, init.modelVersionId, 'WEIGHTS') }
@@ -154,60 +155,32 @@ export const trainJob: JobKind = {
         kind: 'TRAIN',
         specVersion: SPEC_VERSION,
         codeVersion,
-        cpuThreads,
-        device,
-        seed,
-        preset,
+        ...training,
         dataset: await datasetRef(services, datasetVersionId),
-        preprocess: preprocessOf(request),
-        hyperparameters,
         init: start,
         resumeFrom,
-        conversion: {},
       }),
     );
   },
 
-  /** The checkpoint version is there before the conversion begins: a failed gate does not cost the training. */
-  async artifact(services, attempt, made) {
-    const { db } = services;
-    const { id: jobId } = attempt.job;
-    if (made.kind === 'WEIGHTS') {
-      const request = requestOf(attempt.job);
-      const stored = await storeMade(services, attempt, made);
-      recordLive(db, jobId, attempt.attemptNumber, (tx) => {
-        if (!findCheckpoint(tx, jobId, String(made.meta.weightsHash))) {
-          insertCheckpoint(tx, originOf(tx, attempt), stored, made.meta, preprocessOf(request));
-        }
-      });
-    }
-    if (made.kind === 'CHECKPOINT') {
-      const stored = await storeMade(services, attempt, made);
-      recordLive(db, jobId, attempt.attemptNumber, (tx) => {
-        const owner = newestCheckpointOf(tx, jobId);
-        insertArtifact(tx, stored, {
-          ownerType: 'MODEL_VERSION',
-          ownerId: owner.id,
-          kind: 'CHECKPOINT',
-          name: String(made.file),
-          metaJson: made.meta,
-        });
-      });
-    }
-    if (made.kind === 'EVALUATION') {
-      const { datasetVersionId } = requestOf(attempt.job);
-      const { id: modelVersionId } = newestCheckpointOf(db, jobId);
-      const insert = await acceptEvaluation(services, attempt, made, { modelVersionId, datasetVersionId, split: 'val', engine: 'torch' });
-      recordLive(db, jobId, attempt.attemptNumber, insert);
-    }
+  async finish(services, attempt, outcome) {
+    const { datasetVersionId, preprocess, convert } = requestOf(attempt.job);
+    const origin = originOf(services.db, attempt);
+    const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin, preprocess);
+    const { engine } = results.TRAIN.parse(outcome.result);
+    const made = requireMade(outcome, 'EVALUATION');
+    const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });
+    return (tx) => {
+      const { id } = insertCheckpoint(tx);
+      const evaluationId = insertEvaluation(tx, id).id;
+      const conversionJobId = convert ? enqueueConversion(tx, services, attempt.job, id).id : null;
+      return { ...outcome.result, modelVersionId: id, evaluationId, conversionJobId };
+    };
   },
 
-  async finish(services, attempt, outcome) {
-    const { weightsHash } = requireMade(outcome, 'WEIGHTS').meta;
-    const checkpoint = findCheckpoint(services.db, attempt.job.id, String(weightsHash));
-    if (!checkpoint) throw new Error('The trained weights are not registered.');
-    const origin = { ...originOf(services.db, attempt), parentId: checkpoint.id };
-    const insert = await acceptOnnx(services, attempt, outcome, origin);
-    return (tx) => ({ ...outcome.result, checkpointVersionId: checkpoint.id, modelVersionId: insert(tx).id });
+  redo(tx, retried) {
+    const { datasetVersionId, init } = requestOf(retried);
+    requireReadyDataset(tx, datasetVersionId);
+    if ('modelVersionId' in init) requireReadyModel(tx, init.modelVersionId);
   },
 };

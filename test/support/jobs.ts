@@ -108,6 +108,8 @@ export interface Jobs extends JobServices {
 interface Options {
   slots?: number;
   kind?: JobKind;
+  /** Kinds that are another. */
+  kinds?: Partial<JobKinds>;
   ladderMs?: Partial<AttemptLimits['ladderMs']>;
   lastLinesMs?: number;
   /** Further variables, made of the data folder. */
@@ -128,7 +130,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
     });
     const { db, close } = openDatabase(folder);
     const services: JobServices = { config, db, bus: createBus() };
-    const kinds = kindsOf(options.kind ?? scripted);
+    const kinds = { ...kindsOf(options.kind ?? scripted), ...options.kinds };
     const schedulers: Scheduler[] = [];
     const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.ladderMs }, lastLinesMs: options.lastLinesMs };
     const attempts = (id: string) => db.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(attempt.number).all();

@@ -26,7 +26,7 @@ export async function mutate(api: Api, name: string, input: object, fields: stri
 }
 
 const jobFields =
-  'state failure { code message } result attempts { number state charged resumed { epoch batch } } events(first: 1000) { __typename seq attempt ... on JobPhaseEvent { phase } }';
+  'state failure { code message } spec result attempts { number state charged resumed { epoch batch } } events(first: 1000) { __typename seq attempt ... on JobPhaseEvent { phase } }';
 
 /** The job as it is when `enough` says so: it is asked again and again, and an end that was not waited for throws. */
 export async function jobWhen(api: Api, id: string, enough: (job: Answer['data']) => boolean) {
@@ -40,7 +40,16 @@ export async function jobWhen(api: Api, id: string, enough: (job: Answer['data']
 
 export const succeeded = (api: Api, id: string) => jobWhen(api, id, (job) => job.state === 'SUCCEEDED');
 
-async function uploaded({ url, token }: Api, fileName: string, bytes: Buffer) {
+/** The training when it has ended, with the jobs that it has made: its conversion. They have succeeded. */
+export async function trained(api: Api, id: string) {
+  const training = await succeeded(api, id);
+  const { data } = await ask(api, 'query ($id: ID!) { job(id: $id) { children { id kind parent { id } } } }', { id });
+  const children: Answer['data'][] = [];
+  for (const child of data.job.children) children.push({ ...child, ...(await succeeded(api, child.id)) });
+  return { ...training, children };
+}
+
+export async function uploaded({ url, token }: Api, fileName: string, bytes: Buffer) {
   const { json } = await post(url, token, fileName, bytes);
   return { uploadId: json.uploadId, sha256: createHash('sha256').update(bytes).digest('hex') };
 }

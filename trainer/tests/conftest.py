@@ -54,32 +54,46 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> support.Json:
 
 @dataclass(frozen=True)
 class Trained:
-    """A whole job TRAIN of two epochs, undisturbed, conversion included."""
+    """A whole job TRAIN of two epochs, undisturbed, and the job CONVERT that follows it."""
 
     spec: support.Json
     work_dir: Path
     exit_code: int
     events: list[support.Json]
+    conversion: list[support.Json]
 
     def artifact(self, kind: str) -> support.Json:
-        (found,) = [event for event in self.events if event["type"] == "artifact" and event["kind"] == kind]
-        return found
+        """Of the training, or else of the conversion."""
+        return next(e for e in (*self.events, *self.conversion) if e["type"] == "artifact" and e["kind"] == kind)
 
     def path(self, kind: str) -> Path:
-        return self.work_dir / str(self.artifact(kind)["file"])
+        folder = self.work_dir / "conversion" if kind in ("ONNX", "PROBE") else self.work_dir
+        return folder / str(self.artifact(kind)["file"])
 
     def model(self, format: str) -> support.Json:
         """A ModelRef of its checkpoint or its ONNX."""
-        file = self.path("WEIGHTS" if format == "CHECKPOINT" else "ONNX")
-        return {
-            "format": format,
-            "file": str(file),
-            "task": "CLASSIFICATION",
-            "preset": "resnet50",
-            "classes": self.spec["dataset"]["classes"],
-            "preprocess": self.spec["preprocess"],
-            "outputLayout": None,
-        }
+        path = self.path("WEIGHTS" if format == "CHECKPOINT" else "ONNX")
+        return model_ref(self.spec, format, path)
+
+
+def model_ref(spec: support.Json, format: str, path: Path) -> support.Json:
+    """What a training of this specification has made, as another job reads it."""
+    return {
+        "format": format,
+        "file": str(path),
+        "task": "DETECTION" if spec["preset"].startswith("yolo") else "CLASSIFICATION",
+        "preset": spec["preset"],
+        "classes": spec["dataset"]["classes"],
+        "preprocess": spec["preprocess"],
+        "outputLayout": None,
+    }
+
+
+def train_and_convert(folder: Path, spec: support.Json) -> Trained:
+    exit_code, recorder = support.run_here(folder, spec)
+    model = model_ref(spec, "CHECKPOINT", folder / "weights.safetensors")
+    _, converted = support.run_here(folder / "conversion", support.convert_spec(model, spec["dataset"]))
+    return Trained(spec, folder, exit_code, recorder.events, converted.events)
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +101,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Trained
     """Made by the first process of pytest-xdist that asks for it; the others read it."""
     own = tmp_path_factory.getbasetemp()
     folder = (own if worker_id == "master" else own.parent) / "trained"
-    said = folder / "events.json"
+    said = folder / "trained.json"
     with FileLock(f"{folder}.lock"):
         if not said.exists():
             spec = support.train_spec(support.write_digits(folder / "digits", 240, 60), {"epochs": 2})
-            exit_code, recorder = support.run_here(folder, spec)
-            said.write_text(json.dumps([spec, exit_code, recorder.events]), "utf-8")
-    spec, exit_code, events = json.loads(said.read_text("utf-8"))
-    return Trained(spec, folder, exit_code, events)
+            made = train_and_convert(folder, spec)
+            said.write_text(json.dumps([spec, made.exit_code, made.events, made.conversion]), "utf-8")
+    spec, exit_code, events, conversion = json.loads(said.read_text("utf-8"))
+    return Trained(spec, folder, exit_code, events, conversion)

@@ -92,9 +92,12 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
         "resumeFrom": None,
         "checkpointSeconds": 60,
         "cacheBytesMax": 2**30,
-        "conversion": CONVERSION,
         **changes,
     }
+
+
+def convert_spec(model: Json, dataset: Json | None, **changes: Any) -> Json:
+    return {**computing("CONVERT"), "model": model, "dataset": dataset, "conversion": CONVERSION, **changes}
 
 
 def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:

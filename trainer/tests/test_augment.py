@@ -10,8 +10,9 @@ from torchvision.transforms.v2 import functional
 from tests import support
 from whetstone_trainer import augment
 from whetstone_trainer.augment import color, draws, erase, geometry
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import ClassificationHyperparameters, PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec, build
 
 PARAMETERS = build(ClassificationHyperparameters, support.defaults())
 SPEC = build(PreprocessSpec, support.preprocess(32))

@@ -1,5 +1,6 @@
 """The conversion gate: tiny differences for a good file, large ones for a file that was changed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors import safe_open
 
 from tests import support
 from tests.conftest import Trained
@@ -18,7 +20,8 @@ from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import Images, open_images, read_split
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import DatasetRef, ModelRef, build
+from whetstone_trainer.model import build_model, read_state
+from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
 from whetstone_trainer.task import NOT_FINITE
 
 CPU = torch.device("cpu")
@@ -44,7 +47,7 @@ def numbers(path: Path, images: Images, source: Source, tmp_path: Path) -> dict[
 
 
 def test_a_good_export_is_far_below_the_tolerance(trained: Trained) -> None:
-    (gate,) = [event for event in trained.events if event["type"] == "gate"]
+    (gate,) = [event for event in trained.conversion if event["type"] == "gate"]
     found = gate["numbers"]
     assert gate["file"] == "model.onnx"
     assert (found["problems"], found["inputs"], found["images"]) == ([], "VALIDATION", 60)
@@ -126,20 +129,19 @@ def test_the_older_exporter_takes_over_and_that_is_said(
 
 
 def test_without_a_dataset_seeded_noise_goes_through(trained: Trained, tmp_path: Path) -> None:
-    spec = {
-        **support.computing("CONVERT"),
-        "model": trained.model("CHECKPOINT"),
-        "dataset": None,
-        "conversion": support.CONVERSION,
-    }
-    code, recorder = run_here(tmp_path, spec)
+    code, recorder = run_here(tmp_path, support.convert_spec(trained.model("CHECKPOINT"), None))
     assert code == 0
     (gate,) = recorder.of("gate")
     assert (gate["numbers"]["inputs"], gate["numbers"]["images"]) == ("SEEDED", 128)
     assert gate["numbers"]["beyondTolerance"] == 0
     assert [event["kind"] for event in recorder.of("artifact")] == ["ONNX", "PROBE"]
     assert recorder.of("artifact")[0]["meta"]["exporter"] == "DYNAMO"
-    assert recorder.events[-1]["result"]["weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
+    result = recorder.events[-1]["result"]
+    assert result == {
+        "weightsHash": trained.artifact("WEIGHTS")["meta"]["weightsHash"],
+        "metrics": None,
+        "engine": None,
+    }
 
 
 def test_noise_is_the_same_for_the_same_seed(source: Source) -> None:
@@ -152,14 +154,66 @@ def test_noise_is_the_same_for_the_same_seed(source: Source) -> None:
 @pytest.mark.parametrize("change", [{"preset": None}, {"format": "ONNX"}], ids=str)
 def test_only_a_checkpoint_of_a_preset_is_converted(trained: Trained, tmp_path: Path, change: dict[str, Any]) -> None:
     model = {**trained.model("CHECKPOINT"), **change}
-    spec = {**support.computing("CONVERT"), "model": model, "dataset": None, "conversion": support.CONVERSION}
-    code, recorder = run_here(tmp_path, spec)
+    code, recorder = run_here(tmp_path, support.convert_spec(model, None))
     assert (code, recorder.events[-1]["code"]) == (64, "SPEC_INVALID")
 
 
 def test_a_layout_that_the_preset_does_not_take_is_refused(trained: Trained, tmp_path: Path) -> None:
     model = {**trained.model("CHECKPOINT"), "preprocess": support.preprocess(layout="NHWC")}
-    spec = {**support.computing("CONVERT"), "model": model, "dataset": None, "conversion": support.CONVERSION}
-    code, recorder = run_here(tmp_path, spec)
+    code, recorder = run_here(tmp_path, support.convert_spec(model, None))
     assert code == 64
     assert "NCHW" in recorder.events[-1]["message"]
+
+
+def test_the_onnx_file_is_as_good_as_the_training_said(trained: Trained) -> None:
+    artifacts = [event for event in trained.conversion if event["type"] == "artifact"]
+    assert [event["kind"] for event in artifacts] == ["ONNX", "PROBE", "EVALUATION"]
+    for event in artifacts:
+        assert (trained.work_dir / "conversion" / event["file"]).stat().st_size == event["sizeBytes"]
+    assert not list(validator("OnnxMeta").iter_errors(trained.artifact("ONNX")["meta"]))
+    result, said = trained.conversion[-1]["result"], trained.artifact("WEIGHTS")["meta"]["metrics"]
+    assert not list(validator("ConvertResult").iter_errors(result))
+    assert result["engine"].startswith("onnxruntime")
+    assert result["metrics"]["top1"] == said["top1"]
+    assert result["metrics"]["loss"] == pytest.approx(said["loss"], abs=1e-4)
+
+
+def test_on_data_of_other_classes_it_goes_through_the_gate_and_is_not_evaluated(
+    trained: Trained, tmp_path: Path
+) -> None:
+    dataset = {**trained.spec["dataset"], "classes": [f"other {digit}" for digit in range(10)]}
+    code, recorder = run_here(tmp_path, support.convert_spec(trained.model("CHECKPOINT"), dataset))
+    assert code == 0
+    (gate,) = recorder.of("gate")
+    assert gate["numbers"]["inputs"] == "VALIDATION"
+    assert [event["kind"] for event in recorder.of("artifact")] == ["ONNX", "PROBE"]
+    assert recorder.events[-1]["result"]["metrics"] is None
+
+
+def test_the_onnx_file_carries_what_is_needed_to_use_it(trained: Trained) -> None:
+    exported = onnx.load(str(trained.path("ONNX")))
+    metadata = {entry.key: entry.value for entry in exported.metadata_props}
+    assert json.loads(metadata["whetstone.classes"]) == [str(digit) for digit in range(10)]
+    assert json.loads(metadata["whetstone.preprocess"]) == trained.spec["preprocess"]
+    assert metadata["whetstone.weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
+    assert metadata["whetstone.datasetHash"] == trained.spec["dataset"]["contentHash"]
+    assert metadata["whetstone.task"] == "CLASSIFICATION"
+    text = trained.path("ONNX").read_bytes()
+    assert str(support.TRAINER).encode() not in text
+    assert trained.artifact("ONNX")["meta"]["inputs"] == [
+        {"name": "input", "elementType": "FLOAT", "shape": ["batch", 3, 32, 32]}
+    ]
+
+
+def test_the_probe_set_is_preprocessed_validation_images_with_pytorchs_outputs(trained: Trained) -> None:
+    with safe_open(str(trained.path("PROBE")), framework="np") as probe:
+        inputs, outputs = probe.get_tensor("input"), probe.get_tensor("output")
+    assert inputs.shape == (32, 3, 32, 32)
+    assert outputs.shape == (32, 10)
+    assert np.abs(inputs).max() < 3
+    state = read_state(trained.path("WEIGHTS"))
+    network = build_model("resnet50", 10)
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        again = network.eval()(torch.from_numpy(inputs)).numpy()
+    assert np.abs(again - outputs).max() < 1e-4

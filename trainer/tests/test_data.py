@@ -24,7 +24,8 @@ from whetstone_trainer.data import (
 )
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import ClassificationHyperparameters, DatasetRef, PreprocessSpec, build
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
+from whetstone_trainer.protocol import DatasetRef, PreprocessSpec, build
 
 SPEC = build(PreprocessSpec, support.preprocess(32))
 PARAMETERS = build(ClassificationHyperparameters, {**support.defaults(), "batchSize": 16})

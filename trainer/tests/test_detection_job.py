@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scenes import write_scenes
 from tests import support
-from tests.conftest import Trained
+from tests.conftest import Trained, train_and_convert
 from tests.support import Recorder, attempt, detector_spec, run_here
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import open_images, read_split
@@ -33,14 +33,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> support.Json:
 
 @pytest.fixture(scope="module")
 def trained(scenes: support.Json, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    work_dir = tmp_path_factory.mktemp("detector")
     spec = detector_spec(scenes, 64, {"epochs": 2, "batchSize": 4})
-    code, recorder = run_here(work_dir, spec)
-    return Trained(spec, work_dir, code, recorder.events)
-
-
-def model_of(trained: Trained, format: str) -> support.Json:
-    return {**trained.model(format), "task": "DETECTION", "preset": "yolov8n"}
+    return train_and_convert(tmp_path_factory.mktemp("detector"), spec)
 
 
 def test_a_detectors_training_says_what_it_does_and_ends_well(trained: Trained) -> None:
@@ -52,7 +46,7 @@ def test_a_detectors_training_says_what_it_does_and_ends_well(trained: Trained) 
         *("val.map50", "val.map5095"),
     }
     artifacts = [event["kind"] for event in trained.events if event["type"] == "artifact"]
-    assert artifacts == ["WEIGHTS", "CHECKPOINT", "EVALUATION", "ONNX", "PROBE"]
+    assert artifacts == ["WEIGHTS", "CHECKPOINT", "EVALUATION"]
     meta = trained.artifact("WEIGHTS")["meta"]
     assert meta["weightsHash"] == weights_hash(read_state(trained.path("WEIGHTS")))
     evaluation = json.loads(trained.path("EVALUATION").read_text("utf-8"))
@@ -74,7 +68,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trained: T
         os.killpg(running.process.pid, signal.SIGKILL)
         running.process.wait()
     resume = str(tmp_path / "1" / checkpoint["file"])
-    _, recorder = run_here(tmp_path / "2", {**trained.spec, "resumeFrom": resume}, kind="WEIGHTS")
+    _, recorder = run_here(tmp_path / "2", {**trained.spec, "resumeFrom": resume})
     assert recorder.of("hello")[0]["resumed"] == {"epoch": 0, "batch": 2}
     (weights,) = [event for event in recorder.of("artifact") if event["kind"] == "WEIGHTS"]
     assert weights["meta"]["weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
@@ -94,7 +88,7 @@ def test_the_file_has_two_outputs_and_says_how_to_use_it(trained: Trained) -> No
 
 
 def test_a_good_export_is_far_below_both_tolerances(trained: Trained) -> None:
-    (event,) = [event for event in trained.events if event["type"] == "gate"]
+    (event,) = [event for event in trained.conversion if event["type"] == "gate"]
     found = event["numbers"]
     assert (found["problems"], found["inputs"], found["images"]) == ([], "VALIDATION", 6)
     assert (found["tolerance"], found["boxTolerance"]) == (1e-4, 1e-2)
@@ -116,7 +110,7 @@ def test_a_twentieth_added_to_one_bias_of_the_head_is_beyond(
     bias.CopyFrom(numpy_helper.from_array(values, name))
     onnx.save(file, str(tmp_path / "changed.onnx"))
 
-    reference = build(ModelRef, model_of(trained, "CHECKPOINT"))
+    reference = build(ModelRef, trained.model("CHECKPOINT"))
     source = Source(load_model(reference), "yolov8n", reference.classes, reference.preprocess, "0" * 64, None)
     dataset = build(DatasetRef, trained.spec["dataset"])
     images = open_images(dataset, read_split(dataset, "val"), detection, source.preprocess)
@@ -170,7 +164,7 @@ def evaluate(folder: Path, model: support.Json, dataset: support.Json) -> tuple[
 
 @pytest.mark.parametrize("format", ["CHECKPOINT", "ONNX"])
 def test_checkpoint_and_onnx_find_what_the_training_said(trained: Trained, tmp_path: Path, format: str) -> None:
-    code, recorder = evaluate(tmp_path, model_of(trained, format), trained.spec["dataset"])
+    code, recorder = evaluate(tmp_path, trained.model(format), trained.spec["dataset"])
     assert code == 0
     result = recorder.events[-1]["result"]
     assert not list(validator("EvaluateResult").iter_errors(result))

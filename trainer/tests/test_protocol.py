@@ -9,10 +9,10 @@ import pytest
 from tests import support
 from whetstone_trainer.__main__ import MODULES
 from whetstone_trainer.errors import TrainerError, mask_paths
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.protocol import (
     ERROR_CODES,
     SCHEMA,
-    ClassificationHyperparameters,
     Init,
     PreprocessSpec,
     TrainSpec,
@@ -22,6 +22,7 @@ from whetstone_trainer.protocol import (
     to_json,
     validator,
 )
+from whetstone_trainer.state import fingerprint
 
 FIXTURES = Path(__file__).parents[2] / "test" / "fixtures" / "protocol"
 
@@ -125,3 +126,28 @@ def test_names_change_between_the_languages() -> None:
 )
 def test_absolute_paths_are_masked(text: str, masked: str) -> None:
     assert mask_paths(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0, "2e3f770d368b79204f387b5322c6168424943a76511e270327d7cd3455c8dccd"),
+        (4, "f0ef96f1fa9ef3b3156218d6f87ad58a4b8d3d1b99113f99e54a2d7d9d1e58d5"),
+    ],
+    ids=["resnet50", "yolov8n"],
+)
+def test_a_checkpoint_of_an_earlier_version_is_of_the_same_run(
+    number: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another fingerprint than the one that was stored then, every suspended training would start over."""
+    line = lines("specs.jsonl")[number]
+    read = read_spec_line(json.dumps(line).encode()).spec
+    assert isinstance(read, TrainSpec)
+    assert fingerprint(read) == expected
+
+    # As in a version that has added `flip`: only where it does what was done before it is the run the same.
+    field = SCHEMA["$defs"][type(read.hyperparameters).__name__]["properties"]["flip"]
+    monkeypatch.setitem(field, "before", read.hyperparameters.flip + 0.25)
+    assert fingerprint(read) == expected
+    monkeypatch.setitem(field, "before", read.hyperparameters.flip)
+    assert fingerprint(read) != expected

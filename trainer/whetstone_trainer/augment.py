@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import ClassificationHyperparameters, PreprocessSpec
+from whetstone_trainer.protocol import PreprocessSpec
 
 # Which of an image's random numbers decides what. Fixed, so that turning one change off leaves the others as they were.
 AREA, RATIO, LEFT, TOP, FLIP, BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_AREA, ERASE_LEFT, ERASE_TOP = range(12)

@@ -13,8 +13,9 @@ from whetstone_trainer import augment
 from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import ClassificationHyperparameters, DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
 from whetstone_trainer.task import NOT_FINITE, Outputs, Ports, Predict, Read
 
 

@@ -1,7 +1,8 @@
 """From PyTorch weights to an ONNX file, and the numbers that say whether the two agree. The job CONVERT.
 
 The gate (see `Gate` in the protocol): checker, strict shape inference, reload in ONNX Runtime; the whole validation set
-through both at one batch size; 128 images at batches of 1, 7 and 64. The server decides what passes.
+through both at one batch size; 128 images at batches of 1, 7 and 64. The server decides what passes. Then how good the
+ONNX file is on the validation set.
 """
 
 import json
@@ -21,7 +22,15 @@ from whetstone_trainer.checkpoint import commit, save_tensors
 from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
-from whetstone_trainer.evaluate import load_model, onnx_predictor, onnx_session, torch_predictor
+from whetstone_trainer.evaluate import (
+    ONNXRUNTIME,
+    in_model_classes,
+    load_model,
+    measure,
+    onnx_predictor,
+    onnx_session,
+    torch_predictor,
+)
 from whetstone_trainer.events import Events
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.model import weights_hash
@@ -72,8 +81,20 @@ def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
         images = seeded_noise(spec.seed, spec.model.preprocess)
     else:
         images = open_images(spec.dataset, read_split(spec.dataset, "val"), source.task, spec.model.preprocess)
-    convert(source, images, spec.conversion, device, threads=spec.cpu_threads, events=events)
-    return {"weightsHash": digest}
+    path = convert(source, images, spec.conversion, device, threads=spec.cpu_threads, events=events)
+    result = {"weightsHash": digest, "metrics": None, "engine": None}
+    if path is None or spec.dataset is None or not set(spec.dataset.classes) <= set(spec.model.classes):
+        return result
+    candidate = source.reference(path)
+    metrics = measure(
+        onnx_predictor(onnx_session(path, spec.cpu_threads), candidate),
+        in_model_classes(candidate, spec.dataset, "val"),
+        candidate,
+        batch_size=GATE_BATCH,
+        workers=0,
+        events=events,
+    )
+    return {**result, "metrics": metrics, "engine": ONNXRUNTIME}
 
 
 def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
@@ -86,8 +107,8 @@ def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
 
 def convert(
     source: Source, images: Images, conversion: Conversion, device: torch.device, *, threads: int, events: Events
-) -> None:
-    """Writes model.onnx and probe.safetensors, and reports the gate's numbers."""
+) -> Path | None:
+    """Writes model.onnx and probe.safetensors, and reports the gate's numbers. None where it found problems."""
     if source.preprocess.layout != "NCHW":
         raise TrainerError("SPEC_INVALID", f"The preset {source.preset} takes its input as NCHW.")
     path = events.work_dir / ONNX_FILE
@@ -109,6 +130,7 @@ def convert(
     )
     numbers["problems"] = problems + numbers["problems"]
     events.emit("gate", gate="CONVERSION", file=ONNX_FILE, numbers=numbers)
+    return None if numbers["problems"] else path
 
 
 # --------------------------------------------------------------------------------------------------------------- export

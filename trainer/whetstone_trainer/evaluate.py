@@ -19,9 +19,13 @@ from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import EvaluateSpec, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json
 from whetstone_trainer.task import Outputs, Predict
 from whetstone_trainer.tasks import TASKS
+
+# What metrics were computed with.
+TORCH = f"torch {torch.__version__}"
+ONNXRUNTIME = f"onnxruntime {ort.__version__}"
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -118,38 +122,43 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     if onnx:
         session = onnx_session(spec.model.file, spec.cpu_threads)
         predict = onnx_predictor(session, spec.model)
-        engine = f"onnxruntime {ort.__version__}"
+        engine = ONNXRUNTIME
     else:
         predict = torch_predictor(load_model(spec.model).to(device), spec.model.preprocess, device)
-        engine = f"torch {torch.__version__}"
-    task = TASKS[spec.model.task]
-    images = _in_model_classes(spec)
-    events.phase("evaluation", -(-len(images) // spec.batch_size))
+        engine = TORCH
+    images = in_model_classes(spec.model, spec.dataset, spec.split)
+    workers = spec.cpu_threads if device.type == "cuda" else 0
+    metrics = measure(predict, images, spec.model, batch_size=spec.batch_size, workers=workers, events=events)
+    return {"metrics": metrics, "engine": engine}
+
+
+def measure(
+    predict: Predict, images: Images, model: ModelRef, *, batch_size: int, workers: int, events: Events
+) -> dict[str, Any]:
+    """Writes the EVALUATION artifact; returns the metrics as JSON."""
+    task = TASKS[model.task]
+    events.phase("evaluation", -(-len(images) // batch_size))
     evaluation = task.evaluate(
-        predict,
-        images,
-        class_count=len(spec.model.classes),
-        batch_size=spec.batch_size,
-        workers=spec.cpu_threads if device.type == "cuda" else 0,
-        events=events,
+        predict, images, class_count=len(model.classes), batch_size=batch_size, workers=workers, events=events
     )
-    write_json(events.work_dir / "evaluation.json", task.report(evaluation, spec.model.classes))
+    write_json(events.work_dir / "evaluation.json", task.report(evaluation, model.classes))
     events.artifact("EVALUATION", "evaluation.json", {})
-    return {"metrics": to_json(evaluation.metrics), "engine": engine}
+    metrics: dict[str, Any] = to_json(evaluation.metrics)
+    return metrics
 
 
-def _in_model_classes(spec: EvaluateSpec) -> Images:
+def in_model_classes(model: ModelRef, dataset: DatasetRef, split: Split) -> Images:
     """The split with labels of the model, matched by class name. Raises DATA_INVALID."""
-    index = {name: n for n, name in enumerate(spec.model.classes)}
-    unknown = [name for name in spec.dataset.classes if name not in index]
+    index = {name: n for n, name in enumerate(model.classes)}
+    unknown = [name for name in dataset.classes if name not in index]
     if unknown:
         raise TrainerError(
             "DATA_INVALID",
             f"{len(unknown)} of the dataset's classes are not among the model's {len(index)}.",
             details=tuple(unknown),
         )
-    items = read_split(spec.dataset, spec.split)
-    task = TASKS[spec.model.task]
-    images = open_images(spec.dataset, items, task, spec.model.preprocess)
-    of_model = [index[name] for name in spec.dataset.classes]
+    items = read_split(dataset, split)
+    task = TASKS[model.task]
+    images = open_images(dataset, items, task, model.preprocess)
+    of_model = [index[name] for name in dataset.classes]
     return replace(images, truths=[task.relabelled(truth, of_model) for truth in images.truths])

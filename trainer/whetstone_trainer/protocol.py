@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
 
 VERSION = 1
 LINE_BYTES_MAX = 64 * 1024
@@ -42,41 +43,6 @@ class PreprocessSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: Literal["NCHW", "NHWC"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CommonHyperparameters:
-    """Descriptions, ranges and defaults are in src/jobs/specs.ts."""
-
-    image_size: int
-    epochs: int
-    batch_size: int
-    optimizer: Literal["ADAMW", "SGD"]
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    warmup_steps: int
-    ema_decay: float
-    gradient_clip: float
-    early_stopping: int
-    mixed_precision: Literal["AUTO", "OFF"]
-    flip: float
-    color_jitter: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationHyperparameters(_CommonHyperparameters):
-    label_smoothing: float
-    crop_scale: float
-    erasing: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionHyperparameters(_CommonHyperparameters):
-    vertical_flip: float
-    scale: float
-    mosaic: float
-    mosaic_until: float
 
 
 Hyperparameters = ClassificationHyperparameters | DetectionHyperparameters
@@ -163,7 +129,6 @@ class TrainSpec(_Computing):
     resume_from: str | None
     checkpoint_seconds: int
     cache_bytes_max: int
-    conversion: Conversion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +182,12 @@ _SPECS: dict[str, type[Spec]] = {
     "EvaluateSpec": EvaluateSpec,
     "ImportModelSpec": ImportModelSpec,
 }
+
+
+def before_of(parameters: type[Hyperparameters]) -> dict[str, Any]:
+    """By name, with which value a hyperparameter that was added later does what was done before it was there."""
+    fields = SCHEMA["$defs"][parameters.__name__]["properties"]
+    return {name: field["before"] for name, field in fields.items() if "before" in field}
 
 
 @dataclass(frozen=True)

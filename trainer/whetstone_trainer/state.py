@@ -15,9 +15,9 @@ from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, sav
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, read_state
-from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
+from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
-from whetstone_trainer.task import Task
+from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import task_of
 
 
@@ -47,6 +47,7 @@ class Run:
         ema: moving average of `model`, or `model` itself where that is off.
         sums: of the running epoch, one for each of the task's `RUNNING` and the seen images, float64, on the device.
         best: weights of the best epoch so far (the averaged ones), on the CPU.
+        best_evaluation: of that epoch; not in a checkpoint, so None where it was in an earlier attempt.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Run:
     sums: torch.Tensor
     best: State
     progress: Progress
+    best_evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -228,13 +230,19 @@ class Saver:
 
 
 def fingerprint(spec: TrainSpec) -> str:
-    """Of everything that decides the result, paths left out: only the same run may go on from a checkpoint."""
+    """Of everything that decides the result, paths left out: only the same run may go on from a checkpoint.
+
+    A hyperparameter that was added later is left out where it does what was done before: a checkpoint from before it
+    was there is of the same run.
+    """
+    before = before_of(type(spec.hyperparameters))
+    parameters = to_json(spec.hyperparameters)
     value = {
         "preset": spec.preset,
         "dataset": spec.dataset.content_hash,
         "classes": spec.dataset.classes,
         "preprocess": to_json(spec.preprocess),
-        "hyperparameters": to_json(spec.hyperparameters),
+        "hyperparameters": {k: v for k, v in parameters.items() if k not in before or before[k] != v},
         "init": spec.init.from_,
         "seed": spec.seed,
     }

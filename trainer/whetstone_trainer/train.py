@@ -1,4 +1,4 @@
-"""The job TRAIN: weights, data, loop, checkpoints; then the best weights, how good they are, and their conversion.
+"""The job TRAIN: weights, data, loop, checkpoints; then the best weights and how good they are.
 
 Everything that decides the result is a pure function of the specification and of (seed, epoch, index, step), so a run
 that was killed and goes on from a checkpoint ends on the same weights as an undisturbed one (CPU, same `cpuThreads`).
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import load_checkpoint, newest_checkpoint, save_tensors
-from whetstone_trainer.convert import Source, convert
 from whetstone_trainer.data import (
     Batch,
     BatchOrder,
@@ -25,7 +24,7 @@ from whetstone_trainer.data import (
 )
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
-from whetstone_trainer.evaluate import as_outputs, torch_predictor, write_json
+from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import parameter_count, weights_hash
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
@@ -37,7 +36,7 @@ EMA_EVERY = 4
 
 
 def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
-    """Trains, writes the artifacts, converts. Returns `TrainResult` of the protocol."""
+    """Trains and writes the artifacts. Returns `TrainResult` of the protocol."""
     parameters = spec.hyperparameters
     device = prepare(spec)
     found = newest_checkpoint(events.work_dir, spec.resume_from, fingerprint(spec))
@@ -66,7 +65,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
             started = time.monotonic()
             train_epoch(training, train_images, job, saver)
             evaluation = _validate(training.ema, val_images, job)
-            _end_epoch(training, evaluation.metrics, job, started)
+            _end_epoch(training, evaluation, job, started)
             saver.save_if_due()
     except Stopped:
         saver.save()
@@ -170,9 +169,9 @@ def _validate(model: nn.Module, images: Images, job: Job) -> Evaluation:
     )
 
 
-def _end_epoch(training: Run, val: Any, job: Job, started: float) -> None:
+def _end_epoch(training: Run, evaluation: Evaluation, job: Job, started: float) -> None:
     """Counts the epoch, keeps its weights if they are the best, decides whether there is another one."""
-    progress, parameters = training.progress, job.spec.hyperparameters
+    progress, parameters, val = training.progress, job.spec.hyperparameters, evaluation.metrics
     metrics = _running_metrics(training.sums, job)
     if not all(map(math.isfinite, job.task.rank(val))):
         raise TrainerError(
@@ -184,6 +183,7 @@ def _end_epoch(training: Run, val: Any, job: Job, started: float) -> None:
     if is_best:
         progress.best, progress.best_epoch = val, progress.epoch
         training.best = {name: tensor.detach().cpu().clone() for name, tensor in training.ema.state_dict().items()}
+        training.best_evaluation = evaluation
     without_better = progress.epoch - progress.best_epoch
     progress.stopped_early = 0 < parameters.early_stopping <= without_better and progress.epoch < parameters.epochs
     progress.finished = progress.stopped_early or progress.epoch >= parameters.epochs
@@ -203,7 +203,7 @@ def _end_epoch(training: Run, val: Any, job: Job, started: float) -> None:
 
 
 def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dict[str, Any]:
-    """The best weights as artifacts, how good they are, and their conversion."""
+    """The best weights as artifacts, and how good they are."""
     spec, events, progress = job.spec, job.events, training.progress
     classes = spec.dataset.classes
     assert progress.best is not None
@@ -221,16 +221,17 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
     events.artifact("WEIGHTS", "weights.safetensors", meta)
     events.artifact("CHECKPOINT", checkpoint, {"epoch": progress.epoch, "step": progress.step})
 
-    training.model.load_state_dict(training.best)
-    evaluation = _validate(training.model, val_images, job)
+    evaluation = training.best_evaluation
+    if evaluation is None:
+        # The best epoch was in an earlier attempt.
+        training.model.load_state_dict(training.best)
+        evaluation = _validate(training.model, val_images, job)
     write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes))
     events.artifact("EVALUATION", "evaluation.json", {})
-
-    source = Source(training.model, spec.preset, classes, spec.preprocess, digest, spec.dataset.content_hash)
-    convert(source, val_images, spec.conversion, job.device, threads=spec.cpu_threads, events=events)
     return {
         "epochs": progress.epoch,
         "bestEpoch": progress.best_epoch,
         "stoppedEarly": progress.stopped_early,
         "metrics": to_json(progress.best),
+        "engine": TORCH,
     }

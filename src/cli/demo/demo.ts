@@ -154,7 +154,9 @@ async function importDataset(session: Session, { name, task, data, write }: Demo
 }
 
 async function train(session: Session, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<void> {
-  say(`\n2. Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0`);
+  say(
+    `\n2. Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0; then its conversion to ONNX`,
+  );
   const input = { modelName: name, datasetVersionId, preset, hyperparameters, seed: 0, cpuThreads };
   const { job } = await mutate(session, 'startTraining', input, 'job { id }');
   await follow(session, job.id);
@@ -167,9 +169,9 @@ async function showVersions(session: Session, { name, quality }: DemoTask, folde
   const versions = model.versions.nodes as Data[];
   const checkpoint = versions.find((v) => v.format === 'CHECKPOINT');
   const onnx = versions.find((v) => v.format === 'ONNX');
-  const [evaluation] = checkpoint.evaluations;
-  say(`   version ${checkpoint.number}: checkpoint, ${quality(evaluation)}`);
-  say(`   version ${onnx.number}: ONNX, ${(onnx.sizeBytes / 1e6).toFixed(0)} MB, lineage ${onnx.lineageHash.slice(0, 12)}`);
+  say(`   version ${checkpoint.number}: checkpoint, ${quality(checkpoint.evaluations[0])}`);
+  const size = `${(onnx.sizeBytes / 1e6).toFixed(0)} MB`;
+  say(`   version ${onnx.number}: ONNX, ${quality(onnx.evaluations[0])}, ${size}, lineage ${onnx.lineageHash.slice(0, 12)}`);
   const { images, largestDifference, tolerance } = onnx.gate;
   say(
     `   gate passed: over ${images} images the outputs differ by ${largestDifference.toExponential(1)} at most (${tolerance.toExponential(1)} allowed)`,

@@ -6,10 +6,10 @@ import { eq } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable, rowInsert } from '../../db.ts';
 import { refuse } from '../../errors.ts';
 import type { JobKind } from '../../jobs/kinds.ts';
+import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
-import { findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
+import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
 import { keepExtracted } from '../cache.ts';
-import { dropArtifacts } from '../change.ts';
 import { findContent, findVersion } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
 import { type DatasetItemRow, type DatasetVersion, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
@@ -23,7 +23,7 @@ const fileAtFault = ['DATA_INVALID', 'LIMIT_EXCEEDED'];
 /** Items and boxes of a transaction: 500 items keep the event loop for about 10 ms. */
 const chunkSize = 500;
 
-const requestOf = ({ specJson }: Pick<Job, 'specJson'>): ImportDatasetRequest => ImportDatasetRequest.parse(specJson);
+const requestOf = (job: Job): ImportDatasetRequest => ImportDatasetRequest.parse(storedSpec(job));
 
 /** An uploaded zip becomes a dataset version. */
 export const importDataset: JobKind = {
@@ -61,7 +61,7 @@ export const importDataset: JobKind = {
     const { datasetVersionId } = requestOf(failed);
     tx.update(datasetVersion).set({ state: 'FAILED' }).where(eq(datasetVersion.id, datasetVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, datasetVersionId);
+    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
   },
 
   redo(tx, retried) {
@@ -77,7 +77,7 @@ function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Sum
   const { contentHash, classes, sizeBytes, ...counts } = summary;
   const existing = findContent(tx, datasetId, contentHash);
   if (existing) {
-    dropArtifacts(tx, id);
+    dropArtifacts(tx, 'DATASET_VERSION', id);
     tx.delete(datasetVersion).where(eq(datasetVersion.id, id)).run();
     return { datasetVersionId: existing.id, contentHash, existing: true };
   }

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
 from whetstone_trainer.augment import FLIP
-from whetstone_trainer.protocol import DetectionHyperparameters, PreprocessSpec
+from whetstone_trainer.hyperparameters import DetectionHyperparameters
+from whetstone_trainer.protocol import PreprocessSpec
 
 # A box of which less than this can still be seen is no object to learn.
 VISIBLE_SHARE = 0.4

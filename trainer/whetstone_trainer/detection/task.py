@@ -19,8 +19,9 @@ from whetstone_trainer.detection.metric import DetectionEvaluation, DetectionMet
 from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
+from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.preprocess import normalise, placement
-from whetstone_trainer.protocol import DatasetItem, DetectionHyperparameters, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
 from whetstone_trainer.task import Outputs, Ports, Predict, Read
 
 

@@ -1,0 +1,149 @@
+/**
+ * What a training starts from: presets and their hyperparameters. A hyperparameter stands here and nowhere else: the
+ * API's `presets`, what a specification may hold and the trainer's types are made from it. Part of the protocol (`protocol.ts`).
+ */
+import { z } from 'zod';
+import type { Task } from '../vision/spec.ts';
+
+const share = z.number().min(0).max(1);
+
+// -------------------------------------------------------------------------------------------------- hyperparameters
+
+/**
+ * Each has a description, a range and a default. One that is added later says besides, as `.meta({ before: … })`, with which value a run
+ * does what it did before: trainings that were stored earlier go on with that.
+ */
+export const ClassificationHyperparameters = z
+  .object({
+    imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
+    epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
+    batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
+    optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
+    learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
+    momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+    weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
+    warmupSteps: z
+      .int()
+      .min(0)
+      .max(100_000)
+      .default(100)
+      .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
+    labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
+    emaDecay: z
+      .number()
+      .min(0)
+      .max(0.99999)
+      .default(0.999)
+      .describe('Moving average of the weights that is validated and kept; it warms up with the run. 0 turns it off.'),
+    gradientClip: z.number().min(0).max(1000).default(1).describe('Largest norm of the gradient; 0 turns it off.'),
+    earlyStopping: z
+      .int()
+      .min(0)
+      .max(1000)
+      .default(0)
+      .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
+    mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
+    flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
+    cropScale: z
+      .number()
+      .min(0.05)
+      .max(1)
+      .default(0.5)
+      .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
+    colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
+    erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
+  })
+  .meta({ id: 'ClassificationHyperparameters' });
+export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
+
+const shared = ClassificationHyperparameters.shape;
+
+/** What is not said here is as in classification. The defaults are for small data and short runs: trainer/PROVENANCE.md has what was tried. */
+export const DetectionHyperparameters = z
+  .object({
+    imageSize: z
+      .int()
+      .min(32)
+      .max(1280)
+      .multipleOf(32)
+      .default(640)
+      .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
+    epochs: shared.epochs.default(40),
+    batchSize: shared.batchSize.default(4),
+    optimizer: shared.optimizer,
+    learningRate: shared.learningRate.default(0.002),
+    momentum: shared.momentum,
+    weightDecay: shared.weightDecay,
+    warmupSteps: shared.warmupSteps,
+    emaDecay: shared.emaDecay,
+    gradientClip: shared.gradientClip.default(10),
+    earlyStopping: shared.earlyStopping,
+    mixedPrecision: shared.mixedPrecision,
+    flip: shared.flip,
+    verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
+    scale: z.number().min(0).max(0.9).default(0.5).describe('Images are made smaller or larger by up to this share, and moved.'),
+    colorJitter: shared.colorJitter.default(0.3),
+    mosaic: share.default(0.3).describe('Probability that an image is composed of four.'),
+    mosaicUntil: share.default(0.7).describe('Share of the epochs after which there are no mosaics: the last ones see images as they are.'),
+  })
+  .meta({ id: 'DetectionHyperparameters' });
+export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
+
+const detector = { task: 'DETECTION', hyperparameters: DetectionHyperparameters } as const;
+const detectorSource = 'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights.';
+
+/** A preset is a topology with its task and its hyperparameters. Another one is another row. */
+export const presets = {
+  resnet50: {
+    task: 'CLASSIFICATION',
+    title: 'ResNet50',
+    description: 'Image classification with torchvision’s ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.',
+    hyperparameters: ClassificationHyperparameters,
+  },
+  yolov8n: { ...detector, title: 'YOLOv8n', description: `${detectorSource} The smallest size: 3.2 million parameters.` },
+  yolov8s: { ...detector, title: 'YOLOv8s', description: `${detectorSource} 11.2 million parameters.` },
+  yolov8m: { ...detector, title: 'YOLOv8m', description: `${detectorSource} 25.9 million parameters.` },
+} as const;
+export type PresetName = keyof typeof presets;
+export const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
+export const presetsOf = (task: Task) => presetName.extract(presetName.options.filter((name) => presets[name].task === task));
+
+/** One hyperparameter as a form shows it. */
+export interface HyperparameterInfo {
+  name: string;
+  type: 'INT' | 'FLOAT' | 'ENUM';
+  description: string;
+  default: number | string;
+  minimum: number | null;
+  maximum: number | null;
+  /** The values of an ENUM, else null. */
+  values: string[] | null;
+}
+
+/** The hyperparameters of a preset in their declared order, read from its schema. */
+export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
+  const { properties } = z.toJSONSchema(z.object(presets[preset].hyperparameters.shape));
+  return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
+    name,
+    type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',
+    description: field.description ?? '',
+    default: field.default as number | string,
+    minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
+    maximum: field.maximum ?? null,
+    values: (field.enum as string[] | undefined) ?? null,
+  }));
+}
+
+/** The hyperparameters of a stored training, those included that its version of the program did not know yet. */
+export function storedHyperparameters(preset: PresetName, stored: Record<string, unknown>): Record<string, unknown> {
+  return { ...beforeOf(presets[preset].hyperparameters.shape), ...stored };
+}
+
+/** Values of `before` by name. */
+export const beforeOf = (shape: z.ZodRawShape): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(shape).flatMap(([name, field]) => {
+      const { before } = (field as z.ZodType).meta() ?? {};
+      return before === undefined ? [] : [[name, before]];
+    }),
+  );

@@ -1,0 +1,140 @@
+/**
+ * What a child tells of what it has made: the results of the job kinds, what is said of an artifact, and the content of an EVALUATION.
+ * Part of the protocol (`protocol.ts`).
+ */
+import { z } from 'zod';
+import { PreprocessSpec } from '../vision/spec.ts';
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+export const ClassificationMetrics = z
+  .object({
+    images: z.int(),
+    loss: z.number(),
+    top1: z.number().describe('Share of images whose best class is the true one.'),
+    top5: z.number().describe('Share of images whose true class is among the best five (or all, with fewer classes).'),
+    macroTop1: z.number().describe('Mean recall over the classes that have images: does not reward guessing the largest class.'),
+  })
+  .meta({ id: 'ClassificationMetrics' });
+
+export const DetectionMetrics = z
+  .object({
+    images: z.int(),
+    objects: z.int().describe('True boxes.'),
+    map50: z.number().describe('Mean average precision at IoU 0.5, by COCO’s evaluator: the mean over the classes that have objects.'),
+    map5095: z.number().describe('Mean average precision over IoU 0.5, 0.55 … 0.95.'),
+    scoreThreshold: z.number().describe('Part of the figures’ definition: boxes with a smaller score are not counted.'),
+    nmsIou: z.number().describe('Part of the definition: a better box of its class that overlaps more than this takes a box away.'),
+    boxesMax: z.int().describe('Part of the definition: boxes of an image that are counted.'),
+  })
+  .meta({ id: 'DetectionMetrics' });
+
+/** By task. */
+export const Metrics = z.union([ClassificationMetrics, DetectionMetrics]);
+
+export const WeightsMeta = z
+  .object({
+    preset: z.string(),
+    weightsHash: sha256.describe('Over sorted (name, dtype, shape, bytes): the same in any file format.'),
+    classCount: z.int(),
+    parameters: z.int(),
+    preprocess: PreprocessSpec.nullable(),
+    epoch: z.int().nullable(),
+    metrics: Metrics.nullable(),
+  })
+  .meta({ id: 'WeightsMeta', description: 'meta of a WEIGHTS artifact.' });
+
+const Port = z.object({
+  name: z.string(),
+  elementType: z.string().describe('As ONNX names it: FLOAT, FLOAT16, UINT8, INT64 …'),
+  shape: z
+    .array(z.union([z.int(), z.string()]))
+    .nullable()
+    .describe('A string is a symbolic dimension, "?" one without a name.'),
+});
+
+export const OnnxMeta = z
+  .object({
+    inputs: z.array(Port),
+    outputs: z.array(Port),
+    operators: z.record(z.string(), z.int()).describe('Count by operator, "domain::Name" outside the default domain.'),
+    opsets: z.record(z.string(), z.int()).describe('Version by domain; "ai.onnx" is the default one.'),
+    irVersion: z.int(),
+    producer: z.string(),
+    parameters: z.int().describe('Elements of the initializers.'),
+    elementTypes: z.record(z.string(), z.int()).describe('Elements of the initializers by element type: FLOAT, FLOAT16, INT8 …'),
+    labels: z.array(z.string()).nullable().describe('Class names in the file’s own metadata, whole; null where it names none.'),
+    preprocess: PreprocessSpec.nullable().describe('In the file’s own metadata; null for a foreign file.'),
+    metadata: z.record(z.string(), z.string()).describe('The file’s own metadata, long values cut.'),
+    metadataTruncated: z.boolean(),
+    weightsHash: sha256.nullable().describe('Of the weights it was exported from; null for a foreign file.'),
+    exporter: z.enum(['DYNAMO', 'TORCHSCRIPT']).nullable().describe('Null for a foreign file.'),
+  })
+  .meta({ id: 'OnnxMeta', description: 'meta of an ONNX artifact.' });
+
+const engineName = z.string().describe('What computed the metrics: `torch` or `onnxruntime`, with its version.');
+
+/** `result` of `done{status: ok}` by job kind. */
+export const results = {
+  TRAIN: z
+    .object({
+      epochs: z.int().describe('Epochs that were run, earlier attempts included.'),
+      bestEpoch: z.int(),
+      stoppedEarly: z.boolean(),
+      metrics: Metrics.describe('Of the best epoch on the validation split.'),
+      engine: engineName,
+    })
+    .meta({ id: 'TrainResult' }),
+  CONVERT: z
+    .object({
+      weightsHash: sha256,
+      metrics: Metrics.nullable().describe(
+        'Of the ONNX file on the validation split. Null without a dataset, or with one of other classes.',
+      ),
+      engine: engineName.nullable(),
+    })
+    .meta({ id: 'ConvertResult' }),
+  EVALUATE: z
+    .object({
+      metrics: Metrics,
+      engine: engineName,
+    })
+    .meta({ id: 'EvaluateResult' }),
+  IMPORT_MODEL: z.object({ format: z.enum(['ONNX', 'CHECKPOINT']) }).meta({ id: 'ImportModelResult' }),
+};
+
+/** Content of an EVALUATION artifact, a JSON file: rows and columns are in the order of `classes`. */
+export const ClassificationEvaluation = z
+  .object({
+    metrics: ClassificationMetrics,
+    classes: z.array(z.string()),
+    perClass: z.array(
+      z.object({
+        name: z.string(),
+        images: z.int(),
+        precision: z.number().nullable().describe('Null where nothing was predicted as this class.'),
+        recall: z.number().nullable().describe('Null where the split has no image of this class.'),
+      }),
+    ),
+    confusion: z.array(z.array(z.int())).describe('confusion[true][predicted] counts images.'),
+  })
+  .meta({ id: 'ClassificationEvaluation' });
+
+export const DetectionEvaluation = z
+  .object({
+    metrics: DetectionMetrics,
+    classes: z.array(z.string()),
+    perClass: z.array(
+      z.object({
+        name: z.string(),
+        objects: z.int(),
+        ap: z.number().nullable().describe('Average precision over IoU 0.5 … 0.95; null where the split has no object of this class.'),
+        ap50: z.number().nullable().describe('At IoU 0.5.'),
+        precision: z.array(z.number()).length(101).nullable().describe('At the recalls 0, 0.01 … 1, at IoU 0.5.'),
+        scores: z.array(z.number()).length(101).nullable().describe('The score that a box needs for each of these recalls.'),
+      }),
+    ),
+  })
+  .meta({ id: 'DetectionEvaluation' });
+
+export const Evaluation = z.union([ClassificationEvaluation, DetectionEvaluation]).meta({ id: 'Evaluation' });

@@ -1,0 +1,38 @@
+/**
+ * Specifications that an earlier version of the program has stored. They are complete as that version understood them; what a later
+ * version wants to know besides is filled in here with what the earlier one did, so that a job which waited over an upgrade goes on as
+ * it began. Rows of this table are only added.
+ */
+
+import { presetPreprocess } from '../vision/spec.ts';
+import { type PresetName, presets } from './presets.ts';
+import type { Job, JobKindName } from './tables.ts';
+
+/** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
+export const STORED_SPEC_VERSION = 2;
+
+type Stored = Record<string, unknown>;
+
+/** What the specifications of each version lack, by kind. A hyperparameter says it by itself: `before` in `presets.ts`. */
+const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => Stored>>> = {
+  1: {
+    TRAIN: ({ preset, hyperparameters }) => ({
+      convert: true,
+      checkpointSeconds: 60,
+      cacheBytesMax: 2 ** 31,
+      preprocess: presetPreprocess((hyperparameters as { imageSize: number }).imageSize, presets[preset as PresetName].task),
+    }),
+    CONVERT: () => ({ conversion: { opset: 18, relativeTolerance: 1e-4 } }),
+    EVALUATE: () => ({ outputLayout: null }),
+    IMPORT_MODEL: () => ({ task: 'CLASSIFICATION' }),
+    IMPORT_DATASET: () => ({ task: 'CLASSIFICATION' }),
+  },
+};
+
+/** A job's specification with what its version did not say. */
+export function storedSpec({ kind, specJson, specVersion }: Pick<Job, 'kind' | 'specJson' | 'specVersion'>): Stored {
+  let stored = specJson as Stored;
+  for (let version = specVersion; version < STORED_SPEC_VERSION; version += 1)
+    stored = { ...lacking[version]?.[kind]?.(stored), ...stored };
+  return stored;
+}

@@ -1,0 +1,36 @@
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { beforeOf, type PresetName, presets, storedHyperparameters } from '../src/jobs/presets.ts';
+import { TrainSpec } from '../src/jobs/specs.ts';
+
+/** Those that every stored training has: they were there from the beginning. */
+const first = {
+  CLASSIFICATION: `imageSize epochs batchSize optimizer learningRate momentum weightDecay warmupSteps labelSmoothing emaDecay gradientClip
+    earlyStopping mixedPrecision flip cropScale colorJitter erasing`.split(/\s+/),
+  DETECTION: `imageSize epochs batchSize optimizer learningRate momentum weightDecay warmupSteps emaDecay gradientClip earlyStopping
+    mixedPrecision flip verticalFlip scale colorJitter mosaic mosaicUntil`.split(/\s+/),
+};
+
+describe('a hyperparameter that was added', () => {
+  const shape = { old: z.number().default(1), added: z.number().default(0.5).describe('It does more.').meta({ before: 0 }) };
+
+  test('says with which value a run does what it did before, and keeps its description', () => {
+    expect(beforeOf(shape)).toEqual({ added: 0 });
+    // Where the trainer reads it.
+    const { properties } = z.toJSONSchema(z.object(shape));
+    expect(properties?.added).toMatchObject({ default: 0.5, description: 'It does more.', before: 0 });
+  });
+
+  test.each(Object.keys(presets) as PresetName[])('of %s does not start suspended trainings over: it has such a value', (preset) => {
+    const { task, hyperparameters } = presets[preset];
+    const added = Object.keys(hyperparameters.shape).filter((name) => !first[task].includes(name));
+    expect(added.filter((name) => !(name in beforeOf(hyperparameters.shape)))).toEqual([]);
+    const stored = Object.fromEntries(first[task].map((name) => [name, `stored ${name}`]));
+    expect(storedHyperparameters(preset, stored)).toEqual({ ...beforeOf(hyperparameters.shape), ...stored });
+  });
+
+  test('is part of a training’s specification, as all of them are', () => {
+    const [classification] = TrainSpec.options;
+    expect(Object.keys(classification.shape.hyperparameters.shape)).toEqual(Object.keys(presets.resnet50.hyperparameters.shape));
+  });
+});

@@ -1,0 +1,47 @@
+"""Written by scripts/protocol.ts from src/jobs/presets.ts, where descriptions, ranges and defaults are: do not edit."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationHyperparameters:
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["ADAMW", "SGD"]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    warmup_steps: int
+    label_smoothing: float
+    ema_decay: float
+    gradient_clip: float
+    early_stopping: int
+    mixed_precision: Literal["AUTO", "OFF"]
+    flip: float
+    crop_scale: float
+    color_jitter: float
+    erasing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionHyperparameters:
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["ADAMW", "SGD"]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    warmup_steps: int
+    ema_decay: float
+    gradient_clip: float
+    early_stopping: int
+    mixed_precision: Literal["AUTO", "OFF"]
+    flip: float
+    vertical_flip: float
+    scale: float
+    color_jitter: float
+    mosaic: float
+    mosaic_until: float
