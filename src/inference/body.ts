@@ -53,7 +53,7 @@ export interface Body {
 
 /**
  * The body, decompressed. Throws a HttpError: 413 for more than `bytesMax`, 429 where the memory is used up, 415, 400. The rest of a body
- * that is refused is read and thrown away, so that the client gets to read the answer. Never settles where the client goes before the end.
+ * that is refused is read and thrown away, so that the client gets to read the answer. 499 where the client goes before the end.
  */
 export async function readBody(req: IncomingMessage, bytesMax: number, memory: BodyMemory): Promise<Body> {
   const encoding = req.headers['content-encoding'] ?? 'identity';
@@ -105,9 +105,14 @@ function arrived(req: IncomingMessage, declared: number, bytesMax: number, memor
       }
     });
     req.on('end', () => resolve({ bytes: taken ? taken.subarray(0, length) : Buffer.alloc(0), release }));
-    req.on('close', () => {
-      if (!req.complete) release();
-    });
+    // Whoever waits for the body holds the model.
+    const left = (): void => {
+      if (req.readableEnded) return;
+      release();
+      reject(new HttpError(499, 'The client has gone.'));
+    };
+    if (req.destroyed) left();
+    req.on('close', left);
   });
 }
 
