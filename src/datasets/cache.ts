@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attemptLimits } from '../jobs/attempt.ts';
+import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { startChild } from '../jobs/executor/local.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { JobFailure, type JobServices } from '../jobs/kinds.ts';
@@ -64,7 +65,8 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
         log() {},
       },
     );
-    const { exitCode } = await child.ended;
+    const forget = child.pid === null ? () => {} : recordChild(config.dataDir, child.pid);
+    const { exitCode } = await child.ended.finally(forget);
     if (exitCode !== 0) throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${problem}`);
     await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);
   } finally {

@@ -89,7 +89,7 @@ export async function recover({ db }: Pick<JobServices, 'db'>, kinds: JobKinds, 
 }
 
 /** False when it is still there. A later process with the same pid is left alone. */
-async function killOrphan({ pid, pidStart, bootId }: Attempt): Promise<boolean> {
+export async function killOrphan({ pid, pidStart, bootId }: Pick<Attempt, 'pid' | 'pidStart' | 'bootId'>): Promise<boolean> {
   if (pid === null || pidStart === null) return true;
   const isThere = () => {
     const now = identify(pid);

@@ -1,0 +1,49 @@
+/**
+ * Children of the server that are no attempts of a job: the inference host, and what unpacks a dataset again. They end with the server, but
+ * one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would keep its port.
+ */
+import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { readlink } from 'node:fs/promises';
+import { join, sep } from 'node:path';
+import type { Log } from '../../log.ts';
+import { killOrphan } from '../scheduler.ts';
+import { identify } from './local.ts';
+
+const folderOf = (dataDir: string): string => join(dataDir, 'children');
+
+/** Records a child that leads its process group and works in a folder of the data folder. Returns what removes the record. */
+export function recordChild(dataDir: string, pid: number, log?: Log): () => void {
+  const file = join(folderOf(dataDir), String(pid));
+  try {
+    mkdirSync(folderOf(dataDir), { recursive: true, mode: 0o700 });
+    writeFileSync(file, JSON.stringify({ pid, pidStart: null, bootId: null, ...identify(pid) }));
+  } catch (error) {
+    // On a full disk the child is worth more than its record.
+    log?.warn({ err: error, pid }, 'a child process could not be recorded');
+  }
+  return () => rmSync(file, { force: true });
+}
+
+/** Kills what a dead server has left. To be called before anything is started. */
+export async function killLeftChildren(dataDir: string, log: Log): Promise<void> {
+  mkdirSync(folderOf(dataDir), { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(folderOf(dataDir))) {
+    const file = join(folderOf(dataDir), name);
+    try {
+      const left = JSON.parse(readFileSync(file, 'utf8'));
+      if (await worksIn(dataDir, left.pid)) {
+        if (await killOrphan(left)) log.warn({ pid: left.pid }, 'a process of the last server was killed');
+        else log.error({ pid: left.pid }, 'a process of the last server cannot be killed');
+      }
+    } catch (error) {
+      log.warn({ err: error, file: name }, 'the record of a child process cannot be read');
+    }
+    rmSync(file, { force: true });
+  }
+}
+
+/** A copy of a data folder has the records of the original's children, which live. */
+async function worksIn(dataDir: string, pid: number): Promise<boolean> {
+  const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '');
+  return cwd.startsWith(realpathSync(dataDir) + sep);
+}
