@@ -39,7 +39,13 @@ const schemas: Record<string, JsonSchema> = {
   Uploads: object({ uploads: listOf(schemaRef('Upload')) }),
   Stored: object(stored),
   AuthSnapshot: fromZod(AuthSnapshot),
-  Status: object({ status: { type: 'string', enum: ['ok', 'ready', 'not ready'] } }),
+  Status: object(
+    {
+      status: { type: 'string', enum: ['ok', 'ready', 'not ready'] },
+      inference: { type: 'string', description: 'Of /ready: the state of the inference host, as `inferenceHealth` has it.' },
+    },
+    ['inference'],
+  ),
 };
 
 /** The answers of these codes by their status. */

@@ -18,6 +18,7 @@ import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graph
 import { serveWebSocket } from './graphql/websocket.ts';
 import { createGraphql } from './graphql/yoga.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
+import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
@@ -70,6 +71,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
     undo.push(keepReserve(config, log));
+    await killLeftChildren(config.dataDir, log);
     const tokens = await createTokens(config);
     const supervisor = startSupervisor({ config, db, tokens }, log);
     undo.push(supervisor.stop);
@@ -123,8 +125,10 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       {
         path: '/ready',
         polled: true,
-        handle: async (_req, res) =>
-          (await ready()) ? sendJson(res, 200, { status: 'ready' }) : sendJson(res, 503, { status: 'not ready' }),
+        handle: async (_req, res) => {
+          const isReady = await ready();
+          sendJson(res, isReady ? 200 : 503, { status: isReady ? 'ready' : 'not ready', inference: supervisor.health().state });
+        },
       },
     ];
     const originAllowed = originCheck(config, () => (http.address() as AddressInfo).port);

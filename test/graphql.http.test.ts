@@ -215,12 +215,12 @@ test('every answer tells the browser not to guess, frame, load or refer', async 
 });
 
 test('health and readiness answer to anybody', async () => {
-  for (const [path, status] of [
-    ['/health', 'ok'],
-    ['/ready', 'ready'],
-  ]) {
+  for (const [path, body] of [
+    ['/health', { status: 'ok' }],
+    ['/ready', { status: 'ready', inference: 'IDLE' }],
+  ] as const) {
     const answer = await fetch(server.url + path);
-    expect([answer.status, await answer.json()]).toEqual([200, { status }]);
+    expect([answer.status, await answer.json()]).toEqual([200, body]);
   }
 });
 

@@ -166,7 +166,7 @@ describe('models that are loaded beside those that serve', () => {
     ['a file that is not there', 'nothing.onnx', 'cannot be served'],
   ])('%s', async (_, file, says) => {
     const model = file === 'nothing.onnx' ? hostile(file, 'a'.repeat(64)) : hostile(file);
-    const said = await host.load(model).then(
+    const said = await host.load('hostile/1', model).then(
       () => 'It was loaded.',
       ({ message }: Error) => message,
     );
@@ -176,12 +176,13 @@ describe('models that are loaded beside those that serve', () => {
   });
 
   test('bytes that have another hash', async () => {
-    await expect(host.load(hostile('brightness.onnx', 'a'.repeat(64)))).rejects.toThrow('it is not the one that was meant');
+    await expect(host.load('hostile/1', hostile('brightness.onnx', 'a'.repeat(64)))).rejects.toThrow('it is not the one that was meant');
     expect((await call(`${url}/v2/models/hostile`)).status).toBe(404);
   });
 
   test('after all of them a good one is loaded and answers', async () => {
-    await host.load({ ...hostile('brightness.onnx'), name: 'good', preprocess: presetPreprocess(32), deadlineMs: 30_000 });
+    await host.load('good', { ...hostile('brightness.onnx'), name: 'good', preprocess: presetPreprocess(32), deadlineMs: 30_000 });
+    host.serve([...[...models, 'identity'].map((name) => ({ name, ids: [`${name}/1`] })), { name: 'good', ids: ['good'] }]);
     expect((await predict('good', good)).status).toBe(200);
   });
 });

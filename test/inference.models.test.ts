@@ -7,7 +7,7 @@ import { hasExternalData } from '../src/engine/externalData.ts';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { loadModel } from '../src/inference/models.ts';
 import { createRunningFile } from '../src/inference/running.ts';
-import { startPool } from '../src/inference/threads/pool.ts';
+import { startPool, threadsOf } from '../src/inference/threads/pool.ts';
 import { withModelFiles } from './support/inference.ts';
 
 const minimal = { models: [{ name: 'm', version: 1, file: 'm.onnx', sha256: 'a'.repeat(64) }] };
@@ -40,7 +40,7 @@ describe('a model that cannot be served', () => {
   const own = mkdtempSync(join(tmpdir(), 'whetstone-running-'));
   let folder = '';
   let config: ReturnType<typeof parseHostConfig>;
-  const engine = startPool({ permits: 1, workers: 2, runningFile: createRunningFile(own, 1) });
+  const engine = startPool({ permits: 1, workers: 2, runningFile: createRunningFile(own, threadsOf(1)) });
   beforeAll(async () => {
     const made = await withModelFiles({
       models: ['identity', 'external', 'text', 'brightness', 'spin', 'renamed', 'picked-0.5', 'swollen-80000000'].map((name) => ({ name })),
@@ -57,7 +57,7 @@ describe('a model that cannot be served', () => {
   const load = async (name: string, change: object = {}, limits: object = {}) => {
     const own = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
     const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
-    return loadModel(engine, { ...model, ...change }, own, { ...config, ...limits }).finally(() => rmSync(own, { recursive: true }));
+    return loadModel(engine, name, { ...model, ...change }, own, { ...config, ...limits }).finally(() => rmSync(own, { recursive: true }));
   };
   const rehashed = (name: string, bytes: Uint8Array) => {
     const file = join(folder, `${name}-changed.onnx`);

@@ -55,7 +55,7 @@ const DeployInput = z.object({
  * Puts a model version behind a name; the name is made where there is none. With a benchmark its threads, batch and run times are those that
  * it has measured. It takes the traffic when it is warm, or FAILED says why not.
  */
-export function deploy(services: DeployServices, actor: Actor, raw: unknown): Deployment {
+export function deploy(services: DeployServices, actor: Actor, raw: unknown): Promise<Deployment> {
   const { name, modelVersionId, settings, benchmarkJobId } = parseInput(DeployInput, raw);
   return committed(services, (tx) => {
     const version = requireReadyModel(tx, modelVersionId);
@@ -70,7 +70,7 @@ export function deploy(services: DeployServices, actor: Actor, raw: unknown): De
 }
 
 /** Puts back what served before, or the revision with this number, as a new revision. */
-export function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Deployment {
+export function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Promise<Deployment> {
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
@@ -83,7 +83,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
 }
 
 /** Takes the name away: new requests get 404, those under way their answers. */
-export function undeploy(services: DeployServices, actor: Actor, name: string): Deployment {
+export function undeploy(services: DeployServices, actor: Actor, name: string): Promise<Deployment> {
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const now = Date.now();
@@ -96,10 +96,10 @@ export function undeploy(services: DeployServices, actor: Actor, name: string): 
   });
 }
 
-/** The host is told when it is committed. */
-function committed({ db, supervisor }: DeployServices, work: (tx: Queryable) => Deployment): Deployment {
+/** Resolves when the host goes by what was committed: from then on no request reaches what was taken away. */
+async function committed({ db, supervisor }: DeployServices, work: (tx: Queryable) => Deployment): Promise<Deployment> {
   const row = inTransaction(db, work);
-  supervisor.wake();
+  await supervisor.wake();
   return row;
 }
 

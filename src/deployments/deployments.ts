@@ -95,8 +95,11 @@ export function insertDeployment(tx: Queryable, name: string): Deployment {
   return tx.insert(deployment).values({ id: randomUUIDv7(), name, createdAt: Date.now() }).returning().get();
 }
 
-/** What the inference host has to hold: the revisions that serve, and those that are to. */
-export function wantedRevisions(db: Queryable): (DeploymentRevision & { name: string })[] {
+/** With the name of its deployment. */
+export type WantedRevision = DeploymentRevision & { name: string };
+
+/** What the inference host has to hold: the revisions that serve, then those that are to. */
+export function wantedRevisions(db: Queryable): WantedRevision[] {
   return db
     .select()
     .from(deploymentRevision)
@@ -118,10 +121,11 @@ export function activate(tx: Queryable, revision: Revision): boolean {
   return true;
 }
 
+/** Changes nothing where it was taken away meanwhile. */
 export function fail(tx: Queryable, revision: Revision, reason: string): void {
   tx.update(deploymentRevision)
     .set({ state: 'FAILED', reason: reason.slice(0, 2000) })
-    .where(isRevision(revision))
+    .where(and(isRevision(revision), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
     .run();
 }
 

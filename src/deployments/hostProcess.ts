@@ -5,21 +5,36 @@ import type { Config } from '../config.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
 import { type ChildSettings, type Command, type FromHost, nodeFlags, type Start, type ToHost } from '../inference/channel.ts';
 import { readRunning } from '../inference/running.ts';
+import { recordChild } from '../jobs/executor/leftChildren.ts';
+import type { Log } from '../log.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
 
 /** Time to answer what waits and to end by itself (core.md, decision 16). */
 const drainMs = 25_000;
+/** How long a host may say nothing, in seconds: it is asked once a second. Until it listens it loads its code. */
+const silentSecondsMax = { starting: 30, listening: 10 };
+/** From then on it counts as a problem. */
+const silentSecondsMin = 3;
 
 export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'stats'>;
+
+/** Ids of models, and why the process had to be ended. */
+export interface Death {
+  /** Of the models that are to blame: those that it loaded or ran at that moment, or the one that did not end. */
+  blamed: string[];
+  /** Null where it died by itself. */
+  reason: string | null;
+}
 
 export interface HostProcess {
   url: string;
   /** Rejects when the process has gone. */
   ask(command: Command): Promise<HostAnswer>;
-  /** Resolves when the process has gone, with the models (`modelKey`) that it loaded or ran at that moment. */
-  ended: Promise<string[]>;
-  kill(): void;
+  /** Why it cannot serve everything, as far as it has said; null when it can. */
+  problem(): string | null;
+  /** Resolves when the process has gone. */
+  ended: Promise<Death>;
   /** Drains it; after 25 seconds it is killed. */
   stop(): Promise<void>;
 }
@@ -28,6 +43,7 @@ export interface HostProcess {
 export async function startHostProcess(
   { dataDir, host, inferencePort, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
   snapshot: AuthSnapshot,
+  log: Log,
 ): Promise<HostProcess> {
   const folder = join(dataDir, 'inference');
   rmSync(folder, { recursive: true, force: true });
@@ -37,41 +53,76 @@ export async function startHostProcess(
     folder,
     host: { host, port: inferencePort, permits: inferencePermits, memoryBytesMax: inferenceMemoryBytesMax },
   };
-  const child = fork(program, [], { env: childEnv, execArgv: nodeFlags, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(program, [], {
+    cwd: folder,
+    env: childEnv,
+    execArgv: nodeFlags,
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // A group of its own: see recordChild.
+    detached: true,
+  });
+  const forget = child.pid === undefined ? () => {} : recordChild(dataDir, child.pid, log);
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;
+  let listening = false;
+  let silentSeconds = 0;
+  let problem: string | null = null;
+  let death: Death | null = null;
   const gone = new Error('The inference host has ended.');
-  const ended = new Promise<string[]>((resolve) => {
+
+  const kill = (why: Death): void => {
+    death ??= why;
+    child.kill('SIGKILL');
+  };
+  const ask = (command: Command): Promise<HostAnswer> => {
+    ids += 1;
+    const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
+    asked.set(ids, { resolve, reject });
+    if (!child.connected) reject(gone);
+    else child.send({ ...command, n: ids } satisfies ToHost, (error) => error && reject(error));
+    return promise;
+  };
+  // Counted, not read from a clock: while the server itself is stopped the host is not late.
+  const watch = setInterval(() => {
+    silentSeconds += 1;
+    const max = listening ? silentSecondsMax.listening : silentSecondsMax.starting;
+    if (silentSeconds > max) kill({ blamed: [], reason: `It did not answer for ${max} s.` });
+    else if (listening) ask({ type: 'ping' }).catch(() => {});
+  }, 1000);
+
+  const ended = new Promise<Death>((resolve) => {
     child.once('exit', () => {
+      clearInterval(watch);
+      forget();
       for (const { reject } of asked.values()) reject(gone);
-      resolve(readRunning(folder));
+      resolve(death ?? { blamed: readRunning(folder), reason: null });
     });
   });
 
   const url = await new Promise<string>((resolve, reject) => {
-    child.on('error', reject);
+    child.on('error', (error) => {
+      if (child.pid === undefined) clearInterval(watch);
+      reject(error);
+    });
     void ended.then(() => reject(gone));
     child.on('message', (message: FromHost) => {
+      silentSeconds = 0;
       if (message.type === 'listening') return resolve(message.url);
       if (message.type === 'failed') return reject(new Error(message.message));
-      asked.get(message.id)?.resolve(message);
-      asked.delete(message.id);
+      if (message.type === 'stuck') return kill({ blamed: [message.key], reason: message.message });
+      problem = message.problem;
+      asked.get(message.n)?.resolve(message);
+      asked.delete(message.n);
     });
   });
+  listening = true;
 
   return {
     url,
     ended,
-    ask(command) {
-      ids += 1;
-      const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
-      asked.set(ids, { resolve, reject });
-      if (!child.connected) reject(gone);
-      else child.send({ ...command, id: ids } satisfies ToHost, (error) => error && reject(error));
-      return promise;
-    },
-    kill: () => void child.kill('SIGKILL'),
+    ask,
+    problem: () => (silentSeconds >= silentSecondsMin ? `The inference host has not answered for ${silentSeconds} s.` : problem),
     async stop() {
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), drainMs);

@@ -1,24 +1,24 @@
 /**
- * Keeps the inference host in the state that the tables describe: it is started with the first deployment, told what to load and to unload,
- * and started again when it dies.
+ * Keeps the inference host in the state that the tables describe: it is started with the first deployment, told what to load, to serve and
+ * to unload, and started again when it dies. A revision is known by its deployment's id, its number and the hash of its configuration:
+ * a name and a number come again when a name is taken away and given to another deployment.
  */
-import { eq } from 'drizzle-orm';
 import { authSnapshot } from '../accounts/authSnapshot.ts';
 import type { Tokens } from '../accounts/tokens.ts';
+import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction } from '../db.ts';
-import { ModelConfig, modelKey } from '../inference/config.ts';
+import type { Route } from '../inference/channel.ts';
 import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
-import { modelVersion } from '../models/tables.ts';
 import { blobPath } from '../storage/blobs.ts';
-import { taskOf } from '../training/sources.ts';
-import { activate, deploymentsMax, fail, listDeployments, wantedRevisions } from './deployments.ts';
-import { type HostProcess, startHostProcess } from './hostProcess.ts';
+import { activate, deploymentsMax, fail, listDeployments, type WantedRevision, wantedRevisions } from './deployments.ts';
+import { type Death, type HostProcess, startHostProcess } from './hostProcess.ts';
+import { modelConfigOf, type PortableModelConfig } from './modelConfig.ts';
 
 export interface InferenceHealth {
   /** IDLE: there is nothing to serve, and no host. */
-  state: 'IDLE' | 'STARTING' | 'READY' | 'RESTARTING';
+  state: 'IDLE' | 'STARTING' | 'READY' | 'DEGRADED' | 'RESTARTING';
   /** Where the host listens. */
   url: string | null;
   /** How often it was started again since the server's start. */
@@ -28,8 +28,8 @@ export interface InferenceHealth {
 }
 
 export interface Supervisor {
-  /** Looks at the tables again. */
-  wake(): void;
+  /** Looks at the tables again. Resolves when the host knows what takes the requests now, or there is none. */
+  wake(): Promise<void>;
   health(): InferenceHealth;
   /** Of the host that runs; nothing where there is none. */
   stats(): Promise<HostStats>;
@@ -43,24 +43,31 @@ interface SupervisorServices {
   tokens: Tokens;
 }
 
-/** Before a host that died is started again: doubled each time, until it has lived for a minute. */
+/** Before the next try after a death, or after a load that failed: doubled each time, until a host has lived for a minute, or everything is loaded. */
 const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
-/** Longest that a model may load and warm up. */
-const loadMsMax = 120_000;
 /** How often the host is told of changes in the accounts. */
 const accountsMs = 1000;
 
-type Wanted = ReturnType<typeof wantedRevisions>[number];
+interface Wanted extends WantedRevision {
+  /** What the host calls it. */
+  id: string;
+  config: { model: PortableModelConfig } | { problem: string };
+}
 
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
-  const loaded = new Map<string, ModelConfig>();
+  const loaded = new Set<string>();
+  /** Why revisions that are to serve do not, by id. */
+  const missing = new Map<string, string>();
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
-  let deaths = 0;
-  /** By model key: when the host died while it loaded or ran this model. */
+  /** Of a host, in a row: none of them has lived for a minute. */
+  let starts = 0;
+  /** Rounds in a row after which something was missing. */
+  let misses = 0;
+  /** By id: when the host died while it loaded or ran this revision. */
   const deathsOf = new Map<string, number[]>();
   let stopped = false;
   let asked = false;
@@ -69,28 +76,30 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   /** The snapshot of the accounts that the host has, in JSON. */
   let told = '';
 
-  const wake = (): void => {
-    if (asked || stopped) return;
-    asked = true;
-    rounds = rounds.then(async () => {
-      asked = false;
-      await reconcile().catch((error: Error) => later(error));
-    });
+  const wake = async (): Promise<void> => {
+    if (stopped) return;
+    if (!asked) {
+      asked = true;
+      rounds = rounds.then(async () => {
+        asked = false;
+        await reconcile().catch((error: Error) => later(error, starts));
+      });
+    }
+    // A round may be at a long load. Where the host or the database fails, the next round tells it.
+    if (host) await route(host).catch(() => {});
   };
 
-  /** After a death, or when the host cannot be started. */
-  function later(error: Error): void {
+  /** After a death, when the host cannot be started, or when something is missing. */
+  function later(error: Error, tries: number): void {
     if (stopped) return;
-    log.error({ err: error }, 'the inference host is not well');
-    if (host === null) health.state = 'RESTARTING';
-    health.reason = error.message;
-    // A death is told of twice where a round was under way.
+    log.error({ err: error }, 'the inference host does not serve everything: it is tried again');
+    if (host === null) Object.assign(health, { state: 'RESTARTING', reason: error.message });
+    // If the host dies in a round, both come here: one next round is enough.
     if (timer) return;
-    const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** deaths);
-    deaths += 1;
+    const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (tries - 1));
     timer = setTimeout(() => {
       timer = undefined;
-      wake();
+      void wake();
     }, waitMs);
   }
 
@@ -98,20 +107,22 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     health.state = health.restarts > 0 ? 'RESTARTING' : 'STARTING';
     const snapshot = authSnapshot({ db, tokens });
     told = JSON.stringify(snapshot);
-    const started = await startHostProcess(config, snapshot);
+    starts += 1;
+    const started = await startHostProcess(config, snapshot, log);
     const startedAt = performance.now();
     loaded.clear();
+    missing.clear();
     host = started;
     health.url = started.url;
-    void started.ended.then((running) => {
+    void started.ended.then((death) => {
       host = null;
       health.url = null;
       if (stopped) return;
       health.restarts += 1;
-      if (performance.now() - startedAt > backoffMs.livedMin) deaths = 0;
-      later(new Error('The inference host has died.'));
+      if (performance.now() - startedAt > backoffMs.livedMin) starts = 1;
+      later(new Error(death.reason ? `The inference host had to be ended: ${death.reason}` : 'The inference host has died.'), starts);
       try {
-        for (const key of running) blame(key);
+        for (const id of death.blamed) blame(id, death);
       } catch (error) {
         // A locked database passes; the next death blames it again.
         log.error({ err: error }, 'a revision could not be marked as failed');
@@ -121,85 +132,86 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   async function reconcile(): Promise<void> {
-    let wanted = wantedRevisions(db);
-    if (stopped || (!host && wanted.length === 0)) return;
+    const all = wanted();
+    if (stopped || (!host && all.length === 0)) return;
     const running = host ?? (await start());
     if (stopped) return;
-    await running.ask({ type: 'know', deployments: listDeployments(db, deploymentsMax, null).map(({ name }) => name) });
-    const names = new Set(wanted.map(({ name }) => name));
-    // First what has no name any more: it may be given to another deployment.
-    await unload(running, (model) => !names.has(model.name));
-    for (const one of wanted) await serve(running, one);
+    await route(running);
+    unload(running, all);
+    missing.clear();
+    for (const one of all) await bring(running, one);
     await running.ask({ type: 'ready' });
-    Object.assign(health, { state: 'READY', reason: null });
-    wanted = wantedRevisions(db);
-    const keys = new Set(wanted.map(keyOf));
-    // They answer what they have; the next deployment does not wait for that.
-    void unload(running, (model) => !keys.has(modelKey(model))).catch(() => {});
+    health.state = 'READY';
+    health.reason = null;
+    unload(running, wanted());
+    misses = missing.size > 0 ? misses + 1 : 0;
+    if (missing.size > 0) later(new Error([...missing.values()].join(' ')), misses);
   }
 
-  async function serve(running: HostProcess, one: Wanted): Promise<void> {
-    if (!loaded.has(keyOf(one)) && !(await load(running, one))) return;
-    if (one.state === 'LOADING') inTransaction(db, (tx) => activate(tx, one));
+  function wanted(): Wanted[] {
+    return wantedRevisions(db).map((revision) => {
+      const config = modelConfigOf(db, revision);
+      return { ...revision, config, id: `${revision.deploymentId}/${revision.number}/${canonicalHash(config).slice(0, 16)}` };
+    });
   }
 
-  /** False where the model cannot be served. */
-  async function load(running: HostProcess, one: Wanted): Promise<boolean> {
-    const { data: model, error } = configOf(one);
-    if (!model) {
-      inTransaction(db, (tx) =>
-        fail(tx, one, `The model version cannot be served: ${error.issues.map(({ message }) => message).join(' ')}`),
-      );
-      return false;
-    }
-    // A warm-up that never ends cannot be ended in any other way; what it ran is blamed for it.
-    const limit = setTimeout(running.kill, loadMsMax);
-    const { refused } = await running.ask({ type: 'load', model }).finally(() => clearTimeout(limit));
+  /** Of each deployment the new revision once it is loaded, else the one that serves. */
+  function routes(): Route[] {
+    const all = wanted();
+    return listDeployments(db, deploymentsMax, null).map(({ id, name }) => {
+      const own = all.filter(({ deploymentId }) => deploymentId === id);
+      const next = own.find((one) => one.state === 'LOADING' && loaded.has(one.id)) ?? own.find(({ state }) => state === 'ACTIVE');
+      return { name, ids: next ? [next.id] : [] };
+    });
+  }
+
+  async function route(running: HostProcess): Promise<void> {
+    await running.ask({ type: 'serve', deployments: routes() });
+  }
+
+  /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
+  async function bring(running: HostProcess, one: Wanted): Promise<void> {
+    const refused = loaded.has(one.id) ? null : await load(running, one);
     if (refused !== null) {
-      inTransaction(db, (tx) => fail(tx, one, refused));
-      return false;
+      // What has served before is tried again: a full disk, or memory that another model has, passes.
+      if (one.state === 'ACTIVE') missing.set(one.id, refused);
+      else inTransaction(db, (tx) => fail(tx, one, refused));
+      return;
     }
-    loaded.set(keyOf(one), model);
-    return true;
+    if (one.state === 'ACTIVE') return;
+    await route(running);
+    inTransaction(db, (tx) => activate(tx, one));
+  }
+
+  /** Why it cannot be served; null when it is loaded. */
+  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<string | null> {
+    if ('problem' in found) return found.problem;
+    const { model } = found;
+    const { refused } = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
+    if (refused === null) loaded.add(id);
+    return refused;
   }
 
   /** One that never served has one try, so that it cannot take the others down again and again. */
-  function blame(key: string): void {
+  function blame(id: string, { reason }: Death): void {
     const now = performance.now();
-    const recent = [...(deathsOf.get(key) ?? []), now].filter((at) => now - at < breaker.withinMs);
-    deathsOf.set(key, recent);
-    const one = wantedRevisions(db).find((wanted) => keyOf(wanted) === key);
+    const recent = [...(deathsOf.get(id) ?? []), now].filter((at) => now - at < breaker.withinMs);
+    deathsOf.set(id, recent);
+    const one = wanted().find((revision) => revision.id === id);
     if (!one || (one.state === 'ACTIVE' && recent.length < breaker.deathsMax)) return;
     const times = recent.length === 1 ? 'once' : `${recent.length} times within an hour`;
-    inTransaction(db, (tx) => fail(tx, one, `The inference host died ${times} while it loaded or ran this model.`));
+    const why = `The inference host died ${times} while it loaded or ran this model.${reason ? ` ${reason}` : ''}`;
+    inTransaction(db, (tx) => fail(tx, one, why));
   }
 
-  async function unload(running: HostProcess, which: (model: ModelConfig) => boolean): Promise<void> {
-    for (const [key, model] of loaded) {
-      if (!which(model)) continue;
-      loaded.delete(key);
-      await running.ask({ type: 'unload', model });
+  /** What is not wanted any more answers the requests that it has; nothing waits for that. */
+  function unload(running: HostProcess, all: readonly Wanted[]): void {
+    const ids = new Set(all.map(({ id }) => id));
+    for (const id of loaded) {
+      if (ids.has(id)) continue;
+      loaded.delete(id);
+      running.ask({ type: 'unload', id }).catch(() => {});
     }
-  }
-
-  function configOf({ name, number, modelVersionId, settingsJson }: Wanted) {
-    const row = db.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
-    if (!row?.sha256) throw new Error(`Model version ${modelVersionId} has no file.`);
-    const { sha256, lineageHash, labelsJson, preprocessJson, preset } = row;
-    const task = taskOf(db, row);
-    return ModelConfig.safeParse({
-      // Every detector of a preset is exported like this.
-      outputLayout: preset && task === 'DETECTION' ? 'BOXES_SCORES' : undefined,
-      ...settingsJson,
-      name,
-      version: number,
-      file: blobPath(config.dataDir, sha256),
-      sha256,
-      lineageHash: lineageHash ?? undefined,
-      task,
-      labels: labelsJson ?? undefined,
-      preprocess: preprocessJson ?? undefined,
-    });
   }
 
   /** What was taken away counts on the host a second later. */
@@ -220,10 +232,13 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       log.error({ err: error }, 'the inference host could not be told of the accounts');
     }
   }, accountsMs);
-  wake();
+  void wake();
   return {
     wake,
-    health: () => ({ ...health }),
+    health() {
+      const reason = missing.size > 0 ? [...missing.values()].join(' ') : (host?.problem() ?? null);
+      return health.state === 'READY' && reason !== null ? { ...health, state: 'DEGRADED', reason } : { ...health };
+    },
     async stats() {
       const answer = await host?.ask({ type: 'stats' }).catch(() => null);
       return answer?.stats ?? { queuedRequests: 0, dispatchedRuns: 0, models: [] };
@@ -239,5 +254,3 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     },
   };
 }
-
-const keyOf = ({ name, number }: Wanted): string => modelKey({ name, version: number });

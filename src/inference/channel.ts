@@ -2,6 +2,7 @@
 import type { Config } from '../config.ts';
 import type { AuthSnapshot } from './auth.ts';
 import type { ModelConfig } from './config.ts';
+import type { Stuck } from './pool.ts';
 import type { HostStats } from './stats.ts';
 
 /**
@@ -20,18 +21,27 @@ export interface ChildSettings {
   host: { host: string; port: number; permits?: number; memoryBytesMax?: number };
 }
 
+/** A name that is deployed, with the ids of its models, of which there are none while nothing of it can be served. */
+export interface Route {
+  name: string;
+  ids: readonly string[];
+}
+
 export type Command =
-  | { type: 'load'; model: ModelConfig }
-  | { type: 'unload'; model: Pick<ModelConfig, 'name' | 'version'> }
-  /** The names that are deployed. */
-  | { type: 'know'; deployments: string[] }
-  /** Everything that was to be loaded is. */
+  /** An id is what tells a model from every other, also from a later one with its name and version. */
+  | { type: 'load'; id: string; model: ModelConfig }
+  | { type: 'unload'; id: string }
+  /** What takes the requests from now on. */
+  | { type: 'serve'; deployments: Route[] }
+  /** Only its answer counts. */
+  | { type: 'ping' }
+  /** Everything that was to be loaded was tried. */
   | { type: 'ready' }
   /** From now on these accounts decide. */
   | { type: 'auth'; snapshot: AuthSnapshot }
   | { type: 'stats' };
 
-export type ToHost = Command & { id: number };
+export type ToHost = Command & { n: number };
 
 /** The first message. */
 export interface Start {
@@ -43,5 +53,7 @@ export type FromHost =
   /** It could not be started; it ends. */
   | { type: 'failed'; message: string }
   | { type: 'listening'; url: string }
-  /** To the command with this id. `refused`: why a model cannot be served. `stats`: to `stats`. */
-  | { type: 'answer'; id: number; refused: string | null; stats: HostStats | null };
+  /** It has to be ended. */
+  | ({ type: 'stuck' } & Stuck)
+  /** To the command with this number. `refused`: why a model cannot be served. `stats`: to `stats`. `problem`: why it cannot serve everything. */
+  | { type: 'answer'; n: number; refused: string | null; stats: HostStats | null; problem: string | null };

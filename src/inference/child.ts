@@ -28,17 +28,20 @@ const host = await listen(parseHostConfig(hostSettings, '/'), log, folder, snaps
   process.exit(1);
 });
 stopOnSignals(host, log);
+void host.stuck.then((stuck) => say({ type: 'stuck', ...stuck }));
 
 async function obey(command: Command): Promise<HostStats | undefined> {
   switch (command.type) {
     case 'load':
-      await host.load(command.model);
+      await host.load(command.id, command.model);
       return;
     case 'unload':
-      await host.unload(command.model);
+      await host.unload(command.id);
       return;
-    case 'know':
-      host.know(command.deployments);
+    case 'serve':
+      host.serve(command.deployments);
+      return;
+    case 'ping':
       return;
     case 'ready':
       host.ready();
@@ -51,10 +54,10 @@ async function obey(command: Command): Promise<HostStats | undefined> {
   }
 }
 
-process.on('message', ({ id, ...command }: ToHost) => {
+process.on('message', ({ n, ...command }: ToHost) => {
   obey(command).then(
-    (stats) => say({ type: 'answer', id, refused: null, stats: stats ?? null }),
-    (error: Error) => say({ type: 'answer', id, refused: error.message, stats: null }),
+    (stats) => say({ type: 'answer', n, refused: null, stats: stats ?? null, problem: host.problem() }),
+    (error: Error) => say({ type: 'answer', n, refused: error.message, stats: null, problem: host.problem() }),
   );
 });
 say({ type: 'listening', url: host.url });

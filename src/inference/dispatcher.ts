@@ -9,6 +9,8 @@ import type { ModelStats, Timing } from './stats.ts';
 
 export interface Served {
   key: string;
+  /** From the arrival of a request to its answer, where the request says no other. */
+  deadlineMs: number;
   /** Most rows of a run; becomes 1 when the outputs of a batch cannot be divided among its requests. */
   batchMax: number;
   times: RunTimes;
@@ -83,7 +85,8 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
       if (!batch) return;
       const [first] = batch.entries as [Waiting];
       const { model, outputs, reading } = first;
-      const run = pool.start(model.key, joined(batch.entries), outputs, reading);
+      const restMs = batch.entries.map(({ deadlineMs }) => deadlineMs - nowMs());
+      const run = pool.start(model.key, joined(batch.entries), outputs, Math.max(model.deadlineMs, ...restMs), reading);
       dispatched += 1;
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {
@@ -127,6 +130,7 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
     }
   }
 
+  pool.onRoom(dispatch);
   return {
     submit(request, onAnswer) {
       const now = nowMs();

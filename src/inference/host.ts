@@ -9,13 +9,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.ts';
 import { readAuth } from './auth.ts';
 import { BodyMemory } from './body.ts';
-import type { HostConfig, ModelConfig } from './config.ts';
+import type { Route } from './channel.ts';
+import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { loadModel, type ServedModel } from './models.ts';
+import type { Stuck } from './pool.ts';
 import { createRunningFile } from './running.ts';
 import { type HostStats, summaryOf } from './stats.ts';
-import { startPool } from './threads/pool.ts';
+import { startPool, threadsOf } from './threads/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
 const drainMs = 25_000;
@@ -30,16 +32,20 @@ export interface RunningHost {
   replaceAuth(snapshot: unknown): void;
   /** At `atMs` of `nowMs` these were still the server's accounts. */
   confirmAuth(atMs: number): void;
-  /** Loads a model beside those that are served, and serves it when it is warm. Throws an Error that says why it cannot be served. */
-  load(model: ModelConfig): Promise<void>;
+  /** Loads and warms a model beside those that are there. Throws an Error that says why it cannot be served. */
+  load(id: string, model: ModelConfig): Promise<void>;
+  /** From now on these models take the requests of these names: at once those that are loaded, the others when they are. */
+  serve(deployments: readonly Route[]): void;
   /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
-  unload(model: Pick<ModelConfig, 'name' | 'version'>): Promise<void>;
+  unload(id: string): Promise<void>;
   /** Models by name, then version. */
   stats(): HostStats;
-  /** Names that are deployed: where none of their revisions can be served, it is said so, instead of that there is no such name. */
-  know(deployments: readonly string[]): void;
-  /** Everything that was to be loaded is: the host says that it is ready, unless it is stopping. */
+  /** Everything that was to be loaded was tried: the host is ready with what it has, unless it is stopping. */
   ready(): void;
+  /** Why the host cannot serve everything that it is to serve; null when it can. */
+  problem(): string | null;
+  /** Resolves when a model has taken hold of a thread for good. Only the end of the process sets it free. */
+  stuck: Promise<Stuck>;
   /** Not ready any more; resolves when every request has its answer and the engine has ended. */
   stop(): Promise<void>;
 }
@@ -61,7 +67,9 @@ export async function startHost(
   });
   const stop = () => host.stop().finally(removeFolder);
   const load = async () => {
-    for (const model of config.models) await host.load(model);
+    const byName = Map.groupBy(config.models, ({ name }) => name);
+    host.serve([...byName].map(([name, models]) => ({ name, ids: models.map(modelKey) })));
+    for (const model of config.models) await host.load(modelKey(model), model);
   };
   try {
     await Promise.all([load(), prepare({ ...host, stop })]);
@@ -80,7 +88,7 @@ export async function startHost(
  */
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
-  const pool = startPool({ ...config, runningFile: createRunningFile(folder, config.permits) });
+  const pool = startPool({ ...config, runningFile: createRunningFile(folder, threadsOf(config.permits)) });
   const dispatcher = startDispatcher(pool, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const host: Host = {
     config,
@@ -88,12 +96,16 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     dispatcher,
     models: new Map(),
     deployments: new Set(),
+    problem,
     state: 'LOADING',
     memory: new BodyMemory(config.queueBytesMax),
     auth,
     authConfirmedMs: null,
     authRefusals: { 401: 0, 403: 0 },
   };
+  let routes: readonly Route[] = [];
+  const loaded = new Map<string, ServedModel>();
+  const leaving = new Map<string, Promise<void>>();
   let open = 0;
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: silenceMs }, (req, res) => {
     open += 1;
@@ -107,6 +119,29 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
 
   function replaceAuth(snapshot: unknown): void {
     host.auth = readAuth(snapshot);
+  }
+
+  function route(): void {
+    host.deployments = new Set(routes.map(({ name }) => name));
+    host.models = new Map();
+    for (const { name, ids } of routes) {
+      const served = ids.flatMap((id) => loaded.get(id) ?? []);
+      if (served.length > 0) host.models.set(name, new Map(served.map((model) => [model.config.version, model])));
+    }
+  }
+
+  function problem(): string | null {
+    const wanted = routes.flatMap(({ ids }) => ids);
+    const missing = wanted.filter((id) => !loaded.has(id));
+    if (missing.length > 0) return `${missing.length} of ${wanted.length} models are not loaded.`;
+    return pool.stalled() ? 'Every run that computes is past its deadline: no other can be computed.' : null;
+  }
+
+  async function leave(served: ServedModel): Promise<void> {
+    while (served.users > 0) await delay(10);
+    await pool.unload(served.key);
+    const { name, version } = served.config;
+    log.info({ model: name, version }, 'model is unloaded');
   }
 
   async function stop(): Promise<void> {
@@ -135,22 +170,28 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   return {
     url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
 
-    async load(model) {
-      const served = await loadModel(pool, model, folder, config);
-      const versions = host.models.get(model.name) ?? new Map<number, ServedModel>();
-      host.models.set(model.name, versions.set(model.version, served));
+    async load(id, model) {
+      // The engine knows a model by its id, and must not unload the new one.
+      await leaving.get(id);
+      const served = await loadModel(pool, id, model, folder, config);
+      loaded.set(id, served);
+      route();
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');
     },
 
-    async unload({ name, version }) {
-      const versions = host.models.get(name);
-      const served = versions?.get(version);
-      if (!versions || !served) return;
-      versions.delete(version);
-      if (versions.size === 0) host.models.delete(name);
-      while (served.users > 0) await delay(10);
-      await pool.unload(served.key);
-      log.info({ model: name, version }, 'model is unloaded');
+    serve(deployments) {
+      routes = deployments;
+      route();
+    },
+
+    async unload(id) {
+      const served = loaded.get(id);
+      if (!served) return;
+      loaded.delete(id);
+      route();
+      leaving.set(id, leave(served));
+      await leaving.get(id);
+      leaving.delete(id);
     },
 
     stats() {
@@ -162,13 +203,12 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
       return { queuedRequests: queued, dispatchedRuns: dispatched, models };
     },
 
-    know(deployments) {
-      host.deployments = new Set(deployments);
-    },
-
     ready() {
       if (host.state === 'LOADING') host.state = 'READY';
     },
+
+    problem,
+    stuck: pool.stuck,
 
     confirmAuth(atMs) {
       host.authConfirmedMs = atMs;

@@ -30,6 +30,8 @@ export interface Host {
   models: Map<string, Map<number, ServedModel>>;
   /** Names that are there, also when nothing of theirs is served. */
   deployments: ReadonlySet<string>;
+  /** Why it cannot serve everything that it is to serve. */
+  problem(): string | null;
   state: 'LOADING' | 'READY' | 'DRAINING';
   memory: BodyMemory;
   /** Who may use which deployment; null is everybody everything, or nobody while the `accounts` of the configuration are not there. */
@@ -56,7 +58,7 @@ type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: As
 /** What comes behind `/v2/models/{m}[/versions/{v}]`. */
 export const modelRoutes: Record<string, [method: string, Handler]> = {
   '': ['GET', (host, _, res, { model }) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
-  ready: ['GET', (host, _, res, { model }) => model() && sendReady(host, res)],
+  ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
   config: ['GET', (_, __, res, { model }) => sendJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, { model }) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
   infer: ['POST', (host, req, res, { model }) => held(model(), (one) => infer(host, req, res, one))],
@@ -93,7 +95,7 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
     if (status === 401 || status === 403) host.authRefusals[status] += 1;
-    if (res.headersSent) res.destroy();
+    if (res.headersSent || res.destroyed) res.destroy();
     else refuse(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
 }
@@ -143,8 +145,16 @@ function findModel({ models, deployments, state }: Host, name: string, version: 
 const versionsOf = ({ models }: Host, name: string): number[] => [...(models.get(name)?.keys() ?? [])].sort((a, b) => a - b);
 const allModels = ({ models }: Host): ServedModel[] => [...models.values()].flatMap((versions) => [...versions.values()]);
 
-function sendReady({ state }: Host, res: ServerResponse): void {
-  refuseUnlessReady(state);
+function sendReady(host: Host, res: ServerResponse): void {
+  if (host.state === 'LOADING') throw notLoaded();
+  const problem = host.problem();
+  if (problem !== null) throw new HttpError(503, problem, { 'retry-after': '1' });
+  sendModelReady(host, res);
+}
+
+/** A model that is loaded serves, whether the others are there or not. */
+function sendModelReady({ state }: Host, res: ServerResponse): void {
+  refuseIfDraining(state);
   sendJson(res, 200, {});
 }
 
@@ -162,7 +172,7 @@ function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void 
 // ------------------------------------------------------------------------------------------------------------- inference
 
 async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
-  refuseUnlessReady(host.state);
+  refuseIfDraining(host.state);
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
   try {
     const arrivedMs = nowMs();
@@ -195,7 +205,7 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
 }
 
 async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
-  refuseUnlessReady(host.state);
+  refuseIfDraining(host.state);
   const asked = PredictQuery.safeParse(Object.fromEntries(query));
   if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
   const body = await readBody(req, host.config.bodyBytesMax, host.memory);
@@ -234,8 +244,7 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
   }
 }
 
-function refuseUnlessReady(state: Host['state']): void {
-  if (state === 'LOADING') throw notLoaded();
+function refuseIfDraining(state: Host['state']): void {
   if (state === 'DRAINING') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
 }
 

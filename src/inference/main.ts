@@ -6,7 +6,7 @@ import { createLog } from '../log.ts';
 import { followAccounts } from './accounts.ts';
 import { readHostConfig } from './config.ts';
 import { startHost } from './host.ts';
-import { enterEmptyFolder, stopOnSignals } from './process.ts';
+import { endWhenStuck, enterEmptyFolder, stopOnSignals } from './process.ts';
 
 // As in the server's: nobody else reads what it writes.
 process.umask(0o077);
@@ -27,6 +27,7 @@ try {
     // It may be long until it is ready.
     log.info({ url: listening.url }, 'inference host is listening');
     stopOnSignals(listening, log);
+    void endWhenStuck(listening, log);
     if (config.accounts && token) await followAccounts({ ...config.accounts, token }, listening, log);
   });
   log.info({ url: host.url, permits: config.permits, intraOpThreads: config.intraOpThreads }, 'inference host is ready');

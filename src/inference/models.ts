@@ -1,16 +1,19 @@
 /** A model of the configuration becomes one that is served: checked, loaded, warm. */
-import { createHash } from 'node:crypto';
-import { copyFile, readFile, rm } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
-import { hasExternalData } from '../engine/externalData.ts';
 import { batchSymbolOf, planShapes } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
+import type { Checked, ToCheck } from './checkFile.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
-import type { Pool, Port, Signature } from './pool.ts';
+import type { Pool, Port, Signature, WarmUp } from './pool.ts';
 import { RunTimes } from './runTimes.ts';
 import { ModelStats } from './stats.ts';
+import { threadsOf } from './threads/pool.ts';
 
 export interface ServedModel extends Served {
   config: ModelConfig;
@@ -23,49 +26,58 @@ export interface ServedModel extends Served {
 
 type Limits = Pick<HostConfig, 'permits' | 'cores' | 'intraOpThreads' | 'memoryBytesMax'>;
 
-const warmupRounds = 4;
 /** Bytes of a model's inputs: no request can have larger ones. */
 const inputBytesMax = 2 ** 30;
 
 /**
- * Loads a model into the pool and runs it on zeros on each of its threads. `folder`: a private one, which gets a copy of the file, so that what is loaded
- * is what was hashed and nothing lies beside it. Throws an Error that says why the model cannot be served.
+ * Loads a model into the pool under `id` and runs it on zeros on each of its threads. `folder`: a private one, in which the file gets a
+ * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
-export async function loadModel(pool: Pool, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
-  const { intraOpThreads = limits.intraOpThreads } = config;
-  const key = modelKey(config);
-  const file = join(folder, `${config.name}-${config.version}.onnx`);
+export async function loadModel(pool: Pool, id: string, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
+  const { intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
+  const file = join(folder, `${randomUUID()}.onnx`);
+  const warmUps = (signature: Signature): WarmUp[] => {
+    if (batchMax > 1 && !isBatched(signature))
+      throw new Error('batchMax must be 1: the first dimension of its inputs and outputs is not one symbol, the batch.');
+    return [...new Set([1, batchMax])].map((rows) => warmUpOf(signature, config, rows));
+  };
   try {
     requireCores(limits, intraOpThreads);
-    await copyFile(config.file, file);
-    const sizeBytes = await check(file, config.sha256);
-    requireMemory(limits, limits.permits * sizeBytes);
-    const signature = await pool.load(key, file, intraOpThreads);
-    const batched = batchSymbolOf([...signature.inputs, ...signature.outputs]) !== null;
-    if (config.batchMax > 1 && !batched)
-      throw new Error('batchMax must be 1: the first dimension of its inputs and outputs is not one symbol, the batch.');
-    const { batchMax } = config;
+    await linkOrCopy(config.file, file);
+    const { size } = await stat(file);
+    requireMemory(limits, threadsOf(limits.permits) * size);
+    await check({ file, sha256: config.sha256 });
+    const { signature, runs } = await pool.load({ key: id, file, intraOpThreads, warmUps });
+    requireMemory(limits, 0, size);
     const times = new RunTimes();
     for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);
-    const model = { key, config, signature, batched, batchMax, times, stats: new ModelStats(), users: 0 };
-    for (const rows of new Set([1, batchMax])) await warmUp(pool, model, rows);
-    requireMemory(limits, 0, sizeBytes);
-    return model;
+    for (const { rows, runMs, outputs } of runs) {
+      const wrong = rows > 1 && outputs.find(({ shape }) => shape[0] !== rows);
+      if (wrong) throw new Error(`batchMax must be 1: output ${wrong.name} has the shape [${wrong.shape}] for a batch of ${rows}.`);
+      times.observe(rows, runMs);
+    }
+    const batched = isBatched(signature);
+    return { key: id, config, signature, batched, batchMax, deadlineMs, times, stats: new ModelStats(), users: 0 };
   } catch (error) {
-    await pool.unload(key);
-    throw new Error(`${key} cannot be served: ${maskPaths((error as Error).message)}`);
+    await pool.unload(id);
+    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`);
   } finally {
     await rm(file, { force: true });
   }
 }
 
-/** Throws where the file is not the one that was meant, or not all of the model. Gives its size in bytes. */
-async function check(file: string, meant: string): Promise<number> {
-  const bytes = await readFile(file);
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  if (sha256 !== meant) throw new Error(`The file has the SHA-256 ${sha256}, not ${meant}: it is not the one that was meant.`);
-  if (hasExternalData(bytes)) throw new Error('It takes data from other files. Save it as one file, without external data.');
-  return bytes.length;
+const isBatched = ({ inputs, outputs }: Signature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;
+
+/** A second name for the file takes no space, so that a full disk does not keep a model from being loaded; another file system needs a copy. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  await link(await realpath(from), to).catch(() => copyFile(from, to));
+}
+
+/** Throws where the file is not the one that was meant, or not all of the model. In a thread of its own: HTTP goes on meanwhile. */
+async function check(workerData: ToCheck): Promise<void> {
+  const worker = new Worker(join(import.meta.dirname, 'checkFile.ts'), { workerData });
+  const [{ problem }] = (await once(worker, 'message')) as [Checked];
+  if (problem !== null) throw new Error(problem);
 }
 
 function requireCores({ permits, cores }: Limits, intraOpThreads: number): void {
@@ -84,21 +96,12 @@ function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageB
   throw new Error(`The host would have ${needed} MiB of memory with it, and may have ${max} (memoryBytesMax): undeploy something first.`);
 }
 
-/** The first round is not counted: it takes memory and builds kernels. */
-async function warmUp(pool: Pool, { key, config, signature, times }: ServedModel, rows: number): Promise<void> {
-  const planned = planShapes(signature.inputs, rows, config.dims);
+function warmUpOf({ inputs }: Signature, { dims }: ModelConfig, rows: number): WarmUp {
+  const planned = planShapes(inputs, rows, dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
-  const inputs = signature.inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
-  const sizes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
+  const zeros = inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
+  const sizes = zeros.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);
-  const outputs = signature.outputs.map(({ name }) => name);
-  for (let round = 0; round < warmupRounds; round += 1) {
-    const runs = await pool.warm(key, inputs, outputs).catch((error: Error) => {
-      throw new Error(`It does not run: ${error.message}`);
-    });
-    if (round > 0) for (const { runMs } of runs) times.observe(rows, runMs);
-    const wrong = rows > 1 && runs[0]?.outputs.find(({ shape }) => shape[0] !== rows);
-    if (wrong) throw new Error(`batchMax must be 1: output ${wrong.name} has the shape [${wrong.shape}] for a batch of ${rows}.`);
-  }
+  return { rows, inputs: zeros };
 }

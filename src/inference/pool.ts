@@ -51,22 +51,58 @@ export interface Run {
   cancel(): void;
 }
 
+/** Zeros to run a new model on, for so many items. */
+export interface WarmUp {
+  rows: number;
+  inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[];
+}
+
+export interface ModelFile {
+  /** Under which it is run. */
+  key: string;
+  file: string;
+  intraOpThreads: number;
+  warmUps(signature: Signature): WarmUp[];
+}
+
 export interface WarmRun {
   runMs: number;
   outputs: Pick<Output, 'name' | 'shape'>[];
 }
 
+export interface Loaded {
+  signature: Signature;
+  /** Of the warm-up; the first runs are not in it: they take memory and build kernels. */
+  runs: (WarmRun & { rows: number })[];
+}
+
+/** A model whose run or load does not end. JavaScript cannot stop it: only the end of the process does. */
+export interface Stuck {
+  key: string;
+  message: string;
+}
+
 export interface Pool {
-  /** Loads a file under a key, on one thread after the other: the others compute meanwhile. Throws an Error with what the engine says of the file. */
-  load(key: string, file: string, intraOpThreads: number): Promise<Signature>;
-  /** Runs a model once on zeros on each thread; how long each run took and what came out. Throws an Error with what the engine says. */
-  warm(key: string, inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[], outputs: readonly string[]): Promise<WarmRun[]>;
+  /**
+   * Loads a model and runs it on zeros, on one thread after the other. A thread that loads gets no runs; another takes them. Throws an
+   * Error with what the engine says.
+   */
+  load(model: ModelFile): Promise<Loaded>;
   /** Frees a model's memory when the runs that were started before have ended. */
   unload(key: string): Promise<void>;
   /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */
   room(): 'IDLE' | 'STAGED' | null;
-  /** Copies the feeds and runs the model for the named outputs, and reads those of an image. Only where there is room. */
-  start(key: string, feeds: readonly Feed[], outputs: readonly string[], reading?: Reading): Run;
+  /** Calls `listener` when there is room again for another reason than the end of a run. */
+  onRoom(listener: () => void): void;
+  /**
+   * Copies the feeds and runs the model for the named outputs, and reads those of an image. Only where there is room. A run that computes
+   * for longer than `msMax` is overdue.
+   */
+  start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, reading?: Reading): Run;
+  /** Every run that computes is overdue: nothing else can be computed. */
+  stalled(): boolean;
+  /** Resolves when a run is overdue by 10 s, or a thread has loaded a model for 120 s. */
+  stuck: Promise<Stuck>;
   /** Ends the threads when their runs have ended. */
   close(): Promise<void>;
 }

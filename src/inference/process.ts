@@ -23,8 +23,18 @@ export function stopOnSignals(host: RunningHost, log: Log): void {
     stopping = true;
     log.info({ signal }, 'stopping');
     // A thread inside a run that never ends cannot be ended in any other way.
-    setTimeout(() => process.kill(process.pid, 'SIGKILL'), stopMs).unref();
+    setTimeout(endNow, stopMs).unref();
     void host.stop().then(() => process.exit(0));
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
+}
+
+/** Not by `exit`, which waits for the runs of the threads. */
+const endNow = () => process.kill(process.pid, 'SIGKILL');
+
+/** Ends the process when a run in it does not end: whoever supervises it (Docker, systemd, Kubernetes) starts a new one. */
+export async function endWhenStuck(host: RunningHost, log: Log): Promise<void> {
+  const { key, message } = await host.stuck;
+  log.fatal({ model: key, reason: message }, 'a model does not end: the process has to');
+  endNow();
 }

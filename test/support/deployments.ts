@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { expect } from 'vitest';
 import { eventually } from './eventually.ts';
@@ -68,4 +69,18 @@ export async function echoesDuringSwap(
     agent.destroy();
   }
   return { answered, wrong };
+}
+
+/** The inference host that a process, or else this one, has started. */
+export function hostPid(parent = process.pid): number | undefined {
+  const pids = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid));
+  const found = pids.find((pid) => {
+    try {
+      const parentOf = /\) \S (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
+      return Number(parentOf) === parent && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('inference/child.ts');
+    } catch {
+      return false;
+    }
+  });
+  return found === undefined ? undefined : Number(found);
 }

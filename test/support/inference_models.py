@@ -52,6 +52,12 @@ def identity():
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("y", ["n", 4])])
 
 
+def plus(number):
+    """4 numbers an item, each greater by `number`."""
+    nodes = [helper.make_node("Add", ["x", "n"], ["y"])]
+    return model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], [tensor(float(number), "n")])
+
+
 def arithmetic():
     """Sum and difference of 16 32-bit integers, as the examples of NVIDIA's clients have it."""
     ports = [value(name, ["n", 16], TensorProto.INT32) for name in ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")]
@@ -248,7 +254,7 @@ MODELS = {
 }
 
 # Of these the name goes on with what distinguishes them: `chain-30`.
-FAMILIES = {"chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen}
+FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]

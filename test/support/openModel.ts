@@ -42,11 +42,12 @@ const kinds: Record<string, () => Promise<void>> = {
     const { readConfig } = await import('../../src/config.ts');
     const { startHostProcess } = await import('../../src/deployments/hostProcess.ts');
     const { ModelConfig } = await import('../../src/inference/config.ts');
+    const { createLog } = await import('../../src/log.ts');
     const { PATH, HOME, TMPDIR } = process.env;
     const config = readConfig({ PATH, HOME, TMPDIR, WHETSTONE_DATA_DIR: folder, WHETSTONE_INFERENCE_PORT: '0' });
     const publicKeys = [{ kty: 'OKP' as const, crv: 'Ed25519' as const, x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo', kid: 'one' }];
-    const host = await startHostProcess(config, { publicKeys, users: [], endedSessions: [], apiKeys: [] });
-    const { refused } = await host.ask({ type: 'load', model: ModelConfig.parse(model) });
+    const host = await startHostProcess(config, { publicKeys, users: [], endedSessions: [], apiKeys: [] }, createLog(config));
+    const { refused } = await host.ask({ type: 'load', id: 'one', model: ModelConfig.parse(model) });
     await host.stop();
     if (refused) throw new Error(refused);
   },

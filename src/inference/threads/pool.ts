@@ -1,19 +1,28 @@
 /**
- * Sessions of the serving engine in worker threads: as many as there are permits. The memory of a slot goes to a thread with a run and comes
- * back with its end: 602 KB are copied into it in 0.10 ms, into shared memory in 0.46 ms.
+ * Sessions of the serving engine in worker threads: as many as there are permits, and at least two, so that one can take the runs while the
+ * other loads a model. The memory of a slot goes to a thread with a run and comes back with its end: 602 KB are copied into it in 0.10 ms,
+ * into shared memory in 0.46 ms.
  */
 // Before any thread is started: it sets the environment that they get.
 import '../../engine/telemetry.ts';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Feed, Pool, Run, RunEnd, Signature } from '../pool.ts';
+import type { Feed, Loaded, ModelFile, Pool, Run, RunEnd, Stuck } from '../pool.ts';
 import { cancelled, type FromThread, type StagedFeed, staged, type ThreadData, type Told, type ToThread } from './messages.ts';
 
 interface Thread {
   worker: Worker;
-  /** Runs that it has been given: one that computes and one that is ready behind it, so that it never waits for the main thread. */
-  given: number;
+  /** Whether it takes runs. */
+  serving: boolean;
+  /** The run that computes, and one that is ready behind it, so that the thread never waits for the main thread. */
+  given: Slot[];
+  /** The model that it loads or warms up. */
+  loading: string | null;
+  /** For how long it has been at the same run, or at loading the same model. */
+  busySeconds: number;
+  /** Who waits until it has no run. */
+  idle: () => void;
   /** Who waits for the answer to `load`, `warm` or `unload`. */
   tell: (told: Told) => void;
 }
@@ -22,10 +31,18 @@ interface Slot {
   n: number;
   /** Of a thread while it has the run. */
   memory: ArrayBuffer;
+  key: string;
+  secondsMax: number;
   finish: (end: RunEnd) => void;
 }
 
 const givenMax = 2;
+/** The first does not count. */
+const warmUpRounds = 4;
+/** A run that is overdue by so much does not end. */
+const overdueSecondsMax = 10;
+/** Longest that a model may load and warm up on one thread. */
+const loadSecondsMax = 120;
 const unused = (): void => {};
 const tellsOfRun = (message: FromThread): message is Exclude<FromThread, Told> => 'slot' in message;
 const alignment = 64;
@@ -38,18 +55,27 @@ interface PoolSettings {
   runningFile: string;
 }
 
+/** Each has a session of every model. */
+export const threadsOf = (permits: number): number => Math.max(2, permits);
+
 export function startPool({ permits, workers, runningFile }: PoolSettings): Pool {
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
-  const slots: Slot[] = Array.from({ length: workers }, (_, n) => ({ n, memory: new ArrayBuffer(0), finish: unused }));
+  const slots = Array.from(
+    { length: workers },
+    (_, n): Slot => ({ n, memory: new ArrayBuffer(0), key: '', secondsMax: 0, finish: unused }),
+  );
   const free = [...slots];
-  const threads = Array.from({ length: permits }, (_, n): Thread => {
+  let roomAgain = unused;
+  const threads = Array.from({ length: threadsOf(permits) }, (_, n): Thread => {
     const workerData: ThreadData = { states, runningFile, n };
     const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
-    const thread: Thread = { worker, given: 0, tell: unused };
+    const thread: Thread = { worker, serving: n < permits, given: [], loading: null, busySeconds: 0, idle: unused, tell: unused };
     worker.on('message', (message: FromThread) => {
       if (!tellsOfRun(message)) return thread.tell(message);
       const slot = slots[message.slot] as Slot;
-      thread.given -= 1;
+      thread.given.shift();
+      thread.busySeconds = 0;
+      if (thread.given.length === 0) thread.idle();
       free.push(slot);
       const { finish } = slot;
       slot.finish = unused;
@@ -59,46 +85,115 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
     });
     return thread;
   });
-  const leastBusy = () => threads.reduce((a, b) => (b.given < a.given ? b : a));
 
-  /** One question at a time: the next waits for the answers. */
-  let asked: Promise<unknown> = Promise.resolve();
-  const askAll = <T extends Told['type']>(message: ToThread): Promise<Extract<Told, { type: T }>[]> => {
-    const answers = asked.then(async () => {
-      const all: Extract<Told, { type: T }>[] = [];
-      for (const thread of threads) {
-        const told = await new Promise<Told>((resolve) => {
-          thread.tell = resolve;
-          thread.worker.postMessage(message);
-        });
-        if (told.type === 'refused') throw new Error(told.message);
-        all.push(told as Extract<Told, { type: T }>);
+  const isOverdue = ({ given: [slot], busySeconds }: Thread): boolean => slot !== undefined && busySeconds > slot.secondsMax;
+  const usable = (): Thread[] => threads.filter((thread) => thread.serving && !isOverdue(thread));
+  const leastBusy = (): Thread | undefined =>
+    usable().reduce<Thread | undefined>((a, b) => (a && a.given.length <= b.given.length ? a : b), undefined);
+
+  const { promise: stuck, resolve: giveUp } = Promise.withResolvers<Stuck>();
+  // Counted, not read from a clock: while the whole process is stopped nothing is late.
+  const watch = setInterval(() => {
+    for (const thread of threads) {
+      const { given, loading } = thread;
+      const [slot] = given;
+      thread.busySeconds += 1;
+      if (loading !== null && thread.busySeconds > loadSecondsMax) {
+        giveUp({ key: loading, message: `It did not load and warm up within ${loadSecondsMax} s.` });
+      } else if (slot && thread.busySeconds > slot.secondsMax + overdueSecondsMax) {
+        giveUp({ key: slot.key, message: `A run did not end within ${slot.secondsMax + overdueSecondsMax} s.` });
       }
-      return all;
+    }
+  }, 1000);
+  watch.unref();
+
+  const ask = async <T extends Told['type']>(thread: Thread, message: ToThread): Promise<Extract<Told, { type: T }>> => {
+    const told = await new Promise<Told>((resolve) => {
+      thread.tell = resolve;
+      thread.worker.postMessage(message);
     });
-    asked = answers.catch(unused);
-    return answers;
+    if (told.type === 'refused') throw new Error(told.message);
+    return told as Extract<Told, { type: T }>;
   };
 
+  /** Models come and go one after the other. */
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const done = last.then(work);
+    last = done.catch(unused);
+    return done;
+  };
+
+  /** Takes a thread out of the service for `work`. With one permit the second thread takes its place for good, and it becomes the spare one. */
+  async function withoutRuns<T>(thread: Thread, work: () => Promise<T>): Promise<T> {
+    const { serving } = thread;
+    const spare = threads.find((other) => other !== thread && !other.serving);
+    if (serving && spare) spare.serving = true;
+    thread.serving = false;
+    roomAgain();
+    if (thread.given.length > 0) await new Promise<void>((resolve) => (thread.idle = resolve));
+    try {
+      return await work();
+    } finally {
+      thread.idle = unused;
+      thread.serving = serving && !spare;
+      roomAgain();
+    }
+  }
+
+  const loadOn = (thread: Thread, { key, file, intraOpThreads, warmUps }: ModelFile): Promise<Loaded> =>
+    withoutRuns(thread, async () => {
+      Object.assign(thread, { loading: key, busySeconds: 0 });
+      try {
+        const { signature } = await ask<'loaded'>(thread, { type: 'load', key, file, intraOpThreads });
+        const outputs = signature.outputs.map(({ name }) => name);
+        const runs: Loaded['runs'] = [];
+        for (const { rows, inputs } of warmUps(signature)) {
+          for (let round = 0; round < warmUpRounds; round += 1) {
+            const warmed = await ask<'warmed'>(thread, { type: 'warm', key, inputs, outputs }).catch((error: Error) => {
+              throw new Error(`It does not run: ${error.message}`);
+            });
+            if (round > 0) runs.push({ rows, ...warmed });
+          }
+        }
+        return { signature, runs };
+      } finally {
+        thread.loading = null;
+      }
+    });
+
   return {
-    load: async (key, file, intraOpThreads) =>
-      ((await askAll<'loaded'>({ type: 'load', key, file, intraOpThreads }))[0] as { signature: Signature }).signature,
-    warm: (key, inputs, outputs) => askAll<'warmed'>({ type: 'warm', key, inputs, outputs }),
-    unload: async (key) => void (await askAll<'unloaded'>({ type: 'unload', key })),
+    load: (model) =>
+      inTurn(async () => {
+        const loaded: Loaded[] = [];
+        // The spare one first: then it can take the place of the other.
+        for (const thread of [...threads].sort((a, b) => Number(a.serving) - Number(b.serving))) loaded.push(await loadOn(thread, model));
+        return { signature: (loaded[0] as Loaded).signature, runs: loaded.flatMap(({ runs }) => runs) };
+      }),
+
+    unload: (key) =>
+      inTurn(async () => {
+        for (const thread of threads) await ask<'unloaded'>(thread, { type: 'unload', key });
+      }),
 
     room() {
-      if (free.length === 0) return null;
-      const { given } = leastBusy();
-      if (given === 0) return 'IDLE';
-      return given < givenMax ? 'STAGED' : null;
+      const thread = leastBusy();
+      if (free.length === 0 || !thread) return null;
+      if (thread.given.length === 0) return 'IDLE';
+      return thread.given.length < givenMax ? 'STAGED' : null;
     },
 
-    start(key, feeds, outputs, reading): Run {
+    onRoom(listener) {
+      roomAgain = listener;
+    },
+
+    start(key, feeds, outputs, msMax, reading): Run {
       const slot = free.pop() as Slot;
-      const thread = leastBusy();
-      thread.given += 1;
+      const thread = leastBusy() as Thread;
+      if (thread.given.length === 0) thread.busySeconds = 0;
+      thread.given.push(slot);
       const { promise: ended, resolve } = Promise.withResolvers<RunEnd>();
-      slot.finish = resolve;
+      Object.assign(slot, { key, secondsMax: Math.ceil(msMax / 1000), finish: resolve });
       const sizes = feeds.map(({ pieces }) => pieces.reduce((sum, piece) => sum + piece.length, 0));
       const size = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
       if (slot.memory.byteLength < size) slot.memory = new ArrayBuffer(size);
@@ -116,7 +211,11 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       };
     },
 
+    stalled: () => usable().length === 0,
+    stuck,
+
     async close() {
+      clearInterval(watch);
       await Promise.all(
         threads.map(async ({ worker }) => {
           const exited = once(worker, 'exit');

@@ -1,0 +1,88 @@
+/** A client that leaves at any point of its request gives back what the request held: the model can be unloaded. */
+
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parseHostConfig } from '../src/inference/config.ts';
+import { type RunningHost, startHost } from '../src/inference/host.ts';
+import { createLog } from '../src/log.ts';
+import { eventually } from './support/eventually.ts';
+import { inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
+
+let host: RunningHost;
+let folder = '';
+let config: ReturnType<typeof parseHostConfig>;
+beforeAll(async () => {
+  const made = await withModelFiles({
+    models: ['hold', 'spin', 'identity'].map((name) => ({ name, model: name === 'hold' ? 'spin' : name, deadlineMs: 60_000 })),
+  });
+  folder = made.folder;
+  config = parseHostConfig(made.settings, folder, 8);
+  host = await startHost(config, createLog({ logLevel: 'silent' }));
+});
+afterAll(async () => {
+  await host.stop();
+  rmSync(folder, { recursive: true });
+});
+
+const rows = 20_000;
+const large = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [rows, 4], data: new Array(4 * rows).fill(1.5) }] });
+const request = (model: string, body: string, sent = body.length, headers = '') =>
+  `POST /v2/models/${model}/infer HTTP/1.1\r\nHost: x\r\n${headers}Content-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`;
+const spin = (rounds: number) => request('spin', JSON.stringify(spinJson(rounds)));
+const bodyBytes = () => metric(host.url, 'whetstone_inference_body_bytes');
+const waiting = () => metric(host.url, 'whetstone_inference_queue_requests');
+const dispatched = () => metric(host.url, 'whetstone_inference_dispatched_runs');
+const answered = () => metric(host.url, 'whetstone_inference_requests_total{model="identity",version="1",outcome="ok"}');
+
+/** So many runs of another model come first. */
+const held = async (count: number) => {
+  for (let n = 1; n <= count; n += 1) {
+    inferJson(host.url, 'hold', spinJson(20_000)).catch(() => {});
+    await eventually(async () => expect((await waiting()) + (await dispatched())).toBe(n));
+  }
+};
+const reached = (reading: () => Promise<number>, value: number) => eventually(async () => expect(await reading()).toBe(value));
+
+test.each<[point: string, model: string, text: string, before: number, there: (socket: Socket) => Promise<unknown>]>([
+  // The answer is 100: the host waits for the body.
+  ['its headers', 'identity', request('identity', large, 0, 'Expect: 100-continue\r\n'), 0, (socket) => once(socket, 'readable')],
+  [
+    'half of its body',
+    'identity',
+    request('identity', large, 50_000),
+    0,
+    () => eventually(async () => expect(await bodyBytes()).toBeGreaterThan(0)),
+  ],
+  ['the queue', 'spin', spin(10), 2, () => reached(waiting, 1)],
+  ['its place behind a run', 'spin', spin(10), 1, () => reached(dispatched, 2)],
+  ['its run', 'spin', spin(20_000), 0, () => reached(dispatched, 1)],
+  [
+    'the compression of its answer',
+    'identity',
+    request('identity', large, large.length, 'Accept-Encoding: gzip\r\n'),
+    0,
+    () => eventually(async () => expect(await metric(host.url, 'whetstone_inference_runs_total{model="identity"')).toBeGreaterThan(0)),
+  ],
+  [
+    'its answer, which it does not read',
+    'identity',
+    request('identity', large),
+    0,
+    () => eventually(async () => expect(await answered()).toBeGreaterThan(0)),
+  ],
+])('%s', async (_, name, text, before, there) => {
+  const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
+  const id = `${name}/1`;
+  await held(before);
+  const { hostname, port } = new URL(host.url);
+  const socket = connect(Number(port), hostname);
+  socket.write(text);
+  await there(socket);
+  socket.destroy();
+  await host.unload(id);
+  await reached(bodyBytes, 0);
+  await eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0]));
+  await host.load(id, model);
+});
