@@ -16,6 +16,7 @@ from scenes import write_scenes
 from tests import support
 from tests.conftest import Trained
 from tests.support import Recorder, attempt, detector_spec, run_here
+from whetstone_trainer import train
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import open_images, read_split
 from whetstone_trainer.detection import gate
@@ -78,6 +79,23 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trained: T
     assert recorder.of("hello")[0]["resumed"] == {"epoch": 0, "batch": 2}
     (weights,) = [event for event in recorder.of("artifact") if event["kind"] == "WEIGHTS"]
     assert weights["meta"]["weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
+
+
+def test_with_mixed_precision_the_loss_is_computed_in_full(
+    scenes: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, set[torch.dtype]]] = []
+    loss = detection.loss
+
+    def recording(outputs: Any, *others: Any) -> Any:
+        seen.append((torch.is_autocast_enabled("cpu"), {output.dtype for output in outputs}))
+        return loss(outputs, *others)
+
+    monkeypatch.setattr(train, "autocast_dtype", lambda parameters, device: torch.bfloat16)
+    monkeypatch.setattr(detection, "loss", recording)
+    code, recorder = run_here(tmp_path, detector_spec(scenes, 64, {"epochs": 1}), phase="validation")
+    assert code == 75, recorder.events[-1]
+    assert seen == [(False, {torch.float32})] * 4
 
 
 def test_the_file_has_two_outputs_and_says_how_to_use_it(trained: Trained) -> None:

@@ -73,6 +73,15 @@ def test_a_side_is_the_mean_of_its_distribution() -> None:
     assert found[0].tolist() == pytest.approx(sides)
 
 
+def test_mixed_precision_moves_no_box() -> None:
+    points, strides = anchor_points(640, 640, torch.device("cpu"))
+    logits = 4 * torch.randn(1, len(points), 64, generator=torch.Generator().manual_seed(0))
+    boxes = distances_to_boxes(expected_distances(logits), points, strides)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = distances_to_boxes(expected_distances(logits), points, strides)
+    assert (mixed - boxes).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (200, 100), (33, 77)])
 def test_boxes_go_to_the_input_and_back(width: int, height: int) -> None:
     where = placement(width, height, LETTERBOX)

@@ -115,7 +115,9 @@ def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
     dtype = autocast_dtype(parameters, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
-        loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess)
+    # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
+    outputs = tuple(output.float() for output in outputs)
+    loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if parameters.gradient_clip > 0:

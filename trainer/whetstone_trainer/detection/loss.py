@@ -33,7 +33,6 @@ def detection_loss(
         labels: N × M, −1 where an image has fewer than M boxes.
         truths: N × M × 4.
     """
-    distributions, logits = distributions.float(), logits.float()
     points, strides = anchor_points(height, width, logits.device)
     boxes = distances_to_boxes(expected_distances(distributions), points, strides)
     target = assign(logits.detach().sigmoid(), boxes.detach(), points, labels, truths)
