@@ -24,7 +24,12 @@ export const ClassificationHyperparameters = z
     optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
     learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
     momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
-    weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
+    weightDecay: share
+      .default(0.05)
+      .describe(
+        'Decoupled: each step takes learningRate · weightDecay off a weight; biases and normalisation keep theirs. ' +
+          'SGD, whose learningRate is larger, wants about 0.005.',
+      ),
     warmupSteps: z
       .int()
       .min(0)

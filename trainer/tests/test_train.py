@@ -20,7 +20,7 @@ from whetstone_trainer import public_weights
 from whetstone_trainer.checkpoint import load_checkpoint
 from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import ClassificationHyperparameters, build, validator
-from whetstone_trainer.state import autocast_dtype
+from whetstone_trainer.state import autocast_dtype, new_optimizer
 from whetstone_trainer.train import learning_rate
 
 
@@ -145,6 +145,53 @@ def test_more_epochs_continue_optimizer_and_schedule(trained: Trained, tmp_path:
     assert epoch["metrics"]["learningRate"] == learning_rate(20, 21, parameters)
     memory = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"]).tensors["optimizer"]
     assert float(memory["0/step"]) == 21
+
+
+def test_a_run_without_average_continues_from_the_weights_that_the_optimizer_left(
+    trained: Trained, tmp_path: Path
+) -> None:
+    init = {"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))}
+    # A learning rate of nearly nothing: the weights stay as they were taken over.
+    changes = {"epochs": 3, "emaDecay": 0, "learningRate": 1e-12}
+    code, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], changes, init=init), kind="WEIGHTS")
+    assert code == 75, recorder.events[-1]
+    earlier = load_checkpoint(trained.path("CHECKPOINT")).tensors
+    weight = read_state(tmp_path / "weights.safetensors")["fc.weight"]
+    assert torch.allclose(weight, earlier["model"]["fc.weight"], rtol=0, atol=1e-7)
+    assert not torch.allclose(weight, earlier["ema"]["fc.weight"], rtol=0, atol=1e-5)
+
+
+def test_a_training_of_three_steps_exports_trained_weights(tmp_path: Path) -> None:
+    """50 images in batches of 32: one step an epoch."""
+    dataset = support.write_digits(tmp_path / "digits", 50, 20)
+    spec = train_spec(dataset, {"epochs": 3, "batchSize": 32, "learningRate": 0.01})
+    code, recorder = run_here(tmp_path, spec, kind="WEIGHTS")
+    assert code == 75, recorder.events[-1]
+    torch.manual_seed(0)
+    initial = build_model("resnet50", 10).state_dict()["fc.weight"]
+    checkpoint = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"]).tensors
+    trained, averaged = checkpoint["model"]["fc.weight"], checkpoint["ema"]["fc.weight"]
+    assert (averaged - trained).norm() < 0.5 * (averaged - initial).norm()
+    exported = read_state(tmp_path / "weights.safetensors")["fc.weight"]
+    assert (exported - initial).norm() > 0.1 * (trained - initial).norm()
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_weight_decay_takes_the_same_share_in_each_step_and_spares_biases_and_norms(optimizer: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    changes = {"optimizer": optimizer, "weightDecay": 0.1}
+    parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
+    made = new_optimizer(model, parameters)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in made.param_groups:
+        group["lr"] = 0.5
+    for _ in range(3):
+        made.step()
+    weight, *others = model.parameters()
+    assert torch.allclose(weight, before[0] * 0.95**3)
+    assert all(torch.equal(now, then) for now, then in zip(others, before[1:], strict=True))
 
 
 def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: Path) -> None:

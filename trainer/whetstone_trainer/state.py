@@ -97,20 +97,32 @@ def new_run(job: Job) -> Run:
 def _with_optimizer(model: nn.Module, job: Job) -> Run:
     parameters, device = job.spec.hyperparameters, job.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Biases and normalisation are not decayed.
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer: torch.optim.Optimizer
-    if parameters.optimizer == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-    else:
-        momentum = parameters.momentum
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    optimizer = new_optimizer(model, parameters)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
+
+
+def new_optimizer(model: nn.Module, parameters: Hyperparameters) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017)."""
+    # Biases and normalisation are not decayed.
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    if parameters.optimizer == "ADAMW":
+        decays = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(decays, lr=0.0, fused=True)
+    momentum = parameters.momentum
+    groups = [{"params": weights}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+    # SGD's own weight decay goes through the momentum, which multiplies it by 1 / (1 - momentum).
+    @torch.no_grad()
+    def decay(sgd: torch.optim.Optimizer, *_: object) -> None:
+        torch._foreach_mul_(weights, 1 - sgd.param_groups[0]["lr"] * parameters.weight_decay)
+
+    optimizer.register_step_pre_hook(decay)
+    return optimizer
 
 
 def _continued(job: Job) -> Run:
@@ -126,7 +138,8 @@ def _continued(job: Job) -> Run:
     training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), job)
     fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
     training.model.load_state_dict(earlier.tensors["model"])
-    training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
+    if training.ema is not training.model:
+        training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
     if earlier.progress["optimizer"] == parameters.optimizer:
         _load_optimizer(training.optimizer, earlier.tensors.get("optimizer", {}))
     else:
