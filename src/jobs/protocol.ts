@@ -44,6 +44,7 @@ export const phases = {
   export: { stallMsMax: 900_000 },
   gate: { stallMsMax: 600_000 },
   evaluation: { stallMsMax: 600_000 },
+  matching: { stallMsMax: 600_000 },
   inspection: { stallMsMax: 300_000 },
   extraction: { stallMsMax: 120_000 },
   decoding: { stallMsMax: 120_000 },

@@ -129,6 +129,10 @@ export const LabelledBox = z
     y: z.number().min(0).describe('Upper edge, in pixels of the upright image.'),
     width: z.number().gt(0).describe('In pixels.'),
     height: z.number().gt(0).describe('In pixels.'),
+    crowd: z
+      .literal(true)
+      .optional()
+      .describe('Many objects that nobody has marked one by one: training and evaluation ignore this class inside the box.'),
   })
   .meta({ id: 'LabelledBox' });
 export type LabelledBox = z.infer<typeof LabelledBox>;

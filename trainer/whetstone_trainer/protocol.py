@@ -92,13 +92,14 @@ class DatasetRef:
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """In pixels of the upright image, `x` and `y` of the top left corner."""
+    """In pixels of the upright image, `x` and `y` of the top left corner. `crowd`: None where it is one object."""
 
     label: int
     x: float
     y: float
     width: float
     height: float
+    crowd: Literal[True] | None
 
 
 @dataclass(frozen=True)

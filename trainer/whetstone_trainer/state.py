@@ -119,7 +119,7 @@ def new_optimizer(model: nn.Module, parameters: Hyperparameters) -> torch.optim.
     # SGD's own weight decay goes through the momentum, which multiplies it by 1 / (1 - momentum).
     @torch.no_grad()
     def decay(sgd: torch.optim.Optimizer, *_: object) -> None:
-        torch._foreach_mul_(weights, 1 - sgd.param_groups[0]["lr"] * parameters.weight_decay)
+        torch._foreach_mul_(list[torch.Tensor](weights), 1 - sgd.param_groups[0]["lr"] * parameters.weight_decay)
 
     optimizer.register_step_pre_hook(decay)
     return optimizer
