@@ -137,9 +137,13 @@ export const LabelledBox = z
   .meta({ id: 'LabelledBox' });
 export type LabelledBox = z.infer<typeof LabelledBox>;
 
+/** Of the lines that imports write. The trainer reads older ones too: another version needs a reader in `data.py`. */
+export const manifestVersion = 2;
+
 /** One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. */
 export const DatasetItem = z
   .object({
+    v: z.literal(manifestVersion).describe('Version of this form; lines of version 1 have none.'),
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
     split: z.enum(['train', 'val', 'test']),
     path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),

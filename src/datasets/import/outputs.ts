@@ -23,7 +23,7 @@ export const files = {
 const count = z.int().min(0);
 
 /** A manifest's line, and where the item's thumbnail is. */
-export const ImportedItem = DatasetItem.extend({ thumbnailOffset: count, thumbnailBytes: z.int().min(1) });
+export const ImportedItem = DatasetItem.omit({ v: true }).extend({ thumbnailOffset: count, thumbnailBytes: z.int().min(1) });
 export type ImportedItem = z.infer<typeof ImportedItem>;
 
 export const Summary = z.object({
