@@ -284,6 +284,17 @@ def test_cuda_that_is_not_there_is_said(digits: support.Json, tmp_path: Path) ->
     assert (code, recorder.events[-1]["code"]) == (69, "DEVICE_UNAVAILABLE")
 
 
+def test_a_gpu_of_the_slot_that_cannot_be_used_is_said(
+    digits: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    for device, warnings in (("auto", ["GPU_UNUSED"]), ("cpu", [])):
+        _, recorder = run_here(tmp_path / device, train_spec(digits, device=device), phase="caching")
+        assert [event["code"] for event in recorder.of("warning")] == warnings
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     parameters = build(ClassificationHyperparameters, {**support.defaults(), "learningRate": 1.0, "warmupSteps": 10})
     rates = [learning_rate(step, 110, parameters) for step in range(110)]

@@ -60,7 +60,7 @@ class Source:
 def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
     """The job CONVERT: a checkpoint version to ONNX."""
     device = prepare(spec)
-    say_hello(events, spec.code_version, device)
+    say_hello(events, spec, device)
     if spec.model.preset is None or spec.model.format != "CHECKPOINT":
         raise TrainerError("SPEC_INVALID", "Only a checkpoint of a preset can be converted.")
     events.phase("weights")

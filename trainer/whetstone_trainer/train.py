@@ -39,7 +39,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     device = prepare(spec)
     found = newest_checkpoint(events.work_dir, spec.resume_from, fingerprint(spec))
     resumed = None if found is None else load_checkpoint(found)
-    say_hello(events, spec.code_version, device, None if resumed is None else (resumed.epoch, resumed.batch))
+    say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
     if spec.resume_from is not None and resumed is None:
         events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is not whole, or of another run: training starts anew.")
 
