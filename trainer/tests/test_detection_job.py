@@ -23,7 +23,7 @@ from whetstone_trainer.detection import gate
 from whetstone_trainer.detection import task as detection
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
-from whetstone_trainer.model import fit, read_state, weights_hash
+from whetstone_trainer.model import fit, match_classes, read_state, weights_hash
 from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
 
 
@@ -173,6 +173,15 @@ def test_a_box_of_one_list_only_is_excused_where_a_threshold_is_near(
     assert (row[gate.DIFFER], row[gate.BEYOND]) == (differ, beyond)
 
 
+def test_a_box_that_no_score_makes_count_may_be_anywhere() -> None:
+    (row,) = gate.compare(outputs([(FAR, 0.9), (NEAR, 0.0005)]), outputs([(FAR, 0.9), ([0, 0, 9, 9], 0.0005)]), 1e-4)
+    assert row[gate.BOX] == 0
+    (row,) = gate.compare(outputs([(FAR, 0.9), (NEAR, 0.0005)]), outputs([(FAR, 0.9), ([0, 0, 9, 9], 0.0011)]), 1e-4)
+    assert row[gate.BOX] == 70
+    (row,) = gate.compare(outputs([(NEAR, 0.0)]), outputs([(FAR, 0.0)]), 1e-4)
+    assert row[gate.BOX] == 0
+
+
 def test_what_is_not_a_number_is_beyond_every_tolerance() -> None:
     rows = gate.compare(outputs([(FAR, 0.9)]), outputs([(FAR, float("nan"))]), 1e-4)
     assert gate.numbers(rows, 1e-4)["beyondTolerance"] == 1
@@ -253,6 +262,19 @@ def test_weights_of_other_classes_keep_all_but_the_last_layers(trained: Trained,
     assert torch.equal(fitted["head.boxes.0.2.bias"], state["head.boxes.0.2.bias"])
     with pytest.raises(Exception, match="6 of another shape"):
         fit(state, "yolov8n", 3, replace_head=False)
+
+
+def test_a_detectors_classes_are_matched_by_name_in_all_of_its_maps(trained: Trained) -> None:
+    state = read_state(trained.path("WEIGHTS"))
+    fresh = {name: torch.full_like(tensor, 7) for name, tensor in state.items()}
+    earlier = tuple(trained.spec["dataset"]["classes"])
+    matched, new = match_classes(state, fresh, "yolov8n", earlier, (*earlier[1:], "none"))
+    assert new == ("none",)
+    changed = [name for name in state if not torch.equal(state[name], matched[name])]
+    assert sorted(changed) == sorted(f"head.classes.{n}.2.{kind}" for n in range(3) for kind in ("weight", "bias"))
+    for name in changed:
+        assert torch.equal(matched[name][:-1], state[name][1:])
+        assert (matched[name][-1] == 7).all()
 
 
 def test_there_are_no_public_weights_of_a_detector(trained: Trained, tmp_path: Path) -> None:
