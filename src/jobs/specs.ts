@@ -23,7 +23,7 @@ export const ClassificationHyperparameters = z
     batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
     optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
     learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
-    momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+    momentum: z.number().min(0).max(0.999).default(0.9).describe('SGD’s momentum; not used by AdamW.'),
     weightDecay: share
       .default(0.05)
       .describe(
@@ -72,10 +72,13 @@ export const DetectionHyperparameters = z
     imageSize: z
       .int()
       .min(32)
-      .max(1280)
+      .max(928)
       .multipleOf(32)
       .default(640)
-      .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
+      .describe(
+        'Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded. ' +
+          'At most 928: a box reaches 480 pixels (15 strides of 32) to each side of its place, and an object may fill the image.',
+      ),
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4),
     optimizer: shared.optimizer,
@@ -194,6 +197,12 @@ export const Init = z
     z.object({
       from: z.literal('WEIGHTS'),
       file: path.describe('safetensors of an uploaded state dict or of an earlier version; another classifier head is replaced.'),
+      classes: z
+        .array(z.string().min(1).max(200))
+        .min(1)
+        .max(10_000)
+        .nullable()
+        .describe('Of these weights, in their order: those of the dataset keep their part of the head by name. Null: nobody knows.'),
     }),
     z.object({
       from: z.literal('CHECKPOINT'),

@@ -20,7 +20,7 @@ from whetstone_trainer.detection.loss import detection_loss, distribution_focal_
 from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.model import build_model, parameter_count
 from whetstone_trainer.preprocess import placement
-from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol import SCHEMA, PreprocessSpec
 
 LETTERBOX = PreprocessSpec(1, 64, 64, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
 
@@ -64,6 +64,15 @@ def test_distances_and_boxes_are_each_others_inverse() -> None:
     x, y = points[5].tolist()
     left, top, right, bottom = (distances[1, 5] * 8).tolist()
     assert boxes[1, 5].tolist() == pytest.approx([x - left, y - top, x + right, y + bottom], abs=1e-4)
+
+
+def test_an_object_that_fills_the_image_can_be_marked_at_every_size_that_is_accepted() -> None:
+    largest = SCHEMA["$defs"]["DetectionHyperparameters"]["properties"]["imageSize"]["maximum"]
+    for side in range(32, largest + 1, 32):
+        points, strides = anchor_points(side, side, torch.device("cpu"))
+        whole = torch.tensor([0.0, 0, side, side])
+        marked = distances_to_boxes(boxes_to_distances(whole.expand(len(points), 4), points, strides), points, strides)
+        assert (marked - whole).abs().amax(1).min() < 1
 
 
 def test_a_side_is_the_mean_of_its_distribution() -> None:

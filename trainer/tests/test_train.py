@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -203,13 +204,43 @@ def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: P
 
 def test_weights_of_other_classes_get_a_new_head(trained: Trained, tmp_path: Path) -> None:
     dataset = {**trained.spec["dataset"], "classes": [*trained.spec["dataset"]["classes"], "none"]}
-    spec = train_spec(dataset, {"epochs": 1}, init={"from": "WEIGHTS", "file": str(trained.path("WEIGHTS"))})
+    spec = train_spec(
+        dataset, {"epochs": 1}, init={"from": "WEIGHTS", "file": str(trained.path("WEIGHTS")), "classes": None}
+    )
     code, recorder = run_here(tmp_path, spec, kind="WEIGHTS")
     assert code == 75
     (warning,) = recorder.of("warning")
     assert warning["code"] == "HEAD_REPLACED"
     assert "fc.weight, fc.bias" in warning["message"]
     assert read_state(tmp_path / "weights.safetensors")["fc.weight"].shape == (11, 2048)
+
+
+def test_weights_of_the_same_number_of_other_classes_are_matched_by_name(trained: Trained, tmp_path: Path) -> None:
+    """The dataset's classes are those of the weights in another order, and one that they do not know."""
+    earlier = trained.spec["dataset"]["classes"]
+    dataset = {**trained.spec["dataset"], "classes": [*reversed(earlier[1:]), "none"]}
+    # A learning rate of nearly nothing: the weights stay as they were taken over.
+    changes = {"epochs": 1, "learningRate": 1e-12, "emaDecay": 0}
+    weights = read_state(trained.path("WEIGHTS"))["fc.weight"]
+    init = {"from": "WEIGHTS", "file": str(trained.path("WEIGHTS"))}
+    for known, message in ((earlier, "9 classes keep .* by name; 1 start from random values: none"), (None, "random")):
+        folder = tmp_path / str(known is None)
+        spec = train_spec(dataset, changes, init={**init, "classes": known})
+        code, recorder = run_here(folder, spec, kind="WEIGHTS")
+        assert code == 75, recorder.events[-1]
+        (warning,) = recorder.of("warning")
+        assert warning["code"] == "CLASSES_MATCHED"
+        assert re.search(message, warning["message"])
+        found = read_state(folder / "weights.safetensors")["fc.weight"]
+        kept = [torch.allclose(found[n], weights[9 - n], rtol=0, atol=1e-6) for n in range(9)]
+        assert all(kept) if known else not any(kept)
+        assert not torch.allclose(found[9], weights[9], rtol=0, atol=1e-3)
+
+
+def test_weights_of_the_same_classes_are_taken_over_as_they_are(trained: Trained, tmp_path: Path) -> None:
+    init = {"from": "WEIGHTS", "file": str(trained.path("WEIGHTS")), "classes": trained.spec["dataset"]["classes"]}
+    _, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], init=init), phase="caching")
+    assert recorder.of("warning") == []
 
 
 def test_sgd_without_average_with_clipping_and_early_stopping(digits: support.Json, tmp_path: Path) -> None:
@@ -235,7 +266,7 @@ def test_a_loss_that_is_not_finite_ends_it(digits: support.Json, tmp_path: Path)
         "epochs": 5,
         "optimizer": "SGD",
         "learningRate": 10.0,
-        "momentum": 1.0,
+        "momentum": 0.999,
         "gradientClip": 0,
         "warmupSteps": 0,
     }

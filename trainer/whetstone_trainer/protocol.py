@@ -124,10 +124,12 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Init:
-    """`file` is null for SCRATCH, and for PRETRAINED where the public weights are to be downloaded."""
+    """`file` is null for SCRATCH, and for PRETRAINED where the public weights are to be downloaded. `classes` is what
+    WEIGHTS tell apart, in their order; null where nobody knows."""
 
     from_: Literal["SCRATCH", "PRETRAINED", "WEIGHTS", "CHECKPOINT"]
     file: str | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import build_model, fit, read_state
+from whetstone_trainer.model import build_model, fit, match_classes, read_state
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Task
@@ -87,11 +87,25 @@ def new_run(job: Job) -> Run:
         public = spec.init.from_ == "PRETRAINED"
         state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
         fitted, new = fit(state, spec.preset, class_count, replace_head=True)
+        earlier = spec.init.classes or ()
+        if not new and earlier != spec.dataset.classes:
+            fitted, fresh = match_classes(fitted, model.state_dict(), spec.preset, earlier, spec.dataset.classes)
+            _warn_of_classes(fresh, earlier, job)
         model.load_state_dict(fitted, strict=False)
         if new:
             names = ", ".join(new)
             job.events.warn("HEAD_REPLACED", f"The weights are for other classes: {names} start from random values.")
     return _with_optimizer(model, job)
+
+
+def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job) -> None:
+    if not earlier:
+        message = "Nobody knows which classes the weights are for: the classifier head starts from random values."
+    else:
+        kept = len(job.spec.dataset.classes) - len(fresh)
+        message = f"The weights have other classes or another order: {kept} classes keep their part of the head by name"
+        message += f"; {len(fresh)} start from random values: {', '.join(fresh[:10])}." if fresh else "."
+    job.events.warn("CLASSES_MATCHED", message)
 
 
 def _with_optimizer(model: nn.Module, job: Job) -> Run:

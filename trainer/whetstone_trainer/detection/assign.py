@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.ops import box_iou
 
+# Not the paper's, which has 13, 1 and 6: see PROVENANCE.md.
 CANDIDATES = 10
 SCORE_POWER, IOU_POWER = 0.5, 6.0
 

@@ -19,7 +19,7 @@ from whetstone_trainer.protocol import DetectionHyperparameters, PreprocessSpec
 # What is cut off is an object to learn where this share of it can still be seen, or where it fills that share of its
 # tile: a part of a large object is no background. Of anything else the rest is ignored.
 VISIBLE_SHARE = 0.4
-FILLED_SHARE = 0.25
+FILLED_SHARE = 0.75
 # Where the four images of a mosaic may meet, as a share of the side.
 CENTRE = (0.3, 0.7)
 
