@@ -119,7 +119,9 @@ function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: s
   const problems = collectProblems(spec.limits.problemsMax);
   const train = images.filter(({ split }) => split === 'train');
   if (train.length === 0) throw new ChildError('DATA_INVALID', 'There are no images to train on: no folder train.');
-  const trained = new Set(train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes ?? null })));
+  const trained = new Set(
+    train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes.filter((box) => !box.crowd) ?? null })),
+  );
   const missing = classes.filter((_, label) => !trained.has(label));
   if (spec.task === 'CLASSIFICATION') {
     for (const name of missing) problems.add(name, 'has no images in train');
@@ -142,7 +144,7 @@ export function summarize(task: Task, items: readonly ContentItem[], classes: st
   for (const item of items) {
     images[item.split] += 1;
     for (const label of classesOf(item)) (bySplit[item.split][label] as number) += 1;
-    for (const { label } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += 1;
+    for (const { label, crowd } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += crowd ? 0 : 1;
     hash.add(item);
   }
   return {
