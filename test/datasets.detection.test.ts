@@ -169,7 +169,7 @@ describe('what is read', () => {
       detection,
     ));
 
-  test('images without boxes are counted; crowds, and images that no file names, are left out and told', () =>
+  test('images without boxes are counted; crowds are kept to be ignored, images that no file names are left out, and both are told', () =>
     withImport(
       changed(
         withCoco((file) => {
@@ -177,12 +177,14 @@ describe('what is read', () => {
         }),
         { 'images/train/x.png': 'not even an image' },
       ),
-      ({ summary, events }) => {
+      ({ summary, items, text, events }) => {
         expect(summary()).toMatchObject({ items: 6, boxesBySplit: { train: [1, 2] } });
+        expect(items()[0]?.boxes?.map(({ crowd }) => crowd)).toEqual([true]);
+        expect(text(outputs.manifest).match(/"crowd":true/g)).toHaveLength(1);
         expect(warned(events)).toEqual({
-          CROWDS_LEFT_OUT: '1 annotation of crowds (iscrowd) was left out.',
+          CROWDS_IGNORED: '1 annotation is a crowd (iscrowd): training and evaluation ignore their class there.',
           IMAGES_NOT_LISTED: '1 file that no JSON file names was left out: images/train/x.png.',
-          IMAGES_WITHOUT_BOXES: '2 images without boxes: they are learned as showing nothing.',
+          IMAGES_WITHOUT_BOXES: '1 image without boxes: it is learned as showing nothing.',
         });
       },
       detection,

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { extractedFolder } from '../src/datasets/cache.ts';
 import { exportFiles, exportForms } from '../src/datasets/export/forms.ts';
 import { writeZip, type ZipFile } from '../src/datasets/export/zip.ts';
+import { files as outputs } from '../src/datasets/import/outputs.ts';
 import { collectProblems } from '../src/datasets/import/problems.ts';
 import { openZip } from '../src/datasets/import/zip.ts';
 import { imported } from './support/datasetServer.ts';
@@ -14,6 +15,32 @@ import { withImport } from './support/imports.ts';
 import { withFolder, withServer } from './support/server.ts';
 
 const detection = { task: 'DETECTION' } as const;
+
+test('crowds are browsed and go out and in again as COCO; YOLO, which cannot write them, leaves them out', () =>
+  withServer(async (server) => {
+    const token = await server.as('ENGINEER');
+    const files = coco(scenes, (file) => {
+      file.annotations[0].iscrowd = 1;
+    });
+    await imported(server, token, files, { name: 'rings', ...detection });
+    const query = `{ dataset(name: "rings") { version {
+      contentHash boxCounts { total } items(first: 1) { nodes { boxCount boxes { crowd } } }
+      yolo: exportUrl(form: YOLO) coco: exportUrl(form: COCO)
+    } } }`;
+    const { version } = (await server.graphql(query, {}, token)).data.dataset;
+    expect(version.boxCounts.total).toBe(5);
+    expect(version.items.nodes).toEqual([{ boxCount: 1, boxes: [{ crowd: true }] }]);
+    const zipOf = async (path: string) => Buffer.from(await (await fetch(new URL(path, server.url))).arrayBuffer());
+    await withImport(await zipOf(version.coco), ({ summary }) => expect(summary().contentHash).toBe(version.contentHash), detection);
+    await withImport(
+      await zipOf(version.yolo),
+      ({ summary, text }) => {
+        expect(summary().items).toBe(6);
+        expect(text(outputs.manifest)).not.toContain('crowd');
+      },
+      detection,
+    );
+  }));
 
 test('a detection dataset is browsed with its boxes, and downloaded in both forms, which go in again as the same', () =>
   withServer(async (server) => {

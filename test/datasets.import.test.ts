@@ -10,7 +10,7 @@ import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
 import { nameProblem } from '../src/datasets/import/zip.ts';
 import { ChildError } from '../src/jobs/childio.ts';
-import { DatasetItem } from '../src/jobs/specs.ts';
+import { DatasetItem, manifestVersion } from '../src/jobs/specs.ts';
 import { digit, digitFolders, type Files, photo, rawZip, zipOf } from './support/images.ts';
 import { withImport } from './support/imports.ts';
 import { withFolder } from './support/server.ts';
@@ -157,7 +157,8 @@ describe('what is made', () => {
       expect(lines.map((line) => DatasetItem.parse(JSON.parse(line)).n)).toEqual(lines.map((_, n) => n));
       const keys = items().map(({ split, path }) => `${['train', 'val', 'test'].indexOf(split)} ${path}`);
       expect(keys).toEqual([...keys].sort());
-      for (const { thumbnailOffset: _o, thumbnailBytes: _b, ...item } of items()) expect(lines[item.n]).toBe(JSON.stringify(item));
+      for (const { thumbnailOffset: _o, thumbnailBytes: _b, ...item } of items())
+        expect(lines[item.n]).toBe(JSON.stringify({ v: manifestVersion, ...item }));
     }));
 
   test('the extracted images are the ones of the zip', () =>

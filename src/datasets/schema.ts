@@ -65,7 +65,11 @@ const DatasetClassType = builder.objectRef<DatasetClass>('DatasetClass').impleme
     index: t.exposeInt('index', { description: 'Place in the order of the classes, which is the order of a model’s outputs.' }),
     name: t.exposeString('name', { description: 'Its name in the zip: of its folder, in data.yaml or in categories.' }),
     counts: t.expose('counts', { type: SplitCountsType, description: 'The images that show it.' }),
-    boxCounts: t.expose('boxCounts', { type: SplitCountsType, nullable: true, description: 'DETECTION: its boxes; otherwise null.' }),
+    boxCounts: t.expose('boxCounts', {
+      type: SplitCountsType,
+      nullable: true,
+      description: 'DETECTION: its boxes without crowds; otherwise null.',
+    }),
   }),
 });
 
@@ -92,6 +96,11 @@ const DatasetBoxType = builder.objectRef<ItemBox>('DatasetBox').implement({
     y: t.exposeFloat('y', { description: 'Upper edge, in pixels from the upper edge of the image.' }),
     width: t.exposeFloat('width', { description: 'In pixels, above 0.' }),
     height: t.exposeFloat('height', { description: 'In pixels, above 0.' }),
+    crowd: t.boolean({
+      description:
+        'Whether it holds many objects that nobody has marked one by one: training and evaluation ignore this class inside the box.',
+      resolve: ({ crowd }) => crowd ?? false,
+    }),
   }),
 });
 
@@ -117,7 +126,11 @@ export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem
         return boxes?.slice(0, first);
       },
     }),
-    boxCount: t.int({ nullable: true, description: 'DETECTION: how many boxes it has.', resolve: ({ boxes }) => boxes?.length }),
+    boxCount: t.int({
+      nullable: true,
+      description: 'DETECTION: how many boxes it has, crowds among them.',
+      resolve: ({ boxes }) => boxes?.length,
+    }),
     path: t.exposeString('path', {
       description:
         'Path in the dataset: `<class>/<image>`, or the image’s path in a detection dataset; behind `<split>/` where the zip has splits.',
@@ -139,7 +152,7 @@ export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem
 const DatasetFormType = builder.enumType('DatasetForm', {
   description: 'How a zip writes a detection dataset.',
   values: enumValues<ExportForm>({
-    YOLO: 'A data.yaml, images/<split>/… and for each image a text file in labels/<split>/….',
+    YOLO: 'A data.yaml, images/<split>/… and for each image a text file in labels/<split>/…. It cannot write crowds: they are left out.',
     COCO: 'A JSON file annotations/instances_<split>.json for each split, and images/<split>/….',
   }),
 });
@@ -191,7 +204,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     boxCounts: t.field({
       type: SplitCountsType,
       nullable: true,
-      description: 'DETECTION: its boxes; otherwise, and before it is READY, null.',
+      description: 'DETECTION: its boxes without crowds; otherwise, and before it is READY, null.',
       resolve: ({ countsJson }) => countsJson?.boxesBySplit && sumsOf(countsJson.boxesBySplit),
     }),
     duplicatesAcrossSplits: t.int({
@@ -354,7 +367,7 @@ builder.relayMutationField(
         required: true,
         description:
           'A complete upload of a zip. CLASSIFICATION: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test. ' +
-          'DETECTION: YOLO (data.yaml, images/…, labels/…) or COCO (JSON files with images, annotations, categories; crowds are left out). ' +
+          'DETECTION: YOLO (data.yaml, images/…, labels/…) or COCO (JSON files with images, annotations, categories; crowds become boxes that are ignored). ' +
           'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
       }),
       sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),

@@ -30,7 +30,7 @@ export interface DatasetCounts {
   images: BySplit<number>;
   /** Images by split, then by class, in the order of the classes; one that shows several classes counts for each. */
   bySplit: BySplit<number[]>;
-  /** DETECTION: boxes by split, then by class. */
+  /** DETECTION: boxes by split, then by class, without crowds. */
   boxesBySplit: BySplit<number[]> | null;
   /** Images whose bytes stand in more than one split. */
   duplicatesAcrossSplits: number;
@@ -66,6 +66,7 @@ export interface DatasetBox {
   y: number;
   width: number;
   height: number;
+  crowd?: true;
 }
 
 export const datasetItem = sqliteTable(

@@ -20,8 +20,13 @@ export const ClassificationHyperparameters = z
     batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
     optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
     learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
-    momentum: share.default(0.9).describe('SGD’s momentum; not used by AdamW.'),
-    weightDecay: share.default(0.05).describe('Decoupled for AdamW. Biases and normalisation are never decayed.'),
+    momentum: z.number().min(0).max(0.999).default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+    weightDecay: share
+      .default(0.05)
+      .describe(
+        'Decoupled: each step takes learningRate · weightDecay off a weight; biases and normalisation keep theirs. ' +
+          'SGD, whose learningRate is larger, wants about 0.005.',
+      ),
     warmupSteps: z
       .int()
       .min(0)
@@ -64,10 +69,13 @@ export const DetectionHyperparameters = z
     imageSize: z
       .int()
       .min(32)
-      .max(1280)
+      .max(928)
       .multipleOf(32)
       .default(640)
-      .describe('Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded.'),
+      .describe(
+        'Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded. ' +
+          'At most 928: a box reaches 480 pixels (15 strides of 32) to each side of its place, and an object may fill the image.',
+      ),
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4),
     optimizer: shared.optimizer,

@@ -43,6 +43,7 @@ export const phases = {
   export: { stallMsMax: 900_000 },
   gate: { stallMsMax: 600_000 },
   evaluation: { stallMsMax: 600_000 },
+  matching: { stallMsMax: 600_000 },
   inspection: { stallMsMax: 300_000 },
   extraction: { stallMsMax: 120_000 },
   decoding: { stallMsMax: 120_000 },
@@ -226,7 +227,9 @@ export const DetectionGate = z
     tolerance: z.number().describe('Of the scores: relativeTolerance of the spec.'),
     boxTolerance: z.number().describe('Of the boxes, in pixels of the input.'),
     largestDifference: z.number().describe('Largest difference of a score over all images and batch sizes.'),
-    largestBoxDifference: z.number().describe('Largest difference of a side of a box, in pixels, over all images and batch sizes.'),
+    largestBoxDifference: z
+      .number()
+      .describe('Largest difference of a side of a box whose score is at least 0.001, in pixels, over all images and batch sizes.'),
     beyondTolerance,
     listScore: z.number().describe('The score from which on the lists after non-maximum suppression are compared.'),
     detections: z.int().min(0).describe('Boxes of the reference after non-maximum suppression.'),

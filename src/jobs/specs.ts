@@ -27,16 +27,21 @@ export const LabelledBox = z
     y: z.number().min(0).describe('Upper edge, in pixels of the upright image.'),
     width: z.number().gt(0).describe('In pixels.'),
     height: z.number().gt(0).describe('In pixels.'),
+    crowd: z
+      .literal(true)
+      .optional()
+      .describe('Many objects that nobody has marked one by one: training and evaluation ignore this class inside the box.'),
   })
   .meta({ id: 'LabelledBox' });
 export type LabelledBox = z.infer<typeof LabelledBox>;
 
-/**
- * One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. Manifests are kept for ever: a field
- * that is added has a default for the earlier ones.
- */
+/** Of the lines that imports write. The trainer reads older ones too: another version needs a reader in `data.py`. */
+export const manifestVersion = 2;
+
+/** One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. */
 export const DatasetItem = z
   .object({
+    v: z.literal(manifestVersion).describe('Version of this form; lines of version 1 have none.'),
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
     split: z.enum(['train', 'val', 'test']),
     path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
@@ -44,12 +49,7 @@ export const DatasetItem = z
     width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),
-    boxes: z
-      .array(LabelledBox)
-      .max(boxesPerImageMax)
-      .nullable()
-      .default(null)
-      .describe('DETECTION: empty where nothing is to be seen. Manifests from before there was detection do not have it.'),
+    boxes: z.array(LabelledBox).max(boxesPerImageMax).nullable().describe('DETECTION: empty where nothing is to be seen.'),
   })
   .meta({ id: 'DatasetItem' });
 export type DatasetItem = z.infer<typeof DatasetItem>;
@@ -92,6 +92,12 @@ export const Init = z
     z.object({
       from: z.literal('WEIGHTS'),
       file: path.describe('safetensors of an uploaded state dict or of an earlier version; another classifier head is replaced.'),
+      classes: z
+        .array(z.string().min(1).max(200))
+        .min(1)
+        .max(10_000)
+        .nullable()
+        .describe('Of these weights, in their order: those of the dataset keep their part of the head by name. Null: nobody knows.'),
     }),
     z.object({
       from: z.literal('CHECKPOINT'),

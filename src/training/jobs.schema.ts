@@ -38,10 +38,14 @@ const InitType = builder.inputType('TrainingInit', {
   fields: (t) => ({
     scratch: t.boolean({ description: 'Random weights from the seed. Say true.' }),
     pretrained: t.boolean({ description: 'The public weights of the preset, downloaded once. Say true.' }),
-    weightsOf: t.id({ description: 'The weights of a model version of the same preset; another classifier head is replaced.' }),
+    weightsOf: t.id({
+      description:
+        'The weights of a model version of the same preset. With as many classes, those of the same name keep their part of the head; ' +
+        'otherwise the head starts from random values.',
+    }),
     continueFrom: t.id({
       description:
-        'A model version that was trained here: optimizer, schedule and hyperparameters go on, `epochs` counts from its first epoch.',
+        'A model version that was trained here on the same classes: optimizer, schedule and hyperparameters go on, `epochs` counts from its first epoch.',
     }),
   }),
 });

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Actor } from '../accounts/audit.ts';
 import type { Queryable } from '../db.ts';
@@ -79,7 +80,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     if (!dataset.countsJson?.images.val) {
       refuse('INVALID', 'datasetVersionId', 'The dataset version has no validation images: a training is judged by them.');
     }
-    const start = 'modelVersionId' in init ? requireStart(tx, init.from, init.modelVersionId, preset) : null;
+    const start = 'modelVersionId' in init ? requireStart(tx, init.from, init.modelVersionId, preset, dataset.classesJson) : null;
     const earlier = start && init.from === 'CHECKPOINT' ? hyperparametersOfRun(tx, start, input.hyperparameters.epochs) : {};
     const training = trainingOf(preset, input.hyperparameters, earlier);
     const { task } = presets[preset];
@@ -94,7 +95,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   });
 }
 
-function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string): ModelVersion {
+function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string, classes: string[]): ModelVersion {
   const row = requireReadyModel(tx, id);
   if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
     refuse(
@@ -105,6 +106,14 @@ function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string,
   }
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
     refuse('INVALID', 'init', 'Only a version that was trained here has the state to go on from. Start from its WEIGHTS.');
+  }
+  // Its optimizer's memory belongs to the rows of these classes, which are known by their place only.
+  if (from === 'CHECKPOINT' && !isDeepStrictEqual(row.labelsJson, classes)) {
+    refuse(
+      'INVALID',
+      'init',
+      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Start from its WEIGHTS: the classes are matched by name.`,
+    );
   }
   return row;
 }
@@ -144,7 +153,11 @@ export const trainJob: JobKind = {
     const { init, datasetVersionId, modelId: _, convert: _convert, ...training } = requestOf(job);
     const start =
       init.from === 'WEIGHTS'
-        ? { from: init.from, file: versionFile(services, init.modelVersionId, 'WEIGHTS') }
+        ? {
+            from: init.from,
+            file: versionFile(services, init.modelVersionId, 'WEIGHTS'),
+            classes: requireReadyModel(services.db, init.modelVersionId).labelsJson,
+          }
         : init.from === 'CHECKPOINT'
           ? { from: init.from, file: versionFile(services, init.modelVersionId, 'CHECKPOINT') }
           : init.from === 'PRETRAINED'

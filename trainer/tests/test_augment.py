@@ -46,6 +46,29 @@ def test_crops_have_the_input_size_whatever_the_image(size: tuple[int, int]) -> 
         assert torch.equal(cropped, image[:, :1, :1].expand(3, 32, 32))
 
 
+@pytest.mark.parametrize("size", [(28, 28), (40, 60), (200, 50), (3, 200), (8, 8), (1, 1)])
+def test_a_crop_keeps_the_share_of_the_area_that_it_promises(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def cropped(image: torch.Tensor, top: int, left: int, height: int, width: int, *others: object, **more: object):  # type: ignore[no-untyped-def]
+        assert 0 <= top <= top + height <= size[0]
+        assert 0 <= left <= left + width <= size[1]
+        kept.append(height * width / (size[0] * size[1]))
+        return image
+
+    monkeypatch.setattr(functional, "resized_crop", cropped)
+    for smallest in (0.05, 0.5, 0.9):
+        kept.clear()
+        parameters = replace(PARAMETERS, crop_scale=smallest, flip=0.0)
+        for index in range(200):
+            geometry(torch.zeros(3, *size, dtype=torch.uint8), draws(0, 0, index), parameters, SPEC)
+        assert min(kept) >= smallest
+        # Not all of them the whole image, where it has pixels to crop.
+        assert size[0] * size[1] < 64 or np.mean(kept) < (smallest + 1) / 2 + 0.1
+
+
 def test_crops_keep_at_least_the_share() -> None:
     """On a ramp from left to right the range of a crop tells its width."""
     ramp = torch.arange(200, dtype=torch.uint8).repeat(3, 200, 1)

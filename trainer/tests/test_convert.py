@@ -72,6 +72,30 @@ def test_a_hundredth_added_to_one_bias_is_beyond_it(
     assert found["problems"] == []
 
 
+def test_large_images_go_through_in_batches_that_fit_into_memory(
+    trained: Trained, images: Images, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if 5 images of this size were as many pixels as a batch may have."""
+    assert [
+        convert.batch_max(replace(source.preprocess, width=side, height=side)) for side in (32, 640, 1280, 4096)
+    ] == [*(12800, 32, 8, 1)]
+    monkeypatch.setattr(convert, "BATCH_PIXELS_MAX", 5 * 32 * 32)
+    seen: list[int] = []
+
+    def reference(levels: torch.Tensor) -> Any:
+        seen.append(len(levels))
+        return torch_predictor(source.model, source.preprocess, CPU)(levels)
+
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    found = gate_numbers(reference, trained.path("ONNX"), images, source, 1e-4, threads=2, events=events)
+    assert [(batch["batch"], batch["images"]) for batch in found["batches"]] == [(5, 60), (1, 20), (5, 20)]
+    assert (found["images"], found["beyondTolerance"]) == (60, 0)
+    convert.write_probe(reference, images, source.preprocess, events)
+    assert max(seen) == 5
+    with safe_open(str(tmp_path / "probe.safetensors"), framework="np") as probe:
+        assert probe.get_tensor("output").shape == (32, 10)
+
+
 def test_another_best_class_is_counted_and_excused_only_within_the_margin() -> None:
     wanted = torch.tensor([[1.0, 0.99995, 0.0], [1.0, 0.5, 0.0], [1.0, 0.5, 0.0]])
     found = torch.tensor([[1.0, 1.0001, 0.0], [0.4, 0.5, 0.0], [float("nan"), 0.5, 0.0]])

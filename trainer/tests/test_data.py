@@ -68,6 +68,37 @@ def test_a_wrong_line_of_the_manifest_is_named(dataset: DatasetRef, tmp_path: Pa
     assert caught.value.code == "DATA_INVALID"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        # As the first imports wrote it, before there were detectors; as it was written before lines had a version; now.
+        {"label": 3},
+        {"label": 3, "boxes": None},
+        {"label": 3, "boxes": None, "v": 2},
+        {"label": None, "boxes": [{"label": 1, "x": 0, "y": 0, "width": 1, "height": 1}]},
+        {"label": None, "boxes": [{"label": 1, "x": 0, "y": 0, "width": 1, "height": 1, "crowd": True}], "v": 2},
+    ],
+    ids=str,
+)
+def test_a_dataset_that_an_older_version_imported_can_be_trained(
+    dataset: DatasetRef, tmp_path: Path, line: dict[str, Any]
+) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    image = {"n": 0, "split": "train", "path": "a.png", "sha256": "0" * 64, "width": 8, "height": 8}
+    manifest.write_text(json.dumps({**image, **line}) + "\n", "utf-8")
+    (item,) = read_split(replace(dataset, manifest=str(manifest)), "train")
+    assert item.label == line["label"]
+    assert item.boxes is None or item.boxes[0].crowd == line["boxes"][0].get("crowd")
+
+
+def test_a_manifest_of_a_newer_version_is_refused_with_what_to_do(dataset: DatasetRef, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(json.dumps({"v": 3}) + "\n", "utf-8")
+    with pytest.raises(TrainerError, match="has version 3; this program reads up to 2") as caught:
+        read_split(replace(dataset, manifest=str(manifest)), "train")
+    assert caught.value.hint is not None
+
+
 def test_a_manifest_that_is_not_there_is_bad_data(dataset: DatasetRef, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="manifest cannot be read"):
         read_split(replace(dataset, manifest=str(tmp_path / "none")), "train")

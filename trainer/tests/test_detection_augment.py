@@ -21,7 +21,8 @@ def marked(index: int) -> Picture:
     image = torch.zeros(3, 64, 96, dtype=torch.uint8)
     x, y, level = 10 + index % 5 * 12, 8 + index % 3 * 10, 150 + index % 10 * 10
     image[:, y : y + 24, x : x + 30] = level
-    return Picture(image, torch.tensor([index % 10]), torch.tensor([[x, y, x + 30, y + 24]], dtype=torch.float32))
+    box = torch.tensor([[x, y, x + 30, y + 24]], dtype=torch.float32)
+    return Picture(image, torch.tensor([index % 10]), box, torch.tensor([False]))
 
 
 def composed(index: int, epoch: int = 0, parameters: DetectionHyperparameters = PARAMETERS) -> Picture:
@@ -40,17 +41,34 @@ def test_a_box_is_filled_with_what_it_marks(index: int) -> None:
         assert inner.numel() == 0 or (inner - (150 + label * 10)).abs().mean() < 2
 
 
-def test_every_large_mark_has_its_box() -> None:
-    """The share of bright pixels that lie in no box: only of objects that are mostly cut off."""
-    bright = outside = 0
-    for index in range(40):
-        made = composed(index)
-        marks = made.image[0] >= 140
-        covered = torch.zeros_like(marks)
-        for x1, y1, x2, y2 in made.boxes.round().int().tolist():
-            covered[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
-        bright, outside = bright + int(marks.sum()), outside + int((marks & ~covered).sum())
-    assert outside < 0.1 * bright
+@pytest.mark.parametrize(
+    ("side", "mosaic", "learned"), [(96, 1, 1.0), (48, 1, 0.75), (12, 1, 0.9), (96, 0, 1.0), (48, 0, 0.9), (12, 0, 0.9)]
+)
+def test_what_can_be_seen_of_an_object_is_never_learned_as_background(side: int, mosaic: int, learned: float) -> None:
+    """Objects that fill their image, half of its sides, and an eighth. Of the pixels that show one, all lie in a box
+    that is learned or ignored, and at least the share `learned` in one that is learned."""
+
+    def single(index: int) -> Picture:
+        image = torch.zeros(3, 96, 96, dtype=torch.uint8)
+        x, y = (int(left) for left in np.random.default_rng(index).integers(0, 97 - side, 2))
+        image[:, y : y + side, x : x + side] = 200
+        box = torch.tensor([[x, y, x + side, y + side]], dtype=torch.float32)
+        return Picture(image, torch.tensor([0]), box, torch.tensor([False]))
+
+    shown = in_a_box = in_a_learned_box = 0
+    parameters = replace(PARAMETERS, mosaic=float(mosaic))
+    for index in range(200):
+        made = compose(single, 200, (0, 0, index), parameters, SPEC, flip_draw=np.full(12, 0.25))
+        object_seen = made.image[0] >= 160
+        boxed, learned_box = torch.zeros_like(object_seen), torch.zeros_like(object_seen)
+        for (x1, y1, x2, y2), ignored in zip(made.boxes.round().int().tolist(), made.ignored.tolist(), strict=True):
+            boxed[y1:y2, x1:x2] = True
+            learned_box[y1:y2, x1:x2] |= not ignored
+        shown += int(object_seen.sum())
+        in_a_box += int((object_seen & boxed).sum())
+        in_a_learned_box += int((object_seen & learned_box).sum())
+    assert in_a_box >= 0.99 * shown
+    assert in_a_learned_box >= learned * 0.99 * shown
 
 
 def test_the_same_place_gives_the_same_picture() -> None:
@@ -83,11 +101,18 @@ def test_a_flip_turned_twice_is_none() -> None:
         assert torch.equal(flip(turned, horizontal=horizontal).boxes, marked(1).boxes)
 
 
-def test_what_is_mostly_cut_off_is_no_object() -> None:
+def test_what_is_mostly_cut_off_is_ignored() -> None:
     canvas = torch.zeros(3, 96, 96, dtype=torch.uint8)
     # Of the image 96 × 64, exactly the left 20 columns fit into the region: 10 of the box's 30.
     for seed in range(20):
         region = (0, 0, 20, 64)
         seen = lay(canvas, region, marked(0), 0.0, np.random.default_rng(seed))
-        for box in seen.boxes:
-            assert (box[2] - box[0]) >= 0.4 * 30
+        for box, ignored in zip(seen.boxes, seen.ignored, strict=True):
+            assert ignored == (bool(box[2] - box[0] < 0.4 * 30))
+
+
+def test_a_crowd_stays_ignored() -> None:
+    crowd = replace(marked(0), ignored=torch.tensor([True]))
+    made = compose(lambda index: crowd, 40, (0, 0, 3), PARAMETERS, SPEC, flip_draw=np.full(12, 0.25))
+    assert len(made.ignored) > 0
+    assert made.ignored.all()

@@ -10,7 +10,7 @@ import torch
 from tests import detections_reference as reference
 from tests.detections_reference import FIXTURES
 from whetstone_trainer.detection.boxes import to_image
-from whetstone_trainer.detection.metric import evaluate_detections
+from whetstone_trainer.detection.metric import evaluate_detections, matching_steps
 from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import placement
@@ -94,17 +94,19 @@ def test_outputs_of_another_shape_than_declared_are_refused() -> None:
 # --------------------------------------------------------------------------------------------------------------- metric
 
 
-def plain_map(
-    found: list[Detections], truths: list[tuple[torch.Tensor, torch.Tensor]], classes: int, at: float
-) -> float:
+# Labels, boxes, crowds.
+Truth = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def plain_map(found: list[Detections], truths: list[Truth], classes: int, at: float) -> float:
     """COCO's average precision at one IoU, straight from its definition: greedy matches, 101 recalls."""
     precisions = []
     for label in range(classes):
-        total = sum(int((labels == label).sum()) for labels, _ in truths)
+        total = sum(int((labels == label).sum()) for labels, _, _ in truths)
         if total == 0:
             continue
         rows = []
-        for one, (labels, boxes) in zip(found, truths, strict=True):
+        for one, (labels, boxes, _) in zip(found, truths, strict=True):
             free = [box.tolist() for box in boxes[labels == label]]
             mine = [
                 (float(s), b.tolist()) for s, b, k in zip(one.scores, one.boxes, one.labels, strict=True) if k == label
@@ -123,7 +125,7 @@ def plain_map(
     return float(np.mean(precisions))
 
 
-def scenes_found() -> tuple[list[Detections], list[tuple[torch.Tensor, torch.Tensor]]]:
+def scenes_found() -> tuple[list[Detections], list[Truth]]:
     """Seeded truths of two of three classes, and detections near them, wrong, doubled and missing."""
     rng = np.random.default_rng(1)
     found, truths = [], []
@@ -132,7 +134,7 @@ def scenes_found() -> tuple[list[Detections], list[tuple[torch.Tensor, torch.Ten
         corners = rng.uniform(0, 60, (count, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(10, 30, (count, 2))], 1)
         labels = rng.integers(0, 2, count)
-        truths.append((torch.from_numpy(labels), torch.from_numpy(boxes).float()))
+        truths.append((torch.from_numpy(labels), torch.from_numpy(boxes).float(), torch.zeros(count, dtype=torch.bool)))
         near = np.repeat(boxes, 2, 0) + rng.normal(0, 1.5, (2 * count, 4))
         order = rng.permutation(2 * count)
         guesses = np.where(rng.random(2 * count) < 0.2, 2, np.repeat(labels, 2))
@@ -151,7 +153,7 @@ def test_map_is_cocos_average_over_classes_with_objects(capfd: pytest.CaptureFix
     found, truths = scenes_found()
     evaluation = evaluate_detections(found, truths, 3)
     metrics = evaluation.metrics
-    assert (metrics.images, metrics.objects) == (12, sum(len(labels) for labels, _ in truths))
+    assert (metrics.images, metrics.objects) == (12, sum(len(labels) for labels, _, _ in truths))
     assert metrics.map50 == pytest.approx(plain_map(found, truths, 3, 0.5), abs=1e-6)
     expected = np.mean([plain_map(found, truths, 3, at) for at in np.arange(0.5, 0.96, 0.05)])
     assert 0.1 < metrics.map5095 == pytest.approx(expected, abs=1e-6)
@@ -166,5 +168,35 @@ def test_without_detections_or_objects_map_is_zero() -> None:
     _, truths = scenes_found()
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     assert evaluate_detections([nothing] * 12, truths, 3).metrics.map50 == 0
-    empty = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))]
+    empty = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))]
     assert evaluate_detections([nothing], empty, 3).metrics.map5095 == 0
+
+
+def test_what_is_found_in_a_crowd_of_its_class_is_neither_right_nor_wrong() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [40.0, 40.0, 80.0, 80.0]])
+    truth = (torch.tensor([0, 0]), boxes, torch.tensor([False, True]))
+    in_crowd = [[42.0, 42.0, 50.0, 50.0], [60.0, 60.0, 70.0, 70.0]]
+
+    def measured() -> float:
+        found = torch.tensor([*in_crowd, [0.0, 0.0, 10.0, 10.0]])
+        labels = torch.zeros(3, dtype=torch.int64)
+        metrics = evaluate_detections([Detections(found, torch.tensor([0.9, 0.8, 0.7]), labels)], [truth], 2).metrics
+        assert metrics.objects == 1
+        return metrics.map50
+
+    assert measured() == pytest.approx(1)
+    # In a crowd of another class it is wrong, as everywhere.
+    truth = (torch.tensor([0, 1]), boxes, torch.tensor([False, True]))
+    assert measured() == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_a_long_comparison_moves_its_step() -> None:
+    found, truths = scenes_found()
+    steps = 0
+
+    def advance() -> None:
+        nonlocal steps
+        steps += 1
+
+    evaluate_detections(found, truths, 3, advance)
+    assert steps == matching_steps(len(truths), 3) == 72

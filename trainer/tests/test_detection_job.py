@@ -16,13 +16,14 @@ from scenes import write_scenes
 from tests import support
 from tests.conftest import Trained, train_and_convert
 from tests.support import Recorder, attempt, detector_spec, run_here
+from whetstone_trainer import train
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import open_images, read_split
 from whetstone_trainer.detection import gate
 from whetstone_trainer.detection import task as detection
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
-from whetstone_trainer.model import fit, read_state, weights_hash
+from whetstone_trainer.model import fit, match_classes, read_state, weights_hash
 from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
 
 
@@ -72,6 +73,23 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trained: T
     assert recorder.of("hello")[0]["resumed"] == {"epoch": 0, "batch": 2}
     (weights,) = [event for event in recorder.of("artifact") if event["kind"] == "WEIGHTS"]
     assert weights["meta"]["weightsHash"] == trained.artifact("WEIGHTS")["meta"]["weightsHash"]
+
+
+def test_with_mixed_precision_the_loss_is_computed_in_full(
+    scenes: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, set[torch.dtype]]] = []
+    loss = detection.loss
+
+    def recording(outputs: Any, *others: Any) -> Any:
+        seen.append((torch.is_autocast_enabled("cpu"), {output.dtype for output in outputs}))
+        return loss(outputs, *others)
+
+    monkeypatch.setattr(train, "autocast_dtype", lambda parameters, device: torch.bfloat16)
+    monkeypatch.setattr(detection, "loss", recording)
+    code, recorder = run_here(tmp_path, detector_spec(scenes, 64, {"epochs": 1}), phase="validation")
+    assert code == 75, recorder.events[-1]
+    assert seen == [(False, {torch.float32})] * 4
 
 
 def test_the_file_has_two_outputs_and_says_how_to_use_it(trained: Trained) -> None:
@@ -147,6 +165,15 @@ def test_a_box_of_one_list_only_is_excused_where_a_threshold_is_near(
 ) -> None:
     (row,) = gate.compare(outputs(wanted), outputs(found), 1e-4)
     assert (row[gate.DIFFER], row[gate.BEYOND]) == (differ, beyond)
+
+
+def test_a_box_that_no_score_makes_count_may_be_anywhere() -> None:
+    (row,) = gate.compare(outputs([(FAR, 0.9), (NEAR, 0.0005)]), outputs([(FAR, 0.9), ([0, 0, 9, 9], 0.0005)]), 1e-4)
+    assert row[gate.BOX] == 0
+    (row,) = gate.compare(outputs([(FAR, 0.9), (NEAR, 0.0005)]), outputs([(FAR, 0.9), ([0, 0, 9, 9], 0.0011)]), 1e-4)
+    assert row[gate.BOX] == 62
+    (row,) = gate.compare(outputs([(NEAR, 0.0)]), outputs([(FAR, 0.0)]), 1e-4)
+    assert row[gate.BOX] == 0
 
 
 def test_what_is_not_a_number_is_beyond_every_tolerance() -> None:
@@ -229,6 +256,19 @@ def test_weights_of_other_classes_keep_all_but_the_last_layers(trained: Trained,
     assert torch.equal(fitted["head.boxes.0.2.bias"], state["head.boxes.0.2.bias"])
     with pytest.raises(Exception, match="6 of another shape"):
         fit(state, "yolov8n", 3, replace_head=False)
+
+
+def test_a_detectors_classes_are_matched_by_name_in_all_of_its_maps(trained: Trained) -> None:
+    state = read_state(trained.path("WEIGHTS"))
+    fresh = {name: torch.full_like(tensor, 7) for name, tensor in state.items()}
+    earlier = tuple(trained.spec["dataset"]["classes"])
+    matched, new = match_classes(state, fresh, "yolov8n", earlier, (*earlier[1:], "none"))
+    assert new == ("none",)
+    changed = [name for name in state if not torch.equal(state[name], matched[name])]
+    assert sorted(changed) == sorted(f"head.classes.{n}.2.{kind}" for n in range(3) for kind in ("weight", "bias"))
+    for name in changed:
+        assert torch.equal(matched[name][:-1], state[name][1:])
+        assert (matched[name][-1] == 7).all()
 
 
 def test_there_are_no_public_weights_of_a_detector(trained: Trained, tmp_path: Path) -> None:

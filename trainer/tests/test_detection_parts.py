@@ -20,7 +20,7 @@ from whetstone_trainer.detection.loss import detection_loss, distribution_focal_
 from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.model import build_model, parameter_count
 from whetstone_trainer.preprocess import placement
-from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol import SCHEMA, PreprocessSpec
 
 LETTERBOX = PreprocessSpec(1, 64, 64, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
 
@@ -66,11 +66,29 @@ def test_distances_and_boxes_are_each_others_inverse() -> None:
     assert boxes[1, 5].tolist() == pytest.approx([x - left, y - top, x + right, y + bottom], abs=1e-4)
 
 
+def test_an_object_that_fills_the_image_can_be_marked_at_every_size_that_is_accepted() -> None:
+    largest = SCHEMA["$defs"]["DetectionHyperparameters"]["properties"]["imageSize"]["maximum"]
+    for side in range(32, largest + 1, 32):
+        points, strides = anchor_points(side, side, torch.device("cpu"))
+        whole = torch.tensor([0.0, 0, side, side])
+        marked = distances_to_boxes(boxes_to_distances(whole.expand(len(points), 4), points, strides), points, strides)
+        assert (marked - whole).abs().amax(1).min() < 1
+
+
 def test_a_side_is_the_mean_of_its_distribution() -> None:
     logits = np.random.default_rng(0).normal(size=64)
     sides = [np.exp(part) / np.exp(part).sum() @ np.arange(16) for part in logits.reshape(4, 16)]
     found = expected_distances(torch.from_numpy(logits)[None])
     assert found[0].tolist() == pytest.approx(sides)
+
+
+def test_mixed_precision_moves_no_box() -> None:
+    points, strides = anchor_points(640, 640, torch.device("cpu"))
+    logits = 4 * torch.randn(1, len(points), 64, generator=torch.Generator().manual_seed(0))
+    boxes = distances_to_boxes(expected_distances(logits), points, strides)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = distances_to_boxes(expected_distances(logits), points, strides)
+    assert (mixed - boxes).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (200, 100), (33, 77)])
@@ -183,7 +201,7 @@ def test_the_losses_are_weighted_means_over_the_assigned_quality() -> None:
         iou += quality * plain_ciou(boxes[0, place].tolist(), truths[0, box].tolist())
         sides = torch.cat([points[place] - truths[0, box, :2], truths[0, box, 2:] - points[place]]) / strides[place]
         focal += quality * float(distribution_focal_loss(distributions[0, place][None], sides.clamp(0, 14.99)[None]))
-    found = detection_loss(distributions, logits, labels, truths, height=64, width=64)
+    found = detection_loss(distributions, logits, labels, truths, torch.zeros(1, 2) > 0, height=64, width=64)
     assert found.tolist() == pytest.approx(
         [0.5 * float(classes) / total, 7.5 * iou / total, 1.5 * focal / total], rel=1e-3
     )
@@ -192,8 +210,25 @@ def test_the_losses_are_weighted_means_over_the_assigned_quality() -> None:
 def test_a_batch_without_objects_only_has_a_class_loss() -> None:
     distributions, logits = torch.zeros(2, 21, 64, requires_grad=True), torch.zeros(2, 21, 3, requires_grad=True)
     nothing = torch.full((2, 1), -1)
-    found = detection_loss(distributions, logits, nothing, torch.zeros(2, 1, 4), height=32, width=32)
+    found = detection_loss(distributions, logits, nothing, torch.zeros(2, 1, 4), nothing > 0, height=32, width=32)
     assert found.tolist() == pytest.approx([0.5 * 2 * 21 * 3 * math.log(2), 0, 0], rel=1e-5)
     found.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_nothing_is_learned_against_the_class_of_a_crowd_inside_of_it() -> None:
+    distributions, logits = torch.zeros(1, 84, 64), torch.zeros(1, 84, 3, requires_grad=True)
+    # Class 1 is a crowd in the left half, class 2 an object that lies in it.
+    labels, truths = torch.tensor([[1, 2]]), torch.tensor([[[0.0, 0.0, 32.0, 64.0], [8.0, 8.0, 28.0, 28.0]]])
+    detection_loss(
+        distributions, logits, labels, truths, torch.tensor([[True, False]]), height=64, width=64
+    ).sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    points, _ = anchor_points(64, 64, torch.device("cpu"))
+    left = points[:, 0] < 32
+    assert (logits.grad[0, left, 1] == 0).all()
+    assert (logits.grad[0, ~left, 1] > 0).all()
+    assert (logits.grad[0, :, 0] > 0).all()
+    # The object gets its places all the same: 0.25 is the gradient of a place that learns nothing.
+    assert (logits.grad[0, :, 2] < 0.249).sum() > 1

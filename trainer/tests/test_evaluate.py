@@ -160,6 +160,15 @@ def evaluate_spec(model: support.Json, dataset: support.Json, split: str = "val"
     return {**support.computing("EVALUATE"), "model": model, "dataset": dataset, "split": split, "batchSize": 32}
 
 
+def test_an_onnx_version_that_is_to_be_evaluated_on_cuda_is_not_evaluated_on_the_cpu(
+    trained: Trained, tmp_path: Path
+) -> None:
+    spec = {**evaluate_spec(trained.model("ONNX"), trained.spec["dataset"]), "device": "cuda"}
+    code, recorder = run_here(tmp_path, spec)
+    assert (code, recorder.events[-1]["code"]) == (69, "DEVICE_UNAVAILABLE")
+    assert "evaluated on the CPU" in recorder.events[-1]["message"]
+
+
 @pytest.mark.parametrize("format", ["CHECKPOINT", "ONNX"])
 def test_checkpoint_and_onnx_are_as_good_as_the_training_said(trained: Trained, tmp_path: Path, format: str) -> None:
     code, recorder = run_here(tmp_path, evaluate_spec(trained.model(format), trained.spec["dataset"]))

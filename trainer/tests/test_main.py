@@ -32,6 +32,17 @@ def test_without_the_events_descriptor_it_says_what_it_is() -> None:
     assert b"started by the Whetstone server" in ended.stderr
 
 
+def test_onnx_runtime_sends_nothing_home_whatever_the_environment_says() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", "import os, whetstone_trainer; print(os.environ['ORT_DISABLE_TELEMETRY'])"],
+        cwd=support.TRAINER,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert said.stdout == b"1\n"
+
+
 @pytest.mark.parametrize("line", [b"hello\n", b'{"v":2}\n', b'{"v":1,"spec":{"kind":"TRAIN"}}\n'])
 def test_a_bad_specification_ends_with_64_and_no_event(line: bytes) -> None:
     with start(line) as (process, lines):

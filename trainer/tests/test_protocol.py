@@ -59,7 +59,7 @@ def test_specifications_become_dataclasses_and_back(line: support.Json) -> None:
     )
     without_unknown = {name: value for name, value in line["spec"].items() if name not in ("kind", "futureField")}
     if "init" in without_unknown:
-        without_unknown["init"] = {"file": None, **without_unknown["init"]}
+        without_unknown["init"] = {"file": None, "classes": None, **without_unknown["init"]}
     assert to_json(read.spec) == without_unknown
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,9 @@ from tests.support import attempt, run_here, train_spec
 from whetstone_trainer import public_weights
 from whetstone_trainer.checkpoint import load_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
-from whetstone_trainer.model import read_state, weights_hash
+from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import build, validator
-from whetstone_trainer.state import autocast_dtype
+from whetstone_trainer.state import autocast_dtype, new_optimizer
 from whetstone_trainer.train import learning_rate
 
 
@@ -145,6 +146,53 @@ def test_more_epochs_continue_optimizer_and_schedule(trained: Trained, tmp_path:
     assert float(memory["0/step"]) == 21
 
 
+def test_a_run_without_average_continues_from_the_weights_that_the_optimizer_left(
+    trained: Trained, tmp_path: Path
+) -> None:
+    init = {"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))}
+    # A learning rate of nearly nothing: the weights stay as they were taken over.
+    changes = {"epochs": 3, "emaDecay": 0, "learningRate": 1e-12}
+    code, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], changes, init=init), kind="WEIGHTS")
+    assert code == 75, recorder.events[-1]
+    earlier = load_checkpoint(trained.path("CHECKPOINT")).tensors
+    weight = read_state(tmp_path / "weights.safetensors")["fc.weight"]
+    assert torch.allclose(weight, earlier["model"]["fc.weight"], rtol=0, atol=1e-7)
+    assert not torch.allclose(weight, earlier["ema"]["fc.weight"], rtol=0, atol=1e-5)
+
+
+def test_a_training_of_three_steps_exports_trained_weights(tmp_path: Path) -> None:
+    """50 images in batches of 32: one step an epoch."""
+    dataset = support.write_digits(tmp_path / "digits", 50, 20)
+    spec = train_spec(dataset, {"epochs": 3, "batchSize": 32, "learningRate": 0.01})
+    code, recorder = run_here(tmp_path, spec, kind="WEIGHTS")
+    assert code == 75, recorder.events[-1]
+    torch.manual_seed(0)
+    initial = build_model("resnet50", 10).state_dict()["fc.weight"]
+    checkpoint = load_checkpoint(tmp_path / recorder.of("checkpoint")[-1]["file"]).tensors
+    trained, averaged = checkpoint["model"]["fc.weight"], checkpoint["ema"]["fc.weight"]
+    assert (averaged - trained).norm() < 0.5 * (averaged - initial).norm()
+    exported = read_state(tmp_path / "weights.safetensors")["fc.weight"]
+    assert (exported - initial).norm() > 0.1 * (trained - initial).norm()
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_weight_decay_takes_the_same_share_in_each_step_and_spares_biases_and_norms(optimizer: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    changes = {"optimizer": optimizer, "weightDecay": 0.1}
+    parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
+    made = new_optimizer(model, parameters)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in made.param_groups:
+        group["lr"] = 0.5
+    for _ in range(3):
+        made.step()
+    weight, *others = model.parameters()
+    assert torch.allclose(weight, before[0] * 0.95**3)
+    assert all(torch.equal(now, then) for now, then in zip(others, before[1:], strict=True))
+
+
 def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: Path) -> None:
     init = {"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))}
     code, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], {"epochs": 2}, init=init))
@@ -154,13 +202,43 @@ def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: P
 
 def test_weights_of_other_classes_get_a_new_head(trained: Trained, tmp_path: Path) -> None:
     dataset = {**trained.spec["dataset"], "classes": [*trained.spec["dataset"]["classes"], "none"]}
-    spec = train_spec(dataset, {"epochs": 1}, init={"from": "WEIGHTS", "file": str(trained.path("WEIGHTS"))})
-    code, recorder = run_here(tmp_path, spec)
-    assert code == 0
+    spec = train_spec(
+        dataset, {"epochs": 1}, init={"from": "WEIGHTS", "file": str(trained.path("WEIGHTS")), "classes": None}
+    )
+    code, recorder = run_here(tmp_path, spec, kind="WEIGHTS")
+    assert code == 75
     (warning,) = recorder.of("warning")
     assert warning["code"] == "HEAD_REPLACED"
     assert "fc.weight, fc.bias" in warning["message"]
     assert read_state(tmp_path / "weights.safetensors")["fc.weight"].shape == (11, 2048)
+
+
+def test_weights_of_the_same_number_of_other_classes_are_matched_by_name(trained: Trained, tmp_path: Path) -> None:
+    """The dataset's classes are those of the weights in another order, and one that they do not know."""
+    earlier = trained.spec["dataset"]["classes"]
+    dataset = {**trained.spec["dataset"], "classes": [*reversed(earlier[1:]), "none"]}
+    # A learning rate of nearly nothing: the weights stay as they were taken over.
+    changes = {"epochs": 1, "learningRate": 1e-12, "emaDecay": 0}
+    weights = read_state(trained.path("WEIGHTS"))["fc.weight"]
+    init = {"from": "WEIGHTS", "file": str(trained.path("WEIGHTS"))}
+    for known, message in ((earlier, "9 classes keep .* by name; 1 start from random values: none"), (None, "random")):
+        folder = tmp_path / str(known is None)
+        spec = train_spec(dataset, changes, init={**init, "classes": known})
+        code, recorder = run_here(folder, spec, kind="WEIGHTS")
+        assert code == 75, recorder.events[-1]
+        (warning,) = recorder.of("warning")
+        assert warning["code"] == "CLASSES_MATCHED"
+        assert re.search(message, warning["message"])
+        found = read_state(folder / "weights.safetensors")["fc.weight"]
+        kept = [torch.allclose(found[n], weights[9 - n], rtol=0, atol=1e-6) for n in range(9)]
+        assert all(kept) if known else not any(kept)
+        assert not torch.allclose(found[9], weights[9], rtol=0, atol=1e-3)
+
+
+def test_weights_of_the_same_classes_are_taken_over_as_they_are(trained: Trained, tmp_path: Path) -> None:
+    init = {"from": "WEIGHTS", "file": str(trained.path("WEIGHTS")), "classes": trained.spec["dataset"]["classes"]}
+    _, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], init=init), phase="caching")
+    assert recorder.of("warning") == []
 
 
 def test_sgd_without_average_with_clipping_and_early_stopping(digits: support.Json, tmp_path: Path) -> None:
@@ -186,7 +264,7 @@ def test_a_loss_that_is_not_finite_ends_it(digits: support.Json, tmp_path: Path)
         "epochs": 5,
         "optimizer": "SGD",
         "learningRate": 10.0,
-        "momentum": 1.0,
+        "momentum": 0.999,
         "gradientClip": 0,
         "warmupSteps": 0,
     }
@@ -233,6 +311,17 @@ def test_cuda_that_is_not_there_is_said(digits: support.Json, tmp_path: Path) ->
         pytest.skip("this machine has a GPU")
     code, recorder = run_here(tmp_path, train_spec(digits, device="cuda"))
     assert (code, recorder.events[-1]["code"]) == (69, "DEVICE_UNAVAILABLE")
+
+
+def test_a_gpu_of_the_slot_that_cannot_be_used_is_said(
+    digits: support.Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    for device, warnings in (("auto", ["GPU_UNUSED"]), ("cpu", [])):
+        _, recorder = run_here(tmp_path / device, train_spec(digits, device=device), phase="caching")
+        assert [event["code"] for event in recorder.of("warning")] == warnings
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

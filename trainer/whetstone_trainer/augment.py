@@ -35,8 +35,10 @@ def geometry(
         height, width = image.shape[-2:]
         area = height * width * (parameters.crop_scale + (1 - parameters.crop_scale) * draw[AREA])
         ratio = math.exp(ASPECT_RATIOS[0] + (ASPECT_RATIOS[1] - ASPECT_RATIOS[0]) * draw[RATIO])
-        w = min(width, max(1, round(math.sqrt(area * ratio))))
-        h = min(height, max(1, round(math.sqrt(area / ratio))))
+        # Of the ratios those whose crop fits into the image: a side that is cut off would take its area along.
+        ratio = min(max(ratio, area / height**2), width**2 / area)
+        w = min(width, math.ceil(math.sqrt(area * ratio)))
+        h = min(height, math.ceil(area / w))
         left, top = int(draw[LEFT] * (width - w + 1)), int(draw[TOP] * (height - h + 1))
         image = functional.resized_crop(image, top, left, h, w, [spec.height, spec.width], antialias=True)
     elif image.shape[-2:] != (spec.height, spec.width):

@@ -87,7 +87,7 @@ def loss(
     """Cross-entropy with label smoothing (Szegedy et al. 2015)."""
     (logits,) = outputs
     labels = torch.tensor(truths, device=logits.device)
-    mean = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=parameters.label_smoothing)
+    mean = nn.functional.cross_entropy(logits, labels, label_smoothing=parameters.label_smoothing)
     correct = (logits.detach().argmax(1) == labels).sum()
     return mean, torch.stack([mean.detach().double() * len(labels), correct, torch.full_like(correct, len(labels))])
 

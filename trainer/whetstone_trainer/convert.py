@@ -1,8 +1,9 @@
 """From PyTorch weights to an ONNX file, and the numbers that say whether the two agree. The job CONVERT.
 
 The gate (see `Gate` in the protocol): checker, strict shape inference, reload in ONNX Runtime; the whole validation set
-through both at one batch size; 128 images at batches of 1, 7 and 64. The server decides what passes. Then how good the
-ONNX file is on the validation set.
+through both at one batch size; 128 images at batches of 1, 7 and 64. Large images come in smaller batches and are
+fewer, so that they fit into memory. The server decides what passes. Then how good the ONNX file is on the validation
+set.
 """
 
 import json
@@ -42,6 +43,8 @@ from whetstone_trainer.tasks import task_of
 GATE_BATCH = 32
 OTHER_BATCHES = (1, 7, 64)
 OTHER_BATCHES_IMAGES = 128
+# Pixels of a batch at most, as many as 32 images of 640 × 640 have: the memory that a batch takes grows with them.
+BATCH_PIXELS_MAX = 32 * 640**2
 PROBE_IMAGES = 32
 ONNX_FILE = "model.onnx"
 
@@ -69,7 +72,7 @@ class Source:
 def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
     """The job CONVERT: a checkpoint version to ONNX."""
     device = prepare(spec)
-    say_hello(events, spec.code_version, device)
+    say_hello(events, spec, device)
     if spec.model.preset is None or spec.model.format != "CHECKPOINT":
         raise TrainerError("SPEC_INVALID", "Only a checkpoint of a preset can be converted.")
     events.phase("weights")
@@ -95,6 +98,11 @@ def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
         events=events,
     )
     return {**result, "metrics": metrics, "engine": ONNXRUNTIME}
+
+
+def batch_max(spec: PreprocessSpec) -> int:
+    """The largest batch that the gate runs: large images come in smaller ones."""
+    return max(1, BATCH_PIXELS_MAX // (spec.width * spec.height))
 
 
 def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
@@ -225,7 +233,8 @@ def write_probe(reference: Predict, images: Images, spec: PreprocessSpec, events
     order."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(PROBE_IMAGES, len(images))).round().astype(int))
     levels = torch.stack([images[int(index)] for index in chosen])
-    outputs = {f"output{n or ''}": output for n, output in enumerate(reference(levels))}
+    parts = [reference(part) for part in torch.split(levels, batch_max(spec))]
+    outputs = {f"output{n or ''}": torch.cat(output) for n, output in enumerate(zip(*parts, strict=True))}
     tensors = {"input": normalise(levels, spec), **outputs}
     save_tensors(events.work_dir / "probe.safetensors", tensors, {"kind": "probe"})
     events.artifact("PROBE", "probe.safetensors", {"images": len(chosen)})
@@ -243,22 +252,26 @@ def gate_numbers(
 ) -> dict[str, Any]:
     """How far the ONNX file is from PyTorch: `numbers` of the protocol's `Gate`, without what `check` found."""
     task = source.task
-    count = min(OTHER_BATCHES_IMAGES, len(images))
+    largest = batch_max(source.preprocess)
+    gate_batch = min(GATE_BATCH, largest)
+    others = list(dict.fromkeys(min(size, largest) for size in OTHER_BATCHES))
+    # Their outputs are kept, which of large images take much memory too.
+    count = min(OTHER_BATCHES_IMAGES, 4 * largest, len(images))
     first = replace(images, items=images.items[:count], truths=images.truths[:count], cache=images.cache[:count])
-    events.phase("gate", -(-len(images) // GATE_BATCH) + sum(-(-count // size) for size in OTHER_BATCHES))
+    events.phase("gate", -(-len(images) // gate_batch) + sum(-(-count // size) for size in others))
     problems: list[str] = []
     compared: list[NDArray[np.float64]] = []
     batches: list[dict[str, Any]] = []
     try:
         candidate = onnx_predictor(onnx_session(path, threads), source.reference(path))
         kept: list[Outputs] = []
-        for wanted, levels in _outputs(reference, images, GATE_BATCH, events):
+        for wanted, levels in _outputs(reference, images, gate_batch, events):
             compared.append(task.compare(wanted, candidate(levels), relative_tolerance))
-            if len(kept) * GATE_BATCH < count:
+            if len(kept) * gate_batch < count:
                 kept.append(wanted)
-        batches.append({"batch": GATE_BATCH, "images": len(images), **task.furthest(np.concatenate(compared))})
+        batches.append({"batch": gate_batch, "images": len(images), **task.furthest(np.concatenate(compared))})
         wanted = tuple(torch.cat(outputs)[:count] for outputs in zip(*kept, strict=True))
-        for size in OTHER_BATCHES:
+        for size in others:
             parts = [outputs for outputs, _ in _outputs(candidate, first, size, events)]
             found = tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
             rows = task.compare(wanted, found, relative_tolerance)

@@ -16,10 +16,40 @@ from whetstone_trainer.augment import draws
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.preprocess import decode, resize
-from whetstone_trainer.protocol import DatasetItem, DatasetRef, Hyperparameters, PreprocessSpec, Split, build, validator
+from whetstone_trainer.protocol import (
+    SCHEMA,
+    DatasetItem,
+    DatasetRef,
+    Hyperparameters,
+    PreprocessSpec,
+    Split,
+    build,
+    validator,
+)
 from whetstone_trainer.task import Task
 
 T = TypeVar("T")
+
+
+# Written from `src/jobs/specs.ts`.
+MANIFEST_VERSION: int = SCHEMA["$defs"]["DatasetItem"]["properties"]["v"]["const"]
+
+
+def _current(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of any version in the form of the present one. Stored manifests are never rewritten.
+
+    Version 1 had no `v`; before there were detectors it had no `boxes`.
+    """
+    version = line.get("v", 1)
+    if version == 1:
+        return {"boxes": None, **line, "v": MANIFEST_VERSION}
+    if version != MANIFEST_VERSION:
+        raise TrainerError(
+            "DATA_INVALID",
+            f"The dataset's manifest has version {version}; this program reads up to {MANIFEST_VERSION}.",
+            hint="A newer version of Whetstone imported the dataset: use that one or import the dataset again.",
+        )
+    return line
 
 
 def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
@@ -32,7 +62,7 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
     # The server wrote the manifest: the first line's form stands for all of them.
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = _current(json.loads(line))
             if number == 1 and not validator("DatasetItem").is_valid(value):
                 raise ValueError
             item = build(DatasetItem, value)

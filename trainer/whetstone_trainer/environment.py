@@ -28,18 +28,30 @@ def prepare(spec: TrainSpec | ConvertSpec | EvaluateSpec) -> torch.device:
     return torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def say_hello(events: Events, code_version: str, device: torch.device, resumed: tuple[int, int] | None = None) -> None:
+def say_hello(
+    events: Events,
+    spec: TrainSpec | ConvertSpec | EvaluateSpec,
+    device: torch.device,
+    resumed: tuple[int, int] | None = None,
+) -> None:
     """The first event. `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     emit_hello(
         events,
-        code_version,
+        spec.code_version,
         device=Device(device.type, properties.name, properties.total_memory) if properties else CPU,
         threads=torch.get_num_threads(),
         cuda=torch.version.cuda if cuda else None,
         resumed=resumed,
     )
+    # The server names the GPUs of the slot here.
+    if spec.device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") and not torch.cuda.is_available():
+        events.warn(
+            "GPU_UNUSED",
+            "The slot has a GPU, but PyTorch cannot use it: the job runs on the CPU. Check the GPU's driver. With the "
+            "device cuda such a job fails.",
+        )
 
 
 def out_of_memory(error: BaseException) -> TrainerError | None:

@@ -115,9 +115,15 @@ def load_model(model: ModelRef) -> nn.Module:
 
 def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     """The job EVALUATE: a model version on a dataset's split."""
-    device = prepare(spec)
     onnx = spec.model.format == "ONNX"
-    say_hello(events, spec.code_version, torch.device("cpu") if onnx else device)
+    if onnx and spec.device == "cuda":
+        raise TrainerError(
+            "DEVICE_UNAVAILABLE",
+            "An ONNX version is evaluated on the CPU, and the job asks for CUDA.",
+            hint="Use the device auto or cpu.",
+        )
+    device = prepare(spec)
+    say_hello(events, spec, torch.device("cpu") if onnx else device)
     events.phase("weights")
     if onnx:
         session = onnx_session(spec.model.file, spec.cpu_threads)

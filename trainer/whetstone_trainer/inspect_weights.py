@@ -59,7 +59,7 @@ def _store(state: State, preset: str | None) -> dict[str, Any]:
         raise TrainerError(
             "WEIGHTS_INVALID", "Sparse and quantised tensors are not supported.", details=tuple(odd[:10])
         )
-    name = topology_of(preset).class_tensor
+    name = topology_of(preset).class_tensors[0]
     head = state.get(name)
     if head is None or head.ndim == 0 or head.shape[0] < 1:
         raise TrainerError("WEIGHTS_INVALID", f"The weights have no tensor {name}, so they are not of {preset}.")

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from whetstone_trainer.checkpoint import State
+from whetstone_trainer.detection.boxes import STRIDES
 from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.errors import TrainerError
 
@@ -28,21 +29,22 @@ def _resnet50(class_count: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Topology:
-    """`head`: how the names of the tensors begin whose shape depends on the class count; `class_tensor`: the one whose
-    first dimension it is."""
+    """`head`: how the names of the tensors begin whose shape depends on the class count; `class_tensors`: those that
+    have one row for each class."""
 
     build: Callable[[int], nn.Module]
     head: str
-    class_tensor: str
+    class_tensors: tuple[str, ...]
 
 
 def _detector(scale: str) -> Topology:
-    return Topology(partial(Detector, scale), "head.classes.", "head.classes.0.2.weight")
+    rows = tuple(f"head.classes.{n}.2.{kind}" for n in range(len(STRIDES)) for kind in ("weight", "bias"))
+    return Topology(partial(Detector, scale), "head.classes.", rows)
 
 
 # By preset. Another preset is another row.
 TOPOLOGIES: dict[str, Topology] = {
-    "resnet50": Topology(_resnet50, "fc.", "fc.weight"),
+    "resnet50": Topology(_resnet50, "fc.", ("fc.weight", "fc.bias")),
     "yolov8n": _detector("n"),
     "yolov8s": _detector("s"),
     "yolov8m": _detector("m"),
@@ -132,3 +134,19 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
     for name in compared.keys() - fitted.keys():
         fitted[name] = torch.zeros(compared[name].shape, dtype=compared[name].dtype)
     return fitted, new
+
+
+def match_classes(
+    state: State, fresh: State, preset: str, earlier: tuple[str, ...], classes: tuple[str, ...]
+) -> tuple[State, tuple[str, ...]]:
+    """The state with the rows of `classes` where those of `earlier` were, and the classes that are new.
+
+    A new class has its rows from `fresh`: a head is never taken over by position.
+    """
+    row_of = {name: row for row, name in enumerate(earlier)}
+    new = tuple(name for name in classes if name not in row_of)
+    matched = dict(state)
+    for tensor in topology_of(preset).class_tensors:
+        rows = [state[tensor][row_of[name]] if name in row_of else fresh[tensor][n] for n, name in enumerate(classes)]
+        matched[tensor] = torch.stack(rows)
+    return matched, new

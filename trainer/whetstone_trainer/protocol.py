@@ -58,13 +58,14 @@ class DatasetRef:
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """In pixels of the upright image, `x` and `y` of the top left corner."""
+    """In pixels of the upright image, `x` and `y` of the top left corner. `crowd`: None where it is one object."""
 
     label: int
     x: float
     y: float
     width: float
     height: float
+    crowd: Literal[True] | None
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,12 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Init:
-    """`file` is null for SCRATCH, and for PRETRAINED where the public weights are to be downloaded."""
+    """`file` is null for SCRATCH, and for PRETRAINED where the public weights are to be downloaded. `classes` is what
+    WEIGHTS tell apart, in their order; null where nobody knows."""
 
     from_: Literal["SCRATCH", "PRETRAINED", "WEIGHTS", "CHECKPOINT"]
     file: str | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

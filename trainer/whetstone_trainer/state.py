@@ -14,7 +14,7 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import build_model, fit, read_state
+from whetstone_trainer.model import build_model, fit, match_classes, read_state
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
@@ -89,6 +89,10 @@ def new_run(job: Job) -> Run:
         public = spec.init.from_ == "PRETRAINED"
         state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
         fitted, new = fit(state, spec.preset, class_count, replace_head=True)
+        earlier = spec.init.classes or ()
+        if not new and earlier != spec.dataset.classes:
+            fitted, fresh = match_classes(fitted, model.state_dict(), spec.preset, earlier, spec.dataset.classes)
+            _warn_of_classes(fresh, earlier, job)
         model.load_state_dict(fitted, strict=False)
         if new:
             names = ", ".join(new)
@@ -96,23 +100,45 @@ def new_run(job: Job) -> Run:
     return _with_optimizer(model, job)
 
 
+def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job) -> None:
+    if not earlier:
+        message = "Nobody knows which classes the weights are for: the classifier head starts from random values."
+    else:
+        kept = len(job.spec.dataset.classes) - len(fresh)
+        message = f"The weights have other classes or another order: {kept} classes keep their part of the head by name"
+        message += f"; {len(fresh)} start from random values: {', '.join(fresh[:10])}." if fresh else "."
+    job.events.warn("CLASSES_MATCHED", message)
+
+
 def _with_optimizer(model: nn.Module, job: Job) -> Run:
     parameters, device = job.spec.hyperparameters, job.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Biases and normalisation are not decayed.
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer: torch.optim.Optimizer
-    if parameters.optimizer == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-    else:
-        momentum = parameters.momentum
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    optimizer = new_optimizer(model, parameters)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
+
+
+def new_optimizer(model: nn.Module, parameters: Hyperparameters) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017)."""
+    # Biases and normalisation are not decayed.
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    if parameters.optimizer == "ADAMW":
+        decays = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(decays, lr=0.0, fused=True)
+    momentum = parameters.momentum
+    groups = [{"params": weights}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+    # SGD's own weight decay goes through the momentum, which multiplies it by 1 / (1 - momentum).
+    @torch.no_grad()
+    def decay(sgd: torch.optim.Optimizer, *_: object) -> None:
+        torch._foreach_mul_(list[torch.Tensor](weights), 1 - sgd.param_groups[0]["lr"] * parameters.weight_decay)
+
+    optimizer.register_step_pre_hook(decay)
+    return optimizer
 
 
 def _continued(job: Job) -> Run:
@@ -128,7 +154,8 @@ def _continued(job: Job) -> Run:
     training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), job)
     fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
     training.model.load_state_dict(earlier.tensors["model"])
-    training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
+    if training.ema is not training.model:
+        training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
     if earlier.progress["optimizer"] == parameters.optimizer:
         _load_optimizer(training.optimizer, earlier.tensors.get("optimizer", {}))
     else:

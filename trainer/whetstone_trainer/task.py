@@ -81,8 +81,8 @@ class Task(Protocol):
     def loss(
         self, outputs: Outputs, truths: Sequence[Any], parameters: Any, spec: PreprocessSpec, /
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss (scalar), and what `RUNNING` sums up: a sum over the batch for each name, then its number of
-        images."""
+        """The loss (scalar) of float32 outputs, and what `RUNNING` sums up: a sum over the batch for each name, then
+        its number of images."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events

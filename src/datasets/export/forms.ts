@@ -1,4 +1,4 @@
-/** A detection dataset version in the forms that the import reads: what comes out goes in again as the same content. */
+/** A detection dataset version in the forms that the import reads: what comes out goes in again as the same content. YOLO has no crowds. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
@@ -39,7 +39,7 @@ export async function* exportFiles(form: ExportForm, source: Source): AsyncGener
   for await (const item of itemsOf(source)) {
     const { stem, ending } = freeName(nameOf(item), `${item.split}/`, stems);
     yield image(source, item, `${stem}${ending}`);
-    yield text(`labels/${item.split}/${stem}.txt`, (item.boxes ?? []).map((box) => labelLine(box, item)).join(''));
+    yield text(`labels/${item.split}/${stem}.txt`, (item.boxes ?? []).flatMap((box) => (box.crowd ? [] : labelLine(box, item))).join(''));
   }
 }
 
@@ -111,9 +111,9 @@ async function* cocoJson(
   yield* list((item) => [{ id: item.n, file_name: nameOf(item), width: item.width, height: item.height }]);
   yield Buffer.from('],"annotations":[\n');
   yield* list(({ n, boxes }) =>
-    (boxes ?? []).map(({ label, x, y, width, height }) => {
+    (boxes ?? []).map(({ label, x, y, width, height, crowd }) => {
       id += 1;
-      return { id, image_id: n, category_id: label + 1, bbox: [x, y, width, height], area: width * height, iscrowd: 0 };
+      return { id, image_id: n, category_id: label + 1, bbox: [x, y, width, height], area: width * height, iscrowd: crowd ? 1 : 0 };
     }),
   );
   const categories = classes.map((name, label) => ({ id: label + 1, name }));

@@ -36,7 +36,14 @@ export function checkBoxes({ boxes: raw, unit, place, size }: Annotations, image
     const [right, bottom] = [left + box.width * scaleX, top + box.height * scaleY];
     const outside = Math.max(-left, -top, right - width, bottom - height);
     const [x, y] = [round(Math.max(0, left)), round(Math.max(0, top))];
-    const checked = { label: box.label, x, y, width: round(Math.min(width, right)) - x, height: round(Math.min(height, bottom)) - y };
+    const checked = {
+      label: box.label,
+      x,
+      y,
+      width: round(Math.min(width, right)) - x,
+      height: round(Math.min(height, bottom)) - y,
+      ...(box.crowd && { crowd: box.crowd }),
+    };
     const key = JSON.stringify(checked);
     // Written so that a NaN is refused too. What lies outside by less than half a unit is not worth a word.
     if (!(outside <= tolerance)) {
@@ -50,6 +57,14 @@ export function checkBoxes({ boxes: raw, unit, place, size }: Annotations, image
       result.boxes.push(checked);
     }
   }
-  result.boxes.sort((a, b) => a.label - b.label || a.x - b.x || a.y - b.y || a.width - b.width || a.height - b.height);
+  result.boxes.sort(
+    (a, b) =>
+      a.label - b.label ||
+      a.x - b.x ||
+      a.y - b.y ||
+      a.width - b.width ||
+      a.height - b.height ||
+      Number(a.crowd ?? 0) - Number(b.crowd ?? 0),
+  );
   return result;
 }

@@ -31,7 +31,7 @@ const CocoAnnotation = z.object({
   id: z.int(),
   image_id: id,
   category_id: z.int(),
-  /** Of many objects in one region, which is no object to learn. */
+  /** Of many objects in one region, which nobody has marked one by one. */
   iscrowd: z.union([z.int(), z.boolean()]).optional(),
   bbox: z.tuple([pixels, pixels, pixels, pixels], 'is a list of 4 numbers'),
 });
@@ -46,7 +46,7 @@ interface CocoFile {
 }
 
 export interface CocoLayout extends Layout<ZipEntry> {
-  /** Annotations of crowds, which are left out. */
+  /** Annotations of crowds. */
   crowds: number;
   /** Images that no file names. */
   unlisted: string[];
@@ -185,14 +185,14 @@ async function readCoco(
         const problem = (reason: string) => add(`annotation ${id}: ${reason}`);
         if (!image) problem(`there is no image ${printable(String(image_id))}`);
         else if (label === undefined) problem(`there is no category ${category_id}`);
-        else if (iscrowd) coco.crowds += 1;
         else if (width <= 0 || height <= 0) problem('the width and the height of a box are above 0');
         else {
           const { boxes } = image.annotations;
           count(1);
+          if (iscrowd) coco.crowds += 1;
           // Told once for an image.
           if (boxes.length > boxesPerImageMax) return;
-          boxes.push({ label, x, y, width, height, at: id });
+          boxes.push({ label, x, y, width, height, ...(iscrowd ? { crowd: true } : {}), at: id });
           if (boxes.length > boxesPerImageMax) problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax} boxes`);
         }
       }),

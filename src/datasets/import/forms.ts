@@ -30,7 +30,10 @@ async function layOutDetection({ spec, warn }: ImportChild, zip: Zip, problems: 
   if (json) {
     const { crowds, unlisted, ...layout } = await layOutCoco(zip, count, problems);
     if (crowds > 0)
-      warn('CROWDS_LEFT_OUT', `${plural(crowds, 'annotation')} of crowds (iscrowd) ${crowds === 1 ? 'was' : 'were'} left out.`);
+      warn(
+        'CROWDS_IGNORED',
+        `${plural(crowds, 'annotation is a crowd', 'annotations are crowds')} (iscrowd): training and evaluation ignore their class there.`,
+      );
     if (unlisted.length > 0) {
       const some = unlisted.slice(0, 5).map(printable).join(', ');
       warn(

@@ -19,6 +19,7 @@ export interface RawBox {
   y: number;
   width: number;
   height: number;
+  crowd?: true;
   /** Its line in a label file, its id in a COCO file. */
   at: number;
 }

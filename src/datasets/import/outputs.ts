@@ -23,7 +23,7 @@ export const files = {
 const count = z.int().min(0);
 
 /** A manifest's line, and where the item's thumbnail is. */
-export const ImportedItem = DatasetItem.extend({ thumbnailOffset: count, thumbnailBytes: z.int().min(1) });
+export const ImportedItem = DatasetItem.omit({ v: true }).extend({ thumbnailOffset: count, thumbnailBytes: z.int().min(1) });
 export type ImportedItem = z.infer<typeof ImportedItem>;
 
 export const Summary = z.object({
@@ -34,7 +34,7 @@ export const Summary = z.object({
   images: z.record(z.enum(splits), count),
   /** Images by split, then by class, in the order of the classes; one that shows several classes counts for each. */
   bySplit: z.record(z.enum(splits), z.array(count)),
-  /** DETECTION: boxes by split, then by class; null for CLASSIFICATION. */
+  /** DETECTION: boxes by split, then by class, without crowds; null for CLASSIFICATION. */
   boxesBySplit: z.record(z.enum(splits), z.array(count)).nullable(),
   /** Distinct contents that stand in more than one split. */
   duplicatesAcrossSplits: count,
@@ -46,7 +46,8 @@ export type Summary = z.infer<typeof Summary>;
 /**
  * A dataset's identity: SHA-256 over one line for each item, sorted by split (train, val, test), then by path in the order of UTF-16
  * code units. For CLASSIFICATION it is `["<split>","<path>","<class>","<sha256 of the file>"]`. For DETECTION the boxes stand in the
- * place of the class, `[["<class>",x,y,width,height],…]`, and a first line has the classes, which need not all have boxes.
+ * place of the class, `[["<class>",x,y,width,height],…]`, with `"crowd"` behind a crowd's, and a first line has the classes, which need not
+ * all have boxes.
  */
 export function createContentHash(task: Task, classes: readonly string[]): { add(item: ContentItem): void; digest(): string } {
   const hash = createHash('sha256');
@@ -54,7 +55,9 @@ export function createContentHash(task: Task, classes: readonly string[]): { add
   if (task === 'DETECTION') line(classes);
   return {
     add({ split, path, label, boxes, sha256 }) {
-      const labels = boxes?.map((box) => [classes[box.label], box.x, box.y, box.width, box.height]) ?? classes[label ?? -1];
+      const labels =
+        boxes?.map((box) => [classes[box.label], box.x, box.y, box.width, box.height, ...(box.crowd ? ['crowd'] : [])]) ??
+        classes[label ?? -1];
       line([split, path, labels, sha256]);
     },
     digest: () => hash.digest('hex'),

@@ -3,7 +3,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
-import type { DatasetItem } from '../../jobs/specs.ts';
+import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
@@ -119,7 +119,9 @@ function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: s
   const problems = collectProblems(spec.limits.problemsMax);
   const train = images.filter(({ split }) => split === 'train');
   if (train.length === 0) throw new ChildError('DATA_INVALID', 'There are no images to train on: no folder train.');
-  const trained = new Set(train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes ?? null })));
+  const trained = new Set(
+    train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes.filter((box) => !box.crowd) ?? null })),
+  );
   const missing = classes.filter((_, label) => !trained.has(label));
   if (spec.task === 'CLASSIFICATION') {
     for (const name of missing) problems.add(name, 'has no images in train');
@@ -142,7 +144,7 @@ export function summarize(task: Task, items: readonly ContentItem[], classes: st
   for (const item of items) {
     images[item.split] += 1;
     for (const label of classesOf(item)) (bySplit[item.split][label] as number) += 1;
-    for (const { label } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += 1;
+    for (const { label, crowd } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += crowd ? 0 : 1;
     hash.add(item);
   }
   return {
@@ -187,7 +189,7 @@ function warnOfDuplicates({ warn }: ImportChild, items: Placed[]): void {
  * Decodes each image once, as many at a time as libuv has threads, checks its boxes, and writes manifest, items and thumbnails in the
  * order of n; returns the items.
  */
-async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetItem[]> {
+async function decodeAll(child: ImportChild, items: Placed[]): Promise<ContentItem[]> {
   const { spec, workDir } = child;
   const damaged = collectProblems(spec.limits.problemsMax);
   const misplaced = collectProblems(spec.limits.problemsMax);
@@ -197,7 +199,7 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetIt
     Output,
   ];
   child.phase('decoding', items.length);
-  const made: DatasetItem[] = [];
+  const made: ContentItem[] = [];
   const counts = { clipped: 0, duplicates: 0, empty: 0 };
   for await (const [item, image] of inOrder(items, Math.min(spec.cpuThreads, decodersMax) * 4, (item) => decode(child, item))) {
     child.checkStop();
@@ -214,8 +216,8 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<DatasetIt
     counts.duplicates += checked?.duplicates ?? 0;
     counts.empty += checked?.boxes.length === 0 ? 1 : 0;
     const { split, path, sha256, label } = item;
-    const line: DatasetItem = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };
-    manifest.write(jsonLine(line));
+    const line = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };
+    manifest.write(jsonLine({ v: manifestVersion, ...line } satisfies DatasetItem));
     index.write(jsonLine({ ...line, thumbnailOffset: thumbnails.sizeBytes, thumbnailBytes: thumbnail.length } satisfies ImportedItem));
     thumbnails.write(thumbnail);
     made.push(line);

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.ops import box_iou
 
+# Not the paper's, which has 13, 1 and 6: see PROVENANCE.md.
 CANDIDATES = 10
 SCORE_POWER, IOU_POWER = 0.5, 6.0
 
@@ -24,6 +25,12 @@ class Assignment:
     positive: torch.Tensor
 
 
+def inside(points: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Whether each of N × M boxes holds each of A points: N × M × A."""
+    sides = torch.cat([points[None, None] - boxes[:, :, None, :2], boxes[:, :, None, 2:] - points[None, None]], -1)
+    return sides.amin(-1) > 0
+
+
 @torch.no_grad()
 def assign(
     scores: torch.Tensor, boxes: torch.Tensor, points: torch.Tensor, labels: torch.Tensor, truths: torch.Tensor
@@ -37,12 +44,11 @@ def assign(
         scores: N × A × classes, of 0 to 1.
         boxes: N × A × 4, predicted.
         points: A × 2.
-        labels: N × M, −1 where an image has fewer than M boxes.
+        labels: N × M, −1 where a box is not to be assigned.
         truths: N × M × 4.
     """
     real = labels >= 0
-    inside = torch.cat([points[None, None] - truths[:, :, None, :2], truths[:, :, None, 2:] - points[None, None]], -1)
-    allowed = (inside.amin(-1) > 0) & real[..., None]
+    allowed = inside(points, truths) & real[..., None]
     ious = torch.stack([box_iou(t, b) for t, b in zip(truths, boxes, strict=True)]) * allowed
     of_class = scores.transpose(1, 2).gather(1, labels.clamp_min(0)[..., None].expand(-1, -1, scores.shape[1]))
     alignment = of_class.pow(SCORE_POWER) * ious.pow(IOU_POWER)

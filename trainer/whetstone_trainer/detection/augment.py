@@ -17,8 +17,10 @@ from whetstone_trainer.augment import FLIP
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.protocol import PreprocessSpec
 
-# A box of which less than this can still be seen is no object to learn.
+# What is cut off is an object to learn where this share of it can still be seen, or where it fills that share of its
+# tile: a part of a large object is no background. Of anything else the rest is ignored.
 VISIBLE_SHARE = 0.4
+FILLED_SHARE = 0.75
 # Where the four images of a mosaic may meet, as a share of the side.
 CENTRE = (0.3, 0.7)
 
@@ -31,11 +33,13 @@ class Picture:
         image: 3 × height × width, uint8.
         labels: K, int64.
         boxes: K × 4 (left, top, right, bottom in pixels), float32.
+        ignored: K, bool. These are neither objects to learn nor background of their class.
     """
 
     image: torch.Tensor
     labels: torch.Tensor
     boxes: torch.Tensor
+    ignored: torch.Tensor
 
 
 def compose(
@@ -69,7 +73,10 @@ def compose(
 
     canvas = torch.tensor(spec.pad_color, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
     laid = [lay(canvas, region, picture(index), parameters.scale, rng) for index, region in tiles]
-    result = Picture(canvas, torch.cat([tile.labels for tile in laid]), torch.cat([tile.boxes for tile in laid]))
+    labels, boxes, ignored = (
+        torch.cat(parts) for parts in zip(*((tile.labels, tile.boxes, tile.ignored) for tile in laid), strict=True)
+    )
+    result = Picture(canvas, labels, boxes, ignored)
     if flip_draw[FLIP] < parameters.flip:
         result = flip(result, horizontal=True)
     if rng.random() < parameters.vertical_flip:
@@ -99,8 +106,9 @@ def lay(
     moved = tile.boxes * ratio + torch.tensor([x, y, x, y])
     low, high = torch.tensor([x1, y1, x1, y1]), torch.tensor([x2, y2, x2, y2])
     seen = moved.clamp(low, high)
-    keep = area(seen) >= VISIBLE_SHARE * area(moved)
-    return Picture(canvas, tile.labels[keep], seen[keep])
+    visible = (seen[:, 2:] > seen[:, :2]).all(1)
+    learned = (area(seen) >= VISIBLE_SHARE * area(moved)) | (area(seen) >= FILLED_SHARE * (x2 - x1) * (y2 - y1))
+    return Picture(canvas, tile.labels[visible], seen[visible], (tile.ignored | ~learned)[visible])
 
 
 def flip(picture: Picture, *, horizontal: bool) -> Picture:
@@ -108,7 +116,7 @@ def flip(picture: Picture, *, horizontal: bool) -> Picture:
     axis = 0 if horizontal else 1
     side = picture.image.shape[2 - axis]
     boxes[:, axis], boxes[:, axis + 2] = side - picture.boxes[:, axis + 2], side - picture.boxes[:, axis]
-    return Picture(picture.image.flip(2 - axis), picture.labels, boxes)
+    return Picture(picture.image.flip(2 - axis), picture.labels, boxes, picture.ignored)
 
 
 def area(boxes: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from whetstone_trainer.detection.postprocess import BOXES_MAX, NMS_IOU, rank_candidates, suppress
+from whetstone_trainer.detection.postprocess import BOXES_MAX, NMS_IOU, SCORE_THRESHOLD, rank_candidates, suppress
 from whetstone_trainer.task import NOT_FINITE, Outputs
 
 BOX_TOLERANCE = 1e-2
@@ -34,7 +34,7 @@ def compare(wanted: Outputs, found: Outputs, relative_tolerance: float) -> NDArr
         rows.append(
             [
                 float((scores - other_scores).abs().max()),
-                float((boxes - other_boxes).abs().max()),
+                _largest_box_difference(boxes, scores, other_boxes, other_scores),
                 len(reference),
                 len(differ),
                 len(beyond),
@@ -42,6 +42,14 @@ def compare(wanted: Outputs, found: Outputs, relative_tolerance: float) -> NDArr
         )
     table: NDArray[np.float64] = np.array(rows, dtype=np.float64).reshape(-1, 5)
     return np.nan_to_num(table, nan=NOT_FINITE, posinf=NOT_FINITE, neginf=NOT_FINITE)
+
+
+def _largest_box_difference(
+    boxes: torch.Tensor, scores: torch.Tensor, other_boxes: torch.Tensor, other_scores: torch.Tensor
+) -> float:
+    """Over the boxes that can be found: whose score reaches the metric's threshold in one of the two."""
+    counts = torch.maximum(scores, other_scores).amax(1) >= SCORE_THRESHOLD
+    return float((boxes - other_boxes)[counts].abs().max()) if counts.any() else 0.0
 
 
 def _kept(boxes: torch.Tensor, scores: torch.Tensor) -> set[int]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import complete_box_iou_loss
 
-from whetstone_trainer.detection.assign import assign
+from whetstone_trainer.detection.assign import assign, inside
 from whetstone_trainer.detection.boxes import (
     BINS,
     anchor_points,
@@ -21,6 +21,7 @@ def detection_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     truths: torch.Tensor,
+    ignored: torch.Tensor,
     *,
     height: int,
     width: int,
@@ -32,13 +33,18 @@ def detection_loss(
         logits: N × A × classes.
         labels: N × M, −1 where an image has fewer than M boxes.
         truths: N × M × 4.
+        ignored: N × M, bool. Nothing is learned from these boxes, and inside them nothing against their class.
     """
-    distributions, logits = distributions.float(), logits.float()
     points, strides = anchor_points(height, width, logits.device)
     boxes = distances_to_boxes(expected_distances(distributions), points, strides)
-    target = assign(logits.detach().sigmoid(), boxes.detach(), points, labels, truths)
+    learned = labels.masked_fill(ignored, -1)
+    target = assign(logits.detach().sigmoid(), boxes.detach(), points, learned, truths)
     total = target.scores.sum().clamp_min(1)
-    classes = nn.functional.binary_cross_entropy_with_logits(logits, target.scores, reduction="sum") / total
+    # Places that lie inside an ignored box, by its class.
+    within = (inside(points, truths) & ignored[..., None]).float().transpose(1, 2)
+    unknown = (within @ nn.functional.one_hot(labels.clamp_min(0), logits.shape[2]).float() > 0) & (target.scores == 0)
+    entropy = nn.functional.binary_cross_entropy_with_logits(logits, target.scores, reduction="none")
+    classes = entropy.masked_fill(unknown, 0).sum() / total
 
     weight = target.scores.sum(-1)[target.positive]
     # Zheng et al. 2020, "Distance-IoU loss": overlap, distance of the centres, aspect ratio.

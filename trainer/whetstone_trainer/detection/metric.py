@@ -8,7 +8,7 @@ mAP50 at IoU 0.5 only.
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,39 @@ class DetectionEvaluation:
     scores: NDArray[np.float64]
 
 
+class _Matching(COCOeval):
+    """Says after each class of each image that it goes on: with many of them it takes minutes."""
+
+    advance: Callable[[], None]
+
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        self.advance()
+        return super().computeIoU(imgId, catId)
+
+    def evaluateImg(self, imgId: int, catId: int, *others: Any) -> Any:
+        self.advance()
+        return super().evaluateImg(imgId, catId, *others)
+
+
+def matching_steps(images: int, class_count: int) -> int:
+    """How often `evaluate_detections` calls `advance`."""
+    return 2 * images * class_count
+
+
 def evaluate_detections(
-    found: Sequence[Detections], truths: Sequence[tuple[torch.Tensor, torch.Tensor]], class_count: int
+    found: Sequence[Detections],
+    truths: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    class_count: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> DetectionEvaluation:
-    """Compares what is found in each image with its (labels, boxes). Boxes as left, top, right, bottom in pixels of
-    the image."""
+    """Compares what is found in each image with its (labels, boxes, crowds). Boxes as left, top, right, bottom in
+    pixels of the image.
+
+    A crowd is no object: what is found in it of its class is neither right nor wrong.
+    """
     objects: list[dict[str, Any]] = []
-    for image, (labels, boxes) in enumerate(truths):
-        for label, box in zip(labels.tolist(), boxes.double().tolist(), strict=True):
+    for image, (labels, boxes, crowds) in enumerate(truths):
+        for label, box, crowd in zip(labels.tolist(), boxes.double().tolist(), crowds.tolist(), strict=True):
             width, height = box[2] - box[0], box[3] - box[1]
             objects.append(
                 {
@@ -67,7 +92,7 @@ def evaluate_detections(
                     "category_id": label,
                     "bbox": [box[0], box[1], width, height],
                     "area": width * height,
-                    "iscrowd": 0,
+                    "iscrowd": int(crowd),
                 }
             )
     dataset: Any = {
@@ -81,19 +106,21 @@ def evaluate_detections(
         truth.dataset = dataset
         truth.createIndex()
         results = truth.loadRes(rows) if len(rows := _rows(found)) else _nothing(dataset)
-        coco = COCOeval(truth, results, "bbox")
+        coco = _Matching(truth, results, "bbox")
+        coco.advance = advance
         coco.params.maxDets = [BOXES_MAX]
         coco.params.areaRng, coco.params.areaRngLbl = [[0, 1e10]], ["all"]
         coco.evaluate()
         coco.accumulate()
     # IoU × recall × class; −1 where a class has no objects.
     precision: NDArray[np.float64] = np.where(coco.eval["precision"] < 0, np.nan, coco.eval["precision"])[..., 0, 0]
-    count = np.bincount([entry["category_id"] for entry in objects], minlength=class_count)
+    single = [entry["category_id"] for entry in objects if not entry["iscrowd"]]
+    count = np.bincount(np.array(single, np.int64), minlength=class_count)
     present = count > 0
     per_class, per_class50 = precision.mean((0, 1)), precision[0].mean(0)
     metrics = DetectionMetrics(
         images=len(truths),
-        objects=len(objects),
+        objects=len(single),
         map50=float(per_class50[present].mean()) if present.any() else 0.0,
         map5095=float(per_class[present].mean()) if present.any() else 0.0,
         score_threshold=SCORE_THRESHOLD,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,12 @@ from whetstone_trainer.detection import gate as gating
 from whetstone_trainer.detection.augment import Picture, compose
 from whetstone_trainer.detection.boxes import to_image, to_input
 from whetstone_trainer.detection.loss import detection_loss
-from whetstone_trainer.detection.metric import DetectionEvaluation, DetectionMetrics, evaluate_detections
+from whetstone_trainer.detection.metric import (
+    DetectionEvaluation,
+    DetectionMetrics,
+    evaluate_detections,
+    matching_steps,
+)
 from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
@@ -33,11 +38,13 @@ class Objects:
         labels: K, int64.
         boxes: K × 4 (left, top, right, bottom), float32, in pixels: of the upright image, or in a training batch of
             the input.
+        ignored: K, bool. These are neither objects to learn nor background of their class, such as crowds.
         width, height: of what `boxes` are in.
     """
 
     labels: torch.Tensor
     boxes: torch.Tensor
+    ignored: torch.Tensor
     width: int
     height: int
 
@@ -55,11 +62,12 @@ def truth(item: DatasetItem) -> Objects:
     rows = [[box.x, box.y, box.x + box.width, box.y + box.height] for box in item.boxes]
     boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([box.label for box in item.boxes], dtype=torch.int64)
-    return Objects(labels, boxes, item.width, item.height)
+    crowds = torch.tensor([bool(box.crowd) for box in item.boxes], dtype=torch.bool)
+    return Objects(labels, boxes, crowds, item.width, item.height)
 
 
 def relabelled(objects: Objects, classes: Sequence[int]) -> Objects:
-    return Objects(torch.tensor(classes)[objects.labels], objects.boxes, objects.width, objects.height)
+    return replace(objects, labels=torch.tensor(classes)[objects.labels])
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -82,10 +90,10 @@ def example(
         where = placement(objects.width, objects.height, spec)
         x, y, width, height = where.target
         boxes = to_input(objects.boxes, where) - torch.tensor([x, y, x, y])
-        return Picture(images[index][:, y : y + height, x : x + width], objects.labels, boxes)
+        return Picture(images[index][:, y : y + height, x : x + width], objects.labels, boxes, objects.ignored)
 
     made = compose(picture, len(images), place, parameters, spec, flip_draw=draw)
-    return made.image, Objects(made.labels, made.boxes, spec.width, spec.height)
+    return made.image, Objects(made.labels, made.boxes, made.ignored, spec.width, spec.height)
 
 
 def inputs(
@@ -99,22 +107,23 @@ def loss(
     outputs: Outputs, truths: Sequence[Objects], parameters: DetectionHyperparameters, spec: PreprocessSpec
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distributions, logits = outputs
-    labels, boxes = padded(truths)
-    parts = detection_loss(
-        distributions, logits, labels.to(logits.device), boxes.to(logits.device), height=spec.height, width=spec.width
-    )
+    labels, boxes, ignored = (part.to(logits.device) for part in padded(truths))
+    parts = detection_loss(distributions, logits, labels, boxes, ignored, height=spec.height, width=spec.width)
     total, count = parts.sum(), len(truths)
     means = torch.cat([total.detach()[None], parts.detach()]).double()
     return total, torch.cat([means * count, means.new_tensor([count])])
 
 
-def padded(truths: Sequence[Objects]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (N × M, −1 where an image has fewer than M objects) and boxes (N × M × 4), M at least 1."""
+def padded(truths: Sequence[Objects]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Labels (N × M, −1 where an image has fewer than M objects), boxes (N × M × 4) and which are ignored (N × M), M at
+    least 1."""
     most = max(1, *(len(objects.labels) for objects in truths))
     labels, boxes = torch.full((len(truths), most), -1), torch.zeros(len(truths), most, 4)
+    ignored = torch.zeros(len(truths), most, dtype=torch.bool)
     for n, objects in enumerate(truths):
-        labels[n, : len(objects.labels)], boxes[n, : len(objects.labels)] = objects.labels, objects.boxes
-    return labels, boxes
+        count = len(objects.labels)
+        labels[n, :count], boxes[n, :count], ignored[n, :count] = objects.labels, objects.boxes, objects.ignored
+    return labels, boxes, ignored
 
 
 # ------------------------------------------------------------------------------------------------------------- judging
@@ -134,7 +143,14 @@ def evaluate(
             found.append(Detections(moved, one.scores, one.labels))
         events.advance()
         events.check_stop()
-    return evaluate_detections(found, [(objects.labels, objects.boxes) for objects in images.truths], class_count)
+    events.phase("matching", matching_steps(len(images), class_count))
+
+    def matched() -> None:
+        events.advance()
+        events.check_stop()
+
+    truths = [(objects.labels, objects.boxes, objects.ignored) for objects in images.truths]
+    return evaluate_detections(found, truths, class_count, matched)
 
 
 def rank(metrics: DetectionMetrics) -> tuple[float, ...]:
