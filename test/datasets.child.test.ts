@@ -105,6 +105,22 @@ describe('a child', () => {
       expect(await once(child, 'exit')).toEqual([null, 'SIGKILL']);
     }));
 
+  test('ends itself when its events and its log are closed before its stdin is', () =>
+    withFolder(async (folder) => {
+      const zip = join(folder, 'pipe.zip');
+      execFileSync('mkfifo', [zip]);
+      const spec = specOf(zip, {});
+      const { command, args } = importCommand(spec, folder);
+      const child = spawn(command, args, { cwd: folder, detached: true, stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+      const exit = once(child, 'exit');
+      const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
+      stdin.write(`${JSON.stringify({ v: PROTOCOL_VERSION, job: 'a', attempt: 1, workDir: folder, spec })}\n`);
+      await once(outputs[2], 'data');
+      for (const output of outputs) output.destroy();
+      // Its next heartbeat finds nobody.
+      expect(await exit).toEqual([null, 'SIGKILL']);
+    }));
+
   test('refuses a specification that is not for it with exit code 64', () =>
     withImport(classes, ({ exitCode, events }) => expect({ exitCode, events }).toEqual({ exitCode: 64, events: [] }), {
       run: asChild,
@@ -160,7 +176,7 @@ describe('last words', () => {
       new ChildError('DATA_INVALID', 'It is.', ['a']),
       { code: 'DATA_INVALID', message: 'It is.', details: ['a'], retryable: false, exitCode: 65 },
     ],
-    [errno('ENOSPC'), { code: 'IO', message: 'The disk is full: free some space.', retryable: true, exitCode: 74 }],
+    [errno('ENOSPC'), { code: 'DISK_FULL', message: 'The disk is full: free some space.', retryable: true, exitCode: 74 }],
     [errno('EIO'), { code: 'IO', retryable: true, exitCode: 74 }],
     [errno('EFBIG'), { code: 'LIMIT_EXCEEDED', retryable: false, exitCode: 65 }],
     [errno('EACCES'), { code: 'INTERNAL', message: expect.not.stringContaining('secret'), exitCode: 70 }],

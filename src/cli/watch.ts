@@ -58,6 +58,7 @@ export async function watchJob(session: Session, id: string, output: NodeJS.Writ
   if (!job) throw new Error('There is no such job.');
   const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);
+  let refusedBefore = false;
   for (let after = 0; ; ) {
     let connected = false;
     const client = createClient({
@@ -91,9 +92,23 @@ export async function watchJob(session: Session, id: string, output: NodeJS.Writ
       await client.dispose();
     }
     if (connected) screen.line('The connection is lost. Trying again.');
+    // A server that is not there comes back. One that answers, but not over WebSocket, may never.
+    const refused = !connected && (await answers(session.url));
+    if (refused && !refusedBefore) screen.line(refusal(session.url));
+    refusedBefore = refused;
     await setTimeout(reconnectMs);
   }
 }
+
+const answers = (url: string): Promise<boolean> =>
+  fetch(`${url}/health`).then(
+    ({ ok }) => ok,
+    () => false,
+  );
+
+const refusal = (url: string): string =>
+  `The server answers, but the WebSocket connection to ${url.replace(/^http/, 'ws')}/graphql was refused. A proxy in between must pass on ` +
+  'upgrades to WebSocket; a server that carries too many connections takes this one later. Trying again.';
 
 function showProgress(client: Client, id: string, screen: Screen): void {
   client.subscribe<{ jobProgress: Progress }>(
