@@ -10,6 +10,7 @@ import { ChildError, createChild, lastWords, type Said, Stopped, shared, stops }
 import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION } from '../src/jobs/protocol.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { asChild, inProcess, type Started, specOf, start, withImport } from './support/imports.ts';
+import { until } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
 
 const classes = await digitFolders([0, 1], 6);
@@ -113,12 +114,17 @@ describe('a child', () => {
       const { command, args } = importCommand(spec, folder);
       const child = spawn(command, args, { cwd: folder, detached: true, stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
       const exit = once(child, 'exit');
-      const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
-      stdin.write(`${JSON.stringify({ v: PROTOCOL_VERSION, job: 'a', attempt: 1, workDir: folder, spec })}\n`);
-      await once(outputs[2], 'data');
-      for (const output of outputs) output.destroy();
-      // Its next heartbeat finds nobody.
-      expect(await exit).toEqual([null, 'SIGKILL']);
+      try {
+        const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
+        stdin.write(`${JSON.stringify({ v: PROTOCOL_VERSION, job: 'a', attempt: 1, workDir: folder, spec })}\n`);
+        await once(outputs[2], 'data');
+        for (const output of outputs) output.destroy();
+        // Its next heartbeat finds nobody.
+        await until(() => child.exitCode !== null || child.signalCode !== null);
+        expect(await exit).toEqual([null, 'SIGKILL']);
+      } finally {
+        child.kill('SIGKILL');
+      }
     }));
 
   test('refuses a specification that is not for it with exit code 64', () =>

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { outlives } from './support/recovery.ts';
 
-test('a training outlives four kills of the server: it goes on from its checkpoint, ends once, and is charged nothing', async () => {
+test('a training outlives four kills of the server: it goes on from its checkpoint and ends once', async () => {
   const { attempts, events } = await outlives([
     (told) => told.some((e) => e.phase === 'training'),
     (told) => told.some((e) => e.__typename === 'JobEpochEvent'),
