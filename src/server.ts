@@ -64,7 +64,11 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
   const stop = async () => {
     for (const step of undo.splice(0).reverse()) {
       // The others must stop all the same: jobs that run, the database.
-      await Promise.resolve(step()).catch((error: unknown) => log.error({ err: error }, 'a part of the server could not be stopped'));
+      try {
+        await step();
+      } catch (error) {
+        log.error({ err: error }, 'a part of the server could not be stopped');
+      }
     }
   };
   const inTime = (part: Exclude<keyof typeof stopMs, 'limit'>, ended: Promise<unknown>) =>
