@@ -7,6 +7,7 @@ import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { JobEvent } from '../src/jobs/tables.ts';
 import { sweepWork } from '../src/jobs/workFolders.ts';
+import { sweepHistory } from '../src/retention.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
 import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
@@ -419,6 +420,7 @@ describe('retry', () => {
         const [second, third] = [retryJob(jobs, jobs.kinds, nobody, first.id), retryJob(jobs, jobs.kinds, nobody, id)];
         jobs.db.$client.exec("UPDATE job SET endedAt = endedAt - 10 * 24 * 3600000 WHERE state = 'CANCELLED'");
         await sweepWork(jobs);
+        await sweepHistory({ ...jobs, config: { ...jobs.config, jobHistoryDays: 1 } });
         touch(jobs, 'free');
         touch(jobs, 'go');
         for (const retry of [second, third]) expect((await jobs.ended(retry.id)).state).toBe('SUCCEEDED');

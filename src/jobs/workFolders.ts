@@ -62,7 +62,7 @@ export async function removeAttempts({ config }: WorkServices, jobId: string, ke
 }
 
 /** The jobs that one which has not ended repeats, directly or not: it may go on from their checkpoints. */
-function repeatedOnes(db: Db): Set<string> {
+export function repeatedOnes(db: Db): Set<string> {
   const rows = db.all<{ id: string }>(sql`
     WITH RECURSIVE repeated(id) AS (
       SELECT ${job.retryOfId} FROM ${job} WHERE ${notInArray(job.state, finalStates)} AND ${job.retryOfId} IS NOT NULL
