@@ -44,8 +44,7 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     client.pragma('foreign_keys = OFF');
     requireKnown(client, migrations);
     migrate(db, { migrationsFolder: migrations });
-    const violations = client.pragma('foreign_key_check') as unknown[];
-    if (violations.length > 0) throw new Error(`The database has ${violations.length} rows that refer to rows that do not exist.`);
+    checkForeignKeys(client);
     client.pragma('foreign_keys = ON');
     return { db, close };
   } catch (error) {
@@ -98,6 +97,18 @@ function requireKnown(client: Sqlite.Database, migrations: string): void {
       'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
     );
   }
+}
+
+/**
+ * Once after each migration, since it runs without foreign keys: the check reads every row of every table. `user_version` is the number
+ * of migrations after which it passed.
+ */
+function checkForeignKeys(client: Sqlite.Database): void {
+  const migrations = client.prepare('SELECT count(*) FROM __drizzle_migrations').pluck().get();
+  if (client.pragma('user_version', { simple: true }) === migrations) return;
+  const violations = client.pragma('foreign_key_check') as unknown[];
+  if (violations.length > 0) throw new Error(`The database has ${violations.length} rows that refer to rows that do not exist.`);
+  client.pragma(`user_version = ${migrations}`);
 }
 
 /** One server for each data folder: an open transaction on a file of its own, which the system ends when the process dies. */

@@ -9,6 +9,7 @@ import { watchJob } from './cli/watch.ts';
 import { describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
+import { stopMs } from './stopTimes.ts';
 
 // Whatever a command writes, and whatever its children write, is its user's only: keys, logs, what was uploaded.
 process.umask(0o077);
@@ -33,8 +34,7 @@ program
       if (stopping) return;
       stopping = true;
       log.info({ signal }, 'stopping');
-      // The design's limit for everything that has to end (core.md, decision 16).
-      setTimeout(() => process.exit(1), 30_000).unref();
+      setTimeout(() => process.exit(1), stopMs.limit).unref();
       server.stop().then(
         () => process.exit(0),
         (error: unknown) => {

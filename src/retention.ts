@@ -11,6 +11,7 @@ import type { Config } from './config.ts';
 import type { Db } from './db.ts';
 import { findJob } from './jobs/jobs.ts';
 import { job, jobEvent, metricPoint } from './jobs/tables.ts';
+import { repeatedOnes } from './jobs/workFolders.ts';
 
 interface Services {
   config: Pick<Config, 'dataDir' | 'auditDays' | 'jobHistoryDays' | 'jobLogDays'>;
@@ -52,7 +53,7 @@ async function removeAudit({ db }: Services, before: number): Promise<void> {
   }
 }
 
-/** The rows of jobs that ended before a moment. */
+/** The rows of jobs that ended before a moment. Where a job which has not ended repeats one, they name the checkpoint that it continues from. */
 async function removeOfJobs({ db }: Services, table: typeof jobEvent | typeof metricPoint, before: number): Promise<void> {
   const rows = db.select({ jobId: table.jobId }).from(table).where(eq(table.jobId, job.id));
   const ended = db
@@ -61,6 +62,7 @@ async function removeOfJobs({ db }: Services, table: typeof jobEvent | typeof me
     .where(and(lt(job.endedAt, before), exists(rows)))
     .all();
   for (const { id } of ended) {
+    if (repeatedOnes(db).has(id)) continue;
     db.delete(table).where(eq(table.jobId, id)).run();
     await setImmediate();
   }

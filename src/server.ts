@@ -29,6 +29,7 @@ import { openapi } from './openapi.ts';
 import { prometheusType } from './prometheus.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
+import { stopMs, within } from './stopTimes.ts';
 import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
@@ -54,19 +55,25 @@ export interface RunningServer {
   services: Services;
   /** Paths of its routes. */
   paths: string[];
-  /** Stops in the reverse order of the start; answers that are under way get 5 seconds. */
+  /** Stops in the reverse order of the start, each part within its time (stopTimes.ts). */
   stop(): Promise<void>;
 }
-
-/** How long answers may take that were under way when the server was told to stop. */
-const lastAnswersMs = 5_000;
 
 /** Starts everything in order; what was started is stopped again when a later step fails. */
 export async function startServer(config: Config, log: Log, kinds: JobKinds = jobKinds): Promise<RunningServer> {
   const undo: (() => void | Promise<void>)[] = [];
   const stop = async () => {
-    for (const step of undo.splice(0).reverse()) await step();
+    for (const step of undo.splice(0).reverse()) {
+      // The others must stop all the same: jobs that run, the database.
+      try {
+        await step();
+      } catch (error) {
+        log.error({ err: error }, 'a part of the server could not be stopped');
+      }
+    }
   };
+  const inTime = (part: Exclude<keyof typeof stopMs, 'limit'>, ended: Promise<unknown>) =>
+    within(stopMs[part], ended, () => log.warn({ part, ms: stopMs[part] }, 'a part of the server did not stop in time'));
   try {
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
@@ -74,7 +81,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     await killLeftChildren(config.dataDir, log);
     const tokens = await createTokens(config);
     const supervisor = startSupervisor({ config, db, tokens }, log);
-    undo.push(supervisor.stop);
+    let hostStopped: Promise<void> | undefined;
+    const stopHost = () => {
+      hostStopped ??= inTime('inferenceHost', supervisor.stop());
+      return hostStopped;
+    };
+    undo.push(stopHost);
     const services: Services = {
       config,
       db,
@@ -87,22 +99,21 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    const beforeSweep = async () => {
-      await sweepWork(services);
-      await sweepDatasets(services);
-      await sweepHistory(services);
-    };
-    undo.push(await startSweeper(services, log, beforeSweep));
+    const stopSweeper = await startSweeper(services, log, {
+      work: () => sweepWork(services),
+      datasets: () => sweepDatasets(services),
+      history: () => sweepHistory(services),
+    });
+    undo.push(() => inTime('sweeper', stopSweeper()));
     const uploads = createUploads(services, log);
-    undo.push(uploads.stop);
+    undo.push(() => inTime('uploads', uploads.stop()));
 
     const scheduler = await startScheduler(services, kinds, log);
     undo.push(() => scheduler.stop());
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
-    const ready = async (): Promise<boolean> =>
-      !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && (await hasRoom(services));
+    const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const routes: Route[] = [
       {
         path: '/graphql',
@@ -142,12 +153,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and
       // for reads while jobs write their checkpoints.
       stopping.abort(new ApiError('UNAVAILABLE', 'The server is stopping. Subscribe again in a moment.', 1000));
-      await Promise.all([closeSockets(), scheduler.stop(), supervisor.stop()]);
+      await Promise.all([inTime('sockets', closeSockets()), scheduler.stop(), stopHost()]);
       const closed = new Promise((resolve) => http.close(resolve));
       http.closeIdleConnections();
-      const timer = setTimeout(() => http.closeAllConnections(), lastAnswersMs);
-      await closed;
-      clearTimeout(timer);
+      await inTime('lastAnswers', closed);
+      http.closeAllConnections();
+      await inTime('connections', closed);
     });
 
     const { port } = http.address() as AddressInfo;

@@ -10,6 +10,7 @@ import { ChildError, createChild, lastWords, type Said, Stopped, shared, stops }
 import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION } from '../src/jobs/protocol.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { asChild, inProcess, type Started, specOf, start, withImport } from './support/imports.ts';
+import { until } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
 
 const classes = await digitFolders([0, 1], 6);
@@ -105,6 +106,27 @@ describe('a child', () => {
       expect(await once(child, 'exit')).toEqual([null, 'SIGKILL']);
     }));
 
+  test('ends itself when its events and its log are closed before its stdin is', () =>
+    withFolder(async (folder) => {
+      const zip = join(folder, 'pipe.zip');
+      execFileSync('mkfifo', [zip]);
+      const spec = specOf(zip, {});
+      const { command, args } = importCommand(spec, folder);
+      const child = spawn(command, args, { cwd: folder, detached: true, stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+      const exit = once(child, 'exit');
+      try {
+        const [stdin, ...outputs] = child.stdio as unknown as [Writable, Readable, Readable, Readable];
+        stdin.write(`${JSON.stringify({ v: PROTOCOL_VERSION, job: 'a', attempt: 1, workDir: folder, spec })}\n`);
+        await once(outputs[2], 'data');
+        for (const output of outputs) output.destroy();
+        // Its next heartbeat finds nobody.
+        await until(() => child.exitCode !== null || child.signalCode !== null);
+        expect(await exit).toEqual([null, 'SIGKILL']);
+      } finally {
+        child.kill('SIGKILL');
+      }
+    }));
+
   test('refuses a specification that is not for it with exit code 64', () =>
     withImport(classes, ({ exitCode, events }) => expect({ exitCode, events }).toEqual({ exitCode: 64, events: [] }), {
       run: asChild,
@@ -160,7 +182,7 @@ describe('last words', () => {
       new ChildError('DATA_INVALID', 'It is.', ['a']),
       { code: 'DATA_INVALID', message: 'It is.', details: ['a'], retryable: false, exitCode: 65 },
     ],
-    [errno('ENOSPC'), { code: 'IO', message: 'The disk is full: free some space.', retryable: true, exitCode: 74 }],
+    [errno('ENOSPC'), { code: 'DISK_FULL', message: 'The disk is full: free some space.', retryable: true, exitCode: 74 }],
     [errno('EIO'), { code: 'IO', retryable: true, exitCode: 74 }],
     [errno('EFBIG'), { code: 'LIMIT_EXCEEDED', retryable: false, exitCode: 65 }],
     [errno('EACCES'), { code: 'INTERNAL', message: expect.not.stringContaining('secret'), exitCode: 70 }],

@@ -1,5 +1,9 @@
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { describe, expect, test } from 'vitest';
 import { watchJob } from '../src/cli/watch.ts';
 import { openDatabase } from '../src/db.ts';
@@ -141,6 +145,53 @@ describe('watch', () => {
     expect(written.at(-1)).toBe('\r\x1b[K');
   });
 
+  test('a proxy that refuses the WebSocket is named, and the job is followed when it is let through', async () => {
+    const { output, written, lines } = outputOf(false);
+    await withServer(
+      async (server) => {
+        const token = await server.as('VIEWER');
+        submit(server.services.db, { steps: ['hello', 'ok'] });
+        let open = false;
+        const { port } = new URL(server.url);
+        const proxy = createServer(async (req, res) => {
+          const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
+          const answer = await fetch(`${server.url}${req.url}`, {
+            method: req.method,
+            headers,
+            body: req.method === 'POST' ? await text(req) : undefined,
+          });
+          res.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text());
+        }).on('upgrade', (req, socket: Socket, head) => {
+          if (!open) return socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+          const through = connect(Number(port), '127.0.0.1');
+          const lines = [`GET ${req.url} HTTP/1.1`];
+          for (let i = 0; i < req.rawHeaders.length; i += 2) lines.push(`${req.rawHeaders[i]}: ${req.rawHeaders[i + 1]}`);
+          through.write(`${lines.join('\r\n')}\r\n\r\n`);
+          through.write(head);
+          socket.pipe(through).pipe(socket);
+        });
+        proxy.listen(0, '127.0.0.1');
+        await once(proxy, 'listening');
+        try {
+          const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+          const watched = watchJob({ url, accessToken: async () => token }, await idOf(server, token), output);
+          await until(() => written.join('').includes('WebSocket'));
+          open = true;
+          expect(await watched).toBe(true);
+        } finally {
+          proxy.close();
+          proxy.closeAllConnections();
+        }
+      },
+      {},
+      kinds,
+    );
+    expect(lines().filter((line) => line.includes('WebSocket'))).toEqual([
+      expect.stringMatching(/^The server answers, but the WebSocket connection to ws:.* was refused\./),
+    ]);
+    expect(lines().at(-1)).toBe('SUCCEEDED');
+  });
+
   test('a job that there is not, a bad token, and no server are errors at once', async () => {
     const { output, written } = outputOf(false);
     await withServer(async (server) => {
@@ -178,7 +229,7 @@ test('`watch <job>` outlives a kill -9 of the server: each event is printed once
           'epoch 1/9  val.loss 1  0.0 s  best',
           'epoch 2/9  val.loss 0.5  0.0 s  best',
           'The connection is lost. Trying again.',
-          'attempt 1 LOST',
+          'attempt 1 LOST  LOST: The server died while the attempt ran.',
           'QUEUED again',
           'RUNNING, attempt 2',
           'epoch 3/9  val.loss 0.3333  0.0 s  best',

@@ -3,19 +3,27 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { identify } from '../src/jobs/executor/local.ts';
 import { cancelJob, recordProcess } from '../src/jobs/moves.ts';
 import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
+import { recover } from '../src/jobs/scheduler.ts';
 import { sweepWork } from '../src/jobs/workFolders.ts';
+import { createLog } from '../src/log.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
 import { endings, type Jobs, nobody, until, withJobs } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
 
+const silent = createLog({ logLevel: 'silent' });
+
 /** A process in a group of its own, as a job's is; gone at the end. */
-async function withProcess<T>(command: string[], use: (pid: number, stdout: AsyncIterator<string>) => Promise<T>): Promise<T> {
-  const child = spawn(command[0] as string, command.slice(1), { detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
+async function withProcess<T>(
+  command: string[],
+  use: (pid: number, stdout: AsyncIterator<string>) => Promise<T>,
+  cwd?: string,
+): Promise<T> {
+  const child = spawn(command[0] as string, command.slice(1), { cwd, detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
   const exit = once(child, 'exit');
   try {
     return await use(child.pid as number, createInterface({ input: child.stdout })[Symbol.asyncIterator]());
@@ -35,15 +43,55 @@ function claimAs(jobs: Jobs, child: Parameters<typeof recordProcess>[3], steps: 
 }
 
 describe('what a server that died left', () => {
+  afterEach(() => void vi.restoreAllMocks());
+
   test('an orphan is killed before its slot is free; its attempt is LOST, not charged, and the job goes on', async () => {
-    await withProcess(['sleep', '1000'], async (pid) => {
-      await withJobs(async (jobs) => {
+    await withJobs(async (jobs) => {
+      const orphan = async (pid: number) => {
         const id = claimAs(jobs, { pid, pidStart: null, bootId: null, ...identify(pid) });
         await jobs.start();
-        expect(identify(pid)).toBeNull();
         expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+        expect(identify(pid)).toBeNull();
         expect(endings(jobs, id)).toEqual(['LOST', 'SUCCEEDED']);
-      });
+      };
+      await withProcess(['sleep', '1000'], orphan, jobs.folder);
+    });
+  });
+
+  test('an orphan that cannot be killed keeps its slot until it has gone, and the server starts all the same', async () => {
+    await withJobs(
+      async (jobs) => {
+        const orphan = async (pid: number) => {
+          const id = claimAs(jobs, { pid, pidStart: null, bootId: null, ...identify(pid) });
+          const kill = vi.spyOn(process, 'kill').mockReturnValue(true);
+          await jobs.start();
+          const [other, slotless] = [jobs.submit(), jobs.submit({ slots: 0 })];
+          expect((await jobs.ended(slotless.id)).state).toBe('SUCCEEDED');
+          expect(kill).toHaveBeenCalledWith(-pid, 'SIGKILL');
+          expect([endings(jobs, id), jobs.job(other.id).state]).toEqual([['STARTING'], 'QUEUED']);
+          expect(readSlots(jobs.db).map((slot) => slot.jobId)).toEqual([id]);
+          kill.mockRestore();
+          expect((await jobs.ended(other.id)).state).toBe('SUCCEEDED');
+          expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+          expect(endings(jobs, id)).toEqual(['LOST', 'SUCCEEDED']);
+        };
+        await withProcess(['sleep', '1000'], orphan, jobs.folder);
+      },
+      { slots: 1 },
+    );
+  });
+
+  test('a copy of a data folder leaves the processes of the original alone', async () => {
+    await withFolder(async (original) => {
+      const copied = (pid: number) =>
+        withJobs(async (jobs) => {
+          const id = claimAs(jobs, { pid, pidStart: null, bootId: null, ...identify(pid) });
+          await jobs.start();
+          expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+          expect(endings(jobs, id)).toEqual(['LOST', 'SUCCEEDED']);
+          expect(identify(pid)).not.toBeNull();
+        });
+      await withProcess(['sleep', '1000'], copied, original);
     });
   });
 
@@ -64,6 +112,22 @@ describe('what a server that died left', () => {
         }
         expect(identify(pid)).toEqual(mine);
       });
+    });
+  });
+
+  test('a job under which the server dies each time is charged from the second death on, and is not tried for ever', async () => {
+    await withJobs(async (jobs) => {
+      const id = claimAs(jobs, { pid: null, pidStart: null, bootId: null });
+      for (let deaths = 1; deaths < 4; deaths += 1) {
+        expect(recover(jobs, jobs.kinds, silent)).toEqual([]);
+        expect(jobs.job(id).state).toBe('QUEUED');
+        jobs.db.$client.exec('UPDATE job SET notBefore = NULL');
+        expect(claimNext(jobs.db)?.job.id).toBe(id);
+      }
+      recover(jobs, jobs.kinds, silent);
+      const failureMessage = '3 attempts crashed; the last one: The server died while the attempt ran.';
+      expect(jobs.job(id)).toMatchObject({ state: 'FAILED', failureCode: 'POISON', failureMessage });
+      expect(endings(jobs, id)).toEqual(['LOST', 'LOST charged', 'LOST charged', 'LOST charged']);
     });
   });
 

@@ -2,10 +2,12 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import type { JobKind } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { JobEvent } from '../src/jobs/tables.ts';
 import { sweepWork } from '../src/jobs/workFolders.ts';
+import { sweepHistory } from '../src/retention.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
 import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
@@ -80,6 +82,85 @@ describe('slots', () => {
         expect(shown.flat()).toEqual(['GPU-aaa', 'GPU-bbb', 'GPU-aaa', 'GPU-aaa,GPU-bbb', '']);
       },
       { slots: 3, env: (folder) => ({ PATH: `${folder}:${process.env.PATH}` }) },
+    );
+  });
+});
+
+describe('back-off', () => {
+  const crashing: Step[] = ['hello', { signal: 'SIGKILL', attempt: 1 }, 'ok'];
+  const putOff = (jobs: Jobs, id: string, ms: number) =>
+    jobs.db.$client.prepare('UPDATE job SET notBefore = ? WHERE id = ?').run(Date.now() + ms, id);
+
+  test('a job that crashed does not come back at once, and holds nobody up meanwhile', async () => {
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit({ steps: crashing });
+        await jobs.event(id, ({ payloadJson }) => payloadJson.attemptState === 'CRASHED');
+        const { notBefore, backoffs } = jobs.job(id);
+        expect([Math.abs(Number(notBefore) - Date.now() - 240_000) < 60_000, backoffs]).toEqual([true, 1]);
+        const others = [jobs.submit(), jobs.submit({ slots: -1 })];
+        for (const other of others) expect((await jobs.ended(other.id)).state).toBe('SUCCEEDED');
+        expect(endings(jobs, id)).toEqual(['CRASHED charged']);
+        putOff(jobs, id, -1);
+        expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+        expect(jobs.job(id).notBefore).toBeNull();
+      },
+      { slots: 1, backoffMs: () => 240_000 },
+    );
+  });
+
+  test('a clock that was put back by an hour does not put the next attempt off by one', async () => {
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit({ steps: crashing });
+        await jobs.event(id, ({ payloadJson }) => payloadJson.attemptState === 'CRASHED');
+        putOff(jobs, id, 3_600_000);
+        expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+      },
+      { backoffMs: () => 240_000 },
+    );
+  });
+});
+
+describe('a GPU that is not known', () => {
+  const onDevice = (device: 'auto' | 'cuda'): JobKind => ({
+    ...scripted,
+    launch: async (...args) => {
+      const launch = await scripted.launch(...args);
+      return { ...launch, spec: { ...launch.spec, device } as never };
+    },
+  });
+  const withSmi = (script: string) => (folder: string) => {
+    writeFileSync(join(folder, 'nvidia-smi'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    return { PATH: `${folder}:${process.env.PATH}` };
+  };
+
+  test('fails a job that asks for CUDA, and says why', async () => {
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit();
+        const { state, failureCode, failureMessage } = await jobs.ended(id);
+        expect([state, failureCode]).toEqual(['FAILED', 'DEVICE_UNAVAILABLE']);
+        expect(failureMessage).toContain('no GPU is known: nvidia-smi failed: no driver');
+      },
+      { kind: onDevice('cuda'), env: withSmi('echo "no driver" >&2; exit 9') },
+    );
+  });
+
+  test('is a warning of a job that takes what is there', async () => {
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit();
+        expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+        expect(jobs.events(id).filter(isType('WARNING'))).toMatchObject([
+          { payloadJson: { code: 'NO_GPU', message: 'No GPU is known, so this attempt runs on the CPU: nvidia-smi failed: no driver' } },
+        ]);
+      },
+      { kind: onDevice('auto'), env: withSmi('echo "no driver" >&2; exit 9') },
     );
   });
 });
@@ -321,6 +402,33 @@ describe('retry', () => {
       expect([epochsOf(jobs, id), epochsOf(jobs, again.id), epochsOf(jobs, last.id)]).toEqual([[1, 2], [], [3]]);
       await until(() => readdirSync(join(jobs.folder, 'work')).length === 0);
     });
+  });
+
+  test('a checkpoint is kept for as long as a retry waits in the queue, and while another retry of the same job ends', async () => {
+    await withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit({ steps });
+        await jobs.event(id, isSecondCheckpoint);
+        await cancel(jobs, id);
+        await jobs.ended(id);
+        // The slot is taken: the retries, one of a retry, wait.
+        const busy = jobs.submit({ steps: ['hello', { wait: 'free' }, 'ok'] });
+        await jobs.event(busy.id, isState('RUNNING'));
+        const first = retryJob(jobs, jobs.kinds, nobody, id);
+        await cancel(jobs, first.id);
+        const [second, third] = [retryJob(jobs, jobs.kinds, nobody, first.id), retryJob(jobs, jobs.kinds, nobody, id)];
+        jobs.db.$client.exec("UPDATE job SET endedAt = endedAt - 10 * 24 * 3600000 WHERE state = 'CANCELLED'");
+        await sweepWork(jobs);
+        await sweepHistory({ ...jobs, config: { ...jobs.config, jobHistoryDays: 1 } });
+        touch(jobs, 'free');
+        touch(jobs, 'go');
+        for (const retry of [second, third]) expect((await jobs.ended(retry.id)).state).toBe('SUCCEEDED');
+        expect([epochsOf(jobs, second.id), epochsOf(jobs, third.id)]).toEqual([[3], [3]]);
+        await until(() => readdirSync(join(jobs.folder, 'work')).length === 0);
+      },
+      { slots: 1 },
+    );
   });
 
   test('a checkpoint is kept for a week', async () => {

@@ -8,16 +8,17 @@ import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
 import { recordEvents } from '../src/jobs/record.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { recover } from '../src/jobs/scheduler.ts';
-import { attemptsMax, crashesMax, endingOf, jobAfter, type Seen } from '../src/jobs/states.ts';
+import { backoffMs, crashesMax, endingOf, isCharged, jobAfter, type Seen } from '../src/jobs/states.ts';
 import type { JobState } from '../src/jobs/tables.ts';
 import { createLog } from '../src/log.ts';
 import { queuePosition } from '../src/system/system.ts';
 import { nobody, submit, withJobs } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 
-const nothing: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null };
+const nothing: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, lack: null };
 const fatal = { code: 'DATA_INVALID', message: 'no images', retryable: false };
-const passing = { code: 'IO', message: 'disk full', retryable: true };
+const passing = { code: 'IO', message: 'disk failed', retryable: true };
+const fullDisk = { code: 'DISK_FULL', message: 'no room' };
 
 describe('how an attempt ended', () => {
   const rows: [string, Partial<Seen>, string, string | null][] = [
@@ -30,6 +31,9 @@ describe('how an attempt ended', () => {
       'FAILED',
       'GATE_FAILED',
     ],
+    ['the disk was full', { lack: fullDisk, exitCode: 74 }, 'SUSPENDED', 'DISK_FULL'],
+    ['the disk was full when what it made was stored', { lack: fullDisk, done: 'ok', exitCode: 0 }, 'SUSPENDED', 'DISK_FULL'],
+    ['the disk was full, and it was killed as a hang', { lack: fullDisk, stopped: 'hang', signal: 'SIGKILL' }, 'SUSPENDED', 'DISK_FULL'],
     ['it could not be started', { refused: { code: 'START_FAILED', message: '' } }, 'FAILED', 'START_FAILED'],
     ['the program is not there (exit 127)', { exitCode: 127 }, 'FAILED', 'START_FAILED'],
     ['the program cannot be run (exit 126)', { exitCode: 126 }, 'FAILED', 'START_FAILED'],
@@ -73,7 +77,7 @@ describe('how an attempt ended', () => {
 
   test.each<[Partial<Seen>, string]>([
     [{ stopped: 'hang', signal: 'SIGKILL' }, 'The job stood still for too long and was killed.'],
-    [{ exitCode: 74, error: passing }, 'disk full'],
+    [{ exitCode: 74, error: passing }, 'disk failed'],
     [{ signal: 'SIGSEGV' }, 'The process of the job was killed by SIGSEGV.'],
     [{ exitCode: 0 }, 'The process of the job ended without a result.'],
     [{ exitCode: 3 }, 'The process of the job ended with exit code 3.'],
@@ -85,46 +89,19 @@ describe('how an attempt ended', () => {
 describe('where its job goes', () => {
   const crash = { code: 'CRASHED', message: 'killed' };
   const rows: [string, Parameters<typeof jobAfter>, JobState, string | null][] = [
-    ['SUCCEEDED', ['RUNNING', { state: 'SUCCEEDED', failure: null }, { number: 1, crashes: 0 }], 'SUCCEEDED', null],
-    [
-      'SUCCEEDED while it was being cancelled',
-      ['CANCELLING', { state: 'SUCCEEDED', failure: null }, { number: 1, crashes: 0 }],
-      'SUCCEEDED',
-      null,
-    ],
-    ['FAILED', ['RUNNING', { state: 'FAILED', failure: fatal }, { number: 1, crashes: 0 }], 'FAILED', 'DATA_INVALID'],
-    [
-      'FAILED while it was being cancelled',
-      ['CANCELLING', { state: 'FAILED', failure: fatal }, { number: 1, crashes: 0 }],
-      'FAILED',
-      'DATA_INVALID',
-    ],
-    ['CANCELLED', ['CANCELLING', { state: 'CANCELLED', failure: null }, { number: 1, crashes: 0 }], 'CANCELLED', null],
-    ['SUSPENDED', ['RUNNING', { state: 'SUSPENDED', failure: null }, { number: 1, crashes: 0 }], 'QUEUED', null],
-    [
-      'SUSPENDED while it was being cancelled',
-      ['CANCELLING', { state: 'SUSPENDED', failure: null }, { number: 1, crashes: 0 }],
-      'CANCELLED',
-      null,
-    ],
-    ['LOST', ['RUNNING', { state: 'LOST', failure: null }, { number: 1, crashes: 2 }], 'QUEUED', null],
-    ['LOST while it was being cancelled', ['CANCELLING', { state: 'LOST', failure: null }, { number: 1, crashes: 0 }], 'CANCELLED', null],
-    ['LOST for the 49th time', ['RUNNING', { state: 'LOST', failure: null }, { number: attemptsMax - 1, crashes: 0 }], 'QUEUED', null],
-    [
-      'LOST for the 50th time',
-      ['RUNNING', { state: 'LOST', failure: null }, { number: attemptsMax, crashes: 0 }],
-      'FAILED',
-      'TOO_MANY_ATTEMPTS',
-    ],
-    ['CRASHED once', ['RUNNING', { state: 'CRASHED', failure: crash }, { number: 1, crashes: 1 }], 'QUEUED', null],
-    ['CRASHED twice', ['RUNNING', { state: 'CRASHED', failure: crash }, { number: 9, crashes: crashesMax - 1 }], 'QUEUED', null],
-    ['CRASHED three times', ['RUNNING', { state: 'CRASHED', failure: crash }, { number: 9, crashes: crashesMax }], 'FAILED', 'POISON'],
-    [
-      'CRASHED while it was being cancelled',
-      ['CANCELLING', { state: 'CRASHED', failure: crash }, { number: 1, crashes: 3 }],
-      'CANCELLED',
-      null,
-    ],
+    ['SUCCEEDED', ['RUNNING', { state: 'SUCCEEDED', failure: null }, 0], 'SUCCEEDED', null],
+    ['SUCCEEDED while it was being cancelled', ['CANCELLING', { state: 'SUCCEEDED', failure: null }, 0], 'SUCCEEDED', null],
+    ['FAILED', ['RUNNING', { state: 'FAILED', failure: fatal }, 0], 'FAILED', 'DATA_INVALID'],
+    ['FAILED while it was being cancelled', ['CANCELLING', { state: 'FAILED', failure: fatal }, 0], 'FAILED', 'DATA_INVALID'],
+    ['CANCELLED', ['CANCELLING', { state: 'CANCELLED', failure: null }, 0], 'CANCELLED', null],
+    ['SUSPENDED', ['RUNNING', { state: 'SUSPENDED', failure: null }, 0], 'QUEUED', null],
+    ['SUSPENDED while it was being cancelled', ['CANCELLING', { state: 'SUSPENDED', failure: null }, 0], 'CANCELLED', null],
+    ['LOST', ['RUNNING', { state: 'LOST', failure: null }, 2], 'QUEUED', null],
+    ['LOST while it was being cancelled', ['CANCELLING', { state: 'LOST', failure: null }, 0], 'CANCELLED', null],
+    ['CRASHED once', ['RUNNING', { state: 'CRASHED', failure: crash }, 1], 'QUEUED', null],
+    ['CRASHED twice', ['RUNNING', { state: 'CRASHED', failure: crash }, crashesMax - 1], 'QUEUED', null],
+    ['CRASHED three times', ['RUNNING', { state: 'CRASHED', failure: crash }, crashesMax], 'FAILED', 'POISON'],
+    ['CRASHED while it was being cancelled', ['CANCELLING', { state: 'CRASHED', failure: crash }, 3], 'CANCELLED', null],
   ];
   test.each(rows)('%s', (_name, args, state, code) => {
     const next = jobAfter(...args);
@@ -132,7 +109,22 @@ describe('where its job goes', () => {
   });
 });
 
-/** What a job may do next, as core.md draws it. */
+describe('what a job is charged', () => {
+  test.each<[string, Parameters<typeof isCharged>, boolean]>([
+    ['a crash', ['CRASHED', { previous: undefined, wroteCheckpoint: true }], true],
+    ['the first death of the server', ['LOST', { previous: 'CRASHED', wroteCheckpoint: false }], false],
+    ['the second in a row, which may be its own doing', ['LOST', { previous: 'LOST', wroteCheckpoint: false }], true],
+    ['the second in a row, but it had got further', ['LOST', { previous: 'LOST', wroteCheckpoint: true }], false],
+    ['a death after a drain', ['LOST', { previous: 'SUSPENDED', wroteCheckpoint: false }], false],
+    ['a full disk', ['SUSPENDED', { previous: 'SUSPENDED', wroteCheckpoint: false }], false],
+  ])('%s', (_name, args, charged) => expect(isCharged(...args)).toBe(charged));
+
+  test('back-off grows to five minutes', () => {
+    expect([1, 2, 3, 4, 5, 100].map(backoffMs)).toEqual([5000, 20_000, 80_000, 300_000, 300_000, 300_000]);
+  });
+});
+
+/** What a job may do next. */
 const legal: Record<JobState, JobState[]> = {
   QUEUED: ['RUNNING', 'CANCELLED'],
   RUNNING: ['CANCELLING', 'SUCCEEDED', 'FAILED', 'QUEUED'],
@@ -152,6 +144,8 @@ interface ModelJob {
   priority: number;
   attempt: number;
   crashes: number;
+  /** Its last attempt ended with the server. */
+  lost: boolean;
   retried: boolean;
 }
 
@@ -227,7 +221,9 @@ function check(model: Model, { db, undone, redone }: Real): void {
     expect(mine.map((a) => a.number)).toEqual(Array.from({ length: job.attemptNumber }, (_, n) => n + 1));
     const live = mine.filter((a) => a.endedAt === null);
     expect(live.map((a) => a.number)).toEqual(running.includes(job) ? [job.attemptNumber] : []);
-    for (const { state, charged } of mine) expect(charged === 1).toBe(state === 'CRASHED');
+    for (const [n, { state, charged }] of mine.entries()) {
+      expect(charged === 1).toBe(state === 'CRASHED' || (state === 'LOST' && mine[n - 1]?.state === 'LOST'));
+    }
     const crashes = mine.filter((a) => a.charged).length;
     expect(crashes).toBe(model.jobs[i]?.crashes);
     expect(crashes).toBeLessThanOrEqual(crashesMax);
@@ -252,7 +248,7 @@ const warning = (job: string, attempt: number): Event => ({ v: 1, job, attempt, 
 const submitStep = fc.record({ slots: fc.constantFrom<(-1 | 0 | 1)[]>(0, 1, 1, -1), priority: fc.constantFrom(-1, 0, 0, 1) }).map((asked) =>
   step(`submit(${JSON.stringify(asked)})`, (model, { db }) => {
     const { id } = submit(db, asked);
-    model.jobs.push({ id, ...asked, state: 'QUEUED', attempt: 0, crashes: 0, retried: false });
+    model.jobs.push({ id, ...asked, state: 'QUEUED', attempt: 0, crashes: 0, lost: false, retried: false });
   }),
 );
 
@@ -290,13 +286,15 @@ const helloStep = happens('hello', ({ id, attempt }, { db }) => {
 
 const crashStep = happens('crash', (job, { db, kinds }) => {
   job.crashes += 1;
-  const move = endAttempt(db, kinds, job.id, job.attempt, { state: 'CRASHED', failure, signal: 'SIGKILL' });
+  job.lost = false;
+  const move = endAttempt(db, kinds, job.id, job.attempt, { state: 'CRASHED', failure, signal: 'SIGKILL', backoffMs: () => 0 });
   job.state = job.state === 'CANCELLING' ? 'CANCELLED' : job.crashes === crashesMax ? 'FAILED' : 'QUEUED';
   expect(move?.job.state).toBe(job.state);
 });
 
 const suspendStep = happens('suspend', (job, real) => {
   endAttempt(real.db, real.kinds, job.id, job.attempt, { state: 'SUSPENDED', failure: null, exitCode: 75 });
+  job.lost = false;
   job.state = job.state === 'CANCELLING' ? 'CANCELLED' : 'QUEUED';
 });
 
@@ -314,10 +312,15 @@ const refuseStep = happens('refuse', (job, real) => {
 });
 
 const restartStep = fc.constant(
-  step('restart', async (model, real) => {
-    await recover(real, real.kinds, createLog({ logLevel: 'silent' }));
+  step('restart', (model, real) => {
+    expect(recover(real, real.kinds, createLog({ logLevel: 'silent' }))).toEqual([]);
     prepareSlots(real.db, slotCount);
-    for (const job of model.jobs.filter(isRunning)) job.state = job.state === 'CANCELLING' ? 'CANCELLED' : 'QUEUED';
+    real.db.$client.exec('UPDATE job SET notBefore = NULL');
+    for (const job of model.jobs.filter(isRunning)) {
+      if (job.lost) job.crashes += 1;
+      job.lost = true;
+      job.state = job.state === 'CANCELLING' ? 'CANCELLED' : job.crashes === crashesMax ? 'FAILED' : 'QUEUED';
+    }
   }),
 );
 
@@ -341,7 +344,7 @@ const retryStep = fc.nat(9).map((pick) =>
     if (job.state !== 'FAILED' && job.state !== 'CANCELLED') return void expect(retry).toThrow(InputError);
     const { id, retryOfId, priority, slotsNeeded } = retry();
     expect([retryOfId, priority]).toEqual([job.id, job.priority]);
-    model.jobs.push({ ...job, id, slots: slotsNeeded as 0, state: 'QUEUED', attempt: 0, crashes: 0, retried: true });
+    model.jobs.push({ ...job, id, slots: slotsNeeded as 0, state: 'QUEUED', attempt: 0, crashes: 0, lost: false, retried: true });
   }),
 );
 

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { durationOf } from '../src/jobs/jobs.ts';
 import { phases } from '../src/jobs/protocol.ts';
 import { watchProgress } from '../src/jobs/watch.ts';
 import type { Step } from './support/child.ts';
@@ -127,6 +128,11 @@ describe('time', () => {
         .pluck()
         .all();
       expect(started).toEqual([running, second, third]);
+      // It ended an hour before it started, and took seconds.
+      const [only] = jobs.attempts(running);
+      expect(Number(only?.endedAt) - Number(only?.startedAt)).toBeLessThan(-hour / 2);
+      expect(only?.durationMs).toBeGreaterThanOrEqual(0);
+      expect(durationOf(jobs.db, running)).toBeLessThan(hour / 2);
     });
   });
 });

@@ -202,8 +202,25 @@ test('a start removes what a dead server left in the staging folder, and keeps w
     const expired = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'b.zip', sizeBytes: 9 });
     db.update(upload).set({ expiresAt: 0 }).where(eq(upload.id, expired.id)).run();
     for (const file of [open.id, expired.id, `${sha256('x')}.trash`, 'sub/file']) writeFileSync(join(folder, file), 'x');
-    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), async () => {});
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {});
     await until(() => !existsSync(stagingPath(config.dataDir, expired.id)));
     await stop();
     expect(stagingOf(config.dataDir)).toEqual([open.id]);
+  }));
+
+test('a sweep that fails does not keep the others from theirs', () =>
+  withStorage(async (storage) => {
+    const { config, db, actor } = storage;
+    const { id } = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'a.zip', sizeBytes: 9 });
+    db.update(upload).set({ expiresAt: 0 }).where(eq(upload.id, id)).run();
+    mkdirSync(stagingDir(config.dataDir), { recursive: true });
+    writeFileSync(join(stagingDir(config.dataDir), id), 'x');
+    const swept: string[] = [];
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {
+      failing: () => Promise.reject(new Error('EIO')),
+      other: async () => swept.push('other'),
+    });
+    await until(() => !existsSync(stagingPath(config.dataDir, id)));
+    await stop();
+    expect(swept).toEqual(['other']);
   }));

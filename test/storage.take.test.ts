@@ -5,10 +5,9 @@ import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { inTransaction } from '../src/db.ts';
 import { InputError, type UserError } from '../src/errors.ts';
-import { insertArtifact } from '../src/storage/blobs.ts';
-import { sweep } from '../src/storage/sweeper.ts';
+import { collectBlobs, insertArtifact } from '../src/storage/blobs.ts';
 import { artifact, blob, type Upload, upload } from '../src/storage/tables.ts';
-import { cleanStaging, completeUpload, openUpload, stagingPath, takeUpload } from '../src/storage/uploads.ts';
+import { cleanStaging, completeUpload, expireUploads, openUpload, stagingPath, takeUpload } from '../src/storage/uploads.ts';
 import { withServer } from './support/server.ts';
 import {
   blobOf,
@@ -24,6 +23,12 @@ import {
   withRows,
   withStorage,
 } from './support/storage.ts';
+
+/** The sweeper's round at `now`; how many uploads and blobs it took. */
+const sweep = async (storage: Parameters<typeof expireUploads>[0], now: number) => ({
+  uploads: await expireUploads(storage, now),
+  blobs: await collectBlobs(storage, now),
+});
 
 const content = bytesOf('content', 10_000);
 const hash = sha256(content);

@@ -2,7 +2,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { identify } from '../src/jobs/executor/local.ts';
-import { type Gpus, readGpus } from '../src/system/gpus.ts';
+import { createLog } from '../src/log.ts';
+import { type Gpus, readGpus, watchGpus } from '../src/system/gpus.ts';
 import { until } from './support/jobs.ts';
 import { withFolder } from './support/server.ts';
 
@@ -91,4 +92,26 @@ test('readings that are asked for at the same time are one', async () => {
     expect(read.map((r) => r.gpus?.length)).toEqual([1, 1, 1]);
     expect(readFileSync(join(folder, 'runs'), 'utf8')).toBe('x\n');
   });
+});
+
+test('a driver that answers late is asked again: jobs get the GPU without a restart', async () => {
+  await withSmi(`[ -e ready ] || { echo 'not ready' >&2; exit 9; }; echo '${a100}'`, async (folder) => {
+    const watch = await watchGpus(`${folder}:/usr/bin:/bin`, createLog({ logLevel: 'silent' }));
+    try {
+      expect(watch.of([0])).toEqual({ devices: '', missing: 'nvidia-smi failed: not ready', maybe: true });
+      writeFileSync(join(folder, 'ready'), '');
+      await until(() => watch.of([0]).devices !== '');
+      expect([watch.of([0, 1]), watch.of([])]).toEqual([
+        { devices: 'GPU-6f7e', missing: null, maybe: true },
+        { devices: '', missing: null, maybe: true },
+      ]);
+    } finally {
+      watch.stop();
+    }
+  });
+});
+
+test('a machine without nvidia-smi has no GPU for good', async () => {
+  const watch = await watchGpus('/nowhere', createLog({ logLevel: 'silent' }));
+  expect(watch.of([0])).toEqual({ devices: '', missing: 'nvidia-smi is not installed on this machine.', maybe: false });
 });

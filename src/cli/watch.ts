@@ -80,6 +80,7 @@ async function watchOne(session: Session, id: string, output: NodeJS.WriteStream
   const job = await readJob(session, id);
   const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);
+  let refusedBefore = false;
   for (let after = 0; ; ) {
     let connected = false;
     const client = createClient({
@@ -112,9 +113,23 @@ async function watchOne(session: Session, id: string, output: NodeJS.WriteStream
       await client.dispose();
     }
     if (connected) screen.line('The connection is lost. Trying again.');
+    // A server that is not there comes back. One that answers, but not over WebSocket, may never.
+    const refused = !connected && (await answers(session.url));
+    if (refused && !refusedBefore) screen.line(refusal(session.url));
+    refusedBefore = refused;
     await setTimeout(reconnectMs);
   }
 }
+
+const answers = (url: string): Promise<boolean> =>
+  fetch(`${url}/health`).then(
+    ({ ok }) => ok,
+    () => false,
+  );
+
+const refusal = (url: string): string =>
+  `The server answers, but the WebSocket connection to ${url.replace(/^http/, 'ws')}/graphql was refused. A proxy in between must pass on ` +
+  'upgrades to WebSocket; a server that carries too many connections takes this one later. Trying again.';
 
 function showProgress(client: Client, id: string, screen: Screen): void {
   client.subscribe<{ jobProgress: Progress }>(

@@ -1,13 +1,15 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Log } from '../log.ts';
+import { hasRoom } from '../storage/disk.ts';
+import type { GpuShare } from '../system/gpus.ts';
 import { type Child, identify, startChild } from './executor/local.ts';
 import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
 import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
-import { recordEvents, untilWritten } from './record.ts';
-import { endingOf, type Failure, isFinal, notStarted, type Seen, type StopReason } from './states.ts';
+import { diskFullCode, diskIsFull, lackOf, recordEvents, untilWritten } from './record.ts';
+import { backoffMs, endingOf, type Failure, isFinal, notStarted, type Seen, type StopReason } from './states.ts';
 import type { Attempt, Job } from './tables.ts';
 import { newestCheckpoint, removeAttempts, tidyWork, workDirOf } from './workFolders.ts';
 
@@ -18,10 +20,12 @@ export interface AttemptLimits {
   ladderMs: Record<StopReason, readonly [number, number]>;
   /** See ChildRequest. */
   lastLinesMs?: number;
+  backoffMs: (n: number) => number;
 }
 
 export const attemptLimits: AttemptLimits = {
   phases,
+  backoffMs,
   ladderMs: { cancel: [30_000, 10_000], suspend: [15_000, 5_000], hang: [0, 10_000], timeLimit: [0, 10_000] },
 };
 
@@ -33,7 +37,9 @@ export interface RunningAttempt {
   stop(reason: StopReason): void;
   /** Stops it when it has stood still, or has run, for too long. */
   checkTime(): void;
-  /** Resolves when the attempt's end is committed and published. */
+  /** Kills it and no longer waits until its end can be written: the next server finds it LOST. */
+  abandon(): void;
+  /** Resolves when the attempt's end is committed and published, or it was abandoned. */
   ended: Promise<void>;
 }
 
@@ -45,13 +51,13 @@ export function publishMove({ bus }: Pick<JobServices, 'bus'>, { job, event, als
   for (const move of also) publishMove({ bus }, move);
 }
 
-/** Runs a claimed attempt to its end. `devices` is its CUDA_VISIBLE_DEVICES. */
+/** Runs a claimed attempt to its end. */
 export function runAttempt(
   services: JobServices,
   kinds: JobKinds,
   log: Log,
   claimed: { job: Job; attempt: Attempt },
-  devices: string,
+  gpu: GpuShare,
   limits: AttemptLimits,
 ): RunningAttempt {
   const { config, db, bus } = services;
@@ -60,17 +66,36 @@ export function runAttempt(
   const kind = kinds[claimed.job.kind];
   const workDir = workDirOf(config.dataDir, jobId, number);
 
-  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null };
+  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, lack: null };
   const outcome: Outcome = { result: {}, artifacts: [], gates: [] };
   let context: AttemptContext | null = null;
   /** While its process runs. */
   let child: Child | null = null;
   const asked = new Set<StopReason>();
   const timers: NodeJS.Timeout[] = [];
-  const startedAt = performance.now();
+  const claimedAt = performance.now();
+  const abandoned = new AbortController();
   let phase: Phase = 'start';
   let step = -1;
-  let movedAt = startedAt;
+  let movedAt = claimedAt;
+  /** Time that the server itself took for what the child said, in all, and how many such pieces of work are under way. */
+  let ownMs = 0;
+  let ownWork = 0;
+
+  /** The child may stand still for as long as the server does not read: a full disk or a slow one is no hang. */
+  const uncounted = async <T>(work: () => Promise<T>): Promise<T> => {
+    const from = performance.now();
+    ownWork += 1;
+    try {
+      return await work();
+    } finally {
+      ownWork -= 1;
+      const ms = performance.now() - from;
+      ownMs += ms;
+      movedAt += ms;
+    }
+  };
+  const written = <T>(write: () => T): Promise<T> => uncounted(() => untilWritten(write, abandoned.signal));
 
   const stop = (reason: StopReason) => {
     if (asked.has(reason)) return;
@@ -86,6 +111,8 @@ export function runAttempt(
   };
 
   const fail = (error: unknown) => {
+    seen.lack ??= lackOf(error);
+    if (seen.lack) return;
     if (!(error instanceof JobFailure)) log.error({ err: error, jobId }, 'a job failed by a defect');
     const { code, message } = error instanceof JobFailure ? error : defect;
     seen.refused = { code, message };
@@ -122,6 +149,7 @@ export function runAttempt(
       case 'error': {
         const { code, retryable, message, hint, details } = event;
         seen.error = { code, retryable, message: [message, hint, ...details].filter(Boolean).join('\n') };
+        if (code === diskFullCode) seen.lack = diskIsFull;
         break;
       }
       case 'done':
@@ -133,7 +161,7 @@ export function runAttempt(
 
   const onLines = async (lines: string[], writeLog: WriteLog): Promise<void> => {
     // It is being killed for what it said before.
-    if (seen.refused) return;
+    if (seen.refused || seen.lack) return;
     const events: Event[] = [];
     for (const line of lines) {
       if (line === '') continue;
@@ -141,10 +169,33 @@ export function runAttempt(
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
-    const rows = await untilWritten(() => recordEvents(db, jobId, number, events));
+    const rows = await written(() => recordEvents(db, jobId, number, events));
     for (const row of rows) bus.publish('jobEvent', jobId, row);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) onEvent(event);
+  };
+
+  /** A job that asks for CUDA does not run without; one that takes what is there says that it has no GPU. */
+  const checkDevice = async ({ spec }: Launch): Promise<void> => {
+    const { missing, maybe } = gpu;
+    if (missing === null || !('device' in spec)) return;
+    if (spec.device === 'cuda') {
+      const todo = "Look at the GPU's driver, or start the job with the device AUTO.";
+      throw new JobFailure('DEVICE_UNAVAILABLE', `The job asks for CUDA, but no GPU is known: ${missing} ${todo}`);
+    }
+    if (spec.device !== 'auto' || !maybe) return;
+    const message = `No GPU is known, so this attempt runs on the CPU: ${missing}`;
+    const warning = {
+      v: PROTOCOL_VERSION,
+      job: jobId,
+      attempt: number,
+      n: 1,
+      t: Date.now(),
+      type: 'warning',
+      code: 'NO_GPU',
+      message,
+    } as const;
+    for (const row of await written(() => recordEvents(db, jobId, number, [warning]))) bus.publish('jobEvent', jobId, row);
   };
 
   const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
@@ -153,7 +204,7 @@ export function runAttempt(
         command,
         args,
         cwd: workDir,
-        env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: devices, ...env },
+        env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: gpu.devices, ...env },
         lastLinesMs: limits.lastLinesMs,
         specLine: { v: PROTOCOL_VERSION, job: jobId, attempt: number, workDir, spec },
       },
@@ -171,7 +222,7 @@ export function runAttempt(
     const { pid } = started;
     if (pid !== null) {
       const process = { pid, pidStart: null, bootId: null, ...identify(pid) };
-      await untilWritten(() => recordProcess(db, jobId, number, process)).catch(kill);
+      await written(() => recordProcess(db, jobId, number, process)).catch(kill);
     }
     const { exitCode, signal, error } = await started.ended;
     child = null;
@@ -199,6 +250,7 @@ export function runAttempt(
       };
       await removeAttempts(services, jobId, [workDir, dirname(context.resumeFrom ?? workDir)]);
       const launch = await kind.launch(services, context);
+      await checkDevice(launch);
       // An attempt that was stopped by now does not start.
       if (!seen.stopped) await runChild(launch, writeLog);
       if (seen.done === 'ok' && seen.exitCode === exitCodes.OK) register = await kind.finish(services, context, outcome);
@@ -207,11 +259,21 @@ export function runAttempt(
     }
     for (const timer of timers) clearTimeout(timer);
     jobLog?.close();
-    const end = () => endAttempt(db, kinds, jobId, number, { ...endingOf(seen), exitCode: seen.exitCode, signal: seen.signal }, register);
-    const move = await untilWritten(end).catch((error: unknown) => {
+    // What a child dies of on a full disk (a signal, a defect of a library) does not say so.
+    if (isUnclear(seen) && !hasRoom(services)) seen.lack = diskIsFull;
+    // Half of its files would keep the disk full until the next attempt.
+    if (seen.lack) await tidyWork(services, claimed.job).catch(() => {});
+    const durationMs = Math.round(performance.now() - claimedAt);
+    const end = () => {
+      const { exitCode, signal } = seen;
+      const how = { ...endingOf(seen), exitCode, signal, durationMs, backoffMs: limits.backoffMs };
+      return endAttempt(db, kinds, jobId, number, how, register);
+    };
+    const move = await written(end).catch((error: unknown) => {
+      if (abandoned.signal.aborted) throw error;
       // What it made could not be registered.
       fail(error);
-      return untilWritten(end);
+      return written(end);
     });
     if (!move) return;
     publishMove(services, move);
@@ -226,13 +288,22 @@ export function runAttempt(
     jobId,
     stop,
     checkTime() {
+      if (ownWork > 0) return;
       const now = performance.now();
-      if (now - startedAt > kind.timeLimitMs) stop('timeLimit');
+      if (now - claimedAt - ownMs > kind.timeLimitMs) stop('timeLimit');
       else if (child && now - movedAt > limits.phases[phase].stallMsMax) stop('hang');
+    },
+    abandon() {
+      child?.kill('SIGKILL');
+      abandoned.abort();
     },
     ended,
   };
 }
+
+/** Whether it crashed, or ended by a defect. */
+const isUnclear = (seen: Seen): boolean =>
+  endingOf(seen).state === 'CRASHED' || (!seen.refused && seen.stopped === null && seen.exitCode === exitCodes.BUG);
 
 type WriteLog = (stream: 'stdout' | 'stderr', texts: string[]) => void;
 

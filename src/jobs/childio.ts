@@ -139,7 +139,7 @@ export function lastWords(error: unknown): { event: Said; exitCode: number } {
     type: 'error',
     code: known.code,
     message: known.message.slice(0, 4000),
-    retryable: known.code === 'IO',
+    retryable: trainerErrorCodes[known.code] === exitCodes.IO,
     hint: null,
     details,
   } as const;
@@ -149,7 +149,7 @@ export function lastWords(error: unknown): { event: Said; exitCode: number } {
 function knownError(error: unknown): ChildError {
   if (error instanceof ChildError) return error;
   const { code } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') return new ChildError('IO', 'The disk is full: free some space.');
+  if (code === 'ENOSPC' || code === 'EDQUOT') return new ChildError('DISK_FULL', 'The disk is full: free some space.');
   if (code === 'EIO' || code === 'EROFS') return new ChildError('IO', `The disk cannot be written or read (${code}).`);
   if (code === 'EFBIG') return new ChildError('LIMIT_EXCEEDED', 'The job would write a larger file than it may.');
   return new ChildError('INTERNAL', 'The job failed by a defect of Whetstone. Its log tells more.');
@@ -166,11 +166,12 @@ export async function runChild<K extends Spec['kind']>(
 ): Promise<never> {
   const state = new Int32Array(new SharedArrayBuffer(8));
   const thread = new Worker(new URL('./childthread.ts', import.meta.url), { workerData: { state, shared, stops } satisfies ThreadData });
+  const threadEnded = new Promise((resolve) => thread.once('exit', resolve));
   const post = (message: ToThread) => thread.postMessage(message);
   const say = (event: Said) => post({ say: event });
   const exit = async (exitCode: number): Promise<never> => {
     post({ end: true });
-    await once(thread, 'exit');
+    await threadEnded;
     process.exit(exitCode);
   };
   const fail = (error: unknown): Promise<never> => {
@@ -179,7 +180,8 @@ export async function runChild<K extends Spec['kind']>(
     say(event);
     return exit(exitCode);
   };
-  process.on('uncaughtException', fail);
+  // Once: what fails while the end is told (a log that nobody reads) must not begin it again. Node then ends the process.
+  process.once('uncaughtException', fail);
 
   const [line] = (await once(thread, 'message')) as [string];
   const parsed = SpecLine.safeParse(JSON.parse(line));

@@ -21,7 +21,12 @@ function say(event: Said): void {
   n += 1;
   if (event.type === 'phase') phase = event.phase;
   const line = Buffer.from(`${JSON.stringify({ ...envelope, n, t: Date.now(), ...event })}\n`);
-  for (let written = 0; written < line.length; ) written += writeSync(eventsFd, line, written);
+  try {
+    for (let written = 0; written < line.length; ) written += writeSync(eventsFd, line, written);
+  } catch {
+    // The server has gone, though stdin may still be open: nobody would end this process.
+    endGroup();
+  }
 }
 
 function endGroup(): void {

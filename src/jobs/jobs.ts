@@ -1,7 +1,7 @@
-import { eq, sql } from 'drizzle-orm';
+import { desc, eq, sql, sum } from 'drizzle-orm';
 import { prepared, type Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
-import { type Job, job } from './tables.ts';
+import { type Attempt, attempt, type Job, job } from './tables.ts';
 
 const jobQuery = prepared((db) =>
   db
@@ -21,3 +21,14 @@ export function requireJob(db: Queryable, id: string): Job {
 
 /** The order in which jobs were made, whatever the clock did meanwhile: two may have the same `createdAt`, and it may run backwards. */
 export const age = sql<number>`${job}.rowid`;
+
+/** Attempts of a job, first to last; of many the last 50. */
+export function newestAttempts(db: Queryable, jobId: string): Attempt[] {
+  return db.select().from(attempt).where(eq(attempt.jobId, jobId)).orderBy(desc(attempt.number)).limit(50).all().reverse();
+}
+
+/** How long the attempts of a job took that have ended under a server. */
+export function durationOf(db: Queryable, jobId: string): number {
+  const total = sum(attempt.durationMs).mapWith(Number);
+  return db.select({ total }).from(attempt).where(eq(attempt.jobId, jobId)).get()?.total ?? 0;
+}

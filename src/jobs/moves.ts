@@ -9,8 +9,8 @@ import { refuse } from '../errors.ts';
 import { appendEvent, readEvents } from './events.ts';
 import { age, findJob, requireJob } from './jobs.ts';
 import type { JobKinds } from './kinds.ts';
-import { type AttemptEnding, type Failure, isFinal, jobAfter } from './states.ts';
-import { type Attempt, attempt, type Job, type JobEvent, job, slot } from './tables.ts';
+import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
+import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
 /** A move that is committed: the job as it is now and the event that tells of it, to be published. */
 export interface Move {
@@ -56,6 +56,9 @@ export interface End {
   failure: Failure | null;
   exitCode?: number | null;
   signal?: string | null;
+  durationMs?: number;
+  /** Of the job, in place of the one in `states.ts`. */
+  backoffMs?: (n: number) => number;
 }
 
 /**
@@ -73,19 +76,31 @@ export function endAttempt(
   return inTransaction(db, (tx) => {
     const row = isLive(tx, jobId, number);
     if (!row) return null;
-    const endedAt = Date.now();
-    const { state, failure, exitCode, signal } = end;
-    tx.update(attempt)
-      .set({ state, endedAt, exitCode, signal, charged: state === 'CRASHED' })
-      .where(isAttempt(jobId, number))
-      .run();
-    const charged = and(eq(attempt.jobId, jobId), eq(attempt.charged, true));
-    const crashes = tx.select({ n: count() }).from(attempt).where(charged).get()?.n ?? 0;
-    const next = jobAfter(row.state as 'RUNNING' | 'CANCELLING', { state, failure }, { number, crashes });
+    const { state, failure, exitCode, signal, durationMs } = end;
+    const wroteCheckpoint = hasCheckpoint(tx, jobId, number);
+    const previous = tx
+      .select({ state: attempt.state })
+      .from(attempt)
+      .where(isAttempt(jobId, number - 1))
+      .get()?.state;
+    const charged = isCharged(state, { previous, wroteCheckpoint });
+    tx.update(attempt).set({ state, endedAt: Date.now(), durationMs, exitCode, signal, charged }).where(isAttempt(jobId, number)).run();
+    const isChargedOne = and(eq(attempt.jobId, jobId), eq(attempt.charged, true));
+    const chargedOnes = tx.select({ n: count() }).from(attempt).where(isChargedOne).get()?.n ?? 0;
+    const next = jobAfter(row.state as 'RUNNING' | 'CANCELLING', { state, failure }, chargedOnes);
+    // An attempt that got further begins the back-off anew.
+    const backoffs = charged || (state === 'SUSPENDED' && failure) ? 1 + (wroteCheckpoint ? 0 : row.backoffs) : 0;
+    const notBefore = next.state === 'QUEUED' && backoffs > 0 ? Date.now() + (end.backoffMs ?? backoffMs)(backoffs) : null;
+    tx.update(job).set({ backoffs, notBefore }).where(eq(job.id, jobId)).run();
     const resultJson = next.state === 'SUCCEEDED' ? register(tx) : null;
     tx.update(slot).set({ jobId: null, attemptNumber: null }).where(eq(slot.jobId, jobId)).run();
     return move(tx, kinds, row, next.state, { attemptState: state, failure: next.failure ?? failure, resultJson, final: next.failure });
   });
+}
+
+function hasCheckpoint(tx: Queryable, jobId: string, number: number): boolean {
+  const isOne = and(eq(jobEvent.jobId, jobId), eq(jobEvent.attemptNumber, number), eq(jobEvent.type, 'CHECKPOINT'));
+  return tx.select({ seq: jobEvent.seq }).from(jobEvent).where(isOne).limit(1).get() !== undefined;
 }
 
 /**

@@ -27,7 +27,7 @@ export const exitCodes = {
   UNAVAILABLE: 69,
   /** A bug in the child. */
   BUG: 70,
-  /** Input or output failed (disk full): counts as a crash, so that the job is tried again. */
+  /** Input or output failed. It counts as a crash, so that the job is tried again, unless the disk was full. */
   IO: 74,
   /** Stopped at a checkpoint by `cancel` or `suspend`. */
   STOPPED: 75,
@@ -69,6 +69,8 @@ export const trainerErrorCodes = {
   EXPORT_FAILED: exitCodes.BUG,
   INTERNAL: exitCodes.BUG,
   IO: exitCodes.IO,
+  /** Uncharged, unlike IO: the job is tried again until there is room. */
+  DISK_FULL: exitCodes.IO,
 } as const;
 export type TrainerErrorCode = keyof typeof trainerErrorCodes;
 

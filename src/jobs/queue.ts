@@ -2,11 +2,12 @@
  * The slots and the queue: which job may start next. A claim takes the slots, makes the attempt and moves the job to RUNNING in one
  * immediate transaction, so that a slot is never held twice.
  */
-import { and, asc, count, desc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, count, desc, eq, gt, inArray, isNull, lte, or, sql } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { appendEvent } from './events.ts';
 import { age, requireJob } from './jobs.ts';
 import type { Move } from './moves.ts';
+import { backoffMsMax } from './states.ts';
 import { type Attempt, attempt, type Job, job, slot } from './tables.ts';
 
 /** Jobs without a slot (imports) that run at the same time: they share the processor with the trainings. */
@@ -55,13 +56,16 @@ export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }
   });
 }
 
-/** The first waiting job of each need, in the order of the queue. */
+/** The first waiting job of each need, in the order of the queue. One that backs off holds nothing back. */
 function headsOfQueue(tx: Queryable): Job[] {
+  const now = Date.now();
+  // What is due later than the longest back-off was written before the wall clock was put back.
+  const isDue = or(isNull(job.notBefore), lte(job.notBefore, now), gt(job.notBefore, now + backoffMsMax));
   const heads = [-1, 0, 1].flatMap((need) =>
     tx
       .select({ job, age })
       .from(job)
-      .where(and(eq(job.state, 'QUEUED'), eq(job.slotsNeeded, need)))
+      .where(and(eq(job.state, 'QUEUED'), eq(job.slotsNeeded, need), isDue))
       .orderBy(desc(job.priority), age)
       .limit(1)
       .all(),

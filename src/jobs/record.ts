@@ -1,9 +1,11 @@
 import { setTimeout } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
-import { type Db, prepared, type Queryable } from '../db.ts';
+import { type Db, passingKind, prepared, type Queryable } from '../db.ts';
+import { ApiError } from '../errors.ts';
 import { appendEvents } from './events.ts';
 import { markRunning, recordLive } from './moves.ts';
 import type { Event } from './protocol.ts';
+import type { Failure } from './states.ts';
 import { type JobEvent, metricPoint } from './tables.ts';
 
 /** The events of a child that are told for good, and as what. */
@@ -63,26 +65,33 @@ function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { st
 }
 
 const retryMs = 500;
-const passing = /^SQLITE_(BUSY|FULL|IOERR)/;
-
 /**
  * Repeats `write` while another process holds the database or the disk is full: an event or an end that was lost would leave the job
- * standing for ever.
+ * standing for ever. When the signal aborts, it throws what the last try met.
  */
-export async function untilWritten<T>(write: () => T): Promise<T> {
+export async function untilWritten<T>(write: () => T, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
       return write();
     } catch (error) {
-      if (!isPassing(error)) throw error;
-      await setTimeout(retryMs);
+      if (!passingKind(error) || signal.aborted) throw error;
+      await setTimeout(retryMs, undefined, { signal }).catch(() => {
+        throw error;
+      });
     }
   }
 }
 
-function isPassing(error: unknown): boolean {
-  for (let e = error; e instanceof Error; e = e.cause) {
-    if (passing.test((e as NodeJS.ErrnoException).code ?? '')) return true;
-  }
-  return false;
+/** The code of a child's `error` event, and of a failure, that a full disk is to blame for. */
+export const diskFullCode = 'DISK_FULL';
+export const diskIsFull: Failure = {
+  code: diskFullCode,
+  message: 'The disk of the data folder is full. The job continues when there is room: delete what is not needed.',
+};
+
+/** What the machine lacked for a while, when that is what the server met; null for any other error. */
+export function lackOf(error: unknown): Failure | null {
+  const kind = passingKind(error);
+  if (kind === 'FULL' || (error instanceof ApiError && error.code === diskFullCode)) return diskIsFull;
+  return kind && { code: 'UNAVAILABLE', message: 'The database or the disk could not be written for a while. The job continues later.' };
 }

@@ -1,21 +1,22 @@
-import { setTimeout } from 'node:timers/promises';
+import { realpathSync } from 'node:fs';
 import { eq, inArray } from 'drizzle-orm';
 import type { Log } from '../log.ts';
-import { readGpus } from '../system/gpus.ts';
+import { stopMs, within } from '../stopTimes.ts';
+import { hasRoom } from '../storage/disk.ts';
+import { watchGpus } from '../system/gpus.ts';
 import { type AttemptLimits, attemptLimits, publishMove, type RunningAttempt, runAttempt } from './attempt.ts';
-import { identify, killGroup } from './executor/local.ts';
+import { identify, killGroup, worksIn } from './executor/local.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import { endAttempt } from './moves.ts';
 import { claimNext, prepareSlots } from './queue.ts';
+import { lost } from './states.ts';
 import { type Attempt, attempt, job } from './tables.ts';
 
 /** The scheduler looks by itself this often, whatever wakes it. */
 const lookMs = 100;
-/** A process that does not die after SIGKILL hangs in a driver: the start does not wait for it any longer. */
-const orphanMsMax = 10_000;
 
 export interface Scheduler {
-  /** Starts no more, suspends what runs, and resolves when every attempt has ended. */
+  /** Starts no more, suspends what runs, and resolves when every attempt has ended, or the time for that is over. */
   stop(): Promise<void>;
 }
 
@@ -27,22 +28,31 @@ export async function startScheduler(
   limits: AttemptLimits = attemptLimits,
 ): Promise<Scheduler> {
   const { config, db, bus } = services;
-  await recover(services, kinds, log);
+  const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
   prepareSlots(db, config.slots);
-  const gpuIds = ((await readGpus(config.childEnv.PATH ?? '')).gpus ?? []).map((gpu) => gpu.uuid);
 
+  /** Attempts of the last server whose processes have not gone yet. */
+  let orphans = unended(db);
   const running = new Map<string, RunningAttempt>();
   let state: 'open' | 'stopping' | 'stopped' = 'open';
+  /** What keeps jobs from being started: told once, not at each look. */
+  let told: string | null = null;
+
+  const tell = (problem: string | null, error?: unknown) => {
+    if (problem !== null && problem !== told) log.error({ err: error }, problem);
+    told = problem;
+  };
 
   const look = () => {
     if (state === 'stopped') return;
     try {
       for (const { id } of db.select({ id: job.id }).from(job).where(eq(job.state, 'CANCELLING')).all()) running.get(id)?.stop('cancel');
       for (const one of running.values()) one.checkTime();
-      for (let claimed = state === 'open' ? claimNext(db) : null; claimed; claimed = claimNext(db)) {
-        // Two slots may share a GPU; CUDA refuses a list that names one twice.
-        const devices = [...new Set(claimed.slots.flatMap((n) => gpuIds[n % gpuIds.length] ?? []))].join(',');
-        const one = runAttempt(services, kinds, log, claimed, devices, limits);
+      if (orphans.length > 0) orphans = recover(services, kinds, log, orphans);
+      if (state !== 'open') return;
+      if (!hasRoom(services)) return tell('The disk is too full to start jobs. They wait until there is room.');
+      for (let claimed = claimNext(db); claimed; claimed = claimNext(db)) {
+        const one = runAttempt(services, kinds, log, claimed, gpus.of(claimed.slots), limits);
         running.set(one.jobId, one);
         one.ended.then(() => {
           running.delete(one.jobId);
@@ -50,56 +60,72 @@ export async function startScheduler(
         });
         publishMove(services, claimed);
       }
+      tell(null);
     } catch (error) {
       // A locked database or a full disk passes; the next look tries again.
-      log.error({ err: error }, 'the scheduler could not look at the queue');
+      tell(`The scheduler could not look at the queue: ${(error as Error).message}`, error);
     }
   };
 
+  look();
+  for (const { jobId, number: attemptNumber, pid } of orphans) {
+    log.warn({ jobId, attemptNumber, pid }, 'A process of the last server is being killed. Its slot stays taken until it has gone.');
+  }
   const timer = setInterval(look, lookMs);
   const off = bus.on('queueChanged', '', () => setImmediate(look));
-  look();
+
+  const stop = async () => {
+    state = 'stopping';
+    off();
+    gpus.stop();
+    for (const one of running.values()) one.stop('suspend');
+    await within(stopMs.jobs, Promise.all([...running.values()].map((one) => one.ended)), () => {
+      for (const one of running.values()) {
+        log.error({ jobId: one.jobId }, 'An attempt did not end in time. The next server continues its job.');
+        one.abandon();
+      }
+    });
+    clearInterval(timer);
+    state = 'stopped';
+  };
+  let stopped: Promise<void> | undefined;
   return {
-    async stop() {
-      if (state === 'open') state = 'stopping';
-      off();
-      for (const one of running.values()) one.stop('suspend');
-      await Promise.all([...running.values()].map((one) => one.ended));
-      clearInterval(timer);
-      state = 'stopped';
+    stop() {
+      stopped ??= stop();
+      return stopped;
     },
   };
 }
 
-/**
- * Attempts that a server which died left running: their process groups are killed, and only when they are gone are the attempts LOST
- * and their slots free.
- */
-export async function recover({ db }: Pick<JobServices, 'db'>, kinds: JobKinds, log: Log): Promise<void> {
-  for (const left of db
+/** The attempts that a server which died has left. */
+const unended = (db: JobServices['db']): Attempt[] =>
+  db
     .select()
     .from(attempt)
     .where(inArray(attempt.state, ['STARTING', 'RUNNING']))
-    .all()) {
-    const { jobId, number: attemptNumber } = left;
-    if (!(await killOrphan(left))) log.error({ jobId, attemptNumber, pid: left.pid }, 'a process of the last server cannot be killed');
-    const move = endAttempt(db, kinds, jobId, attemptNumber, { state: 'LOST', failure: null });
+    .all();
+
+/**
+ * Ends attempts that a server which died has left. The process group of one that still runs is killed, and only when it has gone is the
+ * attempt LOST and its slot free: one that hangs in a driver keeps the GPU too. Returns those; call it again with them.
+ */
+export function recover(services: JobServices, kinds: JobKinds, log: Log, left = unended(services.db)): Attempt[] {
+  return left.filter((one) => {
+    const { jobId, number: attemptNumber } = one;
+    if (isOrphan(services, one)) {
+      killGroup(one.pid ?? undefined, 'SIGKILL');
+      return true;
+    }
+    const move = endAttempt(services.db, kinds, jobId, attemptNumber, lost);
+    if (move) publishMove(services, move);
     log.warn({ jobId, attemptNumber, state: move?.job.state }, 'an attempt was lost with the last server');
-  }
+    return false;
+  });
 }
 
-/** False when it is still there. A later process with the same pid is left alone. */
-export async function killOrphan({ pid, pidStart, bootId }: Pick<Attempt, 'pid' | 'pidStart' | 'bootId'>): Promise<boolean> {
-  if (pid === null || pidStart === null) return true;
-  const isThere = () => {
-    const now = identify(pid);
-    return now !== null && now.pidStart === pidStart && now.bootId === bootId;
-  };
-  const startedAt = performance.now();
-  while (isThere()) {
-    if (performance.now() - startedAt > orphanMsMax) return false;
-    killGroup(pid, 'SIGKILL');
-    await setTimeout(20);
-  }
-  return true;
+/** Whether the process of an attempt still runs. Neither a later one with the same pid, nor one of the data folder that this is a copy of. */
+function isOrphan({ config }: Pick<JobServices, 'config'>, { pid, pidStart, bootId }: Attempt): boolean {
+  if (pid === null || pidStart === null) return false;
+  const now = identify(pid);
+  return now !== null && now.pidStart === pidStart && now.bootId === bootId && worksIn(pid, realpathSync(config.dataDir));
 }

@@ -6,10 +6,10 @@ import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { queuePosition } from '../system/system.ts';
 import { publishMove } from './attempt.ts';
-import { age, findJob } from './jobs.ts';
+import { age, durationOf, findJob, newestAttempts } from './jobs.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import { type Attempt, attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
+import { type Attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
@@ -47,9 +47,9 @@ export const AttemptStateType = builder.enumType('AttemptState', {
     SUCCEEDED: 'Made everything, and all of it was accepted.',
     FAILED: 'Ended for a reason that another attempt would meet again.',
     CANCELLED: 'Stopped by a user.',
-    SUSPENDED: 'Stopped with a checkpoint because the server stopped; the job goes on in another attempt.',
+    SUSPENDED: 'Stopped with a checkpoint because the server stopped, or ended by a full disk; the job continues in another attempt.',
     LOST: 'The server ended under it; the job goes on in another attempt.',
-    CRASHED: 'Its process was killed or stood still. Three such attempts fail the job.',
+    CRASHED: 'Its process was killed or stood still. Three charged attempts fail the job.',
   }),
 });
 
@@ -76,6 +76,12 @@ const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
     state: t.expose('state', { type: AttemptStateType, description: 'Where it stands.' }),
     startedAt: t.expose('startedAt', { type: 'DateTime', description: 'When it was given its slot.' }),
     endedAt: t.expose('endedAt', { type: 'DateTime', nullable: true, description: 'When it ended.' }),
+    durationMs: t.expose('durationMs', {
+      type: 'SafeInt',
+      nullable: true,
+      description:
+        'How long it took, by a clock that does not jump: `endedAt − startedAt` may be wrong. Null while it runs, and where the server died.',
+    }),
     exitCode: t.exposeInt('exitCode', { nullable: true, description: 'Exit code of its process.' }),
     signal: t.exposeString('signal', { nullable: true, description: 'Signal that ended its process.' }),
     charged: t.exposeBoolean('charged', { description: 'Whether it counts as one of the three crashes that a job may have.' }),
@@ -134,6 +140,16 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was put into the queue.' }),
     startedAt: t.expose('startedAt', { type: 'DateTime', nullable: true, description: 'When its first attempt started.' }),
     endedAt: t.expose('endedAt', { type: 'DateTime', nullable: true, description: 'When it ended.' }),
+    durationMs: t.field({
+      type: 'SafeInt',
+      description: 'How long its attempts took, without those that run or under which the server died.',
+      resolve: (j, _a, { db }) => durationOf(db, j.id),
+    }),
+    notBefore: t.expose('notBefore', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Back-off: its next attempt starts no earlier. Null when it does not back off.',
+    }),
     createdByName: t.string({
       nullable: true,
       description: 'Name of the user who started it.',
@@ -146,8 +162,8 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
     }),
     attempts: t.field({
       type: [AttemptType],
-      description: 'Its attempts, first to last; at most 50.',
-      resolve: (j, _a, { db }) => db.select().from(attempt).where(eq(attempt.jobId, j.id)).orderBy(asc(attempt.number)).all(),
+      description: 'Its attempts, first to last; of more than 50 the last ones.',
+      resolve: (j, _a, { db }) => newestAttempts(db, j.id),
     }),
     metrics: t.field({
       type: [CurveType],

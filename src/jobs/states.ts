@@ -5,7 +5,8 @@
  *            QUEUED → CANCELLED
  *            RUNNING → CANCELLING → CANCELLED     or SUCCEEDED or FAILED, when that came first
  *            RUNNING → SUCCEEDED | FAILED
- *            RUNNING → QUEUED                     the attempt was SUSPENDED, LOST or CRASHED, and may be repeated
+ *            RUNNING → QUEUED                     the attempt was SUSPENDED, LOST or CRASHED, and may be repeated, after a back-off
+ *                                                 where it was charged or the machine lacked something
  *            SUCCEEDED, FAILED and CANCELLED are final; retryJob makes a new job.
  *
  *   ATTEMPT  STARTING → RUNNING (hello) → one ending:
@@ -14,18 +15,29 @@
  *                a program that is not there                                             job FAILED with that code
  *     CANCELLED  it ended after `cancel`, by itself or by the ladder                          job CANCELLED
  *     SUSPENDED  exit 75 after `suspend`, or killed by the drain                              job QUEUED, not charged
- *     LOST       the server restarted and found it                                            job QUEUED, not charged
- *     CRASHED    a signal, a hang, another exit code, 0 without done                          job QUEUED, charged
+ *                the disk was full or the database could not be written                       job QUEUED, not charged, back-off
+ *     LOST       the server died under it                                                     job QUEUED, not charged
+ *                and so did the attempt before, and this one wrote no checkpoint: the job
+ *                may be what kills the server                                                 job QUEUED, charged, back-off
+ *     CRASHED    a signal, a hang, another exit code, 0 without done                          job QUEUED, charged, back-off
+ *
+ * A job whose attempts are charged three times FAILED(POISON).
  */
 import { exitCodes } from './protocol.ts';
 import type { AttemptState, JobState } from './tables.ts';
 
-/** A job whose attempts crash this often is not tried again. */
+/** A job whose attempts are charged this often is not tried again. */
 export const crashesMax = 3;
-/** Attempts of a job in all: a server that dies in a loop must not try for ever. */
-export const attemptsMax = 50;
 
-export const isFinal = (state: JobState): boolean => state === 'SUCCEEDED' || state === 'FAILED' || state === 'CANCELLED';
+/** Longest back-off. */
+export const backoffMsMax = 300_000;
+
+/** How long a job backs off that does so for the `n`th time in a row: 5, 20 and 80 seconds, then 5 minutes. */
+export const backoffMs = (n: number): number => Math.min(backoffMsMax, 5000 * 4 ** (n - 1));
+
+export const finalStates: JobState[] = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
+
+export const isFinal = (state: JobState): boolean => finalStates.includes(state);
 
 export interface Failure {
   code: string;
@@ -44,9 +56,14 @@ export interface Seen {
   stopped: StopReason | null;
   /** The server could not start it, or refused what it made. */
   refused: Failure | null;
+  /** What the machine lacked, such as room on the disk: the same attempt may succeed later. */
+  lack: Failure | null;
 }
 
 export type AttemptEnding = Extract<AttemptState, 'SUCCEEDED' | 'FAILED' | 'CANCELLED' | 'SUSPENDED' | 'LOST' | 'CRASHED'>;
+
+/** The ending of an attempt whose server died. */
+export const lost = { state: 'LOST', failure: { code: 'LOST', message: 'The server died while the attempt ran.' } } as const;
 
 export const notStarted: Failure = { code: 'START_FAILED', message: 'The program of the job could not be started. Run the set-up again.' };
 
@@ -63,8 +80,9 @@ const finalExits: Record<number, Failure> = {
 
 /** How an attempt ended; the first row that fits counts. */
 export function endingOf(seen: Seen): { state: AttemptEnding; failure: Failure | null } {
-  const { done, error, exitCode, stopped, refused } = seen;
+  const { done, error, exitCode, stopped, refused, lack } = seen;
   if (refused) return { state: 'FAILED', failure: refused };
+  if (lack) return { state: 'SUSPENDED', failure: lack };
   if (done === 'ok' && exitCode === exitCodes.OK) return { state: 'SUCCEEDED', failure: null };
   if (stopped === 'timeLimit')
     return { state: 'FAILED', failure: { code: 'TIME_LIMIT', message: 'The job took longer than its time limit.' } };
@@ -83,19 +101,26 @@ function describeCrash({ exitCode, signal, stopped, error }: Seen): string {
   return exitCode === 0 ? 'The process of the job ended without a result.' : `The process of the job ended with exit code ${exitCode}.`;
 }
 
-/** Where a job goes when its attempt `number` has ended; `crashes` counts the crashed attempts, this one included. */
+/**
+ * Whether an attempt counts as one of the crashes that a job may have. `previous` is how the attempt before it ended; one that
+ * wrote a checkpoint has got further than that.
+ */
+export const isCharged = (
+  state: AttemptEnding,
+  { previous, wroteCheckpoint }: { previous: AttemptState | undefined; wroteCheckpoint: boolean },
+): boolean => state === 'CRASHED' || (state === 'LOST' && previous === 'LOST' && !wroteCheckpoint);
+
+/** Where a job goes when an attempt has ended; `charged` counts its charged attempts, this one included. */
 export function jobAfter(
   state: Extract<JobState, 'RUNNING' | 'CANCELLING'>,
   ending: { state: AttemptEnding; failure: Failure | null },
-  { number, crashes }: { number: number; crashes: number },
+  charged: number,
 ): { state: JobState; failure: Failure | null } {
   if (ending.state === 'SUCCEEDED' || ending.state === 'FAILED') return { state: ending.state, failure: ending.failure };
   if (ending.state === 'CANCELLED' || state === 'CANCELLING') return { state: 'CANCELLED', failure: null };
-  if (crashes >= crashesMax) {
-    const message = `${crashes} attempts crashed; the last one: ${ending.failure?.message ?? 'its process ended.'}`;
+  if (charged >= crashesMax) {
+    const message = `${charged} attempts crashed; the last one: ${ending.failure?.message ?? 'its process ended.'}`;
     return { state: 'FAILED', failure: { code: 'POISON', message } };
   }
-  if (number >= attemptsMax)
-    return { state: 'FAILED', failure: { code: 'TOO_MANY_ATTEMPTS', message: `${number} attempts did not end the job.` } };
   return { state: 'QUEUED', failure: null };
 }

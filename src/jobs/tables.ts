@@ -36,6 +36,10 @@ export const job = sqliteTable(
     startedAt: integer(),
     endedAt: integer(),
     attemptNumber: integer().notNull().default(0),
+    /** Back-off: the next attempt starts no earlier than this. */
+    notBefore: integer(),
+    /** Attempts in a row whose end made the job back off. */
+    backoffs: integer().notNull().default(0),
     /** The seq of the next durable event. */
     nextSeq: integer().notNull().default(1),
     failureCode: text(),
@@ -70,9 +74,11 @@ export const attempt = sqliteTable(
     environmentJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     startedAt: integer().notNull(),
     endedAt: integer(),
+    /** By the monotonic clock: `endedAt − startedAt` is wrong when the wall clock jumps. Null when the server died under it. */
+    durationMs: integer(),
     exitCode: integer(),
     signal: text(),
-    /** Whether it counts against the three crashes that a job may have. */
+    /** Whether it counts as one of the three crashes that a job may have. */
     charged: integer({ mode: 'boolean' }).notNull().default(false),
   },
   (t) => [primaryKey({ columns: [t.jobId, t.number] }), index('attempt_state').on(t.state)],

@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs';
 import { opendir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sum } from 'drizzle-orm';
@@ -107,8 +108,8 @@ export async function requireDisk({ config }: { config: Pick<Config, 'dataDir' |
 }
 
 /** Whether the database can still be written: a sixteenth of the reserve is left. */
-export async function hasRoom({ config }: { config: Pick<Config, 'dataDir' | 'diskReserveBytes'> }): Promise<boolean> {
-  const { bsize, bavail } = await statfs(config.dataDir);
+export function hasRoom({ config }: { config: Pick<Config, 'dataDir' | 'diskReserveBytes'> }): boolean {
+  const { bsize, bavail } = statfsSync(config.dataDir);
   return bavail * bsize > config.diskReserveBytes / 16;
 }
 

@@ -4,30 +4,38 @@ import { cleanStaging, expireUploads } from './uploads.ts';
 
 const everyMs = 3600_000;
 
-/** One round: uploads that nobody used, then blobs that nobody names any more. */
-export async function sweep(services: StorageServices, now: number): Promise<{ uploads: number; blobs: number }> {
-  return { uploads: await expireUploads(services, now), blobs: await collectBlobs(services, now) };
-}
-
 /**
- * Clears what a dead server left in the staging folder, sweeps now and every hour, first what a domain does not need any more (`before`);
- * returns the function that stops it.
+ * Clears what a dead server left in the staging folder, sweeps now and every hour; returns the function that stops it. What the domains
+ * (`before`, by name) do not need any more goes first. A sweep that fails does not keep the others from theirs: each frees disk.
  */
-export async function startSweeper(services: StorageServices, log: Log, before: () => Promise<void>): Promise<() => Promise<void>> {
+export async function startSweeper(
+  services: StorageServices,
+  log: Log,
+  before: Record<string, () => Promise<unknown>>,
+): Promise<() => Promise<void>> {
   await cleanStaging(services);
-  let round = Promise.resolve();
-  const start = () => {
-    round = round
-      .then(before)
-      .then(() => sweep(services, Date.now()))
-      .then(
-        (swept) => log.debug(swept, 'swept the storage'),
-        (error: unknown) => log.error({ err: error }, 'the storage could not be swept'),
-      );
+  const sweeps = {
+    ...before,
+    uploads: () => expireUploads(services, Date.now()),
+    blobs: () => collectBlobs(services, Date.now()),
   };
-  start();
-  const timer = setInterval(start, everyMs);
+  let stopped = false;
+  const sweepAll = async () => {
+    for (const [name, one] of Object.entries(sweeps)) {
+      if (stopped) return;
+      try {
+        log.debug({ sweep: name, swept: await one() }, 'swept');
+      } catch (error) {
+        log.error({ err: error, sweep: name }, 'a sweep failed');
+      }
+    }
+  };
+  let round = sweepAll();
+  const timer = setInterval(() => {
+    round = round.then(sweepAll);
+  }, everyMs);
   return async () => {
+    stopped = true;
     clearInterval(timer);
     await round;
   };

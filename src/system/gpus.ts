@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import type { Log } from '../log.ts';
 
 /** One GPU as nvidia-smi tells of it. A value that the card does not report is null. */
 export interface Gpu {
@@ -21,6 +22,11 @@ const answerMsMax = 5000;
 const sharedMs = 500;
 const run = promisify(execFile);
 
+/** The only reason that is final: any other may pass, such as a driver that is slow or not loaded yet. */
+const notInstalled = 'nvidia-smi is not installed on this machine.';
+/** Until nvidia-smi has told of a GPU it is asked again after this long, each time twice as long. */
+const askAgainMs = { first: 5000, most: 300_000 };
+
 let last: { path: string; reading: Promise<Gpus>; endedAt: number | null } | undefined;
 
 /** The GPUs of this machine, or null with the reason why there are none to be seen. `path` is the PATH that nvidia-smi is looked for in. */
@@ -34,6 +40,51 @@ export function readGpus(path: string): Promise<Gpus> {
   return next.reading;
 }
 
+/** What an attempt has of the GPUs. */
+export interface GpuShare {
+  /** Its CUDA_VISIBLE_DEVICES. */
+  devices: string;
+  /** Why a job with a slot has no GPU; null where it has one, or has no slot. */
+  missing: string | null;
+  /** Whether the machine may have a GPU all the same. */
+  maybe: boolean;
+}
+
+export interface GpuWatch {
+  /** The share of a job that holds these slots: slot i has GPU i modulo their number. */
+  of(slots: number[]): GpuShare;
+  stop(): void;
+}
+
+/** Reads the GPUs, and again until one is known: a driver that is slow at the start would leave every job on the CPU. */
+export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
+  let timer: NodeJS.Timeout | undefined;
+  let stopped = false;
+  let known = await readGpus(path);
+  const watch = (waitMs: number) => {
+    if (known.gpus) log.info({ gpus: known.gpus.map(({ name }) => name) }, 'GPUs are known');
+    if (stopped || known.gpus || known.reason === notInstalled) return;
+    log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until nvidia-smi lists one.');
+    timer = setTimeout(async () => {
+      known = await readGpus(path);
+      watch(Math.min(askAgainMs.most, 2 * waitMs));
+    }, waitMs);
+  };
+  watch(askAgainMs.first);
+  return {
+    of(slots) {
+      const { gpus, reason } = known;
+      // Two slots may share a GPU; CUDA refuses a list that names one twice.
+      const devices = gpus ? [...new Set(slots.map((n) => gpus[n % gpus.length]?.uuid))].join(',') : '';
+      return { devices, missing: slots.length > 0 ? reason : null, maybe: reason !== notInstalled };
+    },
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
 async function askNvidiaSmi(path: string): Promise<Gpus> {
   try {
     const query = [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader,nounits'];
@@ -44,7 +95,7 @@ async function askNvidiaSmi(path: string): Promise<Gpus> {
     return gpus.length > 0 ? { gpus, reason: null } : { gpus: null, reason: 'nvidia-smi lists no GPU.' };
   } catch (error) {
     const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };
-    if (code === 'ENOENT') return { gpus: null, reason: 'nvidia-smi is not installed on this machine.' };
+    if (code === 'ENOENT') return { gpus: null, reason: notInstalled };
     if (code === 'ABORT_ERR') return { gpus: null, reason: `nvidia-smi gave no answer within ${answerMsMax / 1000} seconds.` };
     // It tells of a driver that it cannot reach on standard output.
     const said = `${stderr ?? ''}\n${stdout ?? ''}`.split('\n').find((line) => line.trim() !== '');

@@ -112,6 +112,8 @@ interface Options {
   kinds?: Partial<JobKinds>;
   ladderMs?: Partial<AttemptLimits['ladderMs']>;
   lastLinesMs?: number;
+  /** None, unless told otherwise. */
+  backoffMs?: AttemptLimits['backoffMs'];
   /** Further variables, made of the data folder. */
   env?: (folder: string) => Record<string, string>;
   folder?: string;
@@ -132,7 +134,12 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
     const services: JobServices = { config, db, bus: createBus() };
     const kinds = { ...kindsOf(options.kind ?? scripted), ...options.kinds };
     const schedulers: Scheduler[] = [];
-    const limits = { ...attemptLimits, ladderMs: { ...ladderMs, ...options.ladderMs }, lastLinesMs: options.lastLinesMs };
+    const limits = {
+      ...attemptLimits,
+      ladderMs: { ...ladderMs, ...options.ladderMs },
+      lastLinesMs: options.lastLinesMs,
+      backoffMs: options.backoffMs ?? (() => 0),
+    };
     const attempts = (id: string) => db.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(attempt.number).all();
     const event: Jobs['event'] = async (id, matches) => {
       for await (const one of watchEvents(services, id, 0)) if (matches(one)) return one;

@@ -1,6 +1,6 @@
 /** Disks that can be filled: file systems in memory. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { withFolder } from './server.ts';
 
@@ -29,8 +29,8 @@ export async function withSmallDisk<T>(sizeBytes: number, use: (folder: string) 
   });
 }
 
-/** Fills the disk to the last byte; returns the function that makes room again. */
-export function fillDisk(folder: string): () => void {
+/** Fills the disk but for so many bytes; returns the function that makes room again. */
+export function fillDisk(folder: string, leaveBytes = 0): () => void {
   const filler = join(folder, 'filler');
   const file = openSync(filler, 'a');
   try {
@@ -41,6 +41,7 @@ export function fillDisk(folder: string): () => void {
         bytes = Math.floor(bytes / 2);
       }
     }
+    ftruncateSync(file, Math.max(0, fstatSync(file).size - leaveBytes));
   } finally {
     closeSync(file);
   }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint, save_tensors
-from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.errors import TrainerError, disk_full
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(7)}
 
@@ -68,6 +68,29 @@ def full_disk() -> Iterator[None]:
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a tmpfs needs root on Linux")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_disk_without_room_for_the_next_checkpoint_is_told_as_full(small_disk: Path) -> None:
+    small = save_checkpoint(small_disk, checkpoint(1, 0))
+    large = Checkpoint("run", 2, 0, {}, {"model": {"w": torch.zeros(1_000_000)}})
+    with pytest.raises(TrainerError) as caught:
+        save_checkpoint(small_disk, large)
+    full = disk_full(caught.value)
+    assert full is not None
+    assert (full.code, full.retryable) == ("DISK_FULL", True)
+    assert [path.name for path in small_disk.iterdir()] == [small]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, full_disk: None) -> None:

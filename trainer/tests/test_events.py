@@ -170,3 +170,13 @@ def test_lines_are_put_together_from_pieces() -> None:
     os.close(writer)
     assert list(input_lines(reader)) == [b"one", b"two", b"three"]
     os.close(reader)
+
+
+def test_a_server_that_does_not_read_any_more_ends_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[bool] = []
+    monkeypatch.setattr(module, "kill_process_group", lambda: killed.append(True))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as stream:
+        Events(stream, "job-1", 1, tmp_path).warn("CODE", "text")
+    assert killed == [True]

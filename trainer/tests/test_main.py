@@ -87,7 +87,10 @@ def test_a_whole_job_in_a_process_of_its_own(trained: Trained, tmp_path: Path) -
     [
         (TrainerError("DATA_INVALID", "a"), "DATA_INVALID"),
         (ModuleNotFoundError("no", name="onnxscript"), "EXTRA_MISSING"),
-        (OSError(28, "No space left on device"), "IO"),
+        (OSError(5, "Input/output error"), "IO"),
+        (OSError(28, "No space left on device"), "DISK_FULL"),
+        (OSError(122, "Disk quota exceeded"), "DISK_FULL"),
+        (TrainerError("DATA_INVALID", "I/O error: No space left on device (os error 28)"), "DATA_INVALID"),
         (torch.OutOfMemoryError("CUDA out of memory"), "OUT_OF_MEMORY"),
         (MemoryError(), "OUT_OF_MEMORY"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), "OUT_OF_MEMORY"),
@@ -116,5 +119,5 @@ def test_every_failure_is_an_error_event_and_its_exit_code(
     assert module.run(spec, Events(recorder, "job-1", 1, tmp_path)) == ERROR_CODES[code]
     (error,) = recorder.events
     assert (error["type"], error["code"]) == ("error", code)
-    assert error["retryable"] == (code == "IO")
+    assert error["retryable"] == (code in ("IO", "DISK_FULL"))
     assert (error["hint"] is not None) == (code in ("OUT_OF_MEMORY", "EXTRA_MISSING"))

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from whetstone_trainer.errors import Stopped, TrainerError
+from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events, Stream, input_lines, kill_process_group, start_heartbeat, start_watcher
 from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, read_spec_line
 
@@ -71,6 +71,8 @@ def run(line: SpecLine, events: Events) -> int:
 
 def _typed(error: Exception) -> TrainerError:
     """The failure as the protocol knows it."""
+    if full := disk_full(error):
+        return full
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, ModuleNotFoundError):

@@ -1,5 +1,6 @@
 """The failures that a user is told about. A code decides the exit code; the table comes from the protocol."""
 
+import errno
 import re
 
 # A slash that begins a path of at least two parts; URLs and fractions such as 3/4 stay as they are.
@@ -32,6 +33,21 @@ class TrainerError(Exception):
         self.hint = hint
         self.details = details
         self.retryable = retryable
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# safetensors is written in Rust: its errors have no errno, but end with it.
+_FULL_IN_RUST = re.compile(rf"I/O error: .*\(os error ({'|'.join(map(str, _FULL))})\)$")
+
+
+def disk_full(error: BaseException | None) -> TrainerError | None:
+    """The typed form of a failure behind which a full disk is; None for any other."""
+    while error is not None:
+        in_rust = type(error).__name__ == "SafetensorError" and _FULL_IN_RUST.search(str(error))
+        if in_rust or (isinstance(error, OSError) and error.errno in _FULL):
+            return TrainerError("DISK_FULL", "The disk is full: free some space.", retryable=True)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class Stopped(Exception):

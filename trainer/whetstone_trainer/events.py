@@ -60,7 +60,11 @@ class Events:
                 raise ValueError(f"{type} event of {len(line)} bytes")
             self._n += 1
             self._ended = type in ("done", "error")
-            self._stream.write(line)
+            try:
+                self._stream.write(line)
+            except BrokenPipeError:
+                # The server has gone, though stdin may still be open: nobody would end this process.
+                kill_process_group()
 
     def phase(self, phase: str, total: int | None = None) -> None:
         """A new phase of `total` units begins."""

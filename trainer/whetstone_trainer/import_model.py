@@ -16,7 +16,7 @@ from typing import Any
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.hello import emit_hello
-from whetstone_trainer.protocol import ImportModelSpec
+from whetstone_trainer.protocol import ERROR_CODES, ImportModelSpec
 
 RESULT_FILE = "result.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -105,6 +105,8 @@ def inspect(spec: ImportModelSpec, ending: str, folder: Path, events: Events) ->
 
 
 def _result(file: Path, exit_code: int) -> Inspected:
+    if exit_code == ERROR_CODES["DISK_FULL"]:
+        raise TrainerError("DISK_FULL", "The disk is full: free some space.", retryable=True)
     if exit_code != 0:
         raise TrainerError(
             "LIMIT_EXCEEDED", f"Reading the file went beyond a limit of memory, time or size (exit {exit_code})."

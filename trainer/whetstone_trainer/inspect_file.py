@@ -1,7 +1,8 @@
 """The child that opens a hostile file: `python -m whetstone_trainer.inspect_file '<request in JSON>'`.
 
 It limits itself before it touches the file, writes `result.json` (and weights as safetensors) into its working folder,
-and exits with 0. Any other ending means that a limit ended it. Nothing of the file is ever run.
+and exits with 0; with 74 where the disk is full. Any other ending means that a limit ended it. Nothing of the file is
+ever run.
 """
 
 import importlib
@@ -14,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.errors import TrainerError, disk_full
 from whetstone_trainer.import_model import READERS, RESULT_FILE
+from whetstone_trainer.protocol import ERROR_CODES
 
 
 def reader(request: dict[str, Any]) -> ModuleType:
@@ -29,6 +31,8 @@ def read_file(request: dict[str, Any]) -> dict[str, Any]:
         result = reader(request).read(Path(request["file"]), request["ending"], request["preset"])
         return cast(dict[str, Any], result)
     except TrainerError as error:
+        if disk_full(error):
+            raise
         return {"error": _json(error)}
     except MemoryError:
         return {"error": _json(TrainerError("LIMIT_EXCEEDED", "Reading the file takes more memory than is allowed."))}
@@ -58,4 +62,9 @@ def main(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except Exception as error:
+        if full := disk_full(error):
+            sys.exit(ERROR_CODES[full.code])
+        raise

@@ -3,11 +3,19 @@
  * one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would keep its port.
  */
 import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { readlink } from 'node:fs/promises';
-import { join, sep } from 'node:path';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import type { Log } from '../../log.ts';
-import { killOrphan } from '../scheduler.ts';
-import { identify } from './local.ts';
+import { identify, killGroup, worksIn } from './local.ts';
+
+/** A process that does not die after SIGKILL hangs in a driver: the start does not wait for it any longer. */
+const goneMsMax = 10_000;
+
+interface Left {
+  pid: number;
+  pidStart: string | null;
+  bootId: string | null;
+}
 
 const folderOf = (dataDir: string): string => join(dataDir, 'children');
 
@@ -30,11 +38,8 @@ export async function killLeftChildren(dataDir: string, log: Log): Promise<void>
   for (const name of readdirSync(folderOf(dataDir))) {
     const file = join(folderOf(dataDir), name);
     try {
-      const left = JSON.parse(readFileSync(file, 'utf8'));
-      if (await worksIn(dataDir, left.pid)) {
-        if (await killOrphan(left)) log.warn({ pid: left.pid }, 'a process of the last server was killed');
-        else log.error({ pid: left.pid }, 'a process of the last server cannot be killed');
-      }
+      const left: Left = JSON.parse(readFileSync(file, 'utf8'));
+      if (!(await killed(dataDir, left))) log.error({ pid: left.pid }, 'a process of the last server cannot be killed');
     } catch (error) {
       log.warn({ err: error, file: name }, 'the record of a child process cannot be read');
     }
@@ -42,8 +47,17 @@ export async function killLeftChildren(dataDir: string, log: Log): Promise<void>
   }
 }
 
-/** A copy of a data folder has the records of the original's children, which live. */
-async function worksIn(dataDir: string, pid: number): Promise<boolean> {
-  const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '');
-  return cwd.startsWith(realpathSync(dataDir) + sep);
+/** Of a copy of a data folder the records are those of the original's children, which live. False when it is still there. */
+async function killed(dataDir: string, { pid, pidStart, bootId }: Left): Promise<boolean> {
+  const isThere = () => {
+    const now = identify(pid);
+    return now !== null && now.pidStart === pidStart && now.bootId === bootId && worksIn(pid, realpathSync(dataDir));
+  };
+  const startedAt = performance.now();
+  while (isThere()) {
+    if (performance.now() - startedAt > goneMsMax) return false;
+    killGroup(pid, 'SIGKILL');
+    await setTimeout(20);
+  }
+  return true;
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION, type SpecLine } from '../protocol.ts';
@@ -149,5 +149,14 @@ export function identify(pid: number): { pidStart: string; bootId: string } | nu
     return { pidStart: String(fields[19]), bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() };
   } catch {
     return null;
+  }
+}
+
+/** Whether a process works in a folder (a real path) or below it. True as well where another user's process does not let us know. */
+export function worksIn(pid: number, folder: string): boolean {
+  try {
+    return `${readlinkSync(`/proc/${pid}/cwd`)}/`.startsWith(`${folder}/`);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES';
   }
 }

@@ -1,0 +1,155 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { phases } from '../src/jobs/protocol.ts';
+import type { Step } from './support/child.ts';
+import { createDatasetMutation, uploaded } from './support/datasetServer.ts';
+import { digitFolders, zipOf } from './support/images.ts';
+import { endings, isAlive, isType, type Jobs, look, processesIn, touch, until, withJobs } from './support/jobs.ts';
+import { scripted } from './support/kinds.ts';
+import { withServer } from './support/server.ts';
+import { fillDisk, unmountable, withSmallDisk } from './support/smallDisk.ts';
+import { jobWhen, succeeded } from './support/training.ts';
+
+const mebibyte = 2 ** 20;
+const reserveOf = (bytes: number) => ({ env: () => ({ WHETSTONE_DISK_RESERVE_BYTES: String(bytes) }) });
+const failures = (jobs: Jobs, id: string) =>
+  jobs.events(id).flatMap((e) => (e.payloadJson.failure as { code: string } | undefined)?.code ?? []);
+
+describe('a job that meets a full disk goes back into the queue, uncharged', () => {
+  test('told by its child, however often', () =>
+    withJobs(async (jobs) => {
+      await jobs.start();
+      const error = { type: 'error', code: 'DISK_FULL', message: 'full', retryable: true, hint: null, details: [] };
+      const full = [1, 2, 3, 4, 5].flatMap((attempt): Step[] => [
+        { say: error, attempt },
+        { exit: 74, attempt },
+      ]);
+      const { id } = jobs.submit({ steps: ['hello', { epoch: 1 }, ...full, { epoch: 2 }, 'ok'] });
+      expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+      expect(endings(jobs, id)).toEqual([...Array(5).fill('SUSPENDED'), 'SUCCEEDED']);
+      expect(failures(jobs, id)).toEqual(Array(5).fill('DISK_FULL'));
+      // Its checkpoint is kept.
+      expect(jobs.events(id).filter(isType('EPOCH'))).toHaveLength(2);
+    }));
+
+  test('met by the server while it stores what the job made', () => {
+    let times = 0;
+    const finish: typeof scripted.finish = async (...args) => {
+      times += 1;
+      if (times < 5) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+      return scripted.finish(...args);
+    };
+    return withJobs(
+      async (jobs) => {
+        await jobs.start();
+        const { id } = jobs.submit();
+        expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+        expect(endings(jobs, id)).toEqual([...Array(4).fill('SUSPENDED'), 'SUCCEEDED']);
+      },
+      { kind: { ...scripted, finish } },
+    );
+  });
+
+  test.skipIf(unmountable)(`also where its process just dies of it ${unmountable ?? ''}`, () =>
+    withSmallDisk(8 * mebibyte, (folder) =>
+      withJobs(
+        async (jobs) => {
+          await jobs.start();
+          const { id } = jobs.submit({ steps: ['hello', { phase: 'export' }, { wait: 'go' }, { signal: 'SIGBUS', attempt: 1 }, 'ok'] });
+          await jobs.event(id, isType('PHASE'));
+          const free = fillDisk(folder, 0);
+          touch(jobs, 'go');
+          await until(() => jobs.attempts(id).every((a) => !isAlive(a)));
+          await until(() => processesIn(folder).length === 0);
+          await look(jobs);
+          free();
+          expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+          expect(endings(jobs, id)).toEqual(['SUSPENDED', 'SUCCEEDED']);
+        },
+        { folder, ...reserveOf(0) },
+      ),
+    ),
+  );
+
+  test.skipIf(unmountable)(`and none begins an attempt before there is room ${unmountable ?? ''}`, () =>
+    withSmallDisk(8 * mebibyte, (folder) =>
+      withJobs(
+        async (jobs) => {
+          const free = fillDisk(folder, mebibyte / 2);
+          await jobs.start();
+          const { id } = jobs.submit();
+          await look(jobs);
+          expect([jobs.job(id).state, jobs.attempts(id)]).toEqual(['QUEUED', []]);
+          free();
+          expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+        },
+        { folder, ...reserveOf(16 * mebibyte) },
+      ),
+    ),
+  );
+
+  test.skipIf(unmountable)(
+    `a dataset is imported once there is room: neither POISON nor INTERNAL ${unmountable ?? ''}`,
+    { timeout: 120_000 },
+    async () => {
+      const zip = zipOf(await digitFolders([0, 1, 2, 3], 100));
+      await withSmallDisk(32 * mebibyte, (dataDir) =>
+        withServer(
+          async (server) => {
+            const token = await server.admin();
+            const upload = await uploaded(server, token, zip);
+            // Room for the rows of the job, not for its 400 images.
+            const free = fillDisk(dataDir, 700 * 1024);
+            const { data } = await server.graphql(
+              createDatasetMutation,
+              { i: { name: 'digits', task: 'CLASSIFICATION', ...upload } },
+              token,
+            );
+            const { id } = data.createDataset.datasetVersion.job;
+            const api = { url: server.url, token };
+            const waiting = await jobWhen(api, id, ({ attempts }) => attempts[0]?.state === 'SUSPENDED');
+            expect(waiting).toMatchObject({ state: 'QUEUED', attempts: [{ charged: false }] });
+            free();
+            const ended = await succeeded(api, id);
+            expect(ended.attempts.every((a: { charged: boolean }) => !a.charged)).toBe(true);
+          },
+          { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_DISK_RESERVE_BYTES: '0' },
+        ),
+      );
+    },
+  );
+});
+
+describe('a healthy job is not killed as a hang', () => {
+  const now = performance.now.bind(performance);
+  afterEach(() => void vi.restoreAllMocks());
+
+  test('while the database waits for room, longer than its phase may stand still', () =>
+    withJobs(async (jobs) => {
+      await jobs.start();
+      const { id } = jobs.submit({
+        steps: ['hello', { phase: 'training' }, { wait: 'go' }, { warnings: 5000 }, { wait: 'on', moving: true }, 'ok'],
+      });
+      await jobs.event(id, isType('PHASE'));
+      const { $client } = jobs.db;
+      $client.pragma(`max_page_count = ${$client.pragma('page_count', { simple: true })}`);
+      const writes = vi.spyOn($client, 'transaction');
+      touch(jobs, 'go');
+      // Each try meets the full disk until there is room.
+      await until(() => writes.mock.calls.length > 1);
+      const stored = jobs.events(id).length;
+      let passedMs = 0;
+      vi.spyOn(performance, 'now').mockImplementation(() => now() + passedMs);
+      for (let i = 0; i < 3; i += 1) {
+        passedMs += phases.training.stallMsMax;
+        await look(jobs);
+      }
+      $client.pragma('max_page_count = 1000000');
+      await until(() => jobs.events(id).length > stored);
+      await look(jobs);
+      writeFileSync(join(jobs.folder, 'on'), '');
+      expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+      expect(endings(jobs, id)).toEqual(['SUCCEEDED']);
+    }));
+});
