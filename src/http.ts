@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AccessClaims } from './accessTokens.ts';
 import { currentViewer } from './accounts/login.ts';
 import { clientAddressOf } from './clientAddress.ts';
+import { type Connections, connectionOptions, guardConnections } from './connections.ts';
 import { ApiError, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
@@ -20,17 +21,23 @@ export interface Route {
   handle(req: IncomingMessage, res: ServerResponse, context: Context): void | Promise<void>;
 }
 
-/** Sockets of all kinds: beyond, the system refuses. */
+/** Connections of all kinds. */
 const connectionsMax = 2000;
-const idleMs = 60_000;
+/** A connection on which nothing moves for so long is closed. `infer` waits for an answer of the inference host for up to 65 s. */
+const silenceMs = 75_000;
 
 /**
  * The HTTP server: origin check, bearer token, security headers, request id and log line around the routes. A token that is not
  * valid is 401 here, before any route that has no secret of its own.
  */
-export function createHttp(services: Services, log: Log, routes: Route[], originAllowed: (origin: string | undefined) => boolean): Server {
+export function createHttp(
+  services: Services,
+  log: Log,
+  routes: Route[],
+  originAllowed: (origin: string | undefined) => boolean,
+): { http: Server; connections: Connections } {
   const addressOf = clientAddressOf(services.config.trustedProxies);
-  const http = createServer({ keepAliveTimeout: idleMs, headersTimeout: 10_000, requestTimeout: 0 }, (req, res) => {
+  const http = createServer({ ...connectionOptions, keepAliveTimeout: silenceMs, requestTimeout: 0 }, (req, res) => {
     // A client's own id is taken over so that its logs and ours meet, if it is harmless to print.
     const given = req.headers['x-request-id'];
     const requestId = typeof given === 'string' && /^[\w.-]{1,64}$/.test(given) ? given : crypto.randomUUID();
@@ -48,8 +55,8 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
       answer(req, res, route, scope).catch((error: unknown) => sendError(res, error, log));
     });
   });
-  http.maxConnections = connectionsMax;
-  http.setTimeout(idleMs);
+  http.setTimeout(silenceMs);
+  const connections = guardConnections(http, connectionsMax);
 
   async function answer(
     req: IncomingMessage,
@@ -86,6 +93,7 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
     if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
     const claims = route.ownSecret ? null : await claimsOf(req);
     const viewer = claims && !route.readsSession ? currentViewer(services.db, claims) : null;
+    if (claims) connections.trust(res);
     scope.userId = claims?.userId;
     const actor = { actorId: claims?.userId ?? null, requestId: scope.requestId };
     const client = req.headers['user-agent'] ?? null;
@@ -100,7 +108,7 @@ export function createHttp(services: Services, log: Log, routes: Route[], origin
     return services.tokens.verify(token);
   }
 
-  return http;
+  return { http, connections };
 }
 
 export function pathOf(req: IncomingMessage): string {

@@ -8,4 +8,7 @@ export const Name = z
     'A name has 1 to 100 letters, digits, dots, dashes or underscores, and starts with a letter or digit.',
   );
 
+/** Control characters, line ends and direction marks: a terminal obeys them, and text around them reads as something else. */
+export const unprintable = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+
 export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');

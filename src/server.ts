@@ -143,21 +143,22 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       },
     ];
     const originAllowed = originCheck(config, () => (http.address() as AddressInfo).port);
-    const http = createHttp(services, log, routes, originAllowed);
-    const closeSockets = serveWebSocket(http, graphql, services, log, originAllowed);
+    const { http, connections } = createHttp(services, log, routes, originAllowed);
+    const closeSockets = serveWebSocket(http, connections, graphql, services, log, originAllowed);
 
     await new Promise<void>((resolve, reject) => {
       http.once('error', reject).listen(config.port, config.host, resolve);
     });
     undo.push(async () => {
       // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and
-      // for reads while jobs write their checkpoints.
+      // for reads while jobs write their checkpoints; who keeps a connection has to open another one.
       stopping.abort(new ApiError('UNAVAILABLE', 'The server is stopping. Subscribe again in a moment.', 1000));
+      connections.closeAfterAnswers();
       await Promise.all([inTime('sockets', closeSockets()), scheduler.stop(), stopHost()]);
       const closed = new Promise((resolve) => http.close(resolve));
       http.closeIdleConnections();
       await inTime('lastAnswers', closed);
-      http.closeAllConnections();
+      connections.closeAll();
       await inTime('connections', closed);
     });
 

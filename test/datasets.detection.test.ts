@@ -301,6 +301,12 @@ const refusals: Refusal[] = [
   { title: 'a number twice', zip: yaml('names: {0: a, 1: b, 0: c}'), says: /a key stands there twice/ },
   { title: 'a name twice', zip: yaml('names: [a, a]'), says: /a: is the name of two classes/ },
   { title: 'an empty name', zip: yaml('names: [a, ""]'), says: /is an empty name/ },
+  { title: 'a name that a terminal obeys', zip: yaml('names: [a, "b\\e[31m"]'), says: /b\\u001b\[31m: has control characters/ },
+  {
+    title: 'a name that is read backwards',
+    zip: yaml('names: [a, "b\\u202Ec"]'),
+    says: /b\\u202ec: has control characters or direction marks/,
+  },
   { title: 'a long name', zip: yaml(`names: [a, ${'b'.repeat(201)}]`), says: /longer than 200 characters/ },
   {
     title: '10,001 names',

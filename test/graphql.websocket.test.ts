@@ -99,7 +99,10 @@ describe('the protocol', () => {
     'a second init': [4429, [init, init]],
     'a token that is none': [4403, [{ ...init, payload: { authorization: 'Bearer x' } }]],
     'another kind of credentials': [4403, [{ ...init, payload: { authorization: 'Basic YTpi' } }]],
-    'credentials that are no string': [4403, [{ ...init, payload: { authorization: { Bearer: 'x' } } }]],
+    'credentials that are no string': [4400, [{ ...init, payload: { authorization: { Bearer: 'x' } } }]],
+    'credentials that cannot be made a string': [4400, [{ ...init, payload: { authorization: { toString: 1, valueOf: null } } }]],
+    'credentials that are nothing': [4400, [{ ...init, payload: { Authorization: null } }]],
+    'a payload that is text': [4400, [{ ...init, payload: 'x' }]],
   };
   test.each(Object.entries(violations))('%s closes the socket', (_what, [code, messages]) =>
     withServer(({ url }) =>
@@ -273,10 +276,30 @@ test('a client that asks and never reads is cut off, and the others go on', () =
     ),
   ));
 
-test('a client that does not answer two pings is cut off, one that does stays', () =>
+test('a socket without a token that asks nothing between two pings is closed with 4408', () =>
   withServer(async ({ url }) => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
-    await withConnection(url, undefined, (living) =>
+    await withConnection(url, undefined, async (socket) => {
+      const pinged = once(socket.raw, 'ping');
+      vi.advanceTimersByTime(12_000);
+      await pinged;
+      await ask(socket, 'pong has come', '{ __typename }');
+      const again = once(socket.raw, 'ping');
+      vi.advanceTimersByTime(12_000);
+      await again;
+      // What comes before this answer was a pong.
+      socket.send({ type: 'ping' });
+      await socket.message((m) => m.type === 'pong');
+      vi.advanceTimersByTime(12_000);
+      expect((await socket.closed).code).toBe(4408);
+    });
+  }));
+
+test('a client that does not answer two pings is cut off, one that does stays', () =>
+  withServer(async ({ url, admin }) => {
+    const token = await admin();
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    await withConnection(url, token, (living) =>
       withSocket(
         url,
         async (dead) => {
@@ -334,17 +357,16 @@ test('2,000 events to 20 sockets and one that does not read: the 20 get all, and
     expect(received).toEqual(Array(20).fill(events));
   }));
 
-test('the 1,001st socket is refused with 503 until another has left', () =>
+test('1,000 sockets without a token keep nobody out: the oldest of them makes place', () =>
   withServer(async ({ url }) => {
     const sockets = await Promise.all(Array.from({ length: 1000 }, () => upgrade(url, '/graphql')));
     await Promise.all(sockets.map((socket) => once(socket, 'data')));
     // One text frame with a mask of zeros, or they would be closed for their silence.
     const text = JSON.stringify(init);
     for (const socket of sockets) socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]));
-    await expect(withSocket(url, async () => {})).rejects.toThrow('refused with 503');
-    for (const socket of sockets.slice(0, 10)) socket.destroy();
-    await eventually(() =>
-      withConnection(url, undefined, async (socket) => expect((await ask(socket, '1', '{ __typename }')).payload).toEqual(typename)),
-    );
+    const closed = once(sockets[0] as TcpSocket, 'close');
+    await withConnection(url, undefined, async (socket) => expect((await ask(socket, '1', '{ __typename }')).payload).toEqual(typename));
+    await closed;
+    expect(sockets.filter((socket) => socket.closed)).toHaveLength(1);
     for (const socket of sockets) socket.destroy();
   }));

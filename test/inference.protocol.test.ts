@@ -1,3 +1,4 @@
+import { get } from 'node:http';
 import { deflateSync, gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import type { Datatype } from '../src/engine/datatypes.ts';
@@ -7,11 +8,13 @@ let url = '';
 withHost(
   {
     bodyBytesMax: 100_000,
+    hostNames: ['models.example'],
     models: [
-      { name: 'types', lineageHash: 'c'.repeat(64) },
+      { name: 'types', batchMax: 3, lineageHash: 'c'.repeat(64) },
       { name: 'identity', version: 1 },
       { name: 'identity', version: 3, batchMax: 4 },
-      { name: 'arithmetic' },
+      { name: 'wide', model: 'identity', batchMax: 256 },
+      { name: 'arithmetic', batchMax: 2 },
       { name: 'lookup' },
     ],
   },
@@ -33,7 +36,8 @@ describe('what the server and its models say of themselves', () => {
 
   test('the server names the extensions that it has', async () => {
     const { json } = await call(`${url}/v2`);
-    expect(json).toMatchObject({ name: 'whetstone', extensions: expect.arrayContaining(['binary_tensor_data', 'statistics']) });
+    const extensions = ['binary_tensor_data', 'model_configuration', 'schedule_policy', 'statistics'];
+    expect(json).toMatchObject({ name: 'whetstone', extensions });
   });
 
   test('a model has its versions, and -1 for a symbolic dimension', async () => {
@@ -60,7 +64,7 @@ describe('what the server and its models say of themselves', () => {
   test('the repository lists every version', async () => {
     const { json } = await call(`${url}/v2/repository/index`, { method: 'POST', body: '{}' });
     expect(json).toContainEqual({ name: 'identity', version: '3', state: 'READY', reason: '' });
-    expect(json).toHaveLength(5);
+    expect(json).toHaveLength(6);
   });
 
   test('statistics count requests, runs and their times under the names of the extension', async () => {
@@ -214,11 +218,32 @@ describe('what an answer carries', () => {
   });
 
   test('a large answer is compressed where the client asks for it', async () => {
-    const data = Array.from({ length: 4000 }, (_, i) => i);
-    const asked = { inputs: [{ name: 'x', datatype: 'FP32', shape: [1000, 4], data }] };
-    const { headers, body } = await inferJson(url, 'identity', asked, { headers: { 'accept-encoding': 'gzip' } });
+    const data = Array.from({ length: 1000 }, (_, i) => i);
+    const asked = { inputs: [{ name: 'x', datatype: 'FP32', shape: [250, 4], data }] };
+    const { headers, body } = await inferJson(url, 'wide', asked, { headers: { 'accept-encoding': 'gzip' } });
     expect(headers['content-encoding']).toBe('gzip');
     expect(JSON.parse(gunzipSync(body).toString()).outputs[0].data).toEqual(data);
+    for (const [accepted, encoding] of [
+      ['gzip;q=0', undefined],
+      ['gzip;q=0, deflate', 'deflate'],
+      ['*;q=0.5, gzip;q=0', 'deflate'],
+      ['br', undefined],
+    ] as const) {
+      const got = await inferJson(url, 'wide', asked, { headers: { 'accept-encoding': accepted } });
+      expect([accepted, got.headers['content-encoding']]).toEqual([accepted, encoding]);
+    }
+  });
+
+  test('HEAD answers like GET, without the body', async () => {
+    for (const path of ['/v2', '/v2/health/ready', '/v2/models/identity/ready', '/metrics']) {
+      const { status, body } = await call(url + path, { method: 'HEAD' });
+      expect([path, status, body.length]).toEqual([path, 200, 0]);
+    }
+    expect((await call(`${url}/v2/models/identity/infer`, { method: 'HEAD' })).status).toBe(405);
+  });
+
+  test('a timeout of 0 is the deadline of the model', async () => {
+    expect((await inferJson(url, 'identity', { ...item([1, 2, 3, 4]), parameters: { timeout: 0 } })).status).toBe(200);
   });
 });
 
@@ -240,6 +265,7 @@ const wrong: [what: string, path: string, json: unknown, status: number, says: s
   ['text among the values', 'identity', x({ data: [1, 2, 3, '4'] }), 400, 'Value 3 of input x is not FP32'],
   ['an output that the model has not', 'identity', { ...x({}), outputs: [{ name: 'z' }] }, 400, 'no output z; it has y'],
   ['an output twice', 'identity', { ...x({}), outputs: [{ name: 'y' }, { name: 'y' }] }, 400, 'twice'],
+  ['more items than the model takes', 'identity/versions/1', x({ shape: [2, 4] }), 400, 'x has 2 items; the model takes 1 at most'],
   ['a priority beyond 10', 'identity', { ...x({}), parameters: { priority: 11 } }, 400, 'parameters.priority'],
   ['shared memory', 'identity', x({ parameters: { shared_memory_region: 'r' } }), 400, 'shared memory is not served'],
   ['binary data without any', 'identity', x({ parameters: { binary_data_size: 16 } }), 400, 'ends inside of input x'],
@@ -323,6 +349,33 @@ describe('what is refused', () => {
       expect((await inferJson(url, 'identity', { ...item([1, 2, 3, 4]), outputs: [{ name }] })).status).toBe(400);
     },
   );
+  test.each([
+    ['//', 404],
+    ['//v2', 404],
+    ['http://[', 400],
+    ['http://x/v2/health/live', 200],
+  ])('the address %s is answered with %i', async (path, status) => {
+    const { hostname, port } = new URL(url);
+    const got = await new Promise((resolve, reject) => {
+      get({ hostname, port, path }, (res) => resolve(res.resume().statusCode)).on('error', reject);
+    });
+    expect(got).toBe(status);
+  });
+
+  test.each([
+    [{ host: 'evil.example:8000' }, 403],
+    [{ host: 'evil.example', origin: 'http://evil.example' }, 403],
+    [{ origin: 'http://evil.example' }, 403],
+    [{ origin: 'null' }, 403],
+    [{ host: 'localhost:8000' }, 200],
+    [{ host: 'inference' }, 200],
+    [{ host: '192.168.0.7:8000' }, 200],
+    [{ host: '[::1]:8000' }, 200],
+    [{ host: 'models.example', origin: 'https://models.example' }, 200],
+  ])('a host without accounts answers a request with %o with %i', async (headers, status) => {
+    for (const path of ['/v2/models/stats', '/metrics']) expect((await call(url + path, { headers })).status).toBe(status);
+    expect((await inferJson(url, 'identity', item([1, 2, 3, 4]), { headers })).status).toBe(status);
+  });
 
   test('the host goes on after all of it', async () => {
     expect((await inferJson(url, 'identity', item([1, 2, 3, 4]))).status).toBe(200);

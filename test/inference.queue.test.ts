@@ -16,6 +16,7 @@ const entryOf = (model: Costed, change: Partial<Entry> = {}): Entry => ({
   rows: 1,
   priority: 5,
   deadlineMs: 1e6,
+  ready: true,
   ...change,
 });
 const idle = { staged: false };
@@ -167,6 +168,63 @@ describe('who goes next', () => {
   });
 });
 
+describe('models share the permits', () => {
+  test('a full queue of one model refuses no request to another', () => {
+    const [busy, other] = [modelOf(100), modelOf(10)];
+    const queue = new Queue<Entry>({ permits: 1, requestsMax: 256 });
+    let refusal = null;
+    while (!refusal) refusal = queue.offer(entryOf(busy, { deadlineMs: 1e6 }), 0);
+    expect([refusal.reason, queue.length]).toEqual(['FULL', 256]);
+    expect(queue.offer(entryOf(other, { deadlineMs: 200 }), 0)).toBeNull();
+    expect(queue.take(0, idle)?.entries[0]?.model).toBe(other);
+  });
+
+  test('where both have work waiting, each gets half of the time, whoever sends more', () => {
+    const [slow, fast] = [modelOf(40), modelOf(10)];
+    const queue = new Queue<Entry>({ permits: 1, requestsMax: 256 });
+    for (let n = 0; n < 100; n += 1) queue.add(entryOf(slow));
+    for (let n = 0; n < 40; n += 1) queue.add(entryOf(fast));
+    const taken = Array.from({ length: 50 }, () => queue.take(0, idle)?.entries[0]?.model);
+    expect(taken.filter((model) => model === fast)).toHaveLength(40);
+    expect(taken.filter((model) => model === slow)).toHaveLength(10);
+  });
+
+  test('what has left the queue is not charged to its model', () => {
+    const [left, other] = [modelOf(40), modelOf(10)];
+    const queue = new Queue<Entry>({ permits: 1, requestsMax: 256 });
+    const gone = Array.from({ length: 100 }, () => entryOf(left));
+    for (const entry of gone) queue.add(entry);
+    for (const entry of gone) queue.remove(entry);
+    for (let n = 0; n < 10; n += 1) queue.add(entryOf(other));
+    queue.add(entryOf(left));
+    expect(Array.from({ length: 5 }, () => queue.take(0, idle)?.entries[0]?.model)).toContain(left);
+  });
+});
+
+test('an entry whose input is still being made keeps its place, and is passed over until it is ready', () => {
+  const model = modelOf(10);
+  const queue = new Queue<Entry>({ permits: 1, requestsMax: 10 });
+  const [image, other] = [entryOf(model, { ready: false }), entryOf(model)];
+  expect(queue.offer(image, 0)).toBeNull();
+  expect(queue.offer(entryOf(model, { deadlineMs: 21 }), 0)).toMatchObject({ reason: 'LATE' });
+  expect(queue.offer(other, 0)).toBeNull();
+  expect(queue.take(0, idle)?.entries).toEqual([other]);
+  queue.ready(image, 5);
+  expect(queue.take(5, idle)?.entries).toEqual([image]);
+});
+
+test('a request that is staged behind a run is not taken where that run leaves it no time', () => {
+  const model = modelOf(10);
+  const queue = new Queue<Entry>({ permits: 1, requestsMax: 10 });
+  const [ahead, tight, wide] = [entryOf(model), entryOf(model, { deadlineMs: 15 }), entryOf(model)];
+  for (const entry of [ahead, tight, wide]) queue.add(entry);
+  const run = queue.take(0, idle) as Batch<Entry>;
+  expect(queue.take(0, { staged: true })?.entries).toEqual([wide]);
+  // It ends earlier than expected.
+  queue.ended(run, 4);
+  expect(queue.take(4, idle)?.entries).toEqual([tight]);
+});
+
 /** Arrivals, completions and departures in any order, against what must always hold. */
 test('whatever happens: bounds hold, the best goes first, everybody leaves once', () => {
   const arrival = fc.record({
@@ -188,12 +246,12 @@ test('whatever happens: bounds hold, the best goes first, everybody leaves once'
       for (const [n, one] of steps.entries()) {
         if (one.kind === 'arrive') {
           const { model, withinMs, ...rest } = one;
-          const entry = { ...rest, n, model: models[model] as Costed, deadlineMs: now + withinMs };
+          const entry = { ...rest, n, model: models[model] as Costed, deadlineMs: now + withinMs, ready: true };
           const quiet = waiting.size === 0 && runs.length < permits;
           const refusal = queue.offer(entry, now);
           if (!refusal) waiting.add(entry);
           if (quiet && withinMs >= entry.model.times.fastest(entry.rows)) expect(refusal).toBeNull();
-          if (refusal?.reason === 'FULL') expect(waiting.size).toBe(8);
+          if (refusal?.reason === 'FULL') expect([...waiting].filter((other) => other.model === entry.model)).toHaveLength(8);
         } else if (one.kind === 'end' && runs.length > 0) {
           queue.ended(runs.splice(one.n % runs.length, 1)[0] as (typeof runs)[0], now);
         } else if (one.kind === 'leave' && waiting.size > 0) {
@@ -212,7 +270,10 @@ test('whatever happens: bounds hold, the best goes first, everybody leaves once'
             break;
           }
           const [first] = batch.entries as [Entry & { n: number }];
-          expect(first).toBe(able.sort((a, b) => a.priority - b.priority || a.n - b.n)[0]);
+          expect(first.priority).toBe(Math.min(...able.map(({ priority }) => priority)));
+          // Of its model the oldest.
+          const own = able.filter(({ model, priority }) => model === first.model && priority === first.priority);
+          expect(first.n).toBe(Math.min(...own.map(({ n }) => n)));
           expect(batch.rows).toBe(batch.entries.reduce((sum, { rows }) => sum + rows, 0));
           if (batch.entries.length > 1) expect(batch.rows).toBeLessThanOrEqual(first.model.batchMax);
           for (const entry of batch.entries) {
@@ -222,7 +283,7 @@ test('whatever happens: bounds hold, the best goes first, everybody leaves once'
           runs.push(batch);
         }
         expect(queue.length).toBe(waiting.size);
-        expect(queue.length).toBeLessThanOrEqual(8);
+        expect(queue.length).toBeLessThanOrEqual(3 * 8);
       }
     }),
     { numRuns: 300, seed: 5 },

@@ -9,7 +9,8 @@ withHost(
     queueRequestsMax: 600,
     models: [
       { name: 'spin', deadlineMs: 60_000 },
-      { name: 'hold', model: 'spin', deadlineMs: 60_000 },
+      { name: 'hold', model: 'spin', priority: 1, deadlineMs: 60_000 },
+      { name: 'urgent', model: 'spin', priority: 1, deadlineMs: 60_000 },
       { name: 'short', model: 'spin', deadlineMs: 50 },
       { name: 'identity', deadlineMs: 60_000, batchMax: 8 },
       { name: 'lookup', deadlineMs: 60_000, batchMax: 8 },
@@ -30,12 +31,12 @@ const ended = (model: string, outcome: string) =>
 const waiting = () => metric(url, 'whetstone_inference_queue_requests');
 const dispatched = () => metric(url, 'whetstone_inference_dispatched_runs');
 
-/** Long runs of priority 1, one after the other, keep everything else waiting until the function that is returned is called. */
+/** Long runs of a model with priority 1, one after the other, keep everything else waiting until the function that is returned is called. */
 async function hold(): Promise<{ queued: (count: number) => Promise<void>; release: () => void }> {
   const agent = new Agent({ maxSockets: held });
   const leaving = new AbortController();
   for (let n = 0; n < held; n += 1) {
-    inferJson(url, 'hold', spinJson(long, { priority: 1 }), { agent, signal: leaving.signal }).catch(() => {});
+    inferJson(url, 'hold', spinJson(long), { agent, signal: leaving.signal }).catch(() => {});
   }
   const heldBack = async (count: number) => {
     const before = await ended('hold', 'ok');
@@ -84,18 +85,21 @@ describe('deadlines', () => {
   });
 });
 
-test('priority 1 overtakes a queue of 100', async () => {
+test('a model with priority 1 overtakes a queue of 100 of another, and no request of that can say that it is as urgent', async () => {
   const { queued, release } = await hold();
   const order: number[] = [];
   const agent = new Agent({ maxSockets: 200 });
   const others = Array.from({ length: 100 }, (_, n) => inferJson(url, 'spin', spinJson(10), { agent }).then(() => order.push(n)));
   await queued(100);
-  const first = inferJson(url, 'spin', spinJson(10, { priority: 1 }), { agent }).then(() => order.push(-1));
+  const pushing = inferJson(url, 'spin', spinJson(10, { priority: 1 }), { agent }).then(() => order.push(-2));
   await queued(101);
+  const first = inferJson(url, 'urgent', spinJson(10), { agent }).then(() => order.push(-1));
+  await queued(102);
   release();
-  await Promise.all([first, ...others]);
+  await Promise.all([first, pushing, ...others]);
   // A client may read two answers in another order than they were sent in.
   expect(order.indexOf(-1)).toBeLessThanOrEqual(1);
+  expect(order.indexOf(-2)).toBeGreaterThan(50);
   agent.destroy();
 });
 

@@ -29,7 +29,12 @@ describe("NVIDIA's tritonclient, unmodified", () => {
   let found: Record<string, string | null> = {};
   let url = '';
   withHost(
-    { models: [{ name: 'arithmetic' }, { name: 'types' }, { name: 'spin' }].map((model) => ({ ...model, deadlineMs: 30_000 })) },
+    {
+      models: [{ name: 'arithmetic' }, { name: 'types', batchMax: 256 }, { name: 'spin' }].map((model) => ({
+        ...model,
+        deadlineMs: 30_000,
+      })),
+    },
     (host) => {
       url = host.url;
     },

@@ -47,14 +47,15 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
             // Not ready, or refused when the port is closed already.
             expect(
               await fetch(`${server.url}/ready`).then(
-                (r) => r.status,
+                (r) => `${r.status}, connection: ${r.headers.get('connection')}`,
                 () => 'refused',
               ),
-            ).toSatisfy((s) => s === 503 || s === 'refused');
+            ).toSatisfy((s) => s === '503, connection: close' || s === 'refused');
 
             const answered = once(late, 'response');
             late.end(body.slice(5));
-            expect((await answered)[0].statusCode).toBe(200);
+            const [{ statusCode, headers: answer }] = await answered;
+            expect([statusCode, answer.connection]).toEqual([200, 'close']);
           });
         });
         expect(await server.exit).toEqual({ code: 0, signal: null });
@@ -62,7 +63,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
     ),
 );
 
-test('a client that answers nothing does not keep the server from stopping: a silent socket, an open upgrade, half a request', () =>
+test('a client that answers nothing does not keep the server from stopping: a silent socket, an open upgrade, a refused one, half a request', () =>
   withFolder((dataDir) =>
     withServerProcess({ WHETSTONE_DATA_DIR: dataDir }, async (server) => {
       const { port } = new URL(server.url);
@@ -75,15 +76,17 @@ test('a client that answers nothing does not keep the server from stopping: a si
           head('GET /graphql'),
           `${head('POST /graphql')}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{`,
           `${head('GET /graphql')}${upgrade}Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n`,
+          `${head('GET /nothing')}${upgrade}\r\n`,
         ].map(async (text) => {
-          const socket = connect(Number(port), '127.0.0.1');
+          // It does not close its side where the server has closed its own.
+          const socket = connect({ port: Number(port), host: '127.0.0.1', allowHalfOpen: true });
           socket.on('error', () => {});
           await once(socket, 'connect');
           socket.write(text);
           return socket;
         }),
       );
-      await once(sockets[3] as never, 'data');
+      await Promise.all([once(sockets[3] as never, 'data'), once(sockets[4] as never, 'data')]);
       server.kill('SIGTERM');
       expect(await server.exit).toEqual({ code: 0, signal: null });
       for (const socket of sockets) socket.destroy();

@@ -41,8 +41,8 @@ const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement
   description: 'How a revision is served.',
   fields: (t) => ({
     deadlineMs: t.exposeFloat('deadlineMs', { description: 'From the arrival of a request to its answer; a request may say another one.' }),
-    priority: t.exposeInt('priority', { description: '1 goes first, 10 last; a request may say another one.' }),
-    batchMax: t.exposeInt('batchMax', { description: 'Most items that are computed together.' }),
+    priority: t.exposeInt('priority', { description: '1 goes first, 10 last; a request may say a later one.' }),
+    batchMax: t.exposeInt('batchMax', { description: 'Most items of a request, and most that are computed together.' }),
     maxImagePixels: t.exposeInt('maxImagePixels', { description: 'Largest image that `predict` decodes.' }),
     scores: t.expose('scores', { type: ScoresType, description: 'What the output of a classifier is.' }),
     outputLayout: t.expose('outputLayout', {
@@ -71,7 +71,8 @@ const SettingsInput = builder.inputType('DeploymentSettingsInput', {
     batchMax: t.int({
       required: true,
       defaultValue: 1,
-      description: 'Most items that are computed together; more than 1 where a benchmark shows that it is faster for each item.',
+      description:
+        'Most items of a request, and most that are computed together; more than 1 where a benchmark shows that it is faster for each item.',
     }),
     intraOpThreads: t.int({
       description: 'Threads of one run. Times the runs that compute at once they may not be more than the cores.',

@@ -6,6 +6,7 @@ import { CloseCode, handleProtocols, makeServer } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { authenticate, type Viewer } from '../accounts/login.ts';
 import { clientAddressOf } from '../clientAddress.ts';
+import type { Connections } from '../connections.ts';
 import { ApiError } from '../errors.ts';
 import { pathOf } from '../http.ts';
 import { type Log, requestScope } from '../log.ts';
@@ -20,7 +21,7 @@ const operationsPerSocketMax = 100;
 const bufferedBytesMax = 8 * 1024 * 1024;
 /** How long a client may take to answer the closing of its socket. */
 const closeTimeoutMs = 2000;
-/** A client that does not answer a ping before the next one is gone. */
+/** A client that does not answer a ping before the next one is gone; so is one without a token that asks nothing from one to the next. */
 const pingIntervalMs = 12_000;
 
 interface Connection {
@@ -29,6 +30,8 @@ interface Connection {
   /** The token of connection_init: who asks is read again for each operation. */
   token?: string;
   stop?: () => void;
+  /** Since the last ping. */
+  asked: boolean;
 }
 
 /**
@@ -38,6 +41,7 @@ interface Connection {
  */
 export function serveWebSocket(
   http: Server,
+  connections: Connections,
   graphql: Graphql,
   services: Services,
   log: Log,
@@ -46,18 +50,26 @@ export function serveWebSocket(
   const options = { noServer: true, maxPayload: messageBytesMax, closeTimeout: closeTimeoutMs, handleProtocols };
   const sockets = new WebSocketServer(options);
   const addressOf = clientAddressOf(services.config.trustedProxies);
+  /** Sockets without a valid token, the oldest first. */
+  const anonymous = new Set<WebSocket>();
 
   http.on('upgrade', (request, socket, head) => {
     socket.on('error', () => socket.destroy());
     if (pathOf(request) !== '/graphql') return refuse(socket, '404 Not Found');
     if (!originAllowed(request.headers.origin)) return refuse(socket, '403 Forbidden');
-    if (sockets.clients.size >= socketsMax) return refuse(socket, '503 Service Unavailable');
+    if (sockets.clients.size >= socketsMax) {
+      const [oldest] = anonymous;
+      if (!oldest) return refuse(socket, '503 Service Unavailable');
+      anonymous.delete(oldest);
+      oldest.terminate();
+    }
     sockets.handleUpgrade(request, socket, head, (client) => open(client, request));
   });
 
   // graphql-ws's own binding to ws prints to the console, and lets a client that never reads fill the memory with answers.
   function open(client: WebSocket, request: IncomingMessage): void {
-    const connection: Connection = { socket: client, request };
+    const connection: Connection = { socket: client, request, asked: true };
+    anonymous.add(client);
     const closed = protocol.opened(
       {
         protocol: client.protocol,
@@ -82,12 +94,15 @@ export function serveWebSocket(
     });
     const pings = setInterval(() => {
       if (!answered) return client.terminate();
+      if (!connection.token && !connection.asked) return client.close(4408, 'A socket without a token is closed when it asks nothing.');
       answered = false;
+      connection.asked = false;
       client.ping();
     }, pingIntervalMs);
     client.on('error', (error) => log.info({ err: error }, 'a socket failed'));
     client.once('close', (code, reason) => {
       clearInterval(pings);
+      anonymous.delete(client);
       closed(code, String(reason)).catch((error: unknown) => log.error({ err: error }, 'a socket closed by a defect'));
     });
   }
@@ -102,19 +117,26 @@ export function serveWebSocket(
       const params = ctx.connectionParams ?? {};
       const header = params.authorization ?? params.Authorization;
       if (header === undefined) return true;
-      const token = /^Bearer (.+)$/i.exec(String(header))?.[1] ?? '';
+      const { socket, request } = ctx.extra;
+      if (typeof header !== 'string') {
+        socket.close(CloseCode.BadRequest, 'The authorization of connection_init is not a string.');
+        return false;
+      }
+      const token = /^Bearer (.+)$/i.exec(header)?.[1] ?? '';
       const viewer = await authenticate(services, token).catch(() => null);
-      const { socket } = ctx.extra;
       if (!viewer || socket.readyState !== socket.OPEN) return false;
       const { signal, stop } = watchAccess(services.bus, viewer);
       signal.addEventListener('abort', () => socket.close(4403, (signal.reason as ApiError).message));
       Object.assign(ctx.extra, { token, stop });
+      anonymous.delete(socket);
+      connections.trustSocket(request.socket);
       return true;
     },
     onClose(ctx) {
       ctx.extra.stop?.();
     },
     onSubscribe(ctx, _id, params) {
+      ctx.extra.asked = true;
       const requestId = crypto.randomUUID();
       return requestScope.run({ requestId }, async () => {
         if (Object.keys(ctx.subscriptions).length > operationsPerSocketMax) {
@@ -197,6 +219,7 @@ function withoutHttp(error: GraphQLError): GraphQLError {
   });
 }
 
+/** Its client may never close its own side. */
 function refuse(socket: Duplex, status: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy());
 }

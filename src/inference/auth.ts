@@ -1,5 +1,7 @@
 /** Who may use a deployment: decided from a snapshot of the accounts that the server sends, without its database. */
 import { createHash } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { accessTokenVerifier, PublicKey } from '../accessTokens.ts';
 import { HttpError } from './httpError.ts';
@@ -51,6 +53,24 @@ export function readAuth(snapshot: unknown): Auth {
     ),
     verify: accessTokenVerifier(publicKeys),
   };
+}
+
+/**
+ * Of a host that knows no accounts: whoever reaches it may use it, but no page of another site in the browser of somebody who does. Such a page
+ * sends its origin, or calls the host by a name of its own (DNS rebinding). Throws a HttpError (403).
+ */
+export function refuseForeign({ host, origin }: IncomingHttpHeaders, hostNames: readonly string[]): void {
+  const nameOf = (url: string): string => URL.parse(url)?.hostname ?? '';
+  if (origin !== undefined && !hostNames.includes(nameOf(origin))) {
+    throw new HttpError(403, `Pages of ${origin.slice(0, 100)} may not call this host: name it in hostNames.`);
+  }
+  if (host === undefined) return;
+  const name = nameOf(`http://${host}`);
+  // Nobody else can own an address, or a name without a dot.
+  const own = isIP(name) > 0 || name.startsWith('[') || (name !== '' && !name.includes('.')) || name.endsWith('.localhost');
+  if (!own && !hostNames.includes(name)) {
+    throw new HttpError(403, `This host is not called ${host.slice(0, 100)}: name it in hostNames.`);
+  }
 }
 
 /** Far above what a token or a key needs. */

@@ -34,8 +34,8 @@ export const ModelConfig = z.strictObject({
     .describe('Overlap with a better box of its class at which one falls.'),
   boxesMax: z.int().min(1).max(1000).default(detectionDefinition.boxesMax).describe('Most detections of an image.'),
   deadlineMs: z.number().gt(0).max(60_000).default(1000).describe('From the arrival of a request to its answer.'),
-  priority: Priority.default(5).describe('1 goes first; a request may say another one.'),
-  batchMax: z.int().min(1).max(256).default(1).describe('Most items that are computed together.'),
+  priority: Priority.default(5).describe('1 goes first; a request may say a later one.'),
+  batchMax: z.int().min(1).max(256).default(1).describe('Most items of a request, and most that are computed together.'),
   intraOpThreads: z.int().min(1).max(256).optional().describe('Threads of one run; without it the host’s.'),
   runMs: z
     .record(z.string().regex(/^\d{1,3}$/), z.number().gt(0))
@@ -48,6 +48,10 @@ export type ModelConfig = z.infer<typeof ModelConfig>;
 
 const HostSettings = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
+  hostNames: z
+    .array(z.string())
+    .default([])
+    .describe('Of a host without accounts: names with a dot by which clients call it, and from whose pages browsers may.'),
   port: z.int().min(0).max(65_535).default(8000).describe('0 takes a free one.'),
   intraOpThreads: z.int().min(1).max(256).default(1).describe('Threads of one run.'),
   permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it cores / intraOpThreads, at most 16.'),
@@ -57,12 +61,12 @@ const HostSettings = z.strictObject({
     .max(1024)
     .optional()
     .describe('Sets of buffers: requests between dispatch and the end of their run; without it two for each permit, and at least 10.'),
-  queueRequestsMax: z.int().min(1).max(100_000).default(256).describe('Requests that wait for dispatch.'),
+  queueRequestsMax: z.int().min(1).max(100_000).default(256).describe('Requests of one model that wait for dispatch.'),
   queueBytesMax: z
     .int()
     .min(1)
-    .default(256 * mebibyte)
-    .describe('Bytes of bodies that arrive or wait.'),
+    .default(512 * mebibyte)
+    .describe('Bytes that requests hold: bodies, decoded images, answers. One model can have three quarters.'),
   memoryBytesMax: z
     .int()
     .min(1)

@@ -2,6 +2,7 @@
 
 import type { Found, Reading } from '../vision/reading.ts';
 import { nowMs } from './clock.ts';
+import type { Memory } from './memory.ts';
 import type { Feed, Output, Pool, Run, RunEnd } from './pool.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
@@ -19,7 +20,8 @@ export interface Served {
 
 export interface Request {
   model: Served;
-  feeds: readonly Feed[];
+  /** Null while they are still being made: the request has its place, and runs when it is `ready`. */
+  feeds: readonly Feed[] | null;
   outputs: readonly string[];
   /** The outputs are read by the run. Such requests have batch keys of their own. */
   reading?: Reading;
@@ -27,9 +29,11 @@ export interface Request {
   /** Requests of a model with the same key may be computed together. */
   batchKey: string;
   priority: number;
-  /** When its body was complete. */
+  /** When it could have run: its body was complete, and its image decoded. */
   arrivedMs: number;
   deadlineMs: number;
+  /** Called when the engine has a copy of the feeds, which nobody reads any more. */
+  copied(): void;
 }
 
 export type Answer =
@@ -40,41 +44,45 @@ export type Answer =
 
 interface Waiting extends Request, Entry {
   model: Served;
-  answer: ((answer: Answer) => void) | null;
+  resolve: (answer: Answer) => void;
   timer: NodeJS.Timeout;
   /** Once it was dispatched. */
   run: { batch: Batch<Waiting>; run: Run } | null;
 }
 
+export interface Submitted {
+  /** Never rejects. */
+  answer: Promise<Answer>;
+  /** The feeds of a request that was submitted without them. */
+  ready(feeds: readonly Feed[], reading?: Reading): void;
+  /** Nobody waits for the answer any more. */
+  drop(): void;
+}
+
 export interface Dispatcher {
-  /** The function that is returned drops the request: its client has gone. */
-  submit(request: Request, onAnswer: (answer: Answer) => void): () => void;
-  /** Why a request would be refused now: asked before work that a refusal would waste. */
-  refusal(request: Entry): Refusal | null;
-  /** Answers everything that waits with `stopped`. */
+  submit(request: Request): Submitted;
+  /** Answers everything that waits, and everything that comes, with `stopped`. */
   stop(): void;
   /** Requests that wait, and runs that were given to the pool. */
   readonly depth: { queued: number; dispatched: number };
 }
 
-export function startDispatcher(pool: Pool, limits: { permits: number; requestsMax: number }): Dispatcher {
+export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limits: { permits: number; requestsMax: number }): Dispatcher {
   const queue = new Queue<Waiting>(limits);
   const open = new Set<Waiting>();
   let dispatched = 0;
+  let stopped = false;
 
   function settle(entry: Waiting, answer: Answer): void {
-    if (!entry.answer) return;
+    if (!open.delete(entry)) return;
     clearTimeout(entry.timer);
-    open.delete(entry);
-    const { answer: tell } = entry;
-    entry.answer = null;
     if (!queue.remove(entry)) cancelUnwanted(entry);
-    tell(answer);
+    entry.resolve(answer);
   }
 
   /** A run that nobody waits for any more does not begin. */
   function cancelUnwanted({ run }: Waiting): void {
-    if (run?.batch.entries.every(({ answer }) => answer === null)) run.run.cancel();
+    if (run && !run.batch.entries.some((entry) => open.has(entry))) run.run.cancel();
   }
 
   function dispatch(): void {
@@ -86,11 +94,18 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
       const [first] = batch.entries as [Waiting];
       const { model, outputs, reading } = first;
       const restMs = batch.entries.map(({ deadlineMs }) => deadlineMs - nowMs());
-      const run = pool.start(model.key, joined(batch.entries), outputs, Math.max(model.deadlineMs, ...restMs), reading);
+      const feeds = joined(batch.entries);
+      const run = pool.start(model.key, feeds, outputs, Math.max(model.deadlineMs, ...restMs), reading);
+      const stagedBytes = bytesOf(feeds);
+      // Requests of a batch that fails are tried again, each by itself.
+      if (batch.entries.length === 1) first.copied();
+      // The copy stays also when the clients have gone.
+      memory.count(model.key, stagedBytes);
       dispatched += 1;
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {
         dispatched -= 1;
+        memory.count(model.key, -stagedBytes);
         queue.ended(batch, nowMs(), end.state !== 'cancelled');
         finish(batch, end);
         dispatch();
@@ -120,7 +135,7 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
       // tried again.
       if (end.state === 'done') model.batchMax = 1;
       for (const [i, entry] of batch.entries.entries()) {
-        if (!entry.answer) continue;
+        if (!open.has(entry)) continue;
         entry.run = null;
         entry.batchKey = `alone ${i} ${entry.batchKey}`;
         queue.add(entry);
@@ -132,14 +147,15 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
 
   pool.onRoom(dispatch);
   return {
-    submit(request, onAnswer) {
+    submit(request) {
       const now = nowMs();
-      const entry: Waiting = { ...request, answer: onAnswer, run: null, timer: undefined as unknown as NodeJS.Timeout };
-      const refusal = queue.offer(entry, now);
+      const { promise: answer, resolve } = Promise.withResolvers<Answer>();
+      const timer = undefined as unknown as NodeJS.Timeout;
+      const entry: Waiting = { ...request, ready: request.feeds !== null, resolve, run: null, timer };
+      const refusal: Answer | null = stopped ? { state: 'stopped' } : asAnswer(queue.offer(entry, now));
       if (refusal) {
-        entry.answer = null;
-        onAnswer({ state: 'refused', ...refusal });
-        return () => {};
+        resolve(refusal);
+        return { answer, ready: () => {}, drop: () => {} };
       }
       open.add(entry);
       entry.timer = setTimeout(() => {
@@ -147,12 +163,20 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
         settle(entry, { state: 'expired' });
       }, entry.deadlineMs - now);
       dispatch();
-      return () => settle(entry, { state: 'cancelled' });
+      return {
+        answer,
+        ready(feeds, reading) {
+          if (!open.has(entry)) return;
+          Object.assign(entry, { feeds, reading, arrivedMs: nowMs() });
+          queue.ready(entry, entry.arrivedMs);
+          dispatch();
+        },
+        drop: () => settle(entry, { state: 'cancelled' }),
+      };
     },
 
-    refusal: (request) => queue.refusal(request, nowMs()),
-
     stop() {
+      stopped = true;
       for (const entry of [...open]) settle(entry, { state: 'stopped' });
     },
 
@@ -162,15 +186,21 @@ export function startDispatcher(pool: Pool, limits: { permits: number; requestsM
   };
 }
 
+const asAnswer = (refusal: Refusal | null): Answer | null => refusal && { state: 'refused', ...refusal };
+
+const bytesOf = (feeds: readonly Feed[]): number =>
+  feeds.reduce((sum, { pieces }) => pieces.reduce((bytes, { length }) => bytes + length, sum), 0);
+
 /** The feeds of one run: those of its entries one behind the other along the batch axis. */
 function joined(entries: readonly Waiting[]): readonly Feed[] {
-  const [first] = entries as [Waiting];
-  if (entries.length === 1) return first.feeds;
+  const all = entries.map(({ feeds }) => feeds as readonly Feed[]);
+  const [first] = all as [readonly Feed[]];
+  if (entries.length === 1) return first;
   const rows = entries.reduce((sum, entry) => sum + entry.rows, 0);
-  return first.feeds.map((feed, i) => ({
+  return first.map((feed, i) => ({
     ...feed,
     shape: [rows, ...feed.shape.slice(1)],
-    pieces: entries.flatMap(({ feeds }) => (feeds[i] as Feed).pieces),
+    pieces: all.flatMap((feeds) => (feeds[i] as Feed).pieces),
   }));
 }
 

@@ -6,16 +6,19 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { connectionOptions, guardConnections } from '../connections.ts';
 import type { Log } from '../log.ts';
 import { readAuth } from './auth.ts';
-import { BodyMemory } from './body.ts';
 import type { Route } from './channel.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
+import { startJson } from './json/json.ts';
+import { Memory } from './memory.ts';
 import { loadModel, type ServedModel } from './models.ts';
 import type { Stuck } from './pool.ts';
 import { createRunningFile } from './running.ts';
+import { whenOver } from './send.ts';
 import { type HostStats, summaryOf } from './stats.ts';
 import { startPool, threadsOf } from './threads/pool.ts';
 
@@ -23,6 +26,10 @@ import { startPool, threadsOf } from './threads/pool.ts';
 const drainMs = 25_000;
 /** A connection on which nothing moves for so long is closed: a request waits for 60 s at most, and a client that does not read holds memory. */
 const silenceMs = 75_000;
+/** Of all kinds. */
+const connectionsMax = 4000;
+/** After the limit of a drain its answers get so much longer to leave; who still sends a body is cut off. */
+const lastAnswersMs = 1_000;
 /** How long the port stays open once nothing is left: load balancers see that the host is not ready before they find it closed. */
 const lingerMs = 500;
 
@@ -89,7 +96,12 @@ export async function startHost(
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
   const pool = startPool({ ...config, runningFile: createRunningFile(folder, threadsOf(config.permits)) });
-  const dispatcher = startDispatcher(pool, { permits: config.permits, requestsMax: config.queueRequestsMax });
+  const memory = new Memory(config.queueBytesMax);
+  const json = startJson();
+  const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
+  const server = createServer({ ...connectionOptions, requestTimeout: 60_000, keepAliveTimeout: silenceMs });
+  server.setTimeout(silenceMs);
+  const connections = guardConnections(server, connectionsMax);
   const host: Host = {
     config,
     log,
@@ -98,7 +110,9 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     deployments: new Set(),
     problem,
     state: 'LOADING',
-    memory: new BodyMemory(config.queueBytesMax),
+    memory,
+    json,
+    trust: connections.trust,
     auth,
     authConfirmedMs: null,
     authRefusals: { 401: 0, 403: 0 },
@@ -107,15 +121,13 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   const loaded = new Map<string, ServedModel>();
   const leaving = new Map<string, Promise<void>>();
   let open = 0;
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: silenceMs }, (req, res) => {
+  server.on('request', (req, res) => {
     open += 1;
-    res.once('close', () => {
+    whenOver(res, () => {
       open -= 1;
     });
     void serveRequest(host, req, res);
   });
-
-  server.setTimeout(silenceMs);
 
   function replaceAuth(snapshot: unknown): void {
     host.auth = readAuth(snapshot);
@@ -146,16 +158,20 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
 
   async function stop(): Promise<void> {
     host.state = 'DRAINING';
+    connections.closeAfterAnswers();
     const limit = setTimeout(() => dispatcher.stop(), drainMs);
+    const end = setTimeout(connections.closeAll, drainMs + lastAnswersMs);
     for (let quietMs = 0; quietMs < lingerMs; ) {
       await delay(10);
       quietMs = open === 0 ? quietMs + 10 : 0;
     }
     clearTimeout(limit);
+    clearTimeout(end);
     const closed = once(server, 'close');
     server.close();
-    server.closeAllConnections();
+    connections.closeAll();
     await closed;
+    await json.close();
     await pool.close();
   }
 
@@ -163,6 +179,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     server.listen(config.port, config.host);
     await once(server, 'listening');
   } catch (error) {
+    await json.close();
     await pool.close();
     throw error;
   }

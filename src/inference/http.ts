@@ -1,24 +1,25 @@
 /** The routes of the inference host over `node:http`. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { promisify } from 'node:util';
-import { deflate, gzip } from 'node:zlib';
 import type { Log } from '../log.ts';
 import { prometheusType } from '../prometheus.ts';
 import { refuse } from '../refuse.ts';
 import { codeVersion } from '../version.ts';
-import type { Found, Image } from '../vision/reading.ts';
+import type { Found } from '../vision/reading.ts';
 import { PredictQuery } from './answers.ts';
-import { type Auth, authorize, type Deployments } from './auth.ts';
-import { type BodyMemory, readBody } from './body.ts';
+import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
+import { readBody } from './body.ts';
 import { nowMs } from './clock.ts';
 import type { HostConfig } from './config.ts';
-import type { Answer, Dispatcher, Request } from './dispatcher.ts';
+import type { Answer, Dispatcher, Request, Submitted } from './dispatcher.ts';
 import { busy, HttpError } from './httpError.ts';
+import type { Json } from './json/json.ts';
+import type { Holding, Memory } from './memory.ts';
 import { metricsText } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
-import { decodeFeed, labelled, readingOf } from './predict.ts';
+import { decodeFeed, labelled, outputsOf, readHeader, readingOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
+import { bytesOf, compressed, isOver, jsonType, nosniff, send, sendJson, whenOver } from './send.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
@@ -33,7 +34,10 @@ export interface Host {
   /** Why it cannot serve everything that it is to serve. */
   problem(): string | null;
   state: 'LOADING' | 'READY' | 'DRAINING';
-  memory: BodyMemory;
+  memory: Memory;
+  json: Json;
+  /** See `Connections`. */
+  trust(res: ServerResponse): void;
   /** Who may use which deployment; null is everybody everything, or nobody while the `accounts` of the configuration are not there. */
   auth: Auth | null;
   /** When the server last said that these are its accounts (`nowMs`); null where it is not asked. */
@@ -41,11 +45,6 @@ export interface Host {
   /** Answers with these statuses. */
   authRefusals: Record<401 | 403, number>;
 }
-
-/** Bodies below this are not worth compressing. */
-const compressedBytesMin = 1024;
-const jsonType = { 'content-type': 'application/json' };
-const nosniff = { 'x-content-type-options': 'nosniff' };
 
 /** What a request is about: the model of its address, all that its sender may use, and its query. */
 interface Asked {
@@ -61,8 +60,11 @@ export const modelRoutes: Record<string, [method: string, Handler]> = {
   ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
   config: ['GET', (_, __, res, { model }) => sendJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, { model }) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', (host, req, res, { model }) => held(model(), (one) => infer(host, req, res, one))],
-  predict: ['POST', (host, req, res, { model, query }) => held(model(), (one) => predict(host, req, res, one, query))],
+  infer: ['POST', (host, req, res, { model }) => held(host, res, model(), (one, holding) => infer(host, req, res, one, holding))],
+  predict: [
+    'POST',
+    (host, req, res, { model, query }) => held(host, res, model(), (one, holding) => predict(host, req, res, one, holding, query)),
+  ],
 };
 
 export const routes: Record<string, [method: string, Handler]> = {
@@ -77,15 +79,17 @@ export const routes: Record<string, [method: string, Handler]> = {
 
 /** Answers a request; never throws. */
 export async function serveRequest(host: Host, req: IncomingMessage, res: ServerResponse): Promise<void> {
-  if (host.state === 'DRAINING') res.setHeader('connection', 'close');
   try {
-    const { pathname, searchParams } = new URL(req.url ?? '/', 'http://host');
+    if (!host.auth && !host.config.accounts) refuseForeign(req.headers, host.config.hostNames);
+    const { pathname, searchParams } = addressOf(req);
     const { name, version, route } = modelPath(pathname);
-    const deployments = await deploymentsOf(host, req, pathname, name || null);
+    const deployments = await deploymentsOf(host, req, res, pathname, name || null);
     const [table, address] = route === undefined ? [routes, pathname] : [modelRoutes, route];
     const [method, handler] = (Object.hasOwn(table, address) && table[address]) || [];
     if (!handler) throw new HttpError(404, 'There is nothing at this address. docs/serving.md lists the routes.');
-    if (req.method !== method) throw new HttpError(405, `This address answers ${method} only.`, { allow: String(method) });
+    // Node leaves the body of an answer to HEAD out.
+    if (req.method !== method && !(req.method === 'HEAD' && method === 'GET'))
+      throw new HttpError(405, `This address answers ${method} only.`, { allow: String(method) });
     await handler(host, req, res, {
       model: () => findModel(host, name, version),
       models: () => allModels(host).filter(({ config }) => deployments?.has(config.name) ?? true),
@@ -95,17 +99,32 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
     if (status === 401 || status === 403) host.authRefusals[status] += 1;
-    if (res.headersSent || res.destroyed) res.destroy();
+    if (res.headersSent || isOver(res)) res.destroy();
     else refuse(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
 }
 
+/** Two slashes at the start are no host. */
+function addressOf({ url = '/' }: IncomingMessage): URL {
+  const address = URL.parse(url.startsWith('/') ? `http://host${url}` : url);
+  if (!address) throw new HttpError(400, `The address ${url.slice(0, 100)} is not one.`);
+  return address;
+}
+
 /** What the sender may use. Health, metrics and what the server can do are for everybody; a HttpError refuses the rest. */
-async function deploymentsOf({ auth, config }: Host, req: IncomingMessage, pathname: string, name: string | null): Promise<Deployments> {
+async function deploymentsOf(
+  { auth, config, trust }: Host,
+  req: IncomingMessage,
+  res: ServerResponse,
+  pathname: string,
+  name: string | null,
+): Promise<Deployments> {
   if (!/^\/v2\/(models|repository)(\/|$)/.test(pathname)) return null;
   if (!auth && config.accounts) throw new HttpError(503, 'The accounts are being fetched from the server.', { 'retry-after': '1' });
   if (!auth) return null;
-  return authorize(auth, req.headers.authorization, name, Date.now());
+  const deployments = await authorize(auth, req.headers.authorization, name, Date.now());
+  trust(res);
+  return deployments;
 }
 
 /** `/v2/models/{m}[/versions/{v}][/{route}]`. */
@@ -119,11 +138,24 @@ function modelPath(pathname: string): { name: string; version: string | undefine
   }
 }
 
-/** While a request holds a model, it is not unloaded. */
-async function held(model: ServedModel, work: (model: ServedModel) => Promise<void>): Promise<void> {
+/**
+ * While a request holds a model, it is not unloaded. What the request holds of the memory goes back when its work has ended and, where it
+ * has an answer, the client has read that or gone: on every way out.
+ */
+async function held(
+  { memory }: Host,
+  res: ServerResponse,
+  model: ServedModel,
+  work: (model: ServedModel, holding: Holding) => Promise<void>,
+): Promise<void> {
+  const holding = memory.open(model.key);
   model.users += 1;
   try {
-    await work(model);
+    await work(model, holding);
+    whenOver(res, () => holding.giveAll());
+  } catch (error) {
+    holding.giveAll();
+    throw error;
   } finally {
     model.users -= 1;
   }
@@ -171,64 +203,88 @@ function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void 
 
 // ------------------------------------------------------------------------------------------------------------- inference
 
-async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel): Promise<void> {
+async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, holding: Holding): Promise<void> {
   refuseIfDraining(host.state);
-  const body = await readBody(req, host.config.bodyBytesMax, host.memory);
-  try {
-    const arrivedMs = nowMs();
-    const parsed = v2.parseInfer(model, body.bytes, jsonLengthOf(req));
-    const deadlineMs = arrivedMs + (parsed.timeoutMs ?? model.config.deadlineMs);
-    const answer = await submitted(host, res, {
-      model,
-      feeds: parsed.feeds,
-      outputs: parsed.outputs.map(({ name }) => name),
-      rows: parsed.rows,
-      batchKey: v2.batchKeyOf(parsed),
-      priority: parsed.priority ?? model.config.priority,
-      arrivedMs,
-      deadlineMs,
-    });
-    const doneMs = nowMs();
-    const { jsonLength, pieces } = v2.makeResponse(model, parsed.id, parsed.outputs, answer.outputs);
-    const type =
-      jsonLength === undefined
-        ? jsonType
-        : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
-    const sent = await compressed(req, pieces);
-    answer.timing.postprocessingMs += nowMs() - doneMs;
-    model.stats.answered(parsed.rows, answer.timing);
-    host.memory.sending(bytesOf(sent.pieces), res);
-    send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
-  } finally {
-    body.release();
+  const gone = () => isOver(res);
+  const body = await readBody(req, host.config.bodyBytesMax, holding);
+  const arrivedMs = nowMs();
+  const parsed = await host.json.parse(gone, model, body, jsonLengthOf(req));
+  for (const { pieces } of parsed.feeds) {
+    // Binary tensors lie in the body.
+    holding.count(bytesOf(pieces.filter(({ buffer }) => buffer !== body.buffer)));
   }
+  const deadlineMs = arrivedMs + (parsed.timeoutMs ?? model.config.deadlineMs);
+  const submitted = submit(host, res, {
+    model,
+    feeds: parsed.feeds,
+    outputs: parsed.outputs.map(({ name }) => name),
+    rows: parsed.rows,
+    batchKey: v2.batchKeyOf(parsed),
+    // A request can stand back behind others, but push none aside.
+    priority: Math.max(parsed.priority ?? 0, model.config.priority),
+    arrivedMs,
+    deadlineMs,
+    copied: () => holding.giveAll(),
+  });
+  const answer = await doneOf(submitted, model, res, arrivedMs);
+  const doneMs = nowMs();
+  holding.count(bytesOf(answer.outputs.map(({ data }) => data)));
+  const { jsonLength, pieces } = await host.json.print(gone, model, parsed.id, parsed.outputs, answer.outputs);
+  holding.count(bytesOf(pieces));
+  const type =
+    jsonLength === undefined
+      ? jsonType
+      : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
+  const sent = await compressed(req, pieces);
+  answer.timing.postprocessingMs += nowMs() - doneMs;
+  model.stats.answered(parsed.rows, answer.timing);
+  // From here on only the answer is held, for as long as the client takes to read it.
+  holding.giveAll();
+  holding.count(bytesOf(sent.pieces));
+  send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
 }
 
-async function predict(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, query: URLSearchParams): Promise<void> {
+async function predict(
+  host: Host,
+  req: IncomingMessage,
+  res: ServerResponse,
+  model: ServedModel,
+  holding: Holding,
+  query: URLSearchParams,
+): Promise<void> {
   refuseIfDraining(host.state);
   const asked = PredictQuery.safeParse(Object.fromEntries(query));
   if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
-  const body = await readBody(req, host.config.bodyBytesMax, host.memory);
+  const body = await readBody(req, host.config.bodyBytesMax, holding);
+  const arrivedMs = nowMs();
+  const { pixelBytes, decodingBytes } = await readHeader(model, body);
+  const { priority, deadlineMs } = model.config;
+  let pixels: Uint8Array | undefined;
+  // It has its place in the queue before it is decoded: an image that is not going to be looked at is not.
+  const submitted = submit(host, res, {
+    model,
+    feeds: null,
+    outputs: outputsOf(model),
+    rows: 1,
+    // Images have sizes of their own until the run has made tensors of them: each goes alone.
+    batchKey: `image ${arrivedMs}`,
+    priority,
+    arrivedMs,
+    deadlineMs: arrivedMs + deadlineMs,
+    copied: () => {
+      free(pixels);
+      holding.giveAll();
+    },
+  });
+  const done = doneOf(submitted, model, res, arrivedMs);
   try {
-    const arrivedMs = nowMs();
-    const { priority } = model.config;
-    const deadlineMs = arrivedMs + model.config.deadlineMs;
-    // An image that is not going to be looked at is not decoded.
-    const refusal = host.dispatcher.refusal({ model, rows: 1, batchKey: '', priority, deadlineMs });
-    if (refusal) throw refused(model, refusal);
-    const feed = await decodeFeed(model, body.bytes);
+    await Promise.race([holding.reserveLater(decodingBytes, submitted.answer), done]);
+    const feed = await decodeFeed(model, body);
+    [pixels] = feed.pieces;
+    holding.count(pixelBytes - decodingBytes);
     const decodedMs = nowMs();
-    const answer = await submitted(host, res, {
-      model,
-      feeds: [feed],
-      ...readingOf(model, feed.image as Image, asked.data),
-      rows: 1,
-      // Images have sizes of their own until the run has made tensors of them: each goes alone.
-      batchKey: `image ${arrivedMs}`,
-      priority,
-      arrivedMs: decodedMs,
-      deadlineMs,
-    });
+    submitted.ready([feed], readingOf(model, feed.image, asked.data));
+    const answer = await done;
     answer.timing.preprocessingMs += decodedMs - arrivedMs;
     const found = answer.found as Found;
     if ('problem' in found) {
@@ -238,10 +294,18 @@ async function predict(host: Host, req: IncomingMessage, res: ServerResponse, mo
     model.stats.answered(1, answer.timing);
     const { name, version } = model.config;
     const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
+    holding.giveAll();
     sendJson(res, 200, said, headersOf(model, answer));
   } finally {
-    body.release();
+    submitted.drop();
+    free(pixels);
   }
+}
+
+/** At once: the collector lets a burst of images lie for a long time. */
+function free(bytes: Uint8Array | undefined): void {
+  const buffer = bytes?.buffer as ArrayBuffer | undefined;
+  if (buffer && !buffer.detached) buffer.transfer(0);
 }
 
 function refuseIfDraining(state: Host['state']): void {
@@ -265,29 +329,32 @@ function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): Htt
 
 type Done = Extract<Answer, { state: 'done' }>;
 
-/** The outputs, or a HttpError. Where the client goes before, the request is dropped. */
-async function submitted(host: Host, res: ServerResponse, request: Request & { model: ServedModel }): Promise<Done> {
-  const { stats } = request.model;
-  const answer = await new Promise<Answer>((resolve) => {
-    const drop = host.dispatcher.submit(request, resolve);
-    res.on('close', drop);
-    if (res.destroyed) drop();
-  });
+/** Where the client goes before the answer is there, the request is dropped. */
+function submit({ dispatcher }: Host, res: ServerResponse, request: Request): Submitted {
+  const submitted = dispatcher.submit(request);
+  whenOver(res, submitted.drop);
+  return submitted;
+}
+
+/** The outputs, or a HttpError. */
+async function doneOf({ answer: coming }: Submitted, model: ServedModel, res: ServerResponse, arrivedMs: number): Promise<Done> {
+  const { stats } = model;
+  const answer = await coming;
   switch (answer.state) {
     case 'done':
       return answer;
     case 'refused':
-      throw refused(request.model, answer);
+      throw refused(model, answer);
     case 'expired':
       stats.ended.expired += 1;
       throw new HttpError(504, 'The deadline has passed.');
     case 'cancelled':
-      stats.ended.cancelled += 1;
+      if (isOver(res)) stats.ended.cancelled += 1;
       throw new HttpError(499, 'The client has gone.');
     case 'stopped':
       throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
     case 'failed':
-      stats.failed(nowMs() - request.arrivedMs);
+      stats.failed(nowMs() - arrivedMs);
       throw new HttpError(500, `The model failed on this input: ${answer.message}`);
   }
 }
@@ -306,27 +373,4 @@ function headersOf({ config }: ServedModel, { timing }: Done): Record<string, st
       .map(([part, ms]) => `${part};dur=${ms.toFixed(3)}`)
       .join(', '),
   };
-}
-
-// --------------------------------------------------------------------------------------------------------------- answers
-
-/** As the client asks for, at the level that costs least. */
-async function compressed(req: IncomingMessage, pieces: Uint8Array[]): Promise<{ pieces: Uint8Array[]; headers: Record<string, string> }> {
-  const encoding = /\b(gzip|deflate)\b/.exec(String(req.headers['accept-encoding'] ?? ''))?.[1];
-  if (!encoding || bytesOf(pieces) < compressedBytesMin) return { pieces, headers: {} };
-  const packed = await promisify(encoding === 'gzip' ? gzip : deflate)(Buffer.concat(pieces), { level: 1 });
-  return { pieces: [packed], headers: { 'content-encoding': encoding } };
-}
-
-function sendJson(res: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
-  send(res, status, { ...jsonType, ...headers }, [Buffer.from(JSON.stringify(value))]);
-}
-
-const bytesOf = (pieces: readonly Uint8Array[]): number => pieces.reduce((sum, piece) => sum + piece.length, 0);
-
-function send(res: ServerResponse, status: number, headers: Record<string, string>, pieces: readonly Uint8Array[]): void {
-  res.writeHead(status, { ...headers, ...nosniff, 'content-length': String(bytesOf(pieces)) });
-  res.cork();
-  for (const piece of pieces) res.write(piece);
-  res.end();
 }

@@ -12,8 +12,8 @@ export const timeoutUsMax = 60_000_000;
 
 /** Parameters that mean something here; others are for other servers. */
 const known = z.object({
-  timeout: z.number().gt(0).optional().describe('Microseconds from the arrival of the body to the answer.'),
-  priority: z.int().min(0).max(10).optional().describe("1 goes first, 10 last; 0 is the model's own."),
+  timeout: z.number().min(0).optional().describe("Microseconds from the arrival of the body to the answer; 0 is the model's own deadline."),
+  priority: z.int().min(0).max(10).optional().describe("1 goes first, 10 last; 0, and what is before the model's own, is the model's own."),
   binary_data_output: z.boolean().optional().describe('Of a request: whether outputs come as binary tensors.'),
   binary_data_size: z.int().min(0).optional().describe('Of an input: its bytes behind the JSON, in place of `data`.'),
   binary_data: z.boolean().optional().describe('Of an output: whether it comes as a binary tensor.'),
@@ -66,17 +66,20 @@ export interface InferRequest {
   priority: number | undefined;
 }
 
+/** What has to be known of a model to read a request to it. */
+export type ReadBy = Pick<ServedModel, 'signature' | 'batched'> & { config: Pick<ServedModel['config'], 'batchMax'> };
+
 /**
  * A request from its body, which is JSON, or `jsonLength` bytes of JSON (the header Inference-Header-Content-Length) with the binary
  * tensors behind it. Throws a HttpError (400, 413).
  */
-export function parseInfer({ signature, batched }: ServedModel, body: Buffer, jsonLength: number | undefined): InferRequest {
+export function parseInfer({ signature, batched, config }: ReadBy, body: Buffer, jsonLength: number | undefined): InferRequest {
   const { length } = body;
   const end = jsonLength ?? length;
   if (end > length) throw new HttpError(400, `Inference-Header-Content-Length is ${end}, but the body has ${length} bytes.`);
   if (end > jsonBytesMax) throw new HttpError(413, `JSON can have ${jsonBytesMax} bytes at most. Send large tensors as binary data.`);
   const json = parseJson(body.subarray(0, end));
-  const { feeds, read } = readInputs(json, signature.inputs, body, end);
+  const { feeds, read } = readInputs(json, signature.inputs, batched ? config.batchMax : Number.POSITIVE_INFINITY, body, end);
   if (read !== length) throw new HttpError(400, `The body has ${length - read} bytes more than its binary_data_size say.`);
   const { timeout, priority } = json.parameters ?? {};
   return {
@@ -84,8 +87,8 @@ export function parseInfer({ signature, batched }: ServedModel, body: Buffer, js
     feeds,
     outputs: wantedOutputs(json, signature.outputs),
     rows: batched ? rowsOf(feeds) : 1,
-    timeoutMs: timeout === undefined ? undefined : Math.min(timeout, timeoutUsMax) / 1000,
     // 0 is what clients send for "the model's own".
+    timeoutMs: timeout ? Math.min(timeout, timeoutUsMax) / 1000 : undefined,
     priority: priority ? Priority.parse(priority) : undefined,
   };
 }
@@ -107,7 +110,13 @@ function parseJson(bytes: Buffer): InferJson {
 }
 
 /** The inputs in the model's order, and where their last byte is. */
-function readInputs({ inputs }: InferJson, ports: readonly Port[], body: Buffer, start: number): { feeds: Feed[]; read: number } {
+function readInputs(
+  { inputs }: InferJson,
+  ports: readonly Port[],
+  rowsMax: number,
+  body: Buffer,
+  start: number,
+): { feeds: Feed[]; read: number } {
   const found = new Map<string, Feed>();
   let at = start;
   for (const { name, datatype, shape, parameters, data } of inputs) {
@@ -116,6 +125,9 @@ function readInputs({ inputs }: InferJson, ports: readonly Port[], body: Buffer,
     if (found.has(name)) throw new HttpError(400, `Input ${name} is there twice.`);
     if (datatype !== port.datatype) throw new HttpError(400, `Input ${name} is ${port.datatype}, not ${datatype}.`);
     if (!fits(shape, port.shape)) throw new HttpError(400, `Input ${name} has the shape [${shapeOf(port)}]; [${shape}] does not fit.`);
+    const [rows = 1] = shape;
+    // Nobody has measured what a run of more takes, in time and in memory.
+    if (rows > rowsMax) throw new HttpError(400, `Input ${name} has ${rows} items; the model takes ${rowsMax} at most (batchMax).`);
     const size = parameters?.binary_data_size;
     let pieces: Uint8Array[];
     if (size === undefined) {
@@ -166,7 +178,7 @@ export interface InferResponse {
 }
 
 export function makeResponse(
-  { config }: ServedModel,
+  { config }: { config: Pick<ServedModel['config'], 'name' | 'version'> },
   id: string | undefined,
   wanted: readonly WantedOutput[],
   outputs: readonly Output[],
@@ -192,7 +204,7 @@ const shapeOf = ({ shape }: Port): number[] => shape.map((dim) => (typeof dim ==
 export const serverMetadata = (version: string) => ({
   name: 'whetstone',
   version,
-  extensions: ['binary_tensor_data', 'model_configuration', 'model_repository', 'schedule_policy', 'statistics'],
+  extensions: ['binary_tensor_data', 'model_configuration', 'schedule_policy', 'statistics'],
 });
 
 export function modelMetadata({ config, signature }: ServedModel, versions: readonly number[]) {
@@ -214,7 +226,7 @@ export function modelConfiguration({ config, signature, batched, batchMax }: Ser
     name: config.name,
     platform: 'onnxruntime_onnx',
     backend: 'onnxruntime',
-    max_batch_size: batched ? batchMax : 0,
+    max_batch_size: batched ? config.batchMax : 0,
     input: ports(signature.inputs),
     output: ports(signature.outputs),
     ...(batchMax > 1 ? { dynamic_batching: { preferred_batch_size: [batchMax] } } : {}),

@@ -3,11 +3,18 @@ import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
 import { type PresetName, presets } from '../jobs/presets.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
+import { unprintable } from '../naming.ts';
 import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
-  .array(z.string().min(1, 'A label is not empty.').max(200, 'A label has at most 200 characters.'))
+  .array(
+    z
+      .string()
+      .min(1, 'A label is not empty.')
+      .max(200, 'A label has at most 200 characters.')
+      .refine((label) => !unprintable.test(label), 'A label has no control characters and no direction marks.'),
+  )
   .min(1, 'There is at least one label.')
   .max(10_000, 'There are at most 10,000 labels.');
 

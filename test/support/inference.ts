@@ -79,7 +79,7 @@ export function call(url: string, { method = 'GET', headers = {}, body, agent, s
       res.on('error', reject);
       res.on('end', () => {
         const bytes = Buffer.concat(pieces);
-        const isJson = res.headers['content-type'] === 'application/json' && !res.headers['content-encoding'];
+        const isJson = res.headers['content-type'] === 'application/json' && !res.headers['content-encoding'] && bytes.length > 0;
         resolve({
           status: res.statusCode as number,
           headers: res.headers as Record<string, string>,

@@ -1,6 +1,7 @@
 /** What every form of a dataset's zip is read into, and what the forms share. */
 import { type Child, ChildError } from '../../jobs/childio.ts';
 import type { DatasetItem, Spec } from '../../jobs/specs.ts';
+import { unprintable } from '../../naming.ts';
 import { type Problems, plural, printable } from './problems.ts';
 
 export type ImportDatasetSpec = Extract<Spec, { kind: 'IMPORT_DATASET' }>;
@@ -80,7 +81,7 @@ export const folderOf = (name: string): string => name.slice(0, Math.max(0, name
 const classesMax = 10_000;
 const classCharactersMax = 200;
 
-/** Refuses too many classes, and names that are empty, long, or the same but for the case of a letter. */
+/** Refuses too many classes, and names that are empty, long, not printable, or the same but for the case of a letter. */
 export function checkClassNames(classes: readonly string[], problems: Problems): void {
   if (classes.length > classesMax) {
     throw new ChildError(
@@ -92,6 +93,7 @@ export function checkClassNames(classes: readonly string[], problems: Problems):
   for (const name of classes) {
     if (name.trim() === '') problems.add(name, 'is an empty name');
     if (name.length > classCharactersMax) problems.add(name, `is longer than ${classCharactersMax} characters`);
+    if (unprintable.test(name)) problems.add(name, 'has control characters or direction marks');
     const other = byLowerCase.get(name.toLowerCase());
     if (other === name) problems.add(name, 'is the name of two classes');
     else if (other !== undefined) problems.add(name, `differs from ${printable(other)} only in the case of a letter`);

@@ -1,0 +1,112 @@
+/**
+ * Bounds what connections can cost an HTTP server, whoever opens them: how many there are, how long a head or a body may take, and that each
+ * of them is closed at the end.
+ *
+ * A new connection is always taken. Where that makes too many, another one is closed: the one that has waited longest for its client, of the
+ * address that has most of them. So those who open thousands lose their own, and need not be told from a proxy with many users behind it.
+ */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+
+const headersMs = 10_000;
+/** A body of which less arrives within that time is cut off: its client has stopped, or takes care to be slow. */
+const progress = { ms: 10_000, bytesMin: 10 * 1024 };
+
+/** What `createServer` has to be given. Node looks only each 30 seconds at what is over its limit, unless it is told otherwise. */
+export const connectionOptions = { headersTimeout: headersMs, connectionsCheckingInterval: 1000 };
+
+interface Connection {
+  socket: Socket;
+  address: string;
+  /** For how many reasons it is not closed in favour of others. */
+  trusted: number;
+  /** Requests without a whole answer. */
+  open: Set<ServerResponse>;
+}
+
+export interface Connections {
+  /** This request is of somebody with a valid token: its connection is not closed in favour of others until it has its answer. */
+  trust(res: ServerResponse): void;
+  /** The same for a connection that is a WebSocket, until it closes. */
+  trustSocket(socket: Duplex): void;
+  /** From now on each connection is closed by the next answer. */
+  closeAfterAnswers(): void;
+  /** Closes every connection, whatever it does. */
+  closeAll(): void;
+}
+
+/** `max`: connections at a time. */
+export function guardConnections(http: Server, max: number): Connections {
+  /** In the order in which they began to wait for their clients. */
+  const connections = new Map<Duplex, Connection>();
+  let stopping = false;
+
+  function closeOne(): void {
+    const waiting = [...connections.values()].filter(waitsForClient);
+    const counts = new Map<string, number>();
+    for (const { address } of waiting) counts.set(address, (counts.get(address) ?? 0) + 1);
+    const most = Math.max(...counts.values());
+    waiting.find(({ address }) => counts.get(address) === most)?.socket.destroy();
+  }
+
+  http.on('connection', (socket) => {
+    connections.set(socket, { socket, address: socket.remoteAddress ?? '', trusted: 0, open: new Set() });
+    // Each pipelined request listens to its end.
+    socket.setMaxListeners(0);
+    socket.once('close', () => connections.delete(socket));
+    if (connections.size > max) closeOne();
+  });
+
+  http.prependListener('request', (req: IncomingMessage, res: ServerResponse) => {
+    const connection = connections.get(req.socket);
+    if (!connection) return;
+    connection.open.add(res);
+    if (stopping) res.shouldKeepAlive = false;
+    if (!req.complete) requireProgress(req);
+    res.once('close', () => {
+      connection.open.delete(res);
+      if (connections.delete(req.socket)) connections.set(req.socket, connection);
+    });
+  });
+
+  return {
+    trust(res) {
+      const connection = connections.get(res.req.socket);
+      if (!connection) return;
+      connection.trusted += 1;
+      res.once('close', () => {
+        connection.trusted -= 1;
+      });
+    },
+    trustSocket(socket) {
+      const connection = connections.get(socket);
+      if (connection) connection.trusted += 1;
+    },
+    closeAfterAnswers() {
+      stopping = true;
+      for (const { open } of connections.values()) for (const res of open) res.shouldKeepAlive = false;
+    },
+    closeAll() {
+      for (const socket of [...connections.keys()]) socket.destroy();
+    },
+  };
+}
+
+/** It has sent nothing, or not all of a request, or does not read its answer. */
+const waitsForClient = ({ trusted, open, socket }: Connection): boolean =>
+  trusted === 0 && (socket.writableLength > 0 || [...open].every(({ req }) => !req.complete));
+
+function requireProgress(req: IncomingMessage): void {
+  const { socket } = req;
+  let before = socket.bytesRead;
+  const timer = setInterval(() => {
+    const moved = socket.bytesRead - before;
+    before = socket.bytesRead;
+    if (req.complete) clearInterval(timer);
+    // What waits here to be read is not the client's fault.
+    else if (moved < progress.bytesMin && req.readableLength === 0) socket.destroy();
+  }, progress.ms).unref();
+  socket.once('close', () => clearInterval(timer));
+  req.once('close', () => clearInterval(timer));
+}

@@ -1,0 +1,130 @@
+/** What those who open many connections, or are slow on purpose, can take from others: nothing. */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { type Connections, connectionOptions, guardConnections } from '../src/connections.ts';
+import { eventually } from './support/eventually.ts';
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+interface Guarded {
+  connections: Connections;
+  /** A connection from this address that has sent this. */
+  come(text: string, localAddress?: string): Promise<Socket>;
+  /** How many requests have arrived, at most as far as their heads. */
+  arrived(): number;
+  /** Bytes of bodies. */
+  received(): number;
+}
+
+/** A server that takes three connections and answers `/` at once, anything else never; `/trusted` is of a user. */
+async function withGuard(use: (guarded: Guarded) => Promise<void>): Promise<void> {
+  let arrived = 0;
+  let received = 0;
+  const http = createServer(connectionOptions, (req: IncomingMessage, res: ServerResponse) => {
+    arrived += 1;
+    req.on('data', ({ length }) => {
+      received += length;
+    });
+    if (req.url === '/trusted') connections.trust(res);
+    if (req.url === '/') res.end('here');
+  });
+  const connections = guardConnections(http, 3);
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
+  const { port } = http.address() as AddressInfo;
+  try {
+    await use({
+      connections,
+      arrived: () => arrived,
+      received: () => received,
+      async come(text, localAddress = '127.0.0.1') {
+        const socket = connect({ port, host: '127.0.0.1', localAddress });
+        socket.on('error', () => {});
+        await once(socket, 'connect');
+        socket.write(text);
+        return socket;
+      },
+    });
+  } finally {
+    connections.closeAll();
+    http.close();
+  }
+}
+
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`;
+const halfBody = (path: string) => `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx`;
+const answered = async (socket: Socket) => String((await once(socket, 'data'))[0]);
+
+describe('a connection too many is taken, and another is closed', () => {
+  test('the one that has waited longest for its client', () =>
+    withGuard(async ({ come }) => {
+      const [oldest, second, third] = [await come(''), await come(halfBody('/late')), await come('')] as const;
+      const closed = once(oldest, 'close');
+      expect(await answered(await come(get('/')))).toContain('here');
+      await closed;
+      expect([second.closed, third.closed]).toEqual([false, false]);
+    }));
+
+  test('of the address that has most of them, however long those of others wait', () =>
+    withGuard(async ({ come }) => {
+      const user = await come('', '127.0.0.2');
+      const attacker = [await come(''), await come('')];
+      const closed = once(attacker[0] as Socket, 'close');
+      expect(await answered(await come(get('/')))).toContain('here');
+      await closed;
+      expect(user.closed).toBe(false);
+    }));
+
+  test('never one whose request is being answered, nor an upload of a user', () =>
+    withGuard(async ({ come, arrived }) => {
+      const upload = await come(halfBody('/trusted'));
+      const asking = await come(get('/late'));
+      await eventually(() => expect(arrived()).toBe(2));
+      const idle = await come('');
+      const closed = once(idle, 'close');
+      expect(await answered(await come(get('/')))).toContain('here');
+      await closed;
+      expect([upload.closed, asking.closed]).toEqual([false, false]);
+    }));
+
+  test('the new one, where nobody else waits', () =>
+    withGuard(async ({ come, arrived }) => {
+      for (let n = 0; n < 3; n += 1) await come(get('/late'));
+      await eventually(() => expect(arrived()).toBe(3));
+      await once(await come(''), 'close');
+    }));
+
+  test('and thousands that say nothing keep nobody out', () =>
+    withGuard(async ({ come }) => {
+      for (let n = 0; n < 300; n += 1) await come('');
+      expect(await answered(await come(get('/')))).toContain('here');
+    }));
+});
+
+test('a body that drips is cut off after 10 seconds; one that comes slowly arrives', () =>
+  withGuard(async ({ come, arrived, received }) => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const dripping = await come(halfBody('/late'));
+    const slow = await come(halfBody('/late'));
+    await eventually(() => expect(arrived()).toBe(2));
+    slow.write('x'.repeat(20_000));
+    await eventually(() => expect(received()).toBe(20_002));
+    const closed = once(dripping, 'close');
+    vi.advanceTimersByTime(10_000);
+    await closed;
+    expect(slow.closed).toBe(false);
+  }));
+
+test('once it stops, a kept connection ends with the answer that it waits for, without a reset', () =>
+  withGuard(async ({ connections, come }) => {
+    const socket = await come(get('/'));
+    expect(await answered(socket)).not.toContain('Connection: close');
+    connections.closeAfterAnswers();
+    socket.write(get('/'));
+    expect(await answered(socket)).toContain('Connection: close');
+    await once(socket, 'end');
+  }));
