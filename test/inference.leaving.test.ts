@@ -10,12 +10,14 @@ import { createLog } from '../src/log.ts';
 import { eventually } from './support/eventually.ts';
 import { inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
 
+/** Answers with so many numbers. */
+const swollen = 'swollen-262144';
 let host: RunningHost;
 let folder = '';
 let config: ReturnType<typeof parseHostConfig>;
 beforeAll(async () => {
   const made = await withModelFiles({
-    models: ['hold', 'spin', 'identity'].map((name) => ({ name, model: name === 'hold' ? 'spin' : name, deadlineMs: 60_000 })),
+    models: ['hold', 'spin', 'identity', swollen].map((name) => ({ name, model: name === 'hold' ? 'spin' : name, deadlineMs: 60_000 })),
   });
   folder = made.folder;
   config = parseHostConfig(made.settings, folder, 8);
@@ -26,6 +28,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
+const small = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1], data: [0] }] });
 const rows = 20_000;
 const large = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [rows, 4], data: new Array(4 * rows).fill(1.5) }] });
 const request = (model: string, body: string, sent = body.length, headers = '') =>
@@ -34,7 +37,8 @@ const spin = (rounds: number) => request('spin', JSON.stringify(spinJson(rounds)
 const bodyBytes = () => metric(host.url, 'whetstone_inference_body_bytes');
 const waiting = () => metric(host.url, 'whetstone_inference_queue_requests');
 const dispatched = () => metric(host.url, 'whetstone_inference_dispatched_runs');
-const answered = () => metric(host.url, 'whetstone_inference_requests_total{model="identity",version="1",outcome="ok"}');
+const runs = () => metric(host.url, `whetstone_inference_runs_total{model="${swollen}"`);
+const answered = () => metric(host.url, `whetstone_inference_requests_total{model="${swollen}",version="1",outcome="ok"}`);
 
 /** So many runs of another model come first. */
 const held = async (count: number) => {
@@ -60,15 +64,15 @@ test.each<[point: string, model: string, text: string, before: number, there: (s
   ['its run', 'spin', spin(20_000), 0, () => reached(dispatched, 1)],
   [
     'the compression of its answer',
-    'identity',
-    request('identity', large, large.length, 'Accept-Encoding: gzip\r\n'),
+    swollen,
+    request(swollen, small, small.length, 'Accept-Encoding: gzip\r\n'),
     0,
-    () => eventually(async () => expect(await metric(host.url, 'whetstone_inference_runs_total{model="identity"')).toBeGreaterThan(0)),
+    () => eventually(async () => expect(await runs()).toBeGreaterThan(0)),
   ],
   [
     'its answer, which it does not read',
-    'identity',
-    request('identity', large),
+    swollen,
+    request(swollen, small),
     0,
     () => eventually(async () => expect(await answered()).toBeGreaterThan(0)),
   ],
