@@ -76,6 +76,7 @@ export const UserType = builder.node(builder.objectRef<User>('User'), {
     sessions: t.field({
       type: [SessionType],
       description: 'Open sessions, newest first; at most 50.',
+      extensions: { size: 10 },
       resolve: (u, _a, { db }) => liveSessions(db, u.id),
     }),
   }),

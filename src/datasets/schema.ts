@@ -5,6 +5,7 @@ import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } f
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
+import type { FieldCost } from '../graphql/limits.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import { boxesPerImageMax } from '../jobs/specs.ts';
@@ -72,6 +73,9 @@ const DatasetClassType = builder.objectRef<DatasetClass>('DatasetClass').impleme
     }),
   }),
 });
+
+/** Classes that a dataset may have, and that can be asked for at once. */
+const classesMax = 10_000;
 
 /** Numbers by split of one class. */
 const countsOf = (bySplit: DatasetCounts['bySplit'], label: number): SplitCounts => ({
@@ -187,13 +191,22 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     }),
     classes: t.field({
       type: [DatasetClassType],
-      description:
-        'Its classes, of class folders by name, of a detection dataset in the order of its files; empty before it is READY. At most 10,000.',
-      resolve: ({ classesJson, countsJson }) =>
-        (countsJson ? (classesJson ?? []) : []).map((name, index) => {
-          const { bySplit, boxesBySplit } = countsJson as DatasetCounts;
+      description: 'Its classes, of class folders by name, of a detection dataset in the order of its files; empty before it is READY.',
+      args: {
+        first: t.arg.int({ required: true, defaultValue: 1000, description: `How many at most: 1 to ${classesMax}.` }),
+        after: t.arg.int({ required: true, defaultValue: -1, description: 'Only those behind the class of this index.' }),
+      },
+      extensions: { size: (argument) => Number(argument('first')) / 10 } satisfies FieldCost,
+      resolve: ({ classesJson, countsJson }, { first, after }) => {
+        if (first < 1 || first > classesMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${classesMax}; it is ${first}.`);
+        if (!countsJson) return [];
+        const { bySplit, boxesBySplit } = countsJson;
+        const from = Math.max(0, after + 1);
+        return (classesJson ?? []).slice(from, from + first).map((name, i) => {
+          const index = from + i;
           return { index, name, counts: countsOf(bySplit, index), boxCounts: boxesBySplit && countsOf(boxesBySplit, index) };
-        }),
+        });
+      },
     }),
     counts: t.field({
       type: SplitCountsType,

@@ -157,6 +157,7 @@ const DeploymentType = builder.node(builder.objectRef<Deployment>('Deployment'),
     revisions: t.field({
       type: [RevisionType],
       description: `Its history, newest first; at most ${revisionsMax}.`,
+      extensions: { size: 20 },
       resolve: (d, _a, { db }) => listRevisions(db, d.id, revisionsMax),
     }),
     snippet: t.string({
@@ -328,7 +329,12 @@ const InferenceStatsType = builder.objectRef<HostStats>('InferenceStats').implem
   fields: (t) => ({
     queuedRequests: t.exposeInt('queuedRequests', { description: 'Requests that wait for dispatch.' }),
     dispatchedRuns: t.exposeInt('dispatchedRuns', { description: 'Runs that compute, or are ready to.' }),
-    deployments: t.field({ type: [DeploymentStatsType], description: 'By name, then revision.', resolve: (s) => s.models }),
+    deployments: t.field({
+      type: [DeploymentStatsType],
+      description: 'By name, then revision.',
+      extensions: { size: 20 },
+      resolve: (s) => s.models,
+    }),
   }),
 });
 
@@ -382,12 +388,14 @@ const PredictionType = builder.objectRef<Prediction>('Prediction').implement({
       type: [ClassScoreType],
       nullable: true,
       description: 'From a classifier: the most probable classes, in falling order.',
+      extensions: { size: 5 },
       resolve: (p) => p.classes,
     }),
     detections: t.field({
       type: [DetectionType],
       nullable: true,
       description: 'From a detector: what it has found, in falling order of score.',
+      extensions: { size: 100 },
       resolve: (p) => p.detections,
     }),
   }),
@@ -445,7 +453,13 @@ builder.relayMutationField(
   {
     interfaces: [PayloadType],
     outputFields: (t: PayloadFields<BatchResult[]>) => ({
-      results: t.field({ type: [BatchResultType], nullable: true, description: 'In the order of the images.', resolve: (p) => p.result }),
+      results: t.field({
+        type: [BatchResultType],
+        nullable: true,
+        description: 'In the order of the images.',
+        extensions: { size: 10 },
+        resolve: (p) => p.result,
+      }),
     }),
   },
 );

@@ -84,6 +84,7 @@ builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.EPOCH), {
     metrics: t.field({
       type: [MetricType],
       description: 'What was measured, by name.',
+      extensions: { size: 2 },
       resolve: (e) => sortedEntries(payloadOf<Record<string, number>>(e, 'metrics')),
     }),
   }),
@@ -135,7 +136,12 @@ const ProgressType = builder.objectRef<Progress>('JobProgress').implement({
     epochs: t.exposeInt('epochs', { nullable: true, description: 'Epochs in all.' }),
     itemsPerSecond: t.exposeFloat('itemsPerSecond', { nullable: true, description: 'Images in a second.' }),
     etaMs: t.expose('etaMs', { type: 'SafeInt', nullable: true, description: 'Milliseconds to the end at this speed.' }),
-    metrics: t.field({ type: [MetricType], description: 'What was measured last.', resolve: (p) => sortedEntries(p.metrics) }),
+    metrics: t.field({
+      type: [MetricType],
+      description: 'What was measured last.',
+      extensions: { size: 2 },
+      resolve: (p) => sortedEntries(p.metrics),
+    }),
   }),
 });
 
@@ -146,7 +152,7 @@ const LogLineType = builder.objectRef<LogLine>('LogLine').implement({
     at: t.expose('at', { type: 'DateTime', description: 'When it was written.' }),
     attempt: t.exposeInt('attemptNumber', { description: 'The attempt that wrote it.' }),
     stream: t.exposeString('stream', { description: 'stdout or stderr.' }),
-    text: t.exposeString('text', { description: 'The line.' }),
+    text: t.exposeString('text', { description: 'The line.', extensions: { cost: 5 } }),
   }),
 });
 

@@ -3,13 +3,14 @@ import { findUser } from '../accounts/users.ts';
 import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
-import type { Context } from '../graphql/context.ts';
+import type { FieldCost } from '../graphql/limits.ts';
 import { queuePosition } from '../system/system.ts';
 import { publishMove } from './attempt.ts';
+import { type Curve, readCurves } from './curves.ts';
 import { age, durationOf, findJob, newestAttempts } from './jobs.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import { type Attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
+import { type Attempt, type attemptStates, type Job, job, type jobKinds, type jobStates } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
@@ -106,7 +107,16 @@ const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
   }),
 });
 
-const CurveType = builder.objectRef<{ name: string; points: { step: number; value: number }[] }>('Curve').implement({
+/** Points of a curve that cost as much as one value of an object. */
+const pointsForAValue = 20;
+
+/** Without names: a training has about 20 curves. */
+const curveCount: FieldCost['size'] = (argument) => {
+  const names = argument('names');
+  return Array.isArray(names) ? names.length : 20;
+};
+
+const CurveType = builder.objectRef<Curve>('Curve').implement({
   description: 'A metric over the steps of a training.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'Such as `train.loss`.' }),
@@ -163,6 +173,7 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
     attempts: t.field({
       type: [AttemptType],
       description: 'Its attempts, first to last; of more than 50 the last ones.',
+      extensions: { size: 10 },
       resolve: (j, _a, { db }) => newestAttempts(db, j.id),
     }),
     metrics: t.field({
@@ -176,7 +187,11 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
           description: 'Points of a curve, 2 to 5000: a longer one is thinned evenly, its last point kept.',
         }),
       },
-      resolve: (j, { names, maxPoints }, { db }) => readCurves(db, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
+      extensions: {
+        size: curveCount,
+        cost: (argument) => (curveCount(argument) * Number(argument('maxPoints'))) / pointsForAValue,
+      } satisfies FieldCost,
+      resolve: (j, { names, maxPoints }, context) => readCurves(context.db, context, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
     }),
   }),
 });
@@ -197,6 +212,7 @@ builder.objectFields(JobType, (t) => ({
   children: t.field({
     type: [JobType],
     description: `Jobs that this one has made, first to last; at most ${childrenMax}: \`jobs(filter: {parentId})\` gives all. Cancelling it cancels them.`,
+    extensions: { size: 2 },
     resolve: (j, _a, { db }) => childrenQuery(db).all({ parentId: j.id }),
   }),
 }));
@@ -218,29 +234,6 @@ const isIn = (column: SQLWrapper, argument: string): SQL => {
 };
 
 const jsonList = (values: readonly string[] | null | undefined) => (values ? JSON.stringify(values) : null);
-
-const pointsQuery = prepared((db) =>
-  db
-    .select()
-    .from(metricPoint)
-    .where(and(eq(metricPoint.jobId, sql.placeholder('jobId')), isIn(metricPoint.name, 'names')))
-    .orderBy(asc(metricPoint.name), asc(metricPoint.step))
-    .prepare(),
-);
-
-function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
-  const curves = new Map<string, { step: number; value: number }[]>();
-  for (const row of pointsQuery(db).all({ jobId, names: jsonList(names) })) {
-    const points = curves.get(row.name) ?? [];
-    points.push(row);
-    curves.set(row.name, points);
-  }
-  return [...curves].map(([name, points]) => {
-    if (points.length <= maxPoints) return { name, points };
-    const kept = Array.from({ length: maxPoints }, (_, i) => points[Math.round((i * (points.length - 1)) / (maxPoints - 1))]);
-    return { name, points: kept as typeof points };
-  });
-}
 
 const JobConnection = builder.connectionObject(
   { type: JobType, name: 'JobConnection', description: 'A page of jobs.' },

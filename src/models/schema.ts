@@ -92,6 +92,7 @@ export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('Mo
       type: ['String'],
       nullable: true,
       description: 'Class names in the order of the model’s output; null where nobody told.',
+      extensions: { cost: 5 },
       resolve: (v) => v.labelsJson,
     }),
     downloadUrl: t.string({
@@ -150,6 +151,7 @@ builder.objectFields(ModelVersionType, (t) => ({
   lineage: t.field({
     type: [ModelVersionType],
     description: 'Its parent, the parent’s parent, and so on up to the root; at most 100.',
+    extensions: { size: 10, cost: 50 },
     resolve: (v, _a, { db }) => parentsOf(db, v),
   }),
 }));
@@ -189,6 +191,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
     aliases: t.field({
       type: [ModelAliasType],
       description: 'Its aliases by name; at most 100.',
+      extensions: { size: 10 },
       resolve: (m, _a, { db }) => listAliases(db, m.id),
     }),
     version: t.field({

@@ -65,6 +65,7 @@ const LatencyType = builder.objectRef<Part<'latency'>>('BenchmarkLatency').imple
     percentiles: t.field({
       type: [PercentileType],
       description: 'Those that the profile makes claims about.',
+      extensions: { size: 4 },
       resolve: (latency) =>
         (Object.keys(percentiles) as PercentileName[]).flatMap((name) => {
           const found = latency[name];
@@ -185,7 +186,12 @@ export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>
     batchSize: t.exposeInt('batchSize', { description: 'Images in one inference.' }),
     intraOpThreads: t.exposeInt('intraOpThreads', { description: 'Threads that one inference computes with.' }),
     verdict: t.expose('verdict', { type: BenchmarkVerdictType, description: 'What it is worth.' }),
-    reasons: t.field({ type: [ReasonType], description: 'Why, and what else to keep in mind.', resolve: (r) => r.reasons }),
+    reasons: t.field({
+      type: [ReasonType],
+      description: 'Why, and what else to keep in mind.',
+      extensions: { size: 3 },
+      resolve: (r) => r.reasons,
+    }),
     latency: t.field({ type: LatencyType, nullable: true, description: 'How long an inference takes.', resolve: (r) => r.latency }),
     itemsPerSecond: t.exposeFloat('itemsPerSecond', { nullable: true, description: 'Throughput in images a second.' }),
     elapsedNs: t.expose('elapsedNs', { type: 'SafeInt', nullable: true, description: 'How long it was measured, in nanoseconds.' }),

@@ -98,7 +98,7 @@ const SystemType = builder.objectRef<System>('System').implement({
   description: 'The machine and what Whetstone does with it, at one moment.',
   fields: (t) => ({
     version: t.string({ description: 'Version of Whetstone.', resolve: () => codeVersion }),
-    slots: t.field({ type: [SlotType], description: 'The slots in order.', resolve: (s) => s.slots }),
+    slots: t.field({ type: [SlotType], description: 'The slots in order.', extensions: { size: 5 }, resolve: (s) => s.slots }),
     queuedJobs: t.exposeInt('queuedJobs', { description: 'Jobs that wait.' }),
     runningJobs: t.exposeInt('runningJobs', { description: 'Jobs at work.' }),
     cpu: t.field({ type: CpuType, description: 'The processor.', resolve: (s) => s.cpu }),
@@ -108,6 +108,7 @@ const SystemType = builder.objectRef<System>('System').implement({
       type: [GpuType],
       nullable: true,
       description: 'The GPUs; null with a reason where there are none.',
+      extensions: { size: 5 },
       resolve: (s) => s.gpus.gpus,
     }),
     gpusReason: t.string({ nullable: true, description: 'Why `gpus` is null.', resolve: (s) => s.gpus.reason }),

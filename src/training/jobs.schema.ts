@@ -213,6 +213,7 @@ builder.objectFields(ModelVersionType, (t) => ({
   evaluations: t.field({
     type: [EvaluationType],
     description: 'What it was measured to reach, newest first; at most 100.',
+    extensions: { size: 10 },
     resolve: (v, _a, { db }) =>
       db
         .select()
