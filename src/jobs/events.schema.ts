@@ -2,7 +2,7 @@ import { asc, inArray } from 'drizzle-orm';
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
-import { readLog } from './logs.ts';
+import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
 import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType } from './schema.ts';
 import { type Attempt, type Job, type JobEvent, job } from './tables.ts';
@@ -173,21 +173,12 @@ builder.objectFields(JobType, (t) => ({
       after: t.arg({ type: 'SafeInt', required: true, defaultValue: 0, description: 'Number of the last line that is known.' }),
       first: t.arg.int({ required: true, defaultValue: 100, description: 'Lines wanted, 1 to 1000.' }),
     },
-    resolve: (j, { after, first }, { config }) => firstOf(readLog(config.dataDir, j.id, after), atMost(first, 1000)),
+    resolve: (j, { after, first }, { config }) => logReader(config.dataDir, j.id, after)(atMost(first, 1000)),
   }),
 }));
 
 function atMost(first: number, max: number): number {
   if (first < 1 || first > max) throw new ApiError('LIMIT', `Between 1 and ${max} can be asked for at once.`);
-  return first;
-}
-
-async function firstOf<T>(items: AsyncIterable<T>, limit: number): Promise<T[]> {
-  const first: T[] = [];
-  for await (const item of items) {
-    first.push(item);
-    if (first.length === limit) break;
-  }
   return first;
 }
 
