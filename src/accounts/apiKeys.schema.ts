@@ -1,6 +1,6 @@
 import { and, desc, eq, lt } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
 import { createApiKey, findApiKey, revokeApiKey } from './apiKeys.ts';
 import { may } from './permissions.ts';
@@ -49,6 +49,7 @@ builder.queryField('apiKeys', (t) =>
       const own = may(user.role, 'MANAGE_USERS') ? undefined : eq(apiKey.userId, user.id);
       return page(
         args,
+        textKey,
         (limit, after: string | null) =>
           context.db
             .select()

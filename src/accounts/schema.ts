@@ -1,6 +1,6 @@
 import { and, desc, eq, gt, isNotNull, isNull, lt, sql } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import { type Context, viewerOf } from '../graphql/context.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
@@ -162,6 +162,7 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
         args,
+        textKey,
         (limit, after: string | null) =>
           db
             .select()
@@ -188,6 +189,7 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
         args,
+        numberKey,
         (limit, after: number | null) =>
           db
             .select()

@@ -2,7 +2,7 @@ import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import type { FieldCost } from '../graphql/limits.ts';
@@ -237,6 +237,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       resolve: (v, { split, class: name, ...args }, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listItems(db, v, { split, class: name }, limit, after),
           (item) => item.n,
         ),
@@ -307,6 +308,7 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       resolve: (d, args, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listVersions(db, d.id, limit, after),
           (v) => v.number,
         ),
@@ -359,7 +361,12 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: DatasetOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after), datasetOrders[orderBy].key),
+      page(
+        args,
+        textKey,
+        (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after),
+        datasetOrders[orderBy].key,
+      ),
   }),
 }));
 

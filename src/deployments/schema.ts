@@ -2,7 +2,7 @@ import { findUser } from '../accounts/users.ts';
 import { DimensionInput } from '../benchmark/schema.ts';
 import { readEach } from '../bus.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload, UserErrorType } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
 import type { HostStats } from '../inference/stats.ts';
@@ -208,6 +208,7 @@ builder.queryFields((t) => ({
     resolve: (_root, args, { db }) =>
       page(
         args,
+        textKey,
         (limit, after: string | null) => listDeployments(db, limit, after),
         (row) => row.name,
       ),

@@ -2,7 +2,7 @@ import { and, asc, desc, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import { findUser } from '../accounts/users.ts';
 import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { queuePosition } from '../system/system.ts';
 import { publishMove } from './attempt.ts';
@@ -268,6 +268,9 @@ const filterValues = (filter: Filter) => ({
   parentIds: jsonList(filter?.parentId ? [idOf('Job', filter.parentId)] : null),
 });
 
+/** When a job was made, and its id. */
+const isJobKey = (key: unknown): key is string => textKey(key) && /^\d{1,15} [\w-]{1,100}$/.test(key);
+
 /** The jobs behind one in an order, and the key before the first. */
 const listQueries = {
   NEWEST: { start: `${Number.MAX_SAFE_INTEGER} `, query: prepared((db) => jobsBehind(db, sql`<`, desc)) },
@@ -304,6 +307,7 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
       page(
         args,
+        isJobKey,
         (limit, after: string | null) => {
           const { query, start } = listQueries[orderBy];
           const [at, id = ''] = (after ?? start).split(' ');

@@ -3,7 +3,7 @@ import { findUser } from '../accounts/users.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
 import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
@@ -208,6 +208,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       resolve: (m, args, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listVersions(db, m.id, limit, after),
           (v) => v.number,
         ),
@@ -262,7 +263,7 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
+      page(args, textKey, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
   }),
 }));
 

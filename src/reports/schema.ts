@@ -2,7 +2,7 @@ import type { Machine } from '../benchmark/cells.ts';
 import type { accuracyMetrics, ModelContext } from '../benchmark/context.ts';
 import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -270,6 +270,7 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
         args,
+        textKey,
         (limit, after: string | null) =>
           listReports(
             db,
