@@ -70,7 +70,10 @@ describe('a deployment', () => {
     const query = 'mutation ($i: InferInput!) { infer(input: $i) { userErrors { code } } }';
     for (const deployment of ['.', '..', '', '/', '../stats', '%2e', 'stats', 'x\0', '\ud800', 'nobody']) {
       const { errors } = await ask(api, query, { i: { deployment, image: 'aGVsbG8=' } });
-      expect(errors?.map((e) => e.extensions.code), deployment).toEqual(['NOT_FOUND']);
+      expect(
+        errors?.map((e) => e.extensions.code),
+        deployment,
+      ).toEqual(['NOT_FOUND']);
     }
   });
 

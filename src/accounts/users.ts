@@ -76,7 +76,7 @@ export function updateUser({ db, bus }: AccountsDeps, actor: Actor, id: string, 
     writeAudit(tx, actor, { action: 'updateUser', target: { type: 'User', id }, detail });
     return { before, after };
   });
-  if (before.role !== after.role) bus.publish('accessEnded', id, { familyId: null, reason: 'The role was changed.' });
+  if (before.role !== after.role) bus.wake('accessChanged', id);
   return after;
 }
 
@@ -92,7 +92,7 @@ export function setUserDisabled({ db, bus }: AccountsDeps, actor: Actor, id: str
     writeAudit(tx, actor, { action: disabled ? 'disableUser' : 'enableUser', target: { type: 'User', id } });
     return tx.update(user).set({ disabledAt }).where(eq(user.id, id)).returning().get();
   });
-  if (disabled) bus.publish('accessEnded', id, { familyId: null, reason: 'The user was disabled.' });
+  if (disabled) bus.wake('accessChanged', id);
   return after;
 }
 
@@ -108,7 +108,7 @@ export async function resetPassword({ db, bus }: AccountsDeps, actor: Actor, id:
     writeAudit(tx, actor, { action: 'resetPassword', target: { type: 'User', id } });
     return row;
   });
-  bus.publish('accessEnded', id, { familyId: null, reason: 'The password was reset.' });
+  bus.wake('accessChanged', id);
   return after;
 }
 

@@ -1,6 +1,6 @@
 import { findUser } from '../accounts/users.ts';
 import { DimensionInput } from '../benchmark/schema.ts';
-import { readEach } from '../bus.ts';
+import { every, follow, shared } from '../follow.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload, UserErrorType } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
@@ -13,7 +13,7 @@ import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
 import { type BatchResult, batchImagesMax, type ClassScore, type Detection, infer, inferBatch, type Prediction } from './infer.ts';
 import { type SnippetLanguage, snippetOf } from './snippets.ts';
-import type { InferenceHealth } from './supervise.ts';
+import type { InferenceHealth, Supervisor } from './supervise.ts';
 import type { Deployment, DeploymentRevision, revisionStates } from './tables.ts';
 
 /** Of the list of a deployment's revisions. */
@@ -339,6 +339,11 @@ const InferenceStatsType = builder.objectRef<HostStats>('InferenceStats').implem
   }),
 });
 
+const readStats = shared(
+  (supervisor: Supervisor) => supervisor,
+  (supervisor) => supervisor.stats(),
+);
+
 builder.subscriptionFields((t) => ({
   inferenceStats: t.field({
     type: InferenceStatsType,
@@ -349,9 +354,10 @@ builder.subscriptionFields((t) => ({
       intervalMs: t.arg.int({ required: true, defaultValue: 1000, description: 'Milliseconds between readings, 250 to 60000.' }),
     },
     subscribe: (_root, { deployment, intervalMs }, { supervisor }) =>
-      readEach(intervalMs, async () => {
-        const stats = await supervisor.stats();
-        return { ...stats, models: stats.models.filter(({ name }) => !deployment || name === deployment) };
+      follow(every(intervalMs), async function* () {
+        const stats = await readStats(supervisor);
+        yield { ...stats, models: stats.models.filter(({ name }) => !deployment || name === deployment) };
+        return false;
       }),
     resolve: (stats) => stats as HostStats,
   }),

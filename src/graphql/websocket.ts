@@ -106,7 +106,7 @@ export function serveWebSocket(
       const viewer = await authenticate(services, token).catch(() => null);
       const { socket } = ctx.extra;
       if (!viewer || socket.readyState !== socket.OPEN) return false;
-      const { signal, stop } = watchAccess(services.bus, viewer);
+      const { signal, stop } = watchAccess(services, viewer);
       signal.addEventListener('abort', () => socket.close(4403, (signal.reason as ApiError).message));
       Object.assign(ctx.extra, { token, stop });
       return true;

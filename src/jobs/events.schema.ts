@@ -1,11 +1,10 @@
-import { asc, inArray } from 'drizzle-orm';
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
 import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
 import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType } from './schema.ts';
-import { type Attempt, type Job, type JobEvent, job } from './tables.ts';
+import type { Attempt, Job, JobEvent } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 
 const payloadOf = <T>(event: JobEvent, key: string): T => event.payloadJson[key] as T;
@@ -232,13 +231,7 @@ builder.subscriptionFields((t) => ({
         (!filter?.states || filter.states.includes(j.state)) &&
         (!creator || j.createdById === creator) &&
         (!parent || j.parentId === parent);
-      const live = context.db
-        .select()
-        .from(job)
-        .where(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']))
-        .orderBy(asc(job.createdAt), asc(job.id))
-        .all();
-      return watchJobs(context, live.filter(matches), matches);
+      return watchJobs(context, matches);
     },
     resolve: (row) => row as Job,
   }),

@@ -5,7 +5,7 @@ import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } f
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { queuePosition } from '../system/system.ts';
-import { publishMove } from './attempt.ts';
+import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { age, durationOf, findJob, newestAttempts } from './jobs.ts';
 import { cancelJob } from './moves.ts';
@@ -336,7 +336,7 @@ builder.relayMutationField(
       payload(async () => {
         const id = idOf('Job', input.jobId);
         const move = cancelJob(context.db, context.jobKinds, context.actor, id);
-        if (move) publishMove(context, move);
+        if (move) announceMove(context, move);
         return findJob(context.db, id) as Job;
       }),
   },

@@ -1,4 +1,4 @@
-import { readEach } from '../bus.ts';
+import { every, follow, shared } from '../follow.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -19,7 +19,9 @@ interface System {
   gpus: Gpus;
 }
 
-async function readSystem(services: Services): Promise<System> {
+const dbOf = ({ db }: Services) => db;
+
+const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
   const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
   return {
@@ -31,7 +33,7 @@ async function readSystem(services: Services): Promise<System> {
     disk,
     gpus,
   };
-}
+});
 
 const SlotType = builder.objectRef<Slot>('Slot').implement({
   description: 'A place for one GPU job. Slot i uses GPU i modulo the number of GPUs; without a GPU it is a token.',
@@ -130,7 +132,11 @@ builder.subscriptionFields((t) => ({
     description: 'The machine, now and after each interval.',
     authScopes: { can: 'READ' },
     args: { intervalMs: t.arg.int({ required: true, defaultValue: 1000, description: 'Milliseconds between readings, 250 to 60000.' }) },
-    subscribe: (_root, { intervalMs }, context) => readEach(intervalMs, () => readSystem(context)),
+    subscribe: (_root, { intervalMs }, context) =>
+      follow(every(intervalMs), async function* () {
+        yield await readSystem(context);
+        return false;
+      }),
     resolve: (reading) => reading as System,
   }),
 }));
