@@ -1,13 +1,13 @@
-import { and, desc, eq, gt, isNotNull, isNull, lt, sql } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import { type Context, viewerOf } from '../graphql/context.ts';
+import { listAudit } from './audit.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
 import { may, type Permission, permissions } from './permissions.ts';
 import { findSession, liveSessions } from './sessions.ts';
-import { type AuditRow, audit, type auditOutcomes, type roles, type Session, type User, user } from './tables.ts';
-import { createUser, findUser, resetPassword, setUserDisabled, updateUser } from './users.ts';
+import type { AuditRow, auditOutcomes, roles, Session, User } from './tables.ts';
+import { createUser, findUser, listUsers, resetPassword, setUserDisabled, updateUser } from './users.ts';
 
 const RoleType = builder.enumType('Role', {
   description: 'What a user may do.',
@@ -163,21 +163,7 @@ builder.queryFields((t) => ({
       page(
         args,
         textKey,
-        (limit, after: string | null) =>
-          db
-            .select()
-            .from(user)
-            .where(
-              and(
-                after === null ? undefined : gt(sql`${user.name} COLLATE NOCASE`, after),
-                filter?.nameContains ? sql`instr(lower(${user.name}), lower(${filter.nameContains})) > 0` : undefined,
-                filter?.role ? eq(user.role, filter.role) : undefined,
-                filter?.disabled == null ? undefined : filter.disabled ? isNotNull(user.disabledAt) : isNull(user.disabledAt),
-              ),
-            )
-            .orderBy(sql`${user.name} COLLATE NOCASE`)
-            .limit(limit)
-            .all(),
+        (limit, after) => listUsers(db, filter ?? {}, limit, after),
         (row) => row.name,
       ),
   }),
@@ -190,21 +176,7 @@ builder.queryFields((t) => ({
       page(
         args,
         numberKey,
-        (limit, after: number | null) =>
-          db
-            .select()
-            .from(audit)
-            .where(
-              and(
-                after === null ? undefined : lt(audit.seq, after),
-                filter?.actorId ? eq(audit.actorId, idOf('User', filter.actorId)) : undefined,
-                filter?.action ? eq(audit.action, filter.action) : undefined,
-                filter?.outcome ? eq(audit.outcome, filter.outcome) : undefined,
-              ),
-            )
-            .orderBy(desc(audit.seq))
-            .limit(limit)
-            .all(),
+        (limit, after) => listAudit(db, { ...filter, actorId: filter?.actorId ? idOf('User', filter.actorId) : null }, limit, after),
         (row) => row.seq,
       ),
   }),

@@ -1,4 +1,3 @@
-import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
@@ -19,6 +18,7 @@ import {
   datasetOrders,
   findDataset,
   findDatasetByName,
+  findDatasetEver,
   findDatasetVersion,
   findItem,
   findVersion,
@@ -30,7 +30,7 @@ import {
 } from './datasets.ts';
 import type { ExportForm } from './export/forms.ts';
 import { exportUrl } from './export/serve.ts';
-import { type Dataset, type DatasetCounts, type DatasetVersion, dataset, type splits } from './tables.ts';
+import type { Dataset, DatasetCounts, DatasetVersion, splits } from './tables.ts';
 
 export const SplitType = builder.enumType('Split', {
   description: 'A part of a dataset.',
@@ -320,7 +320,7 @@ builder.objectField(DatasetVersionType, 'dataset', (t) =>
   t.field({
     type: DatasetType,
     description: 'The dataset that it is a version of.',
-    resolve: (v, _a, { db }) => db.select().from(dataset).where(eq(dataset.id, v.datasetId)).get() as Dataset,
+    resolve: (v, _a, { db }) => findDatasetEver(db, v.datasetId) as Dataset,
   }),
 );
 

@@ -3,7 +3,7 @@ import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
 import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
-import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType } from './schema.ts';
+import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType, jobFilterOf } from './schema.ts';
 import type { Attempt, Job, JobEvent } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 
@@ -224,13 +224,12 @@ builder.subscriptionFields((t) => ({
     authScopes: { can: 'READ' },
     args: { filter: t.arg({ type: JobFilter, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
-      const creator = filter?.createdById ? idOf('User', filter.createdById) : null;
-      const parent = filter?.parentId ? idOf('Job', filter.parentId) : null;
+      const { kinds, states, createdById, parentId } = jobFilterOf(filter);
       const matches = (j: Job) =>
-        (!filter?.kinds || filter.kinds.includes(j.kind)) &&
-        (!filter?.states || filter.states.includes(j.state)) &&
-        (!creator || j.createdById === creator) &&
-        (!parent || j.parentId === parent);
+        (!kinds || kinds.includes(j.kind)) &&
+        (!states || states.includes(j.state)) &&
+        (!createdById || j.createdById === createdById) &&
+        (!parentId || j.parentId === parentId);
       return watchJobs(context, matches);
     },
     resolve: (row) => row as Job,

@@ -1,16 +1,15 @@
-import { and, asc, desc, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
-import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs, textKey } from '../graphql/connection.ts';
+import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
-import { age, durationOf, findJob, newestAttempts } from './jobs.ts';
+import { durationOf, findJob, newestAttempts } from './jobs.ts';
+import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import { type Attempt, type attemptStates, type Job, job, type jobKinds, type jobStates } from './tables.ts';
+import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
@@ -213,27 +212,9 @@ builder.objectFields(JobType, (t) => ({
     type: [JobType],
     description: `Jobs that this one has made, first to last; at most ${childrenMax}: \`jobs(filter: {parentId})\` gives all. Cancelling it cancels them.`,
     extensions: { size: 2 },
-    resolve: (j, _a, { db }) => childrenQuery(db).all({ parentId: j.id }),
+    resolve: (j, _a, { db }) => listChildren(db, j.id, childrenMax),
   }),
 }));
-
-const childrenQuery = prepared((db) =>
-  db
-    .select()
-    .from(job)
-    .where(eq(job.parentId, sql.placeholder('parentId')))
-    .orderBy(age)
-    .limit(childrenMax)
-    .prepare(),
-);
-
-/** Whether the column is in the list that `jsonList` makes of a compiled query's argument; everything is where that is null. */
-const isIn = (column: SQLWrapper, argument: string): SQL => {
-  const list = sql.placeholder(argument);
-  return sql`(${list} IS NULL OR ${column} IN (SELECT value FROM json_each(${list})))`;
-};
-
-const jsonList = (values: readonly string[] | null | undefined) => (values ? JSON.stringify(values) : null);
 
 const JobConnection = builder.connectionObject(
   { type: JobType, name: 'JobConnection', description: 'A page of jobs.' },
@@ -250,41 +231,17 @@ export const JobFilter = builder.inputType('JobFilter', {
   }),
 });
 
+/** With the ids of the database. */
+export const jobFilterOf = (filter: typeof JobFilter.$inferInput | null | undefined): Filter => ({
+  ...filter,
+  createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
+  parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
+});
+
 const JobOrderType = builder.enumType('JobOrder', {
   description: 'Order of a list of jobs.',
-  values: enumValues({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
+  values: enumValues<JobOrder>({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
 });
-
-type Filter = typeof JobFilter.$inferInput | null | undefined;
-
-/** For a query that is given `filterValues`. */
-const matchesFilter = () =>
-  and(isIn(job.kind, 'kinds'), isIn(job.state, 'states'), isIn(job.createdById, 'createdByIds'), isIn(job.parentId, 'parentIds'));
-
-const filterValues = (filter: Filter) => ({
-  kinds: jsonList(filter?.kinds),
-  states: jsonList(filter?.states),
-  createdByIds: jsonList(filter?.createdById ? [idOf('User', filter.createdById)] : null),
-  parentIds: jsonList(filter?.parentId ? [idOf('Job', filter.parentId)] : null),
-});
-
-/** When a job was made, and its id. */
-const isJobKey = (key: unknown): key is string => textKey(key) && /^\d{1,15} [\w-]{1,100}$/.test(key);
-
-/** The jobs behind one in an order, and the key before the first. */
-const listQueries = {
-  NEWEST: { start: `${Number.MAX_SAFE_INTEGER} `, query: prepared((db) => jobsBehind(db, sql`<`, desc)) },
-  OLDEST: { start: '-1 ', query: prepared((db) => jobsBehind(db, sql`>`, asc)) },
-};
-
-const jobsBehind = (db: Queryable, isBehind: SQL, order: typeof asc) =>
-  db
-    .select()
-    .from(job)
-    .where(and(sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('at')}, ${sql.placeholder('id')})`, matchesFilter()))
-    .orderBy(order(job.createdAt), order(job.id))
-    .limit(sql.placeholder('limit'))
-    .prepare();
 
 builder.queryFields((t) => ({
   job: t.field({
@@ -305,16 +262,7 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(
-        args,
-        isJobKey,
-        (limit, after: string | null) => {
-          const { query, start } = listQueries[orderBy];
-          const [at, id = ''] = (after ?? start).split(' ');
-          return query(db).all({ at: Number(at), id, limit, ...filterValues(filter) });
-        },
-        (row) => `${row.createdAt} ${row.id}`,
-      ),
+      page(args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
   }),
 }));
 

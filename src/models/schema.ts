@@ -1,7 +1,6 @@
-import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
+import { findVersionEver } from '../datasets/datasets.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
-import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
@@ -15,6 +14,7 @@ import { parentsOf } from './lineage.ts';
 import {
   findModel,
   findModelByName,
+  findModelEver,
   findModelVersion,
   findVersion,
   listAliases,
@@ -25,7 +25,7 @@ import {
 } from './models.ts';
 import { PreprocessSpecInput, PreprocessSpecType } from './preprocess.schema.ts';
 import { ModelSignatureType, type Signature } from './signature.schema.ts';
-import { type formats, type Model, type ModelAlias, type ModelVersion, model, type origins, type precisions } from './tables.ts';
+import type { formats, Model, ModelAlias, ModelVersion, origins, precisions } from './tables.ts';
 
 const ModelFormatType = builder.enumType('ModelFormat', {
   description: 'What kind of file a model version is.',
@@ -145,8 +145,7 @@ builder.objectFields(ModelVersionType, (t) => ({
     type: DatasetVersionType,
     nullable: true,
     description: 'The dataset version that it was trained on, deleted or not; null for an upload.',
-    resolve: ({ datasetVersionId }, _a, { db }) =>
-      datasetVersionId === null ? null : db.select().from(datasetVersion).where(eq(datasetVersion.id, datasetVersionId)).get(),
+    resolve: ({ datasetVersionId }, _a, { db }) => (datasetVersionId === null ? null : findVersionEver(db, datasetVersionId)),
   }),
   lineage: t.field({
     type: [ModelVersionType],
@@ -220,7 +219,7 @@ builder.objectField(ModelVersionType, 'model', (t) =>
   t.field({
     type: ModelType,
     description: 'The model that it is a version of.',
-    resolve: (v, _a, { db }) => db.select().from(model).where(eq(model.id, v.modelId)).get() as Model,
+    resolve: (v, _a, { db }) => findModelEver(db, v.modelId) as Model,
   }),
 );
 

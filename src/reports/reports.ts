@@ -82,6 +82,12 @@ export function insertReport(tx: Queryable, benchmarkJobId: string, { content, s
     .get();
 }
 
+/** The artifact with the samples of a row. */
+export function samplesOf(db: Queryable, jobId: string, n: number): string | null {
+  const isRow = and(eq(benchmarkRow.jobId, jobId), eq(benchmarkRow.n, n));
+  return db.select({ id: benchmarkRow.samplesArtifactId }).from(benchmarkRow).where(isRow).get()?.id ?? null;
+}
+
 /** The report of a benchmark, made again from its rows and samples. */
 export async function remakeReport(services: StorageServices, jobId: string): Promise<Made> {
   return makeInThread(services.config.dataDir, readSource(services.db, jobId));

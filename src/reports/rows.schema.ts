@@ -1,13 +1,12 @@
-import { and, eq } from 'drizzle-orm';
 import { Gate } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
-import { benchmarkRow } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
 import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { ReportRow } from './report.ts';
+import { samplesOf } from './reports.ts';
 
 type Part<K extends keyof ReportRow> = NonNullable<ReportRow[K]>;
 
@@ -210,12 +209,8 @@ export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>
         'Download of all samples, valid for 10 minutes at least: three columns of 64-bit integers, little-endian, one after the other: ' +
         'latency and end of each inference in nanoseconds, and the block of time that it ended in.',
       resolve({ jobId, n }, _args, context) {
-        const stored = context.db
-          .select({ id: benchmarkRow.samplesArtifactId })
-          .from(benchmarkRow)
-          .where(and(eq(benchmarkRow.jobId, jobId), eq(benchmarkRow.n, n)))
-          .get();
-        return stored?.id ? downloadUrl(context, { id: stored.id }) : null;
+        const id = samplesOf(context.db, jobId, n);
+        return id ? downloadUrl(context, { id }) : null;
       },
     }),
   }),
