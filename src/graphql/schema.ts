@@ -1,4 +1,5 @@
 import '../accounts/apiKeys.schema.ts';
+import '../accounts/audit.schema.ts';
 import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/schema.ts';
