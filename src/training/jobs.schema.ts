@@ -1,5 +1,6 @@
 import { findVersionEver } from '../datasets/datasets.ts';
-import { DatasetVersionType, SplitType } from '../datasets/schema.ts';
+import { SplitType } from '../datasets/items.schema.ts';
+import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
