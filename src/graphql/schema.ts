@@ -4,6 +4,7 @@ import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/items.schema.ts';
 import '../datasets/schema.ts';
+import '../deployments/inference.schema.ts';
 import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
