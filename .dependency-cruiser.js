@@ -15,6 +15,13 @@ export default {
       to: { path: ['^src/graphql/', '[/.]schema\\.ts$', 'node_modules/(graphql|@pothos|graphql-yoga|graphql-ws)/'] },
     },
     {
+      name: 'schemas-hold-no-sql',
+      comment: 'What is read stands in functions, which are tested without a server.',
+      severity: 'error',
+      from: { path: '[/.]schema\\.ts$' },
+      to: { path: 'node_modules/drizzle-orm/' },
+    },
+    {
       name: 'tables-import-tables-only',
       severity: 'error',
       from: { path: '/tables\\.ts$' },

@@ -31,8 +31,8 @@ async function product(): Promise<string> {
   lines.on('line', () => {
     const payload = { code: 'BENCH', message: String(now()) };
     const { db, bus } = services;
-    const event = inTransaction(db, (tx) => appendEvent(tx, jobId, 0, { type: 'WARNING', payload }));
-    bus.publish('jobEvent', jobId, event);
+    inTransaction(db, (tx) => appendEvent(tx, jobId, 0, { type: 'WARNING', payload }));
+    bus.wake('jobEvent', jobId);
   });
   return url;
 }

@@ -91,6 +91,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       config,
       db,
       bus: createBus(),
+      progress: new Map(),
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),

@@ -1,11 +1,16 @@
+import { eq } from 'drizzle-orm';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { Viewer } from '../src/accounts/login.ts';
-import { createBus, queueOf } from '../src/bus.ts';
+import { endSessions, insertSession } from '../src/accounts/sessions.ts';
+import { type User, user as users } from '../src/accounts/tables.ts';
+import { insertUser } from '../src/accounts/users.ts';
+import { type Bus, createBus } from '../src/bus.ts';
+import { openDatabase } from '../src/db.ts';
 import { ApiError } from '../src/errors.ts';
+import { follow } from '../src/follow.ts';
 import { untilAborted, watchAccess } from '../src/graphql/access.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';
-import { adminPassword, type TestServer, withServer } from './support/server.ts';
+import { adminPassword, type TestServer, withFolder, withServer } from './support/server.ts';
 import { ask, type Socket, withConnection } from './support/socket.ts';
 import { sources } from './support/ticks.ts';
 
@@ -41,25 +46,25 @@ const changes: Record<string, [Change, RegExp]> = {
   ],
   'the user is disabled': [
     (server, { id }) => asAdmin(server, 'mutation ($id: ID!) { disableUser(input: { userId: $id }) { user { id } } }', { id }),
-    /user was disabled/,
+    /session has ended/,
   ],
-  'the password is reset': [(server, { id }) => asAdmin(server, resetPassword, { id }), /password was reset/],
+  'the password is reset': [(server, { id }) => asAdmin(server, resetPassword, { id }), /session has ended/],
   'the session is revoked': [
     (server, { session }) =>
       asAdmin(server, 'mutation ($id: ID!) { revokeSession(input: { sessionId: $id }) { session { id } } }', { id: session }),
-    /session was ended/,
+    /session has ended/,
   ],
   'the user logs out': [
     (server, { refreshToken }) =>
       server.graphql('mutation ($t: String!) { logout(input: { refreshToken: $t }) { userErrors { code } } }', { t: refreshToken }),
-    /session was ended/,
+    /session has ended/,
   ],
   'a refresh token is used twice': [
     async (server, { refreshToken }) => {
       await server.graphql(refresh, { t: refreshToken });
       await server.graphql(refresh, { t: refreshToken });
     },
-    /used twice/,
+    /session has ended/,
   ],
 };
 
@@ -197,43 +202,70 @@ test('a request whose body comes after the access was taken away is refused', ()
     expect(sources).toEqual([]);
   }));
 
-const viewer = { user: { id: 'u1' }, familyId: 'f1' } as Viewer;
-
-test('watchAccess: ends for the own session, for all sessions, and at the expiry; for nobody else, and not after its stop', () => {
-  vi.useFakeTimers();
-  const reasonAfter = (act: (bus: ReturnType<typeof createBus>, stop: () => void) => void) => {
-    const bus = createBus();
-    const { signal, stop } = watchAccess(bus, { ...viewer, expiresAt: Date.now() + 60_000 });
-    act(bus, stop);
-    stop();
-    return signal.aborted ? (signal.reason as ApiError).message : undefined;
-  };
-  expect(reasonAfter((bus) => bus.publish('accessEnded', 'u1', { familyId: 'f1', reason: 'this one' }))).toBe('this one');
-  expect(reasonAfter((bus) => bus.publish('accessEnded', 'u1', { familyId: null, reason: 'all' }))).toBe('all');
-  expect(reasonAfter((bus) => bus.publish('accessEnded', 'u1', { familyId: 'f2', reason: 'another' }))).toBeUndefined();
-  expect(reasonAfter((bus) => bus.publish('accessEnded', 'u2', { familyId: null, reason: 'somebody' }))).toBeUndefined();
-  expect(reasonAfter(() => vi.advanceTimersByTime(59_999))).toBeUndefined();
-  expect(reasonAfter(() => vi.advanceTimersByTime(60_000))).toContain('expired');
-  const afterStop = reasonAfter((bus, stop) => {
-    stop();
-    bus.publish('accessEnded', 'u1', { familyId: null, reason: 'late' });
-    vi.advanceTimersByTime(60_000);
+test('watchAccess: ends when the session has ended, the role has changed or the user is disabled, and at the expiry; not before, and not after its stop', async () => {
+  await withFolder(async (folder) => {
+    const { db, close } = openDatabase(folder);
+    const user = insertUser(db, { name: 'ada', passwordHash: 'x', role: 'VIEWER' });
+    const familyId = 'f1';
+    insertSession(db, user.id, familyId, { client: null, address: '' });
+    insertSession(db, user.id, 'f2', { client: null, address: '' });
+    vi.useFakeTimers();
+    const reasonAfter = (act: (bus: Bus, stop: () => void) => void) => {
+      const bus = createBus();
+      const { signal, stop } = watchAccess({ db, bus }, { user, familyId, expiresAt: Date.now() + 60_000 });
+      act(bus, stop);
+      stop();
+      return signal.aborted ? (signal.reason as ApiError).message : undefined;
+    };
+    const wake = (bus: Bus) => bus.wake('accessChanged', user.id);
+    const set = (change: Partial<User>) => db.update(users).set(change).where(eq(users.id, user.id)).run();
+    expect(reasonAfter(wake)).toBeUndefined();
+    endSessions(db, { familyId: 'f2' });
+    expect(reasonAfter(wake), 'another session').toBeUndefined();
+    set({ role: 'ADMIN' });
+    expect(reasonAfter((bus) => bus.wake('accessChanged', 'somebody'))).toBeUndefined();
+    expect(reasonAfter(wake)).toContain('role');
+    set({ role: 'VIEWER', disabledAt: 1 });
+    expect(reasonAfter(wake)).toContain('session has ended');
+    set({ disabledAt: null });
+    expect(reasonAfter(() => vi.advanceTimersByTime(59_999))).toBeUndefined();
+    expect(reasonAfter(() => vi.advanceTimersByTime(60_000))).toContain('expired');
+    endSessions(db, { familyId });
+    expect(reasonAfter(wake)).toContain('session has ended');
+    const afterStop = reasonAfter((bus, stop) => {
+      stop();
+      wake(bus);
+      vi.advanceTimersByTime(60_000);
+    });
+    expect(afterStop).toBeUndefined();
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
+    close();
   });
-  expect(afterStop).toBeUndefined();
-  expect(vi.getTimerCount()).toBe(0);
 });
 
 /** untilAborted over a queue, with what it did. */
 function underWatch() {
   const controller = new AbortController();
-  let push: (n: number) => void = () => {};
+  const pushed: number[] = [];
+  let wake = () => {};
   const close = vi.fn();
-  const source = queueOf<number>(10, (p) => {
-    push = p;
-    return () => {};
-  });
+  const source = follow<number>(
+    (w) => {
+      wake = w;
+      return () => {};
+    },
+    function* () {
+      while (pushed.length > 0) yield pushed.shift() as number;
+      return false;
+    },
+  );
+  const push = (n: number) => {
+    pushed.push(n);
+    wake();
+  };
   const stream = untilAborted(source, controller.signal, (reason) => reason as number, close);
-  return { controller, stream, close, source, push: (n: number) => push(n) };
+  return { controller, stream, close, source, push };
 }
 
 test('untilAborted: a reader who waits gets the reason as the last item, then the end', async () => {

@@ -10,7 +10,9 @@ import { dataset, datasetVersion } from '../src/datasets/tables.ts';
 import { inTransaction } from '../src/db.ts';
 import { job } from '../src/jobs/tables.ts';
 import type { Report } from '../src/reports/report.ts';
-import { remakeReport } from '../src/reports/reports.ts';
+import { findReportOf, remakeReport } from '../src/reports/reports.ts';
+import type { StoredReport } from '../src/reports/tables.ts';
+import { verifyReport } from '../src/reports/verify.ts';
 import { blobPath, insertArtifact, storeFile } from '../src/storage/blobs.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { makeBenchmarkModels } from './support/benchmark.ts';
@@ -311,6 +313,14 @@ describe('a benchmark of two versions', () => {
     expect((await remakeReport(services, checked.jobId)).content).not.toBe(checked.content);
     writeFileSync(path, bytes);
     expect((await remakeReport(services, checked.jobId)).content).toBe(checked.content);
+  });
+
+  test('is verified once, however many ask at the same time', async () => {
+    const { services } = running.server;
+    const stored = findReportOf(services.db, checked.jobId) as StoredReport;
+    const [first, second] = [verifyReport(services, stored), verifyReport(services, { ...stored })];
+    expect(second).toBe(first);
+    expect(await first).toBe(true);
   });
 
   test('is byte-identical in another time zone, locale and year', async () => {

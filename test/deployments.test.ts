@@ -66,6 +66,17 @@ describe('a deployment', () => {
     ]);
   });
 
+  test('a name that is no name of a deployment is NOT_FOUND', async () => {
+    const query = 'mutation ($i: InferInput!) { infer(input: $i) { userErrors { code } } }';
+    for (const deployment of ['.', '..', '', '/', '../stats', '%2e', 'stats', 'x\0', '\ud800', 'nobody']) {
+      const { errors } = await ask(api, query, { i: { deployment, image: 'aGVsbG8=' } });
+      expect(
+        errors?.map((e) => e.extensions.code),
+        deployment,
+      ).toEqual(['NOT_FOUND']);
+    }
+  });
+
   test('its requests are counted, for those who subscribe', async () => {
     const query = 'subscription { inferenceStats(deployment: "colours") { deployments { name revision answered computeMs } } }';
     const { inferenceStats } = await withEvents(server.url, query, api.token, async (items) => (await nextAnswer(items))?.data);

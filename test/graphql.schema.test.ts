@@ -1,4 +1,14 @@
-import { type GraphQLNamedType, isEnumType, isInputObjectType, isInterfaceType, isObjectType } from 'graphql';
+import {
+  type GraphQLNamedType,
+  getNamedType,
+  getNullableType,
+  isEnumType,
+  isInputObjectType,
+  isInterfaceType,
+  isLeafType,
+  isListType,
+  isObjectType,
+} from 'graphql';
 import { expect, test } from 'vitest';
 import { schema } from '../src/graphql/schema.ts';
 
@@ -20,4 +30,17 @@ test('every type, field, argument and enum value has a description', () => {
     }
   }
   expect(missing).toEqual([]);
+});
+
+test('every list of objects says how many it may have: by `first`, by `ids`, or with a size for the limit', () => {
+  const unbounded: string[] = [];
+  for (const type of Object.values(schema.getTypeMap()).filter((t) => !builtIn(t))) {
+    if (!(isObjectType(type) || isInterfaceType(type)) || /Connection$/.test(type.name)) continue;
+    for (const { name, type: of, args, extensions } of Object.values(type.getFields())) {
+      const isList = isListType(getNullableType(of)) && !isLeafType(getNamedType(of));
+      const isBounded = extensions.size !== undefined || args.some((arg) => arg.name === 'first' || arg.name === 'ids');
+      if (isList && !isBounded) unbounded.push(`${type.name}.${name}`);
+    }
+  }
+  expect(unbounded).toEqual([]);
 });

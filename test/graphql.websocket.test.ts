@@ -370,3 +370,27 @@ test('1,000 sockets without a token keep nobody out: the oldest of them makes pl
     expect(sockets.filter((socket) => socket.closed)).toHaveLength(1);
     for (const socket of sockets) socket.destroy();
   }));
+
+test('a user has at most 100 subscriptions open, over all sockets; one that ends makes room', () =>
+  withServer(async (server) => {
+    const token = await server.as('VIEWER');
+    const query = 'subscription { system(intervalMs: 60000) { queuedJobs } }';
+    await withConnection(server.url, token, (first) =>
+      withConnection(server.url, token, async (second) => {
+        const follow = async (socket: Socket, id: string) => {
+          const { type, payload } = await ask(socket, id, query);
+          return (type === 'error' ? payload : payload.errors)?.[0].extensions.code ?? 'followed';
+        };
+        for (let i = 0; i < 60; i += 1) expect(await follow(first, `${i}`)).toBe('followed');
+        for (let i = 0; i < 40; i += 1) expect(await follow(second, `${i}`)).toBe('followed');
+        expect(await follow(second, 'one more')).toBe('LIMIT');
+        await withConnection(server.url, await server.admin(), async (other) => expect(await follow(other, '0')).toBe('followed'));
+        first.send({ type: 'complete', id: '7' });
+        let n = 0;
+        await eventually(async () => {
+          n += 1;
+          expect(await follow(second, `again ${n}`)).toBe('followed');
+        });
+      }),
+    );
+  }));

@@ -17,7 +17,7 @@ const withJobServer = <T>(use: (server: TestServer) => Promise<T>): Promise<T> =
 
 const submitTo = ({ services: { db, bus }, dataDir }: TestServer, submitted: Submitted): Job => {
   const made = submit(db, { folder: dataDir, ...submitted });
-  bus.publish('queueChanged', '', null);
+  bus.wake('queueChanged', '');
   return made;
 };
 
@@ -383,7 +383,7 @@ describe('subscriptions', () => {
           payload: { query: 'subscription { jobs(filter: { kinds: [IMPORT_MODEL], states: [FAILED] }) { kind state } }' },
         });
         await socket.message((m) => m.id === 'all' && m.payload?.data.jobs.kind === 'IMPORT_DATASET');
-        for (const { id } of made) bus.publish('jobChanged', '', { jobId: id });
+        for (const { id } of made) bus.wake('jobChanged', id);
         await socket.message((m) => m.id === 'models' && m.type === 'next');
         await until(() => socket.messages.filter((m) => m.id === 'all').length === 5);
         const told = (name: string) =>

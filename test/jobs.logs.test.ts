@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { openLog, readLog } from '../src/jobs/logs.ts';
+import { logReader, openLog, readLog } from '../src/jobs/logs.ts';
 import type { LogLine } from '../src/jobs/progress.ts';
 import { withFolder } from './support/server.ts';
 
@@ -97,4 +97,44 @@ test('100,000 lines are kept; the last one says so', () =>
       [99_999, 'x'],
       [100_000, full],
     ]);
+  }));
+
+test('lines are found behind any number, however long they are, whatever a crash left between them', () =>
+  withFolder(async (folder) => {
+    const log = await openLog(folder, 'a job');
+    for (let i = 0; i < 600; i += 1) log.write(line('日'.repeat((i * 97) % 4000)));
+    log.close();
+    appendFileSync(fileIn(folder), `{"n":601,"text":"${'x'.repeat(300_000)}`);
+    const again = await openLog(folder, 'a job');
+    for (let i = 0; i < 200; i += 1) again.write(line('y'.repeat((i * 31) % 500)));
+    again.close();
+    for (const after of [0, 1, 2, 77, 300, 599, 600, 601, 650, 799, 800, 1e9]) {
+      const numbers = (await linesOf(folder, after)).map(([n]) => n);
+      expect(numbers).toEqual(Array.from({ length: Math.max(0, 800 - after) }, (_, i) => after + 1 + i));
+    }
+  }));
+
+test('the last lines of a long log are read without the others', () =>
+  withFolder(async (folder) => {
+    const log = await openLog(folder, 'a job');
+    for (let i = 0; i < 20_000; i += 1) log.write(line('x'.repeat(500)));
+    log.close();
+    const bytesRead = () => Number(/rchar: (\d+)/.exec(readFileSync('/proc/self/io', 'utf8'))?.[1]);
+    const before = bytesRead();
+    expect((await logReader(folder, 'a job', 19_990)(100)).map(({ n }) => n)).toEqual(Array.from({ length: 10 }, (_, i) => 19_991 + i));
+    // The file has 11 MB.
+    expect(bytesRead() - before).toBeLessThan(1_500_000);
+  }));
+
+test('a reader goes on where it was, with what was written since', () =>
+  withFolder(async (folder) => {
+    const next = logReader(folder, 'a job', 0);
+    expect(await next(10)).toEqual([]);
+    const log = await openLog(folder, 'a job');
+    for (let i = 0; i < 5; i += 1) log.write(line(`${i}`));
+    expect((await next(3)).map(({ n }) => n)).toEqual([1, 2, 3]);
+    log.write(line('later'));
+    expect((await next(10)).map(({ n }) => n)).toEqual([4, 5, 6]);
+    expect(await next(10)).toEqual([]);
+    log.close();
   }));

@@ -67,7 +67,7 @@ test('the subscription reads at once, then after each interval, which has its li
         for (const ms of [249, 60_001]) {
           const { payload } = await ask(socket, `${ms}`, query, { ms });
           expect((payload.errors ?? payload)[0]).toMatchObject({
-            message: '`intervalMs` is between 250 and 60000.',
+            message: `\`intervalMs\` is between 250 and 60000; it is ${ms}.`,
             extensions: { code: 'LIMIT' },
           });
         }

@@ -1,11 +1,10 @@
-import { and, desc, eq, lt } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
-import { createApiKey, findApiKey, revokeApiKey } from './apiKeys.ts';
+import { createApiKey, findApiKey, listApiKeys, revokeApiKey } from './apiKeys.ts';
 import { may } from './permissions.ts';
 import { isSelfOrManager, UserType } from './schema.ts';
-import { type ApiKey, apiKey, type User } from './tables.ts';
+import type { ApiKey, User } from './tables.ts';
 import { findUser } from './users.ts';
 
 const ApiKeyType = builder.node(builder.objectRef<ApiKey>('ApiKey'), {
@@ -46,17 +45,11 @@ builder.queryField('apiKeys', (t) =>
     args: pageArgs(),
     resolve: (_root, args, context) => {
       const { user } = viewerOf(context);
-      const own = may(user.role, 'MANAGE_USERS') ? undefined : eq(apiKey.userId, user.id);
+      const ownerId = may(user.role, 'MANAGE_USERS') ? null : user.id;
       return page(
         args,
-        (limit, after: string | null) =>
-          context.db
-            .select()
-            .from(apiKey)
-            .where(and(own, after === null ? undefined : lt(apiKey.id, after)))
-            .orderBy(desc(apiKey.id))
-            .limit(limit)
-            .all(),
+        textKey,
+        (limit, after) => listApiKeys(context.db, ownerId, limit, after),
         (row) => row.id,
       );
     },

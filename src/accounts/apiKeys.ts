@@ -1,5 +1,5 @@
 import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
-import { and, count, eq, gt, isNull, or } from 'drizzle-orm';
+import { and, count, desc, eq, gt, isNull, lt, or } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
@@ -29,6 +29,17 @@ export const secretHashOf = (secret: string): string => createHash('sha256').upd
 
 export function findApiKey(db: Queryable, id: string): ApiKey | undefined {
   return db.select().from(apiKey).where(eq(apiKey.id, id)).get();
+}
+
+/** Newest first, behind the key with the id `after`; of one user, or everybody's. Ids are UUIDv7: they grow with the time of creation. */
+export function listApiKeys(db: Queryable, userId: string | null, limit: number, after: string | null): ApiKey[] {
+  return db
+    .select()
+    .from(apiKey)
+    .where(and(userId === null ? undefined : eq(apiKey.userId, userId), after === null ? undefined : lt(apiKey.id, after)))
+    .orderBy(desc(apiKey.id))
+    .limit(limit)
+    .all();
 }
 
 /** Makes a key of `owner`. `secret` is shown this once: the database keeps its hash. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { and, count, eq, gt, lt, sql } from 'drizzle-orm';
+import { and, count, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { type AuditRow, audit, type User } from './tables.ts';
 
@@ -48,4 +48,28 @@ export function countDenied(tx: Queryable, actor: Actor, name: string, user: Use
     .values({ ...actor, at, action: 'login', outcome: 'DENIED', ...target, countKey })
     .onConflictDoUpdate({ target: audit.countKey, set: { at, count: sql`${audit.count} + 1` } })
     .run();
+}
+
+export interface AuditFilter {
+  actorId?: string | null;
+  action?: string | null;
+  outcome?: AuditRow['outcome'] | null;
+}
+
+/** Newest first, behind line `after`. */
+export function listAudit(db: Queryable, { actorId, action, outcome }: AuditFilter, limit: number, after: number | null): AuditRow[] {
+  return db
+    .select()
+    .from(audit)
+    .where(
+      and(
+        after === null ? undefined : lt(audit.seq, after),
+        actorId ? eq(audit.actorId, actorId) : undefined,
+        action ? eq(audit.action, action) : undefined,
+        outcome ? eq(audit.outcome, outcome) : undefined,
+      ),
+    )
+    .orderBy(desc(audit.seq))
+    .limit(limit)
+    .all();
 }

@@ -89,8 +89,7 @@ export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin
     return { user: owner, ...opened, replayed: undefined };
   });
   if (outcome?.replayed) {
-    const { userId, familyId } = outcome.replayed;
-    bus.publish('accessEnded', userId, { familyId, reason: 'A refresh token was used twice.' });
+    bus.wake('accessChanged', outcome.replayed.userId);
   } else if (outcome) {
     return credentials(deps, outcome);
   }
@@ -117,7 +116,7 @@ export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Acto
     writeAudit(tx, actor, { action: 'revokeSession', target: { type: 'Session', id: familyId } });
     return row;
   });
-  bus.publish('accessEnded', row.userId, { familyId, reason: 'The session was ended.' });
+  bus.wake('accessChanged', row.userId);
   return row;
 }
 
@@ -151,17 +150,16 @@ export async function changePassword(
   });
   if (!right) refuse('WRONG_PASSWORD', 'currentPassword', 'This is not the current password.');
   const passwordHash = await hashPassword(input.newPassword);
-  const { changed, ended } = inTransaction(db, (tx) => {
+  const changed = inTransaction(db, (tx) => {
     // Read again: the session may have been ended, or the password reset, while the hashes were computed.
     const open = liveSessions(tx, viewer.user.id);
     if (!open.some((s) => s.familyId === viewer.familyId)) throw sessionEnded();
     const changed = tx.update(user).set({ passwordHash }).where(eq(user.id, viewer.user.id)).returning().get();
-    const ended = open.filter((s) => s.familyId !== viewer.familyId);
-    for (const { familyId } of ended) endSessions(tx, { familyId });
+    for (const { familyId } of open) if (familyId !== viewer.familyId) endSessions(tx, { familyId });
     writeAudit(tx, actor, { action: 'changePassword', target });
-    return { changed, ended };
+    return changed;
   });
-  for (const { familyId } of ended) bus.publish('accessEnded', changed.id, { familyId, reason: 'The password was changed.' });
+  bus.wake('accessChanged', changed.id);
   return changed;
 }
 

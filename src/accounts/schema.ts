@@ -1,13 +1,12 @@
-import { and, desc, eq, gt, isNotNull, isNull, lt, sql } from 'drizzle-orm';
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { type Context, viewerOf } from '../graphql/context.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
 import { may, type Permission, permissions } from './permissions.ts';
 import { findSession, liveSessions } from './sessions.ts';
-import { type AuditRow, audit, type auditOutcomes, type roles, type Session, type User, user } from './tables.ts';
-import { createUser, findUser, resetPassword, setUserDisabled, updateUser } from './users.ts';
+import type { roles, Session, User } from './tables.ts';
+import { createUser, findUser, listUsers, resetPassword, setUserDisabled, updateUser } from './users.ts';
 
 const RoleType = builder.enumType('Role', {
   description: 'What a user may do.',
@@ -76,45 +75,9 @@ export const UserType = builder.node(builder.objectRef<User>('User'), {
     sessions: t.field({
       type: [SessionType],
       description: 'Open sessions, newest first; at most 50.',
+      extensions: { size: 10 },
       resolve: (u, _a, { db }) => liveSessions(db, u.id),
     }),
-  }),
-});
-
-const AuditOutcomeType = builder.enumType('AuditOutcome', {
-  description: 'How an action ended.',
-  values: { OK: { description: 'It was done.' }, DENIED: { description: 'It was refused.' } } satisfies Record<
-    (typeof auditOutcomes)[number],
-    unknown
-  >,
-});
-
-const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
-  description: 'One line of the audit log, which nobody can change.',
-  fields: (t) => ({
-    seq: t.expose('seq', { type: 'SafeInt', description: 'Number of the line, growing.' }),
-    at: t.expose('at', { type: 'DateTime', description: 'When it happened; the last time, where `count` is more than 1.' }),
-    count: t.exposeInt('count', {
-      description:
-        'How often: denied logins with the same name within an hour are one line, and so are those with many different unknown names.',
-    }),
-    actor: t.field({
-      type: UserType,
-      nullable: true,
-      description: 'Who did it; null before a login and on the command line.',
-      resolve: (row, _a, { db }) => (row.actorId ? findUser(db, row.actorId) : null),
-    }),
-    action: t.exposeString('action', { description: 'The mutation, or `refreshReplay`.' }),
-    targetType: t.exposeString('targetType', { nullable: true, description: 'Type of what was changed.' }),
-    targetId: t.string({
-      nullable: true,
-      description: 'Id of what was changed.',
-      resolve: (row) =>
-        row.targetType && row.targetId && builder.options.relay?.encodeGlobalID?.(row.targetType, row.targetId, {} as Context),
-    }),
-    requestId: t.exposeString('requestId', { nullable: true, description: 'The request, as in the log and in `extensions.requestId`.' }),
-    outcome: t.expose('outcome', { type: AuditOutcomeType, description: 'How it ended.' }),
-    detail: t.field({ type: 'JSON', nullable: true, description: 'What was changed.', resolve: (row) => row.detailJson }),
   }),
 });
 
@@ -122,26 +85,12 @@ const UserConnection = builder.connectionObject(
   { type: UserType, name: 'UserConnection', description: 'A page of users.' },
   { description: 'A user in a page.' },
 );
-const AuditConnection = builder.connectionObject(
-  { type: AuditEntryType, name: 'AuditConnection', description: 'A page of the audit log.' },
-  { description: 'An entry in a page.' },
-);
-
 const UserFilter = builder.inputType('UserFilter', {
   description: 'Which users.',
   fields: (t) => ({
     nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
     role: t.field({ type: RoleType, description: 'Only this role.' }),
     disabled: t.boolean({ description: 'Only users who cannot log in, or only those who can.' }),
-  }),
-});
-
-const AuditFilter = builder.inputType('AuditFilter', {
-  description: 'Which entries.',
-  fields: (t) => ({
-    actorId: t.id({ description: 'Only what this user did.' }),
-    action: t.string({ description: 'Only this action.' }),
-    outcome: t.field({ type: AuditOutcomeType, description: 'Only this outcome.' }),
   }),
 });
 
@@ -161,48 +110,9 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
         args,
-        (limit, after: string | null) =>
-          db
-            .select()
-            .from(user)
-            .where(
-              and(
-                after === null ? undefined : gt(sql`${user.name} COLLATE NOCASE`, after),
-                filter?.nameContains ? sql`instr(lower(${user.name}), lower(${filter.nameContains})) > 0` : undefined,
-                filter?.role ? eq(user.role, filter.role) : undefined,
-                filter?.disabled == null ? undefined : filter.disabled ? isNotNull(user.disabledAt) : isNull(user.disabledAt),
-              ),
-            )
-            .orderBy(sql`${user.name} COLLATE NOCASE`)
-            .limit(limit)
-            .all(),
+        textKey,
+        (limit, after) => listUsers(db, filter ?? {}, limit, after),
         (row) => row.name,
-      ),
-  }),
-  auditLog: t.field({
-    type: AuditConnection,
-    description: 'What was done by whom, newest first.',
-    authScopes: { can: 'READ_AUDIT' },
-    args: { ...pageArgs(), filter: t.arg({ type: AuditFilter, description: 'Which entries.' }) },
-    resolve: (_root, { filter, ...args }, { db }) =>
-      page(
-        args,
-        (limit, after: number | null) =>
-          db
-            .select()
-            .from(audit)
-            .where(
-              and(
-                after === null ? undefined : lt(audit.seq, after),
-                filter?.actorId ? eq(audit.actorId, idOf('User', filter.actorId)) : undefined,
-                filter?.action ? eq(audit.action, filter.action) : undefined,
-                filter?.outcome ? eq(audit.outcome, filter.outcome) : undefined,
-              ),
-            )
-            .orderBy(desc(audit.seq))
-            .limit(limit)
-            .all(),
-        (row) => row.seq,
       ),
   }),
 }));

@@ -1,5 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { and, count, eq, isNull, sql } from 'drizzle-orm';
+import { and, count, eq, gt, isNotNull, isNull, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import type { Bus } from '../bus.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
@@ -31,6 +31,31 @@ export function findUser(db: Queryable, id: string): User | undefined {
 
 export function findUserByName(db: Queryable, name: string): User | undefined {
   return db.select().from(user).where(sql`${user.name} = ${name} COLLATE NOCASE`).get();
+}
+
+export interface UserFilter {
+  nameContains?: string | null;
+  role?: Role | null;
+  disabled?: boolean | null;
+}
+
+/** By name, behind the name `after`. */
+export function listUsers(db: Queryable, { nameContains, role, disabled }: UserFilter, limit: number, after: string | null): User[] {
+  const name = sql`${user.name} COLLATE NOCASE`;
+  return db
+    .select()
+    .from(user)
+    .where(
+      and(
+        after === null ? undefined : gt(name, after),
+        nameContains ? sql`instr(lower(${user.name}), lower(${nameContains})) > 0` : undefined,
+        role ? eq(user.role, role) : undefined,
+        disabled == null ? undefined : disabled ? isNotNull(user.disabledAt) : isNull(user.disabledAt),
+      ),
+    )
+    .orderBy(name)
+    .limit(limit)
+    .all();
 }
 
 /** The user who is changed; NOT_FOUND without one. */
@@ -76,7 +101,7 @@ export function updateUser({ db, bus }: AccountsDeps, actor: Actor, id: string, 
     writeAudit(tx, actor, { action: 'updateUser', target: { type: 'User', id }, detail });
     return { before, after };
   });
-  if (before.role !== after.role) bus.publish('accessEnded', id, { familyId: null, reason: 'The role was changed.' });
+  if (before.role !== after.role) bus.wake('accessChanged', id);
   return after;
 }
 
@@ -92,7 +117,7 @@ export function setUserDisabled({ db, bus }: AccountsDeps, actor: Actor, id: str
     writeAudit(tx, actor, { action: disabled ? 'disableUser' : 'enableUser', target: { type: 'User', id } });
     return tx.update(user).set({ disabledAt }).where(eq(user.id, id)).returning().get();
   });
-  if (disabled) bus.publish('accessEnded', id, { familyId: null, reason: 'The user was disabled.' });
+  if (disabled) bus.wake('accessChanged', id);
   return after;
 }
 
@@ -108,7 +133,7 @@ export async function resetPassword({ db, bus }: AccountsDeps, actor: Actor, id:
     writeAudit(tx, actor, { action: 'resetPassword', target: { type: 'User', id } });
     return row;
   });
-  bus.publish('accessEnded', id, { familyId: null, reason: 'The password was reset.' });
+  bus.wake('accessChanged', id);
   return after;
 }
 

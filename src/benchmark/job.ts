@@ -6,7 +6,8 @@ import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { BenchmarkSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
-import { type Measurement, makeReport } from '../reports/make.ts';
+import type { Measurement } from '../reports/make.ts';
+import { makeInThread } from '../reports/makeInThread.ts';
 import { insertReport } from '../reports/reports.ts';
 import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import { requireReadyModel, versionFile } from '../training/sources.ts';
@@ -54,7 +55,7 @@ export const benchmarkJob: JobKind = {
     const context = readContext(db, job.id, request);
     const measurements: Measurement[] = [];
     for (const cell of cells) measurements.push(await keepSamples(services, workDir, cell));
-    const made = await makeReport({ context, machine, measurements }, (sha256) => readFile(blobPath(services.config.dataDir, sha256)));
+    const made = await makeInThread(services.config.dataDir, { context, machine, measurements });
 
     return (tx) => {
       tx.insert(benchmarkRun).values({ jobId: job.id, contextJson: context, machineJson: machine, verdict: made.verdict }).run();

@@ -58,6 +58,7 @@ builder.queryFields((t) => ({
   engines: t.field({
     type: [EngineType],
     description: 'All engines, the simplest first, and which of them are there.',
+    extensions: { size: 5 },
     authScopes: { can: 'READ' },
     resolve: (_root, _args, { config }) => readEngines(config.childEnv.PATH ?? ''),
   }),

@@ -29,6 +29,16 @@ export function findDatasetByName(db: Queryable, name: string): Dataset | undefi
     .get();
 }
 
+/** Deleted or not. */
+export function findDatasetEver(db: Queryable, id: string): Dataset | undefined {
+  return db.select().from(dataset).where(eq(dataset.id, id)).get();
+}
+
+/** Deleted or not. */
+export function findVersionEver(db: Queryable, id: string): DatasetVersion | undefined {
+  return db.select().from(datasetVersion).where(eq(datasetVersion.id, id)).get();
+}
+
 /** A version that was not deleted. */
 export function findVersion(db: Queryable, id: string): DatasetVersion | undefined {
   return db

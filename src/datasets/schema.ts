@@ -1,15 +1,14 @@
-import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
+import type { FieldCost } from '../graphql/limits.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
-import { boxesPerImageMax } from '../jobs/specs.ts';
 import { findArtifact } from '../storage/blobs.ts';
-import { downloadUrl, thumbnailUrl } from '../storage/links.ts';
+import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
 import { type Created, createDataset } from './create.ts';
@@ -18,27 +17,17 @@ import {
   datasetOrders,
   findDataset,
   findDatasetByName,
+  findDatasetEver,
   findDatasetVersion,
-  findItem,
   findVersion,
-  type Item,
-  type ItemBox,
   listDatasets,
   listItems,
   listVersions,
 } from './datasets.ts';
 import type { ExportForm } from './export/forms.ts';
 import { exportUrl } from './export/serve.ts';
-import { type Dataset, type DatasetCounts, type DatasetVersion, dataset, type splits } from './tables.ts';
-
-export const SplitType = builder.enumType('Split', {
-  description: 'A part of a dataset.',
-  values: {
-    TRAIN: { value: 'train', description: 'Images to learn from.' },
-    VAL: { value: 'val', description: 'Images that judge a training while it runs, and a conversion after it.' },
-    TEST: { value: 'test', description: 'Images that nothing has been chosen by.' },
-  } as const satisfies Record<Uppercase<(typeof splits)[number]>, unknown>,
-});
+import { DatasetItemConnection, SplitType } from './items.schema.ts';
+import type { Dataset, DatasetCounts, DatasetVersion, splits } from './tables.ts';
 
 type SplitCounts = Record<(typeof splits)[number], number>;
 
@@ -73,6 +62,9 @@ const DatasetClassType = builder.objectRef<DatasetClass>('DatasetClass').impleme
   }),
 });
 
+/** Classes that a dataset may have, and that can be asked for at once. */
+const classesMax = 10_000;
+
 /** Numbers by split of one class. */
 const countsOf = (bySplit: DatasetCounts['bySplit'], label: number): SplitCounts => ({
   train: bySplit.train[label] ?? 0,
@@ -86,69 +78,6 @@ function sumsOf(bySplit: DatasetCounts['bySplit']): SplitCounts {
   return { train: sum(bySplit.train), val: sum(bySplit.val), test: sum(bySplit.test) };
 }
 
-const DatasetBoxType = builder.objectRef<ItemBox>('DatasetBox').implement({
-  description:
-    'An object in an image of a detection dataset, inside the image, in pixels of the image turned upright by its EXIF orientation.',
-  fields: (t) => ({
-    classIndex: t.exposeInt('label', { description: 'Index of its class.' }),
-    class: t.exposeString('class', { description: 'Name of its class.' }),
-    x: t.exposeFloat('x', { description: 'Left edge, in pixels from the left edge of the image.' }),
-    y: t.exposeFloat('y', { description: 'Upper edge, in pixels from the upper edge of the image.' }),
-    width: t.exposeFloat('width', { description: 'In pixels, above 0.' }),
-    height: t.exposeFloat('height', { description: 'In pixels, above 0.' }),
-    crowd: t.boolean({
-      description:
-        'Whether it holds many objects that nobody has marked one by one: training and evaluation ignore this class inside the box.',
-      resolve: ({ crowd }) => crowd ?? false,
-    }),
-  }),
-});
-
-export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem'), {
-  description: 'An image of a dataset version.',
-  id: { resolve: (i) => `${i.versionId}:${i.n}`, description: 'Opaque id.' },
-  loadOne: (id, { db }) => {
-    const [versionId = '', n] = id.split(':');
-    return findItem(db, versionId, Number(n));
-  },
-  authScopes: { can: 'READ' },
-  fields: (t) => ({
-    index: t.exposeInt('n', { description: 'Its place in the version, from 0: sorted by split, then by path.' }),
-    split: t.expose('split', { type: SplitType, description: 'The part of the dataset that it belongs to.' }),
-    class: t.exposeString('class', { nullable: true, description: 'CLASSIFICATION: name of its class; otherwise null.' }),
-    boxes: t.field({
-      type: [DatasetBoxType],
-      nullable: true,
-      description: 'DETECTION: its first boxes, by class, then from left to right; otherwise null.',
-      args: { first: t.arg.int({ required: true, defaultValue: 100, description: `How many at most: 1 to ${boxesPerImageMax}.` }) },
-      resolve: ({ boxes }, { first }) => {
-        if (first < 1 || first > boxesPerImageMax) throw new ApiError('LIMIT', `first is 1 to ${boxesPerImageMax}.`);
-        return boxes?.slice(0, first);
-      },
-    }),
-    boxCount: t.int({
-      nullable: true,
-      description: 'DETECTION: how many boxes it has, crowds among them.',
-      resolve: ({ boxes }) => boxes?.length,
-    }),
-    path: t.exposeString('path', {
-      description:
-        'Path in the dataset: `<class>/<image>`, or the image’s path in a detection dataset; behind `<split>/` where the zip has splits.',
-    }),
-    sha256: t.exposeString('sha256', { description: 'SHA-256 of the file.' }),
-    width: t.exposeInt('width', { description: 'In pixels, upright by the EXIF orientation.' }),
-    height: t.exposeInt('height', { description: 'In pixels, upright by the EXIF orientation.' }),
-    thumbnailUrl: t.string({
-      nullable: true,
-      description: 'Short-lived link to a WebP image of at most 96 × 96 pixels, which shows the boxes.',
-      resolve: (i, _a, context) => {
-        const thumbnails = findArtifact(context.db, 'DATASET_VERSION', i.versionId, 'THUMBNAILS');
-        return thumbnails && thumbnailUrl(context, thumbnails, i.thumbnailOffset, i.thumbnailBytes);
-      },
-    }),
-  }),
-});
-
 const DatasetFormType = builder.enumType('DatasetForm', {
   description: 'How a zip writes a detection dataset.',
   values: enumValues<ExportForm>({
@@ -156,11 +85,6 @@ const DatasetFormType = builder.enumType('DatasetForm', {
     COCO: 'A JSON file annotations/instances_<split>.json for each split, and images/<split>/….',
   }),
 });
-
-const DatasetItemConnection = builder.connectionObject(
-  { type: DatasetItemType, name: 'DatasetItemConnection', description: 'A page of images.' },
-  { description: 'An image in a page.' },
-);
 
 function linkTo(context: Context, { id }: DatasetVersion, kind: Artifact['kind']): string | null {
   const found = findArtifact(context.db, 'DATASET_VERSION', id, kind);
@@ -187,13 +111,22 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     }),
     classes: t.field({
       type: [DatasetClassType],
-      description:
-        'Its classes, of class folders by name, of a detection dataset in the order of its files; empty before it is READY. At most 10,000.',
-      resolve: ({ classesJson, countsJson }) =>
-        (countsJson ? (classesJson ?? []) : []).map((name, index) => {
-          const { bySplit, boxesBySplit } = countsJson as DatasetCounts;
+      description: 'Its classes, of class folders by name, of a detection dataset in the order of its files; empty before it is READY.',
+      args: {
+        first: t.arg.int({ required: true, defaultValue: 1000, description: `How many at most: 1 to ${classesMax}.` }),
+        after: t.arg.int({ required: true, defaultValue: -1, description: 'Only those behind the class of this index.' }),
+      },
+      extensions: { size: (argument) => Number(argument('first')) / 10 } satisfies FieldCost,
+      resolve: ({ classesJson, countsJson }, { first, after }) => {
+        if (first < 1 || first > classesMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${classesMax}; it is ${first}.`);
+        if (!countsJson) return [];
+        const { bySplit, boxesBySplit } = countsJson;
+        const from = Math.max(0, after + 1);
+        return (classesJson ?? []).slice(from, from + first).map((name, i) => {
+          const index = from + i;
           return { index, name, counts: countsOf(bySplit, index), boxCounts: boxesBySplit && countsOf(boxesBySplit, index) };
-        }),
+        });
+      },
     }),
     counts: t.field({
       type: SplitCountsType,
@@ -224,6 +157,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       resolve: (v, { split, class: name, ...args }, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listItems(db, v, { split, class: name }, limit, after),
           (item) => item.n,
         ),
@@ -294,6 +228,7 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       resolve: (d, args, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listVersions(db, d.id, limit, after),
           (v) => v.number,
         ),
@@ -305,7 +240,7 @@ builder.objectField(DatasetVersionType, 'dataset', (t) =>
   t.field({
     type: DatasetType,
     description: 'The dataset that it is a version of.',
-    resolve: (v, _a, { db }) => db.select().from(dataset).where(eq(dataset.id, v.datasetId)).get() as Dataset,
+    resolve: (v, _a, { db }) => findDatasetEver(db, v.datasetId) as Dataset,
   }),
 );
 
@@ -346,7 +281,12 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: DatasetOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after), datasetOrders[orderBy].key),
+      page(
+        args,
+        textKey,
+        (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after),
+        datasetOrders[orderBy].key,
+      ),
   }),
 }));
 

@@ -1,7 +1,8 @@
 import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
-import { ApiError, InputError, refuse, type UserError } from '../errors.ts';
+import { ApiError, InputError, notFound, refuse, type UserError } from '../errors.ts';
 import type { Classes, Detections } from '../inference/answers.ts';
+import { Name } from '../naming.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
@@ -31,6 +32,8 @@ export async function infer(
   viewer: Viewer,
   { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
+  // It becomes part of a path, where `.` and `..` mean something else.
+  if (!Name.safeParse(deployment).success) notFound('deployment');
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   const bytes = Buffer.from(image, 'base64');

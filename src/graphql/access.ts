@@ -1,21 +1,31 @@
 import type { Viewer } from '../accounts/login.ts';
+import { userOfSession } from '../accounts/sessions.ts';
 import type { Bus } from '../bus.ts';
+import type { Db } from '../db.ts';
 import { ApiError } from '../errors.ts';
 
 /**
  * Aborts, with an ApiError as its reason, when a viewer's access ends while something stays open for them: the token expires, the
  * session ends, the role changes. `stop` must be called when nothing is open any more.
  */
-export function watchAccess(bus: Bus, viewer: Viewer): { signal: AbortSignal; stop: () => void } {
+export function watchAccess({ db, bus }: { db: Db; bus: Bus }, viewer: Viewer): { signal: AbortSignal; stop: () => void } {
   const controller = new AbortController();
-  const end = (reason: string) => {
+  const end = (reason: ApiError) => {
     stop();
-    controller.abort(new ApiError('UNAUTHENTICATED', reason));
+    controller.abort(reason);
   };
-  const timer = setTimeout(() => end('The access token has expired: refresh it.'), viewer.expiresAt - Date.now());
+  const expire = () => end(new ApiError('UNAUTHENTICATED', 'The access token has expired: refresh it.'));
+  const timer = setTimeout(expire, viewer.expiresAt - Date.now());
   timer.unref();
-  const off = bus.on('accessEnded', viewer.user.id, ({ familyId, reason }) => {
-    if (familyId === null || familyId === viewer.familyId) end(reason);
+  const off = bus.on('accessChanged', viewer.user.id, () => {
+    try {
+      const user = userOfSession(db, viewer.familyId);
+      if (!user) end(new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.'));
+      else if (user.role !== viewer.user.role) end(new ApiError('UNAUTHENTICATED', 'The role was changed. Subscribe again.'));
+    } catch {
+      // Access that cannot be read is none: the database is locked.
+      end(new ApiError('UNAVAILABLE', 'Your access could not be read. Subscribe again.', 1000));
+    }
   });
   const stop = () => {
     clearTimeout(timer);

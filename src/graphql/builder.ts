@@ -178,6 +178,7 @@ export const PayloadType = builder.interfaceRef<Payload<unknown>>('Payload').imp
     userErrors: t.field({
       type: [UserErrorType],
       description: 'What is wrong with the input; empty when the mutation was carried out.',
+      extensions: { size: 5 },
       resolve: (p) => p.userErrors,
     }),
   }),

@@ -16,18 +16,23 @@ export const pageArgs = () =>
     after: t.string({ description: 'Cursor behind which the page starts.' }),
   }));
 
+/** What a cursor is made of: a key of another kind is no cursor of the list. */
+export const textKey = (key: unknown): key is string => typeof key === 'string';
+export const numberKey = (key: unknown): key is number => Number.isSafeInteger(key);
+
 /**
- * One page of a list. `read` gets the number of rows wanted and the key behind which they start (null for the beginning);
- * `keyOf` gives a row's key: JSON values that order the rows. A cursor is the key, so a page is right however much the list
- * has changed since the last one.
+ * One page of a list. `isKey` knows the keys of its rows, by which they are ordered; `read` gets the number of rows wanted and the key
+ * behind which they start (null for the beginning); `keyOf` gives a row's key. A cursor is the key, so a page is right however much the
+ * list has changed since the last one.
  */
 export function page<T, K>(
   { first, after }: { first: number; after?: string | null },
+  isKey: (key: unknown) => key is K,
   read: (limit: number, after: K | null) => T[],
   keyOf: (row: T) => K,
 ): Connection<T> {
-  if (first < 1 || first > pageMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${pageMax}.`);
-  const rows = read(first + 1, after ? parseCursor<K>(after) : null);
+  if (first < 1 || first > pageMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${pageMax}; it is ${first}.`);
+  const rows = read(first + 1, after ? parseCursor(after, isKey) : null);
   const edges = rows.slice(0, first).map((node) => ({ cursor: Buffer.from(JSON.stringify(keyOf(node))).toString('base64url'), node }));
   return {
     edges,
@@ -40,12 +45,12 @@ export function page<T, K>(
   };
 }
 
-function parseCursor<K>(cursor: string): K {
+function parseCursor<K>(cursor: string, isKey: (key: unknown) => key is K): K {
   try {
-    const key = JSON.parse(Buffer.from(cursor, 'base64url').toString());
-    if (typeof key === 'string' || Number.isSafeInteger(key)) return key as K;
+    const key: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString());
+    if (isKey(key)) return key;
   } catch {
     // Falls through to the refusal.
   }
-  throw new ApiError('NOT_FOUND', 'This is not a cursor that this server gave out.');
+  throw new ApiError('NOT_FOUND', '`after` is not a cursor of this list. Take `endCursor` or the `cursor` of an edge, or leave it out.');
 }

@@ -7,13 +7,14 @@ import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
-import type { JobKinds } from '../jobs/kinds.ts';
+import type { JobKinds, JobServices } from '../jobs/kinds.ts';
 
 /** What the server has one of. */
 export interface Services {
   config: Config;
   db: Db;
   bus: Bus;
+  progress: JobServices['progress'];
   tokens: Tokens;
   /** Of logins. */
   throttle: Throttle;

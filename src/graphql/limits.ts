@@ -10,7 +10,6 @@ import {
   isInterfaceType,
   isObjectType,
   Kind,
-  type ListValueNode,
   type OperationDefinitionNode,
   parse,
   type SelectionSetNode,
@@ -29,9 +28,23 @@ export const limits = {
   aliases: 50,
   /** Fields and fragments, each fragment counted where it is used: validation compares them pair by pair. */
   selections: 300,
-  /** Objects that the lists of a document can return, by their `first` and `ids`, levels multiplied. */
-  nodes: 20_000,
+  /** Values that a document may read, lists multiplied level by level: see `FieldCost`. */
+  cost: 20_000,
 } as const;
+
+/** What one more field means to the limit, as a number or by its arguments, which are read with `argument`. */
+type Amount = number | ((argument: (name: string) => unknown) => number);
+
+/** `extensions` of a field whose cost its result type and its arguments `first` and `ids` do not tell. */
+export interface FieldCost {
+  /** What it reads beside the values that are selected of it, in values. */
+  cost?: Amount;
+  /**
+   * Objects in a list, instead of `first` and `ids`: a number that is seldom exceeded. A tenth of it for those that are part of a row that
+   * was read already.
+   */
+  size?: Amount;
+}
 
 /** These hand out tokens: one of them in a document, or aliases would make a guessing machine of it. */
 const alone = new Set(['login', 'refresh', 'bootstrap', 'changePassword']);
@@ -40,10 +53,15 @@ interface Size {
   depth: number;
   aliases: number;
   selections: number;
-  nodes: number;
+  cost: number;
 }
 
-const nothing: Size = { depth: 0, aliases: 0, selections: 0, nodes: 0 };
+const nothing: Size = { depth: 0, aliases: 0, selections: 0, cost: 0 };
+
+const names: Partial<Record<string, string>> = { depth: 'levels' };
+
+const tooCostly = (cost: number): string =>
+  `The document may read ${Math.ceil(cost)} values; ${limits.cost} are allowed. Ask for fewer items (\`first\`), points or fields at once.`;
 
 /**
  * Refuses a document beyond the limits before validation, whose cost grows with the square of the selections (30 × 30 overlapping
@@ -56,7 +74,11 @@ export function checkDocument(schema: GraphQLSchema, document: DocumentNode, var
     const size = sizeOf(schema, definition, fragments, variables);
     for (const [what, max] of Object.entries(limits)) {
       const value = size[what as keyof Size];
-      if (value > max) throw new ApiError('LIMIT', `The document has more than ${max} ${what === 'depth' ? 'levels' : what}. Split it.`);
+      if (value > max)
+        throw new ApiError(
+          'LIMIT',
+          what === 'cost' ? tooCostly(value) : `The document has more than ${max} ${names[what] ?? what}. Split it.`,
+        );
     }
     if (definition.kind === Kind.OPERATION_DEFINITION) checkAlone(definition, fragments);
   }
@@ -77,16 +99,16 @@ function sizeOf(
   const measured = new Map<string, Size>();
 
   const measure = (set: SelectionSetNode, type: GraphQLNamedType | null | undefined, open: ReadonlySet<string>): Size => {
-    const size: Size = { depth: 0, aliases: 0, selections: 0, nodes: 0 };
+    const size: Size = { depth: 0, aliases: 0, selections: 0, cost: 0 };
     for (const selection of set.selections) {
-      const one: Size = { depth: 0, aliases: 0, selections: 1, nodes: 0 };
+      const one: Size = { depth: 0, aliases: 0, selections: 1, cost: 0 };
       if (selection.kind === Kind.FIELD) {
         const field = isObjectType(type) || isInterfaceType(type) ? type.getFields()[selection.name.value] : undefined;
         const inner = selection.selectionSet ? measure(selection.selectionSet, field && getNamedType(field.type), open) : nothing;
         one.depth = inner.depth + 1;
         one.aliases = inner.aliases + (selection.alias ? 1 : 0);
         one.selections += inner.selections;
-        one.nodes = listSize(field, selection.arguments ?? [], variables) * Math.max(1, inner.nodes);
+        one.cost = costOf(field, selection.arguments ?? [], variables, inner.cost);
       } else {
         const condition = selection.kind === Kind.INLINE_FRAGMENT ? selection.typeCondition : undefined;
         const inner =
@@ -96,12 +118,12 @@ function sizeOf(
         one.depth = inner.depth;
         one.aliases = inner.aliases;
         one.selections += inner.selections;
-        one.nodes = inner.nodes;
+        one.cost = inner.cost;
       }
       size.depth = Math.max(size.depth, one.depth);
       size.aliases += one.aliases;
       size.selections += one.selections;
-      size.nodes += one.nodes;
+      size.cost += one.cost;
     }
     return size;
   };
@@ -142,12 +164,16 @@ function checkAlone(operation: OperationDefinitionNode, fragments: Fragments): v
   if (used > 1) throw new ApiError('LIMIT', `A document holds one of ${[...alone].join(', ')}.`);
 }
 
-/** How many objects a field returns as far as its arguments, given or by default, tell: `first`, the length of `ids`, otherwise 1. */
-function listSize(
+/**
+ * The values that a field may read: those that are selected of it, once for each object of a list (by `first`, by the length of `ids`, by
+ * `size`), and its own `cost`.
+ */
+function costOf(
   field: GraphQLField<unknown, unknown> | undefined,
   args: readonly ArgumentNode[],
   variables: ReadonlyMap<string, unknown>,
-) {
+  inner: number,
+): number {
   const given = new Map(args.map(({ name, value }) => [name.value, value]));
   const argument = (name: string): unknown => {
     const node = given.get(name);
@@ -155,12 +181,16 @@ function listSize(
       const arg = field?.args.find((a) => a.name === name);
       return arg?.default?.value ?? arg?.defaultValue;
     }
-    return node.kind === Kind.VARIABLE ? variables.get(node.name.value) : node.kind === Kind.INT ? Number(node.value) : node;
+    if (node.kind === Kind.VARIABLE) return variables.get(node.name.value);
+    if (node.kind === Kind.INT) return Number(node.value);
+    return node.kind === Kind.LIST ? node.values : node;
   };
+  const { cost, size }: FieldCost = field?.extensions ?? {};
+  const amount = (of: Amount | undefined, otherwise: number) => (typeof of === 'function' ? of(argument) : (of ?? otherwise));
   const first = argument('first');
   const ids = argument('ids');
-  const idCount = Array.isArray(ids) ? ids.length : ((ids as ListValueNode | undefined)?.values?.length ?? 1);
-  return Math.max(1, typeof first === 'number' ? first : 1, idCount);
+  const items = amount(size, typeof first === 'number' ? first : Array.isArray(ids) ? ids.length : 1);
+  return Math.max(0, amount(cost, 0)) + Math.max(1, items) * Math.max(1, inner);
 }
 
 export function parseLimited(source: string | Source): DocumentNode {

@@ -1,7 +1,10 @@
 import '../accounts/apiKeys.schema.ts';
+import '../accounts/audit.schema.ts';
 import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
+import '../datasets/items.schema.ts';
 import '../datasets/schema.ts';
+import '../deployments/inference.schema.ts';
 import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
@@ -10,7 +13,22 @@ import '../models/schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';
 import '../training/schema.ts';
+import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
+import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';
+import type { Context } from './context.ts';
 
 /** The whole API. Each domain's schema.ts adds its types and root fields to the builder when it is imported. */
-export const schema = builder.toSchema();
+export const schema = takingTurns(builder.toSchema());
+
+/** However many fields a document has, those of one request do not hold the event loop for longer than one of them takes. */
+function takingTurns(made: GraphQLSchema): GraphQLSchema {
+  for (const type of Object.values(made.getTypeMap())) {
+    if (!isObjectType(type) || isIntrospectionType(type)) continue;
+    for (const field of Object.values(type.getFields())) {
+      const { resolve } = field;
+      if (resolve) field.resolve = (parent, args, context: Context, info) => inTurn(context, () => resolve(parent, args, context, info));
+    }
+  }
+  return made;
+}

@@ -125,7 +125,7 @@ export function serveWebSocket(
       const token = /^Bearer (.+)$/i.exec(header)?.[1] ?? '';
       const viewer = await authenticate(services, token).catch(() => null);
       if (!viewer || socket.readyState !== socket.OPEN) return false;
-      const { signal, stop } = watchAccess(services.bus, viewer);
+      const { signal, stop } = watchAccess(services, viewer);
       signal.addEventListener('abort', () => socket.close(4403, (signal.reason as ApiError).message));
       Object.assign(ctx.extra, { token, stop });
       anonymous.delete(socket);

@@ -78,15 +78,36 @@ const useViewer: Plugin<object, Context> = {
   },
 };
 
-/** Ends each open subscription when the viewer's access ends or the server stops, with an error that says which. */
-function useAccessEnd(stopping: AbortSignal): Plugin<Context> {
+/** Open subscriptions of a user, over all connections: each is executed anew at every event. */
+const subscriptionsMax = 100;
+
+/**
+ * Ends each open subscription when the viewer's access ends or the server stops, with an error that says which. Refuses those beyond what
+ * a user may have.
+ */
+function useAccessEnd(log: Log, stopping: AbortSignal): Plugin<Context> {
+  const openOf = new Map<string, number>();
+  const count = (userId: string, change: 1 | -1) => {
+    const open = (openOf.get(userId) ?? 0) + change;
+    if (open === 0) openOf.delete(userId);
+    else openOf.set(userId, open);
+  };
   return {
-    onSubscribe: ({ args }) => {
-      const { viewer, bus } = (args as ExecutionArgs).contextValue as Context;
+    onSubscribe: ({ args, setResultAndStopExecution }) => {
+      const context = (args as ExecutionArgs).contextValue as Context;
+      const { viewer } = context;
+      if (viewer && (openOf.get(viewer.user.id) ?? 0) >= subscriptionsMax) {
+        const error = new ApiError('LIMIT', `You have ${subscriptionsMax} subscriptions open, which is the most. End one first.`);
+        return setResultAndStopExecution({ errors: [publicError(error, log)] });
+      }
       // From before the first event on: what ends meanwhile must not be missed.
-      const access = viewer ? watchAccess(bus, viewer) : undefined;
+      const access = viewer ? watchAccess(context, viewer) : undefined;
+      if (viewer) count(viewer.user.id, 1);
       const signal = access ? AbortSignal.any([stopping, access.signal]) : stopping;
-      const stop = () => access?.stop();
+      const stop = () => {
+        access?.stop();
+        if (viewer) count(viewer.user.id, -1);
+      };
       return {
         onSubscribeResult({ result, setResult }) {
           if (!(Symbol.asyncIterator in result)) return stop();
@@ -129,7 +150,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useViewer, useLimits, useErrorCodes(log), useAccessEnd(stopping)],
+    plugins: [useViewer, useLimits, useErrorCodes(log), useAccessEnd(log, stopping)],
   });
 }
 

@@ -39,16 +39,16 @@ export interface RunningAttempt {
   checkTime(): void;
   /** Kills it and no longer waits until its end can be written: the next server finds it LOST. */
   abandon(): void;
-  /** Resolves when the attempt's end is committed and published, or it was abandoned. */
+  /** Resolves when the attempt's end is committed and announced, or it was abandoned. */
   ended: Promise<void>;
 }
 
 /** Tells the rest of the server of a committed move. */
-export function publishMove({ bus }: Pick<JobServices, 'bus'>, { job, event, also }: Move): void {
-  bus.publish('jobEvent', job.id, event);
-  bus.publish('jobChanged', '', { jobId: job.id });
-  bus.publish('queueChanged', '', null);
-  for (const move of also) publishMove({ bus }, move);
+export function announceMove({ bus }: Pick<JobServices, 'bus'>, { job, also }: Move): void {
+  bus.wake('jobEvent', job.id);
+  bus.wake('jobChanged', job.id);
+  bus.wake('queueChanged', '');
+  for (const move of also) announceMove({ bus }, move);
 }
 
 /** Runs a claimed attempt to its end. */
@@ -60,7 +60,7 @@ export function runAttempt(
   gpu: GpuShare,
   limits: AttemptLimits,
 ): RunningAttempt {
-  const { config, db, bus } = services;
+  const { config, db, bus, progress } = services;
   const { id: jobId } = claimed.job;
   const { number } = claimed.attempt;
   const kind = kinds[claimed.job.kind];
@@ -128,14 +128,15 @@ export function runAttempt(
   const onEvent = (event: Event): void => {
     switch (event.type) {
       case 'hello':
-        bus.publish('jobChanged', '', { jobId });
+        bus.wake('jobChanged', jobId);
         break;
       case 'phase':
         moved(event.phase, 0);
         break;
       case 'batch':
         moved(event.phase, event.step);
-        bus.publish('jobProgress', jobId, event);
+        progress.set(jobId, event);
+        bus.wake('jobProgress', jobId);
         break;
       case 'heartbeat':
         moved(event.phase, event.step);
@@ -170,7 +171,7 @@ export function runAttempt(
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
     const rows = await written(() => recordEvents(db, jobId, number, events));
-    for (const row of rows) bus.publish('jobEvent', jobId, row);
+    if (rows.length > 0) bus.wake('jobEvent', jobId);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) onEvent(event);
   };
@@ -195,7 +196,7 @@ export function runAttempt(
       code: 'NO_GPU',
       message,
     } as const;
-    for (const row of await written(() => recordEvents(db, jobId, number, [warning]))) bus.publish('jobEvent', jobId, row);
+    if ((await written(() => recordEvents(db, jobId, number, [warning]))).length > 0) bus.wake('jobEvent', jobId);
   };
 
   const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
@@ -234,8 +235,7 @@ export function runAttempt(
     let jobLog: JobLog | undefined;
     const writeLog: WriteLog = (stream, texts) => {
       for (const text of texts) {
-        const line = jobLog?.write({ at: Date.now(), attemptNumber: number, stream, text });
-        if (line) bus.publish('jobLog', jobId, line);
+        if (jobLog?.write({ at: Date.now(), attemptNumber: number, stream, text })) bus.wake('jobLog', jobId);
       }
     };
     let register: Awaited<ReturnType<typeof kind.finish>> | undefined;
@@ -259,6 +259,7 @@ export function runAttempt(
     }
     for (const timer of timers) clearTimeout(timer);
     jobLog?.close();
+    progress.delete(jobId);
     // What a child dies of on a full disk (a signal, a defect of a library) does not say so.
     if (isUnclear(seen) && !hasRoom(services)) seen.lack = diskIsFull;
     // Half of its files would keep the disk full until the next attempt.
@@ -276,7 +277,7 @@ export function runAttempt(
       return written(end);
     });
     if (!move) return;
-    publishMove(services, move);
+    announceMove(services, move);
     // Of a job that was cancelled while it waited, the sweeper does it.
     if (isFinal(move.job.state)) await tidyWork(services, move.job).catch(() => {});
   };

@@ -112,8 +112,8 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
 
 /** Tells the scheduler and the subscribers of a job that was enqueued, once its transaction is committed. */
 export function announceJob(bus: Bus, { id }: Job): void {
-  bus.publish('queueChanged', '', null);
-  bus.publish('jobChanged', '', { jobId: id });
+  bus.wake('queueChanged', '');
+  bus.wake('jobChanged', id);
 }
 
 /** Puts one job into the queue, in a transaction of its own, unless this key has made one already. `specify` makes its specification. */

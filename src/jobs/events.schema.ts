@@ -1,11 +1,10 @@
-import { asc, inArray } from 'drizzle-orm';
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
-import { readLog } from './logs.ts';
+import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
-import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType } from './schema.ts';
-import { type Attempt, type Job, type JobEvent, job } from './tables.ts';
+import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType, jobFilterOf } from './schema.ts';
+import type { Attempt, Job, JobEvent } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 
 const payloadOf = <T>(event: JobEvent, key: string): T => event.payloadJson[key] as T;
@@ -84,6 +83,7 @@ builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.EPOCH), {
     metrics: t.field({
       type: [MetricType],
       description: 'What was measured, by name.',
+      extensions: { size: 2 },
       resolve: (e) => sortedEntries(payloadOf<Record<string, number>>(e, 'metrics')),
     }),
   }),
@@ -135,7 +135,12 @@ const ProgressType = builder.objectRef<Progress>('JobProgress').implement({
     epochs: t.exposeInt('epochs', { nullable: true, description: 'Epochs in all.' }),
     itemsPerSecond: t.exposeFloat('itemsPerSecond', { nullable: true, description: 'Images in a second.' }),
     etaMs: t.expose('etaMs', { type: 'SafeInt', nullable: true, description: 'Milliseconds to the end at this speed.' }),
-    metrics: t.field({ type: [MetricType], description: 'What was measured last.', resolve: (p) => sortedEntries(p.metrics) }),
+    metrics: t.field({
+      type: [MetricType],
+      description: 'What was measured last.',
+      extensions: { size: 2 },
+      resolve: (p) => sortedEntries(p.metrics),
+    }),
   }),
 });
 
@@ -146,7 +151,7 @@ const LogLineType = builder.objectRef<LogLine>('LogLine').implement({
     at: t.expose('at', { type: 'DateTime', description: 'When it was written.' }),
     attempt: t.exposeInt('attemptNumber', { description: 'The attempt that wrote it.' }),
     stream: t.exposeString('stream', { description: 'stdout or stderr.' }),
-    text: t.exposeString('text', { description: 'The line.' }),
+    text: t.exposeString('text', { description: 'The line.', extensions: { cost: 5 } }),
   }),
 });
 
@@ -167,21 +172,12 @@ builder.objectFields(JobType, (t) => ({
       after: t.arg({ type: 'SafeInt', required: true, defaultValue: 0, description: 'Number of the last line that is known.' }),
       first: t.arg.int({ required: true, defaultValue: 100, description: 'Lines wanted, 1 to 1000.' }),
     },
-    resolve: (j, { after, first }, { config }) => firstOf(readLog(config.dataDir, j.id, after), atMost(first, 1000)),
+    resolve: (j, { after, first }, { config }) => logReader(config.dataDir, j.id, after)(atMost(first, 1000)),
   }),
 }));
 
 function atMost(first: number, max: number): number {
   if (first < 1 || first > max) throw new ApiError('LIMIT', `Between 1 and ${max} can be asked for at once.`);
-  return first;
-}
-
-async function firstOf<T>(items: AsyncIterable<T>, limit: number): Promise<T[]> {
-  const first: T[] = [];
-  for await (const item of items) {
-    first.push(item);
-    if (first.length === limit) break;
-  }
   return first;
 }
 
@@ -228,20 +224,13 @@ builder.subscriptionFields((t) => ({
     authScopes: { can: 'READ' },
     args: { filter: t.arg({ type: JobFilter, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
-      const creator = filter?.createdById ? idOf('User', filter.createdById) : null;
-      const parent = filter?.parentId ? idOf('Job', filter.parentId) : null;
+      const { kinds, states, createdById, parentId } = jobFilterOf(filter);
       const matches = (j: Job) =>
-        (!filter?.kinds || filter.kinds.includes(j.kind)) &&
-        (!filter?.states || filter.states.includes(j.state)) &&
-        (!creator || j.createdById === creator) &&
-        (!parent || j.parentId === parent);
-      const live = context.db
-        .select()
-        .from(job)
-        .where(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']))
-        .orderBy(asc(job.createdAt), asc(job.id))
-        .all();
-      return watchJobs(context, live.filter(matches), matches);
+        (!kinds || kinds.includes(j.kind)) &&
+        (!states || states.includes(j.state)) &&
+        (!createdById || j.createdById === createdById) &&
+        (!parentId || j.parentId === parentId);
+      return watchJobs(context, matches);
     },
     resolve: (row) => row as Job,
   }),

@@ -17,8 +17,8 @@ const takeSeqs = prepared((db) =>
 const insertEvent = rowInsert(jobEvent);
 
 /**
- * Appends durable events with the job's next seqs, in the transaction of what they tell of. Publish the rows on the topic `jobEvent`
- * once that is committed.
+ * Appends durable events with the job's next seqs, in the transaction of what they tell of. Wake the topic `jobEvent` once that is
+ * committed.
  */
 export function appendEvents(tx: Queryable, jobId: string, attemptNumber: number, events: NewEvent[]): JobEvent[] {
   if (events.length === 0) return [];
@@ -34,13 +34,17 @@ export function appendEvent(tx: Queryable, jobId: string, attemptNumber: number,
   return appendEvents(tx, jobId, attemptNumber, [event])[0] as JobEvent;
 }
 
-/** At most `limit` events with a seq greater than `after`, in order. */
-export function readEvents(db: Queryable, jobId: string, after: number, limit: number): JobEvent[] {
-  return db
+const eventsQuery = prepared((db) =>
+  db
     .select()
     .from(jobEvent)
-    .where(and(eq(jobEvent.jobId, jobId), gt(jobEvent.seq, after)))
+    .where(and(eq(jobEvent.jobId, sql.placeholder('jobId')), gt(jobEvent.seq, sql.placeholder('after'))))
     .orderBy(asc(jobEvent.seq))
-    .limit(limit)
-    .all();
+    .limit(sql.placeholder('limit'))
+    .prepare(),
+);
+
+/** At most `limit` events with a seq greater than `after`, in order. */
+export function readEvents(db: Queryable, jobId: string, after: number, limit: number): JobEvent[] {
+  return eventsQuery(db).all({ jobId, after, limit });
 }

@@ -1,6 +1,7 @@
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
+import type { Progress } from './progress.ts';
 import type { Event } from './protocol.ts';
 import type { Spec } from './specs.ts';
 import type { Failure } from './states.ts';
@@ -11,6 +12,8 @@ export interface JobServices {
   config: Config;
   db: Db;
   bus: Bus;
+  /** The latest tick of each attempt that runs, by the job's id. */
+  progress: Map<string, Progress>;
 }
 
 /** How an attempt's child is started: `spec` goes to its stdin. */

@@ -1,6 +1,6 @@
 /**
  * Every move of a job or an attempt after its claim. Each is one immediate transaction that also appends the event that tells of it;
- * publish the returned move after the commit. Anything from an attempt that is not the live one is dropped.
+ * announce the returned move after the commit. Anything from an attempt that is not the live one is dropped.
  */
 import { and, count, eq, inArray } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
@@ -12,7 +12,7 @@ import type { JobKinds } from './kinds.ts';
 import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
-/** A move that is committed: the job as it is now and the event that tells of it, to be published. */
+/** A move that is committed: the job as it is now and the event that tells of it, to be announced. */
 export interface Move {
   job: Job;
   event: JobEvent;

@@ -19,7 +19,7 @@ const durableTypes: Partial<Record<Event['type'], JobEvent['type']>> = {
 };
 
 /**
- * Stores what the child of an attempt said, in one transaction, and returns the rows to publish. Nothing is stored of an attempt that
+ * Stores what the child of an attempt said, in one transaction, and returns its rows. Nothing is stored of an attempt that
  * is not the live one.
  */
 export function recordEvents(db: Db, jobId: string, number: number, events: Event[]): JobEvent[] {

@@ -1,15 +1,15 @@
-import { and, asc, desc, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
-import { prepared, type Queryable } from '../db.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
-import type { Context } from '../graphql/context.ts';
+import type { FieldCost } from '../graphql/limits.ts';
 import { queuePosition } from '../system/system.ts';
-import { publishMove } from './attempt.ts';
-import { age, durationOf, findJob, newestAttempts } from './jobs.ts';
+import { announceMove } from './attempt.ts';
+import { type Curve, readCurves } from './curves.ts';
+import { durationOf, findJob, newestAttempts } from './jobs.ts';
+import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import { type Attempt, type attemptStates, type Job, job, type jobKinds, type jobStates, metricPoint } from './tables.ts';
+import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
@@ -106,7 +106,16 @@ const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
   }),
 });
 
-const CurveType = builder.objectRef<{ name: string; points: { step: number; value: number }[] }>('Curve').implement({
+/** Points of a curve that cost as much as one value of an object. */
+const pointsForAValue = 20;
+
+/** Without names: a training has about 20 curves. */
+const curveCount: FieldCost['size'] = (argument) => {
+  const names = argument('names');
+  return Array.isArray(names) ? names.length : 20;
+};
+
+const CurveType = builder.objectRef<Curve>('Curve').implement({
   description: 'A metric over the steps of a training.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'Such as `train.loss`.' }),
@@ -163,6 +172,7 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
     attempts: t.field({
       type: [AttemptType],
       description: 'Its attempts, first to last; of more than 50 the last ones.',
+      extensions: { size: 10 },
       resolve: (j, _a, { db }) => newestAttempts(db, j.id),
     }),
     metrics: t.field({
@@ -176,7 +186,11 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
           description: 'Points of a curve, 2 to 5000: a longer one is thinned evenly, its last point kept.',
         }),
       },
-      resolve: (j, { names, maxPoints }, { db }) => readCurves(db, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
+      extensions: {
+        size: curveCount,
+        cost: (argument) => (curveCount(argument) * Number(argument('maxPoints'))) / pointsForAValue,
+      } satisfies FieldCost,
+      resolve: (j, { names, maxPoints }, context) => readCurves(context.db, context, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
     }),
   }),
 });
@@ -197,50 +211,10 @@ builder.objectFields(JobType, (t) => ({
   children: t.field({
     type: [JobType],
     description: `Jobs that this one has made, first to last; at most ${childrenMax}: \`jobs(filter: {parentId})\` gives all. Cancelling it cancels them.`,
-    resolve: (j, _a, { db }) => childrenQuery(db).all({ parentId: j.id }),
+    extensions: { size: 2 },
+    resolve: (j, _a, { db }) => listChildren(db, j.id, childrenMax),
   }),
 }));
-
-const childrenQuery = prepared((db) =>
-  db
-    .select()
-    .from(job)
-    .where(eq(job.parentId, sql.placeholder('parentId')))
-    .orderBy(age)
-    .limit(childrenMax)
-    .prepare(),
-);
-
-/** Whether the column is in the list that `jsonList` makes of a compiled query's argument; everything is where that is null. */
-const isIn = (column: SQLWrapper, argument: string): SQL => {
-  const list = sql.placeholder(argument);
-  return sql`(${list} IS NULL OR ${column} IN (SELECT value FROM json_each(${list})))`;
-};
-
-const jsonList = (values: readonly string[] | null | undefined) => (values ? JSON.stringify(values) : null);
-
-const pointsQuery = prepared((db) =>
-  db
-    .select()
-    .from(metricPoint)
-    .where(and(eq(metricPoint.jobId, sql.placeholder('jobId')), isIn(metricPoint.name, 'names')))
-    .orderBy(asc(metricPoint.name), asc(metricPoint.step))
-    .prepare(),
-);
-
-function readCurves(db: Context['db'], jobId: string, names: readonly string[] | null | undefined, maxPoints: number) {
-  const curves = new Map<string, { step: number; value: number }[]>();
-  for (const row of pointsQuery(db).all({ jobId, names: jsonList(names) })) {
-    const points = curves.get(row.name) ?? [];
-    points.push(row);
-    curves.set(row.name, points);
-  }
-  return [...curves].map(([name, points]) => {
-    if (points.length <= maxPoints) return { name, points };
-    const kept = Array.from({ length: maxPoints }, (_, i) => points[Math.round((i * (points.length - 1)) / (maxPoints - 1))]);
-    return { name, points: kept as typeof points };
-  });
-}
 
 const JobConnection = builder.connectionObject(
   { type: JobType, name: 'JobConnection', description: 'A page of jobs.' },
@@ -257,38 +231,17 @@ export const JobFilter = builder.inputType('JobFilter', {
   }),
 });
 
+/** With the ids of the database. */
+export const jobFilterOf = (filter: typeof JobFilter.$inferInput | null | undefined): Filter => ({
+  ...filter,
+  createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
+  parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
+});
+
 const JobOrderType = builder.enumType('JobOrder', {
   description: 'Order of a list of jobs.',
-  values: enumValues({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
+  values: enumValues<JobOrder>({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
 });
-
-type Filter = typeof JobFilter.$inferInput | null | undefined;
-
-/** For a query that is given `filterValues`. */
-const matchesFilter = () =>
-  and(isIn(job.kind, 'kinds'), isIn(job.state, 'states'), isIn(job.createdById, 'createdByIds'), isIn(job.parentId, 'parentIds'));
-
-const filterValues = (filter: Filter) => ({
-  kinds: jsonList(filter?.kinds),
-  states: jsonList(filter?.states),
-  createdByIds: jsonList(filter?.createdById ? [idOf('User', filter.createdById)] : null),
-  parentIds: jsonList(filter?.parentId ? [idOf('Job', filter.parentId)] : null),
-});
-
-/** The jobs behind one in an order, and the key before the first. */
-const listQueries = {
-  NEWEST: { start: `${Number.MAX_SAFE_INTEGER} `, query: prepared((db) => jobsBehind(db, sql`<`, desc)) },
-  OLDEST: { start: '-1 ', query: prepared((db) => jobsBehind(db, sql`>`, asc)) },
-};
-
-const jobsBehind = (db: Queryable, isBehind: SQL, order: typeof asc) =>
-  db
-    .select()
-    .from(job)
-    .where(and(sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('at')}, ${sql.placeholder('id')})`, matchesFilter()))
-    .orderBy(order(job.createdAt), order(job.id))
-    .limit(sql.placeholder('limit'))
-    .prepare();
 
 builder.queryFields((t) => ({
   job: t.field({
@@ -309,15 +262,7 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(
-        args,
-        (limit, after: string | null) => {
-          const { query, start } = listQueries[orderBy];
-          const [at, id = ''] = (after ?? start).split(' ');
-          return query(db).all({ at: Number(at), id, limit, ...filterValues(filter) });
-        },
-        (row) => `${row.createdAt} ${row.id}`,
-      ),
+      page(args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
   }),
 }));
 
@@ -339,7 +284,7 @@ builder.relayMutationField(
       payload(async () => {
         const id = idOf('Job', input.jobId);
         const move = cancelJob(context.db, context.jobKinds, context.actor, id);
-        if (move) publishMove(context, move);
+        if (move) announceMove(context, move);
         return findJob(context.db, id) as Job;
       }),
   },

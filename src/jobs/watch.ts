@@ -1,157 +1,140 @@
-import { type Bus, queueOf, readingFrom } from '../bus.ts';
-import type { Db } from '../db.ts';
+/** The streams of jobs: each reads behind its own cursor when it is woken. */
+import { asc, inArray } from 'drizzle-orm';
+import type { Bus } from '../bus.ts';
+import { type Db, prepared } from '../db.ts';
+import { follow } from '../follow.ts';
 import { readEvents } from './events.ts';
 import { findJob, requireJob } from './jobs.ts';
-import { readLog } from './logs.ts';
+import type { JobServices } from './kinds.ts';
+import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
 import { isFinal } from './states.ts';
-import type { Job, JobEvent, JobState } from './tables.ts';
+import { type Job, type JobEvent, type JobState, job } from './tables.ts';
 
-interface Deps {
-  db: Db;
-  bus: Bus;
-  config: { dataDir: string };
-}
-
+/** Events and lines that are read at a time. */
 const pageRows = 200;
-/** Live events and log lines that a reader may be behind before the stored ones are read again. */
-const queuedMax = 500;
 /** Changed jobs that a reader of all jobs may be behind before its stream ends. */
 const changedMax = 10_000;
 
 const endsJob = ({ type, payloadJson }: JobEvent): boolean => type === 'STATE' && isFinal(payloadJson.state as JobState);
-
-/**
- * The durable events of a job with a seq greater than `after`, without a gap, up to the one that ends it: first the stored ones, then
- * those of the bus. A reader that is further behind than the queue holds reads the rows again, so that it costs no memory. NOT_FOUND
- * without such a job.
- */
-export function watchEvents({ db, bus }: Deps, jobId: string, after: number): AsyncIterableIterator<JobEvent, undefined> {
-  requireJob(db, jobId);
-  const live = bus.subscribe('jobEvent', jobId, queuedMax);
-  async function* read(): AsyncGenerator<JobEvent, undefined> {
-    let seq = after;
-    try {
-      for (;;) {
-        const rows = readEvents(db, jobId, seq, pageRows);
-        for (const row of rows) {
-          yield row;
-          seq = row.seq;
-          if (endsJob(row)) return;
-        }
-        if (rows.length === pageRows) continue;
-        // `after` at or behind the end: nothing will come.
-        if (rows.length === 0 && isEnded(db, jobId)) return;
-        for (let next = await live.next(); ; next = await live.next()) {
-          if (next.done) return;
-          if (next.value.seq > seq + 1) break;
-          if (next.value.seq === seq + 1) {
-            yield next.value;
-            seq = next.value.seq;
-          }
-          if (endsJob(next.value)) return;
-        }
-      }
-    } finally {
-      live.return();
-    }
-  }
-  return readingFrom(live, read());
-}
 
 const isEnded = (db: Db, jobId: string): boolean => {
   const row = findJob(db, jobId);
   return !row || isFinal(row.state);
 };
 
-/** Ticks of a running job: the latest only, none again, until the job ends. */
-export function watchProgress({ db, bus }: Deps, jobId: string): AsyncIterableIterator<Progress, undefined> {
-  requireJob(db, jobId);
-  const ticks = queueOf<Progress | null>(1, (push) => {
-    const offs = [bus.on('jobProgress', jobId, push), bus.on('jobEvent', jobId, (event) => endsJob(event) && push(null))];
-    return () => {
-      for (const off of offs) off();
-    };
-  });
-  async function* read(): AsyncGenerator<Progress, undefined> {
-    try {
-      if (isEnded(db, jobId)) return;
-      for await (const tick of ticks) {
-        if (tick === null) return;
-        yield tick;
-      }
-    } finally {
-      ticks.return();
-    }
-  }
-  return readingFrom(ticks, read());
-}
+/** Wakes for one of the topics of a job, and at its end. */
+const wakesOf = (bus: Bus, topic: 'jobLog' | 'jobProgress', jobId: string) => (wake: () => void) => {
+  const offs = [bus.on(topic, jobId, wake), bus.on('jobEvent', jobId, wake)];
+  return () => {
+    for (const off of offs) off();
+  };
+};
 
-/** The lines of a job's log behind line `after`, first the stored ones, until the job ends. */
-export function watchLogs({ db, bus, config }: Deps, jobId: string, after: number): AsyncIterableIterator<LogLine, undefined> {
-  requireJob(db, jobId);
-  const live = queueOf<LogLine | null>(queuedMax, (push) => {
-    const offs = [bus.on('jobLog', jobId, push), bus.on('jobEvent', jobId, (event) => endsJob(event) && push(null))];
-    return () => {
-      for (const off of offs) off();
-    };
-  });
-  async function* read(): AsyncGenerator<LogLine, undefined> {
-    let n = after;
-    async function* stored(): AsyncGenerator<LogLine, undefined> {
-      for await (const line of readLog(config.dataDir, jobId, n)) {
-        yield line;
-        n = line.n;
-      }
-    }
-    try {
-      // Asked before the file is read: a job may end meanwhile, with lines behind the end that was read.
-      const ended = isEnded(db, jobId);
-      yield* stored();
-      if (ended) return;
-      for await (const line of live) {
-        if (line === null) return void (yield* stored());
-        if (line.n <= n) continue;
-        // What fell out of the queue stands in the file.
-        if (line.n > n + 1) yield* stored();
-        else {
-          yield line;
-          n = line.n;
-        }
-      }
-    } finally {
-      live.return();
-    }
+const recentPages = new WeakMap<Db, Map<string, JobEvent[]>>();
+
+/**
+ * The next events behind a seq. Those who follow a job mostly stand at the same place: in the same turn of the event loop they share the
+ * rows. That there are none is not shared, since there may be some a moment later.
+ */
+function nextEvents(db: Db, jobId: string, after: number): JobEvent[] {
+  let pages = recentPages.get(db);
+  if (!pages) {
+    pages = new Map();
+    recentPages.set(db, pages);
+    setImmediate(() => recentPages.delete(db));
   }
-  return readingFrom(live, read());
+  const key = `${jobId} ${after}`;
+  const rows = pages.get(key) ?? readEvents(db, jobId, after, pageRows);
+  if (rows.length > 0) pages.set(key, rows);
+  return rows;
 }
 
 /**
- * Jobs as they are now, oldest first, then each job when it has changed. Changes of one job that a slow reader has not seen yet are
- * one: it gets the latest state, so never misses a last one.
+ * The durable events of a job with a seq greater than `after`, without a gap, up to the one that ends it. NOT_FOUND without such a job.
  */
-export function watchJobs({ db, bus }: Deps, now: Job[], matches: (job: Job) => boolean): AsyncIterableIterator<Job, undefined> {
-  const changed = new Set<string>();
-  const wake = queueOf<null>(1, (push) =>
-    bus.on('jobChanged', '', ({ jobId }) => {
-      changed.add(jobId);
-      if (changed.size > changedMax) wake.return();
-      else push(null);
-    }),
-  );
-  async function* read(): AsyncGenerator<Job, undefined> {
-    try {
-      yield* now;
-      for await (const _ of wake) {
-        for (const jobId of changed) {
-          changed.delete(jobId);
-          const row = findJob(db, jobId);
-          if (row && matches(row)) yield row;
+export function watchEvents({ db, bus }: Pick<JobServices, 'db' | 'bus'>, jobId: string, after: number) {
+  requireJob(db, jobId);
+  let seq = after;
+  return follow<JobEvent>(
+    (wake) => bus.on('jobEvent', jobId, wake),
+    function* () {
+      for (let rows = nextEvents(db, jobId, seq); rows.length > 0; rows = nextEvents(db, jobId, seq)) {
+        for (const row of rows) {
+          yield row;
+          seq = row.seq;
+          if (endsJob(row)) return true;
         }
       }
-    } finally {
-      wake.return();
+      // `after` at or behind the end: nothing will come.
+      return seq === after && isEnded(db, jobId);
+    },
+  );
+}
+
+/** Ticks of a running job from now on: the latest only, until the job ends. */
+export function watchProgress({ db, bus, progress }: Pick<JobServices, 'db' | 'bus' | 'progress'>, jobId: string) {
+  requireJob(db, jobId);
+  let seen = progress.get(jobId);
+  return follow<Progress>(wakesOf(bus, 'jobProgress', jobId), function* () {
+    const latest = progress.get(jobId);
+    if (latest && latest !== seen) {
+      seen = latest;
+      yield latest;
     }
-  }
-  return readingFrom(wake, read());
+    return isEnded(db, jobId);
+  });
+}
+
+/** The lines of a job's log behind line `after`, until the job ends. */
+export function watchLogs({ db, bus, config }: Pick<JobServices, 'db' | 'bus' | 'config'>, jobId: string, after: number) {
+  requireJob(db, jobId);
+  const next = logReader(config.dataDir, jobId, after);
+  return follow<LogLine>(wakesOf(bus, 'jobLog', jobId), async function* () {
+    // Asked before the file is read: a job may end meanwhile, with lines behind the end that was read.
+    const ended = isEnded(db, jobId);
+    for (let lines = await next(pageRows); lines.length > 0; lines = await next(pageRows)) yield* lines;
+    return ended;
+  });
+}
+
+const liveJobsQuery = prepared((db) =>
+  db
+    .select()
+    .from(job)
+    .where(inArray(job.state, ['QUEUED', 'RUNNING', 'CANCELLING']))
+    .orderBy(asc(job.createdAt), asc(job.id))
+    .prepare(),
+);
+
+/**
+ * The jobs that have not ended, oldest first, then each job when it has changed. Changes of one job that a slow reader has not seen yet are
+ * one: it gets the latest state, so never misses a last one. A reader who is too far behind is let go.
+ */
+export function watchJobs({ db, bus }: Pick<JobServices, 'db' | 'bus'>, matches: (job: Job) => boolean) {
+  let changed: Set<string> | undefined;
+  let isTooFar = false;
+  return follow<Job>(
+    (wake) =>
+      bus.on('jobChanged', null, (jobId) => {
+        changed?.add(jobId);
+        if (changed && changed.size > changedMax) {
+          isTooFar = true;
+          changed.clear();
+        }
+        wake();
+      }),
+    function* () {
+      if (!changed) {
+        changed = new Set();
+        yield* liveJobsQuery(db).all().filter(matches);
+      }
+      for (const jobId of changed) {
+        changed.delete(jobId);
+        const row = findJob(db, jobId);
+        if (row && matches(row)) yield row;
+      }
+      return isTooFar;
+    },
+  );
 }

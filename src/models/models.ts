@@ -11,6 +11,11 @@ export function findModel(db: Queryable, id: string): Model | undefined {
     .get();
 }
 
+/** Deleted or not. */
+export function findModelEver(db: Queryable, id: string): Model | undefined {
+  return db.select().from(model).where(eq(model.id, id)).get();
+}
+
 export function findModelByName(db: Queryable, name: string): Model | undefined {
   return db
     .select()

@@ -1,9 +1,8 @@
-import { eq } from 'drizzle-orm';
 import { findUser } from '../accounts/users.ts';
+import { findVersionEver } from '../datasets/datasets.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
-import { datasetVersion } from '../datasets/tables.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
@@ -15,6 +14,7 @@ import { parentsOf } from './lineage.ts';
 import {
   findModel,
   findModelByName,
+  findModelEver,
   findModelVersion,
   findVersion,
   listAliases,
@@ -25,7 +25,7 @@ import {
 } from './models.ts';
 import { PreprocessSpecInput, PreprocessSpecType } from './preprocess.schema.ts';
 import { ModelSignatureType, type Signature } from './signature.schema.ts';
-import { type formats, type Model, type ModelAlias, type ModelVersion, model, type origins, type precisions } from './tables.ts';
+import type { formats, Model, ModelAlias, ModelVersion, origins, precisions } from './tables.ts';
 
 const ModelFormatType = builder.enumType('ModelFormat', {
   description: 'What kind of file a model version is.',
@@ -92,6 +92,7 @@ export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('Mo
       type: ['String'],
       nullable: true,
       description: 'Class names in the order of the model’s output; null where nobody told.',
+      extensions: { cost: 5 },
       resolve: (v) => v.labelsJson,
     }),
     downloadUrl: t.string({
@@ -144,12 +145,12 @@ builder.objectFields(ModelVersionType, (t) => ({
     type: DatasetVersionType,
     nullable: true,
     description: 'The dataset version that it was trained on, deleted or not; null for an upload.',
-    resolve: ({ datasetVersionId }, _a, { db }) =>
-      datasetVersionId === null ? null : db.select().from(datasetVersion).where(eq(datasetVersion.id, datasetVersionId)).get(),
+    resolve: ({ datasetVersionId }, _a, { db }) => (datasetVersionId === null ? null : findVersionEver(db, datasetVersionId)),
   }),
   lineage: t.field({
     type: [ModelVersionType],
     description: 'Its parent, the parent’s parent, and so on up to the root; at most 100.',
+    extensions: { size: 10, cost: 50 },
     resolve: (v, _a, { db }) => parentsOf(db, v),
   }),
 }));
@@ -189,6 +190,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
     aliases: t.field({
       type: [ModelAliasType],
       description: 'Its aliases by name; at most 100.',
+      extensions: { size: 10 },
       resolve: (m, _a, { db }) => listAliases(db, m.id),
     }),
     version: t.field({
@@ -205,6 +207,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       resolve: (m, args, { db }) =>
         page(
           args,
+          numberKey,
           (limit, after: number | null) => listVersions(db, m.id, limit, after),
           (v) => v.number,
         ),
@@ -216,7 +219,7 @@ builder.objectField(ModelVersionType, 'model', (t) =>
   t.field({
     type: ModelType,
     description: 'The model that it is a version of.',
-    resolve: (v, _a, { db }) => db.select().from(model).where(eq(model.id, v.modelId)).get() as Model,
+    resolve: (v, _a, { db }) => findModelEver(db, v.modelId) as Model,
   }),
 );
 
@@ -259,7 +262,7 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
+      page(args, textKey, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
   }),
 }));
 

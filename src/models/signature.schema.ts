@@ -43,14 +43,30 @@ const byCount = ([a, n]: [string, number], [b, m]: [string, number]) => m - n ||
 export const ModelSignatureType = builder.objectRef<Signature>('ModelSignature').implement({
   description: 'What was found in the file of a model version.',
   fields: (t) => ({
-    inputs: t.field({ type: [TensorSpecType], description: 'Of an ONNX graph, in its order.', resolve: (s) => s.inputs ?? [] }),
-    outputs: t.field({ type: [TensorSpecType], description: 'Of an ONNX graph, in its order.', resolve: (s) => s.outputs ?? [] }),
+    inputs: t.field({
+      type: [TensorSpecType],
+      description: 'Of an ONNX graph, in its order.',
+      extensions: { size: 1 },
+      resolve: (s) => s.inputs ?? [],
+    }),
+    outputs: t.field({
+      type: [TensorSpecType],
+      description: 'Of an ONNX graph, in its order.',
+      extensions: { size: 1 },
+      resolve: (s) => s.outputs ?? [],
+    }),
     operators: t.field({
       type: [OperatorCountType],
       description: 'Operators of an ONNX graph, the most frequent first; at most 500.',
+      extensions: { size: 3 },
       resolve: (s) => Object.entries(s.operators ?? {}).sort(byCount),
     }),
-    opsets: t.field({ type: [OpsetType], description: 'Operator sets of an ONNX graph.', resolve: (s) => Object.entries(s.opsets ?? {}) }),
+    opsets: t.field({
+      type: [OpsetType],
+      description: 'Operator sets of an ONNX graph.',
+      extensions: { size: 1 },
+      resolve: (s) => Object.entries(s.opsets ?? {}),
+    }),
     irVersion: t.int({ nullable: true, description: 'ONNX file format version; null for weights.', resolve: (s) => s.irVersion }),
     producer: t.string({ nullable: true, description: 'The program that wrote the ONNX file.', resolve: (s) => s.producer || null }),
     parameters: t.field({ type: 'SafeInt', description: 'Numbers in the weights.', resolve: (s) => s.parameters ?? 0 }),

@@ -1,5 +1,4 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { and, asc, desc, eq, exists, getTableColumns, lt, sql } from 'drizzle-orm';
 import { Machine, Telemetry } from '../benchmark/cells.ts';
 import { Context } from '../benchmark/context.ts';
@@ -7,10 +6,11 @@ import { benchmarkRow, benchmarkRun, type Verdict } from '../benchmark/tables.ts
 import type { Queryable } from '../db.ts';
 import type { EngineName } from '../engine/engines.ts';
 import { notFound } from '../errors.ts';
-import { blobPath, type StorageServices } from '../storage/blobs.ts';
+import type { StorageServices } from '../storage/blobs.ts';
 import { artifact, blob } from '../storage/tables.ts';
-import { type Made, makeReport, type Source } from './make.ts';
-import { REPORT_SCHEMA_VERSION } from './report.ts';
+import type { Made, Source } from './make.ts';
+import { makeInThread } from './makeInThread.ts';
+import { REPORT_SCHEMA_VERSION, type Report } from './report.ts';
 import { report, type StoredReport } from './tables.ts';
 
 const { content: _content, ...columns } = getTableColumns(report);
@@ -22,6 +22,20 @@ export function findReport(db: Queryable, id: string): StoredReport | undefined 
 /** The report of a benchmark in the newest form that it has. */
 export function findReportOf(db: Queryable, jobId: string): StoredReport | undefined {
   return db.select(columns).from(report).where(eq(report.benchmarkJobId, jobId)).orderBy(desc(report.schemaVersion)).get();
+}
+
+/** Parsed reports by their hash, the last used last: a report never changes. */
+const parsed = new Map<string, Report>();
+const parsedMax = 8;
+
+/** What a report says. */
+export function readReport(db: Queryable, stored: StoredReport): Report {
+  const { sha256 } = stored;
+  const found = parsed.get(sha256) ?? (JSON.parse(readContent(db, stored)) as Report);
+  parsed.delete(sha256);
+  parsed.set(sha256, found);
+  for (const oldest of parsed.keys()) if (parsed.size > parsedMax) parsed.delete(oldest);
+  return found;
 }
 
 /** Canonical JSON of its `Report`. */
@@ -68,9 +82,15 @@ export function insertReport(tx: Queryable, benchmarkJobId: string, { content, s
     .get();
 }
 
+/** The artifact with the samples of a row. */
+export function samplesOf(db: Queryable, jobId: string, n: number): string | null {
+  const isRow = and(eq(benchmarkRow.jobId, jobId), eq(benchmarkRow.n, n));
+  return db.select({ id: benchmarkRow.samplesArtifactId }).from(benchmarkRow).where(isRow).get()?.id ?? null;
+}
+
 /** The report of a benchmark, made again from its rows and samples. */
 export async function remakeReport(services: StorageServices, jobId: string): Promise<Made> {
-  return makeReport(readSource(services.db, jobId), (sha256) => readFile(blobPath(services.config.dataDir, sha256)));
+  return makeInThread(services.config.dataDir, readSource(services.db, jobId));
 }
 
 function readSource(db: Queryable, jobId: string): Source {

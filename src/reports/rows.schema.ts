@@ -1,13 +1,12 @@
-import { and, eq } from 'drizzle-orm';
 import { Gate } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
-import { benchmarkRow } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
 import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { ReportRow } from './report.ts';
+import { samplesOf } from './reports.ts';
 
 type Part<K extends keyof ReportRow> = NonNullable<ReportRow[K]>;
 
@@ -65,6 +64,7 @@ const LatencyType = builder.objectRef<Part<'latency'>>('BenchmarkLatency').imple
     percentiles: t.field({
       type: [PercentileType],
       description: 'Those that the profile makes claims about.',
+      extensions: { size: 4 },
       resolve: (latency) =>
         (Object.keys(percentiles) as PercentileName[]).flatMap((name) => {
           const found = latency[name];
@@ -185,7 +185,12 @@ export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>
     batchSize: t.exposeInt('batchSize', { description: 'Images in one inference.' }),
     intraOpThreads: t.exposeInt('intraOpThreads', { description: 'Threads that one inference computes with.' }),
     verdict: t.expose('verdict', { type: BenchmarkVerdictType, description: 'What it is worth.' }),
-    reasons: t.field({ type: [ReasonType], description: 'Why, and what else to keep in mind.', resolve: (r) => r.reasons }),
+    reasons: t.field({
+      type: [ReasonType],
+      description: 'Why, and what else to keep in mind.',
+      extensions: { size: 3 },
+      resolve: (r) => r.reasons,
+    }),
     latency: t.field({ type: LatencyType, nullable: true, description: 'How long an inference takes.', resolve: (r) => r.latency }),
     itemsPerSecond: t.exposeFloat('itemsPerSecond', { nullable: true, description: 'Throughput in images a second.' }),
     elapsedNs: t.expose('elapsedNs', { type: 'SafeInt', nullable: true, description: 'How long it was measured, in nanoseconds.' }),
@@ -204,12 +209,8 @@ export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>
         'Download of all samples, valid for 10 minutes at least: three columns of 64-bit integers, little-endian, one after the other: ' +
         'latency and end of each inference in nanoseconds, and the block of time that it ended in.',
       resolve({ jobId, n }, _args, context) {
-        const stored = context.db
-          .select({ id: benchmarkRow.samplesArtifactId })
-          .from(benchmarkRow)
-          .where(and(eq(benchmarkRow.jobId, jobId), eq(benchmarkRow.n, n)))
-          .get();
-        return stored?.id ? downloadUrl(context, { id: stored.id }) : null;
+        const id = samplesOf(context.db, jobId, n);
+        return id ? downloadUrl(context, { id }) : null;
       },
     }),
   }),

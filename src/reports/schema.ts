@@ -2,7 +2,7 @@ import type { Machine } from '../benchmark/cells.ts';
 import type { accuracyMetrics, ModelContext } from '../benchmark/context.ts';
 import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
+import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -10,9 +10,10 @@ import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
 import { type ChoiceStep, type confidences, type Delta, REPORT_SCHEMA_VERSION, type Report } from './report.ts';
-import { findReport, findReportOf, listReports, readContent, readVerdict, remakeReport } from './reports.ts';
+import { findReport, findReportOf, listReports, readContent, readReport, readVerdict } from './reports.ts';
 import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
+import { verifyReport } from './verify.ts';
 
 const MachineType = builder.objectRef<Machine>('BenchmarkMachine').implement({
   description: 'The machine that a benchmark ran on.',
@@ -129,7 +130,7 @@ const ChoiceType = builder.objectRef<Report['choice']>('BenchmarkChoice').implem
       resolve: (c) => c.confidence,
     }),
     says: t.exposeString('says', { description: 'The choice, or why there is none.' }),
-    steps: t.field({ type: [ChoiceStepType], description: 'The rules in their order.', resolve: (c) => c.steps }),
+    steps: t.field({ type: [ChoiceStepType], description: 'The rules in their order.', extensions: { size: 5 }, resolve: (c) => c.steps }),
   }),
 });
 
@@ -149,14 +150,20 @@ const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
       resolve: (r) => r.request.settings,
     }),
     dims: t.field({ type: 'JSON', description: 'Sizes of open dimensions by name.', resolve: (r) => r.request.dims }),
-    models: t.field({ type: [ReportModelType], description: 'The model versions.', resolve: (r) => r.models }),
+    models: t.field({ type: [ReportModelType], description: 'The model versions.', extensions: { size: 5 }, resolve: (r) => r.models }),
     rows: t.field({
       type: [BenchmarkRowType],
       description: 'Every configuration, in the order in which it was measured; at most 200.',
+      extensions: { size: 10 },
       resolve: (r) => r.rows.map((row) => ({ ...row, jobId: r.jobId })),
     }),
     baseline: t.exposeInt('baseline', { nullable: true, description: 'Number of the row that the others are compared with.' }),
-    deltas: t.field({ type: [DeltaType], description: 'The other measured rows against the baseline.', resolve: (r) => r.deltas }),
+    deltas: t.field({
+      type: [DeltaType],
+      description: 'The other measured rows against the baseline.',
+      extensions: { size: 10 },
+      resolve: (r) => r.deltas,
+    }),
     choice: t.field({ type: ChoiceType, description: 'The configuration to use.', resolve: (r) => r.choice }),
   }),
 });
@@ -205,27 +212,30 @@ export const ReportType = builder.node(builder.objectRef<StoredReport>('Report')
     technical: t.field({
       type: TechnicalType,
       description: 'Every number.',
-      resolve: (r, _args, { db }) => JSON.parse(readContent(db, r)) as Report,
+      extensions: { cost: 100 },
+      resolve: (r, _args, { db }) => readReport(db, r),
     }),
     simple: t.field({
       type: SimpleType,
       description: 'What it means.',
-      resolve: (r, _args, { db }) => (JSON.parse(readContent(db, r)) as Report).simple,
+      extensions: { cost: 100 },
+      resolve: (r, _args, { db }) => readReport(db, r).simple,
     }),
     export: t.field({
       type: ReportExportType,
       description: 'The report as a file.',
+      extensions: { cost: 500 },
       args: { format: t.arg({ type: ReportFormatType, required: true, description: 'In which form.' }) },
       resolve: (r, { format }, { db }) => exportReport({ content: readContent(db, r), sha256: r.sha256 }, format),
     }),
     verified: t.boolean({
       nullable: true,
       description:
-        'Makes the report again from the stored rows and samples, and says whether every byte is the same. It may take seconds. ' +
-        'Null for a report of an earlier form.',
+        'Makes the report again from the stored rows and samples, and says whether every byte is the same. It may take seconds; ' +
+        'the answer is kept for a minute. Null for a report of an earlier form.',
+      extensions: { cost: 500 },
       authScopes: { can: 'RUN_JOBS' },
-      resolve: async (r, _args, context) =>
-        r.schemaVersion === REPORT_SCHEMA_VERSION ? (await remakeReport(context, r.benchmarkJobId)).sha256 === r.sha256 : null,
+      resolve: (r, _args, context) => (r.schemaVersion === REPORT_SCHEMA_VERSION ? verifyReport(context, r) : null),
     }),
   }),
 });
@@ -260,6 +270,7 @@ builder.queryFields((t) => ({
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
         args,
+        textKey,
         (limit, after: string | null) =>
           listReports(
             db,

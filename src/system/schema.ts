@@ -1,4 +1,4 @@
-import { readEach } from '../bus.ts';
+import { every, follow, shared } from '../follow.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -19,7 +19,9 @@ interface System {
   gpus: Gpus;
 }
 
-async function readSystem(services: Services): Promise<System> {
+const dbOf = ({ db }: Services) => db;
+
+const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
   const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
   return {
@@ -31,7 +33,7 @@ async function readSystem(services: Services): Promise<System> {
     disk,
     gpus,
   };
-}
+});
 
 const SlotType = builder.objectRef<Slot>('Slot').implement({
   description: 'A place for one GPU job. Slot i uses GPU i modulo the number of GPUs; without a GPU it is a token.',
@@ -98,7 +100,7 @@ const SystemType = builder.objectRef<System>('System').implement({
   description: 'The machine and what Whetstone does with it, at one moment.',
   fields: (t) => ({
     version: t.string({ description: 'Version of Whetstone.', resolve: () => codeVersion }),
-    slots: t.field({ type: [SlotType], description: 'The slots in order.', resolve: (s) => s.slots }),
+    slots: t.field({ type: [SlotType], description: 'The slots in order.', extensions: { size: 5 }, resolve: (s) => s.slots }),
     queuedJobs: t.exposeInt('queuedJobs', { description: 'Jobs that wait.' }),
     runningJobs: t.exposeInt('runningJobs', { description: 'Jobs at work.' }),
     cpu: t.field({ type: CpuType, description: 'The processor.', resolve: (s) => s.cpu }),
@@ -108,6 +110,7 @@ const SystemType = builder.objectRef<System>('System').implement({
       type: [GpuType],
       nullable: true,
       description: 'The GPUs; null with a reason where there are none.',
+      extensions: { size: 5 },
       resolve: (s) => s.gpus.gpus,
     }),
     gpusReason: t.string({ nullable: true, description: 'Why `gpus` is null.', resolve: (s) => s.gpus.reason }),
@@ -129,7 +132,11 @@ builder.subscriptionFields((t) => ({
     description: 'The machine, now and after each interval.',
     authScopes: { can: 'READ' },
     args: { intervalMs: t.arg.int({ required: true, defaultValue: 1000, description: 'Milliseconds between readings, 250 to 60000.' }) },
-    subscribe: (_root, { intervalMs }, context) => readEach(intervalMs, () => readSystem(context)),
+    subscribe: (_root, { intervalMs }, context) =>
+      follow(every(intervalMs), async function* () {
+        yield await readSystem(context);
+        return false;
+      }),
     resolve: (reading) => reading as System,
   }),
 }));

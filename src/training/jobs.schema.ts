@@ -1,6 +1,6 @@
-import { asc, desc, eq } from 'drizzle-orm';
-import { DatasetVersionType, SplitType } from '../datasets/schema.ts';
-import { datasetVersion } from '../datasets/tables.ts';
+import { findVersionEver } from '../datasets/datasets.ts';
+import { SplitType } from '../datasets/items.schema.ts';
+import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -8,10 +8,10 @@ import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
-import { artifact } from '../storage/tables.ts';
 import { startConversion } from './convert.ts';
 import { startEvaluation } from './evaluate.ts';
-import { type EvaluationRow, evaluation } from './tables.ts';
+import { listEvaluations } from './evaluations.ts';
+import type { EvaluationRow } from './tables.ts';
 import { startTraining } from './train.ts';
 
 const jobPayload = {
@@ -180,7 +180,7 @@ const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement(
       type: DatasetVersionType,
       description: 'What it was measured on.',
       nullable: true,
-      resolve: (e, _a, { db }) => db.select().from(datasetVersion).where(eq(datasetVersion.id, e.datasetVersionId)).get(),
+      resolve: (e, _a, { db }) => findVersionEver(db, e.datasetVersionId),
     }),
     split: t.expose('split', { type: SplitType, description: 'Which split.' }),
     engine: t.exposeString('engine', { description: 'What computed it, with its version.' }),
@@ -194,10 +194,7 @@ const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement(
     detailUrl: t.string({
       nullable: true,
       description: 'Download of the figures per class, with the confusion matrix or the curves, as JSON.',
-      resolve: (e, _a, context) => {
-        const row = e.artifactId && context.db.select().from(artifact).where(eq(artifact.id, e.artifactId)).get();
-        return row ? downloadUrl(context, row) : null;
-      },
+      resolve: (e, _a, context) => (e.artifactId ? downloadUrl(context, { id: e.artifactId }) : null),
     }),
     job: t.field({
       type: JobType,
@@ -213,13 +210,7 @@ builder.objectFields(ModelVersionType, (t) => ({
   evaluations: t.field({
     type: [EvaluationType],
     description: 'What it was measured to reach, newest first; at most 100.',
-    resolve: (v, _a, { db }) =>
-      db
-        .select()
-        .from(evaluation)
-        .where(eq(evaluation.modelVersionId, v.id))
-        .orderBy(desc(evaluation.createdAt), asc(evaluation.id))
-        .limit(100)
-        .all(),
+    extensions: { size: 10 },
+    resolve: (v, _a, { db }) => listEvaluations(db, v.id, 100),
   }),
 }));

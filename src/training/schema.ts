@@ -38,7 +38,12 @@ const PresetType = builder.objectRef<PresetName>('Preset').implement({
     title: t.string({ description: 'What people call it.', resolve: (name) => presets[name].title }),
     task: t.field({ type: TaskType, description: 'What its models do with an image.', resolve: (name) => presets[name].task }),
     description: t.string({ description: 'Where it comes from and how large it is.', resolve: (name) => presets[name].description }),
-    hyperparameters: t.field({ type: [HyperparameterType], description: 'In the order of a form.', resolve: hyperparametersOf }),
+    hyperparameters: t.field({
+      type: [HyperparameterType],
+      description: 'In the order of a form.',
+      extensions: { size: 2 },
+      resolve: hyperparametersOf,
+    }),
   }),
 });
 
@@ -46,6 +51,7 @@ builder.queryField('presets', (t) =>
   t.field({
     type: [PresetType],
     description: 'What can be trained.',
+    extensions: { size: 5 },
     authScopes: { can: 'READ' },
     args: { task: t.arg({ type: TaskType, description: 'Only presets for this task.' }) },
     resolve: (_root, { task }) => (Object.keys(presets) as PresetName[]).filter((name) => !task || presets[name].task === task),

@@ -7,7 +7,7 @@ import type { Actor } from '../../src/accounts/audit.ts';
 import { createBus } from '../../src/bus.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 import { type Db, inTransaction, openDatabase } from '../../src/db.ts';
-import { type AttemptLimits, attemptLimits, publishMove } from '../../src/jobs/attempt.ts';
+import { type AttemptLimits, announceMove, attemptLimits } from '../../src/jobs/attempt.ts';
 import { enqueue, type NewJob } from '../../src/jobs/enqueue.ts';
 import { readEvents } from '../../src/jobs/events.ts';
 import { identify } from '../../src/jobs/executor/local.ts';
@@ -77,13 +77,13 @@ export async function logOf({ folder }: Jobs, id: string): Promise<string[]> {
 /** As the mutation does; the scheduler has seen it. */
 export async function cancel(jobs: Jobs, id: string): Promise<void> {
   const move = cancelJob(jobs.db, jobs.kinds, nobody, id);
-  if (move) publishMove(jobs, move);
+  if (move) announceMove(jobs, move);
   await look(jobs);
 }
 
 /** Lets the scheduler look now. */
 export async function look({ bus }: Jobs): Promise<void> {
-  bus.publish('queueChanged', '', null);
+  bus.wake('queueChanged', '');
   await setImmediate();
 }
 
@@ -131,7 +131,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       ...options.env?.(folder),
     });
     const { db, close } = openDatabase(folder);
-    const services: JobServices = { config, db, bus: createBus() };
+    const services: JobServices = { config, db, bus: createBus(), progress: new Map() };
     const kinds = { ...kindsOf(options.kind ?? scripted), ...options.kinds };
     const schedulers: Scheduler[] = [];
     const limits = {
@@ -156,7 +156,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       },
       submit: (submitted) => {
         const made = submit(db, { folder, ...submitted });
-        services.bus.publish('queueChanged', '', null);
+        services.bus.wake('queueChanged', '');
         return made;
       },
       job: (id) => requireJob(db, id),

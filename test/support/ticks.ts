@@ -1,5 +1,6 @@
+import { Repeater, SlidingBuffer } from '@repeaterjs/repeater';
 import { type GraphQLFieldConfig, GraphQLInt, GraphQLObjectType, GraphQLSchema, GraphQLString } from 'graphql';
-import { queueOf } from '../../src/bus.ts';
+
 import type { Context } from '../../src/graphql/context.ts';
 
 /** What the subscribers of `ticks` read from, in the order of their subscription. */
@@ -8,15 +9,16 @@ export const sources: { open: boolean; push(n: number): void }[] = [];
 /** Events that a subscriber of `ticks` may be behind. */
 const queueMax = 100;
 
-const follow = (first: number | null | undefined) =>
-  queueOf<number>(queueMax, (push) => {
-    const source = { open: true, push };
-    sources.push(source);
-    if (first != null) queueMicrotask(() => push(first));
-    return () => {
-      source.open = false;
-    };
-  });
+const follow = (first: number | null | undefined) => {
+  const source = { open: true, push: (_n: number) => {} };
+  sources.push(source);
+  return new Repeater<number, undefined>(async (push, stop) => {
+    source.push = (n) => void push(n);
+    if (first != null) push(first);
+    await stop;
+    source.open = false;
+  }, new SlidingBuffer(queueMax));
+};
 
 // biome-ignore lint/correctness/useYield: it fails before its first event.
 async function* failing(): AsyncGenerator<number> {

@@ -1,0 +1,5 @@
+/** A tab that GraphiQL opens with. Its title is the name of the operation. */
+export interface Example {
+  query: string;
+  variables?: Record<string, unknown>;
+}

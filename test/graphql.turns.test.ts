@@ -1,0 +1,125 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { setImmediate } from 'node:timers/promises';
+import { execute, type GraphQLError, parse } from 'graphql';
+import { describe, expect, test } from 'vitest';
+import { inTransaction, rowInsert } from '../src/db.ts';
+import type { Context } from '../src/graphql/context.ts';
+import { checkDocument } from '../src/graphql/limits.ts';
+import { schema } from '../src/graphql/schema.ts';
+import { enqueue } from '../src/jobs/enqueue.ts';
+import { metricPoint } from '../src/jobs/tables.ts';
+import { inTurn } from '../src/turns.ts';
+import { nobody } from './support/jobs.ts';
+import { withServer } from './support/server.ts';
+
+/** Computes for this long. */
+function compute(ms: number): void {
+  const { user, system } = process.threadCpuUsage();
+  for (;;) {
+    const now = process.threadCpuUsage();
+    if (now.user + now.system - user - system >= ms * 1000) return;
+  }
+}
+
+describe('the work of a request', () => {
+  test('runs at once while there is time, and has its result, its error and its surroundings when it runs later', async () => {
+    const request = {};
+    expect(inTurn(request, () => 'at once')).toBe('at once');
+    compute(12);
+    expect(inTurn(request, () => 'the last of this turn')).toBe('the last of this turn');
+    compute(12);
+    const scope = new AsyncLocalStorage<string>();
+    const later = scope.run('mine', () => inTurn(request, () => scope.getStore()));
+    expect(later).toBeInstanceOf(Promise);
+    expect(await later).toBe('mine');
+    compute(12);
+    await expect(
+      Promise.all([
+        inTurn(request, () => compute(12)),
+        inTurn(request, () => {
+          throw new Error('wrong');
+        }),
+      ]),
+    ).rejects.toThrow('wrong');
+  });
+
+  test('lets the event loop turn, and the requests have their turns one after the other', async () => {
+    const [long, short] = [{ name: 'long' }, { name: 'short' }];
+    const done: string[] = [];
+    for (const request of [long, short]) inTurn(request, () => undefined);
+    compute(12);
+    inTurn(long, () => undefined);
+    compute(12);
+    const work = (request: { name: string }) =>
+      inTurn(request, () => {
+        done.push(request.name);
+        compute(6);
+      });
+    const all = [...Array.from({ length: 10 }, () => work(long)), work(short)];
+    let turns = 0;
+    let ended = false;
+    const counting = (async () => {
+      for (; !ended; turns += 1) await setImmediate();
+    })();
+    await Promise.all(all);
+    ended = true;
+    await counting;
+    expect(done.indexOf('short')).toBeLessThan(3);
+    expect(turns).toBeGreaterThanOrEqual(10);
+  });
+});
+
+/** The longest stretch of computing without a turn of the event loop, as a share of all of it. */
+async function longestShare(run: () => Promise<unknown>): Promise<number> {
+  const used = () => {
+    const { user, system } = process.threadCpuUsage();
+    return user + system;
+  };
+  await setImmediate();
+  const begun = used();
+  const done = run().then(() => 'done');
+  let longest = 0;
+  for (let before = begun, ended: unknown; !ended; ) {
+    ended = await Promise.race([done, setImmediate()]);
+    const now = used();
+    longest = Math.max(longest, now - before);
+
+    before = now;
+  }
+  return longest / (used() - begun);
+}
+
+test('the costliest documents that the limits allow hold the event loop for a small part of their time only', async () => {
+  await withServer(async ({ services }) => {
+    const { db } = services;
+    inTransaction(db, (tx) => {
+      const insert = rowInsert(metricPoint);
+      for (let n = 0; n < 100; n += 1) {
+        const { id } = enqueue(tx, nobody, { kind: 'BENCHMARK', spec: {} });
+        // The newest have curves.
+        for (let i = 0; n >= 70 && i < 20 * 200; i += 1) insert(tx, { jobId: id, name: `m${i % 20}`, step: i, value: i, attemptNumber: 1 });
+      }
+    });
+    const context = { ...services, viewer: { user: { role: 'VIEWER' } } } as unknown as Context;
+    const documents = [
+      '{ jobs(first: 30) { nodes { metrics { steps values } } } }',
+      `{ jobs(first: 100) { nodes { ${Array.from({ length: 40 }, (_, i) => `a${i}: queuePosition`).join(' ')} } } }`,
+    ];
+    for (const text of documents) {
+      const document = parse(text);
+      checkDocument(schema, document);
+      // The first answer also compiles.
+      for (const last of [false, true]) {
+        const share = await longestShare(async () => {
+          const { data, errors } = (await execute({ schema, document, contextValue: { ...context } })) as {
+            data: { jobs: object };
+            errors?: GraphQLError[];
+          };
+          expect(errors).toBeUndefined();
+          expect(data.jobs).toBeTruthy();
+        });
+        if (last) expect(share, text).toBeLessThan(0.3);
+      }
+    }
+  });
+});
