@@ -27,8 +27,6 @@ export default defineConfig({
     // Two seconds less for each file, and a tenth of a second for each login.
     setupFiles: ['src/loading.ts', 'test/support/hashing.ts'],
     sequence: { sequencer: SlowFirst },
-    // A machine that is busy with something else lets a race of two processes go the other way once; what fails twice is broken.
-    retry: long ? 0 : 1,
     hookTimeout: 60_000,
     env: { ONNXRUNTIME_NODE_INSTALL: 'skip' },
     coverage: { provider: 'v8', include: ['src/**/*.ts'], reporter: ['text-summary'], thresholds: { lines: 80 } },
