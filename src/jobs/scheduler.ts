@@ -1,11 +1,10 @@
-import { realpathSync } from 'node:fs';
 import { eq, inArray } from 'drizzle-orm';
 import type { Log } from '../log.ts';
 import { stopMs, within } from '../stopTimes.ts';
 import { hasRoom } from '../storage/disk.ts';
 import { watchGpus } from '../system/gpus.ts';
-import { type AttemptLimits, announceMove, attemptLimits, type RunningAttempt, runAttempt } from './attempt.ts';
-import { identify, killGroup, worksIn } from './executor/local.ts';
+import { type AttemptLimits, attemptLimits, publishMove, type RunningAttempt, runAttempt } from './attempt.ts';
+import { isOrphan, killGroup } from './executor/local.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import { endAttempt } from './moves.ts';
 import { claimNext, prepareSlots } from './queue.ts';
@@ -58,7 +57,7 @@ export async function startScheduler(
           running.delete(one.jobId);
           look();
         });
-        announceMove(services, claimed);
+        publishMove(services, claimed);
       }
       tell(null);
     } catch (error) {
@@ -112,20 +111,13 @@ const unended = (db: JobServices['db']): Attempt[] =>
 export function recover(services: JobServices, kinds: JobKinds, log: Log, left = unended(services.db)): Attempt[] {
   return left.filter((one) => {
     const { jobId, number: attemptNumber } = one;
-    if (isOrphan(services, one)) {
+    if (isOrphan(services.config.dataDir, one)) {
       killGroup(one.pid ?? undefined, 'SIGKILL');
       return true;
     }
     const move = endAttempt(services.db, kinds, jobId, attemptNumber, lost);
-    if (move) announceMove(services, move);
+    if (move) publishMove(services, move);
     log.warn({ jobId, attemptNumber, state: move?.job.state }, 'an attempt was lost with the last server');
     return false;
   });
-}
-
-/** Whether the process of an attempt still runs. Neither a later one with the same pid, nor one of the data folder that this is a copy of. */
-function isOrphan({ config }: Pick<JobServices, 'config'>, { pid, pidStart, bootId }: Attempt): boolean {
-  if (pid === null || pidStart === null) return false;
-  const now = identify(pid);
-  return now !== null && now.pidStart === pidStart && now.bootId === bootId && worksIn(pid, realpathSync(config.dataDir));
 }

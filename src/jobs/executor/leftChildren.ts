@@ -2,20 +2,14 @@
  * Children of the server that are no attempts of a job: the inference host, and what unpacks a dataset again. They end with the server, but
  * one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would keep its port.
  */
-import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { Log } from '../../log.ts';
-import { identify, killGroup, worksIn } from './local.ts';
+import { identify, isOrphan, killGroup, type ProcessRecord } from './local.ts';
 
-/** A process that does not die after SIGKILL hangs in a driver: the start does not wait for it any longer. */
-const goneMsMax = 10_000;
-
-interface Left {
-  pid: number;
-  pidStart: string | null;
-  bootId: string | null;
-}
+/** How long the start waits for a process that was killed. */
+const orphanMsMax = 10_000;
 
 const folderOf = (dataDir: string): string => join(dataDir, 'children');
 
@@ -38,8 +32,11 @@ export async function killLeftChildren(dataDir: string, log: Log): Promise<void>
   for (const name of readdirSync(folderOf(dataDir))) {
     const file = join(folderOf(dataDir), name);
     try {
-      const left: Left = JSON.parse(readFileSync(file, 'utf8'));
-      if (!(await killed(dataDir, left))) log.error({ pid: left.pid }, 'a process of the last server cannot be killed');
+      const left = JSON.parse(readFileSync(file, 'utf8'));
+      if (isOrphan(dataDir, left)) {
+        if (await killOrphan(dataDir, left)) log.warn({ pid: left.pid }, 'a process of the last server was killed');
+        else log.error({ pid: left.pid }, 'a process of the last server cannot be killed');
+      }
     } catch (error) {
       log.warn({ err: error, file: name }, 'the record of a child process cannot be read');
     }
@@ -47,16 +44,12 @@ export async function killLeftChildren(dataDir: string, log: Log): Promise<void>
   }
 }
 
-/** Of a copy of a data folder the records are those of the original's children, which live. False when it is still there. */
-async function killed(dataDir: string, { pid, pidStart, bootId }: Left): Promise<boolean> {
-  const isThere = () => {
-    const now = identify(pid);
-    return now !== null && now.pidStart === pidStart && now.bootId === bootId && worksIn(pid, realpathSync(dataDir));
-  };
+/** False when it is still there after a while: it hangs in a driver, and the start does not wait for it. */
+async function killOrphan(dataDir: string, left: ProcessRecord): Promise<boolean> {
   const startedAt = performance.now();
-  while (isThere()) {
-    if (performance.now() - startedAt > goneMsMax) return false;
-    killGroup(pid, 'SIGKILL');
+  while (isOrphan(dataDir, left)) {
+    if (performance.now() - startedAt > orphanMsMax) return false;
+    killGroup(left.pid ?? undefined, 'SIGKILL');
     await setTimeout(20);
   }
   return true;

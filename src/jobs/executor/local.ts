@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION, type SpecLine } from '../protocol.ts';
@@ -152,8 +152,25 @@ export function identify(pid: number): { pidStart: string; bootId: string } | nu
   }
 }
 
+/** A process, as it was recorded when it was started. */
+export interface ProcessRecord {
+  pid: number | null;
+  pidStart: string | null;
+  bootId: string | null;
+}
+
+/**
+ * Whether the process that a dead server of this data folder recorded still runs. Neither a later one with the same pid is meant, nor one
+ * of the data folder that this is a copy of.
+ */
+export function isOrphan(dataDir: string, { pid, pidStart, bootId }: ProcessRecord): boolean {
+  if (pid === null || pidStart === null) return false;
+  const now = identify(pid);
+  return now !== null && now.pidStart === pidStart && now.bootId === bootId && worksIn(pid, realpathSync(dataDir));
+}
+
 /** Whether a process works in a folder (a real path) or below it. True as well where another user's process does not let us know. */
-export function worksIn(pid: number, folder: string): boolean {
+function worksIn(pid: number, folder: string): boolean {
   try {
     return `${readlinkSync(`/proc/${pid}/cwd`)}/`.startsWith(`${folder}/`);
   } catch (error) {
