@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { outlives } from './support/recovery.ts';
 
-test('a training and its conversion outlive four kills of the server: they go on, end once, and are charged nothing', async () => {
+test('a training and its conversion outlive four kills of the server: they go on and end once', async () => {
   const [{ attempts }] = await outlives([
     { in: 'TRAIN', at: (told) => told.some((e) => e.phase === 'training') },
     { in: 'TRAIN', at: (told) => told.some((e) => e.__typename === 'JobEpochEvent') },
