@@ -3,7 +3,7 @@ import type { Log } from '../log.ts';
 import { stopMs, within } from '../stopTimes.ts';
 import { hasRoom } from '../storage/disk.ts';
 import { watchGpus } from '../system/gpus.ts';
-import { type AttemptLimits, attemptLimits, publishMove, type RunningAttempt, runAttempt } from './attempt.ts';
+import { type AttemptLimits, announceMove, attemptLimits, type RunningAttempt, runAttempt } from './attempt.ts';
 import { isOrphan, killGroup } from './executor/local.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import { endAttempt } from './moves.ts';
@@ -57,7 +57,7 @@ export async function startScheduler(
           running.delete(one.jobId);
           look();
         });
-        publishMove(services, claimed);
+        announceMove(services, claimed);
       }
       tell(null);
     } catch (error) {
@@ -116,7 +116,7 @@ export function recover(services: JobServices, kinds: JobKinds, log: Log, left =
       return true;
     }
     const move = endAttempt(services.db, kinds, jobId, attemptNumber, lost);
-    if (move) publishMove(services, move);
+    if (move) announceMove(services, move);
     log.warn({ jobId, attemptNumber, state: move?.job.state }, 'an attempt was lost with the last server');
     return false;
   });
