@@ -4,7 +4,7 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { ModelConfig } from '../inference/config.ts';
+import { ModelSettings } from '../inference/config.ts';
 import { Name } from '../naming.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
@@ -27,27 +27,10 @@ interface DeployServices {
   supervisor: Supervisor;
 }
 
-/** Of a revision; the defaults and ranges are the inference host's. */
-export const Settings = z.object(ModelConfig.shape).pick({
-  deadlineMs: true,
-  priority: true,
-  batchMax: true,
-  intraOpThreads: true,
-  runMs: true,
-  maxImagePixels: true,
-  scores: true,
-  outputLayout: true,
-  scoreThreshold: true,
-  nmsIou: true,
-  boxesMax: true,
-  dims: true,
-});
-export type Settings = z.infer<typeof Settings>;
-
 const DeployInput = z.object({
   name: Name,
   modelVersionId: z.string(),
-  settings: Settings.omit({ runMs: true }),
+  settings: ModelSettings.omit({ runMs: true }),
   benchmarkJobId: z.string().nullish(),
 });
 

@@ -1,13 +1,11 @@
 import { findUser } from '../accounts/users.ts';
-import { DimensionInput } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
-import { OutputLayoutType } from '../graphql/enums.ts';
 import { findVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
-import { detectionDefinition } from '../vision/detections.ts';
-import { deploy, rollback, type Settings, undeploy } from './deploy.ts';
+import { deploy, rollback, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
+import { SettingsInput, SettingsType, saidSettings } from './settings.schema.ts';
 import { type SnippetLanguage, snippetOf } from './snippets.ts';
 import type { InferenceHealth } from './supervise.ts';
 import type { Deployment, DeploymentRevision, revisionStates } from './tables.ts';
@@ -25,79 +23,6 @@ const RevisionStateType = builder.enumType('DeploymentRevisionState', {
   }),
 });
 
-const ScoresType = builder.enumType('ClassifierScores', {
-  description: 'What the output of a classifier is.',
-  values: enumValues<Settings['scores']>({
-    LOGITS: 'Any numbers: softmax makes probabilities of them.',
-    PROBABILITIES: 'Probabilities already.',
-  }),
-});
-
-const SettingsType = builder.objectRef<Settings>('DeploymentSettings').implement({
-  description: 'How a revision is served.',
-  fields: (t) => ({
-    deadlineMs: t.exposeFloat('deadlineMs', { description: 'From the arrival of a request to its answer; a request may say another one.' }),
-    priority: t.exposeInt('priority', { description: '1 goes first, 10 last; a request may say a later one.' }),
-    batchMax: t.exposeInt('batchMax', { description: 'Most items of a request, and most that are computed together.' }),
-    maxImagePixels: t.exposeInt('maxImagePixels', { description: 'Largest image that `predict` decodes.' }),
-    scores: t.expose('scores', { type: ScoresType, description: 'What the output of a classifier is.' }),
-    outputLayout: t.expose('outputLayout', {
-      type: OutputLayoutType,
-      nullable: true,
-      description: 'How the outputs of a detector hold boxes and scores; null where the file says it.',
-    }),
-    scoreThreshold: t.exposeFloat('scoreThreshold', { description: 'Least score of a detection; a request may say a higher one.' }),
-    nmsIou: t.exposeFloat('nmsIou', { description: 'Overlap with a better box of its class at which one falls.' }),
-    boxesMax: t.exposeInt('boxesMax', { description: 'Most detections of an image.' }),
-    intraOpThreads: t.exposeInt('intraOpThreads', { nullable: true, description: 'Threads of one run; null: the host’s, which is 1.' }),
-    runMs: t.field({
-      type: 'JSON',
-      description: 'Mean time of a run by the number of items in it, where a benchmark has measured it.',
-      resolve: (s) => s.runMs,
-    }),
-    dims: t.field({ type: 'JSON', description: 'Sizes of symbolic dimensions for the warm-up, by name.', resolve: (s) => s.dims }),
-  }),
-});
-
-const SettingsInput = builder.inputType('DeploymentSettingsInput', {
-  description: 'How a revision is to be served.',
-  fields: (t) => ({
-    deadlineMs: t.float({ required: true, defaultValue: 1000, description: 'From the arrival of a request to its answer, up to 60,000.' }),
-    priority: t.int({ required: true, defaultValue: 5, description: '1 goes first, 10 last.' }),
-    batchMax: t.int({
-      required: true,
-      defaultValue: 1,
-      description:
-        'Most items of a request, and most that are computed together; more than 1 where a benchmark shows that it is faster for each item.',
-    }),
-    intraOpThreads: t.int({
-      description: 'Threads of one run. Times the runs that compute at once they may not be more than the cores.',
-    }),
-    maxImagePixels: t.int({ required: true, defaultValue: 25_000_000, description: 'Largest image that `predict` decodes.' }),
-    scores: t.field({ type: ScoresType, required: true, defaultValue: 'LOGITS', description: 'What the output of a classifier is.' }),
-    outputLayout: t.field({
-      type: OutputLayoutType,
-      description: 'How the outputs of a detector hold boxes and scores. Needed for two outputs of a file that Whetstone has not made.',
-    }),
-    scoreThreshold: t.float({
-      required: true,
-      defaultValue: detectionDefinition.scoreThreshold,
-      description: 'Least score of a detection; a request may say a higher one.',
-    }),
-    nmsIou: t.float({
-      required: true,
-      defaultValue: detectionDefinition.nmsIou,
-      description: 'Overlap with a better box of its class at which one falls.',
-    }),
-    boxesMax: t.int({
-      required: true,
-      defaultValue: detectionDefinition.boxesMax,
-      description: 'Most detections of an image, up to 1000.',
-    }),
-    dims: t.field({ type: [DimensionInput], description: 'Sizes of dimensions other than the batch that are left open, for the warm-up.' }),
-  }),
-});
-
 const RevisionType = builder.objectRef<DeploymentRevision>('DeploymentRevision').implement({
   description: 'A model version with its settings, behind the name of a deployment.',
   fields: (t) => ({
@@ -110,7 +35,7 @@ const RevisionType = builder.objectRef<DeploymentRevision>('DeploymentRevision')
       description: 'What it serves; null when it was deleted.',
       resolve: (r, _a, { db }) => findVersion(db, r.modelVersionId),
     }),
-    settings: t.field({ type: SettingsType, description: 'How it is served.', resolve: (r) => r.settingsJson as Settings }),
+    settings: t.field({ type: SettingsType, description: 'How it is served.', resolve: (r) => r.settingsJson }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
     createdByName: t.string({
       nullable: true,
@@ -252,16 +177,10 @@ builder.relayMutationField(
     authScopes: { can: 'DEPLOY' },
     resolve: (_root, { input: { name, modelVersionId, settings, benchmarkJobId } }, context) =>
       payload(() => {
-        const dims = Object.fromEntries((settings?.dims ?? []).map(({ name: dimension, size }) => [dimension, size]));
         const said = {
           name,
           modelVersionId: idOf('ModelVersion', modelVersionId),
-          settings: {
-            ...settings,
-            dims,
-            outputLayout: settings?.outputLayout ?? undefined,
-            intraOpThreads: settings?.intraOpThreads ?? undefined,
-          },
+          settings: saidSettings(settings),
           benchmarkJobId: benchmarkJobId ? idOf('Job', benchmarkJobId) : null,
         };
         return deploy(context, context.actor, said);

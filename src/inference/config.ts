@@ -12,6 +12,58 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal d
 /** 1 goes before 2, and so on. */
 export const Priority = z.int().min(1).max(10);
 
+/**
+ * How a model is served. Each setting stands once, here: a deployment's settings in GraphQL, and what `deploy` checks and stores, are made
+ * from these rows.
+ */
+export const ModelSettings = z.object({
+  scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
+  outputLayout: OutputLayout.optional().describe(
+    'How the outputs of a detector hold boxes and scores. Needed for two outputs of a file that Whetstone has not made.',
+  ),
+  scoreThreshold: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(detectionDefinition.scoreThreshold)
+    .describe('Least score of a detection; a request may say a higher one.'),
+  nmsIou: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(detectionDefinition.nmsIou)
+    .describe('Overlap with a better box of its class at which one falls.'),
+  boxesMax: z.int().min(1).max(1000).default(detectionDefinition.boxesMax).describe('Most detections of an image.'),
+  deadlineMs: z
+    .number()
+    .gt(0)
+    .max(60_000)
+    .default(1000)
+    .describe('From the arrival of a request to its answer; a request may say another one.'),
+  priority: Priority.default(5).describe('1 goes first, 10 last; a request may say a later one.'),
+  batchMax: z
+    .int()
+    .min(1)
+    .max(256)
+    .default(1)
+    .describe(
+      'Most items of a request, and most that are computed together; more than 1 where a benchmark shows that an item is cheaper so.',
+    ),
+  intraOpThreads: z
+    .int()
+    .min(1)
+    .max(256)
+    .optional()
+    .describe('Threads of one run; without it the host’s. Times the runs that compute at once they may not be more than the cores.'),
+  runMs: z
+    .record(z.string().regex(/^\d{1,3}$/), z.number().gt(0))
+    .default({})
+    .describe('Measured time of a run, by the number of items in it: what admission starts from.'),
+  maxImagePixels: z.int().min(1).max(100_000_000).default(25_000_000).describe('Largest image that `predict` decodes.'),
+  dims: z.record(z.string(), z.int().min(1)).default({}).describe('Sizes of symbolic dimensions for the warm-up.'),
+});
+export type ModelSettings = z.infer<typeof ModelSettings>;
+
 export const ModelConfig = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, 'A name has letters, digits, dots, dashes and underscores.'),
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
@@ -21,28 +73,7 @@ export const ModelConfig = z.strictObject({
   task: Task.default('CLASSIFICATION').describe('What `predict` answers.'),
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
   preprocess: PreprocessSpec.optional().describe('From an image to the input; without it there is no `predict`.'),
-  scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
-  outputLayout: OutputLayout.optional().describe(
-    'How the outputs of a detector hold boxes and scores. One output can do without: CENTRES_FIRST.',
-  ),
-  scoreThreshold: z.number().min(0).max(1).default(detectionDefinition.scoreThreshold).describe('Least score of a detection.'),
-  nmsIou: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(detectionDefinition.nmsIou)
-    .describe('Overlap with a better box of its class at which one falls.'),
-  boxesMax: z.int().min(1).max(1000).default(detectionDefinition.boxesMax).describe('Most detections of an image.'),
-  deadlineMs: z.number().gt(0).max(60_000).default(1000).describe('From the arrival of a request to its answer.'),
-  priority: Priority.default(5).describe('1 goes first; a request may say a later one.'),
-  batchMax: z.int().min(1).max(256).default(1).describe('Most items of a request, and most that are computed together.'),
-  intraOpThreads: z.int().min(1).max(256).optional().describe('Threads of one run; without it the host’s.'),
-  runMs: z
-    .record(z.string().regex(/^\d{1,3}$/), z.number().gt(0))
-    .default({})
-    .describe('Measured time of a run, by the number of items in it: what admission starts from.'),
-  maxImagePixels: z.int().min(1).max(100_000_000).default(25_000_000).describe('Largest image that `predict` decodes.'),
-  dims: z.record(z.string(), z.int().min(1)).default({}).describe('Sizes of symbolic dimensions for the warm-up.'),
+  ...ModelSettings.shape,
 });
 export type ModelConfig = z.infer<typeof ModelConfig>;
 
