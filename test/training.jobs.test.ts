@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { requireConversionGate, tolerancesOf } from '../src/training/gates.ts';
+import { comparisonsOf, requireConversionGate } from '../src/training/gates.ts';
 import { type TestServer, withServer } from './support/server.ts';
 import { type Api, ask, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
 
@@ -188,7 +188,7 @@ describe('the conversion gate', () => {
 
   test.each([
     ['the checker found something', { problems: ['Field shape is missing.'] }, /Field shape is missing/],
-    ['an image is beyond the tolerance', { beyondTolerance: 2, largestDifference: 0.01 }, /2 of 1000 images.*0\.00100.*0\.0100/],
+    ['an image is beyond the tolerance', { beyondTolerance: 2, largestDifference: 0.01 }, /2 of 1000 images.*logits.*0\.0100.*0\.00100/],
     ['a sure image gets another class', { top1DifferBeyondMargin: 1 }, /1 of 1000 images get another class though/],
     ['too many images are on the edge', { top1Differ: 2 }, /2 of 1000 images get another class; at most 1 may/],
   ])('fails, saying by how much, when %s', (_what, change, message) => {
@@ -206,12 +206,15 @@ describe('the conversion gate', () => {
 
     test('passes within both tolerances, with one box in a thousand on the edge of a threshold', () => {
       expect(requireConversionGate({ numbers: found })).toBe(found);
-      expect(tolerancesOf(found)).toEqual([0.01, 1e-4]);
+      expect(comparisonsOf(found).map(({ output, tolerance }) => [output, tolerance])).toEqual([
+        ['boxes', 0.01],
+        ['scores', 1e-4],
+      ]);
     });
 
     test.each([
       ['an image is beyond the tolerance', { beyondTolerance: 80 }, /80 of 80 images differ/],
-      ['boxes move at another batch size only', { largestBoxDifference: 0.05 }, /0\.0100 is allowed, the largest difference is 0\.0500/],
+      ['boxes move at another batch size only', { largestBoxDifference: 0.05 }, /Output boxes differs by up to 0\.0500; 0\.0100 is allowed/],
       ['a sure box is missing', { detectionsDifferBeyondMargin: 1 }, /1 of 1000 boxes are found by one of the two only though/],
       ['too many boxes are on the edge', { detectionsDiffer: 3 }, /3 of 1000 boxes are found by one of the two only; at most 2 may/],
     ])('fails, saying by how much, when %s', (_what, change, message) => {

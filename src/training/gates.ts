@@ -1,5 +1,6 @@
 import { JobFailure } from '../jobs/kinds.ts';
 import type { Event } from '../jobs/protocol.ts';
+import { type Comparison, gateFailures } from '../models/gate.ts';
 
 type Numbers = Extract<Event, { type: 'gate' }>['numbers'];
 
@@ -37,27 +38,23 @@ function decisionsOf(n: Numbers): Decisions {
 /** How many decisions may differ. */
 const differMax = ({ all, oneCase }: Decisions): number => Math.max(oneCase, Math.floor(differShareMax * all));
 
-/** Each output's tolerance with the largest difference that was measured, in the order of the model's outputs. */
-const outputsOf = (n: Numbers): { tolerance: number; largestDifference: number }[] => [
-  ...('boxTolerance' in n ? [{ tolerance: n.boxTolerance, largestDifference: n.largestBoxDifference }] : []),
-  { tolerance: n.tolerance, largestDifference: n.largestDifference },
-];
-
-/** The tolerance of each output of the model. */
-export const tolerancesOf = (n: Numbers): number[] => outputsOf(n).map(({ tolerance }) => tolerance);
+/** What was measured of each output, in the order of the model's outputs. */
+export const comparisonsOf = (n: Numbers): Comparison[] =>
+  'boxTolerance' in n
+    ? [
+        { output: 'boxes', tolerance: n.boxTolerance, largestDifference: n.largestBoxDifference },
+        { output: 'scores', tolerance: n.tolerance, largestDifference: n.largestDifference },
+      ]
+    : [{ output: 'logits', tolerance: n.tolerance, largestDifference: n.largestDifference }];
 
 /** The conversion gate: the trainer measures, this table decides. */
 const rules: { passes: (n: Numbers) => boolean; says: (n: Numbers) => string }[] = [
   { passes: (n) => n.problems.length === 0, says: (n) => n.problems.join(' ') },
   {
     // Of all images at one batch size, and of those that went through at the others.
-    passes: (n) => n.beyondTolerance === 0 && outputsOf(n).every((one) => one.largestDifference <= one.tolerance),
+    passes: (n) => n.beyondTolerance === 0 && gateFailures(comparisonsOf(n)).length === 0,
     says: (n) =>
-      `${n.beyondTolerance} of ${n.images} images differ by more than the tolerance: ` +
-      outputsOf(n)
-        .map((one) => `${one.tolerance.toPrecision(3)} is allowed, the largest difference is ${one.largestDifference.toPrecision(3)}`)
-        .join('; ')
-        .concat('.'),
+      [`${n.beyondTolerance} of ${n.images} images differ by more than the tolerance.`, ...gateFailures(comparisonsOf(n))].join(' '),
   },
   {
     passes: (n) => decisionsOf(n).beyondMargin === 0,

@@ -5,6 +5,7 @@ import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { type AttemptContext, JobFailure, type JobServices, type Outcome } from '../jobs/kinds.ts';
 import { Evaluation, WeightsMeta } from '../jobs/results.ts';
+import { gateFailures } from '../models/gate.ts';
 import { lineageHashOf } from '../models/lineage.ts';
 import { limitsFor, loadOnce } from '../models/load.ts';
 import { nextNumber } from '../models/models.ts';
@@ -12,7 +13,7 @@ import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
-import { requireConversionGate, tolerancesOf } from './gates.ts';
+import { comparisonsOf, requireConversionGate } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 
 type Made = Outcome['artifacts'][number];
@@ -94,16 +95,10 @@ export async function acceptOnnx(
     limitsFor(onnx.sizeBytes),
     join(attempt.workDir, String(probe.file)),
   );
-  const tolerances = tolerancesOf(numbers);
-  for (const [n, tolerance] of tolerances.entries()) {
-    const difference = served.largestDifferences[n] ?? null;
-    if (difference !== null && difference <= tolerance) continue;
-    throw new JobFailure(
-      'GATE_FAILED',
-      `The serving engine computes other outputs for the probe set: output ${n + 1} differs by ${difference ?? 'what is not a number'}, ` +
-        `and ${tolerance.toPrecision(3)} is allowed.`,
-    );
-  }
+  const comparisons = comparisonsOf(numbers).map((one, n) => ({ ...one, largestDifference: served.largestDifferences[n] ?? null }));
+  const failures = gateFailures(comparisons);
+  if (failures.length > 0)
+    throw new JobFailure('GATE_FAILED', `The serving engine computes other outputs for the probe set. ${failures.join(' ')}`);
   const signature = onnxSignature(onnx.meta, { labels: origin.labels, preprocess: null });
   const storedOnnx = await storeMade(services, attempt, onnx);
   const storedProbe = await storeMade(services, attempt, probe);
