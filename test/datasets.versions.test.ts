@@ -27,6 +27,7 @@ import { enqueue } from '../src/jobs/enqueue.ts';
 import { JobFailure } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
+import { manifestVersion } from '../src/jobs/specs.ts';
 import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
@@ -154,7 +155,11 @@ describe('an import', () => {
         .trimEnd()
         .split('\n');
       expect(lines.map((line) => JSON.parse(line))).toEqual(
-        rows.map(({ versionId: _v, thumbnailOffset: _o, thumbnailBytes: _b, boxesJson: boxes, ...item }) => ({ ...item, boxes })),
+        rows.map(({ versionId: _v, thumbnailOffset: _o, thumbnailBytes: _b, boxesJson: boxes, ...item }) => ({
+          v: manifestVersion,
+          ...item,
+          boxes,
+        })),
       );
       const folder = await extractedFolder(datasets, version);
       for (const { path } of rows) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
