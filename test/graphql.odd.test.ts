@@ -214,5 +214,11 @@ test('a cursor of another list, or of no list, is NOT_FOUND in every connection'
         `${place.name} ${text}`,
       ).toEqual(['NOT_FOUND']);
     }
+    // Keys are texts or numbers: one of the two is of another list.
+    const answers = ['5', '"x"'].map(async (key) => {
+      const { query, variables } = documentOf(place, after, encode(key));
+      return (await server.graphql(query, variables, token)).errors?.map((e) => e.extensions.code);
+    });
+    expect(await Promise.all(answers), place.name).toContainEqual(['NOT_FOUND']);
   }
 });

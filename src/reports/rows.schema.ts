@@ -126,6 +126,7 @@ const GateType = builder.objectRef<Part<'gate'>>('BenchmarkGate').implement({
     outputs: t.field({
       type: [ComparisonType],
       description: 'Each output by itself.',
+      extensions: { size: 2 },
       // Reports of earlier versions have another form.
       resolve: (gate) => Gate.parse(gate).outputs,
     }),
