@@ -214,7 +214,11 @@ describe('the conversion gate', () => {
 
     test.each([
       ['an image is beyond the tolerance', { beyondTolerance: 80 }, /80 of 80 images differ/],
-      ['boxes move at another batch size only', { largestBoxDifference: 0.05 }, /Output boxes differs by up to 0\.0500; 0\.0100 is allowed/],
+      [
+        'boxes move at another batch size only',
+        { largestBoxDifference: 0.05 },
+        /Output boxes differs by up to 0\.0500; 0\.0100 is allowed/,
+      ],
       ['a sure box is missing', { detectionsDifferBeyondMargin: 1 }, /1 of 1000 boxes are found by one of the two only though/],
       ['too many boxes are on the edge', { detectionsDiffer: 3 }, /3 of 1000 boxes are found by one of the two only; at most 2 may/],
     ])('fails, saying by how much, when %s', (_what, change, message) => {
