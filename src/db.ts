@@ -60,7 +60,7 @@ function startError(error: unknown, dataDir: string): unknown {
   if (kind === 'BUSY') return new Error(passingErrors.BUSY().message);
   if (kind === 'FULL')
     return new Error(`The disk of the data folder ${dataDir} (WHETSTONE_DATA_DIR) is full. Free some space, then start again.`);
-  if (kind === 'READ_ONLY' || ['EACCES', 'EPERM', 'ENOENT', 'ENOTDIR', 'EEXIST'].includes(String(code)))
+  if (kind === 'UNWRITABLE' || ['EACCES', 'EPERM', 'ENOENT', 'ENOTDIR', 'EEXIST'].includes(String(code)))
     return new Error(
       `The data folder ${dataDir} (WHETSTONE_DATA_DIR) cannot be written (${code}). Make it writable, or name another folder.`,
     );
@@ -180,7 +180,7 @@ export function rowInsert<Table extends SQLiteTable>(table: Table): (db: Queryab
 const passingCodes = {
   BUSY: /^SQLITE_(BUSY|LOCKED)/,
   FULL: /^(SQLITE_FULL|SQLITE_IOERR_(WRITE|FSYNC|TRUNCATE|SHM)|ENOSPC|EDQUOT)/,
-  READ_ONLY: /^(SQLITE_READONLY|SQLITE_CANTOPEN|EROFS)/,
+  UNWRITABLE: /^(SQLITE_READONLY|SQLITE_CANTOPEN|SQLITE_IOERR|EROFS|EIO)/,
 };
 
 /** Why a write failed that may succeed later; null for any other error. */
@@ -198,10 +198,10 @@ const retryMs = 1000;
 const passingErrors: Record<keyof typeof passingCodes, () => ApiError> = {
   BUSY: () => new ApiError('UNAVAILABLE', 'The database is in use by another process. Try again.', retryMs),
   FULL: () => new ApiError('DISK_FULL', "The server's disk is full. Delete what is not needed, then repeat this.", retryMs),
-  READ_ONLY: () =>
+  UNWRITABLE: () =>
     new ApiError(
       'DISK_FULL',
-      "The server's disk cannot be written: it is read-only. Ask an administrator to mend it, then repeat this.",
+      "The server's disk cannot be written: it is read-only or broken. Ask an administrator to mend it, then repeat this.",
       retryMs,
     ),
 };

@@ -204,7 +204,8 @@ test('what passes is told from other failures, however deep the error is wrapped
   expect(passingKind(new Error('outer', { cause: new Error('inner', { cause: busy }) }))).toBe('BUSY');
   expect(passingKind(new Sqlite.SqliteError('disk is full', 'SQLITE_FULL'))).toBe('FULL');
   expect(passingKind(Object.assign(new Error('no space'), { code: 'ENOSPC' }))).toBe('FULL');
-  expect(passingKind(new Sqlite.SqliteError('readonly', 'SQLITE_READONLY_DIRECTORY'))).toBe('READ_ONLY');
+  expect(passingKind(new Sqlite.SqliteError('readonly', 'SQLITE_READONLY_DIRECTORY'))).toBe('UNWRITABLE');
+  expect(passingKind(new Sqlite.SqliteError('fsync', 'SQLITE_IOERR_DIR_FSYNC'))).toBe('UNWRITABLE');
   expect(passingKind(new Sqlite.SqliteError('constraint', 'SQLITE_CONSTRAINT_FOREIGNKEY'))).toBeNull();
   expect(passingKind('SQLITE_BUSY')).toBeNull();
 });
