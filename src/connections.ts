@@ -13,7 +13,7 @@ const headersMs = 10_000;
 /** A body of which less arrives within that time is cut off: its client has stopped, or takes care to be slow. */
 const progress = { ms: 10_000, bytesMin: 10 * 1024 };
 
-/** What `createServer` has to be given. Node looks only each 30 seconds at what is over its limit, unless it is told otherwise. */
+/** Options for `createServer`. By default Node checks its time limits only every 30 seconds. */
 export const connectionOptions = { headersTimeout: headersMs, connectionsCheckingInterval: 1000 };
 
 interface Connection {

@@ -69,7 +69,7 @@ export function endOldest(tx: Queryable, userId: string): void {
   for (const { familyId } of liveSessions(tx, userId).slice(sessionsMax - 1)) endSessions(tx, { familyId });
 }
 
-/** Where a session is used: the User-Agent, and the address as `clientAddress.ts` tells it. */
+/** Where a session is used: the User-Agent, and the address (`clientAddress.ts`). */
 export interface Origin {
   client: string | null;
   address: string;

@@ -47,8 +47,8 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints what is told of a job until it ends, then of the jobs that it has left to do, such as a training's conversion, and on a terminal
- * the progress below; true when all have succeeded. A connection that is lost is made again and goes on where it broke. Throws when there
+ * Prints the events of a job until it ends, then those of the jobs that it has left to do, such as a training's conversion, and on a terminal
+ * the progress below; true when all have succeeded. A connection that is lost is made again and continues behind the last event. Throws when there
  * is no such job, or the server does not let this user see it.
  */
 export async function watchJob(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
