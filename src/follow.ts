@@ -5,7 +5,7 @@ type Attach = (wake: () => void) => () => void;
 
 /**
  * A stream that reads when it is woken: `read` gives what stands behind its cursor, at first and after each wake, and returns true when
- * nothing can come any more. It goes on when the reader wants the next item: a slow one holds one item, whatever happens meanwhile.
+ * nothing can come any more. It reads on when the reader wants the next item, so a slow reader holds one item.
  * `attach` is called with the first read and returns the function that detaches.
  */
 export function follow<T>(attach: Attach, read: () => Iterator<T, boolean> | AsyncIterator<T, boolean>): Repeater<T, undefined> {

@@ -85,7 +85,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
         await reconcile().catch((error: Error) => later(error, starts));
       });
     }
-    // A round may be at a long load. Where the host or the database fails, the next round tells it.
+    // A long load may hold up the round. If the host or the database fails here, the next round routes again.
     if (host) await route(host).catch(() => {});
   };
 

@@ -73,7 +73,7 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
   await link(await realpath(from), to).catch(() => copyFile(from, to));
 }
 
-/** Throws where the file is not the one that was meant, or not all of the model. In a thread of its own: HTTP goes on meanwhile. */
+/** Throws where the file is not the one that was meant, or not all of the model. Runs in its own thread, so that HTTP is not blocked. */
 async function check(workerData: ToCheck): Promise<void> {
   const worker = new Worker(join(import.meta.dirname, 'checkFile.ts'), { workerData });
   const [{ problem }] = (await once(worker, 'message')) as [Checked];

@@ -17,7 +17,7 @@ const takeSeqs = prepared((db) =>
 const insertEvent = rowInsert(jobEvent);
 
 /**
- * Appends durable events with the job's next seqs, in the transaction of what they tell of. Wake the topic `jobEvent` once that is
+ * Appends durable events with the job's next seqs, in the same transaction as the change that they describe. Wake the topic `jobEvent` once that is
  * committed.
  */
 export function appendEvents(tx: Queryable, jobId: string, attemptNumber: number, events: NewEvent[]): JobEvent[] {
