@@ -15,11 +15,12 @@ import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { startJson } from './json/json.ts';
 import { Memory } from './memory.ts';
+import { createHostMetrics } from './metrics.ts';
 import { loadModel, type ServedModel } from './models.ts';
 import type { Stuck } from './pool.ts';
 import { createRunningFile } from './running.ts';
 import { whenOver } from './send.ts';
-import { type HostStats, summaryOf } from './stats.ts';
+import { type HostStats, ModelStats, summaryOf } from './stats.ts';
 import { startPool, threadsOf } from './threads/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
@@ -116,6 +117,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     auth,
     authConfirmedMs: null,
     authRefusals: { 401: 0, 403: 0 },
+    metrics: createHostMetrics(() => host),
   };
   let routes: readonly Route[] = [];
   const loaded = new Map<string, ServedModel>();
@@ -153,6 +155,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     while (served.users > 0) await delay(10);
     await pool.unload(served.key);
     const { name, version } = served.config;
+    if (![...loaded.values()].some(({ config: other }) => modelKey(other) === modelKey(served.config))) host.metrics.forget(served.config);
     log.info({ model: name, version }, 'model is unloaded');
   }
 
@@ -190,7 +193,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     async load(id, model) {
       // The engine knows a model by its id, and must not unload the new one.
       await leaving.get(id);
-      const served = await loadModel(pool, id, model, folder, config);
+      const served = { ...(await loadModel(pool, id, model, folder, config)), stats: new ModelStats(host.metrics.observer(model)) };
       loaded.set(id, served);
       route();
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');

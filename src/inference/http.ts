@@ -1,7 +1,6 @@
 /** The routes of the inference host over `node:http`. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Log } from '../log.ts';
-import { prometheusType } from '../prometheus.ts';
 import { refuse } from '../refuse.ts';
 import { codeVersion } from '../version.ts';
 import type { Found } from '../vision/reading.ts';
@@ -14,7 +13,7 @@ import type { Answer, Dispatcher, Request, Submitted } from './dispatcher.ts';
 import { busy, HttpError } from './httpError.ts';
 import type { Json } from './json/json.ts';
 import type { Holding, Memory } from './memory.ts';
-import { metricsText } from './metrics.ts';
+import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { openapi } from './openapi.ts';
 import { decodeFeed, labelled, outputsOf, readHeader, readingOf } from './predict.ts';
@@ -44,6 +43,7 @@ export interface Host {
   authConfirmedMs: number | null;
   /** Answers with these statuses. */
   authRefusals: Record<401 | 403, number>;
+  metrics: HostMetrics;
 }
 
 /** What a request is about: the model of its address, all that its sender may use, and its query. */
@@ -190,15 +190,8 @@ function sendModelReady({ state }: Host, res: ServerResponse): void {
   sendJson(res, 200, {});
 }
 
-function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
-  const { authConfirmedMs, authRefusals } = host;
-  const text = metricsText(allModels(host), {
-    depth: host.dispatcher.depth,
-    bodyBytes: host.memory.used,
-    authRefusals,
-    accountsAgeMs: authConfirmedMs === null ? null : nowMs() - authConfirmedMs,
-  });
-  send(res, 200, { 'content-type': prometheusType }, [Buffer.from(text)]);
+async function sendMetrics({ metrics: { registry } }: Host, _: IncomingMessage, res: ServerResponse): Promise<void> {
+  send(res, 200, { 'content-type': registry.contentType }, [Buffer.from(await registry.metrics())]);
 }
 
 // ------------------------------------------------------------------------------------------------------------- inference

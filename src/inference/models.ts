@@ -12,7 +12,6 @@ import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
 import type { Pool, Port, Signature, WarmUp } from './pool.ts';
 import { RunTimes } from './runTimes.ts';
-import { ModelStats } from './stats.ts';
 import { threadsOf } from './threads/pool.ts';
 
 export interface ServedModel extends Served {
@@ -33,7 +32,13 @@ const inputBytesMax = 2 ** 30;
  * Loads a model into the pool under `id` and runs it on zeros on each of its threads. `folder`: a private one, in which the file gets a
  * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
-export async function loadModel(pool: Pool, id: string, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
+export async function loadModel(
+  pool: Pool,
+  id: string,
+  config: ModelConfig,
+  folder: string,
+  limits: Limits,
+): Promise<Omit<ServedModel, 'stats'>> {
   const { intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
   const file = join(folder, `${randomUUID()}.onnx`);
   const warmUps = (signature: Signature): WarmUp[] => {
@@ -57,7 +62,7 @@ export async function loadModel(pool: Pool, id: string, config: ModelConfig, fol
       times.observe(rows, runMs);
     }
     const batched = isBatched(signature);
-    return { key: id, config, signature, batched, batchMax, deadlineMs, times, stats: new ModelStats(), users: 0 };
+    return { key: id, config, signature, batched, batchMax, deadlineMs, times, users: 0 };
   } catch (error) {
     await pool.unload(id);
     throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`);

@@ -239,7 +239,8 @@ const counted = (count: number, ms: number) => ({ count, ns: Math.round(1e6 * ms
 
 /** The counters as the statistics extension names them; preprocessing is `compute_input`, postprocessing `compute_output`. */
 export function modelStatistics({ config, stats }: ServedModel) {
-  const { queue, preprocessing, compute, postprocessing } = stats.parts;
+  const { ok, failed } = stats.ended;
+  const { queue, preprocessing, compute, postprocessing } = stats.partMs;
   return {
     name: config.name,
     version: String(config.version),
@@ -247,12 +248,12 @@ export function modelStatistics({ config, stats }: ServedModel) {
     inference_count: stats.inferences,
     execution_count: stats.executions,
     inference_stats: {
-      success: counted(stats.ended.ok, stats.totalMs),
-      fail: counted(stats.ended.failed, stats.failedMs),
-      queue: counted(queue.count, queue.sumMs),
-      compute_input: counted(preprocessing.count, preprocessing.sumMs),
-      compute_infer: counted(compute.count, compute.sumMs),
-      compute_output: counted(postprocessing.count, postprocessing.sumMs),
+      success: counted(ok, stats.totalMs),
+      fail: counted(failed, stats.failedMs),
+      queue: counted(ok, queue),
+      compute_input: counted(ok, preprocessing),
+      compute_infer: counted(ok, compute),
+      compute_output: counted(ok, postprocessing),
       cache_hit: counted(0, 0),
       cache_miss: counted(0, 0),
     },
