@@ -25,7 +25,7 @@ import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
-import { openapi } from './openapi.ts';
+import { serverOpenapi } from './openapi.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
@@ -135,7 +135,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
           res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
         },
       },
-      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, openapi) },
+      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
       { path: '/health', polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',

@@ -10,13 +10,13 @@ import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
-import type { Pool, Port, Signature, WarmUp } from './pool.ts';
+import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
 import { RunTimes } from './runTimes.ts';
 import { threadsOf } from './threads/pool.ts';
 
 export interface ServedModel extends Served {
   config: ModelConfig;
-  signature: Signature;
+  signature: ServedSignature;
   /** Whether the first dimension of everything is the same symbol, the batch, so that requests can be computed together. */
   batched: boolean;
   /** Requests that hold it: it is not unloaded before they have their answers. */
@@ -41,7 +41,7 @@ export async function loadModel(
 ): Promise<Omit<ServedModel, 'stats'>> {
   const { intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
   const file = join(folder, `${randomUUID()}.onnx`);
-  const warmUps = (signature: Signature): WarmUp[] => {
+  const warmUps = (signature: ServedSignature): WarmUp[] => {
     if (batchMax > 1 && !isBatched(signature))
       throw new Error('batchMax must be 1: the first dimension of its inputs and outputs is not one symbol, the batch.');
     return [...new Set([1, batchMax])].map((rows) => warmUpOf(signature, config, rows));
@@ -71,7 +71,7 @@ export async function loadModel(
   }
 }
 
-const isBatched = ({ inputs, outputs }: Signature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;
+const isBatched = ({ inputs, outputs }: ServedSignature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;
 
 /** A second name for the file takes no space, so that a full disk does not keep a model from being loaded; another file system needs a copy. */
 async function linkOrCopy(from: string, to: string): Promise<void> {
@@ -101,10 +101,10 @@ function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageB
   throw new Error(`The host would have ${needed} MiB of memory with it, and may have ${max} (memoryBytesMax): undeploy something first.`);
 }
 
-function warmUpOf({ inputs }: Signature, { dims }: ModelConfig, rows: number): WarmUp {
+function warmUpOf({ inputs }: ServedSignature, { dims }: ModelConfig, rows: number): WarmUp {
   const planned = planShapes(inputs, rows, dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
-  const zeros = inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
+  const zeros = inputs.map(({ name, datatype }: ServedPort) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
   const sizes = zeros.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);

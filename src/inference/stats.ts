@@ -2,7 +2,7 @@
 
 /** How requests end. */
 export const outcomes = ['ok', 'refused', 'expired', 'cancelled', 'failed'] as const;
-export type Outcome = (typeof outcomes)[number];
+export type RequestOutcome = (typeof outcomes)[number];
 
 /** Parts of the time of an answered request. */
 export const parts = ['queue', 'preprocessing', 'compute', 'postprocessing'] as const;
@@ -11,7 +11,7 @@ export type Part = (typeof parts)[number];
 export type Timing = Record<`${Part}Ms`, number>;
 
 export class ModelStats {
-  readonly ended: Record<Outcome, number> = { ok: 0, refused: 0, expired: 0, cancelled: 0, failed: 0 };
+  readonly ended: Record<RequestOutcome, number> = { ok: 0, refused: 0, expired: 0, cancelled: 0, failed: 0 };
   /** Of the requests that are `ok`. */
   readonly partMs: Record<Part, number> = { queue: 0, preprocessing: 0, compute: 0, postprocessing: 0 };
   /** Runs and their compute time, by the number of items in them. */
@@ -61,7 +61,7 @@ export interface HostStats {
   queuedRequests: number;
   /** Runs that compute or are staged. */
   dispatchedRuns: number;
-  models: ({ name: string; version: number; inferences: number; meanMs: Record<Part, number | null> } & Record<Outcome, number>)[];
+  models: ({ name: string; version: number; inferences: number; meanMs: Record<Part, number | null> } & Record<RequestOutcome, number>)[];
 }
 
 /** `meanMs`: of the answered requests; null before the first. */
