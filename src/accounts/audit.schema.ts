@@ -1,6 +1,6 @@
 import { builder, idOf } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
-import type { Context } from '../graphql/context.ts';
+import { nodeId } from '../naming.ts';
 import { listAudit } from './audit.ts';
 import { UserType } from './schema.ts';
 import type { AuditRow, auditOutcomes } from './tables.ts';
@@ -34,8 +34,7 @@ const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
     targetId: t.string({
       nullable: true,
       description: 'Id of what was changed.',
-      resolve: (row) =>
-        row.targetType && row.targetId && builder.options.relay?.encodeGlobalID?.(row.targetType, row.targetId, {} as Context),
+      resolve: (row) => row.targetType && row.targetId && nodeId(row.targetType, row.targetId),
     }),
     requestId: t.exposeString('requestId', { nullable: true, description: 'The request, as in the log and in `extensions.requestId`.' }),
     outcome: t.expose('outcome', { type: AuditOutcomeType, description: 'How it ended.' }),

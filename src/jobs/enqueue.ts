@@ -5,6 +5,7 @@ import type { Bus } from '../bus.ts';
 import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
+import { nodeId } from '../naming.ts';
 import { appendEvent } from './events.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
 import { type Job, type JobKindName, job } from './tables.ts';
@@ -63,7 +64,7 @@ export function findByIdempotencyKey(
   const isSame =
     made.inputHash === null ? made.kind === kind && made.retryOfId === (retryOfId ?? null) : made.inputHash === inputHashOf(kind, input);
   if (!isSame) {
-    const message = `The key ${key} has made job ${made.id} of another input (${made.kind}). Send the same input, or take a new key.`;
+    const message = `The key ${key} has made the job ${nodeId('Job', made.id)} of another input (${made.kind}). Send the same input, or take a new key.`;
     refuse('IDEMPOTENCY_CONFLICT', 'idempotencyKey', message);
   }
   return made;
