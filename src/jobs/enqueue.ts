@@ -7,21 +7,12 @@ import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { nodeId } from '../naming.ts';
 import { appendEvent } from './events.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
-import { type Job, type JobKindName, job } from './tables.ts';
+import { type Job, job } from './tables.ts';
 
 /** Jobs that may wait at the same time. */
 const queueMax = 1000;
-
-/** Slots that a job of each kind holds: none, one, or all of them (-1) with nothing else beside it. */
-const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = {
-  IMPORT_DATASET: 0,
-  IMPORT_MODEL: 0,
-  TRAIN: 1,
-  CONVERT: 1,
-  EVALUATE: 1,
-  BENCHMARK: -1,
-};
 
 export interface NewJob {
   kind: JobKindName;
@@ -94,7 +85,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
       state,
       specJson: spec,
       specVersion: specVersion ?? STORED_SPEC_VERSION,
-      slotsNeeded: slotsNeededOf[kind],
+      slotsNeeded: jobKindTable[kind].slots,
       priority: priority ?? 0,
       parentId,
       retryOfId,

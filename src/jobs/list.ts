@@ -2,7 +2,8 @@
 import { and, asc, desc, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { prepared, type Queryable } from '../db.ts';
 import { age } from './jobs.ts';
-import { type Job, type JobKindName, type JobState, job } from './tables.ts';
+import type { JobKindName } from './specs.ts';
+import { type Job, type JobState, job } from './tables.ts';
 
 /** Everything is meant where a list is null. */
 export interface JobFilter {

@@ -9,22 +9,15 @@ import { durationOf, findJob, newestAttempts } from './jobs.ts';
 import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import type { Attempt, attemptStates, Job, jobKindNames, jobStates } from './tables.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
+import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
-  values: enumValues<(typeof jobKindNames)[number]>({
-    IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
-    IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
-    TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
-    CONVERT:
-      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
-    EVALUATE: 'Measures a model version on a split of a dataset version.',
-    BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
-  }),
+  values: jobKindTable as Record<JobKindName, { description: string }>,
 });
 
 export const JobStateType = builder.enumType('JobState', {
