@@ -144,7 +144,7 @@ export function createThrottle(db: Db): Throttle {
       } catch (rejected) {
         const waitMs = Math.max(1, (rejected as RateLimiterRes).msBeforeNext);
         const what = 'familyId' in by ? 'This session was refreshed too often' : 'Too many wrong refresh tokens came from this address';
-        throw new ApiError('RATE_LIMITED', `${what}. Try again in ${Math.ceil(waitMs / 1000)} seconds with the same token.`, waitMs);
+        throw new ApiError('RATE_LIMITED', `${what}. Try again in ${Math.ceil(waitMs / 1000)} seconds.`, waitMs);
       }
     },
   };
