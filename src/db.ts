@@ -7,7 +7,7 @@ import { migrate } from 'drizzle-orm/better-sqlite3/migrator';
 import { readMigrationFiles } from 'drizzle-orm/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
-import { releaseReserve } from './reserve.ts';
+import { releaseReserve, requireReserve } from './reserve.ts';
 
 export type Db = BetterSQLite3Database & { $client: Sqlite.Database };
 /** The database, or a transaction on it. */
@@ -25,11 +25,21 @@ const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
  */
 export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
   const release = lockFolder(dataDir);
-  let client: Sqlite.Database | undefined;
-  const close = () => {
-    client?.close();
+  try {
+    const db = withReserve(dataDir, () => connect(dataDir, migrations));
+    const close = () => {
+      db.$client.close();
+      release();
+    };
+    return { db, close };
+  } catch (error) {
     release();
-  };
+    throw startError(error, dataDir);
+  }
+}
+
+function connect(dataDir: string, migrations: string): Db {
+  let client: Sqlite.Database | undefined;
   try {
     // SQLite gives the files beside it the same mode.
     closeSync(openSync(join(dataDir, databaseFile), 'a', 0o600));
@@ -46,10 +56,20 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     migrate(db, { migrationsFolder: migrations });
     checkForeignKeys(client);
     client.pragma('foreign_keys = ON');
-    return { db, close };
+    return db;
   } catch (error) {
-    close();
-    throw startError(error, dataDir);
+    client?.close();
+    throw error;
+  }
+}
+
+/** Repeats `work` with the room of the reserve when it finds the disk full. */
+function withReserve<T>(dataDir: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (passingKind(error) !== 'FULL' || !releaseReserve(dataDir)) throw error;
+    return work();
   }
 }
 
@@ -134,14 +154,16 @@ function lockFolder(dataDir: string): () => void {
  * and its prepared queries serve in transactions too.
  */
 export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
-  const transaction = () => db.$client.transaction(() => work(db)).immediate();
-  try {
-    return transaction();
-  } catch (error) {
-    if (passingKind(error) !== 'FULL' || !releaseReserve(dirname(db.$client.name))) throw error;
-    return transaction();
-  }
+  requireReserve(dirname(db.$client.name));
+  return transact(db, work);
 }
+
+/** One that may use the room that is kept for it on a full disk: it lets people in, takes rights away, frees room or ends something. */
+export function inUrgentTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
+  return withReserve(dirname(db.$client.name), () => transact(db, work));
+}
+
+const transact = <T>(db: Db, work: (tx: Queryable) => T): T => db.$client.transaction(() => work(db)).immediate();
 
 /**
  * A query with `sql.placeholder`s that is built and compiled once for each database: for a small read, drizzle takes longer to build

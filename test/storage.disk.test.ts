@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, rmSync, statfsSync, symlinkSync, writeFileSync
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { afterEach, expect, test, vi } from 'vitest';
+import { writeAudit } from '../src/accounts/audit.ts';
 import { collectBlobs, stagingDir } from '../src/storage/blobs.ts';
 import { diskUse, requireDisk } from '../src/storage/disk.ts';
 import { withServer } from './support/server.ts';
@@ -116,17 +117,20 @@ test('what uses the disk is told by kind, and folders are walked again after ten
       [stagingDir(config.dataDir)]: 100,
       [join(config.dataDir, 'work', 'job', '1')]: 2000,
       [join(config.dataDir, 'cache', 'a')]: 30_000,
+      [join(config.dataDir, 'logs')]: 400_000,
     };
     for (const [folder, size] of Object.entries(folders)) {
       mkdirSync(folder, { recursive: true });
       writeFileSync(join(folder, 'file'), Buffer.alloc(size));
     }
+    for (let n = 0; n < 100; n += 1) writeAudit(db, storage.actor, { action: 'login', detail: { client: 'x'.repeat(1000) } });
     db.run(`INSERT INTO blob VALUES ('a', 5000, 0), ('b', 7, 0)`);
     let now = 1e9;
     vi.spyOn(performance, 'now').mockImplementation(() => now);
     const first = await diskUse(storage);
-    expect(first).toMatchObject({ blobBytes: 5007, uploadBytes: 100, workBytes: 2000, cacheBytes: 30_000 });
-    expect(first.databaseBytes).toBeGreaterThan(4096);
+    expect(first).toMatchObject({ blobBytes: 5007, uploadBytes: 100, workBytes: 2000, cacheBytes: 30_000, logBytes: 400_000 });
+    expect(first.historyBytes).toBeGreaterThan(100_000);
+    expect(first.databaseBytes).toBeGreaterThan(first.historyBytes);
     expect(first.totalBytes).toBeGreaterThan(first.freeBytes);
     expect(first.freeBytes).toBeGreaterThan(0);
 
@@ -142,5 +146,5 @@ test('what uses the disk is told by kind, and folders are walked again after ten
 
 test('a data folder without uploads, work or cache uses nothing for them', () =>
   withStorage(async (storage) => {
-    expect(await diskUse(storage)).toMatchObject({ blobBytes: 0, uploadBytes: 0, workBytes: 0, cacheBytes: 0 });
+    expect(await diskUse(storage)).toMatchObject({ blobBytes: 0, uploadBytes: 0, workBytes: 0, cacheBytes: 0, logBytes: 0 });
   }));

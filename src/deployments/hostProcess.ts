@@ -17,7 +17,7 @@ const silentSecondsMax = { starting: 30, listening: 10 };
 /** From then on it counts as a problem. */
 const silentSecondsMin = 3;
 
-export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'stats'>;
+export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'diskFull' | 'stats'>;
 
 /** Ids of models, and why the process had to be ended. */
 export interface Death {

@@ -7,13 +7,14 @@ import { authSnapshot } from '../accounts/authSnapshot.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
-import { type Db, inTransaction } from '../db.ts';
+import { type Db, inTransaction, passingError } from '../db.ts';
 import type { Route } from '../inference/channel.ts';
 import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
+import { maskPaths } from '../maskPaths.ts';
 import { blobPath } from '../storage/blobs.ts';
 import { activate, deploymentsMax, fail, listDeployments, type WantedRevision, wantedRevisions } from './deployments.ts';
-import { type Death, type HostProcess, startHostProcess } from './hostProcess.ts';
+import { type Death, type HostAnswer, type HostProcess, startHostProcess } from './hostProcess.ts';
 import { modelConfigOf, type PortableModelConfig } from './modelConfig.ts';
 
 export interface InferenceHealth {
@@ -57,6 +58,9 @@ interface Wanted extends WantedRevision {
   config: { model: PortableModelConfig } | { problem: string };
 }
 
+type Refusal = Pick<HostAnswer, 'refused' | 'diskFull'>;
+const served: Refusal = { refused: null, diskFull: false };
+
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
   const loaded = new Set<string>();
@@ -65,7 +69,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
   /** Of a host, in a row: none of them has lived for a minute. */
   let starts = 0;
-  /** Rounds in a row after which something was missing. */
+  /** Rounds in a row that failed, or after which something was missing. */
   let misses = 0;
   /** By id: when the host died while it loaded or ran this revision. */
   const deathsOf = new Map<string, number[]>();
@@ -82,7 +86,15 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       asked = true;
       rounds = rounds.then(async () => {
         asked = false;
-        await reconcile().catch((error: Error) => later(error, starts));
+        await reconcile().then(
+          () => {
+            misses = 0;
+          },
+          (error: Error) => {
+            misses += 1;
+            later(error, host ? misses : starts);
+          },
+        );
       });
     }
     // A long load may hold up the round. If the host or the database fails here, the next round routes again.
@@ -93,7 +105,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   function later(error: Error, tries: number): void {
     if (stopped) return;
     log.error({ err: error }, 'the inference host does not serve everything: it is tried again');
-    if (host === null) Object.assign(health, { state: 'RESTARTING', reason: error.message });
+    if (host === null) health.state = 'RESTARTING';
+    health.reason = passingError(error)?.message ?? maskPaths(error.message);
     // If the host dies in a round, both come here: one next round is enough.
     if (timer) return;
     const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (tries - 1));
@@ -144,8 +157,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     health.state = 'READY';
     health.reason = null;
     unload(running, wanted());
-    misses = missing.size > 0 ? misses + 1 : 0;
-    if (missing.size > 0) later(new Error([...missing.values()].join(' ')), misses);
+    if (missing.size > 0) throw new Error([...missing.values()].join(' '));
   }
 
   function wanted(): Wanted[] {
@@ -171,10 +183,10 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
 
   /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
   async function bring(running: HostProcess, one: Wanted): Promise<void> {
-    const refused = loaded.has(one.id) ? null : await load(running, one);
+    const { refused, diskFull } = loaded.has(one.id) ? served : await load(running, one);
     if (refused !== null) {
-      // What has served before is tried again: a full disk, or memory that another model has, passes.
-      if (one.state === 'ACTIVE') missing.set(one.id, refused);
+      // A full disk passes, and so does whatever keeps out what has served before, such as memory that another model has.
+      if (one.state === 'ACTIVE' || diskFull) missing.set(one.id, refused);
       else inTransaction(db, (tx) => fail(tx, one, refused));
       return;
     }
@@ -183,13 +195,13 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     inTransaction(db, (tx) => activate(tx, one));
   }
 
-  /** Why it cannot be served; null when it is loaded. */
-  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<string | null> {
-    if ('problem' in found) return found.problem;
+  /** Why it cannot be served, if it cannot. */
+  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<Refusal> {
+    if ('problem' in found) return { refused: found.problem, diskFull: false };
     const { model } = found;
-    const { refused } = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
-    if (refused === null) loaded.add(id);
-    return refused;
+    const answer = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
+    if (answer.refused === null) loaded.add(id);
+    return answer;
   }
 
   /** One that never served has one try, so that it cannot take the others down again and again. */
@@ -236,7 +248,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   return {
     wake,
     health() {
-      const reason = missing.size > 0 ? [...missing.values()].join(' ') : (host?.problem() ?? null);
+      const reason = health.reason ?? host?.problem() ?? null;
       return health.state === 'READY' && reason !== null ? { ...health, state: 'DEGRADED', reason } : { ...health };
     },
     async stats() {

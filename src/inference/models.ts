@@ -60,7 +60,7 @@ export async function loadModel(pool: Pool, id: string, config: ModelConfig, fol
     return { key: id, config, signature, batched, batchMax, deadlineMs, times, stats: new ModelStats(), users: 0 };
   } catch (error) {
     await pool.unload(id);
-    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`);
+    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`, { cause: error });
   } finally {
     await rm(file, { force: true });
   }

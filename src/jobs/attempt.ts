@@ -170,7 +170,7 @@ export function runAttempt(
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
-    const rows = await written(() => recordEvents(db, jobId, number, events));
+    const rows = await written(() => recordEvents(db, jobId, number, events, seen.stopped !== null));
     if (rows.length > 0) bus.wake('jobEvent', jobId);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) onEvent(event);

@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
-import { type Db, passingKind, prepared, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, passingKind, prepared, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { appendEvents } from './events.ts';
 import { markRunning, recordLive } from './moves.ts';
@@ -20,11 +20,11 @@ const durableTypes: Partial<Record<Event['type'], JobEvent['type']>> = {
 
 /**
  * Stores what the child of an attempt said, in one transaction, and returns its rows. Nothing is stored of an attempt that
- * is not the live one.
+ * is not the live one. `stopping`: it ends soon, and must not wait for room on the disk until then.
  */
-export function recordEvents(db: Db, jobId: string, number: number, events: Event[]): JobEvent[] {
+export function recordEvents(db: Db, jobId: string, number: number, events: Event[], stopping = false): JobEvent[] {
   if (!events.some((event) => event.type === 'hello' || durableTypes[event.type])) return [];
-  const rows = recordLive(db, jobId, number, (tx) => {
+  const record = (tx: Queryable) => {
     for (const event of events) {
       if (event.type === 'hello') {
         const { device, environment, versions, resumed } = event;
@@ -38,8 +38,8 @@ export function recordEvents(db: Db, jobId: string, number: number, events: Even
       return type ? [{ type, payload }] : [];
     });
     return appendEvents(tx, jobId, number, told);
-  });
-  return rows ?? [];
+  };
+  return recordLive(db, jobId, number, record, stopping ? inUrgentTransaction : inTransaction) ?? [];
 }
 
 /** A repeated epoch of a later attempt overwrites its own points. */

@@ -10,6 +10,7 @@ import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
 import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
+import { waitReason } from './waiting.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
@@ -158,6 +159,13 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
       type: 'DateTime',
       nullable: true,
       description: 'Back-off: its next attempt starts no earlier. Null when it does not back off.',
+    }),
+    waitReason: t.field({
+      type: FailureType,
+      nullable: true,
+      description:
+        'Why it does not get on, such as DISK_FULL: the disk has no room, or what its last attempt met before the back-off. Null when it works, or only waits for its turn.',
+      resolve: (j, _a, context) => waitReason(context, j),
     }),
     createdByName: t.string({
       nullable: true,
