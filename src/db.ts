@@ -24,22 +24,20 @@ const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
  * version has migrated it, and when the migrated rows violate a foreign key. `close` ends both connections.
  */
 export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
-  const release = lockFolder(dataDir);
   try {
-    const db = withReserve(dataDir, () => connect(dataDir, migrations));
-    const close = () => {
-      db.$client.close();
-      release();
-    };
-    return { db, close };
+    return withReserve(dataDir, () => open(dataDir, migrations));
   } catch (error) {
-    release();
     throw startError(error, dataDir);
   }
 }
 
-function connect(dataDir: string, migrations: string): Db {
+function open(dataDir: string, migrations: string): ReturnType<typeof openDatabase> {
+  const release = lockFolder(dataDir);
   let client: Sqlite.Database | undefined;
+  const close = () => {
+    client?.close();
+    release();
+  };
   try {
     // SQLite gives the files beside it the same mode.
     closeSync(openSync(join(dataDir, databaseFile), 'a', 0o600));
@@ -56,9 +54,9 @@ function connect(dataDir: string, migrations: string): Db {
     migrate(db, { migrationsFolder: migrations });
     checkForeignKeys(client);
     client.pragma('foreign_keys = ON');
-    return db;
+    return { db, close };
   } catch (error) {
-    client?.close();
+    close();
     throw error;
   }
 }
@@ -143,7 +141,7 @@ function lockFolder(dataDir: string): () => void {
     lock?.close();
     if (passingKind(error) === 'BUSY')
       throw new Error('Another Whetstone server uses this data folder. Stop it, or set WHETSTONE_DATA_DIR to another folder.');
-    throw startError(error, dataDir);
+    throw error;
   }
   return () => lock.close();
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { afterEach, expect, test, vi } from 'vitest';
@@ -6,8 +6,7 @@ import { writeAudit } from '../src/accounts/audit.ts';
 import { collectBlobs, stagingDir } from '../src/storage/blobs.ts';
 import { diskUse, requireDisk } from '../src/storage/disk.ts';
 import { withServer } from './support/server.ts';
-import { mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
-import { append, bytesOf, create, post, send, sha256, sizeOf, stagingOf, tus, until, withStorage } from './support/storage.ts';
+import { append, create, post, send, stagingOf, tus, until, withStorage } from './support/storage.ts';
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -36,52 +35,6 @@ test('the reserve stays free', () =>
     await requireDisk({ config: { ...config, diskReserveBytes: 0 } }, free / 2);
     await expect(requireDisk({ config: { ...config, diskReserveBytes: free / 2 } }, free)).rejects.toMatchObject({ code: 'DISK_FULL' });
   }));
-
-test.skipIf(unmountable)(
-  `a disk that fills up during an upload: 507, the bytes so far stay, reads work, and it goes on ${unmountable ?? ''}`,
-  () =>
-    withSmallDisk(24 * mebibyte, (dataDir) =>
-      withServer(
-        async (server) => {
-          const { url } = server;
-          const token = await server.admin();
-          const ready = async () => (await send({ method: 'GET', address: `${url}/ready` })).status;
-          const bytes = bytesOf('disk', 12 * mebibyte);
-          const { address, id } = await create(url, token, bytes.length);
-          const file = join(dataDir, 'uploads', id);
-          const filler = join(dataDir, 'filler');
-          const fill = async () => {
-            await until(() => sizeOf(file) === 2 * mebibyte);
-            const { bavail, bsize } = statfsSync(dataDir);
-            writeFileSync(filler, Buffer.alloc(bavail * bsize - 1.5 * mebibyte));
-          };
-          const rest = Array.from({ length: 10 }, (_, n) => bytes.subarray((2 + n) * mebibyte, (3 + n) * mebibyte));
-          const full = await append(address, token, 0, [bytes.subarray(0, 2 * mebibyte), fill, ...rest], bytes.length);
-          expect([full.status, full.json.errors[0].extensions]).toMatchObject([507, { code: 'DISK_FULL', retryable: true }]);
-
-          const offset = sizeOf(file);
-          expect(offset).toBeGreaterThan(2 * mebibyte);
-          expect(offset).toBeLessThan(4 * mebibyte);
-          expect(readFileSync(file).equals(bytes.subarray(0, offset))).toBe(true);
-          expect((await tus('HEAD', address, token)).headers['upload-offset']).toBe(String(offset));
-          expect((await append(address, token, offset, [bytes.subarray(offset)], bytes.length - offset)).status).toBe(507);
-          expect((await server.graphql('{ viewer { name } }', {}, token)).data.viewer.name).toBe('ada');
-          expect((await send({ method: 'GET', address, token })).json.state).toBe('OPEN');
-          expect(await ready()).toBe(503);
-          const another = await send({ method: 'POST', address: `${url}/uploads?filename=b.zip`, token, body: [bytes] });
-          expect([another.status, another.json.errors[0].extensions.code]).toEqual([507, 'DISK_FULL']);
-          expect(stagingOf(dataDir)).toEqual([id]);
-
-          rmSync(filler);
-          expect(await ready()).toBe(200);
-          const now = Number((await tus('HEAD', address, token)).headers['upload-offset']);
-          expect((await append(address, token, now, [bytes.subarray(now)], bytes.length - now)).status).toBe(204);
-          expect((await send({ method: 'GET', address, token })).json).toMatchObject({ state: 'COMPLETE', sha256: sha256(bytes) });
-        },
-        { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_DISK_RESERVE_BYTES: '0' },
-      ),
-    ),
-);
 
 test.runIf(process.platform === 'linux')('a device that takes no byte is 507', () =>
   withServer(async ({ url, admin, dataDir }) => {

@@ -186,7 +186,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     const { refused, diskFull } = loaded.has(one.id) ? served : await load(running, one);
     if (refused !== null) {
       // A full disk passes, and so does whatever keeps out what has served before, such as memory that another model has.
-      if (one.state === 'ACTIVE' || diskFull) missing.set(one.id, refused);
+      if (diskFull) missing.set(one.id, `${one.name}/${one.number} waits: the disk of the data folder is full. Delete what is not needed.`);
+      else if (one.state === 'ACTIVE') missing.set(one.id, refused);
       else inTransaction(db, (tx) => fail(tx, one, refused));
       return;
     }

@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { passingKind } from '../db.ts';
 import type { Log } from '../log.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
@@ -96,6 +97,8 @@ export function runAttempt(
     }
   };
   const written = <T>(write: () => T): Promise<T> => uncounted(() => untilWritten(write, abandoned.signal));
+  /** A job that is to stop does not wait for room: cancelling it may be what makes room. */
+  const toldToStop = (error: unknown) => seen.stopped !== null && passingKind(error) === 'FULL';
 
   const stop = (reason: StopReason) => {
     if (asked.has(reason)) return;
@@ -170,7 +173,7 @@ export function runAttempt(
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
-    const rows = await written(() => recordEvents(db, jobId, number, events, seen.stopped !== null));
+    const rows = await uncounted(() => untilWritten(() => recordEvents(db, jobId, number, events), abandoned.signal, toldToStop));
     if (rows.length > 0) bus.wake('jobEvent', jobId);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) onEvent(event);

@@ -27,8 +27,8 @@ function isLive(tx: Queryable, jobId: string, number: number): Job | null {
 }
 
 /** Records something of a running attempt in one transaction; null, and nothing written, when the attempt is not the live one. */
-export function recordLive<T>(db: Db, jobId: string, number: number, write: (tx: Queryable) => T, transact = inTransaction): T | null {
-  return transact(db, (tx) => (isLive(tx, jobId, number) ? write(tx) : null));
+export function recordLive<T>(db: Db, jobId: string, number: number, write: (tx: Queryable) => T): T | null {
+  return inTransaction(db, (tx) => (isLive(tx, jobId, number) ? write(tx) : null));
 }
 
 /** The child of an attempt that is being started. */

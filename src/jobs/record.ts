@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
-import { type Db, inTransaction, inUrgentTransaction, passingKind, prepared, type Queryable } from '../db.ts';
+import { type Db, passingKind, prepared, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { appendEvents } from './events.ts';
 import { markRunning, recordLive } from './moves.ts';
@@ -20,11 +20,11 @@ const durableTypes: Partial<Record<Event['type'], JobEvent['type']>> = {
 
 /**
  * Stores what the child of an attempt said, in one transaction, and returns its rows. Nothing is stored of an attempt that
- * is not the live one. `stopping`: it ends soon, and must not wait for room on the disk until then.
+ * is not the live one.
  */
-export function recordEvents(db: Db, jobId: string, number: number, events: Event[], stopping = false): JobEvent[] {
+export function recordEvents(db: Db, jobId: string, number: number, events: Event[]): JobEvent[] {
   if (!events.some((event) => event.type === 'hello' || durableTypes[event.type])) return [];
-  const record = (tx: Queryable) => {
+  const rows = recordLive(db, jobId, number, (tx) => {
     for (const event of events) {
       if (event.type === 'hello') {
         const { device, environment, versions, resumed } = event;
@@ -38,8 +38,8 @@ export function recordEvents(db: Db, jobId: string, number: number, events: Even
       return type ? [{ type, payload }] : [];
     });
     return appendEvents(tx, jobId, number, told);
-  };
-  return recordLive(db, jobId, number, record, stopping ? inUrgentTransaction : inTransaction) ?? [];
+  });
+  return rows ?? [];
 }
 
 /** A repeated epoch of a later attempt overwrites its own points. */
@@ -67,14 +67,14 @@ function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { st
 const retryMs = 500;
 /**
  * Repeats `write` while another process holds the database or the disk is full: an event or an end that was lost would leave the job
- * standing for ever. When the signal aborts, it throws what the last try met.
+ * standing for ever. When the signal aborts, or `givesUp`, it throws what the last try met.
  */
-export async function untilWritten<T>(write: () => T, signal: AbortSignal): Promise<T> {
+export async function untilWritten<T>(write: () => T, signal: AbortSignal, givesUp = (_error: unknown) => false): Promise<T> {
   for (;;) {
     try {
       return write();
     } catch (error) {
-      if (!passingKind(error) || signal.aborted) throw error;
+      if (!passingKind(error) || signal.aborted || givesUp(error)) throw error;
       await setTimeout(retryMs, undefined, { signal }).catch(() => {
         throw error;
       });
