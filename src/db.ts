@@ -3,7 +3,6 @@ import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
-import { migrate } from 'drizzle-orm/better-sqlite3/migrator';
 import { readMigrationFiles } from 'drizzle-orm/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
@@ -47,11 +46,10 @@ function open(dataDir: string, migrations: string): ReturnType<typeof openDataba
     // Without it REPLACE deletes past the trigger that keeps the audit log.
     client.pragma('recursive_triggers = ON');
     const db = drizzle(client);
-    // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it: drizzle turns them off
-    // inside a transaction, where SQLite ignores it.
+    // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it. Inside the transaction SQLite ignores this.
     client.pragma('foreign_keys = OFF');
     requireKnown(client, migrations);
-    migrate(db, { migrationsFolder: migrations });
+    migrate(client, migrations);
     checkForeignKeys(client);
     client.pragma('foreign_keys = ON');
     return { db, close };
@@ -72,7 +70,7 @@ function withReserve<T>(dataDir: string, work: () => T): T {
 }
 
 /** What a person can mend is one sentence with the setting's name. */
-function startError(error: unknown, dataDir: string): unknown {
+export function startError(error: unknown, dataDir: string): unknown {
   const kind = passingKind(error);
   const { code } = error as NodeJS.ErrnoException;
   if (kind === 'BUSY') return new Error(passingErrors.BUSY().message);
@@ -115,6 +113,20 @@ function requireKnown(client: Sqlite.Database, migrations: string): void {
       'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
     );
   }
+}
+
+/** Runs the migrations that are new. drizzle's own hides a full disk behind the rollback that SQLite has done already. */
+function migrate(client: Sqlite.Database, migrations: string): void {
+  const run = client.transaction(() => {
+    client.exec('CREATE TABLE IF NOT EXISTS __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)');
+    const last = Number(client.prepare('SELECT max(created_at) FROM __drizzle_migrations').pluck().get());
+    for (const { sql: statements, hash, folderMillis } of readMigrationFiles({ migrationsFolder: migrations })) {
+      if (folderMillis <= last) continue;
+      for (const statement of statements) client.exec(statement);
+      client.prepare('INSERT INTO __drizzle_migrations (hash, created_at) VALUES (?, ?)').run(hash, folderMillis);
+    }
+  });
+  run.immediate();
 }
 
 /**

@@ -10,7 +10,7 @@ import type { Config } from './config.ts';
 import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
-import { openDatabase } from './db.ts';
+import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
@@ -170,6 +170,6 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();
-    throw error;
+    throw passingKind(error) === 'FULL' ? startError(error, config.dataDir) : error;
   }
 }

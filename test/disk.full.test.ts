@@ -33,7 +33,7 @@ import { submit } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 import { makeRoom, waiting, withServerOnDisk } from './support/onDisk.ts';
 import { withChild } from './support/process.ts';
-import { adminName, adminPassword, postGraphql, type TestServer, withFolder } from './support/server.ts';
+import { adminName, adminPassword, postGraphql, type TestServer, withFolder, withServer } from './support/server.ts';
 import { fillDisk, fillNames, mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
 import { append, blobsOf, bytesOf, create, post, send, sha256, sizeOf, stagingOf, tus, until } from './support/storage.ts';
 import { type Api, ask, jobWhen, modelVersionOf, mutate, succeeded, uploaded } from './support/training.ts';
@@ -47,38 +47,43 @@ describe.skipIf(unmountable)('where the disk is full', () => {
   const createUser = 'mutation ($input: CreateUserInput!) { createUser(input: $input) { user { id } userErrors { code message } } }';
   const user = (name: string) => ({ input: { name, password: 'a long enough password', role: 'VIEWER' } });
 
-  test(
-    title('a server says so in one sentence and does not start; with its reserve it starts, also after a stop that left nothing open'),
-    () =>
-      withSmallDisk(16 * mebibyte, async (dataDir) => {
-        const start = (
-          use: Parameters<typeof withChild>[2] = async (child) => void (await child.line((line) => line.includes('is ready'))),
-        ) => withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR: dataDir }, use);
-        let free = fillDisk(dataDir);
-        await start(async (child) => {
-          expect((await child.exit).code).toBe(1);
-          expect(child.lines.join('\n')).toMatch(/^The (disk of the )?data folder \S+ \(WHETSTONE_DATA_DIR\) .*\.$/);
-        });
-        free();
-        // Killed.
-        await start();
-        free = fillDisk(dataDir);
-        await start(async (child) => {
-          await child.line((line) => line.includes('is ready'));
-          free();
-          child.kill('SIGTERM');
-          expect((await child.exit).code).toBe(0);
-        });
-        await start(async (child) => {
-          await child.line((line) => line.includes('is ready'));
-          child.kill('SIGTERM');
-          expect((await child.exit).code).toBe(0);
-        });
-        expect(existsSync(join(dataDir, 'whetstone.db-wal'))).toBe(false);
-        expect(existsSync(join(dataDir, 'reserve'))).toBe(true);
-        fillDisk(dataDir);
-        await start();
-      }),
+  test(title('a server says so in one sentence and does not start; with its reserve it starts'), () =>
+    withSmallDisk(16 * mebibyte, async (dataDir) => {
+      const start = (
+        use: Parameters<typeof withChild>[2] = async (child) => void (await child.line((line) => line.includes('is ready'))),
+      ) => withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR: dataDir }, use);
+      const free = fillDisk(dataDir);
+      await start(async (child) => {
+        expect((await child.exit).code).toBe(1);
+        expect(child.lines.join('\n')).toMatch(/^The (disk of the )?data folder \S+ \(WHETSTONE_DATA_DIR\) .*\.$/);
+      });
+      free();
+      await start(async (child) => {
+        await child.line((line) => line.includes('is ready'));
+        child.kill('SIGTERM');
+        expect((await child.exit).code).toBe(0);
+      });
+      expect(existsSync(join(dataDir, 'whetstone.db-wal'))).toBe(false);
+      expect(existsSync(join(dataDir, 'reserve'))).toBe(true);
+      fillDisk(dataDir);
+      await start();
+    }),
+  );
+
+  test(title('a first start that has some room, but not enough, is one sentence too, and the next one with more room works'), () =>
+    withSmallDisk(mebibyte, async (dataDir) => {
+      const env = { WHETSTONE_DATA_DIR: dataDir };
+      const says: string[] = [];
+      for (let kibibytes = 32; ; kibibytes += 32) {
+        execFileSync('mount', ['-o', `remount,size=${kibibytes}k`, dataDir]);
+        const started = await withServer(async () => 'started', env).catch(({ message }) => message as string);
+        if (started === 'started') break;
+        says.push(started);
+      }
+      expect(says.length).toBeGreaterThan(3);
+      for (const one of says)
+        expect(one).toMatch(/^The disk of the data folder \S+ \(WHETSTONE_DATA_DIR\) is full\. Free some space, then start again\.$/);
+    }),
   );
 
   test(title('people write until there is a retryable DISK_FULL; they log in, delete and cancel all the same, whatever jobs write'), () => {
