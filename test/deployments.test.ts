@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { routes } from '../src/inference/http.ts';
 import { readRunning } from '../src/inference/running.ts';
 import { by, deployed, deploymentOf, echoesDuringSwap, health, hostPid, item, settled } from './support/deployments.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
@@ -104,6 +105,34 @@ describe('a deployment', () => {
       detections: [{ label: 'red', index: 0, score: 1, x: 32, y: 16, width: 64, height: 32 }],
     });
     await mutate(api, 'undeploy', { name: 'boxes' }, 'deployment { name }');
+  });
+
+  test('is not called as an address of the protocol, whatever the routes are', async () => {
+    const input = (name: string) => ({ name, modelVersionId: brightness });
+    const mutation = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { field message } } }';
+    const taken = Object.keys(routes).flatMap((path) => /^\/v2\/models\/(\w+)$/.exec(path)?.[1] ?? []);
+    expect(taken).toContain('stats');
+    for (const name of taken) {
+      const { data } = await ask(api, mutation, { i: input(name) });
+      expect(data.deploy.userErrors).toEqual([{ field: ['name'], message: expect.stringContaining('take another name') }]);
+    }
+  });
+
+  test('a wrong argument of `infer` and of `rollback` is named, not the image or a version', async () => {
+    const image = Buffer.from('hello').toString('base64');
+    const errorsOf = async (name: 'infer' | 'inferBatch' | 'rollback', input: object) => {
+      const type = `${name[0]?.toUpperCase()}${name.slice(1)}Input`;
+      const result = name === 'inferBatch' ? 'results { error { field } }' : '';
+      const { data } = await ask(api, `mutation ($i: ${type}!) { ${name}(input: $i) { ${result} userErrors { code field } } }`, {
+        i: input,
+      });
+      return data[name].results?.map(({ error }: { error: object }) => error) ?? data[name].userErrors;
+    };
+    expect(await errorsOf('infer', { deployment: 'colours', image, top: 0 })).toEqual([{ code: 'INVALID', field: ['top'] }]);
+    expect(await errorsOf('infer', { deployment: 'colours', image, score: 1.5 })).toEqual([{ code: 'INVALID', field: ['score'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image], score: 1.5 })).toEqual([{ field: ['score'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image] })).toEqual([{ field: ['images', '0'] }]);
+    expect(await errorsOf('rollback', { name: 'colours', revision: 7 })).toEqual([{ code: 'NOT_FOUND', field: ['revision'] }]);
   });
 
   test('an image that is none, and a name that is none, are said', async () => {

@@ -47,6 +47,7 @@ builder.queryField('apiKeys', (t) =>
       const { user } = viewerOf(context);
       const ownerId = may(user.role, 'MANAGE_USERS') ? null : user.id;
       return page(
+        'apiKeys',
         args,
         textKey,
         (limit, after) => listApiKeys(context.db, ownerId, limit, after),

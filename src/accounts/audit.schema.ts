@@ -69,6 +69,7 @@ builder.queryField('auditLog', (t) =>
     args: { ...pageArgs(), filter: t.arg({ type: AuditFilter, description: 'Which entries.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'auditLog',
         args,
         numberKey,
         (limit, after) => listAudit(db, { ...filter, actorId: filter?.actorId ? idOf('User', filter.actorId) : null }, limit, after),

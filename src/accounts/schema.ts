@@ -117,6 +117,7 @@ builder.queryFields((t) => ({
     args: { ...pageArgs(), filter: t.arg({ type: UserFilter, description: 'Which users.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'users',
         args,
         textKey,
         (limit, after) => listUsers(db, filter ?? {}, limit, after),
@@ -324,7 +325,7 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Sets the password of a user, ends their sessions and lifts a login delay.',
+    description: 'Sets the password of another user, ends their sessions and lifts a login delay. One’s own: `changePassword`.',
     authScopes: { can: 'MANAGE_USERS' },
     resolve: (_root, { input }, context) =>
       accessPayload(context, () => resetPassword(context, context.actor, idOf('User', input.userId), input.password)),

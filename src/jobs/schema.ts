@@ -293,7 +293,7 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
+      page(`jobs ${orderBy}`, args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
   }),
 }));
 
