@@ -205,7 +205,7 @@ describe('a training on real digits', () => {
     const { data } = await ask(api, refused, { input });
     expect(data.startTraining).toMatchObject({
       job: null,
-      userErrors: [{ field: ['init'], message: expect.stringContaining('had the classes 0, 1, 2') }],
+      userErrors: [{ field: ['init', 'continueFrom'], message: expect.stringContaining('had the classes 0, 1, 2') }],
     });
   });
 
@@ -215,8 +215,8 @@ describe('a training on real digits', () => {
     ['a preset that there is not', { preset: 'resnet51' }, ['preset']],
     ['a preset for another task than the dataset', { preset: 'yolov8n' }, ['datasetVersionId']],
     ['another preset’s hyperparameter', { preset: 'yolov8n', hyperparameters: { erasing: 0.5 } }, ['hyperparameters']],
-    ['public weights that cannot be had', { init: { pretrained: true } }, ['init']],
-    ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init']],
+    ['public weights that cannot be had', { init: { pretrained: true } }, ['init', 'pretrained']],
+    ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init', 'pretrained']],
     ['a momentum that never forgets', { hyperparameters: { optimizer: 'SGD', momentum: 1 } }, ['hyperparameters', 'momentum']],
     ['an image size that no box can fill', { preset: 'yolov8n', hyperparameters: { imageSize: 960 } }, ['hyperparameters', 'imageSize']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
