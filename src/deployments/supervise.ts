@@ -30,6 +30,8 @@ export interface InferenceHealth {
 export interface Supervisor {
   /** Looks at the tables again. Resolves when the host knows what takes the requests now, or there is none. */
   wake(): Promise<void>;
+  /** Resolves when the host decides by the accounts as the database has them now, or there is no host. */
+  tellAccounts(): Promise<void>;
   health(): InferenceHealth;
   /** Of the host that runs; nothing where there is none. */
   stats(): Promise<HostStats>;
@@ -48,7 +50,7 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
-/** How often the host is told of changes in the accounts. */
+/** How often the accounts are compared with what the host has. Mutations do not wait for this: it is for what changes without one, such as a key that expires. */
 const accountsMs = 1000;
 
 interface Wanted extends WantedRevision {
@@ -75,6 +77,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   let timer: NodeJS.Timeout | undefined;
   /** The snapshot of the accounts that the host has, in JSON. */
   let told = '';
+  /** Resolves when it has them. */
+  let telling: Promise<void> = Promise.resolve();
 
   const wake = async (): Promise<void> => {
     if (stopped) return;
@@ -128,6 +132,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
         log.error({ err: error }, 'a revision could not be marked as failed');
       }
     });
+    // What was granted while it started is not in its first snapshot.
+    await tellAccounts();
     return started;
   }
 
@@ -214,27 +220,31 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     }
   }
 
-  /** What was taken away counts on the host a second later. */
-  function tellAccounts(): void {
-    if (!host) return;
-    const snapshot = authSnapshot({ db, tokens });
-    const text = JSON.stringify(snapshot);
-    if (text === told) return;
-    told = text;
-    host.ask({ type: 'auth', snapshot }).catch(() => {});
-  }
-
-  const accounts = setInterval(() => {
+  function tellAccounts(): Promise<void> {
+    if (!host) return Promise.resolve();
     try {
-      tellAccounts();
+      const snapshot = authSnapshot({ db, tokens });
+      const text = JSON.stringify(snapshot);
+      if (text !== told) {
+        told = text;
+        // Where the host dies of it, the next one starts with a snapshot of its own.
+        telling = host.ask({ type: 'auth', snapshot }).then(
+          () => {},
+          () => {},
+        );
+      }
     } catch (error) {
-      // A locked database passes.
+      // A locked database passes: the next interval tries again.
       log.error({ err: error }, 'the inference host could not be told of the accounts');
     }
-  }, accountsMs);
+    return telling;
+  }
+
+  const accounts = setInterval(tellAccounts, accountsMs);
   void wake();
   return {
     wake,
+    tellAccounts,
     health() {
       const reason = missing.size > 0 ? [...missing.values()].join(' ') : (host?.problem() ?? null);
       return health.state === 'READY' && reason !== null ? { ...health, state: 'DEGRADED', reason } : { ...health };

@@ -22,7 +22,6 @@ export function exportUrl(context: LinkContext, { id }: Pick<DatasetVersion, 'id
 
 /** `GET /files/datasets/<version>/<form>` behind a link of `exportUrl`: a zip that is made while it is read, always of the same bytes. */
 export async function serveExport(services: JobServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
-  if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
   checkLink(services, url);
   const [, , , id = '', name] = url.pathname.split('/');
