@@ -125,6 +125,8 @@ export function setUserDisabled({ db, bus }: AccountsDeps, actor: Actor, id: str
 export async function resetPassword({ db, bus }: AccountsDeps, actor: Actor, id: string, rawPassword: string): Promise<User> {
   const { password } = parseInput(z.object({ password: Password }), { password: rawPassword });
   requireUser(db, id);
+  // A session that somebody else got hold of must not become theirs for good.
+  if (actor.actorId === id) refuse('INVALID', 'userId', 'Your own password is set by `changePassword`, which takes the current one too.');
   const passwordHash = await hashPassword(password);
   const after = inUrgentTransaction(db, (tx) => {
     endSessions(tx, { userId: id });

@@ -4,8 +4,7 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { ModelSettings } from '../inference/config.ts';
-import { Name } from '../naming.ts';
+import { ModelSettings, ServedName } from '../inference/config.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
   deploymentsMax,
@@ -28,7 +27,7 @@ interface DeployServices {
 }
 
 const DeployInput = z.object({
-  name: Name,
+  name: ServedName,
   modelVersionId: z.string(),
   settings: ModelSettings.omit({ runMs: true }),
   benchmarkJobId: z.string().nullish(),
@@ -59,7 +58,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
-    requireReadyModel(tx, modelVersionId);
+    requireReadyModel(tx, modelVersionId, 'revision');
     addRevision(tx, actor, row, { modelVersionId, settingsJson });
     return row;
   });

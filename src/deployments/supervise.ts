@@ -8,7 +8,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, passingError } from '../db.ts';
-import type { Route } from '../inference/channel.ts';
+import type { DeploymentRoute } from '../inference/channel.ts';
 import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
 import { maskPaths } from '../maskPaths.ts';
@@ -31,6 +31,8 @@ export interface InferenceHealth {
 export interface Supervisor {
   /** Looks at the tables again. Resolves when the host knows what takes the requests now, or there is none. */
   wake(): Promise<void>;
+  /** Resolves when the host decides by the accounts as the database has them now, or there is no host. */
+  tellAccounts(): Promise<void>;
   health(): InferenceHealth;
   /** Of the host that runs; nothing where there is none. */
   stats(): Promise<HostStats>;
@@ -49,7 +51,7 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
-/** How often the host is told of changes in the accounts. */
+/** How often the accounts are compared with what the host has. Mutations do not wait for this: it is for what changes without one, such as a key that expires. */
 const accountsMs = 1000;
 
 interface Wanted extends WantedRevision {
@@ -59,7 +61,7 @@ interface Wanted extends WantedRevision {
 }
 
 type Refusal = Pick<HostAnswer, 'refused' | 'diskFull'>;
-const served: Refusal = { refused: null, diskFull: false };
+const notRefused: Refusal = { refused: null, diskFull: false };
 
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
@@ -79,6 +81,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   let timer: NodeJS.Timeout | undefined;
   /** The snapshot of the accounts that the host has, in JSON. */
   let told = '';
+  /** Resolves when it has them. */
+  let telling: Promise<void> = Promise.resolve();
 
   const wake = async (): Promise<void> => {
     if (stopped) return;
@@ -141,22 +145,24 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
         log.error({ err: error }, 'a revision could not be marked as failed');
       }
     });
+    // What was granted while it started is not in its first snapshot.
+    await tellAccounts();
     return started;
   }
 
   async function reconcile(): Promise<void> {
     const all = wanted();
     if (stopped || (!host && all.length === 0)) return;
-    const running = host ?? (await start());
+    const serving = host ?? (await start());
     if (stopped) return;
-    await route(running);
-    unload(running, all);
+    await route(serving);
+    unload(serving, all);
     missing.clear();
-    for (const one of all) await bring(running, one);
-    await running.ask({ type: 'ready' });
+    for (const one of all) await bring(serving, one);
+    await serving.ask({ type: 'ready' });
     health.state = 'READY';
     health.reason = null;
-    unload(running, wanted());
+    unload(serving, wanted());
     if (missing.size > 0) throw new Error([...missing.values()].join(' '));
   }
 
@@ -168,7 +174,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** Of each deployment the new revision once it is loaded, else the one that serves. */
-  function routes(): Route[] {
+  function routes(): DeploymentRoute[] {
     const all = wanted();
     return listDeployments(db, deploymentsMax, null).map(({ id, name }) => {
       const own = all.filter(({ deploymentId }) => deploymentId === id);
@@ -177,13 +183,13 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     });
   }
 
-  async function route(running: HostProcess): Promise<void> {
-    await running.ask({ type: 'serve', deployments: routes() });
+  async function route(serving: HostProcess): Promise<void> {
+    await serving.ask({ type: 'serve', deployments: routes() });
   }
 
   /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
-  async function bring(running: HostProcess, one: Wanted): Promise<void> {
-    const { refused, diskFull } = loaded.has(one.id) ? served : await load(running, one);
+  async function bring(serving: HostProcess, one: Wanted): Promise<void> {
+    const { refused, diskFull } = loaded.has(one.id) ? notRefused : await load(serving, one);
     if (refused !== null) {
       // A full disk passes, and so does whatever keeps out what has served before, such as memory that another model has.
       if (diskFull) missing.set(one.id, `${one.name}/${one.number} waits: the disk of the data folder is full. Delete what is not needed.`);
@@ -192,15 +198,15 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       return;
     }
     if (one.state === 'ACTIVE') return;
-    await route(running);
+    await route(serving);
     inTransaction(db, (tx) => activate(tx, one));
   }
 
   /** Why it cannot be served, if it cannot. */
-  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<Refusal> {
+  async function load(serving: HostProcess, { id, config: found }: Wanted): Promise<Refusal> {
     if ('problem' in found) return { refused: found.problem, diskFull: false };
     const { model } = found;
-    const answer = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
+    const answer = await serving.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
     if (answer.refused === null) loaded.add(id);
     return answer;
   }
@@ -218,36 +224,40 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** What is not wanted any more answers the requests that it has; nothing waits for that. */
-  function unload(running: HostProcess, all: readonly Wanted[]): void {
+  function unload(serving: HostProcess, all: readonly Wanted[]): void {
     const ids = new Set(all.map(({ id }) => id));
     for (const id of loaded) {
       if (ids.has(id)) continue;
       loaded.delete(id);
-      running.ask({ type: 'unload', id }).catch(() => {});
+      serving.ask({ type: 'unload', id }).catch(() => {});
     }
   }
 
-  /** What was taken away counts on the host a second later. */
-  function tellAccounts(): void {
-    if (!host) return;
-    const snapshot = authSnapshot({ db, tokens });
-    const text = JSON.stringify(snapshot);
-    if (text === told) return;
-    told = text;
-    host.ask({ type: 'auth', snapshot }).catch(() => {});
-  }
-
-  const accounts = setInterval(() => {
+  function tellAccounts(): Promise<void> {
+    if (!host) return Promise.resolve();
     try {
-      tellAccounts();
+      const snapshot = authSnapshot({ db, tokens });
+      const text = JSON.stringify(snapshot);
+      if (text !== told) {
+        told = text;
+        // Where the host dies of it, the next one starts with a snapshot of its own.
+        telling = host.ask({ type: 'auth', snapshot }).then(
+          () => {},
+          () => {},
+        );
+      }
     } catch (error) {
-      // A locked database passes.
+      // A locked database passes: the next interval tries again.
       log.error({ err: error }, 'the inference host could not be told of the accounts');
     }
-  }, accountsMs);
+    return telling;
+  }
+
+  const accounts = setInterval(tellAccounts, accountsMs);
   void wake();
   return {
     wake,
+    tellAccounts,
     health() {
       const reason = health.reason ?? host?.problem() ?? null;
       return health.state === 'READY' && reason !== null ? { ...health, state: 'DEGRADED', reason } : { ...health };

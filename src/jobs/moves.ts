@@ -9,6 +9,7 @@ import { refuse } from '../errors.ts';
 import { appendEvent, readEvents } from './events.ts';
 import { age, findJob, requireJob } from './jobs.ts';
 import type { JobKinds } from './kinds.ts';
+import { insertSubjects } from './references.ts';
 import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
@@ -183,6 +184,7 @@ function move(
     })
     .where(eq(job.id, row.id))
     .run();
+  if (resultJson) insertSubjects(tx, row.id, resultJson);
   if (state === 'FAILED' || state === 'CANCELLED') kinds[row.kind].undo?.(tx, row);
   const payload = { state, ...(attemptState ? { attemptState } : {}), ...(failure ? { failure } : {}) };
   const event = appendEvent(tx, row.id, row.attemptNumber, { type: 'STATE', payload });

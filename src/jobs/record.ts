@@ -51,17 +51,23 @@ const upsertMetric = prepared((db) =>
       name: sql.placeholder('name'),
       step: sql.placeholder('step'),
       value: sql.placeholder('value'),
+      epoch: sql.placeholder('epoch'),
       attemptNumber: sql.placeholder('attemptNumber'),
     })
     .onConflictDoUpdate({
       target: [metricPoint.jobId, metricPoint.name, metricPoint.step],
-      set: { value: sql`excluded.value`, attemptNumber: sql`excluded.attemptNumber` },
+      set: { value: sql`excluded.value`, epoch: sql`excluded.epoch`, attemptNumber: sql`excluded.attemptNumber` },
     })
     .prepare(),
 );
 
-function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { step, metrics }: Extract<Event, { type: 'epoch' }>): void {
-  for (const [name, value] of Object.entries(metrics)) upsertMetric(tx).run({ jobId, name, step, value, attemptNumber });
+function recordMetrics(
+  tx: Queryable,
+  jobId: string,
+  attemptNumber: number,
+  { epoch, step, metrics }: Extract<Event, { type: 'epoch' }>,
+): void {
+  for (const [name, value] of Object.entries(metrics)) upsertMetric(tx).run({ jobId, name, step, value, epoch, attemptNumber });
 }
 
 const retryMs = 500;
