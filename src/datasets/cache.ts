@@ -9,7 +9,7 @@ import { attemptLimits } from '../jobs/attempt.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { startChild } from '../jobs/executor/local.ts';
 import { requireJob } from '../jobs/jobs.ts';
-import { JobFailure, type JobServices } from '../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { importCommand } from './import/launch.ts';
@@ -65,8 +65,8 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
         log() {},
       },
     );
-    const forget = child.pid === null ? () => {} : recordChild(config.dataDir, child.pid);
-    const { exitCode } = await child.ended.finally(forget);
+    const { exitCode, signal } = await child.ended.finally(recordChild(config.dataDir, child.pid));
+    if (signal === 'SIGKILL') throw new AttemptCrash('The process that unpacks the images of the dataset was killed.');
     if (exitCode !== 0) throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${problem}`);
     await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);
   } finally {
