@@ -98,8 +98,8 @@ const graphqlAnswer = {
   ...failed('INVALID_DOCUMENT', 'LIMIT'),
 };
 
-export const openapi = {
-  openapi: '3.1.0',
+export const serverOpenapi = {
+  serverOpenapi: '3.1.0',
   info: {
     title: 'Whetstone server',
     version: codeVersion,

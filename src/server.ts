@@ -23,10 +23,9 @@ import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
-import { serverMetrics } from './metrics.ts';
+import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
-import { openapi } from './openapi.ts';
-import { prometheusType } from './prometheus.ts';
+import { serverOpenapi } from './openapi.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
@@ -114,6 +113,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
+    const metrics = createServerMetrics(services);
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const routes: Route[] = [
       {
@@ -130,9 +130,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       {
         path: '/metrics',
         polled: true,
-        handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
+        handle: async (_req, res) => {
+          const text = await metrics.metrics();
+          res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
+        },
       },
-      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, openapi) },
+      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
       { path: '/health', polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',

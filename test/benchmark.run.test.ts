@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { CellsFile } from '../src/benchmark/cells.ts';
 import { benchmark } from '../src/benchmark/run.ts';
 import { decodeSamples } from '../src/benchmark/samples.ts';
-import { createChild, type Said, shared, stops } from '../src/jobs/childio.ts';
+import { createChildAttempt, type Said, stateIndex, stops } from '../src/jobs/childio.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
 import { withFolder } from './support/server.ts';
@@ -26,9 +26,9 @@ async function run(workDir: string, spec: BenchmarkSpec, on: (event: Said, stop:
   const state = new Int32Array(new SharedArrayBuffer(8));
   const said: Said[] = [];
   mkdirSync(workDir, { recursive: true });
-  const child = createChild(spec, workDir, state, (event) => {
+  const child = createChildAttempt(spec, workDir, state, (event) => {
     said.push(event);
-    on(event, () => Atomics.store(state, shared.stop, stops.indexOf('cancel')));
+    on(event, () => Atomics.store(state, stateIndex.stop, stops.indexOf('cancel')));
   });
   const result = await benchmark(child);
   return { result, said, file: CellsFile.parse(JSON.parse(readFileSync(join(workDir, result.file), 'utf8'))) };

@@ -7,19 +7,19 @@ import { cacheDir, extractedFolder } from '../src/datasets/cache.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from '../src/datasets/change.ts';
 import { createDataset } from '../src/datasets/create.ts';
 import {
+  chooseDatasetVersion,
   findContent,
   findDataset,
   findDatasetByName,
   findDatasetVersion,
   findItem,
-  findVersion,
   listDatasets,
+  listDatasetVersions,
   listItems,
-  listVersions,
 } from '../src/datasets/datasets.ts';
 import { insertItems } from '../src/datasets/import/kind.ts';
-import type { Summary } from '../src/datasets/import/outputs.ts';
-import { summarize } from '../src/datasets/import/run.ts';
+import type { DatasetSummary } from '../src/datasets/import/outputs.ts';
+import { summarizeDataset } from '../src/datasets/import/run.ts';
 import { sweepDatasets } from '../src/datasets/sweep.ts';
 import { datasetItem, datasetVersion } from '../src/datasets/tables.ts';
 import { InputError, type UserError } from '../src/errors.ts';
@@ -82,8 +82,8 @@ describe('creation', () => {
       const second = await datasets.create(more, { notes: 'ignored' });
       expect(second.dataset).toEqual(first.dataset);
       expect(second.version.number).toBe(2);
-      expect(listVersions(datasets.db, first.dataset.id, 10, null).map(({ number }) => number)).toEqual([2, 1]);
-      expect(listVersions(datasets.db, first.dataset.id, 10, 2).map(({ number }) => number)).toEqual([1]);
+      expect(listDatasetVersions(datasets.db, first.dataset.id, 10, null).map(({ number }) => number)).toEqual([2, 1]);
+      expect(listDatasetVersions(datasets.db, first.dataset.id, 10, 2).map(({ number }) => number)).toEqual([1]);
     }));
 
   test('the same key gives the same version and takes nothing more', () =>
@@ -270,7 +270,7 @@ describe('items', () => {
     withDatasets(async (datasets) => {
       const { version } = await datasets.create(classes);
       const items = sorted(12_000);
-      const summary: Summary = { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 };
+      const summary: DatasetSummary = { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 };
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(items));
       let turns = 0;
@@ -299,7 +299,7 @@ describe('items', () => {
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(change(items)));
       await expect(
-        insertItems(datasets.db, version.id, path, { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 }),
+        insertItems(datasets.db, version.id, path, { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 }),
       ).rejects.toThrow();
     }),
   );
@@ -406,8 +406,8 @@ describe('changes', () => {
       await datasets.start();
       const { version } = await datasets.import(classes);
       const failed = (await datasets.import({ 'a.png': 'x' })).version;
-      expect(findDatasetVersion(datasets.db, version.datasetId, null)?.id).toBe(version.id);
-      expect(findDatasetVersion(datasets.db, version.datasetId, 2)?.id).toBe(failed.id);
+      expect(chooseDatasetVersion(datasets.db, version.datasetId, null)?.id).toBe(version.id);
+      expect(chooseDatasetVersion(datasets.db, version.datasetId, 2)?.id).toBe(failed.id);
       expect(findContent(datasets.db, version.datasetId, String(version.contentHash))?.id).toBe(version.id);
     }));
 });
@@ -421,7 +421,7 @@ describe('deletion', () => {
       const deleted = deleteDatasetVersion(datasets, datasets.actor, version.id);
       expect(deleted).toMatchObject({ contentHash: version.contentHash, countsJson: version.countsJson, deletedAt: expect.any(Number) });
       expect(kindsOf(datasets, version.id)).toEqual([]);
-      expect(findVersion(datasets.db, version.id)).toBeUndefined();
+      expect(findDatasetVersion(datasets.db, version.id)).toBeUndefined();
       expect(listItems(datasets.db, deleted, {}, 10, null)).toEqual([]);
       expect(() => deleteDatasetVersion(datasets, datasets.actor, version.id)).toThrow('no such dataset version');
 
@@ -448,7 +448,7 @@ describe('deletion', () => {
       const { version } = await datasets.import(classes);
       deleteDataset(datasets, datasets.actor, version.datasetId);
       expect(findDataset(datasets.db, version.datasetId)).toBeUndefined();
-      expect(findVersion(datasets.db, version.id)).toBeUndefined();
+      expect(findDatasetVersion(datasets.db, version.id)).toBeUndefined();
       const again = await datasets.import(classes);
       expect(again.version).toMatchObject({ number: 1, state: 'READY' });
       expect(again.version.datasetId).not.toBe(version.datasetId);
@@ -465,7 +465,7 @@ describe('deletion', () => {
       await datasets.ended(String(importing.version.jobId));
       enqueue(datasets.db, datasets.actor, { kind: 'TRAIN', spec: { datasetVersionId: importing.version.id } });
       expect(refusal(() => deleteDataset(datasets, datasets.actor, importing.dataset.id))?.message).toContain('TRAIN');
-      expect(findVersion(datasets.db, importing.version.id)?.state).toBe('READY');
+      expect(findDatasetVersion(datasets.db, importing.version.id)?.state).toBe('READY');
     }));
 
   test('what a dead server left unfinished in the cache is swept', () =>

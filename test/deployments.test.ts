@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readRunning } from '../src/inference/running.ts';
+import { readRunning } from '../src/inference/runningFile.ts';
 import { by, deployed, deploymentOf, echoesDuringSwap, health, hostPid, item, settled } from './support/deployments.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';

@@ -7,7 +7,7 @@ import { type Db, inTransaction } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, countDenied, writeAudit } from './audit.ts';
 import { hashPassword, Password, verifyPassword } from './passwords.ts';
-import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, type Origin, userOfSession } from './sessions.ts';
+import { type ClientOrigin, endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, userOfSession } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
 import type { Throttle } from './throttle.ts';
 import type { Tokens } from './tokens.ts';
@@ -39,7 +39,7 @@ const LoginInput = z.object({ name: z.string().max(200), password: z.string().ma
 const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), newPassword: Password });
 
 /** Starts a session. A wrong password, an unknown and a disabled user get the same UNAUTHENTICATED after the same work. */
-export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unknown): Promise<Credentials> {
+export async function login(deps: Deps, actor: Actor, origin: ClientOrigin, raw: unknown): Promise<Credentials> {
   const { db, throttle } = deps;
   const { name, password } = parseInput(LoginInput, raw);
   const row = findUserByName(db, name);
@@ -66,7 +66,12 @@ export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unkno
  * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
  * the whole family is revoked.
  */
-export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin: Origin, refreshToken: string): Promise<Credentials> {
+export async function refresh(
+  deps: Omit<Deps, 'throttle'>,
+  actor: Actor,
+  origin: ClientOrigin,
+  refreshToken: string,
+): Promise<Credentials> {
   const { db, bus } = deps;
   const outcome = inTransaction(db, (tx) => {
     const found = tx
@@ -135,7 +140,7 @@ export async function changePassword(
   deps: Omit<Deps, 'tokens'>,
   actor: Actor,
   viewer: Viewer,
-  { address }: Pick<Origin, 'address'>,
+  { address }: Pick<ClientOrigin, 'address'>,
   raw: unknown,
 ): Promise<User> {
   const { db, bus, throttle } = deps;

@@ -10,7 +10,7 @@ import { and, count, eq, isNull, ne, sql } from 'drizzle-orm';
 import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
-import { inTurn } from './passwords.ts';
+import { hashInTurn } from './passwords.ts';
 import { hasSessionAt } from './sessions.ts';
 import { loginThrottle, type User, user } from './tables.ts';
 
@@ -113,8 +113,8 @@ export function createThrottle(db: Db): Throttle {
     async guarded(guess, check) {
       const answerAt = performance.now() + heldMs;
       const known = guess.user !== undefined && hasSessionAt(db, guess.user.id, guess.address);
-      const place = { key: known ? `${guess.address} ${guess.user?.id}` : guess.address, known };
-      const outcome = await inTurn(place, () => attempt(guess, known, check));
+      const asker = { key: known ? `${guess.address} ${guess.user?.id}` : guess.address, known };
+      const outcome = await hashInTurn(asker, () => attempt(guess, known, check));
       if ('value' in outcome) return outcome.value;
       if (held < heldMax) {
         held += 1;

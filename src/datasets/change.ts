@@ -6,7 +6,7 @@ import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
-import { findDataset, findDatasetByName, findVersion } from './datasets.ts';
+import { findDataset, findDatasetByName, findDatasetVersion } from './datasets.ts';
 import { type Dataset, type DatasetVersion, dataset, datasetVersion } from './tables.ts';
 
 const UpdateDatasetInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
@@ -48,7 +48,7 @@ export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dat
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files go. */
 export function deleteDatasetVersion({ db }: { db: Db }, actor: Actor, id: string): DatasetVersion {
   return inTransaction(db, (tx) => {
-    const version = findVersion(tx, id) ?? notFound('dataset version');
+    const version = findDatasetVersion(tx, id) ?? notFound('dataset version');
     const detail = { datasetId: version.datasetId, number: version.number };
     writeAudit(tx, actor, { action: 'deleteDatasetVersion', target: { type: 'DatasetVersion', id }, detail });
     return bury(tx, version);

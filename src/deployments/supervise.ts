@@ -8,7 +8,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction } from '../db.ts';
-import type { Route } from '../inference/channel.ts';
+import type { DeploymentRoute } from '../inference/channel.ts';
 import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
 import { blobPath } from '../storage/blobs.ts';
@@ -134,16 +134,16 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   async function reconcile(): Promise<void> {
     const all = wanted();
     if (stopped || (!host && all.length === 0)) return;
-    const running = host ?? (await start());
+    const serving = host ?? (await start());
     if (stopped) return;
-    await route(running);
-    unload(running, all);
+    await route(serving);
+    unload(serving, all);
     missing.clear();
-    for (const one of all) await bring(running, one);
-    await running.ask({ type: 'ready' });
+    for (const one of all) await bring(serving, one);
+    await serving.ask({ type: 'ready' });
     health.state = 'READY';
     health.reason = null;
-    unload(running, wanted());
+    unload(serving, wanted());
     misses = missing.size > 0 ? misses + 1 : 0;
     if (missing.size > 0) later(new Error([...missing.values()].join(' ')), misses);
   }
@@ -156,7 +156,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** Of each deployment the new revision once it is loaded, else the one that serves. */
-  function routes(): Route[] {
+  function routes(): DeploymentRoute[] {
     const all = wanted();
     return listDeployments(db, deploymentsMax, null).map(({ id, name }) => {
       const own = all.filter(({ deploymentId }) => deploymentId === id);
@@ -165,13 +165,13 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     });
   }
 
-  async function route(running: HostProcess): Promise<void> {
-    await running.ask({ type: 'serve', deployments: routes() });
+  async function route(serving: HostProcess): Promise<void> {
+    await serving.ask({ type: 'serve', deployments: routes() });
   }
 
   /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
-  async function bring(running: HostProcess, one: Wanted): Promise<void> {
-    const refused = loaded.has(one.id) ? null : await load(running, one);
+  async function bring(serving: HostProcess, one: Wanted): Promise<void> {
+    const refused = loaded.has(one.id) ? null : await load(serving, one);
     if (refused !== null) {
       // What has served before is tried again: a full disk, or memory that another model has, passes.
       if (one.state === 'ACTIVE') missing.set(one.id, refused);
@@ -179,15 +179,15 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       return;
     }
     if (one.state === 'ACTIVE') return;
-    await route(running);
+    await route(serving);
     inTransaction(db, (tx) => activate(tx, one));
   }
 
   /** Why it cannot be served; null when it is loaded. */
-  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<string | null> {
+  async function load(serving: HostProcess, { id, config: found }: Wanted): Promise<string | null> {
     if ('problem' in found) return found.problem;
     const { model } = found;
-    const { refused } = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
+    const { refused } = await serving.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
     if (refused === null) loaded.add(id);
     return refused;
   }
@@ -205,12 +205,12 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** What is not wanted any more answers the requests that it has; nothing waits for that. */
-  function unload(running: HostProcess, all: readonly Wanted[]): void {
+  function unload(serving: HostProcess, all: readonly Wanted[]): void {
     const ids = new Set(all.map(({ id }) => id));
     for (const id of loaded) {
       if (ids.has(id)) continue;
       loaded.delete(id);
-      running.ask({ type: 'unload', id }).catch(() => {});
+      serving.ask({ type: 'unload', id }).catch(() => {});
     }
   }
 

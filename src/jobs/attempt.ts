@@ -3,8 +3,8 @@ import { dirname } from 'node:path';
 import type { Log } from '../log.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
-import { type Child, identify, startChild } from './executor/local.ts';
-import { type AttemptContext, AttemptCrash, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
+import { type ChildHandle, identify, startChild } from './executor/local.ts';
+import { type AttemptContext, AttemptCrash, type AttemptOutcome, JobFailure, type JobKinds, type JobServices, type Launch } from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
 import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
@@ -67,10 +67,10 @@ export function runAttempt(
   const workDir = workDirOf(config.dataDir, jobId, number);
 
   const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, crash: null, lack: null };
-  const outcome: Outcome = { result: {}, artifacts: [], gates: [] };
+  const outcome: AttemptOutcome = { result: {}, artifacts: [], gates: [] };
   let context: AttemptContext | null = null;
   /** While its process runs. */
-  let child: Child | null = null;
+  let child: ChildHandle | null = null;
   const asked = new Set<StopReason>();
   const timers: NodeJS.Timeout[] = [];
   const claimedAt = performance.now();
@@ -203,7 +203,7 @@ export function runAttempt(
     if ((await written(() => recordEvents(db, jobId, number, [warning]))).length > 0) bus.wake('jobEvent', jobId);
   };
 
-  const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
+  const superviseChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
     const started = startChild(
       {
         command,
@@ -256,7 +256,7 @@ export function runAttempt(
       const launch = await kind.launch(services, context);
       await checkDevice(launch);
       // An attempt that was stopped by now does not start.
-      if (!seen.stopped) await runChild(launch, writeLog);
+      if (!seen.stopped) await superviseChild(launch, writeLog);
       if (seen.done === 'ok' && seen.exitCode === exitCodes.OK) register = await kind.finish(services, context, outcome);
     } catch (error) {
       fail(error);

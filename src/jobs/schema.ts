@@ -6,17 +6,17 @@ import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
-import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
+import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { retryJob } from './retry.ts';
-import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
+import type { Attempt, attemptStates, Job, jobKindNames, jobStates } from './tables.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
-  values: enumValues<(typeof jobKinds)[number]>({
+  values: enumValues<(typeof jobKindNames)[number]>({
     IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
     IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
     TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
@@ -221,7 +221,7 @@ const JobConnection = builder.connectionObject(
   { description: 'A job in a page.' },
 );
 
-export const JobFilter = builder.inputType('JobFilter', {
+export const JobFilterInput = builder.inputType('JobFilter', {
   description: 'Which jobs.',
   fields: (t) => ({
     kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
@@ -232,7 +232,7 @@ export const JobFilter = builder.inputType('JobFilter', {
 });
 
 /** With the ids of the database. */
-export const jobFilterOf = (filter: typeof JobFilter.$inferInput | null | undefined): Filter => ({
+export const jobFilterOf = (filter: typeof JobFilterInput.$inferInput | null | undefined): JobFilter => ({
   ...filter,
   createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
   parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
@@ -258,7 +258,7 @@ builder.queryFields((t) => ({
     authScopes: { can: 'READ' },
     args: {
       ...pageArgs(),
-      filter: t.arg({ type: JobFilter, description: 'Which jobs.' }),
+      filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }),
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>

@@ -7,7 +7,7 @@ import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
-import { findModel, findModelByName, findVersion, listAliases } from './models.ts';
+import { findModel, findModelByName, findModelVersion, listAliases } from './models.ts';
 import { type Model, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
 const UpdateModelInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
@@ -44,7 +44,7 @@ export function setModelAlias({ db }: { db: Db }, actor: Actor, id: string, rawN
     if (versionId === null) {
       tx.delete(modelAlias).where(mine).run();
     } else {
-      const version = findVersion(tx, versionId);
+      const version = findModelVersion(tx, versionId);
       if (version?.modelId !== id) notFound('version of this model');
       if (version.state !== 'READY') refuse('INVALID', 'modelVersionId', `Version ${version.number} is ${version.state}, not READY.`);
       const others = listAliases(tx, id).filter((alias) => alias.name !== name);
@@ -79,7 +79,7 @@ export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files and aliases go. */
 export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string): ModelVersion {
   return inTransaction(db, (tx) => {
-    const version = findVersion(tx, id) ?? notFound('model version');
+    const version = findModelVersion(tx, id) ?? notFound('model version');
     bury(tx, version);
     const target = { type: 'ModelVersion', id };
     writeAudit(tx, actor, { action: 'deleteModelVersion', target, detail: { modelId: version.modelId, number: version.number } });

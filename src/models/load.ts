@@ -8,7 +8,7 @@ import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { AttemptCrash, JobFailure } from '../jobs/kinds.ts';
 import { limited } from '../jobs/limited.ts';
 import { maskPaths } from '../maskPaths.ts';
-import type { Loaded } from './load/loaded.ts';
+import type { LoadResult } from './load/loaded.ts';
 
 const child = join(import.meta.dirname, 'load', 'child.ts');
 
@@ -33,24 +33,24 @@ export async function loadOnce(
   folder: string,
   limits: LoadLimits,
   probe?: string,
-): Promise<Exclude<Loaded, { refused: string }>> {
+): Promise<Exclude<LoadResult, { refused: string }>> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   try {
     // A name of its own in a folder of its own: data that the file would refer to is not beside it.
     await link(file, join(folder, 'model.onnx'));
     if (probe) await link(probe, join(folder, 'probe.safetensors'));
-    return await runChild(dataDir, folder, limits);
+    return await loadInChild(dataDir, folder, limits);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-async function runChild(
+async function loadInChild(
   dataDir: string,
   folder: string,
   { memoryBytes, seconds }: LoadLimits,
-): Promise<Exclude<Loaded, { refused: string }>> {
+): Promise<Exclude<LoadResult, { refused: string }>> {
   const { command, args } = limited(process.execPath, [child], { memoryBytes, cpuSeconds: seconds, fileBytes: 2 ** 20 });
   const started = spawn('nice', ['-n', '10', command, ...args], {
     cwd: folder,
@@ -71,7 +71,7 @@ async function runChild(
   if (signal !== null || code !== 0) {
     throw new JobFailure('MODEL_INVALID', `The serving engine crashed on the file (${signal ?? `exit code ${code}`}).`);
   }
-  const loaded = JSON.parse(said) as Loaded;
+  const loaded = JSON.parse(said) as LoadResult;
   if ('refused' in loaded) {
     throw new JobFailure('MODEL_INVALID', `The serving engine refuses the file: ${maskPaths(loaded.refused).slice(0, 1500)}`);
   }

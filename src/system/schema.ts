@@ -1,4 +1,4 @@
-import { every, follow, shared } from '../follow.ts';
+import { every, follow, sharedReading } from '../follow.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -7,21 +7,21 @@ import type { Slot } from '../jobs/tables.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { type Gpu, type Gpus, readGpus } from './gpus.ts';
-import { type Cpu, countJobs, type Memory, readCpu, readMemory, readSlots } from './system.ts';
+import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
 
 interface System {
   slots: Slot[];
   queuedJobs: number;
   runningJobs: number;
   cpu: Cpu;
-  memory: Memory;
+  memory: MachineMemory;
   disk: DiskUse;
   gpus: Gpus;
 }
 
 const dbOf = ({ db }: Services) => db;
 
-const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
+const readSystem = sharedReading(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
   const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
   return {
@@ -57,7 +57,7 @@ const CpuType = builder.objectRef<Cpu>('Cpu').implement({
   }),
 });
 
-const MemoryType = builder.objectRef<Memory>('Memory').implement({
+const MemoryType = builder.objectRef<MachineMemory>('Memory').implement({
   description: 'Main memory.',
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Installed.' }),

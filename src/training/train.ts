@@ -21,7 +21,7 @@ import { codeVersion } from '../version.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
-import { acceptCheckpoint, acceptEvaluation, type Origin, requireMade } from './register.ts';
+import { acceptCheckpoint, acceptEvaluation, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
@@ -132,7 +132,7 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext): Origin {
+function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin {
   const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device } = requestOf(job);
   const { from } = init;
   return {

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import sharp, { type OverlayOptions } from 'sharp';
-import type { Port, Session } from '../../engine/engine.ts';
+import type { EngineSession, Port } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { trainerFolder, trainerPython } from '../../python.ts';
 import {
@@ -116,7 +116,7 @@ function readScenes(folder: string): { file: string; truths: Truth[] }[] {
   }));
 }
 
-async function detect({ signature, run }: Session, file: string): Promise<Detection[]> {
+async function detect({ signature, run }: EngineSession, file: string): Promise<Detection[]> {
   const { data, info } = await sharp(file).autoOrient().removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const values = preprocess(data, info.width, info.height, spec);
   const [input] = signature.inputs as [Port];
