@@ -4,7 +4,15 @@ import type { Log } from '../log.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
 import { type ChildHandle, identify, startChild } from './executor/local.ts';
-import { type AttemptContext, AttemptCrash, type AttemptOutcome, JobFailure, type JobKinds, type JobServices, type Launch } from './kinds.ts';
+import {
+  type AttemptContext,
+  AttemptCrash,
+  type AttemptOutcome,
+  JobFailure,
+  type JobKinds,
+  type JobServices,
+  type Launch,
+} from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
 import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
