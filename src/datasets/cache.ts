@@ -66,7 +66,7 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
       },
     );
     const { exitCode, signal } = await child.ended.finally(recordChild(config.dataDir, child.pid));
-    if (signal === 'SIGKILL') throw new AttemptCrash('The process that unpacks the images of the dataset was killed.');
+    if (signal !== null) throw new AttemptCrash(`The process that unpacks the images of the dataset was killed by ${signal}.`);
     if (exitCode !== 0) throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${problem}`);
     await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);
   } finally {

@@ -66,8 +66,8 @@ async function loadInChild(
   if (signal === 'SIGXCPU' || started.killed) {
     throw new JobFailure('LIMIT_EXCEEDED', `The serving engine did not load the file within ${seconds} s.`);
   }
-  if (signal === 'SIGKILL')
-    throw new AttemptCrash('The process that loads the model file was killed, as the system does when memory runs out.');
+  if (signal === 'SIGKILL' || signal === 'SIGTERM')
+    throw new AttemptCrash(`The process that loads the model file was killed by ${signal}, as the system does when memory runs out.`);
   if (signal !== null || code !== 0) {
     throw new JobFailure('MODEL_INVALID', `The serving engine crashed on the file (${signal ?? `exit code ${code}`}).`);
   }

@@ -1,6 +1,7 @@
 /**
  * Children of the server that are no attempts of a job: the inference host, what unpacks a dataset again, and what loads a model file once.
- * They end with the server, but one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would keep its port.
+ * They end with the server, but one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would
+ * keep its port.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
