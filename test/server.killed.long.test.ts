@@ -6,13 +6,13 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { deployed, deploymentOf, settled } from './support/deployments.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, zipOf } from './support/images.ts';
 import { makeInferenceModels } from './support/inference.ts';
 import { type Killed, type Moment, startKilled, type Victim } from './support/killed.ts';
-import { until } from './support/storage.ts';
 import { ask, digitsVersion, modelVersionOf, mutate, succeeded, uploaded } from './support/training.ts';
 
 const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
@@ -40,11 +40,14 @@ beforeEach(() => killed.login());
 
 const seed = 'whetstone';
 let randoms = 0;
-/** Up to so many milliseconds after it is first looked for, by the seed. */
-function random(msMax: number): Moment {
+/** The seed's next number below `max`. */
+function draw(max: number): number {
   randoms += 1;
-  const draw = createHash('sha256').update(`${seed} ${randoms}`).digest().readUInt32LE() / 2 ** 32;
-  const ms = Math.round(draw * msMax);
+  return createHash('sha256').update(`${seed} ${randoms}`).digest().readUInt32LE() % max;
+}
+/** Up to so many milliseconds after the begin, or after the kill before. */
+function random(msMax: number): Moment {
+  const ms = draw(msMax);
   let from: number | undefined;
   return {
     when: `after ${ms} ms`,
@@ -159,8 +162,9 @@ const rows: Row[] = [
   row('a benchmark, without the row,', benchmark, ['cell', phase('measurement', 2)]),
 ];
 
-const titled = rows.map((one) => ({ ...one, title: one.kills.map(([victim, { when }]) => `kill of the ${victim} ${when}`).join(', ') }));
-test.each(titled)('$what outlives: $title', async ({ begin, kills }) => {
+const titleOf = ({ what, kills }: Row) =>
+  `${what} outlives a kill of ${kills.map(([victim, { when }]) => `the ${victim} ${when}`).join(', ')}`;
+test.each(rows.map((one) => [titleOf(one), one] as const))('%s', async (_title, { begin, kills }) => {
   const id = await killed.outlives(begin, kills);
   await killed.isAtRest();
   const { data } = await ask(killed.api(), 'query ($id: ID!) { job(id: $id) { report { verified } } }', { id });
@@ -175,32 +179,31 @@ const revisionsOf = async (name: string): Promise<string[] | undefined> =>
   (await deploymentOf(killed.api(), name))?.revisions.map(({ number, state }: Record<string, unknown>) => `${number} ${state}`);
 
 /** When the server or the host is killed: while the deployment loads, as soon as the request was answered, or before that. */
-type When = 'while it loads' | 'after the answer' | 'at a random moment';
+type When = 'while it loads' | 'after the answer' | `${number} ms after the request`;
 const killsOfDeployments = {
   deploy: [
     ['server', 'while it loads'],
     ['server', 'after the answer'],
-    ['server', 'at a random moment'],
+    ['server', `${draw(300)} ms after the request`],
     ['host', 'while it loads'],
   ],
   rollback: [
     ['server', 'while it loads'],
     ['server', 'after the answer'],
-    ['server', 'at a random moment'],
+    ['server', `${draw(300)} ms after the request`],
     ['host', 'while it loads'],
   ],
   undeploy: [
     ['server', 'after the answer'],
-    ['server', 'at a random moment'],
+    ['server', `${draw(300)} ms after the request`],
     ['host', 'after the answer'],
   ],
 } satisfies Record<string, ['server' | 'host', When][]>;
 
 async function killAt(name: string, [victim, when]: readonly ['server' | 'host', When], asked: Promise<unknown>): Promise<void> {
-  const isDue = random(300);
   if (when === 'while it loads') await loading(name);
   else if (when === 'after the answer') await asked;
-  else await until(() => Boolean(isDue.isNow([])));
+  else await setTimeout(Number.parseInt(when, 10));
   await (victim === 'server' ? killed.killServer() : killed.killHost());
   await asked;
 }
