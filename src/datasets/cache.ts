@@ -9,7 +9,7 @@ import { attemptLimits } from '../jobs/attempt.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { startChild } from '../jobs/executor/local.ts';
 import { requireJob } from '../jobs/jobs.ts';
-import { JobFailure, type JobServices } from '../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
 import { diskFullCode } from '../jobs/record.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
@@ -67,12 +67,12 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
         log() {},
       },
     );
-    const forget = child.pid === null ? () => {} : recordChild(config.dataDir, child.pid);
-    const { exitCode } = await child.ended.finally(forget);
-    if (exitCode !== 0) {
+    const { exitCode, signal } = await child.ended.finally(recordChild(config.dataDir, child.pid));
+    if (signal !== null || exitCode !== 0) {
       // What it dies of on a full disk (a signal, a defect of a library) does not say so.
-      const isFull = failure.code === diskFullCode || (failure.code === 'INTERNAL' && !hasRoom({ config }));
+      const isFull = failure.code === diskFullCode || ((signal !== null || failure.code === 'INTERNAL') && !hasRoom({ config }));
       if (isFull) throw diskFull('the images of the dataset could not be unpacked again');
+      if (signal !== null) throw new AttemptCrash(`The process that unpacks the images of the dataset was killed by ${signal}.`);
       throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${failure.message}`);
     }
     await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);

@@ -61,7 +61,7 @@ export async function startHostProcess(
     // A group of its own: see recordChild.
     detached: true,
   });
-  const forget = child.pid === undefined ? () => {} : recordChild(dataDir, child.pid, log);
+  const forget = recordChild(dataDir, child.pid, log);
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;

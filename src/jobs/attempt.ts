@@ -5,7 +5,15 @@ import type { Log } from '../log.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
 import { type ChildHandle, identify, startChild } from './executor/local.ts';
-import { type AttemptContext, type AttemptOutcome, JobFailure, type JobKinds, type JobServices, type Launch } from './kinds.ts';
+import {
+  type AttemptContext,
+  AttemptCrash,
+  type AttemptOutcome,
+  JobFailure,
+  type JobKinds,
+  type JobServices,
+  type Launch,
+} from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
 import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
@@ -67,7 +75,7 @@ export function runAttempt(
   const kind = kinds[claimed.job.kind];
   const workDir = workDirOf(config.dataDir, jobId, number);
 
-  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, lack: null };
+  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, crash: null, lack: null };
   const outcome: AttemptOutcome = { result: {}, artifacts: [], gates: [] };
   let context: AttemptContext | null = null;
   /** While its process runs. */
@@ -116,6 +124,10 @@ export function runAttempt(
   const fail = (error: unknown) => {
     seen.lack ??= lackOf(error);
     if (seen.lack) return;
+    if (error instanceof AttemptCrash) {
+      seen.crash = error.message;
+      return;
+    }
     if (!(error instanceof JobFailure)) log.error({ err: error, jobId }, 'a job failed by a defect');
     const { code, message } = error instanceof JobFailure ? error : defect;
     seen.refused = { code, message };

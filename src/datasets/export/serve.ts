@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ApiError, notFound } from '../../errors.ts';
-import { JobFailure, type JobServices } from '../../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../../jobs/kinds.ts';
 import { attachment } from '../../storage/files.ts';
 import { checkLink, type LinkContext, signedUrl } from '../../storage/links.ts';
 import { extractedFolder } from '../cache.ts';
@@ -34,7 +34,7 @@ export async function serveExport(services: JobServices & { linkKey: Buffer }, r
   exporting += 1;
   try {
     const folder = await extractedFolder(services, version).catch((error: unknown) => {
-      throw error instanceof JobFailure ? new ApiError('UNAVAILABLE', error.message) : error;
+      throw error instanceof JobFailure || error instanceof AttemptCrash ? new ApiError('UNAVAILABLE', error.message) : error;
     });
     res.setHeader('Content-Type', 'application/zip');
     res.setHeader('Content-Disposition', attachment(`${dataset.name}-${version.number}-${form.toLowerCase()}.zip`));
