@@ -10,7 +10,7 @@ import type { Config } from './config.ts';
 import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
-import { openDatabase } from './db.ts';
+import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
@@ -119,30 +119,40 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const graphql = createGraphql(log, stopping.signal);
     const metrics = createServerMetrics(services);
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
+    const read = ['GET', 'HEAD'];
     const routes: Route[] = [
       {
         path: '/graphql',
+        methods: ['GET', 'POST'],
         readsSession: true,
         handle: (req, res, context) => (wantsGraphiql(req) ? serveGraphiql(req, res) : (graphql(req, res, context) as Promise<void>)),
       },
-      { path: '/graphiql/', handle: serveGraphiqlFile },
-      { path: '/uploads', handle: uploads.handle },
-      { path: '/uploads/', handle: uploads.handle },
-      { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
-      { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
-      { path: '/inference/accounts', ownSecret: true, polled: true, handle: (req, res) => serveAuthSnapshot(services, req, res) },
+      { path: '/graphiql/', methods: read, handle: serveGraphiqlFile },
+      { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
+      { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
+      { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
+      { path: '/files/', methods: read, handle: (req, res) => serveFile(services, req, res) },
+      {
+        path: '/inference/accounts',
+        methods: ['GET'],
+        ownSecret: true,
+        polled: true,
+        handle: (req, res) => serveAuthSnapshot(services, req, res),
+      },
       {
         path: '/metrics',
+        methods: read,
         polled: true,
         handle: async (_req, res) => {
           const text = await metrics.metrics();
           res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
         },
       },
-      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
-      { path: '/health', polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
+      { path: '/openapi.json', methods: read, handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
+      { path: '/health', methods: read, polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
+        methods: read,
         polled: true,
         handle: async (_req, res) => {
           const isReady = await ready();
@@ -177,6 +187,6 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();
-    throw error;
+    throw passingKind(error) === 'FULL' ? startError(error, config.dataDir) : error;
   }
 }

@@ -24,7 +24,7 @@ import { sweepDatasets } from '../src/datasets/sweep.ts';
 import { datasetItem, datasetVersion } from '../src/datasets/tables.ts';
 import { InputError, type UserError } from '../src/errors.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
-import { JobFailure } from '../src/jobs/kinds.ts';
+import { AttemptCrash, JobFailure } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { manifestVersion } from '../src/jobs/specs.ts';
@@ -32,6 +32,7 @@ import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
 import { digitFolders, zipOf } from './support/images.ts';
+import { recordedChild } from './support/jobs.ts';
 
 const classes = await digitFolders([0, 1], 5);
 const more = await digitFolders([0, 1, 2], 3, { first: 20 });
@@ -332,6 +333,17 @@ describe('the unpacked images', () => {
       expect(await both).toEqual([folder, folder]);
       for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
       expect(cached(datasets)).toEqual([version.contentHash]);
+    }));
+
+  test('are unpacked by the next attempt when the process that does it is killed', () =>
+    withDatasets(async (datasets) => {
+      await datasets.start();
+      const { version } = await datasets.import(classes);
+      rmSync(await extractedFolder(datasets, version), { recursive: true });
+      const killed = expect(extractedFolder(datasets, version)).rejects.toBeInstanceOf(AttemptCrash);
+      process.kill(await recordedChild(datasets.folder), 'SIGKILL');
+      await killed;
+      expect(existsSync(await extractedFolder(datasets, version))).toBe(true);
     }));
 
   test('cannot be when the zip is damaged: that is said, and nothing is left', () =>

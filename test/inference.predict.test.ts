@@ -130,6 +130,11 @@ describe('predict', () => {
     expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
   });
 
+  test('a form of curl -F is refused with the command that sends the image as it is', async () => {
+    const answer = await fetch(`${url}/v2/models/brightness/predict`, { method: 'POST', body: new FormData() });
+    expect([answer.status, await answer.json()]).toEqual([415, { error: expect.stringContaining('curl --data-binary @image.jpg') }]);
+  });
+
   test('outputs that cannot be read are a failure of the model', async () => {
     const failures = () => metric(url, 'whetstone_inference_requests_total{model="three",version="1",outcome="failed"}');
     const before = await failures();

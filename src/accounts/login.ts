@@ -3,7 +3,7 @@ import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, countDenied, writeAudit } from './audit.ts';
 import { hashPassword, Password, verifyPassword } from './passwords.ts';
@@ -45,7 +45,7 @@ export async function login(deps: Deps, actor: Actor, origin: ClientOrigin, raw:
   const row = findUserByName(db, name);
   const started = await throttle.guarded({ name, password, user: row, address: origin.address }, async () => {
     const right = await verifyPassword(row?.passwordHash, password);
-    return inTransaction(db, (tx) => {
+    return inUrgentTransaction(db, (tx) => {
       // Read again: the user may have been disabled, or the password changed, while the hash was computed.
       const current = row && findUser(tx, row.id);
       if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
@@ -71,7 +71,7 @@ export async function refresh(deps: Deps, actor: Actor, origin: ClientOrigin, re
   const known = readSession(db, refreshToken);
   // A replay ends the session, however often it was refreshed.
   if (known && known.replacedById === null) await throttle.countRefresh({ familyId: known.familyId });
-  const outcome = inTransaction(db, (tx) => {
+  const outcome = inUrgentTransaction(db, (tx) => {
     const row = readSession(tx, refreshToken);
     const owner = row && userOfSession(tx, row.familyId);
     if (!row || !owner || row.expiresAt <= Date.now()) return null;
@@ -112,7 +112,7 @@ export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessCla
 
 /** Ends one session of a user and returns its last row. */
 export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Actor, familyId: string): Session {
-  const row = inTransaction(db, (tx) => {
+  const row = inUrgentTransaction(db, (tx) => {
     const row = findSession(tx, familyId) ?? notFound('session');
     endSessions(tx, { familyId });
     writeAudit(tx, actor, { action: 'revokeSession', target: { type: 'Session', id: familyId } });

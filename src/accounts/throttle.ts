@@ -8,7 +8,7 @@ import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { and, count, eq, isNull, ne, sql } from 'drizzle-orm';
 import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { hashInTurn } from './passwords.ts';
 import { hasSessionAt } from './sessions.ts';
@@ -96,7 +96,7 @@ export function createThrottle(db: Db): Throttle {
     if (waitMs === 0) {
       const value = await check();
       if (value !== null) {
-        inTransaction(db, (tx) => clearTries(tx, name));
+        inUrgentTransaction(db, (tx) => clearTries(tx, name));
         await addresses.reward(counterOf(address));
       }
       return { value };
@@ -156,7 +156,7 @@ export function createThrottle(db: Db): Throttle {
  */
 export function countTry(db: Db, name: string): number {
   const nameHash = nameKeyOf(name);
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const now = Date.now();
     const row = tx.select().from(loginThrottle).where(eq(loginThrottle.nameHash, nameHash)).get();
     // A clock that was set back must not make a delay longer than the longest.

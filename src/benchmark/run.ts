@@ -1,12 +1,12 @@
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { engines } from '../engine/engines.ts';
-import type { ChildAttempt, MadeFile } from '../jobs/childio.ts';
+import { type ChildAttempt, ChildError, type MadeFile } from '../jobs/childio.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import type { CellMessage, CellTask } from './cell.ts';
 import { type Cell, CellsFile, type Machine, nothingMeasured, type PlannedCell, planCells } from './cells.ts';
@@ -54,6 +54,8 @@ const unmeasured = ({ problem }: Problem) => ({ telemetry: nothingMeasured(probl
 /** Longest time in which a process tells nothing: a single inference may take that long. */
 const silentMsMax = 300_000;
 const lookMs = 100;
+/** With less, the disk counts as full. */
+const roomBytesMin = 2 ** 20;
 
 /** Runs a step in a process of its own, in this one's group, to its end. One that crashes or tells nothing is a problem of the row. */
 async function inProcess<T>(child: ChildAttempt, task: CellTask): Promise<T | Problem> {
@@ -79,7 +81,17 @@ async function inProcess<T>(child: ChildAttempt, task: CellTask): Promise<T | Pr
   clearInterval(timer);
   child.checkStop();
   const how = signal === 'SIGKILL' ? 'was killed, as the system does when memory runs out' : `ended with ${signal ?? `exit code ${code}`}`;
-  return result ?? problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+  const ended = result ?? problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+  // An engine that fails on a full disk does not say why. A later attempt measures this row again.
+  if (isProblem(ended) && !hasRoom(child)) throw new ChildError('DISK_FULL', 'The disk is full: free some space.');
+  return ended;
+}
+
+const isProblem = (ended: unknown): ended is Problem => typeof ended === 'object' && ended !== null && 'problem' in ended;
+
+function hasRoom({ workDir }: ChildAttempt): boolean {
+  const { bavail, bsize } = statfsSync(workDir);
+  return bavail * bsize > roomBytesMin;
 }
 
 /** Writes the samples of a cell. */

@@ -1,7 +1,7 @@
 import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
@@ -31,7 +31,7 @@ export function updateDataset({ db }: { db: Db }, actor: Actor, id: string, raw:
 
 /** Leaves a tombstone of the dataset and its versions; the name becomes free. IN_USE while a job needs one of them. */
 export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dataset {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const row = findDataset(tx, id) ?? notFound('dataset');
     const versions = tx
       .select()
@@ -47,7 +47,7 @@ export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dat
 
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files go. */
 export function deleteDatasetVersion({ db }: { db: Db }, actor: Actor, id: string): DatasetVersion {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const version = findDatasetVersion(tx, id) ?? notFound('dataset version');
     const detail = { datasetId: version.datasetId, number: version.number };
     writeAudit(tx, actor, { action: 'deleteDatasetVersion', target: { type: 'DatasetVersion', id }, detail });

@@ -156,6 +156,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       },
       resolve: (v, { split, class: name, ...args }, { db }) =>
         page(
+          `items ${v.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listItems(db, v, { split, class: name }, limit, after),
@@ -227,6 +228,7 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       args: pageArgs(),
       resolve: (d, args, { db }) =>
         page(
+          `versions ${d.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listDatasetVersions(db, d.id, limit, after),
@@ -282,6 +284,7 @@ builder.queryFields((t) => ({
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
       page(
+        `datasets ${orderBy}`,
         args,
         textKey,
         (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after),

@@ -17,7 +17,7 @@ const silentSecondsMax = { starting: 30, listening: 10 };
 /** From then on it counts as a problem. */
 const silentSecondsMin = 3;
 
-export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'stats'>;
+export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'diskFull' | 'stats'>;
 
 /** Ids of models, and why the process had to be ended. */
 export interface Death {
@@ -61,7 +61,7 @@ export async function startHostProcess(
     // A group of its own: see recordChild.
     detached: true,
   });
-  const forget = child.pid === undefined ? () => {} : recordChild(dataDir, child.pid, log);
+  const forget = recordChild(dataDir, child.pid, log);
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;

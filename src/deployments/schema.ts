@@ -129,6 +129,7 @@ builder.queryFields((t) => ({
     args: pageArgs(),
     resolve: (_root, args, { db }) =>
       page(
+        'deployments',
         args,
         textKey,
         (limit, after: string | null) => listDeployments(db, limit, after),

@@ -55,5 +55,8 @@ export type FromHost =
   | { type: 'listening'; url: string }
   /** It has to be ended. */
   | ({ type: 'stuck' } & Stuck)
-  /** To the command with this number. `refused`: why a model cannot be served. `stats`: to `stats`. `problem`: why it cannot serve everything. */
-  | { type: 'answer'; n: number; refused: string | null; stats: HostStats | null; problem: string | null };
+  /**
+   * To the command with this number. `refused`: why a model cannot be served; `diskFull`: later it may be. `stats`: to `stats`. `problem`: why it
+   * cannot serve everything.
+   */
+  | { type: 'answer'; n: number; refused: string | null; diskFull: boolean; stats: HostStats | null; problem: string | null };

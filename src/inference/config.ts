@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
+import { Name } from '../naming.ts';
 import { detectionDefinition } from '../vision/detections.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
@@ -64,8 +65,17 @@ export const ModelSettings = z.object({
 });
 export type ModelSettings = z.infer<typeof ModelSettings>;
 
+/** What stands in the place of a name in the routes of the protocol: `/v2/models/stats`. */
+const reservedNames = ['stats'];
+
+/** Of a model that is served, and so of a deployment. */
+export const ServedName = Name.refine(
+  (name) => !reservedNames.includes(name),
+  'This is an address of the inference protocol: take another name.',
+);
+
 export const ModelConfig = z.strictObject({
-  name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, 'A name has letters, digits, dots, dashes and underscores.'),
+  name: ServedName,
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),

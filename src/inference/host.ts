@@ -102,7 +102,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const server = createServer({ ...connectionOptions, requestTimeout: 60_000, keepAliveTimeout: silenceMs });
   server.setTimeout(silenceMs);
-  const connections = guardConnections(server, connectionsMax);
+  const connections = guardConnections(server, connectionsMax, ({ message }) => JSON.stringify({ error: message }));
   const host: Host = {
     config,
     log,

@@ -248,6 +248,10 @@ async function predict(
   refuseIfDraining(host.state);
   const asked = PredictQuery.safeParse(Object.fromEntries(query));
   if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
+  if (req.headers['content-type']?.startsWith('multipart/')) {
+    const command = `curl --data-binary @image.jpg …/v2/models/${model.config.name}/predict`;
+    throw new HttpError(415, `The body is a form (curl -F). Send the image as it is: ${command}`);
+  }
   const body = await readBody(req, host.config.bodyBytesMax, holding);
   const arrivedMs = nowMs();
   const { pixelBytes, decodingBytes } = await readHeader(model, body);

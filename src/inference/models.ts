@@ -65,7 +65,7 @@ export async function loadModel(
     return { key: id, config, signature, batched, batchMax, deadlineMs, times, users: 0 };
   } catch (error) {
     await pool.unload(id);
-    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`);
+    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`, { cause: error });
   } finally {
     await rm(file, { force: true });
   }

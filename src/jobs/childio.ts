@@ -6,6 +6,7 @@
 import { once } from 'node:events';
 import { availableParallelism, cpus } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { isDiskFull } from '../diskFull.ts';
 import {
   EVENT_LINE_BYTES_MAX,
   type Event,
@@ -154,7 +155,7 @@ export function lastEventOf(error: unknown): { event: Said; exitCode: number } {
 function knownError(error: unknown): ChildError {
   if (error instanceof ChildError) return error;
   const { code } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') return new ChildError('DISK_FULL', 'The disk is full: free some space.');
+  if (isDiskFull(error)) return new ChildError('DISK_FULL', 'The disk is full: free some space.');
   if (code === 'EIO' || code === 'EROFS') return new ChildError('IO', `The disk cannot be written or read (${code}).`);
   if (code === 'EFBIG') return new ChildError('LIMIT_EXCEEDED', 'The job would write a larger file than it may.');
   return new ChildError('INTERNAL', 'The job failed by a defect of Whetstone. Its log tells more.');

@@ -5,8 +5,9 @@ import type { Bus } from '../bus.ts';
 import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
-import { nodeId } from '../naming.ts';
+import { opaqueId } from '../naming.ts';
 import { appendEvent } from './events.ts';
+import { insertSubjects } from './references.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
 import { type Job, job } from './tables.ts';
@@ -55,7 +56,7 @@ export function findByIdempotencyKey(
   const isSame =
     made.inputHash === null ? made.kind === kind && made.retryOfId === (retryOfId ?? null) : made.inputHash === inputHashOf(kind, input);
   if (!isSame) {
-    const message = `The key ${key} has made the job ${nodeId('Job', made.id)} of another input (${made.kind}). Send the same input, or take a new key.`;
+    const message = `The key ${key} has made the job ${opaqueId('Job', made.id)} of another input (${made.kind}). Send the same input, or take a new key.`;
     refuse('IDEMPOTENCY_CONFLICT', 'idempotencyKey', message);
   }
   return made;
@@ -97,6 +98,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
     })
     .returning()
     .get();
+  insertSubjects(tx, row.id, spec);
   appendEvent(tx, row.id, 0, { type: 'STATE', payload: { state } });
   writeAudit(tx, actor, { action: retryOfId ? 'retryJob' : 'startJob', target: { type: 'Job', id: row.id }, detail: { kind } });
   return row;

@@ -1,6 +1,7 @@
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
+import { passesFilter } from './list.ts';
 import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
 import { AttemptStateType, FailureType, JobFilterInput, JobStateType, JobType, jobFilterOf } from './schema.ts';
@@ -224,13 +225,8 @@ builder.subscriptionFields((t) => ({
     authScopes: { can: 'READ' },
     args: { filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
-      const { kinds, states, createdById, parentId } = jobFilterOf(filter);
-      const matches = (j: Job) =>
-        (!kinds || kinds.includes(j.kind)) &&
-        (!states || states.includes(j.state)) &&
-        (!createdById || j.createdById === createdById) &&
-        (!parentId || j.parentId === parentId);
-      return watchJobs(context, matches);
+      const wanted = jobFilterOf(filter);
+      return watchJobs(context, filter ? ({ id }) => passesFilter(context.db, wanted, id) : () => true);
     },
     resolve: (row) => row as Job,
   }),

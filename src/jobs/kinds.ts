@@ -69,6 +69,9 @@ export type CoordinatorEnd = { state: 'SUCCEEDED'; result: Record<string, unknow
 
 export type JobKinds = Record<JobKindName, JobKind>;
 
+/** A process that `launch` or `finish` needs was killed, and not by what it did: the attempt is CRASHED, and the job is tried again. */
+export class AttemptCrash extends Error {}
+
 /** A final failure with a code that users see as the job's `failureCode`. */
 export class JobFailure extends Error {
   readonly code: string;

@@ -53,6 +53,18 @@ export const job = sqliteTable(
   ],
 );
 
+/** What a job works on or has made: the ids of models, their versions, and versions of datasets in its specification and its result. */
+export const jobSubject = sqliteTable(
+  'job_subject',
+  {
+    subjectId: text().notNull(),
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+  },
+  (t) => [primaryKey({ columns: [t.subjectId, t.jobId] })],
+);
+
 export const attempt = sqliteTable(
   'attempt',
   {
@@ -117,6 +129,8 @@ export const metricPoint = sqliteTable(
     name: text().notNull(),
     step: integer().notNull(),
     value: real().notNull(),
+    /** Null in rows of an earlier version whose event is gone. */
+    epoch: integer(),
     attemptNumber: integer().notNull(),
   },
   (t) => [primaryKey({ columns: [t.jobId, t.name, t.step] })],

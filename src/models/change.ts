@@ -1,7 +1,7 @@
 import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { requireNotDeployed } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
@@ -61,7 +61,7 @@ export function setModelAlias({ db }: { db: Db }, actor: Actor, id: string, rawN
 
 /** Leaves a tombstone of the model and its versions; the name becomes free. IN_USE while a job needs one of them. */
 export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const row = findModel(tx, id) ?? notFound('model');
     // A training adds its version when it ends.
     requireUnused(tx, { id, jobId: null, what: `the model ${row.name}` });
@@ -78,7 +78,7 @@ export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model
 
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files and aliases go. */
 export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string): ModelVersion {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const version = findModelVersion(tx, id) ?? notFound('model version');
     bury(tx, version);
     const target = { type: 'ModelVersion', id };

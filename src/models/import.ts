@@ -74,7 +74,7 @@ export const importModel: JobKind = {
     if (made.kind === 'ONNX') {
       const { inputs, outputs, ...rest } = onnxSignature(made.meta, request);
       signature = rest;
-      const loaded = await loadOnce(file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
+      const loaded = await loadOnce(config.dataDir, file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
       if (`${loaded.inputs}` !== `${inputs}` || `${loaded.outputs}` !== `${outputs}`) {
         throw new JobFailure('MODEL_INVALID', 'The serving engine reads other inputs or outputs in the file than the inspection.');
       }

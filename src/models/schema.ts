@@ -206,6 +206,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       args: pageArgs(),
       resolve: (m, args, { db }) =>
         page(
+          `versions ${m.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listModelVersions(db, m.id, limit, after),
@@ -262,7 +263,13 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, textKey, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
+      page(
+        `models ${orderBy}`,
+        args,
+        textKey,
+        (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after),
+        modelOrders[orderBy].key,
+      ),
   }),
 }));
 

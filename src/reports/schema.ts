@@ -269,6 +269,7 @@ builder.queryFields((t) => ({
     args: { ...pageArgs(), filter: t.arg({ type: ReportFilterType, description: 'Which reports.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'reports',
         args,
         textKey,
         (limit, after: string | null) =>

@@ -73,11 +73,17 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Size of the disk.' }),
     freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free on it.' }),
-    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database.' }),
+    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database, with its history.' }),
+    historyBytes: t.expose('historyBytes', {
+      type: 'SafeInt',
+      description:
+        'History in the database: events and curves of jobs, and the audit log. It is removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS.',
+    }),
     blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
     uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
     workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),
     cacheBytes: t.expose('cacheBytes', { type: 'SafeInt', description: 'Extracted datasets: they can be made again.' }),
+    logBytes: t.expose('logBytes', { type: 'SafeInt', description: 'Logs of jobs. They are removed after WHETSTONE_JOB_LOG_DAYS.' }),
   }),
 });
 

@@ -98,6 +98,7 @@ export async function acceptOnnx(
   const onnx = requireMade(outcome, 'ONNX');
   const probe = requireMade(outcome, 'PROBE');
   const served = await loadOnce(
+    services.config.dataDir,
     join(attempt.workDir, String(onnx.file)),
     join(attempt.workDir, 'load'),
     limitsFor(onnx.sizeBytes),

@@ -106,23 +106,28 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
 }
 
 function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string, classes: string[]): ModelVersion {
-  const row = requireReadyModel(tx, id);
+  const field = ['init', from === 'WEIGHTS' ? 'weightsOf' : 'continueFrom'];
+  const row = requireReadyModel(tx, id, field);
   if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
     refuse(
       'INVALID',
-      'init',
+      field,
       `A training of ${preset} starts from weights of ${preset}; this version is ${row.format} of ${row.preset ?? 'no preset'}.`,
     );
   }
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
-    refuse('INVALID', 'init', 'Only a version that was trained here has the state to go on from. Start from its WEIGHTS.');
+    refuse(
+      'INVALID',
+      field,
+      'Only a version that was trained here has the state to go on from. Say `weightsOf` instead of `continueFrom`.',
+    );
   }
   // Its optimizer's memory belongs to the rows of these classes, which are known by their place only.
   if (from === 'CHECKPOINT' && !isDeepStrictEqual(row.labelsJson, classes)) {
     refuse(
       'INVALID',
-      'init',
-      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Start from its WEIGHTS: the classes are matched by name.`,
+      field,
+      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Say \`weightsOf\` instead of \`continueFrom\`: the classes are matched by name.`,
     );
   }
   return row;

@@ -79,7 +79,7 @@ const kinds: Record<string, () => Promise<void>> = {
 
   async 'check of an import'() {
     const { limitsFor, loadOnce } = await import('../../src/models/load.ts');
-    await loadOnce(file, join(folder, 'load'), limitsFor(1000));
+    await loadOnce(folder, file, join(folder, 'load'), limitsFor(1000));
   },
 
   async demo() {

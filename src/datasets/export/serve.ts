@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ApiError, notFound } from '../../errors.ts';
-import { JobFailure, type JobServices } from '../../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../../jobs/kinds.ts';
 import { attachment } from '../../storage/files.ts';
 import { checkLink, type LinkContext, signedUrl } from '../../storage/links.ts';
 import { extractedFolder } from '../cache.ts';
@@ -22,7 +22,6 @@ export function exportUrl(context: LinkContext, { id }: Pick<DatasetVersion, 'id
 
 /** `GET /files/datasets/<version>/<form>` behind a link of `exportUrl`: a zip that is made while it is read, always of the same bytes. */
 export async function serveExport(services: JobServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
-  if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
   checkLink(services, url);
   const [, , , id = '', name] = url.pathname.split('/');
@@ -35,7 +34,7 @@ export async function serveExport(services: JobServices & { linkKey: Buffer }, r
   exporting += 1;
   try {
     const folder = await extractedFolder(services, version).catch((error: unknown) => {
-      throw error instanceof JobFailure ? new ApiError('UNAVAILABLE', error.message) : error;
+      throw error instanceof JobFailure || error instanceof AttemptCrash ? new ApiError('UNAVAILABLE', error.message) : error;
     });
     res.setHeader('Content-Type', 'application/zip');
     res.setHeader('Content-Disposition', attachment(`${dataset.name}-${version.number}-${form.toLowerCase()}.zip`));
