@@ -22,6 +22,12 @@ import { findModelByName, insertModel, nextNumber } from './models.ts';
 import { Labels } from './signature.ts';
 import { type Model, type ModelVersion, model, modelVersion } from './tables.ts';
 
+/** As a user says it. */
+export const SaidPreprocess = PreprocessSpec.refine(({ std }) => std.every((value) => value > 0), {
+  path: ['std'],
+  message: 'Each deviation is above 0.',
+});
+
 const CreateModelInput = z.object({
   name: Name,
   task: z.enum(tasks),
@@ -29,9 +35,7 @@ const CreateModelInput = z.object({
   uploadId: z.string(),
   sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
   labels: Labels.nullish().transform((labels) => labels ?? null),
-  preprocess: PreprocessSpec.refine(({ std }) => std.every((value) => value > 0), { path: ['std'], message: 'Each deviation is above 0.' })
-    .nullish()
-    .transform((preprocess) => preprocess ?? null),
+  preprocess: SaidPreprocess.nullish().transform((preprocess) => preprocess ?? null),
   notes: Notes.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });

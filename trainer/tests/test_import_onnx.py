@@ -212,6 +212,35 @@ def test_labels_and_preprocessing_are_read_from_a_file_of_ours(tmp_path: Path, k
     assert (meta["metadata"], meta["metadataTruncated"]) == ({"author": "ann"}, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("{0: 'person', 1: \"crow's nest\"}", ["person", "crow's nest"]),
+        ("{1: 'b', 0: 'a'}", ["a", "b"]),
+        ("['cat', 'dög']", ["cat", "dög"]),
+        ('{"0": "cat", "1": "dog"}', ["cat", "dog"]),
+        ('["cat", "dog"]', ["cat", "dog"]),
+        ("{0: 'a', 2: 'c'}", None),
+        ("{0: 'a', 1: 2}", None),
+        ("__import__('os').system('false')", None),
+        ("{" * 50_000, None),
+        ("(" * 60_000 + ")" * 4_000, None),
+        ("'a' * 10**9", None),
+        ("cat,dog", None),
+        ("", None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_class_names_that_another_exporter_wrote_are_read(tmp_path: Path, text: str, labels: list[str] | None) -> None:
+    meta = described(tmp_path, lambda model: helper.set_model_props(model, {"names": text}))["meta"]
+    assert meta["labels"] == labels
+
+
+def test_our_own_class_names_count_before_those_of_another_exporter(tmp_path: Path) -> None:
+    both = {"whetstone.classes": '["cat"]', "names": "{0: 'dog'}"}
+    assert described(tmp_path, lambda model: helper.set_model_props(model, both))["meta"]["labels"] == ["cat"]
+
+
 def test_element_types_of_the_weights_are_counted(tmp_path: Path) -> None:
     def add(model: onnx.ModelProto) -> None:
         for name, values in (("a", np.zeros((2, 3), np.float16)), ("b", np.zeros(4, np.int8)), ("c", np.float32(1))):

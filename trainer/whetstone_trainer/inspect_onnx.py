@@ -1,11 +1,12 @@
 """What an ONNX file is, read from its bytes without running anything; and what is refused."""
 
+import ast
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -22,6 +23,8 @@ LABELS_BYTES_MAX = 32_000
 DESCRIPTION_BYTES_MAX = 60_000
 INTEGER_MAX = 2**53 - 1
 LABELS, PREPROCESS = "whetstone.classes", "whetstone.preprocess"
+# Under which other exporters write the class names.
+NAMES = "names"
 OPERATORS_MAX = 500
 # No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
 TENSOR_BYTES_MAX = 16 * 2**30
@@ -101,7 +104,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
         "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
         "parameters": elements.total(),
         "elementTypes": dict(sorted(elements.items())),
-        "labels": _own_labels(model),
+        "labels": _labels(model),
         "preprocess": _own_preprocess(model),
         "metadata": metadata,
         "metadataTruncated": truncated,
@@ -121,12 +124,34 @@ def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
     return metadata, len(metadata) < len(told)
 
 
-def _own_labels(model: ModelProto) -> list[str] | None:
-    """The class names that Whetstone wrote into the file's metadata."""
-    value = _own(model, LABELS)
-    if not isinstance(value, list) or not value or _size(value) > LABELS_BYTES_MAX:
+def _labels(model: ModelProto) -> list[str] | None:
+    """The class names in the file's metadata: those that Whetstone wrote, else those of another exporter."""
+    return _as_labels(_own(model, LABELS)) or _as_labels(_foreign_names(model))
+
+
+def _as_labels(value: object) -> list[str] | None:
+    """Names in a list, or by their indices, from 0 without a gap."""
+    if isinstance(value, dict):
+        by_index = {str(index): name for index, name in value.items()}
+        value = [by_index.get(str(n)) for n in range(len(value))]
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         return None
-    return value if all(isinstance(name, str) and name for name in value) else None
+    return value if _size(value) <= LABELS_BYTES_MAX else None
+
+
+def _foreign_names(model: ModelProto) -> object:
+    """What exporters write under `names`: JSON, or a dictionary or list as Python prints it. Only literals are read."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == NAMES), "")
+    if len(text) > 2 * LABELS_BYTES_MAX:
+        return None
+    try:
+        return cast(object, json.loads(text))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return cast(object, ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _own_preprocess(model: ModelProto) -> dict[str, Any] | None:

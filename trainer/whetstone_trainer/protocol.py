@@ -106,7 +106,7 @@ class ModelRef:
     preset: str | None
     classes: tuple[str, ...]
     preprocess: PreprocessSpec
-    output_layout: Literal["BOXES_SCORES", "CENTRES_FIRST"] | None
+    output_layout: Literal["BOXES_SCORES", "CENTRES_FIRST", "OBJECTNESS", "SUPPRESSED"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
