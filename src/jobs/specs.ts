@@ -202,7 +202,7 @@ export const ImportModelSpec = z
     kind: z.literal('IMPORT_MODEL'),
     ...common,
     file: path,
-    fileName: z.string().min(1).max(255).describe('As the user called it: its ending (.onnx, .safetensors, .pt, .pth) says what it is.'),
+    fileName: z.string().min(1).max(255).describe('As the user called it: its ending says what it is.'),
     preset: presetName.nullable().describe('Needed for a state dict, null for an ONNX file.'),
     limits: z.object({
       ...importLimits,

@@ -2,6 +2,7 @@ import { builder, idOf, type PayloadFields, PayloadType, payload } from '../grap
 import { TaskType } from '../graphql/enums.ts';
 import { type Created, createModel } from './create.ts';
 import { describeModelVersion } from './describe.ts';
+import { endings } from './files.ts';
 import { PreprocessSpecInput } from './preprocess.schema.ts';
 import { ModelType, ModelVersionType } from './schema.ts';
 
@@ -19,7 +20,7 @@ builder.relayMutationField(
     inputFields: (t) => ({
       name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing model gets its next version.' }),
       task: t.field({ type: TaskType, required: true, description: 'What it does with an image.' }),
-      uploadId: t.id({ required: true, description: 'A complete upload: .onnx, .safetensors, .pt or .pth.' }),
+      uploadId: t.id({ required: true, description: `A complete upload of a file whose name ends in ${endings.join(', ')}.` }),
       sha256: t.string({ required: true, description: 'SHA-256 of the file in hexadecimal, as the client computed it.' }),
       preset: t.string({ description: 'The preset that a state dict belongs to, such as `resnet50`; none for ONNX.' }),
       labels: t.stringList({ description: 'Class names in the order of the output. A file that Whetstone made has them in it.' }),

@@ -1,5 +1,4 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { extname } from 'node:path';
 import { and, eq, isNull, ne, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
@@ -17,6 +16,7 @@ import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
 import { takeUpload } from '../storage/uploads.ts';
 import { PreprocessSpec } from '../vision/spec.ts';
+import { endings, formatOf } from './files.ts';
 import { ImportModelRequest } from './import.ts';
 import { findModelByName, insertModel, nextNumber } from './models.ts';
 import { Labels } from './signature.ts';
@@ -39,13 +39,6 @@ const CreateModelInput = z.object({
   notes: Notes.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });
-
-const formatOf: Record<string, ModelVersion['format']> = {
-  '.onnx': 'ONNX',
-  '.safetensors': 'CHECKPOINT',
-  '.pt': 'CHECKPOINT',
-  '.pth': 'CHECKPOINT',
-};
 
 export interface Created {
   model: Model;
@@ -117,9 +110,8 @@ function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): C
 
 /** What the name of the file says that it is; a state dict belongs to a preset, an ONNX file has its own topology. */
 function requireFormat(fileName: string, preset: string | null): ModelVersion['format'] {
-  const format = formatOf[extname(fileName).toLowerCase()];
-  if (!format)
-    refuse('INVALID', 'uploadId', `The name of a model's file ends in ${Object.keys(formatOf).join(', ')}, not as in ${fileName}.`);
+  const format = formatOf(fileName);
+  if (!format) refuse('INVALID', 'uploadId', `The name of a model's file ends in ${endings.join(', ')}, not as in ${fileName}.`);
   if (format === 'CHECKPOINT' && !preset) refuse('INVALID', 'preset', 'A state dict needs the preset that its weights belong to.');
   if (format === 'ONNX' && preset) refuse('INVALID', 'preset', 'An ONNX file has its own topology: leave the preset out.');
   return format;

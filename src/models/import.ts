@@ -1,4 +1,4 @@
-import { join, parse } from 'node:path';
+import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { refuse } from '../errors.ts';
@@ -11,6 +11,7 @@ import { blobPath, dropArtifacts, insertArtifact, storeFile } from '../storage/b
 import { artifact } from '../storage/tables.ts';
 import { codeVersion } from '../version.ts';
 import { PreprocessSpec, Task } from '../vision/spec.ts';
+import { storedName } from './files.ts';
 import { lineageHashOf } from './lineage.ts';
 import { limitsFor, loadOnce } from './load.ts';
 import { Labels, onnxSignature, type Signature, weightsSignature } from './signature.ts';
@@ -92,12 +93,12 @@ export const importModel: JobKind = {
 
     return (tx) => {
       dropArtifacts(tx, 'MODEL_VERSION', request.modelVersionId);
-      const onnx = made.kind === 'ONNX';
+      const format = made.kind === 'ONNX' ? 'ONNX' : 'CHECKPOINT';
       const { id } = insertArtifact(tx, stored, {
         ownerType: 'MODEL_VERSION',
         ownerId: request.modelVersionId,
-        kind: onnx ? 'ONNX' : 'WEIGHTS',
-        name: `${parse(request.fileName).name}${onnx ? '.onnx' : '.safetensors'}`,
+        kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS',
+        name: storedName(request.fileName, format),
       });
       tx.update(modelVersion)
         .set({ state: 'READY', ...signature, ...stored, lineageHash, artifactId: id })

@@ -26,6 +26,9 @@ READERS = {
     ".safetensors": "inspect_weights",
     ".pt": "inspect_weights",
     ".pth": "inspect_weights",
+    ".ckpt": "inspect_weights",
+    ".bin": "inspect_weights",
+    ".pth.tar": "inspect_weights",
 }
 RESULT_BYTES_MAX = 2**20
 POLL_SECONDS = 0.1
@@ -42,8 +45,8 @@ class Inspected:
 def run(spec: ImportModelSpec, events: Events) -> dict[str, Any]:
     """Inspects the file and reports it as an artifact: an ONNX file as it is, weights as safetensors."""
     emit_hello(events, spec.code_version, threads=1)
-    ending = Path(spec.file_name).suffix.lower()
-    if ending not in READERS:
+    ending = next((ending for ending in READERS if spec.file_name.lower().endswith(ending)), None)
+    if ending is None:
         raise TrainerError("MODEL_INVALID", f"The file's name must end in {', '.join(READERS)}.")
     if ending != ".onnx" and spec.preset is None:
         raise TrainerError("SPEC_INVALID", "A state dict needs the preset that it belongs to.")
