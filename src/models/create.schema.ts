@@ -22,6 +22,11 @@ builder.relayMutationField(
       task: t.field({ type: TaskType, required: true, description: 'What it does with an image.' }),
       uploadId: t.id({ required: true, description: `A complete upload of a file whose name ends in ${endings.join(', ')}.` }),
       sha256: t.string({ required: true, description: 'SHA-256 of the file in hexadecimal, as the client computed it.' }),
+      dataUploadId: t.id({
+        description:
+          'A complete upload of the file in which the tensors of an .onnx file lie, with the name that they give it. Or upload a zip of both.',
+      }),
+      dataSha256: t.string({ description: 'SHA-256 of that file in hexadecimal.' }),
       preset: t.string({ description: 'The preset that a state dict belongs to, such as `resnet50`; none for ONNX.' }),
       labels: t.stringList({ description: 'Class names in the order of the output. A file that Whetstone made has them in it.' }),
       preprocess: t.field({

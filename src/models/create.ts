@@ -14,7 +14,7 @@ import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
-import { takeUpload } from '../storage/uploads.ts';
+import { type TakenUpload, takeUpload } from '../storage/uploads.ts';
 import { PreprocessSpec } from '../vision/spec.ts';
 import { endings, formatOf } from './files.ts';
 import { ImportModelRequest } from './import.ts';
@@ -28,12 +28,16 @@ export const SaidPreprocess = PreprocessSpec.refine(({ std }) => std.every((valu
   message: 'Each deviation is above 0.',
 });
 
+const Sha256 = z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.');
+
 const CreateModelInput = z.object({
   name: Name,
   task: z.enum(tasks),
   preset: ImportModelSpec.shape.preset.nullish().transform((preset) => preset ?? null),
   uploadId: z.string(),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
+  sha256: Sha256,
+  dataUploadId: z.string().nullish(),
+  dataSha256: Sha256.nullish(),
   labels: Labels.nullish().transform((labels) => labels ?? null),
   preprocess: SaidPreprocess.nullish().transform((preprocess) => preprocess ?? null),
   notes: Notes.nullish(),
@@ -63,11 +67,15 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     const found = findModelByName(tx, name);
     if (found && found.task !== task) refuse('INVALID', 'task', `The model ${name} is for ${found.task}.`);
     const row = found ?? insertModel(tx, { name, task, notes: notes ?? '', createdById: actor.actorId });
-    const request = { sha256: stored.sha256, preset, labels, preprocess };
+    const outside = takeData(tx, actor, input, fileName, stored.sha256);
+    const data = outside && { sha256: outside.sha256, fileName: outside.fileName };
+    const request = { sha256: stored.sha256, data, preset, labels, preprocess };
     const existing = findSame(tx, row.id, request);
     if (existing) return { model: row, version: existing };
     const id = randomUUIDv7();
-    insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
+    const owned = { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS' } as const;
+    insertArtifact(tx, stored, { ...owned, name: fileName });
+    if (outside) insertArtifact(tx, outside, { ...owned, name: outside.fileName });
     const spec: ImportModelRequest = { ...request, task, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
     queued = enqueue(tx, actor, { ...wanted, spec });
     const version = tx
@@ -92,6 +100,23 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
   });
   if (queued) announceJob(bus, queued);
   return created;
+}
+
+/** The second upload, where there is one: what the tensors of an ONNX file call it is its name. */
+function takeData(
+  tx: Queryable,
+  actor: Actor,
+  { dataUploadId, dataSha256 }: z.infer<typeof CreateModelInput>,
+  fileName: string,
+  sha256: string,
+): TakenUpload | null {
+  if (!dataUploadId) return null;
+  if (!fileName.toLowerCase().endsWith('.onnx'))
+    refuse('INVALID', 'dataUploadId', `Data lies beside an .onnx file, not beside ${fileName}. Leave it out, or upload the .onnx file.`);
+  if (!dataSha256) refuse('INVALID', 'dataSha256', 'Give the SHA-256 of the second upload too.');
+  const data = takeUpload(tx, actor, dataUploadId, dataSha256, { uploadId: 'dataUploadId', sha256: 'dataSha256' });
+  if (data.sha256 === sha256) refuse('INVALID', 'dataUploadId', 'Both uploads are the same file: upload the data of the .onnx file.');
+  return data;
 }
 
 /** What an earlier request with this idempotency key has made. */
@@ -121,7 +146,7 @@ function requireFormat(fileName: string, preset: string | null): ModelVersion['f
 function findSame(
   tx: Queryable,
   modelId: string,
-  { sha256, ...how }: Pick<ImportModelRequest, 'sha256' | 'preset' | 'labels' | 'preprocess'>,
+  { sha256, ...how }: Pick<ImportModelRequest, 'sha256' | 'data' | 'preset' | 'labels' | 'preprocess'>,
 ): ModelVersion | undefined {
   const live = and(eq(modelVersion.modelId, modelId), isNull(modelVersion.deletedAt), ne(modelVersion.state, 'FAILED'));
   return tx
@@ -131,7 +156,7 @@ function findSame(
     .where(and(live, eq(job.kind, 'IMPORT_MODEL'), sql`${job.specJson} ->> '$.sha256' = ${sha256}`))
     .all()
     .find((found) => {
-      const { preset, labels, preprocess } = ImportModelRequest.parse(storedSpec(found.job));
-      return canonicalJson({ preset, labels, preprocess }) === canonicalJson(how);
+      const { data, preset, labels, preprocess } = ImportModelRequest.parse(storedSpec(found.job));
+      return canonicalJson({ data, preset, labels, preprocess }) === canonicalJson(how);
     })?.version;
 }

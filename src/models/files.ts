@@ -3,6 +3,8 @@ import type { ModelVersion } from './tables.ts';
 
 const formats: Record<string, ModelVersion['format']> = {
   '.onnx': 'ONNX',
+  // Of an ONNX file and its data.
+  '.zip': 'ONNX',
   '.safetensors': 'CHECKPOINT',
   '.pt': 'CHECKPOINT',
   '.pth': 'CHECKPOINT',

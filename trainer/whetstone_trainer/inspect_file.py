@@ -28,7 +28,9 @@ def reader(request: dict[str, Any]) -> ModuleType:
 def read_file(request: dict[str, Any]) -> dict[str, Any]:
     """The content of `result.json`."""
     try:
-        result = reader(request).read(Path(request["file"]), request["ending"], request["preset"])
+        data = request.get("data")
+        beside = data and (data["fileName"], Path(data["file"]))
+        result = reader(request).read(Path(request["file"]), request["ending"], request["preset"], beside)
         return cast(dict[str, Any], result)
     except TrainerError as error:
         if disk_full(error):

@@ -32,7 +32,7 @@ COUNTER = "n_averaged"
 HINT = "Save only the weights: torch.save(model.state_dict(), file), or safetensors."
 
 
-def read(file: Path, ending: str, preset: str | None) -> dict[str, Any]:
+def read(file: Path, ending: str, preset: str | None, data: None) -> dict[str, Any]:
     """`WeightsMeta` of the protocol and warnings; writes the weights. Raises WEIGHTS_INVALID, MODEL_UNSAFE."""
     warnings: list[str] = []
     state = read_state(file) if ending == ".safetensors" else _state_in(_read_pickle(file), warnings)

@@ -127,7 +127,9 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
         raise TrainerError(
             "WEIGHTS_INVALID",
             f"The weights do not fit {preset} with {class_count} classes: "
-            + ", ".join(f"{len(names)} tensors are {what} ({first_of(names)})" for what, names in wrong.items() if names)
+            + ", ".join(
+                f"{len(names)} tensors are {what} ({first_of(names)})" for what, names in wrong.items() if names
+            )
             + ".",
             details=tuple(f"{what} {name}" for what, names in wrong.items() for name in names[:DETAILS_MAX]),
         )

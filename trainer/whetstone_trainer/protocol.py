@@ -166,11 +166,18 @@ class ImportLimits:
     seconds_max: int
 
 
+@dataclass(frozen=True)
+class DataFile:
+    file: str
+    file_name: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportModelSpec(_Common):
     file: str
     file_name: str
     preset: str | None
+    data: DataFile | None
     limits: ImportLimits
 
 
