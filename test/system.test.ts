@@ -7,7 +7,7 @@ import { ask, withConnection } from './support/socket.ts';
 
 const fields = `version slots { n job { id } } queuedJobs runningJobs
   cpu { cores utilizationPercent loadAverage1m } memory { totalBytes freeBytes serverRssBytes }
-  disk { totalBytes freeBytes databaseBytes blobBytes uploadBytes workBytes cacheBytes }
+  disk { totalBytes freeBytes databaseBytes historyBytes blobBytes uploadBytes workBytes cacheBytes logBytes }
   gpus { index uuid name memoryTotalBytes memoryUsedBytes utilizationPercent temperatureCelsius powerWatts } gpusReason`;
 
 test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi tells of', () =>
@@ -24,7 +24,17 @@ test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi 
           runningJobs: 0,
           cpu: { cores: availableParallelism(), utilizationPercent: expect.any(Number), loadAverage1m: expect.any(Number) },
           memory: { totalBytes: totalmem(), freeBytes: bytes, serverRssBytes: bytes },
-          disk: { totalBytes: bytes, freeBytes: bytes, databaseBytes: bytes, blobBytes: 0, uploadBytes: 0, workBytes: 0, cacheBytes: 0 },
+          disk: {
+            totalBytes: bytes,
+            freeBytes: bytes,
+            databaseBytes: bytes,
+            historyBytes: bytes,
+            blobBytes: 0,
+            uploadBytes: 0,
+            workBytes: 0,
+            cacheBytes: 0,
+            logBytes: 0,
+          },
           gpus: [
             {
               index: 0,

@@ -3,11 +3,11 @@ import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, countDenied, writeAudit } from './audit.ts';
 import { hashPassword, Password, verifyPassword } from './passwords.ts';
-import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, type Origin, userOfSession } from './sessions.ts';
+import { type ClientOrigin, endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, userOfSession } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
 import type { Throttle } from './throttle.ts';
 import type { Tokens } from './tokens.ts';
@@ -39,13 +39,13 @@ const LoginInput = z.object({ name: z.string().max(200), password: z.string().ma
 const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), newPassword: Password });
 
 /** Starts a session. A wrong password, an unknown and a disabled user get the same UNAUTHENTICATED after the same work. */
-export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unknown): Promise<Credentials> {
+export async function login(deps: Deps, actor: Actor, origin: ClientOrigin, raw: unknown): Promise<Credentials> {
   const { db, throttle } = deps;
   const { name, password } = parseInput(LoginInput, raw);
   const row = findUserByName(db, name);
   const started = await throttle.guarded({ name, password, user: row, address: origin.address }, async () => {
     const right = await verifyPassword(row?.passwordHash, password);
-    return inTransaction(db, (tx) => {
+    return inUrgentTransaction(db, (tx) => {
       // Read again: the user may have been disabled, or the password changed, while the hash was computed.
       const current = row && findUser(tx, row.id);
       if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
@@ -66,9 +66,14 @@ export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unkno
  * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
  * the whole family is revoked.
  */
-export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin: Origin, refreshToken: string): Promise<Credentials> {
+export async function refresh(
+  deps: Omit<Deps, 'throttle'>,
+  actor: Actor,
+  origin: ClientOrigin,
+  refreshToken: string,
+): Promise<Credentials> {
   const { db, bus } = deps;
-  const outcome = inTransaction(db, (tx) => {
+  const outcome = inUrgentTransaction(db, (tx) => {
     const found = tx
       .select()
       .from(session)
@@ -110,7 +115,7 @@ export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessCla
 
 /** Ends one session of a user and returns its last row. */
 export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Actor, familyId: string): Session {
-  const row = inTransaction(db, (tx) => {
+  const row = inUrgentTransaction(db, (tx) => {
     const row = findSession(tx, familyId) ?? notFound('session');
     endSessions(tx, { familyId });
     writeAudit(tx, actor, { action: 'revokeSession', target: { type: 'Session', id: familyId } });
@@ -135,7 +140,7 @@ export async function changePassword(
   deps: Omit<Deps, 'tokens'>,
   actor: Actor,
   viewer: Viewer,
-  { address }: Pick<Origin, 'address'>,
+  { address }: Pick<ClientOrigin, 'address'>,
   raw: unknown,
 ): Promise<User> {
   const { db, bus, throttle } = deps;

@@ -8,9 +8,9 @@ import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { and, count, eq, isNull, ne, sql } from 'drizzle-orm';
 import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
-import { inTurn } from './passwords.ts';
+import { hashInTurn } from './passwords.ts';
 import { hasSessionAt } from './sessions.ts';
 import { loginThrottle, type User, user } from './tables.ts';
 
@@ -88,7 +88,7 @@ export function createThrottle(db: Db): Throttle {
     if (waitMs === 0) {
       const value = await check();
       if (value !== null) {
-        inTransaction(db, (tx) => clearTries(tx, name));
+        inUrgentTransaction(db, (tx) => clearTries(tx, name));
         await addresses.reward(counterOf(address));
       }
       return { value };
@@ -113,8 +113,8 @@ export function createThrottle(db: Db): Throttle {
     async guarded(guess, check) {
       const answerAt = performance.now() + heldMs;
       const known = guess.user !== undefined && hasSessionAt(db, guess.user.id, guess.address);
-      const place = { key: known ? `${guess.address} ${guess.user?.id}` : guess.address, known };
-      const outcome = await inTurn(place, () => attempt(guess, known, check));
+      const asker = { key: known ? `${guess.address} ${guess.user?.id}` : guess.address, known };
+      const outcome = await hashInTurn(asker, () => attempt(guess, known, check));
       if ('value' in outcome) return outcome.value;
       if (held < heldMax) {
         held += 1;
@@ -137,7 +137,7 @@ export function createThrottle(db: Db): Throttle {
  */
 export function countTry(db: Db, name: string): number {
   const nameHash = nameKeyOf(name);
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const now = Date.now();
     const row = tx.select().from(loginThrottle).where(eq(loginThrottle.nameHash, nameHash)).get();
     // A clock that was set back must not make a delay longer than the longest.

@@ -61,7 +61,7 @@ export const builder = new SchemaBuilder<SchemaTypes>({
         return resolveNodes(ids);
       },
     },
-    encodeGlobalID: (type, id) => Buffer.from(`${type}:${id}`).toString('base64url'),
+    encodeGlobalID: (type, id) => opaqueId(type, String(id)),
     decodeGlobalID: decodeId,
     defaultMutationInputTypeOptions: { description: 'What the mutation of this name needs.' },
     defaultPayloadTypeOptions: { description: 'What the mutation of this name answers.' },
@@ -82,6 +82,11 @@ export const builder = new SchemaBuilder<SchemaTypes>({
 builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
 builder.subscriptionType({ description: 'Everything that can be followed, over WebSocket (graphql-transport-ws) or server-sent events.' });
+
+/** The id that `node` takes. */
+export function opaqueId(type: string, id: string): string {
+  return Buffer.from(`${type}:${id}`).toString('base64url');
+}
 
 /** The parts of an opaque id; no type's when it is of another form. It is read before the caller's scope is known: it does not throw. */
 function decodeId(id: string): { typename: string; id: string } {

@@ -7,12 +7,12 @@ import { trialSize } from '../vision/trial.ts';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
 import type { ModelConfig } from './config.ts';
 import { HttpError } from './httpError.ts';
-import type { Feed, Port, Signature, Trial } from './pool.ts';
+import type { Feed, ServedPort, ServedSignature, Trial } from './pool.ts';
 
 /** What of a model is needed. */
 interface Predicting {
   config: ModelConfig;
-  signature: Signature;
+  signature: ServedSignature;
 }
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
@@ -70,13 +70,13 @@ export async function decodeFeed({ config, signature }: Predicting, file: Buffer
   return { ...imageFeed(signature, preprocess), pieces: [data], image: { width: info.width, height: info.height, preprocess } };
 }
 
-function imageFeed({ inputs }: Pick<Signature, 'inputs'>, preprocess: PreprocessSpec): Pick<Feed, 'name' | 'datatype' | 'shape'> {
-  const { name, datatype } = inputs[0] as Port;
+function imageFeed({ inputs }: Pick<ServedSignature, 'inputs'>, preprocess: PreprocessSpec): Pick<Feed, 'name' | 'datatype' | 'shape'> {
+  const { name, datatype } = inputs[0] as ServedPort;
   return { name, datatype, shape: madeShape(preprocess) };
 }
 
 /** How `predict` is tried before it is served; null where there is none. */
-export function trialOf(config: ModelConfig, signature: Signature): Trial | null {
+export function trialOf(config: ModelConfig, signature: ServedSignature): Trial | null {
   const { preprocess } = config;
   if (!preprocess) return null;
   const image = { ...trialSize, preprocess };

@@ -6,6 +6,7 @@ import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { appendEvent } from './events.ts';
+import { insertSubjects } from './references.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
 import { type Job, type JobKindName, job } from './tables.ts';
 
@@ -105,6 +106,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
     })
     .returning()
     .get();
+  insertSubjects(tx, row.id, spec);
   appendEvent(tx, row.id, 0, { type: 'STATE', payload: { state } });
   writeAudit(tx, actor, { action: retryOfId ? 'retryJob' : 'startJob', target: { type: 'Job', id: row.id }, detail: { kind } });
   return row;

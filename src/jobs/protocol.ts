@@ -118,7 +118,7 @@ const text = z.string().max(4000);
 const step = z.int().min(0).describe('Counts units of work of this attempt in any phase. Only its movement has a meaning.');
 const metrics = z.record(z.string().max(100), z.number()).describe('Finite numbers by metric name, such as `val.top1`.');
 
-export const Hello = z
+const Hello = z
   .object({
     ...envelope,
     type: z.literal('hello'),
@@ -134,7 +134,7 @@ export const Hello = z
   })
   .meta({ id: 'Hello' });
 
-export const PhaseStarted = z
+const PhaseStarted = z
   .object({
     ...envelope,
     type: z.literal('phase'),
@@ -143,7 +143,7 @@ export const PhaseStarted = z
   })
   .meta({ id: 'PhaseStarted' });
 
-export const Batch = z
+const Batch = z
   .object({
     ...envelope,
     type: z.literal('batch'),
@@ -159,7 +159,7 @@ export const Batch = z
   })
   .meta({ id: 'Batch', description: 'A tick of progress, at most 4 a second: latest wins, never stored.' });
 
-export const Epoch = z
+const Epoch = z
   .object({
     ...envelope,
     type: z.literal('epoch'),
@@ -172,7 +172,7 @@ export const Epoch = z
   })
   .meta({ id: 'Epoch' });
 
-export const Checkpoint = z
+const Checkpoint = z
   .object({
     ...envelope,
     type: z.literal('checkpoint'),
@@ -186,7 +186,7 @@ export const Checkpoint = z
 
 export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'SAMPLES']);
 
-export const Artifact = z
+const Artifact = z
   .object({
     ...envelope,
     type: z.literal('artifact'),
@@ -210,7 +210,7 @@ const gateBatch = {
   largestDifference: z.number().describe('Largest |reference − candidate| of the logits or the scores.'),
 };
 
-export const ClassificationGate = z
+const ClassificationGate = z
   .object({
     ...gateNumbers,
     tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
@@ -223,7 +223,7 @@ export const ClassificationGate = z
   })
   .meta({ id: 'ClassificationGate' });
 
-export const DetectionGate = z
+const DetectionGate = z
   .object({
     ...gateNumbers,
     tolerance: z.number().describe('Of the scores: relativeTolerance of the spec.'),
@@ -244,7 +244,7 @@ export const DetectionGate = z
   })
   .meta({ id: 'DetectionGate' });
 
-export const Gate = z
+const Gate = z
   .object({
     ...envelope,
     type: z.literal('gate'),
@@ -254,7 +254,7 @@ export const Gate = z
   })
   .meta({ id: 'Gate', description: 'Numbers, not a verdict: the server’s table of thresholds decides.' });
 
-export const Heartbeat = z
+const Heartbeat = z
   .object({
     ...envelope,
     type: z.literal('heartbeat'),
@@ -264,7 +264,7 @@ export const Heartbeat = z
   })
   .meta({ id: 'Heartbeat', description: 'Every 5 s from a thread of its own: a loop that hangs shows as a step that stands still.' });
 
-export const Warning = z
+const Warning = z
   .object({
     ...envelope,
     type: z.literal('warning'),
@@ -273,7 +273,7 @@ export const Warning = z
   })
   .meta({ id: 'Warning' });
 
-export const ErrorEvent = z
+const ErrorEvent = z
   .object({
     ...envelope,
     type: z.literal('error'),
@@ -285,7 +285,7 @@ export const ErrorEvent = z
   })
   .meta({ id: 'Error' });
 
-export const Done = z
+const Done = z
   .object({
     ...envelope,
     type: z.literal('done'),

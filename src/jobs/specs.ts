@@ -235,6 +235,7 @@ export const ImportDatasetSpec = z
     }),
   })
   .meta({ id: 'ImportDatasetSpec', description: 'Read by a Node child.' });
+export type ImportDatasetSpec = z.infer<typeof ImportDatasetSpec>;
 
 /** How a configuration is measured. `benchmarkProfiles` has the usual values. */
 export const BenchmarkSettings = z

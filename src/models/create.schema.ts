@@ -1,6 +1,6 @@
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { TaskType } from '../graphql/enums.ts';
-import { type Created, createModel } from './create.ts';
+import { type CreatedModelVersion, createModel } from './create.ts';
 import { describeModelVersion } from './describe.ts';
 import { endings } from './files.ts';
 import { PreprocessSpecInput } from './preprocess.schema.ts';
@@ -8,7 +8,7 @@ import { ModelType, ModelVersionType } from './schema.ts';
 
 const createdPayload = {
   interfaces: [PayloadType],
-  outputFields: (t: PayloadFields<Created>) => ({
+  outputFields: (t: PayloadFields<CreatedModelVersion>) => ({
     model: t.field({ type: ModelType, nullable: true, description: 'The model.', resolve: (p) => p.result?.model }),
     modelVersion: t.field({ type: ModelVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
   }),

@@ -11,7 +11,7 @@ import { findArtifact, insertArtifact } from '../storage/blobs.ts';
 import { PreprocessSpec } from '../vision/spec.ts';
 import { SaidPreprocess } from './create.ts';
 import { lineageHashOf } from './lineage.ts';
-import { findModel, findVersion, nextNumber } from './models.ts';
+import { findModel, findModelVersion, nextNumber } from './models.ts';
 import { Labels, onnxSignature, weightsSignature } from './signature.ts';
 import { type Model, type ModelVersion, modelVersion } from './tables.ts';
 
@@ -24,7 +24,7 @@ const DescribeInput = z.object({ modelVersionId: z.string(), labels: Labels.null
 export function describeModelVersion({ db }: { db: Db }, actor: Actor, raw: unknown): { model: Model; version: ModelVersion } {
   const input = parseInput(DescribeInput, raw);
   return inTransaction(db, (tx) => {
-    const source = findVersion(tx, input.modelVersionId) ?? notFound('model version');
+    const source = findModelVersion(tx, input.modelVersionId) ?? notFound('model version');
     const row = findModel(tx, source.modelId) ?? notFound('model');
     const { state, format, sha256, sizeBytes, signatureJson } = source;
     if (state !== 'READY' || !sha256 || sizeBytes === null)

@@ -14,7 +14,7 @@ import { PreprocessSpec, Task } from '../vision/spec.ts';
 import { storedName } from './files.ts';
 import { lineageHashOf } from './lineage.ts';
 import { limitsFor, loadOnce } from './load.ts';
-import { Labels, onnxSignature, type Signature, weightsSignature } from './signature.ts';
+import { Labels, onnxSignature, type SignatureColumns, weightsSignature } from './signature.ts';
 import { modelVersion } from './tables.ts';
 
 /** `specJson` of an IMPORT_MODEL job. */
@@ -74,12 +74,13 @@ export const importModel: JobKind = {
     if (!made) throw new Error('The import has made no artifact.');
     // Null: the uploaded file stays as it is.
     const changed = made.file === null ? null : join(attempt.workDir, made.file);
-    let signature: Signature;
+    let signature: SignatureColumns;
     let stored = { sha256: request.sha256, sizeBytes: made.sizeBytes };
     if (made.kind === 'ONNX') {
       const { inputs, outputs, ...rest } = onnxSignature(made.meta, request);
       signature = rest;
       const loaded = await loadOnce(
+        config.dataDir,
         changed ?? blobPath(config.dataDir, request.sha256),
         join(attempt.workDir, 'load'),
         limitsFor(made.sizeBytes),

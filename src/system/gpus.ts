@@ -61,16 +61,16 @@ export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   let timer: NodeJS.Timeout | undefined;
   let stopped = false;
   let known = await readGpus(path);
-  const watch = (waitMs: number) => {
+  const askAgainIn = (waitMs: number) => {
     if (known.gpus) log.info({ gpus: known.gpus.map(({ name }) => name) }, 'GPUs are known');
     if (stopped || known.gpus || known.reason === notInstalled) return;
     log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until nvidia-smi lists one.');
     timer = setTimeout(async () => {
       known = await readGpus(path);
-      watch(Math.min(askAgainMs.most, 2 * waitMs));
+      askAgainIn(Math.min(askAgainMs.most, 2 * waitMs));
     }, waitMs);
   };
-  watch(askAgainMs.first);
+  askAgainIn(askAgainMs.first);
   return {
     of(slots) {
       const { gpus, reason } = known;

@@ -1,4 +1,4 @@
-import { every, follow, shared } from '../follow.ts';
+import { every, follow, sharedReading } from '../follow.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -7,21 +7,21 @@ import type { Slot } from '../jobs/tables.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { type Gpu, type Gpus, readGpus } from './gpus.ts';
-import { type Cpu, countJobs, type Memory, readCpu, readMemory, readSlots } from './system.ts';
+import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
 
 interface System {
   slots: Slot[];
   queuedJobs: number;
   runningJobs: number;
   cpu: Cpu;
-  memory: Memory;
+  memory: MachineMemory;
   disk: DiskUse;
   gpus: Gpus;
 }
 
 const dbOf = ({ db }: Services) => db;
 
-const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
+const readSystem = sharedReading(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
   const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
   return {
@@ -57,7 +57,7 @@ const CpuType = builder.objectRef<Cpu>('Cpu').implement({
   }),
 });
 
-const MemoryType = builder.objectRef<Memory>('Memory').implement({
+const MemoryType = builder.objectRef<MachineMemory>('Memory').implement({
   description: 'Main memory.',
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Installed.' }),
@@ -71,11 +71,17 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Size of the disk.' }),
     freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free on it.' }),
-    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database.' }),
+    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database, with its history.' }),
+    historyBytes: t.expose('historyBytes', {
+      type: 'SafeInt',
+      description:
+        'History in the database: events and curves of jobs, and the audit log. It is removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS.',
+    }),
     blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
     uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
     workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),
     cacheBytes: t.expose('cacheBytes', { type: 'SafeInt', description: 'Extracted datasets: they can be made again.' }),
+    logBytes: t.expose('logBytes', { type: 'SafeInt', description: 'Logs of jobs. They are removed after WHETSTONE_JOB_LOG_DAYS.' }),
   }),
 });
 

@@ -21,7 +21,7 @@ import { codeVersion } from '../version.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
-import { acceptCheckpoint, acceptEvaluation, type Origin, requireMade } from './register.ts';
+import { acceptCheckpoint, acceptEvaluation, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
@@ -96,23 +96,28 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
 }
 
 function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string, classes: string[]): ModelVersion {
-  const row = requireReadyModel(tx, id);
+  const field = ['init', from === 'WEIGHTS' ? 'weightsOf' : 'continueFrom'];
+  const row = requireReadyModel(tx, id, field);
   if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
     refuse(
       'INVALID',
-      'init',
+      field,
       `A training of ${preset} starts from weights of ${preset}; this version is ${row.format} of ${row.preset ?? 'no preset'}.`,
     );
   }
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
-    refuse('INVALID', 'init', 'Only a version that was trained here has the state to go on from. Start from its WEIGHTS.');
+    refuse(
+      'INVALID',
+      field,
+      'Only a version that was trained here has the state to go on from. Say `weightsOf` instead of `continueFrom`.',
+    );
   }
   // Its optimizer's memory belongs to the rows of these classes, which are known by their place only.
   if (from === 'CHECKPOINT' && !isDeepStrictEqual(row.labelsJson, classes)) {
     refuse(
       'INVALID',
-      'init',
-      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Start from its WEIGHTS: the classes are matched by name.`,
+      field,
+      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Say \`weightsOf\` instead of \`continueFrom\`: the classes are matched by name.`,
     );
   }
   return row;
@@ -132,7 +137,7 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext): Origin {
+function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin {
   const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device } = requestOf(job);
   const { from } = init;
   return {

@@ -54,33 +54,32 @@ export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: Out
   const [n = 0, rows = 0, columns = 0] = shapes[0] ?? [];
   const imageOf = ({ data }: FloatOutput, i: number) => data.subarray((i * data.length) / n, ((i + 1) * data.length) / n);
   if (layout === 'BOXES_SCORES' && String(shapes[1]?.slice(0, 2)) !== String([n, rows])) {
-    throw new LayoutError(`The outputs [${shapes.join('], [')}] have scores of other places than their boxes.`);
+    throw new LayoutError(`The outputs [${shapes.join('], [')}] have scores of other anchors than their boxes.`);
   }
   return Array.from({ length: n }, (_, i) => {
     const [values, scores] = outputs.map((output) => imageOf(output, i)) as [Float32Array, Float32Array];
     if (layout === 'BOXES_SCORES') return { boxes: values, scores };
     if (layout === 'SUPPRESSED') return fromSuppressed(values, rows);
-    // Of a place: where its numbers begin, and how far they are from each other.
-    if (layout === 'CENTRES_FIRST') return fromCentres(values, columns, rows - 4, { place: 1, number: columns, scores: 4 });
-    return fromCentres(values, rows, columns - 5, { place: columns, number: 1, scores: 5 });
+    // How far apart two anchors are, and two numbers of an anchor; and which number is its first score.
+    if (layout === 'CENTRES_FIRST') return fromCentres(values, columns, rows - 4, { anchor: 1, number: columns, scores: 4 });
+    return fromCentres(values, rows, columns - 5, { anchor: columns, number: 1, scores: 5 });
   });
 }
 
-/** `step`: how far apart in `values` two places are, and two numbers of a place; and which number is its first score. */
 function fromCentres(
   values: Float32Array,
-  places: number,
+  anchors: number,
   classCount: number,
-  step: { place: number; number: number; scores: 4 | 5 },
+  step: { anchor: number; number: number; scores: 4 | 5 },
 ): ImageOutput {
-  const at = (number: number, place: number) => values[number * step.number + place * step.place] as number;
-  const boxes = new Float32Array(4 * places);
-  const scores = new Float32Array(classCount * places);
-  for (let place = 0; place < places; place += 1) {
-    const [x, y, halfWidth, halfHeight] = [at(0, place), at(1, place), at(2, place) / 2, at(3, place) / 2];
-    boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * place);
-    const objectness = step.scores === 5 ? at(4, place) : 1;
-    for (let label = 0; label < classCount; label += 1) scores[place * classCount + label] = objectness * at(step.scores + label, place);
+  const at = (number: number, anchor: number) => values[number * step.number + anchor * step.anchor] as number;
+  const boxes = new Float32Array(4 * anchors);
+  const scores = new Float32Array(classCount * anchors);
+  for (let anchor = 0; anchor < anchors; anchor += 1) {
+    const [x, y, halfWidth, halfHeight] = [at(0, anchor), at(1, anchor), at(2, anchor) / 2, at(3, anchor) / 2];
+    boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * anchor);
+    const objectness = step.scores === 5 ? at(4, anchor) : 1;
+    for (let label = 0; label < classCount; label += 1) scores[anchor * classCount + label] = objectness * at(step.scores + label, anchor);
   }
   return { boxes, scores };
 }
@@ -106,9 +105,9 @@ function fromSuppressed(values: Float32Array, rows: number): ImageOutput {
 }
 
 /**
- * The boxes of one image, best first: every pair of a place and a class whose score reaches the threshold is a candidate; the best go on
- * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`, unless
- * the graph has suppressed overlaps itself. `classCount`: of the scores of a place.
+ * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best go on
+ * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`, unless
+ * the graph has suppressed overlaps itself. `classCount`: of the scores of an anchor.
  */
 export function findDetections(
   { boxes, scores, labels }: ImageOutput,
@@ -119,9 +118,9 @@ export function findDetections(
   const byLabel = new Map<number, Detection[]>();
   for (const candidate of bestOf(scores, scoreThreshold)) {
     if (kept.length === boxesMax) break;
-    const place = labels ? candidate : Math.floor(candidate / classCount);
-    const label = labels ? (labels[place] as number) : candidate % classCount;
-    const [left, top, right, bottom] = boxes.subarray(4 * place, 4 * place + 4) as unknown as [number, number, number, number];
+    const anchor = labels ? candidate : Math.floor(candidate / classCount);
+    const label = labels ? (labels[anchor] as number) : candidate % classCount;
+    const [left, top, right, bottom] = boxes.subarray(4 * anchor, 4 * anchor + 4) as unknown as [number, number, number, number];
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
     if (!labels && better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
@@ -132,22 +131,23 @@ export function findDetections(
   return kept;
 }
 
-/** The places of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
+/** The indices of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
 function bestOf(scores: Float32Array, threshold: number): number[] {
-  const best = (places: number[]) => places.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
-  let places: number[] = [];
+  const best = (indices: number[]) =>
+    indices.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
+  let indices: number[] = [];
   let least = Number.NEGATIVE_INFINITY;
   // A loop: `filter` alone takes 15 ms for 672,000 scores, all of this 4.
   for (let i = 0; i < scores.length; i += 1) {
     const score = scores[i] as number;
     if (!(score >= threshold && score > least)) continue;
-    places.push(i);
+    indices.push(i);
     // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
-    if (places.length < 4 * candidatesMax) continue;
-    places = best(places);
-    least = scores[places.at(-1) as number] as number;
+    if (indices.length < 4 * candidatesMax) continue;
+    indices = best(indices);
+    least = scores[indices.at(-1) as number] as number;
   }
-  return best(places);
+  return best(indices);
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */

@@ -119,6 +119,8 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
   const [weights, onnx] = ['resnet50.safetensors', 'classifier.onnx'].map((name) => readFileSync(join(folder, name)));
   insert('model', { id: 'model', name: 'digits', task: 'CLASSIFICATION', createdAt: 0 });
   ended('trained', 'TRAIN', {});
+  insert('metric_point', { jobId: 'trained', name: 'val.loss', step: 6, value: 1, attemptNumber: 1 });
+  insert('job_event', { jobId: 'trained', seq: 1, attemptNumber: 1, at: 0, type: 'EPOCH', payloadJson: { epoch: 2, step: 6 } });
   const ready = { modelId: 'model', state: 'READY', precision: 'FP32', labelsJson: classes, createdAt: 0, jobId: 'trained' };
   keep('weights', 'MODEL_VERSION', 'checkpoint', 'WEIGHTS', 'resnet50.safetensors', weights as Buffer);
   keep('onnx', 'MODEL_VERSION', 'onnx', 'ONNX', 'model.onnx', onnx as Buffer);

@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
@@ -57,6 +57,16 @@ export function processesIn(folder: string): number[] {
       return false;
     }
   });
+}
+
+/** The children of a server that are no attempts. */
+export const recordedChildren = (dataDir: string): number[] =>
+  existsSync(join(dataDir, 'children')) ? readdirSync(join(dataDir, 'children')).map(Number) : [];
+
+/** The first one, when it is there. */
+export async function recordedChild(dataDir: string): Promise<number> {
+  await until(() => recordedChildren(dataDir).length > 0);
+  return recordedChildren(dataDir)[0] as number;
 }
 
 /** Waits for a condition that nothing tells of. */
