@@ -87,6 +87,7 @@ const fields: Record<string, Line> = {
   'Mutation.deleteDataset': 'DELETE',
   'Mutation.deleteDatasetVersion': 'DELETE',
   'Mutation.createModel': 'UPLOAD',
+  'Mutation.describeModelVersion': 'UPLOAD',
   'Mutation.updateModel': 'RUN_JOBS',
   'Mutation.setModelAlias': 'RUN_JOBS',
   'Mutation.deleteModel': 'DELETE',

@@ -20,7 +20,7 @@ export const Priority = z.int().min(1).max(10);
 export const ModelSettings = z.object({
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
   outputLayout: OutputLayout.optional().describe(
-    'How the outputs of a detector hold boxes and scores. Needed for two outputs of a file that Whetstone has not made.',
+    'How the outputs of a detector hold boxes and scores. Needed where their shapes leave more than one reading, as those of two outputs do.',
   ),
   scoreThreshold: z
     .number()
