@@ -49,6 +49,18 @@ const jobKinds: JobKinds = {
   BENCHMARK: benchmarkJob,
 };
 
+/** What a person can mend is one sentence with the setting's name. */
+function listenError(error: NodeJS.ErrnoException, { host, port }: Pick<Config, 'host' | 'port'>): Error {
+  const reasons: Record<string, string> = {
+    EADDRINUSE: `Port ${port} of ${host} is in use. Stop what listens there, or set WHETSTONE_PORT to another port.`,
+    EACCES: `Port ${port} needs more rights than this user has. Set WHETSTONE_PORT to a port from 1024 on.`,
+    EADDRNOTAVAIL: `This machine has no address ${host}. Set WHETSTONE_HOST to one that it has, such as 127.0.0.1 or 0.0.0.0.`,
+    ENOTFOUND: `There is no address with the name ${host}. Set WHETSTONE_HOST to an address, such as 127.0.0.1 or 0.0.0.0.`,
+  };
+  const reason = reasons[error.code ?? ''];
+  return reason === undefined ? error : new Error(reason);
+}
+
 export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */
   url: string;
@@ -158,7 +170,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const closeSockets = serveWebSocket(http, connections, graphql, services, log, originAllowed);
 
     await new Promise<void>((resolve, reject) => {
-      http.once('error', reject).listen(config.port, config.host, resolve);
+      http.once('error', (error) => reject(listenError(error, config))).listen(config.port, config.host, resolve);
     });
     undo.push(async () => {
       // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and

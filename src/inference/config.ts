@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { Name } from '../naming.ts';
+import { strict } from '../suggest.ts';
 import { detectionDefinition } from '../vision/detections.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
@@ -74,7 +75,7 @@ export const ServedName = Name.refine(
   'This is an address of the inference protocol: take another name.',
 );
 
-export const ModelConfig = z.strictObject({
+export const ModelConfig = strict({
   name: ServedName,
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
@@ -87,7 +88,7 @@ export const ModelConfig = z.strictObject({
 });
 export type ModelConfig = z.infer<typeof ModelConfig>;
 
-const HostSettings = z.strictObject({
+const HostSettings = strict({
   host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
   hostNames: z
     .array(z.string())
@@ -119,13 +120,12 @@ const HostSettings = z.strictObject({
     .max(1024 * mebibyte)
     .default(64 * mebibyte)
     .describe('Largest body, decompressed.'),
-  accounts: z
-    .strictObject({
-      url: z
-        .url({ protocol: /^https?$/, error: 'it is an address such as http://127.0.0.1:8080' })
-        .regex(/^[^?#@]*$/, 'it is an address without a name, a query or a fragment')
-        .describe('A server of Whetstone, whose WHETSTONE_REPLICA_TOKEN this process has too.'),
-    })
+  accounts: strict({
+    url: z
+      .url({ protocol: /^https?$/, error: 'it is an address such as http://127.0.0.1:8080' })
+      .regex(/^[^?#@]*$/, 'it is an address without a name, a query or a fragment')
+      .describe('A server of Whetstone, whose WHETSTONE_REPLICA_TOKEN this process has too.'),
+  })
     .optional()
     .describe('Whose accounts decide who may use the host; without it everybody may.'),
   models: z.array(ModelConfig).max(100).default([]),
