@@ -17,6 +17,7 @@ import type { Services } from './graphql/context.ts';
 import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
 import { createGraphql } from './graphql/yoga.ts';
+import { serveHome } from './home.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
 import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
@@ -129,6 +130,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const read = ['GET', 'HEAD'];
     const routes: Route[] = [
+      { path: '/', methods: read, handle: serveHome },
       {
         path: '/graphql',
         methods: ['GET', 'POST'],
@@ -188,7 +190,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const { port } = http.address() as AddressInfo;
     const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
     log.info({ url, dataDir: config.dataDir }, 'whetstone is ready');
-    if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the token in this file');
+    if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the bootstrap token in this file');
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();

@@ -14,6 +14,9 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal d
 /** 1 goes before 2, and so on. */
 export const Priority = z.int().min(1).max(10);
 
+/** From which score on people are shown a detection. */
+const shownScore = 0.25;
+
 /**
  * How a model is served. Each setting stands once, here: a deployment's settings in GraphQL, and what `deploy` checks and stores, are made
  * from these rows.
@@ -27,8 +30,8 @@ export const ModelSettings = z.object({
     .number()
     .min(0)
     .max(1)
-    .default(detectionDefinition.scoreThreshold)
-    .describe('Least score of a detection; a request may say a higher one.'),
+    .default(shownScore)
+    .describe('Least score of a detection that is answered; a request may say another one. Every measurement goes down to 0.001.'),
   nmsIou: z
     .number()
     .min(0)
@@ -80,6 +83,7 @@ export const ModelConfig = strict({
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
+  modelVersion: z.int().min(1).optional().describe('Number of the model version within its model: in a header of each answer.'),
   lineageHash: sha256.optional().describe('Of the model version: in a header of each answer.'),
   task: Task.default('CLASSIFICATION').describe('What `predict` answers.'),
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
