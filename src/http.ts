@@ -7,7 +7,7 @@ import { ApiError, type ErrorCode, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
-import { refuse } from './refuse.ts';
+import { refuseRequest } from './refuseRequest.ts';
 
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it; `/` is that path alone. */
 export interface Route {
@@ -145,7 +145,7 @@ function sendError(res: ServerResponse, error: unknown, log: Log): void {
   }
   const { message, http, ...extensions } = describeError(known);
   const headers = (http as { headers?: Record<string, string> }).headers ?? {};
-  refuse(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
+  refuseRequest(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
 }
 
 /**

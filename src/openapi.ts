@@ -131,8 +131,8 @@ const readByAnybody = (summary: string, answers: Record<number, object>) => {
   };
 };
 
-export const openapi = {
-  openapi: '3.1.0',
+export const serverOpenapi = {
+  serverOpenapi: '3.1.0',
   info: {
     title: 'Whetstone server',
     version: codeVersion,

@@ -10,7 +10,7 @@ import type { Config } from './config.ts';
 import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
-import { openDatabase } from './db.ts';
+import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
@@ -24,10 +24,9 @@ import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
-import { serverMetrics } from './metrics.ts';
+import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
-import { openapi } from './openapi.ts';
-import { prometheusType } from './prometheus.ts';
+import { serverOpenapi } from './openapi.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
@@ -36,6 +35,7 @@ import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
+import { watchGpus } from './system/gpus.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
@@ -100,6 +100,8 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       return hostStopped;
     };
     undo.push(stopHost);
+    const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
+    undo.push(() => gpus.stop());
     const services: Services = {
       config,
       db,
@@ -108,6 +110,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),
+      gpus,
       jobKinds: kinds,
       supervisor,
     };
@@ -122,11 +125,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));
 
-    const scheduler = await startScheduler(services, kinds, log);
+    const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
+    const metrics = createServerMetrics(services);
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const read = ['GET', 'HEAD'];
     const routes: Route[] = [
@@ -153,9 +157,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
         path: '/metrics',
         methods: read,
         polled: true,
-        handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
+        handle: async (_req, res) => {
+          const text = await metrics.metrics();
+          res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
+        },
       },
-      { path: '/openapi.json', methods: read, handle: (_req, res) => sendJson(res, 200, openapi) },
+      { path: '/openapi.json', methods: read, handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
       { path: '/health', methods: read, polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
@@ -194,6 +201,6 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();
-    throw error;
+    throw passingKind(error) === 'FULL' ? startError(error, config.dataDir) : error;
   }
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { routes } from '../src/inference/http.ts';
-import { readRunning } from '../src/inference/running.ts';
+import { readRunning } from '../src/inference/runningFile.ts';
 import { by, deployed, deploymentOf, echoesDuringSwap, health, hostPid, item, settled } from './support/deployments.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';

@@ -303,7 +303,7 @@ test('health and readiness answer to anybody', async () => {
 test('metrics are in the text format of Prometheus, each sample under its family', async () => {
   const answer = await fetch(`${server.url}/metrics`);
   expect(answer.headers.get('content-type')).toContain('version=0.0.4');
-  const lines = (await answer.text()).trimEnd().split('\n');
+  const lines = (await answer.text()).split('\n').filter((line) => line !== '');
   const families = lines.flatMap((line) => /^# TYPE (\S+) (?:counter|gauge)$/.exec(line)?.[1] ?? []);
   const samples = lines.filter((line) => !line.startsWith('#')).map((line) => /^([a-z_]+)(?:\{[^}]*\})? [0-9.e+]+$/.exec(line)?.[1]);
   expect([...new Set(samples)]).toEqual(families);

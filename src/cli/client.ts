@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
 import type { ClientConfig } from '../config.ts';
 
-export interface Session {
+export interface ClientSession {
   /** Address of the server, without a slash at its end. */
   url: string;
   /** A token that is valid for another minute at least, if it came from a login. */
@@ -24,7 +24,7 @@ const renewBeforeMs = 60_000;
  */
 export async function withSession<T>(
   { url: address, token, refreshToken }: Pick<ClientConfig, 'url' | 'token' | 'refreshToken'>,
-  use: (session: Session) => Promise<T>,
+  use: (session: ClientSession) => Promise<T>,
   ask = askTerminal,
 ): Promise<T> {
   const url = address.replace(/\/+$/, '');

@@ -6,7 +6,7 @@ import { Name } from '../naming.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
-export type Detection = Detections['detections'][number];
+export type LabelledDetection = Detections['detections'][number];
 
 /** What `predict` of the inference host answers (docs/serving.md): classes from a classifier, detections from a detector. */
 export type Prediction = { model_version: string } & Partial<Classes & Detections>;

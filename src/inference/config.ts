@@ -155,7 +155,7 @@ export const permitsOf = (cores: number, intraOpThreads: number): number =>
 export function parseHostConfig(settings: unknown, folder: string, cores = availableParallelism()): HostConfig {
   const parsed = HostSettings.safeParse(settings);
   if (!parsed.success) {
-    refuse(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
+    refuseSettings(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
   }
   const { data } = parsed;
   const memoryBytesMax =
@@ -170,7 +170,7 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   const keys = data.models.map(modelKey);
   const twice = keys.find((key, i) => keys.indexOf(key) !== i);
   if (twice) problems.push(`models: ${twice} is there twice.`);
-  if (problems.length > 0) refuse(problems);
+  if (problems.length > 0) refuseSettings(problems);
   return Object.freeze({
     ...data,
     permits,
@@ -185,13 +185,13 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
 export function readHostConfig(file: string, replicaToken: string | undefined): HostConfig {
   const path = resolve(file);
   const config = parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
-  if (config.models.length === 0) refuse(['models: name at least one.']);
-  if (config.accounts && !replicaToken) refuse(['accounts: set WHETSTONE_REPLICA_TOKEN to what it is on the server.']);
+  if (config.models.length === 0) refuseSettings(['models: name at least one.']);
+  if (config.accounts && !replicaToken) refuseSettings(['accounts: set WHETSTONE_REPLICA_TOKEN to what it is on the server.']);
   return config;
 }
 
 export const modelKey = ({ name, version }: Pick<ModelConfig, 'name' | 'version'>): string => `${name}/${version}`;
 
-function refuse(problems: string[]): never {
+function refuseSettings(problems: string[]): never {
   throw new Error(`The configuration of the inference host is wrong.\n${problems.join('\n')}`);
 }

@@ -73,14 +73,14 @@ function recordMetrics(
 const retryMs = 500;
 /**
  * Repeats `write` while another process holds the database or the disk is full: an event or an end that was lost would leave the job
- * standing for ever. When the signal aborts, it throws what the last try met.
+ * standing for ever. When the signal aborts, or `givesUp`, it throws what the last try met.
  */
-export async function untilWritten<T>(write: () => T, signal: AbortSignal): Promise<T> {
+export async function untilWritten<T>(write: () => T, signal: AbortSignal, givesUp = (_error: unknown) => false): Promise<T> {
   for (;;) {
     try {
       return write();
     } catch (error) {
-      if (!passingKind(error) || signal.aborted) throw error;
+      if (!passingKind(error) || signal.aborted || givesUp(error)) throw error;
       await setTimeout(retryMs, undefined, { signal }).catch(() => {
         throw error;
       });

@@ -1,31 +1,26 @@
 import { findUser } from '../accounts/users.ts';
-import { builder, enumValues, idOf, opaqueId, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
+import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
-import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
+import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { replaceIds } from './references.ts';
 import { retryJob } from './retry.ts';
-import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
+import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
+import { waitReason } from './waiting.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
-  values: enumValues<(typeof jobKinds)[number]>({
-    IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
-    IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
-    TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
-    CONVERT:
-      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
-    EVALUATE: 'Measures a model version on a split of a dataset version.',
-    BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
-  }),
+  values: jobKindTable as Record<JobKindName, { description: string }>,
 });
 
 export const JobStateType = builder.enumType('JobState', {
@@ -170,6 +165,13 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
       nullable: true,
       description: 'Back-off: its next attempt starts no earlier. Null when it does not back off.',
     }),
+    waitReason: t.field({
+      type: FailureType,
+      nullable: true,
+      description:
+        'Why it does not get on, such as DISK_FULL: the disk has no room, or what its last attempt met before the back-off. Null when it works, or only waits for its turn.',
+      resolve: (j, _a, context) => waitReason(context, j),
+    }),
     createdByName: t.string({
       nullable: true,
       description: 'Name of the user who started it.',
@@ -232,7 +234,7 @@ const JobConnection = builder.connectionObject(
   { description: 'A job in a page.' },
 );
 
-export const JobFilter = builder.inputType('JobFilter', {
+export const JobFilterInput = builder.inputType('JobFilter', {
   description: 'Which jobs.',
   fields: (t) => ({
     kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
@@ -259,7 +261,7 @@ const subjectTypes = {
 } as const;
 
 /** With the ids of the database. */
-export const jobFilterOf = (filter: typeof JobFilter.$inferInput | null | undefined): Filter => ({
+export const jobFilterOf = (filter: typeof JobFilterInput.$inferInput | null | undefined): JobFilter => ({
   ...filter,
   createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
   parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
@@ -289,7 +291,7 @@ builder.queryFields((t) => ({
     authScopes: { can: 'READ' },
     args: {
       ...pageArgs(),
-      filter: t.arg({ type: JobFilter, description: 'Which jobs.' }),
+      filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }),
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>

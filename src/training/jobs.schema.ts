@@ -7,7 +7,7 @@ import { findJob } from '../jobs/jobs.ts';
 import { idsIn } from '../jobs/references.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
-import { findModel, findVersion as findModelVersion } from '../models/models.ts';
+import { findModel, findModelVersion } from '../models/models.ts';
 import { ModelType, ModelVersionType } from '../models/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
 import { startConversion } from './convert.ts';

@@ -6,7 +6,7 @@ import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import type { PresetName } from '../jobs/presets.ts';
 import type { Spec } from '../jobs/specs.ts';
-import { findVersion } from '../models/models.ts';
+import { findModelVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -48,7 +48,7 @@ export function requireReadyModel(
   id: string,
   field: string | string[] = 'modelVersionId',
 ): ModelVersion & { artifactId: string } {
-  const row = findVersion(db, id);
+  const row = findModelVersion(db, id);
   if (!row) refuse('NOT_FOUND', field, 'There is no such model version.');
   const { state, artifactId } = row;
   if (state !== 'READY' || !artifactId) refuse('INVALID', field, `The model version is ${state}, not READY.`);
