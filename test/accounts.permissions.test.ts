@@ -28,6 +28,7 @@ const allowed = {
   UPLOAD: ['ENGINEER', 'ADMIN'],
   RUN_JOBS: ['ENGINEER', 'ADMIN'],
   DEPLOY: ['ENGINEER', 'ADMIN'],
+  TRY_DEPLOYMENTS: ['VIEWER', 'ENGINEER', 'ADMIN'],
   INFER: ['ENGINEER', 'ADMIN'],
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
@@ -99,8 +100,8 @@ const fields: Record<string, Line> = {
   'Mutation.deploy': 'DEPLOY',
   'Mutation.rollback': 'DEPLOY',
   'Mutation.undeploy': 'DEPLOY',
-  'Mutation.infer': 'INFER',
-  'Mutation.inferBatch': 'INFER',
+  'Mutation.infer': 'TRY_DEPLOYMENTS',
+  'Mutation.inferBatch': 'TRY_DEPLOYMENTS',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
 

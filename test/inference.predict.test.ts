@@ -205,9 +205,18 @@ describe('predict of a detector', () => {
     expect(few.json.detections).toEqual([{ label: null, index: 0, score: 1, box }]);
   });
 
+  test('without a score only what people are shown: 0.25 and more; every measurement asks for less', async () => {
+    const [{ output, width, height, detections }] = found as [(typeof found)[0]];
+    const image = await flat('#888').resize(width, height, { fit: 'fill' }).png().toBuffer();
+    const scoresOf = async (query: string) =>
+      (await predict(fixtureModel(output), image, query)).json.detections.map(({ score }: { score: number }) => score);
+    expect(detections.some(({ score }) => score < 0.25)).toBe(true);
+    expect(await scoresOf('')).toEqual((await scoresOf('?score=0.001')).filter((score: number) => score >= 0.25));
+  });
+
   test.each(found)('$name: what is found is that of the fixture', async ({ output, width, height, detections }) => {
     const image = await flat('#888').resize(width, height, { fit: 'fill' }).png().toBuffer();
-    const { json } = await predict(fixtureModel(output), image);
+    const { json } = await predict(fixtureModel(output), image, '?score=0.001');
     expect(json.detections).toEqual(
       detections.map(({ label, score, box: [left, top, right, bottom] }) => ({
         label: null,

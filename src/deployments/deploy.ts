@@ -54,7 +54,7 @@ export function deploy(services: DeployServices, actor: Actor, raw: unknown): Pr
     requireServable(tx, version, name, settings);
     const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings.deadlineMs) : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
-    addRevision(tx, actor, row, { modelVersionId, settingsJson: { ...settings, ...measured } });
+    addRevision(tx, actor, 'deploy', row, { modelVersionId, settingsJson: { ...settings, ...measured } });
     return row;
   });
 }
@@ -75,7 +75,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
-    addRevision(tx, actor, row, { modelVersionId, settingsJson });
+    addRevision(tx, actor, 'rollback', row, { modelVersionId, settingsJson });
     return row;
   });
 }
@@ -120,6 +120,7 @@ function insertNew(tx: Queryable, name: string): Deployment {
 function addRevision(
   tx: Queryable,
   actor: Actor,
+  action: 'deploy' | 'rollback',
   { id, name }: Deployment,
   what: Pick<DeploymentRevision, 'modelVersionId' | 'settingsJson'>,
 ): void {
@@ -127,7 +128,7 @@ function addRevision(
   if (loading) refuse('IN_USE', 'name', `Revision ${loading.number} is being loaded: wait until it serves or has failed.`);
   const { number } = insertRevision(tx, { deploymentId: id, createdById: actor.actorId, ...what });
   writeAudit(tx, actor, {
-    action: 'deploy',
+    action,
     target: { type: 'Deployment', id },
     detail: { name, revision: number, modelVersionId: what.modelVersionId },
   });
