@@ -78,7 +78,9 @@ async function printJson(
   const { client } = connect(session);
   const { data, error } = await client.query(query as TypedDocumentNode<unknown, AnyVariables>, id === undefined ? {} : { id }).toPromise();
   if (error) throw new UsageError(reasonOf(error));
-  console.log(JSON.stringify(data, null, 2));
+  // urql adds the names of the types for its cache.
+  console.log(JSON.stringify(data, (key, value) => (key === '__typename' ? undefined : value), 2));
+  process.exit(0);
 }
 
 /** An access token in place of a login: nothing is remembered. */

@@ -113,7 +113,8 @@ export function Jobs() {
       empty="There are no jobs yet. `:train` starts a training."
       onOpen={{ label: 'open', run: ({ id }) => go('job', id) }}
       onEnd={more}
-      keys={(job) => [...keys(job), { keys: 'n', label: 'new training', needs: 'RUN_JOBS', hint: true, run: () => go('train') }]}
+      keys={keys}
+      always={[{ keys: 'n', label: 'new training', needs: 'RUN_JOBS', hint: true, run: () => go('train') }]}
       columns={[
         {
           title: 'State',

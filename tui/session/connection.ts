@@ -19,6 +19,7 @@ export interface Traffic {
 }
 
 export interface Connection {
+  session: Session;
   client: Client;
   traffic: Traffic;
   link(): LinkState;
@@ -150,6 +151,7 @@ export function connect(session: Session): Connection {
   });
 
   return {
+    session,
     client,
     traffic,
     link: () => link,

@@ -137,7 +137,7 @@ const masked = ({ kind }: Field, value: string): string => (kind === 'secret' ? 
 
 const displayed = (field: Field, value: string): string => {
   if (field.kind !== 'choice') return masked(field, value);
-  return `‹ ${field.options?.find((option) => option.value === value)?.label ?? (value || 'default')} ›`;
+  return `‹ ${field.options?.find((option) => option.value === value)?.label ?? (value || (field.required ? 'none' : 'default'))} ›`;
 };
 
 /** The text with its caret; of a long one the part around it. */

@@ -25,15 +25,17 @@ interface Props<Row> {
   height: number;
   /** What stands there without rows. */
   empty: string;
-  onOpen?: { label: string; run(row: Row): void };
+  onOpen?: { label: string; run(row: NoInfer<Row>): void };
   /** Keys that concern the row under the cursor. */
-  keys?(row: Row): KeyRow[];
+  keys?(row: NoInfer<Row>): KeyRow[];
+  /** Keys that concern no row. */
+  always?: KeyRow[];
   /** Called when the cursor comes near the end. */
   onEnd?: () => void;
   isActive?: boolean;
 }
 
-export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, keys, onEnd, isActive = true }: Props<Row>) {
+export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onEnd, isActive = true }: Props<Row>) {
   const { filter } = useFrame();
   const shownColumns = columns.filter(({ from = 0 }) => width >= from);
   const matching = filter === '' ? rows : rows.filter((row) => matches(shownColumns, row, filter));
@@ -70,7 +72,9 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
   ];
   const open: KeyRow[] =
     selected !== undefined && onOpen ? [{ keys: 'enter', label: onOpen.label, hint: true, run: () => onOpen.run(selected) }] : [];
-  useKeys(isActive ? [...open, ...(selected === undefined ? [] : (keys?.(selected) ?? [])), ...moves] : [], { level: level.part });
+  useKeys(isActive ? [...open, ...(selected === undefined ? [] : (keys?.(selected) ?? [])), ...always, ...moves] : [], {
+    level: level.part,
+  });
 
   const fixed = shownColumns.reduce((sum, column) => sum + (column.width === undefined ? 0 : column.width + 1), 2);
   const grow = Math.max(

@@ -12,6 +12,8 @@ import { theme } from './theme.ts';
 
 /** Seconds of the machine's history that are kept. */
 const historyLength = 120;
+/** A message in the footer stays this long. */
+const messageMs = 8000;
 /** Below this many lines the row of screens gives its place to the screen. */
 const rowsForTabs = 16;
 
@@ -24,6 +26,8 @@ interface Props {
 }
 
 type Overlay = { kind: 'none' | 'help' | 'palette' } | { kind: 'confirm'; question: string; run: () => void };
+
+const routeOf = (screen: string, id: string | undefined): Route => (id === undefined ? { screen } : { screen, id });
 
 export function Shell({ session, viewer, columns, rows, first }: Props) {
   const { exit } = useApp();
@@ -38,8 +42,13 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
     setHistory((before) => [...before, ...items.map(({ system }) => system)].slice(-historyLength)),
   );
 
+  useEffect(() => {
+    const timer = message && setTimeout(() => setMessage(null), messageMs);
+    return () => clearTimeout(timer ?? undefined);
+  }, [message]);
+
   const offered = screens.filter(({ needs }) => may(needs));
-  const listed = offered.filter(({ listed: isListed }) => isListed);
+  const listed = offered.filter(({ from }) => from === 'LISTED');
   const route = stack.at(-1) as Route;
   const screen = offered.find(({ name }) => name === route.screen) ?? (listed[0] as (typeof screens)[number]);
   const tabs = rows >= rowsForTabs;
@@ -59,7 +68,8 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       width,
       height,
       filter,
-      go: (name, id) => open([...stack, id === undefined ? { screen: name } : { screen: name, id }]),
+      go: (name, id) => open([...stack, routeOf(name, id)]),
+      replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
       back: () => open(stack.length > 1 ? stack.slice(0, -1) : stack),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
@@ -120,7 +130,13 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
             {overlay.kind === 'palette' && (
               <Palette
                 entries={[
-                  ...listed.map(({ name, title }) => ({ name, title, run: () => open([{ screen: name }]) })),
+                  ...offered
+                    .filter(({ from }) => from !== 'ROW')
+                    .map(({ name, title, from }) => ({
+                      name,
+                      title,
+                      run: () => open([...(from === 'LISTED' ? [] : stack), { screen: name }]),
+                    })),
                   { name: 'logout', title: 'Log out', run: () => void session.logout() },
                   { name: 'quit', title: 'Quit', run: () => exit() },
                 ]}

@@ -93,30 +93,30 @@ export function placeErrors(
 export interface TypeRef {
   kind: string;
   name: string | null;
-  ofType: TypeRef | null;
+  enumValues?: readonly { name: string }[] | null;
+  ofType?: TypeRef | null;
 }
 
-export interface InputType {
-  inputFields: { name: string; description: string | null; defaultValue: string | null; type: TypeRef }[];
+export interface InputField {
+  name: string;
+  description: string | null;
+  defaultValue: string | null;
+  type: TypeRef;
 }
 
-export interface Enums {
-  [name: string]: string[];
-}
-
-const isList = (type: TypeRef): boolean => type.kind === 'LIST' || (type.ofType !== null && isList(type.ofType));
-const nameOfType = (type: TypeRef): string => type.name ?? (type.ofType ? nameOfType(type.ofType) : '');
+const isList = ({ kind, ofType }: TypeRef): boolean => kind === 'LIST' || (ofType != null && isList(ofType));
+const innermost = (type: TypeRef): TypeRef => (type.ofType ? innermost(type.ofType) : type);
 
 /**
- * The fields of an input type, as the schema describes them. `about` says what the schema cannot: where choices come from; a field that is
- * null there is left out. Objects that are not named there are left out too.
+ * The fields of an input type, as the schema describes them: those that are required first, and those of `about` in its order. `about` says what the schema cannot: where choices
+ * come from. A field that is null there is left out, and so are objects that are not named there.
  */
-export function fieldsOf(type: InputType, enums: Enums, about: Record<string, Partial<Field> | null> = {}): Field[] {
-  return type.inputFields.flatMap(({ name, description, defaultValue, type: ref }) => {
+export function fieldsOf(inputFields: readonly InputField[], about: Record<string, Partial<Field> | null> = {}): Field[] {
+  const fields = inputFields.flatMap(({ name, description, defaultValue, type }): Field[] => {
     const more = about[name];
     if (more === null) return [];
-    const typeName = nameOfType(ref);
-    const list = isList(ref);
+    const { name: typeName, enumValues } = innermost(type);
+    const list = isList(type);
     const kinds: Record<string, Field['kind']> = {
       Int: list ? 'integers' : 'integer',
       SafeInt: 'integer',
@@ -125,32 +125,31 @@ export function fieldsOf(type: InputType, enums: Enums, about: Record<string, Pa
       ID: list ? 'choices' : 'text',
       Boolean: 'choice',
     };
-    const values = typeName === 'Boolean' ? ['true', 'false'] : enums[typeName];
-    const kind = more?.kind ?? kinds[typeName] ?? (values ? (list ? 'choices' : 'choice') : undefined);
+    const values = typeName === 'Boolean' ? ['true', 'false'] : enumValues?.map((value) => value.name);
+    const kind = more?.kind ?? (values ? (list ? 'choices' : 'choice') : kinds[typeName ?? '']);
     if (!kind) return [];
-    const [least, most] = rangeOf(description ?? '');
-    return [
-      {
-        name,
-        label: labelOf(name),
-        description: description ?? '',
-        kind,
-        required: ref.kind === 'NON_NULL' && defaultValue === null,
-        initial: initialOf(defaultValue),
-        boolean: typeName === 'Boolean',
-        minimum: kind === 'integer' || kind === 'number' ? least : undefined,
-        maximum: kind === 'integer' || kind === 'number' ? most : undefined,
-        ...(values ? { options: values.map((value) => ({ value, label: value })) } : {}),
-        ...more,
-      },
-    ];
+    const [minimum, maximum] = kind === 'integer' || kind === 'number' ? rangeOf(description ?? '') : [];
+    const field: Field = {
+      ...{ name, label: labelOf(name), description: description ?? '', kind, minimum, maximum },
+      required: type.kind === 'NON_NULL' && defaultValue === null,
+      initial: initialOf(defaultValue),
+      boolean: typeName === 'Boolean',
+      ...(values ? { options: values.map((value) => ({ value, label: value })) } : {}),
+      ...more,
+    };
+    return [field];
   });
+  const place = ({ name, required }: Field) => {
+    const known = Object.keys(about).indexOf(name);
+    return (required ? 0 : 1000) + (known === -1 ? 100 : known);
+  };
+  return fields.sort((a, b) => place(a) - place(b));
 }
 
 /** `-100 to 100` and `1 to 1024` in a description; the server says what is wrong in any case. */
-function rangeOf(description: string): [number, number] | [undefined, undefined] {
+function rangeOf(description: string): [number, number] | [] {
   const found = /(-?\d[\d.]*) to (-?\d[\d.,]*\d|\d)(?![\d²³])/.exec(description);
-  if (!found || /\d to 2[³²]/.test(description)) return [undefined, undefined];
+  if (!found || /\d to 2[³²]/.test(description)) return [];
   return [Number(found[1]), Number((found[2] as string).replaceAll(',', ''))];
 }
 

@@ -15,10 +15,12 @@ export interface Frame {
   /** What lists show: rows that have this text in them. */
   filter: string;
   go(screen: string, id?: string): void;
+  /** As `go`, but `esc` does not come back here. */
+  replace(screen: string, id?: string): void;
   back(): void;
   /** Asks before `run`. */
   confirm(question: string, run: () => void): void;
-  /** A line in the footer, until the next key. */
+  /** A line in the footer for a few seconds. */
   say(text: string, kind?: 'good' | 'bad'): void;
 }
 
