@@ -45,8 +45,8 @@ export const uploadScreen = (name: keyof typeof kinds) =>
     const submit = async ({ path: file, ...input }: Record<string, unknown>): Promise<readonly FieldError[]> => {
       try {
         const progress = (sentBytes: number, sizeBytes: number) => setSent({ sentBytes, sizeBytes });
-        const before = done.current;
-        const uploaded = before?.file === file ? before.uploaded : await uploadFile(session, String(file), progress);
+        const known = done.current?.file === file ? done.current?.uploaded : undefined;
+        const uploaded = known ?? (await uploadFile(session, String(file), progress));
         done.current = { file: String(file), uploaded };
         // An upload makes one version, however often it is named.
         const { payload, errors } = await act({ input: { ...input, ...uploaded, idempotencyKey: uploaded.uploadId } } as never);

@@ -65,4 +65,10 @@ const answers = (url: string): Promise<boolean> =>
     () => false,
   );
 
-const lastLines = (file: string): string => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-3).join('\n');
+/** Without the stack of a defect. */
+const lastLines = (file: string): string =>
+  readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !/^\s+at /.test(line))
+    .slice(-8)
+    .join('\n');

@@ -10,7 +10,7 @@ const LoginMutation = graphql(`
   mutation TuiLogin($input: LoginInput!) {
     login(input: $input) {
       credentials { accessToken accessTokenExpiresAt refreshToken }
-      userErrors { field message }
+      userErrors { code field message }
     }
   }
 `);
@@ -18,7 +18,7 @@ const RefreshMutation = graphql(`
   mutation TuiRefresh($input: RefreshInput!) {
     refresh(input: $input) {
       credentials { accessToken accessTokenExpiresAt refreshToken }
-      userErrors { message }
+      userErrors { code field message }
     }
   }
 `);
@@ -33,13 +33,19 @@ const LogoutMutation = graphql(`
   }
 `);
 
-/** The server refused, and says why; `code` is of the enum ErrorCode. */
+/** The server refused, and says why; `code` is of the enum ErrorCode, `field` the path inside the input. */
 export class Refusal extends Error {
   readonly code: string;
-  constructor(message: string, code: string) {
+  readonly field: readonly string[] | null;
+  constructor(message: string, code: string, field: readonly string[] | null = null) {
     super(message);
     this.code = code;
+    this.field = field;
   }
+}
+
+function refusalOf([first]: readonly { code: string; field: readonly string[] | null; message: string }[]): Refusal {
+  return new Refusal(first?.message ?? 'The server gave no reason.', first?.code ?? 'INTERNAL', first?.field ?? null);
 }
 
 /** There is no server, or no connection to it. */
@@ -74,6 +80,7 @@ export function openSession(url: string, store: Store): Session {
     store.remember(url, next);
   };
   const end = () => {
+    if (!credentials) return;
     keep(undefined);
     for (const callback of ended) callback();
   };
@@ -89,7 +96,7 @@ export function openSession(url: string, store: Store): Session {
       const refreshToken = (stored ?? credentials)?.refreshToken;
       if (refreshToken === undefined) throw new Refusal('Log in first.', 'UNAUTHENTICATED');
       const { refresh: answer } = await post(url, RefreshMutation, { input: { refreshToken } });
-      if (!answer.credentials) throw new Refusal(answer.userErrors.map((e) => e.message).join(' '), 'UNAUTHENTICATED');
+      if (!answer.credentials) throw refusalOf(answer.userErrors);
       keep(answer.credentials);
     });
   }
@@ -100,7 +107,7 @@ export function openSession(url: string, store: Store): Session {
     isFresh: () => isFresh(credentials),
     async login(name, password) {
       const { login } = await post(url, LoginMutation, { input: { name, password } });
-      if (!login.credentials) throw new Refusal(login.userErrors.map((e) => e.message).join(' '), 'INVALID');
+      if (!login.credentials) throw refusalOf(login.userErrors);
       keep(login.credentials);
     },
     async accessToken() {
@@ -149,8 +156,7 @@ export async function readServerState(url: string): Promise<ServerState> {
 /** Makes the first administrator. */
 export async function bootstrap(url: string, input: { token: string; name: string; password: string }): Promise<void> {
   const answer = await post(url, BootstrapMutation, { input });
-  const [error] = answer.bootstrap.userErrors;
-  if (error) throw new Refusal(error.message, error.code);
+  if (answer.bootstrap.userErrors.length > 0) throw refusalOf(answer.bootstrap.userErrors);
 }
 
 async function post<Data, Variables extends object>(

@@ -7,7 +7,7 @@ import { graphql, type ResultOf } from '../graphql.ts';
 import { type Connection, connect } from '../session/connection.ts';
 import { ConnectionContext } from '../session/live.tsx';
 import type { LocalServer } from '../session/localServer.ts';
-import { bootstrap, openSession, readServerState, type Session } from '../session/session.ts';
+import { bootstrap, openSession, Refusal, readServerState, type Session } from '../session/session.ts';
 import type { Store } from '../session/store.ts';
 import { Form } from './Form.tsx';
 import type { Field } from './fields.ts';
@@ -107,7 +107,7 @@ async function errorsOf(work: () => Promise<void>): Promise<FieldError[]> {
     await work();
     return [];
   } catch (error) {
-    return [{ field: null, message: (error as Error).message }];
+    return [{ field: error instanceof Refusal ? error.field : null, message: (error as Error).message }];
   }
 }
 

@@ -58,14 +58,19 @@ interface Press {
   text: string;
 }
 
-const controls: Record<string, string> = { '\r': 'enter', '\n': 'enter', '\t': 'tab', '\x7f': 'backspace', '\x1b': 'esc' };
+/** Control characters inside of a piece of input. */
+function controlOf(character: string): string | undefined {
+  const code = character.charCodeAt(0);
+  const named: Record<number, string> = { 9: 'tab', 10: 'enter', 13: 'enter', 27: 'esc', 127: 'backspace' };
+  return named[code] ?? (code < 27 ? `ctrl-${String.fromCharCode(code + 96)}` : undefined);
+}
 
 /** What is typed fast arrives in one piece, such as `ada` and Enter. */
 function pressesOf(input: string, key: Key): Press[] {
   const name = nameOf(input, key);
   if (key.ctrl || key.meta || input.length <= 1) return [{ name, text: name === input || name === 'space' ? input : '' }];
   return [...input].map((character) => {
-    const control = controls[character];
+    const control = controlOf(character);
     return control ? { name: control, text: '' } : { name: character === ' ' ? 'space' : character, text: character };
   });
 }

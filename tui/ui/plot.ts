@@ -168,10 +168,10 @@ function bottom(xMin: number, xMax: number, margin: number, width: number): stri
 
 const levels = '▁▂▃▄▅▆▇█';
 
-/** The last `width` values as one line, from 0 to `max`. */
-export function sparkline(values: readonly number[], width: number, max = Math.max(...values, 1e-9)): string {
-  return values
-    .slice(-width)
-    .map((value) => levels[Math.min(levels.length - 1, Math.max(0, Math.round((value / max) * (levels.length - 1))))])
-    .join('');
+/** The last `width` values as one line, from 0 to `most`, by default the largest of them. */
+export function sparkline(values: readonly number[], width: number, most?: number): string {
+  const shown = width > 0 ? values.slice(-width) : [];
+  const top = most ?? Math.max(...shown, 1e-9);
+  const level = (value: number) => Math.round((value / top) * (levels.length - 1));
+  return shown.map((value) => levels[Math.min(levels.length - 1, Math.max(0, level(value)))]).join('');
 }
