@@ -71,10 +71,14 @@ export function useData<Data, Variables extends AnyVariables>(
     if (state === 'CONNECTED' && before.current === 'LOST') again.current();
     before.current = state;
   }, [state]);
+  // Without a connection the last answer stays on the screen.
+  const last = useRef(data);
+  last.current = data ?? last.current;
+  const isLost = state === 'LOST';
   useEffect(() => {
-    if (everyMs === undefined) return;
+    if (everyMs === undefined || isLost) return;
     const timer = setInterval(() => again.current(), everyMs);
     return () => clearInterval(timer);
-  }, [everyMs]);
-  return { data, error, again: () => again.current() };
+  }, [everyMs, isLost]);
+  return { data: last.current, error, again: () => again.current() };
 }

@@ -57,16 +57,23 @@ export function App({ url, store, local, first }: Props) {
     if (!isIn) return;
     const connection = connect(session);
     let left = false;
+    let entered = false;
     const enter = async () => {
       const { data, error } = await connection.client.query(ViewerQuery, {}, { requestPolicy: 'network-only' }).toPromise();
       if (left) return;
-      if (data?.viewer) setOnline({ connection, viewer: data.viewer });
+      if (data?.viewer) {
+        entered = true;
+        setOnline({ connection, viewer: data.viewer });
+      } else if (entered) return;
       else if (error?.networkError) setPhase({ at: 'NO_SERVER', reason: `There is no server at ${url}.` });
       else if (session.loggedIn()) setPhase({ at: 'LOGIN', notice: error ? reasonOf(error) : 'Log in again.' });
     };
     void enter();
+    // The server closes the connection when the role changes.
+    const stop = connection.onLink(() => entered && connection.link().state === 'CONNECTED' && void enter());
     return () => {
       left = true;
+      stop();
       setOnline(null);
       connection.close();
     };
