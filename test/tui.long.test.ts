@@ -13,14 +13,16 @@ import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal
 const longMs = 900_000;
 const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
 
+const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
+
 /** Moves the cursor of a form to this field. */
 async function toField(terminal: Terminal, label: string): Promise<void> {
-  for (let i = 0; i < 40 && !terminal.screen().includes(`› ${label}`); i += 1) {
-    const before = /› .*/.exec(terminal.screen())?.[0];
+  for (let i = 0; i < 40 && !current(terminal)?.startsWith(`› ${label}`); i += 1) {
+    const before = current(terminal);
     terminal.type('Down');
-    await expect.poll(() => /› .*/.exec(terminal.screen())?.[0]).not.toBe(before);
+    await expect.poll(() => current(terminal), { timeout: 30_000 }).not.toBe(before);
   }
-  await terminal.shows(`› ${label}`);
+  expect(current(terminal)).toContain(label);
 }
 
 async function fill(terminal: Terminal, label: string, text: string): Promise<void> {

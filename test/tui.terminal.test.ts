@@ -139,7 +139,11 @@ describe.skipIf(!hasTmux)(`in a real terminal${whyNot}`, () => {
             terminal.type('/', '9999', 'Enter');
             await terminal.shows('1 lines');
             await terminal.shows('line 9999');
+            terminal.type('l');
             writeFileSync(join(folder, 'seen'), '');
+            await terminal.shows('✓ SUCCEEDED');
+            // Its end comes once.
+            expect(terminal.screen().match(/\d SUCCEEDED|:\d\d +SUCCEEDED/g)).toHaveLength(1);
           });
         }),
       );

@@ -32,6 +32,8 @@ async function main(): Promise<void> {
   if (!process.stdin.isTTY || !process.stdout.isTTY)
     throw new UsageError('This is no terminal. For scripts: npm run tui -- <screen> --json');
 
+  // Node prints warnings, such as one about a deprecated call inside of a package, into the middle of the screen.
+  process.removeAllListeners('warning');
   // The project's folder: npm runs its scripts there.
   const local = localServer(url, process.cwd(), folder, process.env);
   const app = render(<App url={url} store={store} local={local} first={id === undefined ? { screen } : { screen, id }} />, {

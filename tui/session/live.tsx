@@ -44,8 +44,9 @@ export function useLive<Data, Variables extends AnyVariables>(
       waiting = [];
       latest.current(items);
     };
-    const { unsubscribe } = client.subscription(document, wanted).subscribe(({ data }) => {
-      if (!data) return;
+    const { unsubscribe } = client.subscription(document, wanted).subscribe(({ data, hasNext }) => {
+      // At its end urql repeats the last item.
+      if (!data || !hasNext) return;
       waiting.push(data);
       timer ??= setTimeout(flush, flushMs);
     });
