@@ -19,8 +19,8 @@ if (timeOf(outfile) < newest) {
     format: 'esm',
     jsx: 'automatic',
     // React's own development build is slow, and keeps a record of everything that it has rendered.
-    define: { 'process.env.NODE_ENV': '"production"' },
-    // Ink loads its developer tools only when it is asked to; they want a package that is not here.
+    define: { 'process.env.NODE_ENV': '"production"', 'process.env.DEV': '"false"' },
+    // Ink's developer tools want a package that is not here.
     external: ['*/devtools.js'],
     // Packages of CommonJS ask for Node's modules by `require`.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },

@@ -11,18 +11,18 @@ import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
-import { type Created, createDataset } from './create.ts';
+import { type CreatedDatasetVersion, createDataset } from './create.ts';
 import {
+  chooseDatasetVersion,
   type DatasetOrder,
   datasetOrders,
   findDataset,
   findDatasetByName,
   findDatasetEver,
   findDatasetVersion,
-  findVersion,
   listDatasets,
+  listDatasetVersions,
   listItems,
-  listVersions,
 } from './datasets.ts';
 import type { ExportForm } from './export/forms.ts';
 import { exportUrl } from './export/serve.ts';
@@ -94,7 +94,7 @@ function linkTo(context: Context, { id }: DatasetVersion, kind: Artifact['kind']
 export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>('DatasetVersion'), {
   description: 'The images of a dataset at one time. Once READY it never changes.',
   id: { resolve: (v) => v.id, description: 'Opaque id.' },
-  loadOne: (id, { db }) => findVersion(db, id),
+  loadOne: (id, { db }) => findDatasetVersion(db, id),
   authScopes: { can: 'READ' },
   fields: (t) => ({
     number: t.exposeInt('number', { description: 'Counted from 1 within the dataset.' }),
@@ -156,6 +156,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       },
       resolve: (v, { split, class: name, ...args }, { db }) =>
         page(
+          `items ${v.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listItems(db, v, { split, class: name }, limit, after),
@@ -219,7 +220,7 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       nullable: true,
       description: 'The version with this number; without one the newest that is READY.',
       args: { number: t.arg.int({ description: 'Its number.' }) },
-      resolve: (d, { number }, { db }) => findDatasetVersion(db, d.id, number),
+      resolve: (d, { number }, { db }) => chooseDatasetVersion(db, d.id, number),
     }),
     versions: t.field({
       type: DatasetVersionConnection,
@@ -227,9 +228,10 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       args: pageArgs(),
       resolve: (d, args, { db }) =>
         page(
+          `versions ${d.id}`,
           args,
           numberKey,
-          (limit, after: number | null) => listVersions(db, d.id, limit, after),
+          (limit, after: number | null) => listDatasetVersions(db, d.id, limit, after),
           (v) => v.number,
         ),
     }),
@@ -282,6 +284,7 @@ builder.queryFields((t) => ({
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
       page(
+        `datasets ${orderBy}`,
         args,
         textKey,
         (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after),
@@ -341,7 +344,7 @@ builder.relayMutationField(
   },
   {
     interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<Created>) => ({
+    outputFields: (t: PayloadFields<CreatedDatasetVersion>) => ({
       dataset: t.field({ type: DatasetType, nullable: true, description: 'The dataset.', resolve: (p) => p.result?.dataset }),
       datasetVersion: t.field({ type: DatasetVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
     }),

@@ -5,7 +5,7 @@ import type { PreprocessSpec } from '../vision/spec.ts';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
-import type { Feed, Port } from './pool.ts';
+import type { Feed, ServedPort } from './pool.ts';
 
 // One thread for each image; a format is told by its content, and only these three decoders of libvips can be reached at all.
 sharp.concurrency(1);
@@ -63,7 +63,7 @@ export async function decodeFeed({ config, signature }: ServedModel, file: Buffe
   const { width, height } = preprocess;
   const shape = preprocess.layout === 'NCHW' ? [1, 3, height, width] : [1, height, width, 3];
   const image = { width: info.width, height: info.height, preprocess };
-  return { name: (signature.inputs[0] as Port).name, datatype: 'FP32', shape, pieces: [data], image };
+  return { name: (signature.inputs[0] as ServedPort).name, datatype: 'FP32', shape, pieces: [data], image };
 }
 
 function refuseImage(error: Error): never {

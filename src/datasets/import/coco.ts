@@ -146,7 +146,7 @@ function findImage(places: Map<string, ZipEntry[]>, { file, split }: CocoFile, f
   const candidates = [home, folderOf(home)].flatMap((base) =>
     inner.map((folder) => `${base === '' ? '' : `${placeOf(base)}/`}${folder}${placeOf(fileName)}`),
   );
-  return [...new Set(candidates)].flatMap((place) => places.get(place) ?? []);
+  return [...new Set(candidates)].flatMap((path) => places.get(path) ?? []);
 }
 
 async function readCoco(
@@ -172,7 +172,7 @@ async function readCoco(
         const fileName = file_name.normalize('NFC').replace(/^(\.\/)+/, '');
         const size = width === undefined || height === undefined ? null : { width, height };
         if (coco.images.has(id)) add(`two images have the id ${printable(String(id))}`);
-        coco.images.set(id, { fileName, annotations: { file: file.name, boxes: [], unit: 'PIXEL', place: 'annotation', size } });
+        coco.images.set(id, { fileName, annotations: { file: file.name, boxes: [], unit: 'PIXEL', counted: 'annotation', size } });
       }),
       categories: read(CocoCategory, 'categories', (category) => coco.categories.push(category)),
     });

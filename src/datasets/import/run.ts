@@ -13,11 +13,11 @@ import {
   type ContentItem,
   classesOf,
   createContentHash,
-  createOutput,
+  createOutputFile,
+  type DatasetSummary,
   files,
   type ImportedItem,
-  type Output,
-  type Summary,
+  type OutputFile,
 } from './outputs.ts';
 import { collectProblems, plural, printable } from './problems.ts';
 import { splitBySeed } from './splits.ts';
@@ -37,11 +37,11 @@ interface Placed extends Extracted {
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
   try {
     const { layout, images } = await extract(child);
-    const items = place(child, images, layout.classes);
+    const items = assignSplits(child, images, layout.classes);
     warnOfDuplicates(child, items);
     const made = await decodeAll(child, items);
     const sizeBytes = images.reduce((sum, { file }) => sum + file.sizeBytes, 0);
-    const summary: Summary = { ...summarize(child.spec.task, made, layout.classes), sizeBytes };
+    const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, layout.classes), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
     return { items: items.length, classes: layout.classes.length, contentHash: summary.contentHash };
   } catch (error) {
@@ -93,7 +93,7 @@ export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipE
 }
 
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
-function place(child: ImportChild, images: Extracted[], classes: string[]): Placed[] {
+function assignSplits(child: ImportChild, images: Extracted[], classes: string[]): Placed[] {
   const { warn } = child;
   const { splitSeed, splitShares } = child.spec;
   const named = images.map(({ split }) => split);
@@ -136,8 +136,8 @@ function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: s
   }
 }
 
-export function summarize(task: Task, items: readonly ContentItem[], classes: string[]): Omit<Summary, 'sizeBytes'> {
-  const byClass = (): Summary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
+export function summarizeDataset(task: Task, items: readonly ContentItem[], classes: string[]): Omit<DatasetSummary, 'sizeBytes'> {
+  const byClass = (): DatasetSummary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
   const images = { train: 0, val: 0, test: 0 };
   const [bySplit, boxesBySplit] = [byClass(), byClass()];
   const hash = createContentHash(task, classes);
@@ -193,10 +193,10 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<ContentIt
   const { spec, workDir } = child;
   const damaged = collectProblems(spec.limits.problemsMax);
   const misplaced = collectProblems(spec.limits.problemsMax);
-  const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutput(workDir, name)) as [
-    Output,
-    Output,
-    Output,
+  const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
+    OutputFile,
+    OutputFile,
+    OutputFile,
   ];
   child.phase('decoding', items.length);
   const made: ContentItem[] = [];
@@ -209,8 +209,8 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<ContentIt
       continue;
     }
     const { width, height, thumbnail, checked } = image;
-    const { file = '', place } = item.annotations ?? {};
-    const where = place === 'annotation' ? `the image ${printable(item.path)}: ` : '';
+    const { file = '', counted } = item.annotations ?? {};
+    const where = counted === 'annotation' ? `the image ${printable(item.path)}: ` : '';
     for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`);
     counts.clipped += checked?.clipped ?? 0;
     counts.duplicates += checked?.duplicates ?? 0;

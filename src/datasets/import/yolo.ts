@@ -96,7 +96,7 @@ export async function layOutYolo(zip: Contents, count: (boxes: number) => void, 
       ? parseLabels(await readText(zip, labelFile, labelBytesMax, problems), labelFile.name, names.length, problems)
       : [];
     count(boxes.length);
-    const annotations = { file: labelFile?.name ?? file.name, boxes, unit: 'SHARE', place: 'line', size: null } as const;
+    const annotations = { file: labelFile?.name ?? file.name, boxes, unit: 'SHARE', counted: 'line', size: null } as const;
     placed.push({ file, path, split: home?.split ?? null, label: null, annotations });
   }
   for (const { split, folder } of splitFolders) {
@@ -120,28 +120,28 @@ type SplitFolder = { split: Split; folder: string };
 async function readConfig(zip: Contents, file: ZipEntry, problems: Problems): Promise<{ names: string[]; folders: SplitFolder[] | null }> {
   const text = await readText(zip, file, yamlBytesMax, problems);
   problems.check(() => 'data.yaml cannot be read.');
-  const refuse = (reason: string): never => {
+  const refuseYaml = (reason: string): never => {
     throw new ChildError('DATA_INVALID', `${printable(file.name)} is not the description of a dataset: ${reason}`);
   };
-  const yaml = DataYaml.safeParse(parseYaml(text, refuse));
+  const yaml = DataYaml.safeParse(parseYaml(text, refuseYaml));
   if (!yaml.success) {
     const [issue] = yaml.error.issues;
-    return refuse(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
+    return refuseYaml(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
   }
   const { names: given, ...paths } = yaml.data;
-  const names = (Array.isArray(given) ? given : inOrder(given, refuse)).map((name) => name.normalize('NFC'));
-  if (names.length === 0) refuse('names is empty.');
+  const names = (Array.isArray(given) ? given : inOrder(given, refuseYaml)).map((name) => name.normalize('NFC'));
+  if (names.length === 0) refuseYaml('names is empty.');
   checkClassNames(names, problems);
   const folders = splits.flatMap((split) =>
     [paths[split] ?? []]
       .flat()
       .filter((path) => path !== '')
-      .map((path) => ({ split, folder: folderIn(path, (reason) => refuse(`${split}: ${printable(path)} ${reason}.`)) })),
+      .map((path) => ({ split, folder: folderIn(path, (reason) => refuseYaml(`${split}: ${printable(path)} ${reason}.`)) })),
   );
   return { names, folders: folders.length > 0 ? folders : null };
 }
 
-function parseYaml(text: string, refuse: (reason: string) => never): unknown {
+function parseYaml(text: string, refuseYaml: (reason: string) => never): unknown {
   const lines = new LineCounter();
   try {
     // Its own search for keys that stand twice compares each with each.
@@ -153,42 +153,42 @@ function parseYaml(text: string, refuse: (reason: string) => never): unknown {
       lineCounter: lines,
     });
     const [error] = yaml.errors;
-    if (error) refuse(`line ${lines.linePos(error.pos[0]).line}: ${printable(error.message)}.`);
+    if (error) refuseYaml(`line ${lines.linePos(error.pos[0]).line}: ${printable(error.message)}.`);
     const { contents } = yaml;
     if (isMap(contents)) {
       // What else it says is not needed: only these are made values of.
       const wanted = ['names', ...splits];
       contents.items = contents.items.filter(({ key }) => isScalar(key) && wanted.includes(String(key.value)));
       for (const map of [contents, contents.get('names')]) {
-        if (isMap(map) && new Set(map.items.map(({ key }) => String(key))).size < map.items.length) refuse('a key stands there twice.');
+        if (isMap(map) && new Set(map.items.map(({ key }) => String(key))).size < map.items.length) refuseYaml('a key stands there twice.');
       }
     }
     return yaml.toJS({ maxAliasCount: 0 });
   } catch (error) {
     if (error instanceof ChildError) throw error;
-    return refuse('it is nested too deeply, or has an alias (*) for a name or a folder.');
+    return refuseYaml('it is nested too deeply, or has an alias (*) for a name or a folder.');
   }
 }
 
 /** `{0: cat, 1: dog}` as a list. */
-function inOrder(names: Record<string, string>, refuse: (reason: string) => never): string[] {
+function inOrder(names: Record<string, string>, refuseYaml: (reason: string) => never): string[] {
   const count = Object.keys(names).length;
   return Array.from(
     { length: count },
-    (_, i) => names[i] ?? refuse(`names has ${plural(count, 'entry', 'entries')}, but none for the class ${i}.`),
+    (_, i) => names[i] ?? refuseYaml(`names has ${plural(count, 'entry', 'entries')}, but none for the class ${i}.`),
   );
 }
 
 /** A split's folder relative to that of `data.yaml`: `./` and `../` before it are how some programs write the same. */
-function folderIn(path: string, refuse: (reason: string) => never): string {
+function folderIn(path: string, refuseYaml: (reason: string) => never): string {
   const folder = path
     .normalize('NFC')
     .replace(/^(\.{1,2}\/)+/, '')
     .replace(/\/+$/, '')
     .replace(/^\.$/, '');
-  if (/^(\/|[A-Za-z]:)/.test(path)) return refuse('is absolute: a folder beside data.yaml is needed');
-  if (/\.txt$/i.test(path)) return refuse('is a list of files: a folder is needed');
-  if (folder.split('/').some((part) => part === '..' || part === '.')) return refuse('is not a plain path');
+  if (/^(\/|[A-Za-z]:)/.test(path)) return refuseYaml('is absolute: a folder beside data.yaml is needed');
+  if (/\.txt$/i.test(path)) return refuseYaml('is a list of files: a folder is needed');
+  if (folder.split('/').some((part) => part === '..' || part === '.')) return refuseYaml('is not a plain path');
   return folder;
 }
 
