@@ -5,10 +5,10 @@ import fc from 'fast-check';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { layOutClassFolders } from '../src/datasets/import/classFolders.ts';
+import { nameProblem } from '../src/datasets/import/names.ts';
 import { createOutput, files } from '../src/datasets/import/outputs.ts';
 import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
-import { nameProblem } from '../src/datasets/import/zip.ts';
 import { ChildError } from '../src/jobs/childio.ts';
 import { DatasetItem, manifestVersion } from '../src/jobs/specs.ts';
 import { digit, digitFolders, type Files, photo, rawZip, zipOf } from './support/images.ts';
@@ -79,7 +79,10 @@ describe('layouts', () => {
       },
       ({ summary, events }) => {
         expect(summary().items).toBe(15);
-        expect(events).toContainEqual(expect.objectContaining({ code: 'FILES_IGNORED', message: expect.stringMatching(/^6 files/) }));
+        expect(events).toContainEqual(expect.objectContaining({ code: 'FILES_IGNORED', message: expect.stringMatching(/^5 files/) }));
+        expect(events).toContainEqual(
+          expect.objectContaining({ code: 'FOLDERS_IGNORED', message: expect.stringContaining('__MACOSX (1 file)') }),
+        );
       },
     ));
 

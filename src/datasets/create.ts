@@ -7,6 +7,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { announceJob, enqueue, findByIdempotencyKey, type NewJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
+import { NameEncoding } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
@@ -24,6 +25,7 @@ const CreateDatasetInput = z
     task: z.enum(tasks),
     uploadId: z.string(),
     sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
+    nameEncoding: NameEncoding.nullish(),
     splitSeed: z.int().min(0, 'The seed is at least 0.').max(0xffff_ffff, 'The seed is at most 4294967295.').default(0),
     valShare: share.default(0.2),
     testShare: share.default(0),
@@ -46,7 +48,7 @@ export interface Created {
  */
 export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
   const input = parseInput(CreateDatasetInput, raw);
-  const { name, task, uploadId, sha256, splitSeed, valShare, testShare, notes } = input;
+  const { name, task, uploadId, sha256, nameEncoding, splitSeed, valShare, testShare, notes } = input;
   const wanted = { kind: 'IMPORT_DATASET', input } as const;
   let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
@@ -63,6 +65,7 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
       sha256: stored.sha256,
       fileName,
       task,
+      nameEncoding: nameEncoding ?? null,
       splitSeed,
       splitShares: { val: valShare, test: testShare },
       cpuThreads: cpuThreadsOf(config),

@@ -7,6 +7,7 @@ import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
+import type { NameEncoding } from '../jobs/specs.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -297,6 +298,23 @@ const datasetPayload = {
   }),
 };
 
+const NameEncodingType = builder.enumType('NameEncoding', {
+  description: 'How the names in a zip are written that it does not mark as UTF-8.',
+  values: enumValues<NameEncoding>({
+    UTF_8: 'Unicode: macOS, Linux.',
+    CP437: 'Code page 437, the United States’ in DOS: what the zip format says of such names.',
+    CP850: 'Code page 850, Western Europe’s in DOS: Windows before it marked names as UTF-8.',
+    CP866: 'Code page 866, Cyrillic in DOS: Windows in Russian.',
+    GB18030: 'Chinese, simplified: Windows in Chinese. GBK and GB2312 are parts of it.',
+    BIG5: 'Chinese, traditional.',
+    SHIFT_JIS: 'Japanese: Windows in Japanese.',
+    EUC_KR: 'Korean: Windows in Korean.',
+    WINDOWS_1250: 'Windows, Central Europe.',
+    WINDOWS_1251: 'Windows, Cyrillic.',
+    WINDOWS_1252: 'Windows, Western Europe.',
+  }),
+});
+
 builder.relayMutationField(
   'createDataset',
   {
@@ -311,6 +329,12 @@ builder.relayMutationField(
           'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
       }),
       sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),
+      nameEncoding: t.field({
+        type: NameEncodingType,
+        description:
+          'How names in the zip are written that it does not mark as UTF-8. Without it they are UTF-8 when all of them can be, otherwise ' +
+          'CP437; a warning of the job shows them as they were read.',
+      }),
       splitSeed: t.field({
         type: 'SafeInt',
         required: true,

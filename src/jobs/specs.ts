@@ -211,6 +211,22 @@ export const ImportModelSpec = z
   })
   .meta({ id: 'ImportModelSpec' });
 
+/** In which encoding the names of a zip can be that no flag marks as UTF-8. */
+export const NameEncoding = z.enum([
+  'UTF_8',
+  'CP437',
+  'CP850',
+  'CP866',
+  'GB18030',
+  'BIG5',
+  'SHIFT_JIS',
+  'EUC_KR',
+  'WINDOWS_1250',
+  'WINDOWS_1251',
+  'WINDOWS_1252',
+]);
+export type NameEncoding = z.infer<typeof NameEncoding>;
+
 export const ImportDatasetSpec = z
   .object({
     kind: z.literal('IMPORT_DATASET'),
@@ -218,6 +234,9 @@ export const ImportDatasetSpec = z
     file: path.describe('The zip.'),
     fileName: z.string().min(1).max(255),
     task: Task.describe('Which forms of a zip are looked for.'),
+    nameEncoding: NameEncoding.nullable()
+      .default(null)
+      .describe('Of names in the zip that are not marked as UTF-8; null: UTF-8 when all can be, otherwise code page 437.'),
     splitSeed: z.int().min(0).max(0xffff_ffff).describe('Where the zip has no train, val and test folders.'),
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({

@@ -96,7 +96,7 @@ export async function layOutCoco(zip: Contents, count: (boxes: number) => void, 
   checkClassNames(names ?? [], problems);
   const documents = others.filter((file) => !used.has(file) && document.test(file.name));
   const unlisted = others.filter((file) => !used.has(file) && !document.test(file.name)).map(({ name }) => name);
-  return { images, classes: names ?? [], ignored: documents.length, crowds, unlisted };
+  return { images, classes: names ?? [], ignored: documents.map(({ name }) => name), crowds, unlisted };
 }
 
 /** One file may stand for all images; of several each stands for another split. */

@@ -2,10 +2,11 @@ import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
 import { layOutCoco } from './coco.ts';
 import { folderOf, type ImportChild, type Layout } from './layout.ts';
-import { type Problems, plural, printable } from './problems.ts';
+import { nameProblem } from './names.ts';
+import { type Problems, plural, printable, someOf } from './problems.ts';
 import { createBoxCounter } from './read.ts';
 import { layOutYolo } from './yolo.ts';
-import { nameProblem, type Zip, type ZipEntry } from './zip.ts';
+import type { Zip, ZipEntry } from './zip.ts';
 
 /** Reads what a zip holds in the form that it has: a task's forms are told by the files that only one of them has. */
 export async function layOut(child: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
@@ -34,13 +35,11 @@ async function layOutDetection({ spec, warn }: ImportChild, zip: Zip, problems: 
         'CROWDS_IGNORED',
         `${plural(crowds, 'annotation is a crowd', 'annotations are crowds')} (iscrowd): training and evaluation ignore their class there.`,
       );
-    if (unlisted.length > 0) {
-      const some = unlisted.slice(0, 5).map(printable).join(', ');
+    if (unlisted.length > 0)
       warn(
         'IMAGES_NOT_LISTED',
-        `${plural(unlisted.length, 'file')} that no JSON file names ${unlisted.length === 1 ? 'was' : 'were'} left out: ${some}${unlisted.length > 5 ? ', …' : ''}.`,
+        `${plural(unlisted.length, 'file')} that no JSON file names ${unlisted.length === 1 ? 'was' : 'were'} left out: ${someOf(unlisted)}.`,
       );
-    }
     return layout;
   }
   throw new ChildError(

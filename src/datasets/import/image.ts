@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import sharp from 'sharp';
 import type { LabelledBox } from '../../jobs/specs.ts';
+import { otherThanImage } from './fileKinds.ts';
 
 // One thread for each image, several images at a time; nothing is decoded twice.
 sharp.concurrency(1);
@@ -40,7 +42,9 @@ export class BadImage extends Error {}
  * for an animation.
  */
 export async function openImage(file: string, pixelsMax: number): Promise<OpenedImage> {
-  const header = await sharp(file, { limitInputPixels: false }).metadata().catch(notAnImage);
+  const header = await sharp(file, { limitInputPixels: false })
+    .metadata()
+    .catch((error: Error) => notAnImage(error, file));
   if (header.width * header.height > pixelsMax) {
     throw new BadImage(`has ${header.width} × ${header.height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
   }
@@ -70,9 +74,12 @@ export async function openImage(file: string, pixelsMax: number): Promise<Opened
   };
 }
 
-function notAnImage(error: Error): never {
+function notAnImage(error: Error, file: string): never {
   if (isFromSystem(error)) throw error;
-  if (error.message.includes('unsupported image format')) throw new BadImage('is not a JPEG, PNG or WebP image');
+  if (error.message.includes('unsupported image format')) {
+    const other = otherThanImage(readFileSync(file));
+    throw new BadImage(other ? `is ${other}` : 'is not a JPEG, PNG or WebP image');
+  }
   return damaged(error);
 }
 

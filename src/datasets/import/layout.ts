@@ -52,8 +52,8 @@ export interface PlacedFile<F> {
 export interface Layout<F> {
   images: PlacedFile<F>[];
   classes: string[];
-  /** Documents beside the images. */
-  ignored: number;
+  /** Names of files beside the images that are not read: documents. */
+  ignored: string[];
 }
 
 const splitNames: Record<string, Split> = {

@@ -32,6 +32,12 @@ export function printable(name: string): string {
   return clean.length > 200 ? `${clean.slice(0, 120)}…${clean.slice(-70)}` : clean;
 }
 
+const namedMax = 10;
+
+/** The first names of a list, as a warning shows them. */
+export const someOf = (names: readonly string[]): string =>
+  `${names.slice(0, namedMax).map(printable).join(', ')}${names.length > namedMax ? ', …' : ''}`;
+
 /** "1 file", "2 files". */
 export const plural = (count: number, one: string, many = `${one}s`): string =>
   `${count.toLocaleString('en-US')} ${count === 1 ? one : many}`;

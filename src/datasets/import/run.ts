@@ -8,7 +8,7 @@ import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
 import { BadImage, openImage } from './image.ts';
-import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { decodersMax, folderOf, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import {
   type ContentItem,
   classesOf,
@@ -19,9 +19,9 @@ import {
   type Output,
   type Summary,
 } from './outputs.ts';
-import { collectProblems, plural, printable } from './problems.ts';
+import { collectProblems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
-import { DamagedEntry, openZip, type ZipEntry } from './zip.ts';
+import { DamagedEntry, openZip, type Zip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
   sha256: string;
@@ -55,16 +55,15 @@ export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipE
   const { spec, workDir } = child;
   const problems = collectProblems(spec.limits.problemsMax);
   child.phase('extraction', null);
-  const zip = await openZip(spec.file, spec.limits, problems, () => {
+  const zip = await openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
     child.advance();
     child.checkStop();
   });
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
     const layout = await layOut(child, zip, problems);
-    const ignored = zip.ignored + layout.ignored;
-    if (ignored > 0)
-      child.warn('FILES_IGNORED', `${plural(ignored, 'file')} beside the images (documents, or an operating system's) were ignored.`);
+    warnOfNames(child, zip);
+    warnOfIgnored(child, zip, layout.ignored);
 
     child.phase('extraction', layout.images.length);
     const folders = new Set<string>();
@@ -90,6 +89,34 @@ export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipE
   } finally {
     zip.close();
   }
+}
+
+/** Folders are what matters most: of class folders their names are the classes. */
+function warnOfNames({ warn, spec }: ImportChild, { encoding, unmarked }: Zip): void {
+  if (unmarked.length === 0 || spec.nameEncoding !== null) return;
+  const folders = [...new Set(unmarked.map(folderOf))].filter((name) => /[^\0-\x7f]/.test(name));
+  if (folders.length === 0 && encoding === 'UTF_8') return;
+  warn(
+    'NAMES_NOT_MARKED',
+    `${plural(unmarked.length, 'name')} in the zip ${unmarked.length === 1 ? 'is' : 'are'} not ASCII and not marked as UTF-8. Read as ${encoding}: ` +
+      `${someOf(folders.length > 0 ? folders : unmarked)}. If this is wrong, pass \`nameEncoding\`.`,
+  );
+}
+
+function warnOfIgnored({ warn }: ImportChild, { systemFiles, toolFolders }: Zip, documents: string[]): void {
+  if (toolFolders.size > 0) {
+    const named = [...toolFolders].map(([folder, count]) => `${folder} (${plural(count, 'file')})`);
+    warn(
+      'FOLDERS_IGNORED',
+      `${plural(named.length, 'hidden folder')} or ${named.length === 1 ? 'folder' : 'folders'} of tools left out: ${someOf(named)}.`,
+    );
+  }
+  const ignored = [...documents, ...systemFiles];
+  if (ignored.length > 0)
+    warn(
+      'FILES_IGNORED',
+      `${plural(ignored.length, 'file')} that ${ignored.length === 1 ? 'is no image was' : 'are no images were'} ignored: ${someOf(ignored)}.`,
+    );
 }
 
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
@@ -127,13 +154,8 @@ function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: s
     for (const name of missing) problems.add(name, 'has no images in train');
     problems.check((count) => `${plural(count, 'class has', 'classes have')} no images to train on.`);
   } else if (trained.size === 0) throw new ChildError('DATA_INVALID', 'There are no boxes to train on: no image of train has one.');
-  else if (missing.length > 0) {
-    const some = missing.slice(0, 5).map(printable).join(', ');
-    warn(
-      'CLASSES_WITHOUT_BOXES',
-      `${plural(missing.length, 'class has', 'classes have')} no boxes to train on: ${some}${missing.length > 5 ? ', …' : ''}.`,
-    );
-  }
+  else if (missing.length > 0)
+    warn('CLASSES_WITHOUT_BOXES', `${plural(missing.length, 'class has', 'classes have')} no boxes to train on: ${someOf(missing)}.`);
 }
 
 export function summarize(task: Task, items: readonly ContentItem[], classes: string[]): Omit<Summary, 'sizeBytes'> {

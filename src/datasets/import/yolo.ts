@@ -57,13 +57,13 @@ export async function layOutYolo(zip: Contents, count: (boxes: number) => void, 
 
   const images = new Map<string, { file: ZipEntry; rel: string }>();
   const labels = new Map<string, ZipEntry>();
-  let ignored = 0;
+  const ignored: string[] = [];
   for (const file of zip.files) {
     const rel = file.name.slice(root.length);
     const inRoot = file.name.startsWith(root);
     const label = inRoot && /\.txt$/i.test(rel) && !leftOver.test(rel) ? renamed(rel, 'labels', 'images') : null;
     if (label !== null) labels.set(withoutEnding(label), file);
-    else if (document.test(file.name) || leftOver.test(file.name)) ignored += 1;
+    else if (document.test(file.name) || leftOver.test(file.name)) ignored.push(file.name);
     else if (!inRoot || renamed(rel, 'images', null) === null)
       problems.add(file.name, `does not lie in a folder images beside ${printable(config.name)}`);
     else {
