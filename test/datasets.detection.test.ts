@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import sharp from 'sharp';
@@ -223,8 +223,8 @@ describe('what is read', () => {
       changed(yolo(), { 'images/train/a.png': grey, 'labels/train/a.txt': '1 0.5 0.5 0.5 0.5' }),
       async ({ workDir, items }) => {
         const { thumbnailOffset: at = 0, thumbnailBytes: bytes = 0 } = items()[0] ?? {};
-        writeFileSync(join(workDir, 'a.webp'), readFileSync(join(workDir, outputs.thumbnails)).subarray(at, at + bytes));
-        const { data, info } = await sharp(join(workDir, 'a.webp')).raw().toBuffer({ resolveWithObject: true });
+        const thumbnail = readFileSync(join(workDir, outputs.thumbnails)).subarray(at, at + bytes);
+        const { data, info } = await sharp(thumbnail).raw().toBuffer({ resolveWithObject: true });
         expect(info).toMatchObject({ width: 96, height: 48 });
         /** How much more green than red there is. */
         const green = (x: number, y: number) => (data[(y * 96 + x) * 3 + 1] ?? 0) - (data[(y * 96 + x) * 3] ?? 0);

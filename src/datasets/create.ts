@@ -26,6 +26,8 @@ const CreateDatasetInput = z
     uploadId: z.string(),
     sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
     nameEncoding: NameEncoding.nullish(),
+    onProblem: z.enum(['REFUSE', 'LEAVE_OUT']).default('REFUSE'),
+    leftOutShareMax: z.number().min(0, 'The share is at least 0.').max(1, 'The share is at most 1.').default(0.05),
     splitSeed: z.int().min(0, 'The seed is at least 0.').max(0xffff_ffff, 'The seed is at most 4294967295.').default(0),
     valShare: share.default(0.2),
     testShare: share.default(0),
@@ -48,7 +50,7 @@ export interface Created {
  */
 export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
   const input = parseInput(CreateDatasetInput, raw);
-  const { name, task, uploadId, sha256, nameEncoding, splitSeed, valShare, testShare, notes } = input;
+  const { name, task, uploadId, sha256, nameEncoding, onProblem, leftOutShareMax, splitSeed, valShare, testShare, notes } = input;
   const wanted = { kind: 'IMPORT_DATASET', input } as const;
   let queued: Job | undefined;
   const created = inTransaction(db, (tx): Created => {
@@ -66,6 +68,8 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
       fileName,
       task,
       nameEncoding: nameEncoding ?? null,
+      onProblem,
+      leftOutShareMax,
       splitSeed,
       splitShares: { val: valShare, test: testShare },
       cpuThreads: cpuThreadsOf(config),

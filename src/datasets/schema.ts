@@ -87,6 +87,24 @@ const DatasetFormType = builder.enumType('DatasetForm', {
   }),
 });
 
+type LeftOut = NonNullable<DatasetCounts['leftOut']>;
+
+const LeftOutImageType = builder.objectRef<LeftOut['first'][number]>('LeftOutImage').implement({
+  description: 'An image of a zip that was left out.',
+  fields: (t) => ({
+    file: t.exposeString('file', { description: 'Its name in the zip.' }),
+    reason: t.exposeString('reason', { description: 'What is wrong with it.' }),
+  }),
+});
+
+const LeftOutType = builder.objectRef<LeftOut>('LeftOutImages').implement({
+  description: 'Images of a zip that were left out.',
+  fields: (t) => ({
+    count: t.exposeInt('count', { description: 'How many.' }),
+    first: t.field({ type: [LeftOutImageType], description: 'The first 100 by name.', resolve: ({ first }) => first }),
+  }),
+});
+
 function linkTo(context: Context, { id }: DatasetVersion, kind: Artifact['kind']): string | null {
   const found = findArtifact(context.db, 'DATASET_VERSION', id, kind);
   return found ? downloadUrl(context, found) : null;
@@ -145,6 +163,12 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       nullable: true,
       description: 'Distinct images whose bytes are in more than one split: they flatter every metric.',
       resolve: ({ countsJson }) => countsJson?.duplicatesAcrossSplits,
+    }),
+    leftOut: t.field({
+      type: LeftOutType,
+      nullable: true,
+      description: 'Images of the zip that are not in it (`onProblem: LEAVE_OUT`); null before it is READY.',
+      resolve: ({ countsJson }) => countsJson && (countsJson.leftOut ?? { count: 0, first: [] }),
     }),
     sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', nullable: true, description: 'Bytes of its images.' }),
     items: t.field({
@@ -315,6 +339,14 @@ const NameEncodingType = builder.enumType('NameEncoding', {
   }),
 });
 
+const OnProblemType = builder.enumType('OnProblem', {
+  description: 'What an image that is damaged, or whose labels are, does to the import of its dataset.',
+  values: enumValues<'REFUSE' | 'LEAVE_OUT'>({
+    REFUSE: 'The zip is refused, and `job.failure` names the first 50 such images.',
+    LEAVE_OUT: 'The image is left out. `DatasetVersion.leftOut` counts and names what was left out, and the content hash depends on it.',
+  }),
+});
+
 builder.relayMutationField(
   'createDataset',
   {
@@ -334,6 +366,17 @@ builder.relayMutationField(
         description:
           'How names in the zip are written that it does not mark as UTF-8. Without it they are UTF-8 when all of them can be, otherwise ' +
           'CP437; a warning of the job shows them as they were read.',
+      }),
+      onProblem: t.field({
+        type: OnProblemType,
+        required: true,
+        defaultValue: 'REFUSE',
+        description: 'What one image that cannot be used does to the whole zip.',
+      }),
+      leftOutShareMax: t.float({
+        required: true,
+        defaultValue: 0.05,
+        description: 'LEAVE_OUT: at most this share of the images may be left out; beyond it the zip is refused.',
       }),
       splitSeed: t.field({
         type: 'SafeInt',

@@ -237,6 +237,8 @@ export const ImportDatasetSpec = z
     nameEncoding: NameEncoding.nullable()
       .default(null)
       .describe('Of names in the zip that are not marked as UTF-8; null: UTF-8 when all can be, otherwise code page 437.'),
+    onProblem: z.enum(['REFUSE', 'LEAVE_OUT']).default('REFUSE').describe('What an image that cannot be used does to the import.'),
+    leftOutShareMax: share.default(0.05).describe('Of the images: LEAVE_OUT refuses the dataset beyond it.'),
     splitSeed: z.int().min(0).max(0xffff_ffff).describe('Where the zip has no train, val and test folders.'),
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({

@@ -39,6 +39,8 @@ const kinds: readonly Kind[] = [
 const imageKinds: readonly { starts: string | RegExp; what: string }[] = [
   ...kinds.filter(({ what }) => what !== 'an image'),
   { starts: 'PK\x03\x04', what: 'a zip: unpack it' },
+  { starts: 'II*\0', what: 'a TIFF that is truncated or damaged' },
+  { starts: 'MM\0*', what: 'a TIFF that is truncated or damaged' },
   { starts: 'GIF8', what: `a GIF: ${asPng}` },
   { starts: /^[\s\S]{4}ftyp(avif|avis)/, what: `an AVIF image: ${asPng}` },
   { starts: /^[\s\S]{4}ftyp(heic|heix|hevc|heim|mif1|msf1)/, what: `a HEIC image: ${asPng}` },

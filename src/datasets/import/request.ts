@@ -3,7 +3,7 @@ import { ImportDatasetSpec, SPEC_VERSION } from '../../jobs/specs.ts';
 import { blobPath } from '../../storage/blobs.ts';
 import { codeVersion } from '../../version.ts';
 
-const { fileName, task, nameEncoding, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
+const { fileName, task, nameEncoding, onProblem, leftOutShareMax, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
 
 /** `specJson` of an IMPORT_DATASET job. */
 export const ImportDatasetRequest = z.object({
@@ -13,6 +13,8 @@ export const ImportDatasetRequest = z.object({
   fileName,
   task,
   nameEncoding,
+  onProblem,
+  leftOutShareMax,
   splitSeed,
   splitShares,
   cpuThreads,
