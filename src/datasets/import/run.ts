@@ -238,7 +238,7 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
   ];
   child.phase('decoding', items.length);
   const made: MadeItem[] = [];
-  const counts = { clipped: 0, duplicates: 0, empty: 0 };
+  const counts = { clipped: 0, duplicates: 0, withoutArea: 0, empty: 0 };
   for await (const [item, image] of inOrder(items, aheadOf(child), (item) => decode(child, item))) {
     child.checkStop();
     child.advance();
@@ -254,6 +254,7 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     if (leftOut.has(name)) continue;
     counts.clipped += checked?.clipped ?? 0;
     counts.duplicates += checked?.duplicates ?? 0;
+    counts.withoutArea += checked?.withoutArea ?? 0;
     counts.empty += checked?.boxes.length === 0 ? 1 : 0;
     const { split, path, sha256, label } = item;
     const line = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };

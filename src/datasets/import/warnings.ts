@@ -47,7 +47,7 @@ export function warnOfDuplicates({ warn }: ImportChild, items: readonly { split:
 
 export function warnOfBoxes(
   { warn }: ImportChild,
-  { clipped, duplicates, empty }: Record<'clipped' | 'duplicates' | 'empty', number>,
+  { clipped, duplicates, withoutArea, empty }: Record<'clipped' | 'duplicates' | 'withoutArea' | 'empty', number>,
 ): void {
   if (clipped > 0)
     warn(
@@ -58,6 +58,11 @@ export function warnOfBoxes(
     warn(
       'BOXES_TWICE',
       `${plural(duplicates, 'box', 'boxes')} stood in an image before, with the same class and place, and ${duplicates === 1 ? 'was' : 'were'} left out.`,
+    );
+  if (withoutArea > 0)
+    warn(
+      'BOXES_WITHOUT_AREA',
+      `${plural(withoutArea, 'box', 'boxes')} without area inside the image ${withoutArea === 1 ? 'was' : 'were'} left out.`,
     );
   if (empty > 0)
     warn(
