@@ -18,17 +18,27 @@ const scenes = await Promise.all(
     },
     { name: 'd', split: 'val', boxes: [['dog', 6, 2, 20, 20]] },
     { name: 'e', split: 'val', boxes: [] },
-  ].map(async (scene, n) => ({ ...(scene as { name: string; split: 'train' | 'val'; boxes: [string, number, number, number, number][] }), image: await digit(n, 0) })),
+  ].map(async (scene, n) => ({
+    ...(scene as { name: string; split: 'train' | 'val'; boxes: [string, number, number, number, number][] }),
+    image: await digit(n, 0),
+  })),
 );
 type Scene = (typeof scenes)[number];
 const classes = ['cat', 'dog'];
 
 const lines = ({ boxes }: Scene): string =>
-  boxes.map(([name, x, y, w, h]) => `${classes.indexOf(name)} ${(x + w / 2) / side} ${(y + h / 2) / side} ${w / side} ${h / side}\n`).join('');
+  boxes
+    .map(([name, x, y, w, h]) => `${classes.indexOf(name)} ${(x + w / 2) / side} ${(y + h / 2) / side} ${w / side} ${h / side}\n`)
+    .join('');
 
 /** An image and a label file for each scene, where the tool puts them. */
 const files = (image: (scene: Scene) => string, label: (scene: Scene) => string): Files =>
-  Object.fromEntries(scenes.flatMap((scene) => [[image(scene), scene.image], [label(scene), lines(scene)]]));
+  Object.fromEntries(
+    scenes.flatMap((scene) => [
+      [image(scene), scene.image],
+      [label(scene), lines(scene)],
+    ]),
+  );
 
 const of = (split: string) => scenes.filter((scene) => scene.split === split);
 const nameList = (split: string, path: (scene: Scene) => string) => of(split).map(path).join('\n');
@@ -38,7 +48,16 @@ const cocoOf = (all: Scene[], change: object = {}) =>
     info: {},
     licenses: [],
     images: all.map(({ name }, i) => ({ id: i + 1, file_name: `${name}.png`, width: side, height: side })),
-    annotations: all.flatMap(({ boxes }, i) => boxes.map(([name, ...bbox], k) => ({ id: i * 10 + k, image_id: i + 1, category_id: classes.indexOf(name) + 1, bbox, iscrowd: 0, segmentation: [] }))),
+    annotations: all.flatMap(({ boxes }, i) =>
+      boxes.map(([name, ...bbox], k) => ({
+        id: i * 10 + k,
+        image_id: i + 1,
+        category_id: classes.indexOf(name) + 1,
+        bbox,
+        iscrowd: 0,
+        segmentation: [],
+      })),
+    ),
     categories: classes.map((name, i) => ({ id: i + 1, name, supercategory: 'animal' })),
     ...change,
   });
@@ -80,14 +99,20 @@ const forms: Form[] = [
   {
     tool: 'YOLO with `path:`',
     zip: {
-      ...files((s) => `pets/${bySplit(s)}`, ({ split, name }) => `pets/labels/${split}/${name}.txt`),
+      ...files(
+        (s) => `pets/${bySplit(s)}`,
+        ({ split, name }) => `pets/labels/${split}/${name}.txt`,
+      ),
       'pets.yaml': 'path: ../datasets/pets  # root\ntrain: images/train\nval: images/val\ntest:\nnames:\n  0: cat\n  1: dog\n',
     },
   },
   {
     tool: 'Roboflow YOLO, which names a test split that is not there',
     zip: {
-      ...files(({ split, name }) => `${split === 'val' ? 'valid' : split}/images/${name}.png`, ({ split, name }) => `${split === 'val' ? 'valid' : split}/labels/${name}.txt`),
+      ...files(
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/images/${name}.png`,
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/labels/${name}.txt`,
+      ),
       'data.yaml': "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['cat', 'dog']\n",
       'README.roboflow.txt': 'x',
     },
@@ -95,20 +120,26 @@ const forms: Form[] = [
   },
   {
     tool: 'Label Studio YOLO: classes.txt, no data.yaml',
-    zip: { ...files(flat, ({ name }) => `labels/${name}.txt`), 'classes.txt': 'cat\ndog\n', 'notes.json': '{"categories":[{"id":0,"name":"cat"}],"info":{}}' },
+    zip: {
+      ...files(flat, ({ name }) => `labels/${name}.txt`),
+      'classes.txt': 'cat\ndog\n',
+      'notes.json': '{"categories":[{"id":0,"name":"cat"}],"info":{}}',
+    },
     seeded: true,
     warnings: ['FILES_IGNORED'],
   },
   {
     tool: 'Darknet and CVAT YOLO 1.1: obj.names and obj.data, labels beside images',
     zip: {
-      ...files(({ split, name }) => `obj_${split}_data/${name}.png`, ({ split, name }) => `obj_${split}_data/${name}.txt`),
+      ...files(
+        ({ split, name }) => `obj_${split}_data/${name}.png`,
+        ({ split, name }) => `obj_${split}_data/${name}.txt`,
+      ),
       'obj.names': 'cat\ndog\n',
       'obj.data': 'classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n',
       'train.txt': nameList('train', (s) => `data/obj_train_data/${s.name}.png`),
       'valid.txt': nameList('val', (s) => `data/obj_val_data/${s.name}.png`),
     },
-    warnings: ['FILES_IGNORED'],
   },
   {
     tool: 'CVAT Ultralytics YOLO: data.yaml with lists',
@@ -129,7 +160,10 @@ const forms: Form[] = [
   {
     tool: 'FiftyOne YOLOv4: data/ with labels beside images',
     zip: {
-      ...files(({ name }) => `data/${name}.png`, ({ name }) => `data/${name}.txt`),
+      ...files(
+        ({ name }) => `data/${name}.png`,
+        ({ name }) => `data/${name}.txt`,
+      ),
       'obj.names': 'cat\ndog',
       'images.txt': scenes.map(({ name }) => `data/${name}.png`).join('\n'),
     },
@@ -143,7 +177,10 @@ const forms: Form[] = [
       ...Object.fromEntries(
         ['train', 'val'].flatMap((split) => [
           [`annotations/instances_${split}2017.json`, cocoOf(of(split))],
-          [`annotations/captions_${split}2017.json`, cocoOf(of(split), { categories: undefined, annotations: [{ id: 1, image_id: 1, caption: 'A cat.' }] })],
+          [
+            `annotations/captions_${split}2017.json`,
+            cocoOf(of(split), { categories: undefined, annotations: [{ id: 1, image_id: 1, caption: 'A cat.' }] }),
+          ],
           [`annotations/person_keypoints_${split}2017.json`, cocoOf(of(split), { categories: [{ id: 1, name: 'person' }] })],
         ]),
       ),
@@ -166,7 +203,12 @@ const forms: Form[] = [
     zip: {
       ...images(flat),
       'result.json': cocoOf(scenes, {
-        images: scenes.map(({ name }, i) => ({ id: i + 1, file_name: `../../label-studio/data/media/upload/1/${name.replace(' ', '%20')}.png`, width: side, height: side })),
+        images: scenes.map(({ name }, i) => ({
+          id: i + 1,
+          file_name: `../../label-studio/data/media/upload/1/${name.replace(' ', '%20')}.png`,
+          width: side,
+          height: side,
+        })),
       }),
     },
     seeded: true,
@@ -179,7 +221,10 @@ const forms: Form[] = [
         ['train', 'val'].map((split) => [
           `${split === 'val' ? 'valid' : split}/_annotations.coco.json`,
           cocoOf(of(split), {
-            categories: [{ id: 0, name: 'pets', supercategory: 'none' }, ...classes.map((name, i) => ({ id: i + 1, name, supercategory: 'pets' }))],
+            categories: [
+              { id: 0, name: 'pets', supercategory: 'none' },
+              ...classes.map((name, i) => ({ id: i + 1, name, supercategory: 'pets' })),
+            ],
           }),
         ]),
       ),
@@ -229,7 +274,9 @@ const named = (path: string) => path.replace(/^.*\//, '').replace(/\.\w+$/, '');
 /** "a: cat 2 4 10 12" for each box, by the names of images. */
 const boxesOf = ({ items, summary }: Imported): string[] =>
   items()
-    .flatMap(({ path, boxes }) => boxes?.map((b) => `${named(path)}: ${summary().classes[b.label]} ${b.x} ${b.y} ${b.width} ${b.height}`) ?? [])
+    .flatMap(
+      ({ path, boxes }) => boxes?.map((b) => `${named(path)}: ${summary().classes[b.label]} ${b.x} ${b.y} ${b.width} ${b.height}`) ?? [],
+    )
     .sort();
 const expected = scenes.flatMap(({ name, boxes }) => boxes.map((box) => `${name}: ${box.join(' ')}`)).sort();
 
@@ -243,8 +290,16 @@ describe('forms of datasets, as their tools write them', () => {
         expect(said(imported)).toBe('');
         expect(imported.summary().classes).toEqual(classes);
         expect(boxesOf(imported)).toEqual(expected);
-        if (!seeded) expect(imported.paths().map((path) => `${path.split(' ')[0]} ${named(path)}`).sort()).toEqual(scenes.map(({ name, split }) => `${split} ${name}`).sort());
-        expect(imported.warnings.filter((code) => !['IMAGES_WITHOUT_BOXES', 'CLASSES_WITHOUT_BOXES'].includes(code)).sort()).toEqual([...warnings].sort());
+        if (!seeded)
+          expect(
+            imported
+              .paths()
+              .map((path) => `${path.split(' ')[0]} ${named(path)}`)
+              .sort(),
+          ).toEqual(scenes.map(({ name, split }) => `${split} ${name}`).sort());
+        expect(imported.warnings.filter((code) => !['IMAGES_WITHOUT_BOXES', 'CLASSES_WITHOUT_BOXES'].includes(code)).sort()).toEqual(
+          [...warnings].sort(),
+        );
       },
       task,
     ),
@@ -260,14 +315,25 @@ const yolo = (label: string, extra: Files = {}, yaml = 'names: [cat, dog]'): Fil
   ...extra,
 });
 const boxesOfA = (imported: Imported) => boxesOf(imported).filter((line) => line.startsWith('a:'));
-const messageOf = ({ events }: Imported, code: string) => events.flatMap((e) => (e.type === 'warning' && e.code === code ? [e.message] : []))[0];
+const messageOf = ({ events }: Imported, code: string) =>
+  events.flatMap((e) => (e.type === 'warning' && e.code === code ? [e.message] : []))[0];
 
 describe('labels', () => {
   test.each<[string, Files, string[], string[]]>([
     ['a polygon is the box around it', yolo('1 0.25 0.25 0.75 0.25 0.5 0.5'), ['a: dog 7 7 14 7'], ['POLYGONS_AS_BOXES']],
     ['a turned box is the box around it', yolo('0 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5'), ['a: cat 7 7 14 14'], ['POLYGONS_AS_BOXES']],
-    ['whole numbers in any notation', yolo('1.0 .5 .5 .5 .5\n0.0 5e-1 0.5 2.5E-1 .25\n1.0e+00 0.5 0.5 0.25 0.25'), ['a: cat 10.5 10.5 7 7', 'a: dog 10.5 10.5 7 7', 'a: dog 7 7 14 14'], []],
-    ['key points behind a box are passed over', yolo('0 .5 .5 .5 .5 .1 .1 2 .2 .2 1', {}, 'names: [cat, dog]\nkpt_shape: [2, 3]').valueOf() as Files, ['a: cat 7 7 14 14'], []],
+    [
+      'whole numbers in any notation',
+      yolo('1.0 .5 .5 .5 .5\n0.0 5e-1 0.5 2.5E-1 .25\n1.0e+00 0.5 0.5 0.25 0.25'),
+      ['a: cat 10.5 10.5 7 7', 'a: dog 10.5 10.5 7 7', 'a: dog 7 7 14 14'],
+      [],
+    ],
+    [
+      'key points behind a box are passed over',
+      yolo('0 .5 .5 .5 .5 .1 .1 2 .2 .2 1', {}, 'names: [cat, dog]\nkpt_shape: [2, 3]').valueOf() as Files,
+      ['a: cat 7 7 14 14'],
+      [],
+    ],
     ['boxes without area are left out', yolo('0 .5 .5 0 .1\n0 .5 .5 .5 .5\n1 .5 .5 .1 1e-9'), ['a: cat 7 7 14 14'], ['BOXES_WITHOUT_AREA']],
     ['a byte order mark is nothing', yolo('\ufeff0 .5 .5 .5 .5', { 'data.yaml': '\ufeffnames: [cat, dog]' }), ['a: cat 7 7 14 14'], []],
   ])('YOLO: %s', (_what, zip, boxes, warnings) =>
@@ -291,12 +357,45 @@ describe('labels', () => {
     { id: 4, image_id: 4, category_id: 1, bbox: [0, 0, 9, 9] },
   ];
   test.each<[string, Files, string[], string[]]>([
-    ['a box without height is left out, as the official set has two', coco({ annotations: annotations({ bbox: [2, 4, 10, 0] }) }), [], ['BOXES_WITHOUT_AREA', 'IMAGES_WITHOUT_BOXES']],
-    ['a polygon without bbox is the box around it', coco({ annotations: annotations({ bbox: null, segmentation: [[1, 2, 11, 2, 11, 22]] }) }), ['a: cat 1 2 10 20'], ['POLYGONS_AS_BOXES']],
-    ['null is absence', coco({ annotations: annotations({ iscrowd: null, area: null, segmentation: null }), images: scenes.map(({ name }, i) => ({ id: i + 1, file_name: `${name}.png`, width: null, height: null })) }), ['a: cat 2 4 10 12'], []],
-    ['ids of annotations are optional and of any type', coco({ annotations: annotations({ id: undefined }).map((a, i) => ({ ...a, id: [undefined, 'x', null, { a: 1 }][i] })) }), ['a: cat 2 4 10 12'], []],
-    ['ids of images and categories may be texts', coco({ annotations: annotations({}).map((a) => ({ ...a, image_id: String(a.image_id), category_id: '1' })) }), ['a: cat 2 4 10 12'], []],
-    ['a segmentation as run lengths is passed over', coco({ annotations: annotations({ segmentation: { counts: [1], size: [1, 1] } }) }), ['a: cat 2 4 10 12'], []],
+    [
+      'a box without height is left out, as the official set has two',
+      coco({ annotations: annotations({ bbox: [2, 4, 10, 0] }) }),
+      [],
+      ['BOXES_WITHOUT_AREA', 'IMAGES_WITHOUT_BOXES'],
+    ],
+    [
+      'a polygon without bbox is the box around it',
+      coco({ annotations: annotations({ bbox: null, segmentation: [[1, 2, 11, 2, 11, 22]] }) }),
+      ['a: cat 1 2 10 20'],
+      ['POLYGONS_AS_BOXES'],
+    ],
+    [
+      'null is absence',
+      coco({
+        annotations: annotations({ iscrowd: null, area: null, segmentation: null }),
+        images: scenes.map(({ name }, i) => ({ id: i + 1, file_name: `${name}.png`, width: null, height: null })),
+      }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'ids of annotations are optional and of any type',
+      coco({ annotations: annotations({ id: undefined }).map((a, i) => ({ ...a, id: [undefined, 'x', null, { a: 1 }][i] })) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'ids of images and categories may be texts',
+      coco({ annotations: annotations({}).map((a) => ({ ...a, image_id: String(a.image_id), category_id: '1' })) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'a segmentation as run lengths is passed over',
+      coco({ annotations: annotations({ segmentation: { counts: [1], size: [1, 1] } }) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
   ])('COCO: %s', (_what, zip, boxes, warnings) =>
     withImport(
       zip,
@@ -310,7 +409,11 @@ describe('labels', () => {
   );
 
   test('COCO: a byte order mark is nothing', () =>
-    withImport({ ...images(flat), 'labels.json': `\ufeff${cocoOf(scenes)}` }, (imported) => expect(boxesOf(imported)).toEqual(expected), task));
+    withImport(
+      { ...images(flat), 'labels.json': `\ufeff${cocoOf(scenes)}` },
+      (imported) => expect(boxesOf(imported)).toEqual(expected),
+      task,
+    ));
 
   test('COCO: categories of splits are matched by name, whatever their ids and order', () =>
     withImport(
@@ -376,7 +479,11 @@ describe('splits', () => {
 
   test('an image in the lists of two splits is named', () =>
     withImport(
-      yolo('0 .5 .5 .5 .5', { 'data.yaml': 'train: train.txt\nval: val.txt\nnames: [cat, dog]', 'train.txt': 'images/a.png\nimages/f.png', 'val.txt': 'a.png' }),
+      yolo('0 .5 .5 .5 .5', {
+        'data.yaml': 'train: train.txt\nval: val.txt\nnames: [cat, dog]',
+        'train.txt': 'images/a.png\nimages/f.png',
+        'val.txt': 'a.png',
+      }),
       (imported) => expect(said(imported)).toMatch(/val\.txt: line 1: the image a\.png is in train too/),
       task,
     ));
@@ -394,7 +501,12 @@ describe('splits', () => {
 
   test('the file of another split is not taken for one that is missing', () =>
     withImport(
-      { 'images/val/a.png': scenes[0]?.image ?? '', 'images/train/b c.png': scenes[1]?.image ?? '', 'instances_train.json': cocoOf(of('train')), 'instances_val.json': cocoOf([]) },
+      {
+        'images/val/a.png': scenes[0]?.image ?? '',
+        'images/train/b c.png': scenes[1]?.image ?? '',
+        'instances_train.json': cocoOf(of('train')),
+        'instances_val.json': cocoOf([]),
+      },
       (imported) => expect(said(imported)).toMatch(/the image a\.png is not in the zip/),
       task,
     ));

@@ -33,7 +33,7 @@ const polygon = z.array(z.number()).min(6);
 const CocoImage = z.object({ id, file_name: z.string().min(1).max(1000), width: size, height: size });
 const CocoCategory = z.object({ id, name: z.string(), supercategory: z.string().nullish().catch(null) });
 const CocoAnnotation = z.object({
-  id: z.unknown(),
+  id: z.unknown().optional(),
   image_id: id,
   category_id: id,
   /** Of many objects in one region, which nobody has marked one by one. */

@@ -110,8 +110,9 @@ function decodedUrl(path: string): string | null {
   }
 }
 
-/** The part of `path` that `file` has in common with it, as written; the name alone at least. */
-export function commonPath(path: string, file: ZipEntry): string {
+/** The part of a path that `file` has in common with it, as written; the name alone at least. */
+export function commonPath(written: string, file: ZipEntry): string {
+  const path = commonTail(partsOf(file.name), partsOf(written)) > 0 ? written : (decodedUrl(written) ?? written);
   const plain = plainPath(path).split('/');
   return plain.slice(-Math.max(1, commonTail(partsOf(file.name), partsOf(path)))).join('/');
 }

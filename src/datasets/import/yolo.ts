@@ -4,7 +4,7 @@
  * a list of images; where none is named, `images/train` and `train/images` are, as they are there.
  */
 import { ChildError } from '../../jobs/childio.ts';
-import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOfYear } from './layout.ts';
+import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOf, splitOfYear } from './layout.ts';
 import { commonPath, type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable, someOf } from './problems.ts';
 import { type Reading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
@@ -34,7 +34,7 @@ export async function layOutYolo(reading: Reading, configFile: ZipEntry): Promis
   checkClassNames(config.names, problems);
   const images = zip.files.filter(({ name }) => !document.test(name));
   const texts = new Map(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [file.name, file]));
-  const { homes, missing } = await findHomes(reading, config, images);
+  const { homes, missing, lists } = await findHomes(reading, config, images);
   problems.check((count) => `${plural(count, 'problem')} in the splits.`);
   const absent = `${printable(config.file.name)} names what is not in the zip or holds no images: ${someOf(missing)}.`;
   if (homes.size === 0) {
@@ -73,7 +73,7 @@ export async function layOutYolo(reading: Reading, configFile: ZipEntry): Promis
     unlisted.map(({ name }) => name),
     'list of a split',
   );
-  const read = new Set([config.file, ...ofLabels.keys(), ...spare]);
+  const read = new Set([...config.files, ...lists, ...ofLabels.keys(), ...spare]);
   return {
     images: placed,
     classes: config.names,
@@ -101,21 +101,24 @@ async function findHomes(
   reading: Reading,
   config: YoloConfig,
   images: ZipEntry[],
-): Promise<{ homes: Map<ZipEntry, Home>; missing: string[] }> {
+): Promise<{ homes: Map<ZipEntry, Home>; missing: string[]; lists: ZipEntry[] }> {
   const root = folderOf(config.file.name);
   const missing: string[] = [];
+  const lists: ZipEntry[] = [];
   const sources = config.paths && withoutRepeatedVal(reading, config.paths);
-  const lists = sources?.filter(({ path }) => /\.txt$/i.test(path.trim())) ?? [];
+  const named = sources?.filter(({ path }) => /\.txt$/i.test(path.trim())) ?? [];
   const folders = sources
-    ? foldersOf(reading, { ...config, paths: sources.filter((source) => !lists.includes(source)) }, images, missing)
+    ? foldersOf(reading, { ...config, paths: sources.filter((source) => !named.includes(source)) }, images, missing)
     : usualFolders(root, images);
   const homes = new Map<ZipEntry, Home>();
   const index = indexFiles(images);
   const texts = indexFiles(reading.zip.files.filter(({ name }) => /\.txt$/i.test(name)));
-  for (const { split, path } of lists) {
+  for (const { split, path } of named) {
     const [file] = texts.find(path, { split: null, near: root });
-    if (file) await readList(reading, { split, file }, index, homes);
-    else missing.push(`${split} (${path})`);
+    if (file) {
+      lists.push(file);
+      await readList(reading, { split, file }, index, homes);
+    } else missing.push(`${split} (${path})`);
   }
 
   for (const file of images) {
@@ -131,9 +134,9 @@ async function findHomes(
         split: null,
         inside: root !== '' && file.name.startsWith(`${root}/`) ? file.name.slice(root.length + 1) : file.name,
       });
-    } else if (!listed && lists.length === 0) reading.problems.add(file.name, 'lies in no folder of a split', file.name);
+    } else if (!listed && named.length === 0) reading.problems.add(file.name, 'lies in no folder of a split', file.name);
   }
-  return { homes, missing };
+  return { homes, missing, lists };
 }
 
 /** Some examples validate with what they train on: that judges nothing, so that val is taken from train. */
@@ -199,7 +202,8 @@ function foldersOf({ problems }: Reading, { file, paths, base }: YoloConfig, ima
 /** The folders that end as `path` does, in as many folders as possible. */
 function byTail(path: string, known: ReadonlySet<string>): string[] {
   const parts = path.split('/');
-  for (let from = 0; from < parts.length; from += 1) {
+  // Of `../test/images`, which Roboflow always names, `images` alone would be another split's.
+  for (let from = 0; from < parts.length && !splitOf(parts[from - 1] ?? ''); from += 1) {
     const tail = parts.slice(from).join('/');
     const found = [...known].filter((folder) => tail !== '' && (folder === tail || folder.endsWith(`/${tail}`)));
     if (found.length > 0) return found;

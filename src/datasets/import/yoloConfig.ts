@@ -12,6 +12,8 @@ import type { ZipEntry } from './zip.ts';
 
 export interface YoloConfig {
   file: ZipEntry;
+  /** It, and what else was read. */
+  files: ZipEntry[];
   names: string[];
   /** Of each split the folders or lists of images, as they are written; null: the file names none. */
   paths: { split: Split; path: string }[] | null;
@@ -86,7 +88,8 @@ export async function readYoloConfig(reading: Reading, file: ZipEntry): Promise<
   const data =
     reading.zip.files.find((other) => isCalled(other, /^obj\.data$/i)) ?? reading.zip.files.find((other) => isCalled(other, /\.data$/i));
   const isDarknet = /\.names$/i.test(file.name) && data !== undefined;
-  return { file, names, paths: isDarknet ? await readObjData(reading, data) : null, base: '', keyPoints: null };
+  const paths = isDarknet ? await readObjData(reading, data) : null;
+  return { file, files: isDarknet ? [file, data] : [file], names, paths, base: '', keyPoints: null };
 }
 
 /** `train = data/train.txt`, a line for each. */
@@ -120,7 +123,7 @@ async function readDataYaml(reading: Reading, file: ZipEntry): Promise<YoloConfi
       .map((one) => ({ split, path: one })),
   );
   const keyPoints = kpt_shape ? (kpt_shape[0] as number) * (kpt_shape[1] as number) : null;
-  return { file, names, paths: found.length > 0 ? found : null, base: path ?? '', keyPoints };
+  return { file, files: [file], names, paths: found.length > 0 ? found : null, base: path ?? '', keyPoints };
 }
 
 function parseYaml(text: string, refuse: (reason: string) => never): unknown {
