@@ -356,8 +356,9 @@ builder.relayMutationField(
       uploadId: t.id({
         required: true,
         description:
-          'A complete upload of a zip. CLASSIFICATION: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test. ' +
-          'DETECTION: YOLO (data.yaml, images/…, labels/…) or COCO (JSON files with images, annotations, categories; crowds become boxes that are ignored). ' +
+          'A complete upload of a zip with JPEG, PNG, WebP, TIFF or BMP images. CLASSIFICATION: `<class>/<image>`, or ' +
+          '`<split>/<class>/<image>` with the splits train, val and test. DETECTION: YOLO (data.yaml, obj.names or classes.txt with text ' +
+          'files), COCO (JSON with images, annotations, categories; crowds become boxes that are ignored) or Pascal VOC (XML). ' +
           'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
       }),
       sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),

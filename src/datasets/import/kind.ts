@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { eq } from 'drizzle-orm';
+import { and, eq, isNull, ne } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable, rowInsert } from '../../db.ts';
 import { refuse } from '../../errors.ts';
 import type { JobKind } from '../../jobs/kinds.ts';
@@ -10,9 +10,9 @@ import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
 import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
 import { keepExtracted } from '../cache.ts';
-import { findContent, findVersion } from '../datasets.ts';
+import { findContent, findVersion, findVersionEver } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
-import { type DatasetItemRow, type DatasetVersion, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
+import { type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
 import { importCommand, importTimeLimitMs } from './launch.ts';
 import { classesOf, createContentHash, files, ImportedItem, Summary } from './outputs.ts';
 import { ImportDatasetRequest, specOf } from './request.ts';
@@ -64,7 +64,9 @@ export const importDataset: JobKind = {
     const { datasetVersionId } = requestOf(failed);
     tx.update(datasetVersion).set({ state: 'FAILED' }).where(eq(datasetVersion.id, datasetVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
+    if (!fileAtFault.includes(failure?.code ?? '')) return;
+    dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
+    freeName(tx, datasetVersionId);
   },
 
   redo(tx, retried) {
@@ -74,6 +76,14 @@ export const importDataset: JobKind = {
     tx.update(datasetVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(datasetVersion.id, id)).run();
   },
 };
+
+/** A dataset whose only imports were refused gives its name back: the next one may have another task. */
+function freeName(tx: Queryable, versionId: string): void {
+  const { datasetId } = findVersionEver(tx, versionId) as DatasetVersion;
+  const alive = and(eq(datasetVersion.datasetId, datasetId), isNull(datasetVersion.deletedAt), ne(datasetVersion.state, 'FAILED'));
+  const other = tx.select({ id: datasetVersion.id }).from(datasetVersion).where(alive).get();
+  if (!other) tx.update(dataset).set({ deletedAt: Date.now() }).where(eq(dataset.id, datasetId)).run();
+}
 
 /** Makes the version READY, or removes it when the dataset has its content already; the result names the one that has it. */
 function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Summary, insertFiles: () => void): Record<string, unknown> {
