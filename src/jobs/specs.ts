@@ -45,7 +45,7 @@ export const DatasetItem = z
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
     split: z.enum(['train', 'val', 'test']),
     path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
-    sha256,
+    sha256: sha256.describe('Of the file in the zip; the one that is extracted may be a PNG of its pixels.'),
     width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),

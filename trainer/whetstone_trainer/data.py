@@ -110,7 +110,8 @@ class Images:
         if (width, height) != (item.width, item.height):
             raise TrainerError(
                 "DATA_INVALID",
-                f"{item.path} decodes to {width} x {height} pixels, but the manifest says {item.width} x {item.height}.",
+                f"{item.path} decodes to {width} x {height} pixels, "
+                f"but the manifest says {item.width} x {item.height}.",
                 hint="Import the dataset again.",
             )
         return image if self.resized is None else resize(image, self.resized)

@@ -2,7 +2,7 @@
  * Which file of a zip a path in its annotations means. The path may be one of another machine: files match by the longest tail that they have in
  * common with it.
  */
-import { folderOf, type Split, splitFolderOf, splitOfYear } from './layout.ts';
+import { type Split, splitFolderOf, splitOfYear } from './layout.ts';
 import type { ZipEntry } from './zip.ts';
 
 /** The folders and the name of a path, without what leads elsewhere: a drive, "..", a protocol. Those of splits by their usual names. */
@@ -39,48 +39,57 @@ export interface FileIndex {
   find(path: string, place: Place, options?: { byStem?: boolean }): ZipEntry[];
 }
 
+/** Files whose paths end alike, and these by the folder before that end: made when it is asked for. */
+interface Node {
+  files: Candidate[];
+  children: Map<string, Node> | null;
+}
+interface Candidate {
+  file: ZipEntry;
+  parts: string[];
+}
+
 export function indexFiles(files: readonly ZipEntry[]): FileIndex {
-  const byName = new Map<string, ZipEntry[]>();
-  const byStem = new Map<string, ZipEntry[]>();
-  const add = (map: Map<string, ZipEntry[]>, key: string, file: ZipEntry) => {
-    const same = map.get(key);
-    if (same) same.push(file);
-    else map.set(key, [file]);
-  };
-  for (const file of files) {
-    const name = file.name.slice(folderOf(file.name).length).replace(/^\//, '');
-    add(byName, name, file);
-    add(byStem, withoutEnding(name), file);
-  }
+  const byName: Node = { files: files.map((file) => ({ file, parts: partsOf(file.name) })), children: null };
+  const byStem: Node = { files: files.map((file) => ({ file, parts: partsOf(withoutEnding(file.name)) })), children: null };
   const find: FileIndex['find'] = (path, place, options = {}) => {
-    const parts = partsOf(path);
-    if (options.byStem) parts.push(withoutEnding(parts.pop() as string));
-    const candidates = (options.byStem ? byStem : byName).get(parts.at(-1) as string) ?? [];
-    const found = best(
-      candidates.map((file) => ({ file, parts: partsOf(options.byStem ? withoutEnding(file.name) : file.name) })),
-      parts,
-      place,
-    );
+    const parts = partsOf(options.byStem ? withoutEnding(path) : path);
+    const found = best(options.byStem ? byStem : byName, parts, place);
     const decoded = found.length === 0 ? decodedUrl(path) : null;
     return decoded ? find(decoded, place, options) : found;
   };
   return { find };
 }
 
-type Candidate = { file: ZipEntry; parts: string[] };
+/** Of the files of `node`, whose last `depth` parts are alike, those that have this part before them. */
+function childOf(node: Node, depth: number, part: string | undefined): Node | undefined {
+  if (!node.children) {
+    node.children = new Map();
+    for (const candidate of node.files) {
+      const own = candidate.parts.at(-1 - depth);
+      if (own === undefined) continue;
+      const same = node.children.get(own);
+      if (same) same.files.push(candidate);
+      else node.children.set(own, { files: [candidate], children: null });
+    }
+  }
+  return part === undefined ? undefined : node.children.get(part);
+}
 
-function best(candidates: Candidate[], parts: string[], { split, near }: Place): ZipEntry[] {
-  const measured = candidates
-    .map((candidate) => ({ ...candidate, tail: commonTail(candidate.parts, parts) }))
-    // A folder of another split that the path does not name: the file is that split's.
-    .filter(({ file, parts: own, tail }) => {
+function best(root: Node, parts: string[], { split, near }: Place): ZipEntry[] {
+  const nodes: Node[] = [];
+  for (let node: Node | undefined = root; node; node = childOf(node, nodes.length - 1, parts.at(-nodes.length))) nodes.push(node);
+  for (let tail = nodes.length - 1; tail > 0; tail -= 1) {
+    const found = (nodes[tail] as Node).files.filter(({ file, parts: own }) => {
       const other = splitFolderOf(file.name);
+      // In the folder of another split, and the path does not name that folder: the file is that split's.
       return split === null || other === undefined || other === split || own.slice(-tail, -1).some(splitOfYear);
     });
-  const longest = mostOf(measured, ({ tail }) => tail);
-  // Only where nothing else decides: the one that lies nearer.
-  const nearest = longest.length > 1 ? mostOf(longest, ({ parts: own }) => commonHead(own, partsOf(`${near}/x`))) : longest;
-  return nearest.map(({ file }) => file);
+    // Only where nothing else decides: the one that lies nearer.
+    const nearest = found.length > 1 ? mostOf(found, ({ parts: own }) => commonHead(own, partsOf(`${near}/x`))) : found;
+    if (nearest.length > 0) return nearest.map(({ file }) => file);
+  }
+  return [];
 }
 
 function mostOf<T>(all: T[], value: (one: T) => number): T[] {

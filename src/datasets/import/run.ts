@@ -49,7 +49,7 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
     if (problems.count === 0) checkTraining(child, items, classes);
     const made = await decodeAll(child, items, leftOut, problems);
     if (leftOut.size > 0) {
-      checkLeftOut(child, leftOut, layout.images.length);
+      checkLeftOut(child, leftOut, new Set([...layout.images.map(({ file }) => file.name), ...leftOut.keys()]).size);
       const kept = items.filter(({ file }) => !leftOut.has(file.name));
       checkTraining(child, kept, classes);
     }

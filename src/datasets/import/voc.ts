@@ -53,7 +53,7 @@ export async function layOutVoc(reading: Reading, xmlFiles: ZipEntry[]): Promise
     const split = listed ?? splitFolderOf(xml.name) ?? null;
     const byName = findImage(index, xml, split, null);
     const root = await readAnnotation(reading, xml, (byName[0] ?? xml).name);
-    if (!root) continue;
+    if (root?.name !== 'annotation') continue;
     const [file, ...more] = byName.length > 0 ? byName : findImage(index, xml, split, root);
     if (!file || more.length > 0) {
       const named = textOf(root, 'filename') ?? stemOf(xml.name);
