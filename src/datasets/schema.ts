@@ -101,7 +101,12 @@ const LeftOutType = builder.objectRef<LeftOut>('LeftOutImages').implement({
   description: 'Images of a zip that were left out.',
   fields: (t) => ({
     count: t.exposeInt('count', { description: 'How many.' }),
-    first: t.field({ type: [LeftOutImageType], description: 'The first 100 by name.', resolve: ({ first }) => first }),
+    first: t.field({
+      type: [LeftOutImageType],
+      description: 'The first 100 by name.',
+      extensions: { size: 10 } satisfies FieldCost,
+      resolve: ({ first }) => first,
+    }),
   }),
 });
 
