@@ -36,8 +36,26 @@ export interface Connections {
   closeAll(): void;
 }
 
-/** `max`: connections at a time. */
-export function guardConnections(http: Server, max: number): Connections {
+/** Why a request was refused before it was one. */
+interface Refused {
+  status: 400 | 408 | 413 | 431;
+  message: string;
+}
+
+/** By the code of the error that Node's parser, or its time limits, end a request with; any other is 400. */
+const refusals: Record<string, Refused> = {
+  HPE_INVALID_URL: {
+    status: 400,
+    message: 'The address has characters that must be percent-encoded, such as a space, or a letter beyond ASCII: %C3%A4 for ä.',
+  },
+  HPE_HEADER_OVERFLOW: { status: 431, message: 'The headers are longer than 16 KiB.' },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, message: 'The extensions of a chunk are longer than 16 KiB.' },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, message: 'The request did not arrive in time. Send it again.' },
+};
+const phrases = { 400: 'Bad Request', 408: 'Request Timeout', 413: 'Payload Too Large', 431: 'Request Header Fields Too Large' };
+
+/** `max`: connections at a time. `bodyOf`: what a client reads, as JSON, whose request could not be parsed. */
+export function guardConnections(http: Server, max: number, bodyOf: (refused: Refused) => string): Connections {
   /** In the order in which they began to wait for their clients. */
   const connections = new Map<Duplex, Connection>();
   let stopping = false;
@@ -56,6 +74,22 @@ export function guardConnections(http: Server, max: number): Connections {
     socket.setMaxListeners(0);
     socket.once('close', () => connections.delete(socket));
     if (connections.size > max) closeOne();
+  });
+
+  // Node itself would answer these without a body.
+  http.on('clientError', (error: Error & { code?: string }, socket) => {
+    const answering = [...(connections.get(socket)?.open ?? [])].some(({ headersSent }) => headersSent);
+    if (!socket.writable || answering || error.code === 'ECONNRESET') {
+      socket.destroy();
+      return;
+    }
+    const refused = refusals[error.code ?? ''] ?? { status: 400, message: `The request is not HTTP: ${error.message}.` };
+    const body = bodyOf(refused);
+    socket.end(
+      `HTTP/1.1 ${refused.status} ${phrases[refused.status]}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\n` +
+        `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      () => socket.destroy(),
+    );
   });
 
   http.prependListener('request', (req: IncomingMessage, res: ServerResponse) => {

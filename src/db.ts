@@ -3,11 +3,10 @@ import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
-import { migrate } from 'drizzle-orm/better-sqlite3/migrator';
 import { readMigrationFiles } from 'drizzle-orm/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
-import { releaseReserve } from './reserve.ts';
+import { releaseReserve, requireReserve } from './reserve.ts';
 
 export type Db = BetterSQLite3Database & { $client: Sqlite.Database };
 /** The database, or a transaction on it. */
@@ -24,6 +23,14 @@ const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
  * version has migrated it, and when the migrated rows violate a foreign key. `close` ends both connections.
  */
 export function openDatabase(dataDir: string, migrations = migrationsFolder): { db: Db; close: () => void } {
+  try {
+    return withReserve(dataDir, () => open(dataDir, migrations));
+  } catch (error) {
+    throw startError(error, dataDir);
+  }
+}
+
+function open(dataDir: string, migrations: string): ReturnType<typeof openDatabase> {
   const release = lockFolder(dataDir);
   let client: Sqlite.Database | undefined;
   const close = () => {
@@ -39,22 +46,31 @@ export function openDatabase(dataDir: string, migrations = migrationsFolder): { 
     // Without it REPLACE deletes past the trigger that keeps the audit log.
     client.pragma('recursive_triggers = ON');
     const db = drizzle(client);
-    // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it: drizzle turns them off
-    // inside a transaction, where SQLite ignores it.
+    // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it. Inside the transaction SQLite ignores this.
     client.pragma('foreign_keys = OFF');
     requireKnown(client, migrations);
-    migrate(db, { migrationsFolder: migrations });
+    migrate(client, migrations);
     checkForeignKeys(client);
     client.pragma('foreign_keys = ON');
     return { db, close };
   } catch (error) {
     close();
-    throw startError(error, dataDir);
+    throw error;
+  }
+}
+
+/** Repeats `work` with the room of the reserve when it finds the disk full. */
+function withReserve<T>(dataDir: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (passingKind(error) !== 'FULL' || !releaseReserve(dataDir)) throw error;
+    return work();
   }
 }
 
 /** What a person can mend is one sentence with the setting's name. */
-function startError(error: unknown, dataDir: string): unknown {
+export function startError(error: unknown, dataDir: string): unknown {
   const kind = passingKind(error);
   const { code } = error as NodeJS.ErrnoException;
   if (kind === 'BUSY') return new Error(passingErrors.BUSY().message);
@@ -99,6 +115,20 @@ function requireKnown(client: Sqlite.Database, migrations: string): void {
   }
 }
 
+/** Runs the migrations that are new. drizzle's own hides a full disk behind the rollback that SQLite has done already. */
+function migrate(client: Sqlite.Database, migrations: string): void {
+  const run = client.transaction(() => {
+    client.exec('CREATE TABLE IF NOT EXISTS __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)');
+    const last = Number(client.prepare('SELECT max(created_at) FROM __drizzle_migrations').pluck().get());
+    for (const { sql: statements, hash, folderMillis } of readMigrationFiles({ migrationsFolder: migrations })) {
+      if (folderMillis <= last) continue;
+      for (const statement of statements) client.exec(statement);
+      client.prepare('INSERT INTO __drizzle_migrations (hash, created_at) VALUES (?, ?)').run(hash, folderMillis);
+    }
+  });
+  run.immediate();
+}
+
 /**
  * Once after each migration, since it runs without foreign keys: the check reads every row of every table. `user_version` is the number
  * of migrations after which it passed.
@@ -123,7 +153,7 @@ function lockFolder(dataDir: string): () => void {
     lock?.close();
     if (passingKind(error) === 'BUSY')
       throw new Error('Another Whetstone server uses this data folder. Stop it, or set WHETSTONE_DATA_DIR to another folder.');
-    throw startError(error, dataDir);
+    throw error;
   }
   return () => lock.close();
 }
@@ -134,14 +164,16 @@ function lockFolder(dataDir: string): () => void {
  * and its prepared queries serve in transactions too.
  */
 export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
-  const transaction = () => db.$client.transaction(() => work(db)).immediate();
-  try {
-    return transaction();
-  } catch (error) {
-    if (passingKind(error) !== 'FULL' || !releaseReserve(dirname(db.$client.name))) throw error;
-    return transaction();
-  }
+  requireReserve(dirname(db.$client.name));
+  return transact(db, work);
 }
+
+/** One that may use the room that is kept for it on a full disk: it lets people in, takes rights away, frees room or ends something. */
+export function inUrgentTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
+  return withReserve(dirname(db.$client.name), () => transact(db, work));
+}
+
+const transact = <T>(db: Db, work: (tx: Queryable) => T): T => db.$client.transaction(() => work(db)).immediate();
 
 /**
  * A query with `sql.placeholder`s that is built and compiled once for each database: for a small read, drizzle takes longer to build

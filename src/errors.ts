@@ -15,6 +15,13 @@ export const errorCodes = {
   TOO_LARGE: { status: 413, retryable: false, description: 'The file is larger than the server takes, or than was announced.' },
   CONFLICT: { status: 409, retryable: true, description: 'This has changed meanwhile: look at it again, then repeat.' },
   DISK_FULL: { status: 507, retryable: true, description: "The server's disk has no room for this: the message says how much is missing." },
+  METHOD_NOT_ALLOWED: {
+    status: 405,
+    retryable: false,
+    description: 'The address is not for this method: the header Allow names those that it is for.',
+  },
+  NOT_ACCEPTABLE: { status: 406, retryable: false, description: 'The answer has none of the types that the header Accept names.' },
+  MEDIA_TYPE: { status: 415, retryable: false, description: 'The body is of a type that is not read here: the message says which is.' },
   INVALID_DOCUMENT: { status: 400, retryable: false, description: 'The GraphQL document does not parse or does not fit the schema.' },
   INTERNAL: { status: 500, retryable: false, description: 'A defect in Whetstone: report it with the request id.' },
   INVALID: { status: 400, retryable: false, description: 'A value is not acceptable: the message says what is.' },
@@ -64,8 +71,9 @@ export class InputError extends Error {
   }
 }
 
-export function refuse(code: ErrorCode, field: string | null, message: string): never {
-  throw new InputError([{ code, message, field: field === null ? null : [field] }]);
+/** `field`: the argument in question, or the path to it inside the input. */
+export function refuse(code: ErrorCode, field: string | string[] | null, message: string): never {
+  throw new InputError([{ code, message, field: typeof field === 'string' ? [field] : field }]);
 }
 
 export function notFound(what: string): never {
@@ -76,5 +84,12 @@ export function notFound(what: string): never {
 export function parseInput<T>(schema: ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  throw new InputError(parsed.error.issues.map((issue) => ({ code: 'INVALID', message: issue.message, field: issue.path.map(String) })));
+  throw new InputError(
+    parsed.error.issues.map(({ message, path }) => {
+      const field = path.map(String);
+      // The sizes of dimensions are a list in the API and a map here: a key of it is no field.
+      const [name] = field.splice(field.indexOf('dims') + 1 || field.length);
+      return { code: 'INVALID', message: name === undefined ? message : `${name.slice(0, 100)}: ${message}`, field };
+    }),
+  );
 }

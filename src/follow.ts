@@ -48,7 +48,7 @@ export function every(intervalMs: number): Attach {
 const sharedMs = 200;
 
 /** `read`, whose result is shared by those who ask while it is made and soon after; `keyOf` says who reads the same. */
-export function shared<Of, T>(keyOf: (of: Of) => object, read: (of: Of) => Promise<T>): (of: Of) => Promise<T> {
+export function sharedReading<Of, T>(keyOf: (of: Of) => object, read: (of: Of) => Promise<T>): (of: Of) => Promise<T> {
   const last = new WeakMap<object, { result: Promise<T>; staleAt: number }>();
   return (of) => {
     const known = last.get(keyOf(of));

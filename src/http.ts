@@ -3,15 +3,17 @@ import type { AccessClaims } from './accessTokens.ts';
 import { currentViewer } from './accounts/login.ts';
 import { clientAddressOf } from './clientAddress.ts';
 import { type Connections, connectionOptions, guardConnections } from './connections.ts';
-import { ApiError, errorCodes } from './errors.ts';
+import { ApiError, type ErrorCode, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
-import { refuse } from './refuse.ts';
+import { refuseRequest } from './refuseRequest.ts';
 
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it. */
 export interface Route {
   path: string;
+  /** Others are 405. What is read can also be asked for by HEAD. */
+  methods: readonly string[];
   /** It has a secret of its own in the Authorization header, which it checks: no access token is looked for. */
   ownSecret?: true;
   /** It reads the session of the token itself, which is all that is checked before. */
@@ -52,15 +54,21 @@ export function createHttp(
           log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(performance.now() - startedAt) }, 'request');
         });
       });
-      answer(req, res, route, scope).catch((error: unknown) => sendError(res, error, log));
+      answer(req, res, path, route, scope).catch((error: unknown) => sendError(res, error, log));
     });
   });
   http.setTimeout(silenceMs);
-  const connections = guardConnections(http, connectionsMax);
+  const connections = guardConnections(http, connectionsMax, ({ status, message }) => {
+    const requestId = crypto.randomUUID();
+    log.info({ requestId, status, message }, 'request that is not HTTP');
+    const code: ErrorCode = status === 400 ? 'INVALID' : status === 408 ? 'UNAVAILABLE' : 'LIMIT';
+    return jsonText({ errors: [{ message, extensions: { code, retryable: errorCodes[code].retryable, requestId } }] });
+  });
 
   async function answer(
     req: IncomingMessage,
     res: ServerResponse,
+    path: string,
     route: Route | undefined,
     scope: { requestId: string; userId?: string },
   ): Promise<void> {
@@ -91,6 +99,11 @@ export function createHttp(
       return;
     }
     if (!route) throw new ApiError('NOT_FOUND', 'There is nothing at this path. The API is at /graphql.');
+    if (!route.methods.includes(req.method ?? '')) {
+      const allowed = route.methods.join(', ');
+      res.setHeader('Allow', allowed);
+      throw new ApiError('METHOD_NOT_ALLOWED', `${path} is not for ${req.method}, but for ${allowed}.`);
+    }
     const claims = route.ownSecret ? null : await claimsOf(req);
     const viewer = claims && !route.readsSession ? currentViewer(services.db, claims) : null;
     if (claims) connections.trust(res);
@@ -132,7 +145,7 @@ function sendError(res: ServerResponse, error: unknown, log: Log): void {
   }
   const { message, http, ...extensions } = describeError(known);
   const headers = (http as { headers?: Record<string, string> }).headers ?? {};
-  refuse(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
+  refuseRequest(res, errorCodes[known.code].status, { ...jsonHeaders, ...headers }, jsonText({ errors: [{ message, extensions }] }));
 }
 
 /**

@@ -1,30 +1,53 @@
 import { count } from 'drizzle-orm';
+import { Counter, Gauge, Registry } from 'prom-client';
 import type { Services } from './graphql/context.ts';
 import { jobStates, slot } from './jobs/tables.ts';
-import { processFamilies, prometheusText } from './prometheus.ts';
+import { addProcessMetrics } from './processMetrics.ts';
 import { countJobs } from './system/system.ts';
 
-/** The server's metrics in Prometheus' text format; the inference host has its own. */
-export function serverMetrics({ db, supervisor }: Pick<Services, 'db' | 'supervisor'>): string {
-  const slots = db
-    .select({ all: count(), used: count(slot.jobId) })
-    .from(slot)
-    .get() ?? { all: 0, used: 0 };
-  return prometheusText([
-    {
-      name: 'whetstone_jobs',
-      type: 'gauge',
-      help: 'Jobs by state.',
-      samples: jobStates.map((state) => ['', `state="${state}"`, countJobs(db, state)]),
+/** The server's metrics, read when they are asked for; the inference host has its own. */
+export function createServerMetrics({ db, supervisor }: Pick<Services, 'db' | 'supervisor'>): Registry {
+  const registry = new Registry();
+  const registers = [registry];
+  new Gauge({
+    name: 'whetstone_jobs',
+    help: 'Jobs by state.',
+    labelNames: ['state'],
+    registers,
+    collect() {
+      for (const state of jobStates) this.set({ state }, countJobs(db, state));
     },
-    { name: 'whetstone_slots', type: 'gauge', help: 'Slots for jobs.', samples: [['', '', slots.all]] },
-    { name: 'whetstone_slots_used', type: 'gauge', help: 'Slots that a job holds.', samples: [['', '', slots.used]] },
-    {
-      name: 'whetstone_inference_host_restarts_total',
-      type: 'counter',
-      help: 'Deaths of the inference host since the start of the server.',
-      samples: [['', '', supervisor.health().restarts]],
+  });
+  new Gauge({
+    name: 'whetstone_slots',
+    help: 'Slots for jobs.',
+    registers,
+    collect() {
+      this.set(db.select({ n: count() }).from(slot).get()?.n ?? 0);
     },
-    ...processFamilies(),
-  ]);
+  });
+  new Gauge({
+    name: 'whetstone_slots_used',
+    help: 'Slots that a job holds.',
+    registers,
+    collect() {
+      this.set(
+        db
+          .select({ n: count(slot.jobId) })
+          .from(slot)
+          .get()?.n ?? 0,
+      );
+    },
+  });
+  new Counter({
+    name: 'whetstone_inference_host_restarts_total',
+    help: 'Deaths of the inference host since the start of the server.',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(supervisor.health().restarts);
+    },
+  });
+  addProcessMetrics(registry);
+  return registry;
 }

@@ -19,6 +19,11 @@ const upload = object({
 });
 
 const schemas: Record<string, JsonSchema> = {
+  GraphqlErrors: {
+    type: 'object',
+    required: ['errors'],
+    description: 'As `Errors`, with `data`, `locations` and `path` where there are some.',
+  },
   Errors: object({
     errors: listOf(
       object({
@@ -54,10 +59,15 @@ function failed(...codes: ErrorCode[]) {
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, same = []]) => [
       status,
-      { description: same.map((code) => `${code}: ${errorCodes[code].description}`).join(' '), content: json(schemaRef('Errors')) },
+      {
+        description: same.map((code) => `${code}: ${errorCodes[code].description}`).join(' '),
+        headers: headers(status === '401' ? { 'WWW-Authenticate': '`Bearer`.' } : status === '429' || status === '503' ? retryAfter : {}),
+        content: json(schemaRef('Errors')),
+      },
     ]),
   );
 }
+const retryAfter = { 'Retry-After': 'Seconds; where it is known.' };
 
 const answer = (description: string, schema: string) => ({ description, content: json(schemaRef(schema)) });
 const always = failed('UNAUTHENTICATED', 'FORBIDDEN', 'INVALID', 'NOT_FOUND', 'UNAVAILABLE', 'INTERNAL');
@@ -93,13 +103,36 @@ const read = (summary: string, type: string) => {
   };
 };
 
+/** An answer of GraphQL has the status of an error where there is nothing else in it. */
+const graphqlFailures = (Object.keys(errorCodes) as ErrorCode[]).filter((code) => code !== 'METHOD_NOT_ALLOWED');
+const graphqlTypes = ['application/json', 'application/graphql-response+json'];
+const inGraphqlTypes = (schema: JsonSchema) => Object.fromEntries(graphqlTypes.map((type) => [type, { schema }]));
 const graphqlAnswer = {
-  200: { description: 'GraphQL over HTTP.', content: json({ type: 'object' }) },
-  ...failed('INVALID_DOCUMENT', 'LIMIT'),
+  200: {
+    description: 'GraphQL over HTTP: data, or with `Accept: application/json` also a fault of the document. Of a subscription, events.',
+    content: { ...inGraphqlTypes({ type: 'object' }), 'text/event-stream': { schema: text() } },
+  },
+  ...Object.fromEntries(
+    Object.entries(failed(...graphqlFailures)).map(([status, answered]) => [
+      status,
+      { ...answered, content: inGraphqlTypes(schemaRef('GraphqlErrors')) },
+    ]),
+  ),
+};
+/** With a token or without: each field says in the schema what it needs. */
+const withOrWithoutToken = [{ accessToken: [] }, {}];
+
+/** A page of another origin is 403, and so is a token that is not valid 401, also where none is needed. */
+const readByAnybody = (summary: string, answers: Record<number, object>) => {
+  const responses = { ...answers, ...failed('UNAUTHENTICATED', 'FORBIDDEN') };
+  return {
+    get: { summary, security: [], responses },
+    head: { summary: `${summary}: only the headers`, security: [], responses },
+  };
 };
 
-export const openapi = {
-  openapi: '3.1.0',
+export const serverOpenapi = {
+  serverOpenapi: '3.1.0',
   info: {
     title: 'Whetstone server',
     version: codeVersion,
@@ -112,16 +145,44 @@ export const openapi = {
     '/graphql': {
       post: {
         summary: 'The GraphQL API, which describes itself',
+        security: withOrWithoutToken,
         requestBody: {
           required: true,
-          content: json(object({ query: text(), variables: { type: 'object' }, operationName: text() }, ['variables', 'operationName'])),
+          content: {
+            ...json(
+              object(
+                {
+                  query: text('GraphQL document.'),
+                  variables: { type: ['object', 'null'] },
+                  operationName: { type: ['string', 'null'], description: 'Of a document with several operations.' },
+                  extensions: { type: ['object', 'null'], description: 'Not used.' },
+                },
+                ['variables', 'operationName', 'extensions'],
+              ),
+            ),
+            'application/graphql': { schema: text('GraphQL document.') },
+          },
         },
         responses: graphqlAnswer,
       },
       get: {
         summary: 'A query in the address; in a browser GraphiQL',
-        parameters: [parameter('query', 'query', 'GraphQL document.')],
-        responses: graphqlAnswer,
+        security: withOrWithoutToken,
+        parameters: [
+          { ...parameter('query', 'query', 'GraphQL document; not a mutation.'), required: true },
+          parameter('query', 'variables', 'JSON.'),
+          parameter('query', 'operationName', 'Of a document with several operations.'),
+          parameter('query', 'extensions', 'JSON; not used.'),
+        ],
+        responses: {
+          ...graphqlAnswer,
+          200: { ...graphqlAnswer[200], content: { ...graphqlAnswer[200].content, 'text/html': { schema: text('GraphiQL.') } } },
+          405: {
+            description: 'A mutation: send it by POST.',
+            headers: headers({ Allow: 'POST.' }),
+            content: inGraphqlTypes(schemaRef('GraphqlErrors')),
+          },
+        },
       },
     },
     '/uploads': {
@@ -140,7 +201,7 @@ export const openapi = {
             content: json(schemaRef('Stored')),
           },
           ...always,
-          ...failed('TOO_LARGE', 'DISK_FULL'),
+          ...failed('TOO_LARGE', 'DISK_FULL', 'MEDIA_TYPE'),
         },
       },
       options: { summary: 'What of tus 1.0 is here', responses: { 204: { description: 'In the headers.' }, ...always } },
@@ -197,28 +258,15 @@ export const openapi = {
         },
       },
     },
-    '/health': { get: { summary: 'Whether the server lives', security: [], responses: { 200: answer('It does.', 'Status') } } },
-    '/ready': {
-      get: {
-        summary: 'Whether the server takes work',
-        security: [],
-        responses: { 200: answer('It does.', 'Status'), 503: answer('It is stopping, or its disk is full.', 'Status') },
-      },
-    },
-    '/metrics': {
-      get: {
-        summary: 'Metrics in the text format of Prometheus',
-        security: [],
-        responses: { 200: { description: 'Jobs, slots, the process.', content: { 'text/plain': { schema: text() } } } },
-      },
-    },
-    '/openapi.json': {
-      get: {
-        summary: 'This document',
-        security: [],
-        responses: { 200: { description: 'OpenAPI 3.1.', content: json({ type: 'object' }) } },
-      },
-    },
+    '/health': readByAnybody('Whether the server lives', { 200: answer('It does.', 'Status') }),
+    '/ready': readByAnybody('Whether the server takes work', {
+      200: answer('It does.', 'Status'),
+      503: answer('It is stopping, or its disk is full.', 'Status'),
+    }),
+    '/metrics': readByAnybody('Metrics in the text format of Prometheus', {
+      200: { description: 'Jobs, slots, the process.', content: { 'text/plain': { schema: text() } } },
+    }),
+    '/openapi.json': readByAnybody('This document', { 200: { description: 'OpenAPI 3.1.', content: json({ type: 'object' }) } }),
   },
   components: {
     schemas,

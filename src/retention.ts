@@ -8,7 +8,7 @@ import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, lt, max, or, sql } from 'drizzle-orm';
 import { audit } from './accounts/tables.ts';
 import type { Config } from './config.ts';
-import type { Db } from './db.ts';
+import { type Db, inUrgentTransaction } from './db.ts';
 import { findJob } from './jobs/jobs.ts';
 import { job, jobEvent, metricPoint } from './jobs/tables.ts';
 import { repeatedOnes } from './jobs/workFolders.ts';
@@ -44,10 +44,12 @@ async function removeAudit({ db }: Services, before: number): Promise<void> {
   const isSurplus = and(lt(audit.seq, (newest ?? 0) - auditRowsMax + 1), lt(audit.at, Date.now() - dayMs - 60_000));
   const oldest = sql`${audit.seq} IN (SELECT ${audit.seq} FROM ${audit} ORDER BY ${audit.seq} LIMIT ${batchRows})`;
   for (;;) {
-    const { changes } = db
-      .delete(audit)
-      .where(and(oldest, or(lt(audit.at, before), isSurplus)))
-      .run();
+    const { changes } = inUrgentTransaction(db, (tx) =>
+      tx
+        .delete(audit)
+        .where(and(oldest, or(lt(audit.at, before), isSurplus)))
+        .run(),
+    );
     if (changes === 0) return;
     await setImmediate();
   }
@@ -63,7 +65,7 @@ async function removeOfJobs({ db }: Services, table: typeof jobEvent | typeof me
     .all();
   for (const { id } of ended) {
     if (repeatedOnes(db).has(id)) continue;
-    db.delete(table).where(eq(table.jobId, id)).run();
+    inUrgentTransaction(db, (tx) => tx.delete(table).where(eq(table.jobId, id)).run());
     await setImmediate();
   }
 }

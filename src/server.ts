@@ -10,7 +10,7 @@ import type { Config } from './config.ts';
 import { serveExport } from './datasets/export/serve.ts';
 import { importDataset } from './datasets/import/kind.ts';
 import { sweepDatasets } from './datasets/sweep.ts';
-import { openDatabase } from './db.ts';
+import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
 import type { Services } from './graphql/context.ts';
@@ -23,10 +23,9 @@ import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
 import type { Log } from './log.ts';
-import { serverMetrics } from './metrics.ts';
+import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
-import { openapi } from './openapi.ts';
-import { prometheusType } from './prometheus.ts';
+import { serverOpenapi } from './openapi.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
@@ -35,6 +34,7 @@ import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
+import { watchGpus } from './system/gpus.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
@@ -87,6 +87,8 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       return hostStopped;
     };
     undo.push(stopHost);
+    const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
+    undo.push(() => gpus.stop());
     const services: Services = {
       config,
       db,
@@ -95,6 +97,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),
+      gpus,
       jobKinds: kinds,
       supervisor,
     };
@@ -109,33 +112,47 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));
 
-    const scheduler = await startScheduler(services, kinds, log);
+    const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
 
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
+    const metrics = createServerMetrics(services);
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
+    const read = ['GET', 'HEAD'];
     const routes: Route[] = [
       {
         path: '/graphql',
+        methods: ['GET', 'POST'],
         readsSession: true,
         handle: (req, res, context) => (wantsGraphiql(req) ? serveGraphiql(req, res) : (graphql(req, res, context) as Promise<void>)),
       },
-      { path: '/graphiql/', handle: serveGraphiqlFile },
-      { path: '/uploads', handle: uploads.handle },
-      { path: '/uploads/', handle: uploads.handle },
-      { path: '/files/datasets/', handle: (req, res) => serveExport(services, req, res) },
-      { path: '/files/', handle: (req, res) => serveFile(services, req, res) },
-      { path: '/inference/accounts', ownSecret: true, polled: true, handle: (req, res) => serveAuthSnapshot(services, req, res) },
+      { path: '/graphiql/', methods: read, handle: serveGraphiqlFile },
+      { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
+      { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
+      { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
+      { path: '/files/', methods: read, handle: (req, res) => serveFile(services, req, res) },
+      {
+        path: '/inference/accounts',
+        methods: ['GET'],
+        ownSecret: true,
+        polled: true,
+        handle: (req, res) => serveAuthSnapshot(services, req, res),
+      },
       {
         path: '/metrics',
+        methods: read,
         polled: true,
-        handle: (_req, res) => void res.writeHead(200, { 'Content-Type': prometheusType }).end(serverMetrics(services)),
+        handle: async (_req, res) => {
+          const text = await metrics.metrics();
+          res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
+        },
       },
-      { path: '/openapi.json', handle: (_req, res) => sendJson(res, 200, openapi) },
-      { path: '/health', polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
+      { path: '/openapi.json', methods: read, handle: (_req, res) => sendJson(res, 200, serverOpenapi) },
+      { path: '/health', methods: read, polled: true, handle: (_req, res) => sendJson(res, 200, { status: 'ok' }) },
       {
         path: '/ready',
+        methods: read,
         polled: true,
         handle: async (_req, res) => {
           const isReady = await ready();
@@ -170,6 +187,6 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();
-    throw error;
+    throw passingKind(error) === 'FULL' ? startError(error, config.dataDir) : error;
   }
 }

@@ -133,6 +133,14 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
   },
   Model: { needs: 'READ', id: stored('Model'), otherWays: ['{ model(name: "one") { id } }', '{ models { nodes { id } } }'] },
   ModelVersion: { needs: 'READ', id: stored('ModelVersion'), otherWays: ['{ model(name: "one") { versions { nodes { id } } } }'] },
+  Evaluation: {
+    needs: 'READ',
+    id: stored('Evaluation'),
+    otherWays: [
+      '{ model(name: "one") { versions { nodes { evaluations { id } } } } }',
+      `{ job(id: "${idOf('Job')}") { evaluation { id } } }`,
+    ],
+  },
   Deployment: {
     needs: 'READ',
     id: stored('Deployment'),

@@ -1,6 +1,6 @@
 import argon2 from 'argon2';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { inTurn } from '../src/accounts/passwords.ts';
+import { hashInTurn } from '../src/accounts/passwords.ts';
 import { eventually } from './support/eventually.ts';
 import { type Answer, adminName, adminPassword, postGraphql, type TestServer, withServer } from './support/server.ts';
 
@@ -155,7 +155,7 @@ test('hashes are computed in turns of the addresses: one login does not wait for
   const order: string[] = [];
   const gate = Promise.withResolvers<void>();
   const login = (key: string, name: string, known = false) =>
-    inTurn({ key, known }, async () => {
+    hashInTurn({ key, known }, async () => {
       order.push(name);
       await gate.promise;
     });
@@ -174,7 +174,7 @@ test('hashes are computed in turns of the addresses: one login does not wait for
 test('a full line refuses whoever has the most in it', async () => {
   const gate = Promise.withResolvers<void>();
   const login = (key: string) =>
-    inTurn({ key, known: false }, () => gate.promise)
+    hashInTurn({ key, known: false }, () => gate.promise)
       .then(() => 'OK')
       .catch((e) => e.code as string);
   const flood = Array.from({ length: 200 }, () => login(attacker));
@@ -190,7 +190,7 @@ test('a login that found the line full is no failure of its name', () =>
   withServer(async (server) => {
     await addUser(server, 'ingrid', 'ENGINEER');
     const gate = Promise.withResolvers<void>();
-    const flood = Array.from({ length: 130 }, (_, i) => inTurn({ key: String(i), known: false }, () => gate.promise));
+    const flood = Array.from({ length: 130 }, (_, i) => hashInTurn({ key: String(i), known: false }, () => gate.promise));
     for (let i = 0; i < 10; i++) {
       expect((await tryLogin(server, home, 'ingrid')).errors?.[0].message).toContain('Too many logins at this moment');
     }

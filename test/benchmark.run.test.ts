@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CellsFile } from '../src/benchmark/cells.ts';
 import { benchmark } from '../src/benchmark/run.ts';
 import { decodeSamples } from '../src/benchmark/samples.ts';
-import { createChild, type Said, shared, stops } from '../src/jobs/childio.ts';
+import { createChildAttempt, type Said, stateIndex, stops } from '../src/jobs/childio.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
 import { withFolder } from './support/server.ts';
+import { fillDisk, mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
 
 const models = makeBenchmarkModels();
 const classifier = { file: join(models, 'classifier.onnx'), probe: join(models, 'classifier.probe'), precision: 'FP32' as const };
@@ -26,9 +27,9 @@ async function run(workDir: string, spec: BenchmarkSpec, on: (event: Said, stop:
   const state = new Int32Array(new SharedArrayBuffer(8));
   const said: Said[] = [];
   mkdirSync(workDir, { recursive: true });
-  const child = createChild(spec, workDir, state, (event) => {
+  const child = createChildAttempt(spec, workDir, state, (event) => {
     said.push(event);
-    on(event, () => Atomics.store(state, shared.stop, stops.indexOf('cancel')));
+    on(event, () => Atomics.store(state, stateIndex.stop, stops.indexOf('cancel')));
   });
   const result = await benchmark(child);
   return { result, said, file: CellsFile.parse(JSON.parse(readFileSync(join(workDir, result.file), 'utf8'))) };
@@ -111,6 +112,24 @@ describe('a benchmark', () => {
       });
       expect(file.cells[1]?.samples).not.toBeNull();
     }));
+
+  test.skipIf(unmountable)(`does not blame the engine for what its process dies of on a full disk ${unmountable ?? ''}`, () =>
+    withSmallDisk(8 * mebibyte, async (folder) => {
+      const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
+      let free = () => {};
+      const crashed = run(join(folder, '1'), spec, (event) => {
+        if (event.type !== 'phase' || event.phase !== 'warmup' || !existsSync(join(folder, '1', 'cells-1.json'))) return;
+        // Room for what says how the row ended, but not for what the engine wanted.
+        free = fillDisk(folder, mebibyte / 2);
+        for (const pid of cellProcesses()) process.kill(pid, 'SIGSEGV');
+      });
+      await expect(crashed).rejects.toMatchObject({ code: 'DISK_FULL' });
+      free();
+      const { file, said } = await run(join(folder, '2'), { ...spec, resumeFrom: join(folder, '1', 'cells-1.json') });
+      expect(file.cells.map(({ telemetry }) => telemetry.unavailable)).toEqual([null, null]);
+      expect(said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([1]);
+    }),
+  );
 
   test('stops when it is told to, in the middle of a measurement, and leaves no process', () =>
     withFolder(async (workDir) => {

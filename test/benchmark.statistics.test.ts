@@ -17,7 +17,7 @@ import {
   samplesNeeded,
   spread,
   stabilityOf,
-  summarize,
+  summarizeLatency,
   theilSen,
   windowsOf,
 } from '../src/benchmark/statistics.ts';
@@ -152,8 +152,8 @@ describe('a summary', () => {
   test('is the same whatever the order of the latencies, and counts the whole time', () => {
     fc.assert(
       fc.property(runs(), fc.integer({ min: 1, max: 64 }), (samples, batchSize) => {
-        const summary = summarize(samples, batchSize);
-        expect(summarize({ ...samples, latencyNs: samples.latencyNs.toReversed() }, batchSize)).toEqual(summary);
+        const summary = summarizeLatency(samples, batchSize);
+        expect(summarizeLatency({ ...samples, latencyNs: samples.latencyNs.toReversed() }, batchSize)).toEqual(summary);
         expect(summary?.itemsPerSecond).toBe((samples.latencyNs.length * batchSize) / ((samples.endNs.at(-1) as number) / 1e9));
         expect(summary?.minNs).toBeLessThanOrEqual(summary?.meanNs as number);
         expect(summary?.maxNs).toBeGreaterThanOrEqual(summary?.meanNs as number);
@@ -163,7 +163,7 @@ describe('a summary', () => {
   });
 
   test('of no samples is none', () => {
-    expect(summarize(samplesOf([]), 1)).toBeNull();
+    expect(summarizeLatency(samplesOf([]), 1)).toBeNull();
   });
 
   test('is what NumPy makes of the stored file', async () => {
@@ -186,7 +186,7 @@ describe('a summary', () => {
         .split('\n');
       for (const [i, line] of lines.entries()) {
         const found = JSON.parse(line);
-        const summary = summarize(all[i] as RawSamples, 8);
+        const summary = summarizeLatency(all[i] as RawSamples, 8);
         expect(found.count).toBe(summary?.count);
         expect(found.mean).toBeCloseTo(summary?.meanNs as number, 6);
         expect(found.itemsPerSecond).toBe(summary?.itemsPerSecond);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { Gate, nothingMeasured, planCells, type Telemetry } from '../src/benchmark/cells.ts';
-import type { Stability, Summary } from '../src/benchmark/statistics.ts';
+import { GateResult, nothingMeasured, planCells, type Telemetry } from '../src/benchmark/cells.ts';
+import type { LatencySummary, Stability } from '../src/benchmark/statistics.ts';
 import { type Evidence, judge } from '../src/benchmark/verdict.ts';
 import { dimensionsOf, planShapes } from '../src/engine/shapes.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
@@ -18,12 +18,12 @@ const good = {
     noise: { steal: 0.02, throttled: 0.01, contention: 0.05 },
     gpu: { utilizationPercent: null, memoryBytesMax: null, reason: '' },
   } as Telemetry,
-  summary: { count: 5000 } as Summary,
+  summary: { count: 5000 } as LatencySummary,
   stability: { windows: 5, throughputSpread: 0.05, p95Spread: 0.05, drift: 0.05 } as Stability,
   settings: benchmarkProfiles.FULL,
 };
 
-const judged = (change: { telemetry?: Partial<Telemetry>; summary?: Partial<Summary>; stability?: Partial<Stability> }) =>
+const judged = (change: { telemetry?: Partial<Telemetry>; summary?: Partial<LatencySummary>; stability?: Partial<Stability> }) =>
   judge({
     ...good,
     telemetry: { ...good.telemetry, ...change.telemetry },
@@ -85,7 +85,7 @@ describe('a measurement', () => {
 });
 
 test('the gate of a benchmark of an earlier version is read as one comparison of all outputs', () => {
-  expect(Gate.parse({ reference: 'PROBE', inputs: 32, largestDifference: 1e-5, tolerance: 1e-4 })).toEqual({
+  expect(GateResult.parse({ reference: 'PROBE', inputs: 32, largestDifference: 1e-5, tolerance: 1e-4 })).toEqual({
     reference: 'PROBE',
     inputs: 32,
     outputs: [{ output: '(all)', largestDifference: 1e-5, tolerance: 1e-4 }],

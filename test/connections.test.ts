@@ -32,7 +32,7 @@ async function withGuard(use: (guarded: Guarded) => Promise<void>): Promise<void
     if (req.url === '/trusted') connections.trust(res);
     if (req.url === '/') res.end('here');
   });
-  const connections = guardConnections(http, 3);
+  const connections = guardConnections(http, 3, ({ message }) => JSON.stringify({ message }));
   http.listen(0, '127.0.0.1');
   await once(http, 'listening');
   const { port } = http.address() as AddressInfo;

@@ -6,7 +6,7 @@ import type { Readable, Writable } from 'node:stream';
 import { describe, expect, test } from 'vitest';
 import { importCommand } from '../src/datasets/import/launch.ts';
 import { files } from '../src/datasets/import/outputs.ts';
-import { ChildError, createChild, lastWords, type Said, Stopped, shared, stops } from '../src/jobs/childio.ts';
+import { ChildError, createChildAttempt, lastEventOf, type Said, Stopped, stateIndex, stops } from '../src/jobs/childio.ts';
 import { EVENT_LINE_BYTES_MAX, PROTOCOL_VERSION } from '../src/jobs/protocol.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { asChild, inProcess, type Started, specOf, start, withImport } from './support/imports.ts';
@@ -171,7 +171,7 @@ describe('a child', () => {
 
 describe('last words', () => {
   const wordsOf = (error: unknown) => {
-    const { event, exitCode } = lastWords(error);
+    const { event, exitCode } = lastEventOf(error);
     return { ...event, exitCode };
   };
   const errno = (code: string) => Object.assign(new Error(`${code}: open '/secret/path'`), { code });
@@ -190,7 +190,7 @@ describe('last words', () => {
   ])('%s', (error, words) => expect(wordsOf(error)).toMatchObject(words));
 
   test('fit into a line, whatever the files are called', () => {
-    const { event } = lastWords(
+    const { event } = lastEventOf(
       new ChildError(
         'DATA_INVALID',
         'x'.repeat(10_000),
@@ -206,20 +206,20 @@ describe('a child’s voice', () => {
   test('tells ticks at most 4 times a second, with the rate and what is left', () => {
     const said: Said[] = [];
     const state = new Int32Array(2);
-    const child = createChild(specOf('a', {}), 'w', state, (event) => said.push(event));
+    const child = createChildAttempt(specOf('a', {}), 'w', state, (event) => said.push(event));
     child.phase('decoding', 1000);
     for (let i = 0; i < 500; i += 1) child.advance(2);
     const ticks = said.filter(({ type }) => type === 'batch');
     expect(ticks[0]).toMatchObject({ phase: 'decoding', step: 3, done: 2, total: 1000, etaMs: expect.any(Number) });
     expect(ticks.length).toBeLessThan(3);
-    expect(Atomics.load(state, shared.step)).toBe(1001);
+    expect(Atomics.load(state, stateIndex.step)).toBe(1001);
   });
 
   test('hears a command at the next step', () => {
     const state = new Int32Array(2);
-    const child = createChild(specOf('a', {}), 'w', state, () => {});
+    const child = createChildAttempt(specOf('a', {}), 'w', state, () => {});
     child.checkStop();
-    Atomics.store(state, shared.stop, stops.indexOf('cancel'));
+    Atomics.store(state, stateIndex.stop, stops.indexOf('cancel'));
     expect(() => child.checkStop()).toThrow('cancelled');
   });
 });

@@ -6,7 +6,7 @@ import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { layOutClassFolders } from '../src/datasets/import/classFolders.ts';
 import { nameProblem } from '../src/datasets/import/names.ts';
-import { createOutput, files } from '../src/datasets/import/outputs.ts';
+import { createOutputFile, files } from '../src/datasets/import/outputs.ts';
 import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
 import { ChildError } from '../src/jobs/childio.ts';
@@ -334,7 +334,7 @@ describe('names', () => {
 
 test('an output that is larger than its buffer is written and hashed whole', () =>
   withFolder(async (folder) => {
-    const output = createOutput(folder, 'a');
+    const output = createOutputFile(folder, 'a');
     for (let i = 0; i < 10; i += 1) output.write(Buffer.alloc(100_000, i));
     const { name, sha256, sizeBytes } = output.end();
     expect({ name, sizeBytes }).toEqual({ name: 'a', sizeBytes: 1_000_000 });

@@ -7,24 +7,24 @@ import { cacheDir, extractedFolder } from '../src/datasets/cache.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from '../src/datasets/change.ts';
 import { createDataset } from '../src/datasets/create.ts';
 import {
+  chooseDatasetVersion,
   findContent,
   findDataset,
   findDatasetByName,
   findDatasetVersion,
   findItem,
-  findVersion,
   listDatasets,
+  listDatasetVersions,
   listItems,
-  listVersions,
 } from '../src/datasets/datasets.ts';
 import { insertItems } from '../src/datasets/import/kind.ts';
-import type { Summary } from '../src/datasets/import/outputs.ts';
-import { summarize } from '../src/datasets/import/run.ts';
+import type { DatasetSummary } from '../src/datasets/import/outputs.ts';
+import { summarizeDataset } from '../src/datasets/import/run.ts';
 import { sweepDatasets } from '../src/datasets/sweep.ts';
 import { datasetItem, datasetVersion } from '../src/datasets/tables.ts';
 import { InputError, type UserError } from '../src/errors.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
-import { JobFailure } from '../src/jobs/kinds.ts';
+import { AttemptCrash, JobFailure } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { manifestVersion } from '../src/jobs/specs.ts';
@@ -32,6 +32,7 @@ import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
 import { digitFolders, zipOf } from './support/images.ts';
+import { recordedChild } from './support/jobs.ts';
 
 const classes = await digitFolders([0, 1], 5);
 const more = await digitFolders([0, 1, 2], 3, { first: 20 });
@@ -81,8 +82,8 @@ describe('creation', () => {
       const second = await datasets.create(more, { notes: 'ignored' });
       expect(second.dataset).toEqual(first.dataset);
       expect(second.version.number).toBe(2);
-      expect(listVersions(datasets.db, first.dataset.id, 10, null).map(({ number }) => number)).toEqual([2, 1]);
-      expect(listVersions(datasets.db, first.dataset.id, 10, 2).map(({ number }) => number)).toEqual([1]);
+      expect(listDatasetVersions(datasets.db, first.dataset.id, 10, null).map(({ number }) => number)).toEqual([2, 1]);
+      expect(listDatasetVersions(datasets.db, first.dataset.id, 10, 2).map(({ number }) => number)).toEqual([1]);
     }));
 
   test('the same key gives the same version and takes nothing more', () =>
@@ -269,7 +270,7 @@ describe('items', () => {
     withDatasets(async (datasets) => {
       const { version } = await datasets.create(classes);
       const items = sorted(12_000);
-      const summary: Summary = { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 };
+      const summary: DatasetSummary = { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 };
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(items));
       let turns = 0;
@@ -298,7 +299,7 @@ describe('items', () => {
       const path = join(datasets.folder, 'items.jsonl');
       writeFileSync(path, lines(change(items)));
       await expect(
-        insertItems(datasets.db, version.id, path, { ...summarize('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 }),
+        insertItems(datasets.db, version.id, path, { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 }),
       ).rejects.toThrow();
     }),
   );
@@ -332,6 +333,17 @@ describe('the unpacked images', () => {
       expect(await both).toEqual([folder, folder]);
       for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
       expect(cached(datasets)).toEqual([version.contentHash]);
+    }));
+
+  test('are unpacked by the next attempt when the process that does it is killed', () =>
+    withDatasets(async (datasets) => {
+      await datasets.start();
+      const { version } = await datasets.import(classes);
+      rmSync(await extractedFolder(datasets, version), { recursive: true });
+      const killed = expect(extractedFolder(datasets, version)).rejects.toBeInstanceOf(AttemptCrash);
+      process.kill(await recordedChild(datasets.folder), 'SIGKILL');
+      await killed;
+      expect(existsSync(await extractedFolder(datasets, version))).toBe(true);
     }));
 
   test('cannot be when the zip is damaged: that is said, and nothing is left', () =>
@@ -394,8 +406,8 @@ describe('changes', () => {
       await datasets.start();
       const { version } = await datasets.import(classes);
       const failed = (await datasets.import({ 'a.png': 'x' })).version;
-      expect(findDatasetVersion(datasets.db, version.datasetId, null)?.id).toBe(version.id);
-      expect(findDatasetVersion(datasets.db, version.datasetId, 2)?.id).toBe(failed.id);
+      expect(chooseDatasetVersion(datasets.db, version.datasetId, null)?.id).toBe(version.id);
+      expect(chooseDatasetVersion(datasets.db, version.datasetId, 2)?.id).toBe(failed.id);
       expect(findContent(datasets.db, version.datasetId, String(version.contentHash))?.id).toBe(version.id);
     }));
 });
@@ -409,7 +421,7 @@ describe('deletion', () => {
       const deleted = deleteDatasetVersion(datasets, datasets.actor, version.id);
       expect(deleted).toMatchObject({ contentHash: version.contentHash, countsJson: version.countsJson, deletedAt: expect.any(Number) });
       expect(kindsOf(datasets, version.id)).toEqual([]);
-      expect(findVersion(datasets.db, version.id)).toBeUndefined();
+      expect(findDatasetVersion(datasets.db, version.id)).toBeUndefined();
       expect(listItems(datasets.db, deleted, {}, 10, null)).toEqual([]);
       expect(() => deleteDatasetVersion(datasets, datasets.actor, version.id)).toThrow('no such dataset version');
 
@@ -436,7 +448,7 @@ describe('deletion', () => {
       const { version } = await datasets.import(classes);
       deleteDataset(datasets, datasets.actor, version.datasetId);
       expect(findDataset(datasets.db, version.datasetId)).toBeUndefined();
-      expect(findVersion(datasets.db, version.id)).toBeUndefined();
+      expect(findDatasetVersion(datasets.db, version.id)).toBeUndefined();
       const again = await datasets.import(classes);
       expect(again.version).toMatchObject({ number: 1, state: 'READY' });
       expect(again.version.datasetId).not.toBe(version.datasetId);
@@ -453,7 +465,7 @@ describe('deletion', () => {
       await datasets.ended(String(importing.version.jobId));
       enqueue(datasets.db, datasets.actor, { kind: 'TRAIN', spec: { datasetVersionId: importing.version.id } });
       expect(refusal(() => deleteDataset(datasets, datasets.actor, importing.dataset.id))?.message).toContain('TRAIN');
-      expect(findVersion(datasets.db, importing.version.id)?.state).toBe('READY');
+      expect(findDatasetVersion(datasets.db, importing.version.id)?.state).toBe('READY');
     }));
 
   test('what a dead server left unfinished in the cache is swept', () =>

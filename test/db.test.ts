@@ -5,7 +5,7 @@ import { sql } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit, user } from '../src/accounts/tables.ts';
-import { findVersion, listItems } from '../src/datasets/datasets.ts';
+import { findDatasetVersion, listItems } from '../src/datasets/datasets.ts';
 import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, passingKind, rowInsert } from '../src/db.ts';
 import { migrationsUntil } from './support/earlier.ts';
@@ -337,7 +337,7 @@ test('items from before there were boxes are kept, counted by split and found by
 
       const { db, close } = openDatabase(dataDir);
       try {
-        const version = findVersion(db, 'v') as DatasetVersion;
+        const version = findDatasetVersion(db, 'v') as DatasetVersion;
         expect(version.countsJson).toMatchObject({ images: { train: 2, val: 1, test: 0 }, boxesBySplit: null });
         expect(listItems(db, version, { class: 'b' }, 10, null).map(({ n, class: name, boxes }) => [n, name, boxes])).toEqual([
           [1, 'b', null],

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readRunning } from '../src/inference/running.ts';
+import { routes } from '../src/inference/http.ts';
+import { readRunning } from '../src/inference/runningFile.ts';
 import { by, deployed, deploymentOf, echoesDuringSwap, health, hostPid, item, settled } from './support/deployments.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { eventually } from './support/eventually.ts';
@@ -106,6 +107,34 @@ describe('a deployment', () => {
     await mutate(api, 'undeploy', { name: 'boxes' }, 'deployment { name }');
   });
 
+  test('is not called as an address of the protocol, whatever the routes are', async () => {
+    const input = (name: string) => ({ name, modelVersionId: brightness });
+    const mutation = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { field message } } }';
+    const taken = Object.keys(routes).flatMap((path) => /^\/v2\/models\/(\w+)$/.exec(path)?.[1] ?? []);
+    expect(taken).toContain('stats');
+    for (const name of taken) {
+      const { data } = await ask(api, mutation, { i: input(name) });
+      expect(data.deploy.userErrors).toEqual([{ field: ['name'], message: expect.stringContaining('take another name') }]);
+    }
+  });
+
+  test('a wrong argument of `infer` and of `rollback` is named, not the image or a version', async () => {
+    const image = Buffer.from('hello').toString('base64');
+    const errorsOf = async (name: 'infer' | 'inferBatch' | 'rollback', input: object) => {
+      const type = `${name[0]?.toUpperCase()}${name.slice(1)}Input`;
+      const result = name === 'inferBatch' ? 'results { error { field } }' : '';
+      const { data } = await ask(api, `mutation ($i: ${type}!) { ${name}(input: $i) { ${result} userErrors { code field } } }`, {
+        i: input,
+      });
+      return data[name].results?.map(({ error }: { error: object }) => error) ?? data[name].userErrors;
+    };
+    expect(await errorsOf('infer', { deployment: 'colours', image, top: 0 })).toEqual([{ code: 'INVALID', field: ['top'] }]);
+    expect(await errorsOf('infer', { deployment: 'colours', image, score: 1.5 })).toEqual([{ code: 'INVALID', field: ['score'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image], score: 1.5 })).toEqual([{ field: ['score'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image] })).toEqual([{ field: ['images', '0'] }]);
+    expect(await errorsOf('rollback', { name: 'colours', revision: 7 })).toEqual([{ code: 'NOT_FOUND', field: ['revision'] }]);
+  });
+
   test('an image that is none, and a name that is none, are said', async () => {
     const query = 'mutation ($i: InferInput!) { infer(input: $i) { prediction { revision } userErrors { code field message } } }';
     const wrong = async (input: object) => ask(api, query, { i: { image: Buffer.from('hello').toString('base64'), ...input } });
@@ -117,15 +146,32 @@ describe('a deployment', () => {
     expect((await wrong({ deployment: 'nothing' })).errors?.[0].extensions.code).toBe('NOT_FOUND');
   });
 
-  test('an API key opens its deployments only, and nothing a moment after it was revoked', async () => {
+  test('an API key opens its deployments as soon as it is shown, no others, and nothing once it is revoked', async () => {
     const { url } = await health(api);
     const ready = async (token: string) => (await call(`${url}/v2/models/colours/ready`, by({ url, token }))).status;
     expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(401);
     const createKey = (name: string, deployments: string[]) => mutate(api, 'createApiKey', { name, deployments }, 'secret apiKey { id }');
     const [mine, other] = [await createKey('mine', ['colours']), await createKey('other', ['echo'])];
-    await eventually(async () => expect([await ready(mine.secret), await ready(other.secret)]).toEqual([200, 403]));
+    expect([await ready(mine.secret), await ready(other.secret)]).toEqual([200, 403]);
     await mutate(api, 'revokeApiKey', { apiKeyId: mine.apiKey.id }, 'apiKey { id }');
-    await eventually(async () => expect(await ready(mine.secret)).toBe(401));
+    expect(await ready(mine.secret)).toBe(401);
+  });
+
+  test('a new user infers at once, and no more as soon as they are disabled or have logged out', async () => {
+    const { url } = await health(api);
+    const admin = { url: server.url, token: await server.admin() };
+    const ready = async (token: string) => (await call(`${url}/v2/models/colours/ready`, by({ url, token }))).status;
+    const { user } = await mutate(admin, 'createUser', { name: 'grace', role: 'ENGINEER', password: adminPassword }, 'user { id }');
+    const { accessToken } = await server.login('grace', adminPassword);
+    expect(await ready(accessToken)).toBe(200);
+    const disable = (disabled: boolean) => mutate(admin, 'disableUser', { userId: user.id, disabled }, 'user { id }');
+    await disable(true);
+    expect(await ready(accessToken)).toBe(401);
+    await disable(false);
+    const next = await server.login('grace', adminPassword);
+    expect(await ready(next.accessToken)).toBe(200);
+    await mutate(admin, 'logout', { refreshToken: next.refreshToken }, '');
+    expect(await ready(next.accessToken)).toBe(401);
   });
 
   test('a next version takes its place without a lost or a wrong answer', async () => {

@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import { createBus } from '../src/bus.ts';
-import { every, follow, shared } from '../src/follow.ts';
+import { every, follow, sharedReading } from '../src/follow.ts';
 
 /** Bytes of the heap that something still refers to. */
 function heapBytes(): number {
@@ -152,7 +152,7 @@ test('an interval out of its range is refused with its value', () => {
 
 test('a reading is shared by those who ask at the same time and read the same', async () => {
   let readings = 0;
-  const read = shared(
+  const read = sharedReading(
     ({ machine }: { machine: object }) => machine,
     async () => {
       readings += 1;

@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import { request } from 'node:http';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import Sqlite from 'better-sqlite3';
 import { serverAudits } from 'graphql-http';
 import { describe, expect, test } from 'vitest';
@@ -138,6 +140,69 @@ describe('the method and the form of a request', () => {
     expect([answer.status, await codesOf(answer)]).toEqual([401, ['UNAUTHENTICATED']]);
   });
 
+  test('a persisted query of Apollo or urql is answered so that they send the document', async () => {
+    const extensions = { persistedQuery: { version: 1, sha256Hash: 'a'.repeat(64) } };
+    const answers = await Promise.all([
+      post(JSON.stringify({ operationName: 'Viewer', variables: {}, extensions }), json),
+      fetch(`${server.url}/graphql?${new URLSearchParams({ extensions: JSON.stringify(extensions) })}`, {
+        headers: { accept: 'application/graphql-response+json' },
+      }),
+    ]);
+    for (const answer of answers) {
+      expect(answer.status).toBe(200);
+      expect(await answer.json()).toMatchObject({ errors: [{ message: 'PersistedQueryNotSupported' }] });
+    }
+    const whole = { query: '{ viewer { name } }', extensions };
+    expect(await (await post(JSON.stringify(whole), json)).json()).toEqual({ data: { viewer: null } });
+  });
+
+  test.each<[what: string, status: number, code: string, request: [path: string, RequestInit]]>([
+    [
+      'a type that is not spoken',
+      406,
+      'NOT_ACCEPTABLE',
+      ['/graphql', { method: 'POST', headers: { ...json, accept: 'image/png' }, body: typename }],
+    ],
+    ['a form of curl -d', 415, 'MEDIA_TYPE', ['/graphql', { method: 'POST', body: new URLSearchParams({ query: '{ viewer { name } }' }) }]],
+    ['a form of curl -F', 415, 'MEDIA_TYPE', ['/graphql', { method: 'POST', body: new FormData() }]],
+    ['plain text', 415, 'MEDIA_TYPE', ['/graphql', { method: 'POST', headers: { 'content-type': 'text/plain' }, body: typename }]],
+    ['variables that are not JSON', 400, 'INVALID_DOCUMENT', ['/graphql?query={viewer{name}}&variables={', {}]],
+    ['a method', 405, 'METHOD_NOT_ALLOWED', ['/graphql', { method: 'PUT', body: typename }]],
+    ['a method of another route', 405, 'METHOD_NOT_ALLOWED', ['/health', { method: 'DELETE' }]],
+  ])('%s is refused with %i and a body that says what to do', async (_what, status, code, [path, init]) => {
+    const answer = await fetch(server.url + path, init);
+    const { errors } = (await answer.json()) as { errors: { message: string; extensions: { code: string } }[] };
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([status, 'application/json; charset=utf-8']);
+    expect(errors).toEqual([
+      { message: expect.stringMatching(/.{20}/), extensions: { code, retryable: false, requestId: answer.headers.get('x-request-id') } },
+    ]);
+  });
+
+  test.each<[what: string, status: number, request: string]>([
+    ['a letter in the address that is not encoded', 400, 'GET /graphql?query={viewer{n\u00e4me}} HTTP/1.1\r\nHost: x\r\n\r\n'],
+    ['what is not HTTP', 400, 'hello\r\n\r\n'],
+    ['endless headers', 431, `GET /health HTTP/1.1\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`],
+  ])('%s is %i with a body', async (_what, status, request) => {
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+    socket.on('error', () => {});
+    socket.write(request);
+    const [head, body] = (await text(socket)).split('\r\n\r\n') as [string, string];
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(JSON.parse(body).errors).toEqual([
+      { message: expect.stringMatching(/.{20}/), extensions: expect.objectContaining({ retryable: false }) },
+    ]);
+  });
+
+  test('events pass a proxy as they come: it is told not to keep them back', async () => {
+    const headers = { ...json, accept: 'text/event-stream', authorization: `Bearer ${await server.admin()}` };
+    const stop = new AbortController();
+    const query = JSON.stringify({ query: 'subscription { system { queuedJobs } }' });
+    const answer = await fetch(`${server.url}/graphql`, { method: 'POST', headers, body: query, signal: stop.signal });
+    expect(answer.headers.get('x-accel-buffering')).toBe('no');
+    expect(answer.headers.get('cache-control')).toBe('no-cache, no-transform');
+    stop.abort();
+  });
+
   test.each(['PUT', 'DELETE', 'PATCH'])('%s is 405', async (method) => {
     const answer = await fetch(`${server.url}/graphql`, { method, headers: json, body: typename });
     expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'GET, POST']);
@@ -227,7 +292,7 @@ test('health and readiness answer to anybody', async () => {
 test('metrics are in the text format of Prometheus, each sample under its family', async () => {
   const answer = await fetch(`${server.url}/metrics`);
   expect(answer.headers.get('content-type')).toContain('version=0.0.4');
-  const lines = (await answer.text()).trimEnd().split('\n');
+  const lines = (await answer.text()).split('\n').filter((line) => line !== '');
   const families = lines.flatMap((line) => /^# TYPE (\S+) (?:counter|gauge)$/.exec(line)?.[1] ?? []);
   const samples = lines.filter((line) => !line.startsWith('#')).map((line) => /^([a-z_]+)(?:\{[^}]*\})? [0-9.e+]+$/.exec(line)?.[1]);
   expect([...new Set(samples)]).toEqual(families);

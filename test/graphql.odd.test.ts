@@ -122,7 +122,7 @@ const places: Place[] = Object.values(schema.getTypeMap()).flatMap((type) => {
   const root = { Query: 'query', Mutation: 'mutation', Subscription: 'subscription' }[type.name];
   if (!root && !nodeTypes.includes(type.name)) return [];
   return Object.values(type.getFields()).flatMap(({ name, args, type: of }) => {
-    const selection = isLeafType(getNamedType(of)) ? '' : ' { __typename }';
+    const selection = isLeafType(getNamedType(of)) ? '' : root === 'mutation' ? ' { userErrors { field } }' : ' { __typename }';
     const inner = ['', ` { node(id: "${idOf(type.name)}") { ... on ${type.name}`];
     const [open, close] = root ? [` { `, ' }'] : [`${inner[1]} { `, ' } } }'];
     // The stored report has no content to export, and a format is one of three.
@@ -152,9 +152,24 @@ interface ErrorLike {
   message: string;
   extensions: { code: string };
 }
+interface UserErrorLike {
+  field: string[] | null;
+}
+
+/** Whether a path names something inside of an input of this type. */
+function isPath([name, ...rest]: string[], type: GraphQLInputType): boolean {
+  const bare = getNullableType(type);
+  if (name === undefined) return true;
+  if (isListType(bare)) return /^\d+$/.test(name) && isPath(rest, bare.ofType);
+  // Of what is inside of a JSON value the schema says nothing.
+  if (!isInputObjectType(bare)) return bare.toString() === 'JSON';
+  const field = bare.getFields()[name];
+  return field !== undefined && isPath(rest, field.type);
+}
+
 const defects = (errors: ErrorLike[] | undefined) => (errors ?? []).filter(({ extensions }) => extensions.code === 'INTERNAL');
 
-describe('no value of an argument makes INTERNAL', () => {
+describe('no value of an argument makes INTERNAL, and what is wrong with an input names an argument', () => {
   test.each(places.filter(({ name }) => !name.startsWith('Subscription.')).map((place) => [place.name, place] as const))(
     '%s',
     async (_name, place) => {
@@ -163,8 +178,11 @@ describe('no value of an argument makes INTERNAL', () => {
       for (const arg of place.args) {
         const tries = [...oddValues(arg.type)].map(async (value) => {
           const { query, variables } = documentOf(place, arg, value);
-          const { errors } = await server.graphql(query, variables, token);
-          if (defects(errors).length > 0) failed.push([query, JSON.stringify(variables).slice(0, 300)]);
+          const { errors, data } = await server.graphql(query, variables, token);
+          const wrong = Object.values((data ?? {}) as Record<string, { userErrors?: UserErrorLike[] }>)
+            .flatMap((payload) => payload?.userErrors ?? [])
+            .filter(({ field }) => field !== null && !isPath(field, arg.type));
+          if (defects(errors).length > 0 || wrong.length > 0) failed.push([query, JSON.stringify(variables).slice(0, 300), wrong]);
         });
         await Promise.all(tries);
       }
@@ -195,6 +213,41 @@ describe('no value of an argument makes INTERNAL', () => {
       expect(failed).toEqual([]);
     },
   );
+});
+
+test('a cursor of one list is refused by every other, and by the same list in another order', async () => {
+  const token = await server.as('ADMIN');
+  const lists = [
+    'users',
+    'auditLog',
+    'apiKeys',
+    'datasets(orderBy: NAME)',
+    'datasets(orderBy: CREATED_AT)',
+    'models(orderBy: NAME)',
+    'models(orderBy: CREATED_AT)',
+    'jobs(orderBy: NEWEST)',
+    'jobs(orderBy: OLDEST)',
+    'reports',
+    'deployments',
+    'dataset(name: "one") { versions',
+    'dataset(name: "one") { version { items',
+    'model(name: "one") { versions',
+  ];
+  await server.graphql('mutation { createApiKey(input: { name: "one" }) { secret } }', {}, token);
+  const read = async (list: string, after: string) => {
+    const closing = ' }'.repeat(list.split('{').length - 1);
+    const field = list.endsWith(')') && !list.includes('{') ? list.replace(')', `, after: ${after})`) : `${list}(after: ${after})`;
+    const { data, errors } = await server.graphql(`{ ${field} { pageInfo { startCursor } }${closing} }`, {}, token);
+    return { cursor: /"startCursor":("[^"]*")/.exec(JSON.stringify(data ?? {}))?.[1], code: errors?.[0].extensions.code };
+  };
+  for (const one of lists) {
+    const { cursor } = await read(one, 'null');
+    expect(cursor, one).toBeDefined();
+    for (const other of lists) {
+      const expected = one === other ? undefined : 'NOT_FOUND';
+      expect((await read(other, cursor as string)).code, `${one} in ${other}`).toBe(expected);
+    }
+  }
 });
 
 test('a cursor of another list, or of no list, is NOT_FOUND in every connection', async () => {

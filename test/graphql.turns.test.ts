@@ -97,7 +97,8 @@ test('the costliest documents that the limits allow hold the event loop for a sm
       for (let n = 0; n < 100; n += 1) {
         const { id } = enqueue(tx, nobody, { kind: 'BENCHMARK', spec: {} });
         // The newest have curves.
-        for (let i = 0; n >= 70 && i < 20 * 200; i += 1) insert(tx, { jobId: id, name: `m${i % 20}`, step: i, value: i, attemptNumber: 1 });
+        for (let i = 0; n >= 70 && i < 20 * 200; i += 1)
+          insert(tx, { jobId: id, name: `m${i % 20}`, step: i, epoch: i, value: i, attemptNumber: 1 });
       }
     });
     const context = { ...services, viewer: { user: { role: 'VIEWER' } } } as unknown as Context;

@@ -8,7 +8,7 @@ import { parseHostConfig } from '../src/inference/config.ts';
 import { type RunningHost, startHost } from '../src/inference/host.ts';
 import { createLog } from '../src/log.ts';
 import { eventually } from './support/eventually.ts';
-import { inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
+import { call, inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
 
 /** Answers with so many numbers. */
 const swollen = 'swollen-262144';
@@ -86,6 +86,7 @@ test.each<[point: string, model: string, text: string, before: number, there: (s
   await there(socket);
   socket.destroy();
   await host.unload(id);
+  expect((await call(`${host.url}/metrics`)).body.toString()).not.toContain(`model="${name}"`);
   await reached(bodyBytes, 0);
   await eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0]));
   await host.load(id, model);

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { hasExternalData } from '../src/engine/externalData.ts';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { loadModel } from '../src/inference/models.ts';
-import { createRunningFile } from '../src/inference/running.ts';
+import { createRunningFile } from '../src/inference/runningFile.ts';
 import { startPool, threadsOf } from '../src/inference/threads/pool.ts';
 import { withModelFiles } from './support/inference.ts';
 

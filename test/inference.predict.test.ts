@@ -130,6 +130,11 @@ describe('predict', () => {
     expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
   });
 
+  test('a form of curl -F is refused with the command that sends the image as it is', async () => {
+    const answer = await fetch(`${url}/v2/models/brightness/predict`, { method: 'POST', body: new FormData() });
+    expect([answer.status, await answer.json()]).toEqual([415, { error: expect.stringContaining('curl --data-binary @image.jpg') }]);
+  });
+
   test('outputs that cannot be read are a failure of the model', async () => {
     const failures = () => metric(url, 'whetstone_inference_requests_total{model="three",version="1",outcome="failed"}');
     const before = await failures();
@@ -213,7 +218,7 @@ test('metrics: what was asked is counted by outcome, and its time by part', asyn
   expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
   const text = body.toString();
   expect(text).toMatch(/whetstone_inference_requests_total\{model="brightness",version="1",outcome="ok"\} [4-9]/);
-  expect(text).toMatch(/whetstone_inference_seconds_bucket\{model="brightness",version="1",part="preprocessing",le="\+Inf"\} [4-9]/);
+  expect(text).toMatch(/whetstone_inference_seconds_bucket\{le="\+Inf",model="brightness",version="1",part="preprocessing"\} [4-9]/);
   // Text that Prometheus takes: comments, or a name with labels and a number.
-  for (const line of text.trimEnd().split('\n')) expect(line).toMatch(/^(# (HELP|TYPE) .*|\w+(\{(\w+="[^"]*",?)*\})? [\d.e+-]+)$/);
+  for (const line of text.split('\n')) expect(line).toMatch(/^(|# (HELP|TYPE) .*|\w+(\{(\w+="[^"]*",?)*\})? [\d.e+-]+)$/);
 });

@@ -202,6 +202,7 @@ describe('an attempt that ends by itself', () => {
         const grandchild = Number(jobs.events(id).find(isType('WARNING'))?.payloadJson.message);
         expect(identify(grandchild)).not.toBeNull();
         process.kill(grandchild, 'SIGKILL');
+        await until(() => identify(grandchild) === null);
       },
       { lastLinesMs: 500 },
     );

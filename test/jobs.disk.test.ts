@@ -3,13 +3,9 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { phases } from '../src/jobs/protocol.ts';
 import type { Step } from './support/child.ts';
-import { createDatasetMutation, uploaded } from './support/datasetServer.ts';
-import { digitFolders, zipOf } from './support/images.ts';
 import { endings, isAlive, isType, type Jobs, look, processesIn, touch, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
-import { withServer } from './support/server.ts';
 import { fillDisk, unmountable, withSmallDisk } from './support/smallDisk.ts';
-import { jobWhen, succeeded } from './support/training.ts';
 
 const mebibyte = 2 ** 20;
 const reserveOf = (bytes: number) => ({ env: () => ({ WHETSTONE_DISK_RESERVE_BYTES: String(bytes) }) });
@@ -87,37 +83,6 @@ describe('a job that meets a full disk goes back into the queue, uncharged', () 
         { folder, ...reserveOf(16 * mebibyte) },
       ),
     ),
-  );
-
-  test.skipIf(unmountable)(
-    `a dataset is imported once there is room: neither POISON nor INTERNAL ${unmountable ?? ''}`,
-    { timeout: 120_000 },
-    async () => {
-      const zip = zipOf(await digitFolders([0, 1, 2, 3], 100));
-      await withSmallDisk(32 * mebibyte, (dataDir) =>
-        withServer(
-          async (server) => {
-            const token = await server.admin();
-            const upload = await uploaded(server, token, zip);
-            // Room for the rows of the job, not for its 400 images.
-            const free = fillDisk(dataDir, 700 * 1024);
-            const { data } = await server.graphql(
-              createDatasetMutation,
-              { i: { name: 'digits', task: 'CLASSIFICATION', ...upload } },
-              token,
-            );
-            const { id } = data.createDataset.datasetVersion.job;
-            const api = { url: server.url, token };
-            const waiting = await jobWhen(api, id, ({ attempts }) => attempts[0]?.state === 'SUSPENDED');
-            expect(waiting).toMatchObject({ state: 'QUEUED', attempts: [{ charged: false }] });
-            free();
-            const ended = await succeeded(api, id);
-            expect(ended.attempts.every((a: { charged: boolean }) => !a.charged)).toBe(true);
-          },
-          { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_DISK_RESERVE_BYTES: '0' },
-        ),
-      );
-    },
   );
 });
 

@@ -195,6 +195,17 @@ test('jobs are listed in pages, in either order, by kind, state and creator', ()
     expect(await list('filter: { states: [FAILED, CANCELLED] }')).toEqual([made[3]?.id, made[2]?.id]);
     expect(await list(`filter: { createdById: "${me.viewer.id}" }`)).toEqual([made[3]?.id, made[1]?.id]);
     expect(await list('filter: { states: [] }')).toEqual([]);
+    expect(await list('filter: { text: "CRASHED" }')).toEqual([made[2]?.id]);
+    expect(await list('filter: { text: "poison" }')).toEqual([made[2]?.id]);
+    expect(await list('filter: { text: "ENGI" }')).toEqual([made[3]?.id, made[1]?.id]);
+    const at = (ms: number) => new Date(ms).toISOString();
+    for (const [orderBy, found] of [
+      ['OLDEST', [made[2]?.id, made[3]?.id]],
+      ['NEWEST', [made[3]?.id, made[2]?.id]],
+    ]) {
+      expect(await list(`orderBy: ${orderBy}, filter: { createdAfter: "${at(6)}", createdBefore: "${at(8)}" }`)).toEqual(found);
+      expect(await list(`orderBy: ${orderBy}, filter: { createdAfter: "${at(6)}", createdBefore: "${at(7)}" }`)).toEqual([made[2]?.id]);
+    }
     const { data } = await server.graphql(
       '{ jobs(first: 100, filter: { states: [FAILED] }) { nodes { failure { code message } } } }',
       {},
@@ -265,7 +276,7 @@ describe('mutations', () => {
       expect((await again(made.job.id, 'a key')).userErrors).toEqual([
         {
           code: 'IDEMPOTENCY_CONFLICT',
-          message: expect.stringContaining('Send the same input, or take a new key.'),
+          message: `The key a key has made the job ${made.job.id} of another input (IMPORT_MODEL). Send the same input, or take a new key.`,
           field: ['idempotencyKey'],
         },
       ]);
@@ -382,6 +393,8 @@ describe('subscriptions', () => {
           id: 'models',
           payload: { query: 'subscription { jobs(filter: { kinds: [IMPORT_MODEL], states: [FAILED] }) { kind state } }' },
         });
+        const text = '(filter: { text: "import nothing" })';
+        socket.send({ type: 'subscribe', id: 'none', payload: { query: `subscription { jobs${text} { kind state } }` } });
         await socket.message((m) => m.id === 'all' && m.payload?.data.jobs.kind === 'IMPORT_DATASET');
         for (const { id } of made) bus.wake('jobChanged', id);
         await socket.message((m) => m.id === 'models' && m.type === 'next');
@@ -391,6 +404,7 @@ describe('subscriptions', () => {
         const [running, failed, dataset] = ['IMPORT_MODEL RUNNING', 'IMPORT_MODEL FAILED', 'IMPORT_DATASET RUNNING'];
         expect(told('all')).toEqual([running, dataset, running, failed, dataset]);
         expect(told('models')).toEqual([failed]);
+        expect(told('none')).toEqual([]);
       });
       expect(db.select().from(job).all()).toHaveLength(3);
     }));

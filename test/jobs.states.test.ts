@@ -15,7 +15,7 @@ import { queuePosition } from '../src/system/system.ts';
 import { nobody, submit, withJobs } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 
-const nothing: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, lack: null };
+const nothing: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, crash: null, lack: null };
 const fatal = { code: 'DATA_INVALID', message: 'no images', retryable: false };
 const passing = { code: 'IO', message: 'disk failed', retryable: true };
 const fullDisk = { code: 'DISK_FULL', message: 'no room' };
@@ -53,6 +53,8 @@ describe('how an attempt ended', () => {
     ['exit 75 after suspend', { done: 'suspended', exitCode: 75, stopped: 'suspend' }, 'SUSPENDED', null],
     ['killed by the drain', { signal: 'SIGKILL', stopped: 'suspend' }, 'SUSPENDED', null],
     ['suspended before it was started', { stopped: 'suspend' }, 'SUSPENDED', null],
+    ['done, but a process that looks at what it made was killed', { done: 'ok', exitCode: 0, crash: 'killed' }, 'CRASHED', 'CRASHED'],
+    ['a process that prepares it was killed', { crash: 'killed' }, 'CRASHED', 'CRASHED'],
     ['a hang', { stopped: 'hang', signal: 'SIGTERM' }, 'CRASHED', 'CRASHED'],
     [
       'a hang that wrote its checkpoint when it was told to stop',

@@ -8,7 +8,15 @@ import { enqueue } from '../src/jobs/enqueue.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from '../src/models/change.ts';
 import { parentsOf } from '../src/models/lineage.ts';
-import { findModel, findModelByName, findModelVersion, findVersion, listAliases, listModels, listVersions } from '../src/models/models.ts';
+import {
+  chooseModelVersion,
+  findModel,
+  findModelByName,
+  findModelVersion,
+  listAliases,
+  listModels,
+  listModelVersions,
+} from '../src/models/models.ts';
 import { type ModelVersion, modelVersion } from '../src/models/tables.ts';
 import { artifact } from '../src/storage/tables.ts';
 import { type Models, withModels } from './support/models.ts';
@@ -56,7 +64,7 @@ describe('aliases', () => {
         ['production', one.id],
       ]);
       setModelAlias(models, actor, modelId, 'production', two.id);
-      expect(findModelVersion(db, modelId, { alias: 'production' })).toEqual(two);
+      expect(chooseModelVersion(db, modelId, { alias: 'production' })).toEqual(two);
       setModelAlias(models, actor, modelId, 'a_2-b', null);
       setModelAlias(models, actor, modelId, 'a_2-b', null);
       expect(aliasesOf(models, modelId)).toEqual([['production', two.id]]);
@@ -124,8 +132,8 @@ describe('deleting', () => {
       setModelAlias(models, actor, one.modelId, 'production', one.id);
       const left = deleteModelVersion(models, actor, one.id);
       expect(left).toMatchObject({ number: 1, lineageHash: one.lineageHash, artifactId: null, deletedAt: expect.any(Number) });
-      expect(findVersion(db, one.id)).toBeUndefined();
-      expect(listVersions(db, one.modelId, 10, null)).toEqual([two]);
+      expect(findModelVersion(db, one.id)).toBeUndefined();
+      expect(listModelVersions(db, one.modelId, 10, null)).toEqual([two]);
       expect(aliasesOf(models, one.modelId)).toEqual([]);
       expect(db.select().from(artifact).where(eq(artifact.ownerId, one.id)).all()).toEqual([]);
       expect(db.select().from(artifact).where(eq(artifact.ownerId, two.id)).all()).toHaveLength(1);
@@ -138,7 +146,7 @@ describe('deleting', () => {
       const [one, two] = [await ready(models), await ready(models)];
       deleteModel(models, actor, one.modelId);
       expect(findModel(db, one.modelId)).toBeUndefined();
-      expect([findVersion(db, one.id), findVersion(db, two.id)]).toEqual([undefined, undefined]);
+      expect([findModelVersion(db, one.id), findModelVersion(db, two.id)]).toEqual([undefined, undefined]);
       expect(listModels(db, {}, 'NAME', 10, null)).toEqual([]);
       expect(refused(() => deleteModel(models, actor, one.modelId)).code).toBe('NOT_FOUND');
       const next = await ready(models);
@@ -203,9 +211,9 @@ describe('lists', () => {
     withModels(async (models) => {
       const { modelId } = await ready(models);
       for (let n = 0; n < 2; n += 1) await ready(models);
-      expect(listVersions(models.db, modelId, 10, null).map((v) => v.number)).toEqual([3, 2, 1]);
-      expect(listVersions(models.db, modelId, 10, 3).map((v) => v.number)).toEqual([2, 1]);
-      expect(listVersions(models.db, modelId, 1, null).map((v) => v.number)).toEqual([3]);
+      expect(listModelVersions(models.db, modelId, 10, null).map((v) => v.number)).toEqual([3, 2, 1]);
+      expect(listModelVersions(models.db, modelId, 10, 3).map((v) => v.number)).toEqual([2, 1]);
+      expect(listModelVersions(models.db, modelId, 1, null).map((v) => v.number)).toEqual([3]);
     }));
 
   test('one version is found by number or alias, else the newest that is READY', () =>
@@ -214,10 +222,10 @@ describe('lists', () => {
       const [one, two, three] = [await ready(all), await ready(all), await ready(all)];
       const { modelId } = one;
       db.update(modelVersion).set({ state: 'FAILED' }).where(eq(modelVersion.id, three.id)).run();
-      expect(findModelVersion(db, modelId, {})).toEqual(two);
-      expect(findModelVersion(db, modelId, { number: 3 })?.id).toBe(three.id);
-      expect(findModelVersion(db, modelId, { number: 4 })).toBeUndefined();
-      expect(findModelVersion(db, modelId, { alias: 'none' })).toBeUndefined();
+      expect(chooseModelVersion(db, modelId, {})).toEqual(two);
+      expect(chooseModelVersion(db, modelId, { number: 3 })?.id).toBe(three.id);
+      expect(chooseModelVersion(db, modelId, { number: 4 })).toBeUndefined();
+      expect(chooseModelVersion(db, modelId, { alias: 'none' })).toBeUndefined();
     }));
 });
 

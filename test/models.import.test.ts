@@ -9,6 +9,7 @@ import { retryJob } from '../src/jobs/retry.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact } from '../src/storage/tables.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
+import { endings, recordedChild } from './support/jobs.ts';
 import { type Models, withModels } from './support/models.ts';
 import { makeModelFiles } from './support/onnx.ts';
 import { blobOf } from './support/storage.ts';
@@ -52,6 +53,16 @@ test('an ONNX file is stored unchanged, with what was found in it and what the u
     const { sha256 } = version;
     expect(filesOf(models, version.id)).toEqual([{ kind: 'ONNX', name: 'classifier.onnx', sha256 }]);
     expect(readFileSync(blobOf(models.folder, String(sha256)))).toEqual(readFileSync(file('classifier.onnx')));
+  }));
+
+test('an import whose load in the serving engine is killed is tried again', () =>
+  withModels(async (models) => {
+    await models.start();
+    const { id, jobId } = (await models.create(file('classifier.onnx'))).version;
+    process.kill(await recordedChild(models.folder), 'SIGKILL');
+    expect((await models.ended(String(jobId))).state).toBe('SUCCEEDED');
+    expect(endings(models, String(jobId))).toEqual(['CRASHED charged', 'SUCCEEDED']);
+    expect(filesOf(models, id)).toHaveLength(1);
   }));
 
 test('precision is read from the weights, labels and preprocessing from a file that Whetstone made', () =>

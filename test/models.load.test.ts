@@ -2,8 +2,11 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, syml
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { JobFailure } from '../src/jobs/kinds.ts';
+import { killLeftChildren } from '../src/jobs/executor/leftChildren.ts';
+import { AttemptCrash, JobFailure } from '../src/jobs/kinds.ts';
+import { createLog } from '../src/log.ts';
 import { type LoadLimits, limitsFor, loadOnce } from '../src/models/load.ts';
+import { recordedChild, recordedChildren } from './support/jobs.ts';
 import { makeModelFiles } from './support/onnx.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
@@ -21,7 +24,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const load = (name: string, limits: Partial<LoadLimits> = {}) => {
   const file = join(folder, name);
-  return loadOnce(file, join(folder, 'work', 'load'), { ...limitsFor(statSync(file).size), ...limits });
+  return loadOnce(folder, file, join(folder, 'work', 'load'), { ...limitsFor(statSync(file).size), ...limits });
 };
 async function failure(loading: Promise<unknown>): Promise<{ code: string; message: string }> {
   const error: unknown = await loading.then(
@@ -66,6 +69,16 @@ test('a file whose constants take for ever to compute is stopped at the limit, a
     code: 'LIMIT_EXCEEDED',
     message: 'The serving engine did not load the file within 2 s.',
   });
+  await good();
+});
+
+test('a load that hangs and outlived its server is killed by the next one', async () => {
+  const loading = load('folding.onnx');
+  const end = expect(loading).rejects.toBeInstanceOf(AttemptCrash);
+  process.kill(await recordedChild(folder), 'SIGSTOP');
+  await killLeftChildren(folder, createLog({ logLevel: 'silent' }));
+  await end;
+  expect(recordedChildren(folder)).toEqual([]);
   await good();
 });
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Telemetry } from '../src/benchmark/cells.ts';
-import type { Context, ModelContext } from '../src/benchmark/context.ts';
+import type { BenchmarkContext, ModelContext } from '../src/benchmark/context.ts';
 import { encodeSamples, type RawSamples } from '../src/benchmark/samples.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
 import { exportReport } from '../src/reports/exports.ts';
@@ -81,7 +81,7 @@ interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize'
 }
 
 /** The stored parts of a benchmark, and its blobs by hash. */
-function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<Context['request']> = {}) {
+function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<BenchmarkContext['request']> = {}) {
   const blobs = new Map<string, Uint8Array>();
   const measurements = rows.map(({ samples, telemetry: change, ...cell }, n): Measurement => {
     const bytes = samples && encodeSamples(samples);
@@ -250,7 +250,7 @@ describe('a delta', () => {
 });
 
 describe('the choice', () => {
-  const steps = async (rows: Row[], models?: ModelContext[], request?: Partial<Context['request']>) => {
+  const steps = async (rows: Row[], models?: ModelContext[], request?: Partial<BenchmarkContext['request']>) => {
     const { choice } = (await reportOf(rows, models, request)).report;
     return { n: choice.n, kept: Object.fromEntries(choice.steps.map(({ rule, kept }) => [rule, kept])), says: choice };
   };

@@ -71,19 +71,44 @@ test('what the server answers is what the document says, for each operation', as
   const resumable = { 'tus-resumable': '1.0.0' };
   const { file, thumbnail, dataset } = await links();
 
-  await ask('/health', 200, { method: 'GET' });
-  await ask('/metrics', 200, { method: 'GET' });
-  await ask('/ready', 200, { method: 'GET' });
-  await ask('/openapi.json', 200, { method: 'GET' });
+  for (const path of ['/health', '/metrics', '/ready', '/openapi.json']) {
+    await ask(path, 200, { method: 'GET' });
+    await ask(path, 200, { method: 'HEAD' });
+    await ask(path, 401, { method: 'GET', token: 'wrong' });
+    await ask(path, 403, { method: 'GET', headers: { origin: 'https://elsewhere.example' } });
+  }
   const query = JSON.stringify({ query: '{ __typename }' });
   await ask('/graphql', 200, { method: 'POST', headers: { 'content-type': 'application/json' }, body: [query] });
   await ask('/graphql', 400, { method: 'POST', headers: { 'content-type': 'application/json' }, body: ['{'] });
   await ask('/graphql?query={__typename}', 200, { method: 'GET' });
+  await ask('/graphql?query={__typename}', 200, { method: 'GET', headers: { accept: 'text/html' } });
+  await ask('/graphql?query=mutation{__typename}', 405, { method: 'GET' });
+  const post = (query: string, status: number, headers: object = {}, asker: string | undefined = token) =>
+    ask('/graphql', status, {
+      method: 'POST',
+      token: asker,
+      headers: { 'content-type': 'application/json', ...headers },
+      body: [JSON.stringify({ query })],
+    });
+  const strict = { accept: 'application/graphql-response+json' };
+  await post('{ nothing }', 400, strict);
+  await post('{ users { nodes { id } } }', 401, {}, '');
+  await post('{ users { nodes { id } } }', 401, {}, 'wrong');
+  await post('{ users { nodes { id } } }', 403, strict);
+  await post('{ node(id: "x") { id } }', 404, strict);
+  await post('{ __typename }', 406, { accept: 'image/png' });
+  await post('{ __typename }', 415, { 'content-type': 'text/plain' });
+  await post('mutation { infer(input: {deployment: "nothing", image: "eA=="}) { userErrors { message } } }', 503);
 
   await ask('/uploads', 401, { method: 'GET', token: undefined });
   await ask('/uploads', 403, { method: 'GET', token: viewer });
   await ask('/uploads', 400, { method: 'POST', body: ['a'] });
   await ask('/uploads?filename=a.txt', 201, { method: 'POST', body: ['a'] });
+  await ask('/uploads?filename=a.txt', 415, {
+    method: 'POST',
+    headers: { 'content-type': 'multipart/form-data; boundary=x' },
+    body: ['a'],
+  });
   await ask('/uploads', 204, { method: 'OPTIONS', headers: resumable });
   const create = { ...resumable, 'upload-length': '2', 'upload-metadata': named('a.txt') };
   const opened = await ask('/uploads', 201, { method: 'POST', headers: create });
@@ -128,6 +153,16 @@ test('a method that is not documented is refused', async () => {
       [file, thumbnail, dataset].map((address): [string, string] => [method, address]),
     ),
   ];
+  const document = await documented();
+  for (const path of Object.keys(document.paths).filter((one) => !/\{|^.uploads/.test(one))) {
+    const answers = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter(
+      (method) => document.paths[path][method.toLowerCase()],
+    );
+    for (const method of ['POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((one) => !answers.includes(one))) {
+      const { status, headers } = await send({ method, address: server.url + path });
+      expect([status, headers.allow], `${method} ${path}`).toEqual([405, answers.sort().join(', ')]);
+    }
+  }
   for (const [method, address] of refused) {
     const { status } = await send({ method, address, token, headers: { 'tus-resumable': '1.0.0' } });
     expect(Math.floor(status / 100), `${method} ${address}`).toBe(4);

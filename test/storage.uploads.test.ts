@@ -116,6 +116,20 @@ test('tus creates, appends, tells the offset and completes; the bytes may come w
     expect(options.headers['tus-extension']).toBe('creation,creation-with-upload,expiration,termination');
   }));
 
+test('a client that cannot send PATCH and DELETE says them in the header that OPTIONS announces', () =>
+  withServer(async ({ url, admin }) => {
+    const token = await admin();
+    const announced = (await tus('OPTIONS', `${url}/uploads`, token)).headers['access-control-allow-headers'];
+    expect(announced).toContain('X-HTTP-Method-Override');
+    const { address } = await create(url, token, 5);
+    const headers = { 'upload-offset': '0', 'content-type': 'application/offset+octet-stream', 'x-http-method-override': 'PATCH' };
+    const appended = await send({ method: 'POST', address, token, headers: { 'tus-resumable': '1.0.0', ...headers }, body: ['hello'] });
+    expect([appended.status, appended.headers['upload-offset']]).toEqual([204, '5']);
+    expect((await send({ method: 'GET', address, token })).json).toMatchObject({ state: 'COMPLETE', offset: 5 });
+    const deleted = await tus('POST', address, token, { 'x-http-method-override': 'DELETE' });
+    expect([deleted.status, (await send({ method: 'GET', address, token })).status]).toEqual([204, 404]);
+  }));
+
 test('nobody without a login, and no Viewer, uploads', () =>
   withServer(async ({ url, as, dataDir }) => {
     const address = `${url}/uploads?filename=a.zip`;
@@ -229,8 +243,17 @@ test('a wrong length, a deferred one, an empty file and foreign methods are refu
       expect(nameless.json.errors[0].message).toContain('?filename=digits.zip');
       for (const method of ['PUT', 'TRACE', 'PROPFIND']) {
         const reply = await send({ method, address: `${url}/uploads`, token });
-        expect([method, reply.status]).toEqual([method, 400]);
+        expect([method, reply.status, reply.headers.allow]).toEqual([method, 405, 'GET, POST, OPTIONS']);
       }
+      const form = await fetch(`${url}/uploads?filename=a.zip`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${token}` },
+        body: new FormData(),
+      });
+      expect([form.status, await form.json()]).toMatchObject([
+        415,
+        { errors: [{ message: expect.stringContaining('curl -X POST -T digits.zip') }] },
+      ]);
       expect(stagingOf(dataDir)).toEqual([]);
       expect(await withRows(dataDir, (db) => db.select().from(upload).all())).toEqual([]);
     },

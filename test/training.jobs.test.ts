@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { comparisonsOf, requireConversionGate } from '../src/training/gates.ts';
+import { comparisonsOf } from '../src/training/gates.ts';
+import { requireConversionGate } from '../src/training/register.ts';
+import { digitFolders } from './support/images.ts';
 import { type TestServer, withServer } from './support/server.ts';
-import { type Api, ask, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
+import { type Api, ask, datasetVersionOf, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
 
 const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
   evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
@@ -91,6 +93,68 @@ describe('a training on real digits', () => {
     expect(converted?.loss).toBeCloseTo(learnt?.loss ?? Number.NaN, 4);
   });
 
+  test('says what each job works on and has made, as objects and as ids that `node` takes', async () => {
+    const fields = `id kind spec result model { id name } datasetVersion { id number dataset { name } } modelVersions { id number job { id } }
+      evaluation { id top1 modelVersion { number } datasetVersion { id } } report { id }`;
+    const { data, errors } = await ask(api, `{ jobs(filter: {kinds: [TRAIN, CONVERT]}, orderBy: OLDEST) { nodes { ${fields} } } }`);
+    expect(errors).toBeUndefined();
+    const [train, convert] = data.jobs.nodes;
+    const [checkpoint, onnx] = [await version(1), await version(2)];
+    const common = { model: { name: 'digits' }, datasetVersion: { id: dataset, number: 1, dataset: { name: 'digits' } }, report: null };
+    expect(train).toMatchObject({
+      ...common,
+      spec: { datasetVersionId: dataset, modelId: train.model.id },
+      result: { modelVersionId: checkpoint.id, conversionJobId: convert.id, evaluationId: train.evaluation.id },
+      modelVersions: [{ id: checkpoint.id, job: { id: train.id } }],
+      evaluation: { modelVersion: { number: 1 }, datasetVersion: { id: dataset } },
+    });
+    expect(convert).toMatchObject({
+      ...common,
+      spec: { modelVersionId: checkpoint.id, datasetVersionId: dataset },
+      result: { modelVersionId: onnx.id },
+      modelVersions: [
+        { id: checkpoint.id, job: { id: train.id } },
+        { id: onnx.id, job: { id: convert.id } },
+      ],
+      evaluation: { top1: expect.any(Number), modelVersion: { number: 2 } },
+    });
+    const ids = [
+      train.spec.modelId,
+      train.spec.datasetVersionId,
+      ...['modelVersionId', 'evaluationId', 'conversionJobId'].map((key) => train.result[key]),
+    ];
+    const found = await ask(api, 'query ($ids: [ID!]!) { nodes(ids: $ids) { id __typename } }', { ids });
+    const types = ['Model', 'DatasetVersion', 'ModelVersion', 'Evaluation', 'Job'];
+    expect(found.data.nodes).toEqual(ids.map((id, n) => ({ id, __typename: types[n] })));
+  });
+
+  test('is found by its model, its versions, its dataset, a part of their names, and the time', async () => {
+    const listed = async (filter: object) => {
+      const { data, errors } = await ask(api, 'query ($f: JobFilter) { jobs(filter: $f, orderBy: OLDEST) { nodes { kind createdAt } } }', {
+        f: filter,
+      });
+      expect(errors).toBeUndefined();
+      return data.jobs.nodes as { kind: string; createdAt: string }[];
+    };
+    const kinds = async (filter: object) => (await listed(filter)).map(({ kind }) => kind);
+    const { data } = await ask(api, '{ model(name: "digits") { id } dataset(name: "digits") { id } }');
+    const other = await datasetVersionOf(api, 'other', await digitFolders([0, 1], 5));
+    const all = ['IMPORT_DATASET', 'TRAIN', 'CONVERT'];
+    expect(await kinds({ datasetId: data.dataset.id })).toEqual(all);
+    expect(await kinds({ datasetVersionId: dataset })).toEqual(all);
+    expect(await kinds({ datasetVersionId: other })).toEqual(['IMPORT_DATASET']);
+    expect(await kinds({ modelId: data.model.id })).toEqual(['TRAIN', 'CONVERT']);
+    expect(await kinds({ modelVersionId: (await version(2)).id })).toEqual(['CONVERT']);
+    expect(await kinds({ modelVersionId: (await version(1)).id, datasetVersionId: dataset })).toEqual(['TRAIN', 'CONVERT']);
+    expect(await kinds({ modelId: data.model.id, datasetVersionId: other })).toEqual([]);
+    expect(await kinds({ text: 'DIGI' })).toEqual(all);
+    expect(await kinds({ text: 'othe' })).toEqual(['IMPORT_DATASET']);
+    expect(await kinds({ text: 'ENGINEER' })).toEqual(['IMPORT_DATASET', 'TRAIN', 'CONVERT', 'IMPORT_DATASET']);
+    expect(await kinds({ text: '%' })).toEqual([]);
+    const [, train, convert] = await listed({});
+    expect(await kinds({ createdAfter: train?.createdAt, createdBefore: convert?.createdAt })).toEqual(['TRAIN']);
+  });
+
   test('tells of its phases in order, and keeps its curves', async () => {
     const phasesOf = ({ events }: { events: { phase?: string }[] }) => events.flatMap((e) => e.phase ?? []);
     const phases = phasesOf(training);
@@ -99,11 +163,11 @@ describe('a training on real digits', () => {
     expect(phasesOf(training.children[0])).toEqual(['weights', 'export', 'gate', 'evaluation']);
     const { data } = await ask(
       api,
-      '{ jobs(first: 1, filter: {kinds: [TRAIN]}) { nodes { metrics(names: ["val.loss", "train.loss"]) { name steps values } } } }',
+      '{ jobs(first: 1, filter: {kinds: [TRAIN]}) { nodes { metrics(names: ["val.loss", "train.loss"]) { name steps epochs } } } }',
     );
-    expect(data.jobs.nodes[0].metrics.map((c: { name: string; steps: number[] }) => [c.name, c.steps])).toEqual([
-      ['train.loss', [6, 12]],
-      ['val.loss', [6, 12]],
+    expect(data.jobs.nodes[0].metrics).toEqual([
+      { name: 'train.loss', steps: [6, 12], epochs: [1, 2] },
+      { name: 'val.loss', steps: [6, 12], epochs: [1, 2] },
     ]);
   });
 
@@ -142,7 +206,7 @@ describe('a training on real digits', () => {
     const { data } = await ask(api, refused, { input });
     expect(data.startTraining).toMatchObject({
       job: null,
-      userErrors: [{ field: ['init'], message: expect.stringContaining('had the classes 0, 1, 2') }],
+      userErrors: [{ field: ['init', 'continueFrom'], message: expect.stringContaining('had the classes 0, 1, 2') }],
     });
   });
 
@@ -152,8 +216,8 @@ describe('a training on real digits', () => {
     ['a preset that there is not', { preset: 'resnet51' }, ['preset']],
     ['a preset for another task than the dataset', { preset: 'yolov8n' }, ['datasetVersionId']],
     ['another preset’s hyperparameter', { preset: 'yolov8n', hyperparameters: { erasing: 0.5 } }, ['hyperparameters']],
-    ['public weights that cannot be had', { init: { pretrained: true } }, ['init']],
-    ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init']],
+    ['public weights that cannot be had', { init: { pretrained: true } }, ['init', 'pretrained']],
+    ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init', 'pretrained']],
     ['a momentum that never forgets', { hyperparameters: { optimizer: 'SGD', momentum: 1 } }, ['hyperparameters', 'momentum']],
     ['an image size that no box can fill', { preset: 'yolov8n', hyperparameters: { imageSize: 960 } }, ['hyperparameters', 'imageSize']],
     ['a seed that is negative', { seed: -1 }, ['seed']],

@@ -18,6 +18,20 @@ test(
               { kind: 'EVALUATION', n: 1 },
               { kind: 'WEIGHTS', n: 1 },
             ]);
+            expect(all(sql`SELECT epoch FROM metric_point WHERE jobId = 'trained'`)).toEqual([{ epoch: 2 }]);
+            const subjects = sql`SELECT kind || ' ' || subjectId AS about FROM job_subject JOIN job ON job.id = jobId ORDER BY 1`;
+            expect(all<{ about: string }>(subjects).map(({ about }) => about)).toEqual([
+              'BENCHMARK onnx',
+              'CONVERT checkpoint',
+              'CONVERT data',
+              'EVALUATE data',
+              'EVALUATE onnx',
+              'IMPORT_DATASET data',
+              'IMPORT_DATASET second data',
+              'IMPORT_MODEL imported',
+              'TRAIN data',
+              'TRAIN model',
+            ]);
 
             const live = sql`SELECT id FROM job WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')`;
             await vi.waitUntil(() => all(live).length === 0, { timeout: 500_000, interval: 50 });

@@ -1,9 +1,9 @@
-import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { builder, idOf, type PayloadFields, PayloadType } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { viewerOf } from '../graphql/context.ts';
 import { createApiKey, findApiKey, listApiKeys, revokeApiKey } from './apiKeys.ts';
 import { may } from './permissions.ts';
-import { isSelfOrManager, UserType } from './schema.ts';
+import { accessPayload, isSelfOrManager, UserType } from './schema.ts';
 import type { ApiKey, User } from './tables.ts';
 import { findUser } from './users.ts';
 
@@ -47,6 +47,7 @@ builder.queryField('apiKeys', (t) =>
       const { user } = viewerOf(context);
       const ownerId = may(user.role, 'MANAGE_USERS') ? null : user.id;
       return page(
+        'apiKeys',
         args,
         textKey,
         (limit, after) => listApiKeys(context.db, ownerId, limit, after),
@@ -68,7 +69,8 @@ builder.relayMutationField(
   {
     description: 'Makes an API key of the viewer for the inference host; at most 50 of a user work at the same time.',
     authScopes: { can: 'INFER' },
-    resolve: (_root, { input }, context) => payload(() => createApiKey(context, context.actor, viewerOf(context).user, input)),
+    resolve: (_root, { input }, context) =>
+      accessPayload(context, () => createApiKey(context, context.actor, viewerOf(context).user, input)),
   },
   {
     interfaces: [PayloadType],
@@ -90,7 +92,8 @@ builder.relayMutationField(
     description: "Ends an API key for good. Others than one's own need an administrator.",
     authScopes: (_root, { input }, { db, viewer }) =>
       viewer !== null && findApiKey(db, idOf('ApiKey', input.apiKeyId))?.userId === viewer.user.id ? true : { can: 'MANAGE_USERS' },
-    resolve: (_root, { input }, context) => payload(() => revokeApiKey(context, context.actor, idOf('ApiKey', input.apiKeyId))),
+    resolve: (_root, { input }, context) =>
+      accessPayload(context, () => revokeApiKey(context, context.actor, idOf('ApiKey', input.apiKeyId))),
   },
   {
     interfaces: [PayloadType],

@@ -1,7 +1,7 @@
 import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
 import { and, count, desc, eq, gt, isNull, lt, or } from 'drizzle-orm';
 import { z } from 'zod';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { Name } from '../naming.ts';
 import { type Actor, writeAudit } from './audit.ts';
@@ -74,7 +74,7 @@ export function createApiKey({ db }: { db: Db }, actor: Actor, owner: User, raw:
 
 /** Ends a key; one that was revoked before stays as it is. */
 export function revokeApiKey({ db }: { db: Db }, actor: Actor, id: string): ApiKey {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const before = findApiKey(tx, id) ?? notFound('API key');
     if (before.revokedAt !== null) return before;
     writeAudit(tx, actor, { action: 'revokeApiKey', target: { type: 'ApiKey', id }, detail: { name: before.name, prefix: before.prefix } });

@@ -1,6 +1,7 @@
 import { builder, idOf } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
-import type { Context } from '../graphql/context.ts';
+import { replaceIds } from '../jobs/references.ts';
+import { opaqueId } from '../naming.ts';
 import { listAudit } from './audit.ts';
 import { UserType } from './schema.ts';
 import type { AuditRow, auditOutcomes } from './tables.ts';
@@ -34,12 +35,16 @@ const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
     targetId: t.string({
       nullable: true,
       description: 'Id of what was changed.',
-      resolve: (row) =>
-        row.targetType && row.targetId && builder.options.relay?.encodeGlobalID?.(row.targetType, row.targetId, {} as Context),
+      resolve: (row) => row.targetType && row.targetId && opaqueId(row.targetType, row.targetId),
     }),
     requestId: t.exposeString('requestId', { nullable: true, description: 'The request, as in the log and in `extensions.requestId`.' }),
     outcome: t.expose('outcome', { type: AuditOutcomeType, description: 'How it ended.' }),
-    detail: t.field({ type: 'JSON', nullable: true, description: 'What was changed.', resolve: (row) => row.detailJson }),
+    detail: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'What was changed, with ids that `node` takes.',
+      resolve: (row) => replaceIds(row.detailJson, opaqueId),
+    }),
   }),
 });
 
@@ -65,6 +70,7 @@ builder.queryField('auditLog', (t) =>
     args: { ...pageArgs(), filter: t.arg({ type: AuditFilter, description: 'Which entries.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'auditLog',
         args,
         numberKey,
         (limit, after) => listAudit(db, { ...filter, actorId: filter?.actorId ? idOf('User', filter.actorId) : null }, limit, after),

@@ -2,7 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password } from './passwords.ts';
@@ -41,7 +41,7 @@ export async function bootstrap(deps: { db: Db; config: { dataDir: string } }, a
   requireOpen(db);
   requireToken(dataDir, input.token);
   const passwordHash = await hashPassword(input.password);
-  const created = inTransaction(db, (tx) => {
+  const created = inUrgentTransaction(db, (tx) => {
     requireOpen(tx);
     const row = insertUser(tx, { name: input.name, passwordHash, role: 'ADMIN' });
     writeAudit(tx, { ...actor, actorId: row.id }, { action: 'bootstrap', target: { type: 'User', id: row.id } });

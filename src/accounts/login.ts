@@ -3,11 +3,11 @@ import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, countDenied, writeAudit } from './audit.ts';
 import { hashPassword, Password, verifyPassword } from './passwords.ts';
-import { endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, type Origin, userOfSession } from './sessions.ts';
+import { type ClientOrigin, endOldest, endSessions, findSession, hashOf, insertSession, liveSessions, userOfSession } from './sessions.ts';
 import { type Session, session, type User, user } from './tables.ts';
 import type { Throttle } from './throttle.ts';
 import type { Tokens } from './tokens.ts';
@@ -39,13 +39,13 @@ const LoginInput = z.object({ name: z.string().max(200), password: z.string().ma
 const ChangePasswordInput = z.object({ currentPassword: z.string().max(1000), newPassword: Password });
 
 /** Starts a session. A wrong password, an unknown and a disabled user get the same UNAUTHENTICATED after the same work. */
-export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unknown): Promise<Credentials> {
+export async function login(deps: Deps, actor: Actor, origin: ClientOrigin, raw: unknown): Promise<Credentials> {
   const { db, throttle } = deps;
   const { name, password } = parseInput(LoginInput, raw);
   const row = findUserByName(db, name);
   const started = await throttle.guarded({ name, password, user: row, address: origin.address }, async () => {
     const right = await verifyPassword(row?.passwordHash, password);
-    return inTransaction(db, (tx) => {
+    return inUrgentTransaction(db, (tx) => {
       // Read again: the user may have been disabled, or the password changed, while the hash was computed.
       const current = row && findUser(tx, row.id);
       if (!right || !current || current.disabledAt !== null || current.passwordHash !== row.passwordHash) {
@@ -66,21 +66,18 @@ export async function login(deps: Deps, actor: Actor, origin: Origin, raw: unkno
  * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
  * the whole family is revoked.
  */
-export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin: Origin, refreshToken: string): Promise<Credentials> {
-  const { db, bus } = deps;
-  const outcome = inTransaction(db, (tx) => {
-    const found = tx
-      .select()
-      .from(session)
-      .innerJoin(user, eq(user.id, session.userId))
-      .where(eq(session.refreshHash, hashOf(refreshToken)))
-      .get();
-    if (!found) return null;
-    const { session: row, user: owner } = found;
-    const by = { ...actor, actorId: owner.id };
-    if (row.expiresAt <= Date.now() || !userOfSession(tx, row.familyId)) return null;
+export async function refresh(deps: Deps, actor: Actor, origin: ClientOrigin, refreshToken: string): Promise<Credentials> {
+  const { db, bus, throttle } = deps;
+  const known = readSession(db, refreshToken);
+  // A replay ends the session, however often it was refreshed.
+  if (known && known.replacedById === null) await throttle.countRefresh({ familyId: known.familyId });
+  const outcome = inUrgentTransaction(db, (tx) => {
+    const row = readSession(tx, refreshToken);
+    const owner = row && userOfSession(tx, row.familyId);
+    if (!row || !owner || row.expiresAt <= Date.now()) return null;
     if (row.replacedById !== null) {
       endSessions(tx, { familyId: row.familyId });
+      const by = { ...actor, actorId: owner.id };
       writeAudit(tx, by, { action: 'refreshReplay', outcome: 'DENIED', target: { type: 'Session', id: row.familyId } });
       return { replayed: row };
     }
@@ -88,13 +85,18 @@ export async function refresh(deps: Omit<Deps, 'throttle'>, actor: Actor, origin
     tx.update(session).set({ replacedById: opened.row.id }).where(eq(session.id, row.id)).run();
     return { user: owner, ...opened, replayed: undefined };
   });
-  if (outcome?.replayed) {
-    bus.wake('accessChanged', outcome.replayed.userId);
-  } else if (outcome) {
-    return credentials(deps, outcome);
-  }
+  if (outcome && !outcome.replayed) return credentials(deps, outcome);
+  if (outcome) bus.wake('accessChanged', outcome.replayed.userId);
+  await throttle.countRefresh({ address: origin.address });
   throw new ApiError('UNAUTHENTICATED', 'The refresh token is invalid, expired or used. Log in again.');
 }
+
+const readSession = (db: Queryable, refreshToken: string): Session | undefined =>
+  db
+    .select()
+    .from(session)
+    .where(eq(session.refreshHash, hashOf(refreshToken)))
+    .get();
 
 /** The viewer of an access token: the user is read at each request, so that a role or a session that was taken away counts at once. */
 export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
@@ -110,7 +112,7 @@ export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessCla
 
 /** Ends one session of a user and returns its last row. */
 export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Actor, familyId: string): Session {
-  const row = inTransaction(db, (tx) => {
+  const row = inUrgentTransaction(db, (tx) => {
     const row = findSession(tx, familyId) ?? notFound('session');
     endSessions(tx, { familyId });
     writeAudit(tx, actor, { action: 'revokeSession', target: { type: 'Session', id: familyId } });
@@ -122,11 +124,7 @@ export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Acto
 
 /** Ends the session of a refresh token; a token that is none is no error (RFC 7009). */
 export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToken: string): void {
-  const row = deps.db
-    .select()
-    .from(session)
-    .where(eq(session.refreshHash, hashOf(refreshToken)))
-    .get();
+  const row = readSession(deps.db, refreshToken);
   if (row && findSession(deps.db, row.familyId)?.revokedAt === null) revokeSession(deps, { ...actor, actorId: row.userId }, row.familyId);
 }
 
@@ -135,7 +133,7 @@ export async function changePassword(
   deps: Omit<Deps, 'tokens'>,
   actor: Actor,
   viewer: Viewer,
-  { address }: Pick<Origin, 'address'>,
+  { address }: Pick<ClientOrigin, 'address'>,
   raw: unknown,
 ): Promise<User> {
   const { db, bus, throttle } = deps;

@@ -14,14 +14,14 @@ const waitingMax = 128;
 export const Password = z.string().min(12, 'A password has at least 12 characters.').max(128, 'A password has at most 128 characters.');
 
 /** Whose hash it is: `key` is the client's address. `known` clients have logged in from there before, and go first. */
-export interface Place {
+export interface HashAsker {
   key: string;
   known: boolean;
 }
 
 interface Waiting {
   start: () => void;
-  refuse: (error: ApiError) => void;
+  reject: (error: ApiError) => void;
 }
 
 /** Those who wait, by key. The keys take turns in the order of the map, so that many of one client delay the others by one hash each. */
@@ -29,15 +29,15 @@ type Line = Map<string, Waiting[]>;
 
 const known: Line = new Map();
 const strangers: Line = new Map();
-let running = 0;
+let hashing = 0;
 
 /**
  * Runs `work`, which computes a hash, when it is its turn. RATE_LIMITED when the line is full; then the client with the most in it loses
  * its last one, so that a flood from one address costs no other its place.
  */
-export async function inTurn<T>(place: Place, work: () => Promise<T>): Promise<T> {
-  if (running < hashesAtOnce) running += 1;
-  else await waitIn(place.known ? known : strangers, place.key);
+export async function hashInTurn<T>(asker: HashAsker, work: () => Promise<T>): Promise<T> {
+  if (hashing < hashesAtOnce) hashing += 1;
+  else await waitIn(asker.known ? known : strangers, asker.key);
   try {
     return await work();
   } finally {
@@ -51,10 +51,10 @@ function waitIn(line: Line, key: string): Promise<void> {
   if (all.reduce((sum, { length }) => sum + length, 0) >= waitingMax) {
     const longest = all.reduce((a, b) => (b.length > a.length ? b : a));
     if (longest.length <= own.length + 1) throw busy();
-    longest.pop()?.refuse(busy());
+    longest.pop()?.reject(busy());
   }
   line.set(key, own);
-  return new Promise((start, refuse) => own.push({ start, refuse }));
+  return new Promise((start, reject) => own.push({ start, reject }));
 }
 
 function startNext(): void {
@@ -68,14 +68,14 @@ function startNext(): void {
       return;
     }
   }
-  running -= 1;
+  hashing -= 1;
 }
 
 const busy = () => new ApiError('RATE_LIMITED', 'Too many logins at this moment. Try again in 3 seconds.', 3000);
 
 /** The argon2id hash of a new password in PHC string format. Only people who have proved who they are set one: they go first. */
 export function hashPassword(password: string): Promise<string> {
-  return inTurn({ key: 'new password', known: true }, () => argon2.hash(password, parameters));
+  return hashInTurn({ key: 'new password', known: true }, () => argon2.hash(password, parameters));
 }
 
 /** A hash that no password has, so that a login of an unknown user costs as much as one of a known user. */
@@ -83,7 +83,7 @@ const nobodysHash = await argon2.hash(randomBytes(32), parameters);
 
 /**
  * Whether `password` is the one of `hash`; exactly one hash is computed whether there is such a user or not (undefined). To be called in a
- * turn of `inTurn`.
+ * turn of `hashInTurn`.
  */
 export async function verifyPassword(hash: string | undefined, password: string): Promise<boolean> {
   const right = await argon2.verify(hash ?? nobodysHash, password);

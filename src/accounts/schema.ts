@@ -31,6 +31,14 @@ const PermissionType = builder.enumType('Permission', {
   } satisfies Record<Permission, unknown>,
 });
 
+/** The payload of a mutation that gives or takes access. When it is answered, the inference host decides by the change too. */
+export const accessPayload = <T>({ supervisor }: Context, run: () => T | Promise<T>) =>
+  payload(async () => {
+    const result = await run();
+    await supervisor.tellAccounts();
+    return result;
+  });
+
 /** A mutation's payload grants this: who may carry it out may see what came of it. */
 const outcome = 'OUTCOME';
 
@@ -109,6 +117,7 @@ builder.queryFields((t) => ({
     args: { ...pageArgs(), filter: t.arg({ type: UserFilter, description: 'Which users.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'users',
         args,
         textKey,
         (limit, after) => listUsers(db, filter ?? {}, limit, after),
@@ -163,7 +172,7 @@ builder.relayMutationField(
   {
     description: 'Creates the first administrator with the one-time token that the server wrote at its start.',
     authScopes: { public: true },
-    resolve: (_root, { input }, context) => payload(() => bootstrap(context, context.actor, input)),
+    resolve: (_root, { input }, context) => accessPayload(context, () => bootstrap(context, context.actor, input)),
   },
   userPayload,
 );
@@ -203,7 +212,7 @@ builder.relayMutationField(
   {
     description: 'Ends the session of a refresh token. A token that is none is no error.',
     authScopes: { public: true },
-    resolve: (_root, { input }, context) => payload(() => logout(context, context.actor, input.refreshToken)),
+    resolve: (_root, { input }, context) => accessPayload(context, () => logout(context, context.actor, input.refreshToken)),
   },
   { interfaces: [PayloadType], outputFields: (_t: PayloadFields<void>) => ({}) },
 );
@@ -219,7 +228,8 @@ builder.relayMutationField(
   {
     description: "Sets the viewer's own password and ends their other sessions.",
     authScopes: { can: 'READ' },
-    resolve: (_root, { input }, context) => payload(() => changePassword(context, context.actor, viewerOf(context), context, input)),
+    resolve: (_root, { input }, context) =>
+      accessPayload(context, () => changePassword(context, context.actor, viewerOf(context), context, input)),
   },
   userPayload,
 );
@@ -232,7 +242,8 @@ builder.relayMutationField(
       "Ends a session at once: its tokens stop working and its subscriptions are closed. Others than one's own need an administrator.",
     authScopes: (_root, { input }, { db, viewer }) =>
       viewer !== null && findSession(db, idOf('Session', input.sessionId))?.userId === viewer.user.id ? true : { can: 'MANAGE_USERS' },
-    resolve: (_root, { input }, context) => payload(() => revokeSession(context, context.actor, idOf('Session', input.sessionId))),
+    resolve: (_root, { input }, context) =>
+      accessPayload(context, () => revokeSession(context, context.actor, idOf('Session', input.sessionId))),
   },
   {
     interfaces: [PayloadType],
@@ -262,7 +273,7 @@ builder.relayMutationField(
   {
     description: 'Creates a user who can log in.',
     authScopes: { can: 'MANAGE_USERS' },
-    resolve: (_root, { input }, context) => payload(() => createUser(context, context.actor, input)),
+    resolve: (_root, { input }, context) => accessPayload(context, () => createUser(context, context.actor, input)),
   },
   userPayload,
 );
@@ -282,7 +293,8 @@ builder.relayMutationField(
   {
     description: 'Changes the name or the role of a user.',
     authScopes: { can: 'MANAGE_USERS' },
-    resolve: (_root, { input }, context) => payload(() => updateUser(context, context.actor, idOf('User', input.userId), input)),
+    resolve: (_root, { input }, context) =>
+      accessPayload(context, () => updateUser(context, context.actor, idOf('User', input.userId), input)),
   },
   userPayload,
 );
@@ -299,7 +311,7 @@ builder.relayMutationField(
     description: 'Ends all sessions of a user and lets them log in no more, or again.',
     authScopes: { can: 'MANAGE_USERS' },
     resolve: (_root, { input }, context) =>
-      payload(() => setUserDisabled(context, context.actor, idOf('User', input.userId), input.disabled)),
+      accessPayload(context, () => setUserDisabled(context, context.actor, idOf('User', input.userId), input.disabled)),
   },
   userPayload,
 );
@@ -313,10 +325,10 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Sets the password of a user, ends their sessions and lifts a login delay.',
+    description: 'Sets the password of another user, ends their sessions and lifts a login delay. One’s own: `changePassword`.',
     authScopes: { can: 'MANAGE_USERS' },
     resolve: (_root, { input }, context) =>
-      payload(() => resetPassword(context, context.actor, idOf('User', input.userId), input.password)),
+      accessPayload(context, () => resetPassword(context, context.actor, idOf('User', input.userId), input.password)),
   },
   userPayload,
 );

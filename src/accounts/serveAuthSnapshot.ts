@@ -25,7 +25,6 @@ export function serveAuthSnapshot({ config, ...services }: SnapshotServices, req
   if (!timingSafeEqual(sha256(given), sha256(config.replicaToken))) {
     throw new ApiError('UNAUTHENTICATED', 'Send `Authorization: Bearer` and the WHETSTONE_REPLICA_TOKEN of this server.');
   }
-  if (req.method !== 'GET') throw new ApiError('INVALID', 'The accounts can only be read.');
   const text = JSON.stringify(authSnapshot(services));
   const etag = `"${sha256(text).toString('hex')}"`;
   res.setHeader('ETag', etag);

@@ -70,13 +70,13 @@ export function endOldest(tx: Queryable, userId: string): void {
 }
 
 /** Where a session is used: the User-Agent, and the address (`clientAddress.ts`). */
-export interface Origin {
+export interface ClientOrigin {
   client: string | null;
   address: string;
 }
 
 /** A new row of a family with its refresh token, which only this answer holds. Rows that have expired are removed. */
-export function insertSession(tx: Queryable, userId: string, familyId: string, { client, address }: Origin) {
+export function insertSession(tx: Queryable, userId: string, familyId: string, { client, address }: ClientOrigin) {
   const refreshToken = randomBytes(32).toString('base64url');
   const now = Date.now();
   tx.delete(session).where(lte(session.expiresAt, now)).run();

@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { and, count, eq, gt, isNotNull, isNull, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password } from './passwords.ts';
@@ -107,7 +107,7 @@ export function updateUser({ db, bus }: AccountsDeps, actor: Actor, id: string, 
 
 /** Disables a user (the sessions end at once) or enables one again. */
 export function setUserDisabled({ db, bus }: AccountsDeps, actor: Actor, id: string, disabled: boolean): User {
-  const after = inTransaction(db, (tx) => {
+  const after = inUrgentTransaction(db, (tx) => {
     const before = requireUser(tx, id);
     if (disabled) {
       requireOtherAdmin(tx, before);
@@ -125,8 +125,10 @@ export function setUserDisabled({ db, bus }: AccountsDeps, actor: Actor, id: str
 export async function resetPassword({ db, bus }: AccountsDeps, actor: Actor, id: string, rawPassword: string): Promise<User> {
   const { password } = parseInput(z.object({ password: Password }), { password: rawPassword });
   requireUser(db, id);
+  // A session that somebody else got hold of must not become theirs for good.
+  if (actor.actorId === id) refuse('INVALID', 'userId', 'Your own password is set by `changePassword`, which takes the current one too.');
   const passwordHash = await hashPassword(password);
-  const after = inTransaction(db, (tx) => {
+  const after = inUrgentTransaction(db, (tx) => {
     endSessions(tx, { userId: id });
     const row = tx.update(user).set({ passwordHash }).where(eq(user.id, id)).returning().get() ?? notFound('user');
     clearTries(tx, row.name);

@@ -1,17 +1,17 @@
 /**
  * A process of its own for one step of a benchmark, so that its memory is that of one model and a crash of the engine ends one row.
- * It gets one `Task` from `run.ts`, tells its progress and ends with its result.
+ * It gets one `CellTask` from `run.ts`, tells its progress and ends with its result.
  */
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import type { PlannedCell } from './cells.ts';
 import { type Prepared, prepare } from './inputs.ts';
-import { measureCell, type Progress } from './measure.ts';
+import { type MeasureProgress, measureCell } from './measure.ts';
 
 /** `prepare` makes what `measure` gets: the reference must not take memory where the model is measured. */
-export type Task = { spec: BenchmarkSpec; cell: PlannedCell } & ({ do: 'prepare' } | { do: 'measure'; prepared: Prepared });
+export type CellTask = { spec: BenchmarkSpec; cell: PlannedCell } & ({ do: 'prepare' } | { do: 'measure'; prepared: Prepared });
 
-export type Told =
+export type CellMessage =
   | { phase: Phase; total: number | null }
   | { advance: number; metrics: Record<string, number> | undefined }
   | { result: Awaited<ReturnType<typeof prepare>> | Awaited<ReturnType<typeof measureCell>> };
@@ -19,9 +19,9 @@ export type Told =
 /** Messages take time from the measurement. */
 const tellMs = 250;
 
-const tell = (told: Told): void => void process.send?.(told);
+const tell = (told: CellMessage): void => void process.send?.(told);
 
-function createProgress(): Progress {
+function createProgress(): MeasureProgress {
   let done = 0;
   let toldAt = 0;
   return {
@@ -42,7 +42,7 @@ function createProgress(): Progress {
 
 // The end, when `run.ts` has the result; and no orphan when that one is gone.
 process.on('disconnect', () => process.exit());
-process.once('message', async (task: Task) => {
+process.once('message', async (task: CellTask) => {
   const { spec, cell } = task;
   const result =
     task.do === 'prepare'

@@ -9,7 +9,7 @@ const bytes = z.int().min(0);
 const share = z.number().min(0);
 
 /** Benchmarks of earlier versions compared all outputs together. */
-export const Gate = z.preprocess(
+export const GateResult = z.preprocess(
   (stored) => {
     if (typeof stored !== 'object' || stored === null || 'outputs' in stored) return stored;
     const { largestDifference, tolerance, ...gate } = stored as Record<string, unknown>;
@@ -22,13 +22,13 @@ export const Gate = z.preprocess(
     outputs: z.array(Comparison),
   }),
 );
-export type Gate = z.infer<typeof Gate>;
+export type GateResult = z.infer<typeof GateResult>;
 
 export const Telemetry = z.object({
   /** Why nothing was measured. */
   unavailable: z.object({ code: z.string(), message: z.string() }).nullable(),
   cold: z.object({ loadNs: ns, firstInferenceNs: ns }).nullable(),
-  gate: Gate.nullable(),
+  gate: GateResult.nullable(),
   /** `settled`: the medians of the last two blocks of 10 runs agreed. */
   warmup: z.object({ runs: z.int(), durationNs: ns, settled: z.boolean() }).nullable(),
   /** Resident memory of the process before the model was loaded, and its peak until the end of the measurement. */

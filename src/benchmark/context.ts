@@ -63,7 +63,7 @@ const ModelContext = z.object({
 export type ModelContext = z.infer<typeof ModelContext>;
 
 /** Everything that a report says and that may change after the benchmark, as it was at its end. */
-export const Context = z.object({
+export const BenchmarkContext = z.object({
   jobId: z.string(),
   /** Unix milliseconds. */
   measuredAt: z.int(),
@@ -72,9 +72,9 @@ export const Context = z.object({
   /** In the order of the request's ids. */
   models: z.array(ModelContext),
 });
-export type Context = z.infer<typeof Context>;
+export type BenchmarkContext = z.infer<typeof BenchmarkContext>;
 
-export function readContext(db: Queryable, jobId: string, request: BenchmarkRequest): Context {
+export function readContext(db: Queryable, jobId: string, request: BenchmarkRequest): BenchmarkContext {
   const models = request.modelVersionIds.map((id) => modelContext(db, id));
   return { jobId, measuredAt: Date.now(), codeVersion, request, models };
 }

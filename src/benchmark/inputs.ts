@@ -1,7 +1,7 @@
 /** The inputs of a measurement with the outputs that they should give. */
 import { createCipheriv, createHash } from 'node:crypto';
 import { type Datatype, elementsOf } from '../engine/datatypes.ts';
-import type { Open, OpenOptions, Session, Tensor } from '../engine/engine.ts';
+import type { EngineSession, Open, OpenOptions, Tensor } from '../engine/engine.ts';
 import { engines, servingEngine } from '../engine/engines.ts';
 import { type Problem, planShapes } from '../engine/shapes.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
@@ -47,7 +47,7 @@ export async function prepare(model: Model, batchSize: number, { dims, seed, set
   const planned = planShapes(signature.inputs, batchSize, dims);
   if ('problem' in planned) return planned;
   const unsupported = signature.inputs.find(({ datatype }) => datatype === null || !makers[datatype]);
-  if (unsupported) return refuse('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);
+  if (unsupported) return cannotMeasure('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);
   const inputs = signature.inputs.map(({ name, datatype }) => ({
     name,
     datatype: datatype as Datatype,
@@ -55,7 +55,10 @@ export async function prepare(model: Model, batchSize: number, { dims, seed, set
   }));
   const count = Math.ceil(settings.gateInputs / batchSize);
   if (inputs.reduce((sum, { shape }) => sum + 8 * elementsOf(shape), 0) * count > inputBytesMax) {
-    return refuse('INPUT_UNSUPPORTED', `${count} batches of ${batchSize} inputs would be larger than ${inputBytesMax / 2 ** 20} MiB.`);
+    return cannotMeasure(
+      'INPUT_UNSUPPORTED',
+      `${count} batches of ${batchSize} inputs would be larger than ${inputBytesMax / 2 ** 20} MiB.`,
+    );
   }
   if (model.probe !== null)
     return prepareProbe(
@@ -85,24 +88,24 @@ export function feedsOf({ inputs, expected }: Prepared, { probe }: Model, seed: 
   });
 }
 
-const refuse = (code: Refused['problem']['code'], message: string): Refused => ({ problem: { code, message } });
+const cannotMeasure = (code: Refused['problem']['code'], message: string): Refused => ({ problem: { code, message } });
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 500);
 
 /** A session of the file, or why the engine refuses it. */
-export async function load(open: Open, file: string, options: OpenOptions): Promise<{ session: Session } | Refused> {
+export async function load(open: Open, file: string, options: OpenOptions): Promise<{ session: EngineSession } | Refused> {
   try {
     return { session: await open(file, options) };
   } catch (error) {
-    return refuse('LOAD_FAILED', `The engine does not load the model: ${said(error)}`);
+    return cannotMeasure('LOAD_FAILED', `The engine does not load the model: ${said(error)}`);
   }
 }
 
 /** One run, or why the model refuses these inputs. */
-export async function run(session: Session, feeds: Feeds): Promise<{ outputs: Map<string, Tensor> } | Refused> {
+export async function run(session: EngineSession, feeds: Feeds): Promise<{ outputs: Map<string, Tensor> } | Refused> {
   try {
     return { outputs: await session.run(feeds) };
   } catch (error) {
-    return refuse('INPUT_UNSUPPORTED', `The model does not run on these inputs: ${said(error)}`);
+    return cannotMeasure('INPUT_UNSUPPORTED', `The model does not run on these inputs: ${said(error)}`);
   }
 }
 
@@ -118,7 +121,7 @@ function prepareProbe(
   const { input, outputs } = readProbe(file);
   const shape = inputs[0]?.shape ?? [];
   if (inputs.length !== 1 || shape[0] !== batchSize || String(shape.slice(1)) !== String(input.shape.slice(1))) {
-    return refuse('INPUT_UNSUPPORTED', 'The probe set has other inputs than the model.');
+    return cannotMeasure('INPUT_UNSUPPORTED', 'The probe set has other inputs than the model.');
   }
   const count = Math.min(gateInputs, input.shape[0] as number);
   const expected = Array.from(

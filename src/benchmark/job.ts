@@ -13,7 +13,7 @@ import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } fr
 import { requireReadyModel, versionFile } from '../training/sources.ts';
 import { codeVersion } from '../version.ts';
 import { type Cell, CellsFile, planCells } from './cells.ts';
-import { BenchmarkRequest, type Context, readContext } from './context.ts';
+import { type BenchmarkContext, BenchmarkRequest, readContext } from './context.ts';
 import { durationMsMax, requireMeasurable } from './start.ts';
 import { benchmarkRow, benchmarkRun } from './tables.ts';
 
@@ -95,11 +95,11 @@ async function keepSamples(services: JobServices, workDir: string, cell: Cell): 
 
 function insertRow(
   tx: Queryable,
-  { jobId, request: { load, dims }, models }: Context,
+  { jobId, request: { load, dims }, models }: BenchmarkContext,
   { n, model, engine, engineVersion, batchSize, intraOpThreads, telemetry, samples }: Measurement,
   judged: Pick<typeof benchmarkRow.$inferInsert, 'verdict' | 'reasonsJson'>,
 ): void {
-  const { versionId, precision } = models[model] as Context['models'][number];
+  const { versionId, precision } = models[model] as BenchmarkContext['models'][number];
   tx.insert(benchmarkRow)
     .values({
       jobId,

@@ -1,12 +1,12 @@
 /** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Session } from '../engine/engine.ts';
+import type { EngineSession } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { gateFailures } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
-import { type Gate, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
+import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
@@ -38,7 +38,7 @@ const now = (): bigint => process.hrtime.bigint();
 const since = (start: bigint): number => Number(now() - start);
 
 /** Where the measurement tells what it does. */
-export interface Progress {
+export interface MeasureProgress {
   phase(phase: Phase, total: number | null): void;
   /** So many more items (images) of the phase are done. */
   advance(items: number, metrics?: Record<string, number>): void;
@@ -52,7 +52,7 @@ export async function measureCell(
   spec: BenchmarkSpec,
   cell: PlannedCell,
   prepared: Prepared,
-  progress: Progress,
+  progress: MeasureProgress,
 ): Promise<{ telemetry: Telemetry; samples: RawSamples | null }> {
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
   const { device, load: loadEngine } = engines[cell.engine];
@@ -100,12 +100,12 @@ export async function measureCell(
 }
 
 async function compare(
-  session: Session,
+  session: EngineSession,
   feeds: Feeds[],
   { reference, expected, count }: Prepared,
   relative: number,
   advance: Advance,
-): Promise<Gate> {
+): Promise<GateResult> {
   const seen = new Map<string, { difference: number; magnitude: number }>();
   for (const [i, wantedOutputs] of expected.entries()) {
     const found = numbersOf(await session.run(feeds[i] as Feeds));
@@ -127,7 +127,7 @@ async function compare(
 }
 
 async function warmUp(
-  session: Session,
+  session: EngineSession,
   feeds: Feeds[],
   { warmupRunsMin, warmupSecondsMin, warmupSecondsMax }: BenchmarkSettings,
   advance: Advance,
@@ -155,7 +155,7 @@ function agree(latencies: number[]): boolean {
 
 /** A single stream: the next inference starts when the last has ended. */
 async function measure(
-  session: Session,
+  session: EngineSession,
   feeds: Feeds[],
   spec: BenchmarkSpec,
   { n: cell, batchSize, intraOpThreads }: PlannedCell,

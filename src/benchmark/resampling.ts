@@ -22,21 +22,21 @@ export function blockIntervals(
   { latencyNs, block }: RawSamples,
   perMilles: readonly number[],
 ): { mean: Interval; percentiles: Interval[] } | null {
-  const places = new Map([...new Set(block)].map((id, place) => [id, place]));
-  const blocks = places.size;
+  const blockIndices = new Map([...new Set(block)].map((id, index) => [id, index]));
+  const blocks = blockIndices.size;
   if (blocks < blocksMin) return null;
-  const placeOf = (i: number) => places.get(block[i] as number) as number;
+  const blockOf = (i: number) => blockIndices.get(block[i] as number) as number;
   const sums = new Float64Array(blocks);
   const counts = new Float64Array(blocks);
   for (let i = 0; i < latencyNs.length; i += 1) {
-    const place = placeOf(i);
-    sums[place] = (sums[place] as number) + (latencyNs[i] as number);
-    counts[place] = (counts[place] as number) + 1;
+    const index = blockOf(i);
+    sums[index] = (sums[index] as number) + (latencyNs[i] as number);
+    counts[index] = (counts[index] as number) + 1;
   }
   const stride = Math.ceil(latencyNs.length / rankedMax);
   const order = Uint32Array.from(latencyNs.keys()).sort((a, b) => (latencyNs[a] as number) - (latencyNs[b] as number));
   const ranked = order.filter((_, rank) => rank % stride === 0);
-  const rankedPlaces = ranked.map(placeOf);
+  const rankedBlocks = ranked.map(blockOf);
 
   const means = new Float64Array(resamples);
   const found = perMilles.map(() => new Float64Array(resamples));
@@ -44,16 +44,16 @@ export function blockIntervals(
   for (let n = 0; n < resamples; n += 1) {
     const weights = new Uint32Array(blocks);
     for (let drawn = 0; drawn < blocks; drawn += 1) {
-      const place = random() % blocks;
-      weights[place] = (weights[place] as number) + 1;
+      const index = random() % blocks;
+      weights[index] = (weights[index] as number) + 1;
     }
-    const weighted = (values: Float64Array) => values.reduce((sum, value, place) => sum + value * (weights[place] as number), 0);
+    const weighted = (values: Float64Array) => values.reduce((sum, value, index) => sum + value * (weights[index] as number), 0);
     means[n] = weighted(sums) / weighted(counts);
-    const total = rankedPlaces.reduce((sum, place) => sum + (weights[place] as number), 0);
+    const total = rankedBlocks.reduce((sum, index) => sum + (weights[index] as number), 0);
     for (const [p, perMille] of perMilles.entries()) {
       const rank = nearestRank(perMille, total);
       let at = 0;
-      for (let below = weights[rankedPlaces[0] as number] as number; below < rank; below += weights[rankedPlaces[at] as number] as number)
+      for (let below = weights[rankedBlocks[0] as number] as number; below < rank; below += weights[rankedBlocks[at] as number] as number)
         at += 1;
       (found[p] as Float64Array)[n] = latencyNs[ranked[at] as number] as number;
     }

@@ -1,14 +1,14 @@
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { engines } from '../engine/engines.ts';
-import type { Child, MadeFile } from '../jobs/childio.ts';
+import { type ChildAttempt, ChildError, type MadeFile } from '../jobs/childio.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
-import type { Task, Told } from './cell.ts';
+import type { CellMessage, CellTask } from './cell.ts';
 import { type Cell, CellsFile, type Machine, nothingMeasured, type PlannedCell, planCells } from './cells.ts';
 import type { Prepared } from './inputs.ts';
 import type { measureCell } from './measure.ts';
@@ -18,7 +18,7 @@ import { encodeSamples } from './samples.ts';
  * Measures each cell and leaves in the work folder a samples file for each measured one, and the newest `CellsFile`, which the result
  * names. Cells that an earlier attempt has measured are kept while machine, engine and code are the same.
  */
-export async function benchmark(child: Child<BenchmarkSpec>): Promise<{ cells: number; file: string }> {
+export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ cells: number; file: string }> {
   const { spec } = child;
   const plan = planCells(spec);
   const file: CellsFile = { machine: readMachine(), bootId: readBootId(), codeVersion: spec.codeVersion, cells: earlierCells(child) };
@@ -54,9 +54,11 @@ const unmeasured = ({ problem }: Problem) => ({ telemetry: nothingMeasured(probl
 /** Longest time in which a process tells nothing: a single inference may take that long. */
 const silentMsMax = 300_000;
 const lookMs = 100;
+/** With less, the disk counts as full. */
+const roomBytesMin = 2 ** 20;
 
 /** Runs a step in a process of its own, in this one's group, to its end. One that crashes or tells nothing is a problem of the row. */
-async function inProcess<T>(child: Child, task: Task): Promise<T | Problem> {
+async function inProcess<T>(child: ChildAttempt, task: CellTask): Promise<T | Problem> {
   const started = fork(join(import.meta.dirname, 'cell.ts'), { serialization: 'advanced' });
   let result: T | Problem | undefined;
   let toldAt = performance.now();
@@ -65,7 +67,7 @@ async function inProcess<T>(child: Child, task: Task): Promise<T | Problem> {
       result = problem('STALLED', `The engine computed for ${silentMsMax / 1000} s without an end.`);
     if (result || child.stopping()) started.kill('SIGKILL');
   }, lookMs);
-  started.on('message', (told: Told) => {
+  started.on('message', (told: CellMessage) => {
     toldAt = performance.now();
     if ('phase' in told) child.phase(told.phase, told.total);
     else if ('advance' in told) child.advance(told.advance, told.metrics);
@@ -79,12 +81,22 @@ async function inProcess<T>(child: Child, task: Task): Promise<T | Problem> {
   clearInterval(timer);
   child.checkStop();
   const how = signal === 'SIGKILL' ? 'was killed, as the system does when memory runs out' : `ended with ${signal ?? `exit code ${code}`}`;
-  return result ?? problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+  const ended = result ?? problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+  // An engine that fails on a full disk does not say why. A later attempt measures this row again.
+  if (isProblem(ended) && !hasRoom(child)) throw new ChildError('DISK_FULL', 'The disk is full: free some space.');
+  return ended;
+}
+
+const isProblem = (ended: unknown): ended is Problem => typeof ended === 'object' && ended !== null && 'problem' in ended;
+
+function hasRoom({ workDir }: ChildAttempt): boolean {
+  const { bavail, bsize } = statfsSync(workDir);
+  return bavail * bsize > roomBytesMin;
 }
 
 /** Writes the samples of a cell. */
 function keep(
-  child: Child,
+  child: ChildAttempt,
   { n, engine, batchSize, intraOpThreads }: PlannedCell,
   { telemetry, samples }: Measured,
 ): Pick<Cell, 'telemetry' | 'samples'> {
@@ -94,20 +106,20 @@ function keep(
   return { telemetry, samples: written };
 }
 
-function write({ workDir }: Child, name: string, bytes: Uint8Array): MadeFile {
+function write({ workDir }: ChildAttempt, name: string, bytes: Uint8Array): MadeFile {
   writeFileSync(join(workDir, name), bytes, { flush: true });
   return { name, sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: bytes.byteLength };
 }
 
 /** Each has a name of its own: a checkpoint that was told of stays what it was. */
-function save(child: Child<BenchmarkSpec>, file: CellsFile): MadeFile {
+function save(child: ChildAttempt<BenchmarkSpec>, file: CellsFile): MadeFile {
   const made = write(child, `cells-${file.cells.length}.json`, Buffer.from(canonicalJson(file)));
   if (file.cells.length > 0) child.checkpoint(made, file.cells.length);
   return made;
 }
 
 /** The cells of an earlier attempt, with their samples in this attempt's folder. */
-function earlierCells({ spec, workDir }: Child<BenchmarkSpec>): Cell[] {
+function earlierCells({ spec, workDir }: ChildAttempt<BenchmarkSpec>): Cell[] {
   const { resumeFrom, codeVersion } = spec;
   if (resumeFrom === null) return [];
   const file = CellsFile.parse(JSON.parse(readFileSync(resumeFrom, 'utf8')));

@@ -124,7 +124,7 @@ function settingsOf(input: z.infer<typeof StartBenchmarkInput>): BenchmarkSettin
 export function requireMeasurable(db: Queryable, { modelVersionIds, batchSizes, dims }: BenchmarkRequest): void {
   const known = new Set<string>();
   for (const id of modelVersionIds) {
-    const version = requireReadyModel(db, id);
+    const version = requireReadyModel(db, id, 'modelVersionIds');
     if (version.format !== 'ONNX') {
       refuse('INVALID', 'modelVersionIds', `Version ${version.number} is a checkpoint: convert it with \`startConversion\` first.`);
     }

@@ -115,7 +115,7 @@ export interface Samples {
   endNs: Float64Array;
 }
 
-export interface Summary {
+export interface LatencySummary {
   count: number;
   /** From the start of the measurement to the end of its last inference. */
   elapsedNs: number;
@@ -128,7 +128,7 @@ export interface Summary {
 }
 
 /** Null without samples. */
-export function summarize({ latencyNs, endNs }: Samples, batchSize: number): Summary | null {
+export function summarizeLatency({ latencyNs, endNs }: Samples, batchSize: number): LatencySummary | null {
   const count = latencyNs.length;
   if (count === 0) return null;
   const sorted = latencyNs.toSorted();
@@ -142,7 +142,7 @@ export function summarize({ latencyNs, endNs }: Samples, batchSize: number): Sum
     minNs: sorted[0] as number,
     maxNs: sorted[count - 1] as number,
     itemsPerSecond: (count * batchSize) / (elapsedNs / 1e9),
-    percentiles: Object.fromEntries(names.map((name) => [name, percentileOf(sorted, percentiles[name])])) as Summary['percentiles'],
+    percentiles: Object.fromEntries(names.map((name) => [name, percentileOf(sorted, percentiles[name])])) as LatencySummary['percentiles'],
   };
 }
 

@@ -1,13 +1,13 @@
 import type { BenchmarkSettings } from '../jobs/specs.ts';
 import { gateFailures } from '../models/gate.ts';
 import type { Telemetry } from './cells.ts';
-import { type Stability, type Summary, stableWindows } from './statistics.ts';
+import { type LatencySummary, type Stability, stableWindows } from './statistics.ts';
 import { type Verdict, verdicts } from './tables.ts';
 
 /** What is known of a row when it is judged. */
 export interface Evidence {
   telemetry: Telemetry;
-  summary: Summary | null;
+  summary: LatencySummary | null;
   stability: Stability | null;
   settings: BenchmarkSettings;
 }

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
 import type { ClientConfig } from '../config.ts';
 
-export interface Session {
+export interface ClientSession {
   /** Address of the server, without a slash at its end. */
   url: string;
   /** A token that is valid for another minute at least, if it came from a login. */
@@ -21,7 +21,7 @@ const renewBeforeMs = 60_000;
 /** Runs `use` with WHETSTONE_TOKEN, or with a login whose name and password are asked for at the terminal; ends that login afterwards. */
 export async function withSession<T>(
   { url: address, token }: Pick<ClientConfig, 'url' | 'token'>,
-  use: (session: Session) => Promise<T>,
+  use: (session: ClientSession) => Promise<T>,
   ask = askTerminal,
 ): Promise<T> {
   const url = address.replace(/\/+$/, '');

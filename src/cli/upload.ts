@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { DetailedError, Upload } from 'tus-js-client';
 import { hashFile } from '../hash.ts';
-import { call, type Session } from './client.ts';
+import { type ClientSession, call } from './client.ts';
 
 /** What a mutation needs that uses the upload. */
 export interface Uploaded {
@@ -20,7 +20,7 @@ const retryDelays = [0, 1000, 3000, 5000, 10_000, 20_000];
  * with; should it turn out to have been another file, the upload starts again from its beginning.
  */
 export async function uploadFile(
-  session: Session,
+  session: ClientSession,
   path: string,
   progress: (sentBytes: number, sizeBytes: number) => void,
 ): Promise<Uploaded> {
@@ -44,12 +44,12 @@ export async function uploadFile(
   throw new Error('The server received other bytes than those of the file. Does something change it? Upload it again.');
 }
 
-async function request(session: Session, method: string, address: string): Promise<Record<string, unknown>> {
+async function request(session: ClientSession, method: string, address: string): Promise<Record<string, unknown>> {
   return call(address, { method, headers: { Authorization: `Bearer ${await session.accessToken()}` } });
 }
 
 /** Address of the newest unfinished upload of this name and size. */
-async function findBegun(session: Session, fileName: string, sizeBytes: number): Promise<string | null> {
+async function findBegun(session: ClientSession, fileName: string, sizeBytes: number): Promise<string | null> {
   const { uploads } = await request(session, 'GET', `${session.url}/uploads`);
   const same = (uploads as { uploadId: string; state: string; fileName: string; sizeBytes: number }[]).filter(
     (u) => u.state === 'OPEN' && u.fileName === fileName && u.sizeBytes === sizeBytes,
@@ -60,7 +60,7 @@ async function findBegun(session: Session, fileName: string, sizeBytes: number):
 
 /** Sends what the server does not have yet, and returns the address of the upload. */
 function send(
-  session: Session,
+  session: ClientSession,
   { path, fileName, sizeBytes }: { path: string; fileName: string; sizeBytes: number },
   uploadUrl: string | null,
   progress: (sentBytes: number, sizeBytes: number) => void,

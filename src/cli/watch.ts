@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
-import { call, type Session } from './client.ts';
+import { type ClientSession, call } from './client.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -51,7 +51,7 @@ const progressQuery = `subscription ($id: ID!) {
  * the progress below; true when all have succeeded. A connection that is lost is made again and continues behind the last event. Throws when there
  * is no such job, or the server does not let this user see it.
  */
-export async function watchJob(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
+export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   let succeeded = await watchOne(session, id, output);
   const { children } = await readJob(session, id);
   for (const child of children.filter(({ state }) => !endStates.includes(state))) {
@@ -67,7 +67,7 @@ interface WatchedJob {
   children: { id: string; state: string }[];
 }
 
-async function readJob(session: Session, id: string): Promise<WatchedJob> {
+async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
   const query = 'query ($id: ID!) { job(id: $id) { kind children { id state } } }';
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
   const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
@@ -76,7 +76,7 @@ async function readJob(session: Session, id: string): Promise<WatchedJob> {
   return job;
 }
 
-async function watchOne(session: Session, id: string, output: NodeJS.WriteStream): Promise<boolean> {
+async function watchOne(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   const job = await readJob(session, id);
   const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);

@@ -9,9 +9,11 @@ import { attemptLimits } from '../jobs/attempt.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { startChild } from '../jobs/executor/local.ts';
 import { requireJob } from '../jobs/jobs.ts';
-import { JobFailure, type JobServices } from '../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
+import { diskFullCode } from '../jobs/record.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
+import { diskFull, hasRoom } from '../storage/disk.ts';
 import { importCommand } from './import/launch.ts';
 import { files } from './import/outputs.ts';
 import { ImportDatasetRequest, specOf } from './import/request.ts';
@@ -33,7 +35,7 @@ export async function keepExtracted(dataDir: string, folder: string, contentHash
   });
 }
 
-/** The folder of a READY version's images, for reading. Throws a JobFailure when it has to be made again and cannot be. */
+/** The folder of a READY version's images, for reading. When it cannot be made again: throws DISK_FULL, or a JobFailure. */
 export async function extractedFolder(services: JobServices, version: DatasetVersion): Promise<string> {
   const hash = version.contentHash;
   if (version.state !== 'READY' || hash === null) throw new Error('Only a READY version has images.');
@@ -55,19 +57,24 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
   try {
     const { env, ...command } = importCommand(spec, workDir, ['--extract-only']);
     const specLine = { v: PROTOCOL_VERSION, job: jobId as string, attempt: 1, workDir, spec } as const;
-    let problem = 'its process ended without saying why.';
+    let failure = { code: 'INTERNAL', message: 'its process ended without saying why.' };
     const child = startChild(
       { ...command, cwd: workDir, env: { ...config.childEnv, ...env }, specLine, lastLinesMs: attemptLimits.lastLinesMs },
       {
         async events(lines) {
-          for (const event of lines.map(parseEventLine)) if ('type' in event && event.type === 'error') problem = event.message;
+          for (const event of lines.map(parseEventLine)) if ('type' in event && event.type === 'error') failure = event;
         },
         log() {},
       },
     );
-    const forget = child.pid === null ? () => {} : recordChild(config.dataDir, child.pid);
-    const { exitCode } = await child.ended.finally(forget);
-    if (exitCode !== 0) throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${problem}`);
+    const { exitCode, signal } = await child.ended.finally(recordChild(config.dataDir, child.pid));
+    if (signal !== null || exitCode !== 0) {
+      // What it dies of on a full disk (a signal, a defect of a library) does not say so.
+      const isFull = failure.code === diskFullCode || ((signal !== null || failure.code === 'INTERNAL') && !hasRoom({ config }));
+      if (isFull) throw diskFull('the images of the dataset could not be unpacked again');
+      if (signal !== null) throw new AttemptCrash(`The process that unpacks the images of the dataset was killed by ${signal}.`);
+      throw new JobFailure('DATASET_UNAVAILABLE', `The images of the dataset could not be unpacked again: ${failure.message}`);
+    }
     await keepExtracted(config.dataDir, join(workDir, files.extracted), hash);
   } finally {
     await rm(workDir, { recursive: true, force: true });

@@ -1,12 +1,12 @@
 import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
-import { findDataset, findDatasetByName, findVersion } from './datasets.ts';
+import { findDataset, findDatasetByName, findDatasetVersion } from './datasets.ts';
 import { type Dataset, type DatasetVersion, dataset, datasetVersion } from './tables.ts';
 
 const UpdateDatasetInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
@@ -31,7 +31,7 @@ export function updateDataset({ db }: { db: Db }, actor: Actor, id: string, raw:
 
 /** Leaves a tombstone of the dataset and its versions; the name becomes free. IN_USE while a job needs one of them. */
 export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dataset {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const row = findDataset(tx, id) ?? notFound('dataset');
     const versions = tx
       .select()
@@ -47,8 +47,8 @@ export function deleteDataset({ db }: { db: Db }, actor: Actor, id: string): Dat
 
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files go. */
 export function deleteDatasetVersion({ db }: { db: Db }, actor: Actor, id: string): DatasetVersion {
-  return inTransaction(db, (tx) => {
-    const version = findVersion(tx, id) ?? notFound('dataset version');
+  return inUrgentTransaction(db, (tx) => {
+    const version = findDatasetVersion(tx, id) ?? notFound('dataset version');
     const detail = { datasetId: version.datasetId, number: version.number };
     writeAudit(tx, actor, { action: 'deleteDatasetVersion', target: { type: 'DatasetVersion', id }, detail });
     return bury(tx, version);

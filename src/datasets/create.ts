@@ -39,7 +39,7 @@ const CreateDatasetInput = z
     message: 'At least a tenth of the images must be left to train on.',
   });
 
-export interface Created {
+export interface CreatedDatasetVersion {
   dataset: Dataset;
   version: DatasetVersion;
 }
@@ -48,12 +48,12 @@ export interface Created {
  * Makes a version of an uploaded zip, in a new dataset or as the next version of the one that has the name, and puts its import
  * into the queue. An import that finds content that the dataset has already ends with that version, and this one goes.
  */
-export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
+export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): CreatedDatasetVersion {
   const input = parseInput(CreateDatasetInput, raw);
   const { name, task, uploadId, sha256, nameEncoding, onProblem, leftOutShareMax, splitSeed, valShare, testShare, notes } = input;
   const wanted = { kind: 'IMPORT_DATASET', input } as const;
   let queued: Job | undefined;
-  const created = inTransaction(db, (tx): Created => {
+  const created = inTransaction(db, (tx): CreatedDatasetVersion => {
     const earlier = createdBy(tx, actor, wanted);
     if (earlier) return earlier;
     const { fileName, ...stored } = takeUpload(tx, actor, uploadId, sha256);
@@ -94,7 +94,7 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
 }
 
 /** What an earlier request with this idempotency key has made. */
-function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): Created | undefined {
+function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): CreatedDatasetVersion | undefined {
   const made = findByIdempotencyKey(tx, actor, wanted);
   if (!made) return undefined;
   // An import of known content has put the version that it found into its result.

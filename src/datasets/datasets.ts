@@ -40,7 +40,7 @@ export function findVersionEver(db: Queryable, id: string): DatasetVersion | und
 }
 
 /** A version that was not deleted. */
-export function findVersion(db: Queryable, id: string): DatasetVersion | undefined {
+export function findDatasetVersion(db: Queryable, id: string): DatasetVersion | undefined {
   return db
     .select()
     .from(datasetVersion)
@@ -59,7 +59,7 @@ export function findContent(db: Queryable, datasetId: string, contentHash: strin
 }
 
 /** The version with this number; without one the newest that is READY. */
-export function findDatasetVersion(db: Queryable, datasetId: string, number: number | null | undefined): DatasetVersion | undefined {
+export function chooseDatasetVersion(db: Queryable, datasetId: string, number: number | null | undefined): DatasetVersion | undefined {
   return db
     .select()
     .from(datasetVersion)
@@ -112,7 +112,7 @@ export function listDatasets(
 }
 
 /** Versions of a dataset, newest first, behind number `after`. */
-export function listVersions(db: Queryable, datasetId: string, limit: number, after: number | null): DatasetVersion[] {
+export function listDatasetVersions(db: Queryable, datasetId: string, limit: number, after: number | null): DatasetVersion[] {
   return db
     .select()
     .from(datasetVersion)
@@ -177,7 +177,7 @@ function placesOf({ items, images }: DatasetCounts, split: ItemFilter['split']):
 
 /** An item of a READY version. */
 export function findItem(db: Queryable, versionId: string, n: number): Item | undefined {
-  const version = findVersion(db, versionId);
+  const version = findDatasetVersion(db, versionId);
   const mine = and(eq(datasetItem.versionId, versionId), eq(datasetItem.n, n));
   const row = version?.state === 'READY' ? db.select().from(datasetItem).where(mine).get() : undefined;
   return version && row && named(row, version);

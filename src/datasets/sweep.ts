@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, gte, inArray, isNotNull, isNull, lt, max, or, type SQL } from 'drizzle-orm';
-import type { Db } from '../db.ts';
+import { type Db, inUrgentTransaction } from '../db.ts';
 import { sweepCache } from './cache.ts';
 import { datasetItem, datasetVersion } from './tables.ts';
 
@@ -17,9 +17,8 @@ export async function removeItems(db: Db, versionId: string, when?: SQL): Promis
       .where(mine)
       .get()?.n ?? -1;
   for (let n = 0; n <= last; n += itemsChunk) {
-    db.delete(datasetItem)
-      .where(and(mine, gte(datasetItem.n, n), lt(datasetItem.n, n + itemsChunk), when))
-      .run();
+    const chunk = and(mine, gte(datasetItem.n, n), lt(datasetItem.n, n + itemsChunk), when);
+    inUrgentTransaction(db, (tx) => tx.delete(datasetItem).where(chunk).run());
     await setImmediate();
   }
 }

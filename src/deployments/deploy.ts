@@ -2,10 +2,9 @@ import { and, eq, inArray } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { ModelSettings } from '../inference/config.ts';
-import { Name } from '../naming.ts';
+import { ModelSettings, ServedName } from '../inference/config.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
   deploymentsMax,
@@ -28,7 +27,7 @@ interface DeployServices {
 }
 
 const DeployInput = z.object({
-  name: Name,
+  name: ServedName,
   modelVersionId: z.string(),
   settings: ModelSettings.omit({ runMs: true }),
   benchmarkJobId: z.string().nullish(),
@@ -59,7 +58,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
-    requireReadyModel(tx, modelVersionId);
+    requireReadyModel(tx, modelVersionId, 'revision');
     addRevision(tx, actor, row, { modelVersionId, settingsJson });
     return row;
   });
@@ -67,21 +66,29 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
 
 /** Takes the name away: new requests get 404, those under way their answers. */
 export function undeploy(services: DeployServices, actor: Actor, name: string): Promise<Deployment> {
-  return committed(services, (tx) => {
-    const row = requireDeployment(tx, name);
-    const now = Date.now();
-    tx.update(deploymentRevision)
-      .set({ state: 'RETIRED', retiredAt: now })
-      .where(and(eq(deploymentRevision.deploymentId, row.id), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
-      .run();
-    writeAudit(tx, actor, { action: 'undeploy', target: { type: 'Deployment', id: row.id }, detail: { name } });
-    return tx.update(deployment).set({ deletedAt: now }).where(eq(deployment.id, row.id)).returning().get();
-  });
+  return committed(
+    services,
+    (tx) => {
+      const row = requireDeployment(tx, name);
+      const now = Date.now();
+      tx.update(deploymentRevision)
+        .set({ state: 'RETIRED', retiredAt: now })
+        .where(and(eq(deploymentRevision.deploymentId, row.id), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
+        .run();
+      writeAudit(tx, actor, { action: 'undeploy', target: { type: 'Deployment', id: row.id }, detail: { name } });
+      return tx.update(deployment).set({ deletedAt: now }).where(eq(deployment.id, row.id)).returning().get();
+    },
+    inUrgentTransaction,
+  );
 }
 
 /** Resolves when the host goes by what was committed: from then on no request reaches what was taken away. */
-async function committed({ db, supervisor }: DeployServices, work: (tx: Queryable) => Deployment): Promise<Deployment> {
-  const row = inTransaction(db, work);
+async function committed(
+  { db, supervisor }: DeployServices,
+  work: (tx: Queryable) => Deployment,
+  transact = inTransaction,
+): Promise<Deployment> {
+  const row = transact(db, work);
   await supervisor.wake();
   return row;
 }

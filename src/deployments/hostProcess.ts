@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
 import { type ChildSettings, type Command, type FromHost, nodeFlags, type Start, type ToHost } from '../inference/channel.ts';
-import { readRunning } from '../inference/running.ts';
+import { readRunning } from '../inference/runningFile.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import type { Log } from '../log.ts';
 
@@ -17,7 +17,7 @@ const silentSecondsMax = { starting: 30, listening: 10 };
 /** From then on it counts as a problem. */
 const silentSecondsMin = 3;
 
-export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'stats'>;
+export type HostAnswer = Pick<Extract<FromHost, { type: 'answer' }>, 'refused' | 'diskFull' | 'stats'>;
 
 /** Ids of models, and why the process had to be ended. */
 export interface Death {
@@ -61,7 +61,7 @@ export async function startHostProcess(
     // A group of its own: see recordChild.
     detached: true,
   });
-  const forget = child.pid === undefined ? () => {} : recordChild(dataDir, child.pid, log);
+  const forget = recordChild(dataDir, child.pid, log);
   child.send({ settings, snapshot } satisfies Start);
   const asked = new Map<number, { resolve: (answer: HostAnswer) => void; reject: (error: Error) => void }>();
   let ids = 0;
@@ -84,7 +84,7 @@ export async function startHostProcess(
     return promise;
   };
   // Counted, not read from a clock: while the server itself is stopped the host is not late.
-  const watch = setInterval(() => {
+  const pingTimer = setInterval(() => {
     silentSeconds += 1;
     const max = listening ? silentSecondsMax.listening : silentSecondsMax.starting;
     if (silentSeconds > max) kill({ blamed: [], reason: `It did not answer for ${max} s.` });
@@ -93,7 +93,7 @@ export async function startHostProcess(
 
   const ended = new Promise<Death>((resolve) => {
     child.once('exit', () => {
-      clearInterval(watch);
+      clearInterval(pingTimer);
       forget();
       for (const { reject } of asked.values()) reject(gone);
       resolve(death ?? { blamed: readRunning(folder), reason: null });
@@ -102,7 +102,7 @@ export async function startHostProcess(
 
   const url = await new Promise<string>((resolve, reject) => {
     child.on('error', (error) => {
-      if (child.pid === undefined) clearInterval(watch);
+      if (child.pid === undefined) clearInterval(pingTimer);
       reject(error);
     });
     void ended.then(() => reject(gone));

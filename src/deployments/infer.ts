@@ -1,12 +1,12 @@
 import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
-import { ApiError, InputError, notFound, refuse, type UserError } from '../errors.ts';
-import type { Classes, Detections } from '../inference/answers.ts';
+import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
+import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
 import { Name } from '../naming.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
-export type Detection = Detections['detections'][number];
+export type LabelledDetection = Detections['detections'][number];
 
 /** What `predict` of the inference host answers (docs/serving.md): classes from a classifier, detections from a detector. */
 export type Prediction = { model_version: string } & Partial<Classes & Detections>;
@@ -36,6 +36,7 @@ export async function infer(
   if (!Name.safeParse(deployment).success) notFound('deployment');
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
+  parseInput(PredictQuery, { top, score: score ?? undefined });
   const bytes = Buffer.from(image, 'base64');
   if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
   const token = await tokens.sign(viewer.user.id, viewer.familyId);
@@ -86,7 +87,10 @@ export function inferBatch(
       return { prediction: await infer(services, viewer, { ...request, image }), error: null };
     } catch (error) {
       const field = ['images', String(n)];
-      if (error instanceof InputError) return { prediction: null, error: { ...(error.userErrors[0] as UserError), field } };
+      if (error instanceof InputError) {
+        const [first] = error.userErrors as [UserError];
+        return { prediction: null, error: { ...first, field: first.field?.[0] === 'image' ? field : first.field } };
+      }
       if (error instanceof ApiError) return { prediction: null, error: { code: error.code, message: error.message, field } };
       throw error;
     }

@@ -1,8 +1,8 @@
-import { every, follow, shared } from '../follow.ts';
+import { every, follow, sharedReading } from '../follow.ts';
 import { builder, type PayloadFields, PayloadType, payload, UserErrorType } from '../graphql/builder.ts';
 import { viewerOf } from '../graphql/context.ts';
 import type { HostStats } from '../inference/stats.ts';
-import { type BatchResult, batchImagesMax, type ClassScore, type Detection, infer, inferBatch, type Prediction } from './infer.ts';
+import { type BatchResult, batchImagesMax, type ClassScore, infer, inferBatch, type LabelledDetection, type Prediction } from './infer.ts';
 import type { Supervisor } from './supervise.ts';
 
 type DeploymentStats = HostStats['models'][number];
@@ -42,7 +42,7 @@ const InferenceStatsType = builder.objectRef<HostStats>('InferenceStats').implem
   }),
 });
 
-const readStats = shared(
+const readStats = sharedReading(
   (supervisor: Supervisor) => supervisor,
   (supervisor) => supervisor.stats(),
 );
@@ -77,7 +77,7 @@ const ClassScoreType = builder.objectRef<ClassScore>('ClassScore').implement({
 
 const leastScore = 'Least score of a detection, from 0 to 1; without it that of every measurement, 0.001.';
 
-const DetectionType = builder.objectRef<Detection>('Detection').implement({
+const DetectionType = builder.objectRef<LabelledDetection>('Detection').implement({
   description: 'Something that a detector has found, with its box in pixels of the upright image.',
   fields: (t) => ({
     label: t.exposeString('label', { nullable: true, description: 'Name of the class; null where the model names none.' }),

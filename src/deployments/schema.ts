@@ -1,7 +1,7 @@
 import { findUser } from '../accounts/users.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
-import { findVersion } from '../models/models.ts';
+import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { deploy, rollback, undeploy } from './deploy.ts';
 import { findDeployment, findDeploymentByName, listDeployments, listRevisions, revisionIn } from './deployments.ts';
@@ -33,7 +33,7 @@ const RevisionType = builder.objectRef<DeploymentRevision>('DeploymentRevision')
       type: ModelVersionType,
       nullable: true,
       description: 'What it serves; null when it was deleted.',
-      resolve: (r, _a, { db }) => findVersion(db, r.modelVersionId),
+      resolve: (r, _a, { db }) => findModelVersion(db, r.modelVersionId),
     }),
     settings: t.field({ type: SettingsType, description: 'How it is served.', resolve: (r) => r.settingsJson }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
@@ -129,6 +129,7 @@ builder.queryFields((t) => ({
     args: pageArgs(),
     resolve: (_root, args, { db }) =>
       page(
+        'deployments',
         args,
         textKey,
         (limit, after: string | null) => listDeployments(db, limit, after),

@@ -7,13 +7,14 @@ import { authSnapshot } from '../accounts/authSnapshot.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
-import { type Db, inTransaction } from '../db.ts';
-import type { Route } from '../inference/channel.ts';
+import { type Db, inTransaction, passingError } from '../db.ts';
+import type { DeploymentRoute } from '../inference/channel.ts';
 import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
+import { maskPaths } from '../maskPaths.ts';
 import { blobPath } from '../storage/blobs.ts';
 import { activate, deploymentsMax, fail, listDeployments, type WantedRevision, wantedRevisions } from './deployments.ts';
-import { type Death, type HostProcess, startHostProcess } from './hostProcess.ts';
+import { type Death, type HostAnswer, type HostProcess, startHostProcess } from './hostProcess.ts';
 import { modelConfigOf, type PortableModelConfig } from './modelConfig.ts';
 
 export interface InferenceHealth {
@@ -30,6 +31,8 @@ export interface InferenceHealth {
 export interface Supervisor {
   /** Looks at the tables again. Resolves when the host knows what takes the requests now, or there is none. */
   wake(): Promise<void>;
+  /** Resolves when the host decides by the accounts as the database has them now, or there is no host. */
+  tellAccounts(): Promise<void>;
   health(): InferenceHealth;
   /** Of the host that runs; nothing where there is none. */
   stats(): Promise<HostStats>;
@@ -48,7 +51,7 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
-/** How often the host is told of changes in the accounts. */
+/** How often the accounts are compared with what the host has. Mutations do not wait for this: it is for what changes without one, such as a key that expires. */
 const accountsMs = 1000;
 
 interface Wanted extends WantedRevision {
@@ -56,6 +59,9 @@ interface Wanted extends WantedRevision {
   id: string;
   config: { model: PortableModelConfig } | { problem: string };
 }
+
+type Refusal = Pick<HostAnswer, 'refused' | 'diskFull'>;
+const notRefused: Refusal = { refused: null, diskFull: false };
 
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
@@ -65,7 +71,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
   /** Of a host, in a row: none of them has lived for a minute. */
   let starts = 0;
-  /** Rounds in a row after which something was missing. */
+  /** Rounds in a row that failed, or after which something was missing. */
   let misses = 0;
   /** By id: when the host died while it loaded or ran this revision. */
   const deathsOf = new Map<string, number[]>();
@@ -75,6 +81,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   let timer: NodeJS.Timeout | undefined;
   /** The snapshot of the accounts that the host has, in JSON. */
   let told = '';
+  /** Resolves when it has them. */
+  let telling: Promise<void> = Promise.resolve();
 
   const wake = async (): Promise<void> => {
     if (stopped) return;
@@ -82,7 +90,15 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       asked = true;
       rounds = rounds.then(async () => {
         asked = false;
-        await reconcile().catch((error: Error) => later(error, starts));
+        await reconcile().then(
+          () => {
+            misses = 0;
+          },
+          (error: Error) => {
+            misses += 1;
+            later(error, host ? misses : starts);
+          },
+        );
       });
     }
     // A long load may hold up the round. If the host or the database fails here, the next round routes again.
@@ -93,7 +109,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   function later(error: Error, tries: number): void {
     if (stopped) return;
     log.error({ err: error }, 'the inference host does not serve everything: it is tried again');
-    if (host === null) Object.assign(health, { state: 'RESTARTING', reason: error.message });
+    if (host === null) health.state = 'RESTARTING';
+    health.reason = passingError(error)?.message ?? maskPaths(error.message);
     // If the host dies in a round, both come here: one next round is enough.
     if (timer) return;
     const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (tries - 1));
@@ -128,24 +145,25 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
         log.error({ err: error }, 'a revision could not be marked as failed');
       }
     });
+    // What was granted while it started is not in its first snapshot.
+    await tellAccounts();
     return started;
   }
 
   async function reconcile(): Promise<void> {
     const all = wanted();
     if (stopped || (!host && all.length === 0)) return;
-    const running = host ?? (await start());
+    const serving = host ?? (await start());
     if (stopped) return;
-    await route(running);
-    unload(running, all);
+    await route(serving);
+    unload(serving, all);
     missing.clear();
-    for (const one of all) await bring(running, one);
-    await running.ask({ type: 'ready' });
+    for (const one of all) await bring(serving, one);
+    await serving.ask({ type: 'ready' });
     health.state = 'READY';
     health.reason = null;
-    unload(running, wanted());
-    misses = missing.size > 0 ? misses + 1 : 0;
-    if (missing.size > 0) later(new Error([...missing.values()].join(' ')), misses);
+    unload(serving, wanted());
+    if (missing.size > 0) throw new Error([...missing.values()].join(' '));
   }
 
   function wanted(): Wanted[] {
@@ -156,7 +174,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** Of each deployment the new revision once it is loaded, else the one that serves. */
-  function routes(): Route[] {
+  function routes(): DeploymentRoute[] {
     const all = wanted();
     return listDeployments(db, deploymentsMax, null).map(({ id, name }) => {
       const own = all.filter(({ deploymentId }) => deploymentId === id);
@@ -165,31 +183,32 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     });
   }
 
-  async function route(running: HostProcess): Promise<void> {
-    await running.ask({ type: 'serve', deployments: routes() });
+  async function route(serving: HostProcess): Promise<void> {
+    await serving.ask({ type: 'serve', deployments: routes() });
   }
 
   /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
-  async function bring(running: HostProcess, one: Wanted): Promise<void> {
-    const refused = loaded.has(one.id) ? null : await load(running, one);
+  async function bring(serving: HostProcess, one: Wanted): Promise<void> {
+    const { refused, diskFull } = loaded.has(one.id) ? notRefused : await load(serving, one);
     if (refused !== null) {
-      // What has served before is tried again: a full disk, or memory that another model has, passes.
-      if (one.state === 'ACTIVE') missing.set(one.id, refused);
+      // A full disk passes, and so does whatever keeps out what has served before, such as memory that another model has.
+      if (diskFull) missing.set(one.id, `${one.name}/${one.number} waits: the disk of the data folder is full. Delete what is not needed.`);
+      else if (one.state === 'ACTIVE') missing.set(one.id, refused);
       else inTransaction(db, (tx) => fail(tx, one, refused));
       return;
     }
     if (one.state === 'ACTIVE') return;
-    await route(running);
+    await route(serving);
     inTransaction(db, (tx) => activate(tx, one));
   }
 
-  /** Why it cannot be served; null when it is loaded. */
-  async function load(running: HostProcess, { id, config: found }: Wanted): Promise<string | null> {
-    if ('problem' in found) return found.problem;
+  /** Why it cannot be served, if it cannot. */
+  async function load(serving: HostProcess, { id, config: found }: Wanted): Promise<Refusal> {
+    if ('problem' in found) return { refused: found.problem, diskFull: false };
     const { model } = found;
-    const { refused } = await running.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
-    if (refused === null) loaded.add(id);
-    return refused;
+    const answer = await serving.ask({ type: 'load', id, model: { ...model, file: blobPath(config.dataDir, model.sha256) } });
+    if (answer.refused === null) loaded.add(id);
+    return answer;
   }
 
   /** One that never served has one try, so that it cannot take the others down again and again. */
@@ -205,38 +224,42 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   /** What is not wanted any more answers the requests that it has; nothing waits for that. */
-  function unload(running: HostProcess, all: readonly Wanted[]): void {
+  function unload(serving: HostProcess, all: readonly Wanted[]): void {
     const ids = new Set(all.map(({ id }) => id));
     for (const id of loaded) {
       if (ids.has(id)) continue;
       loaded.delete(id);
-      running.ask({ type: 'unload', id }).catch(() => {});
+      serving.ask({ type: 'unload', id }).catch(() => {});
     }
   }
 
-  /** What was taken away counts on the host a second later. */
-  function tellAccounts(): void {
-    if (!host) return;
-    const snapshot = authSnapshot({ db, tokens });
-    const text = JSON.stringify(snapshot);
-    if (text === told) return;
-    told = text;
-    host.ask({ type: 'auth', snapshot }).catch(() => {});
-  }
-
-  const accounts = setInterval(() => {
+  function tellAccounts(): Promise<void> {
+    if (!host) return Promise.resolve();
     try {
-      tellAccounts();
+      const snapshot = authSnapshot({ db, tokens });
+      const text = JSON.stringify(snapshot);
+      if (text !== told) {
+        told = text;
+        // Where the host dies of it, the next one starts with a snapshot of its own.
+        telling = host.ask({ type: 'auth', snapshot }).then(
+          () => {},
+          () => {},
+        );
+      }
     } catch (error) {
-      // A locked database passes.
+      // A locked database passes: the next interval tries again.
       log.error({ err: error }, 'the inference host could not be told of the accounts');
     }
-  }, accountsMs);
+    return telling;
+  }
+
+  const accounts = setInterval(tellAccounts, accountsMs);
   void wake();
   return {
     wake,
+    tellAccounts,
     health() {
-      const reason = missing.size > 0 ? [...missing.values()].join(' ') : (host?.problem() ?? null);
+      const reason = health.reason ?? host?.problem() ?? null;
       return health.state === 'READY' && reason !== null ? { ...health, state: 'DEGRADED', reason } : { ...health };
     },
     async stats() {

@@ -32,7 +32,7 @@ export interface OpenOptions {
 }
 
 /** A loaded model. It does one thing after the other, on the thread that calls it. */
-export interface Session {
+export interface EngineSession {
   signature: Signature;
   /** Every output, or the named ones; those of no `datatype` are left out. Rejects with what the engine says. */
   run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[]): Promise<Map<string, Tensor>>;
@@ -41,7 +41,7 @@ export interface Session {
 }
 
 /** Rejects with what the engine says of the file. */
-export type Open = (file: string, options: OpenOptions) => Promise<Session>;
+export type Open = (file: string, options: OpenOptions) => Promise<EngineSession>;
 
 export interface Engine {
   title: string;

@@ -4,6 +4,7 @@ import ScopeAuthPlugin from '@pothos/plugin-scope-auth';
 import { GraphQLError, GraphQLScalarType, type GraphQLSchema, isObjectType, Kind, type ValueNode } from 'graphql';
 import { may, type Permission } from '../accounts/permissions.ts';
 import { ApiError, errorCodes, InputError, type UserError } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
 import type { Context } from './context.ts';
 
 interface SchemaTypes {
@@ -61,7 +62,7 @@ export const builder = new SchemaBuilder<SchemaTypes>({
         return resolveNodes(ids);
       },
     },
-    encodeGlobalID: (type, id) => Buffer.from(`${type}:${id}`).toString('base64url'),
+    encodeGlobalID: (type, id) => opaqueId(type, String(id)),
     decodeGlobalID: decodeId,
     defaultMutationInputTypeOptions: { description: 'What the mutation of this name needs.' },
     defaultPayloadTypeOptions: { description: 'What the mutation of this name answers.' },

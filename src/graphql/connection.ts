@@ -21,19 +21,22 @@ export const textKey = (key: unknown): key is string => typeof key === 'string';
 export const numberKey = (key: unknown): key is number => Number.isSafeInteger(key);
 
 /**
- * One page of a list. `isKey` knows the keys of its rows, by which they are ordered; `read` gets the number of rows wanted and the key
+ * One page of a list. `list` is its name, with the id of what it belongs to and its order: a cursor of another list is refused. `isKey` knows the keys of its rows, by which they are ordered; `read` gets the number of rows wanted and the key
  * behind which they start (null for the beginning); `keyOf` gives a row's key. A cursor is the key, so a page is right however much the
  * list has changed since the last one.
  */
 export function page<T, K>(
+  list: string,
   { first, after }: { first: number; after?: string | null },
   isKey: (key: unknown) => key is K,
   read: (limit: number, after: K | null) => T[],
   keyOf: (row: T) => K,
 ): Connection<T> {
   if (first < 1 || first > pageMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${pageMax}; it is ${first}.`);
-  const rows = read(first + 1, after ? parseCursor(after, isKey) : null);
-  const edges = rows.slice(0, first).map((node) => ({ cursor: Buffer.from(JSON.stringify(keyOf(node))).toString('base64url'), node }));
+  const rows = read(first + 1, after ? parseCursor(list, after, isKey) : null);
+  const edges = rows
+    .slice(0, first)
+    .map((node) => ({ cursor: Buffer.from(JSON.stringify([list, keyOf(node)])).toString('base64url'), node }));
   return {
     edges,
     pageInfo: {
@@ -45,10 +48,10 @@ export function page<T, K>(
   };
 }
 
-function parseCursor<K>(cursor: string, isKey: (key: unknown) => key is K): K {
+function parseCursor<K>(list: string, cursor: string, isKey: (key: unknown) => key is K): K {
   try {
-    const key: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString());
-    if (isKey(key)) return key;
+    const [of, key]: unknown[] = JSON.parse(Buffer.from(cursor, 'base64url').toString());
+    if (of === list && isKey(key)) return key;
   } catch {
     // Falls through to the refusal.
   }

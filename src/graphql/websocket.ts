@@ -55,11 +55,11 @@ export function serveWebSocket(
 
   http.on('upgrade', (request, socket, head) => {
     socket.on('error', () => socket.destroy());
-    if (pathOf(request) !== '/graphql') return refuse(socket, '404 Not Found');
-    if (!originAllowed(request.headers.origin)) return refuse(socket, '403 Forbidden');
+    if (pathOf(request) !== '/graphql') return refuseUpgrade(socket, '404 Not Found');
+    if (!originAllowed(request.headers.origin)) return refuseUpgrade(socket, '403 Forbidden');
     if (sockets.clients.size >= socketsMax) {
       const [oldest] = anonymous;
-      if (!oldest) return refuse(socket, '503 Service Unavailable');
+      if (!oldest) return refuseUpgrade(socket, '503 Service Unavailable');
       anonymous.delete(oldest);
       oldest.terminate();
     }
@@ -195,7 +195,7 @@ function inScope<T>({ contextValue }: ExecutionArgs, run: () => T): T {
   return requestScope.run({ requestId: actor.requestId as string, userId: viewer?.user.id }, run);
 }
 
-/** The iterator, each step of which runs in the scope of this call. */
+/** The iterator, each step of which runs in the scope of this call: Yoga masks errors in it, and says in which request they were. */
 function bound<T>(iterator: AsyncIterator<T>): AsyncIterableIterator<T> {
   const inThisScope = AsyncLocalStorage.snapshot();
   return {
@@ -220,6 +220,6 @@ function withoutHttp(error: GraphQLError): GraphQLError {
 }
 
 /** Its client may never close its own side. */
-function refuse(socket: Duplex, status: string): void {
+function refuseUpgrade(socket: Duplex, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy());
 }

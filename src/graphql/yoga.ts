@@ -68,6 +68,59 @@ export function describeError(error: ApiError): GraphQLErrorExtensions & { messa
   return { message, code, retryable, retryAfterMs, requestId: requestScope.getStore()?.requestId, http };
 }
 
+const read = 'application/json, or application/graphql with the document alone';
+
+/** Says why a request is refused before it has a document, where Yoga answers without a body, fails, or takes what a browser's form sends. */
+const useForm: Plugin<object, Context> = {
+  onRequestParse({ request, url }) {
+    if (request.method === 'POST') {
+      const type = (request.headers.get('content-type') ?? '').replace(/[;,].*/s, '').trim();
+      if (/^application\/(graphql|json|graphql\+json)$/.test(type)) return;
+      const instead =
+        type === 'multipart/form-data'
+          ? 'Files go to /uploads: docs/uploads.md.'
+          : `Send ${read}; with curl: -H 'content-type: application/json'.`;
+      throw new ApiError('MEDIA_TYPE', `GraphQL is not read from a body of the type ${type.slice(0, 100) || '(none)'}. ${instead}`);
+    }
+    for (const name of ['variables', 'extensions']) {
+      const text = url.searchParams.get(name);
+      if (!text || isJson(text)) continue;
+      throw new GraphQLError(`\`${name}\` in the address is not JSON.`, { extensions: { code: 'BAD_REQUEST', http: { status: 400 } } });
+    }
+  },
+  onParams({ params }) {
+    // Apollo and urql know this message, and then send the document. It is 200 to them.
+    if (!params.query && params.extensions?.persistedQuery) {
+      throw new GraphQLError('PersistedQueryNotSupported', { extensions: { http: { status: 200 } } });
+    }
+  },
+  onResponse({ response, setResponse, fetchAPI }) {
+    if (response.headers.get('content-type')?.startsWith('text/event-stream')) {
+      // Proxies pass each event on at once: nginx goes by the first, others by the second.
+      response.headers.set('X-Accel-Buffering', 'no');
+      response.headers.set('Cache-Control', 'no-cache, no-transform');
+    }
+    if (response.status !== 406) return;
+    const {
+      message,
+      http: _http,
+      ...extensions
+    } = describeError(
+      new ApiError('NOT_ACCEPTABLE', `Accept one of ${response.headers.get('accept')?.replaceAll('; charset=utf-8', '')}.`),
+    );
+    setResponse(fetchAPI.Response.json({ errors: [{ message, extensions }] }, { status: 406 }));
+  },
+};
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Reads who asks, once, when the body is there: with its head, a withheld body would outlive a role that was taken away. An ended session
  * is 401 before the document is looked at.
@@ -150,7 +203,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useViewer, useLimits, useErrorCodes(log), useAccessEnd(log, stopping)],
+    plugins: [useForm, useViewer, useLimits, useErrorCodes(log), useAccessEnd(log, stopping)],
   });
 }
 

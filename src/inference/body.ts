@@ -12,7 +12,7 @@ const unpackedChunkBytes = 2 ** 16;
 /**
  * The body, decompressed, in memory of the request. Throws a HttpError: 413 for more than `bytesMax`, 429 where the memory is used up, 415,
  * 400, 499 where the client goes before the end. A body is decompressed as it arrives, so that no more of it exists than was reserved.
- * Whoever refuses the request has to read the rest and throw it away, so that the client can read the answer (`refuse.ts`).
+ * Whoever refuses the request has to read the rest and throw it away, so that the client can read the answer (`refuseRequest.ts`).
  */
 export async function readBody(req: IncomingMessage, bytesMax: number, holding: Holding): Promise<Buffer> {
   const encoding = req.headers['content-encoding'] ?? 'identity';

@@ -22,7 +22,7 @@ export interface ChildSettings {
 }
 
 /** A name that is deployed, with the ids of its models, of which there are none while nothing of it can be served. */
-export interface Route {
+export interface DeploymentRoute {
   name: string;
   ids: readonly string[];
 }
@@ -32,7 +32,7 @@ export type Command =
   | { type: 'load'; id: string; model: ModelConfig }
   | { type: 'unload'; id: string }
   /** What takes the requests from now on. */
-  | { type: 'serve'; deployments: Route[] }
+  | { type: 'serve'; deployments: DeploymentRoute[] }
   /** Only its answer counts. */
   | { type: 'ping' }
   /** Everything that was to be loaded was tried. */
@@ -55,5 +55,8 @@ export type FromHost =
   | { type: 'listening'; url: string }
   /** It has to be ended. */
   | ({ type: 'stuck' } & Stuck)
-  /** To the command with this number. `refused`: why a model cannot be served. `stats`: to `stats`. `problem`: why it cannot serve everything. */
-  | { type: 'answer'; n: number; refused: string | null; stats: HostStats | null; problem: string | null };
+  /**
+   * To the command with this number. `refused`: why a model cannot be served; `diskFull`: later it may be. `stats`: to `stats`. `problem`: why it
+   * cannot serve everything.
+   */
+  | { type: 'answer'; n: number; refused: string | null; diskFull: boolean; stats: HostStats | null; problem: string | null };

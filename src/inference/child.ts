@@ -5,10 +5,12 @@
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDiskFull } from '../diskFull.ts';
 import { createLog } from '../log.ts';
+import { maskPaths } from '../maskPaths.ts';
 import type { Command, FromHost, Start, ToHost } from './channel.ts';
 import { parseHostConfig } from './config.ts';
-import { listen } from './host.ts';
+import { listen, type RunningHost } from './host.ts';
 import { stopOnSignals } from './process.ts';
 import type { HostStats } from './stats.ts';
 
@@ -18,13 +20,23 @@ process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 
 const [{ settings, snapshot }] = (await once(process, 'message')) as [Start];
 const { logLevel, folder, host: hostSettings } = settings;
-const empty = join(folder, 'empty');
-mkdirSync(empty);
-process.chdir(empty);
 const log = createLog({ logLevel });
-const host = await listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot).catch((error: NodeJS.ErrnoException) => {
-  const message = error.code === 'EADDRINUSE' ? `Port ${hostSettings.port} is in use: set WHETSTONE_INFERENCE_PORT.` : error.message;
-  say({ type: 'failed', message });
+
+async function start(): Promise<RunningHost> {
+  const empty = join(folder, 'empty');
+  mkdirSync(empty);
+  process.chdir(empty);
+  return listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot);
+}
+
+function startError(error: NodeJS.ErrnoException): string {
+  if (error.code === 'EADDRINUSE') return `Port ${hostSettings.port} is in use: set WHETSTONE_INFERENCE_PORT.`;
+  if (isDiskFull(error)) return 'The disk of the data folder is full: delete what is not needed.';
+  return maskPaths(error.message);
+}
+
+const host = await start().catch((error: NodeJS.ErrnoException) => {
+  say({ type: 'failed', message: startError(error) });
   process.exit(1);
 });
 stopOnSignals(host, log);
@@ -56,8 +68,8 @@ async function obey(command: Command): Promise<HostStats | undefined> {
 
 process.on('message', ({ n, ...command }: ToHost) => {
   obey(command).then(
-    (stats) => say({ type: 'answer', n, refused: null, stats: stats ?? null, problem: host.problem() }),
-    (error: Error) => say({ type: 'answer', n, refused: error.message, stats: null, problem: host.problem() }),
+    (stats) => say({ type: 'answer', n, refused: null, diskFull: false, stats: stats ?? null, problem: host.problem() }),
+    (error: Error) => say({ type: 'answer', n, refused: error.message, diskFull: isDiskFull(error), stats: null, problem: host.problem() }),
   );
 });
 say({ type: 'listening', url: host.url });

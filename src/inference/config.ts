@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
+import { Name } from '../naming.ts';
 import { detectionDefinition } from '../vision/detections.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
@@ -64,8 +65,17 @@ export const ModelSettings = z.object({
 });
 export type ModelSettings = z.infer<typeof ModelSettings>;
 
+/** What stands in the place of a name in the routes of the protocol: `/v2/models/stats`. */
+const reservedNames = ['stats'];
+
+/** Of a model that is served, and so of a deployment. */
+export const ServedName = Name.refine(
+  (name) => !reservedNames.includes(name),
+  'This is an address of the inference protocol: take another name.',
+);
+
 export const ModelConfig = z.strictObject({
-  name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/, 'A name has letters, digits, dots, dashes and underscores.'),
+  name: ServedName,
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
@@ -141,7 +151,7 @@ export const permitsOf = (cores: number, intraOpThreads: number): number =>
 export function parseHostConfig(settings: unknown, folder: string, cores = availableParallelism()): HostConfig {
   const parsed = HostSettings.safeParse(settings);
   if (!parsed.success) {
-    refuse(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
+    refuseSettings(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
   }
   const { data } = parsed;
   const memoryBytesMax =
@@ -156,7 +166,7 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
   const keys = data.models.map(modelKey);
   const twice = keys.find((key, i) => keys.indexOf(key) !== i);
   if (twice) problems.push(`models: ${twice} is there twice.`);
-  if (problems.length > 0) refuse(problems);
+  if (problems.length > 0) refuseSettings(problems);
   return Object.freeze({
     ...data,
     permits,
@@ -171,13 +181,13 @@ export function parseHostConfig(settings: unknown, folder: string, cores = avail
 export function readHostConfig(file: string, replicaToken: string | undefined): HostConfig {
   const path = resolve(file);
   const config = parseHostConfig(JSON.parse(readFileSync(path, 'utf8')), dirname(path));
-  if (config.models.length === 0) refuse(['models: name at least one.']);
-  if (config.accounts && !replicaToken) refuse(['accounts: set WHETSTONE_REPLICA_TOKEN to what it is on the server.']);
+  if (config.models.length === 0) refuseSettings(['models: name at least one.']);
+  if (config.accounts && !replicaToken) refuseSettings(['accounts: set WHETSTONE_REPLICA_TOKEN to what it is on the server.']);
   return config;
 }
 
 export const modelKey = ({ name, version }: Pick<ModelConfig, 'name' | 'version'>): string => `${name}/${version}`;
 
-function refuse(problems: string[]): never {
+function refuseSettings(problems: string[]): never {
   throw new Error(`The configuration of the inference host is wrong.\n${problems.join('\n')}`);
 }

@@ -3,7 +3,7 @@
 import type { Found, Reading } from '../vision/reading.ts';
 import { nowMs } from './clock.ts';
 import type { Memory } from './memory.ts';
-import type { Feed, Output, Pool, Run, RunEnd } from './pool.ts';
+import type { Feed, OutputTensor, Pool, Run, RunEnd } from './pool.ts';
 import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
@@ -37,7 +37,7 @@ export interface Request {
 }
 
 export type Answer =
-  | { state: 'done'; outputs: Output[]; found: Found | null; timing: Timing }
+  | { state: 'done'; outputs: OutputTensor[]; found: Found | null; timing: Timing }
   | ({ state: 'refused' } & Refusal)
   | { state: 'failed'; message: string }
   | { state: 'expired' | 'cancelled' | 'stopped' };
@@ -205,11 +205,11 @@ function joined(entries: readonly Waiting[]): readonly Feed[] {
 }
 
 /** Whether each row of the outputs is that of a row of the inputs. What a model declares may not be so, where it drops or finds rows itself. */
-const isDivisible = (outputs: readonly Output[], { entries, rows }: Batch<Waiting>): boolean =>
+const isDivisible = (outputs: readonly OutputTensor[], { entries, rows }: Batch<Waiting>): boolean =>
   entries.length === 1 || outputs.every(({ shape }) => shape[0] === rows);
 
 /** An entry's rows of the outputs of its run. */
-function share(outputs: Output[], batch: Batch<Waiting>, row: number, rows: number): Output[] {
+function share(outputs: OutputTensor[], batch: Batch<Waiting>, row: number, rows: number): OutputTensor[] {
   if (batch.entries.length === 1) return outputs;
   return outputs.map(({ shape, data, ...output }) => {
     const rowBytes = data.length / batch.rows;

@@ -9,17 +9,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { connectionOptions, guardConnections } from '../connections.ts';
 import type { Log } from '../log.ts';
 import { readAuth } from './auth.ts';
-import type { Route } from './channel.ts';
+import type { DeploymentRoute } from './channel.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { startJson } from './json/json.ts';
 import { Memory } from './memory.ts';
+import { createHostMetrics } from './metrics.ts';
 import { loadModel, type ServedModel } from './models.ts';
 import type { Stuck } from './pool.ts';
-import { createRunningFile } from './running.ts';
+import { createRunningFile } from './runningFile.ts';
 import { whenOver } from './send.ts';
-import { type HostStats, summaryOf } from './stats.ts';
+import { type HostStats, ModelStats, summaryOf } from './stats.ts';
 import { startPool, threadsOf } from './threads/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
@@ -42,7 +43,7 @@ export interface RunningHost {
   /** Loads and warms a model beside those that are there. Throws an Error that says why it cannot be served. */
   load(id: string, model: ModelConfig): Promise<void>;
   /** From now on these models take the requests of these names: at once those that are loaded, the others when they are. */
-  serve(deployments: readonly Route[]): void;
+  serve(deployments: readonly DeploymentRoute[]): void;
   /** Takes a model away from new requests, and out of memory when it has answered those that it has. */
   unload(id: string): Promise<void>;
   /** Models by name, then version. */
@@ -90,7 +91,7 @@ export async function startHost(
 
 /**
  * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
- * in `running.ts`'s file there stands what each thread computes, for whoever finds the process dead. Without
+ * in `runningFile.ts`'s file there stands what each thread computes, for whoever finds the process dead. Without
  * `snapshot`, an `AuthSnapshot`, whoever reaches the port may use it; with `accounts` in the configuration nobody, until there is one.
  */
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
@@ -101,7 +102,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const server = createServer({ ...connectionOptions, requestTimeout: 60_000, keepAliveTimeout: silenceMs });
   server.setTimeout(silenceMs);
-  const connections = guardConnections(server, connectionsMax);
+  const connections = guardConnections(server, connectionsMax, ({ message }) => JSON.stringify({ error: message }));
   const host: Host = {
     config,
     log,
@@ -116,8 +117,9 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     auth,
     authConfirmedMs: null,
     authRefusals: { 401: 0, 403: 0 },
+    metrics: createHostMetrics(() => host),
   };
-  let routes: readonly Route[] = [];
+  let routes: readonly DeploymentRoute[] = [];
   const loaded = new Map<string, ServedModel>();
   const leaving = new Map<string, Promise<void>>();
   let open = 0;
@@ -153,6 +155,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     while (served.users > 0) await delay(10);
     await pool.unload(served.key);
     const { name, version } = served.config;
+    if (![...loaded.values()].some(({ config: other }) => modelKey(other) === modelKey(served.config))) host.metrics.forget(served.config);
     log.info({ model: name, version }, 'model is unloaded');
   }
 
@@ -190,7 +193,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     async load(id, model) {
       // The engine knows a model by its id, and must not unload the new one.
       await leaving.get(id);
-      const served = await loadModel(pool, id, model, folder, config);
+      const served = { ...(await loadModel(pool, id, model, folder, config)), stats: new ModelStats(host.metrics.observer(model)) };
       loaded.set(id, served);
       route();
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');

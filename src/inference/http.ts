@@ -1,8 +1,7 @@
 /** The routes of the inference host over `node:http`. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Log } from '../log.ts';
-import { prometheusType } from '../prometheus.ts';
-import { refuse } from '../refuse.ts';
+import { refuseRequest } from '../refuseRequest.ts';
 import { codeVersion } from '../version.ts';
 import type { Found } from '../vision/reading.ts';
 import { PredictQuery } from './answers.ts';
@@ -14,12 +13,12 @@ import type { Answer, Dispatcher, Request, Submitted } from './dispatcher.ts';
 import { busy, HttpError } from './httpError.ts';
 import type { Json } from './json/json.ts';
 import type { Holding, Memory } from './memory.ts';
-import { metricsText } from './metrics.ts';
+import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
-import { openapi } from './openapi.ts';
+import { hostOpenapi } from './openapi.ts';
 import { decodeFeed, labelled, outputsOf, readHeader, readingOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
-import { bytesOf, compressed, isOver, jsonType, nosniff, send, sendJson, whenOver } from './send.ts';
+import { answerJson, bytesOf, compressed, isOver, jsonType, nosniff, send, whenOver } from './send.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
@@ -44,6 +43,7 @@ export interface Host {
   authConfirmedMs: number | null;
   /** Answers with these statuses. */
   authRefusals: Record<401 | 403, number>;
+  metrics: HostMetrics;
 }
 
 /** What a request is about: the model of its address, all that its sender may use, and its query. */
@@ -56,10 +56,10 @@ type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: As
 
 /** What comes behind `/v2/models/{m}[/versions/{v}]`. */
 export const modelRoutes: Record<string, [method: string, Handler]> = {
-  '': ['GET', (host, _, res, { model }) => sendJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
+  '': ['GET', (host, _, res, { model }) => answerJson(res, 200, v2.modelMetadata(model(), versionsOf(host, model().config.name)))],
   ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
-  config: ['GET', (_, __, res, { model }) => sendJson(res, 200, v2.modelConfiguration(model()))],
-  stats: ['GET', (_, __, res, { model }) => sendJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
+  config: ['GET', (_, __, res, { model }) => answerJson(res, 200, v2.modelConfiguration(model()))],
+  stats: ['GET', (_, __, res, { model }) => answerJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
   infer: ['POST', (host, req, res, { model }) => held(host, res, model(), (one, holding) => infer(host, req, res, one, holding))],
   predict: [
     'POST',
@@ -68,13 +68,13 @@ export const modelRoutes: Record<string, [method: string, Handler]> = {
 };
 
 export const routes: Record<string, [method: string, Handler]> = {
-  '/v2': ['GET', (_, __, res) => sendJson(res, 200, v2.serverMetadata(codeVersion))],
-  '/v2/health/live': ['GET', (_, __, res) => sendJson(res, 200, {})],
+  '/v2': ['GET', (_, __, res) => answerJson(res, 200, v2.serverMetadata(codeVersion))],
+  '/v2/health/live': ['GET', (_, __, res) => answerJson(res, 200, {})],
   '/v2/health/ready': ['GET', (host, _, res) => sendReady(host, res)],
-  '/v2/models/stats': ['GET', (_, __, res, { models }) => sendJson(res, 200, { model_stats: models().map(v2.modelStatistics) })],
-  '/v2/repository/index': ['POST', (_, __, res, { models }) => sendJson(res, 200, models().map(v2.repositoryEntry))],
+  '/v2/models/stats': ['GET', (_, __, res, { models }) => answerJson(res, 200, { model_stats: models().map(v2.modelStatistics) })],
+  '/v2/repository/index': ['POST', (_, __, res, { models }) => answerJson(res, 200, models().map(v2.repositoryEntry))],
   '/metrics': ['GET', sendMetrics],
-  '/openapi.json': ['GET', (_, __, res) => sendJson(res, 200, openapi)],
+  '/openapi.json': ['GET', (_, __, res) => answerJson(res, 200, hostOpenapi)],
 };
 
 /** Answers a request; never throws. */
@@ -100,7 +100,7 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     const { status, message, headers } = error instanceof HttpError ? error : new HttpError(500, 'The host failed. Its log has the cause.');
     if (status === 401 || status === 403) host.authRefusals[status] += 1;
     if (res.headersSent || isOver(res)) res.destroy();
-    else refuse(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
+    else refuseRequest(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
 }
 
@@ -187,18 +187,11 @@ function sendReady(host: Host, res: ServerResponse): void {
 /** A model that is loaded serves, whether the others are there or not. */
 function sendModelReady({ state }: Host, res: ServerResponse): void {
   refuseIfDraining(state);
-  sendJson(res, 200, {});
+  answerJson(res, 200, {});
 }
 
-function sendMetrics(host: Host, _: IncomingMessage, res: ServerResponse): void {
-  const { authConfirmedMs, authRefusals } = host;
-  const text = metricsText(allModels(host), {
-    depth: host.dispatcher.depth,
-    bodyBytes: host.memory.used,
-    authRefusals,
-    accountsAgeMs: authConfirmedMs === null ? null : nowMs() - authConfirmedMs,
-  });
-  send(res, 200, { 'content-type': prometheusType }, [Buffer.from(text)]);
+async function sendMetrics({ metrics: { registry } }: Host, _: IncomingMessage, res: ServerResponse): Promise<void> {
+  send(res, 200, { 'content-type': registry.contentType }, [Buffer.from(await registry.metrics())]);
 }
 
 // ------------------------------------------------------------------------------------------------------------- inference
@@ -255,6 +248,10 @@ async function predict(
   refuseIfDraining(host.state);
   const asked = PredictQuery.safeParse(Object.fromEntries(query));
   if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
+  if (req.headers['content-type']?.startsWith('multipart/')) {
+    const command = `curl --data-binary @image.jpg …/v2/models/${model.config.name}/predict`;
+    throw new HttpError(415, `The body is a form (curl -F). Send the image as it is: ${command}`);
+  }
   const body = await readBody(req, host.config.bodyBytesMax, holding);
   const arrivedMs = nowMs();
   const { pixelBytes, decodingBytes } = await readHeader(model, body);
@@ -295,7 +292,7 @@ async function predict(
     const { name, version } = model.config;
     const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
     holding.giveAll();
-    sendJson(res, 200, said, headersOf(model, answer));
+    answerJson(res, 200, said, headersOf(model, answer));
   } finally {
     submitted.drop();
     free(pixels);

@@ -10,14 +10,13 @@ import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import type { Served } from './dispatcher.ts';
-import type { Pool, Port, Signature, WarmUp } from './pool.ts';
+import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
 import { RunTimes } from './runTimes.ts';
-import { ModelStats } from './stats.ts';
 import { threadsOf } from './threads/pool.ts';
 
 export interface ServedModel extends Served {
   config: ModelConfig;
-  signature: Signature;
+  signature: ServedSignature;
   /** Whether the first dimension of everything is the same symbol, the batch, so that requests can be computed together. */
   batched: boolean;
   /** Requests that hold it: it is not unloaded before they have their answers. */
@@ -33,10 +32,16 @@ const inputBytesMax = 2 ** 30;
  * Loads a model into the pool under `id` and runs it on zeros on each of its threads. `folder`: a private one, in which the file gets a
  * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
-export async function loadModel(pool: Pool, id: string, config: ModelConfig, folder: string, limits: Limits): Promise<ServedModel> {
+export async function loadModel(
+  pool: Pool,
+  id: string,
+  config: ModelConfig,
+  folder: string,
+  limits: Limits,
+): Promise<Omit<ServedModel, 'stats'>> {
   const { intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
   const file = join(folder, `${randomUUID()}.onnx`);
-  const warmUps = (signature: Signature): WarmUp[] => {
+  const warmUps = (signature: ServedSignature): WarmUp[] => {
     if (batchMax > 1 && !isBatched(signature))
       throw new Error('batchMax must be 1: the first dimension of its inputs and outputs is not one symbol, the batch.');
     return [...new Set([1, batchMax])].map((rows) => warmUpOf(signature, config, rows));
@@ -57,16 +62,16 @@ export async function loadModel(pool: Pool, id: string, config: ModelConfig, fol
       times.observe(rows, runMs);
     }
     const batched = isBatched(signature);
-    return { key: id, config, signature, batched, batchMax, deadlineMs, times, stats: new ModelStats(), users: 0 };
+    return { key: id, config, signature, batched, batchMax, deadlineMs, times, users: 0 };
   } catch (error) {
     await pool.unload(id);
-    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`);
+    throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`, { cause: error });
   } finally {
     await rm(file, { force: true });
   }
 }
 
-const isBatched = ({ inputs, outputs }: Signature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;
+const isBatched = ({ inputs, outputs }: ServedSignature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;
 
 /** A second name for the file takes no space, so that a full disk does not keep a model from being loaded; another file system needs a copy. */
 async function linkOrCopy(from: string, to: string): Promise<void> {
@@ -96,10 +101,10 @@ function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageB
   throw new Error(`The host would have ${needed} MiB of memory with it, and may have ${max} (memoryBytesMax): undeploy something first.`);
 }
 
-function warmUpOf({ inputs }: Signature, { dims }: ModelConfig, rows: number): WarmUp {
+function warmUpOf({ inputs }: ServedSignature, { dims }: ModelConfig, rows: number): WarmUp {
   const planned = planShapes(inputs, rows, dims);
   if ('problem' in planned) throw new Error(planned.problem.message);
-  const zeros = inputs.map(({ name, datatype }: Port) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
+  const zeros = inputs.map(({ name, datatype }: ServedPort) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
   const sizes = zeros.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);

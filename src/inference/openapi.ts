@@ -228,8 +228,8 @@ const modelVersion = parameter('path', 'version', 'Its version. An address witho
 const modelPathsAt = (address: string, parameters: object[]) =>
   Object.entries(modelPaths).map(([behind, path]) => [address + behind, { parameters, ...path }]);
 
-export const openapi = {
-  openapi: '3.1.0',
+export const hostOpenapi = {
+  hostOpenapi: '3.1.0',
   info: {
     title: 'Whetstone inference host',
     version: codeVersion,

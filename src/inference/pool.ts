@@ -4,15 +4,15 @@ import type { Datatype } from '../engine/datatypes.ts';
 import type { Found, Image, Reading } from '../vision/reading.ts';
 
 /** An input or output that can be served: a string is a symbolic dimension. */
-export interface Port {
+export interface ServedPort {
   name: string;
   datatype: Datatype;
   shape: readonly (number | string)[];
 }
 
-export interface Signature {
-  inputs: readonly Port[];
-  outputs: readonly Port[];
+export interface ServedSignature {
+  inputs: readonly ServedPort[];
+  outputs: readonly ServedPort[];
 }
 
 /** An input of one run. Its bytes (little-endian, row-major) are the pieces one after the other. */
@@ -25,7 +25,7 @@ export interface Feed {
   image?: Image;
 }
 
-export interface Output {
+export interface OutputTensor {
   name: string;
   datatype: Datatype;
   shape: readonly number[];
@@ -33,8 +33,8 @@ export interface Output {
 }
 
 /** Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. */
-export interface Done {
-  outputs: Output[];
+export interface RunResult {
+  outputs: OutputTensor[];
   found: Found | null;
   startedMs: number;
   preparedMs: number;
@@ -42,7 +42,7 @@ export interface Done {
   readMs: number;
 }
 
-export type RunEnd = ({ state: 'done' } & Done) | { state: 'failed'; message: string } | { state: 'cancelled' };
+export type RunEnd = ({ state: 'done' } & RunResult) | { state: 'failed'; message: string } | { state: 'cancelled' };
 
 export interface Run {
   /** Never rejects. */
@@ -62,16 +62,16 @@ export interface ModelFile {
   key: string;
   file: string;
   intraOpThreads: number;
-  warmUps(signature: Signature): WarmUp[];
+  warmUps(signature: ServedSignature): WarmUp[];
 }
 
 export interface WarmRun {
   runMs: number;
-  outputs: Pick<Output, 'name' | 'shape'>[];
+  outputs: Pick<OutputTensor, 'name' | 'shape'>[];
 }
 
-export interface Loaded {
-  signature: Signature;
+export interface LoadedModel {
+  signature: ServedSignature;
   /** Of the warm-up; the first runs are not in it: they take memory and build kernels. */
   runs: (WarmRun & { rows: number })[];
 }
@@ -87,7 +87,7 @@ export interface Pool {
    * Loads a model and runs it on zeros, on one thread after the other. A thread that loads gets no runs; another takes them. Throws an
    * Error with what the engine says.
    */
-  load(model: ModelFile): Promise<Loaded>;
+  load(model: ModelFile): Promise<LoadedModel>;
   /** Frees a model's memory when the runs that were started before have ended. */
   unload(key: string): Promise<void>;
   /** Whether `start` can be called: IDLE, a run would begin at once; STAGED, it would be ready when the one before it ends. */

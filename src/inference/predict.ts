@@ -6,7 +6,7 @@ import type { PreprocessSpec } from '../vision/spec.ts';
 import type { Classes, Detections, PredictQuery } from './answers.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
-import type { Feed, Port } from './pool.ts';
+import type { Feed, ServedPort } from './pool.ts';
 
 /** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
 const sideMax = 30_000;
@@ -33,7 +33,7 @@ export async function decodeFeed({ config, signature }: ServedModel, file: Buffe
   const { width, height } = preprocess;
   const shape = preprocess.layout === 'NCHW' ? [1, 3, height, width] : [1, height, width, 3];
   const image = { ...size, preprocess };
-  return { name: (signature.inputs[0] as Port).name, datatype: 'FP32', shape, pieces: [data], image };
+  return { name: (signature.inputs[0] as ServedPort).name, datatype: 'FP32', shape, pieces: [data], image };
 }
 
 function refuseImage(error: Error): never {

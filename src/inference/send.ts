@@ -55,7 +55,7 @@ function encodingFor(accepted: string): 'gzip' | 'deflate' | undefined {
   return (['gzip', 'deflate'] as const).find((name) => (weights.get(name) ?? weights.get('*') ?? 0) > 0);
 }
 
-export function sendJson(res: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
+export function answerJson(res: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
   send(res, status, { ...jsonType, ...headers }, [Buffer.from(JSON.stringify(value))]);
 }
 

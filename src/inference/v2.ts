@@ -4,7 +4,7 @@ import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { Priority } from './config.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
-import type { Feed, Output, Port } from './pool.ts';
+import type { Feed, OutputTensor, ServedPort } from './pool.ts';
 import { bytesFromJson, jsonOfBytes } from './tensors.ts';
 
 const jsonBytesMax = 16 * 2 ** 20;
@@ -112,7 +112,7 @@ function parseJson(bytes: Buffer): InferJson {
 /** The inputs in the model's order, and where their last byte is. */
 function readInputs(
   { inputs }: InferJson,
-  ports: readonly Port[],
+  ports: readonly ServedPort[],
   rowsMax: number,
   body: Buffer,
   start: number,
@@ -147,7 +147,7 @@ function readInputs(
   return { feeds: ports.map(({ name }) => found.get(name) as Feed), read: at };
 }
 
-const fits = (shape: readonly number[], wanted: Port['shape']): boolean =>
+const fits = (shape: readonly number[], wanted: ServedPort['shape']): boolean =>
   shape.length === wanted.length && wanted.every((dim, i) => typeof dim === 'string' || dim === shape[i]);
 
 function rowsOf(feeds: readonly Feed[]): number {
@@ -156,7 +156,7 @@ function rowsOf(feeds: readonly Feed[]): number {
   return rows as number;
 }
 
-function wantedOutputs({ outputs, parameters }: InferJson, ports: readonly Port[]): WantedOutput[] {
+function wantedOutputs({ outputs, parameters }: InferJson, ports: readonly ServedPort[]): WantedOutput[] {
   const binary = parameters?.binary_data_output ?? false;
   if (!outputs || outputs.length === 0) return ports.map(({ name }) => ({ name, binary }));
   const unknown = outputs.find(({ name }) => !ports.some((port) => port.name === name));
@@ -181,7 +181,7 @@ export function makeResponse(
   { config }: { config: Pick<ServedModel['config'], 'name' | 'version'> },
   id: string | undefined,
   wanted: readonly WantedOutput[],
-  outputs: readonly Output[],
+  outputs: readonly OutputTensor[],
 ): InferResponse {
   const binary = outputs.filter((_, i) => wanted[i]?.binary);
   // Put together by hand: 64-bit integers are no numbers of JSON.stringify.
@@ -199,7 +199,7 @@ export function makeResponse(
 
 // -------------------------------------------------------------------------------------------------------------- metadata
 
-const shapeOf = ({ shape }: Port): number[] => shape.map((dim) => (typeof dim === 'number' ? dim : -1));
+const shapeOf = ({ shape }: ServedPort): number[] => shape.map((dim) => (typeof dim === 'number' ? dim : -1));
 
 export const serverMetadata = (version: string) => ({
   name: 'whetstone',
@@ -208,7 +208,7 @@ export const serverMetadata = (version: string) => ({
 });
 
 export function modelMetadata({ config, signature }: ServedModel, versions: readonly number[]) {
-  const ports = (all: readonly Port[]) => all.map((port) => ({ name: port.name, datatype: port.datatype, shape: shapeOf(port) }));
+  const ports = (all: readonly ServedPort[]) => all.map((port) => ({ name: port.name, datatype: port.datatype, shape: shapeOf(port) }));
   return {
     name: config.name,
     versions: versions.map(String),
@@ -220,7 +220,7 @@ export function modelMetadata({ config, signature }: ServedModel, versions: read
 
 /** NVIDIA's model configuration, as far as clients read it. Where the model has a batch axis, `dims` are without it. */
 export function modelConfiguration({ config, signature, batched, batchMax }: ServedModel) {
-  const ports = (all: readonly Port[]) =>
+  const ports = (all: readonly ServedPort[]) =>
     all.map((port) => ({ name: port.name, data_type: `TYPE_${port.datatype}`, dims: shapeOf(port).slice(batched ? 1 : 0) }));
   return {
     name: config.name,
@@ -239,7 +239,8 @@ const counted = (count: number, ms: number) => ({ count, ns: Math.round(1e6 * ms
 
 /** The counters as the statistics extension names them; preprocessing is `compute_input`, postprocessing `compute_output`. */
 export function modelStatistics({ config, stats }: ServedModel) {
-  const { queue, preprocessing, compute, postprocessing } = stats.parts;
+  const { ok, failed } = stats.ended;
+  const { queue, preprocessing, compute, postprocessing } = stats.partMs;
   return {
     name: config.name,
     version: String(config.version),
@@ -247,12 +248,12 @@ export function modelStatistics({ config, stats }: ServedModel) {
     inference_count: stats.inferences,
     execution_count: stats.executions,
     inference_stats: {
-      success: counted(stats.ended.ok, stats.totalMs),
-      fail: counted(stats.ended.failed, stats.failedMs),
-      queue: counted(queue.count, queue.sumMs),
-      compute_input: counted(preprocessing.count, preprocessing.sumMs),
-      compute_infer: counted(compute.count, compute.sumMs),
-      compute_output: counted(postprocessing.count, postprocessing.sumMs),
+      success: counted(ok, stats.totalMs),
+      fail: counted(failed, stats.failedMs),
+      queue: counted(ok, queue),
+      compute_input: counted(ok, preprocessing),
+      compute_infer: counted(ok, compute),
+      compute_output: counted(ok, postprocessing),
       cache_hit: counted(0, 0),
       cache_miss: counted(0, 0),
     },

@@ -1,10 +1,19 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { passingKind } from '../db.ts';
 import type { Log } from '../log.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
-import { type Child, identify, startChild } from './executor/local.ts';
-import { type AttemptContext, JobFailure, type JobKinds, type JobServices, type Launch, type Outcome } from './kinds.ts';
+import { type ChildHandle, identify, startChild } from './executor/local.ts';
+import {
+  type AttemptContext,
+  AttemptCrash,
+  type AttemptOutcome,
+  JobFailure,
+  type JobKinds,
+  type JobServices,
+  type Launch,
+} from './kinds.ts';
 import { type JobLog, openLog } from './logs.ts';
 import { endAttempt, type Move, recordProcess } from './moves.ts';
 import { type Event, exitCodes, type Phase, PROTOCOL_VERSION, parseEventLine, phases } from './protocol.ts';
@@ -66,11 +75,11 @@ export function runAttempt(
   const kind = kinds[claimed.job.kind];
   const workDir = workDirOf(config.dataDir, jobId, number);
 
-  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, lack: null };
-  const outcome: Outcome = { result: {}, artifacts: [], gates: [] };
+  const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, crash: null, lack: null };
+  const outcome: AttemptOutcome = { result: {}, artifacts: [], gates: [] };
   let context: AttemptContext | null = null;
   /** While its process runs. */
-  let child: Child | null = null;
+  let child: ChildHandle | null = null;
   const asked = new Set<StopReason>();
   const timers: NodeJS.Timeout[] = [];
   const claimedAt = performance.now();
@@ -96,6 +105,8 @@ export function runAttempt(
     }
   };
   const written = <T>(write: () => T): Promise<T> => uncounted(() => untilWritten(write, abandoned.signal));
+  /** A job that is to stop does not wait for room: cancelling it may be what makes room. */
+  const toldToStop = (error: unknown) => seen.stopped !== null && passingKind(error) === 'FULL';
 
   const stop = (reason: StopReason) => {
     if (asked.has(reason)) return;
@@ -113,6 +124,10 @@ export function runAttempt(
   const fail = (error: unknown) => {
     seen.lack ??= lackOf(error);
     if (seen.lack) return;
+    if (error instanceof AttemptCrash) {
+      seen.crash = error.message;
+      return;
+    }
     if (!(error instanceof JobFailure)) log.error({ err: error, jobId }, 'a job failed by a defect');
     const { code, message } = error instanceof JobFailure ? error : defect;
     seen.refused = { code, message };
@@ -170,7 +185,7 @@ export function runAttempt(
       if ('problem' in event) writeLog('stderr', [`A line of the job's child was dropped: ${event.problem}`]);
       else if (event.job === jobId && event.attempt === number) events.push(event);
     }
-    const rows = await written(() => recordEvents(db, jobId, number, events));
+    const rows = await uncounted(() => untilWritten(() => recordEvents(db, jobId, number, events), abandoned.signal, toldToStop));
     if (rows.length > 0) bus.wake('jobEvent', jobId);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
     for (const event of events) onEvent(event);
@@ -199,7 +214,7 @@ export function runAttempt(
     if ((await written(() => recordEvents(db, jobId, number, [warning]))).length > 0) bus.wake('jobEvent', jobId);
   };
 
-  const runChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
+  const superviseChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
     const started = startChild(
       {
         command,
@@ -252,7 +267,7 @@ export function runAttempt(
       const launch = await kind.launch(services, context);
       await checkDevice(launch);
       // An attempt that was stopped by now does not start.
-      if (!seen.stopped) await runChild(launch, writeLog);
+      if (!seen.stopped) await superviseChild(launch, writeLog);
       if (seen.done === 'ok' && seen.exitCode === exitCodes.OK) register = await kind.finish(services, context, outcome);
     } catch (error) {
       fail(error);

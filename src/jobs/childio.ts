@@ -6,6 +6,7 @@
 import { once } from 'node:events';
 import { availableParallelism, cpus } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { isDiskFull } from '../diskFull.ts';
 import {
   EVENT_LINE_BYTES_MAX,
   type Event,
@@ -23,18 +24,18 @@ export type Said = Event extends infer E ? (E extends Event ? Omit<E, 'v' | 'job
 
 type ArtifactSaid = Extract<Said, { type: 'artifact' }>;
 
-export type ToThread = { envelope: Pick<SpecLine, 'v' | 'job' | 'attempt'> } | { say: Said } | { end: true };
+export type ToChildThread = { envelope: Pick<SpecLine, 'v' | 'job' | 'attempt'> } | { say: Said } | { end: true };
 
 /** Places in the memory that both threads share. */
-export const shared = { step: 0, stop: 1 } as const;
+export const stateIndex = { step: 0, stop: 1 } as const;
 
 /** Values of the shared `stop`. */
 export const stops = ['none', 'cancel', 'suspend'] as const;
 
 /** What the thread begins with. It gets these as values: the modules of the protocol would take it 0.3 s to load. */
-export interface ThreadData {
+export interface ChildThreadData {
   state: Int32Array;
-  shared: typeof shared;
+  stateIndex: typeof stateIndex;
   stops: typeof stops;
 }
 
@@ -64,7 +65,7 @@ export class Stopped extends Error {
 }
 
 /** What the code of a job sees of its attempt. */
-export interface Child<S extends Spec = Spec> {
+export interface ChildAttempt<S extends Spec = Spec> {
   readonly spec: S;
   readonly workDir: string;
   /** A new phase of `total` units begins. */
@@ -88,7 +89,12 @@ export interface MadeFile {
   sizeBytes: number;
 }
 
-export function createChild<S extends Spec>(spec: S, workDir: string, state: Int32Array, say: (event: Said) => void): Child<S> {
+export function createChildAttempt<S extends Spec>(
+  spec: S,
+  workDir: string,
+  state: Int32Array,
+  say: (event: Said) => void,
+): ChildAttempt<S> {
   let current: { phase: Phase; total: number | null; done: number; startedAt: number; metrics: Record<string, number> } = {
     phase: 'start',
     total: null,
@@ -102,12 +108,12 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
     workDir,
     phase(phase, total) {
       current = { phase, total, done: 0, startedAt: performance.now(), metrics: {} };
-      Atomics.add(state, shared.step, 1);
+      Atomics.add(state, stateIndex.step, 1);
       say({ type: 'phase', phase, total });
     },
     advance(count = 1, metrics = current.metrics) {
       current.metrics = metrics;
-      const step = Atomics.add(state, shared.step, count) + count;
+      const step = Atomics.add(state, stateIndex.step, count) + count;
       current.done += count;
       const now = performance.now();
       if (now - tickedAt < tickMs) return;
@@ -118,11 +124,11 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
       say({ type: 'batch', phase, step, done, total, epoch: null, epochs: null, metrics, itemsPerSecond: perMs * 1000, etaMs });
     },
     checkStop() {
-      const stop = stops[Atomics.load(state, shared.stop)];
+      const stop = stops[Atomics.load(state, stateIndex.stop)];
       if (stop === 'cancel') throw new Stopped('cancelled');
       if (stop === 'suspend') throw new Stopped('suspended');
     },
-    stopping: () => Atomics.load(state, shared.stop) !== 0,
+    stopping: () => Atomics.load(state, stateIndex.stop) !== 0,
     warn: (code, message) => say({ type: 'warning', code, message: message.slice(0, 4000) }),
     artifact: (kind, { name, sha256, sizeBytes }, meta = {}) => say({ type: 'artifact', kind, file: name, sha256, sizeBytes, meta }),
     checkpoint: ({ name, sha256, sizeBytes }, units) => say({ type: 'checkpoint', file: name, sha256, sizeBytes, epoch: units, batch: 0 }),
@@ -130,7 +136,7 @@ export function createChild<S extends Spec>(spec: S, workDir: string, state: Int
 }
 
 /** The last event of a job that threw `error`, and the exit code that follows it. */
-export function lastWords(error: unknown): { event: Said; exitCode: number } {
+export function lastEventOf(error: unknown): { event: Said; exitCode: number } {
   if (error instanceof Stopped) return { event: { type: 'done', status: error.status, result: {} }, exitCode: exitCodes.STOPPED };
   const known = knownError(error);
   const details = known.details.slice(0, 50).map((detail) => detail.slice(0, 500));
@@ -149,7 +155,7 @@ export function lastWords(error: unknown): { event: Said; exitCode: number } {
 function knownError(error: unknown): ChildError {
   if (error instanceof ChildError) return error;
   const { code } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') return new ChildError('DISK_FULL', 'The disk is full: free some space.');
+  if (isDiskFull(error)) return new ChildError('DISK_FULL', 'The disk is full: free some space.');
   if (code === 'EIO' || code === 'EROFS') return new ChildError('IO', `The disk cannot be written or read (${code}).`);
   if (code === 'EFBIG') return new ChildError('LIMIT_EXCEEDED', 'The job would write a larger file than it may.');
   return new ChildError('INTERNAL', 'The job failed by a defect of Whetstone. Its log tells more.');
@@ -159,15 +165,17 @@ function knownError(error: unknown): ChildError {
  * Runs `work` as the attempt that stdin specifies, tells its end, and exits. `versions` are those of the packages that do the work,
  * by name; what `work` returns is the result of `done`.
  */
-export async function runChild<K extends Spec['kind']>(
+export async function runAsChild<K extends Spec['kind']>(
   kind: K,
   versions: Record<string, string>,
-  work: (child: Child<Extract<Spec, { kind: K }>>) => Promise<Extract<Said, { type: 'done' }>['result']>,
+  work: (child: ChildAttempt<Extract<Spec, { kind: K }>>) => Promise<Extract<Said, { type: 'done' }>['result']>,
 ): Promise<never> {
   const state = new Int32Array(new SharedArrayBuffer(8));
-  const thread = new Worker(new URL('./childthread.ts', import.meta.url), { workerData: { state, shared, stops } satisfies ThreadData });
+  const thread = new Worker(new URL('./childthread.ts', import.meta.url), {
+    workerData: { state, stateIndex, stops } satisfies ChildThreadData,
+  });
   const threadEnded = new Promise((resolve) => thread.once('exit', resolve));
-  const post = (message: ToThread) => thread.postMessage(message);
+  const post = (message: ToChildThread) => thread.postMessage(message);
   const say = (event: Said) => post({ say: event });
   const exit = async (exitCode: number): Promise<never> => {
     post({ end: true });
@@ -176,7 +184,7 @@ export async function runChild<K extends Spec['kind']>(
   };
   const fail = (error: unknown): Promise<never> => {
     if (!(error instanceof Stopped) && !(error instanceof ChildError)) console.error(error);
-    const { event, exitCode } = lastWords(error);
+    const { event, exitCode } = lastEventOf(error);
     say(event);
     return exit(exitCode);
   };
@@ -208,7 +216,7 @@ export async function runChild<K extends Spec['kind']>(
     resumed: null,
   });
   try {
-    const result = await work(createChild(spec, workDir, state, say));
+    const result = await work(createChildAttempt(spec, workDir, state, say));
     say({ type: 'done', status: 'ok', result });
   } catch (error) {
     return fail(error);

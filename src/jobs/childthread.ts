@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import type { Said, ThreadData, ToThread } from './childio.ts';
+import type { ChildThreadData, Said, ToChildThread } from './childio.ts';
 import type { Phase } from './protocol.ts';
 
 const eventsFd = 3;
@@ -10,9 +10,9 @@ const heartbeatMs = 5000;
 /** Characters of a line on stdin. */
 const lineMax = 16 * 2 ** 20;
 
-const { state, shared, stops } = workerData as ThreadData;
+const { state, stateIndex, stops } = workerData as ChildThreadData;
 const port = parentPort as MessagePort;
-let envelope: Extract<ToThread, { envelope: unknown }>['envelope'] | undefined;
+let envelope: Extract<ToChildThread, { envelope: unknown }>['envelope'] | undefined;
 let phase: Phase = 'start';
 let n = 0;
 
@@ -39,7 +39,7 @@ function endGroup(): void {
 }
 
 const heartbeat = setInterval(
-  () => say({ type: 'heartbeat', phase, step: Atomics.load(state, shared.step), rssBytes: process.memoryUsage.rss() }),
+  () => say({ type: 'heartbeat', phase, step: Atomics.load(state, stateIndex.step), rssBytes: process.memoryUsage.rss() }),
   heartbeatMs,
 );
 
@@ -51,14 +51,14 @@ input.on('data', (chunk: string) => {
   rest = lines.pop() as string;
   if (rest.length > lineMax) endGroup();
   for (const line of lines) {
-    if (specified) Atomics.store(state, shared.stop, Math.max(0, stops.indexOf(JSON.parse(line).command)));
+    if (specified) Atomics.store(state, stateIndex.stop, Math.max(0, stops.indexOf(JSON.parse(line).command)));
     else port.postMessage(line);
     specified = true;
   }
 });
 input.on('error', endGroup).on('end', endGroup);
 
-port.on('message', (message: ToThread) => {
+port.on('message', (message: ToChildThread) => {
   if ('envelope' in message) envelope = message.envelope;
   else if ('say' in message) say(message.say);
   else {

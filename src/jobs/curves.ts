@@ -6,7 +6,7 @@ import { metricPoint } from './tables.ts';
 
 export interface Curve {
   name: string;
-  points: { step: number; value: number }[];
+  points: { step: number; epoch: number | null; value: number }[];
 }
 
 const isOfJob = eq(metricPoint.jobId, sql.placeholder('jobId'));
@@ -17,7 +17,7 @@ const namesQuery = prepared((db) =>
 
 const pointsQuery = prepared((db) =>
   db
-    .select({ step: metricPoint.step, value: metricPoint.value })
+    .select({ step: metricPoint.step, epoch: metricPoint.epoch, value: metricPoint.value })
     .from(metricPoint)
     .where(and(isOfJob, eq(metricPoint.name, sql.placeholder('name'))))
     .orderBy(asc(metricPoint.step))

@@ -1,9 +1,10 @@
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
+import { passesFilter } from './list.ts';
 import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
-import { AttemptStateType, FailureType, JobFilter, JobStateType, JobType, jobFilterOf } from './schema.ts';
+import { AttemptStateType, FailureType, JobFilterInput, JobStateType, JobType, jobFilterOf } from './schema.ts';
 import type { Attempt, Job, JobEvent } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 
@@ -222,15 +223,10 @@ builder.subscriptionFields((t) => ({
     type: JobType,
     description: 'The jobs that have not ended, oldest first, then each job whenever it changes.',
     authScopes: { can: 'READ' },
-    args: { filter: t.arg({ type: JobFilter, description: 'Which jobs.' }) },
+    args: { filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }) },
     subscribe: (_root, { filter }, context) => {
-      const { kinds, states, createdById, parentId } = jobFilterOf(filter);
-      const matches = (j: Job) =>
-        (!kinds || kinds.includes(j.kind)) &&
-        (!states || states.includes(j.state)) &&
-        (!createdById || j.createdById === createdById) &&
-        (!parentId || j.parentId === parentId);
-      return watchJobs(context, matches);
+      const wanted = jobFilterOf(filter);
+      return watchJobs(context, filter ? ({ id }) => passesFilter(context.db, wanted, id) : () => true);
     },
     resolve: (row) => row as Job,
   }),

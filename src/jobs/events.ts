@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, sql } from 'drizzle-orm';
 import { prepared, type Queryable, rowInsert } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { type JobEvent, job, jobEvent } from './tables.ts';
@@ -43,6 +43,12 @@ const eventsQuery = prepared((db) =>
     .limit(sql.placeholder('limit'))
     .prepare(),
 );
+
+/** The newest event that tells of a state. */
+export function lastState(db: Queryable, jobId: string): JobEvent | undefined {
+  const isOne = and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, 'STATE'));
+  return db.select().from(jobEvent).where(isOne).orderBy(desc(jobEvent.seq)).limit(1).get();
+}
 
 /** At most `limit` events with a seq greater than `after`, in order. */
 export function readEvents(db: Queryable, jobId: string, after: number, limit: number): JobEvent[] {

@@ -3,9 +3,9 @@ import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
 import type { Progress } from './progress.ts';
 import type { Event } from './protocol.ts';
-import type { Spec } from './specs.ts';
+import type { JobKindName, Spec } from './specs.ts';
 import type { Failure } from './states.ts';
-import type { Job, JobKindName } from './tables.ts';
+import type { Job } from './tables.ts';
 
 /** What the code of a job kind works with. */
 export interface JobServices {
@@ -34,7 +34,7 @@ export interface AttemptContext {
 }
 
 /** What a child said on its way to success: all that `finish` needs. */
-export interface Outcome {
+export interface AttemptOutcome {
   result: Record<string, unknown>;
   artifacts: Extract<Event, { type: 'artifact' }>[];
   gates: Extract<Event, { type: 'gate' }>[];
@@ -53,7 +53,7 @@ export interface JobKind {
    * it: that one only inserts rows, in the transaction that ends the job. Its value becomes the job's result. Jobs that it enqueues
    * with `parentId` are the job's children.
    */
-  finish(services: JobServices, attempt: AttemptContext, outcome: Outcome): Promise<(tx: Queryable) => Record<string, unknown>>;
+  finish(services: JobServices, attempt: AttemptContext, outcome: AttemptOutcome): Promise<(tx: Queryable) => Record<string, unknown>>;
   /** In the transaction that ends a job FAILED or CANCELLED: what the job was to make is marked as failed. */
   undo?(tx: Queryable, job: Job): void;
   /** In the transaction that makes `retried` of a job that FAILED or was CANCELLED: what `undo` marked is expected again. */
@@ -68,6 +68,9 @@ export interface JobKind {
 export type CoordinatorEnd = { state: 'SUCCEEDED'; result: Record<string, unknown> } | { state: 'FAILED'; failure: Failure };
 
 export type JobKinds = Record<JobKindName, JobKind>;
+
+/** A process that `launch` or `finish` needs was killed, and not by what it did: the attempt is CRASHED, and the job is tried again. */
+export class AttemptCrash extends Error {}
 
 /** A final failure with a code that users see as the job's `failureCode`. */
 export class JobFailure extends Error {

@@ -18,7 +18,9 @@ export function limited(
   // POSIX counts files in 512-byte blocks, shells count memory in KiB. macOS does not limit memory: then the others have to do.
   const limits = [
     `ulimit -d ${Math.ceil(memoryBytes / 1024)} 2>/dev/null`,
-    `ulimit -t ${cpuSeconds}`,
+    // SIGXCPU at the limit: SIGKILL, which follows at the hard one, would look like the system's when memory runs out.
+    `ulimit -S -t ${cpuSeconds}`,
+    `ulimit -H -t ${cpuSeconds + 1}`,
     `ulimit -f ${Math.ceil(fileBytes / 512)}`,
     'ulimit -c 0',
   ];

@@ -49,16 +49,16 @@ export async function openLog(dataDir: string, jobId: string): Promise<JobLog> {
 
 /**
  * A reader of a job's log: each call gives the next lines behind line `after`, at most `limit`; none at the present end. What a crash cut
- * off is left out. It looks first where line `place` ends.
+ * off is left out. It looks first where line `behind` ends.
  */
-export function logReader(dataDir: string, jobId: string, after: number, place = after): (limit: number) => Promise<LogLine[]> {
+export function logReader(dataDir: string, jobId: string, after: number, behind = after): (limit: number) => Promise<LogLine[]> {
   let n = after;
   let offset: number | null = null;
   return async (limit) => {
     const lines: LogLine[] = [];
     const file = await openIfThere(pathOf(dataDir, jobId));
     try {
-      if (file) offset ??= await placeBehind(file, place);
+      if (file) offset ??= await offsetBehind(file, behind);
       while (file && offset !== null && lines.length < limit) {
         const piece = await readPiece(file, offset);
         const start: number = offset;
@@ -100,7 +100,7 @@ const openIfThere = (path: string): Promise<FileHandle | null> =>
   });
 
 /** Where to read from for what is behind line `after`: at most a piece before it. */
-async function placeBehind(file: FileHandle, after: number): Promise<number> {
+async function offsetBehind(file: FileHandle, after: number): Promise<number> {
   let [low, high] = [0, (await file.stat()).size];
   while (after > 0 && high - low > pieceBytes) {
     const middle = Math.floor((low + high) / 2);

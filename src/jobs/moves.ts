@@ -4,11 +4,12 @@
  */
 import { and, count, eq, inArray } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { appendEvent, readEvents } from './events.ts';
 import { age, findJob, requireJob } from './jobs.ts';
 import type { JobKinds } from './kinds.ts';
+import { insertSubjects } from './references.ts';
 import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
@@ -73,10 +74,12 @@ export function endAttempt(
   end: End,
   register: (tx: Queryable) => Record<string, unknown> = () => ({}),
 ): Move | null {
-  return inTransaction(db, (tx) => {
+  const { state, failure, exitCode, signal, durationMs } = end;
+  // Before its end is written, a job that failed or waits keeps its slot, and nobody is told why.
+  const transact = state === 'SUCCEEDED' ? inTransaction : inUrgentTransaction;
+  return transact(db, (tx) => {
     const row = isLive(tx, jobId, number);
     if (!row) return null;
-    const { state, failure, exitCode, signal, durationMs } = end;
     const wroteCheckpoint = hasCheckpoint(tx, jobId, number);
     const previous = tx
       .select({ state: attempt.state })
@@ -108,7 +111,7 @@ function hasCheckpoint(tx: Queryable, jobId: string, number: number): boolean {
  * last child has ended. A job that has ended cannot be cancelled.
  */
 export function cancelJob(db: Db, kinds: JobKinds, actor: Actor, id: string): Move | null {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const row = requireJob(tx, id);
     if (isFinal(row.state)) refuse('INVALID', 'jobId', `The job has ended already: it is ${row.state}.`);
     if (row.state === 'CANCELLING') return null;
@@ -181,6 +184,7 @@ function move(
     })
     .where(eq(job.id, row.id))
     .run();
+  if (resultJson) insertSubjects(tx, row.id, resultJson);
   if (state === 'FAILED' || state === 'CANCELLED') kinds[row.kind].undo?.(tx, row);
   const payload = { state, ...(attemptState ? { attemptState } : {}), ...(failure ? { failure } : {}) };
   const event = appendEvent(tx, row.id, row.attemptNumber, { type: 'STATE', payload });

@@ -10,6 +10,7 @@
  */
 import { Buffer } from 'node:buffer';
 import { z } from 'zod';
+import { GateNumbers } from '../training/gates.ts';
 import { Spec } from './specs.ts';
 
 export const PROTOCOL_VERSION = 1;
@@ -118,7 +119,7 @@ const text = z.string().max(4000);
 const step = z.int().min(0).describe('Counts units of work of this attempt in any phase. Only its movement has a meaning.');
 const metrics = z.record(z.string().max(100), z.number()).describe('Finite numbers by metric name, such as `val.top1`.');
 
-export const Hello = z
+const Hello = z
   .object({
     ...envelope,
     type: z.literal('hello'),
@@ -134,7 +135,7 @@ export const Hello = z
   })
   .meta({ id: 'Hello' });
 
-export const PhaseStarted = z
+const PhaseStarted = z
   .object({
     ...envelope,
     type: z.literal('phase'),
@@ -143,7 +144,7 @@ export const PhaseStarted = z
   })
   .meta({ id: 'PhaseStarted' });
 
-export const Batch = z
+const Batch = z
   .object({
     ...envelope,
     type: z.literal('batch'),
@@ -159,7 +160,7 @@ export const Batch = z
   })
   .meta({ id: 'Batch', description: 'A tick of progress, at most 4 a second: latest wins, never stored.' });
 
-export const Epoch = z
+const Epoch = z
   .object({
     ...envelope,
     type: z.literal('epoch'),
@@ -172,7 +173,7 @@ export const Epoch = z
   })
   .meta({ id: 'Epoch' });
 
-export const Checkpoint = z
+const Checkpoint = z
   .object({
     ...envelope,
     type: z.literal('checkpoint'),
@@ -186,7 +187,7 @@ export const Checkpoint = z
 
 export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'SAMPLES']);
 
-export const Artifact = z
+const Artifact = z
   .object({
     ...envelope,
     type: z.literal('artifact'),
@@ -198,63 +199,17 @@ export const Artifact = z
   })
   .meta({ id: 'Artifact' });
 
-const gateNumbers = {
-  problems: z.array(text).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
-  inputs: z.enum(['VALIDATION', 'SEEDED']).describe('SEEDED: there was no dataset, noise was used.'),
-  images: z.int().min(0),
-};
-const beyondTolerance = z.int().min(0).describe('Images with an output further away than its tolerance.');
-const gateBatch = {
-  batch: z.int().min(1),
-  images: z.int().min(0),
-  largestDifference: z.number().describe('Largest |reference − candidate| of the logits or the scores.'),
-};
-
-export const ClassificationGate = z
-  .object({
-    ...gateNumbers,
-    tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
-    largestLogit: z.number().describe('Largest magnitude among the reference’s outputs.'),
-    largestDifference: z.number().describe('Largest |reference − candidate| over all images and batch sizes.'),
-    beyondTolerance,
-    top1Differ: z.int().min(0).describe('Images whose best class differs.'),
-    top1DifferBeyondMargin: z.int().min(0).describe('Of those, where the reference’s margin is larger than the tolerance.'),
-    batches: z.array(z.object(gateBatch)).max(10),
-  })
-  .meta({ id: 'ClassificationGate' });
-
-export const DetectionGate = z
-  .object({
-    ...gateNumbers,
-    tolerance: z.number().describe('Of the scores: relativeTolerance of the spec.'),
-    boxTolerance: z.number().describe('Of the boxes, in pixels of the input.'),
-    largestDifference: z.number().describe('Largest difference of a score over all images and batch sizes.'),
-    largestBoxDifference: z
-      .number()
-      .describe('Largest difference of a side of a box whose score is at least 0.001, in pixels, over all images and batch sizes.'),
-    beyondTolerance,
-    listScore: z.number().describe('The score from which on the lists after non-maximum suppression are compared.'),
-    detections: z.int().min(0).describe('Boxes of the reference after non-maximum suppression.'),
-    detectionsDiffer: z.int().min(0).describe('Boxes that only one of the two lists has.'),
-    detectionsDifferBeyondMargin: z
-      .int()
-      .min(0)
-      .describe('Of those, where no score, IoU or margin lies within the tolerance of its threshold.'),
-    batches: z.array(z.object({ ...gateBatch, largestBoxDifference: z.number() })).max(10),
-  })
-  .meta({ id: 'DetectionGate' });
-
-export const Gate = z
+const Gate = z
   .object({
     ...envelope,
     type: z.literal('gate'),
     gate: z.literal('CONVERSION'),
     file: fileName.describe('The candidate.'),
-    numbers: z.union([ClassificationGate, DetectionGate]),
+    numbers: GateNumbers,
   })
   .meta({ id: 'Gate', description: 'Numbers, not a verdict: the server’s table of thresholds decides.' });
 
-export const Heartbeat = z
+const Heartbeat = z
   .object({
     ...envelope,
     type: z.literal('heartbeat'),
@@ -264,7 +219,7 @@ export const Heartbeat = z
   })
   .meta({ id: 'Heartbeat', description: 'Every 5 s from a thread of its own: a loop that hangs shows as a step that stands still.' });
 
-export const Warning = z
+const Warning = z
   .object({
     ...envelope,
     type: z.literal('warning'),
@@ -273,7 +228,7 @@ export const Warning = z
   })
   .meta({ id: 'Warning' });
 
-export const ErrorEvent = z
+const ErrorEvent = z
   .object({
     ...envelope,
     type: z.literal('error'),
@@ -285,7 +240,7 @@ export const ErrorEvent = z
   })
   .meta({ id: 'Error' });
 
-export const Done = z
+const Done = z
   .object({
     ...envelope,
     type: z.literal('done'),

@@ -3,7 +3,7 @@
  * immediate transaction, so that a slot is never held twice.
  */
 import { and, asc, count, desc, eq, gt, inArray, isNull, lte, or, sql } from 'drizzle-orm';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { appendEvent } from './events.ts';
 import { age, requireJob } from './jobs.ts';
 import type { Move } from './moves.ts';
@@ -15,7 +15,7 @@ const slotlessMax = 2;
 
 /** One row for each configured slot; a row beyond them goes as soon as it is free. */
 export function prepareSlots(db: Db, slots: number): void {
-  inTransaction(db, (tx) => {
+  inUrgentTransaction(db, (tx) => {
     for (let n = 0; n < slots; n += 1) tx.insert(slot).values({ n }).onConflictDoNothing().run();
     tx.delete(slot)
       .where(and(sql`${slot.n} >= ${slots}`, isNull(slot.jobId)))

@@ -51,30 +51,36 @@ const upsertMetric = prepared((db) =>
       name: sql.placeholder('name'),
       step: sql.placeholder('step'),
       value: sql.placeholder('value'),
+      epoch: sql.placeholder('epoch'),
       attemptNumber: sql.placeholder('attemptNumber'),
     })
     .onConflictDoUpdate({
       target: [metricPoint.jobId, metricPoint.name, metricPoint.step],
-      set: { value: sql`excluded.value`, attemptNumber: sql`excluded.attemptNumber` },
+      set: { value: sql`excluded.value`, epoch: sql`excluded.epoch`, attemptNumber: sql`excluded.attemptNumber` },
     })
     .prepare(),
 );
 
-function recordMetrics(tx: Queryable, jobId: string, attemptNumber: number, { step, metrics }: Extract<Event, { type: 'epoch' }>): void {
-  for (const [name, value] of Object.entries(metrics)) upsertMetric(tx).run({ jobId, name, step, value, attemptNumber });
+function recordMetrics(
+  tx: Queryable,
+  jobId: string,
+  attemptNumber: number,
+  { epoch, step, metrics }: Extract<Event, { type: 'epoch' }>,
+): void {
+  for (const [name, value] of Object.entries(metrics)) upsertMetric(tx).run({ jobId, name, step, value, epoch, attemptNumber });
 }
 
 const retryMs = 500;
 /**
  * Repeats `write` while another process holds the database or the disk is full: an event or an end that was lost would leave the job
- * standing for ever. When the signal aborts, it throws what the last try met.
+ * standing for ever. When the signal aborts, or `givesUp`, it throws what the last try met.
  */
-export async function untilWritten<T>(write: () => T, signal: AbortSignal): Promise<T> {
+export async function untilWritten<T>(write: () => T, signal: AbortSignal, givesUp = (_error: unknown) => false): Promise<T> {
   for (;;) {
     try {
       return write();
     } catch (error) {
-      if (!passingKind(error) || signal.aborted) throw error;
+      if (!passingKind(error) || signal.aborted || givesUp(error)) throw error;
       await setTimeout(retryMs, undefined, { signal }).catch(() => {
         throw error;
       });

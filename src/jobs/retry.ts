@@ -1,6 +1,6 @@
 import type { Actor } from '../accounts/audit.ts';
 import { inTransaction } from '../db.ts';
-import { refuse } from '../errors.ts';
+import { InputError, refuse } from '../errors.ts';
 import { announceJob, enqueue, findByIdempotencyKey } from './enqueue.ts';
 import { requireJob } from './jobs.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
@@ -19,7 +19,13 @@ export function retryJob({ db, bus }: JobServices, kinds: JobKinds, actor: Actor
     }
     const coordinates = row.startedAt !== null && row.attemptNumber === 0;
     const made = enqueue(tx, actor, { ...wanted, spec: row.specJson, specVersion: row.specVersion, coordinates });
-    kinds[row.kind].redo?.(tx, made);
+    try {
+      kinds[row.kind].redo?.(tx, made);
+    } catch (error) {
+      // What it names is an argument of the job, not of this mutation.
+      if (error instanceof InputError) refuse('INVALID', 'jobId', error.message);
+      throw error;
+    }
     return made;
   });
   announceJob(bus, retried);

@@ -2,29 +2,25 @@ import { findUser } from '../accounts/users.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
+import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
-import { type JobFilter as Filter, isJobKey, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
+import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
+import { replaceIds } from './references.ts';
 import { retryJob } from './retry.ts';
-import type { Attempt, attemptStates, Job, jobKinds, jobStates } from './tables.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
+import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
+import { waitReason } from './waiting.ts';
 
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
-  values: enumValues<(typeof jobKinds)[number]>({
-    IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
-    IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
-    TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
-    CONVERT:
-      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
-    EVALUATE: 'Measures a model version on a split of a dataset version.',
-    BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
-  }),
+  values: jobKindTable as Record<JobKindName, { description: string }>,
 });
 
 export const JobStateType = builder.enumType('JobState', {
@@ -120,6 +116,12 @@ const CurveType = builder.objectRef<Curve>('Curve').implement({
   fields: (t) => ({
     name: t.exposeString('name', { description: 'Such as `train.loss`.' }),
     steps: t.field({ type: ['Int'], description: 'Optimizer steps, growing.', resolve: (c) => c.points.map((p) => p.step) }),
+    epochs: t.field({
+      type: ['Int'],
+      nullable: { list: false, items: true },
+      description: 'The epoch, from 1, that ended at each step: the axis on which runs with other batch sizes align.',
+      resolve: (c) => c.points.map((p) => p.epoch),
+    }),
     values: t.field({ type: ['Float'], description: 'The value at each step.', resolve: (c) => c.points.map((p) => p.value) }),
   }),
 });
@@ -133,12 +135,16 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
     kind: t.expose('kind', { type: JobKindType, description: 'What it does.' }),
     state: t.expose('state', { type: JobStateType, description: 'Where it stands.' }),
     priority: t.exposeInt('priority', { description: 'Higher starts first.' }),
-    spec: t.field({ type: 'JSON', description: 'What was asked for, with all defaults.', resolve: (j) => j.specJson }),
+    spec: t.field({
+      type: 'JSON',
+      description: 'What was asked for, with all defaults. Its ids are those that `node` takes.',
+      resolve: (j) => replaceIds(j.specJson, opaqueId),
+    }),
     result: t.field({
       type: 'JSON',
       nullable: true,
-      description: 'What it made; null until it has succeeded.',
-      resolve: (j) => j.resultJson,
+      description: 'What it made, with ids that `node` takes; null until it has succeeded.',
+      resolve: (j) => replaceIds(j.resultJson, opaqueId),
     }),
     failure: t.field({
       type: FailureType,
@@ -158,6 +164,13 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
       type: 'DateTime',
       nullable: true,
       description: 'Back-off: its next attempt starts no earlier. Null when it does not back off.',
+    }),
+    waitReason: t.field({
+      type: FailureType,
+      nullable: true,
+      description:
+        'Why it does not get on, such as DISK_FULL: the disk has no room, or what its last attempt met before the back-off. Null when it works, or only waits for its turn.',
+      resolve: (j, _a, context) => waitReason(context, j),
     }),
     createdByName: t.string({
       nullable: true,
@@ -221,21 +234,41 @@ const JobConnection = builder.connectionObject(
   { description: 'A job in a page.' },
 );
 
-export const JobFilter = builder.inputType('JobFilter', {
+export const JobFilterInput = builder.inputType('JobFilter', {
   description: 'Which jobs.',
   fields: (t) => ({
     kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
     states: t.field({ type: [JobStateType], description: 'Only these states.' }),
     createdById: t.id({ description: 'Only those that this user started.' }),
     parentId: t.id({ description: 'Only those that this job has made.' }),
+    modelId: t.id({ description: 'Only those that work on a version of this model, or make one.' }),
+    modelVersionId: t.id({ description: 'Only those that work on this model version, or have made it.' }),
+    datasetId: t.id({ description: 'Only those that work on a version of this dataset, or make one.' }),
+    datasetVersionId: t.id({ description: 'Only those that work on this dataset version, or make it.' }),
+    text: t.string({
+      description: 'Only those with this text in the name of a model, a dataset or the creator, or in the failure, whatever the case.',
+    }),
+    createdAfter: t.field({ type: 'DateTime', description: 'Only those from this moment on.' }),
+    createdBefore: t.field({ type: 'DateTime', description: 'Only those before this moment.' }),
   }),
 });
 
+const subjectTypes = {
+  modelId: 'Model',
+  modelVersionId: 'ModelVersion',
+  datasetId: 'Dataset',
+  datasetVersionId: 'DatasetVersion',
+} as const;
+
 /** With the ids of the database. */
-export const jobFilterOf = (filter: typeof JobFilter.$inferInput | null | undefined): Filter => ({
+export const jobFilterOf = (filter: typeof JobFilterInput.$inferInput | null | undefined): JobFilter => ({
   ...filter,
   createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
   parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
+  subjectIds: Object.entries(subjectTypes).flatMap(([name, type]) => {
+    const id = filter?.[name as keyof typeof subjectTypes];
+    return id ? [idOf(type, id)] : [];
+  }),
 });
 
 const JobOrderType = builder.enumType('JobOrder', {
@@ -258,11 +291,11 @@ builder.queryFields((t) => ({
     authScopes: { can: 'READ' },
     args: {
       ...pageArgs(),
-      filter: t.arg({ type: JobFilter, description: 'Which jobs.' }),
+      filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }),
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
+      page(`jobs ${orderBy}`, args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
   }),
 }));
 

@@ -19,7 +19,8 @@
  *     LOST       the server died under it                                                     job QUEUED, not charged
  *                and so did the attempt before, and this one wrote no checkpoint: the job
  *                may be what kills the server                                                 job QUEUED, charged, back-off
- *     CRASHED    a signal, a hang, another exit code, 0 without done                          job QUEUED, charged, back-off
+ *     CRASHED    a signal, a hang, another exit code, 0 without done, a signal to a process
+ *                that the server starts for it                                                job QUEUED, charged, back-off
  *
  * A job whose attempts are charged three times FAILED(POISON).
  */
@@ -56,6 +57,8 @@ export interface Seen {
   stopped: StopReason | null;
   /** The server could not start it, or refused what it made. */
   refused: Failure | null;
+  /** What else had to end it, so that it is tried again: see AttemptCrash. */
+  crash: string | null;
   /** What the machine lacked, such as room on the disk: the same attempt may succeed later. */
   lack: Failure | null;
 }
@@ -80,9 +83,10 @@ const finalExits: Record<number, Failure> = {
 
 /** How an attempt ended; the first row that fits counts. */
 export function endingOf(seen: Seen): { state: AttemptEnding; failure: Failure | null } {
-  const { done, error, exitCode, stopped, refused, lack } = seen;
+  const { done, error, exitCode, stopped, refused, crash, lack } = seen;
   if (refused) return { state: 'FAILED', failure: refused };
   if (lack) return { state: 'SUSPENDED', failure: lack };
+  if (crash) return { state: 'CRASHED', failure: { code: 'CRASHED', message: crash } };
   if (done === 'ok' && exitCode === exitCodes.OK) return { state: 'SUCCEEDED', failure: null };
   if (stopped === 'timeLimit')
     return { state: 'FAILED', failure: { code: 'TIME_LIMIT', message: 'The job took longer than its time limit.' } };

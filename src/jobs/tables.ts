@@ -1,9 +1,7 @@
 import { sql } from 'drizzle-orm';
 import { type AnySQLiteColumn, check, index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { user } from '../accounts/tables.ts';
-
-export const jobKinds = ['IMPORT_DATASET', 'IMPORT_MODEL', 'TRAIN', 'CONVERT', 'EVALUATE', 'BENCHMARK'] as const;
-export type JobKindName = (typeof jobKinds)[number];
+import type { JobKindName } from './specs.ts';
 
 /** The moves between them are in `states.ts`. */
 export const jobStates = ['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED'] as const;
@@ -16,7 +14,7 @@ export const job = sqliteTable(
   'job',
   {
     id: text().primaryKey(),
-    kind: text({ enum: jobKinds }).notNull(),
+    kind: text().$type<JobKindName>().notNull(),
     state: text({ enum: jobStates }).notNull(),
     /** What was asked for, by ids, with every default filled in: each kind has a zod type for it. Never changed afterwards. */
     specJson: text({ mode: 'json' }).$type<unknown>().notNull(),
@@ -53,6 +51,18 @@ export const job = sqliteTable(
     index('job_created').on(t.createdAt, t.id),
     check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
   ],
+);
+
+/** What a job works on or has made: the ids of models, their versions, and versions of datasets in its specification and its result. */
+export const jobSubject = sqliteTable(
+  'job_subject',
+  {
+    subjectId: text().notNull(),
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+  },
+  (t) => [primaryKey({ columns: [t.subjectId, t.jobId] })],
 );
 
 export const attempt = sqliteTable(
@@ -119,6 +129,8 @@ export const metricPoint = sqliteTable(
     name: text().notNull(),
     step: integer().notNull(),
     value: real().notNull(),
+    /** Null in rows of an earlier version whose event is gone. */
+    epoch: integer(),
     attemptNumber: integer().notNull(),
   },
   (t) => [primaryKey({ columns: [t.jobId, t.name, t.step] })],

@@ -1,13 +1,13 @@
 import { and, eq, isNull } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { requireNotDeployed } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { requireUnused } from '../jobs/inUse.ts';
 import { Name, Notes } from '../naming.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
-import { findModel, findModelByName, findVersion, listAliases } from './models.ts';
+import { findModel, findModelByName, findModelVersion, listAliases } from './models.ts';
 import { type Model, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
 const UpdateModelInput = z.object({ name: Name.nullish(), notes: Notes.nullish() });
@@ -44,7 +44,7 @@ export function setModelAlias({ db }: { db: Db }, actor: Actor, id: string, rawN
     if (versionId === null) {
       tx.delete(modelAlias).where(mine).run();
     } else {
-      const version = findVersion(tx, versionId);
+      const version = findModelVersion(tx, versionId);
       if (version?.modelId !== id) notFound('version of this model');
       if (version.state !== 'READY') refuse('INVALID', 'modelVersionId', `Version ${version.number} is ${version.state}, not READY.`);
       const others = listAliases(tx, id).filter((alias) => alias.name !== name);
@@ -61,7 +61,7 @@ export function setModelAlias({ db }: { db: Db }, actor: Actor, id: string, rawN
 
 /** Leaves a tombstone of the model and its versions; the name becomes free. IN_USE while a job needs one of them. */
 export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model {
-  return inTransaction(db, (tx) => {
+  return inUrgentTransaction(db, (tx) => {
     const row = findModel(tx, id) ?? notFound('model');
     // A training adds its version when it ends.
     requireUnused(tx, { id, jobId: null, what: `the model ${row.name}` });
@@ -78,8 +78,8 @@ export function deleteModel({ db }: { db: Db }, actor: Actor, id: string): Model
 
 /** Leaves a tombstone of one version: its metadata and hashes stay, its files and aliases go. */
 export function deleteModelVersion({ db }: { db: Db }, actor: Actor, id: string): ModelVersion {
-  return inTransaction(db, (tx) => {
-    const version = findVersion(tx, id) ?? notFound('model version');
+  return inUrgentTransaction(db, (tx) => {
+    const version = findModelVersion(tx, id) ?? notFound('model version');
     bury(tx, version);
     const target = { type: 'ModelVersion', id };
     writeAudit(tx, actor, { action: 'deleteModelVersion', target, detail: { modelId: version.modelId, number: version.number } });

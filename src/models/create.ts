@@ -43,7 +43,7 @@ const formatOf: Record<string, ModelVersion['format']> = {
   '.pth': 'CHECKPOINT',
 };
 
-export interface Created {
+export interface CreatedModelVersion {
   model: Model;
   version: ModelVersion;
 }
@@ -53,12 +53,12 @@ export interface Created {
  * queue. The same bytes with the same preset, labels and preprocessing are the same version: where the model has it, that one is
  * given. Other labels or other preprocessing make another version, since a version is a file and how it is used.
  */
-export function createModel({ config, db, bus }: JobServices, actor: Actor, raw: unknown): Created {
+export function createModel({ config, db, bus }: JobServices, actor: Actor, raw: unknown): CreatedModelVersion {
   const input = parseInput(CreateModelInput, raw);
   const { name, task, preset, labels, preprocess, notes } = input;
   const wanted = { kind: 'IMPORT_MODEL', input } as const;
   let queued: Job | undefined;
-  const created = inTransaction(db, (tx): Created => {
+  const created = inTransaction(db, (tx): CreatedModelVersion => {
     const earlier = createdBy(tx, actor, wanted);
     if (earlier) return earlier;
     const { fileName, ...stored } = takeUpload(tx, actor, input.uploadId, input.sha256);
@@ -98,7 +98,7 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
 }
 
 /** What an earlier request with this idempotency key has made. */
-function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): Created | undefined {
+function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): CreatedModelVersion | undefined {
   const made = findByIdempotencyKey(tx, actor, wanted);
   if (!made) return undefined;
   const id = ImportModelRequest.parse(storedSpec(made)).modelVersionId;
@@ -108,7 +108,7 @@ function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): C
     .innerJoin(model, eq(model.id, modelVersion.modelId))
     .where(eq(modelVersion.id, id))
     .get();
-  return row as Created;
+  return row as CreatedModelVersion;
 }
 
 /** What the name of the file says that it is; a state dict belongs to a preset, an ONNX file has its own topology. */

@@ -13,7 +13,7 @@ import { codeVersion } from '../version.ts';
 import { PreprocessSpec, Task } from '../vision/spec.ts';
 import { lineageHashOf } from './lineage.ts';
 import { limitsFor, loadOnce } from './load.ts';
-import { Labels, onnxSignature, type Signature, weightsSignature } from './signature.ts';
+import { Labels, onnxSignature, type SignatureColumns, weightsSignature } from './signature.ts';
 import { modelVersion } from './tables.ts';
 
 /** `specJson` of an IMPORT_MODEL job. */
@@ -69,12 +69,12 @@ export const importModel: JobKind = {
     const [made] = artifacts;
     if (!made) throw new Error('The import has made no artifact.');
     const file = blobPath(config.dataDir, request.sha256);
-    let signature: Signature;
+    let signature: SignatureColumns;
     let stored = { sha256: request.sha256, sizeBytes: made.sizeBytes };
     if (made.kind === 'ONNX') {
       const { inputs, outputs, ...rest } = onnxSignature(made.meta, request);
       signature = rest;
-      const loaded = await loadOnce(file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
+      const loaded = await loadOnce(config.dataDir, file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
       if (`${loaded.inputs}` !== `${inputs}` || `${loaded.outputs}` !== `${outputs}`) {
         throw new JobFailure('MODEL_INVALID', 'The serving engine reads other inputs or outputs in the file than the inspection.');
       }

@@ -25,7 +25,7 @@ export function findModelByName(db: Queryable, name: string): Model | undefined 
 }
 
 /** A version that was not deleted. */
-export function findVersion(db: Queryable, id: string): ModelVersion | undefined {
+export function findModelVersion(db: Queryable, id: string): ModelVersion | undefined {
   return db
     .select()
     .from(modelVersion)
@@ -78,7 +78,7 @@ function filterSql(db: Queryable, { nameContains, task, alias, format }: ModelFi
 }
 
 /** Versions of a model, newest first, behind number `after`. */
-export function listVersions(db: Queryable, modelId: string, limit: number, after: number | null): ModelVersion[] {
+export function listModelVersions(db: Queryable, modelId: string, limit: number, after: number | null): ModelVersion[] {
   return db
     .select()
     .from(modelVersion)
@@ -95,7 +95,7 @@ export function listAliases(db: Queryable, modelId: string): ModelAlias[] {
 }
 
 /** A version by its number or by an alias; without either the newest that is READY. */
-export function findModelVersion(
+export function chooseModelVersion(
   db: Queryable,
   modelId: string,
   { number, alias }: { number?: number | null; alias?: string | null },

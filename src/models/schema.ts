@@ -9,22 +9,22 @@ import { JobType } from '../jobs/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from './change.ts';
-import { type Created, createModel } from './create.ts';
+import { type CreatedModelVersion, createModel } from './create.ts';
 import { parentsOf } from './lineage.ts';
 import {
+  chooseModelVersion,
   findModel,
   findModelByName,
   findModelEver,
   findModelVersion,
-  findVersion,
   listAliases,
   listModels,
-  listVersions,
+  listModelVersions,
   type ModelOrder,
   modelOrders,
 } from './models.ts';
 import { PreprocessSpecInput, PreprocessSpecType } from './preprocess.schema.ts';
-import { ModelSignatureType, type Signature } from './signature.schema.ts';
+import { type FileSignature, ModelSignatureType } from './signature.schema.ts';
 import type { formats, Model, ModelAlias, ModelVersion, origins, precisions } from './tables.ts';
 
 const ModelFormatType = builder.enumType('ModelFormat', {
@@ -57,7 +57,7 @@ const ModelOriginType = builder.enumType('ModelOrigin', {
 export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('ModelVersion'), {
   description: 'A file with its lineage. Once READY it never changes.',
   id: { resolve: (v) => v.id, description: 'Opaque id.' },
-  loadOne: (id, { db }) => findVersion(db, id),
+  loadOne: (id, { db }) => findModelVersion(db, id),
   authScopes: { can: 'READ' },
   fields: (t) => ({
     number: t.exposeInt('number', { description: 'Counted from 1 within the model.' }),
@@ -86,7 +86,7 @@ export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('Mo
       type: ModelSignatureType,
       nullable: true,
       description: 'What was found in the file; null until it is READY.',
-      resolve: (v) => v.signatureJson as Signature | null,
+      resolve: (v) => v.signatureJson as FileSignature | null,
     }),
     labels: t.field({
       type: ['String'],
@@ -167,7 +167,7 @@ const ModelAliasType = builder.objectRef<ModelAlias>('ModelAlias').implement({
     version: t.field({
       type: ModelVersionType,
       description: 'The version that it points at.',
-      resolve: (alias, _a, { db }) => findVersion(db, alias.versionId) as ModelVersion,
+      resolve: (alias, _a, { db }) => findModelVersion(db, alias.versionId) as ModelVersion,
     }),
   }),
 });
@@ -198,7 +198,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       nullable: true,
       description: 'The version with this number or alias; without either the newest that is READY.',
       args: { number: t.arg.int({ description: 'Its number.' }), alias: t.arg.string({ description: 'An alias that points at it.' }) },
-      resolve: (m, which, { db }) => findModelVersion(db, m.id, which),
+      resolve: (m, which, { db }) => chooseModelVersion(db, m.id, which),
     }),
     versions: t.field({
       type: ModelVersionConnection,
@@ -206,9 +206,10 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       args: pageArgs(),
       resolve: (m, args, { db }) =>
         page(
+          `versions ${m.id}`,
           args,
           numberKey,
-          (limit, after: number | null) => listVersions(db, m.id, limit, after),
+          (limit, after: number | null) => listModelVersions(db, m.id, limit, after),
           (v) => v.number,
         ),
     }),
@@ -262,7 +263,13 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
     resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(args, textKey, (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after), modelOrders[orderBy].key),
+      page(
+        `models ${orderBy}`,
+        args,
+        textKey,
+        (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after),
+        modelOrders[orderBy].key,
+      ),
   }),
 }));
 
@@ -302,7 +309,7 @@ builder.relayMutationField(
   },
   {
     interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<Created>) => ({
+    outputFields: (t: PayloadFields<CreatedModelVersion>) => ({
       model: t.field({ type: ModelType, nullable: true, description: 'The model.', resolve: (p) => p.result?.model }),
       modelVersion: t.field({ type: ModelVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
     }),

@@ -4,7 +4,7 @@ import type { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 
 type Onnx = z.infer<typeof OnnxMeta>;
 /** What was found in a version's file: of ONNX or of weights. */
-export type Signature = Partial<Onnx & z.infer<typeof WeightsMeta>>;
+export type FileSignature = Partial<Onnx & z.infer<typeof WeightsMeta>>;
 
 const TensorSpecType = builder.objectRef<Onnx['inputs'][number]>('TensorSpec').implement({
   description: 'An input or output of a model.',
@@ -40,7 +40,7 @@ const OpsetType = builder.objectRef<[string, number]>('Opset').implement({
 
 const byCount = ([a, n]: [string, number], [b, m]: [string, number]) => m - n || (a < b ? -1 : 1);
 
-export const ModelSignatureType = builder.objectRef<Signature>('ModelSignature').implement({
+export const ModelSignatureType = builder.objectRef<FileSignature>('ModelSignature').implement({
   description: 'What was found in the file of a model version.',
   fields: (t) => ({
     inputs: t.field({

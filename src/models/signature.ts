@@ -30,10 +30,13 @@ export interface Described {
 }
 
 /** The columns of a version that its file decides. */
-export type Signature = Pick<ModelVersion, 'precision' | 'preset' | 'weightsHash' | 'signatureJson' | 'preprocessJson' | 'labelsJson'>;
+export type SignatureColumns = Pick<
+  ModelVersion,
+  'precision' | 'preset' | 'weightsHash' | 'signatureJson' | 'preprocessJson' | 'labelsJson'
+>;
 
 /** Of an ONNX file. What the user described counts before what the file says. Throws a JobFailure where they cannot both be right. */
-export function onnxSignature(rawMeta: unknown, described: Described): Signature & { inputs: string[]; outputs: string[] } {
+export function onnxSignature(rawMeta: unknown, described: Described): SignatureColumns & { inputs: string[]; outputs: string[] } {
   const meta = Onnx.parse(rawMeta);
   const labels = described.labels ?? meta.labels;
   const preprocess = described.preprocess ?? meta.preprocess;
@@ -52,7 +55,7 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
 }
 
 /** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it unless something else was said. */
-export function weightsSignature(rawMeta: unknown, described: Described): Signature {
+export function weightsSignature(rawMeta: unknown, described: Described): SignatureColumns {
   const meta = WeightsMeta.parse(rawMeta);
   if (described.labels) checkLabels(described.labels.length, meta.classCount);
   return {
@@ -73,7 +76,7 @@ function defaultPreprocess(preset: PresetName): PreprocessSpec {
 const isQuantised = (operator: string): boolean => /quantize/i.test(operator) || /^(com\.microsoft::)?QLinear|Integer$/.test(operator);
 
 /** The narrowest type that the weights are stored or computed in. */
-function precisionOf({ operators, elementTypes }: Onnx): Signature['precision'] {
+function precisionOf({ operators, elementTypes }: Onnx): SignatureColumns['precision'] {
   if (Object.keys(operators).some(isQuantised)) return 'INT8';
   const { FLOAT16 = 0, BFLOAT16 = 0, FLOAT = 0, DOUBLE = 0 } = elementTypes;
   return FLOAT16 + BFLOAT16 > FLOAT + DOUBLE ? 'FP16' : 'FP32';

@@ -2,10 +2,10 @@
 import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { Cell, Machine } from '../benchmark/cells.ts';
-import type { Context } from '../benchmark/context.ts';
+import type { BenchmarkContext } from '../benchmark/context.ts';
 import { blockIntervals, type Interval } from '../benchmark/resampling.ts';
 import { decodeSamples, type RawSamples } from '../benchmark/samples.ts';
-import { confidence, type Percentile, percentiles, stabilityOf, summarize, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
+import { confidence, type Percentile, percentiles, stabilityOf, summarizeLatency, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
 import { type Verdict, verdicts } from '../benchmark/tables.ts';
 import { judge } from '../benchmark/verdict.ts';
 import { canonicalJson } from '../canonical.ts';
@@ -19,7 +19,7 @@ import { simpleView } from './simple.ts';
 export type Measurement = Omit<Cell, 'samples'> & { samples: StoredBlob | null };
 
 export interface Source {
-  context: Context;
+  context: BenchmarkContext;
   machine: Machine;
   measurements: Measurement[];
 }
@@ -51,7 +51,7 @@ export async function makeReport({ context, machine, measurements }: Source, rea
   };
 }
 
-function reportOf({ jobId, measuredAt, codeVersion, request, models }: Context, machine: Machine, rows: ReportRow[]): Report {
+function reportOf({ jobId, measuredAt, codeVersion, request, models }: BenchmarkContext, machine: Machine, rows: ReportRow[]): Report {
   const { modelVersionIds: _ids, ...asked } = request;
   const measured = { models, rows, machine, request: asked };
   const baseline = baselineOf(measured);
@@ -67,9 +67,13 @@ function reportOf({ jobId, measuredAt, codeVersion, request, models }: Context, 
   };
 }
 
-export function rowOf({ request, models }: Context, { telemetry, samples, ...cell }: Measurement, raw: RawSamples | null): ReportRow {
+export function rowOf(
+  { request, models }: BenchmarkContext,
+  { telemetry, samples, ...cell }: Measurement,
+  raw: RawSamples | null,
+): ReportRow {
   const { settings, profile } = request;
-  const summary = raw && summarize(raw, cell.batchSize);
+  const summary = raw && summarizeLatency(raw, cell.batchSize);
   const names = claimed[profile];
   const intervals =
     raw &&

@@ -5,7 +5,7 @@ import { ApiError } from '../errors.ts';
 import { blobPath } from '../storage/blobs.ts';
 import type { Made, Source } from './make.ts';
 
-export interface ThreadData {
+export interface ReportThreadData {
   source: Source;
   /** Where the samples are, by their hash. */
   files: Map<string, string>;
@@ -36,7 +36,7 @@ export async function makeInThread(dataDir: string, source: Source): Promise<Mad
 async function runThread(dataDir: string, source: Source): Promise<Made> {
   const samples = source.measurements.flatMap(({ samples }) => samples ?? []);
   const files = new Map(samples.map(({ sha256 }) => [sha256, blobPath(dataDir, sha256)]));
-  const thread = new Worker(join(import.meta.dirname, 'make.thread.ts'), { workerData: { source, files } satisfies ThreadData });
+  const thread = new Worker(join(import.meta.dirname, 'make.thread.ts'), { workerData: { source, files } satisfies ReportThreadData });
   try {
     const [made] = (await once(thread, 'message')) as [Made];
     return made;

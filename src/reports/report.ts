@@ -1,7 +1,7 @@
 /** What a report says. Its canonical JSON is what is hashed and exported; times are nanoseconds, sizes bytes. */
 import type { Machine, Telemetry } from '../benchmark/cells.ts';
 import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
-import type { PercentileName, Stability, Summary } from '../benchmark/statistics.ts';
+import type { LatencySummary, PercentileName, Stability } from '../benchmark/statistics.ts';
 import type { Verdict } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
 import type { EngineName } from '../engine/engines.ts';
@@ -25,7 +25,7 @@ export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
   /** The interval of the mean is null where the measurement has fewer than five seconds. */
   latency:
     | ({ meanNs: number; meanLowNs: number | null; meanHighNs: number | null; minNs: number; maxNs: number } & Partial<
-        Summary['percentiles']
+        LatencySummary['percentiles']
       >)
     | null;
   itemsPerSecond: number | null;

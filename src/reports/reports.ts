@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, asc, desc, eq, exists, getTableColumns, lt, sql } from 'drizzle-orm';
 import { Machine, Telemetry } from '../benchmark/cells.ts';
-import { Context } from '../benchmark/context.ts';
+import { BenchmarkContext } from '../benchmark/context.ts';
 import { benchmarkRow, benchmarkRun, type Verdict } from '../benchmark/tables.ts';
 import type { Queryable } from '../db.ts';
 import type { EngineName } from '../engine/engines.ts';
@@ -95,7 +95,7 @@ export async function remakeReport(services: StorageServices, jobId: string): Pr
 
 function readSource(db: Queryable, jobId: string): Source {
   const run = db.select().from(benchmarkRun).where(eq(benchmarkRun.jobId, jobId)).get() ?? notFound('benchmark');
-  const context = Context.parse(run.contextJson);
+  const context = BenchmarkContext.parse(run.contextJson);
   const rows = db
     .select({ row: benchmarkRow, samples: { sha256: blob.sha256, sizeBytes: blob.sizeBytes } })
     .from(benchmarkRow)

@@ -1,4 +1,4 @@
-import { Gate } from '../benchmark/cells.ts';
+import { GateResult } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
 import type { Reason } from '../benchmark/verdict.ts';
@@ -100,7 +100,7 @@ const ColdType = builder.objectRef<Part<'cold'>>('BenchmarkColdStart').implement
 
 const ReferenceType = builder.enumType('BenchmarkReference', {
   description: 'What the outputs were compared with.',
-  values: enumValues<Gate['reference']>({
+  values: enumValues<GateResult['reference']>({
     PROBE: 'Outputs of the trained model for real images.',
     SELF_REFERENCE: 'Outputs of the same file without optimisations for seeded inputs.',
   }),
@@ -128,7 +128,7 @@ const GateType = builder.objectRef<Part<'gate'>>('BenchmarkGate').implement({
       description: 'Each output by itself.',
       extensions: { size: 2 },
       // Reports of earlier versions have another form.
-      resolve: (gate) => Gate.parse(gate).outputs,
+      resolve: (gate) => GateResult.parse(gate).outputs,
     }),
   }),
 });

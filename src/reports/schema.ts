@@ -6,7 +6,7 @@ import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
-import { findVersion } from '../models/models.ts';
+import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
 import { type ChoiceStep, type confidences, type Delta, REPORT_SCHEMA_VERSION, type Report } from './report.ts';
@@ -70,7 +70,7 @@ const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement
       type: ModelVersionType,
       nullable: true,
       description: 'The version as it is now; null when it was deleted.',
-      resolve: (m, _args, { db }) => findVersion(db, m.versionId),
+      resolve: (m, _args, { db }) => findModelVersion(db, m.versionId),
     }),
   }),
 });
@@ -269,6 +269,7 @@ builder.queryFields((t) => ({
     args: { ...pageArgs(), filter: t.arg({ type: ReportFilterType, description: 'Which reports.' }) },
     resolve: (_root, { filter, ...args }, { db }) =>
       page(
+        'reports',
         args,
         textKey,
         (limit, after: string | null) =>

@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { and, asc, eq, gt, lte, notExists, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
-import { type Db, inTransaction, type Queryable } from '../db.ts';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { hashFile } from '../hash.ts';
 import { type Artifact, artifact, blob } from './tables.ts';
 
@@ -130,7 +130,7 @@ export async function collectBlobs(services: StorageServices, now: number): Prom
       .all();
     for (const { sha256 } of page.filter((row) => row.isGarbage).slice(0, removedMax - removed)) {
       const trash = join(stagingDir(config.dataDir), `${sha256}.trash`);
-      const gone = inTransaction(db, (tx) => {
+      const gone = inUrgentTransaction(db, (tx) => {
         const { changes } = tx
           .delete(blob)
           .where(and(eq(blob.sha256, sha256), garbage))

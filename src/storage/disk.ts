@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { statfsSync } from 'node:fs';
 import { opendir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { sum } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { ApiError } from '../errors.ts';
@@ -13,6 +15,8 @@ export interface DiskUse {
   totalBytes: number;
   freeBytes: number;
   databaseBytes: number;
+  /** Of the database: what `retention.ts` removes in time. */
+  historyBytes: number;
   /** Datasets, models, checkpoints and complete uploads. */
   blobBytes: number;
   /** Uploads that are not complete. */
@@ -21,23 +25,25 @@ export interface DiskUse {
   workBytes: number;
   /** What can be made again: extracted datasets. */
   cacheBytes: number;
+  /** Logs of jobs. */
+  logBytes: number;
 }
 
-/** Folders are measured again after this time, or after this many times what measuring took, whichever is longer. */
+/** Folders and history are measured again after this time, or after this many times what measuring took, whichever is longer. */
 const freshMs = 10_000;
 const restFactor = 20;
 
-type Folders = Pick<DiskUse, 'uploadBytes' | 'workBytes' | 'cacheBytes'>;
-const measured = new WeakMap<object, { folders: Promise<Folders>; staleAt: number }>();
+type Slow = Pick<DiskUse, 'historyBytes' | 'uploadBytes' | 'workBytes' | 'cacheBytes' | 'logBytes'>;
+const measured = new WeakMap<object, { slow: Promise<Slow>; staleAt: number }>();
 
-/** What uses how much. Cheap enough to be asked each second: the folders are walked every 10 seconds at most. */
+/** What uses how much. Cheap enough to be asked each second: what takes time to measure is measured every 10 seconds at most. */
 export async function diskUse({ config, db }: StorageServices): Promise<DiskUse> {
   const { dataDir } = config;
-  const [{ bsize, blocks, bavail }, database, log, folders] = await Promise.all([
+  const [{ bsize, blocks, bavail }, database, log, slow] = await Promise.all([
     statfs(dataDir),
     sizeOf(join(dataDir, 'whetstone.db')),
     sizeOf(join(dataDir, 'whetstone.db-wal')),
-    foldersOf(config),
+    slowOf(config),
   ]);
   const blobs = db
     .select({ bytes: sum(blob.sizeBytes).mapWith(Number) })
@@ -48,33 +54,41 @@ export async function diskUse({ config, db }: StorageServices): Promise<DiskUse>
     freeBytes: bavail * bsize,
     databaseBytes: database + log,
     blobBytes: blobs?.bytes ?? 0,
-    ...folders,
+    ...slow,
   };
 }
 
 /** The last measurement; a stale one is still given while the next is made. */
-function foldersOf(config: Pick<Config, 'dataDir'>): Promise<Folders> {
+function slowOf(config: Pick<Config, 'dataDir'>): Promise<Slow> {
   const last = measured.get(config);
   const startedAt = performance.now();
-  if (last && startedAt < last.staleAt) return last.folders;
-  const next = measureFolders(config.dataDir);
-  const entry = { folders: last?.folders ?? next, staleAt: Number.POSITIVE_INFINITY };
+  if (last && startedAt < last.staleAt) return last.slow;
+  const next = measure(config.dataDir);
+  const entry = { slow: last?.slow ?? next, staleAt: Number.POSITIVE_INFINITY };
   measured.set(config, entry);
   const end = () => {
-    entry.folders = next;
+    entry.slow = next;
     entry.staleAt = performance.now() + Math.max(freshMs, restFactor * (performance.now() - startedAt));
   };
   next.then(end, end);
-  return entry.folders;
+  return entry.slow;
 }
 
-async function measureFolders(dataDir: string): Promise<Folders> {
-  const [uploadBytes, workBytes, cacheBytes] = await Promise.all([
+async function measure(dataDir: string): Promise<Slow> {
+  const [historyBytes, uploadBytes, workBytes, cacheBytes, logBytes] = await Promise.all([
+    measureHistory(dataDir),
     folderBytes(stagingDir(dataDir)),
     folderBytes(join(dataDir, 'work')),
     folderBytes(join(dataDir, 'cache')),
+    folderBytes(join(dataDir, 'logs')),
   ]);
-  return { uploadBytes, workBytes, cacheBytes };
+  return { historyBytes, uploadBytes, workBytes, cacheBytes, logBytes };
+}
+
+async function measureHistory(dataDir: string): Promise<number> {
+  const thread = new Worker(join(import.meta.dirname, 'history.thread.ts'), { workerData: dataDir });
+  const [bytes] = (await once(thread, 'message')) as [number];
+  return bytes;
 }
 
 /** Bytes of the files below a folder; files that come and go meanwhile count or not. */
@@ -113,7 +127,7 @@ export function hasRoom({ config }: { config: Pick<Config, 'dataDir' | 'diskRese
   return bavail * bsize > config.diskReserveBytes / 16;
 }
 
-function diskFull(why: string): ApiError {
+export function diskFull(why: string): ApiError {
   return new ApiError('DISK_FULL', `The server's disk is too full: ${why}. Delete what is not needed, then repeat this.`);
 }
 

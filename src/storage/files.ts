@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { eq } from 'drizzle-orm';
-import { ApiError, notFound } from '../errors.ts';
+import { notFound } from '../errors.ts';
 import { blobPath, type StorageServices } from './blobs.ts';
 import { checkLink } from './links.ts';
 import { artifact } from './tables.ts';
@@ -13,7 +13,6 @@ import { artifact } from './tables.ts';
  * a page of this origin: files are attachments of no type, thumbnails are images that this server made, and both are sandboxed.
  */
 export async function serveFile(services: StorageServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
-  if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
   const leftMs = checkLink(services, url);
   const [, id = '', first, bytes] = /^\/files\/([^/]+)(?:\/(\d+)-(\d+))?$/.exec(url.pathname) ?? [];

@@ -120,7 +120,7 @@ export function createUploads(services: Services, log: Log): Uploads {
     calls.set(request, call);
     const response = await tus.handleWeb(request);
     if (response.status >= 400) throw new ApiError('INVALID', (await response.text()).trim());
-    const writtenTo = call.created ?? (req.method === 'PATCH' ? id : null);
+    const writtenTo = call.created ?? (methodOf(req) === 'PATCH' ? id : null);
     if (writtenTo === null) return response;
 
     const written = requireUpload(db, user.id, writtenTo);
@@ -177,12 +177,24 @@ function idOf(req: IncomingMessage): string | null {
 
 const addressOf = (req: IncomingMessage): URL => new URL(req.url ?? '', 'http://localhost');
 
+/** A client that cannot send PATCH or DELETE says it in a header, which the answer to OPTIONS announces (tus 1.0). */
+function methodOf({ method = '', headers }: IncomingMessage): string {
+  const override = String(headers['x-http-method-override'] ?? '').toUpperCase();
+  return method === 'POST' && ['PATCH', 'DELETE'].includes(override) ? override : method;
+}
+
 /** The request as @tus/server takes it: a plain POST becomes a creation that carries the whole file. */
 function tusRequest(req: IncomingMessage, { uploadBytesMax }: Config, call: Call): Request {
-  const method = req.method ?? '';
-  if (!['POST', 'PATCH', 'HEAD', 'DELETE', 'OPTIONS'].includes(method)) throw new ApiError('INVALID', `Uploads know no ${method}.`);
+  const method = methodOf(req);
   const headers = new Headers();
   for (const [name, value] of Object.entries(req.headers)) headers.set(name, String(value));
+  if (method === 'POST' && headers.get('content-type')?.startsWith('multipart/')) {
+    const command = 'curl -X POST -T digits.zip -H "Authorization: Bearer $TOKEN" "…/uploads?filename=digits.zip"';
+    throw new ApiError(
+      'MEDIA_TYPE',
+      `The body is a form (curl -F), whose envelope would become part of the file. Send the file as it is: ${command}`,
+    );
+  }
   if (method === 'POST' && !headers.has('tus-resumable')) {
     const fileName = addressOf(req).searchParams.get('filename');
     if (!fileName) {

@@ -13,7 +13,7 @@ import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { and, asc, count, eq, inArray, lte } from 'drizzle-orm';
 import type { Actor } from '../accounts/audit.ts';
-import { inTransaction, type Queryable } from '../db.ts';
+import { inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, refuse } from '../errors.ts';
 import { hashFile } from '../hash.ts';
 import { findArtifact, insertArtifact, placeBlob, type StorageServices, type StoredBlob, stagingDir, sync } from './blobs.ts';
@@ -150,7 +150,7 @@ export function takeUpload(tx: Queryable, actor: Actor, uploadId: string, sha256
 
 /** Forgets an upload that is not wanted; false for one that was used. */
 export async function removeUpload({ config, db }: StorageServices, id: string): Promise<boolean> {
-  const removed = inTransaction(db, (tx) => {
+  const removed = inUrgentTransaction(db, (tx) => {
     const unused = and(eq(upload.id, id), inArray(upload.state, ['OPEN', 'COMPLETE']));
     const { changes } = tx.delete(upload).where(unused).run();
     if (changes > 0) dropArtifact(tx, id);
@@ -170,7 +170,7 @@ function dropArtifact(tx: Queryable, uploadId: string): void {
 export async function expireUploads({ config, db }: StorageServices, now: number): Promise<number> {
   const due = db.select().from(upload).where(lte(upload.expiresAt, now)).orderBy(asc(upload.expiresAt)).limit(sweptMax).all();
   for (const { id } of due) {
-    const expired = inTransaction(db, (tx) => {
+    const expired = inUrgentTransaction(db, (tx) => {
       const isDue = and(eq(upload.id, id), lte(upload.expiresAt, now));
       const waits = and(isDue, inArray(upload.state, ['OPEN', 'COMPLETE']));
       const { changes } = tx

@@ -1,4 +1,4 @@
-import { every, follow, shared } from '../follow.ts';
+import { every, follow, sharedReading } from '../follow.ts';
 import { builder } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -6,22 +6,23 @@ import { JobType } from '../jobs/schema.ts';
 import type { Slot } from '../jobs/tables.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
-import { type Gpu, type Gpus, readGpus } from './gpus.ts';
-import { type Cpu, countJobs, type Memory, readCpu, readMemory, readSlots } from './system.ts';
+import { type Gpu, type Gpus, type GpuWatch, readGpus } from './gpus.ts';
+import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
 
 interface System {
   slots: Slot[];
   queuedJobs: number;
   runningJobs: number;
   cpu: Cpu;
-  memory: Memory;
+  memory: MachineMemory;
   disk: DiskUse;
   gpus: Gpus;
+  gpusOfJobs: ReturnType<GpuWatch['state']>;
 }
 
 const dbOf = ({ db }: Services) => db;
 
-const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
+const readSystem = sharedReading(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
   const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
   return {
@@ -32,6 +33,7 @@ const readSystem = shared(dbOf, async (services: Services): Promise<System> => {
     memory: readMemory(),
     disk,
     gpus,
+    gpusOfJobs: services.gpus.state(),
   };
 });
 
@@ -57,7 +59,7 @@ const CpuType = builder.objectRef<Cpu>('Cpu').implement({
   }),
 });
 
-const MemoryType = builder.objectRef<Memory>('Memory').implement({
+const MemoryType = builder.objectRef<MachineMemory>('Memory').implement({
   description: 'Main memory.',
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Installed.' }),
@@ -71,11 +73,17 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Size of the disk.' }),
     freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free on it.' }),
-    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database.' }),
+    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database, with its history.' }),
+    historyBytes: t.expose('historyBytes', {
+      type: 'SafeInt',
+      description:
+        'History in the database: events and curves of jobs, and the audit log. It is removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS.',
+    }),
     blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
     uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
     workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),
     cacheBytes: t.expose('cacheBytes', { type: 'SafeInt', description: 'Extracted datasets: they can be made again.' }),
+    logBytes: t.expose('logBytes', { type: 'SafeInt', description: 'Logs of jobs. They are removed after WHETSTONE_JOB_LOG_DAYS.' }),
   }),
 });
 
@@ -114,6 +122,18 @@ const SystemType = builder.objectRef<System>('System').implement({
       resolve: (s) => s.gpus.gpus,
     }),
     gpusReason: t.string({ nullable: true, description: 'Why `gpus` is null.', resolve: (s) => s.gpus.reason }),
+    jobsHaveNoGpu: t.string({
+      nullable: true,
+      description:
+        'Why jobs get no GPU at present: one that asks for CUDA fails with DEVICE_UNAVAILABLE, one with the device AUTO runs on the CPU. Null where they get one.',
+      resolve: (s) => s.gpusOfJobs.known.reason,
+    }),
+    gpusAskedAgainAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'When the GPUs for jobs are looked for again. Null where there is one, or nvidia-smi is not installed.',
+      resolve: (s) => s.gpusOfJobs.askedAgainAt,
+    }),
   }),
 });
 

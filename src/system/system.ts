@@ -31,13 +31,13 @@ export function readCpu(): Cpu {
   return { cores: all.length, utilizationPercent, loadAverage1m: loadavg()[0] ?? 0 };
 }
 
-export interface Memory {
+export interface MachineMemory {
   totalBytes: number;
   freeBytes: number;
   serverRssBytes: number;
 }
 
-export function readMemory(): Memory {
+export function readMemory(): MachineMemory {
   return { totalBytes: totalmem(), freeBytes: freemem(), serverRssBytes: process.memoryUsage.rss() };
 }
 

@@ -4,13 +4,15 @@ import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
+import { idsIn } from '../jobs/references.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
-import { ModelVersionType } from '../models/schema.ts';
+import { findModel, findModelVersion } from '../models/models.ts';
+import { ModelType, ModelVersionType } from '../models/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
 import { startConversion } from './convert.ts';
 import { startEvaluation } from './evaluate.ts';
-import { listEvaluations } from './evaluations.ts';
+import { findEvaluation, findEvaluationOf, listEvaluations } from './evaluations.ts';
 import type { EvaluationRow } from './tables.ts';
 import { startTraining } from './train.ts';
 
@@ -173,9 +175,18 @@ const metrics = {
   boxesMax: 'DETECTION: part of the definition: boxes of an image that count.',
 };
 
-const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement({
+const EvaluationType = builder.node(builder.objectRef<EvaluationRow>('Evaluation'), {
   description: 'What a model version reaches on a split of a dataset version.',
+  id: { resolve: (e) => e.id, description: 'Opaque id.' },
+  loadOne: (id, { db }) => findEvaluation(db, id),
+  authScopes: { can: 'READ' },
   fields: (t) => ({
+    modelVersion: t.field({
+      type: ModelVersionType,
+      nullable: true,
+      description: 'What was measured; null when it was deleted.',
+      resolve: (e, _a, { db }) => findModelVersion(db, e.modelVersionId),
+    }),
     datasetVersion: t.field({
       type: DatasetVersionType,
       description: 'What it was measured on.',
@@ -205,6 +216,44 @@ const EvaluationType = builder.objectRef<EvaluationRow>('Evaluation').implement(
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was measured.' }),
   }),
 });
+
+builder.objectFields(JobType, (t) => ({
+  model: t.field({
+    type: ModelType,
+    nullable: true,
+    description:
+      'The model that it makes a version of, or on whose version it works; of a benchmark of several the first. Null when it was deleted.',
+    resolve: ({ specJson }, _a, { db }) => {
+      const [modelId] = idsIn([specJson], 'Model');
+      const [versionId] = idsIn([specJson], 'ModelVersion');
+      const id = modelId ?? (versionId === undefined ? undefined : findModelVersion(db, versionId)?.modelId);
+      return id === undefined ? null : findModel(db, id);
+    },
+  }),
+  datasetVersion: t.field({
+    type: DatasetVersionType,
+    nullable: true,
+    description: 'The dataset version that it works on, or that an import has made.',
+    resolve: ({ specJson, resultJson }, _a, { db }) => {
+      // An import of content that was there already ends with the version that has it.
+      const [id] = idsIn([resultJson, specJson], 'DatasetVersion');
+      return id === undefined ? null : findVersionEver(db, id);
+    },
+  }),
+  modelVersions: t.field({
+    type: [ModelVersionType],
+    description: 'The model versions that it works on, then those that it has made (their `job` is this one); without deleted ones.',
+    extensions: { size: 2 },
+    resolve: ({ specJson, resultJson }, _a, { db }) =>
+      idsIn([specJson, resultJson], 'ModelVersion').flatMap((id) => findModelVersion(db, id) ?? []),
+  }),
+  evaluation: t.field({
+    type: EvaluationType,
+    nullable: true,
+    description: 'What it has measured; null until it has.',
+    resolve: (j, _a, { db }) => findEvaluationOf(db, j.id),
+  }),
+}));
 
 builder.objectFields(ModelVersionType, (t) => ({
   evaluations: t.field({

@@ -13,6 +13,6 @@ export async function requirePublicWeights({ config }: Pick<JobServices, 'config
   const env = { ...config.childEnv, PYTHONPATH: trainerFolder, PYTHONSAFEPATH: '1' };
   const args = ['-m', 'whetstone_trainer.public_weights', preset];
   await run(trainerPython, args, { env, timeout: answerMsMax }).catch(({ stderr }: { stderr?: string }) =>
-    refuse('INVALID', 'init', stderr?.trim() || 'The public weights could not be asked for. Start from SCRATCH or try again.'),
+    refuse('INVALID', ['init', 'pretrained'], stderr?.trim() || 'The public weights could not be asked for. Say `scratch` or try again.'),
   );
 }

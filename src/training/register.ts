@@ -3,7 +3,7 @@ import { link, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
-import { type AttemptContext, JobFailure, type JobServices, type Outcome } from '../jobs/kinds.ts';
+import { type AttemptContext, type AttemptOutcome, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { Evaluation, WeightsMeta } from '../jobs/results.ts';
 import { gateFailures } from '../models/gate.ts';
 import { lineageHashOf } from '../models/lineage.ts';
@@ -13,10 +13,10 @@ import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
-import { comparisonsOf, requireConversionGate } from './gates.ts';
+import { comparisonsOf, conversionFailures, type GateNumbers } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 
-type Made = Outcome['artifacts'][number];
+type Made = AttemptOutcome['artifacts'][number];
 
 /** Stores a file of the child, which may still read it: the store gets a second name of it. Its bytes must be those it told of. */
 export async function storeMade(services: JobServices, { workDir }: AttemptContext, made: Made): Promise<StoredBlob> {
@@ -30,7 +30,7 @@ export async function storeMade(services: JobServices, { workDir }: AttemptConte
 }
 
 /** What a version was made from. */
-export interface Origin {
+export interface VersionOrigin {
   modelId: string;
   jobId: string;
   datasetVersionId: string | null;
@@ -44,8 +44,8 @@ export interface Origin {
 export async function acceptCheckpoint(
   services: JobServices,
   attempt: AttemptContext,
-  outcome: Outcome,
-  origin: Origin,
+  outcome: AttemptOutcome,
+  origin: VersionOrigin,
   preprocess: PreprocessSpec,
 ): Promise<(tx: Queryable) => ModelVersion> {
   const weights = requireMade(outcome, 'WEIGHTS');
@@ -76,6 +76,14 @@ export async function acceptCheckpoint(
   };
 }
 
+/** Throws GATE_FAILED, saying by how much, when the converted model is not the one that was trained. */
+export function requireConversionGate(gate: { numbers: GateNumbers } | undefined): GateNumbers {
+  if (!gate) throw new JobFailure('GATE_FAILED', 'The conversion was not measured.');
+  const failures = conversionFailures(gate.numbers);
+  if (failures.length > 0) throw new JobFailure('GATE_FAILED', `The ONNX model is not registered. ${failures.join(' ')}`);
+  return gate.numbers;
+}
+
 /**
  * The gate, the load in the serving engine with the probe set, and the files in the store. The returned function registers the ONNX
  * version with its probe set.
@@ -83,13 +91,14 @@ export async function acceptCheckpoint(
 export async function acceptOnnx(
   services: JobServices,
   attempt: AttemptContext,
-  outcome: Outcome,
-  origin: Origin,
+  outcome: AttemptOutcome,
+  origin: VersionOrigin,
 ): Promise<(tx: Queryable) => ModelVersion> {
   const numbers = requireConversionGate(outcome.gates.at(-1));
   const onnx = requireMade(outcome, 'ONNX');
   const probe = requireMade(outcome, 'PROBE');
   const served = await loadOnce(
+    services.config.dataDir,
     join(attempt.workDir, String(onnx.file)),
     join(attempt.workDir, 'load'),
     limitsFor(onnx.sizeBytes),
@@ -145,7 +154,7 @@ export async function acceptEvaluation(
   };
 }
 
-export function requireMade({ artifacts }: Outcome, kind: Made['kind']): Made {
+export function requireMade({ artifacts }: AttemptOutcome, kind: Made['kind']): Made {
   const made = artifacts.findLast((one) => one.kind === kind);
   if (!made) throw new Error(`The child has made no ${kind}.`);
   return made;
@@ -158,7 +167,7 @@ type Columns = Pick<
 
 function insertVersion(
   tx: Queryable,
-  origin: Origin,
+  origin: VersionOrigin,
   stored: StoredBlob,
   kind: 'ONNX' | 'WEIGHTS',
   name: string,

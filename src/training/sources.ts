@@ -6,7 +6,7 @@ import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import type { PresetName } from '../jobs/presets.ts';
 import type { Spec } from '../jobs/specs.ts';
-import { findVersion } from '../models/models.ts';
+import { findModelVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -42,12 +42,16 @@ export function requireTask(db: Queryable, { datasetId }: Pick<DatasetVersion, '
   if (found?.task !== task) refuse('INVALID', 'datasetVersionId', `The dataset is for ${found?.task}, the model for ${task}.`);
 }
 
-/** A model version that a job can read; an InputError otherwise. */
-export function requireReadyModel(db: Queryable, id: string): ModelVersion & { artifactId: string } {
-  const row = findVersion(db, id);
-  if (!row) refuse('NOT_FOUND', 'modelVersionId', 'There is no such model version.');
+/** A model version that a job can read; otherwise an InputError that names `field`, the argument that it comes from. */
+export function requireReadyModel(
+  db: Queryable,
+  id: string,
+  field: string | string[] = 'modelVersionId',
+): ModelVersion & { artifactId: string } {
+  const row = findModelVersion(db, id);
+  if (!row) refuse('NOT_FOUND', field, 'There is no such model version.');
   const { state, artifactId } = row;
-  if (state !== 'READY' || !artifactId) refuse('INVALID', 'modelVersionId', `The model version is ${state}, not READY.`);
+  if (state !== 'READY' || !artifactId) refuse('INVALID', field, `The model version is ${state}, not READY.`);
   return { ...row, artifactId };
 }
 

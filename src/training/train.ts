@@ -5,7 +5,7 @@ import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
-import type { AttemptContext, JobKind, JobServices } from '../jobs/kinds.ts';
+import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
@@ -21,7 +21,7 @@ import { codeVersion } from '../version.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
-import { acceptCheckpoint, acceptEvaluation, type Origin, requireMade } from './register.ts';
+import { acceptCheckpoint, acceptEvaluation, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
@@ -68,6 +68,16 @@ function requestOf(job: Job): TrainRequest {
   return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
 }
 
+/** Why a training that an earlier version of the program has stored cannot go on: ranges of hyperparameters may have become smaller. */
+function outOfRange(job: Job): string | null {
+  const { preset, hyperparameters } = storedSpec(job) as TrainRequest;
+  const stored = storedHyperparameters(preset, hyperparameters);
+  const { error } = presets[preset].hyperparameters.safeParse(stored);
+  if (!error) return null;
+  const problems = error.issues.map(({ path, message }) => `${path.join('.')} is ${stored[String(path[0])]} (${message})`);
+  return `An earlier version of Whetstone took hyperparameters that this one does not: ${problems.join('; ')}. Start a new training with others.`;
+}
+
 /** Puts a training into the queue; its model is made when there is none of that name. */
 export async function startTraining(services: JobServices, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartTrainingInput, raw);
@@ -96,23 +106,28 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
 }
 
 function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string, classes: string[]): ModelVersion {
-  const row = requireReadyModel(tx, id);
+  const field = ['init', from === 'WEIGHTS' ? 'weightsOf' : 'continueFrom'];
+  const row = requireReadyModel(tx, id, field);
   if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
     refuse(
       'INVALID',
-      'init',
+      field,
       `A training of ${preset} starts from weights of ${preset}; this version is ${row.format} of ${row.preset ?? 'no preset'}.`,
     );
   }
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
-    refuse('INVALID', 'init', 'Only a version that was trained here has the state to go on from. Start from its WEIGHTS.');
+    refuse(
+      'INVALID',
+      field,
+      'Only a version that was trained here has the state to go on from. Say `weightsOf` instead of `continueFrom`.',
+    );
   }
   // Its optimizer's memory belongs to the rows of these classes, which are known by their place only.
   if (from === 'CHECKPOINT' && !isDeepStrictEqual(row.labelsJson, classes)) {
     refuse(
       'INVALID',
-      'init',
-      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Start from its WEIGHTS: the classes are matched by name.`,
+      field,
+      `The run to continue had the classes ${(row.labelsJson ?? []).slice(0, 5).join(', ')}, …; this dataset has ${classes.slice(0, 5).join(', ')}, …. Say \`weightsOf\` instead of \`continueFrom\`: the classes are matched by name.`,
     );
   }
   return row;
@@ -132,7 +147,7 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext): Origin {
+function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin {
   const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device } = requestOf(job);
   const { from } = init;
   return {
@@ -150,6 +165,8 @@ export const trainJob: JobKind = {
   timeLimitMs: 14 * dayMs,
 
   async launch(services, { job, resumeFrom }) {
+    const problem = outOfRange(job);
+    if (problem) throw new JobFailure('SPEC_INVALID', problem);
     const { init, datasetVersionId, modelId: _, convert: _convert, ...training } = requestOf(job);
     const start =
       init.from === 'WEIGHTS'
@@ -192,6 +209,8 @@ export const trainJob: JobKind = {
   },
 
   redo(tx, retried) {
+    const problem = outOfRange(retried);
+    if (problem) refuse('INVALID', 'jobId', problem);
     const { datasetVersionId, init } = requestOf(retried);
     requireReadyDataset(tx, datasetVersionId);
     if ('modelVersionId' in init) requireReadyModel(tx, init.modelVersionId);

@@ -42,10 +42,10 @@ export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: Out
   const [first, second] = outputs;
   const [n = 0, rows, columns = 0] = shapes[0] ?? [];
   if (layout === 'BOXES_SCORES' && first && second && columns === 4 && String(shapes[1]) === String([n, rows, classCount])) {
-    const places = rows as number;
+    const anchors = rows as number;
     return Array.from({ length: n }, (_, i) => ({
-      boxes: first.data.subarray(i * places * 4, (i + 1) * places * 4),
-      scores: second.data.subarray(i * places * classCount, (i + 1) * places * classCount),
+      boxes: first.data.subarray(i * anchors * 4, (i + 1) * anchors * 4),
+      scores: second.data.subarray(i * anchors * classCount, (i + 1) * anchors * classCount),
     }));
   }
   if (layout === 'CENTRES_FIRST' && first && outputs.length === 1 && shapes[0]?.length === 3 && rows === 4 + classCount) {
@@ -56,21 +56,21 @@ export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: Out
   throw new Error(`The outputs ${found} do not have the layout ${layout} of ${classCount} classes.`);
 }
 
-function fromCentres(values: Float32Array, places: number, classCount: number): ImageOutput {
-  const at = (row: number, place: number) => values[row * places + place] as number;
-  const boxes = new Float32Array(4 * places);
-  const scores = new Float32Array(classCount * places);
-  for (let place = 0; place < places; place += 1) {
-    const [x, y, halfWidth, halfHeight] = [at(0, place), at(1, place), at(2, place) / 2, at(3, place) / 2];
-    boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * place);
-    for (let label = 0; label < classCount; label += 1) scores[place * classCount + label] = at(4 + label, place);
+function fromCentres(values: Float32Array, anchors: number, classCount: number): ImageOutput {
+  const at = (row: number, anchor: number) => values[row * anchors + anchor] as number;
+  const boxes = new Float32Array(4 * anchors);
+  const scores = new Float32Array(classCount * anchors);
+  for (let anchor = 0; anchor < anchors; anchor += 1) {
+    const [x, y, halfWidth, halfHeight] = [at(0, anchor), at(1, anchor), at(2, anchor) / 2, at(3, anchor) / 2];
+    boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * anchor);
+    for (let label = 0; label < classCount; label += 1) scores[anchor * classCount + label] = at(4 + label, anchor);
   }
   return { boxes, scores };
 }
 
 /**
- * The boxes of one image, best first: every pair of a place and a class whose score reaches the threshold is a candidate; the best go on
- * (ties: the earlier place, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`.
+ * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best go on
+ * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`.
  */
 export function findDetections(
   { boxes, scores }: ImageOutput,
@@ -81,9 +81,9 @@ export function findDetections(
   const byLabel = new Map<number, Detection[]>();
   for (const candidate of bestOf(scores, scoreThreshold)) {
     if (kept.length === boxesMax) break;
-    const place = Math.floor(candidate / classCount);
+    const anchor = Math.floor(candidate / classCount);
     const label = candidate % classCount;
-    const [left, top, right, bottom] = boxes.subarray(4 * place, 4 * place + 4) as unknown as [number, number, number, number];
+    const [left, top, right, bottom] = boxes.subarray(4 * anchor, 4 * anchor + 4) as unknown as [number, number, number, number];
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
     if (better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
@@ -94,22 +94,23 @@ export function findDetections(
   return kept;
 }
 
-/** The places of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
+/** The indices of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
 function bestOf(scores: Float32Array, threshold: number): number[] {
-  const best = (places: number[]) => places.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
-  let places: number[] = [];
+  const best = (indices: number[]) =>
+    indices.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
+  let indices: number[] = [];
   let least = Number.NEGATIVE_INFINITY;
   // A loop: `filter` alone takes 15 ms for 672,000 scores, all of this 4.
   for (let i = 0; i < scores.length; i += 1) {
     const score = scores[i] as number;
     if (!(score >= threshold && score > least)) continue;
-    places.push(i);
+    indices.push(i);
     // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
-    if (places.length < 4 * candidatesMax) continue;
-    places = best(places);
-    least = scores[places.at(-1) as number] as number;
+    if (indices.length < 4 * candidatesMax) continue;
+    indices = best(indices);
+    least = scores[indices.at(-1) as number] as number;
   }
-  return best(places);
+  return best(indices);
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */

@@ -2,8 +2,8 @@ import { randomUUIDv7 } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { Actor } from '../../src/accounts/audit.ts';
 import { user } from '../../src/accounts/tables.ts';
-import { type Created, createDataset } from '../../src/datasets/create.ts';
-import { findVersion } from '../../src/datasets/datasets.ts';
+import { type CreatedDatasetVersion, createDataset } from '../../src/datasets/create.ts';
+import { findDatasetVersion } from '../../src/datasets/datasets.ts';
 import { importDataset } from '../../src/datasets/import/kind.ts';
 import type { DatasetVersion } from '../../src/datasets/tables.ts';
 import type { Job } from '../../src/jobs/tables.ts';
@@ -17,7 +17,7 @@ export interface Datasets extends Jobs {
   /** A complete upload of a zip, as `createDataset` takes it. */
   upload(zip: Buffer | Files): Promise<{ uploadId: string; sha256: string }>;
   /** A dataset version of a zip, whose import waits in the queue. */
-  create(zip: Buffer | Files, input?: object): Promise<Created>;
+  create(zip: Buffer | Files, input?: object): Promise<CreatedDatasetVersion>;
   /** The same, when its job has ended: the version that the job's result names, or its own. */
   import(zip: Buffer | Files, input?: object): Promise<{ job: Job; version: DatasetVersion }>;
   version(id: string): DatasetVersion;
@@ -42,7 +42,7 @@ export async function withDatasets<T>(use: (datasets: Datasets) => Promise<T>): 
       };
       const create: Datasets['create'] = async (zip, input = {}) =>
         createDataset(jobs, actor, { name: 'digits', task: 'CLASSIFICATION', ...(await upload(zip)), ...input });
-      const version = (id: string) => findVersion(db, id) as DatasetVersion;
+      const version = (id: string) => findDatasetVersion(db, id) as DatasetVersion;
       return use({
         ...jobs,
         actor,

@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { type Db, openDatabase } from '../../src/db.ts';
 import { startChild } from '../../src/jobs/executor/local.ts';
+import { storedHyperparameters } from '../../src/jobs/presets.ts';
 import { launchTrainer } from '../../src/jobs/python.ts';
 import type { Spec } from '../../src/jobs/specs.ts';
 import { blobPath } from '../../src/storage/blobs.ts';
@@ -119,6 +120,8 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
   const [weights, onnx] = ['resnet50.safetensors', 'classifier.onnx'].map((name) => readFileSync(join(folder, name)));
   insert('model', { id: 'model', name: 'digits', task: 'CLASSIFICATION', createdAt: 0 });
   ended('trained', 'TRAIN', {});
+  insert('metric_point', { jobId: 'trained', name: 'val.loss', step: 6, value: 1, attemptNumber: 1 });
+  insert('job_event', { jobId: 'trained', seq: 1, attemptNumber: 1, at: 0, type: 'EPOCH', payloadJson: { epoch: 2, step: 6 } });
   const ready = { modelId: 'model', state: 'READY', precision: 'FP32', labelsJson: classes, createdAt: 0, jobId: 'trained' };
   keep('weights', 'MODEL_VERSION', 'checkpoint', 'WEIGHTS', 'resnet50.safetensors', weights as Buffer);
   keep('onnx', 'MODEL_VERSION', 'onnx', 'ONNX', 'model.onnx', onnx as Buffer);
@@ -191,7 +194,13 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
     writeFileSync(join(extracted, path), bytes);
   }
   const dataset = { root: extracted, manifest: blobPath(dataDir, hashOf(manifest)), classes, contentHash };
-  const runtime = { checkpointSeconds: 0, cacheBytesMax: 2 ** 31, resumeFrom: null };
+  // The checkpoint is made by today's trainer.
+  const runtime = {
+    checkpointSeconds: 0,
+    cacheBytesMax: 2 ** 31,
+    resumeFrom: null,
+    hyperparameters: storedHyperparameters('resnet50', hyperparameters),
+  };
   const spec = { kind: 'TRAIN', specVersion: 1, codeVersion: '0.1.0', ...training, dataset, preprocess, ...runtime };
   const checkpoint = await firstCheckpoint(spec as Spec, join(folder, 'work'));
   const payloadJson = { ...checkpoint, epoch: 0 };

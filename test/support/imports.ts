@@ -2,14 +2,13 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { importCommand } from '../../src/datasets/import/launch.ts';
-import type { ImportDatasetSpec } from '../../src/datasets/import/layout.ts';
-import { type ImportedItem, files as outputs, type Summary } from '../../src/datasets/import/outputs.ts';
+import { type DatasetSummary, type ImportedItem, files as outputs } from '../../src/datasets/import/outputs.ts';
 import { importZip } from '../../src/datasets/import/run.ts';
 import { attemptLimits } from '../../src/jobs/attempt.ts';
-import { createChild, lastWords, type Said, shared, stops } from '../../src/jobs/childio.ts';
-import { type Child, startChild } from '../../src/jobs/executor/local.ts';
+import { createChildAttempt, lastEventOf, type Said, stateIndex, stops } from '../../src/jobs/childio.ts';
+import { type ChildHandle, startChild } from '../../src/jobs/executor/local.ts';
 import { type Event, exitCodes, PROTOCOL_VERSION, parseEventLine } from '../../src/jobs/protocol.ts';
-import { ImportDatasetSpec as Spec } from '../../src/jobs/specs.ts';
+import { ImportDatasetSpec } from '../../src/jobs/specs.ts';
 import { type Files, zipOf } from './images.ts';
 import { withFolder } from './server.ts';
 
@@ -20,7 +19,7 @@ export type SpecChanges = Partial<Omit<ImportDatasetSpec, 'limits'>> & {
 };
 
 export const specOf = (file: string, { limits, command: _, ...changes }: SpecChanges): ImportDatasetSpec => ({
-  ...Spec.parse({
+  ...ImportDatasetSpec.parse({
     kind: 'IMPORT_DATASET',
     specVersion: 1,
     codeVersion: 'test',
@@ -44,7 +43,7 @@ export interface Imported {
   done: Extract<Said, { type: 'done' }> | undefined;
   warnings: string[];
   /** What the import has made; throws when it has failed. */
-  summary(): Summary;
+  summary(): DatasetSummary;
   items(): ImportedItem[];
   /** "train 0/1.png" for each item. */
   paths(): string[];
@@ -66,7 +65,7 @@ function imported(workDir: string, events: Said[], exitCode: number | null): Imp
     error: only('error')[0],
     done: only('done')[0],
     warnings: only('warning').map(({ code }) => code),
-    summary: () => JSON.parse(text(outputs.summary)) as Summary,
+    summary: () => JSON.parse(text(outputs.summary)) as DatasetSummary,
     items,
     paths: () => items().map(({ split, path }) => `${split} ${path}`),
     text,
@@ -79,11 +78,11 @@ export type Run = (zip: string, workDir: string, changes: SpecChanges) => Promis
 export const inProcess: Run = async (zip, workDir, changes) => {
   const events: Said[] = [];
   const state = new Int32Array(2);
-  Atomics.store(state, shared.stop, stops.indexOf(changes.command ?? 'none'));
-  const child = createChild(specOf(zip, changes), workDir, state, (event) => events.push(event));
+  Atomics.store(state, stateIndex.stop, stops.indexOf(changes.command ?? 'none'));
+  const child = createChildAttempt(specOf(zip, changes), workDir, state, (event) => events.push(event));
   const end = await importZip(child).then(
     (result) => ({ event: { type: 'done', status: 'ok', result } as const, exitCode: exitCodes.OK }),
-    (error: unknown) => lastWords(error),
+    (error: unknown) => lastEventOf(error),
   );
   return imported(workDir, [...events, end.event], end.exitCode);
 };
@@ -96,7 +95,7 @@ export const asChild: Run = async (zip, workDir, changes) => {
 };
 
 export interface Started {
-  child: Child;
+  child: ChildHandle;
   events: Event[];
   /** The first event, told already or later, that `matches`; throws when the child ends without one. */
   event(matches: (event: Event) => boolean): Promise<Event>;

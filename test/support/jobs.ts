@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
@@ -20,6 +20,7 @@ import { isFinal } from '../../src/jobs/states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } from '../../src/jobs/tables.ts';
 import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
+import { watchGpus } from '../../src/system/gpus.ts';
 import type { Script } from './child.ts';
 import { kindsOf, scripted } from './kinds.ts';
 import { withListening } from './process.ts';
@@ -57,6 +58,16 @@ export function processesIn(folder: string): number[] {
       return false;
     }
   });
+}
+
+/** The children of a server that are no attempts. */
+export const recordedChildren = (dataDir: string): number[] =>
+  existsSync(join(dataDir, 'children')) ? readdirSync(join(dataDir, 'children')).map(Number) : [];
+
+/** The first one, when it is there. */
+export async function recordedChild(dataDir: string): Promise<number> {
+  await until(() => recordedChildren(dataDir).length > 0);
+  return recordedChildren(dataDir)[0] as number;
 }
 
 /** Waits for a condition that nothing tells of. */
@@ -150,8 +161,10 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       folder,
       kinds,
       async start() {
-        const scheduler = await startScheduler(services, kinds, createLog(config), limits);
-        schedulers.push(scheduler);
+        const log = createLog(config);
+        const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
+        const scheduler = startScheduler(services, kinds, log, gpus, limits);
+        schedulers.push({ stop: () => scheduler.stop().finally(() => gpus.stop()) });
         return scheduler;
       },
       submit: (submitted) => {

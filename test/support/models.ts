@@ -4,9 +4,9 @@ import { basename } from 'node:path';
 import type { Actor } from '../../src/accounts/audit.ts';
 import { user } from '../../src/accounts/tables.ts';
 import type { Job } from '../../src/jobs/tables.ts';
-import { type Created, createModel } from '../../src/models/create.ts';
+import { type CreatedModelVersion, createModel } from '../../src/models/create.ts';
 import { importModel } from '../../src/models/import.ts';
-import { findVersion } from '../../src/models/models.ts';
+import { findModelVersion } from '../../src/models/models.ts';
 import type { ModelVersion } from '../../src/models/tables.ts';
 import { stagingDir } from '../../src/storage/blobs.ts';
 import { completeUpload, hashOfUpload, openUpload, stagingPath } from '../../src/storage/uploads.ts';
@@ -22,7 +22,7 @@ export interface Models extends Jobs {
   /** A complete upload of a file, as `createModel` takes it. */
   upload(path: string, fileName?: string): Promise<{ uploadId: string; sha256: string }>;
   /** A model version of a file, whose import waits in the queue. */
-  create(path: string, input?: object): Promise<Created>;
+  create(path: string, input?: object): Promise<CreatedModelVersion>;
   /** The same, when its job has ended. */
   import(path: string, input?: object): Promise<Imported>;
   version(id: string): ModelVersion;
@@ -46,7 +46,7 @@ export async function withModels<T>(use: (models: Models) => Promise<T>): Promis
       };
       const create: Models['create'] = async (path, { fileName, ...input }: { fileName?: string } = {}) =>
         createModel(jobs, actor, { name: 'digits', task: 'CLASSIFICATION', ...(await upload(path, fileName)), ...input });
-      const version = (id: string) => findVersion(db, id) as ModelVersion;
+      const version = (id: string) => findModelVersion(db, id) as ModelVersion;
       return use({
         ...jobs,
         actor,

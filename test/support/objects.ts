@@ -6,6 +6,7 @@ import { deployment } from '../../src/deployments/tables.ts';
 import { job } from '../../src/jobs/tables.ts';
 import { model, modelVersion } from '../../src/models/tables.ts';
 import { report } from '../../src/reports/tables.ts';
+import { evaluation } from '../../src/training/tables.ts';
 import type { TestServer } from './server.ts';
 
 /** The id of the one object of this type that `storeObjects` makes. */
@@ -40,6 +41,18 @@ export function storeObjects({ dataDir }: TestServer): void {
     .run();
   db.insert(modelVersion)
     .values({ id: 'ModelVersion', modelId: 'Model', format: 'ONNX', precision: 'FP32', origin: 'UPLOADED', ...ready })
+    .run();
+  db.insert(evaluation)
+    .values({
+      id: 'Evaluation',
+      modelVersionId: 'ModelVersion',
+      datasetVersionId: 'DatasetVersion',
+      split: 'val',
+      engine: 'torch',
+      metricsJson: {},
+      jobId: 'Job',
+      ...at,
+    })
     .run();
   db.insert(deployment)
     .values({ id: 'Deployment', name: 'one', ...at })

@@ -54,7 +54,7 @@ const kinds: Record<string, () => Promise<void>> = {
 
   async 'cell of a benchmark'() {
     const { benchmark } = await import('../../src/benchmark/run.ts');
-    const { createChild } = await import('../../src/jobs/childio.ts');
+    const { createChildAttempt } = await import('../../src/jobs/childio.ts');
     const { BenchmarkSpec } = await import('../../src/jobs/specs.ts');
     const runs = { gateInputs: 1, warmupRunsMin: 1, warmupSecondsMin: 0, warmupSecondsMax: 1, samplesWanted: 1, samplesMax: 10 };
     const spec = BenchmarkSpec.parse({
@@ -71,7 +71,7 @@ const kinds: Record<string, () => Promise<void>> = {
       ...{ batchSizes: [1], engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1], models: [{ file, probe: null, precision: 'FP32' }] },
       settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
     });
-    const child = createChild(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
+    const child = createChildAttempt(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
     const made = await benchmark(child);
     const [{ telemetry }] = JSON.parse(readFileSync(join(folder, made.file), 'utf8')).cells;
     if (telemetry.unavailable) throw new Error(telemetry.unavailable.message);
@@ -79,7 +79,7 @@ const kinds: Record<string, () => Promise<void>> = {
 
   async 'check of an import'() {
     const { limitsFor, loadOnce } = await import('../../src/models/load.ts');
-    await loadOnce(file, join(folder, 'load'), limitsFor(1000));
+    await loadOnce(folder, file, join(folder, 'load'), limitsFor(1000));
   },
 
   async demo() {

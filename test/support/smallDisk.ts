@@ -1,7 +1,6 @@
 /** Disks that can be filled: file systems in memory. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, fstatSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { statfsSync } from 'node:fs';
 import { withFolder } from './server.ts';
 
 export const mebibyte = 1024 * 1024;
@@ -29,21 +28,28 @@ export async function withSmallDisk<T>(sizeBytes: number, use: (folder: string) 
   });
 }
 
-/** Fills the disk but for so many bytes; returns the function that makes room again. */
+/** Makes the disk as small as what is on it, with so many bytes left; returns the function that makes it as large as before. */
 export function fillDisk(folder: string, leaveBytes = 0): () => void {
-  const filler = join(folder, 'filler');
-  const file = openSync(filler, 'a');
-  try {
-    for (let bytes = mebibyte; bytes >= 1; ) {
-      try {
-        if (writeSync(file, Buffer.alloc(bytes)) < bytes) bytes = Math.floor(bytes / 2);
-      } catch {
-        bytes = Math.floor(bytes / 2);
-      }
+  const { blocks, bsize } = statfsSync(folder);
+  for (;;) {
+    const { blocks: all, bfree } = statfsSync(folder);
+    try {
+      resize(folder, (all - bfree) * bsize + leaveBytes);
+      return () => resize(folder, blocks * bsize);
+    } catch {
+      // Something was written in between.
     }
-    ftruncateSync(file, Math.max(0, fstatSync(file).size - leaveBytes));
-  } finally {
-    closeSync(file);
   }
-  return () => rmSync(filler);
 }
+
+/** There is room, but not for another file. Returns the function that makes room. */
+export function fillNames(folder: string): () => void {
+  const { files, ffree } = statfsSync(folder);
+  remount(folder, `nr_inodes=${files - ffree}`);
+  return () => remount(folder, `nr_inodes=${files}`);
+}
+
+/** A size of 0 would have no limit. */
+const resize = (folder: string, bytes: number): void => remount(folder, `size=${Math.max(1, bytes)}`);
+const remount = (folder: string, option: string): void =>
+  void execFileSync('mount', ['-o', `remount,${option}`, folder], { stdio: 'ignore' });

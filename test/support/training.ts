@@ -26,7 +26,7 @@ export async function mutate(api: Api, name: string, input: object, fields: stri
 }
 
 const jobFields =
-  'state failure { code message } spec result attempts { number state charged resumed { epoch batch } } events(first: 1000) { __typename seq attempt ... on JobPhaseEvent { phase } }';
+  'state failure { code message } waitReason { code message } spec result attempts { number state charged resumed { epoch batch } } events(first: 1000) { __typename seq attempt ... on JobPhaseEvent { phase } }';
 
 /** The job as it is when `enough` says so: it is asked again and again, and an end that was not waited for throws. */
 export async function jobWhen(api: Api, id: string, enough: (job: Answer['data']) => boolean) {

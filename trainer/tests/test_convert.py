@@ -1,5 +1,6 @@
 """The conversion gate: tiny differences for a good file, large ones for a file that was changed."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,17 @@ def test_the_checker_finds_a_graph_that_is_not_valid(trained: Trained) -> None:
     assert convert.check(model) == []
     model.graph.node[0].op_type = "Convolve"
     assert "Convolve" in convert.check(model)[0]
+
+
+def test_a_full_disk_does_not_change_the_exporter(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **named: (_ for _ in ()).throw(full))
+    recorder = Recorder()
+    with pytest.raises(OSError, match="No space left"):
+        convert.export(source.model, source.task.OUTPUTS, source.preprocess, 18, Events(recorder, "job-1", 1, tmp_path))
+    assert recorder.of("warning") == []
 
 
 def test_the_older_exporter_takes_over_and_that_is_said(

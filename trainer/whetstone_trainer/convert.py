@@ -22,7 +22,7 @@ from torch import nn
 from whetstone_trainer.checkpoint import commit, save_tensors
 from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
 from whetstone_trainer.environment import prepare, say_hello
-from whetstone_trainer.errors import TrainerError, mask_paths
+from whetstone_trainer.errors import TrainerError, disk_full, mask_paths
 from whetstone_trainer.evaluate import (
     ONNXRUNTIME,
     in_model_classes,
@@ -162,6 +162,8 @@ def export(
             assert program is not None
             return program.model_proto, "DYNAMO"
         except Exception as error:  # the exporter raises whatever its many passes raise
+            if disk_full(error):
+                raise  # the other exporter would make another file
             events.warn("EXPORT_FALLBACK", f"The current exporter failed, the older one is used: {str(error)[:1000]}")
         path = events.work_dir / (ONNX_FILE + ".tmp")
         try:

@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import yazl from 'yazl';
-import { call, type Session } from '../client.ts';
+import { type ClientSession, call } from '../client.ts';
 import { progressBar, uploadFile } from '../upload.ts';
 import { watchJob } from '../watch.ts';
 import { digits } from './digits.ts';
@@ -98,8 +98,8 @@ async function startServerProcess(folder: string): Promise<ServerProcess> {
   };
 }
 
-async function firstLogin(url: string, folder: string): Promise<Session> {
-  const anonymous: Session = { url, accessToken: async () => '' };
+async function firstLogin(url: string, folder: string): Promise<ClientSession> {
+  const anonymous: ClientSession = { url, accessToken: async () => '' };
   const token = readFileSync(join(folder, 'data', 'bootstrap-token'), 'utf8').trim();
   await mutate(anonymous, 'bootstrap', { token, name: 'demo', password }, 'user { name }');
   const login = () => mutate(anonymous, 'login', { name: 'demo', password }, 'credentials { accessToken accessTokenExpiresAt }');
@@ -113,7 +113,7 @@ async function firstLogin(url: string, folder: string): Promise<Session> {
   };
 }
 
-async function query(session: Session, text: string, variables: object = {}): Promise<Data> {
+async function query(session: ClientSession, text: string, variables: object = {}): Promise<Data> {
   const token = await session.accessToken();
   const headers = { 'Content-Type': 'application/json', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query: text, variables }) });
@@ -121,7 +121,7 @@ async function query(session: Session, text: string, variables: object = {}): Pr
 }
 
 /** The payload of a mutation; its user errors are thrown. */
-async function mutate(session: Session, name: string, input: object, fields: string): Promise<Data> {
+async function mutate(session: ClientSession, name: string, input: object, fields: string): Promise<Data> {
   const type = `${name.charAt(0).toUpperCase()}${name.slice(1)}Input`;
   const data = await query(session, `mutation ($input: ${type}!) { ${name}(input: $input) { ${fields} userErrors { message } } }`, {
     input,
@@ -131,11 +131,11 @@ async function mutate(session: Session, name: string, input: object, fields: str
   return data[name];
 }
 
-async function follow(session: Session, jobId: string): Promise<void> {
+async function follow(session: ClientSession, jobId: string): Promise<void> {
   if (!(await watchJob(session, jobId, process.stdout))) throw new Error('The job has not succeeded.');
 }
 
-async function importDataset(session: Session, { name, task, data, write }: DemoTask, folder: string): Promise<string> {
+async function importDataset(session: ClientSession, { name, task, data, write }: DemoTask, folder: string): Promise<string> {
   const path = join(folder, `${name}.zip`);
   const zip = new yazl.ZipFile();
   for (const [file, bytes] of await write(folder)) zip.addBuffer(bytes, file);
@@ -153,7 +153,7 @@ async function importDataset(session: Session, { name, task, data, write }: Demo
   return datasetVersion.id;
 }
 
-async function train(session: Session, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<void> {
+async function train(session: ClientSession, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<void> {
   say(
     `\n2. Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0; then its conversion to ONNX`,
   );
@@ -163,7 +163,7 @@ async function train(session: Session, { name, preset, hyperparameters }: DemoTa
 }
 
 /** Says what the training has made, fetches the ONNX file, and gives its version. */
-async function showVersions(session: Session, { name, quality }: DemoTask, folder: string): Promise<string> {
+async function showVersions(session: ClientSession, { name, quality }: DemoTask, folder: string): Promise<string> {
   const fields = 'id number format sizeBytes lineageHash gate downloadUrl evaluations { images top1 map50 map5095 }';
   const { model } = await query(session, `{ model(name: "${name}") { versions(first: 10) { nodes { ${fields} } } } }`);
   const versions = model.versions.nodes as Data[];
@@ -182,7 +182,7 @@ async function showVersions(session: Session, { name, quality }: DemoTask, folde
 }
 
 /** Gives the folder that the report is written to. */
-async function benchmark(session: Session, modelVersionId: string): Promise<string> {
+async function benchmark(session: ClientSession, modelVersionId: string): Promise<string> {
   const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], intraOpThreads: [1, 2], secondsMin: 5, secondsMax: 8 };
   const fields = 'job { id } configurations estimatedDurationMs';
   const { job, configurations, estimatedDurationMs } = await mutate(session, 'startBenchmark', input, fields);
@@ -202,7 +202,12 @@ async function benchmark(session: Session, modelVersionId: string): Promise<stri
 }
 
 /** Sends images to the model behind a name, and says how many it tells. */
-async function deploy(session: Session, name: string, modelVersionId: string, images: [label: string, image: Buffer][]): Promise<void> {
+async function deploy(
+  session: ClientSession,
+  name: string,
+  modelVersionId: string,
+  images: [label: string, image: Buffer][],
+): Promise<void> {
   say(`\n5. Deployment: the ONNX version behind the name ${name}`);
   await mutate(session, 'deploy', { name, modelVersionId, settings: { deadlineMs: 10_000 } }, 'deployment { name }');
   const state = `{ deployment(name: "${name}") { loading { number } revisions { reason } snippet } }`;

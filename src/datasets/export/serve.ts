@@ -2,18 +2,18 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ApiError, notFound } from '../../errors.ts';
-import { JobFailure, type JobServices } from '../../jobs/kinds.ts';
+import { AttemptCrash, JobFailure, type JobServices } from '../../jobs/kinds.ts';
 import { attachment } from '../../storage/files.ts';
 import { checkLink, type LinkContext, signedUrl } from '../../storage/links.ts';
 import { extractedFolder } from '../cache.ts';
-import { findDataset, findVersion } from '../datasets.ts';
+import { findDataset, findDatasetVersion } from '../datasets.ts';
 import type { DatasetVersion } from '../tables.ts';
 import { type ExportForm, exportFiles, exportForms } from './forms.ts';
 import { writeZip } from './zip.ts';
 
 /** Downloads at a time: each reads the disk as fast as its client takes it. */
 const exportsMax = 4;
-let running = 0;
+let exporting = 0;
 
 /** A link that downloads a READY version of task DETECTION in this form. */
 export function exportUrl(context: LinkContext, { id }: Pick<DatasetVersion, 'id'>, form: ExportForm): string {
@@ -22,20 +22,19 @@ export function exportUrl(context: LinkContext, { id }: Pick<DatasetVersion, 'id
 
 /** `GET /files/datasets/<version>/<form>` behind a link of `exportUrl`: a zip that is made while it is read, always of the same bytes. */
 export async function serveExport(services: JobServices & { linkKey: Buffer }, req: IncomingMessage, res: ServerResponse): Promise<void> {
-  if (req.method !== 'GET' && req.method !== 'HEAD') throw new ApiError('INVALID', 'Files can only be read.');
   const url = new URL(req.url ?? '', 'http://localhost');
   checkLink(services, url);
   const [, , , id = '', name] = url.pathname.split('/');
   const form = exportForms.find((known) => known === name) ?? notFound('form');
-  const version = findVersion(services.db, id);
+  const version = findDatasetVersion(services.db, id);
   const dataset = version && findDataset(services.db, version.datasetId);
   if (!version || !dataset || version.state !== 'READY' || dataset.task !== 'DETECTION') notFound('dataset version');
-  if (running >= exportsMax)
+  if (exporting >= exportsMax)
     throw new ApiError('UNAVAILABLE', `${exportsMax} datasets are being downloaded already. Try again in a moment.`, 5000);
-  running += 1;
+  exporting += 1;
   try {
     const folder = await extractedFolder(services, version).catch((error: unknown) => {
-      throw error instanceof JobFailure ? new ApiError('UNAVAILABLE', error.message) : error;
+      throw error instanceof JobFailure || error instanceof AttemptCrash ? new ApiError('UNAVAILABLE', error.message) : error;
     });
     res.setHeader('Content-Type', 'application/zip');
     res.setHeader('Content-Disposition', attachment(`${dataset.name}-${version.number}-${form.toLowerCase()}.zip`));
@@ -50,6 +49,6 @@ export async function serveExport(services: JobServices & { linkKey: Buffer }, r
       },
     );
   } finally {
-    running -= 1;
+    exporting -= 1;
   }
 }

@@ -23,7 +23,7 @@ export interface CheckedBoxes {
  * The boxes of an image of this upright size in pixels. Annotations are about the upright image, because the tools that they are drawn
  * with turn images by the EXIF orientation; a file that declares another size than the upright one is refused, never turned.
  */
-export function checkBoxes({ boxes: raw, unit, place, size }: Annotations, image: { width: number; height: number }): CheckedBoxes {
+export function checkBoxes({ boxes: raw, unit, counted, size }: Annotations, image: { width: number; height: number }): CheckedBoxes {
   const { width, height } = image;
   const result: CheckedBoxes = { boxes: [], clipped: 0, duplicates: 0, withoutArea: 0, problems: [] };
   if (size && (size.width !== width || size.height !== height)) {
@@ -49,7 +49,7 @@ export function checkBoxes({ boxes: raw, unit, place, size }: Annotations, image
     const key = JSON.stringify(checked);
     // Written so that a NaN is refused too. What lies outside by less than half a unit is not worth a word.
     if (!(outside <= tolerance)) {
-      result.problems.push(`${place} ${box.at}: the box reaches ${outside.toFixed(1)} pixels out of the image of ${width} × ${height}`);
+      result.problems.push(`${counted} ${box.at}: the box reaches ${outside.toFixed(1)} pixels out of the image of ${width} × ${height}`);
     } else if (!(checked.width > 0 && checked.height > 0)) result.withoutArea += 1;
     else if (seen.has(key)) result.duplicates += 1;
     else {

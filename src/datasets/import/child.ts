@@ -1,8 +1,8 @@
 /** The child of IMPORT_DATASET. With `--extract-only` it unpacks a zip that was imported before. */
 import sharp from 'sharp';
-import { runChild } from '../../jobs/childio.ts';
+import { runAsChild } from '../../jobs/childio.ts';
 import { extractAgain, importZip } from './run.ts';
 
 const work = process.argv.includes('--extract-only') ? extractAgain : importZip;
 
-await runChild('IMPORT_DATASET', { sharp: sharp.versions.sharp ?? '', libvips: sharp.versions.vips }, work);
+await runAsChild('IMPORT_DATASET', { sharp: sharp.versions.sharp ?? '', libvips: sharp.versions.vips }, work);

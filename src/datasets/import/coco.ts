@@ -219,7 +219,7 @@ async function readCoco(
         const fileName = file_name.normalize('NFC').replace(/^(\.\/)+/, '');
         if (coco.images.has(String(id))) add(`two images have the id ${printable(String(id))}`);
         const declared = width && height ? { width, height } : null;
-        const annotations: Annotations = { file: file.name, boxes: [], unit: 'PIXEL', place: 'annotation', size: declared };
+        const annotations: Annotations = { file: file.name, boxes: [], unit: 'PIXEL', counted: 'annotation', size: declared };
         const image = findImage(index, coco, fileName, used, problems);
         coco.images.set(String(id), { fileName, file: image, annotations, categories: [] });
       }),

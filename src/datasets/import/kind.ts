@@ -10,11 +10,11 @@ import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
 import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
 import { keepExtracted } from '../cache.ts';
-import { findContent, findVersion, findVersionEver } from '../datasets.ts';
+import { findContent, findDatasetVersion, findVersionEver } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
 import { type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
 import { importCommand, importTimeLimitMs } from './launch.ts';
-import { classesOf, createContentHash, files, ImportedItem, Summary } from './outputs.ts';
+import { classesOf, createContentHash, DatasetSummary, files, ImportedItem } from './outputs.ts';
 import { ImportDatasetRequest, specOf } from './request.ts';
 
 /** Failures that another attempt would meet again: the zip is thrown away. */
@@ -40,9 +40,9 @@ export const importDataset: JobKind = {
   async finish(services, { job, workDir }, { artifacts }) {
     const { config, db } = services;
     const { datasetVersionId: id } = requestOf(job);
-    const version = findVersion(db, id);
+    const version = findDatasetVersion(db, id);
     if (!version) throw new Error('The version of an import is gone.');
-    const summary = Summary.parse(JSON.parse(await readFile(join(workDir, files.summary), 'utf8')));
+    const summary = DatasetSummary.parse(JSON.parse(await readFile(join(workDir, files.summary), 'utf8')));
     if (findContent(db, version.datasetId, summary.contentHash)) return (tx) => register(tx, version, summary, () => {});
 
     const manifest = await storeFile(services, join(workDir, files.manifest));
@@ -72,7 +72,7 @@ export const importDataset: JobKind = {
   redo(tx, retried) {
     const { datasetVersionId: id } = requestOf(retried);
     const kept = findArtifact(tx, 'DATASET_VERSION', id, 'DATASET_ZIP');
-    if (!findVersion(tx, id) || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
+    if (!findDatasetVersion(tx, id) || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
     tx.update(datasetVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(datasetVersion.id, id)).run();
   },
 };
@@ -86,7 +86,12 @@ function freeName(tx: Queryable, versionId: string): void {
 }
 
 /** Makes the version READY, or removes it when the dataset has its content already; the result names the one that has it. */
-function register(tx: Queryable, { id, datasetId }: DatasetVersion, summary: Summary, insertFiles: () => void): Record<string, unknown> {
+function register(
+  tx: Queryable,
+  { id, datasetId }: DatasetVersion,
+  summary: DatasetSummary,
+  insertFiles: () => void,
+): Record<string, unknown> {
   const { contentHash, classes, sizeBytes, leftOut, ...counts } = summary;
   const existing = findContent(tx, datasetId, contentHash);
   if (existing) {
@@ -115,7 +120,7 @@ const insertLabel = rowInsert(datasetItemLabel);
  * Inserts the items of a version that is not READY yet, so that nobody sees them, in transactions that leave others their turn.
  * What an attempt that was lost has inserted goes first. Throws when the items are not those of the summary.
  */
-export async function insertItems(db: Db, versionId: string, path: string, summary: Summary): Promise<void> {
+export async function insertItems(db: Db, versionId: string, path: string, summary: DatasetSummary): Promise<void> {
   await removeItems(db, versionId);
   const hash = createContentHash(summary.boxesBySplit ? 'DETECTION' : 'CLASSIFICATION', summary.classes);
   let n = 0;

@@ -1,7 +1,8 @@
 import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { limited } from '../../jobs/limited.ts';
-import { decodersMax, type ImportDatasetSpec } from './layout.ts';
+import type { ImportDatasetSpec } from '../../jobs/specs.ts';
+import { decodersMax } from './layout.ts';
 
 const project = join(import.meta.dirname, '..', '..', '..');
 const program = join(import.meta.dirname, 'child.ts');

@@ -1,11 +1,10 @@
 /** What every form of a dataset's zip is read into, and what the forms share. */
-import { type Child, ChildError } from '../../jobs/childio.ts';
-import type { DatasetItem, Spec } from '../../jobs/specs.ts';
+import { type ChildAttempt, ChildError } from '../../jobs/childio.ts';
+import type { DatasetItem, ImportDatasetSpec } from '../../jobs/specs.ts';
 import { unprintable } from '../../naming.ts';
 import { type Problems, plural, printable } from './problems.ts';
 
-export type ImportDatasetSpec = Extract<Spec, { kind: 'IMPORT_DATASET' }>;
-export type ImportChild = Child<ImportDatasetSpec>;
+export type ImportChild = ChildAttempt<ImportDatasetSpec>;
 
 /** Images that are decoded at the same time take up to 200 MB each (25 megapixels, interlaced). */
 export const decodersMax = 8;
@@ -32,7 +31,7 @@ export interface Annotations {
   /** Of the boxes: shares of the image's width and height, or pixels. */
   unit: 'SHARE' | 'PIXEL';
   /** What `at` counts. */
-  place: 'line' | 'annotation' | 'object';
+  counted: 'line' | 'annotation' | 'object';
   /** The image's size in pixels, where the file tells it. */
   size: { width: number; height: number } | null;
 }

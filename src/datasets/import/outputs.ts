@@ -16,7 +16,7 @@ export const files = {
   items: 'items.jsonl',
   /** The thumbnails one after the other, sorted by n. */
   thumbnails: 'thumbnails.bin',
-  /** A `Summary`. */
+  /** A `DatasetSummary`. */
   summary: 'summary.json',
 } as const;
 
@@ -26,7 +26,7 @@ const count = z.int().min(0);
 export const ImportedItem = DatasetItem.omit({ v: true }).extend({ thumbnailOffset: count, thumbnailBytes: z.int().min(1) });
 export type ImportedItem = z.infer<typeof ImportedItem>;
 
-export const Summary = z.object({
+export const DatasetSummary = z.object({
   contentHash: z.string().regex(/^[0-9a-f]{64}$/),
   classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
   items: z.int().min(1),
@@ -43,7 +43,7 @@ export const Summary = z.object({
   /** Images of the zip that were left out, sorted by name. */
   leftOut: z.array(z.object({ file: z.string(), reason: z.string() })),
 });
-export type Summary = z.infer<typeof Summary>;
+export type DatasetSummary = z.infer<typeof DatasetSummary>;
 
 /**
  * A dataset's identity: SHA-256 over one line for each item, sorted by split (train, val, test), then by path in the order of UTF-16
@@ -99,14 +99,14 @@ export interface WrittenFile {
 }
 
 /** A file of the work folder that is written from its beginning to its end, and hashed on the way. */
-export interface Output {
+export interface OutputFile {
   write(data: string | Buffer): void;
   /** Bytes so far. */
   readonly sizeBytes: number;
   end(): WrittenFile;
 }
 
-export function createOutput(workDir: string, name: string): Output {
+export function createOutputFile(workDir: string, name: string): OutputFile {
   const fd = openSync(join(workDir, name), 'w');
   const hash: Hash = createHash('sha256');
   let pending: Buffer[] = [];

@@ -25,7 +25,7 @@ export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
 const filesMax = 500_000;
 
 /** What the child is told. */
-export function specOf(dataDir: string, request: ImportDatasetRequest): z.infer<typeof ImportDatasetSpec> {
+export function specOf(dataDir: string, request: ImportDatasetRequest): ImportDatasetSpec {
   const { datasetVersionId: _, sha256, ...rest } = request;
   return ImportDatasetSpec.parse({
     kind: 'IMPORT_DATASET',

@@ -15,12 +15,12 @@ import {
   type ContentItem,
   classesOf,
   createContentHash,
-  createOutput,
+  createOutputFile,
+  type DatasetSummary,
   duplicatesAcrossSplits,
   files,
   type ImportedItem,
-  type Output,
-  type Summary,
+  type OutputFile,
 } from './outputs.ts';
 import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
@@ -44,7 +44,7 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
   try {
     const { layout, images, leftOut, problems } = await extract(child);
     const { classes } = layout;
-    const items = place(child, images);
+    const items = assignSplits(child, images);
     // Otherwise the cause is told below, when all images were looked at.
     if (problems.count === 0) checkTraining(child, items, classes);
     const made = await decodeAll(child, items, leftOut, problems);
@@ -57,7 +57,7 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
     warnOfDuplicates(child, made);
     warnOfLeftOut(child, leftOut);
     const sizeBytes = made.reduce((sum, item) => sum + item.sizeBytes, 0);
-    const summary: Summary = { ...summarize(child.spec.task, made, classes, leftOut), sizeBytes };
+    const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, classes, leftOut), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
     return { items: made.length, classes: classes.length, contentHash: summary.contentHash };
   } catch (error) {
@@ -139,7 +139,7 @@ const unusable = (count: number): string => `${plural(count, 'file')} cannot be 
 const aheadOf = ({ spec }: ImportChild): number => Math.min(spec.cpuThreads, decodersMax) * 4;
 
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
-function place(child: ImportChild, images: Extracted[]): Placed[] {
+function assignSplits(child: ImportChild, images: Extracted[]): Placed[] {
   const { warn } = child;
   const { splitSeed, splitShares } = child.spec;
   const named = images.map(({ split }) => split);
@@ -195,13 +195,13 @@ function checkLeftOut({ spec }: ImportChild, leftOut: LeftOut, images: number): 
   );
 }
 
-export function summarize(
+export function summarizeDataset(
   task: Task,
   items: readonly ContentItem[],
   classes: string[],
   left: LeftOut = new Map(),
-): Omit<Summary, 'sizeBytes'> {
-  const byClass = (): Summary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
+): Omit<DatasetSummary, 'sizeBytes'> {
+  const byClass = (): DatasetSummary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
   const images = { train: 0, val: 0, test: 0 };
   const [bySplit, boxesBySplit] = [byClass(), byClass()];
   const hash = createContentHash(task, classes);
@@ -231,10 +231,10 @@ export function summarize(
 async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
   const { spec, workDir } = child;
   const misplaced = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
-  const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutput(workDir, name)) as [
-    Output,
-    Output,
-    Output,
+  const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
+    OutputFile,
+    OutputFile,
+    OutputFile,
   ];
   child.phase('decoding', items.length);
   const made: MadeItem[] = [];
@@ -248,8 +248,8 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
       continue;
     }
     const { width, height, thumbnail, checked } = image;
-    const { file = '', place } = item.annotations ?? {};
-    const where = place === 'annotation' ? `the image ${printable(item.path)}: ` : '';
+    const { file = '', counted } = item.annotations ?? {};
+    const where = counted === 'annotation' ? `the image ${printable(item.path)}: ` : '';
     for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`, name);
     if (leftOut.has(name)) continue;
     counts.clipped += checked?.clipped ?? 0;

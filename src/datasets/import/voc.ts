@@ -81,7 +81,7 @@ export async function layOutVoc(reading: Reading, xmlFiles: ZipEntry[]): Promise
       path: [...(split ? [split] : []), ...inner(file.name)].join('/'),
       split,
       label: null,
-      annotations: { file: xml.name, boxes: labelled, unit: 'PIXEL', place: 'object', size },
+      annotations: { file: xml.name, boxes: labelled, unit: 'PIXEL', counted: 'object', size },
     };
   });
   warnOfPolygons(reading, polygons);

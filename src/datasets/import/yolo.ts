@@ -60,7 +60,7 @@ export async function layOutYolo(reading: Reading, configFile: ZipEntry): Promis
     countBoxes(parsed.boxes.length);
     polygons += parsed.polygons;
     const path = [...(split ? [split] : []), renamed(inside, 'images', null) ?? inside].join('/');
-    const annotations = { file: (labels ?? file).name, boxes: parsed.boxes, unit: 'SHARE', place: 'line', size: null } as const;
+    const annotations = { file: (labels ?? file).name, boxes: parsed.boxes, unit: 'SHARE', counted: 'line', size: null } as const;
     placed.push({ file, path, split, label: null, annotations });
   }
   const unlisted = images.filter((file) => !homes.has(file));

@@ -105,17 +105,17 @@ async function readObjData(reading: Reading, file: ZipEntry): Promise<YoloConfig
 async function readDataYaml(reading: Reading, file: ZipEntry): Promise<YoloConfig> {
   const text = await readText(reading, file, yamlBytesMax);
   reading.problems.check(() => `${printable(file.name)} cannot be read.`);
-  const refuse = (reason: string): never => {
+  const refuseYaml = (reason: string): never => {
     throw new ChildError('DATA_INVALID', `${printable(file.name)} is not the description of a dataset: ${reason}`);
   };
-  const yaml = DataYaml.safeParse(parseYaml(text, refuse));
+  const yaml = DataYaml.safeParse(parseYaml(text, refuseYaml));
   if (!yaml.success) {
     const [issue] = yaml.error.issues;
-    return refuse(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
+    return refuseYaml(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
   }
   const { names: given, path, kpt_shape, valid, ...bySplit } = yaml.data;
-  const names = (Array.isArray(given) ? given : inOrder(given, refuse)).map((name) => name.normalize('NFC'));
-  if (names.length === 0) refuse('names is empty.');
+  const names = (Array.isArray(given) ? given : inOrder(given, refuseYaml)).map((name) => name.normalize('NFC'));
+  if (names.length === 0) refuseYaml('names is empty.');
   const found = splits.flatMap((split) =>
     [bySplit[split] ?? (split === 'val' ? valid : null) ?? []]
       .flat()
@@ -126,7 +126,7 @@ async function readDataYaml(reading: Reading, file: ZipEntry): Promise<YoloConfi
   return { file, files: [file], names, paths: found.length > 0 ? found : null, base: path ?? '', keyPoints };
 }
 
-function parseYaml(text: string, refuse: (reason: string) => never): unknown {
+function parseYaml(text: string, refuseYaml: (reason: string) => never): unknown {
   const lines = new LineCounter();
   try {
     // Its own search for keys that stand twice compares each with each.
@@ -138,19 +138,19 @@ function parseYaml(text: string, refuse: (reason: string) => never): unknown {
       lineCounter: lines,
     });
     const [error] = yaml.errors;
-    if (error) refuse(`line ${lines.linePos(error.pos[0]).line}: ${printable(error.message)}.`);
+    if (error) refuseYaml(`line ${lines.linePos(error.pos[0]).line}: ${printable(error.message)}.`);
     const { contents } = yaml;
     if (isMap(contents)) {
       // What else it says is not needed: only these are made values of.
       contents.items = contents.items.filter(({ key }) => isScalar(key) && wantedKeys.includes(String(key.value)));
       for (const map of [contents, contents.get('names')]) {
-        if (isMap(map) && new Set(map.items.map(({ key }) => String(key))).size < map.items.length) refuse('a key stands there twice.');
+        if (isMap(map) && new Set(map.items.map(({ key }) => String(key))).size < map.items.length) refuseYaml('a key stands there twice.');
       }
     }
     return withoutNulls(yaml.toJS({ maxAliasCount: 0 }));
   } catch (error) {
     if (error instanceof ChildError) throw error;
-    return refuse('it is nested too deeply, or has an alias (*) for a name or a folder.');
+    return refuseYaml('it is nested too deeply, or has an alias (*) for a name or a folder.');
   }
 }
 
@@ -161,10 +161,10 @@ function withoutNulls(value: unknown): unknown {
 }
 
 /** `{0: cat, 1: dog}` as a list. */
-function inOrder(names: Record<string, string>, refuse: (reason: string) => never): string[] {
+function inOrder(names: Record<string, string>, refuseYaml: (reason: string) => never): string[] {
   const count = Object.keys(names).length;
   return Array.from(
     { length: count },
-    (_, i) => names[i] ?? refuse(`names has ${plural(count, 'entry', 'entries')}, but none for the class ${i}.`),
+    (_, i) => names[i] ?? refuseYaml(`names has ${plural(count, 'entry', 'entries')}, but none for the class ${i}.`),
   );
 }

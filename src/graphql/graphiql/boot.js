@@ -57,15 +57,30 @@ async function fetcher(params, { documentAST } = {}) {
   const operations = document?.definitions.filter(({ kind }) => kind === 'OperationDefinition') ?? [];
   const operation = operations.find(({ name }) => name?.value === params.operationName) ?? operations[0];
   const named = operation ? { ...params, operationName: operation.name?.value } : params;
-  return operation?.operation === 'subscription' ? subscribe(named) : request(named);
+  return operation?.operation === 'subscription' ? subscribe(named, operation.selectionSet.selections[0]) : request(named);
+}
+
+/** Subscriptions of which every item counts. GraphiQL shows one answer at a time: of these, one with the items so far, newest first. */
+const histories = ['jobEvents', 'jobLogs'];
+const shownMax = 200;
+
+function withEarlier({ name, alias }, next) {
+  if (!histories.includes(name?.value)) return next;
+  const key = (alias ?? name).value;
+  let items = [];
+  return (answer) => {
+    if (!answer.data) return next({ ...answer, data: { [key]: items } });
+    items = [answer.data[key], ...items].slice(0, shownMax);
+    next({ ...answer, data: { [key]: items } });
+  };
 }
 
 /** An observable, as GraphiQL takes it. */
-function subscribe(params) {
+function subscribe(params, field) {
   return {
     subscribe: ({ next, complete }) => ({
       unsubscribe: socket.subscribe(params, {
-        next,
+        next: withEarlier(field, next),
         complete,
         error: (error) => {
           const closed = error instanceof CloseEvent;

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { HttpError } from '../httpError.ts';
 import type { ServedModel } from '../models.ts';
-import type { Output } from '../pool.ts';
+import type { OutputTensor } from '../pool.ts';
 import { type InferRequest, type InferResponse, makeResponse, parseInfer, type WantedOutput } from '../v2.ts';
 import type { Work, Worked } from './messages.ts';
 
@@ -21,7 +21,13 @@ const heapMegabytes = 1024;
 export interface Json {
   /** Throws a HttpError; 499 where nobody waits for it (`gone`) when it is its turn. */
   parse(gone: () => boolean, model: ServedModel, body: Buffer, jsonLength: number | undefined): Promise<InferRequest>;
-  print(gone: () => boolean, model: ServedModel, id: string | undefined, wanted: WantedOutput[], outputs: Output[]): Promise<InferResponse>;
+  print(
+    gone: () => boolean,
+    model: ServedModel,
+    id: string | undefined,
+    wanted: WantedOutput[],
+    outputs: OutputTensor[],
+  ): Promise<InferResponse>;
   close(): Promise<void>;
 }
 

@@ -1,7 +1,7 @@
 /** What the host and its thread for JSON say to each other. */
 
 import type { ServedModel } from '../models.ts';
-import type { Output } from '../pool.ts';
+import type { OutputTensor } from '../pool.ts';
 import type { InferRequest, InferResponse, ReadBy, WantedOutput } from '../v2.ts';
 
 export type Work =
@@ -11,7 +11,7 @@ export type Work =
       model: { config: Pick<ServedModel['config'], 'name' | 'version'> };
       id: string | undefined;
       wanted: WantedOutput[];
-      outputs: Output[];
+      outputs: OutputTensor[];
     };
 
 export type Worked =

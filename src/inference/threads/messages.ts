@@ -1,14 +1,12 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../../engine/datatypes.ts';
 import type { Image, Reading } from '../../vision/reading.ts';
-import type { Done, Feed, Signature, WarmRun } from '../pool.ts';
+import type { Feed, RunResult, ServedSignature, WarmRun } from '../pool.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
-export const staged = 0;
-export const running = 1;
-export const cancelled = 2;
+export const slotStates = { staged: 0, running: 1, cancelled: 2 } as const;
 
-export interface ThreadData {
+export interface EngineThreadData {
   /** One state for each slot. */
   states: Int32Array;
   runningFile: string;
@@ -25,7 +23,7 @@ export interface StagedFeed {
   image?: Image;
 }
 
-export type ToThread =
+export type ToEngineThread =
   | { type: 'load'; key: string; file: string; intraOpThreads: number }
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
   | { type: 'unload'; key: string }
@@ -34,14 +32,14 @@ export type ToThread =
   | { type: 'close' };
 
 /** To `load`, `warm` and `unload`. */
-export type Told =
-  | { type: 'loaded'; signature: Signature }
+export type EngineReply =
+  | { type: 'loaded'; signature: ServedSignature }
   | ({ type: 'warmed' } & WarmRun)
   | { type: 'unloaded' }
   | { type: 'refused'; message: string };
 
-export type FromThread =
-  | Told
+export type FromEngineThread =
+  | EngineReply
   | { type: 'cancelled'; slot: number; memory: ArrayBuffer }
   | { type: 'failed'; slot: number; memory: ArrayBuffer; message: string }
-  | ({ type: 'done'; slot: number; memory: ArrayBuffer } & Done);
+  | ({ type: 'done'; slot: number; memory: ArrayBuffer } & RunResult);

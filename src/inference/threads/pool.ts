@@ -8,8 +8,15 @@ import '../../engine/telemetry.ts';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Feed, Loaded, ModelFile, Pool, Run, RunEnd, Stuck } from '../pool.ts';
-import { cancelled, type FromThread, type StagedFeed, staged, type ThreadData, type Told, type ToThread } from './messages.ts';
+import type { Feed, LoadedModel, ModelFile, Pool, Run, RunEnd, Stuck } from '../pool.ts';
+import {
+  type EngineReply,
+  type EngineThreadData,
+  type FromEngineThread,
+  type StagedFeed,
+  slotStates,
+  type ToEngineThread,
+} from './messages.ts';
 
 interface Thread {
   worker: Worker;
@@ -24,7 +31,7 @@ interface Thread {
   /** Who waits until it has no run. */
   idle: () => void;
   /** Who waits for the answer to `load`, `warm` or `unload`. */
-  tell: (told: Told) => void;
+  tell: (told: EngineReply) => void;
 }
 
 interface Slot {
@@ -46,14 +53,14 @@ const loadSecondsMax = 120;
 /** Of a slot between two runs; a larger one is freed. An input of 3 × 640 × 640 has 5 MB. */
 const keptBytesMax = 8 * 2 ** 20;
 const unused = (): void => {};
-const tellsOfRun = (message: FromThread): message is Exclude<FromThread, Told> => 'slot' in message;
+const tellsOfRun = (message: FromEngineThread): message is Exclude<FromEngineThread, EngineReply> => 'slot' in message;
 const alignment = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
 interface PoolSettings {
   permits: number;
   workers: number;
-  /** See `running.ts`. */
+  /** See `runningFile.ts`. */
   runningFile: string;
 }
 
@@ -69,10 +76,10 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
   const free = [...slots];
   let roomAgain = unused;
   const threads = Array.from({ length: threadsOf(permits) }, (_, n): Thread => {
-    const workerData: ThreadData = { states, runningFile, n };
+    const workerData: EngineThreadData = { states, runningFile, n };
     const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
     const thread: Thread = { worker, serving: n < permits, given: [], loading: null, busySeconds: 0, idle: unused, tell: unused };
-    worker.on('message', (message: FromThread) => {
+    worker.on('message', (message: FromEngineThread) => {
       if (!tellsOfRun(message)) return thread.tell(message);
       const slot = slots[message.slot] as Slot;
       thread.given.shift();
@@ -95,7 +102,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
 
   const { promise: stuck, resolve: giveUp } = Promise.withResolvers<Stuck>();
   // Counted, not read from a clock: while the whole process is stopped nothing is late.
-  const watch = setInterval(() => {
+  const stuckTimer = setInterval(() => {
     for (const thread of threads) {
       const { given, loading } = thread;
       const [slot] = given;
@@ -107,15 +114,18 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       }
     }
   }, 1000);
-  watch.unref();
+  stuckTimer.unref();
 
-  const ask = async <T extends Told['type']>(thread: Thread, message: ToThread): Promise<Extract<Told, { type: T }>> => {
-    const told = await new Promise<Told>((resolve) => {
+  const ask = async <T extends EngineReply['type']>(
+    thread: Thread,
+    message: ToEngineThread,
+  ): Promise<Extract<EngineReply, { type: T }>> => {
+    const told = await new Promise<EngineReply>((resolve) => {
       thread.tell = resolve;
       thread.worker.postMessage(message);
     });
     if (told.type === 'refused') throw new Error(told.message);
-    return told as Extract<Told, { type: T }>;
+    return told as Extract<EngineReply, { type: T }>;
   };
 
   /** Models come and go one after the other. */
@@ -143,13 +153,13 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
     }
   }
 
-  const loadOn = (thread: Thread, { key, file, intraOpThreads, warmUps }: ModelFile): Promise<Loaded> =>
+  const loadOn = (thread: Thread, { key, file, intraOpThreads, warmUps }: ModelFile): Promise<LoadedModel> =>
     withoutRuns(thread, async () => {
       Object.assign(thread, { loading: key, busySeconds: 0 });
       try {
         const { signature } = await ask<'loaded'>(thread, { type: 'load', key, file, intraOpThreads });
         const outputs = signature.outputs.map(({ name }) => name);
-        const runs: Loaded['runs'] = [];
+        const runs: LoadedModel['runs'] = [];
         for (const { rows, inputs } of warmUps(signature)) {
           for (let round = 0; round < warmUpRounds; round += 1) {
             const warmed = await ask<'warmed'>(thread, { type: 'warm', key, inputs, outputs }).catch((error: Error) => {
@@ -167,10 +177,10 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
   return {
     load: (model) =>
       inTurn(async () => {
-        const loaded: Loaded[] = [];
+        const loaded: LoadedModel[] = [];
         // The spare one first: then it can take the place of the other.
         for (const thread of [...threads].sort((a, b) => Number(a.serving) - Number(b.serving))) loaded.push(await loadOn(thread, model));
-        return { signature: (loaded[0] as Loaded).signature, runs: loaded.flatMap(({ runs }) => runs) };
+        return { signature: (loaded[0] as LoadedModel).signature, runs: loaded.flatMap(({ runs }) => runs) };
       }),
 
     unload: (key) =>
@@ -201,14 +211,14 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       if (slot.memory.byteLength < size) slot.memory = new ArrayBuffer(size);
       const { memory } = slot;
       const stagedFeeds = stage(memory, feeds, sizes);
-      Atomics.store(states, slot.n, staged);
-      const message: ToThread = { type: 'run', slot: slot.n, memory, key, feeds: stagedFeeds, outputs, reading };
+      Atomics.store(states, slot.n, slotStates.staged);
+      const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: stagedFeeds, outputs, reading };
       thread.worker.postMessage(message, [memory]);
       return {
         ended,
         cancel() {
           // The slot may belong to another run by now.
-          if (slot.finish === resolve) Atomics.compareExchange(states, slot.n, staged, cancelled);
+          if (slot.finish === resolve) Atomics.compareExchange(states, slot.n, slotStates.staged, slotStates.cancelled);
         },
       };
     },
@@ -217,11 +227,11 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
     stuck,
 
     async close() {
-      clearInterval(watch);
+      clearInterval(stuckTimer);
       await Promise.all(
         threads.map(async ({ worker }) => {
           const exited = once(worker, 'exit');
-          worker.postMessage({ type: 'close' } satisfies ToThread);
+          worker.postMessage({ type: 'close' } satisfies ToEngineThread);
           await exited;
         }),
       );

@@ -2,20 +2,20 @@
 import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../../engine/datatypes.ts';
-import type { Port as EnginePort, Session, Tensor } from '../../engine/engine.ts';
+import type { EngineSession, Port, Tensor } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { preprocess } from '../../vision/preprocess.ts';
 import { read } from '../../vision/reading.ts';
 import { nowMs } from '../clock.ts';
-import type { Output, Port, Signature } from '../pool.ts';
-import { openRunning } from '../running.ts';
-import { cancelled, type FromThread, running as runs, type StagedFeed, staged, type ThreadData, type ToThread } from './messages.ts';
+import type { OutputTensor, ServedPort, ServedSignature } from '../pool.ts';
+import { openRunning } from '../runningFile.ts';
+import { type EngineThreadData, type FromEngineThread, type StagedFeed, slotStates, type ToEngineThread } from './messages.ts';
 
-const { states, runningFile, n } = workerData as ThreadData;
-const running = openRunning(runningFile, n);
+const { states, runningFile, n } = workerData as EngineThreadData;
+const record = openRunning(runningFile, n);
 const port = parentPort as MessagePort;
-const sessions = new Map<string, Session>();
+const sessions = new Map<string, EngineSession>();
 const open = await engines[servingEngine].load();
 
 // Runs may take every core since they give way to the thread that answers HTTP: beside two of them its answers take a third of the time.
@@ -23,15 +23,15 @@ const open = await engines[servingEngine].load();
 if (process.platform === 'linux') setPriority(Math.min(19, getPriority() + 5));
 
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
-const say = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
+const say = (message: FromEngineThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
 
 // A run gives way to the event loop before it begins: without the chain the next message would overtake it.
 let last: Promise<void> = Promise.resolve();
-port.on('message', (message: ToThread) => {
+port.on('message', (message: ToEngineThread) => {
   last = last.then(() => handle(message));
 });
 
-async function handle(message: ToThread): Promise<void> {
+async function handle(message: ToEngineThread): Promise<void> {
   if (message.type === 'load') return load(message);
   if (message.type === 'warm') return warm(message);
   if (message.type === 'unload') return unload(message);
@@ -42,19 +42,19 @@ async function handle(message: ToThread): Promise<void> {
 
 /** While `work` goes on, the model is the one to blame for the process's death. */
 async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
-  running.begin(key);
+  record.begin(key);
   try {
     return await work();
   } finally {
-    running.end();
+    record.end();
   }
 }
 
-async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'load' }>): Promise<void> {
+async function load({ key, file, intraOpThreads }: Extract<ToEngineThread, { type: 'load' }>): Promise<void> {
   try {
     const session = await blaming(key, () => open(file, { intraOpThreads }));
     const { inputs, outputs } = session.signature;
-    const signature: Signature = { inputs: inputs.map(servable), outputs: outputs.map(servable) };
+    const signature: ServedSignature = { inputs: inputs.map(servable), outputs: outputs.map(servable) };
     sessions.set(key, session);
     say({ type: 'loaded', signature });
   } catch (error) {
@@ -62,14 +62,14 @@ async function load({ key, file, intraOpThreads }: Extract<ToThread, { type: 'lo
   }
 }
 
-async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }>): Promise<void> {
+async function warm({ key, inputs, outputs }: Extract<ToEngineThread, { type: 'warm' }>): Promise<void> {
   try {
     const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
     const zeros = inputs.map((input, i): [string, Tensor] => [
       input.name,
       tensorOf({ ...input, offset: 0 }, new ArrayBuffer(bytes[i] as number)),
     ]);
-    const session = sessions.get(key) as Session;
+    const session = sessions.get(key) as EngineSession;
     const startedMs = nowMs();
     const results = await blaming(key, () => session.run(new Map(zeros), outputs));
     const runMs = nowMs() - startedMs;
@@ -79,22 +79,23 @@ async function warm({ key, inputs, outputs }: Extract<ToThread, { type: 'warm' }
   }
 }
 
-async function unload({ key }: Extract<ToThread, { type: 'unload' }>): Promise<void> {
+async function unload({ key }: Extract<ToEngineThread, { type: 'unload' }>): Promise<void> {
   await sessions.get(key)?.close();
   sessions.delete(key);
   say({ type: 'unloaded' });
 }
 
-function servable({ name, type, datatype, shape }: EnginePort): Port {
+function servable({ name, type, datatype, shape }: Port): ServedPort {
   if (!datatype || !shape) throw new Error(`${name} is ${shape ? `of type ${type}` : type}, which cannot be served.`);
   return { name, datatype, shape };
 }
 
-async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToThread, { type: 'run' }>): Promise<void> {
-  if (Atomics.compareExchange(states, slot, staged, runs) === cancelled) return say({ type: 'cancelled', slot, memory }, [memory]);
+async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEngineThread, { type: 'run' }>): Promise<void> {
+  if (Atomics.compareExchange(states, slot, slotStates.staged, slotStates.running) === slotStates.cancelled)
+    return say({ type: 'cancelled', slot, memory }, [memory]);
   const startedMs = nowMs();
   try {
-    const session = sessions.get(key) as Session;
+    const session = sessions.get(key) as EngineSession;
     const tensors = new Map(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
     const preparedMs = nowMs();
     const results = await blaming(key, () => session.run(tensors, outputs));
@@ -119,6 +120,6 @@ function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayB
   return { datatype, shape, data: new datatypes[datatype].array(memory, offset, elementsOf(shape)) };
 }
 
-function outputOf([name, { datatype, shape, data }]: [string, Tensor]): Output {
+function outputOf([name, { datatype, shape, data }]: [string, Tensor]): OutputTensor {
   return { name, datatype, shape, data: new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength) };
 }

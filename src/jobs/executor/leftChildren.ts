@@ -1,6 +1,7 @@
 /**
- * Children of the server that are no attempts of a job: the inference host, and what unpacks a dataset again. They end with the server, but
- * one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would keep its port.
+ * Children of the server that are no attempts of a job: the inference host, what unpacks a dataset again, and what loads a model file once.
+ * They end with the server, but one that hangs does not. A file for each, while it lives, tells the next server what to kill: a host would
+ * keep its port.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +15,9 @@ const orphanMsMax = 10_000;
 const folderOf = (dataDir: string): string => join(dataDir, 'children');
 
 /** Records a child that leads its process group and works in a folder of the data folder. Returns what removes the record. */
-export function recordChild(dataDir: string, pid: number, log?: Log): () => void {
+export function recordChild(dataDir: string, pid: number | null | undefined, log?: Log): () => void {
+  // No process could be made.
+  if (!pid) return () => {};
   const file = join(folderOf(dataDir), String(pid));
   try {
     mkdirSync(folderOf(dataDir), { recursive: true, mode: 0o700 });

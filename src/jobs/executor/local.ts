@@ -27,7 +27,7 @@ export interface Exit {
   error: Error | null;
 }
 
-export interface Child {
+export interface ChildHandle {
   pid: number | null;
   command(command: 'cancel' | 'suspend'): void;
   /** Signals the child's whole process group, unless the child has gone. */
@@ -42,7 +42,10 @@ const logLineMax = 4000;
 const linesMax = 100;
 
 /** Starts a child process in a group of its own, below the server's priority, and speaks the protocol with it. */
-export function startChild({ command, args, cwd, env, specLine, lastLinesMs = 10_000 }: ChildRequest, listener: ChildListener): Child {
+export function startChild(
+  { command, args, cwd, env, specLine, lastLinesMs = 10_000 }: ChildRequest,
+  listener: ChildListener,
+): ChildHandle {
   const child: ChildProcess = spawn('nice', ['-n', '10', command, ...args], {
     cwd,
     env,
@@ -66,11 +69,11 @@ export function startChild({ command, args, cwd, env, specLine, lastLinesMs = 10
   // A child that has gone does not read: its exit says so.
   stdin.on('error', () => {});
   stdin.write(`${JSON.stringify(specLine)}\n`);
-  const lastWords = { exit, silentMsMax: lastLinesMs };
+  const silence = { exit, silentMsMax: lastLinesMs };
   const lastLine = Promise.all([
-    readLines(stdout, logLineMax, (lines) => listener.log('stdout', lines), lastWords),
-    readLines(stderr, logLineMax, (lines) => listener.log('stderr', lines), lastWords),
-    readLines(events, EVENT_LINE_BYTES_MAX, (lines) => listener.events(lines), lastWords),
+    readLines(stdout, logLineMax, (lines) => listener.log('stdout', lines), silence),
+    readLines(stderr, logLineMax, (lines) => listener.log('stderr', lines), silence),
+    readLines(events, EVENT_LINE_BYTES_MAX, (lines) => listener.events(lines), silence),
   ]);
   return {
     pid,

@@ -1,18 +1,18 @@
 /**
  * Loads `model.onnx` of its working folder with the engine that will serve it, optimisations included (they compute what is
- * constant, which may never end: the caller limits this process) and writes one `Loaded` to file descriptor 3. It runs the model only on
+ * constant, which may never end: the caller limits this process) and writes one `LoadResult` to file descriptor 3. It runs the model only on
  * `probe.safetensors`, where that is there: a foreign file is never run.
  */
 import { existsSync, writeSync } from 'node:fs';
-import type { Session } from '../../engine/engine.ts';
+import type { EngineSession } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { largestDifference, readProbe } from '../probe.ts';
-import type { Loaded } from './loaded.ts';
+import type { LoadResult } from './loaded.ts';
 
 /** As the inspection cuts names. */
 const cut = (name: string): string => [...name].slice(0, 200).join('');
 
-async function repeatProbe({ signature, run }: Session): Promise<(number | null)[]> {
+async function repeatProbe({ signature, run }: EngineSession): Promise<(number | null)[]> {
   const { input, outputs } = readProbe('probe.safetensors');
   const results = await run(new Map([[String(signature.inputs[0]?.name), { datatype: 'FP32', ...input }]]));
   return outputs.map((output, n) => {
@@ -22,7 +22,7 @@ async function repeatProbe({ signature, run }: Session): Promise<(number | null)
   });
 }
 
-async function load(): Promise<Loaded> {
+async function load(): Promise<LoadResult> {
   const engine = engines[servingEngine];
   const open = await engine.load();
   try {

@@ -1,5 +1,5 @@
 /** What the engine found, or why it refused the file. */
-export type Loaded =
+export type LoadResult =
   | {
       engine: string;
       inputs: string[];

@@ -43,7 +43,7 @@ query Datasets($filter: DatasetFilter) {
   {
     query: `# Makes a dataset of an uploaded zip. The upload,
 # which answers "uploadId" and "sha256":
-#   curl --data-binary @digits.zip \\
+#   curl -X POST -T digits.zip \\
 #     -H "Authorization: Bearer $TOKEN" \\
 #     "$SERVER/uploads?filename=digits.zip"
 mutation CreateDataset($input: CreateDatasetInput!) {
@@ -63,6 +63,26 @@ mutation CreateDataset($input: CreateDatasetInput!) {
 }
 `,
     variables: { input: { name: 'digits', task: 'CLASSIFICATION', uploadId: '', sha256: '', splitSeed: 0, valShare: 0.2, testShare: 0 } },
+  },
+  {
+    query: `# What can be trained, with which hyperparameters.
+query Presets {
+  presets {
+    name
+    title
+    task
+    hyperparameters {
+      name
+      type
+      default
+      minimum
+      maximum
+      values
+      description
+    }
+  }
+}
+`,
   },
   {
     query: `# Trains a model and converts it to ONNX. Take the
@@ -138,6 +158,24 @@ query Models($filter: ModelFilter) {
 }
 `,
     variables: { filter: { format: 'ONNX' } },
+  },
+  {
+    query: `# Measures a model version on a split of a dataset version.
+# Take both from the tabs Models and Datasets.
+mutation StartEvaluation($input: StartEvaluationInput!) {
+  startEvaluation(input: $input) {
+    job {
+      id
+      state
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { modelVersionId: '', datasetVersionId: '', split: 'VAL' } },
   },
   {
     query: `# Makes a model version of an uploaded file: .onnx, or

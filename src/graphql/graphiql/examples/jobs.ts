@@ -38,7 +38,8 @@ subscription System {
 `,
   },
   {
-    query: `# The newest jobs, with why they failed.
+    query: `# The newest jobs, with why they failed. "text" is part of a
+# name of a model, a dataset or a user, or of a failure.
 query Jobs($filter: JobFilter) {
   jobs(first: 20, filter: $filter) {
     nodes {
@@ -62,11 +63,51 @@ query Jobs($filter: JobFilter) {
   }
 }
 `,
-    variables: { filter: { states: ['QUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED'] } },
+    variables: { filter: { states: ['QUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED'], text: '' } },
+  },
+  {
+    query: `# A job with what it works on, what it has made and its
+# curves. Take an "id" from the tab Jobs.
+query Job($id: ID!) {
+  job(id: $id) {
+    kind
+    state
+    spec
+    datasetVersion {
+      number
+      dataset {
+        name
+      }
+    }
+    modelVersions {
+      id
+      number
+      model {
+        name
+      }
+    }
+    evaluation {
+      top1
+      map5095
+    }
+    children {
+      id
+      kind
+      state
+    }
+    metrics(maxPoints: 100) {
+      name
+      epochs
+      values
+    }
+  }
+}
+`,
+    variables: { id: '' },
   },
   {
     query: `# What happens to a job: first what is stored, then
-# live. Take an "id" from the tab Jobs.
+# live, the newest on top. Take an "id" from the tab Jobs.
 subscription JobEvents($id: ID!, $after: SafeInt! = 0) {
   jobEvents(id: $id, after: $after) {
     __typename
@@ -99,5 +140,22 @@ subscription JobEvents($id: ID!, $after: SafeInt! = 0) {
 }
 `,
     variables: { id: '', after: 0 },
+  },
+  {
+    query: `# Stops a job, with the jobs that it has made. Take an
+# "id" from the tab Jobs. "retryJob" starts it again.
+mutation CancelJob($input: CancelJobInput!) {
+  cancelJob(input: $input) {
+    job {
+      state
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { jobId: '' } },
   },
 ];

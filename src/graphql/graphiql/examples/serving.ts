@@ -77,6 +77,74 @@ query Deployments {
 `,
   },
   {
+    query: `# Tries a deployment with an image: the text that
+#   base64 -w0 seven.png
+# prints.
+mutation Infer($input: InferInput!) {
+  infer(input: $input) {
+    prediction {
+      revision
+      classes {
+        label
+        probability
+      }
+      detections {
+        label
+        score
+        x
+        y
+        width
+        height
+      }
+    }
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { deployment: 'digits', image: '' } },
+  },
+  {
+    query: `# The requests to the deployments, live.
+subscription InferenceStats {
+  inferenceStats(intervalMs: 1000) {
+    queuedRequests
+    deployments {
+      name
+      revision
+      answered
+      refused
+      expired
+      queueMs
+      computeMs
+    }
+  }
+}
+`,
+  },
+  {
+    query: `# An API key for a program. Its "secret" is shown this
+# once; "deployments: null" is for all of them.
+mutation CreateApiKey($input: CreateApiKeyInput!) {
+  createApiKey(input: $input) {
+    apiKey {
+      id
+      prefix
+      expiresAt
+    }
+    secret
+    userErrors {
+      field
+      message
+    }
+  }
+}
+`,
+    variables: { input: { name: 'my service', deployments: ['digits'], expiresInDays: 90 } },
+  },
+  {
     query: `# What the benchmarks say, newest first.
 query Reports {
   reports(first: 5) {

@@ -3,13 +3,13 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
-import { refuse } from '../src/refuse.ts';
+import { refuseRequest } from '../src/refuseRequest.ts';
 
 const bodyBytes = 1024 * 1024;
 
 /** A request that is refused at once; it sends `bytes` of its body when it has read all of the answer. */
 async function refused(bytes: number) {
-  const http = createServer((_req, res) => refuse(res, 413, { 'X-Reason': 'size' }, 'too large')).listen(0, '127.0.0.1');
+  const http = createServer((_req, res) => refuseRequest(res, 413, { 'X-Reason': 'size' }, 'too large')).listen(0, '127.0.0.1');
   await once(http, 'listening');
   const socket = connect((http.address() as AddressInfo).port, '127.0.0.1');
   try {

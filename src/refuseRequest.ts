@@ -8,7 +8,7 @@ const lingerMs = 2_000;
  * together with the answer; the kernel then resets it under the bytes that still come, and their sender reads EPIPE in place of the
  * reason. So the answer is sent whole, and ended when the rest has been read and thrown away; who still sends after 2 s is cut off.
  */
-export function refuse(res: ServerResponse, status: number, headers: Record<string, string>, text: string): void {
+export function refuseRequest(res: ServerResponse, status: number, headers: Record<string, string>, text: string): void {
   const { req } = res;
   res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(text) });
   if (req.complete) {

@@ -1,0 +1,63 @@
+// Writes the generated parts of the documents from the code; with --check it fails when one of them differs.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { permissions } from '../src/accounts/permissions.ts';
+import { roles } from '../src/accounts/tables.ts';
+import { errorCodes } from '../src/errors.ts';
+import { schema } from '../src/graphql/schema.ts';
+
+const folder = join(import.meta.dirname, '..', 'docs');
+
+const row = (cells: string[]): string => `| ${cells.join(' | ')} |`;
+const table = (head: string[], rows: string[][]): string => [head, head.map(() => '---'), ...rows].map(row).join('\n');
+const code = (text: string): string => `\`${text}\``;
+
+/** Root fields by the permission that they need. */
+function fieldsOf(permission: string): string[] {
+  const types = [schema.getQueryType(), schema.getMutationType(), schema.getSubscriptionType()];
+  const names = types.flatMap((type) =>
+    Object.values(type?.getFields() ?? {})
+      .filter(({ extensions }) => (extensions.pothosOptions as { authScopes?: { can?: string } }).authScopes?.can === permission)
+      .map(({ name }) => code(name)),
+  );
+  return [...new Set(names)];
+}
+
+const generated: Record<string, () => string> = {
+  roles: () =>
+    table(
+      ['Permission', ...roles.map((role) => role.charAt(0) + role.slice(1).toLowerCase()), 'Opens'],
+      Object.entries(permissions).map(([permission, allowed]) => [
+        code(permission),
+        ...roles.map((role) => ((allowed as readonly string[]).includes(role) ? 'yes' : '')),
+        fieldsOf(permission).join(', '),
+      ]),
+    ),
+  errors: () =>
+    table(
+      ['Code', 'HTTP status', 'Retryable', 'Meaning'],
+      Object.entries(errorCodes).map(([name, { status, retryable, description }]) => [
+        code(name),
+        `${status}`,
+        retryable ? 'yes' : '',
+        description,
+      ]),
+    ),
+};
+
+const stale = readdirSync(folder).filter((name) => {
+  if (!name.endsWith('.md')) return false;
+  const path = join(folder, name);
+  const written = readFileSync(path, 'utf8');
+  const made = written.replace(
+    /(<!-- generated: (\w+) -->\n)[\s\S]*?(<!-- end -->)/g,
+    (_, start: string, part: string, end: string) => `${start}\n${generated[part]?.() ?? ''}\n\n${end}`,
+  );
+  if (made === written) return false;
+  if (!process.argv.includes('--check')) writeFileSync(path, made);
+  return true;
+});
+if (stale.length > 0 && process.argv.includes('--check')) {
+  console.error(`${stale.join(', ')}: the generated parts are not what the code makes. Run: npm run docs`);
+  process.exit(1);
+}

@@ -1,0 +1,70 @@
+// Fails on sentences of README and docs that are too long, or that a stranger has to read twice. CHANGELOG.md is history and stays as it is.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const root = join(import.meta.dirname, '..');
+const wordsMax = 30;
+
+/** What reads like a riddle, and what to write. */
+const phrases: [RegExp, string][] = [
+  [/\b(is|are|was|were|be) (told|said)\b/i, 'say who reports what: "the message names the file"'],
+  [/\b(go|goes|going|went|gone) on\b/i, 'continue, resume, keep serving'],
+  [/\bdo(es)? what (it|they) says?\b/i, 'what it does'],
+  [/\b(is|are) not well\b/i, 'what is wrong'],
+  [/\b(came|comes?) of it\b/i, 'fails, results in'],
+  [/\b(is|are) given up\b/i, 'expires, is discarded'],
+  [/\bin one go\b/i, 'without interruption, at once'],
+  [/\bat the cap\b/i, 'when the limit is reached'],
+  [/\bnames? nothing\b/i, 'unknown'],
+  [/\banew\b/i, 'again'],
+  [/\bat the door\b/i, 'when the request arrives'],
+  [/\brelied upon\b/i, 'valid'],
+  [/\bunder way\b/i, 'running'],
+  [/\bblamed for\b/i, 'what becomes FAILED'],
+  [/\bin shares of\b/i, 'as fractions of'],
+  [/\bwho \w+s\b[^?]*\bis (given|let|refused)\b/i, 'a user who …, clients that …'],
+  [/^Who [^?]*$/, 'name the person: users, clients, administrators'],
+];
+
+/** The sentences of a document, each with the line at which its paragraph begins; code, comments and generated tables are left out. */
+function sentencesOf(markdown: string): { line: number; text: string }[] {
+  const prose = markdown
+    .replace(/^```[\s\S]*?^```$/gm, blank)
+    .replace(/<!-- generated[\s\S]*?<!-- end -->/g, blank)
+    .replace(/<!--[\s\S]*?-->/g, blank)
+    .replace(/`[^`]*`/g, (code) => `code${'\n'.repeat(code.split('\n').length - 1)}`)
+    .replace(/!?\[([^\]]*)\]\([^)]*\)/g, '$1');
+  const paragraphs: { line: number; text: string }[] = [];
+  let open = false;
+  for (const [n, line] of prose.split('\n').entries()) {
+    const starts = /^\s*([-*+]|\d+\.|#+|>|\|)\s?/.test(line);
+    if (line.trim() === '') open = false;
+    else if (line.trim().startsWith('|')) {
+      open = false;
+      paragraphs.push(...line.split('|').map((text) => ({ line: n + 1, text })));
+    } else if (open && !starts) (paragraphs.at(-1) as { text: string }).text += ` ${line.trim()}`;
+    else {
+      open = !line.startsWith('#');
+      paragraphs.push({ line: n + 1, text: line.replace(/^\s*([-*+]|\d+\.|#+|>)\s+/, '').trim() });
+    }
+  }
+  return paragraphs.flatMap(({ line, text }) => text.split(/(?<=[.!?][)*"”]*)\s+/).map((sentence) => ({ line, text: sentence.trim() })));
+}
+
+const blank = (text: string): string => '\n'.repeat(text.split('\n').length - 1);
+
+const documents = ['README.md', 'CONTRIBUTING.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((name) =>
+  name.endsWith('.md'),
+);
+const problems = documents.flatMap((name) =>
+  sentencesOf(readFileSync(join(root, name), 'utf8')).flatMap(({ line, text }) => {
+    const words = text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
+    const found = phrases.filter(([pattern]) => pattern.test(text)).map(([pattern, better]) => `${pattern}: write ${better}`);
+    if (words > wordsMax) found.push(`${words} words, at most ${wordsMax}`);
+    return found.map((problem) => `${name}:${line}: ${problem}\n    ${text}`);
+  }),
+);
+if (problems.length > 0) {
+  console.error(`${problems.join('\n')}\n${problems.length} sentences to rewrite.`);
+  process.exit(1);
+}

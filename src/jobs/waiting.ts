@@ -1,0 +1,14 @@
+import { hasRoom } from '../storage/disk.ts';
+import { lastState } from './events.ts';
+import type { JobServices } from './kinds.ts';
+import { diskIsFull } from './record.ts';
+import { type Failure, isFinal } from './states.ts';
+import type { Job } from './tables.ts';
+
+/** Why a job waits that does not only wait for its turn: the disk is full, or what its last attempt met. Null where it does not. */
+export function waitReason({ config, db }: Pick<JobServices, 'config' | 'db'>, { id, state }: Job): Failure | null {
+  if (isFinal(state)) return null;
+  if (!hasRoom({ config })) return diskIsFull;
+  if (state !== 'QUEUED') return null;
+  return (lastState(db, id)?.payloadJson.failure as Failure | undefined) ?? null;
+}
