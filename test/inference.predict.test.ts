@@ -128,10 +128,10 @@ describe('predict', () => {
   });
 
   test.each<[string, string, () => Promise<Uint8Array | string>, number, string]>([
-    ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG or WebP'],
-    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG or WebP'],
-    ['another format', 'brightness', () => flat('#000').tiff().toBuffer(), 400, 'not a JPEG, PNG or WebP'],
-    ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'not all of it'],
+    ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['another format', 'brightness', () => flat('#000').gif().toBuffer(), 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'truncated or damaged'],
     ['more pixels than allowed', 'brightness', () => flat('#000').resize(1001, 1000).png().toBuffer(), 413, '1001 × 1000 pixels'],
     ['an animation', 'brightness', () => photo(20, 20, 3).webp().toBuffer(), 400, 'animation'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],

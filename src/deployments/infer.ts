@@ -26,7 +26,7 @@ interface InferServices {
 /** An answer that is not there by then is given up; deadlines end at 60 s. */
 const answerMsMax = 65_000;
 
-/** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG or WebP file in base64. */
+/** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG, WebP, TIFF or BMP file in base64. */
 export async function infer(
   { supervisor, tokens }: InferServices,
   viewer: Viewer,

@@ -116,7 +116,7 @@ builder.relayMutationField(
   {
     inputFields: (t) => ({
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
-      image: t.string({ required: true, description: 'A JPEG, PNG or WebP file in base64, up to about 1.4 MB.' }),
+      image: t.string({ required: true, description: 'A JPEG, PNG, WebP, TIFF or BMP file in base64, up to about 1.4 MB.' }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name, from the most probable on.' }),
       score: t.float({ description: leastScore }),
     }),
@@ -149,7 +149,7 @@ builder.relayMutationField(
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
       images: t.stringList({
         required: true,
-        description: `1 to ${batchImagesMax} JPEG, PNG or WebP files in base64, up to about 1.4 MB together.`,
+        description: `1 to ${batchImagesMax} JPEG, PNG, WebP, TIFF or BMP files in base64, up to about 1.4 MB together.`,
       }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name for each.' }),
       score: t.float({ description: leastScore }),

@@ -2,6 +2,7 @@ import '../accounts/apiKeys.schema.ts';
 import '../accounts/audit.schema.ts';
 import '../accounts/schema.ts';
 import '../benchmark/schema.ts';
+import '../datasets/create.schema.ts';
 import '../datasets/items.schema.ts';
 import '../datasets/schema.ts';
 import '../deployments/inference.schema.ts';

@@ -3,7 +3,7 @@ import { ImportDatasetSpec, SPEC_VERSION } from '../../jobs/specs.ts';
 import { blobPath } from '../../storage/blobs.ts';
 import { codeVersion } from '../../version.ts';
 
-const { fileName, task, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
+const { fileName, task, nameEncoding, onProblem, leftOutShareMax, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
 
 /** `specJson` of an IMPORT_DATASET job. */
 export const ImportDatasetRequest = z.object({
@@ -12,6 +12,9 @@ export const ImportDatasetRequest = z.object({
   sha256: z.string(),
   fileName,
   task,
+  nameEncoding,
+  onProblem,
+  leftOutShareMax,
   splitSeed,
   splitShares,
   cpuThreads,
