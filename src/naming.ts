@@ -11,4 +11,7 @@ export const Name = z
 /** Control characters, line ends and direction marks: a terminal obeys them, and text around them reads as something else. */
 export const unprintable = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
 
+/** An id as the API gives it out: opaque, with its type in it. */
+export const opaqueId = (type: string, id: string): string => Buffer.from(`${type}:${id}`).toString('base64url');
+
 export const Notes = z.string().max(10_000, 'Notes have at most 10,000 characters.');

@@ -34,6 +34,7 @@ import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
+import { watchGpus } from './system/gpus.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
@@ -86,6 +87,8 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       return hostStopped;
     };
     undo.push(stopHost);
+    const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
+    undo.push(() => gpus.stop());
     const services: Services = {
       config,
       db,
@@ -94,6 +97,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),
+      gpus,
       jobKinds: kinds,
       supervisor,
     };
@@ -108,7 +112,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));
 
-    const scheduler = await startScheduler(services, kinds, log);
+    const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
 
     const stopping = new AbortController();

@@ -160,6 +160,22 @@ test('of two refreshes with one token at the same time one is a replay', () =>
     expect(await statusOf(server, winner?.accessToken)).toBe(401);
   }));
 
+test('a session that is refreshed without end, and an address with wrong tokens, are held; a held token works later, and others all the time', () =>
+  withServer(async (server) => {
+    await server.admin();
+    const other = await server.login(adminName, adminPassword);
+    let tokens = await server.login(adminName, adminPassword);
+    for (let i = 0; i < 30; i++) tokens = await refresh(server, tokens.refreshToken);
+    // Every refresh stores a row: what is held stores none, and the token still works later.
+    const rows = () => server.services.db.$client.prepare('SELECT count(*) FROM session').pluck().get();
+    const before = rows();
+    expect(await refresh(server, tokens.refreshToken)).toEqual({ status: 429, code: 'RATE_LIMITED' });
+    expect(rows()).toBe(before);
+    for (let i = 0; i < 30; i++) expect((await refresh(server, 'x')).status).toBe(401);
+    expect(await refresh(server, 'x')).toEqual({ status: 429, code: 'RATE_LIMITED' });
+    expect((await refresh(server, other.refreshToken)).accessToken).toEqual(expect.any(String));
+  }));
+
 test.each(['', 'x', 'A'.repeat(43)])('the refresh token `%s` is 401', (token) =>
   withServer(async (server) => {
     expect(await refresh(server, token)).toEqual({ status: 401, code: 'UNAUTHENTICATED' });

@@ -276,7 +276,7 @@ describe('mutations', () => {
       expect((await again(made.job.id, 'a key')).userErrors).toEqual([
         {
           code: 'IDEMPOTENCY_CONFLICT',
-          message: expect.stringContaining('Send the same input, or take a new key.'),
+          message: `The key a key has made the job ${made.job.id} of another input (IMPORT_MODEL). Send the same input, or take a new key.`,
           field: ['idempotencyKey'],
         },
       ]);

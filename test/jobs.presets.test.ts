@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { beforeOf, type PresetName, presets, storedHyperparameters } from '../src/jobs/presets.ts';
 import { TrainSpec } from '../src/jobs/specs.ts';
+import { trainJob } from '../src/training/train.ts';
 
 /** Those that every stored training has: they were there from the beginning. */
 const first = {
@@ -33,4 +34,17 @@ describe('a hyperparameter that was added', () => {
     const [classification] = TrainSpec.options;
     expect(Object.keys(classification.shape.hyperparameters.shape)).toEqual(Object.keys(presets.resnet50.hyperparameters.shape));
   });
+});
+
+test('a detector of 1024 px that was suspended before the limit came ends with a sentence that says what to do', async () => {
+  const hyperparameters = { ...presets.yolov8n.hyperparameters.parse({}), imageSize: 1024 };
+  const job = {
+    kind: 'TRAIN',
+    specVersion: 2,
+    specJson: { preset: 'yolov8n', hyperparameters, datasetVersionId: 'd', init: { from: 'SCRATCH' } },
+  };
+  const says = /hyperparameters that this one does not: imageSize is 1024 \(.*928\)\. Start a new training with others\./;
+  const launch = async () => trainJob.launch({} as never, { job, attemptNumber: 2, workDir: '/', resumeFrom: null } as never);
+  await expect(launch()).rejects.toMatchObject({ code: 'SPEC_INVALID', message: expect.stringMatching(says) });
+  expect(() => trainJob.redo?.({} as never, job as never)).toThrow(says);
 });

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { eventually } from './support/eventually.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { ask, withConnection } from './support/socket.ts';
 
@@ -61,11 +62,31 @@ test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi 
 test('without a GPU there is none, and the reason', () =>
   withServer(
     async ({ graphql, as }) => {
-      const { data } = await graphql('{ system { gpus { uuid } gpusReason } }', {}, await as('VIEWER'));
-      expect(data.system).toEqual({ gpus: null, gpusReason: 'nvidia-smi is not installed on this machine.' });
+      const { data } = await graphql('{ system { gpus { uuid } gpusReason jobsHaveNoGpu gpusAskedAgainAt } }', {}, await as('VIEWER'));
+      const reason = 'nvidia-smi is not installed on this machine.';
+      expect(data.system).toEqual({ gpus: null, gpusReason: reason, jobsHaveNoGpu: reason, gpusAskedAgainAt: null });
     },
     { PATH: '/nowhere' },
   ));
+
+test('a GPU that is there since jobs were last given one: the machine shows it, and says why jobs have none and until when', () =>
+  withFolder(async (folder) => {
+    const smi = join(folder, 'nvidia-smi');
+    writeFileSync(smi, '#!/bin/sh\necho "no driver" >&2; exit 9\n', { mode: 0o755 });
+    await withServer(
+      async ({ graphql, as }) => {
+        writeFileSync(smi, `#!/bin/sh\necho '0, GPU-aaa, A card, 8192, [N/A], 5, 40, 9.5'\n`);
+        const token = await as('VIEWER');
+        const read = async () =>
+          (await graphql('{ system { gpus { uuid } gpusReason jobsHaveNoGpu gpusAskedAgainAt } }', {}, token)).data.system;
+        const shown = { gpus: [{ uuid: 'GPU-aaa' }], gpusReason: null };
+        await eventually(async () => expect(await read()).toMatchObject(shown));
+        expect(await read()).toEqual({ ...shown, jobsHaveNoGpu: 'nvidia-smi failed: no driver', gpusAskedAgainAt: expect.any(String) });
+        await eventually(async () => expect(await read()).toEqual({ ...shown, jobsHaveNoGpu: null, gpusAskedAgainAt: null }));
+      },
+      { PATH: `${folder}:/usr/bin:/bin` },
+    );
+  }));
 
 test('the subscription reads at once, then after each interval, which has its limits', () =>
   withServer(

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { comparisonsOf, requireConversionGate } from '../src/training/gates.ts';
+import { comparisonsOf } from '../src/training/gates.ts';
+import { requireConversionGate } from '../src/training/register.ts';
 import { digitFolders } from './support/images.ts';
 import { type TestServer, withServer } from './support/server.ts';
 import { type Api, ask, datasetVersionOf, digitsVersion, mutate, succeeded, trained } from './support/training.ts';

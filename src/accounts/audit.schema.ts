@@ -1,6 +1,7 @@
-import { builder, idOf, opaqueId } from '../graphql/builder.ts';
+import { builder, idOf } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
 import { replaceIds } from '../jobs/references.ts';
+import { opaqueId } from '../naming.ts';
 import { listAudit } from './audit.ts';
 import { UserType } from './schema.ts';
 import type { AuditRow, auditOutcomes } from './tables.ts';

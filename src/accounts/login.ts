@@ -3,7 +3,7 @@ import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
-import { type Db, inTransaction, inUrgentTransaction } from '../db.ts';
+import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
 import { type Actor, countDenied, writeAudit } from './audit.ts';
 import { hashPassword, Password, verifyPassword } from './passwords.ts';
@@ -66,26 +66,18 @@ export async function login(deps: Deps, actor: Actor, origin: ClientOrigin, raw:
  * Exchanges a refresh token for a new pair (RFC 9700, rotation). A token that was used before means that somebody else has it:
  * the whole family is revoked.
  */
-export async function refresh(
-  deps: Omit<Deps, 'throttle'>,
-  actor: Actor,
-  origin: ClientOrigin,
-  refreshToken: string,
-): Promise<Credentials> {
-  const { db, bus } = deps;
+export async function refresh(deps: Deps, actor: Actor, origin: ClientOrigin, refreshToken: string): Promise<Credentials> {
+  const { db, bus, throttle } = deps;
+  const known = readSession(db, refreshToken);
+  // A replay ends the session, however often it was refreshed.
+  if (known && known.replacedById === null) await throttle.countRefresh({ familyId: known.familyId });
   const outcome = inUrgentTransaction(db, (tx) => {
-    const found = tx
-      .select()
-      .from(session)
-      .innerJoin(user, eq(user.id, session.userId))
-      .where(eq(session.refreshHash, hashOf(refreshToken)))
-      .get();
-    if (!found) return null;
-    const { session: row, user: owner } = found;
-    const by = { ...actor, actorId: owner.id };
-    if (row.expiresAt <= Date.now() || !userOfSession(tx, row.familyId)) return null;
+    const row = readSession(tx, refreshToken);
+    const owner = row && userOfSession(tx, row.familyId);
+    if (!row || !owner || row.expiresAt <= Date.now()) return null;
     if (row.replacedById !== null) {
       endSessions(tx, { familyId: row.familyId });
+      const by = { ...actor, actorId: owner.id };
       writeAudit(tx, by, { action: 'refreshReplay', outcome: 'DENIED', target: { type: 'Session', id: row.familyId } });
       return { replayed: row };
     }
@@ -93,13 +85,18 @@ export async function refresh(
     tx.update(session).set({ replacedById: opened.row.id }).where(eq(session.id, row.id)).run();
     return { user: owner, ...opened, replayed: undefined };
   });
-  if (outcome?.replayed) {
-    bus.wake('accessChanged', outcome.replayed.userId);
-  } else if (outcome) {
-    return credentials(deps, outcome);
-  }
+  if (outcome && !outcome.replayed) return credentials(deps, outcome);
+  if (outcome) bus.wake('accessChanged', outcome.replayed.userId);
+  await throttle.countRefresh({ address: origin.address });
   throw new ApiError('UNAUTHENTICATED', 'The refresh token is invalid, expired or used. Log in again.');
 }
+
+const readSession = (db: Queryable, refreshToken: string): Session | undefined =>
+  db
+    .select()
+    .from(session)
+    .where(eq(session.refreshHash, hashOf(refreshToken)))
+    .get();
 
 /** The viewer of an access token: the user is read at each request, so that a role or a session that was taken away counts at once. */
 export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
@@ -127,11 +124,7 @@ export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Acto
 
 /** Ends the session of a refresh token; a token that is none is no error (RFC 7009). */
 export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToken: string): void {
-  const row = deps.db
-    .select()
-    .from(session)
-    .where(eq(session.refreshHash, hashOf(refreshToken)))
-    .get();
+  const row = readSession(deps.db, refreshToken);
   if (row && findSession(deps.db, row.familyId)?.revokedAt === null) revokeSession(deps, { ...actor, actorId: row.userId }, row.familyId);
 }
 

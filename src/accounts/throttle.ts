@@ -22,6 +22,10 @@ const namesMax = 100_000;
 
 /** Wrong passwords of one address, whatever the names. */
 const perAddress = { points: 30, duration: 60 };
+/** Tokens of one address that are no refresh tokens (any more). Nobody can guess one: the limit is for the work that they cause. */
+const wrongTokensPerAddress = { points: 30, duration: 60 };
+/** Refreshes of one session, each of which stores a row. */
+const perSession = { points: 30, duration: 60 };
 /** Held tries of one name from one address whose password is checked. */
 const perHeldPair = { points: 1, duration: 5 };
 
@@ -44,6 +48,8 @@ export interface Throttle {
    * right password forgets the failures of the name, except where it was held: the delay is meant for whoever guesses.
    */
   guarded<T>(guess: Guess, check: () => Promise<T | null>): Promise<T | null>;
+  /** Counts a refresh of a session, or a wrong refresh token of an address. RATE_LIMITED when there were too many. */
+  countRefresh(by: { familyId: string } | { address: string }): Promise<void>;
 }
 
 const nameKeyOf = (name: string) => createHash('sha256').update(name.toLowerCase()).digest('hex');
@@ -51,6 +57,8 @@ const nameKeyOf = (name: string) => createHash('sha256').update(name.toLowerCase
 export function createThrottle(db: Db): Throttle {
   const addresses = new RateLimiterMemory(perAddress);
   const heldPairs = new RateLimiterMemory(perHeldPair);
+  const wrongTokens = new RateLimiterMemory(wrongTokensPerAddress);
+  const sessions = new RateLimiterMemory(perSession);
   const lastWrong = new Map<string, string>();
   const secret = randomBytes(32);
   const digestOf = (text: string) => createHmac('sha256', secret).update(text).digest();
@@ -127,6 +135,17 @@ export function createThrottle(db: Db): Throttle {
           'From an address where you are logged in already, 5 seconds are enough.',
         outcome.waitMs,
       );
+    },
+
+    async countRefresh(by) {
+      try {
+        if ('familyId' in by) await sessions.consume(by.familyId);
+        else await wrongTokens.consume(counterOf(by.address));
+      } catch (rejected) {
+        const waitMs = Math.max(1, (rejected as RateLimiterRes).msBeforeNext);
+        const what = 'familyId' in by ? 'This session was refreshed too often' : 'Too many wrong refresh tokens came from this address';
+        throw new ApiError('RATE_LIMITED', `${what}. Try again in ${Math.ceil(waitMs / 1000)} seconds.`, waitMs);
+      }
     },
   };
 }

@@ -36,7 +36,8 @@ export function watchAccess({ db, bus }: { db: Db; bus: Bus }, viewer: Viewer): 
 
 /**
  * `source` until `signal` aborts: then `last` makes one more item of the reason, and the stream is over. `close` is called once at
- * the end, whoever ended it. Written as an iterator: the `return` of a generator would wait for its pending `next`.
+ * the end, whoever ended it, also before the first read. Written as an iterator: the `return` of a generator would wait for its pending
+ * `next`, and a Repeater that was never read does nothing at its end.
  */
 export function untilAborted<T>(
   source: AsyncIterator<T>,

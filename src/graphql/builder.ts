@@ -4,6 +4,7 @@ import ScopeAuthPlugin from '@pothos/plugin-scope-auth';
 import { GraphQLError, GraphQLScalarType, type GraphQLSchema, isObjectType, Kind, type ValueNode } from 'graphql';
 import { may, type Permission } from '../accounts/permissions.ts';
 import { ApiError, errorCodes, InputError, type UserError } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
 import type { Context } from './context.ts';
 
 interface SchemaTypes {
@@ -82,11 +83,6 @@ export const builder = new SchemaBuilder<SchemaTypes>({
 builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });
 builder.subscriptionType({ description: 'Everything that can be followed, over WebSocket (graphql-transport-ws) or server-sent events.' });
-
-/** The id that `node` takes. */
-export function opaqueId(type: string, id: string): string {
-  return Buffer.from(`${type}:${id}`).toString('base64url');
-}
 
 /** The parts of an opaque id; no type's when it is of another form. It is read before the caller's scope is known: it does not throw. */
 function decodeId(id: string): { typename: string; id: string } {

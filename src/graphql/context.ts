@@ -8,6 +8,7 @@ import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { JobKinds, JobServices } from '../jobs/kinds.ts';
+import type { GpuWatch } from '../system/gpus.ts';
 
 /** What the server has one of. */
 export interface Services {
@@ -20,6 +21,8 @@ export interface Services {
   throttle: Throttle;
   /** Signs the links to files. */
   linkKey: Buffer;
+  /** Of the jobs. */
+  gpus: GpuWatch;
   jobKinds: JobKinds;
   /** Of the inference host. */
   supervisor: Supervisor;

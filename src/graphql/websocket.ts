@@ -195,7 +195,7 @@ function inScope<T>({ contextValue }: ExecutionArgs, run: () => T): T {
   return requestScope.run({ requestId: actor.requestId as string, userId: viewer?.user.id }, run);
 }
 
-/** The iterator, each step of which runs in the scope of this call. */
+/** The iterator, each step of which runs in the scope of this call: Yoga masks errors in it, and says in which request they were. */
 function bound<T>(iterator: AsyncIterator<T>): AsyncIterableIterator<T> {
   const inThisScope = AsyncLocalStorage.snapshot();
   return {

@@ -5,23 +5,15 @@ import type { Bus } from '../bus.ts';
 import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
 import { appendEvent } from './events.ts';
 import { insertSubjects } from './references.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
-import { type Job, type JobKindName, job } from './tables.ts';
+import { type Job, job } from './tables.ts';
 
 /** Jobs that may wait at the same time. */
 const queueMax = 1000;
-
-/** Slots that a job of each kind holds: none, one, or all of them (-1) with nothing else beside it. */
-const slotsNeededOf: Record<JobKindName, -1 | 0 | 1> = {
-  IMPORT_DATASET: 0,
-  IMPORT_MODEL: 0,
-  TRAIN: 1,
-  CONVERT: 1,
-  EVALUATE: 1,
-  BENCHMARK: -1,
-};
 
 export interface NewJob {
   kind: JobKindName;
@@ -64,7 +56,7 @@ export function findByIdempotencyKey(
   const isSame =
     made.inputHash === null ? made.kind === kind && made.retryOfId === (retryOfId ?? null) : made.inputHash === inputHashOf(kind, input);
   if (!isSame) {
-    const message = `The key ${key} has made job ${made.id} of another input (${made.kind}). Send the same input, or take a new key.`;
+    const message = `The key ${key} has made the job ${opaqueId('Job', made.id)} of another input (${made.kind}). Send the same input, or take a new key.`;
     refuse('IDEMPOTENCY_CONFLICT', 'idempotencyKey', message);
   }
   return made;
@@ -94,7 +86,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
       state,
       specJson: spec,
       specVersion: specVersion ?? STORED_SPEC_VERSION,
-      slotsNeeded: slotsNeededOf[kind],
+      slotsNeeded: jobKindTable[kind].slots,
       priority: priority ?? 0,
       parentId,
       retryOfId,

@@ -3,9 +3,9 @@ import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
 import type { Progress } from './progress.ts';
 import type { Event } from './protocol.ts';
-import type { Spec } from './specs.ts';
+import type { JobKindName, Spec } from './specs.ts';
 import type { Failure } from './states.ts';
-import type { Job, JobKindName } from './tables.ts';
+import type { Job } from './tables.ts';
 
 /** What the code of a job kind works with. */
 export interface JobServices {

@@ -5,7 +5,8 @@ import { dataset, datasetVersion } from '../datasets/tables.ts';
 import { prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
 import { age } from './jobs.ts';
-import { type Job, type JobKindName, type JobState, job, jobSubject } from './tables.ts';
+import type { JobKindName } from './specs.ts';
+import { type Job, type JobState, job, jobSubject } from './tables.ts';
 
 /** Everything is meant where a value is null. */
 export interface JobFilter {

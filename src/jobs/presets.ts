@@ -49,6 +49,10 @@ export const ClassificationHyperparameters = z
       .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
     mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
     flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
+    verticalFlip: share
+      .default(0)
+      .describe('Probability of a vertical flip, for images without an up and a down, as from above or through a microscope.')
+      .meta({ before: 0 }),
     cropScale: z
       .number()
       .min(0.05)

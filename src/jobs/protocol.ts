@@ -10,6 +10,7 @@
  */
 import { Buffer } from 'node:buffer';
 import { z } from 'zod';
+import { GateNumbers } from '../training/gates.ts';
 import { Spec } from './specs.ts';
 
 export const PROTOCOL_VERSION = 1;
@@ -198,59 +199,13 @@ const Artifact = z
   })
   .meta({ id: 'Artifact' });
 
-const gateNumbers = {
-  problems: z.array(text).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
-  inputs: z.enum(['VALIDATION', 'SEEDED']).describe('SEEDED: there was no dataset, noise was used.'),
-  images: z.int().min(0),
-};
-const beyondTolerance = z.int().min(0).describe('Images with an output further away than its tolerance.');
-const gateBatch = {
-  batch: z.int().min(1),
-  images: z.int().min(0),
-  largestDifference: z.number().describe('Largest |reference − candidate| of the logits or the scores.'),
-};
-
-const ClassificationGate = z
-  .object({
-    ...gateNumbers,
-    tolerance: z.number().describe('relativeTolerance of the spec · max(1, largestLogit).'),
-    largestLogit: z.number().describe('Largest magnitude among the reference’s outputs.'),
-    largestDifference: z.number().describe('Largest |reference − candidate| over all images and batch sizes.'),
-    beyondTolerance,
-    top1Differ: z.int().min(0).describe('Images whose best class differs.'),
-    top1DifferBeyondMargin: z.int().min(0).describe('Of those, where the reference’s margin is larger than the tolerance.'),
-    batches: z.array(z.object(gateBatch)).max(10),
-  })
-  .meta({ id: 'ClassificationGate' });
-
-const DetectionGate = z
-  .object({
-    ...gateNumbers,
-    tolerance: z.number().describe('Of the scores: relativeTolerance of the spec.'),
-    boxTolerance: z.number().describe('Of the boxes, in pixels of the input.'),
-    largestDifference: z.number().describe('Largest difference of a score over all images and batch sizes.'),
-    largestBoxDifference: z
-      .number()
-      .describe('Largest difference of a side of a box whose score is at least 0.001, in pixels, over all images and batch sizes.'),
-    beyondTolerance,
-    listScore: z.number().describe('The score from which on the lists after non-maximum suppression are compared.'),
-    detections: z.int().min(0).describe('Boxes of the reference after non-maximum suppression.'),
-    detectionsDiffer: z.int().min(0).describe('Boxes that only one of the two lists has.'),
-    detectionsDifferBeyondMargin: z
-      .int()
-      .min(0)
-      .describe('Of those, where no score, IoU or margin lies within the tolerance of its threshold.'),
-    batches: z.array(z.object({ ...gateBatch, largestBoxDifference: z.number() })).max(10),
-  })
-  .meta({ id: 'DetectionGate' });
-
 const Gate = z
   .object({
     ...envelope,
     type: z.literal('gate'),
     gate: z.literal('CONVERSION'),
     file: fileName.describe('The candidate.'),
-    numbers: z.union([ClassificationGate, DetectionGate]),
+    numbers: GateNumbers,
   })
   .meta({ id: 'Gate', description: 'Numbers, not a verdict: the server’s table of thresholds decides.' });
 

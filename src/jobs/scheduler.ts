@@ -2,7 +2,7 @@ import { eq, inArray } from 'drizzle-orm';
 import type { Log } from '../log.ts';
 import { stopMs, within } from '../stopTimes.ts';
 import { hasRoom } from '../storage/disk.ts';
-import { watchGpus } from '../system/gpus.ts';
+import type { GpuWatch } from '../system/gpus.ts';
 import { type AttemptLimits, announceMove, attemptLimits, type RunningAttempt, runAttempt } from './attempt.ts';
 import { isOrphan, killGroup } from './executor/local.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
@@ -20,14 +20,14 @@ export interface Scheduler {
 }
 
 /** Recovers what an earlier server left, then starts jobs as slots become free. */
-export async function startScheduler(
+export function startScheduler(
   services: JobServices,
   kinds: JobKinds,
   log: Log,
+  gpus: GpuWatch,
   limits: AttemptLimits = attemptLimits,
-): Promise<Scheduler> {
+): Scheduler {
   const { config, db, bus } = services;
-  const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
   prepareSlots(db, config.slots);
 
   /** Attempts of the last server whose processes have not gone yet. */
@@ -76,7 +76,6 @@ export async function startScheduler(
   const stop = async () => {
     state = 'stopping';
     off();
-    gpus.stop();
     for (const one of running.values()) one.stop('suspend');
     await within(stopMs.jobs, Promise.all([...running.values()].map((one) => one.ended)), () => {
       for (const one of running.values()) {

@@ -1,7 +1,8 @@
 import { findUser } from '../accounts/users.ts';
-import { builder, enumValues, idOf, opaqueId, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
+import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
@@ -10,7 +11,8 @@ import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs
 import { cancelJob } from './moves.ts';
 import { replaceIds } from './references.ts';
 import { retryJob } from './retry.ts';
-import type { Attempt, attemptStates, Job, jobKindNames, jobStates } from './tables.ts';
+import { type JobKindName, jobKindTable } from './specs.ts';
+import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
 import { waitReason } from './waiting.ts';
 
 /** Of a job, where they stand in one list. */
@@ -18,15 +20,7 @@ const childrenMax = 20;
 
 const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
-  values: enumValues<(typeof jobKindNames)[number]>({
-    IMPORT_DATASET: 'Checks an uploaded dataset and makes a dataset version of it.',
-    IMPORT_MODEL: 'Checks an uploaded model and makes a model version of it.',
-    TRAIN: 'Trains a model: makes a checkpoint version with its evaluation.',
-    CONVERT:
-      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
-    EVALUATE: 'Measures a model version on a split of a dataset version.',
-    BENCHMARK: 'Measures the speed of model versions, alone on the machine.',
-  }),
+  values: jobKindTable as Record<JobKindName, { description: string }>,
 });
 
 export const JobStateType = builder.enumType('JobState', {

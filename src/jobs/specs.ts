@@ -292,7 +292,24 @@ export const BenchmarkSpec = z
   .meta({ id: 'BenchmarkSpec', description: 'Read by a Node child.' });
 export type BenchmarkSpec = z.infer<typeof BenchmarkSpec>;
 
+// ------------------------------------------------------------------------------------------------------------- kinds
+
 export const Spec = z
   .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
+
+/** Every kind of job: the slots that it holds (none, one, or -1 for all of them with nothing else beside it), and what it does. */
+export const jobKindTable = {
+  IMPORT_DATASET: { slots: 0, description: 'Checks an uploaded dataset and makes a dataset version of it.' },
+  IMPORT_MODEL: { slots: 0, description: 'Checks an uploaded model and makes a model version of it.' },
+  TRAIN: { slots: 1, description: 'Trains a model: makes a checkpoint version with its evaluation.' },
+  CONVERT: {
+    slots: 1,
+    description:
+      'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
+  },
+  EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
+  BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
+} as const satisfies Record<Spec['kind'], { slots: -1 | 0 | 1; description: string }>;
+export type JobKindName = keyof typeof jobKindTable;

@@ -6,7 +6,8 @@
 
 import { presetPreprocess } from '../vision/spec.ts';
 import { type PresetName, presets } from './presets.ts';
-import type { Job, JobKindName } from './tables.ts';
+import type { JobKindName } from './specs.ts';
+import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
 export const STORED_SPEC_VERSION = 3;

@@ -1,9 +1,7 @@
 import { sql } from 'drizzle-orm';
 import { type AnySQLiteColumn, check, index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { user } from '../accounts/tables.ts';
-
-export const jobKindNames = ['IMPORT_DATASET', 'IMPORT_MODEL', 'TRAIN', 'CONVERT', 'EVALUATE', 'BENCHMARK'] as const;
-export type JobKindName = (typeof jobKindNames)[number];
+import type { JobKindName } from './specs.ts';
 
 /** The moves between them are in `states.ts`. */
 export const jobStates = ['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED'] as const;
@@ -16,7 +14,7 @@ export const job = sqliteTable(
   'job',
   {
     id: text().primaryKey(),
-    kind: text({ enum: jobKindNames }).notNull(),
+    kind: text().$type<JobKindName>().notNull(),
     state: text({ enum: jobStates }).notNull(),
     /** What was asked for, by ids, with every default filled in: each kind has a zod type for it. Never changed afterwards. */
     specJson: text({ mode: 'json' }).$type<unknown>().notNull(),

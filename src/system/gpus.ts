@@ -51,6 +51,8 @@ export interface GpuShare {
 }
 
 export interface GpuWatch {
+  /** What jobs have at present: it may be older than what `readGpus` gives. */
+  state(): { known: Gpus; askedAgainAt: number | null };
   /** The share of a job that holds these slots: slot i has GPU i modulo their number. */
   of(slots: number[]): GpuShare;
   stop(): void;
@@ -59,12 +61,15 @@ export interface GpuWatch {
 /** Reads the GPUs, and again until one is known: a driver that is slow at the start would leave every job on the CPU. */
 export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   let timer: NodeJS.Timeout | undefined;
+  let askedAgainAt: number | null = null;
   let stopped = false;
   let known = await readGpus(path);
   const askAgainIn = (waitMs: number) => {
+    askedAgainAt = null;
     if (known.gpus) log.info({ gpus: known.gpus.map(({ name }) => name) }, 'GPUs are known');
     if (stopped || known.gpus || known.reason === notInstalled) return;
     log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until nvidia-smi lists one.');
+    askedAgainAt = Date.now() + waitMs;
     timer = setTimeout(async () => {
       known = await readGpus(path);
       askAgainIn(Math.min(askAgainMs.most, 2 * waitMs));
@@ -72,6 +77,7 @@ export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   };
   askAgainIn(askAgainMs.first);
   return {
+    state: () => ({ known, askedAgainAt }),
     of(slots) {
       const { gpus, reason } = known;
       // Two slots may share a GPU; CUDA refuses a list that names one twice.

@@ -6,7 +6,7 @@ import { JobType } from '../jobs/schema.ts';
 import type { Slot } from '../jobs/tables.ts';
 import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
-import { type Gpu, type Gpus, readGpus } from './gpus.ts';
+import { type Gpu, type Gpus, type GpuWatch, readGpus } from './gpus.ts';
 import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
 
 interface System {
@@ -17,6 +17,7 @@ interface System {
   memory: MachineMemory;
   disk: DiskUse;
   gpus: Gpus;
+  gpusOfJobs: ReturnType<GpuWatch['state']>;
 }
 
 const dbOf = ({ db }: Services) => db;
@@ -32,6 +33,7 @@ const readSystem = sharedReading(dbOf, async (services: Services): Promise<Syste
     memory: readMemory(),
     disk,
     gpus,
+    gpusOfJobs: services.gpus.state(),
   };
 });
 
@@ -120,6 +122,18 @@ const SystemType = builder.objectRef<System>('System').implement({
       resolve: (s) => s.gpus.gpus,
     }),
     gpusReason: t.string({ nullable: true, description: 'Why `gpus` is null.', resolve: (s) => s.gpus.reason }),
+    jobsHaveNoGpu: t.string({
+      nullable: true,
+      description:
+        'Why jobs get no GPU at present: one that asks for CUDA fails with DEVICE_UNAVAILABLE, one with the device AUTO runs on the CPU. Null where they get one.',
+      resolve: (s) => s.gpusOfJobs.known.reason,
+    }),
+    gpusAskedAgainAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'When the GPUs for jobs are looked for again. Null where there is one, or nvidia-smi is not installed.',
+      resolve: (s) => s.gpusOfJobs.askedAgainAt,
+    }),
   }),
 });
 

@@ -13,7 +13,7 @@ import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
-import { comparisonsOf, requireConversionGate } from './gates.ts';
+import { comparisonsOf, conversionFailures, type GateNumbers } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 
 type Made = AttemptOutcome['artifacts'][number];
@@ -74,6 +74,14 @@ export async function acceptCheckpoint(
     insertArtifact(tx, storedCheckpoint, { ...owner, kind: 'CHECKPOINT', name: String(file), metaJson });
     return row;
   };
+}
+
+/** Throws GATE_FAILED, saying by how much, when the converted model is not the one that was trained. */
+export function requireConversionGate(gate: { numbers: GateNumbers } | undefined): GateNumbers {
+  if (!gate) throw new JobFailure('GATE_FAILED', 'The conversion was not measured.');
+  const failures = conversionFailures(gate.numbers);
+  if (failures.length > 0) throw new JobFailure('GATE_FAILED', `The ONNX model is not registered. ${failures.join(' ')}`);
+  return gate.numbers;
 }
 
 /**

@@ -5,7 +5,7 @@ import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
-import type { AttemptContext, JobKind, JobServices } from '../jobs/kinds.ts';
+import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
@@ -66,6 +66,16 @@ function trainingOf(preset: PresetName, said: Record<string, unknown>, others: R
 function requestOf(job: Job): TrainRequest {
   const { preset, hyperparameters, ...rest } = storedSpec(job) as TrainRequest;
   return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
+}
+
+/** Why a training that an earlier version of the program has stored cannot go on: ranges of hyperparameters may have become smaller. */
+function outOfRange(job: Job): string | null {
+  const { preset, hyperparameters } = storedSpec(job) as TrainRequest;
+  const stored = storedHyperparameters(preset, hyperparameters);
+  const { error } = presets[preset].hyperparameters.safeParse(stored);
+  if (!error) return null;
+  const problems = error.issues.map(({ path, message }) => `${path.join('.')} is ${stored[String(path[0])]} (${message})`);
+  return `An earlier version of Whetstone took hyperparameters that this one does not: ${problems.join('; ')}. Start a new training with others.`;
 }
 
 /** Puts a training into the queue; its model is made when there is none of that name. */
@@ -155,6 +165,8 @@ export const trainJob: JobKind = {
   timeLimitMs: 14 * dayMs,
 
   async launch(services, { job, resumeFrom }) {
+    const problem = outOfRange(job);
+    if (problem) throw new JobFailure('SPEC_INVALID', problem);
     const { init, datasetVersionId, modelId: _, convert: _convert, ...training } = requestOf(job);
     const start =
       init.from === 'WEIGHTS'
@@ -197,6 +209,8 @@ export const trainJob: JobKind = {
   },
 
   redo(tx, retried) {
+    const problem = outOfRange(retried);
+    if (problem) refuse('INVALID', 'jobId', problem);
     const { datasetVersionId, init } = requestOf(retried);
     requireReadyDataset(tx, datasetVersionId);
     if ('modelVersionId' in init) requireReadyModel(tx, init.modelVersionId);

@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { type Db, openDatabase } from '../../src/db.ts';
 import { startChild } from '../../src/jobs/executor/local.ts';
+import { storedHyperparameters } from '../../src/jobs/presets.ts';
 import { launchTrainer } from '../../src/jobs/python.ts';
 import type { Spec } from '../../src/jobs/specs.ts';
 import { blobPath } from '../../src/storage/blobs.ts';
@@ -193,7 +194,13 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
     writeFileSync(join(extracted, path), bytes);
   }
   const dataset = { root: extracted, manifest: blobPath(dataDir, hashOf(manifest)), classes, contentHash };
-  const runtime = { checkpointSeconds: 0, cacheBytesMax: 2 ** 31, resumeFrom: null };
+  // The checkpoint is made by today's trainer.
+  const runtime = {
+    checkpointSeconds: 0,
+    cacheBytesMax: 2 ** 31,
+    resumeFrom: null,
+    hyperparameters: storedHyperparameters('resnet50', hyperparameters),
+  };
   const spec = { kind: 'TRAIN', specVersion: 1, codeVersion: '0.1.0', ...training, dataset, preprocess, ...runtime };
   const checkpoint = await firstCheckpoint(spec as Spec, join(folder, 'work'));
   const payloadJson = { ...checkpoint, epoch: 0 };

@@ -20,6 +20,7 @@ import { isFinal } from '../../src/jobs/states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } from '../../src/jobs/tables.ts';
 import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
+import { watchGpus } from '../../src/system/gpus.ts';
 import type { Script } from './child.ts';
 import { kindsOf, scripted } from './kinds.ts';
 import { withListening } from './process.ts';
@@ -160,8 +161,10 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       folder,
       kinds,
       async start() {
-        const scheduler = await startScheduler(services, kinds, createLog(config), limits);
-        schedulers.push(scheduler);
+        const log = createLog(config);
+        const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
+        const scheduler = startScheduler(services, kinds, log, gpus, limits);
+        schedulers.push({ stop: () => scheduler.stop().finally(() => gpus.stop()) });
         return scheduler;
       },
       submit: (submitted) => {

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { JobKind, JobKinds } from '../../src/jobs/kinds.ts';
-import { jobKindNames } from '../../src/jobs/tables.ts';
+import { jobKindTable } from '../../src/jobs/specs.ts';
 import type { Script } from './child.ts';
 
 const childProgram = join(import.meta.dirname, 'child.ts');
@@ -17,4 +17,4 @@ export const scripted: JobKind = {
   finish: async (_services, _attempt, outcome) => () => outcome.result,
 };
 
-export const kindsOf = (kind: JobKind): JobKinds => Object.fromEntries(jobKindNames.map((name) => [name, kind])) as JobKinds;
+export const kindsOf = (kind: JobKind): JobKinds => Object.fromEntries(Object.keys(jobKindTable).map((name) => [name, kind])) as JobKinds;

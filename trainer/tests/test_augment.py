@@ -37,6 +37,17 @@ def test_a_flip_turns_left_and_right() -> None:
     assert torch.equal(geometry(IMAGE, draws(0, 0, 0), always, SPEC), resize(IMAGE, SPEC).flip(-1))
 
 
+def test_a_vertical_flip_turns_up_and_down_in_its_share_of_the_images_and_changes_nothing_else() -> None:
+    still, upside_down = resize(IMAGE, SPEC), resize(IMAGE, SPEC).flip(-2)
+    assert torch.equal(geometry(IMAGE, draws(0, 0, 0), replace(OFF, vertical_flip=1.0), SPEC), upside_down)
+    quarter = replace(OFF, vertical_flip=0.25)
+    flipped = [torch.equal(geometry(IMAGE, draws(0, 0, n), quarter, SPEC), upside_down) for n in range(400)]
+    assert 70 < sum(flipped) < 130
+    # What an image of a training from before it was there has drawn.
+    assert np.array_equal(draws(1, 2, 3)[:12], np.random.default_rng((1, 2, 3)).random(12))
+    assert torch.equal(geometry(IMAGE, draws(1, 2, 3), replace(OFF, vertical_flip=0.0), SPEC), still)
+
+
 @pytest.mark.parametrize("size", [(40, 60), (1, 1), (3, 200), (8, 8)])
 def test_crops_have_the_input_size_whatever_the_image(size: tuple[int, int]) -> None:
     image = IMAGE[:, :1, :1].repeat(1, *size)

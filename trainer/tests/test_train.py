@@ -15,11 +15,11 @@ from tests import support
 from tests.conftest import Trained
 from tests.support import attempt, run_here, train_spec
 from whetstone_trainer import public_weights
-from whetstone_trainer.checkpoint import load_checkpoint
+from whetstone_trainer.checkpoint import load_checkpoint, save_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import build, validator
-from whetstone_trainer.state import autocast_dtype, new_optimizer
+from whetstone_trainer.state import RULES, autocast_dtype, new_optimizer
 from whetstone_trainer.train import learning_rate
 
 
@@ -128,6 +128,19 @@ def test_a_checkpoint_of_another_run_is_not_used(trained: Trained, tmp_path: Pat
     assert code == 75
     assert recorder.events[0]["resumed"] is None
     assert [event["code"] for event in recorder.of("warning")] == ["CHECKPOINT_UNUSABLE"]
+
+
+def test_a_checkpoint_of_other_rules_goes_on_and_the_job_says_so(trained: Trained, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained.path("CHECKPOINT"))
+    for rules, codes in (({}, ["RULES_CHANGED"]), ({"rules": RULES}, [])):
+        folder = tmp_path / str(len(rules))
+        folder.mkdir()
+        progress = {key: value for key, value in checkpoint.progress.items() if key != "rules"} | rules
+        file = save_checkpoint(folder, replace(checkpoint, progress=progress))
+        code, recorder = run_here(folder, {**trained.spec, "resumeFrom": str(folder / file)})
+        assert code == 0
+        assert recorder.events[0]["resumed"] == {"epoch": checkpoint.epoch, "batch": checkpoint.batch}
+        assert [event["code"] for event in recorder.of("warning")] == codes
 
 
 def test_more_epochs_continue_optimizer_and_schedule(trained: Trained, tmp_path: Path) -> None:

@@ -16,21 +16,35 @@ from whetstone_trainer.preprocess import resize
 from whetstone_trainer.protocol import PreprocessSpec
 
 # Which of an image's random numbers decides what. Fixed, so that turning one change off leaves the others as they were.
-AREA, RATIO, LEFT, TOP, FLIP, BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_AREA, ERASE_LEFT, ERASE_TOP = range(12)
+(
+    AREA,
+    RATIO,
+    LEFT,
+    TOP,
+    FLIP,
+    BRIGHTNESS,
+    CONTRAST,
+    SATURATION,
+    ERASE,
+    ERASE_AREA,
+    ERASE_LEFT,
+    ERASE_TOP,
+    VERTICAL_FLIP,
+) = range(13)
 
 ASPECT_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ERASED_AREAS = (0.02, 0.33)
 
 
 def draws(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
-    """Twelve numbers in [0, 1) for one image in one epoch."""
-    return np.random.default_rng((seed, epoch, index)).random(12)
+    """Numbers in [0, 1) for one image in one epoch. More of them leave the first ones as they were."""
+    return np.random.default_rng((seed, epoch, index)).random(VERTICAL_FLIP + 1)
 
 
 def geometry(
     image: torch.Tensor, draw: NDArray[np.float64], parameters: ClassificationHyperparameters, spec: PreprocessSpec
 ) -> torch.Tensor:
-    """3 × height × width levels to 3 × spec.height × spec.width levels: random crop and flip."""
+    """3 × height × width levels to 3 × spec.height × spec.width levels: random crop and flips."""
     if parameters.crop_scale < 1:
         height, width = image.shape[-2:]
         area = height * width * (parameters.crop_scale + (1 - parameters.crop_scale) * draw[AREA])
@@ -43,13 +57,16 @@ def geometry(
         image = functional.resized_crop(image, top, left, h, w, [spec.height, spec.width], antialias=True)
     elif image.shape[-2:] != (spec.height, spec.width):
         image = resize(image, spec)
+    if draw[VERTICAL_FLIP] < parameters.vertical_flip:
+        image = functional.vertical_flip(image)
     return functional.horizontal_flip(image) if draw[FLIP] < parameters.flip else image
 
 
 def color(images: torch.Tensor, draw: torch.Tensor, strength: float) -> torch.Tensor:
     """N × 3 × H × W levels (float) with brightness, contrast and saturation scaled by 1 ± strength for each image.
 
-    `draw` is N × 12. The formulas are torchvision's (`adjust_brightness`, `adjust_contrast`, `adjust_saturation`).
+    `draw` has a row for each. The formulas are torchvision's (`adjust_brightness`, `adjust_contrast`,
+    `adjust_saturation`).
     """
     if strength == 0:
         return images
@@ -69,7 +86,7 @@ def _grey(images: torch.Tensor) -> torch.Tensor:
 
 
 def erase(inputs: torch.Tensor, draw: NDArray[np.float64], probability: float) -> torch.Tensor:
-    """Sets a random square of some normalised inputs (N × C × H × W) to zero, the mean colour. `draw` is N × 12."""
+    """Sets a random square of some normalised inputs (N × C × H × W) to zero, the mean colour. `draw`: a row each."""
     height, width = inputs.shape[-2:]
     for n in np.flatnonzero(draw[:, ERASE] < probability):
         low, high = ERASED_AREAS

@@ -136,7 +136,7 @@ def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 levels (N × 3 × H × W), what is true of each, and the images' random numbers (N × 12; none in
+    """uint8 levels (N × 3 × H × W), what is true of each, and the images' random numbers (a row for each; none in
     validation)."""
 
     images: torch.Tensor

@@ -20,6 +20,7 @@ class ClassificationHyperparameters:
     early_stopping: int
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
+    vertical_flip: float
     crop_scale: float
     color_jitter: float
     erasing: float

@@ -20,6 +20,10 @@ from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import task_of
 
+# Grows with every change of what a run computes from the same specification: losses, assignment, averages, schedule.
+# A checkpoint of other rules still goes on, and the job says so. Checkpoints from before this number have none.
+RULES = 2
+
 
 @dataclass
 class Progress:
@@ -226,6 +230,7 @@ def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
         "stoppedEarly": progress.stopped_early,
         "optimizer": spec.hyperparameters.optimizer,
         "scaler": training.scaler.state_dict(),
+        "rules": RULES,
     }
     return Checkpoint(fingerprint(spec), progress.epoch, progress.batch, record, tensors)
 

@@ -28,7 +28,7 @@ from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import parameter_count, weights_hash
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
-from whetstone_trainer.state import Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
+from whetstone_trainer.state import RULES, Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
 from whetstone_trainer.task import Evaluation
 
 
@@ -41,6 +41,13 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
     if spec.resume_from is not None and resumed is None:
         events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is not whole, or of another run: training starts anew.")
+
+    if resumed is not None and resumed.progress.get("rules") != RULES:
+        events.warn(
+            "RULES_CHANGED",
+            "The checkpoint was written by a version of Whetstone that may compute losses or averages in another way. "
+            "The training continues with today's rules: its result is not that of one version alone.",
+        )
 
     # Weights come before images: what is missing shows before any work is done.
     events.phase("weights")
