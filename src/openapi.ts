@@ -132,7 +132,7 @@ const readByAnybody = (summary: string, answers: Record<number, object>) => {
 };
 
 export const serverOpenapi = {
-  serverOpenapi: '3.1.0',
+  openapi: '3.1.0',
   info: {
     title: 'Whetstone server',
     version: codeVersion,
