@@ -69,6 +69,13 @@ export default {
       to: { path: `^src/(${serverDomains}|inference|graphql)/` },
     },
     {
+      name: 'the-terminal-ui-knows-the-schema-only',
+      comment: 'Its contract is schema.graphql, as that of every other client; and the product runs without it.',
+      severity: 'error',
+      from: { path: '^tui/' },
+      to: { path: '^(src|test|bench|scripts)/' },
+    },
+    {
       name: 'an-engine-is-loaded-by-its-row',
       comment: 'A library of 45 MB, in the processes that open models only, and never without `telemetry.ts`.',
       severity: 'error',
@@ -104,7 +111,7 @@ export default {
       name: 'product-imports-no-tests',
       severity: 'error',
       from: { path: '^src/' },
-      to: { path: '^(test|bench|scripts)/' },
+      to: { path: '^(tui|test|bench|scripts)/' },
     },
   ],
   options: {
@@ -113,7 +120,7 @@ export default {
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.json' },
     enhancedResolveOptions: {
-      extensions: ['.ts', '.js', '.mjs', '.json'],
+      extensions: ['.ts', '.tsx', '.js', '.mjs', '.json'],
       exportsFields: ['exports'],
       conditionNames: ['import', 'node', 'types', 'default'],
     },

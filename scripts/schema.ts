@@ -1,7 +1,9 @@
-// Writes schema.graphql from the code; with --check it fails when the committed file differs.
+// Writes schema.graphql from the code; with --check it fails when the committed file differs. Both ways it makes the types of the terminal
+// UI's documents of the committed file: tui/schema.d.ts, which git ignores.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { lexicographicSortSchema, printSchema } from 'graphql';
+import { minifyIntrospection, outputIntrospectionFile } from '@gql.tada/internal';
+import { buildSchema, introspectionFromSchema, lexicographicSortSchema, printSchema } from 'graphql';
 import { schema } from '../src/graphql/schema.ts';
 
 const path = join(import.meta.dirname, '..', 'schema.graphql');
@@ -12,3 +14,7 @@ if (!process.argv.includes('--check')) {
   console.error('schema.graphql is not what the code makes. Run: npm run schema');
   process.exit(1);
 }
+
+const introspection = minifyIntrospection(introspectionFromSchema(buildSchema(readFileSync(path, 'utf8')), { descriptions: false }));
+const types = outputIntrospectionFile(introspection, { fileType: '.d.ts', shouldPreprocess: true });
+writeFileSync(join(import.meta.dirname, '..', 'tui', 'schema.d.ts'), types);

@@ -1,8 +1,8 @@
-import { and, asc, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { and, asc, gt, isNull, or, sql } from 'drizzle-orm';
 import { accessTokenSeconds } from '../accessTokens.ts';
 import { type Db, prepared } from '../db.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
-import { permissions } from './permissions.ts';
+import { may, type Permission } from './permissions.ts';
 import { apiKey, session, user } from './tables.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -10,12 +10,7 @@ import type { Tokens } from './tokens.ts';
 const endedMs = (accessTokenSeconds + 60) * 1000;
 
 const usersQuery = prepared((db) =>
-  db
-    .select({ id: user.id })
-    .from(user)
-    .where(and(inArray(user.role, [...permissions.INFER]), isNull(user.disabledAt)))
-    .orderBy(asc(user.id))
-    .prepare(),
+  db.select({ id: user.id, role: user.role }).from(user).where(isNull(user.disabledAt)).orderBy(asc(user.id)).prepare(),
 );
 /** Ordered here, SQLite would walk through all sessions instead of those that have ended. */
 const endedQuery = prepared((db) =>
@@ -42,11 +37,12 @@ const apiKeysQuery = prepared((db) =>
 export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'publicKey'> }): AuthSnapshot {
   const now = Date.now();
   const ended = endedQuery(db).all({ since: now - endedMs });
+  const users = usersQuery(db).all();
+  const idsWith = (permission: Permission) => users.filter(({ role }) => may(role, permission)).map(({ id }) => id);
   return {
     publicKeys: [tokens.publicKey],
-    users: usersQuery(db)
-      .all()
-      .map(({ id }) => id),
+    users: idsWith('TRY_DEPLOYMENTS'),
+    keyOwners: idsWith('INFER'),
     endedSessions: [...new Set(ended.map(({ familyId }) => familyId))].sort(),
     apiKeys: apiKeysQuery(db).all({ now }),
   };

@@ -75,7 +75,7 @@ const ClassScoreType = builder.objectRef<ClassScore>('ClassScore').implement({
   }),
 });
 
-const leastScore = 'Least score of a detection, from 0 to 1; without it that of every measurement, 0.001.';
+const leastScore = 'Least score of a detection, from 0 to 1; without it the `scoreThreshold` of the deployment.';
 
 const DetectionType = builder.objectRef<LabelledDetection>('Detection').implement({
   description: 'Something that a detector has found, with its box in pixels of the upright image.',
@@ -123,7 +123,7 @@ builder.relayMutationField(
   },
   {
     description: 'Sends an image to a deployment. Services send it to the inference host itself: `snippet` of the deployment shows how.',
-    authScopes: { can: 'INFER' },
+    authScopes: { can: 'TRY_DEPLOYMENTS' },
     resolve: (_root, { input }, context) => payload(() => infer(context, viewerOf(context), input)),
   },
   {
@@ -157,7 +157,7 @@ builder.relayMutationField(
   },
   {
     description: 'Sends images to a deployment, each as a request of its own.',
-    authScopes: { can: 'INFER' },
+    authScopes: { can: 'TRY_DEPLOYMENTS' },
     resolve: (_root, { input }, context) => payload(() => inferBatch(context, viewerOf(context), input)),
   },
   {

@@ -10,6 +10,7 @@ import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../system/schema.ts';
+import '../models/create.schema.ts';
 import '../models/schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';

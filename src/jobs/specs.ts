@@ -202,8 +202,13 @@ export const ImportModelSpec = z
     kind: z.literal('IMPORT_MODEL'),
     ...common,
     file: path,
-    fileName: z.string().min(1).max(255).describe('As the user called it: its ending (.onnx, .safetensors, .pt, .pth) says what it is.'),
+    fileName: z.string().min(1).max(255).describe('As the user called it: its ending says what it is.'),
     preset: presetName.nullable().describe('Needed for a state dict, null for an ONNX file.'),
+    data: z
+      .object({ file: path, fileName: z.string().min(1).max(255).describe('As the tensors of the ONNX file call it.') })
+      .nullable()
+      .default(null)
+      .describe('Where the tensors outside an ONNX file lie.'),
     limits: z.object({
       ...importLimits,
       secondsMax: z.int().min(1).max(240).default(120).describe('CPU time, and time on the clock.'),

@@ -17,6 +17,7 @@ import type { ModelVersion } from '../models/tables.ts';
 import { Name } from '../naming.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
+import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
@@ -57,7 +58,7 @@ const StartTrainingInput = z.object({
 
 /** The preset with the hyperparameters that were said, and `others` for the rest; an InputError where they are not its own. */
 function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
-  const { hyperparameters } = parseInput(z.object({ hyperparameters: z.strictObject(presets[preset].hyperparameters.shape) }), {
+  const { hyperparameters } = parseInput(z.object({ hyperparameters: strict(presets[preset].hyperparameters.shape) }), {
     hyperparameters: { ...others, ...said },
   });
   return Training.parse({ preset, hyperparameters });

@@ -1,0 +1,79 @@
+/** The terminal UI in a real terminal: tmux. */
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { vi } from 'vitest';
+
+const root = join(import.meta.dirname, '..', '..');
+
+export const hasTmux = (process.env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, 'tmux')));
+export const whyNot = hasTmux ? '' : ' (skipped: there is no tmux on the PATH; .ci/run installs it)';
+
+export interface Terminal {
+  /** What is on the screen, without colours, or with what makes them. */
+  screen(colours?: boolean): string;
+  /** Types texts and keys, which have the names that tmux gives them: Enter, Escape, C-s. */
+  type(...keys: string[]): void;
+  resize(columns: number, rows: number): void;
+  /** Waits until the screen matches. */
+  shows(text: string | RegExp, timeoutMs?: number): Promise<void>;
+}
+
+interface Options {
+  /** Where the tmux socket and the user's configuration lie. */
+  folder: string;
+  columns?: number;
+  rows?: number;
+  env?: Record<string, string>;
+  args: string[];
+}
+
+/** Runs `use` with the terminal UI; its tmux server is gone afterwards. */
+export async function withTerminal<T>(
+  { folder, columns = 80, rows = 24, env = {}, args }: Options,
+  use: (terminal: Terminal) => Promise<T>,
+): Promise<T> {
+  const socket = join(folder, 'tmux.sock');
+  const tmux = (...words: string[]) =>
+    execFileSync('tmux', ['-S', socket, '-f', '/dev/null', ...words], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  const settings = { XDG_CONFIG_HOME: folder, LANG: 'C.UTF-8', COLORTERM: 'truecolor', ...env };
+  const words = [
+    'env',
+    ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
+    process.execPath,
+    'scripts/tui.ts',
+    ...args,
+  ];
+  const command = words.map((word) => `'${word}'`).join(' ');
+  tmux(
+    '-u',
+    'new-session',
+    '-d',
+    '-s',
+    'tui',
+    '-x',
+    String(columns),
+    '-y',
+    String(rows),
+    '-c',
+    root,
+    `${command}; echo "ended with $?"; cat`,
+  );
+  const screen = (colours = false) => tmux('capture-pane', '-p', ...(colours ? ['-e'] : []), '-t', 'tui');
+  const terminal: Terminal = {
+    screen,
+    type: (...keys) => void tmux('send-keys', '-t', 'tui', ...keys),
+    resize: (width, height) => void tmux('resize-window', '-t', 'tui', '-x', String(width), '-y', String(height)),
+    async shows(text, timeout = 60_000) {
+      const has = () => (typeof text === 'string' ? screen().includes(text) : text.test(screen()));
+      await vi.waitUntil(has, { timeout, interval: 50 }).catch(() => {
+        throw new Error(`The terminal has no ${text}:\n${screen()}`);
+      });
+    },
+  };
+  try {
+    return await use(terminal);
+  } finally {
+    tmux('kill-server');
+  }
+}

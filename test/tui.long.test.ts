@@ -1,0 +1,172 @@
+/**
+ * The whole way in one terminal: first account, dataset, training, gate, benchmark, report, deployment, an image. `npm run captures`
+ * also writes its screens into docs/tui.md.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { digit, digitFolders, writeZip } from './support/images.ts';
+import { withServerProcess } from './support/process.ts';
+import { adminName, adminPassword, withFolder } from './support/server.ts';
+import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
+
+const longMs = 900_000;
+const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
+
+const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
+
+/** Moves the cursor of a form to this field. */
+async function toField(terminal: Terminal, label: string): Promise<void> {
+  for (let i = 0; i < 40 && !current(terminal)?.startsWith(`› ${label}`); i += 1) {
+    const before = current(terminal);
+    terminal.type('Down');
+    await expect.poll(() => current(terminal), { timeout: 30_000 }).not.toBe(before);
+  }
+  expect(current(terminal)).toContain(label);
+}
+
+async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
+  await toField(terminal, label);
+  terminal.type('C-u', text);
+  await terminal.shows(text.slice(-8));
+}
+
+test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot}`, { timeout: 2 * longMs }, () =>
+  withFolder((folder) =>
+    withServerProcess({ WHETSTONE_DATA_DIR: join(folder, 'data') }, async ({ url }) => {
+      const captures = new Map<string, string>();
+      const zip = await writeZip(join(folder, 'digits.zip'), await digitFolders([0, 1, 2], 60));
+      const image = join(folder, 'one.png');
+      writeFileSync(image, await digit(1, 500));
+      const report = join(folder, 'report.md');
+      const env = { WHETSTONE_DATA_DIR: join(folder, 'data') };
+
+      await withTerminal({ folder, args: ['--url', url], env }, async (terminal) => {
+        const capture = (name: string) =>
+          captures.set(name, terminal.screen().trimEnd().replaceAll(url.replace('http://', ''), '127.0.0.1:8080'));
+        await terminal.shows('This server is new');
+        terminal.type(adminName, 'Enter', adminPassword);
+        await terminal.shows('••••');
+        capture('first account');
+        terminal.type('C-s');
+        await terminal.shows('Memory');
+
+        terminal.type('3', 'u');
+        await terminal.shows('Upload a dataset');
+        await fill(terminal, 'File', zip);
+        await fill(terminal, 'Name', 'digits');
+        await toField(terminal, 'Task');
+        terminal.type('C');
+        await terminal.shows('CLASSIFICATION');
+        capture('form');
+        terminal.type('C-s');
+        await terminal.shows(/✓ SUCCEEDED +IMPORT_DATASET/);
+        terminal.type('3');
+        await terminal.shows(/digits +CLASSIFICATION +1/);
+        terminal.type('Enter');
+        await terminal.shows('Class ');
+        capture('dataset');
+
+        terminal.type(':', 'train', 'Enter');
+        await terminal.shows('Start a training');
+        await fill(terminal, 'Model name', 'digits');
+        await fill(terminal, 'Image size', '32');
+        await fill(terminal, 'Epochs', '4');
+        await fill(terminal, 'Batch size', '16');
+        await fill(terminal, 'Warmup steps', '10');
+        capture('start a training');
+        terminal.type('C-s');
+        await terminal.shows(/▶ RUNNING +TRAIN/);
+        // One epoch is a dot, the next a line.
+        await terminal.shows('train.loss', longMs);
+        const first = terminal.screen();
+        await expect.poll(() => terminal.screen().match(/[⠁-⣿]/g)?.length ?? 0, { timeout: longMs }).toBeGreaterThan(10);
+        expect(terminal.screen()).not.toBe(first);
+        terminal.resize(120, 40);
+        await terminal.shows(/loss .*top1 /);
+        terminal.resize(40, 12);
+        await terminal.shows(/^.{0,40}● connected$/m);
+        await terminal.shows('train.loss');
+        capture('job, 40 × 12');
+        terminal.resize(80, 24);
+        await terminal.shows(/✓ SUCCEEDED +TRAIN/, longMs);
+        await terminal.shows('CONVERT');
+        capture('job');
+        terminal.type('1');
+        await terminal.shows('Memory');
+        capture('overview');
+        terminal.type('2');
+        await terminal.shows(/SUCCEEDED +CONVERT/, longMs);
+        capture('jobs');
+        terminal.type('Enter');
+        await terminal.shows('gate ');
+        terminal.type('l');
+        await terminal.shows('lines, following');
+        terminal.type('Escape', '4');
+        await terminal.shows(/digits +CLASSIFICATION/);
+        terminal.type('Enter');
+        await terminal.shows('CONVERTED');
+        capture('model');
+        if (!/› +\d+ .*ONNX/.test(terminal.screen())) terminal.type('j');
+        await terminal.shows(/› +\d+ .*ONNX/);
+
+        terminal.type('b');
+        await terminal.shows('Start a benchmark');
+        terminal.type('C-s');
+        await terminal.shows(/✓ SUCCEEDED +BENCHMARK/, longMs);
+        terminal.type('o');
+        await terminal.shows('SHA-256');
+        capture('report');
+        terminal.type('v');
+        await terminal.shows('row 0');
+        capture('report, technical');
+        terminal.type('e');
+        await terminal.shows('Export the report');
+        await fill(terminal, 'File', report);
+        terminal.type('C-s');
+        await terminal.shows('Written to');
+        expect(readFileSync(report, 'utf8')).toContain('#');
+
+        terminal.type('4');
+        await terminal.shows(/digits +CLASSIFICATION/);
+        terminal.type('Enter');
+        await terminal.shows('CONVERTED');
+        if (!/› +\d+ .*ONNX/.test(terminal.screen())) terminal.type('j');
+        await terminal.shows(/› +\d+ .*ONNX/);
+        terminal.type('d');
+        await terminal.shows('Deploy a model version');
+        await fill(terminal, 'Name', 'reader');
+        terminal.type('C-s');
+        await terminal.shows('Done.');
+        terminal.type('6');
+        await terminal.shows(/reader +digits v\d/, longMs);
+        capture('deployments');
+        terminal.type('i');
+        await terminal.shows('Try reader');
+        await fill(terminal, 'Image', image);
+        terminal.type('C-s');
+        await terminal.shows('answered in');
+        await terminal.shows('█');
+        captures.set(
+          'try an image',
+          terminal
+            .screen()
+            .trimEnd()
+            .replaceAll(url.replace('http://', ''), '127.0.0.1:8080')
+            .replace(/\S*one\.png/, 'one.png'),
+        );
+        terminal.type('Escape', '7');
+        await terminal.shows('Subscription');
+        capture('events');
+      });
+
+      if (process.env.WHETSTONE_CAPTURES) {
+        const text = readFileSync(document, 'utf8').replace(/<!-- capture: (.+?) -->\n```text\n[\s\S]*?```/g, (whole, name: string) => {
+          const screen = captures.get(name)?.replaceAll(folder, '~');
+          return screen ? `<!-- capture: ${name} -->\n\`\`\`text\n${screen.replace(/ +$/gm, '')}\n\`\`\`` : whole;
+        });
+        writeFileSync(document, text);
+      }
+    }),
+  ),
+);

@@ -1,0 +1,230 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DocumentNode, print } from 'graphql';
+import { describe, expect, test, vi } from 'vitest';
+import { may } from '../src/accounts/permissions.ts';
+import { roles } from '../src/accounts/tables.ts';
+import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
+import { schema } from '../src/graphql/schema.ts';
+import { actions } from '../tui/actions.ts';
+import { chartsOf } from '../tui/screens/curves.ts';
+import { appended, type JobEvent } from '../tui/screens/job.tsx';
+import { type JobRow, merged } from '../tui/screens/jobs.tsx';
+import { rateOf } from '../tui/screens/overview.tsx';
+import { screens } from '../tui/screens/screens.ts';
+import { age, bar, bytes, duration, number, padTo, wrap } from '../tui/ui/format.ts';
+import { withServer } from './support/server.ts';
+import { key, logIn, withTui } from './support/tui.ts';
+
+describe('the way in', () => {
+  test('a new server: the first account, then the overview; what the server refuses stands at its field', () =>
+    withServer(async ({ url, dataDir }) => {
+      await withTui(url, async (tui) => {
+        await tui.shows('This server is new');
+        tui.type(`ada\rshort\r${readFileSync(join(dataDir, 'bootstrap-token'), 'utf8')}`);
+        await tui.shows('A password has at least 12 characters.');
+        await tui.shows(/› Password .*✗/);
+        tui.type(`\x15correct horse battery staple\x13`);
+        await tui.shows('● connected');
+      });
+    }));
+
+  test('a wrong password is said, and can be corrected', () =>
+    withServer(async (server) => {
+      await server.admin();
+      await withTui(server.url, async (tui) => {
+        await tui.shows('Log in to');
+        tui.type('ada\rwrong password\r');
+        await tui.shows('The name or the password is wrong.');
+        expect(tui.lines().join()).not.toContain('wrong password');
+        tui.type('\x15correct horse battery staple\r');
+        await tui.shows('● connected');
+        await tui.shows('Slot');
+      });
+    }));
+
+  test('without a server it says so and offers to start one', async () => {
+    await withTui('http://127.0.0.1:1', async (tui) => {
+      await tui.shows('There is no server at http://127.0.0.1:1.');
+      await tui.shows('start one here, on the data folder');
+    });
+    await withTui('http://lab.invalid:1', async (tui) => {
+      await tui.shows('There is no server at http://lab.invalid:1.');
+      expect(tui.lines().join('\n')).not.toContain('start one here');
+    });
+  });
+});
+
+describe('the frame', () => {
+  test('numbers, tab and the palette lead to screens; the help lists the keys that work', () =>
+    withServer(async (server) => {
+      await server.admin();
+      await withTui(server.url, async (tui) => {
+        await logIn(tui);
+        tui.type('2');
+        await tui.shows('There are no jobs yet.');
+        tui.type(key.tab);
+        await tui.shows('There is no dataset yet');
+        tui.type(':');
+        await tui.shows('Start a training');
+        tui.type('repo');
+        await tui.showsNot('Start a training');
+        tui.type(key.enter);
+        await tui.shows('There is no report yet');
+        tui.type('4?');
+        await tui.shows('Keys of this screen');
+        await tui.shows(/u\s+upload/);
+        tui.type(key.esc);
+        await tui.shows('There is no model yet');
+        tui.type('/abc');
+        await tui.shows('/abc');
+        await tui.shows('Nothing matches “abc”.');
+        tui.type(key.esc);
+        await tui.shows('There is no model yet');
+        tui.type(':logout\r');
+        await tui.shows('The session has ended. Log in again.');
+      });
+    }));
+
+  test('80 × 24, 120 × 40 and 40 × 12 hold every screen whole; below that it says how large it must be', () =>
+    withServer(async (server) => {
+      await server.admin();
+      await withTui(server.url, async (tui) => {
+        await logIn(tui);
+        for (const [columns, rows] of [
+          [120, 40],
+          [40, 12],
+          [80, 24],
+        ] as const) {
+          tui.resize(columns, rows);
+          for (const [i, { title }] of screens.filter(({ from }) => from === 'LISTED').entries()) {
+            tui.type(String(i + 1));
+            await tui.shows(rows >= 16 ? title.slice(0, 6) : '●');
+            await vi.waitUntil(() => tui.lines().length <= rows);
+            expect(Math.max(...tui.lines().map((line) => [...line].length))).toBeLessThanOrEqual(columns);
+            expect(tui.lines().at(-1)).toContain('? help');
+          }
+        }
+        tui.resize(39, 12);
+        await tui.shows('is 39 × 12; 40 × 12');
+      });
+    }));
+
+  test('a viewer is offered nothing that the server would refuse', () =>
+    withServer(async (server) => {
+      await server.as('VIEWER');
+      await withTui(server.url, async (tui) => {
+        await logIn(tui, 'viewer');
+        tui.type('3');
+        await tui.shows('There is no dataset yet');
+        tui.type('?');
+        await tui.shows('Keys of this screen');
+        expect(tui.lines().join('\n')).not.toMatch(/upload/);
+        tui.type(key.esc);
+        tui.type('u:');
+        await tui.shows('Overview');
+        expect(tui.lines().join('\n')).not.toMatch(/train|upload|deploy\b/i);
+      });
+    }));
+});
+
+describe('the table of actions', () => {
+  const entries = Object.entries(actions);
+
+  test.each(roles)('says of %s what the server says', (role) =>
+    withServer(async (server) => {
+      const token = await server.as(role);
+      for (const [name, { needs, document }] of entries) {
+        const { errors = [] } = await server.graphql(print(document as unknown as DocumentNode), { input: inputs[name] }, token);
+        const isRefused = errors.some(({ extensions }) => extensions?.code === 'FORBIDDEN');
+        expect([name, isRefused]).toEqual([name, !may(role, needs)]);
+      }
+    }),
+  );
+
+  test.each(entries)('%s fits the schema and the limits', (_name, { document }) => fits(document));
+});
+
+const nothing = 'Sm9iOm5vdGhpbmc';
+const inputs: Record<string, object> = {
+  cancelJob: { jobId: nothing },
+  retryJob: { jobId: nothing },
+  startTraining: { preset: 'none', datasetVersionId: nothing, modelName: 'a' },
+  startEvaluation: { datasetVersionId: nothing, modelVersionId: nothing },
+  startConversion: { modelVersionId: nothing },
+  startBenchmark: { modelVersionIds: [nothing] },
+  createDataset: { name: 'a', task: 'CLASSIFICATION', uploadId: nothing, sha256: 'a' },
+  createModel: { name: 'a', task: 'CLASSIFICATION', uploadId: nothing, sha256: 'a' },
+  deploy: { name: 'a', modelVersionId: nothing },
+  rollback: { name: 'a' },
+  undeploy: { name: 'a' },
+  infer: { deployment: 'a', image: '' },
+};
+
+function fits(document: unknown): void {
+  const parsed = parseLimited(print(document as DocumentNode));
+  checkDocument(schema, parsed, { id: 'a', after: null, name: 'a' });
+}
+
+test.each(screens.flatMap((screen) => (screen.query ? [[screen.name, screen.query] as const] : [])))(
+  'the query of the screen %s fits the limits',
+  (_name, query) => fits(query),
+);
+
+describe('what the screens compute', () => {
+  const job = (id: string, createdAt: string, state = 'RUNNING') => ({ id, createdAt, state }) as JobRow;
+
+  test('jobs: the newest first, a change in place of what was there', () => {
+    const jobs = merged([job('a', '1'), job('b', '2')], [job('c', '3'), job('a', '1', 'SUCCEEDED')]);
+    expect(jobs.map(({ id, state }) => `${id} ${state}`)).toEqual(['c RUNNING', 'b RUNNING', 'a SUCCEEDED']);
+  });
+
+  test('events that come again after a lost connection count once', () => {
+    const events = (...seqs: number[]) => seqs.map((seq) => ({ seq })) as JobEvent[];
+    expect(appended(events(1, 2), events(2, 3)).map(({ seq }) => seq)).toEqual([1, 2, 3]);
+  });
+
+  test('charts: a measure each, the loss first, the learning rate last; an epoch that was repeated counts once', () => {
+    const metrics = (loss: number) => [
+      { name: 'learningRate', value: 0.1 },
+      { name: 'val.top1', value: 0.5 },
+      { name: 'val.loss', value: loss },
+      { name: 'train.loss', value: loss },
+    ];
+    const charts = chartsOf([
+      { step: 4, epoch: 1, metrics: metrics(3) },
+      { step: 8, epoch: 2, metrics: metrics(2) },
+      { step: 8, epoch: 2, metrics: metrics(1) },
+    ]);
+    expect(charts.map(({ title, series }) => [title, series.map(({ name }) => name)])).toEqual([
+      ['loss', ['train.loss', 'val.loss']],
+      ['top1', ['val.top1']],
+      ['learningRate', ['learningRate']],
+    ]);
+    expect(charts[0]?.series[0]?.points).toEqual([
+      { x: 4, y: 3 },
+      { x: 8, y: 1 },
+    ]);
+  });
+
+  test('requests a second, between two readings', () => {
+    const reading = (at: number, answered: number) => ({ at, stats: { deployments: [{ name: 'a', revision: 1, answered }] } as never });
+    expect(rateOf('a', 1, [reading(0, 10), reading(2000, 30)])).toBe(10);
+    expect(rateOf('a', 2, [reading(0, 10), reading(2000, 30)])).toBeNull();
+    expect(rateOf('a', 1, [reading(0, 10)])).toBeNull();
+  });
+
+  test('numbers, sizes, times and texts', () => {
+    expect([1.23456, 0, 1e-7, 12_345_678, null].map(number)).toEqual(['1.235', '0', '1.00e-7', '1.23e7', '–']);
+    expect([0, 2048, 5 * 2 ** 30].map(bytes)).toEqual(['0 B', '2.0 KiB', '5.0 GiB']);
+    expect([5, 59_000, 61_000, 3_700_000, 3e8].map(duration)).toEqual(['5 ms', '59 s', '1 min 1 s', '1 h 1 min', '3 d']);
+    expect(age('2026-01-01T00:00:00Z', Date.parse('2026-01-01T00:05:10Z'))).toBe('5 min');
+    expect(bar(0.5, 16)).toBe('█████░░░░░  50 %');
+    expect(padTo('Übergröße', 6)).toBe('Überg…');
+    expect(padTo('日本語', 8)).toBe('日本語  ');
+    expect(padTo('7', 3, 'right')).toBe('  7');
+    // What came from a file does not steer the terminal.
+    expect(padTo('a\x1b[31mb', 10)).toBe('a [31mb   ');
+    expect(wrap('one two three', 8)).toEqual(['one two', 'three']);
+  });
+});

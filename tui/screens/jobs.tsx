@@ -1,0 +1,139 @@
+/** All jobs, newest first, live. */
+
+import { useCallback, useEffect, useRef, useState } from 'react';
+import { useClient } from 'urql';
+import { useAction } from '../actions.ts';
+import { graphql, type ResultOf } from '../graphql.ts';
+import { useData, useLive } from '../session/live.tsx';
+import { age, duration } from '../ui/format.ts';
+import type { KeyRow } from '../ui/keys.tsx';
+import { List } from '../ui/List.tsx';
+import { useFrame } from '../ui/nav.tsx';
+import { states } from '../ui/theme.ts';
+
+export const JobsQuery = graphql(`
+  query TuiJobs($after: String) {
+    jobs(first: 100, after: $after) {
+      nodes { id kind state createdByName createdAt startedAt endedAt queuePosition spec failure { code } }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+`);
+const JobsSubscription = graphql(`
+  subscription TuiJobsLive {
+    jobs { id kind state createdByName createdAt startedAt endedAt queuePosition spec failure { code } }
+  }
+`);
+
+export type JobRow = ResultOf<typeof JobsSubscription>['jobs'];
+
+export const endStates = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
+export const hasEnded = ({ state }: { state: string }): boolean => endStates.includes(state);
+
+/** What a job is about, from its specification: the model, the dataset, the file. */
+export function subjectOf(spec: unknown): string {
+  const { modelName, name, fileName, preset } = (spec ?? {}) as Record<string, unknown>;
+  return [modelName ?? name ?? fileName, preset].filter((part) => typeof part === 'string').join(' · ');
+}
+
+/** Newest first; of a job that is there twice the later one counts. */
+export function merged(before: readonly JobRow[], changed: readonly JobRow[]): JobRow[] {
+  const byId = new Map(before.map((job) => [job.id, job]));
+  for (const job of changed) byId.set(job.id, job);
+  return [...byId.values()].sort((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
+}
+
+function useJobs(): { jobs: JobRow[]; more(): void } {
+  const client = useClient();
+  const [jobs, setJobs] = useState<JobRow[]>([]);
+  const { data } = useData(JobsQuery, { after: null });
+  const next = useRef<string | null>(null);
+  const busy = useRef(false);
+  useEffect(() => {
+    if (!data) return;
+    setJobs((before) => merged(before, data.jobs.nodes));
+    next.current ??= data.jobs.pageInfo.hasNextPage ? data.jobs.pageInfo.endCursor : null;
+  }, [data]);
+  useLive(JobsSubscription, {}, (items) =>
+    setJobs((before) =>
+      merged(
+        before,
+        items.map(({ jobs: job }) => job),
+      ),
+    ),
+  );
+  const more = useCallback(async () => {
+    if (busy.current || next.current === null) return;
+    busy.current = true;
+    const page = await client.query(JobsQuery, { after: next.current }).toPromise();
+    busy.current = false;
+    if (!page.data) return;
+    const { nodes, pageInfo } = page.data.jobs;
+    next.current = pageInfo.hasNextPage ? pageInfo.endCursor : null;
+    setJobs((before) => merged(nodes, before));
+  }, [client]);
+  return { jobs, more };
+}
+
+/** The keys that concern one job, on every screen that shows it. */
+export function useJobKeys(): (job: { id: string; kind: string; state: string }) => KeyRow[] {
+  const { confirm, say, go } = useFrame();
+  const cancelJob = useAction('cancelJob');
+  const retryJob = useAction('retryJob');
+  const fail = (errors: readonly { message: string }[]) => say(errors.map(({ message }) => message).join(' '), 'bad');
+  return ({ id, kind, state }) => {
+    if (!hasEnded({ state })) {
+      const run = async () => {
+        const { errors } = await cancelJob({ input: { jobId: id } });
+        if (errors.length > 0) fail(errors);
+        else say(`${kind} is being cancelled.`);
+      };
+      return [{ keys: 'x', label: 'cancel', needs: 'RUN_JOBS', hint: true, run: () => confirm(`Cancel this ${kind}?`, () => void run()) }];
+    }
+    if (state === 'SUCCEEDED') return [];
+    const run = async () => {
+      const { payload, errors } = await retryJob({ input: { jobId: id } });
+      if (errors.length > 0) fail(errors);
+      else if (payload?.job) go('job', payload.job.id);
+    };
+    return [{ keys: 'r', label: 'retry', needs: 'RUN_JOBS', hint: true, run: () => void run() }];
+  };
+}
+
+export function Jobs() {
+  const { width, height, go } = useFrame();
+  const { jobs, more } = useJobs();
+  const keys = useJobKeys();
+  return (
+    <List
+      rows={jobs}
+      keyOf={({ id }) => id}
+      width={width}
+      height={height}
+      empty="There are no jobs yet. `:train` starts a training."
+      onOpen={{ label: 'open', run: ({ id }) => go('job', id) }}
+      onEnd={more}
+      keys={keys}
+      always={[{ keys: 'n', label: 'new training', needs: 'RUN_JOBS', hint: true, run: () => go('train') }]}
+      columns={[
+        {
+          title: 'State',
+          width: 12,
+          text: ({ state }) => `${states[state]?.sign ?? ' '} ${state}`,
+          color: ({ state }) => states[state]?.color,
+        },
+        { title: 'Kind', width: 14, text: ({ kind }) => kind },
+        { title: 'About', text: (job) => [subjectOf(job.spec), job.failure?.code].filter(Boolean).join('  ') },
+        { title: 'By', width: 12, from: 90, text: ({ createdByName }) => createdByName ?? '' },
+        { title: 'Age', width: 7, from: 60, text: ({ createdAt }) => age(createdAt) },
+        { title: 'Took', width: 12, from: 60, text: tookOf },
+      ]}
+    />
+  );
+}
+
+function tookOf({ startedAt, endedAt, queuePosition }: JobRow): string {
+  if (queuePosition !== null) return `${queuePosition}. in queue`;
+  if (!startedAt) return '';
+  return duration((endedAt ? Date.parse(endedAt) : Date.now()) - Date.parse(startedAt));
+}

@@ -1,0 +1,60 @@
+/** The screens. A new one is a file and a row here: its number, its place in the palette, and `--json` follow from it. */
+import type { TypedDocumentNode } from '@urql/core';
+import type { ComponentType } from 'react';
+import { actions, type Permission } from '../actions.ts';
+import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
+import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
+import { Events } from './events.tsx';
+import { Infer } from './infer.tsx';
+import { JobQuery, JobScreen } from './job.tsx';
+import { Jobs, JobsQuery } from './jobs.tsx';
+import { ModelQuery, ModelScreen, Models, ModelsQuery } from './models.tsx';
+import { Overview, OverviewQuery } from './overview.tsx';
+import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
+import { type FormName, formScreen, forms } from './start.tsx';
+import { uploadScreen } from './upload.tsx';
+
+export interface Screen {
+  name: string;
+  title: string;
+  needs: Permission;
+  /** LISTED has a number, PALETTE is reached by its name, ROW is opened for a row and needs its id. */
+  from: 'LISTED' | 'PALETTE' | 'ROW';
+  /** `/` filters its rows. */
+  filters?: boolean;
+  component: ComponentType<{ id: string }>;
+  /** What `--json` prints. */
+  query?: TypedDocumentNode<unknown, never>;
+}
+
+const formRow = (name: FormName): Screen => {
+  const { title, action } = forms[name];
+  return { name, title, needs: actions[action].needs, from: 'PALETTE', component: formScreen(name) };
+};
+
+export const screens: readonly Screen[] = [
+  { name: 'overview', title: 'Overview', needs: 'READ', from: 'LISTED', component: Overview, query: OverviewQuery },
+  { name: 'jobs', title: 'Jobs', needs: 'READ', from: 'LISTED', filters: true, component: Jobs, query: JobsQuery },
+  { name: 'datasets', title: 'Datasets', needs: 'READ', from: 'LISTED', filters: true, component: Datasets, query: DatasetsQuery },
+  { name: 'models', title: 'Models', needs: 'READ', from: 'LISTED', filters: true, component: Models, query: ModelsQuery },
+  { name: 'reports', title: 'Reports', needs: 'READ', from: 'LISTED', filters: true, component: Reports, query: ReportsQuery },
+  {
+    name: 'deployments',
+    title: 'Deployments',
+    needs: 'READ',
+    from: 'LISTED',
+    filters: true,
+    component: Deployments,
+    query: DeploymentsQuery,
+  },
+  { name: 'events', title: 'Events', needs: 'READ', from: 'LISTED', component: Events },
+  { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
+  { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
+  { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
+  { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
+  { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
+  { name: 'infer', title: 'Try an image', needs: 'INFER', from: 'ROW', component: Infer },
+  { name: 'upload-dataset', title: 'Upload a dataset', needs: 'UPLOAD', from: 'PALETTE', component: uploadScreen('dataset') },
+  { name: 'upload-model', title: 'Upload a model', needs: 'UPLOAD', from: 'PALETTE', component: uploadScreen('model') },
+  ...(Object.keys(forms) as FormName[]).map(formRow),
+];

@@ -1,0 +1,86 @@
+/** Numbers, times and texts as they stand on the screen. */
+import stringWidth from 'string-width';
+
+/** Messages may come from a file that somebody uploaded: nothing in them steers the terminal. */
+export const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
+
+/** Exactly `width` cells: cut with an ellipsis, or filled with spaces. */
+export function padTo(text: string, width: number, align: 'left' | 'right' = 'left'): string {
+  const clean = printable(text);
+  const cut = stringWidth(clean) <= width ? clean : `${firstCells(clean, width - 1)}…`;
+  const fill = ' '.repeat(Math.max(0, width - stringWidth(cut)));
+  return width < 1 ? '' : align === 'left' ? cut + fill : fill + cut;
+}
+
+function firstCells(text: string, width: number): string {
+  let result = '';
+  let used = 0;
+  for (const { segment } of new Intl.Segmenter().segment(text)) {
+    used += stringWidth(segment);
+    if (used > width) break;
+    result += segment;
+  }
+  return result;
+}
+
+/** Lines of at most `width` cells, broken between words where that is possible. */
+export function wrap(text: string, width: number): string[] {
+  return text.split('\n').flatMap((line) => {
+    const lines: string[] = [];
+    let rest = printable(line).trimEnd();
+    while (stringWidth(rest) > width) {
+      const head = firstCells(rest, width);
+      const space = head.lastIndexOf(' ');
+      const end = space > width / 2 ? space : head.length;
+      lines.push(rest.slice(0, end));
+      rest = rest.slice(end).trimStart();
+    }
+    return [...lines, rest];
+  });
+}
+
+export function number(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return '–';
+  if (value === 0) return '0';
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(2).replace('e+', 'e');
+  return String(Number(value.toPrecision(4)));
+}
+
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined) return '–';
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let size = value;
+  let unit = 0;
+  while (size >= 1024 && unit < units.length - 1) {
+    size /= 1024;
+    unit += 1;
+  }
+  return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
+}
+
+export function duration(ms: number | null | undefined): string {
+  if (ms === null || ms === undefined) return '–';
+  const seconds = Math.round(ms / 1000);
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+  return `${Math.floor(seconds / 86_400)} d`;
+}
+
+export const milliseconds = (ns: number | null | undefined): string =>
+  ns === null || ns === undefined ? '–' : `${(ns / 1e6).toPrecision(3)} ms`;
+
+export const age = (at: string | null | undefined, now = Date.now()): string =>
+  at ? duration(Math.max(0, now - Date.parse(at))).replace(/ \d+ (s|min)$/, '') : '–';
+
+export const clock = (at: string): string => new Date(at).toTimeString().slice(0, 8);
+
+/** `████████░░░░ 66 %`, in `width` cells. */
+export function bar(share: number, width: number): string {
+  const known = Math.min(1, Math.max(0, share));
+  const cells = Math.max(1, width - 6);
+  const full = Math.round(known * cells);
+  return `${'█'.repeat(full)}${'░'.repeat(cells - full)} ${String(Math.floor(known * 100)).padStart(3)} %`;
+}
