@@ -230,7 +230,7 @@ const modelPathsAt = (address: string, parameters: object[]) =>
   Object.entries(modelPaths).map(([behind, path]) => [address + behind, { parameters, ...path }]);
 
 export const hostOpenapi = {
-  hostOpenapi: '3.1.0',
+  openapi: '3.1.0',
   info: {
     title: 'Whetstone inference host',
     version: codeVersion,
