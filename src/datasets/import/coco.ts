@@ -70,10 +70,7 @@ interface CocoFile {
   polygons: number;
 }
 
-/**
- * The JSON files that hold at least two of COCO's three lists. One that is no JSON counts where `damaged` allows, so that it is named
- * rather than passed over.
- */
+/** The JSON files that hold at least two of COCO's three lists, and those that are damaged: they may be meant, and must not be passed over. */
 export async function findCocoFiles(reading: Reading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
   const found: { coco: ZipEntry[]; damaged: ZipEntry[] } = { coco: [], damaged: [] };
   for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
