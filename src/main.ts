@@ -49,7 +49,7 @@ program
 
 program
   .command('upload')
-  .description('send a file to a server, or go on with one that was interrupted; prints its upload id and SHA-256 as JSON')
+  .description('send a file to a server, or resume an interrupted upload; prints its upload id and SHA-256 as JSON')
   .argument('<file>', 'path of the file')
   .option('--url <url>', 'the server, instead of WHETSTONE_URL')
   .addHelpText('after', () => describeSettings(describedSettings.commands))

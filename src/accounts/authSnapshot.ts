@@ -6,7 +6,7 @@ import { may, type Permission } from './permissions.ts';
 import { apiKey, session, user } from './tables.ts';
 import type { Tokens } from './tokens.ts';
 
-/** An ended session is told of for this long: until its last access token has expired, and a minute for clocks that differ. */
+/** How long an ended session stays in the snapshot: until its last access token has expired, and a minute for clocks that differ. */
 const endedMs = (accessTokenSeconds + 60) * 1000;
 
 const usersQuery = prepared((db) =>
@@ -31,7 +31,7 @@ const apiKeysQuery = prepared((db) =>
 
 /**
  * What the inference host has to know of the accounts at this moment. It is the same text until access is given or taken, a key expires
- * or an ended session need not be told of any more; a login changes nothing. So it need not be sent again each time. Nothing is awaited
+ * or an ended session may leave the snapshot; a login changes nothing. So it need not be sent again each time. Nothing is awaited
  * between its queries: they see one state.
  */
 export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'publicKey'> }): AuthSnapshot {

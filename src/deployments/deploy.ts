@@ -59,7 +59,7 @@ export function deploy(services: DeployServices, actor: Actor, raw: unknown): Pr
   });
 }
 
-/** What is missing or wrong by what the file declares is said at once; what only a run shows makes the revision FAILED. */
+/** What is missing or wrong by what the file declares is refused at once; what only a run shows makes the revision FAILED. */
 function requireServable(tx: Queryable, { id, number, signatureJson }: ModelVersion, name: string, settingsJson: Settings): void {
   const made = modelConfigOf(tx, { name, number: 1, modelVersionId: id, settingsJson });
   const declared = OnnxMeta.parse(signatureJson);

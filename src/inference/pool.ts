@@ -47,7 +47,7 @@ export type RunEnd = ({ state: 'done' } & RunResult) | { state: 'failed'; messag
 export interface Run {
   /** Never rejects. */
   ended: Promise<RunEnd>;
-  /** A run that has not begun does not begin any more; one that has goes on to its end. */
+  /** A run that has not begun is dropped; one that has begun runs to its end. */
   cancel(): void;
 }
 

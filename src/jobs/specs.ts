@@ -101,7 +101,7 @@ export const Init = z
     }),
     z.object({
       from: z.literal('CHECKPOINT'),
-      file: path.describe('Training checkpoint of an earlier run: optimizer and schedule go on, `epochs` counts from its first epoch.'),
+      file: path.describe('Training checkpoint of an earlier run: optimizer and schedule continue, `epochs` counts from its first epoch.'),
     }),
   ])
   .meta({ id: 'Init' });

@@ -57,7 +57,7 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
   };
 }
 
-/** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it unless something else was said. */
+/** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it by default. */
 export function weightsSignature(rawMeta: unknown, described: Described): SignatureColumns {
   const meta = WeightsMeta.parse(rawMeta);
   if (described.labels) checkLabels(described.labels.length, meta.classCount);

@@ -1,6 +1,6 @@
 /**
  * From the bytes of an image file to its pixels, as docs/preprocessing.md defines it (steps 1 to 3). Import and serving both decode here, and
- * the import stores a file anew that the trainer's decoder could read otherwise (`datasets/import/plain.ts`): so all three see the same.
+ * the import converts a file that the trainer's decoder could read otherwise (`datasets/import/plain.ts`): so all three see the same.
  */
 import sharp from 'sharp';
 import { BadImage } from './badImage.ts';
@@ -10,7 +10,7 @@ import { hasKnownColors } from './tiff.ts';
 // One thread for each image, several images at a time; nothing is decoded twice.
 sharp.concurrency(1);
 sharp.cache(false);
-// A format is told by its content, and only these decoders of libvips can be reached at all.
+// A format is recognized by its content, and only these decoders of libvips can be reached at all.
 sharp.block({ operation: ['VipsForeignLoad'] });
 sharp.unblock({
   operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer', 'VipsForeignLoadTiffBuffer'],

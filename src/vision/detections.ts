@@ -105,7 +105,7 @@ function fromSuppressed(values: Float32Array, rows: number): ImageOutput {
 }
 
 /**
- * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best go on
+ * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best are kept
  * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`, unless
  * the graph has suppressed overlaps itself. `classCount`: of the scores of an anchor.
  */

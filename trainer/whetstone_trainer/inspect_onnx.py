@@ -19,7 +19,7 @@ from whetstone_trainer.sorted_nodes import graphs_of, sort_nodes
 
 PORTS_MAX = 64
 NAME_LENGTH_MAX = 200
-# What is told of a file must fit an event line, which has 64 KiB. 1,000 class names take about 25 KB.
+# The report about a file must fit an event line, which has 64 KiB. 1,000 class names take about 25 KB.
 METADATA_BYTES_MAX = 16_000
 LABELS_BYTES_MAX = 32_000
 DESCRIPTION_BYTES_MAX = 60_000
@@ -130,7 +130,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
 
 
 def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
-    """Without what is told as labels and preprocess; and whether values had to be left out."""
+    """Without labels and preprocess, which have fields of their own; and whether values had to be left out."""
     told = [entry for entry in model.metadata_props if entry.key not in (LABELS, PREPROCESS)]
     metadata: dict[str, str] = {}
     room = METADATA_BYTES_MAX

@@ -261,7 +261,7 @@ function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: 
   const box = bbox
     ? { x: x as number, y: y as number, width: width as number, height: height as number }
     : segmentation && boxAround(segmentation.flat());
-  // Its image was told of before.
+  // Its image was reported before.
   if (image && !image.file) return;
   if (!image) problem(`there is no image ${printable(String(image_id))}`);
   else if (!coco.used.has(key)) problem(`there is no category ${printable(key)}`);

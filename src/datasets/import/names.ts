@@ -1,6 +1,6 @@
 /**
  * The names in a zip. All names that no flag marks as UTF-8 are read in one encoding: were it chosen for each name, one folder could
- * become two classes. What tools and operating systems leave is told here too.
+ * become two classes. What tools and operating systems leave behind is recognized here too.
  */
 import { crc32 } from 'node:zlib';
 import type { NameEncoding } from '../../jobs/specs.ts';

@@ -1,6 +1,6 @@
 /**
  * Which image files every decoder reads alike: JPEG, PNG and WebP in the forms that cameras and programs usually write. What is not known
- * to be plain is stored anew as PNG (`storedBytes`), so this list may be short, but never too long: the trainer decodes with another
+ * to be plain is stored as PNG instead (`storedBytes`), so this list may be short, but never too long: the trainer decodes with another
  * library than import and serving do.
  */
 import { crc32 } from 'node:zlib';

@@ -24,7 +24,7 @@ export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
 /** Entries of a zip, folders included: a table of contents of more is not even read. */
 const filesMax = 500_000;
 
-/** What the child is told. */
+/** The request to the child. */
 export function specOf(dataDir: string, request: ImportDatasetRequest): ImportDatasetSpec {
   const { datasetVersionId: _, sha256, ...rest } = request;
   return ImportDatasetSpec.parse({

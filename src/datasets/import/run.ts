@@ -45,7 +45,7 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
     const { layout, images, leftOut, problems } = await extract(child);
     const { classes } = layout;
     const items = assignSplits(child, images);
-    // Otherwise the cause is told below, when all images were looked at.
+    // Otherwise the cause is reported below, after all images.
     if (problems.count === 0) checkTraining(child, items, classes);
     const made = await decodeAll(child, items, leftOut, problems);
     if (leftOut.size > 0) {

@@ -76,7 +76,7 @@ function one(candidates: ZipEntry[], isUsual: (file: ZipEntry) => boolean, what:
   const usual = candidates.length > 1 ? candidates.filter(isUsual) : candidates;
   if (candidates.length === 0 || usual.length === 1) return usual[0] ?? null;
   const list = candidates.slice(0, 5).map(({ name }) => printable(name));
-  throw new ChildError('DATA_INVALID', `There are several ${what}, and which one is meant cannot be told: ${list.join(', ')}.`);
+  throw new ChildError('DATA_INVALID', `There are several ${what}: ${list.join(', ')}. Keep the one that is meant.`);
 }
 
 export async function readYoloConfig(reading: Reading, file: ZipEntry): Promise<YoloConfig> {

@@ -42,7 +42,7 @@ async function handle(message: ToEngineThread): Promise<void> {
   port.close();
 }
 
-/** While `work` goes on, the model is the one to blame for the process's death. */
+/** While `work` runs, this model is recorded as the cause if the process dies. */
 async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
   record.begin(key);
   try {

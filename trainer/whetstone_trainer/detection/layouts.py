@@ -15,7 +15,7 @@ Shape = Sequence[int | str | None]
 
 
 def choose_layout(shapes: Sequence[Shape], class_count: int, task: str | None, said: Layout | None) -> Layout:
-    """The layout of outputs of these shapes. Raises MODEL_INVALID where the shapes contradict what is said, or leave
+    """The layout of outputs of these shapes. Raises MODEL_INVALID where they contradict the given layout, or leave
     more than one reading.
 
     Args:

@@ -79,9 +79,9 @@ def find(
 ) -> Detections:
     """The boxes of one image: threshold, then greedy non-maximum suppression in each class.
 
-    Every pair of a place and a class whose score reaches the threshold is a candidate; the best 3,000 go on (ties:
-    the earlier place,
-    then the earlier class). A candidate falls when a better one of its class overlaps it by an IoU above 0.7.
+    Every pair of a place and a class whose score reaches the threshold is a candidate; the best 3,000 remain (ties: the
+    earlier place, then the earlier class). A candidate falls when a better one of its class overlaps it by an IoU above
+    0.7.
 
     Args:
         boxes: A × 4. scores: A × classes, or A of boxes whose graph has suppressed overlaps itself.
