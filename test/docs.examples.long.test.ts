@@ -1,7 +1,11 @@
-/** The code in README and docs runs as it stands there: `sh`, `graphql`, `js` and `python`. Blocks of another kind are output, files or drawings. */
+/**
+ * The code in README and docs runs as it stands there: `sh`, `graphql`, `js` and `python`. A block such as `json models.json` is a file of the
+ * reader. Blocks of another kind are output, parts of files or drawings.
+ */
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect, test } from 'vitest';
@@ -18,19 +22,25 @@ const elsewhere: Record<string, string> = {
   'npm run demo': 'demo.long.test.ts; `npm test` is what runs in CI',
 };
 const isRun = ({ info, text }: CodeBlock): boolean =>
-  ['sh', 'graphql', 'js', 'python'].includes(info) && !Object.keys(elsewhere).some((start) => text.startsWith(start));
+  (['sh', 'graphql', 'js', 'python'].includes(info) || info.startsWith('json ')) && !Object.keys(elsewhere).some((start) => text.startsWith(start));
 
 /** Documents that a reader goes through one after the other, with one server. */
-const stories = [{ documents: ['docs/tutorial.md', 'docs/how-to.md'] }];
+const stories = [
+  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md'] },
+  { documents: ['docs/api.md', 'docs/uploads.md'] },
+];
 
 test.each(stories)('the code of $documents runs', async ({ documents }) => {
   await withFolder(async (folder) => {
     await writeReadersFolder(folder);
     const shell = openShell(folder);
     const server = await startServer(folder);
+    const port = await freePort();
     try {
       for (const document of documents) {
-        for (const block of codeBlocks(readFileSync(join(root, document), 'utf8')).filter(isRun)) {
+        // The addresses in the documents may be taken on this machine.
+        const text = readFileSync(join(root, document), 'utf8').replaceAll('http://127.0.0.1:8080', server.url).replaceAll('8001', `${port}`);
+        for (const block of codeBlocks(text).filter(isRun)) {
           await run(block, shell, server.url, folder).catch((error: Error) => {
             throw new Error(`${document}:${block.line} failed.\n${error.message}`);
           });
@@ -50,6 +60,15 @@ async function writeReadersFolder(folder: string): Promise<void> {
     mkdirSync(join(folder, 'my-images', name), { recursive: true });
     for (let n = 0; n < 10; n += 1) writeFileSync(join(folder, 'my-images', name, `00${n}.png`), await digit(label, n));
   }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
 }
 
 async function startServer(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
@@ -78,6 +97,8 @@ interface Shell {
 function openShell(folder: string): Shell {
   const bash = spawn('bash', ['-eu', '-o', 'pipefail'], { cwd: folder, stdio: 'pipe' });
   const lines = createInterface({ input: bash.stdout })[Symbol.asyncIterator]();
+  // Programs that a block starts in the background end with the terminal.
+  bash.stdin.write("trap 'jobs -p | xargs -r kill' EXIT\n");
   let errors = '';
   bash.stderr.on('data', (data) => {
     errors += data;
@@ -98,15 +119,19 @@ function openShell(folder: string): Shell {
   };
 }
 
+const interpreters: Record<string, string> = { js: `'${process.execPath}' --input-type=module`, python: 'python3' };
+
 async function run({ info, text }: CodeBlock, shell: Shell, url: string, folder: string): Promise<void> {
-  if (info === 'sh') {
-    const printed = await shell.run(text.replaceAll('http://127.0.0.1:8080', url));
-    expect(printed).not.toMatch(/"errors":|"userErrors":\[\{/);
-  } else {
+  if (info.startsWith('json ')) {
+    writeFileSync(join(folder, info.slice('json '.length)), text);
+  } else if (info === 'graphql') {
     const token = await shell.run('printf %s "$WHETSTONE_TOKEN"');
     const { data, errors } = await postGraphql(url, await filled(text, { url, token }, folder), {}, token);
     expect(errors).toBeUndefined();
     expect(Object.values(data).flatMap((payload) => (payload as { userErrors?: object[] }).userErrors ?? [])).toEqual([]);
+  } else {
+    const printed = await shell.run(info === 'sh' ? text : `${interpreters[info]} <<'END OF CODE'\n${text}END OF CODE`);
+    expect(printed).not.toMatch(/"errors":|"userErrors":\[\{/);
   }
 }
 
