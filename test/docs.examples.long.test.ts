@@ -22,7 +22,8 @@ const elsewhere: Record<string, string> = {
   'npm run demo': 'demo.long.test.ts; `npm test` is what runs in CI',
 };
 const isRun = ({ info, text }: CodeBlock): boolean =>
-  (['sh', 'graphql', 'js', 'python'].includes(info) || info.startsWith('json ')) && !Object.keys(elsewhere).some((start) => text.startsWith(start));
+  (['sh', 'graphql', 'js', 'python'].includes(info) || info.startsWith('json ')) &&
+  !Object.keys(elsewhere).some((start) => text.startsWith(start));
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
@@ -39,7 +40,9 @@ test.each(stories)('the code of $documents runs', async ({ documents }) => {
     try {
       for (const document of documents) {
         // The addresses in the documents may be taken on this machine.
-        const text = readFileSync(join(root, document), 'utf8').replaceAll('http://127.0.0.1:8080', server.url).replaceAll('8001', `${port}`);
+        const text = readFileSync(join(root, document), 'utf8')
+          .replaceAll('http://127.0.0.1:8080', server.url)
+          .replaceAll('8001', `${port}`);
         for (const block of codeBlocks(text).filter(isRun)) {
           await run(block, shell, server.url, folder).catch((error: Error) => {
             throw new Error(`${document}:${block.line} failed.\n${error.message}`);

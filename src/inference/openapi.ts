@@ -89,7 +89,7 @@ const schemas: Record<string, JsonSchema> = {
 
 // ---------------------------------------------------------------------------------------------------------------- answers
 
-/** docs/serving.md, "What a client gets when it cannot be served". */
+/** docs/serving.md, "When a request fails". */
 const failures = {
   400: 'A wrong name, type, shape or value; not an image; `predict` of a model without preprocessing.',
   401: 'No API key or access token, or one that is wrong, has expired or was revoked.',
