@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { permissions } from '../src/accounts/permissions.ts';
 import { roles } from '../src/accounts/tables.ts';
+import { describedSettings } from '../src/config.ts';
 import { errorCodes } from '../src/errors.ts';
 import { schema } from '../src/graphql/schema.ts';
 
@@ -23,7 +24,16 @@ function fieldsOf(permission: string): string[] {
   return [...new Set(names)];
 }
 
+const settingsOf = (part: keyof typeof describedSettings): string =>
+  table(
+    ['Variable', 'Default', 'Meaning'],
+    describedSettings[part].map(({ variable, fallback, description }) => [code(variable), fallback && code(fallback), description]),
+  );
+
 const generated: Record<string, () => string> = {
+  serverSettings: () => settingsOf('server'),
+  commandSettings: () => settingsOf('commands'),
+  otherSettings: () => settingsOf('other'),
   roles: () =>
     table(
       ['Permission', ...roles.map((role) => role.charAt(0) + role.slice(1).toLowerCase()), 'Opens'],

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { suggestion } from './suggest.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const bytes = z.coerce.number().int().min(0);
@@ -76,8 +77,24 @@ const clientSettings = z.object({
     .url({ protocol: /^https?$/ })
     .default('http://127.0.0.1:8080')
     .describe('Server that the commands `upload` and `watch` talk to.'),
-  token: z.string().optional().describe('Access token for these commands; without one they ask for a name and a password.'),
+  token: z
+    .string()
+    .optional()
+    .describe('Access token for these commands, valid for 15 minutes; without one they ask for a name and a password.'),
+  refreshToken: z
+    .string()
+    .optional()
+    .describe(
+      'Refresh token of a login for one command, which may then take longer than an access token is valid. It logs out at its end.',
+    ),
 });
+
+/** What the set-up reads (scripts/setup.mjs), and the environment of production. */
+const otherVariables = {
+  WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
+  WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
+  NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
+};
 
 /** What a job's child inherits of the server's environment: no secret of the server. */
 const inherited = ['PATH', 'HOME', 'LANG', 'LD_LIBRARY_PATH', 'TORCH_HOME', 'HTTPS_PROXY', 'NO_PROXY', 'SSL_CERT_FILE'];
@@ -96,11 +113,7 @@ const prefix = 'WHETSTONE_';
 const variableOf = (name: string) => prefix + name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
 
 /** Every variable that is read, and those of the set-up. */
-const known = new Set([
-  ...Object.keys({ ...settings.shape, ...clientSettings.shape }).map(variableOf),
-  'WHETSTONE_PYTHON',
-  'WHETSTONE_SKIP_DISK_CHECK',
-]);
+const known = new Set([...Object.keys({ ...settings.shape, ...clientSettings.shape }).map(variableOf), ...Object.keys(otherVariables)]);
 
 type Environment = Record<string, string | undefined>;
 
@@ -109,7 +122,10 @@ function parseSettings<T>(schema: z.ZodType<T> & { shape: object }, env: Environ
   const unknown = Object.keys(env).filter((variable) => variable.startsWith(prefix) && !known.has(variable));
   const parsed = schema.safeParse(Object.fromEntries(Object.keys(schema.shape).map((name) => [name, env[variableOf(name)] || undefined])));
   const wrong = parsed.error?.issues.map((issue) => `${variableOf(String(issue.path[0]))}: ${issue.message}.`) ?? [];
-  return { data: parsed.data, problems: [...unknown.map((variable) => `${variable} is not a setting of Whetstone.`), ...wrong] };
+  return {
+    data: parsed.data,
+    problems: [...unknown.map((variable) => `${variable} is not a setting of Whetstone.${suggestion(variable, [...known])}`), ...wrong],
+  };
 }
 
 function refuseSettings(problems: string[]): never {
@@ -145,13 +161,30 @@ export function readClientConfig(env: Environment): ClientConfig {
   return Object.freeze({ ...data, folder: env.INIT_CWD ?? process.cwd() });
 }
 
-/** One line for each setting: variable, default, meaning. */
-export function describeSettings(): string {
-  return Object.entries({ ...settings.shape, ...clientSettings.shape })
-    .map(([name, type]) => {
-      const fallback = type.safeParse(undefined).data;
-      const shown = name === 'dataDir' ? 'data' : Array.isArray(fallback) ? fallback.join(',') : fallback;
-      return `${variableOf(name)}${shown === undefined || shown === '' ? '' : `=${shown}`}\n    ${type.description}`;
-    })
-    .join('\n');
+interface DescribedSetting {
+  variable: string;
+  /** Empty where there is none. */
+  fallback: string;
+  description: string;
+}
+
+function describeShape(shape: z.ZodRawShape): DescribedSetting[] {
+  return Object.entries(shape).map(([name, type]) => {
+    const { data } = (type as z.ZodType).safeParse(undefined);
+    const fallback = name === 'dataDir' ? 'data' : Array.isArray(data) ? data.join(',') : String(data ?? '');
+    return { variable: variableOf(name), fallback, description: (type as z.ZodType).description ?? '' };
+  });
+}
+
+/** Every setting by who reads it, in the order of the code: for the help and docs/settings.md. */
+export const describedSettings: Record<'server' | 'commands' | 'other', DescribedSetting[]> = {
+  server: describeShape(settings.shape),
+  commands: describeShape(clientSettings.shape),
+  other: Object.entries(otherVariables).map(([variable, description]) => ({ variable, fallback: '', description })),
+};
+
+/** The help's text about some settings: variable, default, meaning. */
+export function describeSettings(of: readonly DescribedSetting[]): string {
+  const lines = of.map(({ variable, fallback, description }) => `${variable}${fallback && `=${fallback}`}\n    ${description}`);
+  return `\nSettings (environment variables with their defaults):\n${lines.join('\n')}`;
 }

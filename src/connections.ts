@@ -3,7 +3,7 @@
  * of them is closed at the end.
  *
  * A new connection is always taken. Where that makes too many, another one is closed: the one that has waited longest for its client, of the
- * address that has most of them. So those who open thousands lose their own, and need not be told from a proxy with many users behind it.
+ * address that has most of them. So those who open thousands lose their own, and the server need not know whether an address is a proxy with many users.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';

@@ -78,7 +78,7 @@ export function startError(error: unknown, dataDir: string): unknown {
     return new Error(`The disk of the data folder ${dataDir} (WHETSTONE_DATA_DIR) is full. Free some space, then start again.`);
   if (kind === 'UNWRITABLE' || ['EACCES', 'EPERM', 'ENOENT', 'ENOTDIR', 'EEXIST'].includes(String(code)))
     return new Error(
-      `The data folder ${dataDir} (WHETSTONE_DATA_DIR) cannot be written (${code}). Make it writable, or name another folder.`,
+      `The data folder ${dataDir} (WHETSTONE_DATA_DIR) cannot be made or written (${code}). Make it writable, or name another folder.`,
     );
   return error;
 }
@@ -141,11 +141,24 @@ function checkForeignKeys(client: Sqlite.Database): void {
   client.pragma(`user_version = ${migrations}`);
 }
 
+/** As `mkdirSync` with `recursive`, which never returns where a folder cannot be made though its parent is there: below /proc. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  mkdirSync(path, { mode: 0o700 });
+}
+
+/** Throws where there is no database to administer: opening it would make one. */
+export function requireDatabase(dataDir: string): void {
+  if (existsSync(join(dataDir, databaseFile))) return;
+  throw new Error(`The data folder ${dataDir} (WHETSTONE_DATA_DIR) holds no database. Name the folder of your server.`);
+}
+
 /** One server for each data folder: an open transaction on a file of its own, which the system ends when the process dies. */
 function lockFolder(dataDir: string): () => void {
   let lock: Sqlite.Database | undefined;
   try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    makeFolder(dataDir);
     closeToOthers(dataDir);
     lock = new Sqlite(join(dataDir, 'server.lock'), { timeout: 0 });
     lock.exec('BEGIN EXCLUSIVE');

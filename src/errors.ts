@@ -40,7 +40,7 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes;
 
-/** A failure that a caller is told about as a top-level GraphQL error or an HTTP answer. */
+/** A failure that a caller gets as a top-level GraphQL error or an HTTP answer. */
 export class ApiError extends Error {
   readonly code: ErrorCode;
   readonly retryAfterMs: number | undefined;

@@ -9,7 +9,7 @@ import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
 import { refuseRequest } from './refuseRequest.ts';
 
-/** Answers the requests whose path is `path` or, when that ends with a slash, lies below it. */
+/** Answers the requests whose path is `path` or, when that ends with a slash, lies below it; `/` is that path alone. */
 export interface Route {
   path: string;
   /** Others are 405. What is read can also be asked for by HEAD. */
@@ -47,7 +47,7 @@ export function createHttp(
     requestScope.run(scope, () => {
       const startedAt = performance.now();
       const path = pathOf(req);
-      const route = routes.find((r) => r.path === path || (r.path.endsWith('/') && path.startsWith(r.path)));
+      const route = routes.find((r) => r.path === path || (r.path !== '/' && r.path.endsWith('/') && path.startsWith(r.path)));
       res.on('close', () => {
         requestScope.run(scope, () => {
           const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
@@ -86,7 +86,7 @@ export function createHttp(
     if (origin) {
       res.setHeader('Access-Control-Allow-Origin', origin);
       res.setHeader('Access-Control-Expose-Headers', '*');
-      res.setHeader('Vary', 'Origin');
+      res.appendHeader('Vary', 'Origin');
     }
     if (origin && req.method === 'OPTIONS' && req.headers['access-control-request-method']) {
       res.setHeader('Access-Control-Allow-Methods', 'GET, POST, PATCH, HEAD, DELETE');

@@ -14,7 +14,7 @@ export function createLog({ logLevel }: Pick<Config, 'logLevel'>): Log {
 }
 
 /**
- * Writes lines to a file descriptor, and drops and counts those that it does not take: with its log on a full disk the server must go on.
+ * Writes lines to a file descriptor, and drops and counts those that it does not take: with its log on a full disk the server must keep running.
  * pino's own output would repeat the write for ever.
  */
 export function lossyOutput(fd: number): { write(line: string): void } {

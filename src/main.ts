@@ -6,7 +6,7 @@ import { Command, Option } from 'commander';
 import { withSession } from './cli/client.ts';
 import { progressBar, uploadFile } from './cli/upload.ts';
 import { watchJob } from './cli/watch.ts';
-import { describeSettings, readClientConfig, readConfig } from './config.ts';
+import { describedSettings, describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
 import { createLog } from './log.ts';
 import { stopMs } from './stopTimes.ts';
@@ -17,11 +17,12 @@ process.umask(0o077);
 // What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
   .description('Computer-vision models from a dataset to a served endpoint.')
-  .addHelpText('after', () => `\nSettings (environment variables with their defaults):\n${describeSettings()}`);
+  .addHelpText('after', () => describeSettings(Object.values(describedSettings).flat()));
 
 program
   .command('serve', { isDefault: true })
   .description('start the server')
+  .addHelpText('after', () => describeSettings([...describedSettings.server, ...describedSettings.other]))
   .action(async () => {
     const { startServer } = await import('./server.ts');
     const config = readConfig(process.env);
@@ -48,9 +49,10 @@ program
 
 program
   .command('upload')
-  .description('send a file to a server, or go on with one that was interrupted; prints its upload id and SHA-256 as JSON')
+  .description('send a file to a server, or resume an interrupted upload; prints its upload id and SHA-256 as JSON')
   .argument('<file>', 'path of the file')
   .option('--url <url>', 'the server, instead of WHETSTONE_URL')
+  .addHelpText('after', () => describeSettings(describedSettings.commands))
   .action(async (file: string, { url }: { url?: string }) => {
     const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
     const bar = progressBar(process.stderr);
@@ -60,10 +62,13 @@ program
 
 program
   .command('watch')
-  .description('follow a job until it ends; exits with 0 when it has succeeded')
+  .description('follow a job until it ends; exits with 0 when it has succeeded, 1 when not, 2 when it could not be followed to its end')
   .argument('<job>', 'id of the job')
   .option('--url <url>', 'the server, instead of WHETSTONE_URL')
+  .addHelpText('after', () => describeSettings(describedSettings.commands))
   .action(async (id: string, { url }: { url?: string }) => {
+    // Until it is known how the job has ended: a token that has expired is no job that has failed.
+    process.exitCode = 2;
     const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
     const succeeded = await withSession(config, (session) => watchJob(session, id, process.stdout));
     process.exitCode = succeeded ? 0 : 1;
@@ -88,10 +93,12 @@ admin
   .description('give a user a new random password, and lift a login delay')
   .argument('<name>', 'name of the user')
   .action(async (name: string) => {
-    const { openDatabase } = await import('./db.ts');
+    const { openDatabase, requireDatabase } = await import('./db.ts');
     const { createBus } = await import('./bus.ts');
     const { findUserByName, resetPassword } = await import('./accounts/users.ts');
-    const { db, close } = openDatabase(readConfig(process.env).dataDir);
+    const { dataDir } = readConfig(process.env);
+    requireDatabase(dataDir);
+    const { db, close } = openDatabase(dataDir);
     try {
       const found = findUserByName(db, name);
       if (!found) throw new Error(`There is no user called ${name}.`);
@@ -109,5 +116,5 @@ try {
   // What a person can mend is one message; a defect keeps its stack.
   const expected = error instanceof InputError || (error instanceof Error && error.constructor === Error);
   console.error(expected ? (error as Error).message : error);
-  process.exit(1);
+  process.exit(process.exitCode ?? 1);
 }

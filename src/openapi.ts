@@ -74,7 +74,7 @@ const always = failed('UNAUTHENTICATED', 'FORBIDDEN', 'INVALID', 'NOT_FOUND', 'U
 const tusHeaders = { 'Tus-Resumable': '1.0.0' };
 const length = { 'Upload-Length': 'Bytes of the whole file.' };
 const offset = { 'Upload-Offset': 'Bytes that are here.' };
-const expires = { 'Upload-Expires': 'When it is given up unless it is gone on with.' };
+const expires = { 'Upload-Expires': 'When the upload expires unless more bytes arrive.' };
 const asHeaders = (described: Record<string, string>) =>
   Object.entries(described).map(([name, description]) => parameter('header', name, description));
 const body = { required: true, content: bytes('application/offset+octet-stream') };
@@ -132,7 +132,7 @@ const readByAnybody = (summary: string, answers: Record<number, object>) => {
 };
 
 export const serverOpenapi = {
-  serverOpenapi: '3.1.0',
+  openapi: '3.1.0',
   info: {
     title: 'Whetstone server',
     version: codeVersion,
@@ -186,7 +186,7 @@ export const serverOpenapi = {
       },
     },
     '/uploads': {
-      get: { summary: 'Your uploads that can be gone on with or used', responses: { 200: answer('The uploads.', 'Uploads'), ...always } },
+      get: { summary: 'Your uploads that can be resumed or used', responses: { 200: answer('The uploads.', 'Uploads'), ...always } },
       post: {
         summary: 'A file in one request; with the header Tus-Resumable the creation of a resumable upload (tus 1.0)',
         parameters: [

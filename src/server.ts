@@ -17,6 +17,7 @@ import type { Services } from './graphql/context.ts';
 import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
 import { createGraphql } from './graphql/yoga.ts';
+import { serveHome } from './home.ts';
 import { createHttp, originCheck, type Route, sendJson } from './http.ts';
 import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
@@ -48,6 +49,18 @@ const jobKinds: JobKinds = {
   EVALUATE: evaluateJob,
   BENCHMARK: benchmarkJob,
 };
+
+/** What a person can mend is one sentence with the setting's name. */
+function listenError(error: NodeJS.ErrnoException, { host, port }: Pick<Config, 'host' | 'port'>): Error {
+  const reasons: Record<string, string> = {
+    EADDRINUSE: `Port ${port} of ${host} is in use. Stop what listens there, or set WHETSTONE_PORT to another port.`,
+    EACCES: `Port ${port} needs more rights than this user has. Set WHETSTONE_PORT to a port from 1024 on.`,
+    EADDRNOTAVAIL: `This machine has no address ${host}. Set WHETSTONE_HOST to one that it has, such as 127.0.0.1 or 0.0.0.0.`,
+    ENOTFOUND: `There is no address with the name ${host}. Set WHETSTONE_HOST to an address, such as 127.0.0.1 or 0.0.0.0.`,
+  };
+  const reason = reasons[error.code ?? ''];
+  return reason === undefined ? error : new Error(reason);
+}
 
 export interface RunningServer {
   /** Where it listens, such as http://127.0.0.1:8080. */
@@ -121,6 +134,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const read = ['GET', 'HEAD'];
     const routes: Route[] = [
+      { path: '/', methods: read, handle: serveHome },
       {
         path: '/graphql',
         methods: ['GET', 'POST'],
@@ -165,7 +179,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const closeSockets = serveWebSocket(http, connections, graphql, services, log, originAllowed);
 
     await new Promise<void>((resolve, reject) => {
-      http.once('error', reject).listen(config.port, config.host, resolve);
+      http.once('error', (error) => reject(listenError(error, config))).listen(config.port, config.host, resolve);
     });
     undo.push(async () => {
       // Readiness goes first, streams end with an error that says why, sockets with 1001. The port stays open for /ready and
@@ -183,7 +197,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const { port } = http.address() as AddressInfo;
     const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
     log.info({ url, dataDir: config.dataDir }, 'whetstone is ready');
-    if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the token in this file');
+    if (tokenPath) log.info({ tokenPath }, 'there is no user yet: create the first administrator with the bootstrap token in this file');
     return { url, services, paths: routes.map(({ path }) => path), stop };
   } catch (error) {
     await stop();

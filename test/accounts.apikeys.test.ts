@@ -7,9 +7,13 @@ import type { Answer, TestServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 
 let server: TestServer;
-withSharedServer((running) => {
-  server = running;
-});
+// A server with replicas makes keys for names that it does not deploy itself.
+withSharedServer(
+  (running) => {
+    server = running;
+  },
+  { WHETSTONE_REPLICA_TOKEN: 'r'.repeat(32) },
+);
 afterEach(() => {
   vi.useRealTimers();
 });

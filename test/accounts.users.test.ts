@@ -36,7 +36,7 @@ test('an administrator creates a user, who can log in and sees what the role all
     const seen = await server.graphql('{ viewer { name permissions sessions { current client } } }', {}, accessToken);
     expect(seen.data.viewer).toEqual({
       name: 'grace',
-      permissions: ['READ', 'UPLOAD', 'RUN_JOBS', 'DEPLOY', 'INFER'],
+      permissions: ['READ', 'UPLOAD', 'RUN_JOBS', 'DEPLOY', 'TRY_DEPLOYMENTS', 'INFER'],
       sessions: [{ current: true, client: 'node' }],
     });
   }));

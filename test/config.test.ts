@@ -1,6 +1,8 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { expect, test } from 'vitest';
-import { describeSettings, readClientConfig, readConfig } from '../src/config.ts';
+import { describedSettings, describeSettings, readClientConfig, readConfig } from '../src/config.ts';
 import { originCheck } from '../src/http.ts';
 import { withChild } from './support/process.ts';
 import { withFolder } from './support/server.ts';
@@ -63,7 +65,10 @@ test('everything that is wrong is named at once', () => {
 });
 
 test('a variable with our prefix that is no setting is named: it is most likely misspelt', () => {
-  expect(() => readConfig({ WHETSTONE_PROT: '80' })).toThrow('WHETSTONE_PROT is not a setting of Whetstone.');
+  expect(() => readConfig({ WHETSTONE_PROT: '80' })).toThrow('WHETSTONE_PROT is not a setting of Whetstone. Did you mean WHETSTONE_PORT?');
+  expect(() => readConfig({ WHETSTONE_DATADIR: 'x' })).toThrow(/Did you mean WHETSTONE_DATA_DIR\?$/);
+  expect(() => readConfig({ WHETSTONE_SIGNING_KEYFILE: 'x' })).toThrow(/Did you mean WHETSTONE_SIGNING_KEY_FILE\?$/);
+  expect(() => readConfig({ WHETSTONE_COFFEE_MACHINE: 'x' })).toThrow(/is not a setting of Whetstone\.$/);
   expect(() => readConfig({ WHETSTONE_PYTHON: 'python3', OTHER_PROT: '80' })).not.toThrow();
 });
 
@@ -77,6 +82,10 @@ test.each([
   ['a misspelt variable', { WHETSTONE_PROT: '80' }, 'WHETSTONE_PROT is not a setting of Whetstone.'],
   ['a port that is no number', { WHETSTONE_PORT: 'x' }, 'WHETSTONE_PORT: '],
   ['a signing key that is not there', { WHETSTONE_SIGNING_KEY_FILE: 'none.pem' }, 'is not an Ed25519 private key'],
+  ['a data folder that cannot be made', { WHETSTONE_DATA_DIR: '/proc/x' }, 'The data folder /proc/x (WHETSTONE_DATA_DIR) cannot be made'],
+  ['a data folder below a file', { WHETSTONE_DATA_DIR: '/etc/passwd/x' }, '(WHETSTONE_DATA_DIR) cannot be made or written (ENOTDIR)'],
+  ['a data folder that is a file', { WHETSTONE_DATA_DIR: '/etc/passwd' }, '(WHETSTONE_DATA_DIR) cannot be made or written'],
+  ['an address that the machine has not', { WHETSTONE_HOST: '192.0.2.1' }, 'Set WHETSTONE_HOST'],
 ])('the server does not start with %s: one message, no stack, exit 1', (_what, env, message) =>
   withFolder((WHETSTONE_DATA_DIR) =>
     withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR, ...(env as Record<string, string>) }, async (child) => {
@@ -88,14 +97,42 @@ test.each([
   ),
 );
 
+test('the server does not start on a port that is in use: one message with the setting, exit 1', () =>
+  withFolder(async (WHETSTONE_DATA_DIR) => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const { port } = taken.address() as AddressInfo;
+    await withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: String(port), WHETSTONE_DATA_DIR }, async (child) => {
+      expect(await child.exit).toEqual({ code: 1, signal: null });
+      expect(child.lines).toEqual([`Port ${port} of 127.0.0.1 is in use. Stop what listens there, or set WHETSTONE_PORT to another port.`]);
+    });
+    taken.close();
+  }));
+
+test.each([
+  [['serve', '--help'], 'WHETSTONE_DATA_DIR=data'],
+  [['watch', '--help'], 'WHETSTONE_REFRESH_TOKEN'],
+])('%j lists the settings', (args, line) =>
+  withChild(['src/main.ts', ...args], {}, async (child) => {
+    expect((await child.exit).code).toBe(0);
+    expect(child.lines).toContain(line);
+  }),
+);
+
+test('a misspelt flag is answered with the nearest', () =>
+  withChild(['src/main.ts', 'watch', 'x', '--ulr', 'http://x'], {}, async (child) => {
+    expect((await child.exit).code).not.toBe(0);
+    expect(child.lines).toContain('(Did you mean --url?)');
+  }));
+
 test('the help describes every setting with its default', () => {
-  const text = describeSettings();
+  const text = describeSettings(Object.values(describedSettings).flat()).replace(/^\n.*\n/, '');
   const lines = text.split('\n');
   expect(lines).toContain('WHETSTONE_PORT=8080');
   expect(lines).toContain('WHETSTONE_DATA_DIR=data');
   for (let i = 0; i < lines.length; i += 2) {
-    expect(lines[i]).toMatch(/^WHETSTONE_[A-Z_]+(=.+)?$/);
-    expect(lines[i + 1]).toMatch(/^ {4}[A-Z].+\.$/);
+    expect(lines[i]).toMatch(/^(WHETSTONE_[A-Z_]+|NODE_ENV)(=.+)?$/);
+    expect(lines[i + 1]).toMatch(/^ {4}[A-Z1`].+\.$/);
   }
   expect(text).not.toContain(process.cwd());
 });

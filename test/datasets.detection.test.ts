@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import sharp from 'sharp';
@@ -173,13 +173,17 @@ describe('what is read', () => {
     withImport(
       changed(
         withCoco((file) => {
-          file.annotations[0].iscrowd = 1;
+          file.annotations[1].iscrowd = 1;
         }),
         { 'images/train/x.png': 'not even an image' },
       ),
       ({ summary, items, text, events }) => {
-        expect(summary()).toMatchObject({ items: 6, boxesBySplit: { train: [1, 2] } });
-        expect(items()[0]?.boxes?.map(({ crowd }) => crowd)).toEqual([true]);
+        expect(summary()).toMatchObject({ items: 6, boxesBySplit: { train: [2, 1] } });
+        expect(
+          items()
+            .find(({ path }) => path === 'train/more/b.png')
+            ?.boxes?.map(({ crowd }) => crowd),
+        ).toEqual([undefined, true]);
         expect(text(outputs.manifest).match(/"crowd":true/g)).toHaveLength(1);
         expect(warned(events)).toEqual({
           CROWDS_IGNORED: '1 annotation is a crowd (iscrowd): training and evaluation ignore their class there.',
@@ -223,8 +227,8 @@ describe('what is read', () => {
       changed(yolo(), { 'images/train/a.png': grey, 'labels/train/a.txt': '1 0.5 0.5 0.5 0.5' }),
       async ({ workDir, items }) => {
         const { thumbnailOffset: at = 0, thumbnailBytes: bytes = 0 } = items()[0] ?? {};
-        writeFileSync(join(workDir, 'a.webp'), readFileSync(join(workDir, outputs.thumbnails)).subarray(at, at + bytes));
-        const { data, info } = await sharp(join(workDir, 'a.webp')).raw().toBuffer({ resolveWithObject: true });
+        const thumbnail = readFileSync(join(workDir, outputs.thumbnails)).subarray(at, at + bytes);
+        const { data, info } = await sharp(thumbnail).raw().toBuffer({ resolveWithObject: true });
         expect(info).toMatchObject({ width: 96, height: 48 });
         /** How much more green than red there is. */
         const green = (x: number, y: number) => (data[(y * 96 + x) * 3 + 1] ?? 0) - (data[(y * 96 + x) * 3] ?? 0);
@@ -276,11 +280,16 @@ const yaml = (text: string) => () => yolo(scenes, { yaml: text });
 const broken = (change: (file: Coco) => void) => () => withCoco(change);
 const firstBox = (change: object) => broken((file) => Object.assign(file.annotations[0], change));
 const raw = (text: string) => () => changed(coco(), { 'annotations/instances_train.json': text });
+const trained = scenes.filter(({ split }) => split === 'train');
 const manyLines = (count: number) => Array.from({ length: count }, (_, i) => `0 0.5 0.5 ${0.1 + i / 1e6} 0.1`).join('\n');
 
 const refusals: Refusal[] = [
   // Which form it is.
-  { title: 'neither form', zip: () => ({ 'a/0.png': scenes[0]?.image ?? '' }), says: /neither a data\.yaml .* nor a \.json/ },
+  {
+    title: 'neither form',
+    zip: () => ({ 'a/0.png': scenes[0]?.image ?? '' }),
+    says: /neither a file with the names of the classes \(data\.yaml.* nor a \.json .* nor a \.xml/,
+  },
   {
     title: 'both forms',
     zip: () => ({ ...yolo(), ...coco() }),
@@ -288,7 +297,7 @@ const refusals: Refusal[] = [
   },
   {
     title: 'two YAML files',
-    zip: () => changed(yolo(), { 'data.yaml': null, 'a.yaml': 'x', 'b.yml': 'x' }),
+    zip: () => changed(yolo(), { 'data.yaml': null, 'a.yaml': 'names: [a]', 'b.yml': 'names: [a]' }),
     says: /several YAML files.*a\.yaml, b\.yml/,
   },
 
@@ -330,15 +339,13 @@ const refusals: Refusal[] = [
   {
     title: 'a split in a folder that is not there',
     zip: yaml('train: images/train\nval: images/valid\nnames: [ring, stroke]'),
-    says: /data\.yaml: val: there are no images in images\/valid/,
+    says: /images\/val\/a\.png: lies in no folder of a split/,
   },
   {
-    title: 'a split in a list of files',
+    title: 'a split in a list of files that is not there',
     zip: yaml('train: train.txt\nnames: [ring, stroke]'),
-    says: /train: train\.txt is a list of files/,
+    says: /There are no images for data\.yaml\. .*: train \(train\.txt\)/,
   },
-  { title: 'a split outside', zip: yaml('train: /data/images\nnames: [ring, stroke]'), says: /train: \/data\/images is absolute/ },
-  { title: 'a split on a winding path', zip: yaml('train: images/../images\nnames: [ring, stroke]'), says: /is not a plain path/ },
   {
     title: 'an image of no split',
     zip: yaml('train: images/train\nnames: [ring, stroke]'),
@@ -359,7 +366,7 @@ const refusals: Refusal[] = [
   {
     title: 'an image that is not under images',
     zip: () => changed(yolo(), { 'train/z.png': 'x' }),
-    says: /train\/z\.png: does not lie in a folder images/,
+    says: /train\/z\.png: lies in no folder of a split/,
   },
   {
     title: 'two images with one label file',
@@ -369,7 +376,7 @@ const refusals: Refusal[] = [
   {
     title: 'labels but no images',
     zip: () => ({ 'data.yaml': 'names: [a]', 'README.md': 'x' }),
-    says: /There are no images in folders images beside data\.yaml/,
+    says: /There are no images for data\.yaml/,
   },
   {
     title: 'no box in train',
@@ -383,20 +390,13 @@ const refusals: Refusal[] = [
   },
   { title: 'a negative class', zip: line('-1 .5 .5 .1 .1'), says: /line 1: the class -1/ },
   { title: 'a class with a fraction', zip: line('0.5 .5 .5 .1 .1'), says: /line 1: the class 0\.5/ },
-  { title: 'a polygon', zip: line('0 .1 .1 .2 .2 .3 .3'), says: /line 1: has 7 numbers, but a box is <class>/ },
   { title: 'a line that is cut off', zip: line('0 .1 .1'), says: /line 1: has 3 numbers/ },
   ...['nan', 'inf', '-Infinity', '1e999', '0x1', '1,5', 'a'].map((word) => ({
     title: `a number ${word}`,
     zip: line(`\n0 .5 ${word} .1 .1`),
     says: /line 2: has something that is not a number/,
   })),
-  { title: 'no width', zip: line('0 .5 .5 0 .1'), says: /line 1: the width and the height of a box are above 0/ },
-  { title: 'a negative height', zip: line('0 .5 .5 .1 -.1'), says: /line 1: the width and the height/ },
-  {
-    title: 'a box of a millionth of a pixel',
-    zip: line('0 .5 .5 .1 1e-9'),
-    says: /line 1: the box has no area inside the image of 28 × 28/,
-  },
+  { title: 'a negative height', zip: line('0 .5 .5 .1 -.1'), says: /line 1: the width and the height of a box are not below 0/ },
   {
     title: 'a box that reaches out',
     zip: line('0 .5 .5 .1 .1\n1 0.95 0.5 0.2 0.2'),
@@ -447,20 +447,21 @@ const refusals: Refusal[] = [
   { title: 'a list twice', zip: raw('{"images":[],"images":[]}'), says: /has images twice/ },
   {
     title: 'NaN',
-    zip: raw(JSON.stringify(annotationsOf(scenes)).replace('"bbox":[3', '"bbox":[NaN')),
+    zip: raw(JSON.stringify(annotationsOf(trained)).replace('"bbox":[3', '"bbox":[NaN')),
     says: /annotations\[0\] is not JSON \(NaN/,
   },
   {
     title: 'an infinite number',
-    zip: raw(JSON.stringify(annotationsOf(scenes)).replace('"bbox":[3', '"bbox":[1e999')),
+    zip: raw(JSON.stringify(annotationsOf(trained)).replace('"bbox":[3', '"bbox":[1e999')),
     says: /annotations\[0\]: bbox/,
   },
   { title: 'a bbox of three numbers', zip: firstBox({ bbox: [1, 2, 3] }), says: /annotations\[0\]: bbox is a list of 4 numbers/ },
-  { title: 'no bbox', zip: firstBox({ bbox: undefined }), says: /annotations\[0\]: bbox/ },
+  { title: 'no bbox', zip: firstBox({ bbox: undefined, segmentation: null }), says: /annotation 1: has neither a bbox nor a polygon/ },
+  { title: 'an image id that is not there', zip: firstBox({ image_id: 99 }), says: /annotation 1: there is no image 99/ },
   {
     title: 'a negative width',
     zip: firstBox({ bbox: [3, 4, -20, 21] }),
-    says: /annotation 1: the width and the height of a box are above 0/,
+    says: /annotation 1: the width and the height of a box are not below 0/,
   },
   {
     title: 'a bbox that reaches out',
@@ -471,7 +472,6 @@ const refusals: Refusal[] = [
   { title: 'a huge bbox', zip: firstBox({ bbox: [-1e308, 0, 1e308, 1] }), says: /annotation 1: the box reaches/ },
   { title: 'a bbox as corners', zip: firstBox({ bbox: [20, 20, 27, 27] }), says: /annotation 1: the box reaches 19\.0 pixels/ },
   { title: 'a category that is not there', zip: firstBox({ category_id: 1 }), says: /annotation 1: there is no category 1/ },
-  { title: 'an image id that is not there', zip: firstBox({ image_id: '100' }), says: /annotation 1: there is no image 100/ },
   { title: 'an image id twice', zip: broken((file) => (file.images[1].id = 100)), says: /two images have the id 100/ },
   { title: 'a category id twice', zip: broken((file) => (file.categories[1].id = 7)), says: /two categories have the id 7/ },
   {
@@ -482,11 +482,6 @@ const refusals: Refusal[] = [
         (file) => (file.categories[1].name = 'stroke'),
       ),
     says: /stroke: is the name of two classes/,
-  },
-  {
-    title: 'other categories in val',
-    zip: broken((file) => file.categories.push({ id: 9, name: 'x' })),
-    says: /instances_val\.json has other categories than annotations\/instances_train\.json/,
   },
   {
     title: 'an image that is missing',
@@ -501,7 +496,7 @@ const refusals: Refusal[] = [
   {
     title: 'an image that can be two',
     zip: () => changed(coco(), { 'train/a.png': 'x' }),
-    says: /the image a\.png can be train\/a\.png or images\/train\/a\.png/,
+    says: /the image a\.png can be images\/train\/a\.png or train\/a\.png/,
   },
   {
     title: 'an image twice',
@@ -514,14 +509,9 @@ const refusals: Refusal[] = [
     says: /the image train\/a\.png: says 29 × 28 pixels, but the image has 28 × 28/,
   },
   {
-    title: 'a file for no split',
-    zip: () => changed(coco(), { 'annotations/more.json': '{}' }),
-    says: /the name of annotations\/more\.json tells no split/,
-  },
-  {
     title: 'two files for a split',
-    zip: () => changed(coco(), { 'annotations/captions_train2017.json': '{}' }),
-    says: /instances_train\.json, annotations\/captions_train2017\.json are all for the split train/,
+    zip: () => changed(coco(), { 'annotations/train2017.json': JSON.stringify(annotationsOf([])) }),
+    says: /instances_train\.json, annotations\/train2017\.json are all for the split train/,
   },
   {
     title: 'no images',

@@ -84,26 +84,33 @@ test('a zip becomes a dataset that can be browsed, seen and downloaded', () =>
     );
   }));
 
-test('a zip with a bad file fails with its name', () =>
+test('a zip with a bad file fails with its name, and gives the name of its dataset back', () =>
   withServer(async (server) => {
     const token = await server.as('ENGINEER');
-    await imported(server, token, { ...classes, '0/bad.png': 'no image' });
-    const query =
-      '{ dataset(name: "digits") { version { id } versions { nodes { state counts { total } classes { name } items { nodes { id } } manifestUrl job { failure { code message } } } } } }';
-    const { dataset } = (await server.graphql(query, {}, token)).data;
-    expect(dataset.version).toBeNull();
-    expect(dataset.versions.nodes).toEqual([
-      {
-        state: 'FAILED',
-        counts: null,
-        classes: [],
-        items: { nodes: [] },
-        manifestUrl: null,
-        job: {
-          failure: { code: 'DATA_INVALID', message: '1 file cannot be used as an image.\n0/bad.png: is not a JPEG, PNG or WebP image' },
+    const { datasetVersion } = await imported(server, token, { ...classes, '0/bad.png': 'no image' });
+    const query = `query ($id: ID!) {
+      dataset(name: "digits") { id }
+      node(id: $id) { ... on DatasetVersion {
+        state counts { total } classes { name } items { nodes { id } } leftOut { count } manifestUrl dataset { name } job { failure { code message } }
+      } }
+    }`;
+    const { dataset, node } = (await server.graphql(query, { id: datasetVersion.id }, token)).data;
+    expect(dataset).toBeNull();
+    expect(node).toEqual({
+      state: 'FAILED',
+      counts: null,
+      classes: [],
+      items: { nodes: [] },
+      leftOut: null,
+      manifestUrl: null,
+      dataset: { name: 'digits' },
+      job: {
+        failure: {
+          code: 'DATA_INVALID',
+          message: '1 file cannot be used as an image.\n0/bad.png: is not a JPEG, PNG, WebP, TIFF or BMP image',
         },
       },
-    ]);
+    });
   }));
 
 describe('datasets', () => {

@@ -151,10 +151,12 @@ describe('a deployment', () => {
     const ready = async (token: string) => (await call(`${url}/v2/models/colours/ready`, by({ url, token }))).status;
     expect((await call(`${url}/v2/models/colours/ready`)).status).toBe(401);
     const createKey = (name: string, deployments: string[]) => mutate(api, 'createApiKey', { name, deployments }, 'secret apiKey { id }');
-    const [mine, other] = [await createKey('mine', ['colours']), await createKey('other', ['echo'])];
+    await deployed(api, 'others', brightness, { deadlineMs: 30_000 });
+    const [mine, other] = [await createKey('mine', ['colours']), await createKey('other', ['others'])];
     expect([await ready(mine.secret), await ready(other.secret)]).toEqual([200, 403]);
     await mutate(api, 'revokeApiKey', { apiKeyId: mine.apiKey.id }, 'apiKey { id }');
     expect(await ready(mine.secret)).toBe(401);
+    await mutate(api, 'undeploy', { name: 'others' }, 'deployment { name }');
   });
 
   test('a new user infers at once, and no more as soon as they are disabled or have logged out', async () => {
@@ -210,11 +212,46 @@ describe('a deployment', () => {
     expect((await inferJson((await health(api)).url, 'echo', item(8), by(api))).json.model_version).toBe('2');
   });
 
-  test('rolls back to what served before, which is a new revision', async () => {
+  test('can be tried by a viewer, over GraphQL and with their access token, but a key of theirs does not work', async () => {
+    const { url } = await health(api);
+    const viewer = { url: server.url, token: await server.as('VIEWER') };
+    const image = await sharp({ create: { width: 8, height: 8, channels: 3, background: '#10e020' } })
+      .png()
+      .toBuffer();
+    const input = { deployment: 'colours', image: image.toString('base64'), top: 1 };
+    const { prediction } = await mutate(viewer, 'infer', input, 'prediction { classes { label } }');
+    expect(prediction).toEqual({ classes: [{ label: 'green' }] });
+    const direct = await call(`${url}/v2/models/colours/predict?top=1`, by(viewer, { method: 'POST', body: image }));
+    expect([direct.status, direct.headers['whetstone-revision'], direct.headers['whetstone-model-version']]).toEqual([200, '1', '1']);
+    const refused = await ask(viewer, 'mutation { createApiKey(input: { name: "mine" }) { secret } }');
+    expect(refused.errors?.[0].extensions.code).toBe('FORBIDDEN');
+
+    // A key that was made before the role was taken away.
+    const admin = { url: server.url, token: await server.admin() };
+    const { user } = await mutate(admin, 'createUser', { name: 'hopper', role: 'ENGINEER', password: adminPassword }, 'user { id }');
+    const { accessToken } = await server.login('hopper', adminPassword);
+    const { secret } = await mutate({ url: server.url, token: accessToken }, 'createApiKey', { name: 'old' }, 'secret');
+    const status = async (token: string) => (await call(`${url}/v2/models/colours`, by({ url, token }))).status;
+    expect([await status(secret), await status(accessToken)]).toEqual([200, 200]);
+    await mutate(admin, 'updateUser', { userId: user.id, role: 'VIEWER' }, 'user { id }');
+    expect([await status(secret), await status(accessToken)]).toEqual([403, 200]);
+  });
+
+  test('a key for a deployment that there is not is refused with those that there are', async () => {
+    const mutation = 'mutation ($i: CreateApiKeyInput!) { createApiKey(input: $i) { secret userErrors { code field message } } }';
+    const { data } = await ask(api, mutation, { i: { name: 'camera', deployments: ['colours', 'ecko'] } });
+    expect(data.createApiKey.secret).toBeNull();
+    const message = expect.stringMatching(/^There is no deployment ecko\. Did you mean echo\? There are: .*colours.* Deploy it first\.$/);
+    expect(data.createApiKey.userErrors).toEqual([{ code: 'NOT_FOUND', field: ['deployments'], message }]);
+  });
+
+  test('rolls back to what served before, which is a new revision, and the audit log says so', async () => {
     await mutate(api, 'rollback', { name: 'echo' }, 'deployment { name }');
     const { active, revisions } = await settled(api, 'echo');
     expect(active).toMatchObject({ number: 5, settings: { batchMax: 1 } });
     expect(revisions.map((r: { state: string }) => r.state)).toEqual(['ACTIVE', 'FAILED', 'FAILED', 'RETIRED', 'RETIRED']);
+    const { data } = await server.graphql('{ auditLog(first: 1) { nodes { action detail } } }', {}, await server.admin());
+    expect(data.auditLog.nodes).toMatchObject([{ action: 'rollback', detail: { name: 'echo', revision: 5 } }]);
   });
 
   test('its model version cannot be deleted while it serves; undeployed it answers 404 and the version can go', async () => {

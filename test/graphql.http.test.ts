@@ -212,6 +212,17 @@ describe('the method and the form of a request', () => {
     expect((await post(typename, type ? { 'content-type': type } : { 'content-type': 'x' })).status).toBe(415);
   });
 
+  test('/ shows a browser where GraphiQL, the documents and health are; a program gets 404', async () => {
+    const answer = await fetch(`${server.url}/`, { headers: { accept: 'text/html,application/xhtml+xml' } });
+    const html = await answer.text();
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8']);
+    const links = [...html.matchAll(/href="([^"]+)"/g)].map(([, path]) => path as string);
+    expect(links).toEqual(['graphql', 'openapi.json', 'health', 'ready', 'metrics']);
+    expect(html).toContain('README.md');
+    for (const path of links) expect((await fetch(new URL(path, `${server.url}/`), { headers: { accept: 'text/html' } })).status).toBe(200);
+    expect((await fetch(`${server.url}/`, { method: 'POST' })).status).toBe(405);
+  });
+
   test.each(['/', '/graphq', '/graphql/', '/graphql/../health/x', '/%2e%2e/etc/passwd', '/admin'])('%s is 404', async (path) => {
     const answer = await fetch(`${server.url}${path}`);
     expect([answer.status, await codesOf(answer)]).toEqual([404, ['NOT_FOUND']]);

@@ -86,13 +86,12 @@ describe('images', () => {
     ['a WebP that is cut off', 400, async () => half(await photo(300, 200).webp().toBuffer())],
     ['the first bytes of a JPEG alone', 400, () => Buffer.from([0xff, 0xd8, 0xff])],
     ['GIF', 400, () => flat(20, 20).gif().toBuffer()],
-    ['TIFF', 400, () => flat(20, 20).tiff().toBuffer()],
+    ['a TIFF that is cut off', 400, async () => half(await flat(20, 20).tiff().toBuffer())],
     ['AVIF', 400, () => flat(20, 20).avif().toBuffer()],
     ['SVG', 400, () => svg('<rect width="20" height="20"/>')],
     ['SVG that reads a file', 400, () => outside],
     ['HTML', 400, () => '<html><img src="x"></html>'],
     ['an animation', 400, () => photo(20, 20, 3).webp().toBuffer()],
-    ['CMYK', 400, () => flat(20, 20).toColourspace('cmyk').jpeg().toBuffer()],
   ])('%s: %i', async (_, status, body) => {
     const bytes = await body();
     for (const model of models) {

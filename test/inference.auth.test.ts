@@ -21,9 +21,13 @@ import { withSharedServer } from './support/shared.ts';
 /* A server with its accounts beside a host that gets snapshots of its database: what happens in the one is decided in the other. */
 
 let server: TestServer;
-withSharedServer((running) => {
-  server = running;
-});
+// A server with replicas makes keys for names that it does not deploy itself.
+withSharedServer(
+  (running) => {
+    server = running;
+  },
+  { WHETSTONE_REPLICA_TOKEN: 'r'.repeat(32) },
+);
 let host: RunningHost;
 withHost(
   {
@@ -186,14 +190,16 @@ describe('access tokens', () => {
     expect(await statusOf('A'.repeat(30_000))).toBe(431);
   });
 
-  test('a viewer is 403, and infers from the snapshot on that tells of another role', async () => {
-    const { token, change } = await makeUser('VIEWER');
-    const { status, headers } = await answerTo(token);
-    expect([status, headers['www-authenticate']]).toEqual([403, 'Bearer error="insufficient_scope"']);
-    await change('updateUser', { role: 'ENGINEER' });
-    expect(await statusOf(token)).toBe(200);
+  test('a viewer tries deployments with one; a key of theirs is 403 from the snapshot on that tells of the role', async () => {
+    const { token, change } = await makeUser('ENGINEER');
+    const { secret } = await makeKey({}, token);
+    expect([await statusOf(token), await statusOf(secret)]).toEqual([200, 200]);
     await change('updateUser', { role: 'VIEWER' });
-    expect(await statusOf(token)).toBe(403);
+    const { status, headers } = await answerTo(secret);
+    expect([status, headers['www-authenticate']]).toEqual([403, 'Bearer error="insufficient_scope"']);
+    expect(await statusOf(token)).toBe(200);
+    await change('updateUser', { role: 'ENGINEER' });
+    expect(await statusOf(secret)).toBe(200);
   });
 
   test('a token ends with its session, and the other session goes on', async () => {

@@ -148,7 +148,7 @@ test('what must not be asked for is not allowed by the schema of a request eithe
 test('where there are accounts, each operation but those that say so needs a key or a token', async () => {
   const { publicKey } = generateKeyPairSync('ed25519');
   const key = { ...publicKey.export({ format: 'jwk' }), kid: 'test' };
-  host.replaceAuth({ publicKeys: [key], users: [], endedSessions: [], apiKeys: [] });
+  host.replaceAuth({ publicKeys: [key], users: [], keyOwners: [], endedSessions: [], apiKeys: [] });
   const document = await documented();
   const answers: Answered[] = [];
   for (const operation of operationsOf(document)) {

@@ -1,13 +1,15 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
+import { type ModelConfig, parseHostConfig } from '../src/inference/config.ts';
+import type { RunningHost } from '../src/inference/host.ts';
 import type { ServedModel } from '../src/inference/models.ts';
 import { decodeFeed } from '../src/inference/predict.ts';
 import { preprocess, resized } from '../src/vision/preprocess.ts';
 import { type PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
-import { call, inferJson, metric, withHost } from './support/inference.ts';
+import { call, inferJson, metric, withHost, withModelFiles } from './support/inference.ts';
 
 const fixtures = join(import.meta.dirname, 'fixtures', 'preprocess');
 const cases: { name: string; file: string; spec: PreprocessSpec; levels: string; tensor?: string }[] = JSON.parse(
@@ -39,14 +41,19 @@ describe('the golden fixtures of docs/preprocessing.md', () => {
 });
 
 let url = '';
+let host: RunningHost;
 const labels = ['red', 'green', 'blue'];
 const spec = presetPreprocess(32);
+/** Levels as 0 to 1, and as they are. */
+const shares = { ...spec, mean: [0, 0, 0], std: [1, 1, 1] };
+const levels = { ...shares, std: [1 / 255, 1 / 255, 1 / 255] };
+/** Of `classifier` in inference_models.py: what its input is made of, or leaves open. */
+const kinds = ['halves', 'doubles', 'bytes', 'open', 'square'];
 const detector = { task: 'DETECTION', outputLayout: 'BOXES_SCORES', deadlineMs: 30_000 };
 const letterbox = presetPreprocess(64, 'DETECTION');
 /** What a detector found in the image of a fixture; `docs/preprocessing.md` tells who made them. */
-const found: { name: string; width: number; height: number; side: number; output: string; detections: Found[] }[] = JSON.parse(
-  readFileSync(join(fixtures, '..', 'detections', 'cases.json'), 'utf8'),
-).cases;
+const found: { name: string; layout: string; width: number; height: number; side: number; output: string; detections: Found[] }[] =
+  JSON.parse(readFileSync(join(fixtures, '..', 'detections', 'cases.json'), 'utf8')).cases;
 interface Found {
   label: number;
   score: number;
@@ -57,27 +64,35 @@ withHost(
   {
     models: [
       { name: 'brightness', labels, preprocess: spec, maxImagePixels: 1_000_000, deadlineMs: 30_000, lineageHash: 'd'.repeat(64) },
-      { name: 'probabilities', model: 'brightness', preprocess: spec, scores: 'PROBABILITIES', deadlineMs: 30_000 },
-      { name: 'mislabelled', model: 'brightness', preprocess: spec, labels: ['one', 'two'], deadlineMs: 30_000 },
+      { name: 'probabilities', model: 'brightness', preprocess: shares, scores: 'PROBABILITIES', deadlineMs: 30_000 },
       { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
-      { name: 'logarithm', preprocess: { ...spec, mean: [0, 0, 0], std: [1, 1, 1] }, deadlineMs: 30_000 },
+      { name: 'logarithm', preprocess: shares, deadlineMs: 30_000 },
+      ...kinds.map((kind) => ({ name: `classifier-${kind}`, preprocess: levels, deadlineMs: 30_000 })),
       { name: 'rectangle', ...detector, labels: ['red', 'green'], preprocess: letterbox },
-      { name: 'unsaid', model: 'rectangle', ...detector, outputLayout: undefined, preprocess: letterbox },
       { name: 'few', model: 'rectangle', ...detector, preprocess: letterbox, boxesMax: 1 },
-      { name: 'centres', model: 'rectangle', ...detector, outputLayout: 'CENTRES_FIRST', preprocess: letterbox },
-      { name: 'three', model: 'rectangle', ...detector, labels, preprocess: letterbox },
-      ...found.map(({ output, side }) => ({
+      ...found.map(({ output, side, layout }) => ({
         name: fixtureModel(output),
         ...detector,
-        outputLayout: undefined,
+        // Its shape says that of the others where the classes have names.
+        outputLayout: layout === 'CENTRES_FIRST' ? undefined : layout,
         preprocess: presetPreprocess(side, 'DETECTION'),
       })),
     ],
   },
-  (host) => {
+  (started) => {
+    host = started;
     url = host.url;
   },
 );
+/** Loads a model of `inference_models.py` beside those that serve. */
+async function load(name: string, config: object): Promise<void> {
+  const { folder, settings } = await withModelFiles({ models: [{ name, deadlineMs: 30_000, ...config }] });
+  try {
+    await host.load('tried', parseHostConfig(settings, folder, 8).models[0] as ModelConfig);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
 
 const predict = (model: string, body: Uint8Array | string, query = '') =>
   call(`${url}/v2/models/${model}/predict${query}`, { method: 'POST', body });
@@ -108,23 +123,19 @@ describe('predict', () => {
   });
 
   test('as many classes as asked for; no label where there is none; probabilities as they are', async () => {
-    const { json } = await predict('probabilities', await flat('#ffffff').png().toBuffer(), '?top=1');
-    expect(json.classes).toEqual([{ label: null, index: 2, probability: expect.closeTo((1 - 0.406) / 0.225, 4) }]);
+    const { json } = await predict('probabilities', await flat('#80ff00').png().toBuffer(), '?top=1');
+    expect(json.classes).toEqual([{ label: null, index: 1, probability: expect.closeTo(1, 4) }]);
   });
 
   test.each<[string, string, () => Promise<Uint8Array | string>, number, string]>([
-    ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG or WebP'],
-    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG or WebP'],
-    ['another format', 'brightness', () => flat('#000').tiff().toBuffer(), 400, 'not a JPEG, PNG or WebP'],
-    ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'not all of it'],
+    ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['another format', 'brightness', () => flat('#000').gif().toBuffer(), 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'truncated or damaged'],
     ['more pixels than allowed', 'brightness', () => flat('#000').resize(1001, 1000).png().toBuffer(), 413, '1001 × 1000 pixels'],
     ['an animation', 'brightness', () => photo(20, 20, 3).webp().toBuffer(), 400, 'animation'],
-    ['labels that do not fit', 'mislabelled', () => flat('#000').png().toBuffer(), 400, '3 values, but there are 2 labels'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 400, 'send its tensors to /infer'],
     ['what the model has no number for', 'logarithm', () => flat('#000').png().toBuffer(), 500, 'not made of numbers'],
-    ['a detector whose layout nobody has said', 'unsaid', () => flat('#000').png().toBuffer(), 400, 'deploy the model with `outputLayout`'],
-    ['a detector with another layout', 'centres', () => flat('#000').png().toBuffer(), 400, 'do not have the layout CENTRES_FIRST'],
-    ['a detector with other labels', 'three', () => flat('#000').png().toBuffer(), 400, 'the layout BOXES_SCORES of 3 classes'],
   ])('%s is refused', async (_, model, image, status, says) => {
     const got = await predict(model, await image());
     expect([got.status, got.json]).toEqual([status, { error: expect.stringContaining(says) }]);
@@ -136,9 +147,9 @@ describe('predict', () => {
   });
 
   test('outputs that cannot be read are a failure of the model', async () => {
-    const failures = () => metric(url, 'whetstone_inference_requests_total{model="three",version="1",outcome="failed"}');
+    const failures = () => metric(url, 'whetstone_inference_requests_total{model="logarithm",version="1",outcome="failed"}');
     const before = await failures();
-    expect((await predict('three', await flat('#000').png().toBuffer())).status).toBe(400);
+    expect((await predict('logarithm', await flat('#000').png().toBuffer())).status).toBe(500);
     expect(await failures()).toBe(before + 1);
   });
 
@@ -194,9 +205,18 @@ describe('predict of a detector', () => {
     expect(few.json.detections).toEqual([{ label: null, index: 0, score: 1, box }]);
   });
 
+  test('without a score only what people are shown: 0.25 and more; every measurement asks for less', async () => {
+    const [{ output, width, height, detections }] = found as [(typeof found)[0]];
+    const image = await flat('#888').resize(width, height, { fit: 'fill' }).png().toBuffer();
+    const scoresOf = async (query: string) =>
+      (await predict(fixtureModel(output), image, query)).json.detections.map(({ score }: { score: number }) => score);
+    expect(detections.some(({ score }) => score < 0.25)).toBe(true);
+    expect(await scoresOf('')).toEqual((await scoresOf('?score=0.001')).filter((score: number) => score >= 0.25));
+  });
+
   test.each(found)('$name: what is found is that of the fixture', async ({ output, width, height, detections }) => {
     const image = await flat('#888').resize(width, height, { fit: 'fill' }).png().toBuffer();
-    const { json } = await predict(fixtureModel(output), image);
+    const { json } = await predict(fixtureModel(output), image, '?score=0.001');
     expect(json.detections).toEqual(
       detections.map(({ label, score, box: [left, top, right, bottom] }) => ({
         label: null,
@@ -210,6 +230,62 @@ describe('predict of a detector', () => {
         },
       })),
     );
+  });
+});
+
+describe('before a model serves, predict is tried on a picture: what does not hold is said', () => {
+  const three = { task: 'DETECTION', labels, preprocess: letterbox };
+  test.each<[string, string, object, string]>([
+    ['labels that are not as many as the classes', 'brightness', { labels: ['one', 'two'], preprocess: spec }, '3 values, but there are 2'],
+    ['scores that are no probabilities', 'brightness', { scores: 'PROBABILITIES', preprocess: levels }, 'no probabilities'],
+    ['logits that are probabilities', 'classifier-softmax', { preprocess: shares }, '`scores`: PROBABILITIES'],
+    ['a detector as a classifier', 'places-suppressed', { preprocess: letterbox }, 'shape [1,84,6]; a classifier'],
+    [
+      'two outputs that nobody has explained',
+      'rectangle',
+      { ...detector, outputLayout: undefined, preprocess: letterbox },
+      'say `outputLayout`',
+    ],
+    [
+      'another layout than is said',
+      'rectangle',
+      { ...detector, outputLayout: 'CENTRES_FIRST', preprocess: letterbox },
+      'not have the layout',
+    ],
+    ['a detector with labels of another', 'rectangle', { ...detector, labels, preprocess: letterbox }, 'BOXES_SCORES of 3 classes'],
+    [
+      'more classes than places',
+      'places-suppressed',
+      { ...three, labels: undefined, outputLayout: 'CENTRES_FIRST' },
+      '80 classes at 6 places',
+    ],
+    ['scores before their sigmoid', 'places-logits', three, 'not from 0 to 1'],
+    ['boxes as fractions of the input', 'places-fractions', three, 'fractions of the input'],
+    ['a class between two classes', 'places-classless', three, 'the class 0.4'],
+    ['centres and sizes for edges', 'places-sized', three, 'boxes end before they begin'],
+    ['an input that is no image', 'classifier-two', { preprocess: spec }, 'the model has 2 inputs: image, other'],
+    ['levels for an input of bytes', 'classifier-bytes', { preprocess: spec }, 'the mean 0 and the std 1/255'],
+    ['numbers that no image can be', 'lookup', { preprocess: spec }, 'index is INT64'],
+    [
+      'sizes that are none of the model',
+      'classifier-open',
+      { preprocess: spec, dims: { side: 32 } },
+      'no open dimension side. There are: batch, height',
+    ],
+    [
+      'another size than is preprocessed',
+      'classifier-open',
+      { preprocess: spec, dims: { height: 64 } },
+      'height is 64, but the preprocessing makes 32',
+    ],
+    ['one name for two sizes', 'classifier-square', { preprocess: { ...spec, width: 64 } }, 'calls two dimensions size'],
+  ])('%s', async (_, model, config, says) => {
+    await expect(load(model, config)).rejects.toThrow(says);
+  });
+
+  test.each(kinds)('an input of %s takes the picture', async (kind) => {
+    const { status, json } = await predict(`classifier-${kind}`, await flat('#10e020').png().toBuffer());
+    expect([status, json.classes?.map(({ index }: { index: number }) => index)]).toEqual([200, [1, 2, 0]]);
   });
 });
 

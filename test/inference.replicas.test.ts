@@ -137,7 +137,7 @@ test('the server shows its accounts to its token only, which opens nothing else,
       expect([status, json.errors[0].extensions.code, headers['www-authenticate']]).toEqual([401, 'UNAUTHENTICATED', 'Bearer']);
     }
     expect((await send({ method: 'GET', address: `${server.url}/uploads`, token })).status).toBe(401);
-    expect((await ask(token, undefined, 'POST')).status).toBe(400);
+    expect((await ask(token, undefined, 'POST')).status).toBe(405);
 
     const { status, json, headers } = await ask(token);
     expect([status, json.apiKeys.length, headers.etag]).toEqual([200, 1, expect.stringMatching(/^"[0-9a-f]{64}"$/)]);
@@ -151,7 +151,7 @@ test('the server shows its accounts to its token only, which opens nothing else,
 test('what is no answer changes nothing, and each kind is logged once', async () => {
   const { publicKey } = generateKeyPairSync('ed25519');
   const key = { ...publicKey.export({ format: 'jwk' }), kid: 'test' };
-  const good = JSON.stringify({ publicKeys: [key], users: [], endedSessions: [], apiKeys: [] });
+  const good = JSON.stringify({ publicKeys: [key], users: [], keyOwners: [], endedSessions: [], apiKeys: [] });
   const strange = 'The server answers with something else than accounts.';
   const answers: [reason: string, (res: ServerResponse) => void][] = [
     [strange, (res) => res.end('<html>')],

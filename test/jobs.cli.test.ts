@@ -13,7 +13,7 @@ import type { Step } from './support/child.ts';
 import { nobody, type Submitted, submit, until, withJobServer } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 import { type Child, withChild } from './support/process.ts';
-import { client, type TestServer, withFolder, withServer } from './support/server.ts';
+import { adminPassword, client, type TestServer, withFolder, withServer } from './support/server.ts';
 
 const kinds = kindsOf(scripted);
 
@@ -240,19 +240,47 @@ test('`watch <job>` outlives a kill -9 of the server: each event is printed once
   });
 });
 
-test('`watch <job>` exits with 1 when the job has not succeeded, or there is none', async () => {
+test('`watch <job>` with a refresh token gets new access tokens as long as the job takes, and logs out', async () => {
+  await withServer(
+    async (server) => {
+      const token = await server.as('VIEWER');
+      submit(server.services.db, { folder: server.dataDir, steps: ['hello', 'ok'] });
+      const { refreshToken } = await server.login('viewer', adminPassword);
+      const env = { WHETSTONE_TOKEN: 'dead', WHETSTONE_REFRESH_TOKEN: refreshToken };
+      await withChild(['src/main.ts', 'watch', await idOf(server, token), '--url', server.url], env, async ({ lines, exit }) => {
+        expect([(await exit).code, withoutTime(lines).at(-1)]).toEqual([0, 'SUCCEEDED']);
+      });
+      const { data } = await server.graphql('{ viewer { sessions { current } } }', {}, token);
+      expect(data.viewer.sessions).toEqual([{ current: true }]);
+    },
+    {},
+    kinds,
+  );
+});
+
+test('`watch <job>` exits with 1 when the job has not succeeded, with 2 when it cannot be followed: no job, a dead token', async () => {
   await withServer(
     async (server) => {
       const token = await server.as('VIEWER');
       submit(server.services.db, { steps: [{ exit: 64 }] });
-      const ids = [await idOf(server, token), Buffer.from('Job:nobody').toString('base64')];
-      const last = await Promise.all(
-        ids.map((id) => withWatch(id, server.url, token, async ({ lines, exit }) => [(await exit).code, withoutTime(lines).at(-1)])),
-      );
-      expect(last).toEqual([
-        [1, 'FAILED  SPEC_INVALID: The job was specified wrongly.'],
-        [1, 'There is no such job.'],
-      ]);
+      const id = await idOf(server, token);
+      const ended = (job: string, bearer: string) =>
+        withWatch(job, server.url, bearer, async ({ lines, exit }) => [(await exit).code, withoutTime(lines).at(-1)]);
+      expect(await ended(id, token)).toEqual([1, 'FAILED  SPEC_INVALID: The job was specified wrongly.']);
+      expect(await ended(Buffer.from('Job:nobody').toString('base64'), token)).toEqual([2, 'There is no such job.']);
+      expect(await ended(id, 'dead')).toEqual([2, 'The access token is invalid or expired. Refresh it, or log in again.']);
+
+      // A session that ends while the job runs, as when its token expires.
+      submit(server.services.db, { steps: ['hello', { wait: 'never' }], folder: server.dataDir });
+      server.services.bus.wake('queueChanged', '');
+      const running = await idOf(server, token);
+      const session = await server.login('viewer', adminPassword);
+      await withWatch(running, server.url, session.accessToken, async ({ line, lines, exit }) => {
+        await line((text) => text.includes('RUNNING'));
+        const logout = 'mutation ($i: LogoutInput!) { logout(input: $i) { userErrors { message } } }';
+        await server.graphql(logout, { i: { refreshToken: session.refreshToken } });
+        expect([(await exit).code, lines.at(-1)]).toEqual([2, 'The access token is not valid any more. Log in again.']);
+      });
     },
     {},
     kinds,

@@ -63,7 +63,10 @@ test('a foreign detector is evaluated with the layout that the user says, where 
         const { job } = await mutate(api, 'startEvaluation', input, 'job { id }');
         return jobWhen(api, job.id, ({ state }) => state === 'SUCCEEDED' || state === 'FAILED');
       };
-      expect((await evaluate()).failure).toEqual({ code: 'MODEL_INVALID', message: expect.stringContaining('BOXES_SCORES (boxes N') });
+      expect((await evaluate()).failure).toEqual({
+        code: 'MODEL_INVALID',
+        message: expect.stringContaining('one of BOXES_SCORES, CENTRES_FIRST'),
+      });
       expect((await evaluate('BOXES_SCORES')).result.metrics).toMatchObject({ images: 2, map50: expect.any(Number) });
     }),
   ));

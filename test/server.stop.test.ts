@@ -1,9 +1,10 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { openDatabase } from '../src/db.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { type Child, withChild, withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, postGraphql, withFolder } from './support/server.ts';
@@ -191,9 +192,21 @@ test('`admin reset-password` gives a user a new password while the server is sto
   }));
 
 test('`admin reset-password` of a user who is not there is one message and exit 1', () =>
-  withFolder((WHETSTONE_DATA_DIR) =>
-    withChild([...resetPassword, 'nobody'], { WHETSTONE_DATA_DIR }, async (child) => {
+  withFolder((WHETSTONE_DATA_DIR) => {
+    openDatabase(WHETSTONE_DATA_DIR).close();
+    return withChild([...resetPassword, 'nobody'], { WHETSTONE_DATA_DIR }, async (child) => {
       expect(await child.exit).toEqual({ code: 1, signal: null });
       expect(child.lines).toEqual(['There is no user called nobody.']);
+    });
+  }));
+
+test('`admin` with a folder that holds no database says so, names the setting, and makes none', () =>
+  withFolder((WHETSTONE_DATA_DIR) =>
+    withChild([...resetPassword, adminName], { WHETSTONE_DATA_DIR }, async (child) => {
+      expect(await child.exit).toEqual({ code: 1, signal: null });
+      expect(child.lines).toEqual([
+        `The data folder ${WHETSTONE_DATA_DIR} (WHETSTONE_DATA_DIR) holds no database. Name the folder of your server.`,
+      ]);
+      expect(readdirSync(WHETSTONE_DATA_DIR)).toEqual([]);
     }),
   ));

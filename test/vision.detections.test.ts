@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { findDetections, type ImageOutput, readDetectorOutputs, toImage } from '../src/vision/detections.ts';
+import { chooseLayout } from '../src/vision/layouts.ts';
 import { placed } from '../src/vision/preprocess.ts';
-import { presetPreprocess } from '../src/vision/spec.ts';
+import { type OutputLayout, presetPreprocess } from '../src/vision/spec.ts';
 
 const fixture = (path: string): Buffer => readFileSync(new URL(`./fixtures/${path}`, import.meta.url));
 const json = (path: string) => JSON.parse(fixture(path).toString('utf8'));
@@ -14,6 +15,7 @@ describe('detections', () => {
     classes: number;
     cases: {
       name: string;
+      layout: OutputLayout;
       width: number;
       height: number;
       side: number;
@@ -34,18 +36,19 @@ describe('detections', () => {
     return { boxes: Float32Array.from(boxes.flat()), scores: Float32Array.from(scores.flat()) };
   }
 
-  test.each(cases.flatMap((one) => (['CENTRES_FIRST', 'BOXES_SCORES'] as const).map((layout) => ({ ...one, layout }))))(
+  const bothForms = cases.flatMap((one) => [one, ...(one.layout === 'CENTRES_FIRST' ? [{ ...one, layout: 'BOXES_SCORES' as const }] : [])]);
+  test.each(bothForms)(
     '$name, $layout: what is found is that of the fixture',
     ({ output, shape: [rows, places], side, width, height, detections, layout }) => {
       const data = floats(fixture(`detections/${output}`));
       const { boxes, scores } = corners(data, places);
       const outputs =
-        layout === 'CENTRES_FIRST'
-          ? [{ shape: [1, rows, places], data }]
-          : [
+        layout === 'BOXES_SCORES'
+          ? [
               { shape: [1, places, 4], data: boxes },
               { shape: [1, places, classes], data: scores },
-            ];
+            ]
+          : [{ shape: [1, rows, places], data }];
       const [image] = readDetectorOutputs(outputs, layout, classes);
       const where = placed(width, height, presetPreprocess(side, 'DETECTION'));
       const found = findDetections(image as ImageOutput, classes).map((one) => toImage(one, where, width, height));
@@ -57,6 +60,14 @@ describe('detections', () => {
       }
     },
   );
+
+  test.each(
+    json('detections/layouts.json') as { name: string; shapes: number[][]; classes: number; said: OutputLayout; layout: OutputLayout }[],
+  )('the layout is told, or asked for: $name', ({ shapes, classes, said, layout }) => {
+    const choose = () => chooseLayout(shapes, classes, said ?? undefined);
+    if (layout) expect(choose()).toBe(layout);
+    else expect(choose).toThrow(said ?? 'say `outputLayout`, one of BOXES_SCORES, CENTRES_FIRST, OBJECTNESS, SUPPRESSED');
+  });
 
   test('of more candidates than 3,000 the best go on, of equal ones the first', () => {
     const rounds = 4;

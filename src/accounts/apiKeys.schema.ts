@@ -17,7 +17,7 @@ const ApiKeyType = builder.node(builder.objectRef<ApiKey>('ApiKey'), {
     prefix: t.exposeString('prefix', { description: 'The part behind `wsk_` with which its secret begins: it tells keys apart.' }),
     owner: t.field({
       type: UserType,
-      description: 'Who made it. It works while they are not disabled and their role allows to infer.',
+      description: 'Who made it. It works while they are not disabled and have the permission INFER.',
       resolve: (k, _a, { db }) => findUser(db, k.userId) as User,
     }),
     deployments: t.field({
@@ -62,7 +62,10 @@ builder.relayMutationField(
   {
     inputFields: (t) => ({
       name: t.string({ required: true, description: 'What uses it, for example: 1 to 100 characters.' }),
-      deployments: t.stringList({ description: 'Names of the deployments that it is for, whether they exist yet or not; null is all.' }),
+      deployments: t.stringList({
+        description:
+          'Names of the deployments that it is for; null is all, also later ones. Where there are replicas, a name may be theirs.',
+      }),
       expiresInDays: t.int({ description: 'Days until it works no more, 1 to 3650; null is never.' }),
     }),
   },

@@ -1,9 +1,12 @@
 import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
 import { and, count, desc, eq, gt, isNull, lt, or } from 'drizzle-orm';
 import { z } from 'zod';
+import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
+import { deploymentsMax, listDeployments } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { Name } from '../naming.ts';
+import { suggestion } from '../suggest.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { type ApiKey, apiKey, type User } from './tables.ts';
 
@@ -43,8 +46,15 @@ export function listApiKeys(db: Queryable, userId: string | null, limit: number,
 }
 
 /** Makes a key of `owner`. `secret` is shown this once: the database keeps its hash. */
-export function createApiKey({ db }: { db: Db }, actor: Actor, owner: User, raw: unknown): { row: ApiKey; secret: string } {
+export function createApiKey(
+  { db, config }: { db: Db; config: Pick<Config, 'replicaToken'> },
+  actor: Actor,
+  owner: User,
+  raw: unknown,
+): { row: ApiKey; secret: string } {
   const { name, deployments = null, expiresInDays } = parseInput(CreateApiKeyInput, raw);
+  // Replicas have names of their own, which nobody tells the server.
+  if (deployments && config.replicaToken === undefined) requireDeployments(db, deployments);
   const prefix = randomBytes(4).toString('hex');
   const secret = `wsk_${prefix}_${randomBytes(32).toString('base64url')}`;
   const now = Date.now();
@@ -70,6 +80,14 @@ export function createApiKey({ db }: { db: Db }, actor: Actor, owner: User, raw:
     return row;
   });
   return { row, secret };
+}
+
+function requireDeployments(db: Queryable, names: readonly string[]): void {
+  const known = listDeployments(db, deploymentsMax, null).map((row) => row.name);
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  const there = known.length > 0 ? `There are: ${known.join(', ')}.` : 'Nothing is deployed yet.';
+  refuse('NOT_FOUND', 'deployments', `There is no deployment ${unknown}.${suggestion(unknown, known)} ${there} Deploy it first.`);
 }
 
 /** Ends a key; one that was revoked before stays as it is. */

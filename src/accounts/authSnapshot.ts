@@ -1,21 +1,16 @@
-import { and, asc, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import { and, asc, gt, isNull, or, sql } from 'drizzle-orm';
 import { accessTokenSeconds } from '../accessTokens.ts';
 import { type Db, prepared } from '../db.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
-import { permissions } from './permissions.ts';
+import { may, type Permission } from './permissions.ts';
 import { apiKey, session, user } from './tables.ts';
 import type { Tokens } from './tokens.ts';
 
-/** An ended session is told of for this long: until its last access token has expired, and a minute for clocks that differ. */
+/** How long an ended session stays in the snapshot: until its last access token has expired, and a minute for clocks that differ. */
 const endedMs = (accessTokenSeconds + 60) * 1000;
 
 const usersQuery = prepared((db) =>
-  db
-    .select({ id: user.id })
-    .from(user)
-    .where(and(inArray(user.role, [...permissions.INFER]), isNull(user.disabledAt)))
-    .orderBy(asc(user.id))
-    .prepare(),
+  db.select({ id: user.id, role: user.role }).from(user).where(isNull(user.disabledAt)).orderBy(asc(user.id)).prepare(),
 );
 /** Ordered here, SQLite would walk through all sessions instead of those that have ended. */
 const endedQuery = prepared((db) =>
@@ -36,17 +31,18 @@ const apiKeysQuery = prepared((db) =>
 
 /**
  * What the inference host has to know of the accounts at this moment. It is the same text until access is given or taken, a key expires
- * or an ended session need not be told of any more; a login changes nothing. So it need not be sent again each time. Nothing is awaited
+ * or an ended session may leave the snapshot; a login changes nothing. So it need not be sent again each time. Nothing is awaited
  * between its queries: they see one state.
  */
 export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'publicKey'> }): AuthSnapshot {
   const now = Date.now();
   const ended = endedQuery(db).all({ since: now - endedMs });
+  const users = usersQuery(db).all();
+  const idsWith = (permission: Permission) => users.filter(({ role }) => may(role, permission)).map(({ id }) => id);
   return {
     publicKeys: [tokens.publicKey],
-    users: usersQuery(db)
-      .all()
-      .map(({ id }) => id),
+    users: idsWith('TRY_DEPLOYMENTS'),
+    keyOwners: idsWith('INFER'),
     endedSessions: [...new Set(ended.map(({ familyId }) => familyId))].sort(),
     apiKeys: apiKeysQuery(db).all({ now }),
   };

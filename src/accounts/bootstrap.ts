@@ -23,7 +23,7 @@ function hasUsers(db: Queryable): boolean {
 }
 
 /**
- * While there is no user, writes a new one-time token to `bootstrap-token` in the data folder, readable by its owner only, and
+ * While there is no user, writes a new bootstrap token to the file `bootstrap-token` in the data folder, readable by its owner only, and
  * returns the path; null when there is a user. A token from an earlier start is void.
  */
 export function offerBootstrap(db: Db, dataDir: string): string | null {

@@ -6,6 +6,7 @@ export const permissions = {
   UPLOAD: ['ENGINEER', 'ADMIN'],
   RUN_JOBS: ['ENGINEER', 'ADMIN'],
   DEPLOY: ['ENGINEER', 'ADMIN'],
+  TRY_DEPLOYMENTS: ['VIEWER', 'ENGINEER', 'ADMIN'],
   INFER: ['ENGINEER', 'ADMIN'],
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],

@@ -11,8 +11,8 @@ import { createUser, findUser, listUsers, resetPassword, setUserDisabled, update
 const RoleType = builder.enumType('Role', {
   description: 'What a user may do.',
   values: {
-    VIEWER: { description: 'Reads everything but users and the audit log.' },
-    ENGINEER: { description: 'Also uploads, starts and cancels jobs, deploys and infers.' },
+    VIEWER: { description: 'Reads everything but users and the audit log, and tries deployments.' },
+    ENGINEER: { description: 'Also uploads, starts and cancels jobs, deploys, and makes API keys.' },
     ADMIN: { description: 'Also deletes, manages users and reads the audit log.' },
   } satisfies Record<(typeof roles)[number], unknown>,
 });
@@ -24,7 +24,8 @@ const PermissionType = builder.enumType('Permission', {
     UPLOAD: { description: 'Upload files and make datasets and models of them.' },
     RUN_JOBS: { description: 'Start, cancel and retry jobs.' },
     DEPLOY: { description: 'Deploy models, roll back and undeploy.' },
-    INFER: { description: 'Infer with deployments, and make API keys for that.' },
+    TRY_DEPLOYMENTS: { description: 'Infer oneself: `infer`, `inferBatch`, and the inference host with an access token.' },
+    INFER: { description: 'Let programs infer: make API keys, which work as long as their owner has this.' },
     DELETE: { description: 'Delete datasets and models.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },
@@ -170,7 +171,7 @@ builder.relayMutationField(
     }),
   },
   {
-    description: 'Creates the first administrator with the one-time token that the server wrote at its start.',
+    description: 'Creates the first administrator with the bootstrap token that the server wrote at its start.',
     authScopes: { public: true },
     resolve: (_root, { input }, context) => accessPayload(context, () => bootstrap(context, context.actor, input)),
   },

@@ -111,7 +111,7 @@ function write({ workDir }: ChildAttempt, name: string, bytes: Uint8Array): Made
   return { name, sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: bytes.byteLength };
 }
 
-/** Each has a name of its own: a checkpoint that was told of stays what it was. */
+/** Each has a name of its own: a checkpoint that was reported must not change. */
 function save(child: ChildAttempt<BenchmarkSpec>, file: CellsFile): MadeFile {
   const made = write(child, `cells-${file.cells.length}.json`, Buffer.from(canonicalJson(file)));
   if (file.cells.length > 0) child.checkpoint(made, file.cells.length);

@@ -18,16 +18,21 @@ interface Credentials {
 
 const renewBeforeMs = 60_000;
 
-/** Runs `use` with WHETSTONE_TOKEN, or with a login whose name and password are asked for at the terminal; ends that login afterwards. */
+/**
+ * Runs `use` with WHETSTONE_TOKEN; or with WHETSTONE_REFRESH_TOKEN, or a login whose name and password are asked for at the terminal, of which
+ * it refreshes the token as long as `use` takes, and which it ends afterwards.
+ */
 export async function withSession<T>(
-  { url: address, token }: Pick<ClientConfig, 'url' | 'token'>,
+  { url: address, token, refreshToken }: Pick<ClientConfig, 'url' | 'token' | 'refreshToken'>,
   use: (session: ClientSession) => Promise<T>,
   ask = askTerminal,
 ): Promise<T> {
   const url = address.replace(/\/+$/, '');
-  if (token !== undefined) return use({ url, accessToken: async () => token });
-  const name = await ask('Name: ');
-  let credentials = await enter(url, 'login', { name, password: await ask('Password: ', true) });
+  if (token !== undefined && refreshToken === undefined) return use({ url, accessToken: async () => token });
+  let credentials =
+    refreshToken === undefined
+      ? await enter(url, 'login', { name: await ask('Name: '), password: await ask('Password: ', true) })
+      : await enter(url, 'refresh', { refreshToken });
   const accessToken = async () => {
     if (Date.parse(credentials.accessTokenExpiresAt) - Date.now() < renewBeforeMs) {
       credentials = await enter(url, 'refresh', { refreshToken: credentials.refreshToken });

@@ -12,12 +12,12 @@ export interface Uploaded {
   sizeBytes: number;
 }
 
-/** Waits before a broken connection is tried again; the count starts anew whenever bytes got through. */
+/** Waits before a broken connection is tried again; the count starts again at zero whenever bytes arrived. */
 const retryDelays = [0, 1000, 3000, 5000, 10_000, 20_000];
 
 /**
- * Uploads a file over tus. One of the same name and size that was interrupted, however long ago the server still has it, is gone on
- * with; should it turn out to have been another file, the upload starts again from its beginning.
+ * Uploads a file over tus. One of the same name and size that was interrupted, however long ago the server still has it, is
+ * resumed; should it turn out to have been another file, the upload starts again from its beginning.
  */
 export async function uploadFile(
   session: ClientSession,
@@ -88,7 +88,7 @@ function reasonOf(error: Error | DetailedError): string {
   try {
     return JSON.parse(answer ?? '').errors[0].message;
   } catch {
-    return 'The connection to the server broke and did not come back. Run the same command again to go on where it stopped.';
+    return 'The connection to the server broke and did not come back. Run the same command again to resume the upload.';
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * The images of READY versions, unpacked for trainings: `cache/datasets/<content hash>`, made whole under another name and then moved
+ * The images of READY versions, unpacked for trainings: `cache/images/<content hash>`, made whole under another name and then moved
  * there, so that a folder with that name is complete. It can always be made again from the version's zip.
  */
 import { existsSync } from 'node:fs';
@@ -19,7 +19,7 @@ import { files } from './import/outputs.ts';
 import { ImportDatasetRequest, specOf } from './import/request.ts';
 import type { DatasetVersion } from './tables.ts';
 
-export const cacheDir = (dataDir: string): string => join(dataDir, 'cache', 'datasets');
+export const cacheDir = (dataDir: string): string => join(dataDir, 'cache', 'images');
 
 /** Where a version is unpacked before the folder gets its name. */
 const unfinished = (dataDir: string, contentHash: string): string => join(cacheDir(dataDir), `.${contentHash}`);
@@ -86,6 +86,8 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
  * meanwhile may lose its folder: it is made again when it is used.
  */
 export async function sweepCache(dataDir: string, needed: (contentHash: string) => boolean): Promise<void> {
+  // Earlier versions kept files there as they were uploaded, also those that not every reader decodes alike.
+  await rm(join(dataDir, 'cache', 'datasets'), { recursive: true, force: true });
   const folder = cacheDir(dataDir);
   for (const name of existsSync(folder) ? await readdir(folder) : []) {
     const hash = name.replace(/^\./, '');

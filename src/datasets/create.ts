@@ -7,6 +7,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { announceJob, enqueue, findByIdempotencyKey, type NewJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
+import { NameEncoding } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
@@ -24,6 +25,9 @@ const CreateDatasetInput = z
     task: z.enum(tasks),
     uploadId: z.string(),
     sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
+    nameEncoding: NameEncoding.nullish(),
+    onProblem: z.enum(['REFUSE', 'LEAVE_OUT']).default('REFUSE'),
+    leftOutShareMax: z.number().min(0, 'The share is at least 0.').max(1, 'The share is at most 1.').default(0.05),
     splitSeed: z.int().min(0, 'The seed is at least 0.').max(0xffff_ffff, 'The seed is at most 4294967295.').default(0),
     valShare: share.default(0.2),
     testShare: share.default(0),
@@ -46,7 +50,7 @@ export interface CreatedDatasetVersion {
  */
 export function createDataset({ config, db, bus }: JobServices, actor: Actor, raw: unknown): CreatedDatasetVersion {
   const input = parseInput(CreateDatasetInput, raw);
-  const { name, task, uploadId, sha256, splitSeed, valShare, testShare, notes } = input;
+  const { name, task, uploadId, sha256, nameEncoding, onProblem, leftOutShareMax, splitSeed, valShare, testShare, notes } = input;
   const wanted = { kind: 'IMPORT_DATASET', input } as const;
   let queued: Job | undefined;
   const created = inTransaction(db, (tx): CreatedDatasetVersion => {
@@ -63,6 +67,9 @@ export function createDataset({ config, db, bus }: JobServices, actor: Actor, ra
       sha256: stored.sha256,
       fileName,
       task,
+      nameEncoding: nameEncoding ?? null,
+      onProblem,
+      leftOutShareMax,
       splitSeed,
       splitShares: { val: valShare, test: testShare },
       cpuThreads: cpuThreadsOf(config),

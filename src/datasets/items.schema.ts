@@ -64,7 +64,7 @@ export const DatasetItemType = builder.node(builder.objectRef<Item>('DatasetItem
       description:
         'Path in the dataset: `<class>/<image>`, or the image’s path in a detection dataset; behind `<split>/` where the zip has splits.',
     }),
-    sha256: t.exposeString('sha256', { description: 'SHA-256 of the file.' }),
+    sha256: t.exposeString('sha256', { description: 'SHA-256 of the file as it was uploaded.' }),
     width: t.exposeInt('width', { description: 'In pixels, upright by the EXIF orientation.' }),
     height: t.exposeInt('height', { description: 'In pixels, upright by the EXIF orientation.' }),
     thumbnailUrl: t.string({

@@ -11,7 +11,6 @@ import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
-import { type CreatedDatasetVersion, createDataset } from './create.ts';
 import {
   chooseDatasetVersion,
   type DatasetOrder,
@@ -86,6 +85,29 @@ const DatasetFormType = builder.enumType('DatasetForm', {
   }),
 });
 
+type LeftOut = NonNullable<DatasetCounts['leftOut']>;
+
+const LeftOutImageType = builder.objectRef<LeftOut['first'][number]>('LeftOutImage').implement({
+  description: 'An image of a zip that was left out.',
+  fields: (t) => ({
+    file: t.exposeString('file', { description: 'Its name in the zip.' }),
+    reason: t.exposeString('reason', { description: 'What is wrong with it.' }),
+  }),
+});
+
+const LeftOutType = builder.objectRef<LeftOut>('LeftOutImages').implement({
+  description: 'Images of a zip that were left out.',
+  fields: (t) => ({
+    count: t.exposeInt('count', { description: 'How many.' }),
+    first: t.field({
+      type: [LeftOutImageType],
+      description: 'The first 100 by name.',
+      extensions: { size: 10 } satisfies FieldCost,
+      resolve: ({ first }) => first,
+    }),
+  }),
+});
+
 function linkTo(context: Context, { id }: DatasetVersion, kind: Artifact['kind']): string | null {
   const found = findArtifact(context.db, 'DATASET_VERSION', id, kind);
   return found ? downloadUrl(context, found) : null;
@@ -144,6 +166,12 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
       nullable: true,
       description: 'Distinct images whose bytes are in more than one split: they flatter every metric.',
       resolve: ({ countsJson }) => countsJson?.duplicatesAcrossSplits,
+    }),
+    leftOut: t.field({
+      type: LeftOutType,
+      nullable: true,
+      description: 'Images of the zip that are not in it (`onProblem: LEAVE_OUT`); null before it is READY.',
+      resolve: ({ countsJson }) => countsJson && (countsJson.leftOut ?? { count: 0, first: [] }),
     }),
     sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', nullable: true, description: 'Bytes of its images.' }),
     items: t.field({
@@ -299,57 +327,6 @@ const datasetPayload = {
     dataset: t.field({ type: DatasetType, nullable: true, description: 'The dataset as it is now.', resolve: (p) => p.result }),
   }),
 };
-
-builder.relayMutationField(
-  'createDataset',
-  {
-    inputFields: (t) => ({
-      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing dataset gets its next version.' }),
-      task: t.field({ type: TaskType, required: true, description: 'What its labels are for.' }),
-      uploadId: t.id({
-        required: true,
-        description:
-          'A complete upload of a zip. CLASSIFICATION: `<class>/<image>`, or `<split>/<class>/<image>` with the splits train, val and test. ' +
-          'DETECTION: YOLO (data.yaml, images/…, labels/…) or COCO (JSON files with images, annotations, categories; crowds become boxes that are ignored). ' +
-          'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
-      }),
-      sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),
-      splitSeed: t.field({
-        type: 'SafeInt',
-        required: true,
-        defaultValue: 0,
-        description: 'Divides images that have no split folders. The same seed divides the same images in the same way.',
-      }),
-      valShare: t.float({
-        required: true,
-        defaultValue: 0.2,
-        description:
-          'Share of each class (DETECTION: of the images) that goes to VAL where the zip does not say: of all, or of TRAIN when only VAL is missing.',
-      }),
-      testShare: t.float({
-        required: true,
-        defaultValue: 0,
-        description: 'Share of each class that goes to TEST when the zip has no split folders.',
-      }),
-      notes: t.string({ description: 'Notes of a new dataset; `updateDataset` changes those of an existing one.' }),
-      idempotencyKey: t.string({ description: 'The same key gives the same version, however often the mutation is sent.' }),
-    }),
-  },
-  {
-    description:
-      'Makes a dataset version of an uploaded zip: its job checks every image. If the dataset has a version with the same content, ' +
-      'the job’s result names that one, and no new one is left.',
-    authScopes: { can: 'UPLOAD' },
-    resolve: (_root, { input }, context) => payload(() => createDataset(context, context.actor, input)),
-  },
-  {
-    interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<CreatedDatasetVersion>) => ({
-      dataset: t.field({ type: DatasetType, nullable: true, description: 'The dataset.', resolve: (p) => p.result?.dataset }),
-      datasetVersion: t.field({ type: DatasetVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
-    }),
-  },
-);
 
 builder.relayMutationField(
   'updateDataset',

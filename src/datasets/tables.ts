@@ -34,6 +34,8 @@ export interface DatasetCounts {
   boxesBySplit: BySplit<number[]> | null;
   /** Images whose bytes stand in more than one split. */
   duplicatesAcrossSplits: number;
+  /** Images of the zip that were left out; versions of before there was LEAVE_OUT have none. */
+  leftOut?: { count: number; first: { file: string; reason: string }[] };
 }
 
 /** Immutable once READY. */

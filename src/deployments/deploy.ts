@@ -5,6 +5,10 @@ import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
+import { declaredProblem } from '../inference/declared.ts';
+import { OnnxMeta } from '../jobs/results.ts';
+import { inputsOf } from '../models/signature.ts';
+import type { ModelVersion } from '../models/tables.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
   deploymentsMax,
@@ -17,6 +21,7 @@ import {
   revisionIn,
 } from './deployments.ts';
 import { measuredSettings } from './fromBenchmark.ts';
+import { modelConfigOf } from './modelConfig.ts';
 import type { Supervisor } from './supervise.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
 
@@ -25,6 +30,8 @@ interface DeployServices {
   db: Db;
   supervisor: Supervisor;
 }
+
+type Settings = DeploymentRevision['settingsJson'];
 
 const DeployInput = z.object({
   name: ServedName,
@@ -44,11 +51,20 @@ export function deploy(services: DeployServices, actor: Actor, raw: unknown): Pr
     if (version.format !== 'ONNX') {
       refuse('INVALID', 'modelVersionId', `Version ${version.number} is a ${version.format}: only ONNX is served. Convert it first.`);
     }
+    requireServable(tx, version, name, settings);
     const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings.deadlineMs) : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
-    addRevision(tx, actor, row, { modelVersionId, settingsJson: { ...settings, ...measured } });
+    addRevision(tx, actor, 'deploy', row, { modelVersionId, settingsJson: { ...settings, ...measured } });
     return row;
   });
+}
+
+/** What is missing or wrong by what the file declares is refused at once; what only a run shows makes the revision FAILED. */
+function requireServable(tx: Queryable, { id, number, signatureJson }: ModelVersion, name: string, settingsJson: Settings): void {
+  const made = modelConfigOf(tx, { name, number: 1, modelVersionId: id, settingsJson });
+  const declared = OnnxMeta.parse(signatureJson);
+  const problem = 'problem' in made ? made.problem : declaredProblem({ inputs: inputsOf(declared), outputs: declared.outputs }, made.model);
+  if (problem) refuse('INVALID', 'settings', `Version ${number} cannot be served. ${problem}`);
 }
 
 /** Puts back what served before, or the revision with this number, as a new revision. */
@@ -59,7 +75,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
-    addRevision(tx, actor, row, { modelVersionId, settingsJson });
+    addRevision(tx, actor, 'rollback', row, { modelVersionId, settingsJson });
     return row;
   });
 }
@@ -104,6 +120,7 @@ function insertNew(tx: Queryable, name: string): Deployment {
 function addRevision(
   tx: Queryable,
   actor: Actor,
+  action: 'deploy' | 'rollback',
   { id, name }: Deployment,
   what: Pick<DeploymentRevision, 'modelVersionId' | 'settingsJson'>,
 ): void {
@@ -111,7 +128,7 @@ function addRevision(
   if (loading) refuse('IN_USE', 'name', `Revision ${loading.number} is being loaded: wait until it serves or has failed.`);
   const { number } = insertRevision(tx, { deploymentId: id, createdById: actor.actorId, ...what });
   writeAudit(tx, actor, {
-    action: 'deploy',
+    action,
     target: { type: 'Deployment', id },
     detail: { name, revision: number, modelVersionId: what.modelVersionId },
   });

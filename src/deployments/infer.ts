@@ -23,10 +23,10 @@ interface InferServices {
   tokens: Tokens;
 }
 
-/** An answer that is not there by then is given up; deadlines end at 60 s. */
+/** An answer that has not arrived by then is UNAVAILABLE; deadlines end at 60 s. */
 const answerMsMax = 65_000;
 
-/** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG or WebP file in base64. */
+/** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG, WebP, TIFF or BMP file in base64. */
 export async function infer(
   { supervisor, tokens }: InferServices,
   viewer: Viewer,

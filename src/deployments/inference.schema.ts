@@ -75,7 +75,7 @@ const ClassScoreType = builder.objectRef<ClassScore>('ClassScore').implement({
   }),
 });
 
-const leastScore = 'Least score of a detection, from 0 to 1; without it that of every measurement, 0.001.';
+const leastScore = 'Least score of a detection, from 0 to 1; without it the `scoreThreshold` of the deployment.';
 
 const DetectionType = builder.objectRef<LabelledDetection>('Detection').implement({
   description: 'Something that a detector has found, with its box in pixels of the upright image.',
@@ -116,14 +116,14 @@ builder.relayMutationField(
   {
     inputFields: (t) => ({
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
-      image: t.string({ required: true, description: 'A JPEG, PNG or WebP file in base64, up to about 1.4 MB.' }),
+      image: t.string({ required: true, description: 'A JPEG, PNG, WebP, TIFF or BMP file in base64, up to about 1.4 MB.' }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name, from the most probable on.' }),
       score: t.float({ description: leastScore }),
     }),
   },
   {
     description: 'Sends an image to a deployment. Services send it to the inference host itself: `snippet` of the deployment shows how.',
-    authScopes: { can: 'INFER' },
+    authScopes: { can: 'TRY_DEPLOYMENTS' },
     resolve: (_root, { input }, context) => payload(() => infer(context, viewerOf(context), input)),
   },
   {
@@ -149,7 +149,7 @@ builder.relayMutationField(
       deployment: t.string({ required: true, description: 'Name of the deployment.' }),
       images: t.stringList({
         required: true,
-        description: `1 to ${batchImagesMax} JPEG, PNG or WebP files in base64, up to about 1.4 MB together.`,
+        description: `1 to ${batchImagesMax} JPEG, PNG, WebP, TIFF or BMP files in base64, up to about 1.4 MB together.`,
       }),
       top: t.int({ required: true, defaultValue: 5, description: 'How many classes to name for each.' }),
       score: t.float({ description: leastScore }),
@@ -157,7 +157,7 @@ builder.relayMutationField(
   },
   {
     description: 'Sends images to a deployment, each as a request of its own.',
-    authScopes: { can: 'INFER' },
+    authScopes: { can: 'TRY_DEPLOYMENTS' },
     resolve: (_root, { input }, context) => payload(() => inferBatch(context, viewerOf(context), input)),
   },
   {

@@ -18,7 +18,7 @@ export function modelConfigOf(
 ): { model: PortableModelConfig } | { problem: string } {
   const row = db.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
   if (!row?.sha256) return { problem: 'The model version has no file. Deploy another version.' };
-  const { sha256, lineageHash, labelsJson, preprocessJson, preset } = row;
+  const { number: modelVersionNumber, sha256, lineageHash, labelsJson, preprocessJson, preset } = row;
   const task = taskOf(db, row);
   const { data: model, error } = Portable.safeParse({
     // Every detector of a preset is exported like this.
@@ -26,6 +26,7 @@ export function modelConfigOf(
     ...settingsJson,
     name,
     version: number,
+    modelVersion: modelVersionNumber,
     sha256,
     lineageHash: lineageHash ?? undefined,
     task,

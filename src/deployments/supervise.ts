@@ -248,7 +248,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       }
     } catch (error) {
       // A locked database passes: the next interval tries again.
-      log.error({ err: error }, 'the inference host could not be told of the accounts');
+      log.error({ err: error }, 'sending the accounts to the inference host failed; retrying');
     }
     return telling;
   }

@@ -11,7 +11,7 @@ export interface Problem {
 
 const isNameless = (dim: string): boolean => dim === '' || dim === '?';
 /** The name that a dimension has in `dims`. */
-const keyOf = (input: string, axis: number, dim: string): string => (isNameless(dim) ? `${input}[${axis}]` : dim);
+export const keyOf = (input: string, axis: number, dim: string): string => (isNameless(dim) ? `${input}[${axis}]` : dim);
 
 /**
  * The shapes of a model's inputs at a batch size. A symbolic first dimension that `dims` does not name is the batch; every other

@@ -25,5 +25,8 @@ export const OutputLayoutType = builder.enumType('DetectorOutputLayout', {
   values: enumValues<OutputLayout>({
     BOXES_SCORES: 'Two outputs: boxes [N, anchors, 4] as left, top, right, bottom, and scores [N, anchors, classes].',
     CENTRES_FIRST: 'One output [N, 4 + classes, anchors]: centre x, centre y, width, height, then the scores.',
+    OBJECTNESS:
+      'One output [N, anchors, 5 + classes]: centre x, centre y, width, height, objectness, then the scores, which it multiplies.',
+    SUPPRESSED: 'One output [N, boxes, 6]: left, top, right, bottom, score, class, from a graph that suppresses overlaps itself.',
   }),
 });

@@ -131,7 +131,7 @@ const useViewer: Plugin<object, Context> = {
   },
 };
 
-/** Open subscriptions of a user, over all connections: each is executed anew at every event. */
+/** Open subscriptions of a user, over all connections: each is executed again at every event. */
 const subscriptionsMax = 100;
 
 /**

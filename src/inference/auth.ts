@@ -9,7 +9,8 @@ import { HttpError } from './httpError.ts';
 /** What the host knows of the accounts. It is small: tokens prove whose they are, so that only what has ended is listed. */
 export const AuthSnapshot = z.strictObject({
   publicKeys: z.array(PublicKey).min(1).describe('Whose access tokens are valid.'),
-  users: z.array(z.string()).describe('Ids of the users who may infer.'),
+  users: z.array(z.string()).describe('Ids of the users whose access tokens may infer.'),
+  keyOwners: z.array(z.string()).describe('Ids of the users whose API keys may.'),
   endedSessions: z.array(z.string()).describe('Sessions that have ended while their last access tokens have not expired.'),
   apiKeys: z
     .array(
@@ -31,11 +32,12 @@ export type Deployments = ReadonlySet<string> | null;
 interface Caller {
   userId: string;
   deployments: Deployments;
+  by: 'access token' | 'API key';
 }
 
 /** A snapshot, ready to be asked. */
 export interface Auth {
-  users: ReadonlySet<string>;
+  users: Record<Caller['by'], ReadonlySet<string>>;
   endedSessions: ReadonlySet<string>;
   /** By the hash of the secret. */
   apiKeys: ReadonlyMap<string, Caller & { expiresAt: number | null }>;
@@ -44,12 +46,15 @@ export interface Auth {
 
 /** Throws an Error when `snapshot` is none. */
 export function readAuth(snapshot: unknown): Auth {
-  const { publicKeys, users, endedSessions, apiKeys } = AuthSnapshot.parse(snapshot);
+  const { publicKeys, users, keyOwners, endedSessions, apiKeys } = AuthSnapshot.parse(snapshot);
   return {
-    users: new Set(users),
+    users: { 'access token': new Set(users), 'API key': new Set(keyOwners) },
     endedSessions: new Set(endedSessions),
     apiKeys: new Map(
-      apiKeys.map(({ secretHash, deployments, ...key }) => [secretHash, { ...key, deployments: deployments && new Set(deployments) }]),
+      apiKeys.map(({ secretHash, deployments, ...key }) => [
+        secretHash,
+        { ...key, by: 'API key', deployments: deployments && new Set(deployments) },
+      ]),
     ),
     verify: accessTokenVerifier(publicKeys),
   };
@@ -93,8 +98,8 @@ export async function authorize(
   const bearer = authorization.length <= authorizationLengthMax && /^Bearer (.+)$/i.exec(authorization)?.[1];
   const caller = bearer ? await callerOf(auth, bearer, now) : null;
   if (!caller) throw unauthenticated('This is no valid API key or access token: it is wrong, has expired or was revoked.');
-  if (!auth.users.has(caller.userId))
-    throw forbidden('The user whose key or token this is may not infer: their role does not allow it, or they are disabled.');
+  if (!auth.users[caller.by].has(caller.userId))
+    throw forbidden(`The user whose ${caller.by} this is may not infer with it: their role does not allow it, or they are disabled.`);
   const { deployments } = caller;
   if (deployment !== null && deployments && !deployments.has(deployment)) throw forbidden('This API key is not for this deployment.');
   return deployments;
@@ -107,7 +112,7 @@ async function callerOf(auth: Auth, secret: string, now: number): Promise<Caller
     return key && (key.expiresAt === null || key.expiresAt > now) ? key : null;
   }
   const claims = await auth.verify(secret, now);
-  return claims && !auth.endedSessions.has(claims.familyId) ? { userId: claims.userId, deployments: null } : null;
+  return claims && !auth.endedSessions.has(claims.familyId) ? { userId: claims.userId, deployments: null, by: 'access token' } : null;
 }
 
 // RFC 6750, section 3.

@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { Name } from '../naming.ts';
+import { strict } from '../suggest.ts';
 import { detectionDefinition } from '../vision/detections.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 
@@ -13,6 +14,9 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal d
 /** 1 goes before 2, and so on. */
 export const Priority = z.int().min(1).max(10);
 
+/** From which score on people are shown a detection. */
+const shownScore = 0.25;
+
 /**
  * How a model is served. Each setting stands once, here: a deployment's settings in GraphQL, and what `deploy` checks and stores, are made
  * from these rows.
@@ -20,14 +24,14 @@ export const Priority = z.int().min(1).max(10);
 export const ModelSettings = z.object({
   scores: z.enum(['LOGITS', 'PROBABILITIES']).default('LOGITS').describe('What the output of a classifier is.'),
   outputLayout: OutputLayout.optional().describe(
-    'How the outputs of a detector hold boxes and scores. Needed for two outputs of a file that Whetstone has not made.',
+    'How the outputs of a detector hold boxes and scores. Needed where their shapes leave more than one reading, as those of two outputs do.',
   ),
   scoreThreshold: z
     .number()
     .min(0)
     .max(1)
-    .default(detectionDefinition.scoreThreshold)
-    .describe('Least score of a detection; a request may say a higher one.'),
+    .default(shownScore)
+    .describe('Least score of a detection that is answered; a request may say another one. Every measurement goes down to 0.001.'),
   nmsIou: z
     .number()
     .min(0)
@@ -74,11 +78,12 @@ export const ServedName = Name.refine(
   'This is an address of the inference protocol: take another name.',
 );
 
-export const ModelConfig = z.strictObject({
+export const ModelConfig = strict({
   name: ServedName,
   version: z.int().min(1).describe('Revision number; a request that names none gets the greatest.'),
   file: z.string().describe('ONNX file; a relative path starts at the folder of the configuration.'),
   sha256: sha256.describe('Of the file. A file with another hash is not loaded.'),
+  modelVersion: z.int().min(1).optional().describe('Number of the model version within its model: in a header of each answer.'),
   lineageHash: sha256.optional().describe('Of the model version: in a header of each answer.'),
   task: Task.default('CLASSIFICATION').describe('What `predict` answers.'),
   labels: z.array(z.string()).min(1).max(10_000).optional().describe('Names of the classes, in order.'),
@@ -87,7 +92,7 @@ export const ModelConfig = z.strictObject({
 });
 export type ModelConfig = z.infer<typeof ModelConfig>;
 
-const HostSettings = z.strictObject({
+const HostSettings = strict({
   host: z.string().default('127.0.0.1').describe('Address that the host listens on.'),
   hostNames: z
     .array(z.string())
@@ -119,13 +124,12 @@ const HostSettings = z.strictObject({
     .max(1024 * mebibyte)
     .default(64 * mebibyte)
     .describe('Largest body, decompressed.'),
-  accounts: z
-    .strictObject({
-      url: z
-        .url({ protocol: /^https?$/, error: 'it is an address such as http://127.0.0.1:8080' })
-        .regex(/^[^?#@]*$/, 'it is an address without a name, a query or a fragment')
-        .describe('A server of Whetstone, whose WHETSTONE_REPLICA_TOKEN this process has too.'),
-    })
+  accounts: strict({
+    url: z
+      .url({ protocol: /^https?$/, error: 'it is an address such as http://127.0.0.1:8080' })
+      .regex(/^[^?#@]*$/, 'it is an address without a name, a query or a fragment')
+      .describe('A server of Whetstone, whose WHETSTONE_REPLICA_TOKEN this process has too.'),
+  })
     .optional()
     .describe('Whose accounts decide who may use the host; without it everybody may.'),
   models: z.array(ModelConfig).max(100).default([]),

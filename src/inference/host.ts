@@ -90,7 +90,7 @@ export async function startHost(
 }
 
 /**
- * A host that answers 503 until it is told that it is `ready`. Its models are those that it is told to load. `folder`: a private one;
+ * A host that answers 503 until `ready` is called. It serves the models that it was asked to load. `folder`: a private one;
  * in `runningFile.ts`'s file there stands what each thread computes, for whoever finds the process dead. Without
  * `snapshot`, an `AuthSnapshot`, whoever reaches the port may use it; with `accounts` in the configuration nobody, until there is one.
  */

@@ -364,7 +364,8 @@ function headersOf({ config }: ServedModel, { timing }: Done): Record<string, st
     postprocessing: timing.postprocessingMs,
   };
   return {
-    'whetstone-model-version': String(config.version),
+    'whetstone-revision': String(config.version),
+    ...(config.modelVersion ? { 'whetstone-model-version': String(config.modelVersion) } : {}),
     ...(config.lineageHash ? { 'whetstone-lineage-hash': config.lineageHash } : {}),
     'server-timing': Object.entries(parts)
       .map(([part, ms]) => `${part};dur=${ms.toFixed(3)}`)

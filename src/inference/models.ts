@@ -5,12 +5,14 @@ import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
-import { batchSymbolOf, planShapes } from '../engine/shapes.ts';
+import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
+import { planInputs } from './declared.ts';
 import type { Served } from './dispatcher.ts';
 import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
+import { trialOf } from './predict.ts';
 import { RunTimes } from './runTimes.ts';
 import { threadsOf } from './threads/pool.ts';
 
@@ -29,7 +31,7 @@ type Limits = Pick<HostConfig, 'permits' | 'cores' | 'intraOpThreads' | 'memoryB
 const inputBytesMax = 2 ** 30;
 
 /**
- * Loads a model into the pool under `id` and runs it on zeros on each of its threads. `folder`: a private one, in which the file gets a
+ * Loads a model into the pool under `id` and runs it on zeros, and `predict` on a picture, on each of its threads. `folder`: a private one, in which the file gets a
  * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
 export async function loadModel(
@@ -52,7 +54,7 @@ export async function loadModel(
     const { size } = await stat(file);
     requireMemory(limits, threadsOf(limits.permits) * size);
     await check({ file, sha256: config.sha256 });
-    const { signature, runs } = await pool.load({ key: id, file, intraOpThreads, warmUps });
+    const { signature, runs } = await pool.load({ key: id, file, intraOpThreads, warmUps, trial: (found) => trialOf(config, found) });
     requireMemory(limits, 0, size);
     const times = new RunTimes();
     for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);
@@ -101,9 +103,9 @@ function requireMemory({ memoryBytesMax }: Limits, comingBytes: number, garbageB
   throw new Error(`The host would have ${needed} MiB of memory with it, and may have ${max} (memoryBytesMax): undeploy something first.`);
 }
 
-function warmUpOf({ inputs }: ServedSignature, { dims }: ModelConfig, rows: number): WarmUp {
-  const planned = planShapes(inputs, rows, dims);
-  if ('problem' in planned) throw new Error(planned.problem.message);
+function warmUpOf({ inputs }: ServedSignature, config: ModelConfig, rows: number): WarmUp {
+  const planned = planInputs(inputs, config, rows);
+  if ('problem' in planned) throw new Error(planned.problem);
   const zeros = inputs.map(({ name, datatype }: ServedPort) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
   const sizes = zeros.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);

@@ -124,7 +124,8 @@ const failed = (...statuses: Status[]) =>
 const ok = (description: string, schema: string) => ({ 200: { description, content: json(schemaRef(schema)) } });
 
 const answerHeaders = headers({
-  'whetstone-model-version': 'Version that answered.',
+  'whetstone-revision': 'Revision of the deployment that answered: the version in the address.',
+  'whetstone-model-version': 'Number of the model version that it serves, within its model.',
   'whetstone-lineage-hash': 'Of the model version, where the configuration says it.',
   'server-timing': 'Milliseconds of queue, preprocessing, compute and postprocessing.',
 });
@@ -229,7 +230,7 @@ const modelPathsAt = (address: string, parameters: object[]) =>
   Object.entries(modelPaths).map(([behind, path]) => [address + behind, { parameters, ...path }]);
 
 export const hostOpenapi = {
-  hostOpenapi: '3.1.0',
+  openapi: '3.1.0',
   info: {
     title: 'Whetstone inference host',
     version: codeVersion,

@@ -47,7 +47,7 @@ export type RunEnd = ({ state: 'done' } & RunResult) | { state: 'failed'; messag
 export interface Run {
   /** Never rejects. */
   ended: Promise<RunEnd>;
-  /** A run that has not begun does not begin any more; one that has goes on to its end. */
+  /** A run that has not begun is dropped; one that has begun runs to its end. */
   cancel(): void;
 }
 
@@ -57,12 +57,21 @@ export interface WarmUp {
   inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[];
 }
 
+/** A picture to run a new model on, and how what it says of it is read. */
+export interface Trial {
+  feed: Pick<Feed, 'name' | 'datatype' | 'shape'>;
+  outputs: readonly string[];
+  reading: Reading;
+}
+
 export interface ModelFile {
   /** Under which it is run. */
   key: string;
   file: string;
   intraOpThreads: number;
   warmUps(signature: ServedSignature): WarmUp[];
+  /** Of `predict`; null where the model has none. */
+  trial(signature: ServedSignature): Trial | null;
 }
 
 export interface WarmRun {
@@ -84,8 +93,8 @@ export interface Stuck {
 
 export interface Pool {
   /**
-   * Loads a model and runs it on zeros, on one thread after the other. A thread that loads gets no runs; another takes them. Throws an
-   * Error with what the engine says.
+   * Loads a model and runs it on zeros and on a picture, on one thread after the other. A thread that loads gets no runs; another takes
+   * them. Throws an Error with what the engine says, or what is wrong with what the model says of the picture.
    */
   load(model: ModelFile): Promise<LoadedModel>;
   /** Frees a model's memory when the runs that were started before have ended. */

@@ -235,7 +235,7 @@ export class Queue<E extends Entry> {
   #workBefore(entry: Entry, nowMs: number): number {
     let workMs = 0;
     for (const { estimateMs, startedMs } of this.#dispatched.values()) {
-      // A run that is over its estimate is taken to go on for as long as it is over it.
+      // A run that exceeded its estimate is expected to take as long again as it exceeded it by.
       workMs += startedMs === null ? estimateMs : Math.abs(startedMs + estimateMs - nowMs);
     }
     const turn = this.#turnOf(entry);

@@ -79,7 +79,7 @@ export interface ChildAttempt<S extends Spec = Spec> {
   warn(code: string, message: string): void;
   /** A finished file of the work folder. */
   artifact(kind: ArtifactSaid['kind'], file: MadeFile, meta?: ArtifactSaid['meta']): void;
-  /** A finished file of the work folder from which a later attempt goes on, with so many complete units in it. */
+  /** A finished file of the work folder from which a later attempt continues, with so many complete units in it. */
   checkpoint(file: MadeFile, units: number): void;
 }
 
@@ -188,7 +188,7 @@ export async function runAsChild<K extends Spec['kind']>(
     say(event);
     return exit(exitCode);
   };
-  // Once: what fails while the end is told (a log that nobody reads) must not begin it again. Node then ends the process.
+  // Once: an error while the end is reported (a log that nobody reads) must not report it again. Node then ends the process.
   process.once('uncaughtException', fail);
 
   const [line] = (await once(thread, 'message')) as [string];

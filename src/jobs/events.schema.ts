@@ -11,7 +11,7 @@ import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 const payloadOf = <T>(event: JobEvent, key: string): T => event.payloadJson[key] as T;
 
 const JobEventType = builder.interfaceRef<JobEvent>('JobEvent').implement({
-  description: 'Something that is told of a job for good. The events of a job are numbered without a gap.',
+  description: 'A stored event of a job. The events of a job are numbered without a gap.',
   fields: (t) => ({
     seq: t.expose('seq', { type: 'SafeInt', description: 'Number within the job, from 1: the `after` of a later subscription.' }),
     at: t.expose('at', { type: 'DateTime', description: 'When it was stored. Order is by `seq`.' }),
@@ -90,7 +90,7 @@ builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.EPOCH), {
   }),
 });
 builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.CHECKPOINT), {
-  description: 'A checkpoint is on the disk: a later attempt goes on from here.',
+  description: 'A checkpoint is on the disk: a later attempt continues from here.',
   interfaces: [JobEventType],
   fields: (t) => ({
     epoch: t.int({ description: 'Complete epochs in it.', resolve: (e) => payloadOf<number>(e, 'epoch') }),
@@ -194,7 +194,7 @@ builder.subscriptionFields((t) => ({
         type: 'SafeInt',
         required: true,
         defaultValue: 0,
-        description: 'Seq of the last event that is known: a client that was cut off goes on here.',
+        description: 'Seq of the last event that the client knows: a client that lost its connection continues behind it.',
       }),
     },
     subscribe: (_root, { id, after }, context) => watchEvents(context, idOf('Job', id), after),

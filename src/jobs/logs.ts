@@ -21,7 +21,7 @@ export interface JobLog {
   close(): void;
 }
 
-/** Opens a job's log file to go on behind its last line. */
+/** Opens a job's log file to append behind its last line. */
 export async function openLog(dataDir: string, jobId: string): Promise<JobLog> {
   mkdirSync(join(dataDir, 'logs'), { recursive: true });
   let n = await lastNumber(dataDir, jobId);

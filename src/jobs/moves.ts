@@ -75,7 +75,7 @@ export function endAttempt(
   register: (tx: Queryable) => Record<string, unknown> = () => ({}),
 ): Move | null {
   const { state, failure, exitCode, signal, durationMs } = end;
-  // Before its end is written, a job that failed or waits keeps its slot, and nobody is told why.
+  // Before its end is written, a job that failed or waits keeps its slot, and nobody sees why.
   const transact = state === 'SUCCEEDED' ? inTransaction : inUrgentTransaction;
   return transact(db, (tx) => {
     const row = isLive(tx, jobId, number);
@@ -91,7 +91,7 @@ export function endAttempt(
     const isChargedOne = and(eq(attempt.jobId, jobId), eq(attempt.charged, true));
     const chargedOnes = tx.select({ n: count() }).from(attempt).where(isChargedOne).get()?.n ?? 0;
     const next = jobAfter(row.state as 'RUNNING' | 'CANCELLING', { state, failure }, chargedOnes);
-    // An attempt that got further begins the back-off anew.
+    // An attempt that got further starts the back-off from the beginning.
     const backoffs = charged || (state === 'SUSPENDED' && failure) ? 1 + (wroteCheckpoint ? 0 : row.backoffs) : 0;
     const notBefore = next.state === 'QUEUED' && backoffs > 0 ? Date.now() + (end.backoffMs ?? backoffMs)(backoffs) : null;
     tx.update(job).set({ backoffs, notBefore }).where(eq(job.id, jobId)).run();
@@ -107,7 +107,7 @@ function hasCheckpoint(tx: Queryable, jobId: string, number: number): boolean {
 }
 
 /**
- * Cancels a job with its children: at once while it waits, otherwise its attempt is told to stop. A coordinator is CANCELLED when its
+ * Cancels a job with its children: at once while it waits, otherwise its attempt gets the command to stop. A coordinator is CANCELLED when its
  * last child has ended. A job that has ended cannot be cancelled.
  */
 export function cancelJob(db: Db, kinds: JobKinds, actor: Actor, id: string): Move | null {

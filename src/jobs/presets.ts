@@ -11,7 +11,7 @@ const share = z.number().min(0).max(1);
 
 /**
  * Each has a description, a range and a default. One that is added later says besides, as `.meta({ before: … })`, with which value a run
- * does what it did before: trainings that were stored earlier go on with that.
+ * does what it did before: trainings that were stored earlier continue with that.
  */
 export const ClassificationHyperparameters = z
   .object({

@@ -131,7 +131,7 @@ const Hello = z
     }),
     versions: z.record(z.string(), z.string()).describe('Version by package; `python` or `node` for the runtime.'),
     environment: json.describe('Platform, processor, threads, code version: recorded with the attempt.'),
-    resumed: z.object({ epoch: z.int(), batch: z.int() }).nullable().describe('Where a checkpoint lets this attempt go on.'),
+    resumed: z.object({ epoch: z.int(), batch: z.int() }).nullable().describe('Where a checkpoint lets this attempt continue.'),
   })
   .meta({ id: 'Hello' });
 

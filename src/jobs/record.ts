@@ -8,7 +8,7 @@ import type { Event } from './protocol.ts';
 import type { Failure } from './states.ts';
 import { type JobEvent, metricPoint } from './tables.ts';
 
-/** The events of a child that are told for good, and as what. */
+/** The events of a child that are stored, and as what. */
 const durableTypes: Partial<Record<Event['type'], JobEvent['type']>> = {
   phase: 'PHASE',
   epoch: 'EPOCH',

@@ -1,5 +1,5 @@
 /**
- * What a child tells of what it has made: the results of the job kinds, what is said of an artifact, and the content of an EVALUATION.
+ * What a child reports about what it made: the results of the job kinds, the data of an artifact, and the content of an EVALUATION.
  * Part of the protocol (`protocol.ts`).
  */
 import { z } from 'zod';

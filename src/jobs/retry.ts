@@ -6,7 +6,7 @@ import { requireJob } from './jobs.ts';
 import type { JobKinds, JobServices } from './kinds.ts';
 import type { Job } from './tables.ts';
 
-/** A new job with the specification of one that FAILED or was CANCELLED. It goes on from that one's checkpoint, where it is still kept. */
+/** A new job with the specification of one that FAILED or was CANCELLED. It continues from that one's checkpoint, if that is still kept. */
 export function retryJob({ db, bus }: JobServices, kinds: JobKinds, actor: Actor, id: string, idempotencyKey?: string | null): Job {
   const retried = inTransaction(db, (tx) => {
     const row = requireJob(tx, id);

@@ -44,7 +44,7 @@ export const AttemptStateType = builder.enumType('AttemptState', {
     FAILED: 'Ended for a reason that another attempt would meet again.',
     CANCELLED: 'Stopped by a user.',
     SUSPENDED: 'Stopped with a checkpoint because the server stopped, or ended by a full disk; the job continues in another attempt.',
-    LOST: 'The server ended under it; the job goes on in another attempt.',
+    LOST: 'The server died while it ran; the job continues in another attempt.',
     CRASHED: 'Its process was killed or stood still. Three charged attempts fail the job.',
   }),
 });
@@ -84,7 +84,7 @@ const AttemptType = builder.objectRef<Attempt>('JobAttempt').implement({
     resumed: t.field({
       type: CheckpointPositionType,
       nullable: true,
-      description: 'Where the checkpoint of an earlier attempt let it go on; null when it began at the start.',
+      description: 'Where it continued from the checkpoint of an earlier attempt; null when it began at the start.',
       resolve: (a) => a.resumedJson,
     }),
     device: t.field({
@@ -287,7 +287,7 @@ builder.queryFields((t) => ({
   }),
   jobs: t.field({
     type: JobConnection,
-    description: 'Jobs, newest first unless told otherwise.',
+    description: 'Jobs, newest first by default.',
     authScopes: { can: 'READ' },
     args: {
       ...pageArgs(),
@@ -334,7 +334,7 @@ builder.relayMutationField(
   },
   {
     description:
-      'Starts a new job with the specification of one that failed or was cancelled. It goes on from its checkpoint, which is kept for a week.',
+      'Starts a new job with the specification of one that failed or was cancelled. It continues from its checkpoint, which is kept for a week.',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() => retryJob(context, context.jobKinds, context.actor, idOf('Job', input.jobId), input.idempotencyKey)),

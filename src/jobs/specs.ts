@@ -45,7 +45,7 @@ export const DatasetItem = z
     n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
     split: z.enum(['train', 'val', 'test']),
     path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
-    sha256,
+    sha256: sha256.describe('Of the file in the zip; the one that is extracted may be a PNG of its pixels.'),
     width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
     label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),
@@ -101,7 +101,7 @@ export const Init = z
     }),
     z.object({
       from: z.literal('CHECKPOINT'),
-      file: path.describe('Training checkpoint of an earlier run: optimizer and schedule go on, `epochs` counts from its first epoch.'),
+      file: path.describe('Training checkpoint of an earlier run: optimizer and schedule continue, `epochs` counts from its first epoch.'),
     }),
   ])
   .meta({ id: 'Init' });
@@ -202,14 +202,35 @@ export const ImportModelSpec = z
     kind: z.literal('IMPORT_MODEL'),
     ...common,
     file: path,
-    fileName: z.string().min(1).max(255).describe('As the user called it: its ending (.onnx, .safetensors, .pt, .pth) says what it is.'),
+    fileName: z.string().min(1).max(255).describe('As the user called it: its ending says what it is.'),
     preset: presetName.nullable().describe('Needed for a state dict, null for an ONNX file.'),
+    data: z
+      .object({ file: path, fileName: z.string().min(1).max(255).describe('As the tensors of the ONNX file call it.') })
+      .nullable()
+      .default(null)
+      .describe('Where the tensors outside an ONNX file lie.'),
     limits: z.object({
       ...importLimits,
       secondsMax: z.int().min(1).max(240).default(120).describe('CPU time, and time on the clock.'),
     }),
   })
   .meta({ id: 'ImportModelSpec' });
+
+/** In which encoding the names of a zip can be that no flag marks as UTF-8. */
+export const NameEncoding = z.enum([
+  'UTF_8',
+  'CP437',
+  'CP850',
+  'CP866',
+  'GB18030',
+  'BIG5',
+  'SHIFT_JIS',
+  'EUC_KR',
+  'WINDOWS_1250',
+  'WINDOWS_1251',
+  'WINDOWS_1252',
+]);
+export type NameEncoding = z.infer<typeof NameEncoding>;
 
 export const ImportDatasetSpec = z
   .object({
@@ -218,6 +239,11 @@ export const ImportDatasetSpec = z
     file: path.describe('The zip.'),
     fileName: z.string().min(1).max(255),
     task: Task.describe('Which forms of a zip are looked for.'),
+    nameEncoding: NameEncoding.nullable()
+      .default(null)
+      .describe('Of names in the zip that are not marked as UTF-8; null: UTF-8 when all can be, otherwise code page 437.'),
+    onProblem: z.enum(['REFUSE', 'LEAVE_OUT']).default('REFUSE').describe('What an image that cannot be used does to the import.'),
+    leftOutShareMax: share.default(0.05).describe('Of the images: LEAVE_OUT refuses the dataset beyond it.'),
     splitSeed: z.int().min(0).max(0xffff_ffff).describe('Where the zip has no train, val and test folders.'),
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({

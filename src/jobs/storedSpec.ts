@@ -1,6 +1,6 @@
 /**
  * Specifications that an earlier version of the program has stored. They are complete as that version understood them; what a later
- * version wants to know besides is filled in here with what the earlier one did, so that a job which waited over an upgrade goes on as
+ * version wants to know besides is filled in here with what the earlier one did, so that a job which waited over an upgrade continues as
  * it began. Rows of this table are only added.
  */
 
@@ -10,7 +10,7 @@ import type { JobKindName } from './specs.ts';
 import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
-export const STORED_SPEC_VERSION = 2;
+export const STORED_SPEC_VERSION = 3;
 
 type Stored = Record<string, unknown>;
 
@@ -27,6 +27,9 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
     EVALUATE: () => ({ outputLayout: null }),
     IMPORT_MODEL: () => ({ task: 'CLASSIFICATION' }),
     IMPORT_DATASET: () => ({ task: 'CLASSIFICATION' }),
+  },
+  2: {
+    IMPORT_MODEL: () => ({ data: null }),
   },
 };
 

@@ -78,7 +78,7 @@ export const attempt = sqliteTable(
     /** Start time of the process and id of the boot: a pid alone may be somebody else's by now. */
     pidStart: text(),
     bootId: text(),
-    /** Where its checkpoint let it go on; null from the start. */
+    /** Where its checkpoint let it continue; null from the start. */
     resumedJson: text({ mode: 'json' }).$type<{ epoch: number; batch: number }>(),
     deviceJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     environmentJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
@@ -103,7 +103,7 @@ export const slot = sqliteTable('slot', {
 
 export const jobEventTypes = ['STATE', 'PHASE', 'EPOCH', 'CHECKPOINT', 'ARTIFACT', 'GATE', 'WARNING'] as const;
 
-/** What is told of a job for good, in order and without gaps. */
+/** The stored events of a job, in order and without gaps. */
 export const jobEvent = sqliteTable(
   'job_event',
   {

@@ -1,7 +1,7 @@
 /**
  * Where the children of jobs work: `work/<job>/<attempt>` in the data folder. Beside the attempt that runs, only the folder with the
- * checkpoint that it goes on from stays. A job that FAILED or was CANCELLED keeps its newest checkpoint for a week, since `retryJob` goes
- * on from it, and for as long as a job that has not ended repeats it.
+ * checkpoint that it continues from stays. A job that FAILED or was CANCELLED keeps its newest checkpoint for a week, since `retryJob`
+ * continues from it, and for as long as a job that has not ended repeats it.
  */
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -61,7 +61,7 @@ export async function removeAttempts({ config }: WorkServices, jobId: string, ke
   if (kept.length === 0) await rm(folder, { recursive: true, force: true });
 }
 
-/** The jobs that one which has not ended repeats, directly or not: it may go on from their checkpoints. */
+/** The jobs that one which has not ended repeats, directly or not: it may continue from their checkpoints. */
 export function repeatedOnes(db: Db): Set<string> {
   const rows = db.all<{ id: string }>(sql`
     WITH RECURSIVE repeated(id) AS (

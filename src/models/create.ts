@@ -1,5 +1,4 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { extname } from 'node:path';
 import { and, eq, isNull, ne, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
@@ -15,33 +14,35 @@ import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { Name, Notes } from '../naming.ts';
 import { insertArtifact } from '../storage/blobs.ts';
-import { takeUpload } from '../storage/uploads.ts';
+import { type TakenUpload, takeUpload } from '../storage/uploads.ts';
 import { PreprocessSpec } from '../vision/spec.ts';
+import { endings, formatOf } from './files.ts';
 import { ImportModelRequest } from './import.ts';
 import { findModelByName, insertModel, nextNumber } from './models.ts';
 import { Labels } from './signature.ts';
 import { type Model, type ModelVersion, model, modelVersion } from './tables.ts';
+
+/** As a user says it. */
+export const SaidPreprocess = PreprocessSpec.refine(({ std }) => std.every((value) => value > 0), {
+  path: ['std'],
+  message: 'Each deviation is above 0.',
+});
+
+const Sha256 = z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.');
 
 const CreateModelInput = z.object({
   name: Name,
   task: z.enum(tasks),
   preset: ImportModelSpec.shape.preset.nullish().transform((preset) => preset ?? null),
   uploadId: z.string(),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/i, 'A SHA-256 has 64 hexadecimal digits.'),
+  sha256: Sha256,
+  dataUploadId: z.string().nullish(),
+  dataSha256: Sha256.nullish(),
   labels: Labels.nullish().transform((labels) => labels ?? null),
-  preprocess: PreprocessSpec.refine(({ std }) => std.every((value) => value > 0), { path: ['std'], message: 'Each deviation is above 0.' })
-    .nullish()
-    .transform((preprocess) => preprocess ?? null),
+  preprocess: SaidPreprocess.nullish().transform((preprocess) => preprocess ?? null),
   notes: Notes.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });
-
-const formatOf: Record<string, ModelVersion['format']> = {
-  '.onnx': 'ONNX',
-  '.safetensors': 'CHECKPOINT',
-  '.pt': 'CHECKPOINT',
-  '.pth': 'CHECKPOINT',
-};
 
 export interface CreatedModelVersion {
   model: Model;
@@ -66,11 +67,15 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
     const found = findModelByName(tx, name);
     if (found && found.task !== task) refuse('INVALID', 'task', `The model ${name} is for ${found.task}.`);
     const row = found ?? insertModel(tx, { name, task, notes: notes ?? '', createdById: actor.actorId });
-    const request = { sha256: stored.sha256, preset, labels, preprocess };
+    const outside = takeData(tx, actor, input, fileName, stored.sha256);
+    const data = outside && { sha256: outside.sha256, fileName: outside.fileName };
+    const request = { sha256: stored.sha256, data, preset, labels, preprocess };
     const existing = findSame(tx, row.id, request);
     if (existing) return { model: row, version: existing };
     const id = randomUUIDv7();
-    insertArtifact(tx, stored, { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS', name: fileName });
+    const owned = { ownerType: 'MODEL_VERSION', ownerId: id, kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS' } as const;
+    insertArtifact(tx, stored, { ...owned, name: fileName });
+    if (outside) insertArtifact(tx, outside, { ...owned, name: outside.fileName });
     const spec: ImportModelRequest = { ...request, task, modelVersionId: id, fileName, cpuThreads: cpuThreadsOf(config) };
     queued = enqueue(tx, actor, { ...wanted, spec });
     const version = tx
@@ -97,6 +102,23 @@ export function createModel({ config, db, bus }: JobServices, actor: Actor, raw:
   return created;
 }
 
+/** The second upload, where there is one: what the tensors of an ONNX file call it is its name. */
+function takeData(
+  tx: Queryable,
+  actor: Actor,
+  { dataUploadId, dataSha256 }: z.infer<typeof CreateModelInput>,
+  fileName: string,
+  sha256: string,
+): TakenUpload | null {
+  if (!dataUploadId) return null;
+  if (!fileName.toLowerCase().endsWith('.onnx'))
+    refuse('INVALID', 'dataUploadId', `Data lies beside an .onnx file, not beside ${fileName}. Leave it out, or upload the .onnx file.`);
+  if (!dataSha256) refuse('INVALID', 'dataSha256', 'Give the SHA-256 of the second upload too.');
+  const data = takeUpload(tx, actor, dataUploadId, dataSha256, { uploadId: 'dataUploadId', sha256: 'dataSha256' });
+  if (data.sha256 === sha256) refuse('INVALID', 'dataUploadId', 'Both uploads are the same file: upload the data of the .onnx file.');
+  return data;
+}
+
 /** What an earlier request with this idempotency key has made. */
 function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): CreatedModelVersion | undefined {
   const made = findByIdempotencyKey(tx, actor, wanted);
@@ -113,9 +135,8 @@ function createdBy(tx: Queryable, actor: Actor, wanted: Omit<NewJob, 'spec'>): C
 
 /** What the name of the file says that it is; a state dict belongs to a preset, an ONNX file has its own topology. */
 function requireFormat(fileName: string, preset: string | null): ModelVersion['format'] {
-  const format = formatOf[extname(fileName).toLowerCase()];
-  if (!format)
-    refuse('INVALID', 'uploadId', `The name of a model's file ends in ${Object.keys(formatOf).join(', ')}, not as in ${fileName}.`);
+  const format = formatOf(fileName);
+  if (!format) refuse('INVALID', 'uploadId', `The name of a model's file ends in ${endings.join(', ')}, not as in ${fileName}.`);
   if (format === 'CHECKPOINT' && !preset) refuse('INVALID', 'preset', 'A state dict needs the preset that its weights belong to.');
   if (format === 'ONNX' && preset) refuse('INVALID', 'preset', 'An ONNX file has its own topology: leave the preset out.');
   return format;
@@ -125,7 +146,7 @@ function requireFormat(fileName: string, preset: string | null): ModelVersion['f
 function findSame(
   tx: Queryable,
   modelId: string,
-  { sha256, ...how }: Pick<ImportModelRequest, 'sha256' | 'preset' | 'labels' | 'preprocess'>,
+  { sha256, ...how }: Pick<ImportModelRequest, 'sha256' | 'data' | 'preset' | 'labels' | 'preprocess'>,
 ): ModelVersion | undefined {
   const live = and(eq(modelVersion.modelId, modelId), isNull(modelVersion.deletedAt), ne(modelVersion.state, 'FAILED'));
   return tx
@@ -135,7 +156,7 @@ function findSame(
     .where(and(live, eq(job.kind, 'IMPORT_MODEL'), sql`${job.specJson} ->> '$.sha256' = ${sha256}`))
     .all()
     .find((found) => {
-      const { preset, labels, preprocess } = ImportModelRequest.parse(storedSpec(found.job));
-      return canonicalJson({ preset, labels, preprocess }) === canonicalJson(how);
+      const { data, preset, labels, preprocess } = ImportModelRequest.parse(storedSpec(found.job));
+      return canonicalJson({ data, preset, labels, preprocess }) === canonicalJson(how);
     })?.version;
 }

@@ -1,5 +1,5 @@
-import { join, parse } from 'node:path';
-import { and, eq } from 'drizzle-orm';
+import { join } from 'node:path';
+import { and, eq, inArray } from 'drizzle-orm';
 import { z } from 'zod';
 import { refuse } from '../errors.ts';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
@@ -11,6 +11,7 @@ import { blobPath, dropArtifacts, insertArtifact, storeFile } from '../storage/b
 import { artifact } from '../storage/tables.ts';
 import { codeVersion } from '../version.ts';
 import { PreprocessSpec, Task } from '../vision/spec.ts';
+import { storedName } from './files.ts';
 import { lineageHashOf } from './lineage.ts';
 import { limitsFor, loadOnce } from './load.ts';
 import { Labels, onnxSignature, type SignatureColumns, weightsSignature } from './signature.ts';
@@ -22,6 +23,8 @@ export const ImportModelRequest = z.object({
   /** Of the uploaded bytes, which are the version's artifact until the import has ended. */
   sha256: z.string(),
   fileName: z.string(),
+  /** A second upload, in which the tensors outside an ONNX file lie. */
+  data: z.object({ sha256: z.string(), fileName: z.string() }).nullable(),
   task: Task,
   preset: ImportModelSpec.shape.preset,
   labels: Labels.nullable(),
@@ -43,12 +46,12 @@ const fileAtFault = [
 
 const requestOf = (job: Job): ImportModelRequest => ImportModelRequest.parse(storedSpec(job));
 
-/** An uploaded file becomes a model version: ONNX as it is, a state dict as safetensors. */
+/** An uploaded file becomes a model version: ONNX as one file, a state dict as safetensors. */
 export const importModel: JobKind = {
   timeLimitMs: 15 * 60_000,
 
   launch({ config }, attempt) {
-    const { sha256, fileName, preset, cpuThreads } = requestOf(attempt.job);
+    const { sha256, fileName, data, preset, cpuThreads } = requestOf(attempt.job);
     return launchTrainer(
       ImportModelSpec.parse({
         kind: 'IMPORT_MODEL',
@@ -58,6 +61,7 @@ export const importModel: JobKind = {
         file: blobPath(config.dataDir, sha256),
         fileName,
         preset,
+        data: data && { file: blobPath(config.dataDir, data.sha256), fileName: data.fileName },
         limits: {},
       }),
     );
@@ -68,20 +72,26 @@ export const importModel: JobKind = {
     const request = requestOf(attempt.job);
     const [made] = artifacts;
     if (!made) throw new Error('The import has made no artifact.');
-    const file = blobPath(config.dataDir, request.sha256);
+    // Null: the uploaded file stays as it is.
+    const changed = made.file === null ? null : join(attempt.workDir, made.file);
     let signature: SignatureColumns;
     let stored = { sha256: request.sha256, sizeBytes: made.sizeBytes };
     if (made.kind === 'ONNX') {
       const { inputs, outputs, ...rest } = onnxSignature(made.meta, request);
       signature = rest;
-      const loaded = await loadOnce(config.dataDir, file, join(attempt.workDir, 'load'), limitsFor(made.sizeBytes));
+      const loaded = await loadOnce(
+        config.dataDir,
+        changed ?? blobPath(config.dataDir, request.sha256),
+        join(attempt.workDir, 'load'),
+        limitsFor(made.sizeBytes),
+      );
       if (`${loaded.inputs}` !== `${inputs}` || `${loaded.outputs}` !== `${outputs}`) {
         throw new JobFailure('MODEL_INVALID', 'The serving engine reads other inputs or outputs in the file than the inspection.');
       }
     } else {
       signature = weightsSignature(made.meta, request);
-      stored = await storeFile(services, join(attempt.workDir, String(made.file)));
     }
+    if (changed) stored = await storeFile(services, changed);
     if (stored.sha256 !== made.sha256) throw new Error('The file is not the one that was inspected.');
     const lineageHash = lineageHashOf(db, {
       sha256: stored.sha256,
@@ -92,12 +102,12 @@ export const importModel: JobKind = {
 
     return (tx) => {
       dropArtifacts(tx, 'MODEL_VERSION', request.modelVersionId);
-      const onnx = made.kind === 'ONNX';
+      const format = made.kind === 'ONNX' ? 'ONNX' : 'CHECKPOINT';
       const { id } = insertArtifact(tx, stored, {
         ownerType: 'MODEL_VERSION',
         ownerId: request.modelVersionId,
-        kind: onnx ? 'ONNX' : 'WEIGHTS',
-        name: `${parse(request.fileName).name}${onnx ? '.onnx' : '.safetensors'}`,
+        kind: format === 'ONNX' ? 'ONNX' : 'WEIGHTS',
+        name: storedName(request.fileName, format),
       });
       tx.update(modelVersion)
         .set({ state: 'READY', ...signature, ...stored, lineageHash, artifactId: id })
@@ -115,14 +125,16 @@ export const importModel: JobKind = {
   },
 
   redo(tx, retried) {
-    const { modelVersionId, sha256 } = requestOf(retried);
+    const { modelVersionId, sha256, data } = requestOf(retried);
     const version = tx.select().from(modelVersion).where(eq(modelVersion.id, modelVersionId)).get();
+    const needed = [sha256, ...(data ? [data.sha256] : [])];
     const kept = tx
       .select()
       .from(artifact)
-      .where(and(eq(artifact.ownerType, 'MODEL_VERSION'), eq(artifact.ownerId, modelVersionId), eq(artifact.sha256, sha256)))
-      .get();
-    if (!version || version.deletedAt !== null || !kept) refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
+      .where(and(eq(artifact.ownerType, 'MODEL_VERSION'), eq(artifact.ownerId, modelVersionId), inArray(artifact.sha256, needed)))
+      .all();
+    if (!version || version.deletedAt !== null || kept.length < needed.length)
+      refuse('INVALID', 'jobId', 'The file is not stored any more: upload it again.');
     tx.update(modelVersion).set({ state: 'IMPORTING', jobId: retried.id }).where(eq(modelVersion.id, modelVersionId)).run();
   },
 };

@@ -9,7 +9,6 @@ import { JobType } from '../jobs/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from './change.ts';
-import { type CreatedModelVersion, createModel } from './create.ts';
 import { parentsOf } from './lineage.ts';
 import {
   chooseModelVersion,
@@ -23,7 +22,7 @@ import {
   type ModelOrder,
   modelOrders,
 } from './models.ts';
-import { PreprocessSpecInput, PreprocessSpecType } from './preprocess.schema.ts';
+import { PreprocessSpecType } from './preprocess.schema.ts';
 import { type FileSignature, ModelSignatureType } from './signature.schema.ts';
 import type { formats, Model, ModelAlias, ModelVersion, origins, precisions } from './tables.ts';
 
@@ -51,6 +50,7 @@ const ModelOriginType = builder.enumType('ModelOrigin', {
     TRAINED: 'A training made it.',
     CONVERTED: 'Converted from its parent.',
     OPTIMIZED: 'Compressed from its parent.',
+    DESCRIBED: 'The file of its parent with other labels or preprocessing.',
   }),
 });
 
@@ -281,40 +281,6 @@ const modelPayload = {
 };
 
 const modelId = 'The model to change.';
-
-builder.relayMutationField(
-  'createModel',
-  {
-    inputFields: (t) => ({
-      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing model gets its next version.' }),
-      task: t.field({ type: TaskType, required: true, description: 'What it does with an image.' }),
-      uploadId: t.id({ required: true, description: 'A complete upload: .onnx, .safetensors, .pt or .pth.' }),
-      sha256: t.string({ required: true, description: 'SHA-256 of the file in hexadecimal, as the client computed it.' }),
-      preset: t.string({ description: 'The preset that a state dict belongs to, such as `resnet50`; none for ONNX.' }),
-      labels: t.stringList({ description: 'Class names in the order of the output. A file that Whetstone made has them in it.' }),
-      preprocess: t.field({
-        type: PreprocessSpecInput,
-        description: 'How an image becomes the input. A file that Whetstone made has it in it; a state dict gets its preset’s.',
-      }),
-      notes: t.string({ description: 'Notes of a new model; `updateModel` changes those of an existing one.' }),
-      idempotencyKey: t.string({ description: 'The same key gives the same version, however often the mutation is sent.' }),
-    }),
-  },
-  {
-    description:
-      'Makes a model version of an upload: its job checks the file. The same bytes with the same preset, labels and preprocessing ' +
-      'are the same version: a model that has it gives it, without another job.',
-    authScopes: { can: 'UPLOAD' },
-    resolve: (_root, { input }, context) => payload(() => createModel(context, context.actor, input)),
-  },
-  {
-    interfaces: [PayloadType],
-    outputFields: (t: PayloadFields<CreatedModelVersion>) => ({
-      model: t.field({ type: ModelType, nullable: true, description: 'The model.', resolve: (p) => p.result?.model }),
-      modelVersion: t.field({ type: ModelVersionType, nullable: true, description: 'The version.', resolve: (p) => p.result?.version }),
-    }),
-  },
-);
 
 builder.relayMutationField(
   'setModelAlias',

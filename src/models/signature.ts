@@ -4,6 +4,7 @@ import { JobFailure } from '../jobs/kinds.ts';
 import { type PresetName, presets } from '../jobs/presets.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 import { unprintable } from '../naming.ts';
+import { inputProblem } from '../vision/input.ts';
 import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 
@@ -21,6 +22,7 @@ export const Labels = z
 /** The labels and the preprocessing are text of the file: where they have another form, the file says nothing of them. */
 const Onnx = OnnxMeta.extend({ labels: Labels.nullable().catch(null), preprocess: PreprocessSpec.nullable().catch(null) });
 type Onnx = z.infer<typeof Onnx>;
+type OnnxInputs = Pick<z.infer<typeof OnnxMeta>, 'inputs'>;
 
 /** What a user said of a file, where it does not say it itself. */
 export interface Described {
@@ -41,7 +43,8 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
   const labels = described.labels ?? meta.labels;
   const preprocess = described.preprocess ?? meta.preprocess;
   if (labels) checkOutputs(described.task ?? meta.metadata['whetstone.task'], labels.length, meta.outputs);
-  if (preprocess) checkPreprocess(preprocess, meta.inputs[0]?.shape);
+  const problem = preprocess && inputProblem(inputsOf(meta), preprocess);
+  if (problem) throw new JobFailure('PREPROCESS_INVALID', problem);
   return {
     precision: precisionOf(meta),
     preset: meta.metadata['whetstone.preset'] ?? null,
@@ -54,7 +57,7 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
   };
 }
 
-/** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it unless something else was said. */
+/** Of weights: they are stored as 32-bit floats, and preprocessed as the preset does it by default. */
 export function weightsSignature(rawMeta: unknown, described: Described): SignatureColumns {
   const meta = WeightsMeta.parse(rawMeta);
   if (described.labels) checkLabels(described.labels.length, meta.classCount);
@@ -82,18 +85,34 @@ function precisionOf({ operators, elementTypes }: Onnx): SignatureColumns['preci
   return FLOAT16 + BFLOAT16 > FLOAT + DOUBLE ? 'FP16' : 'FP32';
 }
 
+/** The element types of ONNX by the names that the serving protocol has for them, where they differ. */
+const datatypes: Record<string, string> = { FLOAT: 'FP32', FLOAT16: 'FP16', DOUBLE: 'FP64' };
+
+/** The inputs of an ONNX version, as the host reads them. */
+export const inputsOf = ({ inputs }: OnnxInputs) =>
+  inputs.map(({ name, elementType, shape }) => ({ name, datatype: datatypes[elementType] ?? elementType, shape }));
+
 /**
- * A classifier's first output ends in its classes. Of a detector some output has an axis of the classes, alone or behind the four numbers
- * of a box; which one that is, is settled where its outputs are read.
+ * A classifier's first output has a number for each class. Of a detector some output has an axis of the classes, alone or behind what says
+ * where a box is, or names the class of each box; which one that is, is settled where its outputs are read.
  */
 function checkOutputs(task: string | undefined, labels: number, outputs: Onnx['outputs']): void {
+  const shapes = outputs.map(({ name, shape }) => `${name} ${shape?.join(' × ')}`).join(', ');
   if (task !== 'DETECTION') {
-    checkLabels(labels, outputs[0]?.shape?.at(-1));
+    const shape = outputs[0]?.shape ?? [];
+    const axes = (shape.length > 1 ? shape.slice(1) : shape).filter((dim) => dim !== 1);
+    if (axes.filter((dim) => typeof dim === 'number').length > 1) {
+      throw new JobFailure(
+        'LABELS_INVALID',
+        `The output of a classifier is batch × classes, but there is ${shapes}. Is it a detector? Then make the model with the task DETECTION.`,
+      );
+    }
+    if (shape.length > 0 && axes.length < 2) checkLabels(labels, axes[0] ?? 1);
     return;
   }
-  const fits = (dim: number | string) => typeof dim === 'string' || dim === labels || dim === labels + 4;
-  if (outputs.some(({ shape }) => !shape || shape.slice(1).some(fits))) return;
-  const shapes = outputs.map(({ name, shape }) => `${name} ${shape?.join(' × ')}`).join(', ');
+  const fits = (dim: number | string) => typeof dim === 'string' || [labels, labels + 4, labels + 5].includes(dim);
+  const suppressed = outputs.length === 1 && outputs[0]?.shape?.length === 3 && outputs[0].shape[2] === 6;
+  if (suppressed || outputs.some(({ shape }) => !shape || shape.slice(1).some(fits))) return;
   throw new JobFailure('LABELS_INVALID', `There are ${labels} labels, but no output has so many classes: ${shapes}.`);
 }
 
@@ -102,17 +121,5 @@ function checkLabels(labels: number, classes: number | string | undefined): void
   throw new JobFailure(
     'LABELS_INVALID',
     `There are ${labels} labels, but the model has ${classes} classes. Name each class once, in order.`,
-  );
-}
-
-/** The model's first input must be able to take what the preprocessing makes; symbolic dimensions take anything. */
-function checkPreprocess({ layout, width, height }: PreprocessSpec, shape: (number | string)[] | null | undefined): void {
-  if (!shape) return;
-  const made = layout === 'NCHW' ? ['batch', 3, height, width] : ['batch', height, width, 3];
-  const fits = shape.length === 4 && shape.every((dim, i) => i === 0 || typeof dim === 'string' || dim === made[i]);
-  if (fits) return;
-  throw new JobFailure(
-    'PREPROCESS_INVALID',
-    `The preprocessing makes an input of ${made.join(' × ')}, but the model takes ${shape.join(' × ')}. Change its size or layout.`,
   );
 }

@@ -7,7 +7,7 @@ import { artifact } from '../storage/tables.ts';
 
 export const formats = ['CHECKPOINT', 'ONNX'] as const;
 export const precisions = ['FP32', 'FP16', 'INT8'] as const;
-export const origins = ['UPLOADED', 'TRAINED', 'CONVERTED', 'OPTIMIZED'] as const;
+export const origins = ['UPLOADED', 'TRAINED', 'CONVERTED', 'OPTIMIZED', 'DESCRIBED'] as const;
 
 /** A name under which versions are collected. Deleting it leaves the row; the name becomes free. */
 export const model = sqliteTable(

@@ -43,7 +43,7 @@ function verdictOf(baseline: ReportRow, row: ReportRow): Pick<Delta, 'verdict' |
   const apart = a.highNs < b.lowNs || b.highNs < a.lowNs;
   const difference = b.ns / a.ns - 1;
   if (!apart || Math.abs(difference) < differenceMin) {
-    return { verdict: 'NO_DIFFERENCE', says: 'The medians cannot be told apart, or are less than 3 % apart.' };
+    return { verdict: 'NO_DIFFERENCE', says: 'The medians do not differ measurably, or by less than 3 %.' };
   }
   const faster = difference < 0;
   return {

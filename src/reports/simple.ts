@@ -6,7 +6,7 @@ type Facts = Pick<Report, 'models' | 'rows' | 'machine' | 'request' | 'baseline'
 
 const messages = (reasons: ReportRow['reasons']): string => reasons.map(({ message }) => message).join(' ');
 
-/** A sentence or more about the row that is told of, or nothing. Each says what a number means before how it was made. */
+/** Sentences about the chosen row, or none. Each says what a number means before how it was made. */
 const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
   ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
   (_facts, { latency, batchSize }) => {

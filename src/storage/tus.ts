@@ -145,7 +145,7 @@ export function createUploads(services: Services, log: Log): Uploads {
     }
   }
 
-  /** An upload whose id nobody was told, so that nobody can go on with it. On a full disk its row has to stay until it expires. */
+  /** An upload whose id no client got, so that nobody can resume it. On a full disk its row has to stay until it expires. */
   async function discard(id: string): Promise<void> {
     await rm(stagingPath(config.dataDir, id), { force: true });
     await removeUpload(services, id).catch((error: unknown) => log.warn({ err: error, uploadId: id }, 'a broken upload was not forgotten'));
@@ -224,7 +224,7 @@ function without(headers: Headers, ...names: string[]): Headers {
   return rest;
 }
 
-/** What @tus/server, the file system and the database throw, as the error that a client is told. */
+/** What @tus/server, the file system and the database throw, as the error that a client gets. */
 function asApiError(error: unknown): unknown {
   const passing = passingError(error);
   if (passing) return passing;
@@ -266,7 +266,7 @@ class StagingStore extends DataStore {
     });
   }
 
-  /** Appends, and returns the new offset. When it throws the file ends with the last byte that was written: the offset to go on from. */
+  /** Appends, and returns the new offset. When it throws the file ends with the last byte that was written: the offset to continue from. */
   override async write(stream: Readable, id: string, offset: number): Promise<number> {
     const { config, db } = this.#services;
     let end = offset;

@@ -129,16 +129,22 @@ export interface TakenUpload extends StoredBlob {
  * transaction, as the blob that the new owner stores. An InputError names `uploadId` or `sha256` when the upload is not the actor's, is
  * not complete, was used, or has another SHA-256 than the one expected.
  */
-export function takeUpload(tx: Queryable, actor: Actor, uploadId: string, sha256: string): TakenUpload {
+export function takeUpload(
+  tx: Queryable,
+  actor: Actor,
+  uploadId: string,
+  sha256: string,
+  fields = { uploadId: 'uploadId', sha256: 'sha256' },
+): TakenUpload {
   const row = tx.select().from(upload).where(eq(upload.id, uploadId)).get();
   if (!row || row.userId !== actor.actorId || row.state === 'EXPIRED') {
-    refuse('NOT_FOUND', 'uploadId', 'You have no upload with this id, or it has expired: upload the file again.');
+    refuse('NOT_FOUND', fields.uploadId, 'You have no upload with this id, or it has expired: upload the file again.');
   }
-  if (row.state === 'OPEN') refuse('INVALID', 'uploadId', 'The upload is not complete: send the rest of the file first.');
-  if (row.state === 'CONSUMED') refuse('IN_USE', 'uploadId', 'The upload has been used already: upload the file again.');
+  if (row.state === 'OPEN') refuse('INVALID', fields.uploadId, 'The upload is not complete: send the rest of the file first.');
+  if (row.state === 'CONSUMED') refuse('IN_USE', fields.uploadId, 'The upload has been used already: upload the file again.');
   const actual = hashOfUpload(tx, uploadId) ?? notFound('upload');
   if (actual !== sha256.toLowerCase()) {
-    refuse('INVALID', 'sha256', `The SHA-256 of the uploaded file is ${actual}, not the one given. Compare it with your own file's.`);
+    refuse('INVALID', fields.sha256, `The SHA-256 of the uploaded file is ${actual}, not the one given. Compare it with your own file's.`);
   }
   dropArtifact(tx, uploadId);
   tx.update(upload)

@@ -18,7 +18,7 @@ export type Gpus = { gpus: Gpu[]; reason: null } | { gpus: null; reason: string 
 
 const fields = ['index', 'uuid', 'name', 'memory.total', 'memory.used', 'utilization.gpu', 'temperature.gpu', 'power.draw'];
 const answerMsMax = 5000;
-/** A reading is shared while it goes on, and this long after it: many may watch the machine at the same time. */
+/** A reading is shared while it runs, and this long after it: many may watch the machine at the same time. */
 const sharedMs = 500;
 const run = promisify(execFile);
 

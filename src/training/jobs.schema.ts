@@ -47,7 +47,7 @@ const InitType = builder.inputType('TrainingInit', {
     }),
     continueFrom: t.id({
       description:
-        'A model version that was trained here on the same classes: optimizer, schedule and hyperparameters go on, `epochs` counts from its first epoch.',
+        'A model version that was trained here on the same classes: its optimizer, schedule and hyperparameters continue. `epochs` counts from its first epoch.',
     }),
   }),
 });

@@ -12,7 +12,7 @@ const HyperparameterTypeType = builder.enumType('HyperparameterType', {
 });
 
 const HyperparameterType = builder.objectRef<HyperparameterInfo>('Hyperparameter').implement({
-  description: 'One thing that a training can be told.',
+  description: 'One setting of a training.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'Its key in the input of `startTraining`.' }),
     type: t.expose('type', { type: HyperparameterTypeType, description: 'What values it takes.' }),

@@ -57,7 +57,7 @@ export function requireReadyModel(
 
 /** A version's class names; an InputError where nobody has named them. */
 export function requireLabels({ labelsJson }: ModelVersion): string[] {
-  return labelsJson ?? refuse('INVALID', 'modelVersionId', 'The model version names no classes: upload it again with `labels`.');
+  return labelsJson ?? refuse('INVALID', 'modelVersionId', 'The model version names no classes: set them with `describeModelVersion`.');
 }
 
 /** Path of a file that a model version owns. */

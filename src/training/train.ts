@@ -17,6 +17,7 @@ import type { ModelVersion } from '../models/tables.ts';
 import { Name } from '../naming.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
+import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
@@ -55,9 +56,9 @@ const StartTrainingInput = z.object({
   idempotencyKey: z.string().max(200).nullish(),
 });
 
-/** The preset with the hyperparameters that were said, and `others` for the rest; an InputError where they are not its own. */
+/** The preset with the given hyperparameters, and `others` for the rest; an InputError where they are not its own. */
 function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
-  const { hyperparameters } = parseInput(z.object({ hyperparameters: z.strictObject(presets[preset].hyperparameters.shape) }), {
+  const { hyperparameters } = parseInput(z.object({ hyperparameters: strict(presets[preset].hyperparameters.shape) }), {
     hyperparameters: { ...others, ...said },
   });
   return Training.parse({ preset, hyperparameters });
@@ -68,7 +69,7 @@ function requestOf(job: Job): TrainRequest {
   return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
 }
 
-/** Why a training that an earlier version of the program has stored cannot go on: ranges of hyperparameters may have become smaller. */
+/** Why a training that an earlier version of the program has stored cannot continue: ranges of hyperparameters may have become smaller. */
 function outOfRange(job: Job): string | null {
   const { preset, hyperparameters } = storedSpec(job) as TrainRequest;
   const stored = storedHyperparameters(preset, hyperparameters);
@@ -119,7 +120,7 @@ function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string,
     refuse(
       'INVALID',
       field,
-      'Only a version that was trained here has the state to go on from. Say `weightsOf` instead of `continueFrom`.',
+      'Only a version that was trained here has the state to continue from. Use `weightsOf` instead of `continueFrom`.',
     );
   }
   // Its optimizer's memory belongs to the rows of these classes, which are known by their place only.

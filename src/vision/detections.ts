@@ -1,5 +1,6 @@
 /** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
 
+import { chooseLayout, LayoutError } from './layouts.ts';
 import type { Placement } from './preprocess.ts';
 import type { OutputLayout } from './spec.ts';
 
@@ -20,10 +21,14 @@ export interface FloatOutput {
   data: Float32Array;
 }
 
-/** A × 4 boxes (left, top, right, bottom) and A × classes scores of one image. */
+/**
+ * A × 4 boxes (left, top, right, bottom) and A × classes scores of one image; or, where the graph has suppressed overlaps itself, one score
+ * for each box with its class in `labels`. A score of −∞ is none.
+ */
 export interface ImageOutput {
   boxes: Float32Array;
   scores: Float32Array;
+  labels?: Float32Array;
 }
 
 /** What is found: pixels of the input. */
@@ -36,44 +41,76 @@ export interface Detection {
   bottom: number;
 }
 
-/** The outputs of a batch by image. Throws when their shapes are not those of the layout. */
-export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: OutputLayout, classCount: number): ImageOutput[] {
-  const shapes = outputs.map(({ shape }) => shape);
-  const [first, second] = outputs;
-  const [n = 0, rows, columns = 0] = shapes[0] ?? [];
-  if (layout === 'BOXES_SCORES' && first && second && columns === 4 && String(shapes[1]) === String([n, rows, classCount])) {
-    const anchors = rows as number;
-    return Array.from({ length: n }, (_, i) => ({
-      boxes: first.data.subarray(i * anchors * 4, (i + 1) * anchors * 4),
-      scores: second.data.subarray(i * anchors * classCount, (i + 1) * anchors * classCount),
-    }));
-  }
-  if (layout === 'CENTRES_FIRST' && first && outputs.length === 1 && shapes[0]?.length === 3 && rows === 4 + classCount) {
-    const size = rows * columns;
-    return Array.from({ length: n }, (_, i) => fromCentres(first.data.subarray(i * size, (i + 1) * size), columns, classCount));
-  }
-  const found = shapes.map((shape) => `[${shape.join(', ')}]`).join(', ');
-  throw new Error(`The outputs ${found} do not have the layout ${layout} of ${classCount} classes.`);
+/** How many classes the outputs of a layout have; null where a box names its class. */
+export function classCountOf(shapes: readonly (readonly number[])[], layout: OutputLayout): number | null {
+  const [, rows = 0, columns = 0] = shapes.at(-1) ?? [];
+  return { BOXES_SCORES: columns, CENTRES_FIRST: rows - 4, OBJECTNESS: columns - 5, SUPPRESSED: null }[layout];
 }
 
-function fromCentres(values: Float32Array, anchors: number, classCount: number): ImageOutput {
-  const at = (row: number, anchor: number) => values[row * anchors + anchor] as number;
+/** The outputs of a batch by image. Throws a LayoutError when their shapes are not those of the layout. */
+export function readDetectorOutputs(outputs: readonly FloatOutput[], layout: OutputLayout, classCount: number | null): ImageOutput[] {
+  const shapes = outputs.map(({ shape }) => shape);
+  chooseLayout(shapes, classCount, layout);
+  const [n = 0, rows = 0, columns = 0] = shapes[0] ?? [];
+  const imageOf = ({ data }: FloatOutput, i: number) => data.subarray((i * data.length) / n, ((i + 1) * data.length) / n);
+  if (layout === 'BOXES_SCORES' && String(shapes[1]?.slice(0, 2)) !== String([n, rows])) {
+    throw new LayoutError(`The outputs [${shapes.join('], [')}] have scores of other anchors than their boxes.`);
+  }
+  return Array.from({ length: n }, (_, i) => {
+    const [values, scores] = outputs.map((output) => imageOf(output, i)) as [Float32Array, Float32Array];
+    if (layout === 'BOXES_SCORES') return { boxes: values, scores };
+    if (layout === 'SUPPRESSED') return fromSuppressed(values, rows);
+    // How far apart two anchors are, and two numbers of an anchor; and which number is its first score.
+    if (layout === 'CENTRES_FIRST') return fromCentres(values, columns, rows - 4, { anchor: 1, number: columns, scores: 4 });
+    return fromCentres(values, rows, columns - 5, { anchor: columns, number: 1, scores: 5 });
+  });
+}
+
+function fromCentres(
+  values: Float32Array,
+  anchors: number,
+  classCount: number,
+  step: { anchor: number; number: number; scores: 4 | 5 },
+): ImageOutput {
+  const at = (number: number, anchor: number) => values[number * step.number + anchor * step.anchor] as number;
   const boxes = new Float32Array(4 * anchors);
   const scores = new Float32Array(classCount * anchors);
   for (let anchor = 0; anchor < anchors; anchor += 1) {
     const [x, y, halfWidth, halfHeight] = [at(0, anchor), at(1, anchor), at(2, anchor) / 2, at(3, anchor) / 2];
     boxes.set([x - halfWidth, y - halfHeight, x + halfWidth, y + halfHeight], 4 * anchor);
-    for (let label = 0; label < classCount; label += 1) scores[anchor * classCount + label] = at(4 + label, anchor);
+    const objectness = step.scores === 5 ? at(4, anchor) : 1;
+    for (let label = 0; label < classCount; label += 1) scores[anchor * classCount + label] = objectness * at(step.scores + label, anchor);
   }
   return { boxes, scores };
 }
 
+/** What the graph fills its rows up with has no score, or no class. */
+function fromSuppressed(values: Float32Array, rows: number): ImageOutput {
+  const boxes = new Float32Array(4 * rows);
+  const [scores, labels] = [new Float32Array(rows), new Float32Array(rows)];
+  for (let row = 0; row < rows; row += 1) {
+    const [left, top, right, bottom, score, label] = values.subarray(6 * row, 6 * row + 6) as unknown as [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
+    boxes.set([left, top, right, bottom], 4 * row);
+    scores[row] = score > 0 && label >= 0 ? score : Number.NEGATIVE_INFINITY;
+    labels[row] = label;
+  }
+  return { boxes, scores, labels };
+}
+
 /**
- * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best go on
- * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`.
+ * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best are kept
+ * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`, unless
+ * the graph has suppressed overlaps itself. `classCount`: of the scores of an anchor.
  */
 export function findDetections(
-  { boxes, scores }: ImageOutput,
+  { boxes, scores, labels }: ImageOutput,
   classCount: number,
   { scoreThreshold, nmsIou, boxesMax }: DetectionLimits = detectionDefinition,
 ): Detection[] {
@@ -81,12 +118,12 @@ export function findDetections(
   const byLabel = new Map<number, Detection[]>();
   for (const candidate of bestOf(scores, scoreThreshold)) {
     if (kept.length === boxesMax) break;
-    const anchor = Math.floor(candidate / classCount);
-    const label = candidate % classCount;
+    const anchor = labels ? candidate : Math.floor(candidate / classCount);
+    const label = labels ? (labels[anchor] as number) : candidate % classCount;
     const [left, top, right, bottom] = boxes.subarray(4 * anchor, 4 * anchor + 4) as unknown as [number, number, number, number];
     const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
     const better = byLabel.get(label) ?? [];
-    if (better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
+    if (!labels && better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
     byLabel.set(label, better);
     better.push(detection);
     kept.push(detection);

@@ -1,4 +1,5 @@
 /** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 7). */
+import type { Values } from '../engine/datatypes.ts';
 import type { PreprocessSpec } from './spec.ts';
 
 export interface Rectangle {
@@ -14,9 +15,31 @@ export interface Placement {
   target: Rectangle;
 }
 
+/** From the 32-bit floats of step 6 to the element types that an input can have. */
+const convert = {
+  FP32: (values: Float32Array<ArrayBuffer>) => values,
+  FP64: (values: Float32Array<ArrayBuffer>) => Float64Array.from(values),
+  FP16: (values: Float32Array<ArrayBuffer>) => {
+    const bits = new DataView(new ArrayBuffer(2 * values.length));
+    for (const [i, value] of values.entries()) bits.setFloat16(2 * i, value, true);
+    return new Uint16Array(bits.buffer);
+  },
+  UINT8: (values: Float32Array<ArrayBuffer>) => Uint8Array.from(values, (value) => Math.min(255, Math.max(0, Math.floor(value + 0.5)))),
+} satisfies Record<string, (values: Float32Array<ArrayBuffer>) => Values>;
+
+/** What an input can be made of. */
+export type InputDatatype = keyof typeof convert;
+export const isInputDatatype = (datatype: string): datatype is InputDatatype => Object.hasOwn(convert, datatype);
+
 /** `pixels`: height × width × RGB, upright. The result has the shape 1 × 3 × H × W or 1 × H × W × 3. */
-export function preprocess(pixels: Uint8Array, width: number, height: number, spec: PreprocessSpec): Float32Array<ArrayBuffer> {
-  return normalise(resized(pixels, width, height, spec), spec);
+export function preprocess<T extends InputDatatype = 'FP32'>(
+  pixels: Uint8Array,
+  width: number,
+  height: number,
+  spec: PreprocessSpec,
+  datatype: T = 'FP32' as T,
+): ReturnType<(typeof convert)[T]> {
+  return normalise(resized(pixels, width, height, spec), spec, convert[datatype]) as ReturnType<(typeof convert)[T]>;
 }
 
 /** Steps 4 and 5: H × W × RGB. */
@@ -110,12 +133,18 @@ function weightsOf(n: number, m: number): Weights[] {
   });
 }
 
-/** Steps 6 and 7. A level has one of 256 values in each channel: they are computed once. */
-function normalise(levels: Uint8Array, { channels, mean, std, layout }: PreprocessSpec): Float32Array<ArrayBuffer> {
+/** Steps 6 and 7. A level has one of 256 values in each channel: they are computed, and converted, once. */
+function normalise(
+  levels: Uint8Array,
+  { channels, mean, std, layout }: PreprocessSpec,
+  converted: (values: Float32Array<ArrayBuffer>) => Values,
+): Values {
   const pixels = levels.length / 3;
-  const tensor = new Float32Array(levels.length);
-  for (let c = 0; c < 3; c += 1) {
-    const values = Float32Array.from({ length: 256 }, (_, level) => (level / 255 - (mean[c] as number)) / (std[c] as number));
+  const tables = [0, 1, 2].map((c) =>
+    converted(Float32Array.from({ length: 256 }, (_, level) => (level / 255 - (mean[c] as number)) / (std[c] as number))),
+  ) as Float32Array[];
+  const tensor = new ((tables[0] as Float32Array).constructor as Float32ArrayConstructor)(levels.length);
+  for (const [c, values] of tables.entries()) {
     let from = channels === 'RGB' ? c : 2 - c;
     let to = layout === 'NCHW' ? c * pixels : c;
     const step = layout === 'NCHW' ? 1 : 3;

@@ -3,7 +3,16 @@
  * 50 ms, and on the main thread everybody would wait for them.
  */
 import type { Tensor } from '../engine/engine.ts';
-import { type DetectionLimits, type FloatOutput, findDetections, type ImageOutput, readDetectorOutputs, toImage } from './detections.ts';
+import {
+  classCountOf,
+  type DetectionLimits,
+  type FloatOutput,
+  findDetections,
+  type ImageOutput,
+  readDetectorOutputs,
+  toImage,
+} from './detections.ts';
+import { chooseLayout, LayoutError } from './layouts.ts';
 import { placed } from './preprocess.ts';
 import type { OutputLayout, PreprocessSpec, Task } from './spec.ts';
 
@@ -40,7 +49,7 @@ export type Found =
   | { detections: { index: number; score: number; box: { x: number; y: number; width: number; height: number } }[] }
   | { problem: Unreadable };
 
-type Outputs = ReadonlyMap<string, Tensor>;
+export type Outputs = ReadonlyMap<string, Tensor>;
 
 class UnreadableError extends Error {
   readonly code: Unreadable['code'];
@@ -61,50 +70,85 @@ export function read(reading: Reading, outputs: Outputs): Found {
     return readers[reading.task](reading, outputs);
   } catch (error) {
     if (error instanceof UnreadableError) return { problem: { code: error.code, message: error.message } };
+    if (error instanceof LayoutError) return { problem: { code: 'OUTPUTS_UNFIT', message: error.message } };
     throw error;
   }
 }
 
-function classesOf({ labelCount, scores: kind, top }: Reading, outputs: Outputs): Found {
-  const [[name, output]] = [...outputs] as [[string, Tensor]];
-  const { data: scores } = floatsOf(name, output);
-  if (labelCount !== null && labelCount !== scores.length) {
-    throw new UnreadableError('OUTPUTS_UNFIT', `Output ${name} has ${scores.length} values, but there are ${labelCount} labels.`);
-  }
-  const probabilities = kind === 'PROBABILITIES' ? scores : softmax(scores);
+function classesOf(reading: Reading, outputs: Outputs): Found {
+  const scores = classScoresOf(reading, outputs);
+  const probabilities = reading.scores === 'PROBABILITIES' ? scores : softmax(scores);
   refuseNaN(probabilities);
   const classes = Array.from(probabilities, (probability, index) => ({ index, probability }))
     .sort((a, b) => b.probability - a.probability || a.index - b.index)
-    .slice(0, top);
+    .slice(0, reading.top);
   return { classes };
 }
 
-function detectionsOf({ image, labelCount, outputLayout, ...limits }: Reading, outputs: Outputs): Found {
-  const layout = outputLayout ?? (outputs.size === 1 ? 'CENTRES_FIRST' : undefined);
-  if (!layout)
-    throw new UnreadableError('OUTPUTS_UNFIT', 'Two outputs do not say how they hold boxes: deploy the model with `outputLayout`.');
-  const tensors = [...outputs].map(([name, output]) => floatsOf(name, output));
-  const [first, second] = tensors.map(({ shape }) => shape);
-  const classCount = labelCount ?? (layout === 'BOXES_SCORES' ? second?.[2] : (first?.[1] ?? 0) - 4) ?? 0;
-  let output: ImageOutput;
-  try {
-    [output] = readDetectorOutputs(tensors, layout, classCount) as [ImageOutput];
-  } catch (error) {
-    throw new UnreadableError('OUTPUTS_UNFIT', (error as Error).message);
-  }
+/** One number for each class. Throws an UnreadableError where the output is nothing like that. */
+export function classScoresOf({ labelCount }: Pick<Reading, 'labelCount'>, outputs: Outputs): Float32Array {
+  const [[name, output]] = [...outputs] as [[string, Tensor]];
+  const { data, shape } = floatsOf(name, output);
+  if (shape.filter((size) => size !== 1).length > 1)
+    throw new UnreadableError(
+      'OUTPUTS_UNFIT',
+      `Output ${name} has the shape [${shape}]; a classifier's is 1 × classes. A detector has the task DETECTION.`,
+    );
+  if (labelCount !== null && labelCount !== data.length)
+    throw new UnreadableError('OUTPUTS_UNFIT', `Output ${name} has ${data.length} values, but there are ${labelCount} labels.`);
+  return data;
+}
+
+function detectionsOf(reading: Reading, outputs: Outputs): Found {
+  const { output, classCount } = placesOf(reading, outputs);
   refuseNaN(output.boxes);
-  const where = placed(image.width, image.height, image.preprocess);
+  const { width, height, preprocess } = reading.image;
+  const where = placed(width, height, preprocess);
   return {
-    detections: findDetections(output, classCount, limits).map((detection) => {
-      const { label: index, score, left, top, right, bottom } = toImage(detection, where, image.width, image.height);
+    detections: findDetections(output, classCount, reading).map((detection) => {
+      const { label: index, score, left, top, right, bottom } = toImage(detection, where, width, height);
       return { index, score, box: { x: left, y: top, width: right - left, height: bottom - top } };
     }),
   };
 }
 
+/** What a detector says of each place of an image. Throws an UnreadableError or a LayoutError. */
+export function placesOf(
+  { labelCount, outputLayout }: Pick<Reading, 'labelCount' | 'outputLayout'>,
+  outputs: Outputs,
+): { output: ImageOutput; classCount: number } {
+  const tensors = [...outputs].map(([name, output]) => floatsOf(name, output));
+  const shapes = tensors.map(({ shape }) => shape);
+  const layout = chooseLayout(shapes, labelCount, outputLayout);
+  const classCount = labelCount ?? classCountOf(shapes, layout);
+  const [output] = readDetectorOutputs(tensors, layout, classCount) as [ImageOutput];
+  const odd = output.labels?.find(
+    (label, place) => output.scores[place] !== Number.NEGATIVE_INFINITY && !(Number.isInteger(label) && label < (classCount ?? classesMax)),
+  );
+  if (odd !== undefined)
+    throw new UnreadableError(
+      'OUTPUTS_UNFIT',
+      `A box has the class ${odd}; there are ${classCount ?? `at most ${classesMax}`} classes, from 0.`,
+    );
+  return { output, classCount: classCount ?? classesMax };
+}
+
+/** As many as a model can have labels. */
+const classesMax = 10_000;
+
 function floatsOf(name: string, { datatype, shape, data }: Tensor): FloatOutput {
   if (data instanceof Float32Array) return { shape, data };
-  throw new UnreadableError('OUTPUTS_UNFIT', `Output ${name} is ${datatype}; predict reads FP32. Send the tensors to /infer.`);
+  if (data instanceof Float64Array) return { shape, data: Float32Array.from(data) };
+  if (datatype === 'FP16') return { shape, data: fromHalves(data as Uint16Array) };
+  throw new UnreadableError(
+    'OUTPUTS_UNFIT',
+    `Output ${name} is ${datatype}; predict reads FP16, FP32 and FP64. Send the tensors to /infer.`,
+  );
+}
+
+function fromHalves(bits: Uint16Array): Float32Array {
+  const view = new DataView(bits.buffer, bits.byteOffset, bits.byteLength);
+  return Float32Array.from(bits, (_, i) => view.getFloat16(2 * i, true));
 }
 
 /** JSON has no word for what is not a number, and nothing can be read from it. */

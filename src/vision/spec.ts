@@ -47,11 +47,13 @@ export function presetPreprocess(imageSize: number, task: Task = 'CLASSIFICATION
   };
 }
 
-/** How a detector's outputs hold what it found, in pixels of the input: `docs/preprocessing.md`, "Detections". */
+/** How a detector's outputs hold what it found, in pixels of the input: `docs/preprocessing.md`, "Outputs". */
 export const OutputLayout = z
-  .enum(['BOXES_SCORES', 'CENTRES_FIRST'])
+  .enum(['BOXES_SCORES', 'CENTRES_FIRST', 'OBJECTNESS', 'SUPPRESSED'])
   .describe(
     'BOXES_SCORES: boxes (N × A × 4: left, top, right, bottom) and scores (N × A × classes). ' +
-      'CENTRES_FIRST: one output (N × (4 + classes) × A): centre x, centre y, width, height, scores.',
+      'CENTRES_FIRST: one output (N × (4 + classes) × A): centre x, centre y, width, height, scores. ' +
+      'OBJECTNESS: one output (N × A × (5 + classes)): centre x, centre y, width, height, objectness, scores. ' +
+      'SUPPRESSED: one output (N × M × 6): left, top, right, bottom, score, class; suppression is in the graph.',
   );
 export type OutputLayout = z.infer<typeof OutputLayout>;

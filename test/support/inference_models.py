@@ -166,19 +166,63 @@ def rectangle():
     return model(nodes, [value("image", ["batch", 3, 64, 64])], outputs, constants)
 
 
-def fixture(name):
-    """A detector (CENTRES_FIRST) that finds what a case of test/fixtures/detections has, whatever the image."""
-    cases = json.loads((DETECTIONS / "cases.json").read_text())["cases"]
-    case = next(one for one in cases if one["output"] == f"{name}.f32")
-    found = np.frombuffer((DETECTIONS / case["output"]).read_bytes(), "<f4").reshape(1, *case["shape"])
+def always(found, side):
+    """A detector whose output is `found`, whatever the image of `side` × `side`."""
     nodes = [
         helper.make_node("ReduceMin", ["image"], ["least"], keepdims=0),
         helper.make_node("Mul", ["least", "zero"], ["nothing"]),
         helper.make_node("Add", ["found", "nothing"], ["y"]),
     ]
-    side = case["side"]
     constants = [tensor(found, "found"), tensor(0, "zero")]
-    return model(nodes, [value("image", [1, 3, side, side])], [value("y", [1, *case["shape"]])], constants)
+    return model(nodes, [value("image", [1, 3, side, side])], [value("y", list(found.shape))], constants)
+
+
+def fixture(name):
+    """A detector that finds what a case of test/fixtures/detections has."""
+    cases = json.loads((DETECTIONS / "cases.json").read_text())["cases"]
+    case = next(one for one in cases if one["output"] == f"{name}.f32")
+    found = np.frombuffer((DETECTIONS / case["output"]).read_bytes(), "<f4").reshape(1, *case["shape"])
+    return always(found, case["side"])
+
+
+def places(kind):
+    """What foreign detectors of 64 × 64 images answer in one output, by what is wrong with it."""
+    rng = np.random.default_rng(0)
+    box = np.concatenate([rng.uniform(8, 56, (84, 2)), rng.uniform(4, 12, (84, 2))], 1)
+    scores = rng.uniform(0, 1, (84, 3))
+    corners = np.concatenate([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], 1)
+    suppressed = np.concatenate([corners, scores[:, :1], np.arange(84)[:, None] % 3], 1)
+    found = {
+        "logits": np.concatenate([box, 10 * scores - 5], 1).T,
+        "named": np.concatenate([box, scores], 1).T,
+        "fractions": np.concatenate([box / 64, scores], 1).T,
+        "suppressed": suppressed,
+        "classless": suppressed + [0, 0, 0, 0, 0, 0.4],
+        "sized": np.concatenate([box, suppressed[:, 4:]], 1),
+    }[kind]
+    made = always(found[None], 64)
+    if kind == "named":
+        helper.set_model_props(made, {"names": "{0: 'cat', 1: \"dog's\", 2: 'eel'}"})
+    return made
+
+
+def classifier(kind):
+    """Of 32 × 32 images: the means of red, green and blue, computed in 32-bit floats, from another input or into another output."""
+    types = {"halves": TensorProto.FLOAT16, "doubles": TensorProto.DOUBLE, "bytes": TensorProto.UINT8}
+    of = types.get(kind, TensorProto.FLOAT)
+    size = ["height", "width"] if kind == "open" else ["size", "size"] if kind == "square" else [32, 32]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("GlobalAveragePool", ["floats"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["means"]),
+        helper.make_node("Softmax", ["means"], ["shares"]),
+        helper.make_node("Cast", ["shares" if kind == "softmax" else "means"], ["y"], to=TensorProto.FLOAT if kind == "bytes" else of),
+    ]
+    inputs = [value("image", ["batch", 3, *size], of)]
+    if kind == "two":
+        inputs.append(value("other", ["batch", 3, 32, 32]))
+        nodes.append(helper.make_node("Identity", ["other"], ["unused"]))
+    return model(nodes, inputs, [value("y", ["batch", 3], TensorProto.FLOAT if kind == "bytes" else of)])
 
 
 def chain(rounds):
@@ -254,7 +298,7 @@ MODELS = {
 }
 
 # Of these the name goes on with what distinguishes them: `chain-30`.
-FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen}
+FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen, "places": places, "classifier": classifier}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]

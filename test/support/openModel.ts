@@ -46,7 +46,11 @@ const kinds: Record<string, () => Promise<void>> = {
     const { PATH, HOME, TMPDIR } = process.env;
     const config = readConfig({ PATH, HOME, TMPDIR, WHETSTONE_DATA_DIR: folder, WHETSTONE_INFERENCE_PORT: '0' });
     const publicKeys = [{ kty: 'OKP' as const, crv: 'Ed25519' as const, x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo', kid: 'one' }];
-    const host = await startHostProcess(config, { publicKeys, users: [], endedSessions: [], apiKeys: [] }, createLog(config));
+    const host = await startHostProcess(
+      config,
+      { publicKeys, users: [], keyOwners: [], endedSessions: [], apiKeys: [] },
+      createLog(config),
+    );
     const { refused } = await host.ask({ type: 'load', id: 'one', model: ModelConfig.parse(model) });
     await host.stop();
     if (refused) throw new Error(refused);

@@ -35,6 +35,21 @@ def iou(a: list[float], b: list[float]) -> float:
     return width * height / (areas - width * height)
 
 
+def with_objectness(output: NDArray[np.float64]) -> tuple[list[list[float]], list[list[float]]]:
+    """One image's A × (5 + classes) as boxes by their corners and scores."""
+    boxes, scores = corners(np.concatenate([output[:, :4], output[:, 5:]], 1).T)
+    factors = output[:, 4].tolist()
+    return boxes, [[factor * score for score in of_place] for factor, of_place in zip(factors, scores, strict=True)]
+
+
+def suppressed(output: NDArray[np.float64]) -> list[Json]:
+    """What is found in one image's M × 6, whose graph has suppressed overlaps itself."""
+    rows = [[float(value) for value in row] for row in output]
+    kept = [row for row in rows if row[4] >= SCORE_THRESHOLD and row[5] >= 0]
+    kept.sort(key=lambda row: -row[4])
+    return [{"label": int(row[5]), "score": row[4], "box": row[:4]} for row in kept[:BOXES_MAX]]
+
+
 def found(boxes: list[list[float]], scores: list[list[float]]) -> list[Json]:
     """What is found in one image, best first, in pixels of the input."""
     candidates = [
@@ -84,21 +99,33 @@ def cases() -> list[tuple[Json, NDArray[np.float32]]]:
         # The same score twice: the earlier place goes first.
         scores[places // 2] = scores[0]
         output = np.concatenate([boxes, scores], 1).T.astype(np.float32)
-        expected = [
-            {**one, "box": to_image(one["box"], width, height, side)}
-            for one in found(*corners(output.astype(np.float64)))
-        ]
-        file = f"{len(made):02d}.f32"
-        case = {
-            "name": name,
-            "width": width,
-            "height": height,
-            "side": side,
-            "output": file,
-            "shape": list(output.shape),
-        }
-        made.append(({**case, "detections": expected}, output))
+        expected = found(*corners(output.astype(np.float64)))
+        what = {"name": name, "layout": "CENTRES_FIRST", "width": width, "height": height, "side": side}
+        made.append((case_of({**what, "output": f"{len(made):02d}.f32"}, output, expected), output))
+    rng = np.random.default_rng(1)
+    boxes = rng.uniform(8, 56, (84, 4)) * [1, 1, 0.5, 0.5]
+    rows = np.concatenate([boxes, rng.beta(1, 2, (84, 1 + CLASSES))], 1).astype(np.float32)
+    expected = found(*with_objectness(rows.astype(np.float64)))
+    what = {"name": "objectness", "layout": "OBJECTNESS", "width": 200, "height": 100, "side": 64, "output": "04.f32"}
+    made.append((case_of(what, rows, expected), rows))
+    # Every box overlaps another one of its class: what the graph has kept stays. Two rows are filled up.
+    corner = np.repeat(rng.uniform(0, 30, (15, 2)), 2, 0) + rng.uniform(0, 0.5, (30, 2))
+    label = np.repeat(rng.integers(0, CLASSES, (15, 1)), 2, 0)
+    boxes = np.concatenate([corner, corner + 30, rng.uniform(0, 1, (30, 1)), label], 1)
+    rows = np.concatenate([boxes, [[0] * 6], [[-1] * 6]]).astype(np.float32)
+    expected = suppressed(rows.astype(np.float64))
+    what = {"name": "suppressed", "layout": "SUPPRESSED", "width": 100, "height": 100, "side": 64, "output": "05.f32"}
+    made.append((case_of(what, rows, expected), rows))
     return made
+
+
+def case_of(what: Json, output: NDArray[np.float32], expected: list[Json]) -> Json:
+    width, height, side = what["width"], what["height"], what["side"]
+    return {
+        **what,
+        "shape": list(output.shape),
+        "detections": [{**one, "box": to_image(one["box"], width, height, side)} for one in expected],
+    }
 
 
 def write() -> None:

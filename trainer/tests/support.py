@@ -114,12 +114,15 @@ def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None,
 IMPORT_LIMITS = {"memoryBytesMax": 2 * 2**30, "outputBytesMax": 2**30, "secondsMax": 120}
 
 
-def import_spec(file: Path, name: str | None = None, preset: str | None = None, **limits: int) -> Json:
+def import_spec(
+    file: Path, name: str | None = None, preset: str | None = None, data: Json | None = None, **limits: int
+) -> Json:
     return {
         **common("IMPORT_MODEL"),
         "file": str(file),
         "fileName": name or file.name,
         "preset": preset,
+        "data": data,
         "limits": {**IMPORT_LIMITS, **limits},
     }
 

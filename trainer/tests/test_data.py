@@ -118,6 +118,13 @@ def test_the_cache_holds_what_fits_and_gives_the_same_images(dataset: DatasetRef
     assert [event["total"] for event in recorder.of("phase")] == [10, 50]
 
 
+def test_an_image_of_another_size_than_the_manifest_says_is_named(dataset: DatasetRef) -> None:
+    first, *_ = read_split(dataset, "train")
+    images = open_images(dataset, (replace(first, width=first.width + 1),), classification, None)
+    with pytest.raises(TrainerError, match=r"decodes to \d+ x \d+ pixels, but the manifest says"):
+        images.load(0)
+
+
 def test_filling_the_cache_can_be_stopped(dataset: DatasetRef, tmp_path: Path) -> None:
     events = Events(Recorder(), "job-1", 1, tmp_path)
     events.stop_requested = "cancelled"

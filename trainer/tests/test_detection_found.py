@@ -10,8 +10,9 @@ import torch
 from tests import detections_reference as reference
 from tests.detections_reference import FIXTURES
 from whetstone_trainer.detection.boxes import to_image
+from whetstone_trainer.detection.layouts import choose_layout
 from whetstone_trainer.detection.metric import evaluate_detections, matching_steps
-from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
+from whetstone_trainer.detection.postprocess import Detections, find, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import PreprocessSpec
@@ -29,8 +30,14 @@ def test_fixtures_are_what_the_reference_says() -> None:
         assert (FIXTURES / case["output"]).read_bytes() == output.tobytes()
 
 
-@pytest.mark.parametrize("layout", ["CENTRES_FIRST", "BOXES_SCORES"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+BOTH_FORMS = [
+    pytest.param(case, layout, id=f"{case['name']}, {layout}")
+    for case in CASES
+    for layout in ((case["layout"], "BOXES_SCORES") if case["layout"] == "CENTRES_FIRST" else (case["layout"],))
+]
+
+
+@pytest.mark.parametrize(("case", "layout"), BOTH_FORMS)
 def test_what_is_found_is_that_of_the_fixture(case: reference.Json, layout: Any) -> None:
     output = output_of(case)[None]
     if layout == "BOXES_SCORES":
@@ -38,10 +45,9 @@ def test_what_is_found_is_that_of_the_fixture(case: reference.Json, layout: Any)
         outputs = [np.array([corners], np.float32), np.array([scores], np.float32)]
     else:
         outputs = [output]
-    (boxes_in, scores_in) = read_outputs(outputs, layout, reference.CLASSES)
     side = case["side"]
     spec = PreprocessSpec(1, side, side, "LETTERBOX", 1.0, (0, 0, 0), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
-    found = find(boxes_in[0], scores_in[0])
+    found = find(*(part[0] for part in read_outputs(outputs, layout, reference.CLASSES)))
     boxes = to_image(found.boxes, placement(case["width"], case["height"], spec), case["width"], case["height"])
     expected = case["detections"]
     assert found.labels.tolist() == [one["label"] for one in expected]
@@ -50,40 +56,32 @@ def test_what_is_found_is_that_of_the_fixture(case: reference.Json, layout: Any)
     assert np.abs(boxes.numpy() - wanted).max(initial=0) < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("outputs", "task", "said", "expected"),
-    [
-        ([("boxes", ["n", 525, 4]), ("scores", ["n", 525, 10])], "DETECTION", None, "BOXES_SCORES"),
-        ([("output0", [1, 14, 8400])], None, None, "CENTRES_FIRST"),
-        ([("output0", [1, 14, "anchors"])], None, None, "CENTRES_FIRST"),
-        ([("a", [1, 525, 4]), ("b", [1, 525, 10])], None, "BOXES_SCORES", "BOXES_SCORES"),
-        ([("output0", ["n", "rows", "anchors"])], None, "CENTRES_FIRST", "CENTRES_FIRST"),
-    ],
-    ids=str,
-)
-def test_the_layout_is_told_from_shapes_and_metadata_or_said(outputs: Any, task: Any, said: Any, expected: str) -> None:
-    assert choose_layout(outputs, 10, task, said) == expected
+LAYOUTS = json.loads((FIXTURES / "layouts.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("outputs", "said"),
-    [
-        # Corners or centres? Nobody knows of a foreign file.
-        ([("a", [1, 525, 4]), ("b", [1, 525, 10])], None),
-        ([("output0", [1, 8400, 14])], None),
-        ([("output0", [1, 14, 14])], None),
-        ([("output0", ["n", "rows", "anchors"])], None),
-        ([("output0", [1, 14, 8400])], "BOXES_SCORES"),
-        ([("output0", [1, 84, 8400])], "CENTRES_FIRST"),
-        ([], None),
-    ],
-    ids=str,
-)
-def test_a_layout_that_cannot_be_told_is_never_guessed(outputs: Any, said: Any) -> None:
+@pytest.mark.parametrize("case", LAYOUTS, ids=lambda case: case["name"])
+def test_the_layout_is_told_or_asked_for(case: reference.Json) -> None:
+    def choose() -> str:
+        return choose_layout(case["shapes"], case["classes"], None, case["said"])
+
+    if case["layout"]:
+        assert choose() == case["layout"]
+        return
     with pytest.raises(TrainerError) as caught:
-        choose_layout(outputs, 10, None, said)
+        choose()
     assert caught.value.code == "MODEL_INVALID"
-    assert said is not None or "CENTRES_FIRST" in str(caught.value.hint)
+    assert case["said"] or "one of BOXES_SCORES, CENTRES_FIRST, OBJECTNESS, SUPPRESSED" in str(caught.value.hint)
+
+
+def test_two_outputs_of_a_file_of_ours_are_boxes_and_scores() -> None:
+    shapes: list[list[int | str | None]] = [["n", 525, 4], ["n", 525, 10]]
+    assert choose_layout(shapes, 10, "DETECTION", None) == "BOXES_SCORES"
+
+
+def test_a_box_between_two_classes_is_refused() -> None:
+    rows = np.array([[[0, 0, 8, 8, 0.9, 1.4]]], np.float32)
+    with pytest.raises(TrainerError, match=r"the class 1\.4; there are 3 classes"):
+        read_outputs([rows], "SUPPRESSED", 3)
 
 
 def test_outputs_of_another_shape_than_declared_are_refused() -> None:

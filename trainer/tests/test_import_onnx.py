@@ -4,18 +4,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.conftest import Trained
-from tests.support import import_file, preprocess
+from tests.support import Json, Recorder, import_file, preprocess
 from tests.test_evaluate import small_onnx
 from whetstone_trainer import inspect_file
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.inspect_onnx import TENSOR_BYTES_MAX, describe, infer_shapes, refuse_unsafe
+from whetstone_trainer.external_data import join
+from whetstone_trainer.inspect_onnx import TENSOR_BYTES_MAX, _tensors, describe, infer_shapes, refuse_unknown_operators
 from whetstone_trainer.protocol import validator
 
 
@@ -87,7 +90,8 @@ def constant_of_shape(elements: int) -> onnx.ModelProto:
 
 
 def look_at(model: onnx.ModelProto) -> dict[str, Any]:
-    refuse_unsafe(model)
+    join(_tensors(model), {})
+    refuse_unknown_operators(model)
     meta = describe(model)
     infer_shapes(model)
     return meta
@@ -114,9 +118,9 @@ def endless_loop() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("model", "code", "message"),
     [
-        (external("../../etc/passwd"), "MODEL_UNSAFE", "1 tensors lie outside the file"),
-        (external("weights.bin"), "MODEL_UNSAFE", "without external data"),
-        (hidden_external(), "MODEL_UNSAFE", "1 tensors lie outside the file"),
+        (external("../../etc/passwd"), "MODEL_UNSAFE", "1 tensors lie in files of other folders"),
+        (external("weights.bin"), "MODEL_UNSAFE", "in weights.bin, which was not uploaded.*external_data=False"),
+        (hidden_external(), "MODEL_UNSAFE", "1 tensors lie in files of other folders"),
         (model_of([helper.make_node("Magic", ["x"], ["y"], domain="com.acme")]), "MODEL_INVALID", "unknown domains"),
         (model_of([helper.make_node("Magic", ["x"], ["y"])]), "MODEL_INVALID", "No Op registered for Magic"),
         (model_of([helper.make_node("Add", ["x", "nowhere"], ["y"])]), "MODEL_INVALID", "nowhere"),
@@ -140,10 +144,10 @@ def test_hostile_graphs_are_refused(model: onnx.ModelProto, code: str, message: 
 
 def test_unknown_operators_and_external_tensors_are_named() -> None:
     with pytest.raises(TrainerError) as caught:
-        refuse_unsafe(model_of([helper.make_node("Magic", ["x"], ["y"], domain="com.acme")]))
+        refuse_unknown_operators(model_of([helper.make_node("Magic", ["x"], ["y"], domain="com.acme")]))
     assert caught.value.details == ("com.acme::Magic",)
     with pytest.raises(TrainerError) as caught:
-        refuse_unsafe(external("../../etc/passwd"))
+        join(_tensors(external("../../etc/passwd")), {})
     assert caught.value.details == ("secret",)
     assert "passwd" not in caught.value.message
 
@@ -212,6 +216,35 @@ def test_labels_and_preprocessing_are_read_from_a_file_of_ours(tmp_path: Path, k
     assert (meta["metadata"], meta["metadataTruncated"]) == ({"author": "ann"}, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("{0: 'person', 1: \"crow's nest\"}", ["person", "crow's nest"]),
+        ("{1: 'b', 0: 'a'}", ["a", "b"]),
+        ("['cat', 'dög']", ["cat", "dög"]),
+        ('{"0": "cat", "1": "dog"}', ["cat", "dog"]),
+        ('["cat", "dog"]', ["cat", "dog"]),
+        ("{0: 'a', 2: 'c'}", None),
+        ("{0: 'a', 1: 2}", None),
+        ("__import__('os').system('false')", None),
+        ("{" * 50_000, None),
+        ("(" * 60_000 + ")" * 4_000, None),
+        ("'a' * 10**9", None),
+        ("cat,dog", None),
+        ("", None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_class_names_that_another_exporter_wrote_are_read(tmp_path: Path, text: str, labels: list[str] | None) -> None:
+    meta = described(tmp_path, lambda model: helper.set_model_props(model, {"names": text}))["meta"]
+    assert meta["labels"] == labels
+
+
+def test_our_own_class_names_count_before_those_of_another_exporter(tmp_path: Path) -> None:
+    both = {"whetstone.classes": '["cat"]', "names": "{0: 'dog'}"}
+    assert described(tmp_path, lambda model: helper.set_model_props(model, both))["meta"]["labels"] == ["cat"]
+
+
 def test_element_types_of_the_weights_are_counted(tmp_path: Path) -> None:
     def add(model: onnx.ModelProto) -> None:
         for name, values in (("a", np.zeros((2, 3), np.float16)), ("b", np.zeros(4, np.int8)), ("c", np.float32(1))):
@@ -258,3 +291,160 @@ def test_hostile_files_leave_the_next_good_one_alone(tmp_path: Path) -> None:
         assert recorder.of("artifact") == []
     code, _ = import_file(tmp_path, small_onnx(tmp_path / "good.onnx"))
     assert code == 0
+
+
+# ----------------------------------------------------------------------------------------------------- one file of two
+
+WEIGHTS = np.arange(8, dtype=np.float32)
+
+
+def split(location: str = "m.onnx.data", *, offset: int = 0, length: int | None = 16) -> bytes:
+    """y = x + a + b, whose weights lie in another file, one behind the other."""
+    tensors = []
+    for n, name in enumerate("ab"):
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+        said = {"location": location, "offset": str(offset + 16 * n), "length": length}
+        for key, value in said.items():
+            if value is not None:
+                tensor.external_data.add(key=key, value=str(value))
+        tensors.append(tensor)
+    nodes = [helper.make_node("Add", ["x", "a"], ["xa"]), helper.make_node("Add", ["xa", "b"], ["y"])]
+    model = model_of(nodes, *tensors)
+    return bytes(model.SerializeToString())
+
+
+TARGET = b"/etc/passwd"
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> Path:
+    """What holds TARGET is a link to it."""
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            info = ZipInfo(name)
+            info.external_attr = (0o120777 if content == TARGET else 0o100644) << 16
+            archive.writestr(info, content)
+    return path
+
+
+def joined(tmp_path: Path, code: int, recorder: Recorder) -> tuple[Any, list[Json]]:
+    """What the joined model computes for ones, and the warnings."""
+    assert code == 0, recorder.events[-1]
+    (artifact,) = recorder.of("artifact")
+    assert artifact["file"] == "model.onnx"
+    session = ort.InferenceSession(str(tmp_path / "work" / "model.onnx"))
+    return session.run(None, {"x": np.ones((1, 4), np.float32)})[0][0].tolist(), recorder.of("warning")
+
+
+SUM = (1 + WEIGHTS[:4] + WEIGHTS[4:]).tolist()
+
+
+@pytest.mark.parametrize("length", [16, None], ids=["with lengths", "without lengths"])
+@pytest.mark.parametrize("folder", ["", "export/"], ids=["flat", "in a folder"])
+def test_a_zip_of_a_model_and_its_data_becomes_one_file(tmp_path: Path, folder: str, length: int | None) -> None:
+    files = {
+        f"{folder}m.onnx": split("m.onnx.data", length=length),
+        f"{folder}m.onnx.data": WEIGHTS.tobytes(),
+        f"__MACOSX/{folder}._m.onnx": b"x",
+        f"{folder}README.md": b"x",
+    }
+    outputs, (warning,) = joined(tmp_path, *import_file(tmp_path, zip_of(tmp_path / "m.zip", files)))
+    assert outputs == SUM
+    assert warning["message"] == "The tensors in m.onnx.data were put into the model's file."
+
+
+def test_two_uploads_become_one_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(split("./m.onnx.data"))
+    (tmp_path / "blob").write_bytes(WEIGHTS.tobytes())
+    data = {"file": str(tmp_path / "blob"), "fileName": "m.onnx.data"}
+    outputs, _ = joined(tmp_path, *import_file(tmp_path, tmp_path / "m.onnx", data=data))
+    assert outputs == SUM
+
+
+DATA = {"m.onnx.data": WEIGHTS.tobytes()}
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "message"),
+    [
+        ({"m.onnx": split("../secret")}, "MODEL_UNSAFE", "files of other folders"),
+        ({"m.onnx": split("/etc/passwd")}, "MODEL_UNSAFE", "files of other folders"),
+        ({"m.onnx": split("C:\\secret")}, "MODEL_UNSAFE", "files of other folders"),
+        ({"sub/m.onnx": split("../w"), "w": WEIGHTS.tobytes()}, "MODEL_UNSAFE", "files of other folders"),
+        ({"m.onnx": split(), "m.onnx.data": TARGET}, "MODEL_UNSAFE", "links or lead out"),
+        ({"m.onnx": split(), "../m.onnx.data": b"x"}, "MODEL_UNSAFE", "links or lead out"),
+        ({"m.onnx": split(), "other.data": b"x"}, "MODEL_UNSAFE", "in m.onnx.data, which was not uploaded"),
+        (
+            {"m.onnx": split(offset=20), **DATA},
+            "MODEL_INVALID",
+            "from 20 of m.onnx.data, which has 32",
+        ),
+        ({"m.onnx": split(offset=-8), **DATA}, "MODEL_INVALID", "from -8"),
+        ({"m.onnx": split(offset=2**70), **DATA}, "MODEL_INVALID", "which has 32"),
+        (
+            {"m.onnx": split(length=8), **DATA},
+            "MODEL_INVALID",
+            "has 8 bytes in m.onnx.data; its shape needs 16",
+        ),
+        ({"a.onnx": b"", "b.onnx": b""}, "MODEL_INVALID", "has 2 files that end in .onnx"),
+        ({"weights.bin": b""}, "MODEL_INVALID", "has 0 files that end in .onnx"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "zip",
+)
+def test_data_that_is_not_that_of_the_model_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], code: str, message: str
+) -> None:
+    (tmp_path / "secret").write_bytes(WEIGHTS.tobytes())
+    path = zip_of(tmp_path / "m.zip", files)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    error = inspect_file.read_file({"file": str(path), "ending": ".zip", "preset": None})["error"]
+    assert (error["code"], message in error["message"]) == (code, True), error
+
+
+def test_what_is_no_zip_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.zip").write_bytes(b"not a zip")
+    code, recorder = import_file(tmp_path, tmp_path / "m.zip")
+    assert (code, recorder.events[-1]["code"]) == (65, "MODEL_INVALID")
+    assert "cannot be read" in recorder.events[-1]["message"]
+
+
+def test_nodes_that_are_not_sorted_are_sorted(tmp_path: Path) -> None:
+    """Also those inside a node, which take from outside what a later node makes."""
+    branch = helper.make_graph(
+        [helper.make_node("Add", ["half", "late"], ["out"]), helper.make_node("Identity", ["x"], ["half"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Add", ["chosen", "ones"], ["y"]),
+        helper.make_node("If", ["flag"], ["chosen"], then_branch=branch, else_branch=branch),
+        helper.make_node("Add", ["x", "ones"], ["late"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(True), "flag"),
+        numpy_helper.from_array(np.ones(4, np.float32), "ones"),
+    ]
+    model = model_of(nodes, *constants)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    outputs, (warning,) = joined(tmp_path, *import_file(tmp_path, tmp_path / "m.onnx"))
+    assert outputs == [4.0] * 4
+    assert "were sorted" in warning["message"]
+
+
+def test_nodes_that_need_each_other_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Add", ["a", "x"], ["b"])]
+    nodes.append(helper.make_node("Identity", ["b"], ["y"]))
+    (tmp_path / "m.onnx").write_bytes(model_of(nodes).SerializeToString())
+    error = inspect_file.read_file({"file": str(tmp_path / "m.onnx"), "ending": ".onnx", "preset": None})["error"]
+    assert "3 nodes of the graph need each other in a circle" in error["message"]
+
+
+def test_a_negative_dimension_is_an_open_one(tmp_path: Path) -> None:
+    def minus(model: onnx.ModelProto) -> None:
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = -1
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -1
+
+    meta = described(tmp_path, minus)["meta"]
+    assert (meta["inputs"][0]["shape"], meta["outputs"][0]["shape"]) == (["?", "?"], ["?", 4])

@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import Json, import_file
+from tests.test_evaluate import small_onnx
 from whetstone_trainer import inspect_file
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.model import build_model, read_state, weights_hash
@@ -53,6 +56,66 @@ def test_weights_of_a_preset_become_safetensors(
     assert weights_hash(stored) == result["meta"]["weightsHash"] == weights_hash(state)
     assert result["meta"]["classCount"] == 4
     assert result["warnings"] == (["The prefix module. was taken off the names."] if form == "wrapped" else [])
+
+
+def renamed(state: State, prefix: str) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+FOUND: dict[str, Callable[[State], Any]] = {
+    "compiled, then in parallel": lambda s: renamed(s, "module._orig_mod."),
+    "in parallel, then compiled": lambda s: renamed(s, "_orig_mod.module."),
+    "of a Lightning module": lambda s: {
+        "state_dict": renamed(s, "model."),
+        "optimizer_states": [OPTIMIZER],
+        "epoch": 1,
+    },
+    "compiled in a Lightning module": lambda s: {"state_dict": renamed(s, "model._orig_mod."), "loops": {}},
+    "averaged, not the last": lambda s: {"state_dict": {n: t * 0 for n, t in s.items()}, "state_dict_ema": s},
+    "averaged by PyTorch": lambda s: {**renamed(s, "module."), "n_averaged": torch.tensor(5)},
+    "ema": lambda s: {"ema": s, "optimizer": OPTIMIZER},
+    "net": lambda s: {"net": s, "acc": 0.9, "epoch": 3},
+    "model in a checkpoint": lambda s: {"checkpoint": {"model": s}, "optimizer": OPTIMIZER},
+    "under another name": lambda s: {"weights_of_the_best_epoch": s, "step": 3},
+}
+
+
+@pytest.mark.parametrize("form", FOUND)
+def test_weights_are_found_where_training_scripts_put_them(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    torch.save(FOUND[form](state), tmp_path / "weights.pt")
+    result = read_here(monkeypatch, tmp_path, tmp_path / "weights.pt")
+    assert result["meta"]["weightsHash"] == weights_hash(state)
+    chosen = [warning for warning in result["warnings"] if "were taken" in warning]
+    assert chosen == (
+        ["The weights under state_dict_ema were taken, not those under state_dict."] if "not the last" in form else []
+    )
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "pytorch_model.bin", "model_best.pth.tar", "A.PTH"])
+def test_the_usual_endings_of_state_dicts_are_read(state: State, tmp_path: Path, name: str) -> None:
+    torch.save({"state_dict": state}, tmp_path / "weights")
+    code, recorder = import_file(tmp_path, tmp_path / "weights", name=name, preset="resnet50")
+    assert (code, recorder.events[-1].get("result")) == (0, {"format": "CHECKPOINT"})
+
+
+def test_without_proc_as_on_macos_a_model_is_imported(tmp_path: Path) -> None:
+    """The job and its child in a mount namespace whose /proc is empty."""
+    hidden = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    if subprocess.run([*hidden, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine makes no mount namespaces")
+    small_onnx(tmp_path / "model.onnx")
+    script = (
+        "import pathlib, sys; from tests.support import import_file;"
+        "assert not pathlib.Path('/proc/self').exists();"
+        "folder = pathlib.Path(sys.argv[1]); code, recorder = import_file(folder, folder / 'model.onnx');"
+        "print(code, recorder.events[-1])"
+    )
+    command = [*hidden, sys.executable, "-c", script, str(tmp_path)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert ended.stdout.startswith("0 "), ended.stdout
 
 
 def test_an_imported_state_dict_is_an_artifact(state: State, tmp_path: Path) -> None:
@@ -110,14 +173,19 @@ def test_a_whole_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {**s, "extra": torch.ones(1)}, "1 unexpected"),
-        (lambda s: {name: tensor for name, tensor in s.items() if name != "bn1.bias"}, "1 tensors are missing"),
-        (lambda s: {**s, "bn1.bias": torch.ones(3)}, "1 of another shape"),
+        (lambda s: {**s, "extra": torch.ones(1)}, "1 tensors are unexpected (extra)"),
+        (lambda s: {n: t for n, t in s.items() if n != "bn1.bias"}, "1 tensors are missing (bn1.bias)"),
+        (lambda s: {**s, "bn1.bias": torch.ones(3)}, "of another shape (bn1.bias: [3], expected [64])"),
         (lambda s: {**s, "bn1.bias": torch.full((64,), float("inf"))}, "bn1.bias has values that are not finite"),
         (lambda s: {name: tensor for name, tensor in s.items() if not name.startswith("fc.")}, "no tensor fc.weight"),
         (lambda s: {**s, "bn1.bias": torch.ones(64).to_sparse()}, "Sparse and quantised"),
         (lambda s: {}, "no tensor fc.weight"),
-        (lambda s: {"a": 1}, "not a state dict"),
+        (
+            lambda s: {"features.0.weight": torch.ones(1)},
+            "Their names are features.0.weight; those of resnet50 are conv1.",
+        ),
+        (lambda s: {"a": 1}, "It holds a."),
+        (lambda s: {"student": s, "teacher": s}, "nor does it hold exactly one. It holds student, teacher."),
         (lambda s: [1, 2], "not a state dict"),
     ],
 )

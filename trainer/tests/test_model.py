@@ -63,17 +63,17 @@ def test_another_classifier_is_left_out_only_where_that_is_wanted(state: State) 
     assert not {"fc.weight", "fc.bias"} & fitted.keys()
     without = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     assert fit(without, "resnet50", 3, replace_head=True)[1]
-    with pytest.raises(TrainerError, match="2 of another shape") as caught:
+    with pytest.raises(TrainerError, match="2 tensors are of another shape") as caught:
         fit(state, "resnet50", 3, replace_head=False)
     assert caught.value.details == (
-        "shape fc.weight: [10, 2048], expected [3, 2048]",
-        "shape fc.bias: [10], expected [3]",
+        "of another shape fc.weight: [10, 2048], expected [3, 2048]",
+        "of another shape fc.bias: [10], expected [3]",
     )
 
 
 def test_what_is_missing_and_unexpected_is_named_up_to_ten(state: State) -> None:
     renamed = {f"body.{name}" if name.startswith("layer1") else name: tensor for name, tensor in state.items()}
-    with pytest.raises(TrainerError, match="50 tensors are missing, 60 unexpected, 0 of another shape") as caught:
+    with pytest.raises(TrainerError, match=r"50 tensors are missing .*, 60 tensors are unexpected") as caught:
         fit(renamed, "resnet50", 10, replace_head=True)
     assert caught.value.code == "WEIGHTS_INVALID"
     assert caught.value.details[0] == "missing layer1.0.conv1.weight"

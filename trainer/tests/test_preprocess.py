@@ -77,6 +77,22 @@ def test_a_pixel_bomb_is_refused_from_its_header() -> None:
         decode(io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + b"\0" * 4), "bomb.png")
 
 
+def test_what_the_import_keeps_as_png_is_not_read_otherwise() -> None:
+    """Pillow makes other colours of CMYK than serving does, and would read formats that serving does not."""
+    for kind, mode in (("JPEG", "CMYK"), ("TIFF", "RGB"), ("GIF", "RGB")):
+        file = io.BytesIO()
+        Image.new(mode, (4, 4)).save(file, kind)
+        with pytest.raises(TrainerError, match="cannot be decoded"):
+            decode(file, "a")
+
+
+def test_an_orientation_in_xmp_does_not_turn_the_image() -> None:
+    file = io.BytesIO()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    Image.new("RGB", (4, 2)).save(file, "JPEG", xmp=xmp)
+    assert decode(file, "a").shape == (3, 2, 4)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"val/b\.png is missing"):
         decode(tmp_path / "b.png", "val/b.png")

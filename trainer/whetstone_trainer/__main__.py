@@ -40,7 +40,7 @@ def attempt(lines: Iterator[bytes], stream: Stream) -> int:
         if not work_dir.is_dir():
             raise TrainerError("SPEC_INVALID", "workDir is not a folder.")
     except TrainerError as error:
-        # Nobody can be told about a specification that cannot be read but by the log and the exit code.
+        # A specification that cannot be read is reported by the log and the exit code only.
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return ERROR_CODES[error.code]
     events = Events(stream, line.job, line.attempt, work_dir)

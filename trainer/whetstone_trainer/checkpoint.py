@@ -1,4 +1,4 @@
-"""Training checkpoints: one safetensors file with everything that a run needs to go on bit for bit.
+"""Training checkpoints: one safetensors file with everything that a run needs to continue bit for bit.
 
 Written to a temporary name, fsynced, then renamed: a name that exists is a whole checkpoint. The last two are kept.
 """

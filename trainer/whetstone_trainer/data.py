@@ -106,6 +106,14 @@ class Images:
     def load(self, index: int) -> torch.Tensor:
         item = self.items[index]
         image = decode(self.root / item.path, item.path)
+        height, width = image.shape[1:]
+        if (width, height) != (item.width, item.height):
+            raise TrainerError(
+                "DATA_INVALID",
+                f"{item.path} decodes to {width} x {height} pixels, "
+                f"but the manifest says {item.width} x {item.height}.",
+                hint="Import the dataset again.",
+            )
         return image if self.resized is None else resize(image, self.resized)
 
 

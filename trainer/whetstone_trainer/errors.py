@@ -1,4 +1,4 @@
-"""The failures that a user is told about. A code decides the exit code; the table comes from the protocol."""
+"""The failures that a user sees. A code decides the exit code; the table comes from the protocol."""
 
 import errno
 import re

@@ -26,6 +26,13 @@ from whetstone_trainer.tasks import TASKS
 # What metrics were computed with.
 TORCH = f"torch {torch.__version__}"
 ONNXRUNTIME = f"onnxruntime {ort.__version__}"
+# What an image can become.
+INPUT_TYPES: dict[str, type] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -72,22 +79,32 @@ def onnx_session(path: str | Path, threads: int) -> ort.InferenceSession:
 def onnx_predictor(session: ort.InferenceSession, model: ModelRef) -> Predict:
     """The model's only image input and the outputs of its task. Raises MODEL_INVALID where they are not there."""
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)") or len(inputs[0].shape) != 4:
+    if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES or len(inputs[0].shape) != 4:
         found = ", ".join(f"{port.name} {port.type} {port.shape}" for port in inputs)
-        raise TrainerError("MODEL_INVALID", f"A model has one float input of four dimensions; this one has {found}.")
+        raise TrainerError(
+            "MODEL_INVALID",
+            f"A model has one input of four dimensions, of {', '.join(INPUT_TYPES)}; this one has {found}.",
+        )
     name, fixed = inputs[0].name, inputs[0].shape[0]
-    dtype = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
+    dtype = INPUT_TYPES[inputs[0].type]
     ports = [(port.name, port.shape) for port in session.get_outputs()]
     task = session.get_modelmeta().custom_metadata_map.get("whetstone.task")
     read = TASKS[model.task].reader(ports, task, model)
 
     def predict(levels: torch.Tensor) -> Outputs:
-        array = normalise(levels, model.preprocess).numpy().astype(dtype)
+        array = as_input(normalise(levels, model.preprocess).numpy(), dtype)
         size = fixed if isinstance(fixed, int) else len(array)
         parts = [_run(session, name, array[start : start + size], size) for start in range(0, len(array), size)]
         return read([np.concatenate(outputs) for outputs in zip(*parts, strict=True)])
 
     return predict
+
+
+def as_input(values: NDArray[np.float32], dtype: type) -> NDArray[Any]:
+    """Step 8 of docs/preprocessing.md."""
+    rounded = np.clip(np.floor(values + np.float32(0.5)), 0, 255) if dtype is np.uint8 else values
+    converted: NDArray[Any] = rounded.astype(dtype)
+    return converted
 
 
 def _run(session: ort.InferenceSession, name: str, part: NDArray[Any], size: int) -> Sequence[NDArray[Any]]:

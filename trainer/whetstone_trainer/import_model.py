@@ -20,12 +20,19 @@ from whetstone_trainer.protocol import ERROR_CODES, ImportModelSpec
 
 RESULT_FILE = "result.json"
 WEIGHTS_FILE = "weights.safetensors"
+# Where the child had to change an ONNX file.
+ONNX_FILE = "model.onnx"
 # The module that reads a file, by the ending of its name.
 READERS = {
     ".onnx": "inspect_onnx",
+    # Of an ONNX file and its data.
+    ".zip": "inspect_onnx",
     ".safetensors": "inspect_weights",
     ".pt": "inspect_weights",
     ".pth": "inspect_weights",
+    ".ckpt": "inspect_weights",
+    ".bin": "inspect_weights",
+    ".pth.tar": "inspect_weights",
 }
 RESULT_BYTES_MAX = 2**20
 POLL_SECONDS = 0.1
@@ -40,12 +47,13 @@ class Inspected:
 
 
 def run(spec: ImportModelSpec, events: Events) -> dict[str, Any]:
-    """Inspects the file and reports it as an artifact: an ONNX file as it is, weights as safetensors."""
+    """Inspects the file and reports it as an artifact: ONNX as one file, weights as safetensors."""
     emit_hello(events, spec.code_version, threads=1)
-    ending = Path(spec.file_name).suffix.lower()
-    if ending not in READERS:
+    ending = next((ending for ending in READERS if spec.file_name.lower().endswith(ending)), None)
+    if ending is None:
         raise TrainerError("MODEL_INVALID", f"The file's name must end in {', '.join(READERS)}.")
-    if ending != ".onnx" and spec.preset is None:
+    onnx = READERS[ending] == "inspect_onnx"
+    if not onnx and spec.preset is None:
         raise TrainerError("SPEC_INVALID", "A state dict needs the preset that it belongs to.")
     events.phase("inspection")
     folder = events.work_dir / "inspection"
@@ -54,8 +62,12 @@ def run(spec: ImportModelSpec, events: Events) -> dict[str, Any]:
     try:
         inspected = inspect(spec, ending, folder, events)
         for warning in inspected.warnings:
-            events.warn("WEIGHTS_CHANGED", warning)
-        if ending == ".onnx":
+            events.warn("MODEL_CHANGED" if onnx else "WEIGHTS_CHANGED", warning)
+        if onnx and (folder / ONNX_FILE).exists():
+            (folder / ONNX_FILE).replace(events.work_dir / ONNX_FILE)
+            events.artifact("ONNX", ONNX_FILE, inspected.meta)
+            return {"format": "ONNX"}
+        if onnx:
             sha256, size = file_hash(Path(spec.file))
             events.emit("artifact", kind="ONNX", file=None, sha256=sha256, sizeBytes=size, meta=inspected.meta)
             return {"format": "ONNX"}
@@ -72,6 +84,7 @@ def inspect(spec: ImportModelSpec, ending: str, folder: Path, events: Events) ->
         "file": spec.file,
         "ending": ending,
         "preset": spec.preset,
+        "data": spec.data and {"file": spec.data.file, "fileName": spec.data.file_name},
         "memoryBytesMax": spec.limits.memory_bytes_max,
         "outputBytesMax": spec.limits.output_bytes_max,
         "secondsMax": spec.limits.seconds_max,

@@ -28,7 +28,9 @@ def reader(request: dict[str, Any]) -> ModuleType:
 def read_file(request: dict[str, Any]) -> dict[str, Any]:
     """The content of `result.json`."""
     try:
-        result = reader(request).read(Path(request["file"]), request["ending"], request["preset"])
+        data = request.get("data")
+        beside = data and (data["fileName"], Path(data["file"]))
+        result = reader(request).read(Path(request["file"]), request["ending"], request["preset"], beside)
         return cast(dict[str, Any], result)
     except TrainerError as error:
         if disk_full(error):
@@ -42,10 +44,19 @@ def _json(error: TrainerError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "hint": error.hint, "details": list(error.details[:50])}
 
 
+def address_space_bytes() -> int | None:
+    """None where nothing tells it: macOS, which does not limit address space either. There time and file size do."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
 def limit(memory_bytes: int, output_bytes: int, seconds: int) -> None:
     """What this process may use from here on: memory beyond what it has, CPU time, file size; no process or core."""
-    used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, used + memory_bytes))
+    used = address_space_bytes()
+    if used is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, used + memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (output_bytes, output_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))

@@ -1,60 +1,81 @@
 """What an ONNX file is, read from its bytes without running anything; and what is refused."""
 
+import ast
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from whetstone_trainer.errors import TrainerError, mask_paths
+from whetstone_trainer.external_data import ONNX_BYTES_MAX, join, unpack
+from whetstone_trainer.import_model import ONNX_FILE
 from whetstone_trainer.protocol import validator
+from whetstone_trainer.sorted_nodes import graphs_of, sort_nodes
 
-ONNX_BYTES_MAX = 2**31 - 1
 PORTS_MAX = 64
 NAME_LENGTH_MAX = 200
-# What is told of a file must fit an event line, which has 64 KiB. 1,000 class names take about 25 KB.
+# The report about a file must fit an event line, which has 64 KiB. 1,000 class names take about 25 KB.
 METADATA_BYTES_MAX = 16_000
 LABELS_BYTES_MAX = 32_000
 DESCRIPTION_BYTES_MAX = 60_000
 INTEGER_MAX = 2**53 - 1
 LABELS, PREPROCESS = "whetstone.classes", "whetstone.preprocess"
+# Under which other exporters write the class names.
+NAMES = "names"
 OPERATORS_MAX = 500
 # No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
 TENSOR_BYTES_MAX = 16 * 2**30
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
 
 
-def read(file: Path, ending: str, preset: str | None) -> dict[str, Any]:
-    """`OnnxMeta` of the protocol. Raises MODEL_INVALID, MODEL_UNSAFE."""
+def read(file: Path, ending: str, preset: str | None, data: tuple[str, Path] | None) -> dict[str, Any]:
+    """`OnnxMeta` of the protocol, and warnings of what was changed: then the model is written into the working folder.
+    Raises MODEL_INVALID, MODEL_UNSAFE.
+
+    Args:
+        data: name and path of the upload that holds the tensors outside the file.
+    """
+    file, sources = unpack(file, Path()) if ending == ".zip" else (file, dict([data] if data else []))
     if file.stat().st_size > ONNX_BYTES_MAX:
         raise TrainerError("MODEL_INVALID", "An ONNX file can have 2 GiB at most.")
     try:
         model = onnx.load(str(file), format="protobuf", load_external_data=False)
     except Exception as error:  # google.protobuf's DecodeError, without a type of its own in every version
         raise TrainerError("MODEL_INVALID", "The file is not ONNX, or not all of it is there.") from error
-    refuse_unsafe(model)
+    warnings = []
+    if joined := join(_tensors(model), sources):
+        warnings.append(f"The tensors in {', '.join(joined[:10])} were put into the model's file.")
+    if sort_nodes(model.graph):
+        warnings.append("The nodes of the graph were sorted: each has to come after those that it needs.")
+    refuse_unknown_operators(model)
+    if warnings or ending == ".zip":
+        Path(ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
+    open_negative_dimensions(model.graph)
     meta = describe(model)
     infer_shapes(model)
     if _size(meta) > DESCRIPTION_BYTES_MAX:
         raise TrainerError("LIMIT_EXCEEDED", "The names in the file are too long, or too many, to describe it.")
     if any(abs(number) > INTEGER_MAX for number in _integers(meta)):
         raise TrainerError("MODEL_INVALID", "A dimension or a version in the file has more than 53 bits.")
-    return {"meta": {**meta, "weightsHash": None, "exporter": None}, "warnings": []}
+    return {"meta": {**meta, "weightsHash": None, "exporter": None}, "warnings": warnings}
 
 
-def refuse_unsafe(model: ModelProto) -> None:
-    """Raises MODEL_UNSAFE for external data, MODEL_INVALID for operators that no engine of ours has."""
-    external = sorted({tensor.name or "(constant)" for tensor in _tensors(model) if _is_external(tensor)})
-    if external:
-        raise TrainerError(
-            "MODEL_UNSAFE",
-            f"{len(external)} tensors lie outside the file. A model must be one file: save it without external data.",
-            details=tuple(external),
-        )
+def open_negative_dimensions(graph: GraphProto) -> None:
+    """Some converters write −1 for a dimension of no fixed size. The engine reads it so; shape inference takes it for a
+    number."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def refuse_unknown_operators(model: ModelProto) -> None:
+    """Raises MODEL_INVALID for operators that no engine of ours has."""
     known = DOMAINS | {function.domain for function in model.functions}
     unknown = sorted({_operator(node) for node in _nodes(model) if node.domain not in known})
     if unknown:
@@ -101,7 +122,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
         "producer": _cut(f"{model.producer_name} {model.producer_version}".strip()),
         "parameters": elements.total(),
         "elementTypes": dict(sorted(elements.items())),
-        "labels": _own_labels(model),
+        "labels": _labels(model),
         "preprocess": _own_preprocess(model),
         "metadata": metadata,
         "metadataTruncated": truncated,
@@ -109,7 +130,7 @@ def describe(model: ModelProto) -> dict[str, Any]:
 
 
 def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
-    """Without what is told as labels and preprocess; and whether values had to be left out."""
+    """Without labels and preprocess, which have fields of their own; and whether values had to be left out."""
     told = [entry for entry in model.metadata_props if entry.key not in (LABELS, PREPROCESS)]
     metadata: dict[str, str] = {}
     room = METADATA_BYTES_MAX
@@ -121,12 +142,34 @@ def _metadata(model: ModelProto) -> tuple[dict[str, str], bool]:
     return metadata, len(metadata) < len(told)
 
 
-def _own_labels(model: ModelProto) -> list[str] | None:
-    """The class names that Whetstone wrote into the file's metadata."""
-    value = _own(model, LABELS)
-    if not isinstance(value, list) or not value or _size(value) > LABELS_BYTES_MAX:
+def _labels(model: ModelProto) -> list[str] | None:
+    """The class names in the file's metadata: those that Whetstone wrote, else those of another exporter."""
+    return _as_labels(_own(model, LABELS)) or _as_labels(_foreign_names(model))
+
+
+def _as_labels(value: object) -> list[str] | None:
+    """Names in a list, or by their indices, from 0 without a gap."""
+    if isinstance(value, dict):
+        by_index = {str(index): name for index, name in value.items()}
+        value = [by_index.get(str(n)) for n in range(len(value))]
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         return None
-    return value if all(isinstance(name, str) and name for name in value) else None
+    return value if _size(value) <= LABELS_BYTES_MAX else None
+
+
+def _foreign_names(model: ModelProto) -> object:
+    """What exporters write under `names`: JSON, or a dictionary or list as Python prints it. Only literals are read."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == NAMES), "")
+    if len(text) > 2 * LABELS_BYTES_MAX:
+        return None
+    try:
+        return cast(object, json.loads(text))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return cast(object, ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _own_preprocess(model: ModelProto) -> dict[str, Any] | None:
@@ -186,10 +229,6 @@ def _cut(name: str) -> str:
     return name[:NAME_LENGTH_MAX]
 
 
-def _is_external(tensor: TensorProto) -> bool:
-    return tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data) > 0
-
-
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Every node: of the graph, of the graphs inside nodes, of functions."""
     for node in model.graph.node:
@@ -201,16 +240,9 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
 
 def _with_inner(node: NodeProto) -> Iterator[NodeProto]:
     yield node
-    for graph in _graphs(node):
+    for graph in graphs_of(node):
         for inner in graph.node:
             yield from _with_inner(inner)
-
-
-def _graphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _constants(graph: GraphProto) -> Iterator[TensorProto]:
@@ -222,7 +254,7 @@ def _constants(graph: GraphProto) -> Iterator[TensorProto]:
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every stored tensor: initializers of each graph, dense and sparse, and attributes."""
-    graphs = [model.graph, *(graph for node in _nodes(model) for graph in _graphs(node))]
+    graphs = [model.graph, *(graph for node in _nodes(model) for graph in graphs_of(node))]
     for graph in graphs:
         yield from graph.initializer
         for sparse in graph.sparse_initializer:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.errors import TrainerError
 
 DETAILS_MAX = 10
+# Tensors of a kind that a message names.
+NAMED_MAX = 3
 # Counters of batch normalisation, which older state dicts lack and inference does not read.
 OPTIONAL_SUFFIX = ".num_batches_tracked"
 
@@ -96,6 +98,10 @@ def read_state(file: str | Path) -> State:
         raise TrainerError("WEIGHTS_INVALID", f"The weights are not a readable safetensors file: {error}") from error
 
 
+def first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")
+
+
 def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tuple[State, tuple[str, ...]]:
     """The state for a model of `class_count` classes, and the tensors that have to be new.
 
@@ -117,15 +123,15 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
         if name in state and state[name].shape != tensor.shape
     ]
     if missing or unexpected or misshapen:
+        wrong = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
         raise TrainerError(
             "WEIGHTS_INVALID",
-            f"The weights do not fit {preset} with {class_count} classes: {len(missing)} tensors are missing, "
-            f"{len(unexpected)} unexpected, {len(misshapen)} of another shape.",
-            details=tuple(
-                f"{what} {name}"
-                for what, names in (("missing", missing), ("unexpected", unexpected), ("shape", misshapen))
-                for name in names[:DETAILS_MAX]
-            ),
+            f"The weights do not fit {preset} with {class_count} classes: "
+            + ", ".join(
+                f"{len(names)} tensors are {what} ({first_of(names)})" for what, names in wrong.items() if names
+            )
+            + ".",
+            details=tuple(f"{what} {name}" for what, names in wrong.items() for name in names[:DETAILS_MAX]),
         )
     fitted = {name: state[name].to(tensor.dtype) for name, tensor in compared.items() if name in state}
     for name, tensor in fitted.items():

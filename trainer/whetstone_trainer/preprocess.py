@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.protocol import PreprocessSpec
@@ -21,13 +21,18 @@ PIXELS_MAX = 25_000_000
 Image.MAX_IMAGE_PIXELS = None
 
 
+# The import stores every other format, and what Pillow reads otherwise than it does itself, as PNG.
+FORMATS = ("JPEG", "PNG", "WEBP")
+ORIENTATION = 0x0112
+
+
 def decode(file: Path | BinaryIO, name: str) -> torch.Tensor:
     """Decodes to 3 × height × width, uint8, RGB, upright by its EXIF orientation. Raises DATA_INVALID with `name`."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > PIXELS_MAX:
                 raise TrainerError("DATA_INVALID", f"{name} has more than {PIXELS_MAX // 1_000_000} megapixels.")
-            pixels = np.array(_rgb(ImageOps.exif_transpose(image)))
+            pixels = np.array(_upright(_rgb(image), image.info.get("exif", b"")))
     except FileNotFoundError as error:
         raise TrainerError("DATA_INVALID", f"{name} is missing from the dataset's folder.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -35,8 +40,30 @@ def decode(file: Path | BinaryIO, name: str) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+# What turns an image of each orientation upright, as EXIF 2.32 defines them.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, block: bytes) -> Image.Image:
+    """By the EXIF block only: Pillow's `exif_transpose` also follows XMP and text chunks, which serving does not."""
+    exif = Image.Exif()
+    exif.load(block)
+    turn = TURNS.get(exif.get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB. Alpha is dropped; 16-bit grey keeps its high byte, where Pillow would clip it."""
+    if image.mode == "CMYK":
+        raise ValueError("CMYK is not read here; the import stores such images as PNG")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8))
     return image.convert("RGB")

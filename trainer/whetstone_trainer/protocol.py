@@ -106,7 +106,7 @@ class ModelRef:
     preset: str | None
     classes: tuple[str, ...]
     preprocess: PreprocessSpec
-    output_layout: Literal["BOXES_SCORES", "CENTRES_FIRST"] | None
+    output_layout: Literal["BOXES_SCORES", "CENTRES_FIRST", "OBJECTNESS", "SUPPRESSED"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +166,18 @@ class ImportLimits:
     seconds_max: int
 
 
+@dataclass(frozen=True)
+class DataFile:
+    file: str
+    file_name: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportModelSpec(_Common):
     file: str
     file_name: str
     preset: str | None
+    data: DataFile | None
     limits: ImportLimits
 
 

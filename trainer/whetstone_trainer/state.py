@@ -21,7 +21,7 @@ from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import task_of
 
 # Grows with every change of what a run computes from the same specification: losses, assignment, averages, schedule.
-# A checkpoint of other rules still goes on, and the job says so. Checkpoints from before this number have none.
+# A training continues from a checkpoint of other rules, and the job says so. Earlier checkpoints have no number.
 RULES = 2
 
 
@@ -262,7 +262,7 @@ class Saver:
 
 
 def fingerprint(spec: TrainSpec) -> str:
-    """Of everything that decides the result, paths left out: only the same run may go on from a checkpoint.
+    """Of everything that decides the result, paths left out: only the same run may continue from a checkpoint.
 
     A hyperparameter that was added later is left out where it does what was done before: a checkpoint from before it
     was there is of the same run.

@@ -1,7 +1,7 @@
 """The job TRAIN: weights, data, loop, checkpoints; then the best weights and how good they are.
 
 Everything that decides the result is a pure function of the specification and of (seed, epoch, index, step), so a run
-that was killed and goes on from a checkpoint ends on the same weights as an undisturbed one (CPU, same `cpuThreads`).
+that was killed and continues from a checkpoint ends with the weights of an undisturbed one (CPU, same `cpuThreads`).
 """
 
 import math
@@ -40,7 +40,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     resumed = None if found is None else load_checkpoint(found)
     say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
     if spec.resume_from is not None and resumed is None:
-        events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is not whole, or of another run: training starts anew.")
+        events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is damaged or of another run: training starts from zero.")
 
     if resumed is not None and resumed.progress.get("rules") != RULES:
         events.warn(

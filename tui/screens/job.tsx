@@ -93,7 +93,7 @@ export function JobScreen({ id }: { id: string }) {
           ...(charts.length > 0 ? [{ keys: 'y', label: log ? 'linear axis' : 'log axis', hint: true, run: () => setLog(!log) }] : []),
           {
             keys: 'space',
-            label: isPaused ? 'go on' : 'pause',
+            label: isPaused ? 'resume' : 'pause',
             run: () => {
               setShown(events);
               setPaused(!isPaused);

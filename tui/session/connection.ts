@@ -90,7 +90,7 @@ export function connect(session: Session): Connection {
       let timer: NodeJS.Timeout | undefined;
       const subscribe = () => {
         stop = sockets.subscribe(
-          // The variables are read whenever the socket is opened again: they say where to go on.
+          // The variables are read whenever the socket is opened again: they say where to continue.
           { query: query ?? '', variables },
           {
             next(result) {
@@ -140,7 +140,7 @@ export function connect(session: Session): Connection {
             return isAuthError(error);
           },
           async refreshAuth() {
-            // No answer is told by the operation itself, and the end of the session by `onEnd`.
+            // The operation itself reports a missing answer, and `onEnd` the end of the session.
             token = await session.accessToken().catch(() => token);
           },
         };

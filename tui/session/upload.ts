@@ -16,7 +16,7 @@ export interface Uploaded {
   sha256: string;
 }
 
-/** Waits before a broken connection is tried again; the count starts anew whenever bytes got through. */
+/** Waits before a broken connection is tried again; the count starts again at zero whenever bytes arrived. */
 const retryDelays = [0, 1000, 3000, 5000, 10_000, 20_000];
 
 /** As a shell reads a path: `~` is the home folder. */

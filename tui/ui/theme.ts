@@ -1,5 +1,5 @@
 /**
- * The colours by what they mean. They are those of Okabe and Ito, which people with any kind of colour vision tell apart; and nothing is told by
+ * The colours by what they mean. They are those of Okabe and Ito, which people with any kind of colour vision tell apart; and nothing is shown by
  * colour alone. Without colours (NO_COLOR) bold and inverse text stay.
  */
 export interface Theme {

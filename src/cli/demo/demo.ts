@@ -46,7 +46,7 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
     say(
       keep
         ? `The server keeps running: open ${server.url}/graphql and log in as "demo" with "${password}". Ctrl-C ends it.`
-        : 'Next: `npm run demo -- --keep` leaves the server running; `npm start` serves your own data; docs/api.md says how to go on.',
+        : 'Next: `npm run demo -- --keep` leaves the server running; `npm start` serves your own data; docs/tutorial.md shows the next steps.',
     );
     console.log(`report: ${relative(process.cwd(), join(reportFolder, 'report.md'))}`);
     if (keep) await server.ended;
@@ -221,6 +221,6 @@ async function deploy(
   const input = { deployment: name, images: images.map(([, image]) => image.toString('base64')), top: 1 };
   const { results } = await mutate(session, 'inferBatch', input, 'results { prediction { classes { label } } error { message } }');
   const right = images.filter(([label], i) => results[i].prediction?.classes[0].label === label).length;
-  say(`   ${right} of ${images.length} images that it has never seen are told right. Your service asks it like this:`);
+  say(`   ${right} of ${images.length} images that it has never seen are recognized. Your service calls it like this:`);
   say(`   ${deployment.snippet}`);
 }

@@ -13,6 +13,8 @@ export interface CheckedBoxes {
   boxes: LabelledBox[];
   clipped: number;
   duplicates: number;
+  /** Of those without area inside the image, which are left out. */
+  withoutArea: number;
   /** Why boxes cannot be accepted, with their places. */
   problems: string[];
 }
@@ -23,7 +25,7 @@ export interface CheckedBoxes {
  */
 export function checkBoxes({ boxes: raw, unit, counted, size }: Annotations, image: { width: number; height: number }): CheckedBoxes {
   const { width, height } = image;
-  const result: CheckedBoxes = { boxes: [], clipped: 0, duplicates: 0, problems: [] };
+  const result: CheckedBoxes = { boxes: [], clipped: 0, duplicates: 0, withoutArea: 0, problems: [] };
   if (size && (size.width !== width || size.height !== height)) {
     const turned = size.width === height && size.height === width ? ' when its EXIF orientation is applied, as boxes need it' : '';
     result.problems.push(`says ${size.width} × ${size.height} pixels, but the image has ${width} × ${height}${turned}`);
@@ -48,9 +50,8 @@ export function checkBoxes({ boxes: raw, unit, counted, size }: Annotations, ima
     // Written so that a NaN is refused too. What lies outside by less than half a unit is not worth a word.
     if (!(outside <= tolerance)) {
       result.problems.push(`${counted} ${box.at}: the box reaches ${outside.toFixed(1)} pixels out of the image of ${width} × ${height}`);
-    } else if (!(checked.width > 0 && checked.height > 0)) {
-      result.problems.push(`${counted} ${box.at}: the box has no area inside the image of ${width} × ${height}`);
-    } else if (seen.has(key)) result.duplicates += 1;
+    } else if (!(checked.width > 0 && checked.height > 0)) result.withoutArea += 1;
+    else if (seen.has(key)) result.duplicates += 1;
     else {
       seen.add(key);
       if (outside > 0.5 / unitsPerPixel) result.clipped += 1;

@@ -56,7 +56,7 @@ export function layOutClassFolders<F extends { name: string }>(files: F[], folde
   checkClasses(classes, hasSplits, problems);
   const labels = new Map(classes.map((name, label) => [name, label]));
   const labelled = placed.map((p) => ({ ...p, label: labels.get(p.path.split('/').at(-2) as string) as number, annotations: null }));
-  return { images: labelled, classes, ignored: documents.length };
+  return { images: labelled, classes, ignored: documents.map(({ name }) => name) };
 }
 
 /** How many folders hold everything, without a split or a class being among them. */

@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
 import { boxesPerImageMax } from '../../jobs/specs.ts';
-import { BadJson, readArrays } from './json.ts';
+import { BadJson, keysOf, readArrays } from './json.ts';
 import {
   type Annotations,
   checkClassNames,
@@ -18,85 +18,155 @@ import {
   splitOf,
   splitOfYear,
 } from './layout.ts';
-import { type Problems, plural, printable } from './problems.ts';
-import { type Contents, readBytes } from './read.ts';
+import { commonPath, type FileIndex, indexFiles } from './paths.ts';
+import { type Problems, plural, printable, someOf } from './problems.ts';
+import { boxAround, type Reading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
-const id = z.union([z.int(), z.string().max(200)]);
-const pixels = z.number();
+const lists = ['images', 'annotations', 'categories'];
 
-const CocoImage = z.object({ id, file_name: z.string().min(1).max(1000), width: z.int().optional(), height: z.int().optional() });
-const CocoCategory = z.object({ id: z.int(), name: z.string() });
+/** Tools write ids of any type, and null for what they do not know. */
+const id = z.union([z.number(), z.string().max(200)]);
+const size = z.int().nullish();
+const polygon = z.array(z.number()).min(6);
+
+const CocoImage = z.object({ id, file_name: z.string().min(1).max(1000), width: size, height: size });
+const CocoCategory = z.object({ id, name: z.string(), supercategory: z.string().nullish().catch(null) });
 const CocoAnnotation = z.object({
-  id: z.int(),
+  id: z.unknown().optional(),
   image_id: id,
-  category_id: z.int(),
+  category_id: id,
   /** Of many objects in one region, which nobody has marked one by one. */
-  iscrowd: z.union([z.int(), z.boolean()]).optional(),
-  bbox: z.tuple([pixels, pixels, pixels, pixels], 'is a list of 4 numbers'),
+  iscrowd: z.union([z.number(), z.boolean()]).nullish(),
+  bbox: z.tuple([z.number(), z.number(), z.number(), z.number()], 'is a list of 4 numbers').nullish(),
+  segmentation: z.array(polygon).min(1).nullish().catch(null),
 });
+type CocoAnnotation = z.infer<typeof CocoAnnotation>;
+
+interface Category {
+  id: number | string;
+  name: string;
+  supercategory: string | null;
+}
+
+interface CocoImage {
+  fileName: string;
+  /** Undefined where that was a problem. */
+  file: ZipEntry | undefined;
+  annotations: Annotations;
+  /** Of its boxes, the ids of their categories. */
+  categories: string[];
+}
 
 interface CocoFile {
   file: ZipEntry;
   split: Split | null;
-  images: Map<number | string, { fileName: string; annotations: Annotations }>;
+  images: Map<string, CocoImage>;
   /** Sorted by id. */
-  categories: z.infer<typeof CocoCategory>[];
+  categories: Category[];
+  /** By id, how many annotations are of it. */
+  used: Map<string, number>;
   crowds: number;
+  polygons: number;
 }
 
-export interface CocoLayout extends Layout<ZipEntry> {
-  /** Annotations of crowds. */
-  crowds: number;
-  /** Images that no file names. */
-  unlisted: string[];
-}
-
-export async function layOutCoco(zip: Contents, count: (boxes: number) => void, problems: Problems): Promise<CocoLayout> {
-  const sources = withSplits(zip.files.filter(({ name }) => /\.json$/i.test(name)));
-  const others = zip.files.filter(({ name }) => !/\.json$/i.test(name));
-  const byPlace = placesOf(others);
-  const used = new Set<ZipEntry>();
-  const images: PlacedFile<ZipEntry>[] = [];
-  let names: string[] | null = null;
-  let sameAs = '';
-  let crowds = 0;
-  for (const source of sources) {
-    const coco = await readCoco(zip, source, count, problems);
-    problems.check((n) => `${plural(n, 'problem')} in ${printable(source.file.name)}.`);
-    crowds += coco.crowds;
-    const categories = JSON.stringify(coco.categories);
-    if (names !== null && categories !== sameAs) {
-      throw new ChildError(
-        'DATA_INVALID',
-        `${printable(source.file.name)} has other categories than ${printable(String(sources[0]?.file.name))}.`,
-      );
+/** The JSON files that hold at least two of COCO's three lists, and those that are damaged: they may be meant, and must not be passed over. */
+export async function findCocoFiles(reading: Reading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
+  const found: { coco: ZipEntry[]; damaged: ZipEntry[] } = { coco: [], damaged: [] };
+  for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
+    const bytes = await reading.zip.read(file).catch(() => null);
+    try {
+      if (bytes && keysOf(bytes, lists).length >= 2) found.coco.push(file);
+      if (!bytes) found.damaged.push(file);
+    } catch (error) {
+      if (!(error instanceof BadJson)) throw error;
+      found.damaged.push(file);
     }
-    sameAs = categories;
-    names = coco.categories.map(({ name }) => name.normalize('NFC'));
-    for (const { fileName, annotations } of coco.images.values()) {
-      const found = findImage(byPlace, coco, fileName);
-      const [file] = found;
-      if (!file)
-        problems.add(
-          source.file.name,
-          `the image ${printable(fileName)} is not in the zip, neither beside it nor in a folder images or of the split`,
-        );
-      else if (found.length > 1)
-        problems.add(source.file.name, `the image ${printable(fileName)} can be ${found.map(({ name }) => printable(name)).join(' or ')}`);
-      else if (used.has(file)) problems.add(source.file.name, `the image ${printable(fileName)} was named before`);
+  }
+  return { ...found, coco: withoutOtherTasks(found.coco) };
+}
+
+/** COCO publishes the same images with captions, keypoints and more: with `instances_…` beside them, those are not meant. */
+function withoutOtherTasks(files: ZipEntry[]): ZipEntry[] {
+  const others = /(^|\/)(captions|person_keypoints|keypoints|panoptic|stuff|image_info)[^/]*\.json$/i;
+  const meant = files.filter(({ name }) => !others.test(name));
+  return meant.length > 0 ? meant : files;
+}
+
+export async function layOutCoco(reading: Reading, jsonFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+  const { zip, problems } = reading;
+  const sources = withSplits(jsonFiles);
+  const others = zip.files.filter((file) => !jsonFiles.includes(file));
+  const index = indexFiles(others.filter(({ name }) => !document.test(name)));
+  const used = new Set<ZipEntry>();
+  const read: CocoFile[] = [];
+  for (const source of sources) {
+    read.push(await readCoco(reading, source, index, used));
+    problems.check((n) => `${plural(n, 'problem')} in ${printable(source.file.name)}.`);
+  }
+  const classes = mergeCategories(reading, read);
+  const crowdsOnly: string[] = [];
+  const images: PlacedFile<ZipEntry>[] = [];
+  for (const coco of read) {
+    for (const { fileName, file, annotations, categories } of coco.images.values()) {
+      if (!file) continue;
+      const labels = categories.map((key) => classes.labels.get(coco)?.get(key) as number);
+      const boxes = annotations.boxes.map((box, i) => ({ ...box, label: labels[i] as number }));
+      if (boxes.length > 0 && boxes.every((box) => box.crowd)) crowdsOnly.push(file.name);
       else {
-        used.add(file);
-        images.push({ file, path: [...(coco.split ? [coco.split] : []), fileName].join('/'), split: coco.split, label: null, annotations });
+        const path = [...(coco.split ? [coco.split] : []), commonPath(fileName, file)].join('/');
+        images.push({ file, path, split: coco.split, label: null, annotations: { ...annotations, boxes } });
       }
     }
-    problems.check((n) => `${plural(n, 'image')} of ${printable(source.file.name)} cannot be told.`);
   }
   if (images.length === 0) throw new ChildError('DATA_INVALID', 'There are no images in the lists `images` of the JSON files.');
-  checkClassNames(names ?? [], problems);
-  const documents = others.filter((file) => !used.has(file) && document.test(file.name));
-  const unlisted = others.filter((file) => !used.has(file) && !document.test(file.name)).map(({ name }) => name);
-  return { images, classes: names ?? [], ignored: documents.length, crowds, unlisted };
+  warnOfCoco(reading, read, crowdsOnly);
+  const rest = others.filter((file) => !used.has(file)).map(({ name }) => name);
+  warnOfUnlisted(
+    reading,
+    rest.filter((name) => !document.test(name)),
+    'JSON file',
+  );
+  return { images, classes: classes.names, ignored: rest.filter((name) => document.test(name)) };
+}
+
+function warnOfCoco(reading: Reading, read: CocoFile[], crowdsOnly: string[]): void {
+  const { warn } = reading;
+  const sum = (of: (file: CocoFile) => number) => read.reduce((total, file) => total + of(file), 0);
+  const crowds = sum((file) => file.crowds);
+  if (crowds > 0)
+    warn(
+      'CROWDS_IGNORED',
+      `${plural(crowds, 'annotation is a crowd', 'annotations are crowds')} (iscrowd): training and evaluation ignore their class there.`,
+    );
+  if (crowdsOnly.length > 0)
+    warn('IMAGES_OF_CROWDS', `${plural(crowdsOnly.length, 'image')} that show crowds only left out: ${someOf(crowdsOnly)}.`);
+  warnOfPolygons(
+    reading,
+    sum((file) => file.polygons),
+  );
+}
+
+/** The image's file; undefined, and a problem of that image, when it is not there or not clear. */
+function findImage(
+  index: FileIndex,
+  { file: source, split }: CocoFile,
+  fileName: string,
+  used: Set<ZipEntry>,
+  problems: Problems,
+): ZipEntry | undefined {
+  const found = index.find(fileName, { split, near: folderOf(source.name) });
+  const [file] = found;
+  const about = `the image ${printable(fileName)}`;
+  if (!file) problems.add(source.name, `${about} is not in the zip`, fileName);
+  else if (found.length > 1)
+    problems.add(source.name, `${about} can be ${found.map(({ name }) => printable(name)).join(' or ')}`, fileName);
+  else if (used.has(file)) problems.add(source.name, `${about} was named before`, `${fileName} (again)`);
+  else {
+    used.add(file);
+    return file;
+  }
+  return undefined;
 }
 
 /** One file may stand for all images; of several each stands for another split. */
@@ -122,82 +192,50 @@ function splitOfFile(name: string): Split | null {
   return said.size === 1 ? ([...said][0] as Split) : null;
 }
 
-/** A path whose folders that mean a split are called by its usual name, so that train2017 and train are the same place. */
-const placeOf = (path: string): string =>
-  path
-    .split('/')
-    .map((part) => splitOfYear(part) ?? part)
-    .join('/');
-
-function placesOf(files: ZipEntry[]): Map<string, ZipEntry[]> {
-  const places = new Map<string, ZipEntry[]>();
-  for (const file of files) {
-    const same = places.get(placeOf(file.name)) ?? [];
-    same.push(file);
-    places.set(placeOf(file.name), same);
-  }
-  return places;
-}
-
-/** An image lies beside the JSON file or beside its folder, there also in `images` or in the folder of the split. */
-function findImage(places: Map<string, ZipEntry[]>, { file, split }: CocoFile, fileName: string): ZipEntry[] {
-  const home = folderOf(file.name);
-  const inner = ['', 'images/', ...(split ? [`${split}/`, `images/${split}/`, `${split}/images/`] : [])];
-  const candidates = [home, folderOf(home)].flatMap((base) =>
-    inner.map((folder) => `${base === '' ? '' : `${placeOf(base)}/`}${folder}${placeOf(fileName)}`),
-  );
-  return [...new Set(candidates)].flatMap((path) => places.get(path) ?? []);
-}
-
 async function readCoco(
-  zip: Contents,
+  reading: Reading,
   { file, split }: Pick<CocoFile, 'file' | 'split'>,
-  count: (boxes: number) => void,
-  problems: Problems,
+  index: FileIndex,
+  used: Set<ZipEntry>,
 ): Promise<CocoFile> {
-  const coco: CocoFile = { file, split, images: new Map(), categories: [], crowds: 0 };
-  const bytes = await readBytes(zip, file, problems);
+  const { problems, countBoxes } = reading;
+  const coco: CocoFile = { file, split, images: new Map(), categories: [], used: new Map(), crowds: 0, polygons: 0 };
+  const bytes = await readBytes(reading, file);
   if (!bytes) return coco;
-  const add = (reason: string) => problems.add(file.name, reason);
-  const read =
-    <T>(schema: z.ZodType<T>, what: string, use: (value: T) => void) =>
-    (element: unknown, index: number) => {
-      const { success, data, error } = schema.safeParse(element);
-      if (success) use(data);
-      else add(`${what}[${index}]: ${error.issues[0]?.path.join('.') ?? ''} ${error.issues[0]?.message}`);
+  const add = (reason: string, image?: string) => problems.add(file.name, reason, image);
+  const element =
+    <T>(schema: z.ZodType<T>, what: string, use: (value: T, index: number) => void) =>
+    (raw: unknown, index: number) => {
+      const { success, data, error } = schema.safeParse(raw);
+      if (success) use(data, index);
+      else add(`${what}[${index}]: ${error.issues[0]?.path.join('.') ?? ''} ${error.issues[0]?.message}`, imageOf(coco, raw));
     };
   try {
     const found = readArrays(bytes, {
-      images: read(CocoImage, 'images', ({ id, file_name, width, height }) => {
+      images: element(CocoImage, 'images', ({ id, file_name, width, height }) => {
         const fileName = file_name.normalize('NFC').replace(/^(\.\/)+/, '');
-        const size = width === undefined || height === undefined ? null : { width, height };
-        if (coco.images.has(id)) add(`two images have the id ${printable(String(id))}`);
-        coco.images.set(id, { fileName, annotations: { file: file.name, boxes: [], unit: 'PIXEL', counted: 'annotation', size } });
+        if (coco.images.has(String(id))) add(`two images have the id ${printable(String(id))}`);
+        const declared = width && height ? { width, height } : null;
+        const annotations: Annotations = { file: file.name, boxes: [], unit: 'PIXEL', counted: 'annotation', size: declared };
+        const image = findImage(index, coco, fileName, used, problems);
+        coco.images.set(String(id), { fileName, file: image, annotations, categories: [] });
       }),
-      categories: read(CocoCategory, 'categories', (category) => coco.categories.push(category)),
+      categories: element(CocoCategory, 'categories', ({ id, name, supercategory }) =>
+        coco.categories.push({ id, name: name.normalize('NFC').trim(), supercategory: supercategory ?? null }),
+      ),
+      annotations: null,
     });
+    for (const key of lists) if (!found.has(key)) add(`has no list ${key}`);
+    sortCategories(coco, add);
+    // What is wrong with the annotations would follow from it.
+    if (problems.count > 0) return coco;
     // In a second pass, because the annotations may stand before what they name.
-    const labels = labelsOf(coco.categories, add);
-    const foundToo = readArrays(bytes, {
-      annotations: read(CocoAnnotation, 'annotations', ({ id, image_id, category_id, iscrowd, bbox: [x, y, width, height] }) => {
-        const image = coco.images.get(image_id);
-        const label = labels.get(category_id);
-        const problem = (reason: string) => add(`annotation ${id}: ${reason}`);
-        if (!image) problem(`there is no image ${printable(String(image_id))}`);
-        else if (label === undefined) problem(`there is no category ${category_id}`);
-        else if (width <= 0 || height <= 0) problem('the width and the height of a box are above 0');
-        else {
-          const { boxes } = image.annotations;
-          count(1);
-          if (iscrowd) coco.crowds += 1;
-          // Told once for an image.
-          if (boxes.length > boxesPerImageMax) return;
-          boxes.push({ label, x, y, width, height, ...(iscrowd ? { crowd: true } : {}), at: id });
-          if (boxes.length > boxesPerImageMax) problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax} boxes`);
-        }
+    readArrays(bytes, {
+      annotations: element(CocoAnnotation, 'annotations', (annotation, index) => {
+        countBoxes(1);
+        addBox(coco, annotation, index, add);
       }),
     });
-    for (const key of ['images', 'annotations', 'categories']) if (!found.has(key) && !foundToo.has(key)) add(`has no list ${key}`);
   } catch (error) {
     if (!(error instanceof BadJson)) throw error;
     add(error.message);
@@ -205,13 +243,90 @@ async function readCoco(
   return coco;
 }
 
-/** The place of each category in the order of the ids. */
-function labelsOf(categories: CocoFile['categories'], add: (reason: string) => void): Map<number, number> {
-  categories.sort((a, b) => a.id - b.id);
-  const labels = new Map<number, number>();
-  for (const [label, { id }] of categories.entries()) {
-    if (labels.has(id)) add(`two categories have the id ${id}`);
-    labels.set(id, label);
+/** The image of an annotation that cannot be read. */
+function imageOf({ images }: CocoFile, raw: unknown): string | undefined {
+  const named = z.object({ image_id: id }).safeParse(raw);
+  return named.success ? images.get(String(named.data.image_id))?.file?.name : undefined;
+}
+
+function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: (reason: string, image?: string) => void): void {
+  const { image_id, category_id, iscrowd, bbox, segmentation } = annotation;
+  const named = id.safeParse(annotation.id);
+  const at = named.success ? named.data : index;
+  const image = coco.images.get(String(image_id));
+  const problem = (reason: string) =>
+    add(named.success ? `annotation ${printable(String(at))}: ${reason}` : `annotations[${index}]: ${reason}`, image?.file?.name);
+  const key = String(category_id);
+  const [x, y, width, height] = bbox ?? [];
+  const box = bbox
+    ? { x: x as number, y: y as number, width: width as number, height: height as number }
+    : segmentation && boxAround(segmentation.flat());
+  // Its image was reported before.
+  if (image && !image.file) return;
+  if (!image) problem(`there is no image ${printable(String(image_id))}`);
+  else if (!coco.used.has(key)) problem(`there is no category ${printable(key)}`);
+  else if (!box) problem('has neither a bbox nor a polygon');
+  else if (box.width < 0 || box.height < 0) problem('the width and the height of a box are not below 0');
+  else {
+    coco.used.set(key, (coco.used.get(key) as number) + 1);
+    if (iscrowd) coco.crowds += 1;
+    if (!bbox) coco.polygons += 1;
+    const { boxes } = image.annotations;
+    // Told once for an image.
+    if (boxes.length > boxesPerImageMax) return;
+    boxes.push({ label: 0, ...box, ...(iscrowd ? { crowd: true } : {}), at });
+    image.categories.push(key);
+    if (boxes.length > boxesPerImageMax) problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax} boxes`);
   }
-  return labels;
+}
+
+function sortCategories({ categories, used }: CocoFile, add: (reason: string) => void): void {
+  const order = (id: number | string) => (typeof id === 'number' ? id : Number.NaN);
+  categories.sort((a, b) => order(a.id) - order(b.id) || 0);
+  for (const { id } of categories) {
+    if (used.has(String(id))) add(`two categories have the id ${printable(String(id))}`);
+    used.set(String(id), 0);
+  }
+}
+
+interface Classes {
+  names: string[];
+  /** Of each file, the class of each id. */
+  labels: Map<CocoFile, Map<string, number>>;
+}
+
+/** The categories of all files by name: those of the first file in their order, then what others have more. */
+function mergeCategories({ warn, problems }: Reading, read: CocoFile[]): Classes {
+  const unused = unusedSuperCategory(read);
+  if (unused !== null)
+    warn('SUPERCATEGORY_LEFT_OUT', `The category ${printable(unused)} stands above all others and has no annotations: it is left out.`);
+  const indices = new Map<string, number>();
+  const labels: Classes['labels'] = new Map();
+  for (const coco of read) {
+    const own = coco.categories.filter(({ name }) => name !== unused);
+    if (new Set(own.map(({ name }) => name)).size < own.length)
+      checkClassNames(
+        own.map(({ name }) => name),
+        problems,
+      );
+    for (const { name } of own) if (!indices.has(name)) indices.set(name, indices.size);
+    labels.set(coco, new Map(own.map(({ id, name }) => [String(id), indices.get(name) as number])));
+  }
+  const names = [...indices.keys()];
+  checkClassNames(names, problems);
+  return { names, labels };
+}
+
+/** Roboflow writes a category that is the `supercategory` of every other one and of which nothing is. */
+function unusedSuperCategory(read: CocoFile[]): string | null {
+  const all = read.flatMap(({ categories, used }) =>
+    categories.map((category) => ({ ...category, count: used.get(String(category.id)) as number })),
+  );
+  const above = all.find(
+    ({ name, supercategory }) => all.length > read.length && supercategory === 'none' && all.some((other) => other.supercategory === name),
+  );
+  if (!above) return null;
+  const own = all.filter(({ name }) => name === above.name);
+  const others = all.filter(({ name }) => name !== above.name);
+  return own.every(({ count }) => count === 0) && others.every(({ supercategory }) => supercategory === above.name) ? above.name : null;
 }

@@ -1,52 +1,66 @@
+/** Which form a zip has, told by what is in its files, and what they hold in that form. */
 import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
-import { layOutCoco } from './coco.ts';
-import { folderOf, type ImportChild, type Layout } from './layout.ts';
+import { findCocoFiles, layOutCoco } from './coco.ts';
+import { document, folderOf, type ImportChild, type Layout } from './layout.ts';
+import { nameProblem } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
-import { createBoxCounter } from './read.ts';
+import { createBoxCounter, type Reading } from './reading.ts';
+import { findVocFiles, layOutVoc } from './voc.ts';
 import { layOutYolo } from './yolo.ts';
-import { nameProblem, type Zip, type ZipEntry } from './zip.ts';
+import { findYoloConfig } from './yoloConfig.ts';
+import type { Zip, ZipEntry } from './zip.ts';
 
-/** Reads what a zip holds in the form that it has: a task's forms are told by the files that only one of them has. */
+/** A form of the task DETECTION. */
+interface Form {
+  name: string;
+  /** A file that tells it. */
+  file: ZipEntry;
+  layOut(): Promise<Layout<ZipEntry>>;
+}
+
 export async function layOut(child: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
   if (child.spec.task === 'CLASSIFICATION') return layOutClassFolders(zip.files, zip.folders, problems);
-  const layout = await layOutDetection(child, zip, problems);
+  const reading: Reading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
+  const [form, other] = await formsOf(reading);
+  if (!form) {
+    throw new ChildError(
+      'DATA_INVALID',
+      'The zip is no detection dataset: there is neither a file with the names of the classes (data.yaml, obj.names or classes.txt, the form YOLO) ' +
+        'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the form Pascal VOC).',
+    );
+  }
+  if (other) {
+    throw new ChildError(
+      'DATA_INVALID',
+      `The zip has ${printable(form.file.name)} (the form ${form.name}) and ${printable(other.file.name)} (the form ${other.name}): remove the one that is not meant.`,
+    );
+  }
+  const layout = await form.layOut();
   checkPaths(layout, problems);
   return layout;
 }
 
-async function layOutDetection({ spec, warn }: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
-  const count = createBoxCounter(spec.limits.boxesMax);
-  const named = (ending: RegExp) => zip.files.find(({ name }) => ending.test(name))?.name;
-  const yaml = named(/\.ya?ml$/i);
-  const json = named(/\.json$/i);
-  if (yaml && json) {
-    throw new ChildError(
-      'DATA_INVALID',
-      `The zip has ${printable(yaml)} (the form YOLO) and ${printable(json)} (the form COCO): remove the one that is not meant.`,
-    );
-  }
-  if (yaml) return layOutYolo(zip, count, problems);
-  if (json) {
-    const { crowds, unlisted, ...layout } = await layOutCoco(zip, count, problems);
-    if (crowds > 0)
-      warn(
-        'CROWDS_IGNORED',
-        `${plural(crowds, 'annotation is a crowd', 'annotations are crowds')} (iscrowd): training and evaluation ignore their class there.`,
-      );
-    if (unlisted.length > 0) {
-      const some = unlisted.slice(0, 5).map(printable).join(', ');
-      warn(
-        'IMAGES_NOT_LISTED',
-        `${plural(unlisted.length, 'file')} that no JSON file names ${unlisted.length === 1 ? 'was' : 'were'} left out: ${some}${unlisted.length > 5 ? ', …' : ''}.`,
-      );
-    }
-    return layout;
-  }
-  throw new ChildError(
-    'DATA_INVALID',
-    'The zip is no detection dataset: there is neither a data.yaml (with images/… and labels/…, the form YOLO) nor a .json with images, annotations and categories (the form COCO).',
-  );
+async function formsOf(reading: Reading): Promise<Form[]> {
+  const { coco, damaged } = await findCocoFiles(reading);
+  const voc = await findVocFiles(reading);
+  const config = await findYoloConfig(reading);
+  const forms: Form[] = [];
+  // `classes.txt` stands beside other forms too.
+  const isYolo = config && (!/classes\.txt$/i.test(config.name) || (coco.length === 0 && voc.length === 0 && hasLabels(reading)));
+  if (isYolo) forms.push({ name: 'YOLO', file: config, layOut: () => layOutYolo(reading, config) });
+  // A damaged JSON file is named, unless the dataset has another form.
+  const json = coco.length > 0 || (!isYolo && voc.length === 0) ? [...coco, ...damaged] : [];
+  if (json[0]) forms.push({ name: 'COCO', file: json[0], layOut: () => layOutCoco(reading, json) });
+  if (voc[0]) forms.push({ name: 'Pascal VOC', file: voc[0], layOut: () => layOutVoc(reading, voc) });
+  return forms;
+}
+
+/** Whether an image has a text file of its name. */
+function hasLabels({ zip }: Reading): boolean {
+  const stem = ({ name }: ZipEntry) => name.slice(folderOf(name).length).replace(/\.[^.]*$/, '');
+  const texts = new Set(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map(stem));
+  return zip.files.some((file) => !document.test(file.name) && texts.has(stem(file)));
 }
 
 /** An image's path is put together of what its files say: it must be one that can be written, and no other image's, nor its folder's. */

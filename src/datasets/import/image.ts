@@ -1,12 +1,9 @@
 import sharp from 'sharp';
 import type { LabelledBox } from '../../jobs/specs.ts';
-
-// One thread for each image, several images at a time; nothing is decoded twice.
-sharp.concurrency(1);
-sharp.cache(false);
-// A format is told by its content, and only these three decoders of libvips can be reached at all.
-sharp.block({ operation: ['VipsForeignLoad'] });
-sharp.unblock({ operation: ['VipsForeignLoadJpegFile', 'VipsForeignLoadPngFile', 'VipsForeignLoadWebpFile'] });
+import { BadImage } from '../../vision/badImage.ts';
+import { decodeImage, notAnImage, readImageHeader } from '../../vision/decode.ts';
+import { otherThanImage } from './fileKinds.ts';
+import { isPlain } from './plain.ts';
 
 /** Longest side of a thumbnail in pixels. */
 const thumbnailSide = 96;
@@ -32,28 +29,22 @@ export interface OpenedImage {
   thumbnail(boxes: readonly LabelledBox[]): Promise<Buffer>;
 }
 
-/** A file that is not an image that can be used; the message is a reason. */
-export class BadImage extends Error {}
-
-/**
- * Reads the header of a JPEG, PNG or WebP file. Throws a BadImage for anything else, for an image of more than `pixelsMax` pixels and
- * for an animation.
- */
-export async function openImage(file: string, pixelsMax: number): Promise<OpenedImage> {
-  const header = await sharp(file, { limitInputPixels: false }).metadata().catch(notAnImage);
-  if (header.width * header.height > pixelsMax) {
-    throw new BadImage(`has ${header.width} × ${header.height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
+/** Reads the header of an image file. Throws a BadImage for anything else, and for an image of more than `pixelsMax` pixels. */
+export async function openImage(file: Buffer, pixelsMax: number): Promise<OpenedImage> {
+  const { width, height } = await readImageHeader(file).catch((error: Error) => {
+    const other = error.message === notAnImage ? otherThanImage(file) : null;
+    throw other ? new BadImage(`is ${other}`) : error;
+  });
+  if (width * height > pixelsMax) {
+    throw new BadImage(`has ${width} × ${height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
   }
-  if ((header.pages ?? 1) > 1) throw new BadImage(`is an animation of ${header.pages} frames: still images are needed`);
-  const { width, height } = header.autoOrient;
   return {
     width,
     height,
     async thumbnail(boxes) {
+      const image = sharp(file, { limitInputPixels: pixelsMax, failOn: 'error' });
       // Scaling down reads the whole image: what this accepts, Pillow decodes, and the other way round (truncations of every kind tried).
-      const small = sharp(file, { limitInputPixels: pixelsMax, failOn: 'error' })
-        .autoOrient()
-        .resize(thumbnailSide, thumbnailSide, { fit: 'inside', withoutEnlargement: true });
+      const small = image.autoOrient().resize(thumbnailSide, thumbnailSide, { fit: 'inside', withoutEnlargement: true });
       if (boxes.length === 0) return small.webp(webp).toBuffer().catch(damaged);
       const { data, info } = await small.toColourspace('srgb').removeAlpha().raw().toBuffer({ resolveWithObject: true }).catch(damaged);
       for (const { label, x, y, width: w, height: h } of boxes) {
@@ -70,16 +61,21 @@ export async function openImage(file: string, pixelsMax: number): Promise<Opened
   };
 }
 
-function notAnImage(error: Error): never {
-  if (isFromSystem(error)) throw error;
-  if (error.message.includes('unsupported image format')) throw new BadImage('is not a JPEG, PNG or WebP image');
-  return damaged(error);
+/**
+ * The bytes that a dataset keeps of an image file: itself where every reader decodes it alike, otherwise a PNG of its pixels. Throws a
+ * BadImage.
+ */
+export async function storedBytes(file: Buffer, pixelsMax: number): Promise<Buffer> {
+  if (isPlain(file)) return file;
+  await openImage(file, pixelsMax);
+  const { data, width, height } = await decodeImage(file, pixelsMax);
+  return sharp(data, { raw: { width, height, channels: 3 } })
+    .png()
+    .toBuffer();
 }
 
 function damaged(error: Error): never {
-  if (isFromSystem(error)) throw error;
+  // Memory is not the image's fault.
+  if (/out of memory|unable to allocate/i.test(error.message)) throw error;
   throw new BadImage('is truncated or damaged');
 }
-
-/** Memory and missing files are not the image's fault. */
-const isFromSystem = (error: Error): boolean => /out of memory|unable to allocate|Input file is missing/i.test(error.message);

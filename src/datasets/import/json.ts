@@ -17,10 +17,10 @@ const isSpace = (byte: number | undefined): boolean => byte === 0x20 || byte ===
 
 /**
  * Gives each element of the arrays under these keys of the object in `bytes` to their handlers, with its place from 0, in the order of
- * the file; returns which of the keys there are. Throws a BadJson, also for a key that stands there twice.
+ * the file; returns which of the keys there are. `null` is for a key that is only looked for. Throws a BadJson, also for a key that stands there twice.
  */
-export function readArrays(bytes: Buffer, handlers: Record<string, (element: unknown, index: number) => void>): Set<string> {
-  let at = 0;
+export function readArrays(bytes: Buffer, handlers: Record<string, ((element: unknown, index: number) => void) | null>): Set<string> {
+  let at = bytes.toString('latin1', 0, 3) === '\xef\xbb\xbf' ? 3 : 0;
   const space = () => {
     while (isSpace(bytes[at])) at += 1;
   };
@@ -59,12 +59,20 @@ export function readArrays(bytes: Buffer, handlers: Record<string, (element: unk
     take(':');
     space();
     const handle = Object.hasOwn(handlers, key) ? handlers[key] : undefined;
-    if (!handle) {
+    if (handle === undefined) {
       at = endOfValue(bytes, at);
+      continue;
+    }
+    if (bytes.toString('latin1', at, at + 4) === 'null') {
+      at += 4;
       continue;
     }
     if (found.has(key)) throw new BadJson(`has ${key} twice`);
     found.add(key);
+    if (handle === null) {
+      at = endOfValue(bytes, at);
+      continue;
+    }
     if (bytes[at] !== 0x5b) throw new BadJson(`has ${key} that is not a list`);
     at += 1;
     for (let index = 0; more(']', index === 0); index += 1) {
@@ -115,4 +123,9 @@ function endOfWord(bytes: Buffer, start: number): number {
   for (let byte = bytes[at]; byte !== undefined && byte !== 0x2c && byte !== 0x3a && !isSpace(byte) && !isClosing(byte); byte = bytes[at])
     at += 1;
   return at;
+}
+
+/** Which of these keys the object in `bytes` has, without reading their values. Throws a BadJson. */
+export function keysOf(bytes: Buffer, wanted: readonly string[]): string[] {
+  return [...readArrays(bytes, Object.fromEntries(wanted.map((key) => [key, null])))];
 }

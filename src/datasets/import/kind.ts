@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { eq } from 'drizzle-orm';
+import { and, eq, isNull, ne } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable, rowInsert } from '../../db.ts';
 import { refuse } from '../../errors.ts';
 import type { JobKind } from '../../jobs/kinds.ts';
@@ -10,15 +10,18 @@ import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
 import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
 import { keepExtracted } from '../cache.ts';
-import { findContent, findDatasetVersion } from '../datasets.ts';
+import { findContent, findDatasetVersion, findVersionEver } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
-import { type DatasetItemRow, type DatasetVersion, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
+import { type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
 import { importCommand, importTimeLimitMs } from './launch.ts';
 import { classesOf, createContentHash, DatasetSummary, files, ImportedItem } from './outputs.ts';
 import { ImportDatasetRequest, specOf } from './request.ts';
 
 /** Failures that another attempt would meet again: the zip is thrown away. */
 const fileAtFault = ['DATA_INVALID', 'LIMIT_EXCEEDED'];
+
+/** Images that were left out of a version, of which the names are stored. */
+const leftOutStored = 100;
 
 /** Items and boxes of a transaction: 500 items keep the event loop for about 10 ms. */
 const chunkSize = 500;
@@ -61,7 +64,9 @@ export const importDataset: JobKind = {
     const { datasetVersionId } = requestOf(failed);
     tx.update(datasetVersion).set({ state: 'FAILED' }).where(eq(datasetVersion.id, datasetVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
+    if (!fileAtFault.includes(failure?.code ?? '')) return;
+    dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
+    freeName(tx, datasetVersionId);
   },
 
   redo(tx, retried) {
@@ -72,6 +77,14 @@ export const importDataset: JobKind = {
   },
 };
 
+/** A dataset whose only imports were refused gives its name back: the next one may have another task. */
+function freeName(tx: Queryable, versionId: string): void {
+  const { datasetId } = findVersionEver(tx, versionId) as DatasetVersion;
+  const alive = and(eq(datasetVersion.datasetId, datasetId), isNull(datasetVersion.deletedAt), ne(datasetVersion.state, 'FAILED'));
+  const other = tx.select({ id: datasetVersion.id }).from(datasetVersion).where(alive).get();
+  if (!other) tx.update(dataset).set({ deletedAt: Date.now() }).where(eq(dataset.id, datasetId)).run();
+}
+
 /** Makes the version READY, or removes it when the dataset has its content already; the result names the one that has it. */
 function register(
   tx: Queryable,
@@ -79,7 +92,7 @@ function register(
   summary: DatasetSummary,
   insertFiles: () => void,
 ): Record<string, unknown> {
-  const { contentHash, classes, sizeBytes, ...counts } = summary;
+  const { contentHash, classes, sizeBytes, leftOut, ...counts } = summary;
   const existing = findContent(tx, datasetId, contentHash);
   if (existing) {
     dropArtifacts(tx, 'DATASET_VERSION', id);
@@ -88,7 +101,13 @@ function register(
   }
   insertFiles();
   tx.update(datasetVersion)
-    .set({ state: 'READY', contentHash, classesJson: classes, countsJson: counts, sizeBytes })
+    .set({
+      state: 'READY',
+      contentHash,
+      classesJson: classes,
+      countsJson: { ...counts, leftOut: { count: leftOut.length, first: leftOut.slice(0, leftOutStored) } },
+      sizeBytes,
+    })
     .where(eq(datasetVersion.id, id))
     .run();
   return { datasetVersionId: id, contentHash, existing: false };
@@ -128,7 +147,7 @@ export async function insertItems(db: Db, versionId: string, path: string, summa
     if (size >= chunkSize) flush();
   }
   flush();
-  if (n !== summary.items || hash.digest() !== summary.contentHash) {
+  if (n !== summary.items || hash.digest(summary.leftOut) !== summary.contentHash) {
     throw new Error('The items of an import are not those of its summary.');
   }
 }

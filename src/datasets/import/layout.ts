@@ -20,8 +20,8 @@ export interface RawBox {
   width: number;
   height: number;
   crowd?: true;
-  /** Its line in a label file, its id in a COCO file. */
-  at: number;
+  /** Its line in a label file, its id or place in a COCO file, its place in an XML file. */
+  at: number | string;
 }
 
 /** What a file says of one image. */
@@ -31,7 +31,7 @@ export interface Annotations {
   /** Of the boxes: shares of the image's width and height, or pixels. */
   unit: 'SHARE' | 'PIXEL';
   /** What `at` counts. */
-  counted: 'line' | 'annotation';
+  counted: 'line' | 'annotation' | 'object';
   /** The image's size in pixels, where the file tells it. */
   size: { width: number; height: number } | null;
 }
@@ -51,8 +51,8 @@ export interface PlacedFile<F> {
 export interface Layout<F> {
   images: PlacedFile<F>[];
   classes: string[];
-  /** Documents beside the images. */
-  ignored: number;
+  /** Names of files beside the images that are not read: documents. */
+  ignored: string[];
 }
 
 const splitNames: Record<string, Split> = {
@@ -73,9 +73,18 @@ export const splitOf = (name: string): Split | undefined =>
 export const splitOfYear = (name: string): Split | undefined => splitOf(name.replace(/\d{4}$/, ''));
 
 /** What lies beside the images in many published datasets. */
-export const document = /\.(txt|md|csv|tsv|json|ya?ml|html?|pdf|rst)$|(^|\/)(readme|licen[cs]e|copying|notice)$/i;
+export const document =
+  /\.(txt|md|csv|tsv|json|jsonl|ya?ml|html?|pdf|rst|xml|names|data|cfg|cache|log|py|ipynb)$|(^|\/)(readme|licen[cs]e|copying|notice)$/i;
 
 export const folderOf = (name: string): string => name.slice(0, Math.max(0, name.lastIndexOf('/')));
+
+/** The folder of a split that a path goes through, the innermost. */
+export function splitFolderOf(path: string): Split | undefined {
+  return folderOf(path)
+    .split('/')
+    .map(splitOfYear)
+    .findLast((split) => split !== undefined);
+}
 
 const classesMax = 10_000;
 const classCharactersMax = 200;

@@ -40,6 +40,8 @@ export const DatasetSummary = z.object({
   duplicatesAcrossSplits: count,
   /** Of the images together. */
   sizeBytes: count,
+  /** Images of the zip that were left out, sorted by name. */
+  leftOut: z.array(z.object({ file: z.string(), reason: z.string() })),
 });
 export type DatasetSummary = z.infer<typeof DatasetSummary>;
 
@@ -47,9 +49,12 @@ export type DatasetSummary = z.infer<typeof DatasetSummary>;
  * A dataset's identity: SHA-256 over one line for each item, sorted by split (train, val, test), then by path in the order of UTF-16
  * code units. For CLASSIFICATION it is `["<split>","<path>","<class>","<sha256 of the file>"]`. For DETECTION the boxes stand in the
  * place of the class, `[["<class>",x,y,width,height],…]`, with `"crowd"` behind a crowd's, and a first line has the classes, which need not
- * all have boxes.
+ * all have boxes. Where images were left out, a last line has their names in the zip.
  */
-export function createContentHash(task: Task, classes: readonly string[]): { add(item: ContentItem): void; digest(): string } {
+export function createContentHash(
+  task: Task,
+  classes: readonly string[],
+): { add(item: ContentItem): void; digest(leftOut: readonly { file: string }[]): string } {
   const hash = createHash('sha256');
   const line = (value: unknown) => void hash.update(`${JSON.stringify(value)}\n`);
   if (task === 'DETECTION') line(classes);
@@ -60,7 +65,10 @@ export function createContentHash(task: Task, classes: readonly string[]): { add
         classes[label ?? -1];
       line([split, path, labels, sha256]);
     },
-    digest: () => hash.digest('hex'),
+    digest(leftOut) {
+      if (leftOut.length > 0) line({ leftOut: leftOut.map(({ file }) => file) });
+      return hash.digest('hex');
+    },
   };
 }
 
@@ -69,6 +77,20 @@ export type ContentItem = Pick<DatasetItem, 'split' | 'path' | 'label' | 'boxes'
 /** The classes that an image shows, each once. */
 export const classesOf = ({ label, boxes }: Pick<DatasetItem, 'label' | 'boxes'>): number[] =>
   boxes ? [...new Set(boxes.map((box) => box.label))] : [label as number];
+
+/** The first two items of each content that stands in more than one split. */
+export function* duplicatesAcrossSplits<T extends { split: DatasetItem['split']; sha256: string }>(items: Iterable<T>): Generator<[T, T]> {
+  const first = new Map<string, T>();
+  const told = new Set<string>();
+  for (const item of items) {
+    const other = first.get(item.sha256);
+    if (!other) first.set(item.sha256, item);
+    else if (other.split !== item.split && !told.has(item.sha256)) {
+      told.add(item.sha256);
+      yield [other, item];
+    }
+  }
+}
 
 export interface WrittenFile {
   name: string;

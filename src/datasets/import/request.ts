@@ -3,7 +3,7 @@ import { ImportDatasetSpec, SPEC_VERSION } from '../../jobs/specs.ts';
 import { blobPath } from '../../storage/blobs.ts';
 import { codeVersion } from '../../version.ts';
 
-const { fileName, task, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
+const { fileName, task, nameEncoding, onProblem, leftOutShareMax, splitSeed, splitShares, cpuThreads } = ImportDatasetSpec.shape;
 
 /** `specJson` of an IMPORT_DATASET job. */
 export const ImportDatasetRequest = z.object({
@@ -12,6 +12,9 @@ export const ImportDatasetRequest = z.object({
   sha256: z.string(),
   fileName,
   task,
+  nameEncoding,
+  onProblem,
+  leftOutShareMax,
   splitSeed,
   splitShares,
   cpuThreads,
@@ -21,7 +24,7 @@ export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
 /** Entries of a zip, folders included: a table of contents of more is not even read. */
 const filesMax = 500_000;
 
-/** What the child is told. */
+/** The request to the child. */
 export function specOf(dataDir: string, request: ImportDatasetRequest): ImportDatasetSpec {
   const { datasetVersionId: _, sha256, ...rest } = request;
   return ImportDatasetSpec.parse({

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
@@ -7,7 +8,8 @@ import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
-import { BadImage, openImage } from './image.ts';
+import { openImage, storedBytes } from './image.ts';
+import { inOrder } from './inOrder.ts';
 import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import {
   type ContentItem,
@@ -15,20 +17,24 @@ import {
   createContentHash,
   createOutputFile,
   type DatasetSummary,
+  duplicatesAcrossSplits,
   files,
   type ImportedItem,
   type OutputFile,
 } from './outputs.ts';
-import { collectProblems, plural, printable } from './problems.ts';
+import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
-import { DamagedEntry, openZip, type ZipEntry } from './zip.ts';
+import { warnOfBoxes, warnOfConverted, warnOfDuplicates, warnOfIgnored, warnOfLeftOut, warnOfNames } from './warnings.ts';
+import { openZip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
+  /** Of the file in the zip. */
   sha256: string;
 }
 interface Placed extends Extracted {
   split: Split;
 }
+type MadeItem = ContentItem & { sizeBytes: number };
 
 /**
  * Checks the zip of a dataset, and leaves in the work folder what `outputs.ts` lists. Throws DATA_INVALID with the files that
@@ -36,64 +42,104 @@ interface Placed extends Extracted {
  */
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
   try {
-    const { layout, images } = await extract(child);
-    const items = assignSplits(child, images, layout.classes);
-    warnOfDuplicates(child, items);
-    const made = await decodeAll(child, items);
-    const sizeBytes = images.reduce((sum, { file }) => sum + file.sizeBytes, 0);
-    const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, layout.classes), sizeBytes };
+    const { layout, images, leftOut, problems } = await extract(child);
+    const { classes } = layout;
+    const items = assignSplits(child, images);
+    // Otherwise the cause is reported below, after all images.
+    if (problems.count === 0) checkTraining(child, items, classes);
+    const made = await decodeAll(child, items, leftOut, problems);
+    if (leftOut.size > 0) {
+      checkLeftOut(child, leftOut, new Set([...layout.images.map(({ file }) => file.name), ...leftOut.keys()]).size);
+      const kept = items.filter(({ file }) => !leftOut.has(file.name));
+      checkTraining(child, kept, classes);
+    }
+    warnOfClasses(child, made, classes);
+    warnOfDuplicates(child, made);
+    warnOfLeftOut(child, leftOut);
+    const sizeBytes = made.reduce((sum, item) => sum + item.sizeBytes, 0);
+    const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, classes, leftOut), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
-    return { items: items.length, classes: layout.classes.length, contentHash: summary.contentHash };
+    return { items: made.length, classes: classes.length, contentHash: summary.contentHash };
   } catch (error) {
     for (const name of Object.values(files)) rmSync(join(child.workDir, name), { recursive: true, force: true });
     throw error;
   }
 }
 
-/** Writes the zip's images to the folder `extracted`, under their paths in the dataset, and hashes them. */
-export async function extract(child: ImportChild): Promise<{ layout: Layout<ZipEntry>; images: Extracted[] }> {
+interface Extraction {
+  /** As the zip has them, those that are left out too. */
+  layout: Layout<ZipEntry>;
+  /** Without those that are left out. */
+  images: Extracted[];
+  leftOut: LeftOut;
+  /** Images that cannot be read, and that are not left out. */
+  problems: Problems;
+}
+
+/** For a zip that was imported before. */
+export async function extractAgain(child: ImportChild): Promise<{ items: number }> {
+  const { images, problems } = await extract(child);
+  problems.check(unusable);
+  return { items: images.length };
+}
+
+/**
+ * Writes the zip's images to the folder `extracted`, under their paths in the dataset, and hashes them. What not every reader decodes
+ * alike is written as a PNG of its pixels.
+ */
+async function extract(child: ImportChild): Promise<Extraction> {
   const { spec, workDir } = child;
-  const problems = collectProblems(spec.limits.problemsMax);
+  const leftOut: LeftOut = new Map();
+  const problems = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
   child.phase('extraction', null);
-  const zip = await openZip(spec.file, spec.limits, problems, () => {
+  const zip = await openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
     child.advance();
     child.checkStop();
   });
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
     const layout = await layOut(child, zip, problems);
-    const ignored = zip.ignored + layout.ignored;
-    if (ignored > 0)
-      child.warn('FILES_IGNORED', `${plural(ignored, 'file')} beside the images (documents, or an operating system's) were ignored.`);
+    warnOfNames(child, zip);
+    warnOfIgnored(child, zip, layout.ignored);
 
     child.phase('extraction', layout.images.length);
     const folders = new Set<string>();
-    const images: Extracted[] = [];
-    for (const image of layout.images) {
-      child.checkStop();
+    const write = async (image: PlacedFile<ZipEntry>) => {
+      const data = await zip.read(image.file);
+      const stored = await storedBytes(data, spec.limits.imagePixelsMax);
       const target = join(workDir, files.extracted, image.path);
       if (!folders.has(dirname(target))) mkdirSync(dirname(target), { recursive: true });
       folders.add(dirname(target));
-      try {
-        const data = await zip.read(image.file);
-        // Never over something that is there already.
-        writeFileSync(target, data, { flag: 'wx' });
-        images.push({ ...image, sha256: createHash('sha256').update(data).digest('hex') });
-      } catch (error) {
-        if (!(error instanceof DamagedEntry)) throw error;
-        problems.add(image.file.name, error.message);
-      }
+      // Never over something that is there already.
+      await writeFile(target, stored, { flag: 'wx' });
+      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data };
+    };
+    const images: Extracted[] = [];
+    const converted: string[] = [];
+    const wanted = layout.images.filter(({ file }) => !leftOut.has(file.name));
+    for await (const [image, written] of inOrder(wanted, aheadOf(child), write)) {
+      child.checkStop();
       child.advance();
+      if (written instanceof Error) problems.add(image.file.name, written.message, image.file.name);
+      else {
+        images.push({ ...image, sha256: written.sha256 });
+        if (written.converted) converted.push(image.file.name);
+      }
     }
-    problems.check((count) => `${plural(count, 'file')} in the zip cannot be read.`);
-    return { layout, images };
+    warnOfConverted(child, converted);
+    return { layout, images, leftOut, problems };
   } finally {
     zip.close();
   }
 }
 
+const unusable = (count: number): string => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`;
+
+/** Images that are read ahead. */
+const aheadOf = ({ spec }: ImportChild): number => Math.min(spec.cpuThreads, decodersMax) * 4;
+
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
-function assignSplits(child: ImportChild, images: Extracted[], classes: string[]): Placed[] {
+function assignSplits(child: ImportChild, images: Extracted[]): Placed[] {
   const { warn } = child;
   const { splitSeed, splitShares } = child.spec;
   const named = images.map(({ split }) => split);
@@ -102,41 +148,59 @@ function assignSplits(child: ImportChild, images: Extracted[], classes: string[]
   if (noVal)
     warn(
       'VAL_FROM_TRAIN',
-      `There is no folder val: ${splitShares.val * 100} % of each class of train were taken, by the seed ${splitSeed}.`,
+      `There is no split val: ${splitShares.val * 100} % of each class of train were taken, by the seed ${splitSeed}.`,
     );
 
   const divided = bySeed ? images : noVal ? images.filter(({ split }) => split === 'train') : [];
   const chosen = splitBySeed(divided, splitSeed, bySeed ? splitShares : { val: splitShares.val, test: 0 });
   const splitOf = new Map(divided.map((image, i) => [image, chosen[i] as Split]));
   const placed = images.map((image) => ({ ...image, split: splitOf.get(image) ?? (image.split as Split) }));
-
-  checkTraining(child, placed, classes);
   return placed.sort((a, b) => splits.indexOf(a.split) - splits.indexOf(b.split) || (a.path < b.path ? -1 : 1));
 }
 
-/** Every class needs an image of its own to learn from; of a detection dataset, where a class may be rare, any box will do. */
-function checkTraining({ spec, warn }: ImportChild, images: Placed[], classes: string[]): void {
-  const problems = collectProblems(spec.limits.problemsMax);
-  const train = images.filter(({ split }) => split === 'train');
-  if (train.length === 0) throw new ChildError('DATA_INVALID', 'There are no images to train on: no folder train.');
-  const trained = new Set(
-    train.flatMap(({ label, annotations }) => classesOf({ label, boxes: annotations?.boxes.filter((box) => !box.crowd) ?? null })),
+const trainedClasses = (images: readonly Pick<ContentItem, 'split' | 'label' | 'boxes'>[]): Set<number> =>
+  new Set(
+    images
+      .filter(({ split }) => split === 'train')
+      .flatMap(({ label, boxes }) => classesOf({ label, boxes: boxes?.filter((box) => !box.crowd) ?? null })),
   );
-  const missing = classes.filter((_, label) => !trained.has(label));
+
+/** Every class needs an image of its own to learn from; of a detection dataset, where a class may be rare, any box will do. */
+function checkTraining({ spec }: ImportChild, images: readonly Placed[], classes: string[]): void {
+  if (!images.some(({ split }) => split === 'train')) {
+    throw new ChildError('DATA_INVALID', 'There are no images to train on: no image is in the split train.');
+  }
+  const problems = collectProblems(spec.limits.problemsMax);
+  const trained = trainedClasses(images.map(({ split, label, annotations }) => ({ split, label, boxes: annotations?.boxes ?? null })));
   if (spec.task === 'CLASSIFICATION') {
-    for (const name of missing) problems.add(name, 'has no images in train');
+    for (const [label, name] of classes.entries()) if (!trained.has(label)) problems.add(name, 'has no images in train');
     problems.check((count) => `${plural(count, 'class has', 'classes have')} no images to train on.`);
   } else if (trained.size === 0) throw new ChildError('DATA_INVALID', 'There are no boxes to train on: no image of train has one.');
-  else if (missing.length > 0) {
-    const some = missing.slice(0, 5).map(printable).join(', ');
-    warn(
-      'CLASSES_WITHOUT_BOXES',
-      `${plural(missing.length, 'class has', 'classes have')} no boxes to train on: ${some}${missing.length > 5 ? ', …' : ''}.`,
-    );
-  }
 }
 
-export function summarizeDataset(task: Task, items: readonly ContentItem[], classes: string[]): Omit<DatasetSummary, 'sizeBytes'> {
+function warnOfClasses({ spec, warn }: ImportChild, items: readonly ContentItem[], classes: string[]): void {
+  const trained = trainedClasses(items);
+  const missing = classes.filter((_, label) => !trained.has(label));
+  if (spec.task === 'DETECTION' && missing.length > 0)
+    warn('CLASSES_WITHOUT_BOXES', `${plural(missing.length, 'class has', 'classes have')} no boxes to train on: ${someOf(missing)}.`);
+}
+
+function checkLeftOut({ spec }: ImportChild, leftOut: LeftOut, images: number): void {
+  if (leftOut.size <= spec.leftOutShareMax * images) return;
+  const [percent, allowed] = [(100 * leftOut.size) / images, 100 * spec.leftOutShareMax].map((n) => Number(n.toFixed(2)));
+  throw new ChildError(
+    'DATA_INVALID',
+    `${leftOut.size} of ${plural(images, 'image')} (${percent} %) would be left out; leftOutShareMax allows ${allowed} %.`,
+    [...leftOut].slice(0, spec.limits.problemsMax).map(([name, reason]) => `${printable(name)}: ${reason}`),
+  );
+}
+
+export function summarizeDataset(
+  task: Task,
+  items: readonly ContentItem[],
+  classes: string[],
+  left: LeftOut = new Map(),
+): Omit<DatasetSummary, 'sizeBytes'> {
   const byClass = (): DatasetSummary['bySplit'] => ({ train: classes.map(() => 0), val: classes.map(() => 0), test: classes.map(() => 0) });
   const images = { train: 0, val: 0, test: 0 };
   const [bySplit, boxesBySplit] = [byClass(), byClass()];
@@ -147,82 +211,59 @@ export function summarizeDataset(task: Task, items: readonly ContentItem[], clas
     for (const { label, crowd } of item.boxes ?? []) (boxesBySplit[item.split][label] as number) += crowd ? 0 : 1;
     hash.add(item);
   }
+  const leftOut = [...left].map(([file, reason]) => ({ file, reason })).sort((a, b) => (a.file < b.file ? -1 : 1));
   return {
-    contentHash: hash.digest(),
+    contentHash: hash.digest(leftOut),
     classes,
     items: items.length,
     images,
     bySplit,
     boxesBySplit: task === 'DETECTION' ? boxesBySplit : null,
-    duplicatesAcrossSplits: [...duplicates(items)].length,
+    duplicatesAcrossSplits: [...duplicatesAcrossSplits(items)].length,
+    leftOut,
   };
-}
-
-/** The first two items of each content that stands in more than one split. */
-function* duplicates<T extends { split: Split; sha256: string }>(items: Iterable<T>): Generator<[T, T]> {
-  const first = new Map<string, T>();
-  const told = new Set<string>();
-  for (const item of items) {
-    const other = first.get(item.sha256);
-    if (!other) first.set(item.sha256, item);
-    else if (other.split !== item.split && !told.has(item.sha256)) {
-      told.add(item.sha256);
-      yield [other, item];
-    }
-  }
-}
-
-const duplicatesNamed = 5;
-
-function warnOfDuplicates({ warn }: ImportChild, items: Placed[]): void {
-  const pairs = [...duplicates(items)];
-  if (pairs.length === 0) return;
-  const named = pairs.slice(0, duplicatesNamed).map(([a, b]) => `${printable(a.path)} (${a.split}) = ${printable(b.path)} (${b.split})`);
-  const more = pairs.length > named.length ? ', …' : '';
-  warn(
-    'DUPLICATES_ACROSS_SPLITS',
-    `${plural(pairs.length, 'image is', 'images are')} in more than one split, which flatters the metrics: ${named.join(', ')}${more}.`,
-  );
 }
 
 /**
  * Decodes each image once, as many at a time as libuv has threads, checks its boxes, and writes manifest, items and thumbnails in the
  * order of n; returns the items.
  */
-async function decodeAll(child: ImportChild, items: Placed[]): Promise<ContentItem[]> {
+async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
   const { spec, workDir } = child;
-  const damaged = collectProblems(spec.limits.problemsMax);
-  const misplaced = collectProblems(spec.limits.problemsMax);
+  const misplaced = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
   const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
     OutputFile,
     OutputFile,
     OutputFile,
   ];
   child.phase('decoding', items.length);
-  const made: ContentItem[] = [];
-  const counts = { clipped: 0, duplicates: 0, empty: 0 };
-  for await (const [item, image] of inOrder(items, Math.min(spec.cpuThreads, decodersMax) * 4, (item) => decode(child, item))) {
+  const made: MadeItem[] = [];
+  const counts = { clipped: 0, duplicates: 0, withoutArea: 0, empty: 0 };
+  for await (const [item, image] of inOrder(items, aheadOf(child), (item) => decode(child, item))) {
     child.checkStop();
     child.advance();
-    if (image instanceof BadImage) {
-      damaged.add(item.file.name, image.message);
+    const { name, sizeBytes } = item.file;
+    if (image instanceof Error) {
+      damaged.add(name, image.message, name);
       continue;
     }
     const { width, height, thumbnail, checked } = image;
     const { file = '', counted } = item.annotations ?? {};
     const where = counted === 'annotation' ? `the image ${printable(item.path)}: ` : '';
-    for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`);
+    for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`, name);
+    if (leftOut.has(name)) continue;
     counts.clipped += checked?.clipped ?? 0;
     counts.duplicates += checked?.duplicates ?? 0;
+    counts.withoutArea += checked?.withoutArea ?? 0;
     counts.empty += checked?.boxes.length === 0 ? 1 : 0;
     const { split, path, sha256, label } = item;
     const line = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };
     manifest.write(jsonLine({ v: manifestVersion, ...line } satisfies DatasetItem));
     index.write(jsonLine({ ...line, thumbnailOffset: thumbnails.sizeBytes, thumbnailBytes: thumbnail.length } satisfies ImportedItem));
     thumbnails.write(thumbnail);
-    made.push(line);
+    made.push({ ...line, sizeBytes });
   }
-  damaged.check((count) => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`);
+  damaged.check(unusable);
   misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
   warnOfBoxes(child, counts);
   index.end();
@@ -232,52 +273,7 @@ async function decodeAll(child: ImportChild, items: Placed[]): Promise<ContentIt
 }
 
 async function decode({ spec, workDir }: ImportChild, { path, annotations }: Placed) {
-  const image = await openImage(join(workDir, files.extracted, path), spec.limits.imagePixelsMax);
+  const image = await openImage(await readFile(join(workDir, files.extracted, path)), spec.limits.imagePixelsMax);
   const checked: CheckedBoxes | null = annotations && checkBoxes(annotations, image);
   return { ...image, checked, thumbnail: await image.thumbnail(checked?.boxes ?? []) };
-}
-
-function warnOfBoxes({ warn }: ImportChild, { clipped, duplicates, empty }: Record<'clipped' | 'duplicates' | 'empty', number>): void {
-  if (clipped > 0)
-    warn(
-      'BOXES_CLIPPED',
-      `${plural(clipped, 'box', 'boxes')} reached up to a pixel out of ${clipped === 1 ? 'its image' : 'their images'} and ${clipped === 1 ? 'was' : 'were'} cut off there.`,
-    );
-  if (duplicates > 0)
-    warn(
-      'BOXES_TWICE',
-      `${plural(duplicates, 'box', 'boxes')} stood in an image before, with the same class and place, and ${duplicates === 1 ? 'was' : 'were'} left out.`,
-    );
-  if (empty > 0)
-    warn(
-      'IMAGES_WITHOUT_BOXES',
-      `${plural(empty, 'image')} without boxes: ${empty === 1 ? 'it is' : 'they are'} learned as showing nothing.`,
-    );
-}
-
-/**
- * What `work` makes of each item, in the order of the items, with at most `ahead` under way; a BadImage is a result. Nothing is under
- * way any more when it ends, however it ends.
- */
-async function* inOrder<T, R>(items: Iterable<T>, ahead: number, work: (item: T) => Promise<R>): AsyncGenerator<[T, R | BadImage]> {
-  const queue: { item: T; outcome: Promise<{ value: R | BadImage } | { error: unknown }> }[] = [];
-  const take = async (): Promise<[T, R | BadImage]> => {
-    const { item, outcome } = queue.shift() as (typeof queue)[number];
-    const settled = await outcome;
-    if ('error' in settled) throw settled.error;
-    return [item, settled.value];
-  };
-  try {
-    for (const item of items) {
-      const outcome = work(item).then(
-        (value) => ({ value }),
-        (error: unknown) => (error instanceof BadImage ? { value: error } : { error }),
-      );
-      queue.push({ item, outcome });
-      if (queue.length >= ahead) yield await take();
-    }
-    while (queue.length > 0) yield await take();
-  } finally {
-    await Promise.all(queue.map(({ outcome }) => outcome));
-  }
 }

@@ -1,47 +1,19 @@
 /**
- * Detection datasets as text: `data.yaml` names the classes and the folders of the splits; each image under a folder `images` has a label
- * file of the same name under `labels` in its place, with a line `<class> <centre x> <centre y> <width> <height>` for each box, in shares
- * of the upright image. Both usual orders are read, `images/train` and `train/images`.
+ * Detection datasets as text: a file names the classes (`yoloConfig.ts`), and each image has a label file of its name (`yoloLabels.ts`), in
+ * shares of the upright image: under `labels` in the place of the image's folder `images`, or beside the image. A split is a folder or
+ * a list of images; where none is named, `images/train` and `train/images` are, as they are there.
  */
-import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
-import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
-import { boxesPerImageMax } from '../../jobs/specs.ts';
-import {
-  checkClassNames,
-  document,
-  folderOf,
-  type Layout,
-  type PlacedFile,
-  type RawBox,
-  type Split,
-  splitOfYear,
-  splits,
-} from './layout.ts';
-import { type Problems, plural, printable } from './problems.ts';
-import { type Contents, readText } from './read.ts';
+import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOf, splitOfYear } from './layout.ts';
+import { commonPath, type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
+import { plural, printable, someOf } from './problems.ts';
+import { type Reading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { readYoloConfig, type YoloConfig } from './yoloConfig.ts';
+import { parseLabels } from './yoloLabels.ts';
 import type { ZipEntry } from './zip.ts';
 
-/** The parser's worst cases take 3 seconds for this; 10,000 names of 20 characters fit. */
-const yamlBytesMax = 2 ** 18;
 const labelBytesMax = 2 ** 20;
-
-/** Of `data.yaml`, read without types: every scalar is a text. */
-const folderPaths = z.union([z.string(), z.array(z.string())], 'is a folder, or a list of folders').nullish();
-const DataYaml = z.object(
-  {
-    names: z.union([z.array(z.string()), z.record(z.string(), z.string())], 'is a list of names, or a map from numbers to names'),
-    train: folderPaths,
-    val: folderPaths,
-    test: folderPaths,
-  },
-  'is a map with names',
-);
-
-/** Left beside label files by drawing programs and trainings. */
-const leftOver = /(^|\/)classes\.txt$|\.cache$/i;
-
-const withoutEnding = (path: string): string => path.replace(/\.[^./]*$/, '');
+const listBytesMax = 64 * 2 ** 20;
 
 /** `path` with its last folder `from` called `to`; null when there is none. With `to` null that folder is taken out. */
 function renamed(path: string, from: string, to: string | null): string | null {
@@ -50,178 +22,204 @@ function renamed(path: string, from: string, to: string | null): string | null {
   return i < 0 ? null : parts.toSpliced(i, 1, ...(to === null ? [] : [to])).join('/');
 }
 
-export async function layOutYolo(zip: Contents, count: (boxes: number) => void, problems: Problems): Promise<Layout<ZipEntry>> {
-  const config = chooseConfig(zip.files);
-  const { names, folders } = await readConfig(zip, config, problems);
-  const root = folderOf(config.name) === '' ? '' : `${folderOf(config.name)}/`;
+interface Home {
+  split: Split | null;
+  /** The image's path inside of its split. */
+  inside: string;
+}
 
-  const images = new Map<string, { file: ZipEntry; rel: string }>();
-  const labels = new Map<string, ZipEntry>();
-  let ignored = 0;
-  for (const file of zip.files) {
-    const rel = file.name.slice(root.length);
-    const inRoot = file.name.startsWith(root);
-    const label = inRoot && /\.txt$/i.test(rel) && !leftOver.test(rel) ? renamed(rel, 'labels', 'images') : null;
-    if (label !== null) labels.set(withoutEnding(label), file);
-    else if (document.test(file.name) || leftOver.test(file.name)) ignored += 1;
-    else if (!inRoot || renamed(rel, 'images', null) === null)
-      problems.add(file.name, `does not lie in a folder images beside ${printable(config.name)}`);
-    else {
-      const key = withoutEnding(rel);
-      const other = images.get(key);
-      if (other) problems.add(file.name, `has the same label file as ${printable(other.file.name)}`);
-      images.set(key, { file, rel });
-    }
+export async function layOutYolo(reading: Reading, configFile: ZipEntry): Promise<Layout<ZipEntry>> {
+  const { zip, problems, countBoxes } = reading;
+  const config = await readYoloConfig(reading, configFile);
+  checkClassNames(config.names, problems);
+  const images = zip.files.filter(({ name }) => !document.test(name));
+  const texts = new Map(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [file.name, file]));
+  const { homes, missing, lists } = await findHomes(reading, config, images);
+  problems.check((count) => `${plural(count, 'problem')} in the splits.`);
+  const absent = `${printable(config.file.name)} names what is not in the zip or holds no images: ${someOf(missing)}.`;
+  if (homes.size === 0) {
+    throw new ChildError(
+      'DATA_INVALID',
+      `There are no images for ${printable(config.file.name)}.${missing.length > 0 ? ` ${absent}` : ''}`,
+    );
   }
-  for (const [key, file] of labels) if (!images.has(key)) problems.add(file.name, 'has no image of its name in the folder images');
-  problems.check((count) => `${plural(count, 'file has', 'files have')} no place in the dataset.`);
-  if (images.size === 0) throw new ChildError('DATA_INVALID', `There are no images in folders images beside ${printable(config.name)}.`);
+  if (missing.length > 0) reading.warn('SPLIT_MISSING', absent);
 
-  const splitFolders = folders ?? usualFolders([...images.values()].map(({ rel }) => rel));
   const placed: PlacedFile<ZipEntry>[] = [];
-  for (const [key, { file, rel }] of images) {
-    const homes = splitFolders.filter(({ folder }) => folder === '' || rel.startsWith(`${folder}/`));
-    const [home] = homes;
-    if (splitFolders.length > 0 && homes.length !== 1) {
-      const reason = home
-        ? `lies in the folders of ${homes.map(({ split, folder }) => `${split} (${folder})`).join(' and ')}`
-        : 'lies in no folder of a split';
-      problems.add(file.name, reason);
-      continue;
-    }
-    const inside = home ? rel.slice(home.folder === '' ? 0 : home.folder.length + 1) : rel;
-    const path = [...(home ? [home.split] : []), renamed(inside, 'images', null) ?? inside].join('/');
-    const labelFile = labels.get(key);
-    const boxes = labelFile
-      ? parseLabels(await readText(zip, labelFile, labelBytesMax, problems), labelFile.name, names.length, problems)
-      : [];
-    count(boxes.length);
-    const annotations = { file: labelFile?.name ?? file.name, boxes, unit: 'SHARE', counted: 'line', size: null } as const;
-    placed.push({ file, path, split: home?.split ?? null, label: null, annotations });
+  const ofLabels = new Map<ZipEntry, ZipEntry>();
+  let polygons = 0;
+  for (const [file, { split, inside }] of homes) {
+    const labels = findLabels(texts, file);
+    const other = labels && ofLabels.get(labels);
+    if (other) problems.add(file.name, `has the same label file as ${printable(other.name)}`, file.name);
+    if (labels) ofLabels.set(labels, file);
+    const text = labels ? await readText(reading, labels, labelBytesMax, file.name) : '';
+    const parsed = parseLabels(text, { classes: config.names.length, keyPoints: config.keyPoints }, (reason) =>
+      problems.add((labels ?? file).name, reason, file.name),
+    );
+    countBoxes(parsed.boxes.length);
+    polygons += parsed.polygons;
+    const path = [...(split ? [split] : []), renamed(inside, 'images', null) ?? inside].join('/');
+    const annotations = { file: (labels ?? file).name, boxes: parsed.boxes, unit: 'SHARE', counted: 'line', size: null } as const;
+    placed.push({ file, path, split, label: null, annotations });
   }
-  for (const { split, folder } of splitFolders) {
-    if (!placed.some((image) => image.split === split)) problems.add(config.name, `${split}: there are no images in ${printable(folder)}`);
-  }
+  const unlisted = images.filter((file) => !homes.has(file));
+  const spare = spareLabels(texts, ofLabels, unlisted);
+  for (const { name } of spare) problems.add(name, 'has no image of its name', name);
   problems.check((count) => `${plural(count, 'problem')} in the labels and splits.`);
-  return { images: placed, classes: names, ignored };
+  warnOfPolygons(reading, polygons);
+  warnOfUnlisted(
+    reading,
+    unlisted.map(({ name }) => name),
+    'list of a split',
+  );
+  const read = new Set([...config.files, ...lists, ...ofLabels.keys(), ...spare]);
+  return {
+    images: placed,
+    classes: config.names,
+    ignored: zip.files.filter((file) => document.test(file.name) && !read.has(file)).map(({ name }) => name),
+  };
 }
 
-function chooseConfig(files: ZipEntry[]): ZipEntry {
-  const candidates = files.filter(({ name }) => /\.ya?ml$/i.test(name));
-  const named = candidates.length > 1 ? candidates.filter(({ name }) => /(^|\/)data\.ya?ml$/i.test(name)) : candidates;
-  if (named.length === 1) return named[0] as ZipEntry;
-  const list = candidates.slice(0, 5).map(({ name }) => printable(name));
-  throw new ChildError('DATA_INVALID', `There are several YAML files, and which one is data.yaml cannot be told: ${list.join(', ')}.`);
+function findLabels(texts: ReadonlyMap<string, ZipEntry>, { name }: ZipEntry): ZipEntry | undefined {
+  const stem = withoutEnding(name);
+  const moved = renamed(`${stem}.txt`, 'images', 'labels');
+  return (moved === null ? undefined : texts.get(moved)) ?? texts.get(`${stem}.txt`);
 }
+
+/** Label files in a folder `labels` that no image has: something is missing, or is called otherwise. Those of unlisted images are not meant. */
+function spareLabels(texts: ReadonlyMap<string, ZipEntry>, used: ReadonlyMap<ZipEntry, ZipEntry>, unlisted: ZipEntry[]): ZipEntry[] {
+  const unused = new Set(unlisted.map((file) => findLabels(texts, file)));
+  return [...texts.values()].filter((file) => {
+    const isLabels = folderOf(file.name).split('/').includes('labels') && !/(^|\/)classes\.txt$/i.test(file.name);
+    return isLabels && !used.has(file) && !unused.has(file);
+  });
+}
+
+/** The images of the dataset, with the split of each. */
+async function findHomes(
+  reading: Reading,
+  config: YoloConfig,
+  images: ZipEntry[],
+): Promise<{ homes: Map<ZipEntry, Home>; missing: string[]; lists: ZipEntry[] }> {
+  const root = folderOf(config.file.name);
+  const missing: string[] = [];
+  const lists: ZipEntry[] = [];
+  const sources = config.paths && withoutRepeatedVal(reading, config.paths);
+  const named = sources?.filter(({ path }) => /\.txt$/i.test(path.trim())) ?? [];
+  const folders = sources
+    ? foldersOf(reading, { ...config, paths: sources.filter((source) => !named.includes(source)) }, images, missing)
+    : usualFolders(root, images);
+  const homes = new Map<ZipEntry, Home>();
+  const index = indexFiles(images);
+  const texts = indexFiles(reading.zip.files.filter(({ name }) => /\.txt$/i.test(name)));
+  for (const { split, path } of named) {
+    const [file] = texts.find(path, { split: null, near: root });
+    if (file) {
+      lists.push(file);
+      await readList(reading, { split, file }, index, homes);
+    } else missing.push(`${split} (${path})`);
+  }
+
+  for (const file of images) {
+    const found = folders.filter(({ folder }) => folder === '' || file.name.startsWith(`${folder}/`));
+    const [home] = found;
+    const listed = homes.get(file);
+    if (home && (found.length > 1 || listed)) {
+      const where = found.map(({ split, folder }) => `${split} (${printable(folder)})`);
+      reading.problems.add(file.name, `lies in the folders of ${[...(listed ? [listed.split] : []), ...where].join(' and ')}`);
+    } else if (home) homes.set(file, { split: home.split, inside: file.name.slice(home.folder === '' ? 0 : home.folder.length + 1) });
+    else if (!sources && folders.length === 0) {
+      homes.set(file, {
+        split: null,
+        inside: root !== '' && file.name.startsWith(`${root}/`) ? file.name.slice(root.length + 1) : file.name,
+      });
+    } else if (!listed && named.length === 0) reading.problems.add(file.name, 'lies in no folder of a split', file.name);
+  }
+  return { homes, missing, lists };
+}
+
+/** Some examples validate with what they train on: that judges nothing, so that val is taken from train. */
+function withoutRepeatedVal({ warn }: Reading, paths: NonNullable<YoloConfig['paths']>): NonNullable<YoloConfig['paths']> {
+  const of = (split: Split) => paths.filter((one) => one.split === split).map(({ path }) => plainPath(path));
+  const [train, val] = [of('train'), of('val')];
+  if (train.length === 0 || train.join('\n') !== val.join('\n')) return paths;
+  warn(
+    'VAL_IS_TRAIN',
+    `val names the same images as train (${someOf(val)}): a model would be judged by what it has learned. val is taken from train instead, by the seed.`,
+  );
+  return paths.filter(({ split }) => split !== 'val');
+}
+
+/** The images in a file of paths, one a line. */
+async function readList(
+  reading: Reading,
+  { split, file }: { split: Split; file: ZipEntry },
+  index: FileIndex,
+  homes: Map<ZipEntry, Home>,
+): Promise<void> {
+  const { problems } = reading;
+  const text = await readText(reading, file, listBytesMax);
+  for (const [i, line] of text.split('\n').entries()) {
+    const path = line.trim();
+    if (path === '') continue;
+    const found = index.find(path, { split, near: folderOf(file.name) });
+    const [image] = found;
+    const other = image && homes.get(image);
+    const about = `line ${i + 1}: the image ${printable(path)}`;
+    if (!image) problems.add(file.name, `${about} is not in the zip`, path);
+    else if (found.length > 1) problems.add(file.name, `${about} can be ${found.map(({ name }) => printable(name)).join(' or ')}`, path);
+    else if (other && other.split !== split) problems.add(file.name, `${about} is in ${other.split} too`, image.name);
+    else homes.set(image, { split, inside: insideOf(commonPath(path, image), split) });
+  }
+}
+
+/** Without the folders that only say the split. */
+const insideOf = (path: string, split: Split): string =>
+  path
+    .split('/')
+    .filter((part, i, all) => i === all.length - 1 || splitOfYear(part) !== split)
+    .join('/');
 
 type SplitFolder = { split: Split; folder: string };
 
-/** The classes in their order, and the folders of the splits below that of `data.yaml`; null where it names none. */
-async function readConfig(zip: Contents, file: ZipEntry, problems: Problems): Promise<{ names: string[]; folders: SplitFolder[] | null }> {
-  const text = await readText(zip, file, yamlBytesMax, problems);
-  problems.check(() => 'data.yaml cannot be read.');
-  const refuseYaml = (reason: string): never => {
-    throw new ChildError('DATA_INVALID', `${printable(file.name)} is not the description of a dataset: ${reason}`);
-  };
-  const yaml = DataYaml.safeParse(parseYaml(text, refuseYaml));
-  if (!yaml.success) {
-    const [issue] = yaml.error.issues;
-    return refuseYaml(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
+/** Folders of the zip that are meant: as written below `path` or beside the file, otherwise by the longest tail. */
+function foldersOf({ problems }: Reading, { file, paths, base }: YoloConfig, images: ZipEntry[], missing: string[]): SplitFolder[] {
+  const root = folderOf(file.name);
+  const known = new Set<string>(['']);
+  for (const { name } of images) for (let folder = folderOf(name); folder !== ''; folder = folderOf(folder)) known.add(folder);
+  return (paths ?? []).flatMap(({ split, path }): SplitFolder[] => {
+    const written = [plainPath(`${base}/${path}`), plainPath(path)];
+    const below = written.map((one) => [root, one].filter((part) => part !== '').join('/'));
+    const exact = [...below, ...written].find((folder) => known.has(folder) && (folder !== '' || root === ''));
+    const tails = exact === undefined ? byTail(written[1] as string, known) : [exact];
+    if (tails.length > 1) problems.add(file.name, `${split}: the folder ${printable(path)} can be ${someOf(tails)}`);
+    if (tails.length === 0) missing.push(`${split} (${path})`);
+    return tails.length === 1 ? [{ split, folder: tails[0] as string }] : [];
+  });
+}
+
+/** The folders that end as `path` does, in as many folders as possible. */
+function byTail(path: string, known: ReadonlySet<string>): string[] {
+  const parts = path.split('/');
+  // Of `../test/images`, which Roboflow always names, `images` alone would be another split's.
+  for (let from = 0; from < parts.length && !splitOf(parts[from - 1] ?? ''); from += 1) {
+    const tail = parts.slice(from).join('/');
+    const found = [...known].filter((folder) => tail !== '' && (folder === tail || folder.endsWith(`/${tail}`)));
+    if (found.length > 0) return found;
   }
-  const { names: given, ...paths } = yaml.data;
-  const names = (Array.isArray(given) ? given : inOrder(given, refuseYaml)).map((name) => name.normalize('NFC'));
-  if (names.length === 0) refuseYaml('names is empty.');
-  checkClassNames(names, problems);
-  const folders = splits.flatMap((split) =>
-    [paths[split] ?? []]
-      .flat()
-      .filter((path) => path !== '')
-      .map((path) => ({ split, folder: folderIn(path, (reason) => refuseYaml(`${split}: ${printable(path)} ${reason}.`)) })),
-  );
-  return { names, folders: folders.length > 0 ? folders : null };
+  return [];
 }
 
-function parseYaml(text: string, refuseYaml: (reason: string) => never): unknown {
-  const lines = new LineCounter();
-  try {
-    // Its own search for keys that stand twice compares each with each.
-    const yaml = parseDocument(text, {
-      schema: 'failsafe',
-      logLevel: 'silent',
-      prettyErrors: false,
-      uniqueKeys: false,
-      lineCounter: lines,
-    });
-    const [error] = yaml.errors;
-    if (error) refuseYaml(`line ${lines.linePos(error.pos[0]).line}: ${printable(error.message)}.`);
-    const { contents } = yaml;
-    if (isMap(contents)) {
-      // What else it says is not needed: only these are made values of.
-      const wanted = ['names', ...splits];
-      contents.items = contents.items.filter(({ key }) => isScalar(key) && wanted.includes(String(key.value)));
-      for (const map of [contents, contents.get('names')]) {
-        if (isMap(map) && new Set(map.items.map(({ key }) => String(key))).size < map.items.length) refuseYaml('a key stands there twice.');
-      }
-    }
-    return yaml.toJS({ maxAliasCount: 0 });
-  } catch (error) {
-    if (error instanceof ChildError) throw error;
-    return refuseYaml('it is nested too deeply, or has an alias (*) for a name or a folder.');
-  }
-}
-
-/** `{0: cat, 1: dog}` as a list. */
-function inOrder(names: Record<string, string>, refuseYaml: (reason: string) => never): string[] {
-  const count = Object.keys(names).length;
-  return Array.from(
-    { length: count },
-    (_, i) => names[i] ?? refuseYaml(`names has ${plural(count, 'entry', 'entries')}, but none for the class ${i}.`),
-  );
-}
-
-/** A split's folder relative to that of `data.yaml`: `./` and `../` before it are how some programs write the same. */
-function folderIn(path: string, refuseYaml: (reason: string) => never): string {
-  const folder = path
-    .normalize('NFC')
-    .replace(/^(\.{1,2}\/)+/, '')
-    .replace(/\/+$/, '')
-    .replace(/^\.$/, '');
-  if (/^(\/|[A-Za-z]:)/.test(path)) return refuseYaml('is absolute: a folder beside data.yaml is needed');
-  if (/\.txt$/i.test(path)) return refuseYaml('is a list of files: a folder is needed');
-  if (folder.split('/').some((part) => part === '..' || part === '.')) return refuseYaml('is not a plain path');
-  return folder;
-}
-
-/** Where `data.yaml` names no folders: `images/train` or `train/images`, and so on, as they are there. */
-function usualFolders(images: string[]): SplitFolder[] {
+/** Where no folders are named: `images/train` or `train/images`, and so on, as they are there. */
+function usualFolders(root: string, images: ZipEntry[]): SplitFolder[] {
   const found = new Map<string, SplitFolder>();
-  for (const rel of images) {
-    const [first = '', second = ''] = rel.split('/');
+  const prefix = root === '' ? '' : `${root}/`;
+  for (const { name } of images) {
+    if (!name.startsWith(prefix)) continue;
+    const [first = '', second = ''] = name.slice(prefix.length).split('/');
     const split = first === 'images' ? splitOfYear(second) : second === 'images' ? splitOfYear(first) : undefined;
-    if (split) found.set(`${first}/${second}`, { split, folder: `${first}/${second}` });
+    if (split) found.set(`${first}/${second}`, { split, folder: `${prefix}${first}/${second}` });
   }
   return [...found.values()];
-}
-
-const number = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
-
-function parseLabels(text: string, file: string, classes: number, problems: Problems): RawBox[] {
-  const boxes: RawBox[] = [];
-  for (const [i, line] of text.split('\n').entries()) {
-    const words = line.trim().split(/\s+/);
-    if (words[0] === '') continue;
-    const add = (reason: string) => problems.add(file, `line ${i + 1}: ${reason}`);
-    const [label = -1, x = 0, y = 0, width = 0, height = 0] = words.map((word) => (number.test(word) ? Number(word) : Number.NaN));
-    if (words.length !== 5) add(`has ${plural(words.length, 'number')}, but a box is <class> <centre x> <centre y> <width> <height>`);
-    else if (!/^\d+$/.test(words[0] as string) || label >= classes)
-      add(`the class ${printable(words[0] as string)} is none of 0 to ${classes - 1}`);
-    else if (![x, y, width, height].every(Number.isFinite)) add('has something that is not a number');
-    else if (width <= 0 || height <= 0) add('the width and the height of a box are above 0');
-    else boxes.push({ label, x: x - width / 2, y: y - height / 2, width, height, at: i + 1 });
-    if (boxes.length > boxesPerImageMax) {
-      problems.add(file, `has more than ${boxesPerImageMax} boxes`);
-      return [];
-    }
-  }
-  return boxes;
 }

@@ -2,10 +2,15 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { crc32, inflateRawSync } from 'node:zlib';
 import yauzl from 'yauzl';
 import { ChildError } from '../../jobs/childio.ts';
+import type { NameEncoding } from '../../jobs/specs.ts';
+import { headBytes, methodProblem, otherThanZip } from './fileKinds.ts';
+import { decodeNames, leftOutFor, nameProblem, type RawName } from './names.ts';
 import { type Problems, plural } from './problems.ts';
 
-/** What a zip may hold. Sizes are checked as declared before anything is written; no file unpacks to more than it declares. */
-export interface ZipLimits {
+/** How a zip is read, and what it may hold. Sizes are checked as declared before anything is written; no file unpacks to more than it declares. */
+export interface ZipOptions {
+  /** Of names that are not marked as UTF-8; null: `decodeNames` tells it. */
+  nameEncoding: NameEncoding | null;
   /** Entries, folders included. */
   filesMax: number;
   extractedBytesMax: number;
@@ -16,9 +21,6 @@ const fileBytesMax = (name: string): number => (/\.json$/i.test(name) ? 512 : 25
 /** Beyond these a zip is no collection of images: those hardly shrink in a zip. */
 const ratioMax = 100;
 const ratioFreeBytes = 256 * 2 ** 20;
-
-const pathCharactersMax = 1000;
-const nameBytesMax = 255;
 
 export interface ZipEntry {
   /** Path in the zip, in Unicode's composed form. */
@@ -35,8 +37,13 @@ export interface Zip {
   files: ZipEntry[];
   /** Paths of the folders that have an entry of their own, without the last slash. */
   folders: string[];
-  /** Files of operating systems, left out of `files`. */
-  ignored: number;
+  /** Hidden files and those of operating systems, left out of `files`. */
+  systemFiles: string[];
+  /** Hidden folders and those of tools, with the number of their files, which are left out of `files`. */
+  toolFolders: Map<string, number>;
+  /** How names were read, and those that could be read otherwise. */
+  encoding: NameEncoding;
+  unmarked: string[];
   /** The content of a file; throws a DamagedEntry when it is not what the zip declares. */
   read(entry: ZipEntry): Promise<Buffer>;
   close(): void;
@@ -45,16 +52,16 @@ export interface Zip {
 /** A file whose bytes are not what the zip says of them; the message is a reason. */
 export class DamagedEntry extends Error {}
 
-const junk = /(^|\/)(__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)(\/|$)/i;
-
 /**
  * Reads a zip's table of contents. Entries that could harm go to `problems`, and nothing should be read when there are any. Throws
  * DATA_INVALID for a file that is no whole zip and LIMIT_EXCEEDED for one that would unpack to too much. `seen` is called for each entry.
  */
-export async function openZip(path: string, limits: ZipLimits, problems: Problems, seen: () => void): Promise<Zip> {
+export async function openZip(path: string, limits: ZipOptions, problems: Problems, seen: () => void): Promise<Zip> {
   // The names are decoded here: yauzl would turn backslashes into slashes and stop at the first bad name.
   // Sizes are checked here too: an entry that lies is named, and no reason to stop reading the others.
-  const archive = await yauzl.openPromise(path, { decodeStrings: false, autoClose: false, validateEntrySizes: false }).catch(damagedZip);
+  const archive = await yauzl
+    .openPromise(path, { decodeStrings: false, autoClose: false, validateEntrySizes: false })
+    .catch((error: unknown) => damagedZip(error, path));
   if (archive.entryCount > limits.filesMax) {
     archive.close();
     throw new ChildError(
@@ -66,7 +73,10 @@ export async function openZip(path: string, limits: ZipLimits, problems: Problem
   const zip: Zip = {
     files: [],
     folders: [],
-    ignored: 0,
+    systemFiles: [],
+    toolFolders: new Map(),
+    encoding: 'UTF_8',
+    unmarked: [],
     read: (entry) => readFile(archive, fd, entry),
     close() {
       archive.close();
@@ -74,7 +84,7 @@ export async function openZip(path: string, limits: ZipLimits, problems: Problem
     },
   };
   try {
-    await list(archive, fd, zip, problems, seen);
+    await list(archive, fd, zip, limits, problems, seen);
     checkSizes(zip.files, archive.fileSize, limits);
     return zip;
   } catch (error) {
@@ -84,44 +94,84 @@ export async function openZip(path: string, limits: ZipLimits, problems: Problem
 }
 
 /** yauzl's own errors are plain ones without a code. */
-function damagedZip(error: unknown): never {
+function damagedZip(error: unknown, path?: string): never {
   if (!(error instanceof Error) || error.constructor !== Error || 'code' in error) throw error;
-  throw new ChildError('DATA_INVALID', `The file is not a whole zip: ${error.message}`);
+  const other = path === undefined ? null : otherThanZip(firstBytes(path));
+  throw new ChildError(
+    'DATA_INVALID',
+    other ?? `The file is not a whole zip: ${error.message}. Upload it again, or make it again with \`zip -r\` or 7-Zip.`,
+  );
 }
 
-async function list(archive: yauzl.ZipFile, fd: number, zip: Zip, problems: Problems, seen: () => void): Promise<void> {
-  const files = new Set<string>();
-  const folders = new Set<string>();
+function firstBytes(path: string): Buffer {
+  const fd = openSync(path, 'r');
+  const head = Buffer.alloc(headBytes);
+  try {
+    return head.subarray(0, readSync(fd, head, 0, headBytes, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+type RawEntry = RawName &
+  Pick<
+    yauzl.Entry,
+    'externalFileAttributes' | 'compressionMethod' | 'uncompressedSize' | 'compressedSize' | 'crc32' | 'relativeOffsetOfLocalHeader'
+  >;
+
+async function list(
+  archive: yauzl.ZipFile,
+  fd: number,
+  zip: Zip,
+  options: ZipOptions,
+  problems: Problems,
+  seen: () => void,
+): Promise<void> {
+  const entries: RawEntry[] = [];
   try {
     for await (const entry of archive.eachEntry()) {
       seen();
-      const name = nameOf(entry);
-      if (junk.test(name)) {
-        zip.ignored += 1;
-        continue;
-      }
-      const isFolder = name.endsWith('/');
-      const key = name.replace(/\/$/, '').toLowerCase();
-      const twice = files.has(key) || (!isFolder && folders.has(key)) ? 'is in the zip twice, or only the case of a letter differs' : null;
-      (isFolder ? folders : files).add(key);
-      const problem = nameProblem(name) ?? entryProblem(name, entry) ?? twice;
-      if (problem) problems.add(name, problem);
-      else if (isFolder) zip.folders.push(name.slice(0, -1));
-      else {
-        const { uncompressedSize, compressedSize, compressionMethod, crc32, relativeOffsetOfLocalHeader } = entry;
-        zip.files.push({
-          name,
-          sizeBytes: uncompressedSize,
-          compressedBytes: compressedSize,
-          compressed: compressionMethod === 8,
-          crc32,
-          relativeOffsetOfLocalHeader,
-        });
-      }
+      entries.push(entry);
     }
   } catch (error) {
     damagedZip(error);
   }
+  checkCount(archive, fd);
+  const { names, encoding, unmarked } = decodeNames(entries, options.nameEncoding);
+  zip.encoding = encoding;
+  zip.unmarked = unmarked.filter((name) => leftOutFor(name) === null);
+  const files = new Set<string>();
+  const folders = new Set<string>();
+  for (const [i, entry] of entries.entries()) {
+    const name = names[i] as string;
+    const isFolder = name.endsWith('/');
+    const leftOut = leftOutFor(name);
+    if (leftOut) {
+      if ('file' in leftOut) zip.systemFiles.push(name);
+      else zip.toolFolders.set(leftOut.folder, (zip.toolFolders.get(leftOut.folder) ?? 0) + (isFolder ? 0 : 1));
+      continue;
+    }
+    const key = name.replace(/\/$/, '').toLowerCase();
+    const twice = files.has(key) || (!isFolder && folders.has(key)) ? 'is in the zip twice, or only the case of a letter differs' : null;
+    (isFolder ? folders : files).add(key);
+    const problem = nameProblem(name) ?? entryProblem(name, entry) ?? twice;
+    if (problem) problems.add(name, problem);
+    else if (isFolder) zip.folders.push(name.slice(0, -1));
+    else {
+      const { uncompressedSize, compressedSize, compressionMethod, crc32, relativeOffsetOfLocalHeader } = entry;
+      zip.files.push({
+        name,
+        sizeBytes: uncompressedSize,
+        compressedBytes: compressedSize,
+        compressed: compressionMethod === 8,
+        crc32,
+        relativeOffsetOfLocalHeader,
+      });
+    }
+  }
+}
+
+function checkCount(archive: yauzl.ZipFile, fd: number): void {
   // Some programs, macOS's Archive Utility among them, count entries only up to 65,535 and begin again: the rest would be lost.
   const next = Buffer.alloc(4);
   readSync(fd, next, 0, 4, archive.readEntryCursor as unknown as number);
@@ -133,46 +183,23 @@ async function list(archive: yauzl.ZipFile, fd: number, zip: Zip, problems: Prob
   }
 }
 
-/** An entry's name. Without the flag that says UTF-8 it is often UTF-8 all the same; else it is IBM's code page 437. */
-function nameOf({ generalPurposeBitFlag, fileNameRaw, extraFields }: yauzl.Entry): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(fileNameRaw).normalize('NFC');
-  } catch {
-    return yauzl.getFileNameLowLevel(generalPurposeBitFlag, fileNameRaw, extraFields, true).normalize('NFC');
-  }
-}
-
-/** Why a path must not be made a file of, or null. */
-export function nameProblem(name: string): string | null {
-  if (/\p{Cc}/u.test(name)) return 'the name has a control character';
-  if (name.includes('\\')) return 'the name has a backslash: names are separated by "/"';
-  if (/^(\/|[A-Za-z]:)/.test(name)) return 'the path is absolute';
-  const parts = name.replace(/\/$/, '').split('/');
-  if (parts.includes('..')) return 'the path leads out of the zip';
-  if (parts.includes('.') || parts.includes('')) return 'the path has an empty part';
-  if (name.length > pathCharactersMax || parts.some((part) => Buffer.byteLength(part) > nameBytesMax)) {
-    return `the name is longer than ${nameBytesMax} bytes, or the path than ${pathCharactersMax} characters`;
-  }
-  return null;
-}
-
 const fileTypes = { mask: 0o170000, unknown: 0, folder: 0o040000, regular: 0o100000 };
 
 function entryProblem(
   name: string,
-  { generalPurposeBitFlag, externalFileAttributes, compressionMethod, uncompressedSize, compressedSize }: yauzl.Entry,
+  { generalPurposeBitFlag, externalFileAttributes, compressionMethod, uncompressedSize, compressedSize }: RawEntry,
 ): string | null {
   // The upper half is the Unix mode, whatever system the entry says that it was made on.
   const type = (externalFileAttributes >>> 16) & fileTypes.mask;
   if (type !== fileTypes.unknown && type !== fileTypes.folder && type !== fileTypes.regular) return 'is a link or a special file';
   if (generalPurposeBitFlag & 1) return 'is encrypted';
-  if (compressionMethod !== 0 && compressionMethod !== 8) return `is compressed by method ${compressionMethod}: only deflate is read`;
+  if (compressionMethod !== 0 && compressionMethod !== 8) return methodProblem(compressionMethod);
   const bytesMax = fileBytesMax(name);
   if (uncompressedSize > bytesMax || compressedSize > bytesMax) return `is larger than ${bytesMax / 2 ** 20} MiB`;
   return null;
 }
 
-function checkSizes(files: ZipEntry[], zipBytes: number, { extractedBytesMax }: ZipLimits): void {
+function checkSizes(files: ZipEntry[], zipBytes: number, { extractedBytesMax }: ZipOptions): void {
   const total = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   const max = Math.min(extractedBytesMax, Math.max(ratioFreeBytes, zipBytes * ratioMax));
   if (total > max) {

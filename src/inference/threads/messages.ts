@@ -1,7 +1,7 @@
 /** What the pool and its threads say to each other. */
 import type { Datatype } from '../../engine/datatypes.ts';
 import type { Image, Reading } from '../../vision/reading.ts';
-import type { Feed, RunResult, ServedSignature, WarmRun } from '../pool.ts';
+import type { Feed, RunResult, ServedSignature, Trial, WarmRun } from '../pool.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const slotStates = { staged: 0, running: 1, cancelled: 2 } as const;
@@ -26,15 +26,18 @@ export interface StagedFeed {
 export type ToEngineThread =
   | { type: 'load'; key: string; file: string; intraOpThreads: number }
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
+  | ({ type: 'try'; key: string } & Trial)
   | { type: 'unload'; key: string }
   /** `memory` goes over, and comes back with the end of the run. */
   | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[]; reading?: Reading }
   | { type: 'close' };
 
-/** To `load`, `warm` and `unload`. */
+/** To `load`, `warm`, `try` and `unload`. */
 export type EngineReply =
   | { type: 'loaded'; signature: ServedSignature }
   | ({ type: 'warmed' } & WarmRun)
+  /** Why `predict` would answer with nonsense; null where it would not. */
+  | { type: 'tried'; problem: string | null }
   | { type: 'unloaded' }
   | { type: 'refused'; message: string };
 

@@ -30,7 +30,7 @@ interface Thread {
   busySeconds: number;
   /** Who waits until it has no run. */
   idle: () => void;
-  /** Who waits for the answer to `load`, `warm` or `unload`. */
+  /** Who waits for the answer to `load`, `warm`, `try` or `unload`. */
   tell: (told: EngineReply) => void;
 }
 
@@ -153,7 +153,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
     }
   }
 
-  const loadOn = (thread: Thread, { key, file, intraOpThreads, warmUps }: ModelFile): Promise<LoadedModel> =>
+  const loadOn = (thread: Thread, { key, file, intraOpThreads, warmUps, trial }: ModelFile): Promise<LoadedModel> =>
     withoutRuns(thread, async () => {
       Object.assign(thread, { loading: key, busySeconds: 0 });
       try {
@@ -167,6 +167,11 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
             });
             if (round > 0) runs.push({ rows, ...warmed });
           }
+        }
+        const predict = trial(signature);
+        if (predict) {
+          const { problem } = await ask<'tried'>(thread, { type: 'try', key, ...predict });
+          if (problem !== null) throw new Error(`predict cannot serve it. ${problem}`);
         }
         return { signature, runs };
       } finally {

@@ -5,8 +5,9 @@ import { datatypes, elementsOf } from '../../engine/datatypes.ts';
 import type { EngineSession, Port, Tensor } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { maskPaths } from '../../maskPaths.ts';
-import { preprocess } from '../../vision/preprocess.ts';
-import { read } from '../../vision/reading.ts';
+import { type InputDatatype, preprocess } from '../../vision/preprocess.ts';
+import { type Image, read } from '../../vision/reading.ts';
+import { trialPicture, trialProblem } from '../../vision/trial.ts';
 import { nowMs } from '../clock.ts';
 import type { OutputTensor, ServedPort, ServedSignature } from '../pool.ts';
 import { openRunning } from '../runningFile.ts';
@@ -34,13 +35,14 @@ port.on('message', (message: ToEngineThread) => {
 async function handle(message: ToEngineThread): Promise<void> {
   if (message.type === 'load') return load(message);
   if (message.type === 'warm') return warm(message);
+  if (message.type === 'try') return tryPicture(message);
   if (message.type === 'unload') return unload(message);
   if (message.type === 'run') return run(message);
   for (const session of sessions.values()) await session.close();
   port.close();
 }
 
-/** While `work` goes on, the model is the one to blame for the process's death. */
+/** While `work` runs, this model is recorded as the cause if the process dies. */
 async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
   record.begin(key);
   try {
@@ -79,6 +81,18 @@ async function warm({ key, inputs, outputs }: Extract<ToEngineThread, { type: 'w
   }
 }
 
+async function tryPicture({ key, feed, outputs, reading }: Extract<ToEngineThread, { type: 'try' }>): Promise<void> {
+  try {
+    const { image } = reading;
+    const session = sessions.get(key) as EngineSession;
+    const picture = imageTensor(feed, trialPicture(), image);
+    const results = await blaming(key, () => session.run(new Map([[feed.name, picture]]), outputs));
+    say({ type: 'tried', problem: trialProblem(reading, results) });
+  } catch (error) {
+    say({ type: 'refused', message: `It does not run on a picture: ${said(error)}` });
+  }
+}
+
 async function unload({ key }: Extract<ToEngineThread, { type: 'unload' }>): Promise<void> {
   await sessions.get(key)?.close();
   sessions.delete(key);
@@ -114,10 +128,15 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
 
 function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): Tensor {
   if (image) {
-    const pixels = new Uint8Array(memory, offset, 3 * image.width * image.height);
-    return { datatype: 'FP32', shape, data: preprocess(pixels, image.width, image.height, image.preprocess) };
+    return imageTensor({ datatype, shape }, new Uint8Array(memory, offset, 3 * image.width * image.height), image);
   }
   return { datatype, shape, data: new datatypes[datatype].array(memory, offset, elementsOf(shape)) };
+}
+
+function imageTensor({ datatype, shape }: Pick<StagedFeed, 'datatype' | 'shape'>, pixels: Uint8Array, image: Image): Tensor {
+  // The model was checked for it when it was loaded.
+  const data = preprocess(pixels, image.width, image.height, image.preprocess, datatype as InputDatatype);
+  return { datatype, shape, data };
 }
 
 function outputOf([name, { datatype, shape, data }]: [string, Tensor]): OutputTensor {

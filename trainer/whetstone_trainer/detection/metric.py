@@ -52,7 +52,7 @@ class DetectionEvaluation:
 
 
 class _Matching(COCOeval):
-    """Says after each class of each image that it goes on: with many of them it takes minutes."""
+    """Reports progress after each class of each image: with many of them it takes minutes."""
 
     advance: Callable[[], None]
 

@@ -14,6 +14,7 @@ from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.detection import gate as gating
 from whetstone_trainer.detection.augment import Picture, compose
 from whetstone_trainer.detection.boxes import to_image, to_input
+from whetstone_trainer.detection.layouts import choose_layout
 from whetstone_trainer.detection.loss import detection_loss
 from whetstone_trainer.detection.metric import (
     DetectionEvaluation,
@@ -21,7 +22,7 @@ from whetstone_trainer.detection.metric import (
     evaluate_detections,
     matching_steps,
 )
-from whetstone_trainer.detection.postprocess import Detections, choose_layout, find, read_outputs
+from whetstone_trainer.detection.postprocess import Detections, find, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
@@ -136,8 +137,8 @@ def evaluate(
     assert images.resized is not None
     found: list[Detections] = []
     for batch in ordered_batches(images, batch_size, workers):
-        for boxes, scores, objects in zip(*predict(batch.images), batch.truths, strict=True):
-            one = find(boxes, scores)
+        for *outputs, objects in zip(*predict(batch.images), batch.truths, strict=True):
+            one = find(*outputs)
             where = placement(objects.width, objects.height, images.resized)
             moved = to_image(one.boxes, where, objects.width, objects.height)
             found.append(Detections(moved, one.scores, one.labels))
@@ -179,7 +180,7 @@ def report(evaluation: DetectionEvaluation, classes: tuple[str, ...]) -> dict[st
 
 
 def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:
-    layout = choose_layout(ports, len(model.classes), task, model.output_layout)
+    layout = choose_layout([shape for _, shape in ports], len(model.classes), task, model.output_layout)
     return lambda arrays: read_outputs(arrays, layout, len(model.classes))
 
 

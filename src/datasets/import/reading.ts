@@ -1,0 +1,76 @@
+/** What every form of a dataset is read with. */
+import { ChildError } from '../../jobs/childio.ts';
+import type { ImportChild } from './layout.ts';
+import { type Problems, plural, someOf } from './problems.ts';
+import { DamagedEntry, type Zip, type ZipEntry } from './zip.ts';
+
+/** What a form of a dataset needs of its zip. */
+export type Contents = Pick<Zip, 'files' | 'folders' | 'read'>;
+
+export interface Reading {
+  zip: Contents;
+  problems: Problems;
+  warn: ImportChild['warn'];
+  /** Throws LIMIT_EXCEEDED when it was given too many boxes in all. */
+  countBoxes(boxes: number): void;
+}
+
+/** A file of annotations; null, and a problem, when it is damaged. */
+export async function readBytes({ zip, problems }: Reading, file: ZipEntry, image?: string): Promise<Buffer | null> {
+  try {
+    return await zip.read(file);
+  } catch (error) {
+    if (!(error instanceof DamagedEntry)) throw error;
+    problems.add(file.name, error.message, image);
+    return null;
+  }
+}
+
+/** The same as text, without a byte order mark; empty, and a problem, when it is larger than `bytesMax` or not UTF-8. */
+export async function readText(reading: Reading, file: ZipEntry, bytesMax: number, image?: string): Promise<string> {
+  if (file.sizeBytes > bytesMax) {
+    reading.problems.add(file.name, `is larger than ${bytesMax / 2 ** 10} KiB`, image);
+    return '';
+  }
+  const bytes = await readBytes(reading, file, image);
+  try {
+    return bytes ? new TextDecoder('utf-8', { fatal: true }).decode(bytes) : '';
+  } catch {
+    reading.problems.add(file.name, 'is not a text in UTF-8', image);
+    return '';
+  }
+}
+
+export function createBoxCounter(max: number): (boxes: number) => void {
+  let total = 0;
+  return (boxes) => {
+    total += boxes;
+    if (total > max) throw new ChildError('LIMIT_EXCEEDED', `There are more than ${max.toLocaleString('en-US')} boxes, which are allowed.`);
+  };
+}
+
+/** The smallest upright box around points, x and y by turns. */
+export function boxAround(points: readonly number[]): { x: number; y: number; width: number; height: number } {
+  const xs = points.filter((_, i) => i % 2 === 0);
+  const ys = points.filter((_, i) => i % 2 === 1);
+  const least = (all: number[]) => all.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+  const most = (all: number[]) => all.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const [x, y] = [least(xs), least(ys)];
+  return { x, y, width: most(xs) - x, height: most(ys) - y };
+}
+
+export function warnOfPolygons({ warn }: Reading, polygons: number): void {
+  if (polygons > 0)
+    warn(
+      'POLYGONS_AS_BOXES',
+      `${plural(polygons, 'polygon or turned box was', 'polygons or turned boxes were')} replaced by the upright box around ${polygons === 1 ? 'it' : 'each'}.`,
+    );
+}
+
+export function warnOfUnlisted({ warn }: Reading, unlisted: string[], by: string): void {
+  if (unlisted.length > 0)
+    warn(
+      'IMAGES_NOT_LISTED',
+      `${plural(unlisted.length, 'file')} that no ${by} names ${unlisted.length === 1 ? 'was' : 'were'} left out: ${someOf(unlisted)}.`,
+    );
+}

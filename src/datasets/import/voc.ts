@@ -1,0 +1,182 @@
+/**
+ * Detection datasets in the form of Pascal VOC (Everingham et al. 2010): an XML file for each image, with `object`s that have a `name` and a
+ * `bndbox` in pixels. Edges are taken as they stand there, as the tools write them that are used today. The splits are lists of names
+ * in `ImageSets/Main`, or folders; the classes are the names of the objects, sorted.
+ */
+import { ChildError } from '../../jobs/childio.ts';
+import { boxesPerImageMax } from '../../jobs/specs.ts';
+import {
+  checkClassNames,
+  document,
+  folderOf,
+  type Layout,
+  type PlacedFile,
+  type RawBox,
+  type Split,
+  splitFolderOf,
+  splitOf,
+} from './layout.ts';
+import { type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
+import { plural, printable } from './problems.ts';
+import { boxAround, type Reading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { BadXml, child, type Element, parseXml, textOf } from './xml.ts';
+import type { ZipEntry } from './zip.ts';
+
+const xmlBytesMax = 2 ** 20;
+const listBytesMax = 64 * 2 ** 20;
+const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
+
+/** The XML files, when the first that can be read is an annotation of this form. */
+export async function findVocFiles({ zip }: Reading): Promise<ZipEntry[]> {
+  const files = zip.files.filter(isXml);
+  for (const file of files.slice(0, 20)) {
+    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000);
+    if (/<annotation[\s>]/.test(text)) return files;
+  }
+  return [];
+}
+
+type NamedBox = Omit<RawBox, 'label'> & { name: string };
+
+export async function layOutVoc(reading: Reading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+  const { zip, problems, countBoxes } = reading;
+  const others = zip.files.filter((file) => !isXml(file));
+  const index = indexFiles(others.filter(({ name }) => !document.test(name)));
+  const lists = await readLists(reading);
+  const used = new Map<ZipEntry, ZipEntry>();
+  const found: { file: ZipEntry; xml: ZipEntry; split: Split | null; boxes: NamedBox[]; size: { width: number; height: number } | null }[] =
+    [];
+  let polygons = 0;
+  for (const xml of xmlFiles) {
+    const listed = lists?.get(stemOf(xml.name));
+    if (lists && listed === undefined) continue;
+    const split = listed ?? splitFolderOf(xml.name) ?? null;
+    const byName = findImage(index, xml, split, null);
+    const root = await readAnnotation(reading, xml, (byName[0] ?? xml).name);
+    if (root?.name !== 'annotation') continue;
+    const [file, ...more] = byName.length > 0 ? byName : findImage(index, xml, split, root);
+    if (!file || more.length > 0) {
+      const named = textOf(root, 'filename') ?? stemOf(xml.name);
+      const reason = file ? `can be ${[file, ...more].map(({ name }) => printable(name)).join(' or ')}` : 'is not in the zip';
+      problems.add(xml.name, `its image ${printable(named)} ${reason}`, xml.name);
+      continue;
+    }
+    const read = readObjects(reading, root, xml, file);
+    const other = used.get(file);
+    if (other) problems.add(xml.name, `describes the image ${printable(file.name)}, as ${printable(other.name)} does`, file.name);
+    used.set(file, xml);
+    countBoxes(read.boxes.length);
+    polygons += read.polygons;
+    found.push({ file, xml, split, boxes: read.boxes, size: sizeOf(root) });
+  }
+  problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
+  if (found.length === 0) throw new ChildError('DATA_INVALID', 'No XML file describes an image of the zip.');
+  const classes = [...new Set(found.flatMap(({ boxes }) => boxes.map(({ name }) => name)))].sort();
+  checkClassNames(classes, problems);
+  const labels = new Map(classes.map((name, label) => [name, label]));
+  const images = found.map(({ file, xml, split, boxes, size }): PlacedFile<ZipEntry> => {
+    const labelled = boxes.map(({ name, ...box }) => ({ ...box, label: labels.get(name) as number }));
+    return {
+      file,
+      path: [...(split ? [split] : []), ...inner(file.name)].join('/'),
+      split,
+      label: null,
+      annotations: { file: xml.name, boxes: labelled, unit: 'PIXEL', counted: 'object', size },
+    };
+  });
+  warnOfPolygons(reading, polygons);
+  const unlisted = others.filter((file) => !used.has(file) && !document.test(file.name)).map(({ name }) => name);
+  warnOfUnlisted(reading, unlisted, lists ? 'list of a split' : 'XML file');
+  return { images, classes, ignored: others.filter(({ name }) => document.test(name)).map(({ name }) => name) };
+}
+
+const nameOf = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
+const stemOf = (path: string): string => withoutEnding(nameOf(path));
+
+/** An image's path without the folders that stand in every dataset of this form. */
+const inner = (name: string): string[] =>
+  name.split('/').filter((part, i, all) => i === all.length - 1 || !(splitOf(part) || /^(JPEGImages|images|data|VOCdevkit)$/i.test(part)));
+
+/** The split of each name in `ImageSets/Main/<split>.txt`; null when there are no such lists. */
+async function readLists(reading: Reading): Promise<Map<string, Split> | null> {
+  const named = reading.zip.files.flatMap((file) => {
+    const list = /(^|\/)ImageSets\/(?:Main\/)?([^/]+)\.txt$/i.exec(file.name)?.[2] ?? '';
+    const split = list === 'trainval' ? 'train' : splitOf(list);
+    return split ? [{ file, split, all: list === 'trainval' }] : [];
+  });
+  // trainval repeats what the lists for train and val say.
+  const split = named.some(({ all, split }) => !all && split === 'train');
+  const lists = named.filter(({ all }) => !all || !split);
+  if (lists.length === 0) return null;
+  const result = new Map<string, Split>();
+  for (const list of lists) {
+    const text = await readText(reading, list.file, listBytesMax);
+    for (const line of text.split('\n')) {
+      // Lists of a class have 1 or -1 behind the name; some tools write the ending.
+      const name = nameOf(plainPath(line.replace(/\s+-?[01]\s*$/, ''))).replace(/\.(jpe?g|png|webp|bmp|tiff?)$/i, '');
+      if (name === '') continue;
+      const other = result.get(name);
+      if (other && other !== list.split) reading.problems.add(list.file.name, `${printable(name)} is in the list of ${other} too`, name);
+      result.set(name, list.split);
+    }
+  }
+  return result;
+}
+
+/** The images by the name of the XML file, beside it or in a folder of images; with `root` by the name that it says. */
+function findImage(index: FileIndex, xml: ZipEntry, split: Split | null, root: Element | null): ZipEntry[] {
+  const place = { split, near: folderOf(xml.name) };
+  if (!root) return index.find(xml.name, place, { byStem: true });
+  const named = textOf(root, 'filename');
+  return named ? index.find(named, place) : [];
+}
+
+/** `image`: its image, or itself where that is not known. */
+async function readAnnotation(reading: Reading, xml: ZipEntry, image: string): Promise<Element | null> {
+  const text = await readText(reading, xml, xmlBytesMax, image);
+  if (text === '') return null;
+  try {
+    return parseXml(text);
+  } catch (error) {
+    if (!(error instanceof BadXml)) throw error;
+    reading.problems.add(xml.name, error.message, image);
+    return null;
+  }
+}
+
+function readObjects({ problems }: Reading, root: Element, xml: ZipEntry, image: ZipEntry): { boxes: NamedBox[]; polygons: number } {
+  const boxes: NamedBox[] = [];
+  let polygons = 0;
+  for (const [i, object] of root.children.filter(({ name }) => name === 'object').entries()) {
+    const box = boxOf(object);
+    const name = textOf(object, 'name')?.normalize('NFC');
+    if (!name || !box) problems.add(xml.name, `object ${i + 1}: ${name ? 'has no bndbox of 4 numbers' : 'has no name'}`, image.name);
+    else {
+      if (!child(object, 'bndbox')) polygons += 1;
+      boxes.push({ name, ...box, at: i + 1 });
+    }
+  }
+  if (boxes.length > boxesPerImageMax) problems.add(xml.name, `has more than ${boxesPerImageMax} boxes`, image.name);
+  return { boxes: boxes.slice(0, boxesPerImageMax), polygons };
+}
+
+/** From its `bndbox`, or around its `polygon`; null when there is neither. Without height or width where edges are the wrong way round. */
+function boxOf(object: Element): { x: number; y: number; width: number; height: number } | null {
+  const edges = child(object, 'bndbox');
+  const numbers = edges
+    ? ['xmin', 'ymin', 'xmax', 'ymax'].map((name) => numberOf(textOf(edges, name)))
+    : (child(object, 'polygon')?.children ?? []).map(({ text }) => numberOf(text.trim()));
+  if (numbers.length < 4 || !numbers.every(Number.isFinite)) return null;
+  if (!edges) return boxAround(numbers);
+  const [left, top, right, bottom] = numbers as [number, number, number, number];
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+const numberOf = (text: string | undefined): number => (text === undefined || text === '' ? Number.NaN : Number(text));
+
+/** Some tools write 0 where they do not know it. */
+function sizeOf(root: Element): { width: number; height: number } | null {
+  const size = child(root, 'size');
+  const [width, height] = ['width', 'height'].map((name) => numberOf(textOf(size, name))) as [number, number];
+  return width > 0 && height > 0 ? { width, height } : null;
+}

@@ -1,0 +1,65 @@
+/** Small XML documents as trees: elements with their texts, without attributes, and without a DTD, whose entities can grow without end. */
+
+export interface Element {
+  name: string;
+  /** Of its own, without those of its children. */
+  text: string;
+  children: Element[];
+}
+
+/** The text is not the XML that was expected; the message is a reason. */
+export class BadXml extends Error {}
+
+const depthMax = 50;
+const elementsMax = 100_000;
+
+/** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. */
+const tokens =
+  /<!--[\s\S]*?-->|<\?[\s\S]*?\?>|<!\[CDATA\[([\s\S]*?)\]\]>|(<!(?!--|\[CDATA)[^>]*>)|<(\/?)([^\s<>/!?]+)((?:[^<>"']|"[^"]*"|'[^']*')*?)(\/?)>|([^<]+)/y;
+
+const entities: Record<string, string> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
+
+/** The document's element. Throws a BadXml. */
+export function parseXml(text: string): Element {
+  const document: Element = { name: '', text: '', children: [] };
+  const open: Element[] = [document];
+  let count = 0;
+  for (tokens.lastIndex = 0; tokens.lastIndex < text.length; ) {
+    const at = tokens.lastIndex;
+    const token = tokens.exec(text);
+    if (!token) throw new BadXml(`is not XML at character ${at}`);
+    const [, cdata, declaration, closing, name, , empty, plain] = token;
+    const current = open.at(-1) as Element;
+    if (declaration?.includes('[')) throw new BadXml('has a DTD: remove it');
+    if (cdata !== undefined) current.text += cdata;
+    else if (plain !== undefined)
+      current.text += plain.replace(/&(#x?[\da-f]+|\w+);/gi, (whole, entity: string) => characterOf(entity) ?? whole);
+    else if (closing && name !== undefined) {
+      if (current.name !== name || open.length === 1) throw new BadXml(`is not XML: </${name}> closes nothing`);
+      open.pop();
+    } else if (name !== undefined) {
+      const element = { name, text: '', children: [] };
+      current.children.push(element);
+      count += 1;
+      if (!empty) open.push(element);
+      if (open.length > depthMax || count > elementsMax) throw new BadXml('is nested too deeply, or too long');
+    }
+  }
+  const [root] = document.children;
+  if (open.length > 1) throw new BadXml(`is not whole: <${open.at(-1)?.name}> is open at its end`);
+  if (!root || document.children.length > 1) throw new BadXml('is not XML with one element that holds everything');
+  return root;
+}
+
+function characterOf(entity: string): string | undefined {
+  if (!entity.startsWith('#')) return Object.hasOwn(entities, entity) ? entities[entity] : undefined;
+  const code = /^#x/i.test(entity) ? Number.parseInt(entity.slice(2), 16) : Number.parseInt(entity.slice(1), 10);
+  return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : undefined;
+}
+
+export const child = ({ children }: Element, name: string): Element | undefined => children.find((element) => element.name === name);
+
+export const textOf = (element: Element | undefined, name: string): string | undefined => {
+  const found = element && child(element, name)?.text.trim();
+  return found === '' ? undefined : found;
+};

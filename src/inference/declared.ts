@@ -1,0 +1,75 @@
+/** What a model's file declares of its inputs and outputs: checked at a deployment, before anything is loaded, and by the host. */
+import { dimensionsOf, keyOf, planShapes } from '../engine/shapes.ts';
+import { inputProblem, madeShape } from '../vision/input.ts';
+import { chooseLayout, LayoutError } from '../vision/layouts.ts';
+import type { PreprocessSpec } from '../vision/spec.ts';
+import type { ModelConfig } from './config.ts';
+
+type Shape = readonly (number | string)[] | null;
+
+interface Input {
+  name: string;
+  datatype: string;
+  shape: Shape;
+}
+
+type Config = Pick<ModelConfig, 'preprocess' | 'dims' | 'task' | 'labels' | 'outputLayout'>;
+
+/** Why a model cannot be served like this, as far as its file declares it; null where nothing says so. */
+export function declaredProblem(
+  { inputs, outputs }: { inputs: readonly Input[]; outputs: readonly { shape: Shape }[] },
+  config: Config,
+): string | null {
+  const planned = planInputs(inputs, config, 1);
+  if ('problem' in planned) return planned.problem;
+  const { preprocess, task, labels, outputLayout } = config;
+  const shapes = outputs.flatMap(({ shape }) => (shape ? [shape] : []));
+  if (!preprocess || task !== 'DETECTION' || shapes.length < outputs.length) return null;
+  // A run shows what a single output with open dimensions is.
+  if (!outputLayout && shapes.length === 1 && shapes[0]?.slice(1).some((dim) => typeof dim === 'string')) return null;
+  try {
+    chooseLayout(shapes, labels?.length ?? null, outputLayout);
+    return null;
+  } catch (error) {
+    if (error instanceof LayoutError) return error.message;
+    throw error;
+  }
+}
+
+/** What cannot be planned has a problem, which says what to do. The preprocessing decides the sizes of an image that the file leaves open. */
+export function planInputs(
+  inputs: readonly Input[],
+  { preprocess, dims }: Pick<Config, 'preprocess' | 'dims'>,
+  rows: number,
+): { shapes: Map<string, number[]> } | { problem: string } {
+  const known = dimensionsOf(inputs);
+  const unknown = Object.keys(dims).find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    return { problem: `\`dims\`: the model has no open dimension ${unknown}. There are: ${[...new Set(known)].join(', ') || 'none'}.` };
+  const image = preprocess ? imageDims(inputs, preprocess) : { dims: {} };
+  if ('problem' in image) return image;
+  const contradicted = Object.entries(image.dims).find(([name, size]) => (dims[name] ?? size) !== size);
+  if (contradicted) {
+    const [name, size] = contradicted;
+    return { problem: `\`dims\`: ${name} is ${dims[name]}, but the preprocessing makes ${size}. Leave it out.` };
+  }
+  const planned = planShapes(inputs, rows, { ...dims, ...image.dims });
+  return 'problem' in planned ? { problem: planned.problem.message } : planned;
+}
+
+/** The sizes that an image gives to open dimensions. */
+function imageDims(inputs: readonly Input[], preprocess: PreprocessSpec): { dims: Record<string, number> } | { problem: string } {
+  const problem = inputProblem(inputs, preprocess);
+  if (problem !== null) return { problem };
+  const [{ name, shape }] = inputs as [Input];
+  const dims: Record<string, number> = {};
+  for (const [axis, size] of madeShape(preprocess).entries()) {
+    const dim = shape?.[axis];
+    if (axis === 0 || typeof dim !== 'string') continue;
+    const key = keyOf(name, axis, dim);
+    if ((dims[key] ?? size) !== size)
+      return { problem: `The input ${name} calls two dimensions ${key}, but the preprocessing makes them ${dims[key]} and ${size}.` };
+    dims[key] = size;
+  }
+  return { dims };
+}

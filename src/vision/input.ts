@@ -1,0 +1,41 @@
+/** Whether an image can be made the input of a model, told before anything is loaded or run. */
+import { isInputDatatype } from './preprocess.ts';
+import type { PreprocessSpec } from './spec.ts';
+
+/** An input as the model declares it; a string is an open dimension. */
+interface Input {
+  name: string;
+  datatype: string;
+  shape: readonly (number | string)[] | null;
+}
+
+/** The inputs have to be one image that the preprocessing makes. What is wrong with that, and what to do; null when nothing is. */
+export function inputProblem(inputs: readonly Input[], spec: PreprocessSpec): string | null {
+  const [input, ...others] = inputs;
+  if (!input || others.length > 0) {
+    const names = inputs.map(({ name }) => name).join(', ');
+    return `Preprocessing makes one image, but the model has ${inputs.length} inputs: ${names}. Leave \`preprocess\` out and send tensors to /infer.`;
+  }
+  const { name, datatype, shape } = input;
+  if (!isInputDatatype(datatype)) {
+    return `The input ${name} is ${datatype}; an image becomes FP32, FP16, FP64 or UINT8. Leave \`preprocess\` out and send tensors to /infer.`;
+  }
+  if (shape) {
+    const made = madeShape(spec);
+    const fits = shape.length === 4 && shape.every((dim, i) => i === 0 || typeof dim === 'string' || dim === made[i]);
+    if (!fits) {
+      return `The preprocessing makes an input of ${['batch', ...made.slice(1)].join(' × ')}, but the model takes ${shape.join(' × ')}. Change its size or layout.`;
+    }
+  }
+  return datatype === 'UINT8' && !makesLevels(spec)
+    ? `The input ${name} is UINT8, levels of 0 to 255: the preprocessing needs the mean 0 and the std 1/255 (0.00392156862745098).`
+    : null;
+}
+
+/** Of one image. */
+export const madeShape = ({ layout, width, height }: PreprocessSpec): [number, number, number, number] =>
+  layout === 'NCHW' ? [1, 3, height, width] : [1, height, width, 3];
+
+/** Whether a tensor holds the levels themselves: whole numbers would make 0 and 1 of anything else. */
+const makesLevels = ({ mean, std }: PreprocessSpec): boolean =>
+  mean.every((value, c) => [0, 1].every((share) => Math.abs((share - value) / (std[c] as number) - 255 * share) < 0.5));

@@ -1,0 +1,513 @@
+/** Detection datasets as tools write them, with their odd sides: each is built here as its tool lays it out. */
+import { describe, expect, test } from 'vitest';
+import { digit, type Files } from './support/images.ts';
+import { type Imported, withImport } from './support/imports.ts';
+
+const side = 28;
+/** Four images, the last two to validate with; boxes are [class, left, top, width, height] in pixels. */
+const scenes = await Promise.all(
+  [
+    { name: 'a', split: 'train', boxes: [['cat', 2, 4, 10, 12]] },
+    {
+      name: 'b c',
+      split: 'train',
+      boxes: [
+        ['dog', 4, 4, 8, 8],
+        ['cat', 10, 10, 16, 14],
+      ],
+    },
+    { name: 'd', split: 'val', boxes: [['dog', 6, 2, 20, 20]] },
+    { name: 'e', split: 'val', boxes: [] },
+  ].map(async (scene, n) => ({
+    ...(scene as { name: string; split: 'train' | 'val'; boxes: [string, number, number, number, number][] }),
+    image: await digit(n, 0),
+  })),
+);
+type Scene = (typeof scenes)[number];
+const classes = ['cat', 'dog'];
+
+const lines = ({ boxes }: Scene): string =>
+  boxes
+    .map(([name, x, y, w, h]) => `${classes.indexOf(name)} ${(x + w / 2) / side} ${(y + h / 2) / side} ${w / side} ${h / side}\n`)
+    .join('');
+
+/** An image and a label file for each scene, where the tool puts them. */
+const files = (image: (scene: Scene) => string, label: (scene: Scene) => string): Files =>
+  Object.fromEntries(
+    scenes.flatMap((scene) => [
+      [image(scene), scene.image],
+      [label(scene), lines(scene)],
+    ]),
+  );
+
+const of = (split: string) => scenes.filter((scene) => scene.split === split);
+const nameList = (split: string, path: (scene: Scene) => string) => of(split).map(path).join('\n');
+
+const cocoOf = (all: Scene[], change: object = {}) =>
+  JSON.stringify({
+    info: {},
+    licenses: [],
+    images: all.map(({ name }, i) => ({ id: i + 1, file_name: `${name}.png`, width: side, height: side })),
+    annotations: all.flatMap(({ boxes }, i) =>
+      boxes.map(([name, ...bbox], k) => ({
+        id: i * 10 + k,
+        image_id: i + 1,
+        category_id: classes.indexOf(name) + 1,
+        bbox,
+        iscrowd: 0,
+        segmentation: [],
+      })),
+    ),
+    categories: classes.map((name, i) => ({ id: i + 1, name, supercategory: 'animal' })),
+    ...change,
+  });
+
+const xmlOf = ({ name, boxes }: Scene, fileName = `${name}.png`): string =>
+  `<annotation><folder>x</folder><filename>${fileName}</filename><source><database>Unknown</database></source>` +
+  `<size><width>${side}</width><height>${side}</height><depth>3</depth></size><segmented>0</segmented>` +
+  `${boxes.map(([label, x, y, w, h]) => `<object><name>${label}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult><bndbox><xmin>${x}</xmin><ymin>${y}</ymin><xmax>${x + w}</xmax><ymax>${y + h}</ymax></bndbox></object>`).join('')}</annotation>`;
+
+const images = (path: (scene: Scene) => string): Files => Object.fromEntries(scenes.map((scene) => [path(scene), scene.image]));
+const flat = ({ name }: Scene) => `images/${name}.png`;
+const bySplit = ({ split, name }: Scene) => `images/${split}/${name}.png`;
+
+interface Form {
+  tool: string;
+  zip: Files;
+  /** Without splits in the zip, images are divided by the seed. */
+  seeded?: true;
+  warnings?: string[];
+}
+
+const forms: Form[] = [
+  {
+    tool: 'YOLO with lists of images in data.yaml, of another machine',
+    zip: {
+      ...files(bySplit, ({ split, name }) => `labels/${split}/${name}.txt`),
+      'data.yaml': 'path: /content/datasets/pets\ntrain: train.txt\nval: val.txt\nnames: [cat, dog]\n',
+      'train.txt': nameList('train', (s) => `/content/datasets/pets/images/train/${s.name}.png`),
+      'val.txt': nameList('val', (s) => `C:\\pets\\images\\val\\${s.name}.png`),
+    },
+  },
+  {
+    tool: 'YOLO with absolute folders and %20',
+    zip: {
+      ...files(bySplit, ({ split, name }) => `labels/${split}/${name}.txt`),
+      'data.yaml': 'train: /home/ann/pets/images/train\nval: D:\\pets\\images\\val\nnames: {0: cat, 1: dog}\n',
+    },
+  },
+  {
+    tool: 'YOLO with `path:`',
+    zip: {
+      ...files(
+        (s) => `pets/${bySplit(s)}`,
+        ({ split, name }) => `pets/labels/${split}/${name}.txt`,
+      ),
+      'pets.yaml': 'path: ../datasets/pets  # root\ntrain: images/train\nval: images/val\ntest:\nnames:\n  0: cat\n  1: dog\n',
+    },
+  },
+  {
+    tool: 'Roboflow YOLO, which names a test split that is not there',
+    zip: {
+      ...files(
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/images/${name}.png`,
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/labels/${name}.txt`,
+      ),
+      'data.yaml': "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['cat', 'dog']\n",
+      'README.roboflow.txt': 'x',
+    },
+    warnings: ['SPLIT_MISSING', 'FILES_IGNORED'],
+  },
+  {
+    tool: 'Label Studio YOLO: classes.txt, no data.yaml',
+    zip: {
+      ...files(flat, ({ name }) => `labels/${name}.txt`),
+      'classes.txt': 'cat\ndog\n',
+      'notes.json': '{"categories":[{"id":0,"name":"cat"}],"info":{}}',
+    },
+    seeded: true,
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'Darknet and CVAT YOLO 1.1: obj.names and obj.data, labels beside images',
+    zip: {
+      ...files(
+        ({ split, name }) => `obj_${split}_data/${name}.png`,
+        ({ split, name }) => `obj_${split}_data/${name}.txt`,
+      ),
+      'obj.names': 'cat\ndog\n',
+      'obj.data': 'classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n',
+      'train.txt': nameList('train', (s) => `data/obj_train_data/${s.name}.png`),
+      'valid.txt': nameList('val', (s) => `data/obj_val_data/${s.name}.png`),
+    },
+  },
+  {
+    tool: 'CVAT Ultralytics YOLO: data.yaml with lists',
+    zip: {
+      ...files(bySplit, ({ split, name }) => `labels/${split}/${name}.txt`),
+      'data.yaml': 'names:\n  0: cat\n  1: dog\npath: .\ntrain: train.txt\nval: val.txt\n',
+      'train.txt': nameList('train', (s) => `data/images/train/${s.name}.png`),
+      'val.txt': nameList('val', (s) => `data/images/val/${s.name}.png`),
+    },
+  },
+  {
+    tool: 'FiftyOne YOLOv5: dataset.yaml',
+    zip: {
+      ...files(bySplit, ({ split, name }) => `labels/${split}/${name}.txt`),
+      'dataset.yaml': 'names:\n  0: cat\n  1: dog\npath: /tmp/export\ntrain: ./images/train/\nval: ./images/val/\n',
+    },
+  },
+  {
+    tool: 'FiftyOne YOLOv4: data/ with labels beside images',
+    zip: {
+      ...files(
+        ({ name }) => `data/${name}.png`,
+        ({ name }) => `data/${name}.txt`,
+      ),
+      'obj.names': 'cat\ndog',
+      'images.txt': scenes.map(({ name }) => `data/${name}.png`).join('\n'),
+    },
+    seeded: true,
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'COCO 2017 as published, with captions, keypoints and an unlabelled test set beside it',
+    zip: {
+      ...images(({ split, name }) => `${split}2017/${name}.png`),
+      ...Object.fromEntries(
+        ['train', 'val'].flatMap((split) => [
+          [`annotations/instances_${split}2017.json`, cocoOf(of(split))],
+          [
+            `annotations/captions_${split}2017.json`,
+            cocoOf(of(split), { categories: undefined, annotations: [{ id: 1, image_id: 1, caption: 'A cat.' }] }),
+          ],
+          [`annotations/person_keypoints_${split}2017.json`, cocoOf(of(split), { categories: [{ id: 1, name: 'person' }] })],
+        ]),
+      ),
+      'annotations/image_info_test2017.json': cocoOf([], { annotations: undefined }),
+    },
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'CVAT COCO: images/default',
+    zip: { ...images(({ name }) => `images/default/${name}.png`), 'annotations/instances_default.json': cocoOf(scenes) },
+    seeded: true,
+  },
+  {
+    tool: 'FiftyOne COCO: data/ and labels.json',
+    zip: { ...images(({ name }) => `data/${name}.png`), 'labels.json': cocoOf(scenes) },
+    seeded: true,
+  },
+  {
+    tool: 'Label Studio COCO: result.json with paths of its server',
+    zip: {
+      ...images(flat),
+      'result.json': cocoOf(scenes, {
+        images: scenes.map(({ name }, i) => ({
+          id: i + 1,
+          file_name: `../../label-studio/data/media/upload/1/${name.replace(' ', '%20')}.png`,
+          width: side,
+          height: side,
+        })),
+      }),
+    },
+    seeded: true,
+  },
+  {
+    tool: 'Roboflow COCO: an unused category above all others',
+    zip: {
+      ...images(({ split, name }) => `${split === 'val' ? 'valid' : split}/${name}.png`),
+      ...Object.fromEntries(
+        ['train', 'val'].map((split) => [
+          `${split === 'val' ? 'valid' : split}/_annotations.coco.json`,
+          cocoOf(of(split), {
+            categories: [
+              { id: 0, name: 'pets', supercategory: 'none' },
+              ...classes.map((name, i) => ({ id: i + 1, name, supercategory: 'pets' })),
+            ],
+          }),
+        ]),
+      ),
+    },
+    warnings: ['SUPERCATEGORY_LEFT_OUT'],
+  },
+  {
+    tool: 'Pascal VOC as published',
+    zip: {
+      ...images(({ name }) => `VOCdevkit/VOC2012/JPEGImages/${name}.png`),
+      ...Object.fromEntries(scenes.map((scene) => [`VOCdevkit/VOC2012/Annotations/${scene.name}.xml`, xmlOf(scene)])),
+      'VOCdevkit/VOC2012/ImageSets/Main/train.txt': nameList('train', ({ name }) => name),
+      'VOCdevkit/VOC2012/ImageSets/Main/val.txt': nameList('val', ({ name }) => name),
+      'VOCdevkit/VOC2012/ImageSets/Main/trainval.txt': scenes.map(({ name }) => name).join('\n'),
+      'VOCdevkit/VOC2012/ImageSets/Main/cat_train.txt': nameList('train', ({ name }) => `${name}  1`),
+    },
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'CVAT VOC: labelmap.txt and ImageSets/Main/default.txt',
+    zip: {
+      ...images(({ name }) => `JPEGImages/${name}.png`),
+      ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])),
+      'ImageSets/Main/default.txt': scenes.map(({ name }) => name).join('\n'),
+      'labelmap.txt': '# label:color_rgb:parts:actions\ncat:1,2,3::\n',
+    },
+    seeded: true,
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'Roboflow VOC: XML beside the images',
+    zip: {
+      ...images(({ split, name }) => `${split === 'val' ? 'valid' : split}/${name}.png`),
+      ...Object.fromEntries(scenes.map((scene) => [`${scene.split === 'val' ? 'valid' : scene.split}/${scene.name}.xml`, xmlOf(scene)])),
+    },
+  },
+  {
+    tool: 'LabelImg: images that were renamed after drawing',
+    zip: { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`annotations/${scene.name}.xml`, xmlOf(scene, 'IMG_1.png')])) },
+    seeded: true,
+  },
+];
+
+const said = ({ error }: Imported): string => [error?.message, ...(error?.details ?? [])].join('\n');
+const named = (path: string) => path.replace(/^.*\//, '').replace(/\.\w+$/, '');
+
+/** "a: cat 2 4 10 12" for each box, by the names of images. */
+const boxesOf = ({ items, summary }: Imported): string[] =>
+  items()
+    .flatMap(
+      ({ path, boxes }) => boxes?.map((b) => `${named(path)}: ${summary().classes[b.label]} ${b.x} ${b.y} ${b.width} ${b.height}`) ?? [],
+    )
+    .sort();
+const expected = scenes.flatMap(({ name, boxes }) => boxes.map((box) => `${name}: ${box.join(' ')}`)).sort();
+
+const task = { task: 'DETECTION' } as const;
+
+describe('forms of datasets, as their tools write them', () => {
+  test.each(forms)('$tool', ({ zip, seeded, warnings = [] }) =>
+    withImport(
+      zip,
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(imported.summary().classes).toEqual(classes);
+        expect(boxesOf(imported)).toEqual(expected);
+        if (!seeded)
+          expect(
+            imported
+              .paths()
+              .map((path) => `${path.split(' ')[0]} ${named(path)}`)
+              .sort(),
+          ).toEqual(scenes.map(({ name, split }) => `${split} ${name}`).sort());
+        expect(imported.warnings.filter((code) => !['IMAGES_WITHOUT_BOXES', 'CLASSES_WITHOUT_BOXES'].includes(code)).sort()).toEqual(
+          [...warnings].sort(),
+        );
+      },
+      task,
+    ),
+  );
+});
+
+const yolo = (label: string, extra: Files = {}, yaml = 'names: [cat, dog]'): Files => ({
+  'images/a.png': scenes[0]?.image ?? '',
+  'images/f.png': scenes[1]?.image ?? '',
+  'labels/a.txt': label,
+  'labels/f.txt': '0 .5 .5 .5 .5',
+  'data.yaml': yaml,
+  ...extra,
+});
+const boxesOfA = (imported: Imported) => boxesOf(imported).filter((line) => line.startsWith('a:'));
+const messageOf = ({ events }: Imported, code: string) =>
+  events.flatMap((e) => (e.type === 'warning' && e.code === code ? [e.message] : []))[0];
+
+describe('labels', () => {
+  test.each<[string, Files, string[], string[]]>([
+    ['a polygon is the box around it', yolo('1 0.25 0.25 0.75 0.25 0.5 0.5'), ['a: dog 7 7 14 7'], ['POLYGONS_AS_BOXES']],
+    ['a turned box is the box around it', yolo('0 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5'), ['a: cat 7 7 14 14'], ['POLYGONS_AS_BOXES']],
+    [
+      'whole numbers in any notation',
+      yolo('1.0 .5 .5 .5 .5\n0.0 5e-1 0.5 2.5E-1 .25\n1.0e+00 0.5 0.5 0.25 0.25'),
+      ['a: cat 10.5 10.5 7 7', 'a: dog 10.5 10.5 7 7', 'a: dog 7 7 14 14'],
+      [],
+    ],
+    [
+      'key points behind a box are passed over',
+      yolo('0 .5 .5 .5 .5 .1 .1 2 .2 .2 1', {}, 'names: [cat, dog]\nkpt_shape: [2, 3]').valueOf() as Files,
+      ['a: cat 7 7 14 14'],
+      [],
+    ],
+    ['boxes without area are left out', yolo('0 .5 .5 0 .1\n0 .5 .5 .5 .5\n1 .5 .5 .1 1e-9'), ['a: cat 7 7 14 14'], ['BOXES_WITHOUT_AREA']],
+    ['a byte order mark is nothing', yolo('\ufeff0 .5 .5 .5 .5', { 'data.yaml': '\ufeffnames: [cat, dog]' }), ['a: cat 7 7 14 14'], []],
+  ])('YOLO: %s', (_what, zip, boxes, warnings) =>
+    withImport(
+      // One key point line in both.
+      zip['data.yaml']?.includes('kpt_shape') ? { ...zip, 'labels/f.txt': '0 .5 .5 .5 .5 .1 .1 2 .2 .2 1' } : zip,
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(boxes);
+        expect(imported.warnings.filter((code) => code !== 'CLASSES_WITHOUT_BOXES')).toEqual(warnings);
+      },
+      task,
+    ),
+  );
+
+  const coco = (change: object): Files => ({ ...images(flat), 'labels.json': cocoOf(scenes, change) });
+  const annotations = (first: object) => [
+    { id: 1, image_id: 1, category_id: 1, bbox: [2, 4, 10, 12], ...first },
+    { id: 2, image_id: 2, category_id: 1, bbox: [0, 0, 9, 9] },
+    { id: 3, image_id: 3, category_id: 1, bbox: [0, 0, 9, 9] },
+    { id: 4, image_id: 4, category_id: 1, bbox: [0, 0, 9, 9] },
+  ];
+  test.each<[string, Files, string[], string[]]>([
+    [
+      'a box without height is left out, as the official set has two',
+      coco({ annotations: annotations({ bbox: [2, 4, 10, 0] }) }),
+      [],
+      ['BOXES_WITHOUT_AREA', 'IMAGES_WITHOUT_BOXES'],
+    ],
+    [
+      'a polygon without bbox is the box around it',
+      coco({ annotations: annotations({ bbox: null, segmentation: [[1, 2, 11, 2, 11, 22]] }) }),
+      ['a: cat 1 2 10 20'],
+      ['POLYGONS_AS_BOXES'],
+    ],
+    [
+      'null is absence',
+      coco({
+        annotations: annotations({ iscrowd: null, area: null, segmentation: null }),
+        images: scenes.map(({ name }, i) => ({ id: i + 1, file_name: `${name}.png`, width: null, height: null })),
+      }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'ids of annotations are optional and of any type',
+      coco({ annotations: annotations({ id: undefined }).map((a, i) => ({ ...a, id: [undefined, 'x', null, { a: 1 }][i] })) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'ids of images and categories may be texts',
+      coco({ annotations: annotations({}).map((a) => ({ ...a, image_id: String(a.image_id), category_id: '1' })) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+    [
+      'a segmentation as run lengths is passed over',
+      coco({ annotations: annotations({ segmentation: { counts: [1], size: [1, 1] } }) }),
+      ['a: cat 2 4 10 12'],
+      [],
+    ],
+  ])('COCO: %s', (_what, zip, boxes, warnings) =>
+    withImport(
+      zip,
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(boxes);
+        expect(imported.warnings.filter((code) => code !== 'CLASSES_WITHOUT_BOXES')).toEqual(warnings);
+      },
+      task,
+    ),
+  );
+
+  test('COCO: a byte order mark is nothing', () =>
+    withImport(
+      { ...images(flat), 'labels.json': `\ufeff${cocoOf(scenes)}` },
+      (imported) => expect(boxesOf(imported)).toEqual(expected),
+      task,
+    ));
+
+  test('COCO: categories of splits are matched by name, whatever their ids and order', () =>
+    withImport(
+      {
+        ...images(bySplit),
+        'instances_train.json': cocoOf(of('train')),
+        'instances_val.json': cocoOf(of('val'), {
+          categories: [
+            { id: 9, name: 'cat' },
+            { id: 5, name: 'dog' },
+            { id: 7, name: 'cow' },
+          ],
+          annotations: [{ id: 1, image_id: 1, category_id: 5, bbox: [6, 2, 20, 20] }],
+        }),
+      },
+      (imported) => {
+        expect(imported.summary().classes).toEqual(['cat', 'dog', 'cow']);
+        expect(boxesOf(imported)).toEqual(expected);
+      },
+      task,
+    ));
+
+  test('COCO: an image that shows a crowd only is left out, with a warning', () =>
+    withImport(
+      coco({ annotations: annotations({ iscrowd: 1 }) }),
+      (imported) => {
+        expect(imported.summary().items).toBe(3);
+        expect(messageOf(imported, 'IMAGES_OF_CROWDS')).toContain('images/a.png');
+      },
+      task,
+    ));
+
+  test('no follow-on errors: categories that cannot be read are told once, not for each annotation', () =>
+    withImport(coco({ categories: [{ id: 1 }] }), (imported) => expect(imported.error?.details).toHaveLength(1), task));
+
+  test('VOC: polygons, sizes of 0 and entities are read', () =>
+    withImport(
+      {
+        ...images(flat),
+        ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, `<?xml version="1.0"?>\n<!-- x -->${xmlOf(scene)}`])),
+        'Annotations/a.xml':
+          '<annotation><size><width>0</width><height>0</height></size><object><name>cat &amp; dog</name><polygon><x1>1</x1><y1>2</y1><x2>11</x2><y2>2</y2><x3>5</x3><y3>9</y3></polygon></object></annotation>',
+      },
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(['a: cat & dog 1 2 10 7']);
+      },
+      task,
+    ));
+});
+
+describe('splits', () => {
+  test('`val` that is `train` is accepted with a loud warning, and val is taken from train', () =>
+    withImport(
+      yolo('0 .5 .5 .5 .5', { 'data.yaml': 'train: images\nval: images\nnames: [cat, dog]' }),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(imported.summary().images).toEqual({ train: 1, val: 1, test: 0 });
+        expect(messageOf(imported, 'VAL_IS_TRAIN')).toMatch(/judged by what it has learned/);
+      },
+      task,
+    ));
+
+  test('an image in the lists of two splits is named', () =>
+    withImport(
+      yolo('0 .5 .5 .5 .5', {
+        'data.yaml': 'train: train.txt\nval: val.txt\nnames: [cat, dog]',
+        'train.txt': 'images/a.png\nimages/f.png',
+        'val.txt': 'a.png',
+      }),
+      (imported) => expect(said(imported)).toMatch(/val\.txt: line 1: the image a\.png is in train too/),
+      task,
+    ));
+
+  test('a path that two files end with is never guessed', () =>
+    withImport(
+      {
+        'x/a.png': scenes[0]?.image ?? '',
+        'y/a.png': scenes[1]?.image ?? '',
+        'labels.json': cocoOf(scenes.slice(0, 1)),
+      },
+      (imported) => expect(said(imported)).toMatch(/the image a\.png can be x\/a\.png or y\/a\.png/),
+      task,
+    ));
+
+  test('the file of another split is not taken for one that is missing', () =>
+    withImport(
+      {
+        'images/val/a.png': scenes[0]?.image ?? '',
+        'images/train/b c.png': scenes[1]?.image ?? '',
+        'instances_train.json': cocoOf(of('train')),
+        'instances_val.json': cocoOf([]),
+      },
+      (imported) => expect(said(imported)).toMatch(/the image a\.png is not in the zip/),
+      task,
+    ));
+});

@@ -1,0 +1,171 @@
+/** `onProblem: LEAVE_OUT`: what cannot be used is left out, counted and named, instead of refusing the dataset. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { eq } from 'drizzle-orm';
+import { expect, test } from 'vitest';
+import { findDatasetByName } from '../src/datasets/datasets.ts';
+import { files } from '../src/datasets/import/outputs.ts';
+import { artifact } from '../src/storage/tables.ts';
+import { imported } from './support/datasetServer.ts';
+import { withDatasets } from './support/datasets.ts';
+import { coco, scenes, yolo } from './support/detection.ts';
+import { digitFolders, type Files, rawZip } from './support/images.ts';
+import { type Imported, withImport } from './support/imports.ts';
+import { messyDataset } from './support/messyDataset.ts';
+import { byHost, byTrainer } from './support/oddImages.ts';
+import { withServer } from './support/server.ts';
+
+const classes = await digitFolders([0, 1], 10);
+const half = (bytes: Buffer | string): Buffer => Buffer.from(bytes).subarray(0, 200);
+const broken: Files = { ...classes, '0/cut.png': half(classes['0/0.png'] ?? ''), '1/text.png': 'no image' };
+
+const leaveOut = { onProblem: 'LEAVE_OUT', leftOutShareMax: 0.1 } as const;
+const messageOf = ({ events }: Imported, code: string) =>
+  events.flatMap((e) => (e.type === 'warning' && e.code === code ? [e.message] : []))[0];
+const said = ({ error }: Imported) => [error?.message, ...(error?.details ?? [])].join('\n');
+
+test('damaged images are left out, counted and named', () =>
+  withImport(
+    broken,
+    (made) => {
+      expect(said(made)).toBe('');
+      expect(made.summary()).toMatchObject({
+        items: 20,
+        leftOut: [
+          { file: '0/cut.png', reason: 'is truncated or damaged' },
+          { file: '1/text.png', reason: 'is not a JPEG, PNG, WebP, TIFF or BMP image' },
+        ],
+      });
+      expect(messageOf(made, 'IMAGES_LEFT_OUT')).toMatch(/^2 images left out: 0\/cut\.png \(is truncated or damaged\), 1\/text\.png/);
+      expect(made.items().map(({ n }) => n)).toEqual(Array.from({ length: 20 }, (_, n) => n));
+    },
+    leaveOut,
+  ));
+
+test('without it the dataset is refused, with all of them named at once', () =>
+  withImport(broken, (made) => expect(said(made)).toMatch(/^2 files cannot be used as images\.\n.*0\/cut\.png|1\/text\.png/)));
+
+test('beyond the share it is refused, with the share', () =>
+  withImport(
+    broken,
+    (made) => expect(said(made)).toMatch(/^2 of 22 images \(9\.09 %\) would be left out; leftOutShareMax allows 5 %\.\n/),
+    { onProblem: 'LEAVE_OUT', leftOutShareMax: 0.05 },
+  ));
+
+test('a file whose bytes are damaged in the zip is left out', () =>
+  withImport(
+    rawZip([
+      ...Object.entries(classes).map(([name, data]) => ({ name, data })),
+      { name: '0/x.png', data: classes['0/0.png'] ?? '', declaredCrc: 1 },
+    ]),
+    (made) => {
+      expect(made.summary().leftOut).toEqual([{ file: '0/x.png', reason: expect.stringContaining('checksum differs') }]);
+      expect(existsSync(join(made.workDir, files.extracted, '0/x.png'))).toBe(false);
+    },
+    leaveOut,
+  ));
+
+test.each<[string, Files, string, number]>([
+  ['a label of no class', { ...yolo(), 'labels/train/a.txt': '9 .5 .5 .1 .1' }, 'images/train/a.png', 5],
+  ['a box outside of its image', { ...yolo(), 'labels/train/a.txt': '0 .9 .5 .9 .1' }, 'images/train/a.png', 5],
+  ['a label file without an image', { ...yolo(), 'labels/train/z.txt': '0 .9 .5 .9 .1' }, 'labels/train/z.txt', 6],
+  [
+    'an annotation of no category',
+    coco(scenes, (file) => Object.assign(file.annotations[0], { category_id: 99 })),
+    'images/train/a.png',
+    5,
+  ],
+  ['an image that is missing', coco(scenes, (file) => file.images.push({ id: 1, file_name: 'gone.png' })), 'gone.png', 6],
+])('the image of %s is left out', (_what, zip, file, items) =>
+  withImport(
+    zip,
+    (made) => {
+      expect(said(made)).toBe('');
+      expect(made.summary().leftOut.map((one) => one.file)).toEqual([file]);
+      expect(made.items()).toHaveLength(items);
+    },
+    { ...leaveOut, leftOutShareMax: 0.2, task: 'DETECTION' },
+  ),
+);
+
+test('what was left out is part of the content: another file left out is other content', async () => {
+  const hashOf = (zip: Files) => withImport(zip, ({ summary }) => summary().contentHash, leaveOut);
+  const { '1/text.png': _, ...one } = broken;
+  const hashes = await Promise.all([hashOf(classes), hashOf(broken), hashOf(one), hashOf(broken)]);
+  expect(new Set(hashes).size).toBe(3);
+  expect(hashes[3]).toBe(hashes[1]);
+});
+
+test('when nothing is left to train a class on, the dataset is refused', () =>
+  withImport(
+    { ...classes, '2/a.png': 'no image' },
+    (made) => expect(said(made)).toMatch(/1 class has no images to train on\.\n2: has no images in train/),
+    leaveOut,
+  ));
+
+test('through the API: the arguments, and what was left out of the version', () =>
+  withServer(async (server) => {
+    const token = await server.as('ENGINEER');
+    await imported(server, token, broken, leaveOut);
+    const query = '{ dataset(name: "digits") { version { leftOut { count first { file reason } } counts { total } } } }';
+    const { data, errors } = await server.graphql(query, {}, token);
+    expect(errors).toBeUndefined();
+    expect(data.dataset.version).toEqual({
+      counts: { total: 20 },
+      leftOut: {
+        count: 2,
+        first: [
+          { file: '0/cut.png', reason: 'is truncated or damaged' },
+          { file: '1/text.png', reason: 'is not a JPEG, PNG, WebP, TIFF or BMP image' },
+        ],
+      },
+    });
+  }));
+
+test('a refused import gives back its name and its bytes', () =>
+  withDatasets(async (datasets) => {
+    await datasets.start();
+    const { job, version } = await datasets.import(broken);
+    expect(job.failureCode).toBe('DATA_INVALID');
+    expect(datasets.db.select().from(artifact).where(eq(artifact.ownerId, version.id)).all()).toEqual([]);
+    expect(findDatasetByName(datasets.db, 'digits')).toBeUndefined();
+    const { version: next } = await datasets.import(yolo(), { task: 'DETECTION' });
+    expect(next).toMatchObject({ state: 'READY', number: 1 });
+    await datasets.import(yolo(scenes, { yaml: 'x' }), { task: 'DETECTION' });
+    expect(findDatasetByName(datasets.db, 'digits')?.task).toBe('DETECTION');
+  }));
+
+test('300 images with every defect at once: imported, and manifest, host and trainer agree on each', async () => {
+  const { zip, options, images, bytes } = await messyDataset();
+  expect(images).toBe(300);
+  await withImport(
+    zip,
+    async (made) => {
+      expect(said(made)).toBe('');
+      const { items, leftOut } = made.summary();
+      expect(items + leftOut.length).toBe(300);
+      expect(items).toBeGreaterThan(180);
+      expect(leftOut.length).toBeGreaterThan(30);
+      const trainer = byTrainer(made.workDir);
+      const different: unknown[] = [];
+      for (const { path, width, height } of made.items()) {
+        const host = await byHost(bytes.get(path) as Buffer);
+        const stored = await byHost(readFileSync(join(made.workDir, files.extracted, path)));
+        if (!host.startsWith(`${width} × ${height} `) || stored !== host || trainer.get(path) !== host)
+          different.push({ path, width, height, host, stored, trainer: trainer.get(path) });
+      }
+      expect(different).toEqual([]);
+      for (const code of [
+        'IMAGES_LEFT_OUT',
+        'IMAGES_CONVERTED',
+        'FOLDERS_IGNORED',
+        'POLYGONS_AS_BOXES',
+        'BOXES_WITHOUT_AREA',
+        'BOXES_TWICE',
+        'SPLIT_MISSING',
+      ])
+        expect(made.warnings).toContain(code);
+    },
+    { ...options, task: 'DETECTION' },
+  );
+}, 180_000);
