@@ -115,6 +115,6 @@ if (process.argv.includes('--write')) {
 } else if (problems.length > 0) {
   console.error(problems.join('\n'));
   console.error('Find out whether the package sends anything by itself; if it does, switch that off in every process, or do without it.');
-  console.error('Then run `npm run dependencies`, and write what you found into its note in scripts/dependencies.json.');
+  console.error('Then run `npm run review:dependencies`, and write what you found into its note in scripts/dependencies.json.');
   process.exit(1);
 }

@@ -214,7 +214,7 @@ describe('a benchmark of two versions', () => {
     expect(errors).toBeUndefined();
     const { report } = data.job;
     const { technical } = report;
-    expect(result).toMatchObject({ reportId: rawId(report.id), verdict: report.verdict });
+    expect(result).toMatchObject({ reportId: report.id, verdict: report.verdict });
     expect(report).toMatchObject({ schemaVersion: 2, verified: true });
     expect(createHash('sha256').update(report.json.content).digest('hex')).toBe(report.sha256);
 
@@ -382,6 +382,6 @@ describe('a benchmark of two versions', () => {
     services.db.update(job).set({ state: 'FAILED' }).where(eq(job.id, id)).run();
     const query = 'mutation ($id: ID!) { retryJob(input: { jobId: $id }) { job { id } userErrors { code message } } }';
     const { data } = await ask(api, query, { id: Buffer.from(`Job:${id}`).toString('base64url') });
-    expect(data.retryJob).toEqual({ job: null, userErrors: [{ code: 'NOT_FOUND', message: 'There is no such model version.' }] });
+    expect(data.retryJob).toEqual({ job: null, userErrors: [{ code: 'INVALID', message: 'There is no such model version.' }] });
   });
 });

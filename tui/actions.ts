@@ -6,9 +6,10 @@ import type { AnyVariables, CombinedError, TypedDocumentNode } from '@urql/core'
 import { useCallback } from 'react';
 import { useClient } from 'urql';
 import { graphql, type ResultOf, type VariablesOf } from './graphql.ts';
+import type { introspection } from './schema.d.ts';
 import { printable } from './ui/format.ts';
 
-export type Permission = 'DELETE' | 'DEPLOY' | 'INFER' | 'MANAGE_USERS' | 'READ' | 'READ_AUDIT' | 'RUN_JOBS' | 'UPLOAD';
+export type Permission = introspection['types']['Permission']['enumValues'];
 
 export const actions = {
   cancelJob: {
@@ -100,7 +101,7 @@ export const actions = {
     `),
   },
   infer: {
-    needs: 'INFER',
+    needs: 'TRY_DEPLOYMENTS',
     document: graphql(`
       mutation TuiInfer($input: InferInput!) {
         infer(input: $input) {

@@ -86,7 +86,7 @@ export function ReportScreen({ id }: { id: string }) {
       : [
           { keys: 'v', label: technical ? 'simple view' : 'technical view', hint: true, run: () => setTechnical(!technical) },
           { keys: 'e', label: 'export', hint: true, run: () => setExporting(true) },
-          { keys: ['j', 'down'], label: 'further', run: () => setTop(Math.min(most, top + 1)) },
+          { keys: ['j', 'down'], label: 'further', hint: top < most, run: () => setTop(Math.min(most, top + 1)) },
           { keys: ['k', 'up'], label: 'back', run: () => setTop(Math.max(0, top - 1)) },
           { keys: ['ctrl-d', 'pagedown'], label: 'half a page down', run: () => setTop(Math.min(most, top + Math.ceil(height / 2))) },
           { keys: ['ctrl-u', 'pageup'], label: 'half a page up', run: () => setTop(Math.max(0, top - Math.ceil(height / 2))) },

@@ -53,8 +53,14 @@ export const screens: readonly Screen[] = [
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
-  { name: 'infer', title: 'Try an image', needs: 'INFER', from: 'ROW', component: Infer },
-  { name: 'upload-dataset', title: 'Upload a dataset', needs: 'UPLOAD', from: 'PALETTE', component: uploadScreen('dataset') },
-  { name: 'upload-model', title: 'Upload a model', needs: 'UPLOAD', from: 'PALETTE', component: uploadScreen('model') },
+  { name: 'infer', title: 'Try an image', needs: actions.infer.needs, from: 'ROW', component: Infer },
+  {
+    name: 'upload-dataset',
+    title: 'Upload a dataset',
+    needs: actions.createDataset.needs,
+    from: 'PALETTE',
+    component: uploadScreen('dataset'),
+  },
+  { name: 'upload-model', title: 'Upload a model', needs: actions.createModel.needs, from: 'PALETTE', component: uploadScreen('model') },
   ...(Object.keys(forms) as FormName[]).map(formRow),
 ];

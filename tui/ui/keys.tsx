@@ -49,6 +49,7 @@ export function nameOf(input: string, key: Key): string {
   const special = Object.entries({ ...moves, ...pages }).find(([, pressed]) => pressed);
   if (special) return special[0];
   if (key.ctrl) return `ctrl-${input}`;
+  if (key.meta) return `meta-${input}`;
   return input === ' ' ? 'space' : input;
 }
 
