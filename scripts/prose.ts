@@ -37,7 +37,7 @@ function sentencesOf(markdown: string): { line: number; text: string }[] {
   const paragraphs: { line: number; text: string }[] = [];
   let open = false;
   for (const [n, line] of prose.split('\n').entries()) {
-    const starts = /^\s*([-*+]|\d+\.|#+|>|\|)\s?/.test(line);
+    const starts = /^\s*(([-*+]|\d+\.|#+|>)\s|\|)/.test(line);
     if (line.trim() === '') open = false;
     else if (line.trim().startsWith('|')) {
       open = false;

@@ -426,7 +426,9 @@ test.skipIf(unmountable)(title('a read-only data folder is one sentence with the
     execFileSync('mount', ['-o', 'remount,ro', dataDir]);
     await withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR: dataDir }, async (child) => {
       expect((await child.exit).code).toBe(1);
-      expect(child.lines).toEqual([expect.stringMatching(/^The data folder \S+ \(WHETSTONE_DATA_DIR\) cannot be made or written \(\w+\)\./)]);
+      expect(child.lines).toEqual([
+        expect.stringMatching(/^The data folder \S+ \(WHETSTONE_DATA_DIR\) cannot be made or written \(\w+\)\./),
+      ]);
     });
   }),
 );

@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
 
-/** Time to answer what waits and to end by itself (core.md, decision 16). */
+/** Time to answer what waits and to end by itself. */
 const drainMs = 25_000;
 /** How long a host may say nothing, in seconds: it is asked once a second. Until it listens it loads its code. */
 const silentSecondsMax = { starting: 30, listening: 10 };

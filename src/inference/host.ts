@@ -23,7 +23,7 @@ import { whenOver } from './send.ts';
 import { type HostStats, ModelStats, summaryOf } from './stats.ts';
 import { startPool, threadsOf } from './threads/pool.ts';
 
-/** After this much of a drain, what still waits is answered with 503 (core.md, decision 16). */
+/** After this much of a drain, what still waits is answered with 503. */
 const drainMs = 25_000;
 /** A connection on which nothing moves for so long is closed: a request waits for 60 s at most, and a client that does not read holds memory. */
 const silenceMs = 75_000;

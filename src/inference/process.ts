@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Log } from '../log.ts';
 import type { RunningHost } from './host.ts';
 
-/** The design's limit for everything that has to end (core.md, decision 16). */
+/** The limit for everything that has to end. */
 const stopMs = 30_000;
 
 /** Changes into a new folder, where nothing is that a model file may refer to; it goes with the process. */

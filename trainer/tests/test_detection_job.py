@@ -254,7 +254,7 @@ def test_weights_of_other_classes_keep_all_but_the_last_layers(trained: Trained,
     assert len(new) == 6
     assert all(name.startswith("head.classes.") and ".2." in name for name in new)
     assert torch.equal(fitted["head.boxes.0.2.bias"], state["head.boxes.0.2.bias"])
-    with pytest.raises(Exception, match="6 of another shape"):
+    with pytest.raises(Exception, match="6 tensors are of another shape"):
         fit(state, "yolov8n", 3, replace_head=False)
 
 

@@ -20,7 +20,7 @@ import {
 } from './layout.ts';
 import { commonPath, type FileIndex, indexFiles } from './paths.ts';
 import { type Problems, plural, printable, someOf } from './problems.ts';
-import { boxAround, type Reading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { boxAround, type FormReading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
 const lists = ['images', 'annotations', 'categories'];
@@ -71,7 +71,7 @@ interface CocoFile {
 }
 
 /** The JSON files that hold at least two of COCO's three lists, and those that are damaged: they may be meant, and must not be passed over. */
-export async function findCocoFiles(reading: Reading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
+export async function findCocoFiles(reading: FormReading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
   const found: { coco: ZipEntry[]; damaged: ZipEntry[] } = { coco: [], damaged: [] };
   for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
     const bytes = await reading.zip.read(file).catch(() => null);
@@ -93,7 +93,7 @@ function withoutOtherTasks(files: ZipEntry[]): ZipEntry[] {
   return meant.length > 0 ? meant : files;
 }
 
-export async function layOutCoco(reading: Reading, jsonFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutCoco(reading: FormReading, jsonFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
   const { zip, problems } = reading;
   const sources = withSplits(jsonFiles);
   const others = zip.files.filter((file) => !jsonFiles.includes(file));
@@ -130,7 +130,7 @@ export async function layOutCoco(reading: Reading, jsonFiles: ZipEntry[]): Promi
   return { images, classes: classes.names, ignored: rest.filter((name) => document.test(name)) };
 }
 
-function warnOfCoco(reading: Reading, read: CocoFile[], crowdsOnly: string[]): void {
+function warnOfCoco(reading: FormReading, read: CocoFile[], crowdsOnly: string[]): void {
   const { warn } = reading;
   const sum = (of: (file: CocoFile) => number) => read.reduce((total, file) => total + of(file), 0);
   const crowds = sum((file) => file.crowds);
@@ -193,7 +193,7 @@ function splitOfFile(name: string): Split | null {
 }
 
 async function readCoco(
-  reading: Reading,
+  reading: FormReading,
   { file, split }: Pick<CocoFile, 'file' | 'split'>,
   index: FileIndex,
   used: Set<ZipEntry>,
@@ -296,7 +296,7 @@ interface Classes {
 }
 
 /** The categories of all files by name: those of the first file in their order, then what others have more. */
-function mergeCategories({ warn, problems }: Reading, read: CocoFile[]): Classes {
+function mergeCategories({ warn, problems }: FormReading, read: CocoFile[]): Classes {
   const unused = unusedSuperCategory(read);
   if (unused !== null)
     warn('SUPERCATEGORY_LEFT_OUT', `The category ${printable(unused)} stands above all others and has no annotations: it is left out.`);

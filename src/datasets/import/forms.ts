@@ -5,7 +5,7 @@ import { findCocoFiles, layOutCoco } from './coco.ts';
 import { document, folderOf, type ImportChild, type Layout } from './layout.ts';
 import { nameProblem } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
-import { createBoxCounter, type Reading } from './reading.ts';
+import { createBoxCounter, type FormReading } from './reading.ts';
 import { findVocFiles, layOutVoc } from './voc.ts';
 import { layOutYolo } from './yolo.ts';
 import { findYoloConfig } from './yoloConfig.ts';
@@ -21,7 +21,7 @@ interface Form {
 
 export async function layOut(child: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
   if (child.spec.task === 'CLASSIFICATION') return layOutClassFolders(zip.files, zip.folders, problems);
-  const reading: Reading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
+  const reading: FormReading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
   const [form, other] = await formsOf(reading);
   if (!form) {
     throw new ChildError(
@@ -41,7 +41,7 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
   return layout;
 }
 
-async function formsOf(reading: Reading): Promise<Form[]> {
+async function formsOf(reading: FormReading): Promise<Form[]> {
   const { coco, damaged } = await findCocoFiles(reading);
   const voc = await findVocFiles(reading);
   const config = await findYoloConfig(reading);
@@ -57,7 +57,7 @@ async function formsOf(reading: Reading): Promise<Form[]> {
 }
 
 /** Whether an image has a text file of its name. */
-function hasLabels({ zip }: Reading): boolean {
+function hasLabels({ zip }: FormReading): boolean {
   const stem = ({ name }: ZipEntry) => name.slice(folderOf(name).length).replace(/\.[^.]*$/, '');
   const texts = new Set(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map(stem));
   return zip.files.some((file) => !document.test(file.name) && texts.has(stem(file)));

@@ -7,7 +7,7 @@ import { DamagedEntry, type Zip, type ZipEntry } from './zip.ts';
 /** What a form of a dataset needs of its zip. */
 export type Contents = Pick<Zip, 'files' | 'folders' | 'read'>;
 
-export interface Reading {
+export interface FormReading {
   zip: Contents;
   problems: Problems;
   warn: ImportChild['warn'];
@@ -16,7 +16,7 @@ export interface Reading {
 }
 
 /** A file of annotations; null, and a problem, when it is damaged. */
-export async function readBytes({ zip, problems }: Reading, file: ZipEntry, image?: string): Promise<Buffer | null> {
+export async function readBytes({ zip, problems }: FormReading, file: ZipEntry, image?: string): Promise<Buffer | null> {
   try {
     return await zip.read(file);
   } catch (error) {
@@ -27,7 +27,7 @@ export async function readBytes({ zip, problems }: Reading, file: ZipEntry, imag
 }
 
 /** The same as text, without a byte order mark; empty, and a problem, when it is larger than `bytesMax` or not UTF-8. */
-export async function readText(reading: Reading, file: ZipEntry, bytesMax: number, image?: string): Promise<string> {
+export async function readText(reading: FormReading, file: ZipEntry, bytesMax: number, image?: string): Promise<string> {
   if (file.sizeBytes > bytesMax) {
     reading.problems.add(file.name, `is larger than ${bytesMax / 2 ** 10} KiB`, image);
     return '';
@@ -59,7 +59,7 @@ export function boxAround(points: readonly number[]): { x: number; y: number; wi
   return { x, y, width: most(xs) - x, height: most(ys) - y };
 }
 
-export function warnOfPolygons({ warn }: Reading, polygons: number): void {
+export function warnOfPolygons({ warn }: FormReading, polygons: number): void {
   if (polygons > 0)
     warn(
       'POLYGONS_AS_BOXES',
@@ -67,7 +67,7 @@ export function warnOfPolygons({ warn }: Reading, polygons: number): void {
     );
 }
 
-export function warnOfUnlisted({ warn }: Reading, unlisted: string[], by: string): void {
+export function warnOfUnlisted({ warn }: FormReading, unlisted: string[], by: string): void {
   if (unlisted.length > 0)
     warn(
       'IMAGES_NOT_LISTED',

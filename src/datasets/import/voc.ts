@@ -18,7 +18,7 @@ import {
 } from './layout.ts';
 import { type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable } from './problems.ts';
-import { boxAround, type Reading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { boxAround, type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import { BadXml, child, type Element, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
@@ -27,7 +27,7 @@ const listBytesMax = 64 * 2 ** 20;
 const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
 
 /** The XML files, when the first that can be read is an annotation of this form. */
-export async function findVocFiles({ zip }: Reading): Promise<ZipEntry[]> {
+export async function findVocFiles({ zip }: FormReading): Promise<ZipEntry[]> {
   const files = zip.files.filter(isXml);
   for (const file of files.slice(0, 20)) {
     const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000);
@@ -38,7 +38,7 @@ export async function findVocFiles({ zip }: Reading): Promise<ZipEntry[]> {
 
 type NamedBox = Omit<RawBox, 'label'> & { name: string };
 
-export async function layOutVoc(reading: Reading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
   const { zip, problems, countBoxes } = reading;
   const others = zip.files.filter((file) => !isXml(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
@@ -98,7 +98,7 @@ const inner = (name: string): string[] =>
   name.split('/').filter((part, i, all) => i === all.length - 1 || !(splitOf(part) || /^(JPEGImages|images|data|VOCdevkit)$/i.test(part)));
 
 /** The split of each name in `ImageSets/Main/<split>.txt`; null when there are no such lists. */
-async function readLists(reading: Reading): Promise<Map<string, Split> | null> {
+async function readLists(reading: FormReading): Promise<Map<string, Split> | null> {
   const named = reading.zip.files.flatMap((file) => {
     const list = /(^|\/)ImageSets\/(?:Main\/)?([^/]+)\.txt$/i.exec(file.name)?.[2] ?? '';
     const split = list === 'trainval' ? 'train' : splitOf(list);
@@ -132,7 +132,7 @@ function findImage(index: FileIndex, xml: ZipEntry, split: Split | null, root: E
 }
 
 /** `image`: its image, or itself where that is not known. */
-async function readAnnotation(reading: Reading, xml: ZipEntry, image: string): Promise<Element | null> {
+async function readAnnotation(reading: FormReading, xml: ZipEntry, image: string): Promise<Element | null> {
   const text = await readText(reading, xml, xmlBytesMax, image);
   if (text === '') return null;
   try {
@@ -144,7 +144,7 @@ async function readAnnotation(reading: Reading, xml: ZipEntry, image: string): P
   }
 }
 
-function readObjects({ problems }: Reading, root: Element, xml: ZipEntry, image: ZipEntry): { boxes: NamedBox[]; polygons: number } {
+function readObjects({ problems }: FormReading, root: Element, xml: ZipEntry, image: ZipEntry): { boxes: NamedBox[]; polygons: number } {
   const boxes: NamedBox[] = [];
   let polygons = 0;
   for (const [i, object] of root.children.filter(({ name }) => name === 'object').entries()) {

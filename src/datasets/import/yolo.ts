@@ -7,7 +7,7 @@ import { ChildError } from '../../jobs/childio.ts';
 import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOf, splitOfYear } from './layout.ts';
 import { commonPath, type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable, someOf } from './problems.ts';
-import { type Reading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import { readYoloConfig, type YoloConfig } from './yoloConfig.ts';
 import { parseLabels } from './yoloLabels.ts';
 import type { ZipEntry } from './zip.ts';
@@ -28,7 +28,7 @@ interface Home {
   inside: string;
 }
 
-export async function layOutYolo(reading: Reading, configFile: ZipEntry): Promise<Layout<ZipEntry>> {
+export async function layOutYolo(reading: FormReading, configFile: ZipEntry): Promise<Layout<ZipEntry>> {
   const { zip, problems, countBoxes } = reading;
   const config = await readYoloConfig(reading, configFile);
   checkClassNames(config.names, problems);
@@ -98,7 +98,7 @@ function spareLabels(texts: ReadonlyMap<string, ZipEntry>, used: ReadonlyMap<Zip
 
 /** The images of the dataset, with the split of each. */
 async function findHomes(
-  reading: Reading,
+  reading: FormReading,
   config: YoloConfig,
   images: ZipEntry[],
 ): Promise<{ homes: Map<ZipEntry, Home>; missing: string[]; lists: ZipEntry[] }> {
@@ -140,7 +140,7 @@ async function findHomes(
 }
 
 /** Some examples validate with what they train on: that judges nothing, so that val is taken from train. */
-function withoutRepeatedVal({ warn }: Reading, paths: NonNullable<YoloConfig['paths']>): NonNullable<YoloConfig['paths']> {
+function withoutRepeatedVal({ warn }: FormReading, paths: NonNullable<YoloConfig['paths']>): NonNullable<YoloConfig['paths']> {
   const of = (split: Split) => paths.filter((one) => one.split === split).map(({ path }) => plainPath(path));
   const [train, val] = [of('train'), of('val')];
   if (train.length === 0 || train.join('\n') !== val.join('\n')) return paths;
@@ -153,7 +153,7 @@ function withoutRepeatedVal({ warn }: Reading, paths: NonNullable<YoloConfig['pa
 
 /** The images in a file of paths, one a line. */
 async function readList(
-  reading: Reading,
+  reading: FormReading,
   { split, file }: { split: Split; file: ZipEntry },
   index: FileIndex,
   homes: Map<ZipEntry, Home>,
@@ -184,7 +184,7 @@ const insideOf = (path: string, split: Split): string =>
 type SplitFolder = { split: Split; folder: string };
 
 /** Folders of the zip that are meant: as written below `path` or beside the file, otherwise by the longest tail. */
-function foldersOf({ problems }: Reading, { file, paths, base }: YoloConfig, images: ZipEntry[], missing: string[]): SplitFolder[] {
+function foldersOf({ problems }: FormReading, { file, paths, base }: YoloConfig, images: ZipEntry[], missing: string[]): SplitFolder[] {
   const root = folderOf(file.name);
   const known = new Set<string>(['']);
   for (const { name } of images) for (let folder = folderOf(name); folder !== ''; folder = folderOf(folder)) known.add(folder);

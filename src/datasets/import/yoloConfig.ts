@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
 import { type Split, splits } from './layout.ts';
 import { plural, printable } from './problems.ts';
-import { type Reading, readText } from './reading.ts';
+import { type FormReading, readText } from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
 export interface YoloConfig {
@@ -44,7 +44,7 @@ const DataYaml = z.object(
 const wantedKeys = Object.keys(DataYaml.shape);
 
 /** The file that says it; null where nothing looks like this form. Throws DATA_INVALID when there are several. */
-export async function findYoloConfig(reading: Reading): Promise<ZipEntry | null> {
+export async function findYoloConfig(reading: FormReading): Promise<ZipEntry | null> {
   const { files } = reading.zip;
   const yamls: ZipEntry[] = [];
   for (const file of files.filter(({ name }) => /\.ya?ml$/i.test(name))) {
@@ -66,7 +66,7 @@ export async function findYoloConfig(reading: Reading): Promise<ZipEntry | null>
 
 const isCalled = ({ name }: ZipEntry, pattern: RegExp): boolean => pattern.test(name.slice(name.lastIndexOf('/') + 1));
 
-async function hasNames({ zip }: Reading, file: ZipEntry): Promise<boolean> {
+async function hasNames({ zip }: FormReading, file: ZipEntry): Promise<boolean> {
   if (file.sizeBytes > yamlBytesMax) return false;
   const bytes = await zip.read(file).catch(() => null);
   return bytes !== null && /^['"]?names['"]?\s*:/m.test(bytes.toString('utf8').replace(/^\ufeff/, ''));
@@ -79,7 +79,7 @@ function one(candidates: ZipEntry[], isUsual: (file: ZipEntry) => boolean, what:
   throw new ChildError('DATA_INVALID', `There are several ${what}: ${list.join(', ')}. Keep the one that is meant.`);
 }
 
-export async function readYoloConfig(reading: Reading, file: ZipEntry): Promise<YoloConfig> {
+export async function readYoloConfig(reading: FormReading, file: ZipEntry): Promise<YoloConfig> {
   if (/\.ya?ml$/i.test(file.name)) return readDataYaml(reading, file);
   const names = (await readText(reading, file, namesBytesMax)).split(/\r?\n/).map((name) => name.trim().normalize('NFC'));
   while (names.at(-1) === '') names.pop();
@@ -93,7 +93,7 @@ export async function readYoloConfig(reading: Reading, file: ZipEntry): Promise<
 }
 
 /** `train = data/train.txt`, a line for each. */
-async function readObjData(reading: Reading, file: ZipEntry): Promise<YoloConfig['paths']> {
+async function readObjData(reading: FormReading, file: ZipEntry): Promise<YoloConfig['paths']> {
   const text = await readText(reading, file, namesBytesMax);
   const found = text.split(/\r?\n/).flatMap((line) => {
     const [, key, path] = /^\s*(train|val|valid|test)\s*=\s*(\S.*?)\s*$/i.exec(line) ?? [];
@@ -102,7 +102,7 @@ async function readObjData(reading: Reading, file: ZipEntry): Promise<YoloConfig
   return found.length > 0 ? found : null;
 }
 
-async function readDataYaml(reading: Reading, file: ZipEntry): Promise<YoloConfig> {
+async function readDataYaml(reading: FormReading, file: ZipEntry): Promise<YoloConfig> {
   const text = await readText(reading, file, yamlBytesMax);
   reading.problems.check(() => `${printable(file.name)} cannot be read.`);
   const refuseYaml = (reason: string): never => {

@@ -6,7 +6,7 @@ import { boxAround } from './reading.ts';
 
 const number = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
 
-export interface Labels {
+export interface LabelFile {
   boxes: RawBox[];
   /** Lines that are polygons, which became the box around them. */
   polygons: number;
@@ -17,8 +17,8 @@ export function parseLabels(
   text: string,
   { classes, keyPoints }: { classes: number; keyPoints: number | null },
   add: (reason: string) => void,
-): Labels {
-  const result: Labels = { boxes: [], polygons: 0 };
+): LabelFile {
+  const result: LabelFile = { boxes: [], polygons: 0 };
   for (const [i, line] of text.split('\n').entries()) {
     const words = line.trim().split(/\s+/);
     if (words[0] === '') continue;
