@@ -41,8 +41,8 @@ test.each(stories)('the code of $documents runs', async ({ documents }) => {
       for (const document of documents) {
         // The addresses in the documents may be taken on this machine.
         const text = readFileSync(join(root, document), 'utf8')
-          .replaceAll('http://127.0.0.1:8080', server.url)
-          .replaceAll('8001', `${port}`);
+          .replaceAll('8001', `${port}`)
+          .replaceAll('http://127.0.0.1:8080', server.url);
         for (const block of codeBlocks(text).filter(isRun)) {
           await run(block, shell, server.url, folder).catch((error: Error) => {
             throw new Error(`${document}:${block.line} failed.\n${error.message}`);
