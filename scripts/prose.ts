@@ -1,6 +1,6 @@
-// Fails on sentences of README and docs that are too long, or that a stranger has to read twice. CHANGELOG.md is history and stays as it is.
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+// Fails on sentences of README and docs that are too long, or that a stranger has to read twice, and on links that lead nowhere. CHANGELOG.md is history and stays as it is.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
 const wordsMax = 30;
@@ -64,7 +64,26 @@ const problems = documents.flatMap((name) =>
     return found.map((problem) => `${name}:${line}: ${problem}\n    ${text}`);
   }),
 );
+for (const name of documents) {
+  for (const [, target, anchor] of readFileSync(join(root, name), 'utf8').matchAll(/\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)/g)) {
+    const path = target ? join(root, dirname(name), target) : join(root, name);
+    const exists = existsSync(path) && (!anchor || anchorsOf(readFileSync(path, 'utf8')).includes(anchor));
+    if (!exists) problems.push(`${name}: the link to ${target}${anchor ? `#${anchor}` : ''} leads nowhere`);
+  }
+}
+
+/** What headings are called in links. */
+function anchorsOf(markdown: string): string[] {
+  return [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+    (heading as string)
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+      .trim()
+      .replace(/\s/g, '-'),
+  );
+}
+
 if (problems.length > 0) {
-  console.error(`${problems.join('\n')}\n${problems.length} sentences to rewrite.`);
+  console.error(`${problems.join('\n')}\n${problems.length} to mend.`);
   process.exit(1);
 }
