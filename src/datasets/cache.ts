@@ -68,7 +68,7 @@ async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, ha
       },
     );
     const { exitCode, signal } = await child.ended.finally(recordChild(config.dataDir, child.pid));
-    if (signal !== null || exitCode !== 0) {
+    if (exitCode !== 0) {
       // What it dies of on a full disk (a signal, a defect of a library) does not say so.
       const isFull = failure.code === diskFullCode || ((signal !== null || failure.code === 'INTERNAL') && !hasRoom({ config }));
       if (isFull) throw diskFull('the images of the dataset could not be unpacked again');
