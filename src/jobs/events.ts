@@ -44,7 +44,7 @@ const eventsQuery = prepared((db) =>
     .prepare(),
 );
 
-/** The newest event that tells of a state. */
+/** The newest event of the type STATE. */
 export function lastState(db: Queryable, jobId: string): JobEvent | undefined {
   const isOne = and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, 'STATE'));
   return db.select().from(jobEvent).where(isOne).orderBy(desc(jobEvent.seq)).limit(1).get();

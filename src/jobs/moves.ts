@@ -1,5 +1,5 @@
 /**
- * Every move of a job or an attempt after its claim. Each is one immediate transaction that also appends the event that tells of it;
+ * Every move of a job or an attempt after its claim. Each is one immediate transaction that also appends its event;
  * announce the returned move after the commit. Anything from an attempt that is not the live one is dropped.
  */
 import { and, count, eq, inArray } from 'drizzle-orm';
@@ -13,7 +13,7 @@ import { insertSubjects } from './references.ts';
 import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
-/** A move that is committed: the job as it is now and the event that tells of it, to be announced. */
+/** A committed move, to be announced: the job as it is now, and the event that the move appended. */
 export interface Move {
   job: Job;
   event: JobEvent;

@@ -45,7 +45,7 @@ def _json(error: TrainerError) -> dict[str, Any]:
 
 
 def address_space_bytes() -> int | None:
-    """None where nothing tells it: macOS, which does not limit address space either. There time and file size do."""
+    """None where there is no /proc, as on macOS: address space has no limit there, only time and file size."""
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -59,7 +59,7 @@ export function glyphsOf(env: NodeJS.ProcessEnv): 'braille' | 'blocks' {
 export const theme = themeOf(process.env);
 export const glyphs = glyphsOf(process.env);
 
-/** What a state looks like: its sign tells it without colour too. */
+/** How a state is drawn: the sign alone identifies it where there is no colour. */
 export const states: Record<string, { sign: string; color: string | undefined }> = {
   RUNNING: { sign: '▶', color: theme.accent },
   STARTING: { sign: '▷', color: theme.accent },

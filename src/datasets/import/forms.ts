@@ -14,7 +14,7 @@ import type { Zip, ZipEntry } from './zip.ts';
 /** A form of the task DETECTION. */
 interface Form {
   name: string;
-  /** A file that tells it. */
+  /** The file by which the form was recognized. */
   file: ZipEntry;
   layOut(): Promise<Layout<ZipEntry>>;
 }

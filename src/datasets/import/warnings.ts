@@ -1,4 +1,4 @@
-/** What an import tells of a dataset that it accepts: what was left out or mended, and what looks like a mistake. */
+/** The warnings about a dataset that an import accepts: what was left out or corrected, and what looks like a mistake. */
 import { folderOf, type ImportChild, type Split } from './layout.ts';
 import { duplicatesAcrossSplits } from './outputs.ts';
 import { type LeftOut, plural, printable, someOf } from './problems.ts';

@@ -9,7 +9,7 @@ import { type Problems, plural } from './problems.ts';
 
 /** How a zip is read, and what it may hold. Sizes are checked as declared before anything is written; no file unpacks to more than it declares. */
 export interface ZipOptions {
-  /** Of names that are not marked as UTF-8; null: `decodeNames` tells it. */
+  /** Of names that are not marked as UTF-8; with null `decodeNames` chooses it. */
   nameEncoding: NameEncoding | null;
   /** Entries, folders included. */
   filesMax: number;
