@@ -3,9 +3,10 @@
  * the same questions from the same rows, without accounts. Each line on stdin appends an event to the job and tells its subscribers;
  * the event carries the moment at which that was asked for.
  */
+
 import '../src/loading.ts';
+import { setMaxListeners } from 'node:events';
 import { createServer } from 'node:http';
-import { flushCompileCache } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
 import SchemaBuilder from '@pothos/core';
@@ -13,6 +14,7 @@ import Sqlite from 'better-sqlite3';
 import { useServer } from 'graphql-ws/use/ws';
 import { createPubSub, createYoga } from 'graphql-yoga';
 import { WebSocketServer } from 'ws';
+import { finishLoading } from '../src/loading.ts';
 
 const [arm, dataDir = '', jobId = ''] = process.argv.slice(2);
 const now = () => performance.timeOrigin + performance.now();
@@ -27,7 +29,7 @@ async function product(): Promise<string> {
   const { startServer } = await import('../src/server.ts');
   const config = readConfig({ WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: '0', WHETSTONE_LOG_LEVEL: 'silent' });
   const { url, services } = await startServer(config, createLog(config));
-  flushCompileCache();
+  finishLoading();
   lines.on('line', () => {
     const payload = { code: 'BENCH', message: String(now()) };
     const { db, bus } = services;
@@ -92,6 +94,8 @@ async function bare(): Promise<string> {
   const schema = builder.toSchema();
   const http = createServer(createYoga({ schema, graphiql: false, logging: false }));
   useServer({ schema }, new WebSocketServer({ server: http, path: '/graphql' }));
+  // Fifty subscribers are no leak.
+  setMaxListeners(0);
   let seq = (db.prepare('SELECT max(seq) AS n FROM job_event WHERE jobId = ?').get(jobId) as { n: number }).n;
   lines.on('line', () => {
     const message = String(now());

@@ -20,7 +20,8 @@ const jobs = 1000;
 const pointsPerJob = 20;
 const roundMs = 3000;
 const rounds = 3;
-const eventsPerRound = 100;
+/** So many that one collection of garbage is not the P99. */
+const eventsPerRound = 1000;
 const password = 'a passphrase for the benchmark';
 
 const dataDir = mkdtempSync(join(tmpdir(), 'whetstone-bench-'));

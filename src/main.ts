@@ -1,6 +1,5 @@
 import './loading.ts';
 import { randomBytes } from 'node:crypto';
-import { flushCompileCache } from 'node:module';
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { withSession } from './cli/client.ts';
@@ -8,6 +7,7 @@ import { progressBar, uploadFile } from './cli/upload.ts';
 import { watchJob } from './cli/watch.ts';
 import { describedSettings, describeSettings, readClientConfig, readConfig } from './config.ts';
 import { InputError } from './errors.ts';
+import { finishLoading } from './loading.ts';
 import { createLog } from './log.ts';
 import { stopMs } from './stopTimes.ts';
 
@@ -28,8 +28,7 @@ program
     const config = readConfig(process.env);
     const log = createLog(config);
     const server = await startServer(config, log);
-    // Not only at its exit: a server that is killed has none.
-    flushCompileCache();
+    finishLoading();
     let stopping = false;
     const stop = (signal: NodeJS.Signals) => {
       if (stopping) return;

@@ -13,6 +13,7 @@ import { sweepDatasets } from './datasets/sweep.ts';
 import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
+import { readBody } from './graphql/body.ts';
 import type { Services } from './graphql/context.ts';
 import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
@@ -139,7 +140,10 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
         path: '/graphql',
         methods: ['GET', 'POST'],
         readsSession: true,
-        handle: (req, res, context) => (wantsGraphiql(req) ? serveGraphiql(req, res) : (graphql(req, res, context) as Promise<void>)),
+        handle: async (req, res, context) => {
+          if (wantsGraphiql(req)) return serveGraphiql(req, res);
+          await graphql(req, res, { ...context, body: await readBody(req) });
+        },
       },
       { path: '/graphiql/', methods: read, handle: serveGraphiqlFile },
       { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },

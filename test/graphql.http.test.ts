@@ -62,7 +62,7 @@ describe('a body over the cap of 2 MiB', () => {
     let text = '';
     for await (const part of response) text += part;
     req.destroy();
-    expect([status, JSON.parse(text).errors[0].extensions.code]).toEqual([413, 'LIMIT']);
+    expect([status, JSON.parse(text).errors[0].extensions.code]).toEqual([413, 'TOO_LARGE']);
     // What the buffers of the system hold comes on top.
     expect(sentBytes).toBeLessThan(cap + 16 * 1024 * 1024);
   });
@@ -81,7 +81,7 @@ describe('a body over the cap of 2 MiB', () => {
     const padded = (bytes: number) => typename + ' '.repeat(bytes - typename.length);
     expect((await post(padded(cap))).status).toBe(200);
     const over = await post(padded(cap + 1));
-    expect([over.status, await codesOf(over)]).toEqual([413, ['LIMIT']]);
+    expect([over.status, await codesOf(over)]).toEqual([413, ['TOO_LARGE']]);
   });
 });
 

@@ -34,16 +34,24 @@ export function page<T, K>(
 ): Connection<T> {
   if (first < 1 || first > pageMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${pageMax}; it is ${first}.`);
   const rows = read(first + 1, after ? parseCursor(list, after, isKey) : null);
-  const edges = rows
-    .slice(0, first)
-    .map((node) => ({ cursor: Buffer.from(JSON.stringify([list, keyOf(node)])).toString('base64url'), node }));
+  // Made when it is asked for: most documents ask for the rows alone.
+  const edges = rows.slice(0, first).map((node) => ({
+    node,
+    get cursor() {
+      return Buffer.from(JSON.stringify([list, keyOf(node)])).toString('base64url');
+    },
+  }));
   return {
     edges,
     pageInfo: {
       hasNextPage: rows.length > first,
       hasPreviousPage: Boolean(after) && edges.length > 0,
-      startCursor: edges[0]?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
+      get startCursor() {
+        return edges[0]?.cursor ?? null;
+      },
+      get endCursor() {
+        return edges.at(-1)?.cursor ?? null;
+      },
     },
   };
 }

@@ -9,8 +9,6 @@ import type { Context } from './context.ts';
 import { useLimits } from './limits.ts';
 import { schema } from './schema.ts';
 
-/** A body may carry an image of 1 MiB in base64. */
-const bodyBytesMax = 2 * 1024 * 1024;
 /** Characters of a message about a document. */
 const messageMax = 1000;
 /** Documents that are remembered with the result of their validation. */
@@ -26,13 +24,13 @@ export function publicError(error: unknown, log: Log): GraphQLError {
   while (cause instanceof GraphQLError) cause = cause.originalError;
   cause = passingError(cause) ?? cause;
   // GraphQL repeats a bad value in its message, however long it is.
-  if (cause === undefined && graphqlError) cause = new ApiError(codeOf(graphqlError), graphqlError.message.slice(0, messageMax));
+  if (cause === undefined && graphqlError) cause = new ApiError('INVALID_DOCUMENT', graphqlError.message.slice(0, messageMax));
   if (!(cause instanceof ApiError)) {
     log.error({ err: cause, path: graphqlError?.path }, 'a request failed by a defect');
     cause = new ApiError('INTERNAL', 'Something went wrong inside Whetstone. The log tells more under this request id.');
   }
   const { message, ...extensions } = describeError(cause as ApiError);
-  // The library's own status, such as 413 for a large body or 405 for a mutation by GET. A body that is no JSON is never 200.
+  // The library's own status, such as 405 for a mutation by GET. A body that is no JSON is never 200.
   const { http, code } = graphqlError?.extensions ?? {};
   if (http) extensions.http = { ...http, ...(code === 'BAD_REQUEST' ? { spec: false } : {}) };
   return new GraphQLError(message, {
@@ -47,12 +45,6 @@ export function publicError(error: unknown, log: Log): GraphQLError {
 /** Whether an error has been through `publicError`. */
 export function isPublic(error: unknown): error is GraphQLError {
   return error instanceof GraphQLError && Object.hasOwn(errorCodes, String(error.extensions.code));
-}
-
-/** GraphQL's and Yoga's own errors: 413 is a body that is too large, the others are faults of the document or the request. */
-function codeOf(error: GraphQLError): 'LIMIT' | 'INVALID_DOCUMENT' {
-  const http = error.extensions.http as { status?: number } | undefined;
-  return http?.status === 413 ? 'LIMIT' : 'INVALID_DOCUMENT';
 }
 
 /** Message and extensions of an error; `http` is what Yoga takes the status and the headers of the answer from. */
@@ -70,12 +62,21 @@ export function describeError(error: ApiError): GraphQLErrorExtensions & { messa
 
 const read = 'application/json, or application/graphql with the document alone';
 
+/** What a request is executed with. Over a WebSocket there is no body. */
+type RequestContext = Context & { body: string };
+
 /** Says why a request is refused before it has a document, where Yoga answers without a body, fails, or takes what a browser's form sends. */
-const useForm: Plugin<object, Context> = {
-  onRequestParse({ request, url }) {
+const useForm: Plugin<object, RequestContext> = {
+  onRequestParse({ request, url, serverContext, requestParser, setRequestParser }) {
     if (request.method === 'POST') {
       const type = (request.headers.get('content-type') ?? '').replace(/[;,].*/s, '').trim();
-      if (/^application\/(graphql|json|graphql\+json)$/.test(type)) return;
+      if (/^application\/(graphql|json|graphql\+json)$/.test(type)) {
+        const { body } = serverContext;
+        // Of a request its parsers read the body alone.
+        const asked = { text: async () => body, json: async () => JSON.parse(body) } as Request;
+        if (requestParser) setRequestParser(() => requestParser(asked));
+        return;
+      }
       const instead =
         type === 'multipart/form-data'
           ? 'Files go to /uploads: docs/uploads.md.'
@@ -187,7 +188,7 @@ function useErrorCodes(log: Log): Plugin {
 
 /** The GraphQL endpoint over HTTP and SSE. `stopping` ends its streams. */
 export function createGraphql(log: Log, stopping: AbortSignal) {
-  return createYoga<Context>({
+  return createYoga<RequestContext>({
     schema,
     graphqlEndpoint: '/graphql',
     graphiql: false,
@@ -195,7 +196,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
     cors: false,
     multipart: false,
     batching: false,
-    maxRequestBodySize: bodyBytesMax,
+    maxRequestBodySize: false,
     logging: false,
     maskedErrors: { maskError: (error) => publicError(error, log) },
     // A parsed document of 2,000 tokens takes 0.9 MiB, and anybody can make millions of them; those that do not parse are not kept.

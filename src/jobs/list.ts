@@ -1,5 +1,5 @@
 /** Lists of jobs. */
-import { and, asc, desc, eq, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gte, lt, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import { prepared, type Queryable } from '../db.ts';
@@ -10,6 +10,7 @@ import { type Job, type JobState, job, jobSubject } from './tables.ts';
 
 /** Everything is meant where a value is null. */
 export interface JobFilter {
+  id?: string;
   kinds?: readonly JobKindName[] | null;
   states?: readonly JobState[] | null;
   createdById?: string | null;
@@ -23,15 +24,12 @@ export interface JobFilter {
   createdBefore?: number | null;
 }
 
-/** Whether the column is in the list that `jsonList` makes of a compiled query's argument; everything is where that is null. */
-const isIn = (column: SQLWrapper, argument: string): SQL => {
-  const list = sql.placeholder(argument);
-  return sql`(${list} IS NULL OR ${column} IN (SELECT value FROM json_each(${list})))`;
-};
+/** Whether the column is in the list that `jsonList` makes of a compiled query's argument. */
+const isIn = (column: SQLWrapper, argument: string): SQL => sql`${column} IN (SELECT value FROM json_each(${sql.placeholder(argument)}))`;
 
-const jsonList = (values: readonly string[] | null | undefined) => (values ? JSON.stringify(values) : null);
+const jsonList = (values: readonly string[]) => JSON.stringify(values);
 
-/** A model or a dataset stands for its versions too. */
+/** Jobs about an id. A model or a dataset stands for its versions too. */
 const jobsAbout = (subjectId: SQL | Placeholder): SQL => sql`
   SELECT "jobId" FROM ${jobSubject} WHERE ${jobSubject.subjectId} IN (
     SELECT ${subjectId}
@@ -39,19 +37,16 @@ const jobsAbout = (subjectId: SQL | Placeholder): SQL => sql`
     UNION ALL SELECT id FROM ${datasetVersion} WHERE ${datasetVersion.datasetId} = ${subjectId}
   )`;
 
-/** Whether a job is about every id of the argument. The first one is looked for by `aboutFirst`, which has the index. */
-const isAboutAll = (): SQL => {
-  const list = sql.placeholder('subjectIds');
-  return sql`(${list} IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(${list}) AS wanted WHERE ${job.id} NOT IN (${jobsAbout(sql`wanted.value`)})))`;
-};
-const aboutFirst = (): SQL => sql`${job.id} IN (${jobsAbout(sql.placeholder('subjectId'))})`;
+/** Whether a job is about every id of the argument: the index finds those about the first, and the others are looked for among these. */
+const isAboutAll = (): SQL => sql`
+  ${job.id} IN (${jobsAbout(sql.placeholder('subjectId'))})
+  AND NOT EXISTS (SELECT 1 FROM json_each(${sql.placeholder('subjectIds')}) AS wanted WHERE ${job.id} NOT IN (${jobsAbout(sql`wanted.value`)}))`;
 
 const hasText = (): SQL => {
   const text = sql.placeholder('text');
   const contains = (column: SQLWrapper) => sql`instr(lower(${column}), lower(${text})) > 0`;
   return sql`(
-    ${text} IS NULL
-    OR ${contains(sql`coalesce(${job.failureCode} || ': ' || ${job.failureMessage}, '')`)}
+    ${contains(sql`coalesce(${job.failureCode} || ': ' || ${job.failureMessage}, '')`)}
     OR ${job.createdById} IN (SELECT id FROM ${user} WHERE ${contains(user.name)})
     OR ${job.id} IN (SELECT "jobId" FROM ${jobSubject} WHERE ${jobSubject.subjectId} IN (
       SELECT id FROM ${model} WHERE ${contains(model.name)}
@@ -61,52 +56,57 @@ const hasText = (): SQL => {
   )`;
 };
 
-/** Whether a job is one that a filter, as `argumentsOf` gives it to a compiled query, lets through. */
-const passes = (): SQL | undefined =>
-  and(
-    sql`${job.createdAt} >= ${sql.placeholder('createdAfter')} AND ${job.createdAt} < ${sql.placeholder('createdBefore')}`,
-    isIn(job.kind, 'kinds'),
-    isIn(job.state, 'states'),
-    isIn(job.createdById, 'createdByIds'),
-    isIn(job.parentId, 'parentIds'),
-    isAboutAll(),
-    hasText(),
-  );
+/** What a job must be for each part of a filter. */
+const conditions = {
+  id: eq(job.id, sql.placeholder('id')),
+  kinds: isIn(job.kind, 'kinds'),
+  states: isIn(job.state, 'states'),
+  createdById: eq(job.createdById, sql.placeholder('createdById')),
+  parentId: eq(job.parentId, sql.placeholder('parentId')),
+  subjectIds: isAboutAll(),
+  text: hasText(),
+  createdAfter: gte(job.createdAt, sql.placeholder('createdAfter')),
+  createdBefore: lt(job.createdAt, sql.placeholder('createdBefore')),
+};
 
-const argumentsOf = ({ kinds, states, createdById, parentId, subjectIds = [], text, createdAfter, createdBefore }: JobFilter) => ({
-  kinds: jsonList(kinds),
-  states: jsonList(states),
-  createdByIds: jsonList(createdById ? [createdById] : null),
-  parentIds: jsonList(parentId ? [parentId] : null),
-  subjectIds: jsonList(subjectIds.length > 0 ? subjectIds : null),
-  text: text || null,
-  createdAfter: createdAfter ?? 0,
-  createdBefore: createdBefore ?? Number.MAX_SAFE_INTEGER,
-});
+/** The filter's parts that are set, and the arguments of a query with their conditions. */
+function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], text, createdAfter, createdBefore }: JobFilter) {
+  const values = {
+    id,
+    kinds: kinds && jsonList(kinds),
+    states: states && jsonList(states),
+    createdById,
+    parentId,
+    subjectIds: subjectIds.length > 0 ? jsonList(subjectIds) : null,
+    text: text || null,
+    createdAfter,
+    createdBefore,
+  };
+  const parts = (Object.keys(conditions) as (keyof typeof conditions)[]).filter((part) => (values[part] ?? null) !== null);
+  return { parts, values: { ...values, subjectId: subjectIds[0] } };
+}
 
-const jobsBehind = (db: Queryable, isBehind: SQL, order: typeof asc, about: SQL | undefined) =>
-  db
-    .select()
-    .from(job)
-    .where(and(about, sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('at')}, ${sql.placeholder('id')})`, passes()))
-    .orderBy(order(job.createdAt), order(job.id))
-    .limit(sql.placeholder('limit'))
-    .prepare();
-
-/** The jobs behind one in an order, in time or first by what they are about, and the key before the first. */
+/** `start` is the key before the first job. */
 const orders = {
-  NEWEST: {
-    start: ({ createdBefore }: JobFilter) => `${createdBefore ?? Number.MAX_SAFE_INTEGER} `,
-    all: prepared((db) => jobsBehind(db, sql`<`, desc, undefined)),
-    about: prepared((db) => jobsBehind(db, sql`<`, desc, aboutFirst())),
-  },
-  OLDEST: {
-    start: ({ createdAfter }: JobFilter) => `${createdAfter ?? 0} `,
-    all: prepared((db) => jobsBehind(db, sql`>`, asc, undefined)),
-    about: prepared((db) => jobsBehind(db, sql`>`, asc, aboutFirst())),
-  },
+  NEWEST: { isBehind: sql`<`, of: desc, start: ({ createdBefore }: JobFilter) => `${createdBefore ?? Number.MAX_SAFE_INTEGER} ` },
+  OLDEST: { isBehind: sql`>`, of: asc, start: ({ createdAfter }: JobFilter) => `${createdAfter ?? 0} ` },
 };
 export type JobOrder = keyof typeof orders;
+
+/** One for each order and choice of conditions, built when it is first asked for. */
+const listQueries = new Map<string, ReturnType<typeof listQuery>>();
+const listQuery = (order: JobOrder, parts: (keyof typeof conditions)[]) =>
+  prepared((db) => {
+    const { isBehind, of } = orders[order];
+    const behind = sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('behindAt')}, ${sql.placeholder('behindId')})`;
+    return db
+      .select()
+      .from(job)
+      .where(and(behind, ...parts.map((part) => conditions[part])))
+      .orderBy(of(job.createdAt), of(job.id))
+      .limit(sql.placeholder('limit'))
+      .prepare();
+  });
 
 /** When a job was made, and its id. */
 export const jobKey = ({ createdAt, id }: Job): string => `${createdAt} ${id}`;
@@ -114,24 +114,17 @@ export const isJobKey = (key: unknown): key is string => typeof key === 'string'
 
 /** Jobs behind the key `after`. */
 export function listJobs(db: Queryable, filter: JobFilter, order: JobOrder, limit: number, after: string | null): Job[] {
-  const { start, all, about } = orders[order];
-  const [at, id = ''] = (after ?? start(filter)).split(' ');
-  const behind = { at: Number(at), id, limit, ...argumentsOf(filter) };
-  const [subjectId] = filter.subjectIds ?? [];
-  return subjectId === undefined ? all(db).all(behind) : about(db).all({ ...behind, subjectId });
+  const [behindAt, behindId = ''] = (after ?? orders[order].start(filter)).split(' ');
+  const { parts, values } = partsOf(filter);
+  const key = [order, ...parts].join(' ');
+  const query = listQueries.get(key) ?? listQuery(order, parts);
+  listQueries.set(key, query);
+  return query(db).all({ ...values, behindAt: Number(behindAt), behindId, limit });
 }
-
-const passesQuery = prepared((db) =>
-  db
-    .select({ id: job.id })
-    .from(job)
-    .where(and(eq(job.id, sql.placeholder('id')), passes()))
-    .prepare(),
-);
 
 /** Whether the filter lets this job through, as it is now. */
 export function passesFilter(db: Queryable, filter: JobFilter, id: string): boolean {
-  return passesQuery(db).get({ id, ...argumentsOf(filter) }) !== undefined;
+  return listJobs(db, { ...filter, id }, 'NEWEST', 1, null).length > 0;
 }
 
 const childrenQuery = prepared((db) =>
