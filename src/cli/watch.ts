@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
-import { type ClientSession, call } from './client.ts';
+import type { ClientSession } from '../../client/upload.ts';
+import { call } from './client.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
