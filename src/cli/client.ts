@@ -13,8 +13,8 @@ interface Credentials {
 const renewBeforeMs = 60_000;
 
 /**
- * Runs `use` with WHETSTONE_TOKEN; or with WHETSTONE_REFRESH_TOKEN, or a login whose name and password are asked for at the terminal, of which
- * it refreshes the token as long as `use` takes, a minute before its end, and which it ends afterwards.
+ * Runs `use` with WHETSTONE_TOKEN; or with a session of WHETSTONE_REFRESH_TOKEN, or of a login for which the terminal asks. It refreshes the
+ * token of a session a minute before it expires, and ends the session afterwards.
  */
 export async function withSession<T>(
   { url: address, token, refreshToken }: Pick<ClientConfig, 'url' | 'token' | 'refreshToken'>,

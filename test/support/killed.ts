@@ -27,7 +27,7 @@ const jobEvents = `subscription ($id: ID!, $after: SafeInt!) {
   jobEvents(id: $id, after: $after) { seq attempt type: __typename ... on JobStateEvent { state } ... on JobPhaseEvent { phase } }
 }`;
 
-/** Who is killed: the server, the child of the attempt, or a process that is found by what it does. */
+/** What is killed: the server, the child of the attempt, or a process that is found by what it does. */
 export type Victim = 'server' | 'child' | keyof typeof helpers;
 
 const helpers = {
@@ -143,7 +143,7 @@ export async function startKilled() {
     await eventually(() => expect(processes().filter(({ pid }) => left.includes(pid))).toEqual([]));
   }
 
-  /** Every event of a job, by a subscriber that goes on behind the last one when its server has died. */
+  /** Every event of a job, by a subscriber that resumes behind the last one when its server has died. */
   function follow(id: string): { seen: Told[]; ended: Promise<void> } {
     const seen: Told[] = [];
     const read = async () => {
@@ -217,7 +217,7 @@ export async function startKilled() {
       expect(json?.outputs?.[0].data[0]).toBe(10 + added);
     });
 
-  /** What is true when nothing is under way. */
+  /** What is true when nothing runs. */
   async function isAtRest(): Promise<void> {
     await serves();
     await eventually(() => {
