@@ -2,8 +2,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { planCells } from '../src/benchmark/cells.ts';
 import { feedsOf, type Prepared, prepare } from '../src/benchmark/inputs.ts';
-import { measureCell } from '../src/benchmark/measure.ts';
-import { windowNsOf } from '../src/benchmark/statistics.ts';
+import { openCell } from '../src/benchmark/measure.ts';
 import { engines } from '../src/engine/engines.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { gateFailures } from '../src/models/gate.ts';
@@ -26,7 +25,7 @@ async function preparedOf(spec: BenchmarkSpec, batchSize = 1): Promise<Prepared>
   return prepared;
 }
 
-/** The first cell of a specification, measured in this process. */
+/** The first cell of a specification, measured in this process: one block as long as its shortest measurement. */
 async function measured(spec: BenchmarkSpec) {
   const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
   const phases: string[] = [];
@@ -36,7 +35,10 @@ async function measured(spec: BenchmarkSpec) {
     advance: (_items: number, metrics?: Record<string, number>) => metrics && ticks.push(metrics),
   };
   const prepared = await preparedOf(spec, cell.batchSize);
-  return { ...(await measureCell(spec, cell, prepared, progress)), phases, ticks };
+  const { telemetry, warm } = await openCell(spec, cell, prepared, progress);
+  const { secondsMin, samplesMax } = spec.settings;
+  const block = await warm?.block({ round: 3, seconds: secondsMin, samplesMax, elapsedNs: 1e9 });
+  return { telemetry, block, memory: await warm?.close(), samples: block?.samples ?? null, phases, ticks };
 }
 
 describe('inputs', () => {
@@ -95,8 +97,8 @@ describe('inputs', () => {
 describe('a cell', () => {
   test('passes the gate, warms up, and is measured one inference after the other', async () => {
     const spec = benchmarkSpec({ models: [model('classifier', 'classifier')], batchSizes: [4], intraOpThreads: [2] });
-    const { telemetry, samples, phases, ticks } = await measured(spec);
-    expect(phases).toEqual(['gate', 'warmup', 'measurement']);
+    const { telemetry, memory, samples, phases, ticks } = await measured(spec);
+    expect(phases).toEqual(['gate', 'warmup']);
     expect(telemetry).toMatchObject({
       unavailable: null,
       gate: { reference: 'PROBE', inputs: 32 },
@@ -107,45 +109,35 @@ describe('a cell', () => {
     expect(telemetry.cold?.loadNs).toBeGreaterThan(0);
     expect(telemetry.cold?.firstInferenceNs).toBeGreaterThan(0);
     expect(telemetry.warmup?.runs).toBeGreaterThanOrEqual(2);
-    expect(telemetry.memory?.peakBytes).toBeGreaterThanOrEqual(telemetry.memory?.baselineBytes as number);
+    expect(memory?.peakBytes).toBeGreaterThanOrEqual(memory?.baselineBytes as number);
 
     const { latencyNs, endNs, block } = samples as NonNullable<typeof samples>;
-    expect(endNs.at(-1)).toBeGreaterThanOrEqual(0.3e9);
-    expect(endNs.at(-2)).toBeLessThan(0.3e9);
-    let before = 0;
+    // Behind the second that earlier blocks took.
+    expect(endNs.at(-1)).toBeGreaterThanOrEqual(1.3e9);
+    expect(endNs.at(-2)).toBeLessThan(1.3e9);
+    let before = 1e9;
     for (let i = 0; i < latencyNs.length; i += 1) {
       expect(latencyNs[i]).toBeGreaterThan(0);
       // Each starts after the last has ended.
       expect((endNs[i] as number) - (latencyNs[i] as number)).toBeGreaterThanOrEqual(before);
       before = endNs[i] as number;
-      expect(block[i]).toBe(Math.floor((endNs[i] as number) / 1e8));
+      expect(block[i]).toBe(3);
     }
-    expect(ticks).toHaveLength(latencyNs.length);
+    expect(ticks).toHaveLength(2);
     expect(ticks.at(-1)).toEqual({
       cell: 0,
       cells: 1,
       batchSize: 4,
       intraOpThreads: 2,
+      round: 3,
       seconds: expect.any(Number),
       itemsPerSecond: expect.any(Number),
       p50Ms: expect.any(Number),
       p95Ms: expect.any(Number),
     });
-    expect(windowNsOf(spec.settings)).toBe(60_000_000);
   });
 
-  test('goes on until it has the samples that were asked for, up to the longest time', async () => {
-    const models = [model('slow')];
-    // More than any machine runs in the shortest time, so that the samples decide.
-    const settings = { ...briefly, gateInputs: 1, secondsMin: 0.1, secondsMax: 60, samplesWanted: 200 };
-    const { samples } = await measured(benchmarkSpec({ models, settings }));
-    expect(samples?.latencyNs).toHaveLength(200);
-    const short = await measured(benchmarkSpec({ models, settings: { ...settings, secondsMax: 0.2, samplesWanted: 1_000_000 } }));
-    expect(short.samples?.endNs.at(-1)).toBeGreaterThanOrEqual(0.2e9);
-    expect(short.samples?.endNs.at(-2) ?? 0).toBeLessThan(0.2e9);
-  });
-
-  test('ends when it has as many samples as are kept', async () => {
+  test('ends a block when it has as many samples as are kept', async () => {
     const { samples } = await measured(
       benchmarkSpec({ models: [model('classifier')], settings: { ...briefly, secondsMin: 60, samplesMax: 25 } }),
     );
@@ -178,8 +170,8 @@ describe('a cell', () => {
     const prepared = await preparedOf(spec);
     prepared.expected[3]?.get('y')?.fill(Number.NaN);
     const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
-    const { telemetry, samples } = await measureCell(spec, cell, prepared, { phase() {}, advance() {} });
-    expect([samples, telemetry.gate?.outputs[0]?.largestDifference]).toEqual([null, null]);
+    const { telemetry, warm } = await openCell(spec, cell, prepared, { phase() {}, advance() {} });
+    expect([warm, telemetry.gate?.outputs[0]?.largestDifference]).toEqual([null, null]);
   });
 
   test('with a smaller probe set than wanted says how many inputs were compared', async () => {
@@ -213,7 +205,7 @@ describe('a cell', () => {
     const prepared = await preparedOf(spec);
     const [cell] = planCells(spec) as [ReturnType<typeof planCells>[number]];
     const misshapen = { ...prepared, inputs: [{ name: 'image', datatype: 'FP32' as const, shape: [1, 4, 8, 8] }] };
-    const { telemetry } = await measureCell(spec, cell, misshapen, { phase() {}, advance() {} });
+    const { telemetry } = await openCell(spec, cell, misshapen, { phase() {}, advance() {} });
     expect(telemetry.unavailable).toMatchObject({ code: 'INPUT_UNSUPPORTED' });
   });
 });

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CellsFile } from '../src/benchmark/cells.ts';
-import { benchmark } from '../src/benchmark/run.ts';
+import { benchmark, shuffled } from '../src/benchmark/run.ts';
 import { decodeSamples } from '../src/benchmark/samples.ts';
 import { createChildAttempt, type Said, stateIndex, stops } from '../src/jobs/childio.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
@@ -56,7 +56,7 @@ describe('a benchmark', () => {
     withFolder(async (workDir) => {
       const spec = benchmarkSpec({ models: [classifier, fixed], batchSizes: [1, 2], intraOpThreads: [2] });
       const { result, file, said } = await run(workDir, spec);
-      expect(result).toEqual({ cells: 4, file: 'cells-4.json' });
+      expect(result).toEqual({ cells: 4, file: 'cells.json' });
       expect(file.cells.map((c) => [c.n, c.model, c.batchSize, c.intraOpThreads, c.telemetry.unavailable?.code ?? null])).toEqual([
         [0, 0, 1, 2, null],
         [1, 0, 2, 2, null],
@@ -72,11 +72,46 @@ describe('a benchmark', () => {
         expect([createHash('sha256').update(bytes).digest('hex'), bytes.length]).toEqual([sha256, sizeBytes]);
         expect(decodeSamples(bytes).latencyNs.length).toBeGreaterThan(0);
       }
-      expect(said.filter((event) => event.type === 'checkpoint').map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4]);
+      const checkpoints = said.filter((event) => event.type === 'checkpoint').map(({ epoch }) => epoch);
+      expect(checkpoints.slice(0, 10)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
       expect(cellProcesses()).toEqual([]);
     }));
 
-  test('tells of its windows while it runs', () =>
+  test('measures every row once in each round', () =>
+    withFolder(async (workDir) => {
+      const { file } = await run(workDir, benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2], batchSizes: [1, 2] }));
+      for (const { blocks } of file.cells) {
+        expect(blocks.length).toBeGreaterThan(2);
+        expect(blocks.map(({ round }) => round)).toEqual(blocks.map((_, n) => n));
+      }
+    }));
+
+  test('takes the rows in another order in each round, which the seed decides', () => {
+    const rows = [{ n: 0 }, { n: 1 }, { n: 2 }, { n: 3 }];
+    const orders = (seed: number) => Array.from({ length: 20 }, (_, round) => shuffled(rows, seed, round).map(({ n }) => n));
+    expect(orders(1)).toEqual(orders(1));
+    expect(orders(2)).not.toEqual(orders(1));
+    for (const order of orders(1)) expect(order.toSorted()).toEqual([0, 1, 2, 3]);
+    expect(new Set(orders(1).map(([first]) => first)).size).toBe(4);
+  });
+
+  test('goes on until each row has the samples that were asked for, up to the longest time', () =>
+    withFolder(async (folder) => {
+      // More than any machine runs in the shortest time, so that the samples decide.
+      const settings = { ...briefly, gateInputs: 1, secondsMin: 0.1, secondsMax: 60, samplesWanted: 200 };
+      const { file } = await run(join(folder, '1'), benchmarkSpec({ models: [slow], settings }));
+      const counted = file.cells[0]?.blocks.map(({ count }) => count) ?? [];
+      const count = counted.reduce((sum, n) => sum + n, 0);
+      expect(count).toBeGreaterThanOrEqual(200);
+      expect(count - (counted.at(-1) as number)).toBeLessThan(200);
+      const short = { ...settings, secondsMax: 0.2, samplesWanted: 1_000_000 };
+      const blocks = (await run(join(folder, '2'), benchmarkSpec({ models: [slow], settings: short }))).file.cells[0]?.blocks ?? [];
+      const elapsedNs = (some: typeof blocks) => some.reduce((sum, one) => sum + one.elapsedNs, 0);
+      expect(elapsedNs(blocks)).toBeGreaterThanOrEqual(0.2e9);
+      expect(elapsedNs(blocks.slice(0, -1))).toBeLessThan(0.2e9);
+    }));
+
+  test('tells of its rounds while it runs', () =>
     withFolder(async (workDir) => {
       const spec = benchmarkSpec({ models: [slow], settings: { ...briefly, gateInputs: 1, secondsMin: 1.5, secondsMax: 1.5 } });
       const { said } = await run(workDir, spec);
@@ -118,7 +153,7 @@ describe('a benchmark', () => {
       const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
       let free = () => {};
       const crashed = run(join(folder, '1'), spec, (event) => {
-        if (event.type !== 'phase' || event.phase !== 'warmup' || !existsSync(join(folder, '1', 'cells-1.json'))) return;
+        if (event.type !== 'checkpoint' || event.epoch !== 2) return;
         // Room for what says how the row ended, but not for what the engine wanted.
         free = fillDisk(folder, mebibyte / 2);
         for (const pid of cellProcesses()) process.kill(pid, 'SIGSEGV');
@@ -127,7 +162,7 @@ describe('a benchmark', () => {
       free();
       const { file, said } = await run(join(folder, '2'), { ...spec, resumeFrom: join(folder, '1', 'cells-1.json') });
       expect(file.cells.map(({ telemetry }) => telemetry.unavailable)).toEqual([null, null]);
-      expect(said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([1]);
+      expect(said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([0, 1]);
     }),
   );
 
@@ -145,15 +180,18 @@ describe('a benchmark', () => {
 describe('a later attempt', () => {
   const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
 
-  test('keeps the rows that the earlier one has measured', () =>
+  test('keeps the rounds that the earlier one has measured', () =>
     withFolder(async (folder) => {
       const first = await run(join(folder, '1'), spec);
-      const second = await run(join(folder, '2'), { ...spec, resumeFrom: join(folder, '1', 'cells-1.json') });
-      expect(second.file.cells[0]).toEqual(first.file.cells[0]);
-      expect(second.said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([1]);
-      const samples = (attempt: string) => readFileSync(join(folder, attempt, 'samples-0.bin'));
-      expect(samples('2').equals(samples('1'))).toBe(true);
-      const third = await run(join(folder, '3'), { ...spec, resumeFrom: join(folder, '2', 'cells-2.json') });
+      const second = await run(join(folder, '2'), { ...spec, resumeFrom: join(folder, '1', 'cells-4.json') });
+      for (const [n, { blocks }] of second.file.cells.entries()) {
+        expect(blocks.slice(0, 5)).toEqual(first.file.cells[n]?.blocks.slice(0, 5));
+        expect(blocks.map(({ round }) => round)).toEqual(blocks.map((_, round) => round));
+        const latencies = (attempt: string) => decodeSamples(readFileSync(join(folder, attempt, `samples-${n}.bin`))).latencyNs;
+        const kept = blocks.slice(0, 5).reduce((sum, { count }) => sum + count, 0);
+        expect(latencies('2').slice(0, kept)).toEqual(latencies('1').slice(0, kept));
+      }
+      const third = await run(join(folder, '3'), { ...spec, resumeFrom: join(folder, '2', second.result.file) });
       expect(third.file).toEqual(second.file);
     }));
 
@@ -163,10 +201,10 @@ describe('a later attempt', () => {
   ])('measures all of them again when the %s is another', (field, value) =>
     withFolder(async (folder) => {
       await run(join(folder, '1'), spec);
-      const checkpoint = join(folder, '1', 'cells-2.json');
+      const checkpoint = join(folder, '1', 'cells-4.json');
       writeFileSync(checkpoint, JSON.stringify({ ...JSON.parse(readFileSync(checkpoint, 'utf8')), [field]: value }));
       const { said } = await run(join(folder, '2'), { ...spec, resumeFrom: checkpoint });
-      expect(said.filter((event) => event.type === 'artifact').map(({ meta }) => meta.n)).toEqual([0, 1]);
+      expect(said.find((event) => event.type === 'checkpoint')?.epoch).toBe(1);
     }),
   );
 });

@@ -30,16 +30,21 @@ test.skipIf(unmountable)(`goes on from its checkpoint when there is room, and ma
       };
       return (await mutate(api, 'startTraining', input, 'job { id }')).job.id;
     };
+    /** On a slow machine a token expires in between. */
+    const renew = async () => Object.assign(api, { token: await server.as('ENGINEER') });
     await trained(api, await start('undisturbed'));
+    await renew();
 
     const id = await start('disturbed');
     await jobWhen(api, id, ({ events }: Told) => events.some((event) => event.__typename === 'JobCheckpointEvent'));
     let free = fillDisk(server.dataDir);
     await waiting(api, id);
     makeRoom(server, free);
+    await renew();
     const training = await succeeded(api, id);
     expect(training.attempts).toMatchObject([{ state: 'SUSPENDED' }, { state: 'SUCCEEDED', resumed: expect.anything() }]);
 
+    await renew();
     const { data } = await ask(api, 'query ($id: ID!) { job(id: $id) { children { id } } }', { id });
     const conversion = data.job.children[0].id;
     await jobWhen(api, conversion, ({ events }: Told) => events.some(({ phase }) => phase === 'export'));

@@ -60,10 +60,10 @@ function steady(latencyMs: number): RawSamples {
   return { latencyNs, endNs, block: endNs.map((ns) => Math.floor(ns / 1e9)) };
 }
 
-/** Ten seconds of which each is up to 40 % faster or slower than the one before, around this speed. */
-function uneven(latencyMs: number): RawSamples {
+/** Ten seconds of which each is up to 40 % faster or slower than the one before, around this speed; `shift` makes it other seconds. */
+function uneven(latencyMs: number, shift = 0): RawSamples {
   const factors = [1, 0.7, 1.4, 0.8, 1.2, 0.65, 1.35, 0.9, 1.1, 1];
-  const seconds = factors.map((factor) =>
+  const seconds = [...factors.slice(shift), ...factors.slice(0, shift)].map((factor) =>
     Array.from({ length: Math.ceil(1000 / (latencyMs * factor)) }, () => Math.round(latencyMs * factor * 1e6)),
   );
   const latencyNs = Float64Array.from(seconds.flat());
@@ -104,6 +104,7 @@ function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<Benchma
       jobId: 'job-1',
       measuredAt: 1_790_000_000_000,
       codeVersion: '0.1.0',
+      inRounds: true,
       models,
       request: {
         modelVersionIds: models.map(({ versionId }) => versionId),
@@ -205,34 +206,46 @@ describe('a report', () => {
 describe('a delta', () => {
   const delta = async (...rows: Row[]) => (await reportOf(rows, [model(1, 0.98), model(2, 0.95)])).report.deltas;
 
-  test('is FASTER or SLOWER when the intervals do not meet and 3 % lie between the medians', async () => {
+  test('is FASTER or SLOWER when all rounds say so and it is 3 % or more', async () => {
     expect(
       await delta({ samples: steady(10) }, { samples: steady(8), intraOpThreads: 2 }, { samples: steady(12), intraOpThreads: 3 }),
     ).toMatchObject([
-      { n: 1, verdict: 'FASTER', timeRatio: 0.8, says: expect.stringContaining('20.0 % less time') },
-      { n: 2, verdict: 'SLOWER', timeRatio: 1.2, says: expect.stringContaining('20.0 % more time') },
+      { n: 1, verdict: 'FASTER', timeRatio: expect.closeTo(0.8, 9), says: expect.stringContaining('20.0 % less time') },
+      { n: 2, verdict: 'SLOWER', timeRatio: expect.closeTo(1.2, 9), says: expect.stringContaining('20.0 % more time') },
     ]);
   });
 
-  test('of less than 3 % is none, though the intervals do not meet', async () => {
-    expect(await delta({ samples: steady(10) }, { samples: steady(10.2) })).toMatchObject([{ verdict: 'NO_DIFFERENCE', timeRatio: 1.02 }]);
+  test('of less than 3 % is none, though every round says so', async () => {
+    expect(await delta({ samples: steady(10) }, { samples: steady(10.2) })).toMatchObject([
+      { verdict: 'NO_DIFFERENCE', timeRatio: expect.closeTo(1.02, 9) },
+    ]);
   });
 
   test('compares the time of one item, whatever the batch', async () => {
     expect(await delta({ samples: steady(10) }, { samples: steady(40), batchSize: 8 })).toMatchObject([
-      { verdict: 'FASTER', timeRatio: 0.5 },
+      { verdict: 'FASTER', timeRatio: expect.closeTo(0.5, 9) },
     ]);
   });
 
-  test('is made with a noisy row too, and not with one that has too few samples', async () => {
+  test('is made of noisy rows too: what the machine did in a round met both', async () => {
     const noisy = { noise: { steal: 0.5, throttled: 0, contention: 0 } };
-    expect(await delta({ samples: steady(10) }, { samples: steady(5), telemetry: noisy })).toMatchObject([{ verdict: 'FASTER' }]);
     expect(await delta({ samples: uneven(10), telemetry: noisy }, { samples: uneven(9), telemetry: noisy })).toMatchObject([
-      { verdict: 'NO_DIFFERENCE' },
+      { verdict: 'FASTER', timeRatio: expect.closeTo(0.9, 9) },
     ]);
-    expect(await delta({ samples: steady(10) }, { samples: steady(400), batchSize: 2 })).toMatchObject([
-      { verdict: 'NOT_COMPARABLE', says: expect.stringContaining('too few samples'), timeRatio: null },
-    ]);
+  });
+
+  test('is UNDECIDED where the rounds contradict each other, with the interval', async () => {
+    const [found] = await delta({ samples: uneven(10) }, { samples: uneven(9, 3) });
+    expect(found).toMatchObject({ verdict: 'UNDECIDED', says: expect.stringContaining('in 10 rounds') });
+    expect([(found?.timeRatioLow as number) < 0.9, (found?.timeRatioHigh as number) > 1]).toEqual([true, true]);
+  });
+
+  test('is not made with fewer than five rounds, nor of rows that an earlier version measured one after the other', async () => {
+    expect(await delta({ samples: steady(10) }, { samples: steady(2500) })).toMatchObject([{ verdict: 'NOT_COMPARABLE', timeRatio: null }]);
+    const { source, read } = stored([{ samples: steady(10) }, { samples: steady(8) }]);
+    const { report } = await makeReport({ ...source, context: { ...source.context, inRounds: false } }, read);
+    expect(report.deltas).toMatchObject([{ verdict: 'NOT_COMPARABLE', timeRatio: null }]);
+    expect(report.choice.confidence).toBe('LOW');
   });
 
   test('is against the first version at the smallest batch on the fewest threads', async () => {
@@ -356,7 +369,7 @@ describe('the choice', () => {
     expect(await confidenceOf(rows)).toMatchObject({ n: 0 });
   });
 
-  test('is sure when the intervals of all others are worse', async () => {
+  test('is sure when all others are worse in all rounds', async () => {
     const rows = [{ samples: steady(10) }, { samples: steady(5), intraOpThreads: 2 }];
     expect(await confidenceOf(rows)).toMatchObject({ n: 1, confidence: 'HIGH' });
   });
@@ -369,7 +382,7 @@ describe('the choice', () => {
   test('of noisy rows is unsure, and says of which row, what disturbed them and what to do', async () => {
     const rows = [
       { samples: uneven(10), telemetry: noisy },
-      { samples: uneven(9), intraOpThreads: 2, telemetry: noisy },
+      { samples: uneven(9, 3), intraOpThreads: 2, telemetry: noisy },
     ];
     const { n, confidence, says } = await confidenceOf(rows);
     expect([n, confidence]).toEqual([1, 'LOW']);
@@ -377,9 +390,9 @@ describe('the choice', () => {
     expect(says).toContain('other virtual machines took processor time: measure with the profile FULL on a quieter machine');
   });
 
-  test('by throughput compares the intervals of the throughput', async () => {
+  test('by throughput compares the throughput within rounds', async () => {
     const request = { target: 'THROUGHPUT' as const };
-    const unsure = [{ samples: uneven(10) }, { samples: uneven(36), batchSize: 4 }];
+    const unsure = [{ samples: uneven(10) }, { samples: uneven(36, 3), batchSize: 4 }];
     expect(await confidenceOf(unsure, undefined, request)).toMatchObject({ n: 1, confidence: 'LOW' });
     const sure = [{ samples: steady(10) }, { samples: steady(36), batchSize: 4 }];
     expect(await confidenceOf(sure, undefined, request)).toMatchObject({ n: 1, confidence: 'HIGH' });

@@ -1,4 +1,7 @@
-/** What the child tells the server of a benchmark: a file of this form in its work folder, and a samples file for each measured cell. */
+/**
+ * What the child of a benchmark stores in its work folder: a file of this form after each round, with the samples of each cell beside it. The
+ * last one is what it tells the server.
+ */
 import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
@@ -70,6 +73,15 @@ export const Machine = z.object({
 });
 export type Machine = z.infer<typeof Machine>;
 
+/** What a round has measured of a cell. */
+const BlockSummary = z.object({
+  round: z.int().min(0),
+  count: z.int().min(1),
+  elapsedNs: ns,
+  noise: Telemetry.shape.noise.unwrap(),
+});
+export type BlockSummary = z.infer<typeof BlockSummary>;
+
 const Cell = z.object({
   n: z.int().min(0),
   /** Index into the models of the specification. */
@@ -79,6 +91,8 @@ const Cell = z.object({
   batchSize: z.int(),
   intraOpThreads: z.int(),
   telemetry: Telemetry,
+  /** In the order in which they were measured. */
+  blocks: z.array(BlockSummary),
   samples: z.object({ name: z.string(), sha256: z.string(), sizeBytes: bytes }).nullable(),
 });
 export type Cell = z.infer<typeof Cell>;

@@ -68,6 +68,8 @@ export const BenchmarkContext = z.object({
   /** Unix milliseconds. */
   measuredAt: z.int(),
   codeVersion: z.string(),
+  /** Whether its rows were measured in rounds, so that they can be compared; earlier versions measured one row after the other. */
+  inRounds: z.boolean().default(false),
   request: BenchmarkRequest,
   /** In the order of the request's ids. */
   models: z.array(ModelContext),
@@ -76,7 +78,7 @@ export type BenchmarkContext = z.infer<typeof BenchmarkContext>;
 
 export function readContext(db: Queryable, jobId: string, request: BenchmarkRequest): BenchmarkContext {
   const models = request.modelVersionIds.map((id) => modelContext(db, id));
-  return { jobId, measuredAt: Date.now(), codeVersion, request, models };
+  return { jobId, measuredAt: Date.now(), codeVersion, inRounds: true, request, models };
 }
 
 function modelContext(db: Queryable, id: string): ModelContext {

@@ -86,7 +86,7 @@ function modelOf(services: JobServices, id: string): BenchmarkSpec['models'][num
 
 /** Moves the samples of a cell into the store. */
 async function keepSamples(services: JobServices, workDir: string, cell: Cell): Promise<Measurement> {
-  const { samples, ...rest } = cell;
+  const { samples, blocks: _blocks, ...rest } = cell;
   if (!samples) return { ...rest, samples: null };
   const stored = await storeFile(services, join(workDir, samples.name));
   if (stored.sha256 !== samples.sha256) throw new Error('The samples are not those that the child told of.');

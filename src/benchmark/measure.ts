@@ -1,4 +1,4 @@
-/** Measures one configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, measurement. */
+/** One configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, then blocks of the measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { EngineSession } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
@@ -10,7 +10,7 @@ import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Tel
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
-import { median, nearestRank, percentiles, windowNsOf } from './statistics.ts';
+import { median, nearestRank, percentiles } from './statistics.ts';
 
 type Precision = BenchmarkSpec['models'][number]['precision'];
 
@@ -25,7 +25,7 @@ const magnitudeMin = 1e-2;
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;
 const warmupSpread = 0.03;
-/** Samples of a window that its streamed percentiles are made from: sorting more would take time from the measurement. */
+/** Samples of a block that its streamed percentiles are made from: sorting more would take time from the benchmark. */
 const streamedMax = 2000;
 
 const noGpu = { utilizationPercent: null, memoryBytesMax: null };
@@ -40,25 +40,48 @@ const since = (start: bigint): number => Number(now() - start);
 /** Where the measurement tells what it does. */
 export interface MeasureProgress {
   phase(phase: Phase, total: number | null): void;
-  /** So many more items (images) of the phase are done. */
+  /** So many more items (images) of the phase are done. It sends new metrics at once. */
   advance(items: number, metrics?: Record<string, number>): void;
 }
 
 /** Called after each inference. */
-type Advance = (metrics?: Record<string, number>) => void;
+type Advance = () => void;
 
-/** `samples` is null when the gate was not passed: then no speed counts. */
-export async function measureCell(
+/** What a block of the measurement is asked for. It ends at the first limit, after one inference at least. */
+export interface BlockAsked {
+  /** The block's number, from 0, which its samples carry. */
+  round: number;
+  seconds: number;
+  samplesMax: number;
+  /** For how long this configuration was measured in earlier blocks. */
+  elapsedNs: number;
+}
+
+export interface Block {
+  samples: RawSamples;
+  elapsedNs: number;
+  noise: NonNullable<Telemetry['noise']>;
+}
+
+/** A configuration that is loaded, right and warm. */
+export interface WarmCell {
+  block(asked: BlockAsked): Promise<Block>;
+  /** Ends it, and says what memory it took. */
+  close(): Promise<NonNullable<Telemetry['memory']>>;
+}
+
+/** Loads a configuration, compares its outputs with the reference and warms it up. `warm` is null when no speed of it counts. */
+export async function openCell(
   spec: BenchmarkSpec,
   cell: PlannedCell,
   prepared: Prepared,
   progress: MeasureProgress,
-): Promise<{ telemetry: Telemetry; samples: RawSamples | null }> {
+): Promise<{ telemetry: Telemetry; warm: WarmCell | null }> {
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
   const { device, load: loadEngine } = engines[cell.engine];
   const open = await loadEngine();
   const feeds = feedsOf(prepared, model, spec.seed);
-  const advance: Advance = (metrics) => progress.advance(cell.batchSize, metrics);
+  const advance: Advance = () => progress.advance(cell.batchSize);
 
   progress.phase('gate', feeds.length * cell.batchSize);
   const peak = watchPeak();
@@ -67,36 +90,48 @@ export async function measureCell(
   const loaded = await load(open, model.file, { intraOpThreads: cell.intraOpThreads });
   if ('problem' in loaded) {
     const code = device === 'cpu' ? loaded.problem.code : 'ENGINE_UNAVAILABLE';
-    return { telemetry: nothingMeasured({ ...loaded.problem, code }), samples: null };
+    return { telemetry: nothingMeasured({ ...loaded.problem, code }), warm: null };
   }
   const loadNs = since(loadedAt);
   const { session } = loaded;
-  try {
-    const firstAt = now();
-    const first = await run(session, feeds[0] as Feeds);
-    if ('problem' in first) return { telemetry: nothingMeasured(first.problem), samples: null };
-    const telemetry: Telemetry = {
-      unavailable: null,
-      cold: { loadNs, firstInferenceNs: since(firstAt) },
-      gate: await compare(session, feeds, prepared, tolerances[model.precision], advance),
-      warmup: null,
-      memory: null,
-      noise: null,
-      gpu: { ...noGpu, reason: gpuReasons[device] },
-    };
-    if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, samples: null };
-
-    progress.phase('warmup', null);
-    telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
-    progress.phase('measurement', null);
-    const before = readNoise();
-    const samples = await measure(session, feeds, spec, cell, advance);
-    telemetry.noise = noiseBetween(before, readNoise(), cell.intraOpThreads);
-    telemetry.memory = { baselineBytes, peakBytes: peak() };
-    return { telemetry, samples };
-  } finally {
-    await session.close();
-  }
+  const firstAt = now();
+  const first = await run(session, feeds[0] as Feeds);
+  if ('problem' in first) return { telemetry: nothingMeasured(first.problem), warm: null };
+  const telemetry: Telemetry = {
+    unavailable: null,
+    cold: { loadNs, firstInferenceNs: since(firstAt) },
+    gate: await compare(session, feeds, prepared, tolerances[model.precision], advance),
+    warmup: null,
+    memory: null,
+    noise: null,
+    gpu: { ...noGpu, reason: gpuReasons[device] },
+  };
+  if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, warm: null };
+  progress.phase('warmup', null);
+  telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
+  return {
+    telemetry,
+    warm: {
+      async block(asked) {
+        const about = {
+          cell: cell.n,
+          cells: planCells(spec).length,
+          batchSize: cell.batchSize,
+          intraOpThreads: cell.intraOpThreads,
+          round: asked.round,
+        };
+        progress.advance(0, about);
+        const block = await measureBlock(session, feeds, cell, asked, advance);
+        progress.advance(0, { ...about, ...seenIn(block, asked, cell.batchSize) });
+        return block;
+      },
+      async close() {
+        const memory = { baselineBytes, peakBytes: peak() };
+        await session.close();
+        return memory;
+      },
+    },
+  };
 }
 
 async function compare(
@@ -153,52 +188,51 @@ function agree(latencies: number[]): boolean {
   return Math.abs(last - before) <= warmupSpread * before;
 }
 
-/** A single stream: the next inference starts when the last has ended. */
-async function measure(
+/**
+ * A single stream: the next inference starts when the last has ended. A first one does not count, since it only brings back what the
+ * other configurations have driven out of the caches.
+ */
+async function measureBlock(
   session: EngineSession,
   feeds: Feeds[],
-  spec: BenchmarkSpec,
-  { n: cell, batchSize, intraOpThreads }: PlannedCell,
+  { intraOpThreads }: PlannedCell,
+  { round, seconds, samplesMax, elapsedNs: earlierNs }: BlockAsked,
   advance: Advance,
-): Promise<RawSamples> {
-  const { secondsMin, secondsMax, samplesWanted, samplesMax, blockSeconds } = spec.settings;
-  const about = { cell, cells: planCells(spec).length, batchSize, intraOpThreads };
-  // Their pages are taken when they are written to.
-  const latencyNs = new Float64Array(samplesMax);
-  const endNs = new Float64Array(samplesMax);
-  const block = new Float64Array(samplesMax);
-  const windowNs = windowNsOf(spec.settings);
-  let metrics: Record<string, number> = about;
-  let window = { from: 0, begunNs: 0 };
-  let n = 0;
+): Promise<Block> {
+  await session.run(feeds[0] as Feeds);
+  const latencies: number[] = [];
+  const ends: number[] = [];
   let elapsedNs = 0;
+  const before = readNoise();
   const startedAt = now();
-  const goesOn = () => n < samplesMax && (elapsedNs < secondsMin * 1e9 || (n < samplesWanted && elapsedNs < secondsMax * 1e9));
-  while (goesOn()) {
+  while (elapsedNs < seconds * 1e9 && latencies.length < samplesMax) {
     const runAt = now();
-    await session.run(feeds[n % feeds.length] as Feeds);
+    await session.run(feeds[latencies.length % feeds.length] as Feeds);
     const endedAt = now();
     elapsedNs = Number(endedAt - startedAt);
-    latencyNs[n] = Number(endedAt - runAt);
-    endNs[n] = elapsedNs;
-    block[n] = Math.floor(elapsedNs / (blockSeconds * 1e9));
-    n += 1;
-    const lastedNs = elapsedNs - window.begunNs;
-    if (lastedNs >= windowNs) {
-      const seen = windowMetrics(latencyNs.subarray(window.from, n), lastedNs, batchSize);
-      metrics = { ...about, seconds: elapsedNs / 1e9, ...seen };
-      window = { from: n, begunNs: elapsedNs };
-    }
-    advance(metrics);
+    latencies.push(Number(endedAt - runAt));
+    ends.push(earlierNs + elapsedNs);
+    advance();
   }
-  return { latencyNs: latencyNs.slice(0, n), endNs: endNs.slice(0, n), block: block.slice(0, n) };
+  const noise = noiseBetween(before, readNoise(), intraOpThreads);
+  const samples = {
+    latencyNs: Float64Array.from(latencies),
+    endNs: Float64Array.from(ends),
+    block: new Float64Array(latencies.length).fill(round),
+  };
+  return { samples, elapsedNs, noise };
 }
 
 /** What people see while it runs; the report's figures are made from all samples. */
-function windowMetrics(latencyNs: Float64Array, elapsedNs: number, batchSize: number): Record<string, number> {
+function seenIn({ samples: { latencyNs }, elapsedNs }: Block, asked: BlockAsked, batchSize: number): Record<string, number> {
   const sorted = latencyNs.slice(-streamedMax).sort();
   const at = (perMille: number) => (sorted[nearestRank(perMille, sorted.length) - 1] as number) / 1e6;
-  return { itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9), p50Ms: at(percentiles.p50), p95Ms: at(percentiles.p95) };
+  return {
+    seconds: (asked.elapsedNs + elapsedNs) / 1e9,
+    itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9),
+    p50Ms: at(percentiles.p50),
+    p95Ms: at(percentiles.p95),
+  };
 }
 
 /** The process's peak of resident memory from now on: the kernel's where it can be reset (proc(5), clear_refs), else what it is at the end. */

@@ -1,6 +1,6 @@
 /**
- * How far a statistic moves when the blocks of a measurement (seconds of time) are drawn again with replacement: the percentile bootstrap
- * of Efron (1979) over blocks. Samples within a second are alike; what the machine did from one second to the next is what makes two
+ * How far a statistic moves when the blocks of a measurement (its rounds) are drawn again with replacement: the percentile bootstrap of
+ * Efron (1979) over blocks. Samples within a round are alike. What the machine did from one round to the next is what makes two
  * measurements differ, and samples drawn one by one would hide it.
  */
 import type { RawSamples } from './samples.ts';

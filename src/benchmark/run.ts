@@ -1,55 +1,172 @@
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { linkSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
-import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import { appendFileSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { engines } from '../engine/engines.ts';
 import { type ChildAttempt, ChildError, type MadeFile } from '../jobs/childio.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
-import type { CellMessage, CellTask } from './cell.ts';
-import { type Cell, CellsFile, type Machine, nothingMeasured, type PlannedCell, planCells } from './cells.ts';
+import type { CellMessage, CellStep } from './cell.ts';
+import {
+  type BlockSummary,
+  type Cell,
+  CellsFile,
+  type Machine,
+  nothingMeasured,
+  type PlannedCell,
+  planCells,
+  type Telemetry,
+} from './cells.ts';
 import type { Prepared } from './inputs.ts';
-import type { measureCell } from './measure.ts';
-import { encodeSamples } from './samples.ts';
+import type { Block } from './measure.ts';
+import { bytesOf, decodeSamples, encodeSamples, joinSamples } from './samples.ts';
+
+/** Cells that are loaded at a time, and the share of the machine's memory that they must leave. The others are measured after them. */
+const loadedMax = 32;
+const memoryShareFree = 0.2;
+/** A measurement of the shortest length has this many rounds, or more. */
+const roundsMin = 10;
 
 /**
- * Measures each cell and leaves in the work folder a samples file for each measured one, and the newest `CellsFile`, which the result
- * names. Cells that an earlier attempt has measured are kept while machine, engine and code are the same.
+ * Measures all cells in rounds: each round measures every cell once, one after the other, in an order that the seed shuffles. What the
+ * machine does meanwhile then meets all of them alike, and they are compared within rounds. Leaves in the work folder a samples file for
+ * each measured cell, and the newest `CellsFile`, which the result names. An attempt that continues keeps the rounds of the earlier one
+ * while machine, engine and code are the same.
  */
 export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ cells: number; file: string }> {
   const { spec } = child;
-  const plan = planCells(spec);
-  const file: CellsFile = { machine: readMachine(), bootId: readBootId(), codeVersion: spec.codeVersion, cells: earlierCells(child) };
-  let made = save(child, file);
+  const file: CellsFile = {
+    machine: readMachine(),
+    bootId: readBootId(),
+    codeVersion: spec.codeVersion,
+    cells: earlierCells(child) ?? planned(spec),
+  };
+  const open = new Map<Cell, CellProcess>();
+  let round = 1 + Math.max(-1, ...file.cells.flatMap(({ blocks }) => blocks.map((block) => block.round)));
+  try {
+    for (let waiting = file.cells.filter((cell) => wants(spec, cell)); waiting.length > 0; ) {
+      waiting = await openSome(child, waiting, open);
+      for (let left = [...open.keys()]; left.length > 0; left = left.filter((cell) => wants(spec, cell))) {
+        child.phase('measurement', null);
+        for (const cell of shuffled(left, spec.seed, round)) await measureRound(child, cell, open.get(cell) as CellProcess, round);
+        save(child, file, `cells-${round}.json`);
+        round += 1;
+      }
+      for (const [cell, process] of open) await finish(cell, process);
+      open.clear();
+    }
+  } finally {
+    for (const process of open.values()) process.kill();
+  }
+  for (const cell of file.cells) keepSamples(child, cell);
+  return { cells: file.cells.length, file: save(child, file, 'cells.json').name };
+}
+
+const planned = (spec: BenchmarkSpec): Cell[] =>
+  planCells(spec).map((cell) => ({
+    ...cell,
+    engineVersion: engines[cell.engine].version,
+    telemetry: nothingMeasured({ code: 'WAITING', message: 'It was not begun.' }),
+    blocks: [],
+    samples: null,
+  }));
+
+const elapsedOf = ({ blocks }: Cell): number => blocks.reduce((sum, { elapsedNs }) => sum + elapsedNs, 0);
+const countOf = ({ blocks }: Cell): number => blocks.reduce((sum, { count }) => sum + count, 0);
+
+/** Whether a cell is to be measured, or measured for longer. */
+function wants({ settings: { secondsMin, secondsMax, samplesWanted, samplesMax } }: BenchmarkSpec, cell: Cell): boolean {
+  const { unavailable } = cell.telemetry;
+  if (unavailable) return unavailable.code === 'WAITING';
+  if (cell.telemetry.warmup === null) return false;
+  const [elapsedNs, count] = [elapsedOf(cell), countOf(cell)];
+  return count < samplesMax && (elapsedNs < secondsMin * 1e9 || (count < samplesWanted && elapsedNs < secondsMax * 1e9));
+}
+
+/** The order of a round: the same for the same seed. */
+export function shuffled<T extends { n: number }>(cells: T[], seed: number, round: number): T[] {
+  const key = ({ n }: T) => createHash('sha256').update(`${seed} ${round} ${n}`).digest('hex');
+  return cells.toSorted((a, b) => (key(a) < key(b) ? -1 : 1));
+}
+
+/** Opens cells until the memory is used, and returns those that still wait. Those that cannot be measured say why. */
+async function openSome(child: ChildAttempt<BenchmarkSpec>, waiting: Cell[], open: Map<Cell, CellProcess>): Promise<Cell[]> {
+  const { spec } = child;
   let inputs: { key: string; prepared: Prepared | Problem } | undefined;
-  for (const cell of plan.slice(file.cells.length)) {
+  for (const [at, cell] of waiting.entries()) {
+    if (open.size >= loadedMax || (open.size > 0 && freemem() < memoryShareFree * totalmem())) return waiting.slice(at);
     child.phase('start', null);
     const reason = await engines[cell.engine].missing(process.env.PATH ?? '');
     const key = `${cell.model} ${cell.batchSize}`;
     if (reason === null && inputs?.key !== key) {
-      inputs = { key, prepared: await inProcess<Prepared | Problem>(child, { do: 'prepare', spec, cell }) };
+      const preparing = startCell(child);
+      inputs = { key, prepared: await preparing.ask<Prepared>({ do: 'prepare', spec, cell: plannedOf(cell) }).finally(preparing.kill) };
     }
     const prepared = reason === null && inputs ? inputs.prepared : problem('ENGINE_UNAVAILABLE', String(reason));
-    const measured = 'problem' in prepared ? prepared : await inProcess<Measured | Problem>(child, { do: 'measure', spec, cell, prepared });
-    file.cells.push({
-      ...cell,
-      engineVersion: engines[cell.engine].version,
-      ...('problem' in measured ? unmeasured(measured) : keep(child, cell, measured)),
-    });
-    made = save(child, file);
+    if ('problem' in prepared) {
+      cell.telemetry = nothingMeasured(prepared.problem);
+      continue;
+    }
+    const opened = startCell(child);
+    open.set(cell, opened);
+    const telemetry = await opened.ask<Telemetry>({ do: 'open', spec, cell: plannedOf(cell), prepared });
+    cell.telemetry = isProblem(telemetry) ? nothingMeasured(telemetry.problem) : telemetry;
+    if (!wants(spec, cell)) {
+      opened.kill();
+      open.delete(cell);
+    }
   }
-  return { cells: plan.length, file: made.name };
+  return [];
 }
 
-type Measured = Awaited<ReturnType<typeof measureCell>>;
+const plannedOf = ({ n, model, engine, batchSize, intraOpThreads }: Cell): PlannedCell => ({ n, model, engine, batchSize, intraOpThreads });
+
+/** One block of a cell. What a cell has measured does not count any more when its process fails. */
+async function measureRound(child: ChildAttempt<BenchmarkSpec>, cell: Cell, process: CellProcess, round: number): Promise<void> {
+  const { secondsMin, blockSeconds, samplesMax } = child.spec.settings;
+  const asked = {
+    round,
+    seconds: Math.min(blockSeconds, secondsMin / roundsMin),
+    samplesMax: samplesMax - countOf(cell),
+    elapsedNs: elapsedOf(cell),
+  };
+  const block = await process.ask<Block>({ do: 'block', asked });
+  if (isProblem(block)) {
+    cell.telemetry = nothingMeasured(block.problem);
+    cell.blocks = [];
+    return;
+  }
+  const { samples, elapsedNs, noise } = block;
+  appendFileSync(join(child.workDir, partOf(cell)), encodeSamples(samples), { flush: true });
+  cell.blocks.push({ round, count: samples.latencyNs.length, elapsedNs, noise });
+}
+
+async function finish(cell: Cell, process: CellProcess): Promise<void> {
+  if (cell.telemetry.unavailable === null) {
+    const memory = await process.ask<NonNullable<Telemetry['memory']>>({ do: 'close' });
+    if (!isProblem(memory)) cell.telemetry.memory = memory;
+    cell.telemetry.noise = noiseOf(cell.blocks);
+  }
+  process.kill();
+}
+
+/** Over all blocks, each counted for as long as it lasted. */
+function noiseOf(blocks: BlockSummary[]): Telemetry['noise'] {
+  const lasted = blocks.reduce((sum, { elapsedNs }) => sum + elapsedNs, 0);
+  const mean = (name: 'steal' | 'throttled' | 'contention') =>
+    blocks.some(({ noise }) => noise[name] === null)
+      ? null
+      : blocks.reduce((sum, { noise, elapsedNs }) => sum + (noise[name] as number) * elapsedNs, 0) / Math.max(1, lasted);
+  return { steal: mean('steal'), throttled: mean('throttled'), contention: mean('contention') };
+}
+
 interface Problem {
   problem: { code: string; message: string };
 }
 
 const problem = (code: string, message: string): Problem => ({ problem: { code, message } });
-const unmeasured = ({ problem }: Problem) => ({ telemetry: nothingMeasured(problem), samples: null });
 
 /** Longest time in which a process tells nothing: a single inference may take that long. */
 const silentMsMax = 300_000;
@@ -57,34 +174,50 @@ const lookMs = 100;
 /** With less, the disk counts as full. */
 const roomBytesMin = 2 ** 20;
 
-/** Runs a step in a process of its own, in this one's group, to its end. One that crashes or tells nothing is a problem of the row. */
-async function inProcess<T>(child: ChildAttempt, task: CellTask): Promise<T | Problem> {
+/** A process of a cell, in this one's group. One that crashes or tells nothing is a problem of its row. */
+interface CellProcess {
+  ask<T>(step: CellStep): Promise<T | Problem>;
+  kill(): void;
+}
+
+function startCell(child: ChildAttempt): CellProcess {
   const started = fork(join(import.meta.dirname, 'cell.ts'), { serialization: 'advanced' });
-  let result: T | Problem | undefined;
   let toldAt = performance.now();
-  const timer = setInterval(() => {
-    if (performance.now() - toldAt > silentMsMax)
-      result = problem('STALLED', `The engine computed for ${silentMsMax / 1000} s without an end.`);
-    if (result || child.stopping()) started.kill('SIGKILL');
-  }, lookMs);
+  let answer: (result: unknown) => void = () => {};
+  const died = once(started, 'exit').then(([code, signal]) => {
+    const how =
+      signal === 'SIGKILL' ? 'was killed, as the system does when memory runs out' : `ended with ${signal ?? `exit code ${code}`}`;
+    return problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+  });
+  // A step that is sent to a process that has died: `died` says so.
+  started.on('error', () => {});
   started.on('message', (told: CellMessage) => {
     toldAt = performance.now();
     if ('phase' in told) child.phase(told.phase, told.total);
     else if ('advance' in told) child.advance(told.advance, told.metrics);
-    else {
-      result = told.result as T;
-      started.disconnect();
-    }
+    else answer(told.result);
   });
-  started.send(task);
-  const [code, signal] = await once(started, 'exit');
-  clearInterval(timer);
-  child.checkStop();
-  const how = signal === 'SIGKILL' ? 'was killed, as the system does when memory runs out' : `ended with ${signal ?? `exit code ${code}`}`;
-  const ended = result ?? problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
-  // An engine that fails on a full disk does not say why. A later attempt measures this row again.
-  if (isProblem(ended) && !hasRoom(child)) throw new ChildError('DISK_FULL', 'The disk is full: free some space.');
-  return ended;
+  return {
+    async ask<T>(step: CellStep): Promise<T | Problem> {
+      toldAt = performance.now();
+      let stalled = false;
+      const timer = setInterval(() => {
+        stalled ||= performance.now() - toldAt > silentMsMax;
+        if (stalled || child.stopping()) started.kill('SIGKILL');
+      }, lookMs);
+      const answered = new Promise<T>((resolve) => {
+        answer = resolve as (result: unknown) => void;
+      });
+      if (started.connected) started.send(step);
+      const ended = await Promise.race([answered, died]).finally(() => clearInterval(timer));
+      child.checkStop();
+      if (stalled) return problem('STALLED', `The engine computed for ${silentMsMax / 1000} s without an end.`);
+      // An engine that fails on a full disk does not say why. A later attempt measures this row again.
+      if (isProblem(ended) && !hasRoom(child)) throw new ChildError('DISK_FULL', 'The disk is full: free some space.');
+      return ended;
+    },
+    kill: () => void started.kill('SIGKILL'),
+  };
 }
 
 const isProblem = (ended: unknown): ended is Problem => typeof ended === 'object' && ended !== null && 'problem' in ended;
@@ -94,16 +227,21 @@ function hasRoom({ workDir }: ChildAttempt): boolean {
   return bavail * bsize > roomBytesMin;
 }
 
-/** Writes the samples of a cell. */
-function keep(
-  child: ChildAttempt,
-  { n, engine, batchSize, intraOpThreads }: PlannedCell,
-  { telemetry, samples }: Measured,
-): Pick<Cell, 'telemetry' | 'samples'> {
-  if (!samples) return { telemetry, samples: null };
-  const written = write(child, `samples-${n}.bin`, encodeSamples(samples));
-  child.artifact('SAMPLES', written, { n, engine, batchSize, intraOpThreads, count: samples.latencyNs.length });
-  return { telemetry, samples: written };
+const partOf = ({ n }: PlannedCell): string => `samples-${n}.part`;
+
+/** The samples of a cell, which were appended block by block, as the file that is kept. */
+function keepSamples(child: ChildAttempt, cell: Cell): void {
+  if (cell.blocks.length === 0) return;
+  const { n, engine, batchSize, intraOpThreads, blocks } = cell;
+  const part = readFileSync(join(child.workDir, partOf(cell)));
+  let from = 0;
+  const samples = blocks.map(({ count }) => {
+    const block = decodeSamples(part.subarray(from, from + bytesOf(count)));
+    from += bytesOf(count);
+    return block;
+  });
+  cell.samples = write(child, `samples-${n}.bin`, encodeSamples(joinSamples(samples)));
+  child.artifact('SAMPLES', cell.samples, { n, engine, batchSize, intraOpThreads, count: countOf(cell) });
 }
 
 function write({ workDir }: ChildAttempt, name: string, bytes: Uint8Array): MadeFile {
@@ -112,27 +250,27 @@ function write({ workDir }: ChildAttempt, name: string, bytes: Uint8Array): Made
 }
 
 /** Each has a name of its own: a checkpoint that was reported must not change. */
-function save(child: ChildAttempt<BenchmarkSpec>, file: CellsFile): MadeFile {
-  const made = write(child, `cells-${file.cells.length}.json`, Buffer.from(canonicalJson(file)));
-  if (file.cells.length > 0) child.checkpoint(made, file.cells.length);
+function save(child: ChildAttempt<BenchmarkSpec>, file: CellsFile, name: string): MadeFile {
+  const made = write(child, name, Buffer.from(canonicalJson(file)));
+  child.checkpoint(made, Math.max(0, ...file.cells.map(({ blocks }) => blocks.length)));
   return made;
 }
 
-/** The cells of an earlier attempt, with their samples in this attempt's folder. */
-function earlierCells({ spec, workDir }: ChildAttempt<BenchmarkSpec>): Cell[] {
+/** The cells of an earlier attempt, with their samples in this attempt's folder; null when they cannot be continued. */
+function earlierCells({ spec, workDir }: ChildAttempt<BenchmarkSpec>): Cell[] | null {
   const { resumeFrom, codeVersion } = spec;
-  if (resumeFrom === null) return [];
-  const file = CellsFile.parse(JSON.parse(readFileSync(resumeFrom, 'utf8')));
+  if (resumeFrom === null) return null;
+  const file = CellsFile.safeParse(JSON.parse(readFileSync(resumeFrom, 'utf8'))).data;
   const same =
-    file.bootId === readBootId() &&
+    file?.bootId === readBootId() &&
     file.codeVersion === codeVersion &&
     canonicalJson(file.machine) === canonicalJson(readMachine()) &&
     file.cells.every(({ engine, engineVersion }) => engineVersion === engines[engine].version);
-  if (!same) return [];
-  for (const { samples } of file.cells) {
-    if (!samples) continue;
-    rmSync(join(workDir, samples.name), { force: true });
-    linkSync(join(dirname(resumeFrom), samples.name), join(workDir, samples.name));
+  if (!same) return null;
+  for (const cell of file.cells) {
+    const whole = bytesOf(countOf(cell));
+    if (whole > 0)
+      writeFileSync(join(workDir, partOf(cell)), readFileSync(join(dirname(resumeFrom), partOf(cell))).subarray(0, whole), { flush: true });
   }
   return file.cells;
 }

@@ -1,6 +1,7 @@
 /**
  * The file of a measurement's samples: three columns of n signed 64-bit integers, little-endian, one after the other: how long each
- * inference took and when it ended, both in nanoseconds, and the block of time in which it ended, from 0.
+ * inference took and when it ended, both in nanoseconds, and the round in which it was measured, from 0. An end counts from the start of the
+ * measurement, of which the time between the rounds is no part.
  * NumPy: `latency, end, block = np.fromfile(file, '<i8').reshape(3, -1)`.
  */
 import type { Samples } from './statistics.ts';
@@ -10,6 +11,9 @@ export interface RawSamples extends Samples {
 }
 
 const columns = 3;
+
+/** Of a file of so many samples. */
+export const bytesOf = (count: number): number => 8 * columns * count;
 
 const low = 2 ** 32;
 
@@ -41,4 +45,18 @@ export function decodeSamples(bytes: Uint8Array): RawSamples {
     return values;
   };
   return { latencyNs: column(0), endNs: column(1), block: column(2) };
+}
+
+/** Samples of blocks, one after the other. */
+export function joinSamples(blocks: RawSamples[]): RawSamples {
+  const column = (name: keyof RawSamples) => {
+    const joined = new Float64Array(blocks.reduce((sum, block) => sum + block[name].length, 0));
+    let at = 0;
+    for (const block of blocks) {
+      joined.set(block[name], at);
+      at += block[name].length;
+    }
+    return joined;
+  };
+  return { latencyNs: column('latencyNs'), endNs: column('endNs'), block: column('block') };
 }

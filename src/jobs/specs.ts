@@ -269,7 +269,11 @@ export const BenchmarkSettings = z
     secondsMax: z.number().min(0.1).max(3600).describe('Longest measurement, where samplesWanted takes more than secondsMin.'),
     samplesWanted: z.int().min(1).max(1_000_000),
     samplesMax: z.int().min(1).max(2_000_000).describe('Bounds memory and disk: a sample takes 24 bytes.'),
-    blockSeconds: z.number().min(0.01).max(60).describe('Samples are numbered by the block of time in which they ended.'),
+    blockSeconds: z
+      .number()
+      .min(0.01)
+      .max(60)
+      .describe('For so long a round measures a configuration, or a tenth of secondsMin where that is shorter.'),
   })
   .meta({ id: 'BenchmarkSettings' });
 export type BenchmarkSettings = z.infer<typeof BenchmarkSettings>;
@@ -280,7 +284,7 @@ export const benchmarkProfiles = {
   /** 398 samples are what P95 needs: it makes no claim about P99, and takes no longer for it. */
   QUICK: { ...everyProfile, warmupSecondsMax: 3, secondsMin: 10, secondsMax: 10, samplesWanted: 398 },
   /** 2,010 samples are what P99 needs. */
-  FULL: { ...everyProfile, warmupSecondsMax: 30, secondsMin: 30, secondsMax: 120, samplesWanted: 2010 },
+  FULL: { ...everyProfile, blockSeconds: 2, warmupSecondsMax: 30, secondsMin: 30, secondsMax: 120, samplesWanted: 2010 },
 } as const satisfies Record<string, BenchmarkSettings>;
 export type BenchmarkProfile = keyof typeof benchmarkProfiles;
 
@@ -308,7 +312,7 @@ export const BenchmarkSpec = z
       .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.'),
     seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
     settings: BenchmarkSettings,
-    resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its cells are kept when machine and engine are the same.'),
+    resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its rounds are kept when machine and engine are the same.'),
   })
   .meta({ id: 'BenchmarkSpec', description: 'Read by a Node child.' });
 export type BenchmarkSpec = z.infer<typeof BenchmarkSpec>;

@@ -3,49 +3,33 @@
  * the confidence, never the number of rows to choose from.
  */
 import type { targets } from '../benchmark/context.ts';
+import type { PairedRatio } from '../benchmark/pairing.ts';
 import { engineNames } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
-import type { Choice, ChoiceStep, Measured, ReportRow } from './report.ts';
+import { type Choice, type ChoiceStep, itemRatioWithin, type Measured, type ReportRow, ratioWithin } from './report.ts';
 
 /** Rows whose estimate lies so near to the best one's are as good. */
 const tieShare = 0.03;
 /** By how much the chosen row may be behind the best one for a MEDIUM confidence. */
 const behindMax = 0.05;
 
-/** What a row costs in the target's unit, with its interval: lower is better. */
-interface Estimate {
-  cost: number;
-  low: number;
-  high: number;
-}
-
 interface Metric {
   name: string;
-  /** Null where the row has no such number. */
-  estimate(row: ReportRow): Estimate | null;
+  /** In the target's unit, lower is better; null where the row has no such number. */
+  cost(row: ReportRow): number | null;
   says(row: ReportRow): string;
+  /** The cost of a row as a multiple of another one's, with its interval; null where the measurement does not tell. */
+  ratio(measured: Measured, of: ReportRow, to: ReportRow): Pick<PairedRatio, 'low' | 'high'> | null;
 }
 
 type Latency = NonNullable<ReportRow['latency']>;
 
-function percentileMetric(name: string, key: 'p95' | 'p50'): Metric {
-  return {
-    name,
-    estimate({ latency }) {
-      const found = latency?.[key];
-      if (!latency || !found || found.ns === null) return null;
-      // A side of the interval that the samples do not support reaches to the last of them.
-      return { cost: found.ns, low: found.lowNs ?? latency.minNs, high: found.highNs ?? latency.maxNs };
-    },
-    says: ({ latency }) => ms(latency?.[key]?.ns as number),
-  };
-}
-
-const meanOf = ({ meanNs, meanLowNs, meanHighNs, minNs, maxNs }: Latency): Estimate => ({
-  cost: meanNs,
-  low: meanLowNs ?? minNs,
-  high: meanHighNs ?? maxNs,
+const percentileMetric = (name: string, key: 'p95' | 'p50'): Metric => ({
+  name,
+  cost: ({ latency }) => latency?.[key]?.ns ?? null,
+  says: ({ latency }) => ms(latency?.[key]?.ns as number),
+  ratio: (measured, of, to) => ratioWithin(measured, of, to, key),
 });
 
 /** What each target looks at: the first of these that every row has. */
@@ -53,31 +37,37 @@ const metrics: Record<(typeof targets)[number], Metric[]> = {
   LATENCY: [
     percentileMetric('P95 latency', 'p95'),
     percentileMetric('median latency', 'p50'),
-    { name: 'mean latency', estimate: ({ latency }) => latency && meanOf(latency), says: ({ latency }) => ms((latency as Latency).meanNs) },
+    {
+      name: 'mean latency',
+      cost: ({ latency }) => latency && latency.meanNs,
+      says: ({ latency }) => ms((latency as Latency).meanNs),
+      ratio: (measured, of, to) => ratioWithin(measured, of, to, 'mean'),
+    },
   ],
   THROUGHPUT: [
     {
       name: 'throughput',
-      estimate({ latency, itemsPerSecond }) {
-        if (!latency || itemsPerSecond === null) return null;
-        // One inference follows the other: the time of an item varies as the mean latency does.
-        const { cost, low, high } = meanOf(latency);
-        return { cost: 1 / itemsPerSecond, low: low / cost / itemsPerSecond, high: high / cost / itemsPerSecond };
-      },
+      cost: ({ itemsPerSecond }) => itemsPerSecond && 1 / itemsPerSecond,
       says: (row) => `${number(row.itemsPerSecond as number)} images a second`,
+      // One inference follows the other: the time of an item varies as the mean latency does.
+      ratio: (measured, of, to) => itemRatioWithin(measured, of, to, 'mean'),
     },
   ],
   MEMORY: [
     {
       name: 'memory use',
-      estimate: ({ memory }) => memory && { cost: memory.increaseBytes, low: memory.increaseBytes, high: memory.increaseBytes },
+      cost: ({ memory }) => memory && memory.increaseBytes,
       says: (row) => mebibytes(row.memory?.increaseBytes as number),
+      ratio(_measured, of, to) {
+        const [a, b] = [to.memory?.increaseBytes ?? 0, of.memory?.increaseBytes ?? 0];
+        return { low: b / a, high: b / a };
+      },
     },
   ],
 };
 
 const metricOf = ({ request: { target } }: Measured, rows: ReportRow[]): Metric | undefined =>
-  metrics[target].find(({ estimate }) => rows.every((row) => estimate(row) !== null));
+  metrics[target].find(({ cost }) => rows.every((row) => cost(row) !== null));
 
 /** Each rule narrows the rows down, and says how; null where it does not apply. It never leaves none. */
 const rules: { rule: string; narrow(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } | null }[] = [
@@ -150,7 +140,7 @@ function smallestBatches({ request: { target } }: Measured, rows: ReportRow[]): 
 function bestByTarget(measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; says: string } {
   const metric = metricOf(measured, rows);
   if (!metric) return { kept: rows, says: 'Not every row has the number that the target asks for.' };
-  const cost = (row: ReportRow) => (metric.estimate(row) as Estimate).cost;
+  const cost = (row: ReportRow) => metric.cost(row) as number;
   const best = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
   const kept = rows.filter((row) => cost(row) <= (1 + tieShare) * cost(best));
   const others = kept.length === 1 ? '' : ` ${kept.length} are within ${100 * tieShare} % of it.`;
@@ -164,7 +154,7 @@ function simplest(_measured: Measured, rows: ReportRow[]): { kept: ReportRow[]; 
   return { kept, says: 'Of those the simplest: engine, then fewest threads, then smallest batch.' };
 }
 
-/** Compares the interval of the chosen row with those of its contenders, and says what would make the choice surer. */
+/** Compares the chosen row with its contenders within rounds, and says what would make the choice surer. */
 function confidenceIn(
   measured: Measured,
   chosen: ReportRow,
@@ -174,11 +164,10 @@ function confidenceIn(
   const others = contenders.filter(({ n }) => n !== chosen.n);
   if (others.length === 0) return { confidence: 'HIGH', says: 'Confidence HIGH: there is no other configuration to choose.' };
   if (!metric) return { confidence: 'LOW', says: 'Confidence LOW: the rows could not be compared.' };
-  const { high } = metric.estimate(chosen) as Estimate;
   /** Rows that may be better than the chosen one by more than this share. */
-  const maybeBetter = (share: number) => others.filter((row) => (metric.estimate(row) as Estimate).low * (1 + share) < high);
+  const maybeBetter = (share: number) => others.filter((row) => !((metric.ratio(measured, row, chosen)?.low ?? 0) * (1 + share) >= 1));
   if (maybeBetter(0).length === 0) {
-    return { confidence: 'HIGH', says: `Confidence HIGH: the ${metric.name} of every other row is worse, intervals included.` };
+    return { confidence: 'HIGH', says: `Confidence HIGH: the ${metric.name} of every other row is worse beyond doubt.` };
   }
   const rivals = maybeBetter(behindMax);
   const within = `${100 * behindMax} %`;
@@ -186,7 +175,7 @@ function confidenceIn(
   const names = rivals.map(({ n }) => n).join(', ');
   return {
     confidence: 'LOW',
-    says: `Confidence LOW: the intervals do not rule out that row ${names} is better by more than ${within}. ${remedy(measured, [chosen, ...rivals])}`,
+    says: `Confidence LOW: the rounds do not rule out that row ${names} is better by more than ${within}. ${remedy(measured, [chosen, ...rivals])}`,
   };
 }
 

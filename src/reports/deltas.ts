@@ -1,5 +1,6 @@
+import type { PairedRatio } from '../benchmark/pairing.ts';
 import { number } from './format.ts';
-import { type Delta, type Measured, type ReportRow, timePerItem } from './report.ts';
+import { type Delta, itemRatioWithin, type Measured, type ReportRow } from './report.ts';
 
 /** Differences below this are not told apart, however small the intervals are. */
 const differenceMin = 0.03;
@@ -23,32 +24,35 @@ export function deltasOf(measured: Measured, baseline: ReportRow | undefined): D
 
 function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta {
   const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
+  const time = itemRatioWithin(measured, row, baseline, 'p50');
   return {
     n: row.n,
-    ...verdictOf(baseline, row),
-    timeRatio: ratio(timePerItem(row)?.ns, timePerItem(baseline)?.ns),
+    ...verdictOf(time),
+    timeRatio: time?.ratio ?? null,
+    timeRatioLow: time?.low ?? null,
+    timeRatioHigh: time?.high ?? null,
     throughputRatio: ratio(row.itemsPerSecond, baseline.itemsPerSecond),
     memoryRatio: ratio(row.memory?.increaseBytes, baseline.memory?.increaseBytes),
     accuracyDifference: accuracyDifference(measured, baseline, row),
   };
 }
 
-/**
- * Two rows differ when the intervals of their medians do not meet and the medians are 3 % apart. The rows were measured one after the
- * other: what changed on the machine between them counts as a difference too, where it did not change within one of them.
- */
-function verdictOf(baseline: ReportRow, row: ReportRow): Pick<Delta, 'verdict' | 'says'> {
-  const [a, b] = [timePerItem(baseline), timePerItem(row)];
-  if (!a || !b) return { verdict: 'NOT_COMPARABLE', says: 'There are too few samples for a median with an interval.' };
-  const apart = a.highNs < b.lowNs || b.highNs < a.lowNs;
-  const difference = b.ns / a.ns - 1;
-  if (!apart || Math.abs(difference) < differenceMin) {
-    return { verdict: 'NO_DIFFERENCE', says: 'The medians do not differ measurably, or by less than 3 %.' };
+/** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
+function verdictOf(time: PairedRatio | null): Pick<Delta, 'verdict' | 'says'> {
+  if (!time) return { verdict: 'NOT_COMPARABLE', says: 'Too few rounds measured both: they cannot be compared.' };
+  const { ratio, low, high, rounds } = time;
+  const interval = `${number(100 * (low - 1))} to ${number(100 * (high - 1))} % in ${rounds} rounds`;
+  if (low >= 1 - differenceMin && high <= 1 + differenceMin) {
+    return { verdict: 'NO_DIFFERENCE', says: `The time of one item differs by less than ${100 * differenceMin} % (${interval}).` };
   }
-  const faster = difference < 0;
+  const apart = high < 1 || low > 1;
+  if (!apart || Math.abs(ratio - 1) < differenceMin) {
+    return { verdict: 'UNDECIDED', says: `The measurement does not tell whether one item takes longer or shorter (${interval}).` };
+  }
+  const faster = ratio < 1;
   return {
     verdict: faster ? 'FASTER' : 'SLOWER',
-    says: `One item takes ${number(100 * Math.abs(difference))} % ${faster ? 'less' : 'more'} time, and the intervals of the medians do not meet.`,
+    says: `One item takes ${number(100 * Math.abs(ratio - 1))} % ${faster ? 'less' : 'more'} time (${interval}).`,
   };
 }
 

@@ -155,7 +155,7 @@ function toMarkdown(report: Report, sha256: string): string {
       ? []
       : [
           `## Compared with row ${baseline}`,
-          `Row ${baseline} is ${rowName(report, rows[baseline] as ReportRow)}. The rows were measured one after the other.`,
+          `Row ${baseline} is ${rowName(report, rows[baseline] as ReportRow)}. The times are compared within rounds, in which every row was measured once.`,
           table(
             ['#', 'Verdict', 'Time for an image', 'Throughput', 'Memory', 'Accuracy', 'Why'],
             deltas.map(({ n, verdict, says, timeRatio, throughputRatio, memoryRatio, accuracyDifference }) => [
@@ -185,7 +185,7 @@ function toMarkdown(report: Report, sha256: string): string {
       `Node ${machine.node}, Whetstone ${report.codeVersion}; ${report.measuredAt}.`,
     `Profile ${request.profile}, load ${request.load}: a warm-up of ${range(settings.warmupSecondsMin, settings.warmupSecondsMax)}, then ` +
       `${range(settings.secondsMin, settings.secondsMax)} of measurement, where ${plural(settings.samplesWanted, 'sample')} are wanted. Percentiles by nearest rank, intervals are ` +
-      'the wider of binomial ranks and of seconds drawn again; no sample was removed.',
+      'the wider of binomial ranks and of rounds drawn again; no sample was removed.',
     table(
       [
         '#',

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { Cell, Machine } from '../benchmark/cells.ts';
 import type { BenchmarkContext } from '../benchmark/context.ts';
+import { type Rounds, roundsOf } from '../benchmark/pairing.ts';
 import { blockIntervals, type Interval } from '../benchmark/resampling.ts';
 import { decodeSamples, type RawSamples } from '../benchmark/samples.ts';
 import { confidence, type Percentile, percentiles, stabilityOf, summarizeLatency, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
@@ -16,7 +17,7 @@ import { claimed, REPORT_SCHEMA_VERSION, type Report, type ReportRow } from './r
 import { simpleView } from './simple.ts';
 
 /** A cell whose samples are in the store. */
-export type Measurement = Omit<Cell, 'samples'> & { samples: StoredBlob | null };
+export type Measurement = Omit<Cell, 'samples' | 'blocks'> & { samples: StoredBlob | null };
 
 export interface Source {
   context: BenchmarkContext;
@@ -36,12 +37,15 @@ export interface Made {
 /** `read` gives the bytes of a blob. One row's samples are held at a time, and others get their turn in between. */
 export async function makeReport({ context, machine, measurements }: Source, read: (sha256: string) => Promise<Uint8Array>): Promise<Made> {
   const rows: ReportRow[] = [];
+  const rounds = new Map<number, Rounds>();
   for (const measurement of measurements) {
-    const { samples } = measurement;
-    rows.push(rowOf(context, measurement, samples && decodeSamples(await read(samples.sha256))));
+    const { n, samples } = measurement;
+    const raw = samples && decodeSamples(await read(samples.sha256));
+    rows.push(rowOf(context, measurement, raw));
+    if (raw && context.inRounds) rounds.set(n, roundsOf(raw));
     await setImmediate();
   }
-  const report = reportOf(context, machine, rows);
+  const report = reportOf(context, machine, rows, rounds);
   const content = canonicalJson(report);
   return {
     report,
@@ -51,11 +55,24 @@ export async function makeReport({ context, machine, measurements }: Source, rea
   };
 }
 
-function reportOf({ jobId, measuredAt, codeVersion, request, models }: BenchmarkContext, machine: Machine, rows: ReportRow[]): Report {
+function reportOf(
+  { jobId, measuredAt, codeVersion, request, models }: BenchmarkContext,
+  machine: Machine,
+  rows: ReportRow[],
+  rounds: ReadonlyMap<number, Rounds>,
+): Report {
   const { modelVersionIds: _ids, ...asked } = request;
-  const measured = { models, rows, machine, request: asked };
+  const measured = { models, rows, machine, request: asked, rounds };
   const baseline = baselineOf(measured);
-  const facts = { ...measured, baseline: baseline?.n ?? null, deltas: deltasOf(measured, baseline), choice: choose(measured) };
+  const facts = {
+    models,
+    rows,
+    machine,
+    request: asked,
+    baseline: baseline?.n ?? null,
+    deltas: deltasOf(measured, baseline),
+    choice: choose(measured),
+  };
   return {
     schemaVersion: REPORT_SCHEMA_VERSION,
     measuredAt: new Date(measuredAt).toISOString(),

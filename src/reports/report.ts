@@ -1,13 +1,14 @@
 /** What a report says. Its canonical JSON is what is hashed and exported; times are nanoseconds, sizes bytes. */
 import type { Machine, Telemetry } from '../benchmark/cells.ts';
 import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
+import { type PairedRatio, pairedRatio, type RoundStatistics, type Rounds } from '../benchmark/pairing.ts';
 import type { LatencySummary, PercentileName, Stability } from '../benchmark/statistics.ts';
 import type { Verdict } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
 import type { EngineName } from '../engine/engines.ts';
 
 /** Counts the forms that reports have had: one made by a later form is another report of the same benchmark. */
-export const REPORT_SCHEMA_VERSION = 2;
+export const REPORT_SCHEMA_VERSION = 3;
 
 export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
   n: number;
@@ -35,15 +36,17 @@ export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
   memory: { baselineBytes: number; peakBytes: number; increaseBytes: number } | null;
 }
 
-export const deltaVerdicts = ['FASTER', 'SLOWER', 'NO_DIFFERENCE', 'NOT_COMPARABLE'] as const;
+export const deltaVerdicts = ['FASTER', 'SLOWER', 'NO_DIFFERENCE', 'UNDECIDED', 'NOT_COMPARABLE'] as const;
 
 /** A row against the baseline; a ratio of 1.1 is 10 % more. */
 export interface Delta {
   n: number;
   verdict: (typeof deltaVerdicts)[number];
   says: string;
-  /** Of the median time that one item takes. */
+  /** Of the median time that one item takes, within rounds, with its interval; null where too few rounds have both rows. */
   timeRatio: number | null;
+  timeRatioLow: number | null;
+  timeRatioHigh: number | null;
   throughputRatio: number | null;
   memoryRatio: number | null;
   /** Difference of the top-1 accuracies on the same images. */
@@ -94,11 +97,20 @@ export const claimed: Record<BenchmarkRequest['profile'], PercentileName[]> = {
 };
 
 /** What a report is about, before anything is compared: the report's parts are made from this. */
-export type Measured = Pick<Report, 'models' | 'rows' | 'request' | 'machine'>;
+export type Measured = Pick<Report, 'models' | 'rows' | 'request' | 'machine'> & {
+  /** By the number of the row; empty where rows were not measured in rounds. */
+  rounds: ReadonlyMap<number, Rounds>;
+};
 
-/** The speed of one item: the row's median over its batch, with its interval. Null where the samples do not support it. */
-export function timePerItem({ latency, batchSize }: ReportRow): { ns: number; lowNs: number; highNs: number } | null {
-  const p50 = latency?.p50;
-  if (p50?.kind !== 'EXACT' || p50.ns === null || p50.lowNs === null || p50.highNs === null) return null;
-  return { ns: p50.ns / batchSize, lowNs: p50.lowNs / batchSize, highNs: p50.highNs / batchSize };
+/** How much longer a row takes than another one, within their common rounds. Null where these are too few. */
+export function ratioWithin({ rounds }: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
+  const [a, b] = [rounds.get(to.n), rounds.get(of.n)];
+  return a && b ? pairedRatio(a, b, statistic) : null;
+}
+
+/** The same for each item (image) of their batches. */
+export function itemRatioWithin(measured: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
+  const found = ratioWithin(measured, of, to, statistic);
+  const batches = to.batchSize / of.batchSize;
+  return found && { ...found, ratio: found.ratio * batches, low: found.low * batches, high: found.high * batches };
 }

@@ -78,10 +78,11 @@ const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement
 const DeltaVerdictType = builder.enumType('DeltaVerdict', {
   description: 'How the speed of a row compares with the baseline’s.',
   values: enumValues<Delta['verdict']>({
-    FASTER: 'An image takes less time: the intervals of the medians do not meet, and they are 3 % apart or more.',
-    SLOWER: 'An image takes more time: the intervals of the medians do not meet, and they are 3 % apart or more.',
-    NO_DIFFERENCE: 'The difference is too small, or too uncertain.',
-    NOT_COMPARABLE: 'One of the two has too few samples.',
+    FASTER: 'An image takes less time, by 3 % or more, and the interval of the ratio excludes 1.',
+    SLOWER: 'An image takes more time, by 3 % or more, and the interval of the ratio excludes 1.',
+    NO_DIFFERENCE: 'The interval of the ratio lies within 3 %.',
+    UNDECIDED: 'The interval of the ratio is too wide to tell.',
+    NOT_COMPARABLE: 'Fewer than five rounds measured both rows.',
   }),
 });
 
@@ -91,7 +92,9 @@ const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
     n: t.exposeInt('n', { description: 'Number of the row.' }),
     verdict: t.expose('verdict', { type: DeltaVerdictType, description: 'Which one is faster.' }),
     says: t.exposeString('says', { description: 'Why.' }),
-    timeRatio: t.exposeFloat('timeRatio', { nullable: true, description: 'Of the median times that one image takes.' }),
+    timeRatio: t.exposeFloat('timeRatio', { nullable: true, description: 'Of the median times that one image takes, within rounds.' }),
+    timeRatioLow: t.exposeFloat('timeRatioLow', { nullable: true, description: 'Lower end of its interval.' }),
+    timeRatioHigh: t.exposeFloat('timeRatioHigh', { nullable: true, description: 'Upper end of its interval.' }),
     throughputRatio: t.exposeFloat('throughputRatio', { nullable: true, description: 'Of the images a second.' }),
     memoryRatio: t.exposeFloat('memoryRatio', { nullable: true, description: 'Of the memory that the model takes.' }),
     accuracyDifference: t.exposeFloat('accuracyDifference', {
