@@ -215,7 +215,7 @@ describe('a benchmark of two versions', () => {
     const { report } = data.job;
     const { technical } = report;
     expect(result).toMatchObject({ reportId: report.id, verdict: report.verdict });
-    expect(report).toMatchObject({ schemaVersion: 2, verified: true });
+    expect(report).toMatchObject({ schemaVersion: 3, verified: true });
     expect(createHash('sha256').update(report.json.content).digest('hex')).toBe(report.sha256);
 
     expect(technical.models).toMatchObject([
@@ -264,8 +264,13 @@ describe('a benchmark of two versions', () => {
       const found = JSON.parse(execFileSync(python, ['-P', script, String(row.batchSize), file], { encoding: 'utf8' }));
       expect(found).toMatchObject({ count: row.sampleCount, itemsPerSecond: row.itemsPerSecond });
       expect(found.mean).toBeCloseTo(row.latency.meanNs, 3);
-      for (const { percent, kind, ns, lowNs, highNs } of row.latency.percentiles)
-        expect([kind, ns, lowNs, highNs]).toEqual(found.percentiles[10 * percent]);
+      for (const { percent, kind, ns, lowNs, highNs } of row.latency.percentiles) {
+        const [foundKind, foundNs, foundLowNs, foundHighNs] = found.percentiles[10 * percent];
+        expect([kind, ns]).toEqual([foundKind, foundNs]);
+        // Differences between the rounds widen the interval.
+        if (lowNs !== null) expect(lowNs).toBeLessThanOrEqual(foundLowNs);
+        if (highNs !== null) expect(highNs).toBeGreaterThanOrEqual(foundHighNs);
+      }
       compared += 1;
     }
     expect(compared).toBeGreaterThanOrEqual(3);
@@ -346,7 +351,7 @@ describe('a benchmark of two versions', () => {
     expect(there.content).toBe(checked.content);
   });
 
-  test('goes on behind the rows that it has measured when the server was stopped', async () => {
+  test('goes on behind the rounds that it has measured when the server was stopped', async () => {
     await startAgain();
     const input = startInput({
       modelVersionIds: [trained],
@@ -356,7 +361,9 @@ describe('a benchmark of two versions', () => {
       secondsMax: 2,
     });
     const { job: started } = await mutate(api, 'startBenchmark', input, 'job { id }');
-    await jobWhen(api, started.id, ({ events }) => events.some((e: { __typename: string }) => e.__typename === 'JobCheckpointEvent'));
+    const count = ({ events }: { events: { __typename: string; attempt: number; phase?: string }[] }, what: string, attempt: number) =>
+      events.filter((event) => (event.phase ?? event.__typename) === what && event.attempt === attempt).length;
+    await jobWhen(api, started.id, (told) => count(told, 'JobCheckpointEvent', 1) >= 3);
     await running.stop();
 
     await startAgain();
@@ -366,9 +373,9 @@ describe('a benchmark of two versions', () => {
       ['SUCCEEDED', false],
     ]);
     const made = ended.events.filter((e: { __typename: string }) => e.__typename === 'JobArtifactEvent');
-    // Each row once: the first in the first attempt, the last in the second.
-    expect(made.length).toBe(3);
-    expect([made[0].attempt, made[2].attempt]).toEqual([1, 2]);
+    expect(made.map(({ attempt }: { attempt: number }) => attempt)).toEqual([2, 2, 2]);
+    // A measurement has 10 rounds at most, in both attempts together.
+    expect(count(ended, 'measurement', 2)).toBeLessThanOrEqual(10 - count(ended, 'JobCheckpointEvent', 1));
     const { data } = await ask(api, 'query ($id: ID!) { job(id: $id) { report { verified technical { rows { sampleCount } } } } }', {
       id: started.id,
     });
