@@ -323,6 +323,24 @@ describe('a benchmark of two versions', () => {
     expect(await first).toBe(true);
   });
 
+  test('of a model with open height and width takes them from its preprocessing', async () => {
+    const preprocess = { version: 1, width: 9, height: 8, mode: 'STRETCH', mean: [0, 0, 0], std: [1, 1, 1] };
+    const sized = await modelVersionOf(api, 'sized', join(models, 'open.onnx'), { preprocess });
+    const only = { modelVersionIds: [sized], batchSizes: [1], engines: ['ONNXRUNTIME_CPU'] };
+    const { job } = await mutate(api, 'startBenchmark', startInput(only), 'job { id }');
+    const { result } = await jobWhen(api, job.id, ({ state }) => state === 'SUCCEEDED');
+    const query = 'query ($id: ID!) { report(id: $id) { verified technical { models { dims } rows { verdict } } } }';
+    const { report } = (await ask(api, query, { id: result.reportId })).data;
+    expect(report).toMatchObject({ verified: true, technical: { models: [{ dims: { 'image[2]': 8, 'image[3]': 9 } }] } });
+    expect(['VALID', 'UNSTABLE']).toContain(report.technical.rows[0].verdict);
+
+    const start = 'mutation ($input: StartBenchmarkInput!) { startBenchmark(input: $input) { userErrors { field message } } }';
+    const contradicted = await ask(api, start, { input: startInput({ ...only, dims: [{ name: 'image[2]', size: 64 }] }) });
+    expect(contradicted.data.startBenchmark.userErrors).toEqual([
+      { field: ['dims'], message: '`dims`: image[2] is 64, but the preprocessing makes 8. Leave it out.' },
+    ]);
+  });
+
   test('is byte-identical in another time zone, locale and year', async () => {
     await running.stop();
     const shift = `const real = Date; globalThis.Date = class extends real {

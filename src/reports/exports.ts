@@ -169,12 +169,15 @@ function toMarkdown(report: Report, sha256: string): string {
         ]),
     '## Models',
     table(
-      ['Model', 'Precision', 'Size', 'Parameters', 'Accuracy', 'SHA-256 of the file', 'Lineage hash'],
-      models.map(({ name, number: version, precision, sizeBytes, parameters, accuracy, sha256: file, lineageHash }) => [
+      ['Model', 'Precision', 'Size', 'Parameters', 'Open dimensions', 'Accuracy', 'SHA-256 of the file', 'Lineage hash'],
+      models.map(({ name, number: version, precision, sizeBytes, parameters, dims, accuracy, sha256: file, lineageHash }) => [
         `${name} version ${version}`,
         precision,
         mebibytes(sizeBytes),
         `${parameters}`,
+        Object.entries(dims ?? {})
+          .map(([dimension, size]) => `${dimension} ${size}`)
+          .join(', ') || none,
         accuracy ? `${accuracyText(accuracy)} (${accuracy.dataset} version ${accuracy.datasetVersion}, ${accuracy.split})` : none,
         file,
         lineageHash,
