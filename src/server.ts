@@ -117,11 +117,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    const stopSweeper = await startSweeper(services, log, {
-      work: () => sweepWork(services),
-      datasets: () => sweepDatasets(services),
-      history: () => sweepHistory(services),
-    });
+    const stopSweeper = await startSweeper(
+      services,
+      log,
+      { work: () => sweepWork(services), history: () => sweepHistory(services) },
+      { datasets: () => sweepDatasets(services) },
+    );
     undo.push(() => inTime('sweeper', stopSweeper()));
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));

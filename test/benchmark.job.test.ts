@@ -13,7 +13,7 @@ import type { Report } from '../src/reports/report.ts';
 import { findReportOf, remakeReport } from '../src/reports/reports.ts';
 import type { StoredReport } from '../src/reports/tables.ts';
 import { verifyReport } from '../src/reports/verify.ts';
-import { blobPath, insertArtifact, storeFile } from '../src/storage/blobs.ts';
+import { blobPath, insertArtifact, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { makeBenchmarkModels } from './support/benchmark.ts';
 import { adminPassword, type TestServer, withServer } from './support/server.ts';
@@ -52,7 +52,7 @@ async function addProbeAndAccuracy({ services }: TestServer, versionId: string):
   const { db } = services;
   const file = join(dataDir, 'work', 'probe.safetensors');
   copyFileSync(join(models, 'classifier.probe'), file);
-  const probe = await storeFile(services, file);
+  const probe = await placingBlobs(() => storeFile(services, file));
   const [datasetId, datasetVersionId] = [randomUUIDv7(), randomUUIDv7()];
   inTransaction(db, (tx) => {
     const { id: artifactId } = insertArtifact(tx, probe, { ownerType: 'MODEL_VERSION', ownerId: versionId, kind: 'PROBE', name: 'probe' });
