@@ -158,7 +158,10 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     await route(serving);
     unload(serving, all);
     missing.clear();
-    for (const one of all) await bring(serving, one);
+    for (const one of all) {
+      // A load may have taken so long that this one is not wanted any more.
+      if (wanted().some(({ id }) => id === one.id)) await bring(serving, one);
+    }
     await serving.ask({ type: 'ready' });
     health.state = 'READY';
     health.reason = null;
