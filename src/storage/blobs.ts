@@ -5,10 +5,10 @@
  *   1. its row is written, or made young again when it is there already;
  *   2. its bytes are brought to the disk under their final name;
  *   3. the transaction of whatever owns it inserts an artifact.
- * A blob that no artifact names is garbage. `collectBlobs` takes it once its row is a day old, as it is at once when an artifact of it
- * was dropped. It stays away from what is between 1 and 3, which `placingBlobs` knows: the same content may come again while the last
- * owner of it is deleted. It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement, so
- * either the collector comes first and 2 finds no file, or it stays away.
+ * A blob that no artifact names is garbage. `collectBlobs` takes it once its row is a day old, and once an artifact of it was dropped.
+ * It stays away from what is between 1 and 3, which `placingBlobs` knows: the same content may come again while its last owner is
+ * deleted. It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement. So either the
+ * collector comes first and 2 finds no file, or it stays away.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUIDv7 } from 'node:crypto';
