@@ -143,12 +143,23 @@ export function findArtifact(
 
 /** Removes blobs that are garbage at `now`, at most 1,000, and returns how many. It goes in pages, so that requests come in between. */
 export async function collectBlobs(services: StorageServices, now: number): Promise<number> {
-  const { config, db } = services;
+  const { db } = services;
+  collectable.delete(db);
+  let removed = removedMax;
+  try {
+    removed = await removeGarbage(services, now);
+  } finally {
+    // There may be more; or a locked database or a full disk has kept it, which passes.
+    if (removed === removedMax) collectable.add(db);
+  }
+  return removed;
+}
+
+async function removeGarbage({ config, db }: StorageServices, now: number): Promise<number> {
   const garbage = and(
     lte(blob.createdAt, now - graceMs),
     notExists(db.select({ id: artifact.id }).from(artifact).where(eq(artifact.sha256, blob.sha256))),
   );
-  collectable.delete(db);
   let removed = 0;
   for (let after: string | undefined = ''; after !== undefined && removed < removedMax; ) {
     const page: { sha256: string; isGarbage: unknown }[] = db
@@ -179,7 +190,6 @@ export async function collectBlobs(services: StorageServices, now: number): Prom
     after = page.length === pageRows ? page.at(-1)?.sha256 : undefined;
     await setImmediate();
   }
-  if (removed === removedMax) collectable.add(db);
   return removed;
 }
 
