@@ -1,6 +1,6 @@
 /**
- * Comparison of two configurations within rounds. What the machine did in a round met both of them, and drops out of their ratio: so two
- * are told apart that a slow drift, or a busy neighbour, would otherwise hide or invent.
+ * Comparison of two configurations within rounds. What the machine did in a round met both of them, and drops out of their ratio:
+ * otherwise a slow drift or a busy neighbour would hide a difference, or invent one.
  */
 import type { RawSamples } from './samples.ts';
 import { confidence, nearestRank, percentiles } from './statistics.ts';
