@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { useClient } from 'urql';
-import { actions, useAction } from '../actions.ts';
+import { useAction } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData, useLive } from '../session/live.tsx';
 import { age, duration } from '../ui/format.ts';
@@ -92,7 +92,7 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
         {
           keys: 'x',
           label: 'cancel',
-          needs: actions.cancelJob.needs,
+          does: 'cancelJob',
           hint: true,
           run: () => confirm(`Cancel this ${kind}?`, () => void run()),
         },
@@ -104,7 +104,7 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
       if (errors.length > 0) fail(errors);
       else if (payload?.job) go('job', payload.job.id);
     };
-    return [{ keys: 'r', label: 'retry', needs: actions.retryJob.needs, hint: true, run: () => void run() }];
+    return [{ keys: 'r', label: 'retry', does: 'retryJob', hint: true, run: () => void run() }];
   };
 }
 
@@ -122,7 +122,7 @@ export function Jobs() {
       onOpen={{ label: 'open', run: ({ id }) => go('job', id) }}
       onEnd={more}
       keys={keys}
-      always={[{ keys: 'n', label: 'new training', needs: actions.startTraining.needs, hint: true, run: () => go('train') }]}
+      always={[{ keys: 'n', label: 'new training', does: 'startTraining', hint: true, run: () => go('train') }]}
       columns={[
         {
           title: 'State',

@@ -1,7 +1,7 @@
 /** The screens. A new one is a file and a row here: its number, its place in the palette, and `--json` follow from it. */
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
-import { actions, type Permission } from '../actions.ts';
+import { type ActionName, actions, type Permission } from '../actions.ts';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
@@ -14,10 +14,9 @@ import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx'
 import { type FormName, formScreen, forms } from './start.tsx';
 import { uploadScreen } from './upload.tsx';
 
-export interface Screen {
+export type Screen = {
   name: string;
   title: string;
-  needs: Permission;
   /** LISTED has a number, PALETTE is reached by its name, ROW is opened for a row and needs its id. */
   from: 'LISTED' | 'PALETTE' | 'ROW';
   /** `/` filters its rows. */
@@ -25,11 +24,16 @@ export interface Screen {
   component: ComponentType<{ id: string }>;
   /** What `--json` prints. */
   query?: TypedDocumentNode<unknown, never>;
-}
+} & (
+  | /** What its reader must be allowed. */ { needs: Permission; does?: undefined }
+  | /** A form: what it does must be allowed. */ { needs?: undefined; does: ActionName }
+);
+
+export const permissionFor = ({ needs, does }: Screen): Permission => needs ?? actions[does].needs;
 
 const formRow = (name: FormName): Screen => {
   const { title, action } = forms[name];
-  return { name, title, needs: actions[action].needs, from: 'PALETTE', component: formScreen(name) };
+  return { name, title, does: action, from: 'PALETTE', component: formScreen(name) };
 };
 
 export const screens: readonly Screen[] = [
@@ -53,14 +57,14 @@ export const screens: readonly Screen[] = [
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
-  { name: 'infer', title: 'Try an image', needs: actions.infer.needs, from: 'ROW', component: Infer },
+  { name: 'infer', title: 'Try an image', does: 'infer', from: 'ROW', component: Infer },
   {
     name: 'upload-dataset',
     title: 'Upload a dataset',
-    needs: actions.createDataset.needs,
+    does: 'createDataset',
     from: 'PALETTE',
     component: uploadScreen('dataset'),
   },
-  { name: 'upload-model', title: 'Upload a model', needs: actions.createModel.needs, from: 'PALETTE', component: uploadScreen('model') },
+  { name: 'upload-model', title: 'Upload a model', does: 'createModel', from: 'PALETTE', component: uploadScreen('model') },
   ...(Object.keys(forms) as FormName[]).map(formRow),
 ];

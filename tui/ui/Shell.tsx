@@ -1,7 +1,7 @@
 /** The frame of every screen: who and where, the state of the connection, the screens, the keys. */
 import { Box, Text, useApp } from 'ink';
 import { useEffect, useMemo, useReducer, useState } from 'react';
-import { screens } from '../screens/screens.ts';
+import { permissionFor, screens } from '../screens/screens.ts';
 import { useConnection, useLink, useLive } from '../session/live.tsx';
 import type { Session } from '../session/session.ts';
 import { padTo, printable } from './format.ts';
@@ -47,7 +47,7 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
     return () => clearTimeout(timer ?? undefined);
   }, [message]);
 
-  const offered = screens.filter(({ needs }) => may(needs));
+  const offered = screens.filter((row) => may(permissionFor(row)));
   const listed = offered.filter(({ from }) => from === 'LISTED');
   const route = stack.at(-1) as Route;
   const screen = offered.find(({ name }) => name === route.screen) ?? (listed[0] as (typeof screens)[number]);
