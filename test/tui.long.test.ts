@@ -4,33 +4,14 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { digit, digitFolders, writeZip } from './support/images.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder } from './support/server.ts';
-import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
+import { fill, hasTmux, toField, whyNot, withTerminal } from './support/terminal.ts';
 
 const longMs = 900_000;
 const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
-
-const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
-
-/** Moves the cursor of a form to this field. A frame that is half drawn has no cursor. */
-async function toField(terminal: Terminal, label: string): Promise<void> {
-  const settled = (before?: string) =>
-    vi.waitUntil(() => current(terminal) !== before && current(terminal), { timeout: 30_000, interval: 20 });
-  for (let at = await settled(), presses = 0; !at.startsWith(`› ${label}`); presses += 1) {
-    if (presses === 40) throw new Error(`The form has no field ${label}.`);
-    terminal.type('Down');
-    at = await settled(at);
-  }
-}
-
-async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
-  await toField(terminal, label);
-  terminal.type('C-u', text);
-  await terminal.shows(text.slice(-8));
-}
 
 test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot}`, { timeout: 2 * longMs }, () =>
   withFolder((folder) =>

@@ -2,18 +2,23 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DocumentNode, print } from 'graphql';
 import { describe, expect, test, vi } from 'vitest';
+import { createApiKey } from '../src/accounts/apiKeys.ts';
 import { may } from '../src/accounts/permissions.ts';
-import { roles } from '../src/accounts/tables.ts';
+import { roles, type User } from '../src/accounts/tables.ts';
+import { findUserByName } from '../src/accounts/users.ts';
 import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { schema } from '../src/graphql/schema.ts';
+import { opaqueId } from '../src/naming.ts';
 import { actions } from '../tui/actions.ts';
 import { chartsOf } from '../tui/screens/curves.ts';
 import { appended, type JobEvent } from '../tui/screens/job.tsx';
-import { type JobRow, merged } from '../tui/screens/jobs.tsx';
+import { type JobRow, order } from '../tui/screens/jobs.tsx';
 import { rateOf } from '../tui/screens/overview.tsx';
 import { screens } from '../tui/screens/screens.ts';
+import { merged } from '../tui/session/live.tsx';
 import { age, bar, bytes, duration, number, padTo, wrap } from '../tui/ui/format.ts';
-import { withServer } from './support/server.ts';
+import { nobody } from './support/jobs.ts';
+import { type TestServer, withServer } from './support/server.ts';
 import { key, logIn, withTui } from './support/tui.ts';
 
 describe('the way in', () => {
@@ -135,7 +140,8 @@ describe('the table of actions', () => {
     withServer(async (server) => {
       const token = await server.as(role);
       for (const [name, { needs, document }] of entries) {
-        const { errors = [] } = await server.graphql(print(document as unknown as DocumentNode), { input: inputs[name] }, token);
+        const input = name === 'revokeApiKey' ? { apiKeyId: await ownKey(server, token) } : inputs[name];
+        const { errors = [] } = await server.graphql(print(document as unknown as DocumentNode), { input }, token);
         const isRefused = errors.some(({ extensions }) => extensions?.code === 'FORBIDDEN');
         expect([name, isRefused]).toEqual([name, !may(role, needs)]);
       }
@@ -144,6 +150,14 @@ describe('the table of actions', () => {
 
   test.each(entries)('%s fits the schema and the limits', (_name, { document }) => fits(document));
 });
+
+/** A key of this user: the list of keys shows no other to those who may not revoke it. */
+async function ownKey({ graphql, services }: TestServer, token: string): Promise<string> {
+  const { data } = await graphql('{ viewer { name } }', {}, token);
+  const owner = findUserByName(services.db, data.viewer.name) as User;
+  const { row } = createApiKey(services, nobody, owner, { name: 'camera' });
+  return opaqueId('ApiKey', row.id);
+}
 
 const nothing = 'Sm9iOm5vdGhpbmc';
 const inputs: Record<string, object> = {
@@ -159,6 +173,13 @@ const inputs: Record<string, object> = {
   rollback: { name: 'a' },
   undeploy: { name: 'a' },
   infer: { deployment: 'a', image: '' },
+  createUser: { name: '', role: 'VIEWER', password: '' },
+  updateUser: { userId: nothing },
+  disableUser: { userId: nothing },
+  resetPassword: { userId: nothing, password: '' },
+  revokeSession: { sessionId: opaqueId('Session', 'nobody') },
+  changePassword: { currentPassword: 'a', newPassword: 'b' },
+  createApiKey: { name: '' },
 };
 
 function fits(document: unknown): void {
@@ -175,7 +196,7 @@ describe('what the screens compute', () => {
   const job = (id: string, createdAt: string, state = 'RUNNING') => ({ id, createdAt, state }) as JobRow;
 
   test('jobs: the newest first, a change in place of what was there', () => {
-    const jobs = merged([job('a', '1'), job('b', '2')], [job('c', '3'), job('a', '1', 'SUCCEEDED')]);
+    const jobs = merged([job('a', '1'), job('b', '2')], [job('c', '3'), job('a', '1', 'SUCCEEDED')], order);
     expect(jobs.map(({ id, state }) => `${id} ${state}`)).toEqual(['c RUNNING', 'b RUNNING', 'a SUCCEEDED']);
   });
 

@@ -1,10 +1,7 @@
 /** All jobs, newest first, live. */
-
-import { useCallback, useEffect, useRef, useState } from 'react';
-import { useClient } from 'urql';
 import { useAction } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
-import { useData, useLive } from '../session/live.tsx';
+import { useLive, usePages } from '../session/live.tsx';
 import { age, duration } from '../ui/format.ts';
 import type { KeyRow } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
@@ -36,44 +33,11 @@ export function subjectOf(spec: unknown): string {
   return [modelName ?? name ?? fileName, preset].filter((part) => typeof part === 'string').join(' · ');
 }
 
-/** Newest first; of a job that is there twice the later one counts. */
-export function merged(before: readonly JobRow[], changed: readonly JobRow[]): JobRow[] {
-  const byId = new Map(before.map((job) => [job.id, job]));
-  for (const job of changed) byId.set(job.id, job);
-  return [...byId.values()].sort((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
-}
-
-function useJobs(): { jobs: JobRow[]; more(): void } {
-  const client = useClient();
-  const [jobs, setJobs] = useState<JobRow[]>([]);
-  const { data } = useData(JobsQuery, { after: null });
-  const next = useRef<string | null>(null);
-  const busy = useRef(false);
-  useEffect(() => {
-    if (!data) return;
-    setJobs((before) => merged(before, data.jobs.nodes));
-    next.current ??= data.jobs.pageInfo.hasNextPage ? data.jobs.pageInfo.endCursor : null;
-  }, [data]);
-  useLive(JobsSubscription, {}, (items) =>
-    setJobs((before) =>
-      merged(
-        before,
-        items.map(({ jobs: job }) => job),
-      ),
-    ),
-  );
-  const more = useCallback(async () => {
-    if (busy.current || next.current === null) return;
-    busy.current = true;
-    const page = await client.query(JobsQuery, { after: next.current }).toPromise();
-    busy.current = false;
-    if (!page.data) return;
-    const { nodes, pageInfo } = page.data.jobs;
-    next.current = pageInfo.hasNextPage ? pageInfo.endCursor : null;
-    setJobs((before) => merged(nodes, before));
-  }, [client]);
-  return { jobs, more };
-}
+/** Newest first. */
+export const order = {
+  keyOf: ({ id }: JobRow) => id,
+  compare: (a: JobRow, b: JobRow) => b.createdAt.localeCompare(a.createdAt),
+};
 
 /** The keys that concern one job, on every screen that shows it. */
 export function useJobKeys(): (job: { id: string; kind: string; state: string }) => KeyRow[] {
@@ -110,7 +74,8 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
 
 export function Jobs() {
   const { width, height, go } = useFrame();
-  const { jobs, more } = useJobs();
+  const { rows: jobs, more, take } = usePages(JobsQuery, { pageOf: ({ jobs }) => jobs, ...order });
+  useLive(JobsSubscription, {}, (items) => take(items.map(({ jobs: job }) => job)));
   const keys = useJobKeys();
   return (
     <List

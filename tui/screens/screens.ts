@@ -2,6 +2,8 @@
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
 import { type ActionName, actions, type Permission } from '../actions.ts';
+import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
+import { Audit, AuditQuery } from './audit.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
@@ -13,6 +15,7 @@ import { Overview, OverviewQuery } from './overview.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
 import { uploadScreen } from './upload.tsx';
+import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx';
 
 export type Screen = {
   name: string;
@@ -52,11 +55,16 @@ export const screens: readonly Screen[] = [
     query: DeploymentsQuery,
   },
   { name: 'events', title: 'Events', needs: 'READ', from: 'LISTED', component: Events },
+  { name: 'users', title: 'Users', needs: 'MANAGE_USERS', from: 'LISTED', filters: true, component: Users, query: UsersQuery },
+  { name: 'keys', title: 'API keys', needs: 'READ', from: 'PALETTE', filters: true, component: ApiKeys, query: ApiKeysQuery },
+  { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
+  { name: 'user', title: 'User', needs: 'MANAGE_USERS', from: 'ROW', component: UserScreen, query: UserQuery },
+  { name: 'password', title: 'Change your password', does: 'changePassword', from: 'PALETTE', component: Password },
   { name: 'infer', title: 'Try an image', does: 'infer', from: 'ROW', component: Infer },
   {
     name: 'upload-dataset',

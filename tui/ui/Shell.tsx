@@ -202,12 +202,12 @@ function Header({
 }
 
 function Tabs({ names, active, width }: { names: string[]; active: number; width: number }) {
-  const long = names.reduce((sum, name) => sum + name.length + 4, 0) <= width;
+  const long = names.reduce((sum, name) => sum + name.length + 3, 0) <= width;
   return (
     <Text wrap="truncate" color={theme.muted}>
       {names.map((name, i) => (
         <Text key={name} inverse={i === active} bold={i === active} color={i === active ? theme.accent : theme.muted}>
-          {` ${i + 1} ${long ? name : name.slice(0, 6)} `}
+          {` ${i + 1} ${long ? name : name.slice(0, 6)}`}
         </Text>
       ))}
     </Text>
