@@ -184,7 +184,7 @@ const inputs: Record<string, object> = {
 
 function fits(document: unknown): void {
   const parsed = parseLimited(print(document as DocumentNode));
-  checkDocument(schema, parsed, { id: 'a', after: null, name: 'a' });
+  checkDocument(schema, parsed, { id: 'a', ids: ['a', 'b', 'c', 'd'], after: null, name: 'a' });
 }
 
 test.each(screens.flatMap((screen) => (screen.query ? [[screen.name, screen.query] as const] : [])))(

@@ -7,6 +7,7 @@ import type { KeyRow } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states } from '../ui/theme.ts';
+import { runMarks } from './curves.ts';
 
 export const JobsQuery = graphql(`
   query TuiJobs($after: String) {
@@ -73,7 +74,7 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
 }
 
 export function Jobs() {
-  const { width, height, go } = useFrame();
+  const { width, height, go, say, marked, mark } = useFrame();
   const { rows: jobs, more, take } = usePages(JobsQuery, { pageOf: ({ jobs }) => jobs, ...order });
   useLive(JobsSubscription, {}, (items) => take(items.map(({ jobs: job }) => job)));
   const keys = useJobKeys();
@@ -86,9 +87,30 @@ export function Jobs() {
       empty="There are no jobs yet. `:train` starts a training."
       onOpen={{ label: 'open', run: ({ id }) => go('job', id) }}
       onEnd={more}
-      keys={keys}
-      always={[{ keys: 'n', label: 'new training', does: 'startTraining', hint: true, run: () => go('train') }]}
+      keys={(job) => [
+        ...keys(job),
+        ...(job.kind === 'TRAIN'
+          ? [
+              {
+                keys: ['m', 'space'],
+                label: marked.includes(job.id) ? 'unmark' : 'mark to compare',
+                hint: true,
+                run: () =>
+                  marked.length === runMarks.length && !marked.includes(job.id)
+                    ? say(`At most ${runMarks.length} runs are compared. Unmark one first.`, 'bad')
+                    : mark(job.id),
+              },
+            ]
+          : []),
+      ]}
+      always={[
+        ...(marked.length >= 2
+          ? [{ keys: 'c', label: `compare ${marked.length} runs`, hint: true, run: () => go('compare', marked.join(',')) }]
+          : []),
+        { keys: 'n', label: 'new training', does: 'startTraining', hint: true, run: () => go('train') },
+      ]}
       columns={[
+        ...(marked.length > 0 ? [{ title: '', width: 1, text: ({ id }: JobRow) => runMarks[marked.indexOf(id)] ?? '' }] : []),
         {
           title: 'State',
           width: 12,

@@ -4,6 +4,7 @@ import type { ComponentType } from 'react';
 import { type ActionName, actions, type Permission } from '../actions.ts';
 import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
 import { Audit, AuditQuery } from './audit.tsx';
+import { Compare, CompareQuery } from './compare.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
@@ -56,6 +57,7 @@ export const screens: readonly Screen[] = [
   },
   { name: 'events', title: 'Events', needs: 'READ', from: 'LISTED', component: Events },
   { name: 'users', title: 'Users', needs: 'MANAGE_USERS', from: 'LISTED', filters: true, component: Users, query: UsersQuery },
+  { name: 'compare', title: 'Compare runs', needs: 'READ', from: 'PALETTE', filters: true, component: Compare, query: CompareQuery },
   { name: 'keys', title: 'API keys', needs: 'READ', from: 'PALETTE', filters: true, component: ApiKeys, query: ApiKeysQuery },
   { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },

@@ -37,6 +37,7 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
   const [filter, setFilter] = useState('');
   const [typing, setTyping] = useState(false);
   const [message, setMessage] = useState<{ text: string; kind: 'good' | 'bad' } | null>(null);
+  const [marked, setMarked] = useState<readonly string[]>([]);
   const [history, setHistory] = useState<SystemNow[]>([]);
   useLive(SystemSubscription, {}, (items) =>
     setHistory((before) => [...before, ...items.map(({ system }) => system)].slice(-historyLength)),
@@ -71,10 +72,12 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       go: (name, id) => open([...stack, routeOf(name, id)]),
       replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
       back: () => open(stack.length > 1 ? stack.slice(0, -1) : stack),
+      marked,
+      mark: (id) => setMarked((before) => (before.includes(id) ? before.filter((other) => other !== id) : [...before, id])),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
     }),
-    [route, width, height, filter, stack],
+    [route, width, height, filter, stack, marked],
   );
   const cycle = (step: number) => {
     const at = listed.findIndex(({ name }) => name === screen.name);
