@@ -1,6 +1,6 @@
 /**
- * Nobody is offered what the server would refuse. The rows that make the keys, the footer and the help are read on every screen, for every
- * row of its lists, and held against what the server answers to the mutation behind each.
+ * Nobody is offered what the server would refuse. On every screen, for every row of its lists, the test reads the rows that make the keys,
+ * the footer and the help. It compares them with what the server answers to the mutation behind each.
  */
 import { type DocumentNode, print } from 'graphql';
 import { describe, expect, test, vi } from 'vitest';
@@ -41,7 +41,7 @@ vi.mock('../tui/ui/keys.tsx', async (importOriginal) => {
 const names = Object.keys(actions) as ActionName[];
 const documentOf = (name: ActionName) => print(actions[name].document as unknown as DocumentNode);
 
-/** Input that names nothing, so that only who asks decides. */
+/** Inputs with unknown ids and names: an answer other than FORBIDDEN means that the role may do it. */
 const nothing = opaqueId('Job', 'nothing');
 const inputs: Record<Exclude<ActionName, 'revokeApiKey'>, object> = {
   cancelJob: { jobId: nothing },

@@ -30,7 +30,7 @@ export const UserQuery = graphql(`
 
 type User = ResultOf<typeof UsersQuery>['users']['nodes'][number];
 
-/** Who is logged in here. */
+/** Whether this terminal is logged in as this user. */
 const isSelf = ({ sessions }: User): boolean => sessions.some(({ current }) => current);
 
 /** What came of an action in the footer, in one way for all keys of these screens. */
