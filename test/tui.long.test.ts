@@ -169,7 +169,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         await terminal.shows(/B .*epoch 4/);
         capture('compare');
 
-        terminal.type('8');
+        terminal.type(':', 'users', 'Enter');
         await terminal.shows('ADMIN');
         terminal.type('n');
         await terminal.shows('New user');

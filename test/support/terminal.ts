@@ -1,5 +1,6 @@
 /** The terminal UI in a real terminal: tmux. */
 import { execFile, execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -35,7 +36,8 @@ export async function withTerminal<T>(
   { folder, columns = 80, rows = 24, env = {}, args }: Options,
   use: (terminal: Terminal) => Promise<T>,
 ): Promise<T> {
-  const socket = join(folder, 'tmux.sock');
+  // A name of its own: a tmux server that was killed may still hold the socket of an earlier terminal in this folder.
+  const socket = join(folder, `${randomUUID().slice(0, 8)}.sock`);
   const tmux = (...words: string[]) =>
     execFileSync('tmux', ['-S', socket, '-f', '/dev/null', ...words], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   const settings = { XDG_CONFIG_HOME: folder, LANG: 'C.UTF-8', COLORTERM: 'truecolor', ...env };
