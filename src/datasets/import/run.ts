@@ -11,6 +11,7 @@ import { layOut } from './forms.ts';
 import { openImage, storedBytes } from './image.ts';
 import { inOrder } from './inOrder.ts';
 import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { sidecar } from './names.ts';
 import {
   type ContentItem,
   classesOf,
@@ -25,7 +26,7 @@ import {
 import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
 import { warnOfBoxes, warnOfConverted, warnOfDuplicates, warnOfIgnored, warnOfLeftOut, warnOfNames } from './warnings.ts';
-import { openZip, type ZipEntry } from './zip.ts';
+import { openZip, type Zip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
   /** Of the file in the zip. */
@@ -42,20 +43,24 @@ type MadeItem = ContentItem & { sizeBytes: number };
  */
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
   try {
-    const { layout, images, leftOut, problems } = await extract(child);
+    const { zip, layout, images, leftOut, problems } = await extract(child);
     const { classes } = layout;
     const items = assignSplits(child, images);
     // Otherwise the cause is reported below, after all images.
     if (problems.count === 0) checkTraining(child, items, classes);
     const made = await decodeAll(child, items, leftOut, problems);
+    const sidecars = [...leftOut.keys()].filter((name) => sidecar.test(name));
+    const leftOutImages = new Map([...leftOut].filter(([name]) => !sidecar.test(name)));
     if (leftOut.size > 0) {
-      checkLeftOut(child, leftOut, new Set([...layout.images.map(({ file }) => file.name), ...leftOut.keys()]).size);
+      const read = layout.images.map(({ file }) => file.name).filter((name) => !leftOut.has(name));
+      checkLeftOut(child, leftOutImages, read.length + leftOutImages.size);
       const kept = items.filter(({ file }) => !leftOut.has(file.name));
       checkTraining(child, kept, classes);
     }
+    warnOfIgnored(child, zip, [...layout.ignored, ...sidecars]);
     warnOfClasses(child, made, classes);
     warnOfDuplicates(child, made);
-    warnOfLeftOut(child, leftOut);
+    warnOfLeftOut(child, leftOutImages);
     const sizeBytes = made.reduce((sum, item) => sum + item.sizeBytes, 0);
     const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, classes, leftOut), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
@@ -67,12 +72,13 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
 }
 
 interface Extraction {
+  zip: Zip;
   /** As the zip has them, those that are left out too. */
   layout: Layout<ZipEntry>;
   /** Without those that are left out. */
   images: Extracted[];
   leftOut: LeftOut;
-  /** Images that cannot be read, and that are not left out. */
+  /** Of single images that are not left out. */
   problems: Problems;
 }
 
@@ -80,6 +86,7 @@ interface Extraction {
 export async function extractAgain(child: ImportChild): Promise<{ items: number }> {
   const { images, problems } = await extract(child);
   problems.check(unusable);
+  problems.end();
   return { items: images.length };
 }
 
@@ -90,7 +97,7 @@ export async function extractAgain(child: ImportChild): Promise<{ items: number 
 async function extract(child: ImportChild): Promise<Extraction> {
   const { spec, workDir } = child;
   const leftOut: LeftOut = new Map();
-  const problems = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
+  const problems = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   child.phase('extraction', null);
   const zip = await openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
     child.advance();
@@ -98,9 +105,12 @@ async function extract(child: ImportChild): Promise<Extraction> {
   });
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
-    const layout = await layOut(child, zip, problems);
+    const layout = await layOut(child, zip, problems).catch((error: Error) => {
+      // It may follow from the problems before it.
+      if (error instanceof ChildError && error.code === 'DATA_INVALID') problems.end();
+      throw error;
+    });
     warnOfNames(child, zip);
-    warnOfIgnored(child, zip, layout.ignored);
 
     child.phase('extraction', layout.images.length);
     const folders = new Set<string>();
@@ -127,7 +137,7 @@ async function extract(child: ImportChild): Promise<Extraction> {
       }
     }
     warnOfConverted(child, converted);
-    return { layout, images, leftOut, problems };
+    return { zip, layout, images, leftOut, problems };
   } finally {
     zip.close();
   }
@@ -230,7 +240,7 @@ export function summarizeDataset(
  */
 async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
   const { spec, workDir } = child;
-  const misplaced = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
+  const misplaced = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
     OutputFile,
     OutputFile,
@@ -264,7 +274,8 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     made.push({ ...line, sizeBytes });
   }
   damaged.check(unusable);
-  misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
+  damaged.append(misplaced, (count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
+  damaged.end();
   warnOfBoxes(child, counts);
   index.end();
   child.artifact('MANIFEST', manifest.end());
