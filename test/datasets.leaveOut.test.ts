@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
+import sharp from 'sharp';
 import { expect, test } from 'vitest';
 import { findDatasetByName } from '../src/datasets/datasets.ts';
 import { files } from '../src/datasets/import/outputs.ts';
@@ -9,7 +10,7 @@ import { artifact } from '../src/storage/tables.ts';
 import { imported } from './support/datasetServer.ts';
 import { withDatasets } from './support/datasets.ts';
 import { coco, scenes, yolo } from './support/detection.ts';
-import { digitFolders, type Files, rawZip } from './support/images.ts';
+import { digitFolders, type Files, photo, rawZip } from './support/images.ts';
 import { type Imported, withImport } from './support/imports.ts';
 import { messyDataset } from './support/messyDataset.ts';
 import { byHost, byTrainer } from './support/oddImages.ts';
@@ -88,6 +89,26 @@ test('the content hash of a zip with a film, which earlier versions imported wit
     (made) => expect(made.summary().contentHash).toBe('4079e9b1f0a3fe4d28c843d86447561564544186572ad5e3f9f9c79446d9e3bd'),
     leaveOut,
   ));
+
+const warned = (zip: Files) => withImport(zip, (made) => ({ codes: made.warnings, says: (code: string) => messageOf(made, code) }));
+
+test('the same image in two classes, and a class that no validation image shows, are warned about', async () => {
+  const { '0/0.png': zero = '' } = classes;
+  const { says } = await warned({ ...classes, '1/again.png': zero, '2/only.png': await photo(8, 8).png().toBuffer() });
+  expect(says('SAME_IMAGE_IN_CLASSES')).toMatch(/^1 image is in more than one class: .*0\/0\.png = .*1\/again\.png\. Remove/);
+  expect(says('CLASSES_WITHOUT_VAL')).toMatch(/^1 class has no images in val, .*: 2\. Add images/);
+  expect((await warned(classes)).codes).toEqual([]);
+});
+
+test('an image that only XMP turns is warned about', async () => {
+  const xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>';
+  const turned = await sharp(Buffer.from(classes['0/0.png'] ?? ''))
+    .jpeg()
+    .withXmp(xmp)
+    .toBuffer();
+  const { says } = await warned({ ...classes, '0/turned.jpg': turned });
+  expect(says('XMP_ORIENTATION_IGNORED')).toMatch(/^1 image that only XMP data turn upright is used as stored.*0\/turned\.jpg/);
+});
 
 const nested: Files = { ...classes, '0/holidays/a.png': classes['0/1.png'] ?? '' };
 

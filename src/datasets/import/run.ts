@@ -8,7 +8,7 @@ import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
-import { openImage, storedBytes } from './image.ts';
+import { isTurnedByXmp, openImage, storedBytes } from './image.ts';
 import { inOrder } from './inOrder.ts';
 import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import { sidecar } from './names.ts';
@@ -25,7 +25,16 @@ import {
 } from './outputs.ts';
 import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
-import { warnOfBoxes, warnOfConverted, warnOfDuplicates, warnOfIgnored, warnOfLeftOut, warnOfNames } from './warnings.ts';
+import {
+  warnOfBoxes,
+  warnOfConverted,
+  warnOfDuplicates,
+  warnOfIgnored,
+  warnOfLabels,
+  warnOfLeftOut,
+  warnOfNames,
+  warnOfXmp,
+} from './warnings.ts';
 import { openZip, type Zip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
@@ -60,6 +69,7 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
     warnOfIgnored(child, zip, [...layout.ignored, ...sidecars]);
     warnOfClasses(child, made, classes);
     warnOfDuplicates(child, made);
+    if (child.spec.task === 'CLASSIFICATION') warnOfLabels(child, made, classes);
     warnOfLeftOut(child, leftOutImages);
     const sizeBytes = made.reduce((sum, item) => sum + item.sizeBytes, 0);
     const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, classes, leftOut), sizeBytes };
@@ -122,10 +132,12 @@ async function extract(child: ImportChild): Promise<Extraction> {
       folders.add(dirname(target));
       // Never over something that is there already.
       await writeFile(target, stored, { flag: 'wx' });
-      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data };
+      const turned = await isTurnedByXmp(data);
+      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data, turned };
     };
     const images: Extracted[] = [];
     const converted: string[] = [];
+    const turned: string[] = [];
     const wanted = layout.images.filter(({ file }) => !leftOut.has(file.name));
     for await (const [image, written] of inOrder(wanted, aheadOf(child), write)) {
       child.checkStop();
@@ -134,9 +146,11 @@ async function extract(child: ImportChild): Promise<Extraction> {
       else {
         images.push({ ...image, sha256: written.sha256 });
         if (written.converted) converted.push(image.file.name);
+        if (written.turned) turned.push(image.file.name);
       }
     }
     warnOfConverted(child, converted);
+    warnOfXmp(child, turned);
     return { zip, layout, images, leftOut, problems };
   } finally {
     zip.close();
