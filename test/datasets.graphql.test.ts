@@ -153,6 +153,19 @@ describe('datasets', () => {
       expect(await names()).toEqual(['b', 'c']);
     }));
 
+  test('a name has letters of any script, and is the same however its accents are written', () =>
+    withServer(async (server) => {
+      const token = await server.as('ENGINEER');
+      const made = await imported(server, token, classes, { name: 'Früchte-水果'.normalize('NFD') });
+      expect(made.dataset.name).toBe('Früchte-水果');
+      const { data } = await server.graphql(
+        'query ($n: String!) { dataset(name: $n) { name } }',
+        { n: 'Früchte-水果'.normalize('NFD') },
+        token,
+      );
+      expect(data.dataset).toEqual({ name: 'Früchte-水果' });
+    }));
+
   test('a wrong input is told with its field', () =>
     withServer(async (server) => {
       const token = await server.as('ENGINEER');
@@ -163,7 +176,11 @@ describe('datasets', () => {
         dataset: null,
         datasetVersion: null,
         userErrors: [
-          { code: 'INVALID', field: ['name'], message: expect.stringContaining('1 to 100') },
+          {
+            code: 'INVALID',
+            field: ['name'],
+            message: expect.stringMatching(/^"not a name" is not possible: a name has 1 to 100 .* no spaces/),
+          },
           { code: 'INVALID', field: ['valShare'], message: 'A share is at least 0.' },
         ],
       });
