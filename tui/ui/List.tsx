@@ -1,6 +1,6 @@
 /** A table that scrolls. Its cursor stays on its row when others come or go above it. Only what is visible is rendered. */
 import { Box, Text } from 'ink';
-import { useEffect, useState } from 'react';
+import { type ReactNode, useEffect, useState } from 'react';
 import { padTo, printable } from './format.ts';
 import { type KeyRow, level, useKeys } from './keys.tsx';
 import { useFrame } from './nav.tsx';
@@ -57,9 +57,11 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
     setTop(Math.max(0, Math.min(Math.max(first, index - visible + 1), index)));
   };
   const nearEnd = cursor >= matching.length - visible;
+  // Also when a page has come that leaves the end near, as under a filter that few rows match.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: see above.
   useEffect(() => {
     if (nearEnd) onEnd?.();
-  }, [nearEnd, onEnd]);
+  }, [nearEnd, onEnd, rows.length]);
 
   const selected = matching[cursor];
   const moves: KeyRow[] = [
@@ -102,6 +104,18 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
         );
       })}
     </Box>
+  );
+}
+
+/** A list with something in front of it, such as a form about its row: behind that it keeps its cursor. */
+export function Behind({ front, children }: { front: ReactNode; children: ReactNode }) {
+  return (
+    <>
+      {front}
+      <Box display={front ? 'none' : 'flex'} flexDirection="column">
+        {children}
+      </Box>
+    </>
   );
 }
 
