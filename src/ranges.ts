@@ -1,7 +1,7 @@
 /** What is wrong with a value that is out of its range: zod's own texts leave the value out, and speak of expected numbers. */
 import type { z } from 'zod';
 
-const units: Record<string, string> = { string: 'characters', array: 'elements' };
+const units: Record<string, string> = { string: 'character', array: 'element' };
 
 /** For `safeParse`; undefined where zod's text will do. */
 export function rangeProblem(issue: z.core.$ZodRawIssue): string | undefined {
@@ -12,7 +12,7 @@ export function rangeProblem(issue: z.core.$ZodRawIssue): string | undefined {
       ? [issue.minimum, issue.inclusive ? 'at least' : 'more than']
       : [issue.maximum, issue.inclusive ? 'at most' : 'less than'];
   const unit = units[issue.origin];
-  if (unit) return `Must have ${words} ${limit} ${unit}, and has ${(issue.input as string | unknown[]).length}.`;
+  if (unit) return `Must have ${words} ${limit} ${unit}${limit === 1 ? '' : 's'}, and has ${(issue.input as string | unknown[]).length}.`;
   return `${shown(issue.input)} is too ${issue.code === 'too_small' ? 'small' : 'large'}: must be ${words} ${limit}.`;
 }
 

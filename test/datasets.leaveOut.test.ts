@@ -107,6 +107,8 @@ test('an image that only XMP turns is warned about', async () => {
     .withXmp(xmp)
     .toBuffer();
   const { says } = await warned({ ...classes, '0/turned.jpg': turned });
+  const cut = turned.subarray(0, turned.indexOf('</x:xmpmeta>'));
+  expect(said(await withImport({ ...classes, '0/cut.jpg': cut }, (made) => made))).toMatch(/^1 file cannot be used as an image/);
   expect(says('XMP_ORIENTATION_IGNORED')).toMatch(/^1 image that only XMP data turn upright is used as stored.*0\/turned\.jpg/);
 });
 

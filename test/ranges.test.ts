@@ -12,7 +12,7 @@ test.each<[z.ZodType, unknown, string]>([
   [z.int().multipleOf(32), 33, '33 is not a multiple of 32.'],
   [learningRate, 0, '0 is too small: must be more than 0.'],
   [z.string().max(3), 'abcd', 'Must have at most 3 characters, and has 4.'],
-  [z.array(z.int()).min(1), [], 'Must have at least 1 elements, and has 0.'],
+  [z.array(z.int()).min(1), [], 'Must have at least 1 element, and has 0.'],
 ])('%#: a value out of its range is shown with the limit', (schema, value, message) => {
   const parsed = () => parseInput(z.object({ value: schema }), { value });
   expect(parsed).toThrow(InputError);

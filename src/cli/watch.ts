@@ -48,9 +48,9 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. On a terminal the progress stands
- * below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws when there is no such job, or
- * this user may not read it.
+ * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. On a
+ * terminal the progress stands below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws
+ * when there is no such job, or this user may not read it.
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   let succeeded = await watchOne(session, id, output);

@@ -78,7 +78,11 @@ export async function storedBytes(file: Buffer, pixelsMax: number): Promise<Buff
 export async function isTurnedByXmp(file: Buffer): Promise<boolean> {
   const at = file.indexOf('tiff:Orientation');
   if (at < 0 || !/^tiff:Orientation(="|>)[2-8]/.test(file.toString('latin1', at, at + 24))) return false;
-  return (await sharp(file, { limitInputPixels: false }).metadata()).orientation === undefined;
+  // Whether the file is whole is found out when it is decoded.
+  const header = await sharp(file, { limitInputPixels: false })
+    .metadata()
+    .catch(() => null);
+  return header !== null && header.orientation === undefined;
 }
 
 function damaged(error: Error): never {

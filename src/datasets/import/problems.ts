@@ -2,7 +2,8 @@ import { ChildError } from '../../jobs/childio.ts';
 import { sidecar } from './names.ts';
 
 /**
- * What cannot be accepted: all is counted, the first `max` are named. Problems of single images do not end the reading, so that one import reports all of them.
+ * What cannot be accepted: all is counted, the first `max` are named. Problems of single images do not end the reading, so that one
+ * import reports all of them.
  */
 export interface Problems {
   readonly count: number;
