@@ -4,33 +4,14 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { digit, digitFolders, writeZip } from './support/images.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder } from './support/server.ts';
-import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
+import { fill, hasTmux, toField, whyNot, withTerminal } from './support/terminal.ts';
 
 const longMs = 900_000;
 const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
-
-const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
-
-/** Moves the cursor of a form to this field. A frame that is half drawn has no cursor. */
-async function toField(terminal: Terminal, label: string): Promise<void> {
-  const settled = (before?: string) =>
-    vi.waitUntil(() => current(terminal) !== before && current(terminal), { timeout: 30_000, interval: 20 });
-  for (let at = await settled(), presses = 0; !at.startsWith(`› ${label}`); presses += 1) {
-    if (presses === 40) throw new Error(`The form has no field ${label}.`);
-    terminal.type('Down');
-    at = await settled(at);
-  }
-}
-
-async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
-  await toField(terminal, label);
-  terminal.type('C-u', text);
-  await terminal.shows(text.slice(-8));
-}
 
 test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot}`, { timeout: 2 * longMs }, () =>
   withFolder((folder) =>
@@ -116,7 +97,14 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('b');
         await terminal.shows('Start a benchmark');
         terminal.type('C-s');
-        await terminal.shows(/✓ SUCCEEDED +BENCHMARK/, longMs);
+        await terminal.shows(/▶ RUNNING +BENCHMARK/, longMs);
+        terminal.type('5');
+        await terminal.shows(/› +▶ RUNNING +digits/);
+        terminal.type('Enter');
+        await terminal.shows('P95 ', longMs);
+        capture('benchmark, running');
+        await terminal.shows('open the report', longMs);
+        capture('benchmark');
         terminal.type('o');
         await terminal.shows('• ');
         capture('report');
@@ -141,7 +129,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         await fill(terminal, 'Name', 'reader');
         terminal.type('C-s');
         await terminal.shows('Done.');
-        terminal.type('6');
+        terminal.type('7');
         await terminal.shows(/reader +digits v\d/, longMs);
         capture('deployments');
         terminal.type('i');
@@ -160,7 +148,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         );
         terminal.type('Escape');
         await terminal.shows('roll back');
-        terminal.type('7');
+        terminal.type('8');
         await terminal.shows('Subscription');
         capture('events');
       });

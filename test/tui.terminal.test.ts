@@ -6,15 +6,8 @@ import { describe, expect, test } from 'vitest';
 import { openDatabase } from '../src/db.ts';
 import type { Step } from './support/child.ts';
 import { submit, withJobServer } from './support/jobs.ts';
-import { adminName, adminPassword, client, withFolder, withServer } from './support/server.ts';
-import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
-
-async function logIn(terminal: Terminal): Promise<void> {
-  await terminal.shows('Log in to');
-  terminal.type(adminName, 'Enter');
-  terminal.type(adminPassword, 'Enter');
-  await terminal.shows('● connected');
-}
+import { client, withFolder, withServer } from './support/server.ts';
+import { hasTmux, logIn, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
 
 const script = (args: string[], env: Record<string, string>) =>
   promisify(execFile)(process.execPath, ['scripts/tui.ts', ...args], {

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { vi } from 'vitest';
+import { adminName, adminPassword } from './server.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 
@@ -79,4 +80,31 @@ export async function withTerminal<T>(
   } finally {
     tmux('kill-server');
   }
+}
+
+/** Logs in as the administrator. */
+export async function logIn(terminal: Terminal): Promise<void> {
+  await terminal.shows('Log in to');
+  terminal.type(adminName, 'Enter');
+  terminal.type(adminPassword, 'Enter');
+  await terminal.shows('● connected');
+}
+
+const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
+
+/** Moves the cursor of a form to this field. A frame that is half drawn has no cursor. */
+export async function toField(terminal: Terminal, label: string): Promise<void> {
+  const settled = (before?: string) =>
+    vi.waitUntil(() => current(terminal) !== before && current(terminal), { timeout: 30_000, interval: 20 });
+  for (let at = await settled(), presses = 0; !at.startsWith(`› ${label}`); presses += 1) {
+    if (presses === 40) throw new Error(`The form has no field ${label}.`);
+    terminal.type('Down');
+    at = await settled(at);
+  }
+}
+
+export async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
+  await toField(terminal, label);
+  terminal.type('C-u', text);
+  await terminal.shows(text.slice(-8));
 }

@@ -2,12 +2,14 @@
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
 import { actions, type Permission } from '../actions.ts';
+import { Benchmarks, BenchmarksQuery } from './benchmarks.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
 import { Infer } from './infer.tsx';
 import { JobQuery, JobScreen } from './job.tsx';
 import { Jobs, JobsQuery } from './jobs.tsx';
+import { Measurements, MeasurementsQuery } from './measurements.tsx';
 import { ModelQuery, ModelScreen, Models, ModelsQuery } from './models.tsx';
 import { Overview, OverviewQuery } from './overview.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
@@ -37,6 +39,7 @@ export const screens: readonly Screen[] = [
   { name: 'jobs', title: 'Jobs', needs: 'READ', from: 'LISTED', filters: true, component: Jobs, query: JobsQuery },
   { name: 'datasets', title: 'Datasets', needs: 'READ', from: 'LISTED', filters: true, component: Datasets, query: DatasetsQuery },
   { name: 'models', title: 'Models', needs: 'READ', from: 'LISTED', filters: true, component: Models, query: ModelsQuery },
+  { name: 'benchmarks', title: 'Benchmarks', needs: 'READ', from: 'LISTED', filters: true, component: Benchmarks, query: BenchmarksQuery },
   { name: 'reports', title: 'Reports', needs: 'READ', from: 'LISTED', filters: true, component: Reports, query: ReportsQuery },
   {
     name: 'deployments',
@@ -51,6 +54,15 @@ export const screens: readonly Screen[] = [
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
+  {
+    name: 'measurements',
+    title: 'Benchmark',
+    needs: 'READ',
+    from: 'ROW',
+    filters: true,
+    component: Measurements,
+    query: MeasurementsQuery,
+  },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
   { name: 'infer', title: 'Try an image', needs: actions.infer.needs, from: 'ROW', component: Infer },

@@ -30,12 +30,15 @@ interface Props<Row> {
   keys?(row: NoInfer<Row>): KeyRow[];
   /** Keys that concern no row. */
   always?: KeyRow[];
+  /** Called with the row under the cursor. */
+  onCursor?: (row: NoInfer<Row> | null) => void;
   /** Called when the cursor comes near the end. */
   onEnd?: () => void;
   isActive?: boolean;
 }
 
-export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onEnd, isActive = true }: Props<Row>) {
+export function List<Row>(props: Props<Row>) {
+  const { rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onCursor, onEnd, isActive = true } = props;
   const { filter } = useFrame();
   const shownColumns = columns.filter(({ from = 0 }) => width >= from);
   const matching = filter === '' ? rows : rows.filter((row) => matches(shownColumns, row, filter));
@@ -62,6 +65,9 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
   }, [nearEnd, onEnd]);
 
   const selected = matching[cursor];
+  const selectedKey = selected === undefined ? null : keyOf(selected);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another row, not another object for the same one.
+  useEffect(() => onCursor?.(selected ?? null), [selectedKey]);
   const moves: KeyRow[] = [
     { keys: ['j', 'down'], label: 'next row', run: () => move(cursor + 1) },
     { keys: ['k', 'up'], label: 'previous row', run: () => move(cursor - 1) },

@@ -202,12 +202,13 @@ function Header({
 }
 
 function Tabs({ names, active, width }: { names: string[]; active: number; width: number }) {
-  const long = names.reduce((sum, name) => sum + name.length + 4, 0) <= width;
+  const rest = width - 3 * names.length;
+  const cut = [20, 10, 9, 8, 7, 6, 5, 4, 3].find((most) => names.reduce((sum, name) => sum + Math.min(name.length, most), 0) <= rest) ?? 2;
   return (
     <Text wrap="truncate" color={theme.muted}>
       {names.map((name, i) => (
         <Text key={name} inverse={i === active} bold={i === active} color={i === active ? theme.accent : theme.muted}>
-          {` ${i + 1} ${long ? name : name.slice(0, 6)} `}
+          {` ${i + 1} ${name.slice(0, cut)}`}
         </Text>
       ))}
     </Text>
