@@ -20,8 +20,8 @@ if (timeOf(outfile) < newest) {
     jsx: 'automatic',
     // React's own development build is slow, and keeps a record of everything that it has rendered.
     define: { 'process.env.NODE_ENV': '"production"', 'process.env.DEV': '"false"' },
-    // Ink's developer tools want a package that is not here.
-    external: ['*/devtools.js'],
+    // Ink's developer tools want a package that is not here; sharp has native code.
+    external: ['*/devtools.js', 'sharp'],
     // Packages of CommonJS ask for Node's modules by `require`.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
     logLevel: 'warning',

@@ -48,6 +48,9 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('Enter');
         await terminal.shows('Class ');
         capture('dataset');
+        terminal.type('v');
+        await terminal.shows('▀▀▀');
+        capture('pictures');
 
         terminal.type(':', 'train', 'Enter');
         await terminal.shows('Start a training');

@@ -85,9 +85,12 @@ export function DatasetScreen({ id }: { id: string }) {
         height={listHeight}
         empty="It has no version."
         onOpen={{ label: 'open its import', run: ({ job }) => job && go('job', job.id) }}
-        keys={({ state }) =>
+        keys={({ id: versionId, state }) =>
           state === 'READY'
-            ? [{ keys: 'n', label: 'train on it', needs: actions.startTraining.needs, hint: true, run: () => go('train') }]
+            ? [
+                { keys: 'v', label: 'pictures', hint: true, run: () => go('pictures', versionId) },
+                { keys: 'n', label: 'train on it', needs: actions.startTraining.needs, hint: true, run: () => go('train') },
+              ]
             : []
         }
         columns={[

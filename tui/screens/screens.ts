@@ -12,6 +12,7 @@ import { Jobs, JobsQuery } from './jobs.tsx';
 import { Measurements, MeasurementsQuery } from './measurements.tsx';
 import { ModelQuery, ModelScreen, Models, ModelsQuery } from './models.tsx';
 import { Overview, OverviewQuery } from './overview.tsx';
+import { Pictures, PicturesQuery } from './pictures.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
 import { uploadScreen } from './upload.tsx';
@@ -53,6 +54,7 @@ export const screens: readonly Screen[] = [
   { name: 'events', title: 'Events', needs: 'READ', from: 'LISTED', component: Events },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
+  { name: 'pictures', title: 'Pictures', needs: 'READ', from: 'ROW', component: Pictures, query: PicturesQuery },
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
   {
     name: 'measurements',

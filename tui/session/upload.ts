@@ -107,9 +107,8 @@ function reasonOf(error: Error | DetailedError): string {
   }
 }
 
-/** A file in base64, as `infer` takes it. */
-export async function readImage(typed: string): Promise<string> {
+export async function readImage(typed: string): Promise<Uint8Array> {
   const path = pathOf(typed);
   if (!statSync(path, { throwIfNoEntry: false })?.isFile()) throw new Error(`There is no file ${path}.`);
-  return (await readFile(path)).toString('base64');
+  return readFile(path);
 }

@@ -70,11 +70,12 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       filter,
       go: (name, id) => open([...stack, routeOf(name, id)]),
       replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
-      back: () => open(stack.length > 1 ? stack.slice(0, -1) : stack),
+      // Who started on a form or on one row has nothing behind it.
+      back: () => open(stack.length > 1 ? stack.slice(0, -1) : screen.from === 'LISTED' ? stack : [{ screen: 'overview' }]),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
     }),
-    [route, width, height, filter, stack],
+    [route, width, height, filter, stack, screen],
   );
   const cycle = (step: number) => {
     const at = listed.findIndex(({ name }) => name === screen.name);
