@@ -10,7 +10,7 @@ import { client, withFolder, withServer } from './support/server.ts';
 import { hasTmux, logIn, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
 
 const script = (args: string[], env: Record<string, string>) =>
-  promisify(execFile)(process.execPath, ['scripts/tui.ts', ...args], {
+  promisify(execFile)(process.execPath, ['scripts/tui.mjs', ...args], {
     cwd: join(import.meta.dirname, '..'),
     env: { PATH: process.env.PATH ?? '', ...env },
   });

@@ -45,7 +45,7 @@ export async function withTerminal<T>(
     ...ofCi.flatMap((name) => ['-u', name]),
     ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
     process.execPath,
-    'scripts/tui.ts',
+    'scripts/tui.mjs',
     ...args,
   ];
   const command = words.map((word) => `'${word}'`).join(' ');

@@ -101,14 +101,35 @@ export function List<Row>(props: Props<Row>) {
         return (
           <Text key={keyOf(row)} wrap="truncate" inverse={isCursor} bold={isCursor}>
             {isCursor ? '› ' : '  '}
-            {shownColumns.map((column) => (
-              <Text key={column.title} color={column.color?.(row)}>{`${cell(column, column.text(row))} `}</Text>
-            ))}
+            {joined(shownColumns.map((column) => ({ text: `${cell(column, column.text(row))} `, color: column.color?.(row) }))).map(
+              ({ text, color }, n) => (
+                // biome-ignore lint/suspicious/noArrayIndexKey: a piece of a row is its place.
+                <Text key={n} color={color}>
+                  {text}
+                </Text>
+              ),
+            )}
           </Text>
         );
       })}
     </Box>
   );
+}
+
+interface Piece {
+  text: string;
+  color: string | undefined;
+}
+
+/** Neighbours of one colour are one piece: each piece takes time to draw. */
+function joined(pieces: readonly Piece[]): Piece[] {
+  const found: Piece[] = [];
+  for (const piece of pieces) {
+    const last = found.at(-1);
+    if (last && last.color === piece.color) last.text += piece.text;
+    else found.push(piece);
+  }
+  return found;
 }
 
 const matches = <Row,>(columns: Column<Row>[], row: Row, filter: string): boolean =>
