@@ -76,6 +76,12 @@ export default {
       to: { path: '^(src|test|bench|scripts)/' },
     },
     {
+      name: 'what-clients-share-imports-nothing-of-the-project',
+      severity: 'error',
+      from: { path: '^client/' },
+      to: { path: '^(src|tui|test|bench|scripts)/' },
+    },
+    {
       name: 'an-engine-is-loaded-by-its-row',
       comment: 'A library of 45 MB, in the processes that open models only, and never without `telemetry.ts`.',
       severity: 'error',

@@ -29,6 +29,11 @@ export default defineConfig({
     sequence: { sequencer: SlowFirst },
     hookTimeout: 60_000,
     env: { ONNXRUNTIME_NODE_INSTALL: 'skip' },
-    coverage: { provider: 'v8', include: ['src/**/*.ts', 'tui/**/*.{ts,tsx}'], reporter: ['text-summary'], thresholds: { lines: 80 } },
+    coverage: {
+      provider: 'v8',
+      include: ['src/**/*.ts', 'client/**/*.ts', 'tui/**/*.{ts,tsx}'],
+      reporter: ['text-summary'],
+      thresholds: { lines: 80 },
+    },
   },
 });

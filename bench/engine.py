@@ -1,6 +1,6 @@
 """ONNX Runtime alone, beside the host in `bench/serve.ts`: `python engine.py RUNS THREADS`.
 
-For each line `<file> <ms>` on stdin it runs the model for so long, RUNS at a time with THREADS each, on zeros of 1 x 3 x 224 x 224, and
+For each line `<file> <ms>` on stdin it runs the model for so long, RUNS at a time with THREADS each, on zeros of 1 x 3 x 224 x 224. It
 prints the runs in a second. Runs that end after that time do not count.
 """
 

@@ -1,5 +1,7 @@
-// Fails on sentences of README and docs that are too long, or that a stranger has to read twice, and on links that lead nowhere. CHANGELOG.md is history and stays as it is.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+// Fails on sentences of README, docs, schema and comments that are too long, or that a stranger has to read twice, and on links that lead nowhere.
+// CHANGELOG.md is history and stays as it is.
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
@@ -26,8 +28,8 @@ const phrases: [RegExp, string][] = [
   [/^Who [^?]*$/, 'name the person: users, clients, administrators'],
 ];
 
-/** The sentences of a document, each with the line at which its paragraph begins; code, comments and generated tables are left out. */
-function sentencesOf(markdown: string): { line: number; text: string }[] {
+/** The sentences of a document, which end with what `ends` finds, each with the line at which its paragraph begins; code, comments and generated tables are left out. */
+function sentencesOf(markdown: string, ends: RegExp): { line: number; text: string }[] {
   const prose = markdown
     .replace(/^```[\s\S]*?^```$/gm, blank)
     .replace(/<!-- generated[\s\S]*?<!-- end -->/g, blank)
@@ -48,22 +50,40 @@ function sentencesOf(markdown: string): { line: number; text: string }[] {
       paragraphs.push({ line: n + 1, text: line.replace(/^\s*([-*+]|\d+\.|#+|>)\s+/, '').trim() });
     }
   }
-  return paragraphs.flatMap(({ line, text }) => text.split(/(?<=[.!?][)*"”]*)\s+/).map((sentence) => ({ line, text: sentence.trim() })));
+  return paragraphs.flatMap(({ line, text }) => text.split(ends).map((sentence) => ({ line, text: sentence.trim() })));
+}
+
+/** The comments of a program, or the descriptions of the schema, on their lines. What is indented is a table or a formula. */
+function commentsOf(name: string, text: string): string {
+  const comment = /\.(py|graphql)$/.test(name) ? /"""([\s\S]*?)"""|^\s*#(.*)$/gm : /\/\*\*([\s\S]*?)\*\/|^\s*\/\/(.*)$/gm;
+  let prose = '';
+  let end = 0;
+  for (const { index, 0: whole, 1: block, 2: line } of text.matchAll(comment)) {
+    prose += blank(text.slice(end, index)) + (whole.startsWith('\n') ? '\n' : '');
+    prose += (block ?? line ?? '').replace(/^ *\* ?/gm, '').replace(/^ {3,}.*$/gm, '');
+    end = index + whole.length;
+  }
+  return prose;
 }
 
 const blank = (text: string): string => '\n'.repeat(text.split('\n').length - 1);
 
-const documents = ['README.md', 'CONTRIBUTING.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((name) =>
-  name.endsWith('.md'),
-);
-const problems = documents.flatMap((name) =>
-  sentencesOf(readFileSync(join(root, name), 'utf8')).flatMap(({ line, text }) => {
+const files = execFileSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' }).trim().split('\n');
+const documents = files.filter((name) => /^(README|CONTRIBUTING|docs\/.*)\.md$/.test(name));
+const programs = files.filter((name) => /\.(tsx?|mjs|py|graphql)$/.test(name) && !name.startsWith('test/fixtures/'));
+
+const problems = [...documents, ...programs].flatMap((name) => {
+  const text = readFileSync(join(root, name), 'utf8');
+  const sentences = documents.includes(name)
+    ? sentencesOf(text, /(?<=[.!?][)*"”]*)\s+/)
+    : sentencesOf(commentsOf(name, text), /(?<=[.!?:;][)*"”]*)\s+/);
+  return sentences.flatMap(({ line, text }) => {
     const words = text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
     const found = phrases.filter(([pattern]) => pattern.test(text)).map(([pattern, better]) => `${pattern}: write ${better}`);
     if (words > wordsMax) found.push(`${words} words, at most ${wordsMax}`);
     return found.map((problem) => `${name}:${line}: ${problem}\n    ${text}`);
-  }),
-);
+  });
+});
 for (const name of documents) {
   for (const [, target, anchor] of readFileSync(join(root, name), 'utf8').matchAll(/\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)/g)) {
     const path = target ? join(root, dirname(name), target) : join(root, name);

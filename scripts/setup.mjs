@@ -3,7 +3,7 @@
 //
 // Each step leaves a stamp in .setup/:
 //   (none)            never begun: the free disk is checked first
-//   started <hash>    interrupted or failed: its folder is thrown away and made anew, as a half-made one looks whole to
+//   started <hash>    interrupted or failed: its folder is deleted and made again, as a half-made one looks whole to
 //                     npm and uv; what was downloaded is in their caches
 //   done <hash>       nothing to do while the hash is that of today's inputs and the result works
 //

@@ -11,7 +11,9 @@ const outfile = join(root, '.setup', 'tui', 'main.mjs');
 
 /** @param {string} file */
 const timeOf = (file) => statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-const sources = readdirSync(join(root, 'tui'), { recursive: true }).map((name) => join(root, 'tui', String(name)));
+const sources = ['tui', 'client'].flatMap((folder) =>
+  readdirSync(join(root, folder), { recursive: true }).map((name) => join(root, folder, String(name))),
+);
 const newest = Math.max(...[...sources, join(root, 'package-lock.json'), import.meta.filename].map(timeOf));
 
 if (timeOf(outfile) < newest) {

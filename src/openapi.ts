@@ -248,7 +248,7 @@ export const serverOpenapi = {
     },
     '/inference/accounts': {
       get: {
-        summary: 'Who may infer, for an inference host by itself that polls it',
+        summary: 'Accounts that may infer, for an inference host by itself that polls them',
         security: [{ replicaToken: [] }],
         parameters: [parameter('header', 'If-None-Match', 'The ETag of what it has.')],
         responses: {

@@ -38,7 +38,7 @@ const asAdmin = async (server: TestServer, query: string, variables: object) => 
 const resetPassword = 'mutation ($id: ID!) { resetPassword(input: { userId: $id, password: "another password" }) { userErrors { code } } }';
 const refresh = 'mutation ($t: String!) { refresh(input: { refreshToken: $t }) { credentials { refreshToken } } }';
 
-/** Everything that takes access away, and what the user is told. */
+/** Everything that takes access away, and the message that the user gets. */
 const changes: Record<string, [Change, RegExp]> = {
   'the role is changed': [
     (server, { id }) => asAdmin(server, 'mutation ($id: ID!) { updateUser(input: { userId: $id, role: VIEWER }) { user { id } } }', { id }),

@@ -21,7 +21,7 @@ const encode = (text: string) => Buffer.from(text).toString('base64url');
 const everybody = ['anonymous', 'VIEWER', 'ENGINEER', 'ADMIN'] as const;
 type Who = (typeof everybody)[number];
 
-/** Who has each permission. */
+/** The roles that have each permission. */
 const allowed = {
   public: everybody,
   READ: ['VIEWER', 'ENGINEER', 'ADMIN'],

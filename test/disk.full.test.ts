@@ -1,6 +1,6 @@
 /**
- * The disk of the data folder becomes full wherever something is written to it. Nothing fails for good, nothing is charged, whoever waits is
- * told why, and all goes on without a restart when there is room.
+ * The disk of the data folder becomes full wherever something is written to it. Nothing fails for good, nothing is charged, what waits
+ * says why, and all continues without a restart when there is room.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';

@@ -202,7 +202,7 @@ describe('a client that leaves gives everything back', () => {
     await nothingHeld();
     for (const socket of await come()) socket.destroy();
     await eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0]));
-    // What the others left under way has ended before these: they take their turns in the same threads.
+    // Runs that the others left behind have ended before these: they take their turns in the same threads.
     for (const parameters of [{}, large.parameters, large.parameters]) {
       const got = await inferJson(url, swollen, { ...large, parameters }, { headers: { 'accept-encoding': 'gzip' } });
       expect(got.status).toBe(200);
@@ -213,7 +213,7 @@ describe('a client that leaves gives everything back', () => {
 });
 
 describe('14 MiB of JSON', () => {
-  /** How often the host answers something else, one after the other, while this is under way. */
+  /** How often the host answers something else, one after the other, while this runs. */
   async function answersDuring(work: Promise<unknown>): Promise<number> {
     let open = true;
     void work.finally(() => {

@@ -98,7 +98,7 @@ test('what the host answers is what the document says, for each operation', asyn
   const answers: Answered[] = [];
   const ask = async (operation: string, path: string, status: number, sent: Sent = {}) => {
     const { method = 'GET' } = sent;
-    // A run goes on behind its 504.
+    // A run continues behind its 504.
     await eventually(async () => expect(await metric(url, 'whetstone_inference_dispatched_runs')).toBe(0));
     const got = await call(url + path, sent);
     expect(got.status, `${method} ${path}`).toBe(status);

@@ -158,7 +158,7 @@ interface Model {
 
 interface Real extends JobServices {
   kinds: JobKinds;
-  /** Jobs whose result is given up, and expected again. */
+  /** Jobs whose result was discarded, and is expected again. */
   undone: string[];
   redone: string[];
 }
@@ -350,7 +350,7 @@ const retryStep = fc.nat(9).map((pick) =>
   }),
 );
 
-/** A child that was taken for dead speaks, or ends: nothing may come of it. */
+/** A child that was taken for dead speaks, or ends: it must have no effect. */
 const staleStep = fc.nat(9).map((pick) =>
   step(`speak from behind the fence(${pick})`, (model, { db, kinds }) => {
     const job = pickOf(

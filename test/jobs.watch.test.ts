@@ -334,7 +334,7 @@ describe('every stream', () => {
       await setImmediate();
       await end(deps, id);
       await Promise.all(ended);
-      // The stream of all jobs goes on.
+      // The stream of all jobs stays open.
       expect(bus.listeners()).toBe(1);
     });
   });

@@ -1,6 +1,6 @@
 /**
  * 40 kills of the server and 30 of its children, each at a named moment of real work, on one data folder. What is killed ends once and as
- * if nothing had happened; `isAtRest` looks at what is left behind it. Moments are told by events, never by a time, but for the random ones.
+ * if nothing had happened; `isAtRest` looks at what is left behind it. Events tell the moments, never a time, but for the random ones.
  */
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -51,6 +51,7 @@ function random(msMax: number): Moment {
   let from: number | undefined;
   return {
     when: `after ${ms} ms`,
+    mayBeLate: true,
     isNow() {
       from ??= performance.now();
       return performance.now() - from >= ms;

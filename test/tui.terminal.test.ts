@@ -90,7 +90,7 @@ describe.skipIf(!hasTmux)(`in a real terminal${whyNot}`, () => {
                 await terminal.shows('● connected');
                 await terminal.shows('val.loss 0.125');
                 const after = chart(terminal);
-                // A terminal UI that starts now reads every event anew, and draws the same curve.
+                // A terminal UI that starts now reads every event again, and draws the same curve.
                 terminal.type('q');
                 await terminal.shows('ended with 0');
                 await withFolder((fresh) =>

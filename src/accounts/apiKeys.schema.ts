@@ -17,7 +17,7 @@ const ApiKeyType = builder.node(builder.objectRef<ApiKey>('ApiKey'), {
     prefix: t.exposeString('prefix', { description: 'The part behind `wsk_` with which its secret begins: it tells keys apart.' }),
     owner: t.field({
       type: UserType,
-      description: 'Who made it. It works while they are not disabled and have the permission INFER.',
+      description: 'The user who made it. It works while they are not disabled and have the permission INFER.',
       resolve: (k, _a, { db }) => findUser(db, k.userId) as User,
     }),
     deployments: t.field({

@@ -27,7 +27,7 @@ const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
     actor: t.field({
       type: UserType,
       nullable: true,
-      description: 'Who did it; null before a login and on the command line.',
+      description: 'The user who did it; null before a login and on the command line.',
       resolve: (row, _a, { db }) => (row.actorId ? findUser(db, row.actorId) : null),
     }),
     action: t.exposeString('action', { description: 'The mutation, or `refreshReplay`.' }),

@@ -8,7 +8,7 @@ const countedMs = 3600_000;
 /** Names that no user has and that get a row of their own within that time; further ones share one. */
 const strangersMax = 100;
 
-/** Who asks, as far as the audit log is concerned: `actorId` is null before login and on the command line. */
+/** Author of an action in the audit log; `actorId` is null before login and on the command line. */
 export interface Actor {
   actorId: string | null;
   requestId: string | null;

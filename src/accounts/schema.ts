@@ -40,7 +40,7 @@ export const accessPayload = <T>({ supervisor }: Context, run: () => T | Promise
     return result;
   });
 
-/** A mutation's payload grants this: who may carry it out may see what came of it. */
+/** A mutation's payload grants this scope: users who may run the mutation may read its result. */
 const outcome = 'OUTCOME';
 
 export const isSelfOrManager = (userId: string, { viewer }: Context) =>
@@ -135,7 +135,7 @@ const CredentialsType = builder.objectRef<Credentials>('Credentials').implement(
     }),
     accessTokenExpiresAt: t.expose('accessTokenExpiresAt', { type: 'DateTime', description: 'When to refresh it at the latest.' }),
     refreshToken: t.exposeString('refreshToken', { description: 'Works once, in `refresh`. Keep it secret.' }),
-    user: t.field({ type: UserType, grantScopes: [outcome], description: 'Who is logged in.', resolve: (c) => c.user }),
+    user: t.field({ type: UserType, grantScopes: [outcome], description: 'The user who is logged in.', resolve: (c) => c.user }),
   }),
 });
 

@@ -14,7 +14,7 @@ export const EngineNameType = builder.enumType('EngineName', {
 export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {
   description: 'What a measurement is worth.',
   values: enumValues<Verdict>({
-    VALID: 'It can be relied upon.',
+    VALID: 'Measured without a disturbance.',
     UNSTABLE: 'The machine was disturbed or the speed changed: the intervals are wider, and `reasons` says why.',
     INVALID: 'The model computes other results than its reference: its speed does not count.',
     UNAVAILABLE: 'Nothing could be measured: the reasons say why.',

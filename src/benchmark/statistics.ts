@@ -170,9 +170,9 @@ export interface Window {
 }
 
 /**
- * The windows of a measurement. A sample belongs to the window in which it ended; a window lasts from the end of the last sample
- * before it to the end of its own last one, so that runs that are long beside a window do not make its throughput jump. One in which
- * nothing ended is left out, and so is the last when the measurement stopped within it.
+ * The windows of a measurement. A sample belongs to the window in which it ended. A window lasts from the end of the last sample before it
+ * to the end of its own last one: otherwise runs that are long beside a window would make its throughput jump. A window in which nothing
+ * ended is left out, and so is the last one when the measurement stopped within it.
  */
 export function windowsOf({ latencyNs, endNs }: Samples, batchSize: number, windowNs: number): Window[] {
   const windows: Window[] = [];

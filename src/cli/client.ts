@@ -1,14 +1,8 @@
 /** What the commands have in common that talk to a server over its public API. */
 import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
+import type { ClientSession } from '../../client/upload.ts';
 import type { ClientConfig } from '../config.ts';
-
-export interface ClientSession {
-  /** Address of the server, without a slash at its end. */
-  url: string;
-  /** A token that is valid for another minute at least, if it came from a login. */
-  accessToken(): Promise<string>;
-}
 
 interface Credentials {
   accessToken: string;
@@ -19,8 +13,8 @@ interface Credentials {
 const renewBeforeMs = 60_000;
 
 /**
- * Runs `use` with WHETSTONE_TOKEN; or with WHETSTONE_REFRESH_TOKEN, or a login whose name and password are asked for at the terminal, of which
- * it refreshes the token as long as `use` takes, and which it ends afterwards.
+ * Runs `use` with WHETSTONE_TOKEN; or with a session of WHETSTONE_REFRESH_TOKEN, or of a login for which the terminal asks. It refreshes the
+ * token of a session a minute before it expires, and ends the session afterwards.
  */
 export async function withSession<T>(
   { url: address, token, refreshToken }: Pick<ClientConfig, 'url' | 'token' | 'refreshToken'>,

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
-import { type ClientSession, call } from './client.ts';
+import type { ClientSession } from '../../client/upload.ts';
+import { call } from './client.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -47,9 +48,9 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints the events of a job until it ends, then those of the jobs that it has left to do, such as a training's conversion, and on a terminal
- * the progress below; true when all have succeeded. A connection that is lost is made again and continues behind the last event. Throws when there
- * is no such job, or the server does not let this user see it.
+ * Prints the events of a job until it ends, then those of its children, such as a training's conversion. On a terminal the progress stands
+ * below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws when there is no such job, or
+ * this user may not read it.
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   let succeeded = await watchOne(session, id, output);

@@ -80,7 +80,7 @@ export function rollback(services: DeployServices, actor: Actor, name: string, n
   });
 }
 
-/** Takes the name away: new requests get 404, those under way their answers. */
+/** Takes the name away: new requests get 404, running ones still get their answers. */
 export function undeploy(services: DeployServices, actor: Actor, name: string): Promise<Deployment> {
   return committed(
     services,

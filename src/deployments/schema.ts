@@ -210,7 +210,7 @@ builder.relayMutationField(
   'undeploy',
   { inputFields: (t) => ({ name: t.string({ required: true, description: 'Name of the deployment.' }) }) },
   {
-    description: 'Takes a deployment away: new requests get 404, those under way their answers. The name becomes free.',
+    description: 'Takes a deployment away: new requests get 404, running ones still get their answers. The name becomes free.',
     authScopes: { can: 'DEPLOY' },
     resolve: (_root, { input: { name } }, context) => payload(() => undeploy(context, context.actor, name)),
   },

@@ -1,4 +1,4 @@
-/** Who may use a deployment: decided from a snapshot of the accounts that the server sends, without its database. */
+/** Decides who may use a deployment: from a snapshot of the accounts that the server sends, without its database. */
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { isIP } from 'node:net';
@@ -105,7 +105,7 @@ export async function authorize(
   return deployments;
 }
 
-/** Who has a secret; null for nobody. A key is looked up by its hash, so that the time that it takes tells nothing of other keys. */
+/** The caller that a secret belongs to; null where there is none. A key is looked up by its hash, so that the time that it takes tells nothing of other keys. */
 async function callerOf(auth: Auth, secret: string, now: number): Promise<Caller | null> {
   if (secret.startsWith('wsk_')) {
     const key = auth.apiKeys.get(createHash('sha256').update(secret).digest('hex'));

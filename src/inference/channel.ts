@@ -8,8 +8,8 @@ import type { HostStats } from './stats.ts';
 /**
  * Of Node, for a host (`npm run serve:inference` has them too). A body of 602 KB arrives in ten buffers outside of V8's heap, which V8 counts
  * against the limits of that heap: 16 MB, and a full collection at 16 MB more. So it did one every 50 ms, and P99 was 16.5 ms at 505 requests
- * a second. With a young generation of 1 MB, whose collections free such buffers, and an old one that may grow to five times what it holds,
- * there is none in 6 s: 2.1 ms at 1,130 (null model beside three others, one connection, Node 24.21, V8 13.6).
+ * a second. A young generation of 1 MB frees such buffers at its collections, and the old one may grow to five times what it holds: no full
+ * collection in 6 s, and 2.1 ms at 1,130 (null model beside three others, one connection, Node 24.21, V8 13.6).
  */
 export const nodeFlags = ['--max-semi-space-size=1', '--heap-growing-percent=400'];
 

@@ -37,7 +37,7 @@ export interface Host {
   json: Json;
   /** See `Connections`. */
   trust(res: ServerResponse): void;
-  /** Who may use which deployment; null is everybody everything, or nobody while the `accounts` of the configuration are not there. */
+  /** Decides who may use which deployment. Null: everybody may use all, or nobody while the configured `accounts` have not arrived. */
   auth: Auth | null;
   /** When the server last said that these are its accounts (`nowMs`); null where it is not asked. */
   authConfirmedMs: number | null;

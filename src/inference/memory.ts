@@ -87,7 +87,7 @@ export class Memory {
   }
 }
 
-/** What one request holds of the budget. Who opens it gives all of it back at the end, whatever happens between. */
+/** What one request holds of the budget. Its owner releases all of it at the end, whatever happens meanwhile. */
 export class Holding {
   readonly model: string;
   readonly #memory: Memory;

@@ -87,7 +87,7 @@ export function runAttempt(
   let phase: Phase = 'start';
   let step = -1;
   let movedAt = claimedAt;
-  /** Time that the server itself took for what the child said, in all, and how many such pieces of work are under way. */
+  /** Time that the server itself took for what the child said, in all, and how many such pieces of work are running. */
   let ownMs = 0;
   let ownWork = 0;
 

@@ -28,7 +28,7 @@ export const JobStateType = builder.enumType('JobState', {
   values: enumValues<(typeof jobStates)[number]>({
     QUEUED: 'Waits for its turn, or for a next attempt.',
     RUNNING: 'An attempt is at work.',
-    CANCELLING: 'Was told to stop; the attempt is ending.',
+    CANCELLING: 'Somebody cancelled it; the attempt is ending.',
     SUCCEEDED: 'Done: its result is registered.',
     FAILED: 'Ended without a result: `failure` says why.',
     CANCELLED: 'Stopped by a user.',

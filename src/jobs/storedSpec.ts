@@ -1,7 +1,6 @@
 /**
- * Specifications that an earlier version of the program has stored. They are complete as that version understood them; what a later
- * version wants to know besides is filled in here with what the earlier one did, so that a job which waited over an upgrade continues as
- * it began. Rows of this table are only added.
+ * Specifications that an earlier version of the program has stored. They are complete as that version understood them. Fields that a later
+ * version added are filled in here with what the earlier one did, so that a job which waited over an upgrade continues as it began. Rows of this table are only added.
  */
 
 import { presetPreprocess } from '../vision/spec.ts';

@@ -109,7 +109,7 @@ const liveJobsQuery = prepared((db) =>
 
 /**
  * The jobs that have not ended, oldest first, then each job when it has changed. Changes of one job that a slow reader has not seen yet are
- * one: it gets the latest state, so never misses a last one. A reader who is too far behind is let go.
+ * one: it gets the latest state, so never misses a last one. A reader that is too far behind is disconnected.
  */
 export function watchJobs({ db, bus }: Pick<JobServices, 'db' | 'bus'>, matches: (job: Job) => boolean) {
   let changed: Set<string> | undefined;

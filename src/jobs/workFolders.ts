@@ -1,7 +1,7 @@
 /**
  * Where the children of jobs work: `work/<job>/<attempt>` in the data folder. Beside the attempt that runs, only the folder with the
  * checkpoint that it continues from stays. A job that FAILED or was CANCELLED keeps its newest checkpoint for a week, since `retryJob`
- * continues from it, and for as long as a job that has not ended repeats it.
+ * continues from it. It also keeps it while a job that has not ended repeats it.
  */
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

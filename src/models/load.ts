@@ -22,8 +22,8 @@ export interface LoadLimits {
 export const limitsFor = (sizeBytes: number): LoadLimits => ({ memoryBytes: 2 * 2 ** 30 + 4 * sizeBytes, seconds: 60 });
 
 /**
- * Loads an ONNX file once with the serving engine, in a limited child with nothing else in its folder, so that a file that crashes,
- * stalls or swallows memory does so here and not where models are served. `folder` is made and removed. The inputs
+ * Loads an ONNX file once with the serving engine, in a limited child with nothing else in its folder: a file that crashes, stalls or
+ * swallows memory does so here and not where models are served. `folder` is made and removed. The inputs
  * of a `probe` file are run and its outputs compared. Throws a JobFailure:
  * MODEL_INVALID when the engine refuses the file or crashes on it, LIMIT_EXCEEDED; or an AttemptCrash when somebody killed the child.
  */

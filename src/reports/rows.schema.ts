@@ -207,7 +207,7 @@ export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>
     samplesUrl: t.string({
       nullable: true,
       description:
-        'Download of all samples, valid for 10 minutes at least: three columns of 64-bit integers, little-endian, one after the other: ' +
+        'Download of all samples, valid for 10 minutes at least. The file has three columns of 64-bit integers, little-endian, one after the other: ' +
         'latency and end of each inference in nanoseconds, and the block of time that it ended in.',
       resolve({ jobId, n }, _args, context) {
         const id = samplesOf(context.db, jobId, n);

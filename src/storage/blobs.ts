@@ -6,7 +6,7 @@
  *   2. its bytes are brought to the disk under their final name;
  *   3. the transaction of whatever owns it inserts an artifact.
  * A blob that no artifact names is garbage. `collectBlobs` takes it once its row is a day old: until then it may be between 1 and 3.
- * It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement, so either the collector comes
+ * It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement. So either the collector comes
  * first and 2 finds no file, or it finds a young row and stays away.
  */
 import { randomUUIDv7 } from 'node:crypto';

@@ -1,6 +1,6 @@
 /**
- * Short-lived links to files: whoever has one may read that one file (or one thumbnail) without a token, so that a browser or curl can
- * follow it, until it expires or the session ends that asked for it. The signature is HMAC-SHA-256 over path, expiry and session.
+ * Short-lived links to files. Whoever has a link may read that one file (or one thumbnail) without a token, so that a browser or curl can
+ * follow it. It ends when it expires, or with the session that asked for it. The signature is HMAC-SHA-256 over path, expiry and session.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';

@@ -72,7 +72,7 @@ export function createUploads(services: Services, log: Log): Uploads {
     maxSize: config.uploadBytesMax,
     // A client that comes back on a new connection ends the request that it has lost at once.
     lockDrainTimeout: 1,
-    // Foreign origins were refused at the door (http.ts).
+    // http.ts has refused foreign origins already.
     allowedOrigins: () => true,
     generateUrl: (_req, { id }) => publicAddress(config, `/uploads/${id}`),
     namingFunction: () => randomUUIDv7(),

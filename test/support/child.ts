@@ -19,7 +19,7 @@ export type Step = (
   /** A line on fd 3 as it is. */
   | { raw: string }
   | { phase: Phase }
-  /** An epoch and its checkpoint, unless the checkpoint that the attempt goes on from has it. */
+  /** An epoch and its checkpoint, unless the checkpoint that the attempt continues from has it. */
   | { epoch: number }
   /** Stands until the file exists, with heartbeats; when `moving` is set with progress instead, which may be described. */
   | { wait: string; moving?: true | Record<string, unknown> }

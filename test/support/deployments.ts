@@ -31,7 +31,7 @@ export const by = ({ token }: Api, sent: Sent = {}): Sent => ({ ...sent, headers
 export const item = (n: number) => ({ id: `${n}`, inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [n, n + 0.5, -n, 0] }] });
 
 /**
- * At least `requests` distinct ones over `connections` to the model `echo`, of which half are answered when the model is swapped; they go on
+ * At least `requests` distinct ones over `connections` to the model `echo`, of which half are answered when the model is swapped; they continue
  * until the next revision answers. Gives each revision's number of right answers, and what else came.
  */
 export async function echoesDuringSwap(

@@ -6,7 +6,7 @@ import { eventually } from './eventually.ts';
 import { call, inferJson, metric, spinJson, withModelFiles } from './inference.ts';
 import { withHostProcess } from './process.ts';
 
-/** SIGTERM to a host process with 20 clients, who go on until they are told that it is stopping. */
+/** SIGTERM to a host process with 20 clients, which send until it answers that it is stopping. */
 export async function stopUnderLoad(): Promise<void> {
   const { folder, settings } = await withModelFiles({ models: [{ name: 'spin', deadlineMs: 60_000 }] });
   const config = join(folder, 'models.json');

@@ -63,7 +63,7 @@ export interface RawEntry {
   declaredCrc?: number;
 }
 
-/** A zip whose headers are what they are told to be. `count` is what its end says that it holds. */
+/** A zip with any headers. `count` is what its end says that it holds. */
 export function rawZip(entries: RawEntry[], count = entries.length): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];

@@ -139,7 +139,7 @@ export function start(zip: string, workDir: string, changes: SpecChanges = {}, a
   return { child, events, event, log };
 }
 
-/** Imports a zip (its bytes, or what shall be in it), and runs `use` with what came of it. */
+/** Imports a zip (its bytes, or what shall be in it), and runs `use` with the result. */
 export async function withImport<T>(
   zip: Buffer | Files,
   use: (imported: Imported) => T | Promise<T>,

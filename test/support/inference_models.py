@@ -297,7 +297,7 @@ MODELS = {
     "external": external,
 }
 
-# Of these the name goes on with what distinguishes them: `chain-30`.
+# Their names end with what distinguishes them: `chain-30`.
 FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen, "places": places, "classifier": classifier}
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ export async function look({ bus }: Jobs): Promise<void> {
   await setImmediate();
 }
 
-/** Lets a child go on that waits for `name`. */
+/** Lets a child continue that waits for `name`. */
 export const touch = ({ folder }: Jobs, name: string): void => writeFileSync(join(folder, name), '');
 
 export interface Jobs extends JobServices {

@@ -27,7 +27,7 @@ const jobEvents = `subscription ($id: ID!, $after: SafeInt!) {
   jobEvents(id: $id, after: $after) { seq attempt type: __typename ... on JobStateEvent { state } ... on JobPhaseEvent { phase } }
 }`;
 
-/** Who is killed: the server, the child of the attempt, or a process that is found by what it does. */
+/** What is killed: the server, the child of the attempt, or a process that is found by what it does. */
 export type Victim = 'server' | 'child' | keyof typeof helpers;
 
 const helpers = {
@@ -52,6 +52,8 @@ export interface Moment {
   when: string;
   /** Whether it is there; given what the attempts that began after the last kill have told. */
   isNow: (told: Told[]) => unknown;
+  /** On a fast machine the job may have ended by then: the server is killed behind it. */
+  mayBeLate?: true;
 }
 
 const isEnd = (told: Told | undefined): boolean => ['SUCCEEDED', 'FAILED', 'CANCELLED'].includes(told?.state ?? '');
@@ -143,7 +145,7 @@ export async function startKilled() {
     await eventually(() => expect(processes().filter(({ pid }) => left.includes(pid))).toEqual([]));
   }
 
-  /** Every event of a job, by a subscriber that goes on behind the last one when its server has died. */
+  /** Every event of a job, by a subscriber that resumes behind the last one when its server has died. */
   function follow(id: string): { seen: Told[]; ended: Promise<void> } {
     const seen: Told[] = [];
     const read = async () => {
@@ -178,9 +180,9 @@ export async function startKilled() {
     const { seen, ended } = follow(id);
     const expected: string[] = [];
     let past = 0;
-    for (const [victim, { isNow }] of kills) {
+    for (const [victim, { isNow, mayBeLate }] of kills) {
       await until(() => {
-        if (isEnd(seen.at(-1))) throw new Error(`The job ended before it could be killed: ${JSON.stringify(seen)}`);
+        if (isEnd(seen.at(-1)) && !mayBeLate) throw new Error(`The job ended before it could be killed: ${JSON.stringify(seen)}`);
         return Boolean(isNow(seen.filter(({ attempt }) => attempt > past)));
       });
       if (victim === 'server') {
@@ -217,7 +219,7 @@ export async function startKilled() {
       expect(json?.outputs?.[0].data[0]).toBe(10 + added);
     });
 
-  /** What is true when nothing is under way. */
+  /** What is true when nothing runs. */
   async function isAtRest(): Promise<void> {
     await serves();
     await eventually(() => {

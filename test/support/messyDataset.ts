@@ -22,7 +22,7 @@ const oddLines = [
 
 export interface Messy {
   zip: Buffer;
-  /** What `createDataset` is told of it. */
+  /** Its arguments of `createDataset`. */
   options: { nameEncoding: 'CP866'; onProblem: 'LEAVE_OUT'; leftOutShareMax: number };
   images: number;
   /** Each image's bytes by its path in the dataset. */

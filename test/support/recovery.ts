@@ -57,9 +57,9 @@ async function liveJob(api: Api, trainingId: string): Promise<{ id: string; kind
 }
 
 /**
- * Trains two classes of digits, kills the server with SIGKILL at each of the moments, and starts it again: the training and its conversion
- * end once, their attempts are LOST, one file of each kind is registered, no process and no slot is left, and a
- * subscriber that goes on where it was misses no event. Gives the training and the conversion.
+ * Trains two classes of digits, kills the server with SIGKILL at each of the moments, and starts it again. The training and its conversion
+ * end once, their attempts are LOST, one file of each kind is registered. No process and no slot is left, and a
+ * subscriber that resumes where it was misses no event. Gives the training and the conversion.
  */
 export const outlives = (moments: Moment[]): Promise<[TrainingJob, TrainingJob]> =>
   withFolder(async (dataDir) => {
@@ -130,7 +130,7 @@ export const outlives = (moments: Moment[]): Promise<[TrainingJob, TrainingJob]>
     return ended;
   });
 
-/** The job when it has succeeded; a subscriber that has its events up to `after` is told each of the others once. */
+/** The job when it has succeeded; a subscriber that has its events up to `after` gets each of the others once. */
 async function ends(api: Api, id: string, after: number): Promise<TrainingJob> {
   const told: number[] = [];
   await withEvents(

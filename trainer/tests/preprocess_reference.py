@@ -1,6 +1,6 @@
 """docs/preprocessing.md step by step in 64-bit NumPy, and the fixtures made with it.
 
-`python -m tests.preprocess_reference`, run in this package's folder, writes ../test/fixtures/preprocess anew.
+`python -m tests.preprocess_reference`, run in this package's folder, writes ../test/fixtures/preprocess again.
 """
 
 import json

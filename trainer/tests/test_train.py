@@ -1,4 +1,4 @@
-"""The job TRAIN on 300 real digits: what it says, that it can be killed, stopped, and gone on from."""
+"""The job TRAIN on 300 real digits: its events, and that it resumes after a stop and a kill."""
 
 import json
 import math

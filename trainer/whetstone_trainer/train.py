@@ -1,6 +1,6 @@
 """The job TRAIN: weights, data, loop, checkpoints; then the best weights and how good they are.
 
-Everything that decides the result is a pure function of the specification and of (seed, epoch, index, step), so a run
+Everything that decides the result is a pure function of the specification and of (seed, epoch, index, step). So a run
 that was killed and continues from a checkpoint ends with the weights of an undisturbed one (CPU, same `cpuThreads`).
 """
 

@@ -1,4 +1,4 @@
-/** One job: how far it is, its curves, what came of it; `l` shows its log. */
+/** One job: its progress, its curves, its result; `l` shows its log. */
 import { Box, Text } from 'ink';
 import { useMemo, useState } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';

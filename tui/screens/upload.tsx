@@ -1,9 +1,10 @@
 /** Forms that begin with a file: it is sent, then the mutation names it. */
 import { Box, Text } from 'ink';
 import { useRef, useState } from 'react';
+import { type Uploaded, uploadFile } from '../../client/upload.ts';
 import { type FieldError, useAction } from '../actions.ts';
 import { useConnection } from '../session/live.tsx';
-import { type Uploaded, uploadFile } from '../session/upload.ts';
+import { pathOf } from '../session/upload.ts';
 import { Form } from '../ui/Form.tsx';
 import { type Field, fieldsOf } from '../ui/fields.ts';
 import { bar, bytes } from '../ui/format.ts';
@@ -46,7 +47,7 @@ export const uploadScreen = (name: keyof typeof kinds) =>
       try {
         const progress = (sentBytes: number, sizeBytes: number) => setSent({ sentBytes, sizeBytes });
         const known = done.current?.file === file ? done.current?.uploaded : undefined;
-        const uploaded = known ?? (await uploadFile(session, String(file), progress));
+        const uploaded = known ?? (await uploadFile(session, pathOf(String(file)), progress));
         done.current = { file: String(file), uploaded };
         // An upload makes one version, however often it is named.
         const { payload, errors } = await act({ input: { ...input, ...uploaded, idempotencyKey: uploaded.uploadId } } as never);

@@ -1,5 +1,5 @@
 /**
- * Who is logged in at a server. Tokens are refreshed before they expire. A refresh token works once, and using it twice ends the session: so
+ * The session of a user at a server. Tokens are refreshed before they expire. A refresh token works once, and using it twice ends the session: so
  * terminal UIs of the same user take turns, and each looks first whether another one has refreshed already.
  */
 import { stringifyDocument, type TypedDocumentNode } from '@urql/core';

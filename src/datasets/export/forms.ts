@@ -88,7 +88,7 @@ function image({ folder }: Source, { path, split }: Item, name: string): ZipFile
 
 type Box = NonNullable<Item['boxes']>[number];
 
-/** `<class> <centre x> <centre y> <width> <height>` in shares of the image. */
+/** `<class> <centre x> <centre y> <width> <height>` as fractions of the image's width and height. */
 const labelLine = ({ label, x, y, width, height }: Box, image: Item): string =>
   `${[label, (x + width / 2) / image.width, (y + height / 2) / image.height, width / image.width, height / image.height].join(' ')}\n`;
 

@@ -1,6 +1,6 @@
 /**
  * Detection datasets in COCO's form (Lin et al. 2014, "Microsoft COCO: Common Objects in Context"): a JSON file for each split, or one
- * for images that are split by seed, with `images`, `annotations` (`bbox` is [x, y, width, height] in pixels of the upright image) and
+ * for images that are split by seed. It has `images`, `annotations` (`bbox` is [x, y, width, height] in pixels of the upright image) and
  * `categories`. The split is what the file is called after, `instances_train2017.json`, or the folder that it lies in.
  */
 import { z } from 'zod';

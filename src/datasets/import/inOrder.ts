@@ -5,8 +5,8 @@ import { DamagedEntry } from './zip.ts';
 export type Bad = BadImage | DamagedEntry;
 
 /**
- * What `work` makes of each item, in the order of the items, with at most `ahead` under way; a BadImage or a DamagedEntry is a result. Nothing is under
- * way any more when it ends, however it ends.
+ * What `work` makes of each item, in the order of the items, with at most `ahead` of them running. A BadImage or a DamagedEntry is a result.
+ * Nothing runs any more when it ends, however it ends.
  */
 export async function* inOrder<T, R>(items: Iterable<T>, ahead: number, work: (item: T) => Promise<R>): AsyncGenerator<[T, R | Bad]> {
   const queue: { item: T; outcome: Promise<{ value: R | Bad } | { error: unknown }> }[] = [];

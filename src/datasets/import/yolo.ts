@@ -1,6 +1,6 @@
 /**
- * Detection datasets as text: a file names the classes (`yoloConfig.ts`), and each image has a label file of its name (`yoloLabels.ts`), in
- * shares of the upright image: under `labels` in the place of the image's folder `images`, or beside the image. A split is a folder or
+ * Detection datasets as text: a file names the classes (`yoloConfig.ts`), and each image has a label file of its name (`yoloLabels.ts`), with
+ * fractions of the upright image: under `labels` in the place of the image's folder `images`, or beside the image. A split is a folder or
  * a list of images; where none is named, `images/train` and `train/images` are, as they are there.
  */
 import { ChildError } from '../../jobs/childio.ts';

@@ -28,9 +28,9 @@ interface Thread {
   loading: string | null;
   /** For how long it has been at the same run, or at loading the same model. */
   busySeconds: number;
-  /** Who waits until it has no run. */
+  /** Called when it has no run. */
   idle: () => void;
-  /** Who waits for the answer to `load`, `warm`, `try` or `unload`. */
+  /** Called with the answer to `load`, `warm`, `try` or `unload`. */
   tell: (told: EngineReply) => void;
 }
 
