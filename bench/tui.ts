@@ -1,7 +1,7 @@
 /**
- * `npm run bench:tui`: the terminal UI on a terminal of its own (`script`, 80 × 24), with a server of scripted jobs. Prints the time to the first
- * screen, the memory, the time from a key to its frame in lists of 1,000 jobs and 10,000 log lines, and the bytes and processor time of a minute
- * in which a job tells of ten epochs a second, beside their goals.
+ * `npm run bench:tui`: the terminal UI on a terminal of its own (`script`, 80 × 24), with a server of scripted jobs. Prints beside their goals: the
+ * time to the first screen, the memory, and the time from a key to its frame in lists of 1,000 jobs and 10,000 log lines. Then a job ends ten epochs
+ * a second for a minute: bytes to the terminal and processor time.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -125,7 +125,7 @@ function fill(): void {
       tx.update(job).set({ state: 'SUCCEEDED', startedAt: Date.now(), endedAt: Date.now() }).where(eq(job.id, id)).run();
     }
   });
-  // The job goes on to its next epoch whenever a file appears.
+  // The job ends its next epoch whenever a file appears.
   const epochs = Array.from({ length: seconds * updatesPerSecond }, (_, i): Step[] => [{ epoch: i + 1 }, { wait: `epoch ${i + 1}` }]);
   submit(db, { folder, steps: ['hello', { print: 'line', lines: 10_000 }, { wait: 'start' }, ...epochs.flat(), { wait: 'seen' }, 'ok'] });
   close();

@@ -214,7 +214,7 @@ describe('a benchmark of two versions', () => {
     const { data, errors } = await ask(api, query, { id: started.job.id });
     expect(errors).toBeUndefined();
     const { report, events } = data.job;
-    // Who comes while it runs sees the rows that were measured before.
+    // A client that comes while it runs sees the rows that were measured before.
     expect(events.flatMap(({ kind, meta }: Record<string, unknown>) => (kind === 'SAMPLES' ? [meta] : []))).toMatchObject(
       report.technical.rows
         .filter(({ latency }: { latency: object | null }) => latency)

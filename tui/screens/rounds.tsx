@@ -44,7 +44,7 @@ export interface Rounds {
   windows: readonly Tick[];
 }
 
-/** With the ticks of one moment: a new row starts with no windows, and a window that is told of again counts once. */
+/** With the ticks of one moment: a new row starts with no windows, and a window that comes again counts once. */
 export function withTicks(before: Rounds, ticks: readonly Tick[]): Rounds {
   let { now, windows } = before;
   for (const tick of ticks) {

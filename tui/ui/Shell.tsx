@@ -70,7 +70,7 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       filter,
       go: (name, id) => open([...stack, routeOf(name, id)]),
       replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
-      // Who started on a form or on one row has nothing behind it.
+      // A start on a form or on one row has nothing behind it.
       back: () => open(stack.length > 1 ? stack.slice(0, -1) : screen.from === 'LISTED' ? stack : [{ screen: 'overview' }]),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
