@@ -10,7 +10,6 @@ import { intervalBar } from '../ui/plot.ts';
 import { theme } from '../ui/theme.ts';
 import { versionNames } from './benchmarks.tsx';
 import { stateText } from './datasets.tsx';
-import type { BenchmarkJob } from './measurements.tsx';
 
 const RoundsSubscription = graphql(`
   subscription TuiRounds($id: ID!, $after: SafeInt!) {
@@ -22,6 +21,14 @@ const ProgressSubscription = graphql(`
     jobProgress(id: $id) { phase itemsPerSecond metrics { name value } }
   }
 `);
+
+interface RunningBenchmark {
+  id: string;
+  state: string;
+  startedAt: string | null;
+  queuePosition: number | null;
+  modelVersions: Parameters<typeof versionNames>[0]['modelVersions'];
+}
 
 /** A row that has been measured: `meta` of its artifact event. */
 export interface DoneRow {
@@ -60,7 +67,15 @@ export function withTicks(before: Rounds, ticks: readonly Tick[]): Rounds {
 export const withDone = (before: readonly DoneRow[], added: readonly DoneRow[]): DoneRow[] =>
   [...new Map([...before, ...added].map((row) => [row.n, row])).values()].sort((a, b) => a.n - b.n);
 
-export function LiveRounds({ job, width, height, onChange }: { job: BenchmarkJob; width: number; height: number; onChange(): void }) {
+interface Props {
+  job: RunningBenchmark;
+  width: number;
+  height: number;
+  /** The job has another state. */
+  onChange(): void;
+}
+
+export function LiveRounds({ job, width, height, onChange }: Props) {
   const [rounds, setRounds] = useState<Rounds>({ now: null, windows: [] });
   const [phase, setPhase] = useState('');
   const [done, setDone] = useState<DoneRow[]>([]);
