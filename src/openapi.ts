@@ -2,6 +2,7 @@
 import { type ErrorCode, errorCodes } from './errors.ts';
 import { AuthSnapshot } from './inference/auth.ts';
 import { bytes, fromZod, headers, integer, type JsonSchema, json, listOf, object, parameter, schemaRef, text } from './openapiParts.ts';
+import { notReadyCodes } from './ready.ts';
 import { codeVersion } from './version.ts';
 
 const stored = { uploadId: text(), sha256: text('In hexadecimal.'), sizeBytes: integer() };
@@ -48,8 +49,12 @@ const schemas: Record<string, JsonSchema> = {
     {
       status: { type: 'string', enum: ['ok', 'ready', 'not ready'] },
       inference: { type: 'string', description: 'Of /ready: the state of the inference host, as `inferenceHealth` has it.' },
+      reasons: listOf(
+        object({ code: { type: 'string', enum: notReadyCodes }, message: text('What to do.') }),
+        'Of /ready, where it is 503: why the server takes no work.',
+      ),
     },
-    ['inference'],
+    ['inference', 'reasons'],
   ),
 };
 
@@ -261,7 +266,7 @@ export const serverOpenapi = {
     '/health': readByAnybody('Whether the server lives', { 200: answer('It does.', 'Status') }),
     '/ready': readByAnybody('Whether the server takes work', {
       200: answer('It does.', 'Status'),
-      503: answer('It is stopping, or its disk is full.', 'Status'),
+      503: answer('It does not: `reasons` says why.', 'Status'),
     }),
     '/metrics': readByAnybody('Metrics in the text format of Prometheus', {
       200: { description: 'Jobs, slots, the process.', content: { 'text/plain': { schema: text() } } },

@@ -1,5 +1,4 @@
 import type { AddressInfo } from 'node:net';
-import { sql } from 'drizzle-orm';
 import { offerBootstrap } from './accounts/bootstrap.ts';
 import { serveAuthSnapshot } from './accounts/serveAuthSnapshot.ts';
 import { createThrottle } from './accounts/throttle.ts';
@@ -28,10 +27,10 @@ import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
 import { serverOpenapi } from './openapi.ts';
+import { whyNotReady } from './ready.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
-import { hasRoom } from './storage/disk.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
@@ -117,11 +116,12 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    const stopSweeper = await startSweeper(services, log, {
-      work: () => sweepWork(services),
-      datasets: () => sweepDatasets(services),
-      history: () => sweepHistory(services),
-    });
+    const stopSweeper = await startSweeper(
+      services,
+      log,
+      { work: () => sweepWork(services), history: () => sweepHistory(services) },
+      { datasets: () => sweepDatasets(services) },
+    );
     undo.push(() => inTime('sweeper', stopSweeper()));
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));
@@ -132,7 +132,6 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
     const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
     const metrics = createServerMetrics(services);
-    const ready = async (): Promise<boolean> => !stopping.signal.aborted && db.get(sql`SELECT 1`) !== undefined && hasRoom(services);
     const read = ['GET', 'HEAD'];
     const routes: Route[] = [
       { path: '/', methods: read, handle: serveHome },
@@ -172,9 +171,11 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
         path: '/ready',
         methods: read,
         polled: true,
-        handle: async (_req, res) => {
-          const isReady = await ready();
-          sendJson(res, isReady ? 200 : 503, { status: isReady ? 'ready' : 'not ready', inference: supervisor.health().state });
+        handle: (_req, res) => {
+          const reasons = whyNotReady({ config, db, stopping: stopping.signal });
+          const inference = supervisor.health().state;
+          if (reasons.length === 0) sendJson(res, 200, { status: 'ready', inference });
+          else sendJson(res, 503, { status: 'not ready', inference, reasons });
         },
       },
     ];

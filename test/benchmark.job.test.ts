@@ -13,7 +13,7 @@ import type { Report } from '../src/reports/report.ts';
 import { findReportOf, remakeReport } from '../src/reports/reports.ts';
 import type { StoredReport } from '../src/reports/tables.ts';
 import { verifyReport } from '../src/reports/verify.ts';
-import { blobPath, insertArtifact, storeFile } from '../src/storage/blobs.ts';
+import { blobPath, insertArtifact, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { makeBenchmarkModels } from './support/benchmark.ts';
 import { adminPassword, type TestServer, withServer } from './support/server.ts';
@@ -52,7 +52,7 @@ async function addProbeAndAccuracy({ services }: TestServer, versionId: string):
   const { db } = services;
   const file = join(dataDir, 'work', 'probe.safetensors');
   copyFileSync(join(models, 'classifier.probe'), file);
-  const probe = await storeFile(services, file);
+  const probe = await placingBlobs(() => storeFile(services, file));
   const [datasetId, datasetVersionId] = [randomUUIDv7(), randomUUIDv7()];
   inTransaction(db, (tx) => {
     const { id: artifactId } = insertArtifact(tx, probe, { ownerType: 'MODEL_VERSION', ownerId: versionId, kind: 'PROBE', name: 'probe' });
@@ -331,6 +331,24 @@ describe('a benchmark of two versions', () => {
     const [first, second] = [verifyReport(services, stored), verifyReport(services, { ...stored })];
     expect(second).toBe(first);
     expect(await first).toBe(true);
+  });
+
+  test('of a model with open height and width takes them from its preprocessing', async () => {
+    const preprocess = { version: 1, width: 9, height: 8, mode: 'STRETCH', mean: [0, 0, 0], std: [1, 1, 1] };
+    const sized = await modelVersionOf(api, 'sized', join(models, 'open.onnx'), { preprocess });
+    const only = { modelVersionIds: [sized], batchSizes: [1], engines: ['ONNXRUNTIME_CPU'] };
+    const { job } = await mutate(api, 'startBenchmark', startInput(only), 'job { id }');
+    const { result } = await jobWhen(api, job.id, ({ state }) => state === 'SUCCEEDED');
+    const query = 'query ($id: ID!) { report(id: $id) { verified technical { models { dims } rows { verdict } } } }';
+    const { report } = (await ask(api, query, { id: result.reportId })).data;
+    expect(report).toMatchObject({ verified: true, technical: { models: [{ dims: { 'image[2]': 8, 'image[3]': 9 } }] } });
+    expect(['VALID', 'UNSTABLE']).toContain(report.technical.rows[0].verdict);
+
+    const start = 'mutation ($input: StartBenchmarkInput!) { startBenchmark(input: $input) { userErrors { field message } } }';
+    const contradicted = await ask(api, start, { input: startInput({ ...only, dims: [{ name: 'image[2]', size: 64 }] }) });
+    expect(contradicted.data.startBenchmark.userErrors).toEqual([
+      { field: ['dims'], message: '`dims`: image[2] is 64, but the preprocessing makes 8. Leave it out.' },
+    ]);
   });
 
   test('is byte-identical in another time zone, locale and year', async () => {

@@ -13,7 +13,7 @@ import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark
 const folder = makeBenchmarkModels();
 const cuda = (await engines.ONNXRUNTIME_CUDA.missing(process.env.PATH ?? '')) === null;
 type Model = BenchmarkSpec['models'][number];
-const model = (name: string, probe: string | null = null, precision: Model['precision'] = 'FP32'): Model => ({
+const model = (name: string, probe: string | null = null, precision: Model['precision'] = 'FP32') => ({
   file: join(folder, `${name}.onnx`),
   probe: probe && join(folder, `${probe}.probe`),
   precision,

@@ -118,6 +118,24 @@ describe('the host', () => {
     await undeploy('slow');
   });
 
+  test('a newer deploy takes the place of a revision that is still being loaded, and rollback goes to what has served', async () => {
+    await deploy('newest', 'plus-1', { deadlineMs: 30_000 });
+    await settled(api, 'newest');
+    await deploy('newest', 'chain-300', { deadlineMs: 60_000 });
+    await deploy('newest', 'plus-2', { deadlineMs: 30_000 });
+    expect(await settled(api, 'newest')).toMatchObject({ active: { number: 3 }, loading: null });
+    const { data } = await ask(api, '{ deployment(name: "newest") { revisions { number state } } }');
+    expect(data.deployment.revisions).toEqual([
+      { number: 3, state: 'ACTIVE' },
+      { number: 2, state: 'RETIRED' },
+      { number: 1, state: 'RETIRED' },
+    ]);
+    await mutate(api, 'rollback', { name: 'newest' }, 'deployment { name }');
+    await settled(api, 'newest');
+    expect(await added('newest')).toBe(1);
+    await undeploy('newest');
+  });
+
   test('what served and cannot be loaded for a while stays ACTIVE, is said to be missing, and comes back; the others serve', async () => {
     await isServed('plus-2');
     const { data } = await ask(api, 'query ($id: ID!) { node(id: $id) { ... on ModelVersion { sha256 } } }', { id: versions['plus-2'] });

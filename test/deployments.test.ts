@@ -118,7 +118,7 @@ describe('a deployment', () => {
     }
   });
 
-  test('a wrong argument of `infer` and of `rollback` is named, not the image or a version', async () => {
+  test('a wrong argument of `infer` and of `rollback` is named: a deployment that takes no images is not blamed on the image', async () => {
     const image = Buffer.from('hello').toString('base64');
     const errorsOf = async (name: 'infer' | 'inferBatch' | 'rollback', input: object) => {
       const type = `${name[0]?.toUpperCase()}${name.slice(1)}Input`;
@@ -132,6 +132,11 @@ describe('a deployment', () => {
     expect(await errorsOf('infer', { deployment: 'colours', image, score: 1.5 })).toEqual([{ code: 'INVALID', field: ['score'] }]);
     expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image], score: 1.5 })).toEqual([{ field: ['score'] }]);
     expect(await errorsOf('inferBatch', { deployment: 'colours', images: [image] })).toEqual([{ field: ['images', '0'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'nothing', images: [image] })).toEqual([{ field: ['deployment'] }]);
+    await deployed(api, 'tensors', await versionOf(api, 'brightness'), { deadlineMs: 30_000 });
+    expect(await errorsOf('infer', { deployment: 'tensors', image })).toEqual([{ code: 'INVALID', field: ['deployment'] }]);
+    expect(await errorsOf('inferBatch', { deployment: 'tensors', images: [image] })).toEqual([{ field: ['deployment'] }]);
+    await mutate(api, 'undeploy', { name: 'tensors' }, 'deployment { name }');
     expect(await errorsOf('rollback', { name: 'colours', revision: 7 })).toEqual([{ code: 'NOT_FOUND', field: ['revision'] }]);
   });
 

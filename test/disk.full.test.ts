@@ -21,7 +21,7 @@ import { createLog } from '../src/log.ts';
 import { insertModel } from '../src/models/models.ts';
 import { keepReserve } from '../src/reserve.ts';
 import { sweepHistory } from '../src/retention.ts';
-import { collectBlobs, storeFile } from '../src/storage/blobs.ts';
+import { collectBlobs, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { cleanStaging } from '../src/storage/uploads.ts';
 import { createDatasetMutation, imported } from './support/datasetServer.ts';
 import { by, deploymentOf, health, hostPid, item } from './support/deployments.ts';
@@ -333,7 +333,7 @@ describe.skipIf(unmountable)('where the disk is full', () => {
         const file = join(dataDir, 'garbage');
         const bytes = bytesOf('garbage', mebibyte);
         writeFileSync(file, bytes);
-        await storeFile(storage, file);
+        await placingBlobs(() => storeFile(storage, file));
         fillDisk(dataDir);
         await sweepHistory(storage);
         expect(db.select().from(audit).all()).toEqual([]);

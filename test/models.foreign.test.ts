@@ -12,7 +12,7 @@ import { withSharedServer } from './support/shared.ts';
 import { type Api, ask, datasetVersionOf, jobWhen, modelVersionOf, mutate, uploaded } from './support/training.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
-const names = ['external', 'brightness', 'classifier-open', 'rectangle', 'places-named', 'places-suppressed'];
+const names = ['external', 'brightness', 'classifier-open', 'classifier-square', 'rectangle', 'places-named', 'places-suppressed'];
 beforeAll(() => makeInferenceModels(folder, names));
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -97,6 +97,17 @@ test.each<[string, string, object, object, string]>([
   });
   const errors = await refused('deploy', { name: 'unservable', modelVersionId, settings });
   expect(errors).toEqual([{ code: 'INVALID', field: ['settings'], message: expect.stringContaining(says) }]);
+});
+
+test('an import says at once that the preprocessing contradicts the dimensions of the file, and names them', async () => {
+  const upload = await uploaded(api, 'square.onnx', readFileSync(join(folder, 'classifier-square.onnx')));
+  const input = { name: 'square', task: 'CLASSIFICATION', ...upload, preprocess: { ...shares, height: 16 } };
+  const { modelVersion } = await mutate(api, 'createModel', input, 'modelVersion { job { id } }');
+  const { failure } = await jobWhen(api, modelVersion.job.id, ({ state }) => state === 'FAILED' || state === 'SUCCEEDED');
+  expect(failure).toMatchObject({
+    code: 'PREPROCESS_INVALID',
+    message: expect.stringContaining('two dimensions size, but the preprocessing makes them 16 and 32'),
+  });
 });
 
 test('open height and width come from the preprocessing', async () => {

@@ -5,6 +5,7 @@ import type { Telemetry } from '../src/benchmark/cells.ts';
 import type { BenchmarkContext, ModelContext } from '../src/benchmark/context.ts';
 import { encodeSamples, type RawSamples } from '../src/benchmark/samples.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
+import { opaqueId } from '../src/naming.ts';
 import { exportReport } from '../src/reports/exports.ts';
 import { type Measurement, makeReport, type Source } from '../src/reports/make.ts';
 
@@ -476,7 +477,7 @@ describe('an export', () => {
     const stored = await made();
     const { content } = exportReport(stored, 'MARKDOWN');
     expect(content.split('\n')[0]).toBe(`# ${stored.report.simple.headline}`);
-    for (const title of ['## Results', '## Choice', '## Compared with row 0', '## Models', '## How it was measured'])
+    for (const title of ['## Results', '## Choice', '## Compared with row 0', '## Models', '## How it was measured', '## Provenance'])
       expect(content).toContain(title);
     expect(content).toContain('digits "a", b\\|c version 1');
     expect(content).toContain('insufficient samples');
@@ -487,7 +488,14 @@ describe('an export', () => {
       .split('\n')
       .filter((line) => line.startsWith('|'))
       .map((line) => line.replaceAll('\\|', '').split('|').length);
-    expect(new Set(widths).size).toBeLessThanOrEqual(4);
+    expect(new Set(widths).size).toBeLessThanOrEqual(5);
+    const { jobId, models } = stored.report;
+    const [text, provenance] = content.split('## Provenance') as [string, string];
+    for (const id of [opaqueId('Job', jobId), ...models.map(({ versionId }) => opaqueId('ModelVersion', versionId))]) {
+      expect(provenance).toContain(id);
+      expect(text).not.toContain(id);
+    }
+    for (const id of [jobId, ...models.map(({ versionId }) => versionId)]) expect(content).not.toContain(id);
     for (const { samples } of stored.report.rows) expect(content).toContain(samples?.sha256);
   });
 });

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { insertArtifact, storeFile } from '../src/storage/blobs.ts';
+import { insertArtifact, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { downloadUrl, readLinkKey, signedUrl, thumbnailUrl } from '../src/storage/links.ts';
 import type { Artifact } from '../src/storage/tables.ts';
 import { type Answered, brokenRefs, type Document, operationsOf, undocumented } from './support/openapi.ts';
@@ -47,7 +47,7 @@ async function links(): Promise<{ file: string; thumbnail: string; dataset: stri
   writeFileSync(path, bytesOf('file', 1000));
   const stored = (kind: Artifact['kind']) =>
     withRows(dataDir, async (db) => {
-      const blob = await storeFile({ config: { dataDir }, db }, path);
+      const blob = await placingBlobs(() => storeFile({ config: { dataDir }, db }, path));
       return insertArtifact(db, blob, { ownerType: 'DATASET_VERSION', ownerId: 'version', kind, name: 'made' });
     });
   const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir), viewer: await viewerOf(server) };

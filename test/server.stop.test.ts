@@ -48,10 +48,10 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
             // Not ready, or refused when the port is closed already.
             expect(
               await fetch(`${server.url}/ready`).then(
-                (r) => `${r.status}, connection: ${r.headers.get('connection')}`,
+                async (r) => `${r.status} ${(await r.json()).reasons?.[0].code}, connection: ${r.headers.get('connection')}`,
                 () => 'refused',
               ),
-            ).toSatisfy((s) => s === '503, connection: close' || s === 'refused');
+            ).toSatisfy((s) => s === '503 STOPPING, connection: close' || s === 'refused');
 
             const answered = once(late, 'response');
             late.end(body.slice(5));

@@ -22,7 +22,15 @@ test('an upload that the disk has no room for is 507 before a byte is sent, and 
         expect(reply.json.errors[0].message).toMatch(/disk is too full: [\d,]+ MiB more must be free: 1 MiB for this, and [\d,]+ MiB stay/);
       }
       expect(stagingOf(dataDir)).toEqual([]);
-      expect((await send({ method: 'GET', address: `${url}/ready` })).status).toBe(503);
+      const ready = await send({ method: 'GET', address: `${url}/ready` });
+      expect([ready.status, ready.json]).toEqual([
+        503,
+        {
+          status: 'not ready',
+          inference: 'IDLE',
+          reasons: [{ code: 'DISK_FULL', message: expect.stringContaining('too full for the database') }],
+        },
+      ]);
       expect((await send({ method: 'GET', address: `${url}/health` })).status).toBe(200);
     },
     { WHETSTONE_DISK_RESERVE_BYTES: String(2 ** 50) },

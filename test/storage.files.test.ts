@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
-import { insertArtifact, storeFile } from '../src/storage/blobs.ts';
+import { insertArtifact, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { rangeOf } from '../src/storage/files.ts';
 import { downloadUrl, readLinkKey, thumbnailUrl } from '../src/storage/links.ts';
 import { type Artifact, artifact } from '../src/storage/tables.ts';
@@ -28,7 +28,7 @@ async function stored(server: TestServer, kind: Artifact['kind'] = 'DATASET_ZIP'
   const path = join(dataDir, 'made');
   writeFileSync(path, content);
   const found = await withRows(dataDir, async (db) => {
-    const blob = await storeFile({ config: { dataDir }, db }, path);
+    const blob = await placingBlobs(() => storeFile({ config: { dataDir }, db }, path));
     return insertArtifact(db, blob, { ownerType: 'DATASET_VERSION', ownerId: 'version', kind, name });
   });
   const services = { config: { publicUrl: undefined }, linkKey: readLinkKey(dataDir), viewer: await viewerOf(server) };

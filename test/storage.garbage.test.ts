@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { inTransaction } from '../src/db.ts';
 import { createLog } from '../src/log.ts';
-import { collectBlobs, insertArtifact, stagingDir, storeFile } from '../src/storage/blobs.ts';
+import { collectBlobs, dropArtifacts, insertArtifact, placingBlobs, stagingDir, storeFile } from '../src/storage/blobs.ts';
 import { startSweeper } from '../src/storage/sweeper.ts';
 import { artifact, blob, upload } from '../src/storage/tables.ts';
 import { openUpload, stagingPath } from '../src/storage/uploads.ts';
@@ -16,7 +16,7 @@ import { blobOf, blobsOf, type Storage, sha256, stagingOf, until, withStorage } 
 const hour = 3600_000;
 
 /** A file that a job has made, on its way into the store. */
-function store({ config, db }: Storage, content: string) {
+function place({ config, db }: Storage, content: string) {
   const folder = join(config.dataDir, 'work');
   mkdirSync(folder, { recursive: true });
   mkdirSync(stagingDir(config.dataDir), { recursive: true });
@@ -24,12 +24,30 @@ function store({ config, db }: Storage, content: string) {
   writeFileSync(path, content);
   return storeFile({ config, db }, path);
 }
+const store = (storage: Storage, content: string) => placingBlobs(() => place(storage, content));
 const name = ({ db }: Storage, content: string) =>
   insertArtifact(
     db,
     { sha256: sha256(content), sizeBytes: 0 },
     { ownerType: 'JOB', ownerId: randomUUIDv7(), kind: 'EVALUATION', name: 'x' },
   );
+
+/** A file of a job with its owner. */
+const register = (storage: Storage, content: string) =>
+  placingBlobs(async () => {
+    await place(storage, content);
+    return name(storage, content);
+  });
+
+/** Deletes its owners. */
+function forget({ db }: Storage, content: string): void {
+  const owners = db
+    .select()
+    .from(artifact)
+    .where(eq(artifact.sha256, sha256(content)))
+    .all();
+  for (const { ownerType, ownerId } of owners) dropArtifacts(db, ownerType, ownerId);
+}
 
 /** A day passes for every blob that is stored. */
 const age = ({ db }: Storage) =>
@@ -74,6 +92,36 @@ test('a blob without an artifact goes a day after it was stored, one with an art
     db.delete(artifact).where(eq(artifact.id, kept.id)).run();
     expect(await collectBlobs(storage, Date.now() + 1000 * hour)).toBe(1);
     expect([blobsOf(config.dataDir), db.select().from(blob).all(), stagingOf(config.dataDir)]).toEqual([[], [], []]);
+  }));
+
+test('deleting the last owner of a blob frees its bytes at once; what another owner has too stays', () =>
+  withStorage(async (storage) => {
+    const { config, db } = storage;
+    await register(storage, 'alone');
+    await register(storage, 'shared');
+    const other = name(storage, 'shared');
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {}, {});
+    forget(storage, 'alone');
+    dropArtifacts(db, other.ownerType, other.ownerId);
+    await until(() => !existsSync(blobOf(config.dataDir, sha256('alone'))));
+    expect(blobsOf(config.dataDir)).toEqual([sha256('shared')]);
+    await stop();
+  }));
+
+test('the same content that comes again while its last owner is deleted stays, and goes when it gets no owner', () =>
+  withStorage(async (storage) => {
+    const { config } = storage;
+    const path = () => existsSync(blobOf(config.dataDir, sha256('again')));
+    await register(storage, 'again');
+    await placingBlobs(async () => {
+      await place(storage, 'again');
+      forget(storage, 'again');
+      expect(await collectBlobs(storage, Date.now())).toBe(0);
+      name(storage, 'again');
+    });
+    expect([await collectBlobs(storage, Date.now()), path()]).toEqual([0, true]);
+    forget(storage, 'again');
+    expect([await collectBlobs(storage, Date.now()), path()]).toEqual([1, false]);
   }));
 
 test('a run looks at every blob, however many there are, and removes 1,000 at most', () =>
@@ -128,8 +176,7 @@ test('whoever comes first, the collector or the bytes that it is about to take: 
       age(storage);
       const registering = mine.map(async (content, n) => {
         for (let pauses = starts[n] as number; pauses > 0; pauses -= 1) await setImmediate();
-        await store(storage, content);
-        name(storage, content);
+        await register(storage, content);
       });
       await Promise.all([collectBlobs(storage, Date.now()), ...registering]);
       for (const content of mine) expect(readFileSync(blobOf(config.dataDir, sha256(content)), 'utf8')).toBe(content);
@@ -161,12 +208,9 @@ test('whatever is stored, registered, forgotten and collected at the same time: 
         };
         for (const { action, content, pauses } of steps) {
           for (let n = 0; n < pauses; n += 1) await setImmediate();
-          if (action === 'register') registering.push(store(storage, content).then(() => name(storage, content)));
+          if (action === 'register') registering.push(register(storage, content));
           if (action === 'collect') collecting.push(collectBlobs(storage, Date.now()));
-          if (action === 'forget')
-            db.delete(artifact)
-              .where(eq(artifact.sha256, sha256(content)))
-              .run();
+          if (action === 'forget') forget(storage, content);
           if (action === 'day') {
             // Nothing takes a day between its storing and its registration.
             await Promise.all(registering);
@@ -202,7 +246,7 @@ test('a start removes what a dead server left in the staging folder, and keeps w
     const expired = openUpload(db, { id: randomUUIDv7(), userId: actor.actorId, fileName: 'b.zip', sizeBytes: 9 });
     db.update(upload).set({ expiresAt: 0 }).where(eq(upload.id, expired.id)).run();
     for (const file of [open.id, expired.id, `${sha256('x')}.trash`, 'sub/file']) writeFileSync(join(folder, file), 'x');
-    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {});
+    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {}, {});
     await until(() => !existsSync(stagingPath(config.dataDir, expired.id)));
     await stop();
     expect(stagingOf(config.dataDir)).toEqual([open.id]);
@@ -216,10 +260,15 @@ test('a sweep that fails does not keep the others from theirs', () =>
     mkdirSync(stagingDir(config.dataDir), { recursive: true });
     writeFileSync(join(stagingDir(config.dataDir), id), 'x');
     const swept: string[] = [];
-    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {
-      failing: () => Promise.reject(new Error('EIO')),
-      other: async () => swept.push('other'),
-    });
+    const stop = await startSweeper(
+      storage,
+      createLog({ logLevel: 'silent' }),
+      {
+        failing: () => Promise.reject(new Error('EIO')),
+        other: async () => swept.push('other'),
+      },
+      {},
+    );
     await until(() => !existsSync(stagingPath(config.dataDir, id)));
     await stop();
     expect(swept).toEqual(['other']);

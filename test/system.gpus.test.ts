@@ -111,6 +111,24 @@ test('a driver that answers late is asked again: jobs get the GPU without a rest
   });
 });
 
+test('a GPU that somebody has seen is one that jobs get, before nvidia-smi is asked again', async () => {
+  await withSmi(`[ -e ready ] || { echo 'not ready' >&2; exit 9; }; echo '${a100}'`, async (folder) => {
+    const watch = await watchGpus(`${folder}:/usr/bin:/bin`, createLog({ logLevel: 'silent' }));
+    try {
+      const { askedAgainAt } = watch.state();
+      writeFileSync(join(folder, 'ready'), '');
+      await until(async () => (await readGpus(`${folder}:/usr/bin:/bin`)).gpus !== null);
+      expect(watch.of([0])).toEqual({ devices: 'GPU-6f7e', missing: null, maybe: true });
+      expect([askedAgainAt !== null, watch.state()]).toEqual([
+        true,
+        { known: expect.objectContaining({ reason: null }), askedAgainAt: null },
+      ]);
+    } finally {
+      watch.stop();
+    }
+  });
+});
+
 test('a machine without nvidia-smi has no GPU for good', async () => {
   const watch = await watchGpus('/nowhere', createLog({ logLevel: 'silent' }));
   expect(watch.of([0])).toEqual({ devices: '', missing: 'nvidia-smi is not installed on this machine.', maybe: false });

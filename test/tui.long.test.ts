@@ -154,6 +154,57 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('8');
         await terminal.shows('Subscription');
         capture('events');
+
+        terminal.type(':', 'train', 'Enter');
+        await terminal.shows('Start a training');
+        await fill(terminal, 'Model name', 'digits');
+        await toField(terminal, 'Convert');
+        terminal.type('f');
+        await fill(terminal, 'Image size', '32');
+        await fill(terminal, 'Epochs', '4');
+        await fill(terminal, 'Batch size', '16');
+        await fill(terminal, 'Learning rate', '0.0003');
+        await fill(terminal, 'Warmup steps', '10');
+        terminal.type('C-s');
+        await terminal.shows(/✓ SUCCEEDED +TRAIN/, longMs);
+        terminal.type('2');
+        await terminal.shows(/› .*TRAIN/);
+        terminal.type('m');
+        await terminal.shows(/› A .*TRAIN/);
+        // The first training follows the import, which is the last row.
+        terminal.type('G', 'k', 'm');
+        await terminal.shows(/› B .*TRAIN/);
+        terminal.type('c');
+        await terminal.shows(/setting +learningRate/);
+        await terminal.shows(/B .*epoch 4/);
+        capture('compare');
+
+        terminal.type(':', 'users', 'Enter');
+        await terminal.shows('ADMIN');
+        terminal.type('n');
+        await terminal.shows('New user');
+        await fill(terminal, 'Name', 'grace');
+        await toField(terminal, 'Role');
+        terminal.type('E');
+        await fill(terminal, 'Password', 'correct horse battery staple');
+        terminal.type('C-s');
+        await terminal.shows(/grace +ENGINEER/);
+        capture('users');
+        terminal.type('K');
+        await terminal.shows('There is no API key.');
+        terminal.type('n');
+        await terminal.shows('New API key');
+        await fill(terminal, 'Name', 'camera');
+        await fill(terminal, 'Deployments', 'reader');
+        await fill(terminal, 'Expires in days', '90');
+        terminal.type('C-s');
+        await terminal.shows('The secret of camera.');
+        terminal.type('Enter');
+        await terminal.shows(/camera +✓ active/);
+        capture('api keys');
+        terminal.type(':', 'audit', 'Enter');
+        await terminal.shows('createApiKey');
+        capture('audit log');
       });
 
       if (process.env.WHETSTONE_CAPTURES) {

@@ -2,11 +2,16 @@ import { desc, eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
+import { dimensionsOf } from '../engine/shapes.ts';
+import { refuse } from '../errors.ts';
 import { OnnxMeta } from '../jobs/results.ts';
-import { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
+import { BenchmarkSettings, BenchmarkSpec, dimensions } from '../jobs/specs.ts';
+import { inputsOf } from '../models/signature.ts';
 import { type ModelVersion, model, modelVersion } from '../models/tables.ts';
 import { evaluation } from '../training/tables.ts';
 import { codeVersion } from '../version.ts';
+import { dimsOf } from '../vision/input.ts';
+import { PreprocessSpec } from '../vision/spec.ts';
 
 /** What a configuration is chosen by. */
 export const targets = ['LATENCY', 'THROUGHPUT', 'MEMORY'] as const;
@@ -18,7 +23,7 @@ export const BenchmarkRequest = z.object({
   engines: BenchmarkSpec.shape.engines,
   intraOpThreads: BenchmarkSpec.shape.intraOpThreads,
   load: BenchmarkSpec.shape.load,
-  dims: BenchmarkSpec.shape.dims,
+  dims: dimensions,
   seed: BenchmarkSpec.shape.seed,
   profile: z.enum(['QUICK', 'FULL']),
   settings: BenchmarkSettings,
@@ -58,6 +63,8 @@ const ModelContext = z.object({
   weightsHash: z.string().nullable(),
   lineageHash: z.string(),
   parameters: z.int(),
+  /** Sizes of its open dimensions, as they were measured; benchmarks of earlier versions did not keep them. */
+  dims: dimensions.optional(),
   accuracy: Accuracy.nullable(),
 });
 export type ModelContext = z.infer<typeof ModelContext>;
@@ -75,11 +82,11 @@ export const BenchmarkContext = z.object({
 export type BenchmarkContext = z.infer<typeof BenchmarkContext>;
 
 export function readContext(db: Queryable, jobId: string, request: BenchmarkRequest): BenchmarkContext {
-  const models = request.modelVersionIds.map((id) => modelContext(db, id));
+  const models = request.modelVersionIds.map((id) => modelContext(db, id, request));
   return { jobId, measuredAt: Date.now(), codeVersion, request, models };
 }
 
-function modelContext(db: Queryable, id: string): ModelContext {
+function modelContext(db: Queryable, id: string, { dims }: BenchmarkRequest): ModelContext {
   const found = db
     .select({ version: modelVersion, name: model.name })
     .from(modelVersion)
@@ -101,8 +108,21 @@ function modelContext(db: Queryable, id: string): ModelContext {
     weightsHash,
     lineageHash: lineageHash as string,
     parameters: OnnxMeta.parse(version.signatureJson).parameters,
+    dims: sizesOf(version, dims),
     accuracy: accuracyOf(db, version),
   };
+}
+
+/** The sizes of a version's open dimensions: its preprocessing decides those of an image, `said` the others. */
+export function sizesOf(
+  { signatureJson, preprocessJson }: Pick<ModelVersion, 'signatureJson' | 'preprocessJson'>,
+  said: BenchmarkRequest['dims'],
+): BenchmarkRequest['dims'] {
+  const inputs = inputsOf(OnnxMeta.parse(signatureJson));
+  const sized = dimsOf(inputs, PreprocessSpec.nullable().parse(preprocessJson), said);
+  if ('problem' in sized) refuse('INVALID', 'dims', sized.problem);
+  const own = dimensionsOf(inputs);
+  return Object.fromEntries(Object.entries(sized.dims).filter(([name]) => own.includes(name)));
 }
 
 /** The newest evaluation of the version, or else of the checkpoint that it was converted from. */

@@ -29,7 +29,7 @@ export interface Prepared {
 
 export type Feeds = ReadonlyMap<string, Tensor>;
 export type Refused = { problem: { code: Problem['code'] | 'LOAD_FAILED'; message: string } };
-type Asked = Pick<BenchmarkSpec, 'dims' | 'seed' | 'settings'>;
+type Asked = Pick<BenchmarkSpec, 'seed' | 'settings'>;
 
 /** Bytes of all cases together. */
 const inputBytesMax = 2 ** 30;
@@ -38,13 +38,13 @@ const inputBytesMax = 2 ** 30;
  * Plans the inputs of a model at a batch size, at least `gateInputs` where there are that many: its probe set with the outputs of the
  * trained model, or else seeded ones, which are run once on the processor for their reference.
  */
-export async function prepare(model: Model, batchSize: number, { dims, seed, settings }: Asked): Promise<Prepared | Refused> {
+export async function prepare(model: Model, batchSize: number, { seed, settings }: Asked): Promise<Prepared | Refused> {
   const open = await engines[servingEngine].load();
   const loaded = await load(open, model.file, { intraOpThreads: 1, optimized: false });
   if ('problem' in loaded) return loaded;
   const { session } = loaded;
   const { signature } = session;
-  const planned = planShapes(signature.inputs, batchSize, dims);
+  const planned = planShapes(signature.inputs, batchSize, model.dims);
   if ('problem' in planned) return planned;
   const unsupported = signature.inputs.find(({ datatype }) => datatype === null || !makers[datatype]);
   if (unsupported) return cannotMeasure('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);

@@ -13,7 +13,7 @@ import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } fr
 import { requireReadyModel, versionFile } from '../training/sources.ts';
 import { codeVersion } from '../version.ts';
 import { type Cell, CellsFile, planCells } from './cells.ts';
-import { type BenchmarkContext, BenchmarkRequest, readContext } from './context.ts';
+import { type BenchmarkContext, BenchmarkRequest, readContext, sizesOf } from './context.ts';
 import { durationMsMax, requireMeasurable } from './start.ts';
 import { benchmarkRow, benchmarkRun } from './tables.ts';
 
@@ -32,12 +32,11 @@ export const benchmarkJob: JobKind = {
       specVersion: SPEC_VERSION,
       codeVersion,
       cpuThreads: Math.max(...intraOpThreads),
-      models: modelVersionIds.map((id) => modelOf(services, id)),
+      models: modelVersionIds.map((id) => modelOf(services, id, dims)),
       batchSizes,
       engines,
       intraOpThreads,
       load,
-      dims,
       seed,
       settings,
       resumeFrom,
@@ -74,13 +73,14 @@ export const benchmarkJob: JobKind = {
 
 const planned = ({ n, model, batchSize, engine, intraOpThreads }: Cell) => ({ n, model, batchSize, engine, intraOpThreads });
 
-function modelOf(services: JobServices, id: string): BenchmarkSpec['models'][number] {
-  const { precision } = requireReadyModel(services.db, id);
+function modelOf(services: JobServices, id: string, dims: BenchmarkRequest['dims']): BenchmarkSpec['models'][number] {
+  const version = requireReadyModel(services.db, id);
   const probe = findArtifact(services.db, 'MODEL_VERSION', id, 'PROBE');
   return {
     file: versionFile(services, id, 'ONNX'),
     probe: probe ? blobPath(services.config.dataDir, probe.sha256) : null,
-    precision,
+    precision: version.precision,
+    dims: sizesOf(version, dims),
   };
 }
 
@@ -95,11 +95,11 @@ async function keepSamples(services: JobServices, workDir: string, cell: Cell): 
 
 function insertRow(
   tx: Queryable,
-  { jobId, request: { load, dims }, models }: BenchmarkContext,
+  { jobId, request: { load }, models }: BenchmarkContext,
   { n, model, engine, engineVersion, batchSize, intraOpThreads, telemetry, samples }: Measurement,
   judged: Pick<typeof benchmarkRow.$inferInsert, 'verdict' | 'reasonsJson'>,
 ): void {
-  const { versionId, precision } = models[model] as BenchmarkContext['models'][number];
+  const { versionId, precision, dims } = models[model] as BenchmarkContext['models'][number];
   tx.insert(benchmarkRow)
     .values({
       jobId,
@@ -110,7 +110,7 @@ function insertRow(
       precision,
       batchSize,
       intraOpThreads,
-      dimsJson: dims,
+      dimsJson: dims ?? {},
       load,
       samplesArtifactId: samples ? samplesArtifact(tx, jobId, n, samples) : null,
       telemetryJson: telemetry,

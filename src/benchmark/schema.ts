@@ -92,7 +92,8 @@ builder.relayMutationField(
       profile: t.field({ type: BenchmarkProfileType, required: true, defaultValue: 'QUICK', description: 'How thoroughly to measure.' }),
       dims: t.field({
         type: [DimensionInput],
-        description: 'Sizes of dimensions that are left open. The first is the batch, unless it is named here.',
+        description:
+          'Sizes of dimensions that are left open. Height and width of an image come from the version’s `preprocess`. The first dimension is the batch, unless it is named here.',
       }),
       seed: t.field({
         type: 'SafeInt',

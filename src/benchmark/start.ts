@@ -12,7 +12,7 @@ import type { Job } from '../jobs/tables.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import { planCells } from './cells.ts';
-import { BenchmarkRequest, targets } from './context.ts';
+import { BenchmarkRequest, sizesOf, targets } from './context.ts';
 
 const cellsMax = 200;
 export const durationMsMax = 20 * 3_600_000;
@@ -130,8 +130,9 @@ export function requireMeasurable(db: Queryable, { modelVersionIds, batchSizes, 
     }
     const { inputs } = OnnxMeta.parse(version.signatureJson);
     for (const name of dimensionsOf(inputs)) known.add(name);
+    const sizes = sizesOf(version, dims);
     const problems = batchSizes.flatMap((batchSize) => {
-      const planned = planShapes(inputs, batchSize, dims);
+      const planned = planShapes(inputs, batchSize, sizes);
       return 'problem' in planned ? [planned.problem] : [];
     });
     const fatal = problems.find(({ code }) => code !== 'BATCH_FIXED') ?? (problems.length === batchSizes.length ? problems[0] : undefined);

@@ -18,7 +18,6 @@ import {
   insertRevision,
   listDeployments,
   revisionBefore,
-  revisionIn,
 } from './deployments.ts';
 import { measuredSettings } from './fromBenchmark.ts';
 import { modelConfigOf } from './modelConfig.ts';
@@ -124,8 +123,11 @@ function addRevision(
   { id, name }: Deployment,
   what: Pick<DeploymentRevision, 'modelVersionId' | 'settingsJson'>,
 ): void {
-  const loading = revisionIn(tx, id, 'LOADING');
-  if (loading) refuse('IN_USE', 'name', `Revision ${loading.number} is being loaded: wait until it serves or has failed.`);
+  // The newest wins: one that waits for room on the disk would otherwise keep out what does not need any.
+  tx.update(deploymentRevision)
+    .set({ state: 'RETIRED', retiredAt: Date.now() })
+    .where(and(eq(deploymentRevision.deploymentId, id), eq(deploymentRevision.state, 'LOADING')))
+    .run();
   const { number } = insertRevision(tx, { deploymentId: id, createdById: actor.actorId, ...what });
   writeAudit(tx, actor, {
     action,

@@ -1,5 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { and, asc, desc, eq, gt, inArray, isNull, max } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, max } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
@@ -66,7 +66,13 @@ export function revisionBefore(db: Queryable, deploymentId: string): DeploymentR
   return db
     .select()
     .from(deploymentRevision)
-    .where(and(eq(deploymentRevision.deploymentId, deploymentId), eq(deploymentRevision.state, 'RETIRED')))
+    .where(
+      and(
+        eq(deploymentRevision.deploymentId, deploymentId),
+        eq(deploymentRevision.state, 'RETIRED'),
+        isNotNull(deploymentRevision.activatedAt),
+      ),
+    )
     .orderBy(desc(deploymentRevision.retiredAt), desc(deploymentRevision.number))
     .limit(1)
     .get();

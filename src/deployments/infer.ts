@@ -65,6 +65,8 @@ export async function infer(
     case 400:
     case 413:
       return refuse('INVALID', 'image', message);
+    case 422:
+      return refuse('INVALID', 'deployment', message);
     default:
       throw new Error(`The inference host answered ${answer.status}: ${message}`);
   }
@@ -86,12 +88,14 @@ export function inferBatch(
     try {
       return { prediction: await infer(services, viewer, { ...request, image }), error: null };
     } catch (error) {
-      const field = ['images', String(n)];
       if (error instanceof InputError) {
         const [first] = error.userErrors as [UserError];
-        return { prediction: null, error: { ...first, field: first.field?.[0] === 'image' ? field : first.field } };
+        return { prediction: null, error: { ...first, field: first.field?.[0] === 'image' ? ['images', String(n)] : first.field } };
       }
-      if (error instanceof ApiError) return { prediction: null, error: { code: error.code, message: error.message, field } };
+      if (error instanceof ApiError) {
+        const field = error.code === 'NOT_FOUND' ? ['deployment'] : null;
+        return { prediction: null, error: { code: error.code, message: error.message, field } };
+      }
       throw error;
     }
   };

@@ -43,7 +43,11 @@ const RevisionType = builder.objectRef<DeploymentRevision>('DeploymentRevision')
       resolve: (r, _a, { db }) => (r.createdById ? findUser(db, r.createdById)?.name : null),
     }),
     activatedAt: t.expose('activatedAt', { type: 'DateTime', nullable: true, description: 'When it took the requests.' }),
-    retiredAt: t.expose('retiredAt', { type: 'DateTime', nullable: true, description: 'When it gave them to another.' }),
+    retiredAt: t.expose('retiredAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When another took its place, or the deployment was taken away.',
+    }),
   }),
 });
 

@@ -13,7 +13,7 @@ import type { HostStats } from '../inference/stats.ts';
 import type { Log } from '../log.ts';
 import { maskPaths } from '../maskPaths.ts';
 import { blobPath } from '../storage/blobs.ts';
-import { activate, deploymentsMax, fail, listDeployments, type WantedRevision, wantedRevisions } from './deployments.ts';
+import { activate, deploymentsMax, fail, findRevision, listDeployments, type WantedRevision, wantedRevisions } from './deployments.ts';
 import { type Death, type HostAnswer, type HostProcess, startHostProcess } from './hostProcess.ts';
 import { modelConfigOf, type PortableModelConfig } from './modelConfig.ts';
 
@@ -158,7 +158,11 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     await route(serving);
     unload(serving, all);
     missing.clear();
-    for (const one of all) await bring(serving, one);
+    for (const one of all) {
+      // A load may have taken so long that this one is not wanted any more.
+      const state = findRevision(db, one.deploymentId, one.number)?.state;
+      if (state === 'LOADING' || state === 'ACTIVE') await bring(serving, one);
+    }
     await serving.ask({ type: 'ready' });
     health.state = 'READY';
     health.reason = null;

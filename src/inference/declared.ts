@@ -1,8 +1,7 @@
 /** What a model's file declares of its inputs and outputs: checked at a deployment, before anything is loaded, and by the host. */
-import { dimensionsOf, keyOf, planShapes } from '../engine/shapes.ts';
-import { inputProblem, madeShape } from '../vision/input.ts';
+import { dimensionsOf, planShapes } from '../engine/shapes.ts';
+import { dimsOf } from '../vision/input.ts';
 import { chooseLayout, LayoutError } from '../vision/layouts.ts';
-import type { PreprocessSpec } from '../vision/spec.ts';
 import type { ModelConfig } from './config.ts';
 
 type Shape = readonly (number | string)[] | null;
@@ -46,30 +45,8 @@ export function planInputs(
   const unknown = Object.keys(dims).find((name) => !known.includes(name));
   if (unknown !== undefined)
     return { problem: `\`dims\`: the model has no open dimension ${unknown}. There are: ${[...new Set(known)].join(', ') || 'none'}.` };
-  const image = preprocess ? imageDims(inputs, preprocess) : { dims: {} };
-  if ('problem' in image) return image;
-  const contradicted = Object.entries(image.dims).find(([name, size]) => (dims[name] ?? size) !== size);
-  if (contradicted) {
-    const [name, size] = contradicted;
-    return { problem: `\`dims\`: ${name} is ${dims[name]}, but the preprocessing makes ${size}. Leave it out.` };
-  }
-  const planned = planShapes(inputs, rows, { ...dims, ...image.dims });
+  const sized = dimsOf(inputs, preprocess ?? null, dims);
+  if ('problem' in sized) return sized;
+  const planned = planShapes(inputs, rows, sized.dims);
   return 'problem' in planned ? { problem: planned.problem.message } : planned;
-}
-
-/** The sizes that an image gives to open dimensions. */
-function imageDims(inputs: readonly Input[], preprocess: PreprocessSpec): { dims: Record<string, number> } | { problem: string } {
-  const problem = inputProblem(inputs, preprocess);
-  if (problem !== null) return { problem };
-  const [{ name, shape }] = inputs as [Input];
-  const dims: Record<string, number> = {};
-  for (const [axis, size] of madeShape(preprocess).entries()) {
-    const dim = shape?.[axis];
-    if (axis === 0 || typeof dim !== 'string') continue;
-    const key = keyOf(name, axis, dim);
-    if ((dims[key] ?? size) !== size)
-      return { problem: `The input ${name} calls two dimensions ${key}, but the preprocessing makes them ${dims[key]} and ${size}.` };
-    dims[key] = size;
-  }
-  return { dims };
 }

@@ -286,7 +286,7 @@ async function predict(
     const found = answer.found as Found;
     if ('problem' in found) {
       model.stats.failed(nowMs() - arrivedMs);
-      throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 400, found.problem.message);
+      throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 422, found.problem.message);
     }
     model.stats.answered(1, answer.timing);
     const { name, version } = model.config;

@@ -91,12 +91,13 @@ const schemas: Record<string, JsonSchema> = {
 
 /** docs/serving.md, "When a request fails". */
 const failures = {
-  400: 'A wrong name, type, shape or value; not an image; `predict` of a model without preprocessing.',
+  400: 'A wrong name, type, shape or value; not an image.',
   401: 'No API key or access token, or one that is wrong, has expired or was revoked.',
   403: 'The key is not for this deployment; or its user may not infer.',
   404: 'There is no such model or version.',
   413: 'The body, its JSON or the image is too large.',
   415: 'An unknown Content-Encoding.',
+  422: 'The model takes no images: it has no preprocessing, or its outputs are neither classes nor boxes.',
   429: 'By the prediction the answer would come after the deadline, or there is no room. Nothing was computed.',
   500: 'The model fails on this input.',
   503: 'The models are being loaded or the accounts fetched, or the host is stopping.',
@@ -194,6 +195,7 @@ const modelPaths: Record<string, Path> = {
           content: json({ oneOf: [schemaRef('Classes'), schemaRef('Detections')] }),
         },
         ...inferenceFailures,
+        ...failed(422),
       },
     },
   },

@@ -19,9 +19,9 @@ interface Predicting {
 /** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
 const sideMax = 30_000;
 
-/** Without decoding the image. Throws a HttpError (400; 413 for more pixels than the model allows). */
+/** Without decoding the image. Throws a HttpError (400; 413 for more pixels than the model allows; 422 where it takes no images). */
 export async function readHeader({ config }: Predicting, file: Buffer): Promise<ImageHeader> {
-  if (!config.preprocess) throw new HttpError(400, `${config.name} has no preprocessing: send its tensors to /infer.`);
+  if (!config.preprocess) throw new HttpError(422, `${config.name} has no preprocessing: send its tensors to /infer.`);
   const header = await readImageHeader(file).catch(refuseImage);
   const { width, height } = header;
   if (width * height > config.maxImagePixels) {

@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { passingKind } from '../db.ts';
 import type { Log } from '../log.ts';
+import { placingBlobs } from '../storage/blobs.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
 import { type ChildHandle, identify, startChild } from './executor/local.ts';
@@ -297,7 +298,7 @@ export function runAttempt(
     if (isFinal(move.job.state)) await tidyWork(services, move.job).catch(() => {});
   };
 
-  const ended = run().catch((error: unknown) => {
+  const ended = placingBlobs(run).catch((error: unknown) => {
     log.error({ err: error, jobId, attemptNumber: number }, 'the end of an attempt could not be recorded');
   });
   return {

@@ -284,6 +284,10 @@ export const benchmarkProfiles = {
 } as const satisfies Record<string, BenchmarkSettings>;
 export type BenchmarkProfile = keyof typeof benchmarkProfiles;
 
+export const dimensions = z
+  .record(z.string().max(300), z.int().min(1).max(1_000_000))
+  .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.');
+
 /** Each model at each batch size on each engine with each number of threads, in this order, is a cell. */
 export const BenchmarkSpec = z
   .object({
@@ -295,6 +299,7 @@ export const BenchmarkSpec = z
           file: path.describe('ONNX.'),
           probe: path.nullable().describe('Its probe set; null: seeded inputs, compared with the unoptimised graph.'),
           precision: z.enum(['FP32', 'FP16', 'INT8']),
+          dims: dimensions.describe('Of its open dimensions.'),
         }),
       )
       .min(1)
@@ -303,9 +308,6 @@ export const BenchmarkSpec = z
     engines: z.array(z.enum(engineNames)).min(1),
     intraOpThreads: z.array(z.int().min(1).max(1024)).min(1).max(20),
     load: z.enum(['SINGLE_STREAM']).describe('SINGLE_STREAM: the next inference starts when the last has ended.'),
-    dims: z
-      .record(z.string().max(300), z.int().min(1).max(1_000_000))
-      .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.'),
     seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
     settings: BenchmarkSettings,
     resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its cells are kept when machine and engine are the same.'),

@@ -4,7 +4,7 @@ import { JobFailure } from '../jobs/kinds.ts';
 import { type PresetName, presets } from '../jobs/presets.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 import { unprintable } from '../naming.ts';
-import { inputProblem } from '../vision/input.ts';
+import { dimsOf } from '../vision/input.ts';
 import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 
@@ -43,8 +43,8 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
   const labels = described.labels ?? meta.labels;
   const preprocess = described.preprocess ?? meta.preprocess;
   if (labels) checkOutputs(described.task ?? meta.metadata['whetstone.task'], labels.length, meta.outputs);
-  const problem = preprocess && inputProblem(inputsOf(meta), preprocess);
-  if (problem) throw new JobFailure('PREPROCESS_INVALID', problem);
+  const sized = dimsOf(inputsOf(meta), preprocess, {});
+  if ('problem' in sized) throw new JobFailure('PREPROCESS_INVALID', sized.problem);
   return {
     precision: precisionOf(meta),
     preset: meta.metadata['whetstone.preset'] ?? null,

@@ -2,6 +2,7 @@
 
 import type { PercentileName } from '../benchmark/statistics.ts';
 import { engines } from '../engine/engines.ts';
+import { opaqueId } from '../naming.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
 import { claimed, type Report, type ReportRow } from './report.ts';
 
@@ -169,12 +170,15 @@ function toMarkdown(report: Report, sha256: string): string {
         ]),
     '## Models',
     table(
-      ['Model', 'Precision', 'Size', 'Parameters', 'Accuracy', 'SHA-256 of the file', 'Lineage hash'],
-      models.map(({ name, number: version, precision, sizeBytes, parameters, accuracy, sha256: file, lineageHash }) => [
+      ['Model', 'Precision', 'Size', 'Parameters', 'Open dimensions', 'Accuracy', 'SHA-256 of the file', 'Lineage hash'],
+      models.map(({ name, number: version, precision, sizeBytes, parameters, dims, accuracy, sha256: file, lineageHash }) => [
         `${name} version ${version}`,
         precision,
         mebibytes(sizeBytes),
         `${parameters}`,
+        Object.entries(dims ?? {})
+          .map(([dimension, size]) => `${dimension} ${size}`)
+          .join(', ') || none,
         accuracy ? `${accuracyText(accuracy)} (${accuracy.dataset} version ${accuracy.datasetVersion}, ${accuracy.split})` : none,
         file,
         lineageHash,
@@ -216,7 +220,17 @@ function toMarkdown(report: Report, sha256: string): string {
         samples?.sha256 ?? none,
       ]),
     ),
-    `Job ${report.jobId}. SHA-256 of this report as JSON: ${sha256}`,
+    '## Provenance',
+    `Made from the samples of a benchmark of ${models.map(({ name, number: version }) => `${name} version ${version}`).join(', ')}. ` +
+      '`node(id)` of the API finds what these ids name.',
+    table(
+      ['What', 'Id'],
+      [
+        ['The benchmark', opaqueId('Job', report.jobId)],
+        ...models.map(({ name, number: version, versionId }) => [`${name} version ${version}`, opaqueId('ModelVersion', versionId)]),
+      ],
+    ),
+    `SHA-256 of this report as JSON: ${sha256}`,
   ];
   return `${sections.filter((section) => section !== '').join('\n\n')}\n`;
 }

@@ -60,6 +60,12 @@ const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement
     sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', description: 'Size of its file.' }),
     sha256: t.exposeString('sha256', { description: 'SHA-256 of its file.' }),
     lineageHash: t.exposeString('lineageHash', { description: 'Hash of how it was made.' }),
+    dims: t.field({
+      type: 'JSON',
+      nullable: true,
+      description: 'Sizes of its open dimensions by name, as they were measured; null in reports that did not keep them.',
+      resolve: (m) => m.dims,
+    }),
     accuracy: t.field({
       type: AccuracyType,
       nullable: true,
@@ -149,7 +155,11 @@ const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
       description: 'Seconds, samples and warm-up of each measurement.',
       resolve: (r) => r.request.settings,
     }),
-    dims: t.field({ type: 'JSON', description: 'Sizes of open dimensions by name.', resolve: (r) => r.request.dims }),
+    dims: t.field({
+      type: 'JSON',
+      description: 'Sizes of open dimensions by name, as they were asked for.',
+      resolve: (r) => r.request.dims,
+    }),
     models: t.field({ type: [ReportModelType], description: 'The model versions.', extensions: { size: 5 }, resolve: (r) => r.models }),
     rows: t.field({
       type: [BenchmarkRowType],

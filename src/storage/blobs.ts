@@ -5,10 +5,12 @@
  *   1. its row is written, or made young again when it is there already;
  *   2. its bytes are brought to the disk under their final name;
  *   3. the transaction of whatever owns it inserts an artifact.
- * A blob that no artifact names is garbage. `collectBlobs` takes it once its row is a day old: until then it may be between 1 and 3.
- * It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement. So either the collector comes
- * first and 2 finds no file, or it finds a young row and stays away.
+ * A blob that no artifact names is garbage. `collectBlobs` takes it once its row is a day old, and once an artifact of it was dropped.
+ * It stays away from what is between 1 and 3, which `placingBlobs` knows: the same content may come again while its last owner is
+ * deleted. It looks, deletes the row and moves the file away without a pause in between, and 1 is one statement. So either the
+ * collector comes first and 2 finds no file, or it stays away.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUIDv7 } from 'node:crypto';
 import { renameSync } from 'node:fs';
 import { link, mkdir, open, rm, stat } from 'node:fs/promises';
@@ -25,7 +27,7 @@ export interface StorageServices {
   db: Db;
 }
 
-/** How long a blob without an artifact stays. */
+/** How long a blob stays that no artifact has named yet. */
 const graceMs = 24 * 3600_000;
 /** Blobs that one run of the collector removes. */
 const removedMax = 1000;
@@ -41,7 +43,23 @@ export interface StoredBlob {
   sizeBytes: number;
 }
 
-/** Moves a file of the data folder into the store (steps 1 and 2 above) and returns its hash. `insertArtifact` is the third step. */
+const placing = new AsyncLocalStorage<Set<string>>();
+/** The blobs that each unfinished `placingBlobs` has placed. One server uses a data folder, so no other process places any. */
+const underWay = new Set<Set<string>>();
+const isUnderWay = (sha256: string): boolean => [...underWay].some((placed) => placed.has(sha256));
+
+/** Stores blobs and registers their owners: until `work` has ended, `collectBlobs` stays away from what it has placed. */
+export async function placingBlobs<T>(work: () => Promise<T>): Promise<T> {
+  const placed = new Set<string>();
+  underWay.add(placed);
+  try {
+    return await placing.run(placed, work);
+  } finally {
+    underWay.delete(placed);
+  }
+}
+
+/** Moves a file of the data folder into the store (steps 1 and 2 above) and returns its hash, inside `placingBlobs`. `insertArtifact` is the third step. */
 export async function storeFile(services: StorageServices, path: string): Promise<StoredBlob> {
   const stored = { sha256: await hashFile(path), sizeBytes: (await stat(path)).size };
   await placeBlob(services, path, stored);
@@ -51,6 +69,9 @@ export async function storeFile(services: StorageServices, path: string): Promis
 
 /** Steps 1 and 2 for a file whose hash is known; the file keeps its own name too. */
 export async function placeBlob({ config, db }: StorageServices, path: string, stored: StoredBlob): Promise<void> {
+  const placed = placing.getStore();
+  if (!placed) throw new Error('A blob is placed inside placingBlobs.');
+  placed.add(stored.sha256);
   const createdAt = Date.now();
   db.insert(blob)
     .values({ ...stored, createdAt })
@@ -92,11 +113,19 @@ export function insertArtifact(
   );
 }
 
+/** Databases with blobs that `collectBlobs` can take at once, or could soon. */
+const collectable = new WeakSet<Queryable>();
+export const hasCollectable = (db: Queryable): boolean => collectable.has(db);
+
 /** Forgets every file of an owner: its bytes go when nothing else names them, and rows that point to an artifact then point to none. */
 export function dropArtifacts(tx: Queryable, ownerType: Artifact['ownerType'], ownerId: string): void {
-  tx.delete(artifact)
+  const dropped = tx
+    .delete(artifact)
     .where(and(eq(artifact.ownerType, ownerType), eq(artifact.ownerId, ownerId)))
-    .run();
+    .returning({ sha256: artifact.sha256 })
+    .all();
+  for (const { sha256 } of dropped) tx.update(blob).set({ createdAt: 0 }).where(eq(blob.sha256, sha256)).run();
+  if (dropped.length > 0) collectable.add(tx);
 }
 
 export function findArtifact(
@@ -114,7 +143,19 @@ export function findArtifact(
 
 /** Removes blobs that are garbage at `now`, at most 1,000, and returns how many. It goes in pages, so that requests come in between. */
 export async function collectBlobs(services: StorageServices, now: number): Promise<number> {
-  const { config, db } = services;
+  const { db } = services;
+  collectable.delete(db);
+  let removed = removedMax;
+  try {
+    removed = await removeGarbage(services, now);
+  } finally {
+    // There may be more; or a locked database or a full disk has kept it, which passes.
+    if (removed === removedMax) collectable.add(db);
+  }
+  return removed;
+}
+
+async function removeGarbage({ config, db }: StorageServices, now: number): Promise<number> {
   const garbage = and(
     lte(blob.createdAt, now - graceMs),
     notExists(db.select({ id: artifact.id }).from(artifact).where(eq(artifact.sha256, blob.sha256))),
@@ -129,6 +170,10 @@ export async function collectBlobs(services: StorageServices, now: number): Prom
       .limit(pageRows)
       .all();
     for (const { sha256 } of page.filter((row) => row.isGarbage).slice(0, removedMax - removed)) {
+      if (isUnderWay(sha256)) {
+        collectable.add(db);
+        continue;
+      }
       const trash = join(stagingDir(config.dataDir), `${sha256}.trash`);
       const gone = inUrgentTransaction(db, (tx) => {
         const { changes } = tx

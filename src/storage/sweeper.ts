@@ -1,26 +1,24 @@
 import type { Log } from '../log.ts';
-import { collectBlobs, type StorageServices } from './blobs.ts';
+import { collectBlobs, hasCollectable, type StorageServices } from './blobs.ts';
 import { cleanStaging, expireUploads } from './uploads.ts';
 
 const everyMs = 3600_000;
+/** How soon a delete frees the disk. */
+const lookMs = 1000;
+
+type Sweeps = Record<string, () => Promise<unknown>>;
 
 /**
- * Clears what a dead server left in the staging folder, sweeps now and every hour; returns the function that stops it. What the domains
- * (`before`, by name) do not need any more goes first. A sweep that fails does not keep the others from theirs: each frees disk.
+ * Clears what a dead server left in the staging folder, then sweeps now and every hour; returns the function that stops it. What deleted
+ * things leave, `deleted` and their blobs, is also swept within seconds after a delete, however long the other sweeps take: a disk may be
+ * full. A sweep that fails does not keep the others from theirs.
  */
-export async function startSweeper(
-  services: StorageServices,
-  log: Log,
-  before: Record<string, () => Promise<unknown>>,
-): Promise<() => Promise<void>> {
+export async function startSweeper(services: StorageServices, log: Log, domains: Sweeps, deleted: Sweeps): Promise<() => Promise<void>> {
   await cleanStaging(services);
-  const sweeps = {
-    ...before,
-    uploads: () => expireUploads(services, Date.now()),
-    blobs: () => collectBlobs(services, Date.now()),
-  };
+  const aged: Sweeps = { ...domains, uploads: () => expireUploads(services, Date.now()) };
+  const freeing: Sweeps = { ...deleted, blobs: () => collectBlobs(services, Date.now()) };
   let stopped = false;
-  const sweepAll = async () => {
+  const sweep = async (sweeps: Sweeps) => {
     for (const [name, one] of Object.entries(sweeps)) {
       if (stopped) return;
       try {
@@ -30,13 +28,28 @@ export async function startSweeper(
       }
     }
   };
-  let round = sweepAll();
-  const timer = setInterval(() => {
-    round = round.then(sweepAll);
-  }, everyMs);
+  const rounds = new Map<Sweeps, Promise<void>>();
+  const start = (sweeps: Sweeps) => {
+    if (!rounds.has(sweeps))
+      rounds.set(
+        sweeps,
+        sweep(sweeps).finally(() => rounds.delete(sweeps)),
+      );
+  };
+  const startAll = () => {
+    start(aged);
+    start(freeing);
+  };
+  startAll();
+  const timers = [
+    setInterval(startAll, everyMs),
+    setInterval(() => {
+      if (hasCollectable(services.db)) start(freeing);
+    }, lookMs),
+  ];
   return async () => {
     stopped = true;
-    clearInterval(timer);
-    await round;
+    for (const timer of timers) clearInterval(timer);
+    await Promise.all(rounds.values());
   };
 }

@@ -28,6 +28,7 @@ export const blob = sqliteTable('blob', {
   /** SHA-256 of the content, in hexadecimal. */
   sha256: text().primaryKey(),
   sizeBytes: integer().notNull(),
+  /** When it was last placed; 0 once an artifact of it was dropped. */
   createdAt: integer().notNull(),
 });
 

@@ -16,9 +16,19 @@ import type { Actor } from '../accounts/audit.ts';
 import { inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, refuse } from '../errors.ts';
 import { hashFile } from '../hash.ts';
-import { findArtifact, insertArtifact, placeBlob, type StorageServices, type StoredBlob, stagingDir, sync } from './blobs.ts';
+import {
+  dropArtifacts,
+  findArtifact,
+  insertArtifact,
+  placeBlob,
+  placingBlobs,
+  type StorageServices,
+  type StoredBlob,
+  stagingDir,
+  sync,
+} from './blobs.ts';
 import { checkFileName } from './fileNames.ts';
-import { artifact, type Upload, upload } from './tables.ts';
+import { type Upload, upload } from './tables.ts';
 
 /** An upload that is not used, and not written to, lives this long. */
 export const unusedMs = 24 * 3600_000;
@@ -98,17 +108,19 @@ export async function completeUpload(services: StorageServices, row: Upload, sig
   if (row.sizeBytes === 0) throw emptyFile();
   await sync(path);
   const stored = { sha256: await hashFile(path, signal), sizeBytes: row.sizeBytes };
-  await placeBlob(services, path, stored);
-  const complete = inTransaction(db, (tx) => {
-    const isOpen = and(eq(upload.id, row.id), eq(upload.state, 'OPEN'));
-    const moved = tx
-      .update(upload)
-      .set({ state: 'COMPLETE', sizeBytes: row.sizeBytes, expiresAt: Date.now() + unusedMs })
-      .where(isOpen)
-      .returning()
-      .get();
-    if (moved) insertArtifact(tx, stored, { ownerType: 'UPLOAD', ownerId: row.id, kind: 'UPLOAD', name: row.fileName });
-    return moved;
+  const complete = await placingBlobs(async () => {
+    await placeBlob(services, path, stored);
+    return inTransaction(db, (tx) => {
+      const isOpen = and(eq(upload.id, row.id), eq(upload.state, 'OPEN'));
+      const moved = tx
+        .update(upload)
+        .set({ state: 'COMPLETE', sizeBytes: row.sizeBytes, expiresAt: Date.now() + unusedMs })
+        .where(isOpen)
+        .returning()
+        .get();
+      if (moved) insertArtifact(tx, stored, { ownerType: 'UPLOAD', ownerId: row.id, kind: 'UPLOAD', name: row.fileName });
+      return moved;
+    });
   });
   await rm(path, { force: true });
   return complete ?? notFound('upload');
@@ -146,7 +158,7 @@ export function takeUpload(
   if (actual !== sha256.toLowerCase()) {
     refuse('INVALID', fields.sha256, `The SHA-256 of the uploaded file is ${actual}, not the one given. Compare it with your own file's.`);
   }
-  dropArtifact(tx, uploadId);
+  dropArtifacts(tx, 'UPLOAD', uploadId);
   tx.update(upload)
     .set({ state: 'CONSUMED', expiresAt: Date.now() + rememberedMs })
     .where(eq(upload.id, uploadId))
@@ -159,17 +171,11 @@ export async function removeUpload({ config, db }: StorageServices, id: string):
   const removed = inUrgentTransaction(db, (tx) => {
     const unused = and(eq(upload.id, id), inArray(upload.state, ['OPEN', 'COMPLETE']));
     const { changes } = tx.delete(upload).where(unused).run();
-    if (changes > 0) dropArtifact(tx, id);
+    if (changes > 0) dropArtifacts(tx, 'UPLOAD', id);
     return changes > 0;
   });
   if (removed) await rm(stagingPath(config.dataDir, id), { force: true });
   return removed;
-}
-
-function dropArtifact(tx: Queryable, uploadId: string): void {
-  tx.delete(artifact)
-    .where(and(eq(artifact.ownerType, 'UPLOAD'), eq(artifact.ownerId, uploadId)))
-    .run();
 }
 
 /** Expires what nobody used, and forgets what ended a week ago: at most 1,000 of both. Returns how many. */
@@ -184,7 +190,7 @@ export async function expireUploads({ config, db }: StorageServices, now: number
         .set({ state: 'EXPIRED', expiresAt: now + rememberedMs })
         .where(waits)
         .run();
-      if (changes > 0) dropArtifact(tx, id);
+      if (changes > 0) dropArtifacts(tx, 'UPLOAD', id);
       else tx.delete(upload).where(isDue).run();
       return changes > 0;
     });

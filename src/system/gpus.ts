@@ -27,14 +27,18 @@ const notInstalled = 'nvidia-smi is not installed on this machine.';
 /** Until nvidia-smi has told of a GPU it is asked again after this long, each time twice as long. */
 const askAgainMs = { first: 5000, most: 300_000 };
 
+/** They learn from every reading with their PATH: whoever sees a GPU sees one that jobs get. */
+const watches = new Set<{ path: string; learn(reading: Gpus): void }>();
+
 let last: { path: string; reading: Promise<Gpus>; endedAt: number | null } | undefined;
 
 /** The GPUs of this machine, or null with the reason why there are none to be seen. `path` is the PATH that nvidia-smi is looked for in. */
 export function readGpus(path: string): Promise<Gpus> {
   if (last?.path === path && (last.endedAt === null || performance.now() - last.endedAt < sharedMs)) return last.reading;
   const next: typeof last = { path, reading: askNvidiaSmi(path), endedAt: null };
-  next.reading.then(() => {
+  next.reading.then((reading) => {
     next.endedAt = performance.now();
+    for (const watch of watches) if (watch.path === path) watch.learn(reading);
   });
   last = next;
   return next.reading;
@@ -51,30 +55,39 @@ export interface GpuShare {
 }
 
 export interface GpuWatch {
-  /** What jobs have at present: it may be older than what `readGpus` gives. */
+  /** What jobs have at present. A GPU that was seen stays known while nvidia-smi does not answer. */
   state(): { known: Gpus; askedAgainAt: number | null };
   /** The share of a job that holds these slots: slot i has GPU i modulo their number. */
   of(slots: number[]): GpuShare;
   stop(): void;
 }
 
-/** Reads the GPUs, and again until one is known: a driver that is slow at the start would leave every job on the CPU. */
+/** Learns from every reading of the GPUs, and reads them again until one is known: a driver that is slow at the start would leave every job on the CPU. */
 export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   let timer: NodeJS.Timeout | undefined;
   let askedAgainAt: number | null = null;
-  let stopped = false;
-  let known = await readGpus(path);
-  const askAgainIn = (waitMs: number) => {
+  let known: Gpus = { gpus: null, reason: 'nvidia-smi has not been asked yet.' };
+  const learn = (reading: Gpus) => {
+    if (known.gpus) return;
+    known = reading;
+    if (!known.gpus) return;
+    log.info({ gpus: known.gpus.map(({ name }) => name) }, 'GPUs are known');
+    clearTimeout(timer);
     askedAgainAt = null;
-    if (known.gpus) log.info({ gpus: known.gpus.map(({ name }) => name) }, 'GPUs are known');
-    if (stopped || known.gpus || known.reason === notInstalled) return;
+  };
+  const watching = { path, learn };
+  watches.add(watching);
+  const askAgainIn = (waitMs: number) => {
+    if (!watches.has(watching) || known.gpus || known.reason === notInstalled) return;
     log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until nvidia-smi lists one.');
     askedAgainAt = Date.now() + waitMs;
     timer = setTimeout(async () => {
-      known = await readGpus(path);
+      askedAgainAt = null;
+      await readGpus(path);
       askAgainIn(Math.min(askAgainMs.most, 2 * waitMs));
     }, waitMs);
   };
+  await readGpus(path);
   askAgainIn(askAgainMs.first);
   return {
     state: () => ({ known, askedAgainAt }),
@@ -85,7 +98,7 @@ export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
       return { devices, missing: slots.length > 0 ? reason : null, maybe: reason !== notInstalled };
     },
     stop() {
-      stopped = true;
+      watches.delete(watching);
       clearTimeout(timer);
     },
   };

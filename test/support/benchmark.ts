@@ -28,8 +28,16 @@ export const briefly: BenchmarkSettings = {
   blockSeconds: 0.1,
 };
 
-export const benchmarkSpec = (spec: Partial<BenchmarkSpec> & Pick<BenchmarkSpec, 'models'>): BenchmarkSpec =>
+type Model = BenchmarkSpec['models'][number];
+
+/** `dims`: of every model. */
+export const benchmarkSpec = ({
+  models,
+  dims = {},
+  ...spec
+}: Partial<Omit<BenchmarkSpec, 'models'>> & { models: Omit<Model, 'dims'>[]; dims?: Model['dims'] }): BenchmarkSpec =>
   BenchmarkSpec.parse({
+    models: models.map((model) => ({ ...model, dims })),
     kind: 'BENCHMARK',
     specVersion: 1,
     codeVersion: 'test',
@@ -38,7 +46,6 @@ export const benchmarkSpec = (spec: Partial<BenchmarkSpec> & Pick<BenchmarkSpec,
     engines: ['ONNXRUNTIME_CPU'],
     intraOpThreads: [1],
     load: 'SINGLE_STREAM',
-    dims: {},
     seed: 0,
     settings: briefly,
     resumeFrom: null,

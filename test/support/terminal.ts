@@ -1,7 +1,9 @@
 /** The terminal UI in a real terminal: tmux. */
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
 import { vi } from 'vitest';
 import { adminName, adminPassword } from './server.ts';
 
@@ -34,7 +36,8 @@ export async function withTerminal<T>(
   { folder, columns = 80, rows = 24, env = {}, args }: Options,
   use: (terminal: Terminal) => Promise<T>,
 ): Promise<T> {
-  const socket = join(folder, 'tmux.sock');
+  // A name of its own: a tmux server that was killed may still hold the socket of an earlier terminal in this folder.
+  const socket = join(folder, `${randomUUID().slice(0, 8)}.sock`);
   const tmux = (...words: string[]) =>
     execFileSync('tmux', ['-S', socket, '-f', '/dev/null', ...words], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   const settings = { XDG_CONFIG_HOME: folder, LANG: 'C.UTF-8', COLORTERM: 'truecolor', ...env };
@@ -68,7 +71,7 @@ export async function withTerminal<T>(
     screen,
     type: (...keys) => void tmux('send-keys', '-t', 'tui', ...keys),
     resize: (width, height) => void tmux('resize-window', '-t', 'tui', '-x', String(width), '-y', String(height)),
-    async shows(text, timeout = 60_000) {
+    async shows(text, timeout = 45_000) {
       const has = () => (typeof text === 'string' ? screen().includes(text) : text.test(screen()));
       await vi.waitUntil(has, { timeout, interval: 50 }).catch(() => {
         throw new Error(`The terminal has no ${text}:\n${screen()}`);
@@ -80,14 +83,6 @@ export async function withTerminal<T>(
   } finally {
     tmux('kill-server');
   }
-}
-
-/** Logs in as the administrator. */
-export async function logIn(terminal: Terminal): Promise<void> {
-  await terminal.shows('Log in to');
-  terminal.type(adminName, 'Enter');
-  terminal.type(adminPassword, 'Enter');
-  await terminal.shows('● connected');
 }
 
 const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
@@ -106,5 +101,18 @@ export async function toField(terminal: Terminal, label: string): Promise<void> 
 export async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
   await toField(terminal, label);
   terminal.type('C-u', text);
-  await terminal.shows(text.slice(-8));
+  const shown = /password/i.test(label) ? '•'.repeat(text.length) : text;
+  await terminal.shows(shown.slice(-8));
 }
+
+/** Logs in as a user whose password is the administrator's. */
+export async function logIn(terminal: Terminal, name: string = adminName): Promise<void> {
+  await terminal.shows('Log in to');
+  terminal.type(name, 'Enter');
+  terminal.type(adminPassword, 'Enter');
+  await terminal.shows('● connected');
+}
+
+/** The terminal UI without a terminal, until its end. */
+export const script = (args: string[], env: Record<string, string>) =>
+  promisify(execFile)(process.execPath, ['scripts/tui.mjs', ...args], { cwd: root, env: { PATH: process.env.PATH ?? '', ...env } });

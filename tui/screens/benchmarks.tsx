@@ -1,6 +1,5 @@
 /** All benchmarks, newest first; two to four of them beside each other. */
 import { useState } from 'react';
-import { actions } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
 import { age } from '../ui/format.ts';
@@ -60,7 +59,7 @@ export function Benchmarks() {
       empty={data ? 'There is no benchmark yet: `n` starts one.' : 'Reading …'}
       onOpen={{ label: 'open', run: ({ id }) => go('measurements', id) }}
       keys={keys}
-      always={[{ keys: 'n', label: 'new benchmark', needs: actions.startBenchmark.needs, hint: true, run: () => go('benchmark') }]}
+      always={[{ keys: 'n', label: 'new benchmark', does: 'startBenchmark', hint: true, run: () => go('benchmark') }]}
       columns={[
         { title: '', width: 1, text: ({ id }) => (marked.includes(id) ? '*' : ''), color: () => theme.accent },
         {

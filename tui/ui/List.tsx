@@ -1,6 +1,6 @@
 /** A table that scrolls. Its cursor stays on its row when others come or go above it. Only what is visible is rendered. */
 import { Box, Text } from 'ink';
-import { useEffect, useState } from 'react';
+import { type ReactNode, useEffect, useState } from 'react';
 import { padTo, printable } from './format.ts';
 import { type KeyRow, level, useKeys } from './keys.tsx';
 import { useFrame } from './nav.tsx';
@@ -60,9 +60,11 @@ export function List<Row>(props: Props<Row>) {
     setTop(Math.max(0, Math.min(Math.max(first, index - visible + 1), index)));
   };
   const nearEnd = cursor >= matching.length - visible;
+  // Also when a page has come that leaves the end near, as under a filter that few rows match.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: see above.
   useEffect(() => {
     if (nearEnd) onEnd?.();
-  }, [nearEnd, onEnd]);
+  }, [nearEnd, onEnd, rows.length]);
 
   const selected = matching[cursor];
   const selectedKey = selected === undefined ? null : keyOf(selected);
@@ -130,6 +132,18 @@ function joined(pieces: readonly Piece[]): Piece[] {
     else found.push(piece);
   }
   return found;
+}
+
+/** A list with something in front of it, such as a form about its row: behind that it keeps its cursor. */
+export function Behind({ front, children }: { front: ReactNode; children: ReactNode }) {
+  return (
+    <>
+      {front}
+      <Box display={front ? 'none' : 'flex'} flexDirection="column">
+        {children}
+      </Box>
+    </>
+  );
 }
 
 const matches = <Row,>(columns: Column<Row>[], row: Row, filter: string): boolean =>

@@ -1,7 +1,7 @@
 /** The frame of every screen: who and where, the state of the connection, the screens, the keys. */
 import { Box, Text, useApp } from 'ink';
 import { useEffect, useMemo, useReducer, useState } from 'react';
-import { screens } from '../screens/screens.ts';
+import { permissionFor, screens } from '../screens/screens.ts';
 import { useConnection, useLink, useLive } from '../session/live.tsx';
 import type { Session } from '../session/session.ts';
 import { padTo, printable } from './format.ts';
@@ -37,6 +37,7 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
   const [filter, setFilter] = useState('');
   const [typing, setTyping] = useState(false);
   const [message, setMessage] = useState<{ text: string; kind: 'good' | 'bad' } | null>(null);
+  const [marked, setMarked] = useState<readonly string[]>([]);
   const [history, setHistory] = useState<SystemNow[]>([]);
   useLive(SystemSubscription, {}, (items) =>
     setHistory((before) => [...before, ...items.map(({ system }) => system)].slice(-historyLength)),
@@ -47,7 +48,7 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
     return () => clearTimeout(timer ?? undefined);
   }, [message]);
 
-  const offered = screens.filter(({ needs }) => may(needs));
+  const offered = screens.filter((row) => may(permissionFor(row)));
   const listed = offered.filter(({ from }) => from === 'LISTED');
   const route = stack.at(-1) as Route;
   const screen = offered.find(({ name }) => name === route.screen) ?? (listed[0] as (typeof screens)[number]);
@@ -72,10 +73,12 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
       // A start on a form or on one row has nothing behind it.
       back: () => open(stack.length > 1 ? stack.slice(0, -1) : screen.from === 'LISTED' ? stack : [{ screen: 'overview' }]),
+      marked,
+      mark: (id) => setMarked((before) => (before.includes(id) ? before.filter((other) => other !== id) : [...before, id])),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
     }),
-    [route, width, height, filter, stack, screen],
+    [route, width, height, filter, stack, screen, marked],
   );
   const cycle = (step: number) => {
     const at = listed.findIndex(({ name }) => name === screen.name);

@@ -4,14 +4,14 @@
  */
 import { type Key, useInput, usePaste } from 'ink';
 import { createContext, type ReactNode, useContext, useEffect, useMemo, useReducer, useRef, useState } from 'react';
-import type { Permission } from '../actions.ts';
+import { type ActionName, actions, type Permission } from '../actions.ts';
 
 export interface KeyRow {
   /** Names such as `x`, `enter`, `ctrl-d`; all of them do the same. */
   keys: string | string[];
   label: string;
-  /** What the role must allow; everybody may without one. */
-  needs?: Permission;
+  /** What it changes, or begins to: the role must allow it. Without one it changes nothing, and everybody may. */
+  does?: ActionName;
   /** The footer shows it. */
   hint?: boolean;
   run(): void;
@@ -114,7 +114,7 @@ export function KeysProvider({ permissions, children }: { permissions: readonly 
 
 const byLevel = (layers: Set<Layer>): Layer[] => [...layers].sort((a, b) => b.level - a.level);
 
-const isAllowed = ({ needs }: KeyRow, permissions: readonly Permission[]): boolean => !needs || permissions.includes(needs);
+const isAllowed = ({ does }: KeyRow, permissions: readonly Permission[]): boolean => !does || permissions.includes(actions[does].needs);
 
 /** Gives the rows to the keyboard while the component is there. With `modal` nothing below gets a key. */
 export function useKeys(rows: KeyRow[], options: { level?: number; modal?: boolean; text?: (text: string) => void } = {}): void {
