@@ -41,6 +41,10 @@ export async function uploadFile(
   progress: (sentBytes: number, sizeBytes: number) => void,
 ): Promise<Uploaded> {
   const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) {
+    const zip = `${path}.zip`;
+    throw new Error(`${path} is a folder. Make a zip of it with \`python3 -m zipfile -c '${zip}' '${path}'\`, then upload ${zip}.`);
+  }
   if (!found?.isFile()) throw new Error(`There is no file ${path}.`);
   const file = { path, fileName: basename(path), sizeBytes: found.size };
   const hashed = sha256Of(path);
@@ -65,7 +69,7 @@ const authorization = async (session: ClientSession) => ({ Authorization: `Beare
 
 async function ask(session: ClientSession, address: string): Promise<Record<string, unknown>> {
   const response = await fetch(address, { headers: await authorization(session) }).catch(() => {
-    throw new Error(`There is no server at ${session.url}. Start it with \`npm start\`, or name it with --url.`);
+    throw new Error(`There is no server at ${session.url}. Start it with \`npm start\`, or set WHETSTONE_URL to its address.`);
   });
   const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
   if (answer.errors) throw new Error(answer.errors[0].message);

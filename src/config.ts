@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -120,8 +121,9 @@ type Environment = Record<string, string | undefined>;
 /** The settings of `schema` in `env`, and a line for each that is wrong and for each variable that nobody reads. */
 function parseSettings<T>(schema: z.ZodType<T> & { shape: object }, env: Environment): { data: T | undefined; problems: string[] } {
   const unknown = Object.keys(env).filter((variable) => variable.startsWith(prefix) && !known.has(variable));
-  const parsed = schema.safeParse(Object.fromEntries(Object.keys(schema.shape).map((name) => [name, env[variableOf(name)] || undefined])));
-  const wrong = parsed.error?.issues.map((issue) => `${variableOf(String(issue.path[0]))}: ${issue.message}.`) ?? [];
+  const given = Object.fromEntries(Object.keys(schema.shape).map((name) => [name, env[variableOf(name)] || undefined]));
+  const parsed = schema.safeParse(given, { error: rangeProblem });
+  const wrong = parsed.error?.issues.map((issue) => `${variableOf(String(issue.path[0]))}: ${issue.message.replace(/\.?$/, '.')}`) ?? [];
   return {
     data: parsed.data,
     problems: [...unknown.map((variable) => `${variable} is not a setting of Whetstone.${suggestion(variable, [...known])}`), ...wrong],

@@ -1,4 +1,5 @@
 import type { ZodType } from 'zod';
+import { rangeProblem } from './ranges.ts';
 
 /**
  * The closed list of error codes: what a code means, its HTTP status, and whether the same request may succeed later.
@@ -82,7 +83,7 @@ export function notFound(what: string): never {
 
 /** `value` as the schema's type, or an InputError that names every field in question. */
 export function parseInput<T>(schema: ZodType<T>, value: unknown): T {
-  const parsed = schema.safeParse(value);
+  const parsed = schema.safeParse(value, { error: rangeProblem });
   if (parsed.success) return parsed.data;
   throw new InputError(
     parsed.error.issues.map(({ message, path }) => {

@@ -210,7 +210,8 @@ describe('a benchmark of two versions', () => {
         .find(({ id }) => id === jobId)?.slotsNeeded,
     ).toBe(-1);
 
-    const { data, errors } = await ask(api, `query ($id: ID!) { job(id: $id) { report { ${reportFields} } } }`, { id: started.job.id });
+    const query = `query ($id: ID!) { job(id: $id) { report { ${reportFields} } } }`;
+    const { data, errors } = await ask(api, query, { id: started.job.id });
     expect(errors).toBeUndefined();
     const { report } = data.job;
     const { technical } = report;

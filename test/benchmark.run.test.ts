@@ -117,6 +117,9 @@ describe('a benchmark', () => {
       const spec = benchmarkSpec({ models: [slow], settings: { ...briefly, gateInputs: 1, secondsMin: 1.5, secondsMax: 1.5 } });
       const { said } = await run(workDir, spec);
       const ticks = said.filter((event) => event.type === 'batch' && event.phase === 'measurement');
+      // Also before the first number it says which row it measures.
+      const all = said.filter((event) => event.type === 'batch');
+      expect(all.every(({ metrics }) => metrics.cell === 0 && metrics.cells === 1 && metrics.model === 0)).toBe(true);
       expect(
         ticks.some((tick) => tick.type === 'batch' && (tick.metrics.p95Ms as number) > 0 && (tick.metrics.itemsPerSecond as number) > 0),
       ).toBe(true);

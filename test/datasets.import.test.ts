@@ -11,6 +11,7 @@ import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
 import { ChildError } from '../src/jobs/childio.ts';
 import { DatasetItem, manifestVersion } from '../src/jobs/specs.ts';
+import { coco, yolo } from './support/detection.ts';
 import { digit, digitFolders, type Files, photo, rawZip, zipOf } from './support/images.ts';
 import { withImport } from './support/imports.ts';
 import { withFolder } from './support/server.ts';
@@ -128,7 +129,13 @@ describe('layouts', () => {
       { 'train/a.png': image, 'val/b.png': other },
       /^The folders train, val hold images, but no class folders\.$/,
     ],
-    ['documents inside of classes', { ...classes, '0/notes.txt': 'x' }, /0\/notes\.txt: is not an image/],
+    ['a YOLO dataset', yolo(), /^The folders train, val hold images.* belongs to a detection dataset.*`task: DETECTION`\.$/],
+    ['a COCO dataset', coco(), /annotations\/instances_train\.json belongs to a detection dataset.*`task: DETECTION`\.$/],
+    [
+      'an image beside the class folders',
+      { ...moved(classes, (name) => `photos/${name}`), 'photos/cover.png': image },
+      /^1 file does not.*\nphotos\/cover\.png: expected <class>\/<image>[^\n]*$/,
+    ],
     ['only one class', { '0/a.png': image, '0/b.png': other }, /^There is only one class, 0/],
     ['an empty class', { ...classes, '7/': '' }, /1 class is empty[\s\S]*7: has no images/],
     [
@@ -196,7 +203,9 @@ describe('what is made', () => {
     withImport(
       { ...classes, ...Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`0/bad${i}.png`, 'x'])) },
       ({ error, workDir }) => {
-        expect(error?.message).toBe('60 files cannot be used as images. The first 50:');
+        expect(error?.message).toEqual(
+          expect.stringMatching(/^60 files cannot be used as images\. .*`onProblem: LEAVE_OUT`.* The first 50:$/),
+        );
         expect(error?.details).toHaveLength(50);
         expect(existsSync(join(workDir, files.extracted))).toBe(false);
       },

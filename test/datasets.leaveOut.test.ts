@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
+import sharp from 'sharp';
 import { expect, test } from 'vitest';
 import { findDatasetByName } from '../src/datasets/datasets.ts';
 import { files } from '../src/datasets/import/outputs.ts';
@@ -9,7 +10,7 @@ import { artifact } from '../src/storage/tables.ts';
 import { imported } from './support/datasetServer.ts';
 import { withDatasets } from './support/datasets.ts';
 import { coco, scenes, yolo } from './support/detection.ts';
-import { digitFolders, type Files, rawZip } from './support/images.ts';
+import { digitFolders, type Files, photo, rawZip } from './support/images.ts';
 import { type Imported, withImport } from './support/imports.ts';
 import { messyDataset } from './support/messyDataset.ts';
 import { byHost, byTrainer } from './support/oddImages.ts';
@@ -43,7 +44,7 @@ test('damaged images are left out, counted and named', () =>
   ));
 
 test('without it the dataset is refused, with all of them named at once', () =>
-  withImport(broken, (made) => expect(said(made)).toMatch(/^2 files cannot be used as images\.\n.*0\/cut\.png|1\/text\.png/)));
+  withImport(broken, (made) => expect(said(made)).toMatch(/^2 files cannot be used as images\. .*\n0\/cut\.png: .*\n1\/text\.png: /)));
 
 test('beyond the share it is refused, with the share', () =>
   withImport(
@@ -63,6 +64,90 @@ test('a file whose bytes are damaged in the zip is left out', () =>
       expect(existsSync(join(made.workDir, files.extracted, '0/x.png'))).toBe(false);
     },
     leaveOut,
+  ));
+
+test.each(['REFUSE', 'LEAVE_OUT'] as const)('files of other programs beside the images are ignored by name, with %s too', (onProblem) => {
+  const names = ['a.txt', 'b.json', 'c.csv', 'd.xml', 'e.xmp', 'f.mp4', 'g.md', 'h.pdf'].map((name) => `0/${name}`);
+  return withImport(
+    { ...classes, ...Object.fromEntries(names.map((name) => [name, 'no image'])), 'film.MOV': 'x' },
+    (made) => {
+      expect(said(made)).toBe('');
+      expect(made.summary().items).toBe(20);
+      for (const name of [...names, 'film.MOV']) expect(messageOf(made, 'FILES_IGNORED')).toContain(name);
+      expect(made.warnings).not.toContain('IMAGES_LEFT_OUT');
+    },
+    { onProblem, leftOutShareMax: 0 },
+  );
+});
+
+test('an image that has the name of a film is an image', () =>
+  withImport({ ...classes, '0/x.mp4': classes['0/0.png'] ?? '' }, (made) => expect(made.summary().items).toBe(21)));
+
+test('the content hash of a zip with a film, which earlier versions imported with LEAVE_OUT, is still the same', () =>
+  withImport(
+    { ...classes, '0/x.mp4': 'x' },
+    (made) => expect(made.summary().contentHash).toBe('4079e9b1f0a3fe4d28c843d86447561564544186572ad5e3f9f9c79446d9e3bd'),
+    leaveOut,
+  ));
+
+const warned = (zip: Files) => withImport(zip, (made) => ({ codes: made.warnings, says: (code: string) => messageOf(made, code) }));
+
+test('the same image in two classes, and a class that no validation image shows, are warned about', async () => {
+  const { '0/0.png': zero = '' } = classes;
+  const { says } = await warned({ ...classes, '1/again.png': zero, '2/only.png': await photo(8, 8).png().toBuffer() });
+  expect(says('SAME_IMAGE_IN_CLASSES')).toMatch(/^1 image is in more than one class: .*0\/0\.png = .*1\/again\.png\. Remove/);
+  expect(says('CLASSES_WITHOUT_VAL')).toMatch(/^1 class has no images in val, .*: 2\. Add images/);
+  expect((await warned(classes)).codes).toEqual([]);
+});
+
+test('an image that only XMP turns is warned about', async () => {
+  const xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>';
+  const turned = await sharp(Buffer.from(classes['0/0.png'] ?? ''))
+    .jpeg()
+    .withXmp(xmp)
+    .toBuffer();
+  const { says } = await warned({ ...classes, '0/turned.jpg': turned });
+  const cut = turned.subarray(0, turned.indexOf('</x:xmpmeta>'));
+  expect(said(await withImport({ ...classes, '0/cut.jpg': cut }, (made) => made))).toMatch(/^1 file cannot be used as an image/);
+  expect(says('XMP_ORIENTATION_IGNORED')).toMatch(/^1 image that only XMP data turn upright is used as stored.*0\/turned\.jpg/);
+});
+
+const nested: Files = { ...classes, '0/holidays/a.png': classes['0/1.png'] ?? '' };
+
+test('an image in a folder inside of a class folder is left out and named', () =>
+  withImport(
+    nested,
+    (made) => {
+      expect(made.summary()).toMatchObject({ items: 20, leftOut: [{ file: '0/holidays/a.png' }] });
+      expect(messageOf(made, 'IMAGES_LEFT_OUT')).toContain('0/holidays/a.png (expected <class>/<image>');
+    },
+    leaveOut,
+  ));
+
+test('a refusal names the damaged and the misplaced images at once, and says how to leave them out', () =>
+  withImport({ ...nested, ...broken }, (made) =>
+    expect(said(made).replace(/: .*/g, '').split('\n')).toEqual([
+      '1 file does not lie in a class folder. 2 files cannot be used as images. Upload the zip again with these files corrected or removed, or with `onProblem',
+      '0/holidays/a.png',
+      '0/cut.png',
+      '1/text.png',
+    ]),
+  ));
+
+test('a refusal names bad labels, damaged images and boxes outside of their images at once', () =>
+  withImport(
+    {
+      ...yolo(),
+      'labels/train/a.txt': '9 .5 .5 .1 .1\n0 .9 .5 .9 .1',
+      'labels/train/z.txt': '',
+      'images/train/y.png': 'no image',
+    },
+    (made) => {
+      expect(said(made)).toMatch(/^2 problems in the labels and splits\. 1 file cannot be used as an image\. 1 box or size does not fit/);
+      for (const problem of ['a.txt: line 1: the class 9', 'z.txt: has no image', 'y.png: is not a', 'a.txt: line 2: the box reaches'])
+        expect(said(made)).toContain(problem);
+    },
+    { task: 'DETECTION' },
   ));
 
 test.each<[string, Files, string, number]>([

@@ -214,7 +214,9 @@ describe('an import', () => {
       await datasets.start();
       const { job, version } = await datasets.import({ ...classes, '0/bad.png': 'no image', '1/worse.png': '' });
       expect(job).toMatchObject({ state: 'FAILED', failureCode: 'DATA_INVALID' });
-      expect(job.failureMessage).toMatch(/^2 files cannot be used as images\.\n0\/bad\.png: is not.*\n1\/worse\.png: is empty/);
+      expect(job.failureMessage).toMatch(
+        /^2 files cannot be used as images\. .*`onProblem: LEAVE_OUT`.*\n0\/bad\.png: is not.*\n1\/worse\.png: is empty/,
+      );
       expect(version).toMatchObject({ state: 'FAILED', contentHash: null });
       expect([kindsOf(datasets, version.id), cached(datasets), itemsOf(datasets, version.id)]).toEqual([[], [], []]);
       expect(refusal(() => retryJob(datasets, datasets.kinds, datasets.actor, job.id))).toMatchObject({

@@ -325,8 +325,18 @@ describe('interrupted set-up', { timeout: 120_000 }, () => {
     const complaint = 'failed to fetch https://user:secret@packages.example.org/simple/tiny, dns error: files.example.org:443';
     project.program('uv', `case "$1" in pip) echo "${complaint}" >&2; exit 7;; esac`);
     const hidden = await project.run();
-    expect(hidden.output).toContain('`uv pip install` ended with 7. Its last lines:\n    failed to fetch <address> dns error: <host>\n');
-    expect(hidden.output).not.toMatch(/example|secret/);
+    expect(hidden.output).toContain(
+      '`uv pip install` ended with 7. Its last lines:\n    failed to fetch <hidden address> dns error: <hidden host>\n',
+    );
+    expect(hidden.output).not.toMatch(/example|secret|UV_TORCH_BACKEND/);
+
+    const torch = 'https://download.pytorch.org/whl/cpu/torch/';
+    project.program('uv', `case "$1" in pip) echo 'Failed to fetch: \`${torch}\`' >&2; exit 2;; esac`);
+    const unreachable = await project.run({ UV_TORCH_BACKEND: 'cpu' });
+    expect(unreachable.output).toContain(`Failed to fetch: \`${torch}\``);
+    expect(unreachable.output).toMatch(
+      /UV_TORCH_BACKEND=cpu takes PyTorch from its own index.*run the same command without UV_TORCH_BACKEND/,
+    );
 
     project.program('uv', `exec '${tools.uv}' "$@"`);
     project.write('trainer/requirements.lock', lock);

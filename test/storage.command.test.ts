@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { and, isNull } from 'drizzle-orm';
 import { afterEach, expect, test, vi } from 'vitest';
 import { uploadFile } from '../client/upload.ts';
@@ -126,6 +126,10 @@ test('what goes wrong is one line that says what to do, and exit code 1', () =>
       const token = await as('ENGINEER');
       await withFile(bytesOf('large', 2000), async (path) => {
         await expect(uploadWith(url, token, `${path}x`)).rejects.toThrow(`There is no file ${path}x.`);
+        const folder = dirname(path);
+        await expect(uploadWith(url, token, folder)).rejects.toThrow(
+          `${folder} is a folder. Make a zip of it with \`python3 -m zipfile -c '${folder}.zip' '${folder}'\`, then upload ${folder}.zip.`,
+        );
         await expect(uploadWith(url, 'x', path)).rejects.toThrow('access token is invalid');
         await expect(uploadWith(url, await as('VIEWER'), path)).rejects.toThrow('The role VIEWER does not allow uploads.');
         await expect(uploadWith('http://127.0.0.1:1', token, path)).rejects.toThrow('no server at http://127.0.0.1:1');

@@ -4,33 +4,14 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { digit, digitFolders, writeZip } from './support/images.ts';
 import { withServerProcess } from './support/process.ts';
 import { adminName, adminPassword, withFolder } from './support/server.ts';
-import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
+import { fill, hasTmux, toField, whyNot, withTerminal } from './support/terminal.ts';
 
 const longMs = 900_000;
 const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
-
-const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
-
-/** Moves the cursor of a form to this field. A frame that is half drawn has no cursor. */
-async function toField(terminal: Terminal, label: string): Promise<void> {
-  const settled = (before?: string) =>
-    vi.waitUntil(() => current(terminal) !== before && current(terminal), { timeout: 30_000, interval: 20 });
-  for (let at = await settled(), presses = 0; !at.startsWith(`› ${label}`); presses += 1) {
-    if (presses === 40) throw new Error(`The form has no field ${label}.`);
-    terminal.type('Down');
-    at = await settled(at);
-  }
-}
-
-async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
-  await toField(terminal, label);
-  terminal.type('C-u', text);
-  await terminal.shows(text.slice(-8));
-}
 
 test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot}`, { timeout: 2 * longMs }, () =>
   withFolder((folder) =>
@@ -67,6 +48,9 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('Enter');
         await terminal.shows('Class ');
         capture('dataset');
+        terminal.type('v');
+        await terminal.shows('▀▀▀');
+        capture('pictures');
 
         terminal.type(':', 'train', 'Enter');
         await terminal.shows('Start a training');
@@ -116,7 +100,14 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('b');
         await terminal.shows('Start a benchmark');
         terminal.type('C-s');
-        await terminal.shows(/✓ SUCCEEDED +BENCHMARK/, longMs);
+        await terminal.shows(/▶ RUNNING +BENCHMARK/, longMs);
+        terminal.type('5');
+        await terminal.shows(/› +▶ RUNNING +digits/);
+        terminal.type('Enter');
+        await terminal.shows('P95 ', longMs);
+        capture('benchmark, running');
+        await terminal.shows('open the report', longMs);
+        capture('benchmark');
         terminal.type('o');
         await terminal.shows('• ');
         capture('report');
@@ -141,7 +132,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         await fill(terminal, 'Name', 'reader');
         terminal.type('C-s');
         await terminal.shows('Done.');
-        terminal.type('6');
+        terminal.type('7');
         await terminal.shows(/reader +digits v\d/, longMs);
         capture('deployments');
         terminal.type('i');
@@ -160,9 +151,60 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         );
         terminal.type('Escape');
         await terminal.shows('roll back');
-        terminal.type('7');
+        terminal.type('8');
         await terminal.shows('Subscription');
         capture('events');
+
+        terminal.type(':', 'train', 'Enter');
+        await terminal.shows('Start a training');
+        await fill(terminal, 'Model name', 'digits');
+        await toField(terminal, 'Convert');
+        terminal.type('f');
+        await fill(terminal, 'Image size', '32');
+        await fill(terminal, 'Epochs', '4');
+        await fill(terminal, 'Batch size', '16');
+        await fill(terminal, 'Learning rate', '0.0003');
+        await fill(terminal, 'Warmup steps', '10');
+        terminal.type('C-s');
+        await terminal.shows(/✓ SUCCEEDED +TRAIN/, longMs);
+        terminal.type('2');
+        await terminal.shows(/› .*TRAIN/);
+        terminal.type('m');
+        await terminal.shows(/› A .*TRAIN/);
+        // The first training follows the import, which is the last row.
+        terminal.type('G', 'k', 'm');
+        await terminal.shows(/› B .*TRAIN/);
+        terminal.type('c');
+        await terminal.shows(/setting +learningRate/);
+        await terminal.shows(/B .*epoch 4/);
+        capture('compare');
+
+        terminal.type(':', 'users', 'Enter');
+        await terminal.shows('ADMIN');
+        terminal.type('n');
+        await terminal.shows('New user');
+        await fill(terminal, 'Name', 'grace');
+        await toField(terminal, 'Role');
+        terminal.type('E');
+        await fill(terminal, 'Password', 'correct horse battery staple');
+        terminal.type('C-s');
+        await terminal.shows(/grace +ENGINEER/);
+        capture('users');
+        terminal.type('K');
+        await terminal.shows('There is no API key.');
+        terminal.type('n');
+        await terminal.shows('New API key');
+        await fill(terminal, 'Name', 'camera');
+        await fill(terminal, 'Deployments', 'reader');
+        await fill(terminal, 'Expires in days', '90');
+        terminal.type('C-s');
+        await terminal.shows('The secret of camera.');
+        terminal.type('Enter');
+        await terminal.shows(/camera +✓ active/);
+        capture('api keys');
+        terminal.type(':', 'audit', 'Enter');
+        await terminal.shows('createApiKey');
+        capture('audit log');
       });
 
       if (process.env.WHETSTONE_CAPTURES) {

@@ -1,26 +1,11 @@
-import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { openDatabase } from '../src/db.ts';
 import type { Step } from './support/child.ts';
 import { submit, withJobServer } from './support/jobs.ts';
-import { adminName, adminPassword, client, withFolder, withServer } from './support/server.ts';
-import { hasTmux, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
-
-async function logIn(terminal: Terminal): Promise<void> {
-  await terminal.shows('Log in to');
-  terminal.type(adminName, 'Enter');
-  terminal.type(adminPassword, 'Enter');
-  await terminal.shows('● connected');
-}
-
-const script = (args: string[], env: Record<string, string>) =>
-  promisify(execFile)(process.execPath, ['scripts/tui.ts', ...args], {
-    cwd: join(import.meta.dirname, '..'),
-    env: { PATH: process.env.PATH ?? '', ...env },
-  });
+import { client, withFolder, withServer } from './support/server.ts';
+import { hasTmux, logIn, script, type Terminal, whyNot, withTerminal } from './support/terminal.ts';
 
 describe.skipIf(!hasTmux)(`in a real terminal${whyNot}`, () => {
   test('log in, look around at three sizes, quit; the next start needs no password', () =>

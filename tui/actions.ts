@@ -115,6 +115,71 @@ export const actions = {
       }
     `),
   },
+  createUser: {
+    needs: 'MANAGE_USERS',
+    document: graphql(`
+      mutation TuiCreateUser($input: CreateUserInput!) {
+        createUser(input: $input) { user { id } userErrors { field message } }
+      }
+    `),
+  },
+  updateUser: {
+    needs: 'MANAGE_USERS',
+    document: graphql(`
+      mutation TuiUpdateUser($input: UpdateUserInput!) {
+        updateUser(input: $input) { user { id } userErrors { field message } }
+      }
+    `),
+  },
+  disableUser: {
+    needs: 'MANAGE_USERS',
+    document: graphql(`
+      mutation TuiDisableUser($input: DisableUserInput!) {
+        disableUser(input: $input) { user { id } userErrors { field message } }
+      }
+    `),
+  },
+  resetPassword: {
+    needs: 'MANAGE_USERS',
+    document: graphql(`
+      mutation TuiResetPassword($input: ResetPasswordInput!) {
+        resetPassword(input: $input) { user { id } userErrors { field message } }
+      }
+    `),
+  },
+  revokeSession: {
+    needs: 'MANAGE_USERS',
+    document: graphql(`
+      mutation TuiRevokeSession($input: RevokeSessionInput!) {
+        revokeSession(input: $input) { session { id } userErrors { field message } }
+      }
+    `),
+  },
+  changePassword: {
+    needs: 'READ',
+    document: graphql(`
+      mutation TuiChangePassword($input: ChangePasswordInput!) {
+        changePassword(input: $input) { user { id } userErrors { field message } }
+      }
+    `),
+  },
+  createApiKey: {
+    needs: 'INFER',
+    document: graphql(`
+      mutation TuiCreateApiKey($input: CreateApiKeyInput!) {
+        createApiKey(input: $input) { apiKey { id name } secret userErrors { field message } }
+      }
+    `),
+  },
+  /** Everybody may revoke their own; those of others are shown only to those who may revoke them. */
+  revokeApiKey: {
+    needs: 'READ',
+    document: graphql(`
+      mutation TuiRevokeApiKey($input: RevokeApiKeyInput!) {
+        revokeApiKey(input: $input) { apiKey { id } userErrors { field message } }
+      }
+    `),
+  },
 } as const satisfies Record<string, { needs: Permission; document: TypedDocumentNode<unknown, never> }>;
 
 export type ActionName = keyof typeof actions;

@@ -10,7 +10,7 @@ import { openSession } from './session/session.ts';
 import { configFolder, openStore } from './session/store.ts';
 import { App } from './ui/App.tsx';
 
-const usage = `Usage: npm run tui -- [screen] [id] [--url <address>] [--json]
+const usage = `Usage: npm run tui -- [screen] [id …] [--url <address>] [--json]
 
 Screens: ${screens.map(({ name }) => name).join(', ')}
 --url    the server; without it WHETSTONE_URL, the one of the last time, or http://127.0.0.1:8080
@@ -22,7 +22,8 @@ class UsageError extends Error {}
 async function main(): Promise<void> {
   const { values, positionals } = parse();
   if (values.help) return console.log(usage);
-  const [screen = 'overview', id] = positionals;
+  const [screen = 'overview', ...ids] = positionals;
+  const id = ids.length > 0 ? ids.join(',') : undefined;
   const row = screens.find(({ name }) => name === screen);
   if (!row) throw new UsageError(`There is no screen “${screen}”.\n\n${usage}`);
   const folder = configFolder(process.env);
@@ -39,6 +40,8 @@ async function main(): Promise<void> {
   const app = render(<App url={url} store={store} local={local} first={id === undefined ? { screen } : { screen, id }} />, {
     alternateScreen: true,
     incrementalRendering: true,
+    // A frame waits no longer than this after the one before; less than 50 ms are left to a key.
+    maxFps: 60,
     patchConsole: false,
   });
   await app.waitUntilExit();
@@ -78,7 +81,9 @@ async function printJson(
   if (!session.loggedIn())
     throw new UsageError(`Nobody is logged in at ${url}. Run \`npm run tui\` once, or set WHETSTONE_TOKEN to an access token.`);
   const { client } = connect(session);
-  const { data, error } = await client.query(query as TypedDocumentNode<unknown, AnyVariables>, id === undefined ? {} : { id }).toPromise();
+  const { data, error } = await client
+    .query(query as TypedDocumentNode<unknown, AnyVariables>, id === undefined ? {} : { id, ids: id.split(',') })
+    .toPromise();
   if (error) throw new UsageError(reasonOf(error));
   // urql adds the names of the types for its cache.
   console.log(JSON.stringify(data, (key, value) => (key === '__typename' ? undefined : value), 2));

@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { deploymentsMax, listDeployments } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
-import { Name } from '../naming.ts';
+import { AddressName } from '../naming.ts';
 import { suggestion } from '../suggest.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { type ApiKey, apiKey, type User } from './tables.ts';
@@ -20,7 +20,7 @@ const CreateApiKeyInput = z.object({
     .min(1, 'A key needs a name: what uses it, for example.')
     .max(100, 'The name of a key has at most 100 characters.'),
   deployments: z
-    .array(Name)
+    .array(AddressName)
     .min(1, 'Name a deployment, or leave the list out for all of them.')
     .max(100, 'A key is for at most 100 deployments, or, without the list, for all of them.')
     .transform((names) => [...new Set(names)].sort())

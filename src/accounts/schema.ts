@@ -158,7 +158,7 @@ const credentialsPayload = {
   }),
 };
 
-const name = '1 to 64 letters, digits, or . _ @ -';
+const name = '1 to 64 letters from A to Z, digits, or . _ @ -';
 const password = '12 to 128 characters.';
 
 builder.relayMutationField(

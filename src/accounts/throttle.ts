@@ -131,8 +131,8 @@ export function createThrottle(db: Db): Throttle {
       }
       throw new ApiError(
         'RATE_LIMITED',
-        `Too many failed logins with this name or from this address. Try again in ${Math.ceil(outcome.waitMs / 1000)} seconds. ` +
-          'From an address where you are logged in already, 5 seconds are enough.',
+        `Too many failed logins with this name or from this address. Try again in ${seconds(outcome.waitMs)}` +
+          `${outcome.waitMs > 5000 ? ', or in 5 seconds from an address where you are logged in already' : ''}.`,
         outcome.waitMs,
       );
     },
@@ -144,7 +144,7 @@ export function createThrottle(db: Db): Throttle {
       } catch (rejected) {
         const waitMs = Math.max(1, (rejected as RateLimiterRes).msBeforeNext);
         const what = 'familyId' in by ? 'This session was refreshed too often' : 'Too many wrong refresh tokens came from this address';
-        throw new ApiError('RATE_LIMITED', `${what}. Try again in ${Math.ceil(waitMs / 1000)} seconds.`, waitMs);
+        throw new ApiError('RATE_LIMITED', `${what}. Try again in ${seconds(waitMs)}.`, waitMs);
       }
     },
   };
@@ -205,4 +205,9 @@ function forgetOldest(tx: Queryable): void {
   if (n <= namesMax) return;
   tx.run(sql`DELETE FROM ${loginThrottle} WHERE ${loginThrottle.nameHash} IN (
     SELECT ${loginThrottle.nameHash} FROM ${loginThrottle} ORDER BY ${loginThrottle.notBefore} LIMIT ${namesMax / 10})`);
+}
+
+function seconds(ms: number): string {
+  const count = Math.ceil(ms / 1000);
+  return `${count} ${count === 1 ? 'second' : 'seconds'}`;
 }

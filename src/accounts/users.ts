@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { Bus } from '../bus.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
+import { nameMessage } from '../naming.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { hashPassword, Password } from './passwords.ts';
 import { endSessions } from './sessions.ts';
@@ -15,12 +16,10 @@ export interface AccountsDeps {
   bus: Bus;
 }
 
-export const UserName = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/,
-    'A name has 1 to 64 letters, digits, dots, dashes, underscores or @, and starts with a letter or digit.',
-  );
+/** Only ASCII letters: the database compares names without regard to case for these alone, and look-alikes of other scripts would deceive. */
+export const UserName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/, {
+  error: nameMessage('1 to 64 letters from A to Z, digits, dots, dashes, underscores or @'),
+});
 
 const CreateUserInput = z.object({ name: UserName, role: z.enum(roles), password: Password });
 const UpdateUserInput = z.object({ name: UserName.nullish(), role: z.enum(roles).nullish() });

@@ -32,7 +32,6 @@ function createProgress(): MeasureProgress {
   return {
     phase(phase, total) {
       done = 0;
-      latest = undefined;
       tell({ phase, total });
     },
     advance(items, metrics) {

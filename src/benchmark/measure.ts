@@ -10,7 +10,7 @@ import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Tel
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
-import { median, nearestRank, percentiles } from './statistics.ts';
+import { figuresOf, median } from './statistics.ts';
 
 type Precision = BenchmarkSpec['models'][number]['precision'];
 
@@ -25,8 +25,6 @@ const magnitudeMin = 1e-2;
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;
 const warmupSpread = 0.03;
-/** Samples of a block that its streamed percentiles are made from: sorting more would take time from the benchmark. */
-const streamedMax = 2000;
 
 const noGpu = { utilizationPercent: null, memoryBytesMax: null };
 const gpuReasons = {
@@ -83,7 +81,11 @@ export async function openCell(
   const feeds = feedsOf(prepared, model, spec.seed);
   const advance: Advance = () => progress.advance(cell.batchSize);
 
+  const { n, batchSize, intraOpThreads } = cell;
+  const about = { cell: n, cells: planCells(spec).length, model: cell.model, batchSize, intraOpThreads };
   progress.phase('gate', feeds.length * cell.batchSize);
+  // Until its first block has ended. After that each message has the figures of its latest one, so that every row's are seen in each round.
+  progress.advance(0, about);
   const peak = watchPeak();
   const baselineBytes = process.memoryUsage.rss();
   const loadedAt = now();
@@ -113,16 +115,9 @@ export async function openCell(
     telemetry,
     warm: {
       async block(asked) {
-        const about = {
-          cell: cell.n,
-          cells: planCells(spec).length,
-          batchSize: cell.batchSize,
-          intraOpThreads: cell.intraOpThreads,
-          round: asked.round,
-        };
-        progress.advance(0, about);
         const block = await measureBlock(session, feeds, cell, asked, advance);
-        progress.advance(0, { ...about, ...seenIn(block, asked, cell.batchSize) });
+        const seconds = (asked.elapsedNs + block.elapsedNs) / 1e9;
+        progress.advance(0, { ...about, round: asked.round, seconds, ...figuresOf(block.samples.latencyNs, block.elapsedNs, batchSize) });
         return block;
       },
       async close() {
@@ -221,18 +216,6 @@ async function measureBlock(
     block: new Float64Array(latencies.length).fill(round),
   };
   return { samples, elapsedNs, noise };
-}
-
-/** What people see while it runs; the report's figures are made from all samples. */
-function seenIn({ samples: { latencyNs }, elapsedNs }: Block, asked: BlockAsked, batchSize: number): Record<string, number> {
-  const sorted = latencyNs.slice(-streamedMax).sort();
-  const at = (perMille: number) => (sorted[nearestRank(perMille, sorted.length) - 1] as number) / 1e6;
-  return {
-    seconds: (asked.elapsedNs + elapsedNs) / 1e9,
-    itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9),
-    p50Ms: at(percentiles.p50),
-    p95Ms: at(percentiles.p95),
-  };
 }
 
 /** The process's peak of resident memory from now on: the kernel's where it can be reset (proc(5), clear_refs), else what it is at the end. */

@@ -60,7 +60,7 @@ async function graphql(url: string, query: string, input: object): Promise<Recor
 /** The JSON that the server answers; throws its error message, or that it cannot be reached. */
 export async function call(address: string, request: RequestInit): Promise<Record<string, unknown>> {
   const response = await fetch(address, request).catch(() => {
-    throw new Error(`There is no server at ${new URL(address).origin}. Start it with \`npm start\`, or name it with --url.`);
+    throw new Error(`There is no server at ${new URL(address).origin}. Start it with \`npm start\`, or set WHETSTONE_URL to its address.`);
   });
   const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
   if (answer.errors) throw new Error(answer.errors[0].message);

@@ -48,13 +48,14 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints the events of a job until it ends, then those of its children, such as a training's conversion. On a terminal the progress stands
- * below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws when there is no such job, or
- * this user may not read it.
+ * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. On a
+ * terminal the progress stands below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws
+ * when there is no such job, or this user may not read it.
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   let succeeded = await watchOne(session, id, output);
-  const { children } = await readJob(session, id);
+  const { children, evaluation } = await readJob(session, id);
+  if (succeeded && evaluation) createScreen(output).line(describeEvaluation(evaluation));
   for (const child of children.filter(({ state }) => !endStates.includes(state))) {
     succeeded = (await watchJob(session, child.id, output)) && succeeded;
   }
@@ -66,10 +67,26 @@ const endStates = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
 interface WatchedJob {
   kind: string;
   children: { id: string; state: string }[];
+  evaluation: Evaluation | null;
+}
+
+interface Evaluation {
+  images: number;
+  split: string;
+  top1: number | null;
+  map5095: number | null;
+  datasetVersion: { number: number; dataset: { name: string } } | null;
+}
+
+function describeEvaluation({ images, split, top1, map5095, datasetVersion }: Evaluation): string {
+  const accuracy = top1 === null ? `mAP50-95 ${map5095?.toFixed(4)}` : `top-1 ${(100 * top1).toFixed(2)} %`;
+  const of = datasetVersion ? ` of dataset ${datasetVersion.dataset.name} version ${datasetVersion.number}` : '';
+  return `result: ${accuracy} on ${images} images${of}, split ${split}`;
 }
 
 async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
-  const query = 'query ($id: ID!) { job(id: $id) { kind children { id state } } }';
+  const query =
+    'query ($id: ID!) { job(id: $id) { kind children { id state } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
   const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
   const { job } = data as { job: WatchedJob | null };
@@ -83,7 +100,7 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
   screen.line(`Job ${id}: ${job.kind}`);
   let refusedBefore = false;
   for (let after = 0; ; ) {
-    let connected = false;
+    let [connected, tokenEnded] = [false, false];
     const client = createClient({
       url: `${session.url.replace(/^http/, 'ws')}/graphql`,
       connectionParams: async () => ({ authorization: `Bearer ${await session.accessToken()}` }),
@@ -108,12 +125,18 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
       // GraphQL's errors come as a list, the end of the connection as what closed it.
       const refused = Array.isArray(error) ? error[0] : null;
       if (refused && !refused.extensions?.retryable) throw new Error(refused.message);
-      if (!connected && (error as CloseEvent).code === 4403) throw new Error('The access token is not valid any more. Log in again.');
+      tokenEnded = (error as CloseEvent).code === 4403;
+      if (!connected && tokenEnded) {
+        throw new Error(
+          'The access token has expired; the job is not affected. Log in again, set WHETSTONE_TOKEN and repeat the command. Without ' +
+            'WHETSTONE_TOKEN the command asks for your name and password, and then follows a job for as long as it takes.',
+        );
+      }
     } finally {
       screen.progress('');
       await client.dispose();
     }
-    if (connected) screen.line('The connection is lost. Trying again.');
+    if (connected && !tokenEnded) screen.line('The connection is lost. Trying again.');
     // A server that is not there comes back. One that answers, but not over WebSocket, may never.
     const refused = !connected && (await answers(session.url));
     if (refused && !refusedBefore) screen.line(refusal(session.url));

@@ -33,7 +33,10 @@ builder.relayMutationField(
   'createDataset',
   {
     inputFields: (t) => ({
-      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing dataset gets its next version.' }),
+      name: t.string({
+        required: true,
+        description: '1 to 100 letters (of any script), digits or . _ - : an existing dataset gets its next version.',
+      }),
       task: t.field({ type: TaskType, required: true, description: 'What its labels are for.' }),
       uploadId: t.id({
         required: true,

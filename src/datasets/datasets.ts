@@ -25,7 +25,7 @@ export function findDatasetByName(db: Queryable, name: string): Dataset | undefi
   return db
     .select()
     .from(dataset)
-    .where(and(eq(dataset.name, name), isNull(dataset.deletedAt)))
+    .where(and(eq(dataset.name, name.normalize('NFC')), isNull(dataset.deletedAt)))
     .get();
 }
 

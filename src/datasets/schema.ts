@@ -170,7 +170,8 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
     leftOut: t.field({
       type: LeftOutType,
       nullable: true,
-      description: 'Images of the zip that are not in it (`onProblem: LEAVE_OUT`); null before it is READY.',
+      description:
+        'Images of the zip that are not in it (`onProblem: LEAVE_OUT`), and files such as `.mp4` that are no images; null before it is READY.',
       resolve: ({ countsJson }) => countsJson && (countsJson.leftOut ?? { count: 0, first: [] }),
     }),
     sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', nullable: true, description: 'Bytes of its images.' }),
@@ -333,7 +334,7 @@ builder.relayMutationField(
   {
     inputFields: (t) => ({
       datasetId: t.id({ required: true, description: 'The dataset to change.' }),
-      name: t.string({ description: 'New name: 1 to 100 letters, digits or . _ -' }),
+      name: t.string({ description: 'New name: 1 to 100 letters (of any script), digits or . _ -' }),
       notes: t.string({ description: 'New notes: at most 10,000 characters.' }),
     }),
   },

@@ -2,7 +2,7 @@ import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
 import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
-import { Name } from '../naming.ts';
+import { AddressName } from '../naming.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
@@ -33,7 +33,7 @@ export async function infer(
   { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
   // It becomes part of a path, where `.` and `..` mean something else.
-  if (!Name.safeParse(deployment).success) notFound('deployment');
+  if (!AddressName.safeParse(deployment).success) notFound('deployment');
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   parseInput(PredictQuery, { top, score: score ?? undefined });

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { Name } from '../naming.ts';
+import { AddressName } from '../naming.ts';
+import { rangeProblem } from '../ranges.ts';
 import { strict } from '../suggest.ts';
 import { detectionDefinition } from '../vision/detections.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
@@ -73,7 +74,7 @@ export type ModelSettings = z.infer<typeof ModelSettings>;
 const reservedNames = ['stats'];
 
 /** Of a model that is served, and so of a deployment. */
-export const ServedName = Name.refine(
+export const ServedName = AddressName.refine(
   (name) => !reservedNames.includes(name),
   'This is an address of the inference protocol: take another name.',
 );
@@ -153,7 +154,7 @@ export const permitsOf = (cores: number, intraOpThreads: number): number =>
  * `cores` are those that the process may use: the quota of its control group and its affinity count.
  */
 export function parseHostConfig(settings: unknown, folder: string, cores = availableParallelism()): HostConfig {
-  const parsed = HostSettings.safeParse(settings);
+  const parsed = HostSettings.safeParse(settings, { error: rangeProblem });
   if (!parsed.success) {
     refuseSettings(parsed.error.issues.map(({ path, message }) => `${path.length > 0 ? path.join('.') : 'The file'}: ${message}`));
   }

@@ -18,7 +18,10 @@ builder.relayMutationField(
   'createModel',
   {
     inputFields: (t) => ({
-      name: t.string({ required: true, description: '1 to 100 letters, digits or . _ - : an existing model gets its next version.' }),
+      name: t.string({
+        required: true,
+        description: '1 to 100 letters (of any script), digits or . _ - : an existing model gets its next version.',
+      }),
       task: t.field({ type: TaskType, required: true, description: 'What it does with an image.' }),
       uploadId: t.id({ required: true, description: `A complete upload of a file whose name ends in ${endings.join(', ')}.` }),
       sha256: t.string({ required: true, description: 'SHA-256 of the file in hexadecimal, as the client computed it.' }),

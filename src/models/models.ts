@@ -20,7 +20,7 @@ export function findModelByName(db: Queryable, name: string): Model | undefined 
   return db
     .select()
     .from(model)
-    .where(and(eq(model.name, name), isNull(model.deletedAt)))
+    .where(and(eq(model.name, name.normalize('NFC')), isNull(model.deletedAt)))
     .get();
 }
 

@@ -308,7 +308,7 @@ builder.relayMutationField(
   {
     inputFields: (t) => ({
       modelId: t.id({ required: true, description: modelId }),
-      name: t.string({ description: 'New name: 1 to 100 letters, digits or . _ -' }),
+      name: t.string({ description: 'New name: 1 to 100 letters (of any script), digits or . _ -' }),
       notes: t.string({ description: 'New notes: at most 10,000 characters.' }),
     }),
   },

@@ -1,8 +1,11 @@
 /** The terminal UI in a real terminal: tmux. */
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
 import { vi } from 'vitest';
+import { adminName, adminPassword } from './server.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 
@@ -33,7 +36,8 @@ export async function withTerminal<T>(
   { folder, columns = 80, rows = 24, env = {}, args }: Options,
   use: (terminal: Terminal) => Promise<T>,
 ): Promise<T> {
-  const socket = join(folder, 'tmux.sock');
+  // A name of its own: a tmux server that was killed may still hold the socket of an earlier terminal in this folder.
+  const socket = join(folder, `${randomUUID().slice(0, 8)}.sock`);
   const tmux = (...words: string[]) =>
     execFileSync('tmux', ['-S', socket, '-f', '/dev/null', ...words], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   const settings = { XDG_CONFIG_HOME: folder, LANG: 'C.UTF-8', COLORTERM: 'truecolor', ...env };
@@ -44,7 +48,7 @@ export async function withTerminal<T>(
     ...ofCi.flatMap((name) => ['-u', name]),
     ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
     process.execPath,
-    'scripts/tui.ts',
+    'scripts/tui.mjs',
     ...args,
   ];
   const command = words.map((word) => `'${word}'`).join(' ');
@@ -67,7 +71,7 @@ export async function withTerminal<T>(
     screen,
     type: (...keys) => void tmux('send-keys', '-t', 'tui', ...keys),
     resize: (width, height) => void tmux('resize-window', '-t', 'tui', '-x', String(width), '-y', String(height)),
-    async shows(text, timeout = 60_000) {
+    async shows(text, timeout = 45_000) {
       const has = () => (typeof text === 'string' ? screen().includes(text) : text.test(screen()));
       await vi.waitUntil(has, { timeout, interval: 50 }).catch(() => {
         throw new Error(`The terminal has no ${text}:\n${screen()}`);
@@ -80,3 +84,35 @@ export async function withTerminal<T>(
     tmux('kill-server');
   }
 }
+
+const current = (terminal: Terminal): string | undefined => /^› .*/m.exec(terminal.screen())?.[0];
+
+/** Moves the cursor of a form to this field. A frame that is half drawn has no cursor. */
+export async function toField(terminal: Terminal, label: string): Promise<void> {
+  const settled = (before?: string) =>
+    vi.waitUntil(() => current(terminal) !== before && current(terminal), { timeout: 30_000, interval: 20 });
+  for (let at = await settled(), presses = 0; !at.startsWith(`› ${label}`); presses += 1) {
+    if (presses === 40) throw new Error(`The form has no field ${label}.`);
+    terminal.type('Down');
+    at = await settled(at);
+  }
+}
+
+export async function fill(terminal: Terminal, label: string, text: string): Promise<void> {
+  await toField(terminal, label);
+  terminal.type('C-u', text);
+  const shown = /password/i.test(label) ? '•'.repeat(text.length) : text;
+  await terminal.shows(shown.slice(-8));
+}
+
+/** Logs in as a user whose password is the administrator's. */
+export async function logIn(terminal: Terminal, name: string = adminName): Promise<void> {
+  await terminal.shows('Log in to');
+  terminal.type(name, 'Enter');
+  terminal.type(adminPassword, 'Enter');
+  await terminal.shows('● connected');
+}
+
+/** The terminal UI without a terminal, until its end. */
+export const script = (args: string[], env: Record<string, string>) =>
+  promisify(execFile)(process.execPath, ['scripts/tui.mjs', ...args], { cwd: root, env: { PATH: process.env.PATH ?? '', ...env } });

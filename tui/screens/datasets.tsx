@@ -1,6 +1,5 @@
 /** Datasets, and one with its versions and classes. */
 import { Box, Text } from 'ink';
-import { actions } from '../actions.ts';
 import { graphql } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
 import { age, bytes, number, padTo, printable } from '../ui/format.ts';
@@ -44,7 +43,7 @@ export function Datasets() {
       height={height}
       empty={data ? 'There is no dataset yet: `u` uploads a zip.' : 'Reading …'}
       onOpen={{ label: 'open', run: ({ name }) => go('dataset', name) }}
-      always={[{ keys: 'u', label: 'upload', needs: actions.createDataset.needs, hint: true, run: () => go('upload-dataset') }]}
+      always={[{ keys: 'u', label: 'upload', does: 'createDataset', hint: true, run: () => go('upload-dataset') }]}
       columns={[
         { title: 'Name', text: ({ name }) => name },
         { title: 'Task', width: 14, from: 60, text: ({ task }) => task },
@@ -85,9 +84,12 @@ export function DatasetScreen({ id }: { id: string }) {
         height={listHeight}
         empty="It has no version."
         onOpen={{ label: 'open its import', run: ({ job }) => job && go('job', job.id) }}
-        keys={({ state }) =>
+        keys={({ id: versionId, state }) =>
           state === 'READY'
-            ? [{ keys: 'n', label: 'train on it', needs: actions.startTraining.needs, hint: true, run: () => go('train') }]
+            ? [
+                { keys: 'v', label: 'pictures', hint: true, run: () => go('pictures', versionId) },
+                { keys: 'n', label: 'train on it', does: 'startTraining', hint: true, run: () => go('train') },
+              ]
             : []
         }
         columns={[

@@ -1,6 +1,6 @@
 /** Deployments, and one with its revisions. */
 import { Box, Text } from 'ink';
-import { actions, useAction } from '../actions.ts';
+import { useAction } from '../actions.ts';
 import { graphql } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
 import { age, padTo, printable, wrap } from '../ui/format.ts';
@@ -45,11 +45,11 @@ function useDeploymentKeys(): (name: string) => KeyRow[] {
   const tell = (done: string, errors: readonly { message: string }[]) =>
     errors.length > 0 ? say(errors.map(({ message }) => message).join(' '), 'bad') : say(done);
   return (name) => [
-    { keys: 'i', label: 'try an image', needs: actions.infer.needs, hint: true, run: () => go('infer', name) },
+    { keys: 'i', label: 'try an image', does: 'infer', hint: true, run: () => go('infer', name) },
     {
       keys: 'b',
       label: 'roll back',
-      needs: actions.rollback.needs,
+      does: 'rollback',
       hint: true,
       run: () =>
         confirm(
@@ -60,7 +60,7 @@ function useDeploymentKeys(): (name: string) => KeyRow[] {
     {
       keys: 'D',
       label: 'take away',
-      needs: actions.undeploy.needs,
+      does: 'undeploy',
       run: () =>
         confirm(
           `Take ${name} away? Its requests are refused from then on.`,
@@ -90,7 +90,7 @@ export function Deployments() {
         empty={data ? 'Nothing is deployed: `n` deploys a model version.' : 'Reading …'}
         onOpen={{ label: 'open', run: ({ name }) => go('deployment', name) }}
         keys={({ name }) => keys(name)}
-        always={[{ keys: 'n', label: 'deploy', needs: actions.deploy.needs, hint: true, run: () => go('deploy') }]}
+        always={[{ keys: 'n', label: 'deploy', does: 'deploy', hint: true, run: () => go('deploy') }]}
         columns={[
           { title: 'Name', text: ({ name }) => name },
           { title: 'Serves', width: 24, text: ({ active }) => (active ? modelOf(active.modelVersion) : '–') },

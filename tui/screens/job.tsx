@@ -55,30 +55,38 @@ export const appended = (before: readonly JobEvent[], items: readonly JobEvent[]
   return [...before, ...items.filter(({ seq }) => seq > last)];
 };
 
-export function JobScreen({ id }: { id: string }) {
-  const { width, height, go } = useFrame();
-  const { data, error, again } = useData(JobQuery, { id });
+/** The events of a job since its start, live; none without an id. `onState` is called when its state has changed. */
+export function useJobEvents(id: string | null, onState: () => void): JobEvent[] {
   const [events, setEvents] = useState<JobEvent[]>([]);
-  const [progress, setProgress] = useState<Progress | null>(null);
-  const [chartAt, setChartAt] = useState(0);
-  const [log, setLog] = useState(false);
-  const [isPaused, setPaused] = useState(false);
-  const [shown, setShown] = useState<JobEvent[] | null>(null);
-  const [inLog, setInLog] = useState(false);
-  useLive(EventsSubscription, { id, after: 0 }, (items) => {
+  useLive(EventsSubscription, id === null ? null : { id, after: 0 }, (items) => {
     setEvents((before) =>
       appended(
         before,
         items.map(({ jobEvents }) => jobEvents),
       ),
     );
-    if (items.some(({ jobEvents }) => jobEvents.__typename === 'JobStateEvent')) again();
+    if (items.some(({ jobEvents }) => jobEvents.__typename === 'JobStateEvent')) onState();
   });
+  return events;
+}
+
+export const epochsOf = (events: readonly JobEvent[]) => events.filter((event) => event.__typename === 'JobEpochEvent');
+
+export function JobScreen({ id }: { id: string }) {
+  const { width, height, go } = useFrame();
+  const { data, error, again } = useData(JobQuery, { id });
+  const events = useJobEvents(id, again);
+  const [progress, setProgress] = useState<Progress | null>(null);
+  const [chartAt, setChartAt] = useState(0);
+  const [log, setLog] = useState(false);
+  const [isPaused, setPaused] = useState(false);
+  const [shown, setShown] = useState<JobEvent[] | null>(null);
+  const [inLog, setInLog] = useState(false);
   const job = data?.job;
   useLive(ProgressSubscription, job && !hasEnded(job) ? { id } : null, (items) => setProgress(items.at(-1)?.jobProgress ?? null));
 
   const visible = isPaused && shown ? shown : events;
-  const epochs = useMemo(() => visible.filter((event) => event.__typename === 'JobEpochEvent'), [visible]);
+  const epochs = useMemo(() => epochsOf(visible), [visible]);
   const charts = useMemo(() => chartsOf(epochs), [epochs]);
   const step = (by: number) => setChartAt((at) => (at + by + charts.length) % Math.max(1, charts.length));
   const jobKeys = useJobKeys();

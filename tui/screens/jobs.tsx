@@ -1,15 +1,13 @@
 /** All jobs, newest first, live. */
-
-import { useCallback, useEffect, useRef, useState } from 'react';
-import { useClient } from 'urql';
-import { actions, useAction } from '../actions.ts';
+import { useAction } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
-import { useData, useLive } from '../session/live.tsx';
+import { useLive, usePages } from '../session/live.tsx';
 import { age, duration } from '../ui/format.ts';
 import type { KeyRow } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states } from '../ui/theme.ts';
+import { runMarks } from './curves.ts';
 
 export const JobsQuery = graphql(`
   query TuiJobs($after: String) {
@@ -36,44 +34,11 @@ export function subjectOf(spec: unknown): string {
   return [modelName ?? name ?? fileName, preset].filter((part) => typeof part === 'string').join(' · ');
 }
 
-/** Newest first; of a job that is there twice the later one counts. */
-export function merged(before: readonly JobRow[], changed: readonly JobRow[]): JobRow[] {
-  const byId = new Map(before.map((job) => [job.id, job]));
-  for (const job of changed) byId.set(job.id, job);
-  return [...byId.values()].sort((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
-}
-
-function useJobs(): { jobs: JobRow[]; more(): void } {
-  const client = useClient();
-  const [jobs, setJobs] = useState<JobRow[]>([]);
-  const { data } = useData(JobsQuery, { after: null });
-  const next = useRef<string | null>(null);
-  const busy = useRef(false);
-  useEffect(() => {
-    if (!data) return;
-    setJobs((before) => merged(before, data.jobs.nodes));
-    next.current ??= data.jobs.pageInfo.hasNextPage ? data.jobs.pageInfo.endCursor : null;
-  }, [data]);
-  useLive(JobsSubscription, {}, (items) =>
-    setJobs((before) =>
-      merged(
-        before,
-        items.map(({ jobs: job }) => job),
-      ),
-    ),
-  );
-  const more = useCallback(async () => {
-    if (busy.current || next.current === null) return;
-    busy.current = true;
-    const page = await client.query(JobsQuery, { after: next.current }).toPromise();
-    busy.current = false;
-    if (!page.data) return;
-    const { nodes, pageInfo } = page.data.jobs;
-    next.current = pageInfo.hasNextPage ? pageInfo.endCursor : null;
-    setJobs((before) => merged(nodes, before));
-  }, [client]);
-  return { jobs, more };
-}
+/** Newest first. */
+export const order = {
+  keyOf: ({ id }: JobRow) => id,
+  compare: (a: JobRow, b: JobRow) => b.createdAt.localeCompare(a.createdAt),
+};
 
 /** The keys that concern one job, on every screen that shows it. */
 export function useJobKeys(): (job: { id: string; kind: string; state: string }) => KeyRow[] {
@@ -92,7 +57,7 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
         {
           keys: 'x',
           label: 'cancel',
-          needs: actions.cancelJob.needs,
+          does: 'cancelJob',
           hint: true,
           run: () => confirm(`Cancel this ${kind}?`, () => void run()),
         },
@@ -104,13 +69,14 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
       if (errors.length > 0) fail(errors);
       else if (payload?.job) go('job', payload.job.id);
     };
-    return [{ keys: 'r', label: 'retry', needs: actions.retryJob.needs, hint: true, run: () => void run() }];
+    return [{ keys: 'r', label: 'retry', does: 'retryJob', hint: true, run: () => void run() }];
   };
 }
 
 export function Jobs() {
-  const { width, height, go } = useFrame();
-  const { jobs, more } = useJobs();
+  const { width, height, go, say, marked, mark } = useFrame();
+  const { rows: jobs, more, take } = usePages(JobsQuery, { pageOf: ({ jobs }) => jobs, ...order });
+  useLive(JobsSubscription, {}, (items) => take(items.map(({ jobs: job }) => job)));
   const keys = useJobKeys();
   return (
     <List
@@ -121,9 +87,30 @@ export function Jobs() {
       empty="There are no jobs yet. `:train` starts a training."
       onOpen={{ label: 'open', run: ({ id }) => go('job', id) }}
       onEnd={more}
-      keys={keys}
-      always={[{ keys: 'n', label: 'new training', needs: actions.startTraining.needs, hint: true, run: () => go('train') }]}
+      keys={(job) => [
+        ...keys(job),
+        ...(job.kind === 'TRAIN'
+          ? [
+              {
+                keys: ['m', 'space'],
+                label: marked.includes(job.id) ? 'unmark' : 'mark to compare',
+                hint: true,
+                run: () =>
+                  marked.length === runMarks.length && !marked.includes(job.id)
+                    ? say(`At most ${runMarks.length} runs are compared. Unmark one first.`, 'bad')
+                    : mark(job.id),
+              },
+            ]
+          : []),
+      ]}
+      always={[
+        ...(marked.length >= 2
+          ? [{ keys: 'c', label: `compare ${marked.length} runs`, hint: true, run: () => go('compare', marked.join(',')) }]
+          : []),
+        { keys: 'n', label: 'new training', does: 'startTraining', hint: true, run: () => go('train') },
+      ]}
       columns={[
+        ...(marked.length > 0 ? [{ title: '', width: 1, text: ({ id }: JobRow) => runMarks[marked.indexOf(id)] ?? '' }] : []),
         {
           title: 'State',
           width: 12,

@@ -1,6 +1,5 @@
 /** Models, and one with its versions. */
 import { Box, Text } from 'ink';
-import { actions } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useConnection, useData } from '../session/live.tsx';
 import { age, bytes, number, printable } from '../ui/format.ts';
@@ -47,7 +46,7 @@ export function Models() {
       height={height}
       empty={data ? 'There is no model yet: train one, or `u` uploads a file.' : 'Reading …'}
       onOpen={{ label: 'open', run: ({ name }) => go('model', name) }}
-      always={[{ keys: 'u', label: 'upload', needs: actions.createModel.needs, hint: true, run: () => go('upload-model') }]}
+      always={[{ keys: 'u', label: 'upload', does: 'createModel', hint: true, run: () => go('upload-model') }]}
       columns={[
         { title: 'Name', text: ({ name }) => name },
         { title: 'Task', width: 14, from: 70, text: ({ task }) => task },
@@ -121,14 +120,10 @@ const keysOfVersion = (
   if (state !== 'READY') return [];
   const onnx = format === 'ONNX';
   return [
-    { keys: 'e', label: 'evaluate', needs: actions.startEvaluation.needs, hint: true, run: () => go('evaluate', id) } as const,
-    ...(onnx
-      ? []
-      : [{ keys: 'c', label: 'convert', needs: actions.startConversion.needs, hint: true, run: () => go('convert', id) } as const]),
-    ...(onnx
-      ? [{ keys: 'b', label: 'benchmark', needs: actions.startBenchmark.needs, hint: true, run: () => go('benchmark', id) } as const]
-      : []),
-    ...(onnx ? [{ keys: 'd', label: 'deploy', needs: actions.deploy.needs, hint: true, run: () => go('deploy', id) } as const] : []),
+    { keys: 'e', label: 'evaluate', does: 'startEvaluation', hint: true, run: () => go('evaluate', id) } as const,
+    ...(onnx ? [] : [{ keys: 'c', label: 'convert', does: 'startConversion', hint: true, run: () => go('convert', id) } as const]),
+    ...(onnx ? [{ keys: 'b', label: 'benchmark', does: 'startBenchmark', hint: true, run: () => go('benchmark', id) } as const] : []),
+    ...(onnx ? [{ keys: 'd', label: 'deploy', does: 'deploy', hint: true, run: () => go('deploy', id) } as const] : []),
     ...(downloadUrl ? [{ keys: 'o', label: 'print the download link', run: () => tell(downloadUrl) }] : []),
   ];
 };

@@ -1,23 +1,29 @@
 /** The screens. A new one is a file and a row here: its number, its place in the palette, and `--json` follow from it. */
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
-import { actions, type Permission } from '../actions.ts';
+import { type ActionName, actions, type Permission } from '../actions.ts';
+import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
+import { Audit, AuditQuery } from './audit.tsx';
+import { Benchmarks, BenchmarksQuery } from './benchmarks.tsx';
+import { Compare, CompareQuery } from './compare.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
 import { Infer } from './infer.tsx';
 import { JobQuery, JobScreen } from './job.tsx';
 import { Jobs, JobsQuery } from './jobs.tsx';
+import { Measurements, MeasurementsQuery } from './measurements.tsx';
 import { ModelQuery, ModelScreen, Models, ModelsQuery } from './models.tsx';
 import { Overview, OverviewQuery } from './overview.tsx';
+import { Pictures, PicturesQuery } from './pictures.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
 import { uploadScreen } from './upload.tsx';
+import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx';
 
-export interface Screen {
+export type Screen = {
   name: string;
   title: string;
-  needs: Permission;
   /** LISTED has a number, PALETTE is reached by its name, ROW is opened for a row and needs its id. */
   from: 'LISTED' | 'PALETTE' | 'ROW';
   /** `/` filters its rows. */
@@ -25,11 +31,16 @@ export interface Screen {
   component: ComponentType<{ id: string }>;
   /** What `--json` prints. */
   query?: TypedDocumentNode<unknown, never>;
-}
+} & (
+  | /** What its reader must be allowed. */ { needs: Permission; does?: undefined }
+  | /** A form: what it does must be allowed. */ { needs?: undefined; does: ActionName }
+);
+
+export const permissionFor = ({ needs, does }: Screen): Permission => needs ?? actions[does].needs;
 
 const formRow = (name: FormName): Screen => {
   const { title, action } = forms[name];
-  return { name, title, needs: actions[action].needs, from: 'PALETTE', component: formScreen(name) };
+  return { name, title, does: action, from: 'PALETTE', component: formScreen(name) };
 };
 
 export const screens: readonly Screen[] = [
@@ -37,6 +48,7 @@ export const screens: readonly Screen[] = [
   { name: 'jobs', title: 'Jobs', needs: 'READ', from: 'LISTED', filters: true, component: Jobs, query: JobsQuery },
   { name: 'datasets', title: 'Datasets', needs: 'READ', from: 'LISTED', filters: true, component: Datasets, query: DatasetsQuery },
   { name: 'models', title: 'Models', needs: 'READ', from: 'LISTED', filters: true, component: Models, query: ModelsQuery },
+  { name: 'benchmarks', title: 'Benchmarks', needs: 'READ', from: 'LISTED', filters: true, component: Benchmarks, query: BenchmarksQuery },
   { name: 'reports', title: 'Reports', needs: 'READ', from: 'LISTED', filters: true, component: Reports, query: ReportsQuery },
   {
     name: 'deployments',
@@ -48,19 +60,35 @@ export const screens: readonly Screen[] = [
     query: DeploymentsQuery,
   },
   { name: 'events', title: 'Events', needs: 'READ', from: 'LISTED', component: Events },
+  { name: 'users', title: 'Users', needs: 'MANAGE_USERS', from: 'LISTED', filters: true, component: Users, query: UsersQuery },
+  { name: 'compare', title: 'Compare runs', needs: 'READ', from: 'PALETTE', filters: true, component: Compare, query: CompareQuery },
+  { name: 'keys', title: 'API keys', needs: 'READ', from: 'PALETTE', filters: true, component: ApiKeys, query: ApiKeysQuery },
+  { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
+  { name: 'pictures', title: 'Pictures', needs: 'READ', from: 'ROW', component: Pictures, query: PicturesQuery },
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
+  {
+    name: 'measurements',
+    title: 'Benchmark',
+    needs: 'READ',
+    from: 'ROW',
+    filters: true,
+    component: Measurements,
+    query: MeasurementsQuery,
+  },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
-  { name: 'infer', title: 'Try an image', needs: actions.infer.needs, from: 'ROW', component: Infer },
+  { name: 'user', title: 'User', needs: 'MANAGE_USERS', from: 'ROW', component: UserScreen, query: UserQuery },
+  { name: 'password', title: 'Change your password', does: 'changePassword', from: 'PALETTE', component: Password },
+  { name: 'infer', title: 'Try an image', does: 'infer', from: 'ROW', component: Infer },
   {
     name: 'upload-dataset',
     title: 'Upload a dataset',
-    needs: actions.createDataset.needs,
+    does: 'createDataset',
     from: 'PALETTE',
     component: uploadScreen('dataset'),
   },
-  { name: 'upload-model', title: 'Upload a model', needs: actions.createModel.needs, from: 'PALETTE', component: uploadScreen('model') },
+  { name: 'upload-model', title: 'Upload a model', does: 'createModel', from: 'PALETTE', component: uploadScreen('model') },
   ...(Object.keys(forms) as FormName[]).map(formRow),
 ];

@@ -1,6 +1,6 @@
 /** React's side of the connection. */
 import type { AnyVariables, TypedDocumentNode } from '@urql/core';
-import { createContext, useContext, useEffect, useReducer, useRef } from 'react';
+import { createContext, useCallback, useContext, useEffect, useReducer, useRef, useState } from 'react';
 import { type CombinedError, useClient, useQuery } from 'urql';
 import type { Connection, LinkState } from './connection.ts';
 
@@ -82,4 +82,60 @@ export function useData<Data, Variables extends AnyVariables>(
     return () => clearInterval(timer);
   }, [everyMs, isLost]);
   return { data: last.current, error, again: () => again.current() };
+}
+
+interface Page<Row> {
+  nodes: readonly Row[];
+  pageInfo: { hasNextPage: boolean; endCursor: string | null };
+}
+
+interface Paged<Data, Row> {
+  pageOf(data: Data): Page<Row>;
+  keyOf(row: Row): string | number;
+  /** Which of two comes first, as for `sort`. */
+  compare(a: Row, b: Row): number;
+  everyMs?: number;
+}
+
+/** Rows with those that have changed in their places, in order. */
+export function merged<Row>(
+  before: readonly Row[],
+  changed: readonly Row[],
+  { keyOf, compare }: Pick<Paged<unknown, Row>, 'keyOf' | 'compare'>,
+): Row[] {
+  const byKey = new Map([...before, ...changed].map((row) => [keyOf(row), row]));
+  return [...byKey.values()].sort(compare);
+}
+
+/** Rows of a query with pages: the first is read as `useData` does, `more` reads the next one, `take` puts rows in that came otherwise. */
+export function usePages<Data, Row>(
+  query: TypedDocumentNode<Data, { after?: string | null }>,
+  { pageOf, everyMs, ...order }: Paged<Data, Row>,
+): { rows: Row[]; isRead: boolean; again(): void; more(): void; take(rows: readonly Row[]): void } {
+  const client = useClient();
+  const [rows, setRows] = useState<Row[]>([]);
+  const { data, again } = useData(query, { after: null }, everyMs);
+  /** Undefined before the first page, null behind the last. */
+  const next = useRef<string | null | undefined>(undefined);
+  const busy = useRef(false);
+  const functions = useRef({ pageOf, ...order });
+  const take = useCallback((changed: readonly Row[]) => setRows((before) => merged(before, changed, functions.current)), []);
+  useEffect(() => {
+    if (!data) return;
+    const { nodes, pageInfo } = functions.current.pageOf(data);
+    take(nodes);
+    if (next.current === undefined) next.current = pageInfo.hasNextPage ? pageInfo.endCursor : null;
+  }, [data, take]);
+  const more = useCallback(async () => {
+    if (busy.current || !next.current) return;
+    busy.current = true;
+    const answer = await client.query(query, { after: next.current }).toPromise();
+    busy.current = false;
+    if (!answer.data) return;
+    const { nodes, pageInfo } = functions.current.pageOf(answer.data);
+    next.current = pageInfo.hasNextPage ? pageInfo.endCursor : null;
+    // What came of these rows in the meantime is newer than the page.
+    setRows((before) => merged(nodes, before, functions.current));
+  }, [client, query]);
+  return { rows, isRead: data !== undefined, again, more, take };
 }

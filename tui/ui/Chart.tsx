@@ -12,8 +12,8 @@ export function ChartView({ chart, width, height, log }: { chart: Chart; width: 
     <Box flexDirection="column" width={width} height={height}>
       <Text wrap="truncate">
         <Text bold>{` ${printable(chart.title)}${log ? ' (log)' : ''}`}</Text>
-        {chart.series.map(({ name, points }, i) => (
-          <Text key={name} color={colorOf(i)}>{`  ━ ${printable(name)} ${number(points.at(-1)?.y)}`}</Text>
+        {chart.series.map(({ name, mark = '━', points }, i) => (
+          <Text key={name} color={colorOf(i)}>{`  ${mark} ${printable(name)} ${number(points.at(-1)?.y)}`}</Text>
         ))}
       </Text>
       {lines.map((pieces, row) => (

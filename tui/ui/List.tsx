@@ -1,6 +1,6 @@
 /** A table that scrolls. Its cursor stays on its row when others come or go above it. Only what is visible is rendered. */
 import { Box, Text } from 'ink';
-import { useEffect, useState } from 'react';
+import { type ReactNode, useEffect, useState } from 'react';
 import { padTo, printable } from './format.ts';
 import { type KeyRow, level, useKeys } from './keys.tsx';
 import { useFrame } from './nav.tsx';
@@ -30,12 +30,15 @@ interface Props<Row> {
   keys?(row: NoInfer<Row>): KeyRow[];
   /** Keys that concern no row. */
   always?: KeyRow[];
+  /** Called with the row under the cursor. */
+  onCursor?: (row: NoInfer<Row> | null) => void;
   /** Called when the cursor comes near the end. */
   onEnd?: () => void;
   isActive?: boolean;
 }
 
-export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onEnd, isActive = true }: Props<Row>) {
+export function List<Row>(props: Props<Row>) {
+  const { rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onCursor, onEnd, isActive = true } = props;
   const { filter } = useFrame();
   const shownColumns = columns.filter(({ from = 0 }) => width >= from);
   const matching = filter === '' ? rows : rows.filter((row) => matches(shownColumns, row, filter));
@@ -57,11 +60,16 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
     setTop(Math.max(0, Math.min(Math.max(first, index - visible + 1), index)));
   };
   const nearEnd = cursor >= matching.length - visible;
+  // Also when a page has come that leaves the end near, as under a filter that few rows match.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: see above.
   useEffect(() => {
     if (nearEnd) onEnd?.();
-  }, [nearEnd, onEnd]);
+  }, [nearEnd, onEnd, rows.length]);
 
   const selected = matching[cursor];
+  const selectedKey = selected === undefined ? null : keyOf(selected);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another row, not another object for the same one.
+  useEffect(() => onCursor?.(selected ?? null), [selectedKey]);
   const moves: KeyRow[] = [
     { keys: ['j', 'down'], label: 'next row', run: () => move(cursor + 1) },
     { keys: ['k', 'up'], label: 'previous row', run: () => move(cursor - 1) },
@@ -95,13 +103,46 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
         return (
           <Text key={keyOf(row)} wrap="truncate" inverse={isCursor} bold={isCursor}>
             {isCursor ? '› ' : '  '}
-            {shownColumns.map((column) => (
-              <Text key={column.title} color={column.color?.(row)}>{`${cell(column, column.text(row))} `}</Text>
-            ))}
+            {joined(shownColumns.map((column) => ({ text: `${cell(column, column.text(row))} `, color: column.color?.(row) }))).map(
+              ({ text, color }, n) => (
+                // biome-ignore lint/suspicious/noArrayIndexKey: a piece of a row is its place.
+                <Text key={n} color={color}>
+                  {text}
+                </Text>
+              ),
+            )}
           </Text>
         );
       })}
     </Box>
+  );
+}
+
+interface Piece {
+  text: string;
+  color: string | undefined;
+}
+
+/** Neighbours of one colour are one piece: each piece takes time to draw. */
+function joined(pieces: readonly Piece[]): Piece[] {
+  const found: Piece[] = [];
+  for (const piece of pieces) {
+    const last = found.at(-1);
+    if (last && last.color === piece.color) last.text += piece.text;
+    else found.push(piece);
+  }
+  return found;
+}
+
+/** A list with something in front of it, such as a form about its row: behind that it keeps its cursor. */
+export function Behind({ front, children }: { front: ReactNode; children: ReactNode }) {
+  return (
+    <>
+      {front}
+      <Box display={front ? 'none' : 'flex'} flexDirection="column">
+        {children}
+      </Box>
+    </>
   );
 }
 

@@ -49,7 +49,12 @@ function readField(field: Field, text: string): { value?: unknown; error?: strin
       return numbers.find(({ error }) => error) ?? { value: numbers.map(({ value }) => value) };
     }
     case 'choices':
-      return { value: text.split(',').filter(Boolean) };
+      return {
+        value: text
+          .split(',')
+          .map((part) => part.trim())
+          .filter(Boolean),
+      };
     case 'choice':
       return { value: field.boolean ? text === 'true' : text };
     default:
@@ -121,7 +126,7 @@ export function fieldsOf(inputFields: readonly InputField[], about: Record<strin
       Int: list ? 'integers' : 'integer',
       SafeInt: 'integer',
       Float: 'number',
-      String: 'text',
+      String: list ? 'choices' : 'text',
       ID: list ? 'choices' : 'text',
       Boolean: 'choice',
     };

@@ -77,6 +77,9 @@ export const age = (at: string | null | undefined, now = Date.now()): string =>
 
 export const clock = (at: string): string => new Date(at).toTimeString().slice(0, 8);
 
+/** `2026-11-29 14:05:09`, in the time of this machine. */
+export const moment = (at: string): string => new Date(at).toLocaleString('sv-SE');
+
 /** `████████░░░░ 66 %`, in `width` cells. */
 export function bar(share: number, width: number): string {
   const known = Math.min(1, Math.max(0, share));

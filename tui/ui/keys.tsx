@@ -4,14 +4,14 @@
  */
 import { type Key, useInput, usePaste } from 'ink';
 import { createContext, type ReactNode, useContext, useEffect, useMemo, useReducer, useRef, useState } from 'react';
-import type { Permission } from '../actions.ts';
+import { type ActionName, actions, type Permission } from '../actions.ts';
 
 export interface KeyRow {
   /** Names such as `x`, `enter`, `ctrl-d`; all of them do the same. */
   keys: string | string[];
   label: string;
-  /** What the role must allow; everybody may without one. */
-  needs?: Permission;
+  /** What it changes, or begins to: the role must allow it. Without one it changes nothing, and everybody may. */
+  does?: ActionName;
   /** The footer shows it. */
   hint?: boolean;
   run(): void;
@@ -87,16 +87,24 @@ export function KeysProvider({ permissions, children }: { permissions: readonly 
       if (layer.modal) return;
     }
   };
-  // One key after the other, each when the screen has become what the one before made of it.
+  // One key after the other, each when the screen has become what the one before made of it. A single one needs no frame before its own.
   const [pending, setPending] = useState<Press[]>([]);
+  const isIdle = useRef(true);
   // biome-ignore lint/correctness/useExhaustiveDependencies: `press` reads the layers as they are now.
   useEffect(() => {
     const [first] = pending;
+    isIdle.current = !first;
     if (!first) return;
     press(first);
     setPending((presses) => presses.slice(1));
   }, [pending]);
-  const enqueue = (presses: Press[]) => setPending((before) => [...before, ...presses]);
+  const enqueue = (presses: Press[]) => {
+    const [first] = presses;
+    if (!isIdle.current || presses.length > 1 || !first) return setPending((before) => [...before, ...presses]);
+    isIdle.current = false;
+    press(first);
+    setPending([]);
+  };
   useInput((input, key) => enqueue(pressesOf(input, key)));
   usePaste((text) => enqueue([{ name: '', text: text.replace(/\p{Cc}+/gu, ' ').trim() }]));
   // biome-ignore lint/correctness/useExhaustiveDependencies: a new object tells its users that the rows have changed.
@@ -106,7 +114,7 @@ export function KeysProvider({ permissions, children }: { permissions: readonly 
 
 const byLevel = (layers: Set<Layer>): Layer[] => [...layers].sort((a, b) => b.level - a.level);
 
-const isAllowed = ({ needs }: KeyRow, permissions: readonly Permission[]): boolean => !needs || permissions.includes(needs);
+const isAllowed = ({ does }: KeyRow, permissions: readonly Permission[]): boolean => !does || permissions.includes(actions[does].needs);
 
 /** Gives the rows to the keyboard while the component is there. With `modal` nothing below gets a key. */
 export function useKeys(rows: KeyRow[], options: { level?: number; modal?: boolean; text?: (text: string) => void } = {}): void {

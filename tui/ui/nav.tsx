@@ -18,6 +18,10 @@ export interface Frame {
   /** As `go`, but `esc` does not come back here. */
   replace(screen: string, id?: string): void;
   back(): void;
+  /** Ids of the runs that are chosen to be compared, two to four of them. */
+  marked: readonly string[];
+  /** Chooses a run, or no longer. */
+  mark(id: string): void;
   /** Asks before `run`. */
   confirm(question: string, run: () => void): void;
   /** A line in the footer for a few seconds. */

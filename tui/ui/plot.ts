@@ -4,6 +4,8 @@
  */
 export interface Series {
   name: string;
+  /** A character that stands on the curve here and there, so that it is known without colours. */
+  mark?: string;
   points: readonly { x: number; y: number }[];
 }
 
@@ -55,17 +57,26 @@ export function plot(series: readonly Series[], { width, height, log = false, gl
   const margin = Math.min(Math.max(...labels.map((label) => label.length)) + 1, Math.max(0, width - 4));
   const columns = Math.max(1, width - margin - 1);
 
-  const grid = { columns, rows, bits: new Uint8Array(columns * rows), owner: new Int16Array(columns * rows) };
+  const grid: Grid = { columns, rows, bits: new Uint8Array(columns * rows), owner: new Int16Array(columns * rows), marks: new Map() };
   const toX = (x: number) => (xMax === xMin ? 0 : Math.round(((x - xMin) / (xMax - xMin)) * (columns * table.dotsX - 1)));
   const toY = (y: number) => Math.round(((yMax - scaleY(y)) / (yMax - yMin)) * (rows * table.dotsY - 1));
+  const marks: Mark[] = [];
   usable.forEach((points, owner) => {
     let last: { x: number; y: number } | undefined;
+    const { mark } = series[owner] as Series;
     for (const point of points) {
       const next = { x: toX(point.x), y: toY(point.y) };
-      line(last ?? next, next, (x, y) => dot(grid, table, x, y, owner));
+      line(last ?? next, next, (x, y) => {
+        dot(grid, table, x, y, owner);
+        // Each curve has columns of its own for its marks, which would hide one another otherwise.
+        const column = Math.floor(x / table.dotsX);
+        if (mark && column % marksEvery === marksShift(owner, series.length)) marks.push({ x, y, owner, mark });
+      });
       last = next;
     }
+    if (mark && last) marks.push({ ...last, owner, mark });
   });
+  for (const mark of marks) setMark(grid, table, mark);
 
   const labelRows = new Map(
     rows < 3
@@ -114,6 +125,28 @@ interface Grid {
   rows: number;
   bits: Uint8Array;
   owner: Int16Array;
+  /** By cell: the character that stands there instead of dots. */
+  marks: Map<number, string>;
+}
+
+/** Cells from one mark of a curve to its next. */
+const marksEvery = 12;
+const marksShift = (owner: number, count: number): number => Math.floor((owner * marksEvery) / count);
+
+interface Mark {
+  x: number;
+  y: number;
+  owner: number;
+  mark: string;
+}
+
+/** A steep curve has many dots in a column, and one mark. */
+function setMark({ columns, rows, marks, owner: owners }: Grid, { dotsX, dotsY }: Glyphs, { x, y, owner, mark }: Mark): void {
+  const [column, row] = [Math.floor(x / dotsX), Math.floor(y / dotsY)];
+  if (column < 0 || column >= columns || row < 0 || row >= rows) return;
+  for (let other = 0; other < rows; other += 1) if (marks.get(other * columns + column) === mark) return;
+  marks.set(row * columns + column, mark);
+  owners[row * columns + column] = owner;
 }
 
 function dot({ columns, rows, bits, owner }: Grid, { dotsX, dotsY, bits: dotBits }: Glyphs, x: number, y: number, series: number): void {
@@ -146,13 +179,13 @@ function line(from: { x: number; y: number }, to: { x: number; y: number }, draw
 }
 
 /** Neighbours of one colour are one piece. */
-function pieces({ columns, bits, owner }: Grid, table: Glyphs, row: number): Piece[] {
+function pieces({ columns, bits, owner, marks }: Grid, table: Glyphs, row: number): Piece[] {
   const found: Piece[] = [];
   for (let column = 0; column < columns; column += 1) {
     const cell = row * columns + column;
     const drawn = bits[cell] as number;
     const series = drawn === 0 ? null : (owner[cell] as number);
-    const text = drawn === 0 ? ' ' : table.draw(drawn);
+    const text = drawn === 0 ? ' ' : (marks.get(cell) ?? table.draw(drawn));
     const last = found.at(-1);
     if (last && last.series === series) last.text += text;
     else found.push({ text, series });
@@ -174,4 +207,14 @@ export function sparkline(values: readonly number[], width: number, most?: numbe
   const top = most ?? Math.max(...shown, 1e-9);
   const level = (value: number) => Math.round((value / top) * (levels.length - 1));
   return shown.map((value) => levels[Math.min(levels.length - 1, Math.max(0, level(value)))]).join('');
+}
+
+/**
+ * A bar of at most `width` cells on a scale from 0 to `most`: full up to the lower end of the interval, then ▓ up to the value, ░ up to the
+ * upper end.
+ */
+export function intervalBar(value: number, low: number | null, high: number | null, most: number, width: number): string {
+  const cell = (at: number) => Math.round((Math.max(0, Math.min(at, most)) / most) * width);
+  const [from, middle, to] = [cell(Math.min(low ?? value, value)), cell(value), cell(Math.max(high ?? value, value))];
+  return '█'.repeat(from) + '▓'.repeat(middle - from) + '░'.repeat(to - middle);
 }

@@ -228,7 +228,7 @@ async function readCoco(
     for (const key of lists) if (!found.has(key)) add(`has no list ${key}`);
     sortCategories(coco, add);
     // What is wrong with the annotations would follow from it.
-    if (problems.count > 0) return coco;
+    if (problems.blocking > 0) return coco;
     // In a second pass, because the annotations may stand before what they name.
     readArrays(bytes, {
       annotations: element(CocoAnnotation, 'annotations', (annotation, index) => {

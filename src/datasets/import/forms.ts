@@ -27,7 +27,8 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
     throw new ChildError(
       'DATA_INVALID',
       'The zip is no detection dataset: there is neither a file with the names of the classes (data.yaml, obj.names or classes.txt, the form YOLO) ' +
-        'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the form Pascal VOC).',
+        'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the form Pascal VOC). ' +
+        'A zip of class folders is imported with `task: CLASSIFICATION`.',
     );
   }
   if (other) {

@@ -74,6 +74,17 @@ export async function storedBytes(file: Buffer, pixelsMax: number): Promise<Buff
     .toBuffer();
 }
 
+/** Whether XMP data alone say that an image is turned: neither import nor trainer read them, while viewers do. */
+export async function isTurnedByXmp(file: Buffer): Promise<boolean> {
+  const at = file.indexOf('tiff:Orientation');
+  if (at < 0 || !/^tiff:Orientation(="|>)[2-8]/.test(file.toString('latin1', at, at + 24))) return false;
+  // Whether the file is whole is found out when it is decoded.
+  const header = await sharp(file, { limitInputPixels: false })
+    .metadata()
+    .catch(() => null);
+  return header !== null && header.orientation === undefined;
+}
+
 function damaged(error: Error): never {
   // Memory is not the image's fault.
   if (/out of memory|unable to allocate/i.test(error.message)) throw error;

@@ -51,7 +51,7 @@ export interface PlacedFile<F> {
 export interface Layout<F> {
   images: PlacedFile<F>[];
   classes: string[];
-  /** Names of files beside the images that are not read: documents. */
+  /** Names of documents beside the images, which are not read. */
   ignored: string[];
 }
 

@@ -101,6 +101,13 @@ const systemFile = /^(Thumbs\.db|desktop\.ini|Icon\r|\.DS_Store|\.directory|\._.
 /** Folders of operating systems, drives and tools; hidden ones begin with a dot. */
 const toolFolder = /^(__MACOSX|__pycache__|@eaDir|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found|\.[^.].*|\.\.[^.].*)$/i;
 
+/**
+ * Files of cameras and programs that stand beside images. They are tried as images like any other file, so that an image with such a name is
+ * read; one that is no image never refuses the zip. They count in the content hash as left out, as they always did.
+ */
+export const sidecar =
+  /\.(xmp|aae|ini|db|lnk|url|mp4|m4v|mov|avi|mkv|webm|wmv|3gp|mpe?g|mp3|m4a|wav|ogg|docx?|xlsx?|pptx?|od[ts]|rtf|sh|bat|js|css|npz|pkl|h5)$/i;
+
 /** What `name` is left out for: the folder of a tool, or itself as a file that is hidden or an operating system's; null for other names. */
 export function leftOutFor(name: string): { folder: string } | { file: string } | null {
   const parts = name.split('/');

@@ -1,41 +1,77 @@
 import { ChildError } from '../../jobs/childio.ts';
+import { sidecar } from './names.ts';
 
-/** What cannot be accepted: all is counted, the first `max` are named. */
+/**
+ * What cannot be accepted: all is counted, the first `max` are named. Problems of single images do not end the reading, so that one
+ * import reports all of them.
+ */
 export interface Problems {
   readonly count: number;
+  /** Those on which more than one image depends: reading on would report what follows from them. */
+  readonly blocking: number;
   /**
    * `image` is the name in the zip of the only image that `reason` spoils. Where such images are left out it does not count, and the
-   * image is in `leftOut`.
+   * image is in `leftOut`. A sidecar that is no image is always left out.
    */
   add(file: string, reason: string, image?: string): void;
-  /** Throws DATA_INVALID with the files when there are any; `summary` gets their number. */
+  /** Ends a part of the reading: `summary` gets the number of problems since the part before. Throws if any problem is blocking. */
   check(summary: (count: number) => string): void;
+  /** Adds the problems of `other` as a part of their own. */
+  append(other: Problems, summary: (count: number) => string): void;
+  /** Throws DATA_INVALID with the files if there are any problems. */
+  end(): void;
+  readonly details: readonly string[];
 }
 
 /** By name in the zip, with what is wrong. */
 export type LeftOut = Map<string, string>;
 
-/** `leftOut` takes the images that are left out; null: each is a problem. */
-export function collectProblems(max: number, leftOut: LeftOut | null = null): Problems {
+/** `leftOut` takes the images that are left out; without `leaveOut` only sidecars. */
+export function collectProblems(max: number, leftOut: LeftOut = new Map(), leaveOut = false): Problems {
   const details: string[] = [];
-  let count = 0;
-  return {
+  const summaries: string[] = [];
+  let [count, blocking, summarized] = [0, 0, 0];
+  const problems: Problems = {
     get count() {
       return count;
     },
+    get blocking() {
+      return blocking;
+    },
+    details,
     add(file, reason, image) {
-      if (leftOut && image !== undefined) {
+      if (image !== undefined && (leaveOut || sidecar.test(image))) {
         if (!leftOut.has(image)) leftOut.set(image, file === image ? reason : `${printable(file)}: ${reason}`);
         return;
       }
       count += 1;
+      if (image === undefined) blocking += 1;
       if (details.length < max) details.push(`${printable(file)}: ${reason}`);
     },
     check(summary) {
+      if (count > summarized) summaries.push(summary(count - summarized));
+      summarized = count;
+      if (blocking > 0) problems.end();
+    },
+    append(other, summary) {
+      count += other.count;
+      blocking += other.blocking;
+      details.push(...other.details.slice(0, max - details.length));
+      problems.check(summary);
+    },
+    end() {
       if (count === 0) return;
-      throw new ChildError('DATA_INVALID', `${summary(count)}${count > details.length ? ` The first ${details.length}:` : ''}`, details);
+      const todo =
+        blocking > 0
+          ? []
+          : [
+              'Upload the zip again with these files corrected or removed, or with `onProblem: LEAVE_OUT`, which leaves out up to `leftOutShareMax` of the images.',
+            ];
+      const named = count > details.length ? [`The first ${details.length}:`] : [];
+      throw new ChildError('DATA_INVALID', [...summaries, ...todo, ...named].join(' '), details);
     },
   };
+  return problems;
 }
 
 /** A file's name as it can be shown: without control characters, cut in the middle when it is long. */

@@ -8,9 +8,10 @@ import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
-import { openImage, storedBytes } from './image.ts';
+import { isTurnedByXmp, openImage, storedBytes } from './image.ts';
 import { inOrder } from './inOrder.ts';
 import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { sidecar } from './names.ts';
 import {
   type ContentItem,
   classesOf,
@@ -24,8 +25,17 @@ import {
 } from './outputs.ts';
 import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
-import { warnOfBoxes, warnOfConverted, warnOfDuplicates, warnOfIgnored, warnOfLeftOut, warnOfNames } from './warnings.ts';
-import { openZip, type ZipEntry } from './zip.ts';
+import {
+  warnOfBoxes,
+  warnOfConverted,
+  warnOfDuplicates,
+  warnOfIgnored,
+  warnOfLabels,
+  warnOfLeftOut,
+  warnOfNames,
+  warnOfXmp,
+} from './warnings.ts';
+import { openZip, type Zip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
   /** Of the file in the zip. */
@@ -42,20 +52,25 @@ type MadeItem = ContentItem & { sizeBytes: number };
  */
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
   try {
-    const { layout, images, leftOut, problems } = await extract(child);
+    const { zip, layout, images, leftOut, problems } = await extract(child);
     const { classes } = layout;
     const items = assignSplits(child, images);
     // Otherwise the cause is reported below, after all images.
     if (problems.count === 0) checkTraining(child, items, classes);
     const made = await decodeAll(child, items, leftOut, problems);
+    const sidecars = [...leftOut.keys()].filter((name) => sidecar.test(name));
+    const leftOutImages = new Map([...leftOut].filter(([name]) => !sidecar.test(name)));
     if (leftOut.size > 0) {
-      checkLeftOut(child, leftOut, new Set([...layout.images.map(({ file }) => file.name), ...leftOut.keys()]).size);
+      const read = layout.images.map(({ file }) => file.name).filter((name) => !leftOut.has(name));
+      checkLeftOut(child, leftOutImages, read.length + leftOutImages.size);
       const kept = items.filter(({ file }) => !leftOut.has(file.name));
       checkTraining(child, kept, classes);
     }
+    warnOfIgnored(child, zip, [...layout.ignored, ...sidecars]);
     warnOfClasses(child, made, classes);
     warnOfDuplicates(child, made);
-    warnOfLeftOut(child, leftOut);
+    if (child.spec.task === 'CLASSIFICATION') warnOfLabels(child, made, classes);
+    warnOfLeftOut(child, leftOutImages);
     const sizeBytes = made.reduce((sum, item) => sum + item.sizeBytes, 0);
     const summary: DatasetSummary = { ...summarizeDataset(child.spec.task, made, classes, leftOut), sizeBytes };
     writeFileSync(join(child.workDir, files.summary), JSON.stringify(summary));
@@ -67,12 +82,13 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
 }
 
 interface Extraction {
+  zip: Zip;
   /** As the zip has them, those that are left out too. */
   layout: Layout<ZipEntry>;
   /** Without those that are left out. */
   images: Extracted[];
   leftOut: LeftOut;
-  /** Images that cannot be read, and that are not left out. */
+  /** Of single images that are not left out. */
   problems: Problems;
 }
 
@@ -80,6 +96,7 @@ interface Extraction {
 export async function extractAgain(child: ImportChild): Promise<{ items: number }> {
   const { images, problems } = await extract(child);
   problems.check(unusable);
+  problems.end();
   return { items: images.length };
 }
 
@@ -90,7 +107,7 @@ export async function extractAgain(child: ImportChild): Promise<{ items: number 
 async function extract(child: ImportChild): Promise<Extraction> {
   const { spec, workDir } = child;
   const leftOut: LeftOut = new Map();
-  const problems = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
+  const problems = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   child.phase('extraction', null);
   const zip = await openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
     child.advance();
@@ -98,9 +115,12 @@ async function extract(child: ImportChild): Promise<Extraction> {
   });
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
-    const layout = await layOut(child, zip, problems);
+    const layout = await layOut(child, zip, problems).catch((error: Error) => {
+      // It may follow from the problems before it.
+      if (error instanceof ChildError && error.code === 'DATA_INVALID') problems.end();
+      throw error;
+    });
     warnOfNames(child, zip);
-    warnOfIgnored(child, zip, layout.ignored);
 
     child.phase('extraction', layout.images.length);
     const folders = new Set<string>();
@@ -112,10 +132,12 @@ async function extract(child: ImportChild): Promise<Extraction> {
       folders.add(dirname(target));
       // Never over something that is there already.
       await writeFile(target, stored, { flag: 'wx' });
-      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data };
+      const turned = await isTurnedByXmp(data);
+      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data, turned };
     };
     const images: Extracted[] = [];
     const converted: string[] = [];
+    const turned: string[] = [];
     const wanted = layout.images.filter(({ file }) => !leftOut.has(file.name));
     for await (const [image, written] of inOrder(wanted, aheadOf(child), write)) {
       child.checkStop();
@@ -124,10 +146,12 @@ async function extract(child: ImportChild): Promise<Extraction> {
       else {
         images.push({ ...image, sha256: written.sha256 });
         if (written.converted) converted.push(image.file.name);
+        if (written.turned) turned.push(image.file.name);
       }
     }
     warnOfConverted(child, converted);
-    return { layout, images, leftOut, problems };
+    warnOfXmp(child, turned);
+    return { zip, layout, images, leftOut, problems };
   } finally {
     zip.close();
   }
@@ -230,7 +254,7 @@ export function summarizeDataset(
  */
 async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
   const { spec, workDir } = child;
-  const misplaced = collectProblems(spec.limits.problemsMax, spec.onProblem === 'LEAVE_OUT' ? leftOut : null);
+  const misplaced = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
     OutputFile,
     OutputFile,
@@ -264,7 +288,8 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     made.push({ ...line, sizeBytes });
   }
   damaged.check(unusable);
-  misplaced.check((count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
+  damaged.append(misplaced, (count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
+  damaged.end();
   warnOfBoxes(child, counts);
   index.end();
   child.artifact('MANIFEST', manifest.end());

@@ -45,6 +45,44 @@ export function warnOfDuplicates({ warn }: ImportChild, items: readonly { split:
   );
 }
 
+/** Of a classification dataset: labels that contradict each other, and classes that no validation image judges. */
+export function warnOfLabels(
+  { warn }: ImportChild,
+  items: readonly { split: Split; path: string; sha256: string; label: number | null }[],
+  classes: readonly string[],
+): void {
+  const first = new Map<string, { path: string; label: number | null }>();
+  const contradicted: string[] = [];
+  for (const { sha256, path, label } of items) {
+    const other = first.get(sha256);
+    if (other && other.label !== label) contradicted.push(`${printable(other.path)} = ${printable(path)}`);
+    first.set(sha256, other ?? { path, label });
+  }
+  if (contradicted.length > 0)
+    warn(
+      'SAME_IMAGE_IN_CLASSES',
+      `${plural(contradicted.length, 'image is', 'images are')} in more than one class: ${contradicted.slice(0, duplicatesNamed).join(', ')}` +
+        `${contradicted.length > duplicatesNamed ? ', …' : ''}. Remove them from the wrong classes.`,
+    );
+  const judged = new Set(items.flatMap(({ split, label }) => (split === 'val' ? [label] : [])));
+  const unjudged = classes.filter((_, label) => !judged.has(label));
+  if (judged.size > 0 && unjudged.length > 0)
+    warn(
+      'CLASSES_WITHOUT_VAL',
+      `${plural(unjudged.length, 'class has', 'classes have')} no images in val, so no accuracy says how well ` +
+        `${unjudged.length === 1 ? 'it is' : 'they are'} recognized: ${someOf(unjudged)}. Add images: each class needs at least 2.`,
+    );
+}
+
+export function warnOfXmp({ warn }: ImportChild, turned: string[]): void {
+  if (turned.length > 0)
+    warn(
+      'XMP_ORIENTATION_IGNORED',
+      `${plural(turned.length, 'image')} that only XMP data turn upright ${turned.length === 1 ? 'is' : 'are'} used as stored, perhaps lying on the side: ` +
+        `${someOf(turned)}. Write the orientation into EXIF, or turn the pixels, for example with \`magick mogrify -auto-orient\`.`,
+    );
+}
+
 export function warnOfBoxes(
   { warn }: ImportChild,
   { clipped, duplicates, withoutArea, empty }: Record<'clipped' | 'duplicates' | 'withoutArea' | 'empty', number>,
