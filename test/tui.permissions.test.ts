@@ -108,6 +108,7 @@ async function storeWorld(server: TestServer): Promise<Record<string, string>> {
   const other = findUserByName(db, adminName) as User;
   return {
     job: opaqueId('Job', 'waiting'),
+    measurements: opaqueId('Job', 'waiting'),
     compare: `${opaqueId('Job', 'waiting')},${opaqueId('Job', 'failed')}`,
     dataset: 'one',
     model: 'one',
