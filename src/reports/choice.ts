@@ -39,7 +39,7 @@ const metrics: Record<(typeof targets)[number], Metric[]> = {
     percentileMetric('median latency', 'p50'),
     {
       name: 'mean latency',
-      cost: ({ latency }) => latency && latency.meanNs,
+      cost: ({ latency }) => latency?.meanNs ?? null,
       says: ({ latency }) => ms((latency as Latency).meanNs),
       ratio: (measured, of, to) => ratioWithin(measured, of, to, 'mean'),
     },
@@ -56,7 +56,7 @@ const metrics: Record<(typeof targets)[number], Metric[]> = {
   MEMORY: [
     {
       name: 'memory use',
-      cost: ({ memory }) => memory && memory.increaseBytes,
+      cost: ({ memory }) => memory?.increaseBytes ?? null,
       says: (row) => mebibytes(row.memory?.increaseBytes as number),
       ratio(_measured, of, to) {
         const [a, b] = [to.memory?.increaseBytes ?? 0, of.memory?.increaseBytes ?? 0];
