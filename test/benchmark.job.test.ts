@@ -210,9 +210,19 @@ describe('a benchmark of two versions', () => {
         .find(({ id }) => id === jobId)?.slotsNeeded,
     ).toBe(-1);
 
-    const { data, errors } = await ask(api, `query ($id: ID!) { job(id: $id) { report { ${reportFields} } } }`, { id: started.job.id });
+    const query = `query ($id: ID!) { job(id: $id) { events { ... on JobArtifactEvent { kind meta } } report { ${reportFields} } } }`;
+    const { data, errors } = await ask(api, query, { id: started.job.id });
     expect(errors).toBeUndefined();
-    const { report } = data.job;
+    const { report, events } = data.job;
+    // A client that comes while it runs sees the rows that were measured before.
+    expect(events.flatMap(({ kind, meta }: Record<string, unknown>) => (kind === 'SAMPLES' ? [meta] : []))).toMatchObject(
+      report.technical.rows
+        .filter(({ latency }: { latency: object | null }) => latency)
+        .map(({ n, model, engine, batchSize, intraOpThreads, sampleCount: count }: Record<string, unknown>) => ({
+          ...{ n, model, engine, batchSize, intraOpThreads, count },
+          p95Ms: expect.any(Number),
+        })),
+    );
     const { technical } = report;
     expect(result).toMatchObject({ reportId: report.id, verdict: report.verdict });
     expect(report).toMatchObject({ schemaVersion: 2, verified: true });

@@ -67,6 +67,18 @@ describe('a benchmark', () => {
       const told = said.filter((event) => event.type === 'artifact');
       const kept = file.cells.flatMap(({ samples }) => samples ?? []);
       expect(told.map(({ file: name, sha256 }) => [name, sha256])).toEqual(kept.map(({ name, sha256 }) => [name, sha256]));
+      expect(told.map(({ meta }) => meta)).toEqual(
+        [0, 1, 3].map((n) => {
+          const [model, batchSize] = [Math.floor(n / 2), 1 + (n % 2)];
+          const figures = {
+            count: expect.any(Number),
+            itemsPerSecond: expect.any(Number),
+            p50Ms: expect.any(Number),
+            p95Ms: expect.any(Number),
+          };
+          return { n, model, engine: 'ONNXRUNTIME_CPU', batchSize, intraOpThreads: 2, ...figures };
+        }),
+      );
       for (const { name, sha256, sizeBytes } of kept) {
         const bytes = readFileSync(join(workDir, name));
         expect([createHash('sha256').update(bytes).digest('hex'), bytes.length]).toEqual([sha256, sizeBytes]);
@@ -81,6 +93,9 @@ describe('a benchmark', () => {
       const spec = benchmarkSpec({ models: [slow], settings: { ...briefly, gateInputs: 1, secondsMin: 1.5, secondsMax: 1.5 } });
       const { said } = await run(workDir, spec);
       const ticks = said.filter((event) => event.type === 'batch' && event.phase === 'measurement');
+      // Also before the first number it says which row it measures.
+      const all = said.filter((event) => event.type === 'batch');
+      expect(all.every(({ metrics }) => metrics.cell === 0 && metrics.cells === 1 && metrics.model === 0)).toBe(true);
       expect(
         ticks.some((tick) => tick.type === 'batch' && (tick.metrics.p95Ms as number) > 0 && (tick.metrics.itemsPerSecond as number) > 0),
       ).toBe(true);

@@ -48,6 +48,9 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('Enter');
         await terminal.shows('Class ');
         capture('dataset');
+        terminal.type('v');
+        await terminal.shows('▀▀▀');
+        capture('pictures');
 
         terminal.type(':', 'train', 'Enter');
         await terminal.shows('Start a training');
@@ -97,7 +100,14 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('b');
         await terminal.shows('Start a benchmark');
         terminal.type('C-s');
-        await terminal.shows(/✓ SUCCEEDED +BENCHMARK/, longMs);
+        await terminal.shows(/▶ RUNNING +BENCHMARK/, longMs);
+        terminal.type('5');
+        await terminal.shows(/› +▶ RUNNING +digits/);
+        terminal.type('Enter');
+        await terminal.shows('P95 ', longMs);
+        capture('benchmark, running');
+        await terminal.shows('open the report', longMs);
+        capture('benchmark');
         terminal.type('o');
         await terminal.shows('• ');
         capture('report');
@@ -122,7 +132,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         await fill(terminal, 'Name', 'reader');
         terminal.type('C-s');
         await terminal.shows('Done.');
-        terminal.type('6');
+        terminal.type('7');
         await terminal.shows(/reader +digits v\d/, longMs);
         capture('deployments');
         terminal.type('i');
@@ -141,7 +151,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         );
         terminal.type('Escape');
         await terminal.shows('roll back');
-        terminal.type('7');
+        terminal.type('8');
         await terminal.shows('Subscription');
         capture('events');
 

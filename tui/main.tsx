@@ -40,6 +40,8 @@ async function main(): Promise<void> {
   const app = render(<App url={url} store={store} local={local} first={id === undefined ? { screen } : { screen, id }} />, {
     alternateScreen: true,
     incrementalRendering: true,
+    // A frame waits no longer than this after the one before; less than 50 ms are left to a key.
+    maxFps: 60,
     patchConsole: false,
   });
   await app.waitUntilExit();

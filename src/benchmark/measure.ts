@@ -10,7 +10,7 @@ import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Tel
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
-import { median, nearestRank, percentiles, windowNsOf } from './statistics.ts';
+import { figuresOf, median, windowNsOf } from './statistics.ts';
 
 type Precision = BenchmarkSpec['models'][number]['precision'];
 
@@ -25,8 +25,6 @@ const magnitudeMin = 1e-2;
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;
 const warmupSpread = 0.03;
-/** Samples of a window that its streamed percentiles are made from: sorting more would take time from the measurement. */
-const streamedMax = 2000;
 
 const noGpu = { utilizationPercent: null, memoryBytesMax: null };
 const gpuReasons = {
@@ -58,7 +56,9 @@ export async function measureCell(
   const { device, load: loadEngine } = engines[cell.engine];
   const open = await loadEngine();
   const feeds = feedsOf(prepared, model, spec.seed);
-  const advance: Advance = (metrics) => progress.advance(cell.batchSize, metrics);
+  const { n, model: modelIndex, batchSize, intraOpThreads } = cell;
+  const about = { cell: n, cells: planCells(spec).length, model: modelIndex, batchSize, intraOpThreads };
+  const advance: Advance = (metrics = about) => progress.advance(batchSize, metrics);
 
   progress.phase('gate', feeds.length * cell.batchSize);
   const peak = watchPeak();
@@ -90,7 +90,7 @@ export async function measureCell(
     telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
     progress.phase('measurement', null);
     const before = readNoise();
-    const samples = await measure(session, feeds, spec, cell, advance);
+    const samples = await measure(session, feeds, spec, about, advance);
     telemetry.noise = noiseBetween(before, readNoise(), cell.intraOpThreads);
     telemetry.memory = { baselineBytes, peakBytes: peak() };
     return { telemetry, samples };
@@ -158,11 +158,10 @@ async function measure(
   session: EngineSession,
   feeds: Feeds[],
   spec: BenchmarkSpec,
-  { n: cell, batchSize, intraOpThreads }: PlannedCell,
+  about: Record<string, number> & { batchSize: number },
   advance: Advance,
 ): Promise<RawSamples> {
   const { secondsMin, secondsMax, samplesWanted, samplesMax, blockSeconds } = spec.settings;
-  const about = { cell, cells: planCells(spec).length, batchSize, intraOpThreads };
   // Their pages are taken when they are written to.
   const latencyNs = new Float64Array(samplesMax);
   const endNs = new Float64Array(samplesMax);
@@ -185,20 +184,13 @@ async function measure(
     n += 1;
     const lastedNs = elapsedNs - window.begunNs;
     if (lastedNs >= windowNs) {
-      const seen = windowMetrics(latencyNs.subarray(window.from, n), lastedNs, batchSize);
+      const seen = figuresOf(latencyNs.subarray(window.from, n), lastedNs, about.batchSize);
       metrics = { ...about, seconds: elapsedNs / 1e9, ...seen };
       window = { from: n, begunNs: elapsedNs };
     }
     advance(metrics);
   }
   return { latencyNs: latencyNs.slice(0, n), endNs: endNs.slice(0, n), block: block.slice(0, n) };
-}
-
-/** What people see while it runs; the report's figures are made from all samples. */
-function windowMetrics(latencyNs: Float64Array, elapsedNs: number, batchSize: number): Record<string, number> {
-  const sorted = latencyNs.slice(-streamedMax).sort();
-  const at = (perMille: number) => (sorted[nearestRank(perMille, sorted.length) - 1] as number) / 1e6;
-  return { itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9), p50Ms: at(percentiles.p50), p95Ms: at(percentiles.p95) };
 }
 
 /** The process's peak of resident memory from now on: the kernel's where it can be reset (proc(5), clear_refs), else what it is at the end. */

@@ -13,6 +13,7 @@ import { type Cell, CellsFile, type Machine, nothingMeasured, type PlannedCell, 
 import type { Prepared } from './inputs.ts';
 import type { measureCell } from './measure.ts';
 import { encodeSamples } from './samples.ts';
+import { figuresOf } from './statistics.ts';
 
 /**
  * Measures each cell and leaves in the work folder a samples file for each measured one, and the newest `CellsFile`, which the result
@@ -97,12 +98,14 @@ function hasRoom({ workDir }: ChildAttempt): boolean {
 /** Writes the samples of a cell. */
 function keep(
   child: ChildAttempt,
-  { n, engine, batchSize, intraOpThreads }: PlannedCell,
+  { n, model, engine, batchSize, intraOpThreads }: PlannedCell,
   { telemetry, samples }: Measured,
 ): Pick<Cell, 'telemetry' | 'samples'> {
   if (!samples) return { telemetry, samples: null };
   const written = write(child, `samples-${n}.bin`, encodeSamples(samples));
-  child.artifact('SAMPLES', written, { n, engine, batchSize, intraOpThreads, count: samples.latencyNs.length });
+  const { latencyNs, endNs } = samples;
+  const seen = figuresOf(latencyNs, endNs.at(-1) ?? 0, batchSize);
+  child.artifact('SAMPLES', written, { n, model, engine, batchSize, intraOpThreads, count: latencyNs.length, ...seen });
   return { telemetry, samples: written };
 }
 

@@ -107,6 +107,16 @@ export function percentileOf(sorted: Float64Array, perMille: number): Percentile
   return { kind: 'INSUFFICIENT', ns: null, lowNs: null, highNs: null };
 }
 
+/** Samples that figures are made from while a benchmark runs: sorting more would take time from the measurement. */
+const figuresMax = 2000;
+
+/** What people see while a benchmark runs, without intervals: throughput of all, percentiles of the last samples. */
+export function figuresOf(latencyNs: Float64Array, elapsedNs: number, batchSize: number): Record<string, number> {
+  const sorted = latencyNs.slice(-figuresMax).sort();
+  const at = (perMille: number) => (sorted[nearestRank(perMille, sorted.length) - 1] as number) / 1e6;
+  return { itemsPerSecond: (latencyNs.length * batchSize) / (elapsedNs / 1e9), p50Ms: at(percentiles.p50), p95Ms: at(percentiles.p95) };
+}
+
 /** Samples of one measurement, in the order of their ends. */
 export interface Samples {
   /** How long each inference took. */

@@ -105,6 +105,12 @@ builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.ARTIFACT), {
     kind: t.string({ description: 'Such as WEIGHTS, ONNX, EVALUATION.', resolve: (e) => payloadOf<string>(e, 'kind') }),
     sha256: t.string({ description: 'Hash of its content.', resolve: (e) => payloadOf<string>(e, 'sha256') }),
     sizeBytes: t.field({ type: 'SafeInt', description: 'Its size.', resolve: (e) => payloadOf<number>(e, 'sizeBytes') }),
+    meta: t.field({
+      type: 'JSON',
+      description:
+        'What is in it, by its kind. SAMPLES, a row of a benchmark that has been measured: its `n`, `model`, `engine`, `batchSize`, `intraOpThreads`, `count`, and from its last samples `itemsPerSecond`, `p50Ms` and `p95Ms`.',
+      resolve: (e) => payloadOf<unknown>(e, 'meta'),
+    }),
   }),
 });
 builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.GATE), {

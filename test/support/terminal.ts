@@ -48,7 +48,7 @@ export async function withTerminal<T>(
     ...ofCi.flatMap((name) => ['-u', name]),
     ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
     process.execPath,
-    'scripts/tui.ts',
+    'scripts/tui.mjs',
     ...args,
   ];
   const command = words.map((word) => `'${word}'`).join(' ');
@@ -115,4 +115,4 @@ export async function logIn(terminal: Terminal, name: string = adminName): Promi
 
 /** The terminal UI without a terminal, until its end. */
 export const script = (args: string[], env: Record<string, string>) =>
-  promisify(execFile)(process.execPath, ['scripts/tui.ts', ...args], { cwd: root, env: { PATH: process.env.PATH ?? '', ...env } });
+  promisify(execFile)(process.execPath, ['scripts/tui.mjs', ...args], { cwd: root, env: { PATH: process.env.PATH ?? '', ...env } });

@@ -84,8 +84,13 @@ export function DatasetScreen({ id }: { id: string }) {
         height={listHeight}
         empty="It has no version."
         onOpen={{ label: 'open its import', run: ({ job }) => job && go('job', job.id) }}
-        keys={({ state }) =>
-          state === 'READY' ? [{ keys: 'n', label: 'train on it', does: 'startTraining', hint: true, run: () => go('train') }] : []
+        keys={({ id: versionId, state }) =>
+          state === 'READY'
+            ? [
+                { keys: 'v', label: 'pictures', hint: true, run: () => go('pictures', versionId) },
+                { keys: 'n', label: 'train on it', does: 'startTraining', hint: true, run: () => go('train') },
+              ]
+            : []
         }
         columns={[
           { title: 'Version', width: 7, align: 'right', text: (row) => String(row.number) },

@@ -4,6 +4,7 @@ import type { ComponentType } from 'react';
 import { type ActionName, actions, type Permission } from '../actions.ts';
 import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
 import { Audit, AuditQuery } from './audit.tsx';
+import { Benchmarks, BenchmarksQuery } from './benchmarks.tsx';
 import { Compare, CompareQuery } from './compare.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
@@ -11,8 +12,10 @@ import { Events } from './events.tsx';
 import { Infer } from './infer.tsx';
 import { JobQuery, JobScreen } from './job.tsx';
 import { Jobs, JobsQuery } from './jobs.tsx';
+import { Measurements, MeasurementsQuery } from './measurements.tsx';
 import { ModelQuery, ModelScreen, Models, ModelsQuery } from './models.tsx';
 import { Overview, OverviewQuery } from './overview.tsx';
+import { Pictures, PicturesQuery } from './pictures.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
 import { uploadScreen } from './upload.tsx';
@@ -45,6 +48,7 @@ export const screens: readonly Screen[] = [
   { name: 'jobs', title: 'Jobs', needs: 'READ', from: 'LISTED', filters: true, component: Jobs, query: JobsQuery },
   { name: 'datasets', title: 'Datasets', needs: 'READ', from: 'LISTED', filters: true, component: Datasets, query: DatasetsQuery },
   { name: 'models', title: 'Models', needs: 'READ', from: 'LISTED', filters: true, component: Models, query: ModelsQuery },
+  { name: 'benchmarks', title: 'Benchmarks', needs: 'READ', from: 'LISTED', filters: true, component: Benchmarks, query: BenchmarksQuery },
   { name: 'reports', title: 'Reports', needs: 'READ', from: 'LISTED', filters: true, component: Reports, query: ReportsQuery },
   {
     name: 'deployments',
@@ -62,7 +66,17 @@ export const screens: readonly Screen[] = [
   { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
+  { name: 'pictures', title: 'Pictures', needs: 'READ', from: 'ROW', component: Pictures, query: PicturesQuery },
   { name: 'model', title: 'Model', needs: 'READ', from: 'ROW', filters: true, component: ModelScreen, query: ModelQuery },
+  {
+    name: 'measurements',
+    title: 'Benchmark',
+    needs: 'READ',
+    from: 'ROW',
+    filters: true,
+    component: Measurements,
+    query: MeasurementsQuery,
+  },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
   { name: 'user', title: 'User', needs: 'MANAGE_USERS', from: 'ROW', component: UserScreen, query: UserQuery },

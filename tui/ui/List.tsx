@@ -30,12 +30,15 @@ interface Props<Row> {
   keys?(row: NoInfer<Row>): KeyRow[];
   /** Keys that concern no row. */
   always?: KeyRow[];
+  /** Called with the row under the cursor. */
+  onCursor?: (row: NoInfer<Row> | null) => void;
   /** Called when the cursor comes near the end. */
   onEnd?: () => void;
   isActive?: boolean;
 }
 
-export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onEnd, isActive = true }: Props<Row>) {
+export function List<Row>(props: Props<Row>) {
+  const { rows, columns, keyOf, width, height, empty, onOpen, keys, always = [], onCursor, onEnd, isActive = true } = props;
   const { filter } = useFrame();
   const shownColumns = columns.filter(({ from = 0 }) => width >= from);
   const matching = filter === '' ? rows : rows.filter((row) => matches(shownColumns, row, filter));
@@ -64,6 +67,9 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
   }, [nearEnd, onEnd, rows.length]);
 
   const selected = matching[cursor];
+  const selectedKey = selected === undefined ? null : keyOf(selected);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another row, not another object for the same one.
+  useEffect(() => onCursor?.(selected ?? null), [selectedKey]);
   const moves: KeyRow[] = [
     { keys: ['j', 'down'], label: 'next row', run: () => move(cursor + 1) },
     { keys: ['k', 'up'], label: 'previous row', run: () => move(cursor - 1) },
@@ -97,14 +103,35 @@ export function List<Row>({ rows, columns, keyOf, width, height, empty, onOpen, 
         return (
           <Text key={keyOf(row)} wrap="truncate" inverse={isCursor} bold={isCursor}>
             {isCursor ? '› ' : '  '}
-            {shownColumns.map((column) => (
-              <Text key={column.title} color={column.color?.(row)}>{`${cell(column, column.text(row))} `}</Text>
-            ))}
+            {joined(shownColumns.map((column) => ({ text: `${cell(column, column.text(row))} `, color: column.color?.(row) }))).map(
+              ({ text, color }, n) => (
+                // biome-ignore lint/suspicious/noArrayIndexKey: a piece of a row is its place.
+                <Text key={n} color={color}>
+                  {text}
+                </Text>
+              ),
+            )}
           </Text>
         );
       })}
     </Box>
   );
+}
+
+interface Piece {
+  text: string;
+  color: string | undefined;
+}
+
+/** Neighbours of one colour are one piece: each piece takes time to draw. */
+function joined(pieces: readonly Piece[]): Piece[] {
+  const found: Piece[] = [];
+  for (const piece of pieces) {
+    const last = found.at(-1);
+    if (last && last.color === piece.color) last.text += piece.text;
+    else found.push(piece);
+  }
+  return found;
 }
 
 /** A list with something in front of it, such as a form about its row: behind that it keeps its cursor. */

@@ -71,13 +71,14 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       filter,
       go: (name, id) => open([...stack, routeOf(name, id)]),
       replace: (name, id) => open([...stack.slice(0, -1), routeOf(name, id)]),
-      back: () => open(stack.length > 1 ? stack.slice(0, -1) : stack),
+      // A start on a form or on one row has nothing behind it.
+      back: () => open(stack.length > 1 ? stack.slice(0, -1) : screen.from === 'LISTED' ? stack : [{ screen: 'overview' }]),
       marked,
       mark: (id) => setMarked((before) => (before.includes(id) ? before.filter((other) => other !== id) : [...before, id])),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
     }),
-    [route, width, height, filter, stack, marked],
+    [route, width, height, filter, stack, screen, marked],
   );
   const cycle = (step: number) => {
     const at = listed.findIndex(({ name }) => name === screen.name);
@@ -205,12 +206,13 @@ function Header({
 }
 
 function Tabs({ names, active, width }: { names: string[]; active: number; width: number }) {
-  const long = names.reduce((sum, name) => sum + name.length + 3, 0) <= width;
+  const rest = width - 3 * names.length;
+  const cut = [20, 10, 9, 8, 7, 6, 5, 4, 3].find((most) => names.reduce((sum, name) => sum + Math.min(name.length, most), 0) <= rest) ?? 2;
   return (
     <Text wrap="truncate" color={theme.muted}>
       {names.map((name, i) => (
         <Text key={name} inverse={i === active} bold={i === active} color={i === active ? theme.accent : theme.muted}>
-          {` ${i + 1} ${long ? name : name.slice(0, 6)}`}
+          {` ${i + 1} ${name.slice(0, cut)}`}
         </Text>
       ))}
     </Text>

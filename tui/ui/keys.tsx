@@ -87,16 +87,24 @@ export function KeysProvider({ permissions, children }: { permissions: readonly 
       if (layer.modal) return;
     }
   };
-  // One key after the other, each when the screen has become what the one before made of it.
+  // One key after the other, each when the screen has become what the one before made of it. A single one needs no frame before its own.
   const [pending, setPending] = useState<Press[]>([]);
+  const isIdle = useRef(true);
   // biome-ignore lint/correctness/useExhaustiveDependencies: `press` reads the layers as they are now.
   useEffect(() => {
     const [first] = pending;
+    isIdle.current = !first;
     if (!first) return;
     press(first);
     setPending((presses) => presses.slice(1));
   }, [pending]);
-  const enqueue = (presses: Press[]) => setPending((before) => [...before, ...presses]);
+  const enqueue = (presses: Press[]) => {
+    const [first] = presses;
+    if (!isIdle.current || presses.length > 1 || !first) return setPending((before) => [...before, ...presses]);
+    isIdle.current = false;
+    press(first);
+    setPending([]);
+  };
   useInput((input, key) => enqueue(pressesOf(input, key)));
   usePaste((text) => enqueue([{ name: '', text: text.replace(/\p{Cc}+/gu, ' ').trim() }]));
   // biome-ignore lint/correctness/useExhaustiveDependencies: a new object tells its users that the rows have changed.

@@ -208,3 +208,13 @@ export function sparkline(values: readonly number[], width: number, most?: numbe
   const level = (value: number) => Math.round((value / top) * (levels.length - 1));
   return shown.map((value) => levels[Math.min(levels.length - 1, Math.max(0, level(value)))]).join('');
 }
+
+/**
+ * A bar of at most `width` cells on a scale from 0 to `most`: full up to the lower end of the interval, then ▓ up to the value, ░ up to the
+ * upper end.
+ */
+export function intervalBar(value: number, low: number | null, high: number | null, most: number, width: number): string {
+  const cell = (at: number) => Math.round((Math.max(0, Math.min(at, most)) / most) * width);
+  const [from, middle, to] = [cell(Math.min(low ?? value, value)), cell(value), cell(Math.max(high ?? value, value))];
+  return '█'.repeat(from) + '▓'.repeat(middle - from) + '░'.repeat(to - middle);
+}

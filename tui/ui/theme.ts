@@ -39,11 +39,20 @@ const light: Theme = {
   series: ['#0072b2', '#b34700', '#00735a', '#a04b7d'],
 };
 
+export type ColourDepth = 'NONE' | 'SIXTEEN' | 'MANY' | 'TRUE';
+
+/** How many colours the terminal has: MANY are 256. */
+export function colourDepthOf(env: NodeJS.ProcessEnv): ColourDepth {
+  if (env.NO_COLOR || env.TERM === 'dumb') return 'NONE';
+  if (/truecolor|24bit/i.test(env.COLORTERM ?? '')) return 'TRUE';
+  return /256color/.test(env.TERM ?? '') ? 'MANY' : 'SIXTEEN';
+}
+
 /** WHETSTONE_THEME is `light` or `dark`; without it COLORFGBG tells the background, which many terminals set. */
 export function themeOf(env: NodeJS.ProcessEnv): Theme {
-  if (env.NO_COLOR || env.TERM === 'dumb') return none;
-  const manyColours = /truecolor|24bit/i.test(env.COLORTERM ?? '') || /256color/.test(env.TERM ?? '');
-  if (!manyColours) return sixteen;
+  const depth = colourDepthOf(env);
+  if (depth === 'NONE') return none;
+  if (depth === 'SIXTEEN') return sixteen;
   const background = Number(env.COLORFGBG?.split(';').at(-1) ?? 0);
   const isLight = env.WHETSTONE_THEME ? env.WHETSTONE_THEME === 'light' : background === 7 || background === 15;
   return isLight ? light : dark;
@@ -57,6 +66,7 @@ export function glyphsOf(env: NodeJS.ProcessEnv): 'braille' | 'blocks' {
 }
 
 export const theme = themeOf(process.env);
+export const colourDepth = colourDepthOf(process.env);
 export const glyphs = glyphsOf(process.env);
 
 /** How a state is drawn: the sign alone identifies it where there is no colour. */

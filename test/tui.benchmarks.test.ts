@@ -1,0 +1,119 @@
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { against, type BenchmarkJob, rowsOf } from '../tui/screens/measurements.tsx';
+import { type DoneRow, withDone, withTicks } from '../tui/screens/rounds.tsx';
+import { intervalBar } from '../tui/ui/plot.ts';
+import { makeBenchmarkModels } from './support/benchmark.ts';
+import { withFolder, withServer } from './support/server.ts';
+import { fill, hasTmux, logIn, whyNot, withTerminal } from './support/terminal.ts';
+import { modelVersionOf, mutate, succeeded } from './support/training.ts';
+
+describe('what the screen of a benchmark computes', () => {
+  const row = (n: number, batchSize: number, ns: number, lowNs: number, highNs: number) => ({
+    ...{ n, batchSize, model: 0, latency: { percentiles: [{ percent: 50, ns, lowNs, highNs }] } },
+  });
+  const job = (id: string, ...rows: object[]) =>
+    ({
+      id,
+      report: { technical: { models: [{ name: 'digits', number: 2, precision: 'FP32' }], choice: { n: 0 }, rows } },
+    }) as never as BenchmarkJob;
+
+  test('an image of a row against one of another row, by batch; intervals that meet are no difference', () => {
+    const [one, eight, near] = rowsOf([job('a', row(0, 1, 100, 95, 105), row(1, 8, 400, 390, 410), row(2, 1, 108, 102, 112))]);
+    if (!one || !eight || !near) throw new Error('There are three rows.');
+    expect([one, eight, near].map((r) => against(r, one))).toEqual(['reference', '−50 % faster', '≈ the same']);
+    expect(against(one, eight)).toBe('+100 % slower');
+    expect(against({ ...one, key: 'other', latency: null }, one)).toBe('too few samples');
+  });
+
+  test('rows of several benchmarks say which they are of', () => {
+    const rows = rowsOf([job('a', row(0, 1, 1, 1, 1)), job('b', row(0, 1, 1, 1, 1))]);
+    expect(rows.map(({ key, name, isChosen }) => [key, name, isChosen])).toEqual([
+      ['a 0', 'A digits v2 FP32', true],
+      ['b 0', 'B digits v2 FP32', true],
+    ]);
+  });
+
+  test('ticks: a new row begins without windows, a window that comes again counts once', () => {
+    const window = (cell: number, seconds: number) => ({ cell, cells: 2, seconds, p50Ms: 1, p95Ms: 2 });
+    const first = withTicks({ now: null, windows: [] }, [{}, { cell: 0, cells: 2 }, window(0, 1), window(0, 1), window(0, 2)]);
+    expect(first.windows.map(({ seconds }) => seconds)).toEqual([1, 2]);
+    expect(withTicks(first, [{ cell: 1, cells: 2 }])).toEqual({ now: { cell: 1, cells: 2 }, windows: [] });
+  });
+
+  test('a row that was measured again counts once', () => {
+    const done = (n: number, p95Ms: number) => ({ n, p95Ms }) as DoneRow;
+    expect(withDone([done(0, 1), done(1, 2)], [done(1, 3), done(2, 4)])).toEqual([done(0, 1), done(1, 3), done(2, 4)]);
+  });
+
+  test('a bar shows its interval, and never leaves its scale', () => {
+    expect(intervalBar(5, 4, 7, 10, 10)).toBe('████▓░░');
+    expect(intervalBar(5, null, null, 10, 10)).toBe('█████');
+    expect(intervalBar(10, 9, 30, 10, 10)).toBe('█████████▓');
+    expect(intervalBar(0, null, null, 10, 10)).toBe('');
+  });
+});
+
+test.skipIf(!hasTmux)(
+  `a benchmark is started from a form, watched row by row, read, compared with another, and its report opened${whyNot}`,
+  { timeout: 300_000 },
+  () =>
+    withServer(async (server) => {
+      const token = await server.admin();
+      const api = { url: server.url, token };
+      const models = makeBenchmarkModels();
+      const id = await modelVersionOf(api, 'digits', join(models, 'classifier.onnx'));
+      await withFolder((folder) =>
+        withTerminal({ folder, args: ['--url', server.url] }, async (terminal) => {
+          await logIn(terminal);
+          terminal.type('5');
+          await terminal.shows('There is no benchmark yet');
+          terminal.type('n');
+          await terminal.shows('Start a benchmark');
+          await fill(terminal, 'Batch sizes', '1,2');
+          await fill(terminal, 'Intra op threads', '1');
+          await fill(terminal, 'Warmup seconds max', '0.2');
+          await fill(terminal, 'Seconds min', '6');
+          await fill(terminal, 'Seconds max', '6');
+          terminal.type('C-s');
+          await terminal.shows(/RUNNING +BENCHMARK/);
+          terminal.type('5');
+          await terminal.shows(/› +▶ RUNNING +digits v1/);
+          terminal.type('Enter');
+          await terminal.shows(/row 1 of \d+: digits v1, batch 1, 1 threads +measurement/);
+          await terminal.shows(/ms by seconds.*P50.*P95/);
+          // The first row is done while the second is measured.
+          await terminal.shows(/row [2-4] of .*batch 2/);
+          await terminal.shows(/1 digits v1 +1 +1 +\d/);
+          await terminal.shows('open the report');
+          expect(terminal.screen()).toMatch(/★.*digits v1 FP32 +[12] +1 +[\d.]+ +[\d.]+ ms █/);
+          terminal.type('Space');
+          await terminal.shows('reference');
+          await terminal.shows(/slower|faster|≈ the same/);
+          terminal.type('m');
+          await terminal.shows('P99');
+          terminal.resize(40, 12);
+          await terminal.shows(/P50 +[\d.]+ ms.*█/);
+          terminal.resize(80, 24);
+          await terminal.shows('Threads');
+          terminal.type('o');
+          await terminal.shows('• ');
+          terminal.type('Escape');
+          await terminal.shows('Threads');
+
+          const more = { engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1], secondsMin: 0.5, secondsMax: 0.5, warmupSecondsMax: 0.2 };
+          const { job } = await mutate(api, 'startBenchmark', { modelVersionIds: [id], ...more }, 'job { id }');
+          await succeeded(api, job.id);
+          terminal.type('5');
+          await terminal.shows(/digits v1 +digits version 1.*\n.*digits v1 +digits version 1/);
+          terminal.type('Space');
+          await terminal.shows('unmark');
+          terminal.type('j', 'Space');
+          await terminal.shows('compare 2');
+          terminal.type('c');
+          await terminal.shows(/^ A .*\n B /m);
+          await terminal.shows(/B digits v1 F/);
+        }),
+      );
+    }),
+);
