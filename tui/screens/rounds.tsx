@@ -10,7 +10,6 @@ import { intervalBar } from '../ui/plot.ts';
 import { theme } from '../ui/theme.ts';
 import { versionNames } from './benchmarks.tsx';
 import { stateText } from './datasets.tsx';
-import type { BenchmarkJob } from './measurements.tsx';
 
 const StatesSubscription = graphql(`
   subscription TuiRounds($id: ID!, $after: SafeInt!) {
@@ -56,7 +55,23 @@ export function withTicks(before: Rounds, ticks: readonly Tick[]): Rounds {
   return { now, rows };
 }
 
-export function LiveRounds({ job, width, height, onChange }: { job: BenchmarkJob; width: number; height: number; onChange(): void }) {
+interface RunningBenchmark {
+  id: string;
+  state: string;
+  startedAt: string | null;
+  queuePosition: number | null;
+  modelVersions: Parameters<typeof versionNames>[0]['modelVersions'];
+}
+
+interface Props {
+  job: RunningBenchmark;
+  width: number;
+  height: number;
+  /** The job has another state. */
+  onChange(): void;
+}
+
+export function LiveRounds({ job, width, height, onChange }: Props) {
   const [{ now, rows }, setRounds] = useState<Rounds>({ now: null, rows: new Map() });
   const [phase, setPhase] = useState('');
   useLive(StatesSubscription, { id: job.id, after: 0 }, (items) => {
