@@ -125,7 +125,13 @@ test.each<[string, string, object, string, string]>([
   ['an empty label', 'a.onnx', { labels: ['x', ''] }, 'labels.1', 'not empty'],
   ['a label with a line end', 'a.onnx', { labels: ['x', 'a\nb'] }, 'labels.1', 'no control characters'],
   ['a label with a direction mark', 'a.onnx', { labels: ['x', '\u202ey'] }, 'labels.1', 'no direction marks'],
-  ['a preprocessing of no size', 'a.onnx', { preprocess: { ...presetPreprocess(32), width: 0 } }, 'preprocess.width', '0 is too small: must be at least 1'],
+  [
+    'a preprocessing of no size',
+    'a.onnx',
+    { preprocess: { ...presetPreprocess(32), width: 0 } },
+    'preprocess.width',
+    '0 is too small: must be at least 1',
+  ],
   [
     'a preprocessing that divides by zero',
     'a.onnx',
