@@ -37,7 +37,7 @@ export interface Rounds {
   rows: ReadonlyMap<number, SeenRow>;
 }
 
-/** Curves that can be told apart in one chart. */
+/** Curves that a chart can show apart. */
 const curvesMax = 4;
 
 /** With the ticks of one moment: a block whose figures come again counts once. */
