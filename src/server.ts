@@ -12,7 +12,7 @@ import { sweepDatasets } from './datasets/sweep.ts';
 import { openDatabase, passingKind, startError } from './db.ts';
 import { startSupervisor } from './deployments/supervise.ts';
 import { ApiError } from './errors.ts';
-import { readBody } from './graphql/body.ts';
+import { readDocumentBody } from './graphql/body.ts';
 import type { Services } from './graphql/context.ts';
 import { serveGraphiql, serveGraphiqlFile, wantsGraphiql } from './graphql/graphiql.ts';
 import { serveWebSocket } from './graphql/websocket.ts';
@@ -141,7 +141,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
         readsSession: true,
         handle: async (req, res, context) => {
           if (wantsGraphiql(req)) return serveGraphiql(req, res);
-          await graphql(req, res, { ...context, body: await readBody(req) });
+          await graphql(req, res, { ...context, body: await readDocumentBody(req) });
         },
       },
       { path: '/graphiql/', methods: read, handle: serveGraphiqlFile },

@@ -25,7 +25,7 @@ const mutations = Object.values(schema.getMutationType()?.getFields() ?? {}).fla
 
 const onnxMeta = {
   ...{
-    inputs: [{ name: 'x', elementType: 'FLOAT', shape: ['batch', 4] }],
+    inputs: [{ name: 'x', elementType: 'FLOAT', shape: ['batch', 3, 32, 32] }],
     outputs: [{ name: 'y', elementType: 'FLOAT', shape: ['batch', 2] }],
   },
   ...{

@@ -13,7 +13,7 @@ import { App } from './ui/App.tsx';
 const usage = `Usage: npm run tui -- [screen] [id …] [--url <address>] [--json]
 
 Screens: ${screens.map(({ name }) => name).join(', ')}
---url    the server; without it WHETSTONE_URL, the one of the last time, or http://127.0.0.1:8080
+--url    the server; without it WHETSTONE_URL, WHETSTONE_PORT on this machine, the one of the last time, or http://127.0.0.1:8080
 --json   print what the screen shows as JSON, with the login of the terminal UI or WHETSTONE_TOKEN`;
 
 /** What a person can mend: its text is all that is shown. */
@@ -28,7 +28,9 @@ async function main(): Promise<void> {
   if (!row) throw new UsageError(`There is no screen “${screen}”.\n\n${usage}`);
   const folder = configFolder(process.env);
   const store = openStore(folder);
-  const url = addressOf(values.url ?? process.env.WHETSTONE_URL ?? store.url() ?? 'http://127.0.0.1:8080');
+  const { WHETSTONE_URL, WHETSTONE_PORT } = process.env;
+  const local = WHETSTONE_PORT && `http://127.0.0.1:${WHETSTONE_PORT}`;
+  const url = addressOf(values.url ?? WHETSTONE_URL ?? local ?? store.url() ?? 'http://127.0.0.1:8080');
   if (values.json) return printJson(url, store, row.query, id);
   if (!process.stdin.isTTY || !process.stdout.isTTY)
     throw new UsageError('This is no terminal. For scripts: npm run tui -- <screen> --json');
@@ -36,8 +38,8 @@ async function main(): Promise<void> {
   // Node prints warnings, such as one about a deprecated call inside of a package, into the middle of the screen.
   process.removeAllListeners('warning');
   // The project's folder: npm runs its scripts there.
-  const local = localServer(url, process.cwd(), folder, process.env);
-  const app = render(<App url={url} store={store} local={local} first={id === undefined ? { screen } : { screen, id }} />, {
+  const server = localServer(url, process.cwd(), folder, process.env);
+  const app = render(<App url={url} store={store} local={server} first={id === undefined ? { screen } : { screen, id }} />, {
     alternateScreen: true,
     incrementalRendering: true,
     // A frame waits no longer than this after the one before; less than 50 ms are left to a key.
@@ -45,7 +47,7 @@ async function main(): Promise<void> {
     patchConsole: false,
   });
   await app.waitUntilExit();
-  const farewell = local?.farewell();
+  const farewell = server?.farewell();
   if (farewell) console.log(farewell);
   // Sockets and timers of the screens end with the process.
   process.exit(0);
@@ -85,6 +87,8 @@ async function printJson(
     .query(query as TypedDocumentNode<unknown, AnyVariables>, id === undefined ? {} : { id, ids: id.split(',') })
     .toPromise();
   if (error) throw new UsageError(reasonOf(error));
+  if (id !== undefined && Object.values(data ?? {}).every((value) => value === null))
+    throw new UsageError(`There is nothing with the id or name ${id}.`);
   // urql adds the names of the types for its cache.
   console.log(JSON.stringify(data, (key, value) => (key === '__typename' ? undefined : value), 2));
   process.exit(0);

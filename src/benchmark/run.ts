@@ -21,7 +21,7 @@ import {
 } from './cells.ts';
 import type { Prepared } from './inputs.ts';
 import type { Block } from './measure.ts';
-import { bytesOf, decodeSamples, encodeSamples, joinSamples } from './samples.ts';
+import { decodeSamples, encodeSamples, joinSamples, samplesBytes } from './samples.ts';
 
 /** Cells that are loaded at a time, and the share of the machine's memory that they must leave. The others are measured after them. */
 const loadedMax = 32;
@@ -236,8 +236,8 @@ function keepSamples(child: ChildAttempt, cell: Cell): void {
   const part = readFileSync(join(child.workDir, partOf(cell)));
   let from = 0;
   const samples = blocks.map(({ count }) => {
-    const block = decodeSamples(part.subarray(from, from + bytesOf(count)));
-    from += bytesOf(count);
+    const block = decodeSamples(part.subarray(from, from + samplesBytes(count)));
+    from += samplesBytes(count);
     return block;
   });
   cell.samples = write(child, `samples-${n}.bin`, encodeSamples(joinSamples(samples)));
@@ -268,7 +268,7 @@ function earlierCells({ spec, workDir }: ChildAttempt<BenchmarkSpec>): Cell[] | 
     file.cells.every(({ engine, engineVersion }) => engineVersion === engines[engine].version);
   if (!same) return null;
   for (const cell of file.cells) {
-    const whole = bytesOf(countOf(cell));
+    const whole = samplesBytes(countOf(cell));
     if (whole > 0)
       writeFileSync(join(workDir, partOf(cell)), readFileSync(join(dirname(resumeFrom), partOf(cell))).subarray(0, whole), { flush: true });
   }

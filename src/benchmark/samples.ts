@@ -13,7 +13,7 @@ export interface RawSamples extends Samples {
 const columns = 3;
 
 /** Of a file of so many samples. */
-export const bytesOf = (count: number): number => 8 * columns * count;
+export const samplesBytes = (count: number): number => 8 * columns * count;
 
 const low = 2 ** 32;
 

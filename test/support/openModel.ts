@@ -68,11 +68,15 @@ const kinds: Record<string, () => Promise<void>> = {
         codeVersion: 'test',
         cpuThreads: 1,
         load: 'SINGLE_STREAM',
-        dims: {},
         seed: 0,
         resumeFrom: null,
       },
-      ...{ batchSizes: [1], engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1], models: [{ file, probe: null, precision: 'FP32' }] },
+      ...{
+        batchSizes: [1],
+        engines: ['ONNXRUNTIME_CPU'],
+        intraOpThreads: [1],
+        models: [{ file, probe: null, precision: 'FP32', dims: {} }],
+      },
       settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
     });
     const child = createChildAttempt(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});

@@ -41,11 +41,11 @@ export async function withTerminal<T>(
   const tmux = (...words: string[]) =>
     execFileSync('tmux', ['-S', socket, '-f', '/dev/null', ...words], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   const settings = { XDG_CONFIG_HOME: folder, LANG: 'C.UTF-8', COLORTERM: 'truecolor', ...env };
-  // Ink draws nothing before its end where it finds one of these.
-  const ofCi = Object.keys(process.env).filter((name) => /^(CI|CI_.*|CONTINUOUS_INTEGRATION)$/.test(name));
+  // Ink draws nothing before its end where it finds one of CI, and nothing has a colour with NO_COLOR.
+  const ofOutside = Object.keys(process.env).filter((name) => /^(CI|CI_.*|CONTINUOUS_INTEGRATION|NO_COLOR)$/.test(name));
   const words = [
     'env',
-    ...ofCi.flatMap((name) => ['-u', name]),
+    ...ofOutside.flatMap((name) => ['-u', name]),
     ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
     process.execPath,
     'scripts/tui.mjs',

@@ -14,7 +14,14 @@ import { colourDepth, theme } from '../ui/theme.ts';
 type Prediction = NonNullable<NonNullable<Outcome<'infer'>['payload']>['prediction']>;
 
 const fields: Field[] = [
-  { name: 'image', label: 'Image', description: 'Path of a JPEG, PNG or WebP on this machine.', kind: 'text', required: true, initial: '' },
+  {
+    name: 'image',
+    label: 'Image',
+    description: 'Path of an image on this machine: JPEG, PNG, WebP, TIFF or BMP.',
+    kind: 'text',
+    required: true,
+    initial: '',
+  },
   {
     name: 'score',
     label: 'Least score',
@@ -115,7 +122,7 @@ function Results({ classes, detections, width, room }: Pick<Prediction, 'classes
       {(detections ?? []).slice(0, room).map(({ label, index, score, x, y, width: w, height: h }, n) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: an answer does not change.
         <Text key={n} wrap="truncate">
-          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)} at ${number(x)}, ${number(y)}`}`}
+          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)}, left ${number(x)}, top ${number(y)}`}`}
         </Text>
       ))}
     </>

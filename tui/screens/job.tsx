@@ -190,7 +190,7 @@ function headOf(job: Job, progress: Progress | null, epochs: number, width: numb
     const share = total ? bar(done / total, Math.max(12, Math.floor(width / 4))) : String(done);
     const of = epoch === null ? '' : ` epoch ${epoch}/${progress.epochs}`;
     lines.push({
-      text: ` ${share}  ${phase}${of}${itemsPerSecond ? `  ${number(itemsPerSecond)}/s` : ''}${etaMs === null ? '' : `  ${duration(etaMs)} left`}`,
+      text: ` ${share}  ${phase}${of}${itemsPerSecond ? `  ${number(itemsPerSecond)} images/s` : ''}${etaMs === null ? '' : `  ${duration(etaMs)} to the end`}`,
     });
   } else if (!hasEnded(job)) {
     lines.push({ text: epochs > 0 ? ' …' : ' No progress yet.', color: theme.muted });

@@ -99,7 +99,7 @@ export function ModelScreen({ id }: { id: string }) {
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },
           { title: 'Format', width: 10, text: ({ format }) => format },
           { title: 'Prec.', width: 5, from: 60, text: ({ precision }) => precision ?? '' },
-          { title: 'Accuracy', width: 8, align: 'right', text: accuracyOf },
+          { title: model.task === 'DETECTION' ? 'mAP50-95' : 'Top-1', width: 8, align: 'right', text: accuracyOf },
           { title: 'Size', width: 9, from: 60, align: 'right', text: ({ sizeBytes }) => bytes(sizeBytes) },
           { title: 'Age', width: 7, from: 70, text: ({ createdAt }) => age(createdAt) },
           {

@@ -19,7 +19,7 @@ const kinds = {
     title: 'Upload a dataset',
     action: 'createDataset',
     type: 'CreateDatasetInput',
-    path: path('Path of a zip on this machine: class folders, YOLO or COCO.'),
+    path: path('Path of a zip on this machine: class folders, YOLO, COCO or Pascal VOC.'),
     jobOf: (payload: unknown) => (payload as { datasetVersion: { job: { id: string } | null } | null }).datasetVersion?.job,
   },
   model: {
