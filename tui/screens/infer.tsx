@@ -122,7 +122,7 @@ function Results({ classes, detections, width, room }: Pick<Prediction, 'classes
       {(detections ?? []).slice(0, room).map(({ label, index, score, x, y, width: w, height: h }, n) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: an answer does not change.
         <Text key={n} wrap="truncate">
-          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)}, left ${number(x)}, top ${number(y)}`}`}
+          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)} at ${number(x)}, ${number(y)}`}`}
         </Text>
       ))}
     </>
