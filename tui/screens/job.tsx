@@ -11,15 +11,16 @@ import { useFrame } from '../ui/nav.tsx';
 import { states, theme } from '../ui/theme.ts';
 import { chartsOf } from './curves.ts';
 import { JobLog } from './jobLog.tsx';
-import { hasEnded, subjectOf, useJobKeys } from './jobs.tsx';
+import { hasEnded, useJobKeys } from './jobs.tsx';
+import { subjectFields, subjectOf } from './subject.ts';
 
 export const JobQuery = graphql(`
   query TuiJob($id: ID!) {
     job(id: $id) {
-      id kind state createdByName createdAt startedAt endedAt queuePosition priority notBefore spec
-      failure { code message }
+      id state createdByName createdAt startedAt endedAt queuePosition priority notBefore ${subjectFields}
+      failure { code message retryable }
       attempts { number state startedAt endedAt durationMs resumed { epoch } }
-      children { id kind state failure { code message } }
+      children { id state failure { code message } ${subjectFields} }
       parent { id kind }
       retryOf { id }
       report { id }
@@ -164,7 +165,7 @@ export function JobScreen({ id }: { id: string }) {
               text: ({ state }) => `${states[state]?.sign ?? ''} ${state}`,
               color: ({ state }) => states[state]?.color,
             },
-            { title: '', text: ({ failure }) => failure?.message ?? '' },
+            { title: '', text: (child) => child.failure?.message ?? subjectOf(child) },
           ]}
         />
       )}
@@ -183,7 +184,7 @@ function headOf(job: Job, progress: Progress | null, epochs: number, width: numb
     ? `${duration((job.endedAt ? Date.parse(job.endedAt) : Date.now()) - Date.parse(job.startedAt))}${job.endedAt ? `, ended ${age(job.endedAt)} ago` : ''}`
     : `waits${job.queuePosition ? `, ${job.queuePosition}. in the queue` : ''}`;
   const attempt = job.attempts.length > 1 ? `  attempt ${job.attempts.at(-1)?.number}` : '';
-  const first = ` ${state?.sign ?? ''} ${job.state}  ${job.kind}  ${printable(subjectOf(job.spec))}  ${when}${attempt}`;
+  const first = ` ${state?.sign ?? ''} ${job.state}  ${job.kind}  ${when}${attempt}  ${printable(subjectOf(job))}`;
   const lines: Line[] = [{ text: first, color: state?.color }];
   if (!hasEnded(job) && progress) {
     const { phase, done, total, epoch, itemsPerSecond, etaMs } = progress;

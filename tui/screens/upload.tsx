@@ -4,7 +4,7 @@ import { useRef, useState } from 'react';
 import { type Uploaded, uploadFile } from '../../client/upload.ts';
 import { type FieldError, useAction } from '../actions.ts';
 import { useConnection } from '../session/live.tsx';
-import { pathOf } from '../session/upload.ts';
+import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import { type Field, fieldsOf } from '../ui/fields.ts';
 import { bar, bytes } from '../ui/format.ts';

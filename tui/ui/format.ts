@@ -39,6 +39,22 @@ export function wrap(text: string, width: number): string[] {
   });
 }
 
+/** A command of a shell in lines that can be pasted: a line ends before an option, with a backslash. */
+export function continued(command: string, width: number): string[] {
+  const words = printable(command).match(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g) ?? [];
+  const lines = [''];
+  for (const [i, word] of words.entries()) {
+    const line = lines.at(-1) as string;
+    const value = words[i + 1]?.startsWith('-') ? undefined : words[i + 1];
+    const isTooLong = stringWidth([line, word, value, '\\'].filter(Boolean).join(' ')) > width;
+    if (word.startsWith('-') && isTooLong) {
+      lines[lines.length - 1] = `${line} \\`;
+      lines.push(`  ${word}`);
+    } else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return lines;
+}
+
 export function number(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return '–';
   if (value === 0) return '0';
