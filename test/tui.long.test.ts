@@ -13,6 +13,20 @@ import { fill, hasTmux, toField, whyNot, withTerminal } from './support/terminal
 const longMs = 900_000;
 const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
 
+/** A screen with its pictures as text without colours: half blocks where a pixel is bright. */
+function inBlackAndWhite(coloured: string): string {
+  const bright = { 38: false, 48: false };
+  const [before = '', ...pieces] = coloured.split('\x1b[');
+  const shown = pieces.map((piece) => {
+    const end = piece.indexOf('m');
+    for (const [, layer, green] of piece.slice(0, end).matchAll(/(38|48)[;:]2[;:]\d+[;:](\d+)[;:]\d+/g))
+      bright[Number(layer) as 38 | 48] = Number(green) > 127;
+    const block = ' ▄▀█'[2 * Number(bright[38]) + Number(bright[48])] as string;
+    return piece.slice(end + 1).replaceAll('▀', block);
+  });
+  return before + shown.join('');
+}
+
 test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot}`, { timeout: 2 * longMs }, () =>
   withFolder((folder) =>
     withServerProcess({ WHETSTONE_DATA_DIR: join(folder, 'data') }, async ({ url }) => {
@@ -24,8 +38,8 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
       const env = { WHETSTONE_DATA_DIR: join(folder, 'data') };
 
       await withTerminal({ folder, args: ['--url', url], env }, async (terminal) => {
-        const capture = (name: string) =>
-          captures.set(name, terminal.screen().trimEnd().replaceAll(url.replace('http://', ''), '127.0.0.1:8080'));
+        const capture = (name: string, screen = terminal.screen()) =>
+          captures.set(name, screen.trimEnd().replaceAll(url.replace('http://', ''), '127.0.0.1:8080'));
         await terminal.shows('This server is new');
         terminal.type(adminName, 'Enter', adminPassword);
         await terminal.shows('••••');
@@ -50,7 +64,7 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         capture('dataset');
         terminal.type('v');
         await terminal.shows('▀▀▀');
-        capture('pictures');
+        capture('pictures', inBlackAndWhite(terminal.screen(true)));
 
         terminal.type(':', 'train', 'Enter');
         await terminal.shows('Start a training');
@@ -135,20 +149,18 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
         terminal.type('7');
         await terminal.shows(/reader +digits v\d/, longMs);
         capture('deployments');
+        terminal.type('Enter');
+        await terminal.shows(/^ curl .*\\\n {3}-H .*\\\n {3}--data-binary @image\.jpg$/m);
+        capture('deployment');
+        terminal.type('Escape');
+        await terminal.shows('Inference host');
         terminal.type('i');
         await terminal.shows('Try reader');
         await fill(terminal, 'Image', image);
         terminal.type('C-s');
         await terminal.shows('answered in');
         await terminal.shows('█');
-        captures.set(
-          'try an image',
-          terminal
-            .screen()
-            .trimEnd()
-            .replaceAll(url.replace('http://', ''), '127.0.0.1:8080')
-            .replace(/\S*one\.png/, 'one.png'),
-        );
+        capture('try an image', terminal.screen().replace(/\S*one\.png/, 'one.png'));
         terminal.type('Escape');
         await terminal.shows('roll back');
         terminal.type('8');
