@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { job } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact, blob } from '../src/storage/tables.ts';
 import { continued } from '../tui/ui/format.ts';
+import { digitFolders, writeZip } from './support/images.ts';
 import { storeObjects } from './support/objects.ts';
 import { type TestServer, withFolder, withServer } from './support/server.ts';
 import { hasTmux, logIn as logInTerminal, whyNot, withTerminal } from './support/terminal.ts';
@@ -135,3 +137,21 @@ describe('what is to be pasted elsewhere', () => {
     expect(lines.length === 1).toBe(width >= command.length);
   });
 });
+
+test('a zip of the form is uploaded, and its import opens', () =>
+  withServer(async (server) => {
+    await server.admin();
+    await withFolder(async (folder) => {
+      const zip = await writeZip(join(folder, 'digits.zip'), await digitFolders([0, 1], 4));
+      await withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui);
+          await tui.shows('Upload a dataset');
+          tui.type(`${zip}\rdigits\rC\x13`);
+          await tui.shows(/IMPORT_DATASET .*digits v1 digits\.zip/);
+        },
+        { first: { screen: 'upload-dataset' }, folder, columns: 120 },
+      );
+    });
+  }));
