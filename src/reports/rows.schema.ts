@@ -1,16 +1,15 @@
 import { GateResult } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
-import type { Reason } from '../benchmark/verdict.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
 import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
-import type { ReportRow } from './report.ts';
+import type { RowView } from './report.ts';
 import { samplesOf } from './reports.ts';
 
-type Part<K extends keyof ReportRow> = NonNullable<ReportRow[K]>;
+type Part<K extends keyof RowView> = NonNullable<RowView[K]>;
 
-const ReasonType = builder.objectRef<Reason>('BenchmarkReason').implement({
+const ReasonType = builder.objectRef<RowView['reasons'][number]>('BenchmarkReason').implement({
   description: 'A rule that a measurement has met.',
   fields: (t) => ({
     code: t.exposeString('code', { description: 'Stable code, such as CONTENTION or THROUGHPUT_SPREAD.' }),
@@ -165,7 +164,7 @@ const NoiseType = builder.objectRef<Part<'noise'>>('BenchmarkNoise').implement({
   }),
 });
 
-const GpuUseType = builder.objectRef<ReportRow['gpu']>('BenchmarkGpu').implement({
+const GpuUseType = builder.objectRef<RowView['gpu']>('BenchmarkGpu').implement({
   description: 'What the GPU did; null with a reason where nobody measured it.',
   fields: (t) => ({
     utilizationPercent: t.exposeFloat('utilizationPercent', { nullable: true, description: 'Mean utilisation, 0 to 100.' }),
@@ -175,7 +174,7 @@ const GpuUseType = builder.objectRef<ReportRow['gpu']>('BenchmarkGpu').implement
 });
 
 /** A row with the report's job, which its samples belong to. */
-export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>('BenchmarkRow').implement({
+export const BenchmarkRowType = builder.objectRef<RowView & { jobId: string }>('BenchmarkRow').implement({
   description: 'One configuration that was measured.',
   fields: (t) => ({
     n: t.exposeInt('n', { description: 'Number within the benchmark, from 0.' }),
