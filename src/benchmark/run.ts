@@ -34,7 +34,7 @@ const roundsMax = 300;
 
 /**
  * Measures all cells in rounds: each round measures every cell once, one after the other, in an order that the seed shuffles. What the
- * machine does meanwhile then meets all of them alike, and they are compared within rounds. Cells that may be the best go on until the rounds
+ * machine does meanwhile then meets all of them alike, and they are compared within rounds. Cells that may be the best are measured until the rounds
  * tell (`contest.ts`), up to the longest time. Leaves in the work folder a samples file for each measured cell, and the newest `CellsFile`, which the result names. An attempt that continues keeps the rounds of the earlier one
  * while machine, engine and code are the same.
  */
