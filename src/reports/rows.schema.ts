@@ -108,7 +108,7 @@ const ReferenceType = builder.enumType('BenchmarkReference', {
 const ComparisonType = builder.objectRef<Comparison>('GateComparison').implement({
   description: 'One output of a model, compared with its reference.',
   fields: (t) => ({
-    output: t.exposeString('output', { description: 'Name of the output.' }),
+    output: t.exposeString('output', { description: 'Name of the output, or what of it was compared.' }),
     largestDifference: t.exposeFloat('largestDifference', {
       nullable: true,
       description: 'Largest absolute difference; null when a value was not a number or the shapes differed.',
@@ -124,7 +124,7 @@ const GateType = builder.objectRef<Part<'gate'>>('BenchmarkGate').implement({
     inputs: t.exposeInt('inputs', { description: 'Inputs that were compared.' }),
     outputs: t.field({
       type: [ComparisonType],
-      description: 'Each output by itself.',
+      description: 'Each output by itself: its largest difference, and the mean of all.',
       extensions: { size: 2 },
       // Reports of earlier versions have another form.
       resolve: (gate) => GateResult.parse(gate).outputs,
