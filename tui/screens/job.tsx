@@ -4,7 +4,7 @@ import { useMemo, useState } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData, useLive } from '../session/live.tsx';
 import { ChartView } from '../ui/Chart.tsx';
-import { age, bar, clock, duration, number, printable, wrap } from '../ui/format.ts';
+import { age, bar, bytes, clock, duration, number, printable, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
@@ -229,7 +229,7 @@ function describe(event: JobEvent, manyAttempts: boolean): Line[] {
     case 'JobPhaseEvent':
       return [{ text: `phase ${event.phase}`, color: theme.muted }];
     case 'JobArtifactEvent':
-      return [{ text: `made ${event.kind}, ${(event.sizeBytes / 2 ** 20).toFixed(1)} MiB` }];
+      return [{ text: `made ${event.kind}, ${bytes(event.sizeBytes)}` }];
     case 'JobGateEvent':
       return [{ text: `gate ${event.gate}  ${numbersOf(event.numbers)}`, color: theme.accent }];
     case 'JobWarningEvent':
