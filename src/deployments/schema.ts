@@ -60,7 +60,7 @@ const SnippetLanguageType = builder.enumType('SnippetLanguage', {
   }),
 });
 
-const DeploymentType = builder.node(builder.objectRef<Deployment>('Deployment'), {
+export const DeploymentType = builder.node(builder.objectRef<Deployment>('Deployment'), {
   description: 'A name that inference requests are sent to.',
   id: { resolve: (d) => d.id, description: 'Opaque id.' },
   loadOne: (id, { db }) => findDeployment(db, id),
