@@ -216,7 +216,7 @@ describe('a benchmark of two versions', () => {
     const { report } = data.job;
     const { technical } = report;
     expect(result).toMatchObject({ reportId: report.id, verdict: report.verdict });
-    expect(report).toMatchObject({ schemaVersion: 3, verified: true });
+    expect(report).toMatchObject({ schemaVersion: 4, verified: true });
     expect(createHash('sha256').update(report.json.content).digest('hex')).toBe(report.sha256);
 
     expect(technical.models).toMatchObject([
@@ -241,7 +241,10 @@ describe('a benchmark of two versions', () => {
     const stored = services.db.select().from(benchmarkRow).all();
     for (const row of technical.rows) {
       expect(verdicts).toContain(row.verdict);
-      expect(stored.find(({ n }) => n === row.n)).toMatchObject({ verdict: row.verdict, reasonsJson: row.reasons });
+      expect(stored.find(({ n }) => n === row.n)).toMatchObject({
+        verdict: row.verdict,
+        reasonsJson: row.reasons.map(({ code }: { code: string }) => expect.objectContaining({ code })),
+      });
       expect(row.gpu.utilizationPercent === null && row.gpu.reason !== null).toBe(true);
       if (row.verdict !== 'VALID') expect(row.reasons.length).toBeGreaterThan(0);
     }

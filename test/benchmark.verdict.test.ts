@@ -4,6 +4,8 @@ import type { LatencySummary, Stability } from '../src/benchmark/statistics.ts';
 import { type Evidence, judge } from '../src/benchmark/verdict.ts';
 import { dimensionsOf, planShapes } from '../src/engine/shapes.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
+import type { ReportRow } from '../src/reports/report.ts';
+import { reasonText } from '../src/reports/sentences.ts';
 
 const output = (largestDifference: number | null, name = 'logits') => ({ output: name, largestDifference, tolerance: 1e-4 });
 
@@ -23,7 +25,13 @@ const good = {
   settings: benchmarkProfiles.FULL,
 };
 
-const judged = (change: { telemetry?: Partial<Telemetry>; summary?: Partial<LatencySummary>; stability?: Partial<Stability> }) =>
+interface Change {
+  telemetry?: Partial<Telemetry>;
+  summary?: Partial<LatencySummary>;
+  stability?: Partial<Stability>;
+}
+
+const judged = (change: Change) =>
   judge({
     ...good,
     telemetry: { ...good.telemetry, ...change.telemetry },
@@ -65,14 +73,17 @@ describe('a measurement', () => {
     ['FEW_SAMPLES', 'VALID', { summary: { count: 2009 } }, '2009 samples in 120 s; 2010 were wanted'],
     ['SAMPLES_CAPPED', 'VALID', { summary: { count: 2_000_000 } }, 'ended early'],
     ['NOISE_UNKNOWN', 'VALID', { telemetry: { noise: { ...noise, steal: null } } }, 'does not tell'],
-  ])('%s is %s', (code, verdict, change, message) => {
-    expect(judged(change)).toEqual({ verdict, reasons: [{ code, message: expect.stringContaining(message) }] });
+  ])('%s is %s', (code, verdict, change: Change, message) => {
+    const { reasons, ...found } = judged(change);
+    const row = { ...good.telemetry, ...change.telemetry, elapsedNs: 120e9 } as ReportRow;
+    expect(found).toEqual({ verdict });
+    expect(reasons.map((reason) => [reason.code, reasonText(row, reason)])).toEqual([[code, expect.stringContaining(message)]]);
   });
 
   test('that was not made is UNAVAILABLE for its own reason', () => {
     const telemetry = nothingMeasured({ code: 'ENGINE_CRASHED', message: 'It crashed.' });
     const evidence = { telemetry, summary: null, stability: null, settings: good.settings };
-    expect(judge(evidence)).toEqual({ verdict: 'UNAVAILABLE', reasons: [{ code: 'ENGINE_CRASHED', message: 'It crashed.' }] });
+    expect(judge(evidence)).toEqual({ verdict: 'UNAVAILABLE', reasons: [{ code: 'ENGINE_CRASHED', value: null, limit: null }] });
   });
 
   test('has the worst verdict of its reasons, and all of them', () => {

@@ -41,7 +41,7 @@ export const benchmarkRow = sqliteTable(
     load: text().notNull(),
     verdict: text({ enum: verdicts }).notNull(),
     /** `{code, message}` of each rule that the row has met. */
-    reasonsJson: text({ mode: 'json' }).$type<{ code: string; message: string }[]>().notNull(),
+    reasonsJson: text({ mode: 'json' }).$type<{ code: string; value: number | null; limit: number | null }[]>().notNull(),
     /** Null where nothing was measured. */
     samplesArtifactId: text().references(() => artifact.id, { onDelete: 'set null' }),
     /** Cold start, gate, warm-up, memory, noise: `Telemetry`. */

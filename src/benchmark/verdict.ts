@@ -12,29 +12,25 @@ export interface Evidence {
   settings: BenchmarkSettings;
 }
 
+/** A rule that a measurement has met: what was found, and what is allowed or wanted, where these are numbers. `reports/sentences.ts` says it. */
 export interface Reason {
   code: string;
-  message: string;
+  value: number | null;
+  limit: number | null;
 }
 
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+/** `finds` the numbers of a rule that is met, null where it is not. */
+type Rule = { code: string; verdict: Verdict | null; finds(evidence: Evidence): Omit<Reason, 'code'> | null };
 
-/** `says` what is so, or null where the rule is not met. */
-type Rule = { code: string; verdict: Verdict | null; says(evidence: Evidence): string | null };
+const noNumbers = { value: null, limit: null };
 
-/** A rule for a share that may be at most `max`. */
-const atMost = (
-  code: string,
-  verdict: Verdict,
-  max: number,
-  shareOf: (evidence: Evidence) => number | null | undefined,
-  says: (share: string, max: string) => string,
-): Rule => ({
+/** A rule for a value that may be `limit` at most. */
+const atMost = (code: string, limit: number, shareOf: (evidence: Evidence) => number | null | undefined): Rule => ({
   code,
-  verdict,
-  says(evidence) {
-    const share = shareOf(evidence);
-    return typeof share === 'number' && share > max ? says(percent(share), percent(max)) : null;
+  verdict: 'UNSTABLE',
+  finds(evidence) {
+    const value = shareOf(evidence);
+    return typeof value === 'number' && value > limit ? { value, limit } : null;
   },
 });
 
@@ -43,116 +39,68 @@ const atMost = (
  * wrong result or a crash disqualifies: noise widens the intervals (`resampling.ts`), so an UNSTABLE row can still be chosen.
  */
 const rules: Rule[] = [
-  { code: 'UNAVAILABLE', verdict: 'UNAVAILABLE', says: ({ telemetry }) => telemetry.unavailable?.message ?? null },
   {
     code: 'GATE_FAILED',
     verdict: 'INVALID',
-    says({ telemetry: { gate } }) {
-      const failures = gateFailures(gate?.outputs ?? []);
-      return failures.length === 0
-        ? null
-        : `Compared with the reference on ${gate?.inputs} inputs: ${failures.join(' ')} A speed counts only when the results are right.`;
+    finds({ telemetry: { gate } }) {
+      const value = gateFailures(gate?.outputs ?? []).length;
+      return value > 0 ? { value, limit: 0 } : null;
     },
   },
-  atMost(
-    'STEAL',
-    'UNSTABLE',
-    0.02,
-    ({ telemetry }) => telemetry.noise?.steal,
-    (share, max) => `Other virtual machines took ${share} of the processor's time; ${max} is allowed.`,
-  ),
-  atMost(
-    'THROTTLED',
-    'UNSTABLE',
-    0.01,
-    ({ telemetry }) => telemetry.noise?.throttled,
-    (share, max) => `The container's processor quota stopped the process in ${share} of the periods; ${max} is allowed.`,
-  ),
-  atMost(
-    'CONTENTION',
-    'UNSTABLE',
-    0.05,
-    ({ telemetry }) => telemetry.noise?.contention,
-    (share, max) => `Other processes took ${share} of the time that its threads wanted; ${max} is allowed.`,
-  ),
+  atMost('STEAL', 0.02, ({ telemetry }) => telemetry.noise?.steal),
+  atMost('THROTTLED', 0.01, ({ telemetry }) => telemetry.noise?.throttled),
+  atMost('CONTENTION', 0.05, ({ telemetry }) => telemetry.noise?.contention),
   {
     code: 'TOO_FEW_WINDOWS',
     verdict: 'UNSTABLE',
-    says: ({ stability }) =>
-      stability && stability.windows < stableWindows
-        ? `It ran for ${stability.windows} windows; ${stableWindows} are needed to tell whether its speed is stable. Measure for longer.`
-        : null,
+    finds: ({ stability }) => (stability && stability.windows < stableWindows ? { value: stability.windows, limit: stableWindows } : null),
   },
-  atMost(
-    'THROUGHPUT_SPREAD',
-    'UNSTABLE',
-    0.05,
-    ({ stability }) => stability?.throughputSpread,
-    (share, max) => `The throughput of the last ${stableWindows} windows varies by ${share}; ${max} is allowed.`,
-  ),
-  atMost(
-    'P95_SPREAD',
-    'UNSTABLE',
-    0.05,
-    ({ stability }) => stability?.p95Spread,
-    (share, max) => `The P95 latency of the last ${stableWindows} windows varies by ${share}; ${max} is allowed.`,
-  ),
-  atMost(
-    'DRIFT',
-    'UNSTABLE',
-    0.05,
-    ({ stability }) => stability?.drift,
-    (share, max) => `The throughput changed by ${share} from the first window to the last; ${max} is allowed.`,
-  ),
+  atMost('THROUGHPUT_SPREAD', 0.05, ({ stability }) => stability?.throughputSpread),
+  atMost('P95_SPREAD', 0.05, ({ stability }) => stability?.p95Spread),
+  atMost('DRIFT', 0.05, ({ stability }) => stability?.drift),
   {
     code: 'WARMUP_CAPPED',
     verdict: null,
-    says: ({ telemetry: { warmup }, settings }) =>
-      warmup && !warmup.settled ? `Its speed had not settled when the warm-up ended after ${settings.warmupSecondsMax} s.` : null,
+    finds: ({ telemetry: { warmup }, settings }) =>
+      warmup && !warmup.settled ? { value: warmup.durationNs / 1e9, limit: settings.warmupSecondsMax } : null,
   },
   {
     code: 'SELF_REFERENCE',
     verdict: null,
-    says: ({ telemetry }) =>
-      telemetry.gate?.reference === 'SELF_REFERENCE'
-        ? 'Its outputs were compared with those of the same file without optimisations, on seeded inputs: it has no probe set.'
-        : null,
+    finds: ({ telemetry }) => (telemetry.gate?.reference === 'SELF_REFERENCE' ? noNumbers : null),
   },
   {
     code: 'FEW_GATE_INPUTS',
     verdict: null,
-    says: ({ telemetry: { gate }, settings }) =>
-      gate && gate.inputs < settings.gateInputs
-        ? `Its outputs were compared on ${gate.inputs} inputs only: its probe set has no more. ${settings.gateInputs} are wanted.`
-        : null,
+    finds: ({ telemetry: { gate }, settings: { gateInputs } }) =>
+      gate && gate.inputs < gateInputs ? { value: gate.inputs, limit: gateInputs } : null,
   },
   {
     code: 'FEW_SAMPLES',
     verdict: null,
-    says: ({ summary, settings: { samplesWanted, secondsMax } }) =>
-      summary && summary.count < samplesWanted ? `${summary.count} samples in ${secondsMax} s; ${samplesWanted} were wanted.` : null,
+    finds: ({ summary, settings: { samplesWanted } }) =>
+      summary && summary.count < samplesWanted ? { value: summary.count, limit: samplesWanted } : null,
   },
   {
     code: 'SAMPLES_CAPPED',
     verdict: null,
-    says: ({ summary, settings: { samplesMax } }) =>
-      summary && summary.count >= samplesMax ? `It ended early, at ${samplesMax} samples.` : null,
+    finds: ({ summary, settings: { samplesMax } }) =>
+      summary && summary.count >= samplesMax ? { value: summary.count, limit: samplesMax } : null,
   },
   {
     code: 'NOISE_UNKNOWN',
     verdict: null,
-    says: ({ telemetry: { noise } }) =>
-      noise && Object.values(noise).includes(null) ? 'This system does not tell all of what else the machine did.' : null,
+    finds: ({ telemetry: { noise } }) => (noise && Object.values(noise).includes(null) ? noNumbers : null),
   },
 ];
 
 export function judge(evidence: Evidence): { verdict: Verdict; reasons: Reason[] } {
-  const met = rules.flatMap(({ code, verdict, says }) => {
-    const message = says(evidence);
-    return message === null
-      ? []
-      : [{ code: code === 'UNAVAILABLE' ? (evidence.telemetry.unavailable?.code ?? code) : code, message, verdict }];
+  const { unavailable } = evidence.telemetry;
+  if (unavailable) return { verdict: 'UNAVAILABLE', reasons: [{ code: unavailable.code, ...noNumbers }] };
+  const met = rules.flatMap(({ code, verdict, finds }) => {
+    const numbers = finds(evidence);
+    return numbers ? [{ verdict, reason: { code, ...numbers } }] : [];
   });
   const worst = verdicts.findLast((verdict) => met.some((rule) => rule.verdict === verdict));
-  return { verdict: worst ?? 'VALID', reasons: met.map(({ code, message }) => ({ code, message })) };
+  return { verdict: worst ?? 'VALID', reasons: met.map(({ reason }) => reason) };
 }

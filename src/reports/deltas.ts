@@ -1,9 +1,8 @@
 import type { PairedRatio } from '../benchmark/pairing.ts';
-import { number } from './format.ts';
 import { type Delta, itemRatioWithin, type Measured, type ReportRow } from './report.ts';
 
 /** Differences below this are not told apart, however small the intervals are. */
-const differenceMin = 0.03;
+export const differenceMin = 0.03;
 
 /** The first version at the smallest batch on the fewest threads, of the rows that have samples. */
 export function baselineOf({ rows }: Measured): ReportRow | undefined {
@@ -27,10 +26,11 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
   const time = itemRatioWithin(measured, row, baseline, 'p50');
   return {
     n: row.n,
-    ...verdictOf(time),
+    verdict: verdictOf(time),
     timeRatio: time?.ratio ?? null,
     timeRatioLow: time?.low ?? null,
     timeRatioHigh: time?.high ?? null,
+    rounds: time?.rounds ?? 0,
     throughputRatio: ratio(row.itemsPerSecond, baseline.itemsPerSecond),
     memoryRatio: ratio(row.memory?.increaseBytes, baseline.memory?.increaseBytes),
     accuracyDifference: accuracyDifference(measured, baseline, row),
@@ -38,22 +38,12 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
 }
 
 /** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
-function verdictOf(time: PairedRatio | null): Pick<Delta, 'verdict' | 'says'> {
-  if (!time) return { verdict: 'NOT_COMPARABLE', says: 'Too few rounds measured both: they cannot be compared.' };
-  const { ratio, low, high, rounds } = time;
-  const interval = `${number(100 * (low - 1))} to ${number(100 * (high - 1))} % in ${rounds} rounds`;
-  if (low >= 1 - differenceMin && high <= 1 + differenceMin) {
-    return { verdict: 'NO_DIFFERENCE', says: `The time of one item differs by less than ${100 * differenceMin} % (${interval}).` };
-  }
-  const apart = high < 1 || low > 1;
-  if (!apart || Math.abs(ratio - 1) < differenceMin) {
-    return { verdict: 'UNDECIDED', says: `The measurement does not tell whether one item takes longer or shorter (${interval}).` };
-  }
-  const faster = ratio < 1;
-  return {
-    verdict: faster ? 'FASTER' : 'SLOWER',
-    says: `One item takes ${number(100 * Math.abs(ratio - 1))} % ${faster ? 'less' : 'more'} time (${interval}).`,
-  };
+function verdictOf(time: PairedRatio | null): Delta['verdict'] {
+  if (!time) return 'NOT_COMPARABLE';
+  const { ratio, low, high } = time;
+  if (low >= 1 - differenceMin && high <= 1 + differenceMin) return 'NO_DIFFERENCE';
+  if ((low <= 1 && high >= 1) || Math.abs(ratio - 1) < differenceMin) return 'UNDECIDED';
+  return ratio < 1 ? 'FASTER' : 'SLOWER';
 }
 
 function accuracyDifference({ models }: Measured, baseline: ReportRow, row: ReportRow): number | null {

@@ -4,7 +4,8 @@ import type { PercentileName } from '../benchmark/statistics.ts';
 import { engines } from '../engine/engines.ts';
 import { opaqueId } from '../naming.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
-import { claimed, type Report, type ReportRow } from './report.ts';
+import { claimed, type ReportView, type RowView } from './report.ts';
+import { viewOf } from './view.ts';
 
 export const reportFormats = ['JSON', 'CSV', 'MARKDOWN'] as const;
 export type ReportFormat = (typeof reportFormats)[number];
@@ -17,8 +18,8 @@ interface Stored {
 
 const formats: Record<ReportFormat, { ending: string; mediaType: string; write(stored: Stored): string }> = {
   JSON: { ending: 'json', mediaType: 'application/json', write: ({ content }) => content },
-  CSV: { ending: 'csv', mediaType: 'text/csv', write: ({ content }) => toCsv(JSON.parse(content)) },
-  MARKDOWN: { ending: 'md', mediaType: 'text/markdown', write: ({ content, sha256 }) => toMarkdown(JSON.parse(content), sha256) },
+  CSV: { ending: 'csv', mediaType: 'text/csv', write: ({ content }) => toCsv(viewOf(JSON.parse(content))) },
+  MARKDOWN: { ending: 'md', mediaType: 'text/markdown', write: ({ content, sha256 }) => toMarkdown(viewOf(JSON.parse(content)), sha256) },
 };
 
 export interface ExportedReport {
@@ -36,14 +37,14 @@ export function exportReport(stored: Stored, format: ReportFormat): ExportedRepo
 
 type Value = string | number | null | undefined;
 
-const percentileColumns = (name: PercentileName): [string, (report: Report, row: ReportRow) => Value][] => [
+const percentileColumns = (name: PercentileName): [string, (report: ReportView, row: RowView) => Value][] => [
   [`${name}Kind`, (_report, { latency }) => latency?.[name]?.kind],
   [`${name}Ns`, (_report, { latency }) => latency?.[name]?.ns],
   [`${name}LowNs`, (_report, { latency }) => latency?.[name]?.lowNs],
   [`${name}HighNs`, (_report, { latency }) => latency?.[name]?.highNs],
 ];
 
-const csvColumns: [string, (report: Report, row: ReportRow) => Value][] = [
+const csvColumns: [string, (report: ReportView, row: RowView) => Value][] = [
   ['n', (_report, { n }) => n],
   ['model', ({ models }, { model }) => models[model]?.name],
   ['modelVersion', ({ models }, { model }) => models[model]?.number],
@@ -72,10 +73,10 @@ const csvColumns: [string, (report: Report, row: ReportRow) => Value][] = [
   ['samplesSha256', (_report, { samples }) => samples?.sha256],
 ];
 
-/** RFC 4180: one line for each row. */
-function toCsv(report: Report): string {
+/** RFC 4180: one line for each row. A text that a spreadsheet would compute gets an apostrophe, as OWASP's "CSV Injection" advises. */
+function toCsv(report: ReportView): string {
   const cell = (value: Value) => {
-    const text = String(value ?? '');
+    const text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? '');
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const lines = [csvColumns.map(([name]) => name), ...report.rows.map((row) => csvColumns.map(([, read]) => cell(read(report, row))))];
@@ -86,13 +87,16 @@ function toCsv(report: Report): string {
 
 const none = '–';
 
+/** Names come from whoever made a model or a dataset: none is markup. */
+const plain = (text: string): string => text.replace(/[\\`*_<>[\]|#~&]/g, '\\$&').replace(/\s/g, ' ');
+
 function table(head: string[], rows: string[][]): string {
-  const line = (cells: string[]) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replaceAll('\n', ' ')).join(' | ')} |`;
+  const line = (cells: string[]) => `| ${cells.map(plain).join(' | ')} |`;
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
 /** `12.3 ms (12.1 to 12.9)`, `≤ 15.0 ms`, or why there is none. */
-function percentileText(row: ReportRow, name: PercentileName): string {
+function percentileText(row: RowView, name: PercentileName): string {
   const found = row.latency?.[name];
   if (!found) return none;
   const { kind, ns, lowNs, highNs } = found;
@@ -109,14 +113,14 @@ const shareText = (share: number | null | undefined): string => (share == null ?
 
 const range = (from: number, to: number): string => (from < to ? `${from} to ${to} s` : `${to} s`);
 
-function toMarkdown(report: Report, sha256: string): string {
+function toMarkdown(report: ReportView, sha256: string): string {
   const { models, rows, machine, request, choice, simple, deltas, baseline } = report;
   const names = claimed[request.profile];
   const { settings } = request;
   const measured = rows.filter((row) => row.samples);
   const sections = [
-    `# ${simple.headline}`,
-    simple.points.map((point) => `- ${point}`).join('\n'),
+    `# ${plain(simple.headline)}`,
+    simple.points.map((point) => `- ${plain(point)}`).join('\n'),
     '## Results',
     `Latencies with their ${100 * report.confidence} % intervals; throughput in images a second.`,
     table(
@@ -147,16 +151,16 @@ function toMarkdown(report: Report, sha256: string): string {
     ),
     rows
       .filter(({ reasons }) => reasons.length > 0)
-      .map(({ n, reasons }) => `- Row ${n}: ${reasons.map(({ code, message }) => `${message} (${code})`).join(' ')}`)
+      .map(({ n, reasons }) => `- Row ${n}: ${plain(reasons.map(({ code, message }) => `${message} (${code})`).join(' '))}`)
       .join('\n'),
     '## Choice',
-    `Target: ${request.target}. ${choice.says}`,
-    choice.steps.map(({ rule, says, kept }, i) => `${i + 1}. ${rule}: ${says} Rows ${kept.join(', ') || none}.`).join('\n'),
+    `Target: ${request.target}. ${plain(choice.says)}`,
+    choice.steps.map(({ rule, says, kept }, i) => `${i + 1}. ${rule}: ${plain(says)} Rows ${kept.join(', ') || none}.`).join('\n'),
     ...(baseline === null || deltas.length === 0
       ? []
       : [
           `## Compared with row ${baseline}`,
-          `Row ${baseline} is ${rowName(report, rows[baseline] as ReportRow)}. The times are compared within rounds, in which every row was measured once.`,
+          `Row ${baseline} is ${plain(rowName(report, rows[baseline] as RowView))}. The times are compared within rounds, in which every row was measured once.`,
           table(
             ['#', 'Verdict', 'Time for an image', 'Throughput', 'Memory', 'Accuracy', 'Why'],
             deltas.map(({ n, verdict, says, timeRatio, throughputRatio, memoryRatio, accuracyDifference }) => [
@@ -221,7 +225,7 @@ function toMarkdown(report: Report, sha256: string): string {
       ]),
     ),
     '## Provenance',
-    `Made from the samples of a benchmark of ${models.map(({ name, number: version }) => `${name} version ${version}`).join(', ')}. ` +
+    `Made from the samples of a benchmark of ${plain(models.map(({ name, number: version }) => `${name} version ${version}`).join(', '))}. ` +
       '`node(id)` of the API finds what these ids name.',
     table(
       ['What', 'Id'],

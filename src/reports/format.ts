@@ -26,5 +26,7 @@ export const modelName = ({ models }: Pick<Measured, 'models'>, { model }: Pick<
 };
 
 /** What was measured in a row. */
-export const rowName = (measured: Pick<Measured, 'models'>, row: ReportRow): string =>
-  `${modelName(measured, row)}, ${engines[row.engine].title}, batch ${row.batchSize}, ${plural(row.intraOpThreads, 'thread')}`;
+export const rowName = (
+  measured: Pick<Measured, 'models'>,
+  row: Pick<ReportRow, 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>,
+): string => `${modelName(measured, row)}, ${engines[row.engine].title}, batch ${row.batchSize}, ${plural(row.intraOpThreads, 'thread')}`;

@@ -14,7 +14,6 @@ import type { StoredBlob } from '../storage/blobs.ts';
 import { choose } from './choice.ts';
 import { baselineOf, deltasOf } from './deltas.ts';
 import { claimed, REPORT_SCHEMA_VERSION, type Report, type ReportRow } from './report.ts';
-import { simpleView } from './simple.ts';
 
 /** A cell whose samples are in the store. */
 export type Measurement = Omit<Cell, 'samples' | 'blocks'> & { samples: StoredBlob | null };
@@ -64,7 +63,12 @@ function reportOf(
   const { modelVersionIds: _ids, ...asked } = request;
   const measured = { models, rows, machine, request: asked, rounds };
   const baseline = baselineOf(measured);
-  const facts = {
+  return {
+    schemaVersion: REPORT_SCHEMA_VERSION,
+    measuredAt: new Date(measuredAt).toISOString(),
+    jobId,
+    codeVersion,
+    confidence,
     models,
     rows,
     machine,
@@ -72,15 +76,6 @@ function reportOf(
     baseline: baseline?.n ?? null,
     deltas: deltasOf(measured, baseline),
     choice: choose(measured),
-  };
-  return {
-    schemaVersion: REPORT_SCHEMA_VERSION,
-    measuredAt: new Date(measuredAt).toISOString(),
-    jobId,
-    codeVersion,
-    confidence,
-    ...facts,
-    simple: simpleView(facts),
   };
 }
 
@@ -99,7 +94,7 @@ export function rowOf(
       names.map((name) => percentiles[name]),
     );
   const stability = raw && stabilityOf(windowsOf(raw, cell.batchSize, windowNsOf(settings)));
-  const { unavailable: _reason, memory, ...measured } = telemetry;
+  const { memory, ...measured } = telemetry;
   return {
     ...cell,
     ...measured,

@@ -1,4 +1,7 @@
-/** What a report says. Its canonical JSON is what is hashed and exported; times are nanoseconds, sizes bytes. */
+/**
+ * The facts of a report: numbers, codes and names, no sentence (`view.ts` has these). Their canonical JSON is what is hashed and exported.
+ * Times are nanoseconds, sizes bytes.
+ */
 import type { Machine, Telemetry } from '../benchmark/cells.ts';
 import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
 import { type PairedRatio, pairedRatio, type RoundStatistics, type Rounds } from '../benchmark/pairing.ts';
@@ -8,9 +11,9 @@ import type { Reason } from '../benchmark/verdict.ts';
 import type { EngineName } from '../engine/engines.ts';
 
 /** Counts the forms that reports have had: one made by a later form is another report of the same benchmark. */
-export const REPORT_SCHEMA_VERSION = 3;
+export const REPORT_SCHEMA_VERSION = 4;
 
-export interface ReportRow extends Omit<Telemetry, 'unavailable' | 'memory'> {
+export interface ReportRow extends Omit<Telemetry, 'memory'> {
   n: number;
   /** Index into `models`. */
   model: number;
@@ -42,23 +45,30 @@ export const deltaVerdicts = ['FASTER', 'SLOWER', 'NO_DIFFERENCE', 'UNDECIDED', 
 export interface Delta {
   n: number;
   verdict: (typeof deltaVerdicts)[number];
-  says: string;
   /** Of the median time that one item takes, within rounds, with its interval; null where too few rounds have both rows. */
   timeRatio: number | null;
   timeRatioLow: number | null;
   timeRatioHigh: number | null;
+  /** In how many rounds both were measured. */
+  rounds: number;
   throughputRatio: number | null;
   memoryRatio: number | null;
   /** Difference of the top-1 accuracies on the same images. */
   accuracyDifference: number | null;
 }
 
-export interface ChoiceStep {
-  rule: string;
-  says: string;
-  /** The rows that are left after it. */
-  kept: number[];
-}
+/** What rows are compared by: the first of a target's that every row has. */
+export type MetricName = 'P95' | 'P50' | 'MEAN' | 'THROUGHPUT' | 'MEMORY';
+
+/** A rule that narrowed the rows down; `kept` are the numbers of those that were left. */
+export type ChoiceStep = { kept: number[] } & (
+  | { rule: 'RIGHT' | 'BATCH' | 'SIMPLER' }
+  | { rule: 'ACCURACY'; found: 'ONE_VERSION' | 'UNKNOWN' | 'DIFFERENT_IMAGES' | 'COMPARED' }
+  /** `best` is the best row's number; without a metric nothing was narrowed. */
+  | { rule: 'TARGET'; metric: MetricName | null; best: number | null }
+  /** Rows that may be better than the chosen one: by more than 5 % where the confidence is LOW. */
+  | { rule: 'CONFIDENCE'; metric: MetricName | null; rivals: number[] }
+);
 
 /** HIGH: all other rows are worse beyond doubt. MEDIUM: the chosen row is within 5 % of the best beyond doubt. LOW: anything else. */
 export const confidences = ['HIGH', 'MEDIUM', 'LOW'] as const;
@@ -67,7 +77,6 @@ export interface Choice {
   /** The chosen row; null when no row computes the right results. */
   n: number | null;
   confidence: (typeof confidences)[number] | null;
-  says: string;
   steps: ChoiceStep[];
 }
 
@@ -86,6 +95,21 @@ export interface Report {
   baseline: number | null;
   deltas: Delta[];
   choice: Choice;
+}
+
+export type RowView = Omit<ReportRow, 'reasons'> & { reasons: (Pick<Reason, 'code'> & { message: string })[] };
+export type DeltaView = Delta & { says: string };
+export type StepView = ChoiceStep & { says: string };
+
+/** Facts with their sentences (`sentences.ts`). */
+export interface SpokenFacts extends Omit<Report, 'rows' | 'deltas' | 'choice'> {
+  rows: RowView[];
+  deltas: DeltaView[];
+  choice: Omit<Choice, 'steps'> & { says: string; steps: StepView[] };
+}
+
+/** A report as people read it (`view.ts`). */
+export interface ReportView extends SpokenFacts {
   /** For those who want to know what it means. */
   simple: { headline: string; points: string[] };
 }

@@ -10,8 +10,9 @@ import type { StorageServices } from '../storage/blobs.ts';
 import { artifact, blob } from '../storage/tables.ts';
 import type { Made, Source } from './make.ts';
 import { makeInThread } from './makeInThread.ts';
-import { REPORT_SCHEMA_VERSION, type Report } from './report.ts';
+import { REPORT_SCHEMA_VERSION, type ReportView } from './report.ts';
 import { report, type StoredReport } from './tables.ts';
+import { viewOf } from './view.ts';
 
 const { content: _content, ...columns } = getTableColumns(report);
 
@@ -24,17 +25,17 @@ export function findReportOf(db: Queryable, jobId: string): StoredReport | undef
   return db.select(columns).from(report).where(eq(report.benchmarkJobId, jobId)).orderBy(desc(report.schemaVersion)).get();
 }
 
-/** Parsed reports by their hash, the last used last: a report never changes. */
-const parsed = new Map<string, Report>();
-const parsedMax = 8;
+/** Reports by their hash, the last used last: a report never changes. */
+const views = new Map<string, ReportView>();
+const viewsMax = 8;
 
 /** What a report says. */
-export function readReport(db: Queryable, stored: StoredReport): Report {
+export function readReport(db: Queryable, stored: StoredReport): ReportView {
   const { sha256 } = stored;
-  const found = parsed.get(sha256) ?? (JSON.parse(readContent(db, stored)) as Report);
-  parsed.delete(sha256);
-  parsed.set(sha256, found);
-  for (const oldest of parsed.keys()) if (parsed.size > parsedMax) parsed.delete(oldest);
+  const found = views.get(sha256) ?? viewOf(JSON.parse(readContent(db, stored)));
+  views.delete(sha256);
+  views.set(sha256, found);
+  for (const oldest of views.keys()) if (views.size > viewsMax) views.delete(oldest);
   return found;
 }
 

@@ -1,16 +1,15 @@
 import { GateResult } from '../benchmark/cells.ts';
 import { BenchmarkVerdictType, EngineNameType } from '../benchmark/schema.ts';
 import { type Percentile, type PercentileName, percentiles, type Stability } from '../benchmark/statistics.ts';
-import type { Reason } from '../benchmark/verdict.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
 import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
-import type { ReportRow } from './report.ts';
+import type { RowView } from './report.ts';
 import { samplesOf } from './reports.ts';
 
-type Part<K extends keyof ReportRow> = NonNullable<ReportRow[K]>;
+type Part<K extends keyof RowView> = NonNullable<RowView[K]>;
 
-const ReasonType = builder.objectRef<Reason>('BenchmarkReason').implement({
+const ReasonType = builder.objectRef<RowView['reasons'][number]>('BenchmarkReason').implement({
   description: 'A rule that a measurement has met.',
   fields: (t) => ({
     code: t.exposeString('code', { description: 'Stable code, such as CONTENTION or THROUGHPUT_SPREAD.' }),
@@ -29,7 +28,7 @@ const PercentileKindType = builder.enumType('PercentileKind', {
 
 export const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
   description:
-    'A percentile of the latency, by nearest rank. Its 99 % interval is the wider of binomial ranks and of blocks of time drawn again.',
+    'A percentile of the latency, by nearest rank. Its 95 % interval is the wider of binomial ranks and of blocks of time drawn again.',
   fields: (t) => ({
     percent: t.float({ description: 'Which one: 50 is the median.', resolve: (p) => percentiles[p.name] / 10 }),
     kind: t.expose('kind', { type: PercentileKindType, description: 'What `ns` is.' }),
@@ -53,11 +52,11 @@ const LatencyType = builder.objectRef<Part<'latency'>>('BenchmarkLatency').imple
     meanNs: t.exposeFloat('meanNs', { description: 'Mean in nanoseconds.' }),
     meanLowNs: t.exposeFloat('meanLowNs', {
       nullable: true,
-      description: 'Lower end of the 99 % interval of the mean; null with fewer than five blocks.',
+      description: 'Lower end of the 95 % interval of the mean; null with fewer than five blocks.',
     }),
     meanHighNs: t.exposeFloat('meanHighNs', {
       nullable: true,
-      description: 'Upper end of the 99 % interval of the mean; null with fewer than five blocks.',
+      description: 'Upper end of the 95 % interval of the mean; null with fewer than five blocks.',
     }),
     minNs: t.expose('minNs', { type: 'SafeInt', description: 'Shortest, in nanoseconds.' }),
     maxNs: t.expose('maxNs', { type: 'SafeInt', description: 'Longest, in nanoseconds: no outlier is removed.' }),
@@ -165,7 +164,7 @@ const NoiseType = builder.objectRef<Part<'noise'>>('BenchmarkNoise').implement({
   }),
 });
 
-const GpuUseType = builder.objectRef<ReportRow['gpu']>('BenchmarkGpu').implement({
+const GpuUseType = builder.objectRef<RowView['gpu']>('BenchmarkGpu').implement({
   description: 'What the GPU did; null with a reason where nobody measured it.',
   fields: (t) => ({
     utilizationPercent: t.exposeFloat('utilizationPercent', { nullable: true, description: 'Mean utilisation, 0 to 100.' }),
@@ -175,7 +174,7 @@ const GpuUseType = builder.objectRef<ReportRow['gpu']>('BenchmarkGpu').implement
 });
 
 /** A row with the report's job, which its samples belong to. */
-export const BenchmarkRowType = builder.objectRef<ReportRow & { jobId: string }>('BenchmarkRow').implement({
+export const BenchmarkRowType = builder.objectRef<RowView & { jobId: string }>('BenchmarkRow').implement({
   description: 'One configuration that was measured.',
   fields: (t) => ({
     n: t.exposeInt('n', { description: 'Number within the benchmark, from 0.' }),

@@ -9,7 +9,7 @@ import type { Job } from '../jobs/tables.ts';
 import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
-import { type ChoiceStep, type confidences, type Delta, REPORT_SCHEMA_VERSION, type Report } from './report.ts';
+import { type confidences, type DeltaView, REPORT_SCHEMA_VERSION, type ReportView, type StepView } from './report.ts';
 import { findReport, findReportOf, listReports, readContent, readReport, readVerdict } from './reports.ts';
 import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
@@ -83,16 +83,16 @@ const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement
 
 const DeltaVerdictType = builder.enumType('DeltaVerdict', {
   description: 'How the speed of a row compares with the baseline’s.',
-  values: enumValues<Delta['verdict']>({
+  values: enumValues<DeltaView['verdict']>({
     FASTER: 'An image takes less time, by 3 % or more, and the interval of the ratio excludes 1.',
     SLOWER: 'An image takes more time, by 3 % or more, and the interval of the ratio excludes 1.',
     NO_DIFFERENCE: 'The interval of the ratio lies within 3 %.',
     UNDECIDED: 'The interval of the ratio is too wide to tell.',
-    NOT_COMPARABLE: 'Fewer than five rounds measured both rows.',
+    NOT_COMPARABLE: 'Fewer than six rounds measured both rows.',
   }),
 });
 
-const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
+const DeltaType = builder.objectRef<DeltaView>('BenchmarkDelta').implement({
   description: 'A row against the baseline. A ratio of 1.1 is 10 % more.',
   fields: (t) => ({
     n: t.exposeInt('n', { description: 'Number of the row.' }),
@@ -110,7 +110,7 @@ const DeltaType = builder.objectRef<Delta>('BenchmarkDelta').implement({
   }),
 });
 
-const ChoiceStepType = builder.objectRef<ChoiceStep>('ChoiceStep').implement({
+const ChoiceStepType = builder.objectRef<StepView>('ChoiceStep').implement({
   description: 'A rule that narrowed the rows down.',
   fields: (t) => ({
     rule: t.exposeString('rule', { description: 'RIGHT, ACCURACY, BATCH, TARGET, SIMPLER or CONFIDENCE.' }),
@@ -128,7 +128,7 @@ const ChoiceConfidenceType = builder.enumType('ChoiceConfidence', {
   }),
 });
 
-const ChoiceType = builder.objectRef<Report['choice']>('BenchmarkChoice').implement({
+const ChoiceType = builder.objectRef<ReportView['choice']>('BenchmarkChoice').implement({
   description: 'The configuration to use, with the reasoning.',
   fields: (t) => ({
     n: t.exposeInt('n', { nullable: true, description: 'Number of the chosen row; null when there is no winner.' }),
@@ -143,7 +143,7 @@ const ChoiceType = builder.objectRef<Report['choice']>('BenchmarkChoice').implem
   }),
 });
 
-const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
+const TechnicalType = builder.objectRef<ReportView>('ReportTechnical').implement({
   description: 'The report for those who want every number.',
   fields: (t) => ({
     measuredAt: t.field({ type: 'DateTime', description: 'When the benchmark ended.', resolve: (r) => Date.parse(r.measuredAt) }),
@@ -181,7 +181,7 @@ const TechnicalType = builder.objectRef<Report>('ReportTechnical').implement({
   }),
 });
 
-const SimpleType = builder.objectRef<Report['simple']>('ReportSimple').implement({
+const SimpleType = builder.objectRef<ReportView['simple']>('ReportSimple').implement({
   description: 'The report for those who want to know what it means.',
   fields: (t) => ({
     headline: t.exposeString('headline', { description: 'The result in a sentence.' }),

@@ -1,13 +1,11 @@
 import { engines } from '../engine/engines.ts';
 import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
-import type { Report, ReportRow } from './report.ts';
+import type { ReportView, RowView, SpokenFacts } from './report.ts';
 
-type Facts = Pick<Report, 'models' | 'rows' | 'machine' | 'request' | 'baseline' | 'deltas' | 'choice'>;
-
-const messages = (reasons: ReportRow['reasons']): string => reasons.map(({ message }) => message).join(' ');
+const messages = (reasons: RowView['reasons']): string => reasons.map(({ message }) => message).join(' ');
 
 /** Sentences about the chosen row, or none. Each says what a number means before how it was made. */
-const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
+const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
   ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
   (_facts, { latency, batchSize }) => {
     const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
@@ -48,7 +46,7 @@ const points: ((facts: Facts, row: ReportRow) => string | null)[] = [
 ];
 
 /** The report for people who want to know what it means: the chosen row, or else the baseline, in sentences. */
-export function simpleView(facts: Facts): Report['simple'] {
+export function simpleView(facts: SpokenFacts): ReportView['simple'] {
   const row = facts.rows.find(({ n }) => n === (facts.choice.n ?? facts.baseline));
   if (!row) {
     const reasons = facts.rows.flatMap(({ reasons }) => reasons.map(({ message }) => message));
@@ -58,8 +56,8 @@ export function simpleView(facts: Facts): Report['simple'] {
   return { headline, points: points.flatMap((say) => say(facts, row) || []) };
 }
 
-function speedOf(facts: Facts, row: ReportRow): string {
-  const { p50, meanNs } = row.latency as NonNullable<ReportRow['latency']>;
+function speedOf(facts: SpokenFacts, row: RowView): string {
+  const { p50, meanNs } = row.latency as NonNullable<RowView['latency']>;
   const typical = p50?.kind === 'EXACT' ? (p50.ns as number) : meanNs;
   const what = row.batchSize === 1 ? 'an image' : `${row.batchSize} images`;
   return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${number(row.itemsPerSecond as number)} images a second.`;
