@@ -81,6 +81,15 @@ describe('a load test', () => {
       { code: 'IN_USE', field: ['confirmServing'], message: expect.stringMatching(/^echo answered a request \d+ s ago/) },
     ]);
     await succeeded(api, await start(api, { deployment: 'echo', rates: [5], secondsPerRate: 1, confirmServing: true }));
+
+    // Behind another job it waits, and meanwhile somebody begins to use the deployment.
+    const measured = { modelVersionIds: [version], secondsMin: 60, secondsMax: 60 };
+    const before = (await mutate(api, 'startBenchmark', measured, 'job { id }')).job.id;
+    const waiting = await start(api, { deployment: 'echo', rates: [5], secondsPerRate: 1 });
+    expect((await inferJson(url, 'echo', item(1), by(api))).status).toBe(200);
+    await mutate(api, 'cancelJob', { jobId: before }, 'job { state }');
+    const { failure } = await jobWhen(api, waiting, ({ state }) => state === 'FAILED');
+    expect(failure).toMatchObject({ code: 'IN_USE', message: expect.stringMatching(/^echo answered a request/) });
   }, 120_000);
 
   test('is refused where it cannot be done, with the reason', async () => {

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Tokens } from '../accounts/tokens.ts';
-import type { Queryable } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import { ApiError, InputError } from '../errors.ts';
 import { permitsOf } from '../inference/config.ts';
@@ -12,11 +11,12 @@ import type { Job } from '../jobs/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
 import { highestRateOf, LoadTestFile } from './rates.ts';
-import { LoadTestRequest, requireDrivable } from './start.ts';
+import { LoadTestRequest, lastAnsweredAt, refuseIfServing, requireDrivable } from './start.ts';
 import { loadTest, loadTestRate } from './tables.ts';
 
 const child = join(import.meta.dirname, 'child.ts');
 const connectionsMax = 256;
+const answerMsMax = 5000;
 
 const requestOf = (job: Job): LoadTestRequest => LoadTestRequest.parse(storedSpec(job));
 
@@ -24,9 +24,12 @@ const requestOf = (job: Job): LoadTestRequest => LoadTestRequest.parse(storedSpe
 export const loadTestJob = ({ supervisor, tokens }: { supervisor: Supervisor; tokens: Tokens }): JobKind => ({
   timeLimitMs: 3_600_000,
 
-  async launch({ config, db }, { job, resumeFrom }) {
-    const { deploymentId, modelVersionId, ...asked } = requestOf(job);
-    const { row, revision, settings, inputs } = drivable(db, deploymentId);
+  async launch({ config, db }, { job, attemptNumber, resumeFrom }) {
+    const { deploymentId, modelVersionId, confirmServing, ...asked } = requestOf(job);
+    const { row, revision, settings, inputs } = orFails(() => requireDrivable(db, deploymentId));
+    const lastAt = await lastAnsweredAt(supervisor, row);
+    // Later attempts follow upon requests of the first one.
+    if (!confirmServing && attemptNumber === 1) orFails(() => refuseIfServing(db, row, lastAt, job.id));
     if (revision.modelVersionId !== modelVersionId) {
       throw new JobFailure('CONFLICT', `${row.name} serves another model version by now. Start a new load test.`);
     }
@@ -72,11 +75,12 @@ export const loadTestJob = ({ supervisor, tokens }: { supervisor: Supervisor; to
   },
 });
 
-function drivable(db: Queryable, deploymentId: string): ReturnType<typeof requireDrivable> {
+/** What was right when the job was put into the queue may have changed. */
+function orFails<T>(check: () => T): T {
   try {
-    return requireDrivable(db, deploymentId);
+    return check();
   } catch (error) {
-    throw error instanceof InputError ? new JobFailure('CONFLICT', error.message) : error;
+    throw error instanceof InputError ? new JobFailure(error.userErrors[0]?.code ?? 'INVALID', error.message) : error;
   }
 }
 
@@ -86,6 +90,9 @@ function isNotServed(name: string): never {
 }
 
 async function requireServed({ url, token, name, revision }: LoadTestSpec): Promise<void> {
-  const asked = fetch(`${url}/v2/models/${name}/versions/${revision}/ready`, { headers: { authorization: `Bearer ${token}` } });
+  const asked = fetch(`${url}/v2/models/${name}/versions/${revision}/ready`, {
+    headers: { authorization: `Bearer ${token}` },
+    signal: AbortSignal.timeout(answerMsMax),
+  });
   if ((await asked.catch(() => null))?.status !== 200) isNotServed(name);
 }

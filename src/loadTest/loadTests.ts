@@ -14,14 +14,15 @@ export function listLoadTests(db: Queryable, deploymentId: string, limit: number
   return db.select().from(loadTest).where(eq(loadTest.deploymentId, deploymentId)).orderBy(desc(loadTest.endedAt)).limit(limit).all();
 }
 
-/** When load tests last sent requests to a deployment, in Unix milliseconds: now, if one has not ended; null without any. */
-export function lastDrivenAt(db: Queryable, deploymentId: string): number | null {
+/** When load tests, but for this one, last sent requests to a deployment, in Unix milliseconds: now, if one does; 0 without any. */
+export function lastDrivenAt(db: Queryable, deploymentId: string, exceptJobId: string | null): number {
   const tests = db
-    .select({ endedAt: job.endedAt })
+    .select({ id: job.id, startedAt: job.startedAt, endedAt: job.endedAt })
     .from(job)
     .where(and(eq(job.kind, 'LOAD_TEST'), eq(sql`${job.specJson} ->> '$.deploymentId'`, deploymentId)))
     .all();
-  return tests.length === 0 ? null : Math.max(...tests.map(({ endedAt }) => endedAt ?? Date.now()));
+  const times = tests.filter(({ id, startedAt }) => startedAt !== null && id !== exceptJobId).map(({ endedAt }) => endedAt ?? Date.now());
+  return Math.max(0, ...times);
 }
 
 export function readRates(db: Queryable, jobId: string): RateResult[] {

@@ -19,6 +19,8 @@ const inputBytesMax = 2 ** 26;
 /** The deadline is the longest that there is: a host that refuses what it could do later would seem to have a smaller capacity. */
 const estimate = { warmupMs: 1000, ms: 3000, deadlineMs: 60_000 };
 
+const statsMsMax = 5000;
+
 /** How long after its deadline an answer of the host may come: 504 is one. */
 export const answerMsBeyond = 2000;
 
@@ -98,7 +100,10 @@ const figuresOf = ({ rate, answeredPerSecond, latency: { p50, p99 } }: RateResul
 /** Requests that the host has answered since its start, of every deployment; null where it does not say. */
 async function answeredByHost({ spec: { url, token } }: Child): Promise<number | null> {
   try {
-    const answer = await fetch(`${url}/v2/models/stats`, { headers: { authorization: `Bearer ${token}` } });
+    const answer = await fetch(`${url}/v2/models/stats`, {
+      headers: { authorization: `Bearer ${token}` },
+      signal: AbortSignal.timeout(statsMsMax),
+    });
     const { model_stats } = (await answer.json()) as { model_stats: { inference_stats: { success: { count: number } } }[] };
     return model_stats.reduce((sum, { inference_stats }) => sum + inference_stats.success.count, 0);
   } catch {

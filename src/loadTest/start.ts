@@ -38,6 +38,7 @@ export const LoadTestRequest = z.object({
   deadlineMs,
   secondsPerRate,
   seed,
+  confirmServing: z.boolean(),
 });
 export type LoadTestRequest = z.infer<typeof LoadTestRequest>;
 
@@ -55,19 +56,14 @@ const StartLoadTestInput = z
   .strict();
 
 /** Puts the load test of a deployment into the queue. */
-export async function startLoadTest(
-  services: JobServices & { supervisor: Pick<Supervisor, 'stats'> },
-  actor: Actor,
-  raw: unknown,
-): Promise<Job> {
+export async function startLoadTest(services: JobServices & { supervisor: Supervisor }, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartLoadTestInput, raw);
   const { supervisor, db } = services;
   const row =
     findDeploymentByName(db, input.deployment) ?? refuse('NOT_FOUND', 'deployment', `There is no deployment ${input.deployment}.`);
-  const { models } = await supervisor.stats();
-  const lastAt = Math.max(0, ...models.filter(({ name }) => name === row.name).map((model) => model.lastAt ?? 0));
+  const lastAt = await lastAnsweredAt(supervisor, row);
   return submitJob(services, actor, { kind: 'LOAD_TEST', input, priority: input.priority }, (tx): LoadTestRequest => {
-    if (!input.confirmServing) refuseIfServing(tx, row, lastAt);
+    if (!input.confirmServing) refuseIfServing(tx, row, lastAt, null);
     const { version, settings } = requireDrivable(tx, row.id);
     const request = {
       deploymentId: row.id,
@@ -76,6 +72,7 @@ export async function startLoadTest(
       deadlineMs: input.deadlineMs ?? settings.deadlineMs,
       secondsPerRate: input.secondsPerRate,
       seed: input.seed,
+      confirmServing: input.confirmServing,
     };
     const count = request.rates?.length ?? ratesCount;
     const durationMs = startMs + count * (1000 * request.secondsPerRate + request.deadlineMs + answerMsBeyond);
@@ -91,9 +88,16 @@ export async function startLoadTest(
   });
 }
 
-function refuseIfServing(tx: Queryable, { id, name }: Deployment, lastAt: number): void {
+/** When a deployment last answered a request, in Unix milliseconds; 0 where its host knows of none. */
+export async function lastAnsweredAt(supervisor: Supervisor, { name }: Deployment): Promise<number> {
+  const { models } = await supervisor.stats();
+  return Math.max(0, ...models.filter((model) => model.name === name).map((model) => model.lastAt ?? 0));
+}
+
+/** An InputError where `lastAt` is recent, and the request of somebody else than a load test. `jobId`: of the load test that asks. */
+export function refuseIfServing(tx: Queryable, { id, name }: Deployment, lastAt: number, jobId: string | null): void {
   const now = Date.now();
-  if (lastAt < now - recentMs || lastAt <= (lastDrivenAt(tx, id) ?? 0)) return;
+  if (lastAt < now - recentMs || lastAt <= lastDrivenAt(tx, id, jobId)) return;
   const seconds = Math.round((now - lastAt) / 1000);
   refuse(
     'IN_USE',
