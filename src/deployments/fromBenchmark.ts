@@ -23,8 +23,9 @@ export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads'> 
 type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 
 /**
- * Threads, batch and run times of the row that the report of a benchmark chose, or else of the best one that can be served and that it did
- * not reject: on the serving engine, and without a batch where requests cannot share a run. Refuses (`benchmarkJobId`) where there is none.
+ * Threads, batch and run times of the row that the report of a benchmark chose. If it cannot be served, they are those of the best row that
+ * can and that the report did not reject. A row with a batch cannot be where requests cannot share a run. Refuses (`benchmarkJobId`) where
+ * there is none.
  */
 export function measuredSettings(
   db: Queryable,
