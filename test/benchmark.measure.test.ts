@@ -48,7 +48,7 @@ describe('inputs', () => {
     const [output] = outputs as [(typeof outputs)[number]];
     const prepared = await preparedOf(spec, 5);
     expect(prepared).toMatchObject({ reference: 'PROBE', count: 32 });
-    const feeds = feedsOf(prepared, spec.models[0] as Model, 0);
+    const feeds = feedsOf(prepared.inputs, (spec.models[0] as Model).probe, 0, prepared.expected.length);
     expect(feeds).toHaveLength(7);
     expect(feeds[0]?.get('image')?.data).toEqual(input.data.slice(0, 5 * 192));
     expect(prepared.expected[0]?.get('y')).toEqual(output.data.slice(0, 15));
@@ -64,8 +64,10 @@ describe('inputs', () => {
     expect(a.expected).toHaveLength(2);
     expect(again.expected).toEqual(a.expected);
     expect(other.expected).not.toEqual(a.expected);
-    expect(feedsOf(a, spec.models[0] as Model, 0)).toEqual(feedsOf(again, spec.models[0] as Model, 0));
-    const values = feedsOf(a, spec.models[0] as Model, 0)[0]?.get('image')?.data as Float32Array;
+    expect(feedsOf(a.inputs, (spec.models[0] as Model).probe, 0, a.expected.length)).toEqual(
+      feedsOf(again.inputs, (spec.models[0] as Model).probe, 0, again.expected.length),
+    );
+    const values = feedsOf(a.inputs, (spec.models[0] as Model).probe, 0, a.expected.length)[0]?.get('image')?.data as Float32Array;
     expect(values.every((x) => x >= 0 && x < 1)).toBe(true);
     expect(new Set(values).size).toBeGreaterThan(1000);
   });

@@ -80,7 +80,7 @@ export async function openCell(
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
   const { device, load: loadEngine } = engines[cell.engine];
   const open = await loadEngine();
-  const feeds = feedsOf(prepared, model, spec.seed);
+  const feeds = feedsOf(prepared.inputs, model.probe, spec.seed, prepared.expected.length);
   const advance: Advance = () => progress.advance(cell.batchSize);
 
   const { n, batchSize, intraOpThreads } = cell;

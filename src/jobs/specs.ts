@@ -327,10 +327,38 @@ export const BenchmarkSpec = z
   .meta({ id: 'BenchmarkSpec', description: 'Read by a Node child.' });
 export type BenchmarkSpec = z.infer<typeof BenchmarkSpec>;
 
+export const LoadTestSpec = z
+  .object({
+    kind: z.literal('LOAD_TEST'),
+    ...common,
+    url: z.url().describe('Of the inference host.'),
+    token: z.string().describe('For the inference host: valid for as long as the test may take.'),
+    name: z.string().min(1).max(200).describe('Of the deployment.'),
+    revision: z.int().min(1),
+    inputs: z
+      .array(z.object({ name: z.string(), datatype: z.string(), shape: z.array(z.int().min(1)) }))
+      .min(1)
+      .describe('Of one request.'),
+    probe: path.nullable().describe('The probe set of the version; null: seeded inputs.'),
+    rates: z
+      .array(z.number().gt(0).max(20_000))
+      .min(1)
+      .max(12)
+      .nullable()
+      .describe('Requests a second, one after the other; null: shares of the capacity.'),
+    deadlineMs: z.number().gt(0).max(60_000),
+    secondsPerRate: z.int().min(1).max(60),
+    seed: z.int().min(0).max(0xffff_ffff).describe('Of the arrivals, and of the inputs where there is no probe set.'),
+    connections: z.int().min(1).max(256).describe('That keep the host busy while its capacity is estimated.'),
+    resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its rates are kept if it drove the same revision.'),
+  })
+  .meta({ id: 'LoadTestSpec', description: 'Read by a Node child.' });
+export type LoadTestSpec = z.infer<typeof LoadTestSpec>;
+
 // ------------------------------------------------------------------------------------------------------------- kinds
 
 export const Spec = z
-  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec])
+  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
@@ -346,5 +374,6 @@ export const jobKindTable = {
   },
   EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
   BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
+  LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },
 } as const satisfies Record<Spec['kind'], { slots: -1 | 0 | 1; description: string }>;
 export type JobKindName = keyof typeof jobKindTable;

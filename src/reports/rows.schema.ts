@@ -26,7 +26,7 @@ const PercentileKindType = builder.enumType('PercentileKind', {
   }),
 });
 
-const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
+export const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
   description:
     'A percentile of the latency, by nearest rank. Its 95 % interval is the wider of binomial ranks and of blocks of time drawn again.',
   fields: (t) => ({
