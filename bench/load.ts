@@ -1,11 +1,11 @@
 /** The load of the benchmarks of serving. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowMs } from '../src/inference/clock.ts';
-import { Connection, type Reply } from '../src/loadTest/connection.ts';
+import { KeptConnection, type Reply } from '../src/loadTest/connection.ts';
 
 /** Each connection sends the next request when it has its answer. Answers that come after `ms` do not count. */
 export async function closedLoop(url: string, request: Buffer, count: number, ms: number): Promise<Reply[]> {
-  const clients = Array.from({ length: count }, () => new Connection(url));
+  const clients = Array.from({ length: count }, () => new KeptConnection(url));
   const replies: Reply[] = [];
   const endAt = performance.now() + ms;
   await Promise.all(
@@ -26,14 +26,14 @@ export async function closedLoop(url: string, request: Buffer, count: number, ms
  * behind does not hide what its users wait. `inWindow`: the answer came within `ms`.
  */
 export async function openLoop(url: string, request: Buffer, perSecond: number, ms: number): Promise<(Reply & { inWindow: boolean })[]> {
-  const clients: Connection[] = [];
+  const clients: KeptConnection[] = [];
   const replies: Promise<Reply & { inWindow: boolean }>[] = [];
   const startedAt = nowMs();
   for (let elapsed = 0; elapsed < ms; elapsed = nowMs() - startedAt) {
     while (replies.length < (elapsed * perSecond) / 1000) {
       let client = clients.find(({ busy }) => !busy);
       if (!client) {
-        client = new Connection(url);
+        client = new KeptConnection(url);
         clients.push(client);
       }
       const dueAt = startedAt + (replies.length * 1000) / perSecond;

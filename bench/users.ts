@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import yazl from 'yazl';
 import { digits } from '../src/cli/demo/digits.ts';
-import { Connection, postOf, type Reply } from '../src/loadTest/connection.ts';
+import { KeptConnection, postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
 import { type Listening, withHostProcess, withServerProcess } from '../test/support/process.ts';
@@ -33,9 +33,9 @@ interface Reached {
 
 /** Each user has a connection. */
 async function reached(url: string, requestFor: (user: number) => Buffer): Promise<Reached> {
-  const clients = Array.from({ length: count }, () => new Connection(url));
+  const clients = Array.from({ length: count }, () => new KeptConnection(url));
   const startedAt = performance.now();
-  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as Connection).send(requestFor(user)));
+  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as KeptConnection).send(requestFor(user)));
   for (const client of clients) client.close();
   return { replies, elapsedMs: performance.now() - startedAt - thinkMs };
 }

@@ -48,7 +48,7 @@ export function trialOf(config: ModelConfig, signature: ServedSignature): Trial 
   if (!preprocess) return null;
   const image = { ...trialSize, preprocess };
   const model = { config, signature };
-  return { feed: imageFeed(signature, preprocess), outputs: outputsOf(model), reading: readingOf(model, image, { top: 5 }) };
+  return { feed: imageFeed(signature, preprocess), outputs: readOutputsOf(model), reading: readingOf(model, image, { top: 5 }) };
 }
 
 function refuseImage(error: Error): never {
@@ -56,7 +56,7 @@ function refuseImage(error: Error): never {
 }
 
 /** The outputs that `read` of reading.ts takes. */
-export function outputsOf({ config: { task }, signature }: Predicting): string[] {
+export function readOutputsOf({ config: { task }, signature }: Predicting): string[] {
   const names = signature.outputs.map(({ name }) => name);
   return task === 'CLASSIFICATION' ? names.slice(0, 1) : names;
 }

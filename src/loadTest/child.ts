@@ -1,5 +1,5 @@
 /** The child of LOAD_TEST. */
 import { runAsChild } from '../jobs/childio.ts';
-import { loadTest } from './run.ts';
+import { runLoadTest } from './run.ts';
 
-await runAsChild('LOAD_TEST', {}, loadTest);
+await runAsChild('LOAD_TEST', {}, runLoadTest);

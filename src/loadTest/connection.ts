@@ -17,7 +17,7 @@ const textMax = 1000;
 const headEnd = '\r\n\r\n';
 
 /** A connection, with at most one request at a time. */
-export class Connection {
+export class KeptConnection {
   busy = false;
   closed = false;
   readonly #socket: Socket;

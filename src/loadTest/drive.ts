@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { nowMs } from '../inference/clock.ts';
-import { Connection, noAnswer, type Reply } from './connection.ts';
+import { KeptConnection, noAnswer, type Reply } from './connection.ts';
 import type { TickerData } from './ticker.thread.ts';
 
 /** Instead of an HTTP status: too many requests had no answer yet. */
@@ -50,10 +50,10 @@ const isWrong = ({ status }: Reply): boolean => status >= 400 && status < 500 &&
 
 /** Connections that are kept: the last that was used is used next. */
 function openConnections(url: string, count: number) {
-  const all = new Set<Connection>();
-  const idle: Connection[] = [];
-  const add = (): Connection => {
-    const added = new Connection(url);
+  const all = new Set<KeptConnection>();
+  const idle: KeptConnection[] = [];
+  const add = (): KeptConnection => {
+    const added = new KeptConnection(url);
     all.add(added);
     return added;
   };

@@ -32,7 +32,7 @@ const bootId = (): string | null => identify(process.pid)?.bootId ?? null;
  * Drives a deployment at one rate after the other. Each rate that has ended is in the newest `LoadTestFile` of the work folder, which the
  * result names: a later attempt that drives the same revision continues behind it.
  */
-export async function loadTest(child: Child): Promise<{ file: string }> {
+export async function runLoadTest(child: Child): Promise<{ file: string }> {
   try {
     const file = earlierFile(child) ?? (await estimateCapacity(child));
     const target = targetOf(child, child.spec.deadlineMs);
