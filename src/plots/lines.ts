@@ -19,6 +19,8 @@ export interface LinePlot extends PlotText {
   x: Axis;
   y: Axis;
   series: readonly Series[];
+  /** Whether the points of a curve of few are marked. */
+  marks?: boolean;
 }
 
 const height = 260;
@@ -27,7 +29,7 @@ const pointsMax = 2 * plotWidth;
 const markedMax = 40;
 
 /** Curves over one axis, such as the losses of a training. */
-export function linePlot({ x: xAxis, y: yAxis, series, ...text }: LinePlot): string {
+export function linePlot({ x: xAxis, y: yAxis, series, marks = true, ...text }: LinePlot): string {
   const drawn = series.map(({ points }) => reduced(points.map(({ x, y }) => ({ x: drawable(x, xAxis), y: drawable(y, yAxis) }))));
   const all = drawn.flat().filter(isWhole);
   const { markup, bottom } = legend(
@@ -48,7 +50,9 @@ export function linePlot({ x: xAxis, y: yAxis, series, ...text }: LinePlot): str
     .digits(2);
   const curves = drawn.flatMap((points, n) => [
     element('path', { class: `plot-line ${seriesClass(n)}`, d: path(points) ?? '' }),
-    ...(points.length <= markedMax ? points.filter(isWhole).map((point) => marker(n, x(point.x), y(point.y))) : []),
+    ...((marks && points.length <= markedMax) || points.length === 1
+      ? points.filter(isWhole).map((point) => marker(n, x(point.x), y(point.y)))
+      : []),
   ]);
   return plot(text, height, [...markup, ...axes, ...curves, ...(all.length === 0 ? [noData(height)] : [])]);
 }
