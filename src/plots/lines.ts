@@ -23,7 +23,8 @@ export interface LinePlot extends PlotText {
   marks?: boolean;
 }
 
-const height = 260;
+/** Below the legend. */
+const room = 228;
 /** Beyond so many points a line is reduced; up to so many each point is marked. */
 const pointsMax = 2 * plotWidth;
 const markedMax = 40;
@@ -36,6 +37,7 @@ export function linePlot({ x: xAxis, y: yAxis, series, marks = true, ...text }: 
     series.map(({ name }) => name),
     (n, x, y) => element('path', { class: `plot-line ${seriesClass(n)}`, d: `M${x},${y}h18` }) + marker(n, x + 9, y),
   );
+  const height = bottom + room;
   const { x, y, axes } = frameOf(
     all.map((point) => point.x),
     all.map((point) => point.y),

@@ -20,7 +20,7 @@ export interface RowPlot extends PlotText {
 
 /** Rows beyond these are left out, and a line says so. */
 const rowsMax = 40;
-const labelMax = 150;
+const labelMax = 190;
 
 /** A line for each row with its values and their intervals: percentiles of configurations, or the memory that they take. */
 export function rowPlot({ x: asked, names, rows, mark, ...text }: RowPlot): string {

@@ -58,7 +58,7 @@ function logTicks(low: number, high: number, count: number): number[] {
   ].map((marks) => marks.filter((value) => value >= low && value <= high));
   const [finest = []] = steps;
   if (finest.length < 3) return ticks(low, high, count).filter((value) => value >= low && value <= high);
-  return steps.find((marks) => marks.length <= count + 1) ?? (steps.at(-1) as number[]);
+  return steps.find((marks) => marks.length <= 1.7 * count) ?? (steps.at(-1) as number[]);
 }
 
 export function tickLabel(value: number): string {

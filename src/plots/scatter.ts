@@ -22,7 +22,8 @@ export interface ScatterPlot extends PlotText {
   chosen: string;
 }
 
-const height = 260;
+/** Below the legend. */
+const room = 228;
 
 interface Placed {
   x: number;
@@ -41,6 +42,7 @@ export function scatterPlot({ x: xAxis, y: yAxis, points, chosen, ...text }: Sca
   const { markup, bottom } = legend(names, (n, left, at) =>
     isFront(n) ? element('path', { class: 'plot-front', d: `M${left},${at}h18` }) : marker(n, left + 9, at, n === 1 ? 90 : 45),
   );
+  const height = bottom + room;
   const { x, y, axes } = frameOf(
     shown.map((point) => point.x),
     shown.map((point) => point.y),
@@ -62,7 +64,7 @@ export function scatterPlot({ x: xAxis, y: yAxis, points, chosen, ...text }: Sca
         marker(point.chosen ? 1 : 0, point.x, point.y, point.chosen ? 90 : 45),
       ),
     ),
-    ...labelsOf(at, bottom),
+    ...labelsOf(at, bottom, height),
     ...(shown.length === 0 ? [noData(height)] : []),
   ]);
 }
@@ -77,7 +79,7 @@ export function paretoFront<T extends Placed>(points: readonly T[]): T[] {
 }
 
 /** Each label beside its point where it covers no other label and no point; where there is no room, the pointer shows the name. */
-function labelsOf(points: readonly (Placed & { label: string; chosen?: boolean })[], top: number): string[] {
+function labelsOf(points: readonly (Placed & { label: string; chosen?: boolean })[], top: number, height: number): string[] {
   const taken = points.map(({ x, y }) => ({ left: x - 4, right: x + 4, top: y - 4, bottom: y + 4 }));
   return points
     .toSorted((a, b) => Number(b.chosen ?? false) - Number(a.chosen ?? false))
@@ -94,7 +96,7 @@ function labelsOf(points: readonly (Placed & { label: string; chosen?: boolean }
         const isFree = !taken.some(
           (other) => box.left < other.right && box.right > other.left && box.top < other.bottom && box.bottom > other.top,
         );
-        if (!isFree || box.left < 40 || box.right > plotWidth || box.top < top || box.bottom > height - 40) continue;
+        if (!isFree || box.left < 40 || box.right > plotWidth - 4 || box.top < top || box.bottom > height - 40) continue;
         taken.push(box);
         return [textAt(left, base, label)];
       }

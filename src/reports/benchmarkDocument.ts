@@ -18,6 +18,7 @@ export function benchmarkDocument(report: ReportView, sha256: string): ReportDoc
       { heading: 'Plots', blocks: [{ plots: benchmarkPlots(report) }] },
       ...comparisons(report),
       choiceSteps(report),
+      ...(report.rows.some(({ reasons }) => reasons.length > 0) ? [rowNotes(report)] : []),
       models(report),
       measurement(report),
       provenance(report),
@@ -44,16 +45,22 @@ function percentileText(row: RowView, name: PercentileName): string {
 function results(report: ReportView): Section {
   const { rows, request, choice, confidence } = report;
   const names = claimed[request.profile];
+  // A column that says the same in each row takes the room of the numbers.
+  const [engine, ...others] = new Set(rows.map(({ engine }) => engines[engine].title));
+  const hasOneEngine = others.length === 0;
   return {
     heading: 'Results',
     blocks: [
       {
         table: {
-          caption: `Latencies with their ${100 * confidence} % intervals; throughput in images a second.`,
+          caption:
+            `Latencies with their ${100 * confidence} % intervals; throughput in images a second.` +
+            (engine && hasOneEngine ? ` All rows ran on ${engine}.` : '') +
+            (choice.n === null ? '' : ` Row ${choice.n} is the chosen one.`),
           head: [
             '#',
             'Model',
-            'Engine',
+            ...(hasOneEngine ? [] : ['Engine']),
             'Batch',
             'Threads',
             'Verdict',
@@ -65,7 +72,7 @@ function results(report: ReportView): Section {
           rows: rows.map((row) => [
             `${row.n}`,
             modelName(report, row),
-            engines[row.engine].title,
+            ...(hasOneEngine ? [] : [engines[row.engine].title]),
             `${row.batchSize}`,
             `${row.intraOpThreads}`,
             row.verdict,
@@ -77,11 +84,6 @@ function results(report: ReportView): Section {
           marked: rows.findIndex(({ n }) => n === choice.n),
         },
       },
-      {
-        list: rows
-          .filter(({ reasons }) => reasons.length > 0)
-          .map(({ n, reasons }) => `Row ${n}: ${reasons.map(({ code, message }) => `${message} (${code})`).join(' ')}`),
-      },
     ],
   };
 }
@@ -92,6 +94,18 @@ const choiceSteps = ({ request, choice }: ReportView): Section => ({
   blocks: [
     { text: `Target: ${request.target}. ${choice.says}` },
     { steps: choice.steps.map(({ rule, says, kept }) => `${rule}: ${says} Rows ${kept.join(', ') || none}.`) },
+  ],
+});
+
+const rowNotes = ({ rows }: ReportView): Section => ({
+  heading: 'Notes on the rows',
+  folded: true,
+  blocks: [
+    {
+      list: rows
+        .filter(({ reasons }) => reasons.length > 0)
+        .map(({ n, reasons }) => `Row ${n}: ${reasons.map(({ code, message }) => `${message} (${code})`).join(' ')}`),
+    },
   ],
 });
 

@@ -4,7 +4,7 @@ import { seriesMax } from '../plots/frame.ts';
 import { linePlot } from '../plots/lines.ts';
 import { rowPlot } from '../plots/rows.ts';
 import { scatterPlot } from '../plots/scatter.ts';
-import { modelName, percentileTitles, plural, rowName } from './format.ts';
+import { percentileTitles, plural, rowName } from './format.ts';
 import { claimed, distributionPerMille, type ReportView, type RowView } from './report.ts';
 
 const ms = (ns: number | null | undefined): number | null => (ns == null ? null : ns / 1e6);
@@ -25,8 +25,10 @@ export function benchmarkPlots(report: ReportView): string[] {
 
 /** The number of a row, and in what it differs from others. */
 function labelIn(report: ReportView, row: RowView): string {
+  const model = report.models[row.model];
+  const hasNames = new Set(report.models.map(({ name }) => name)).size > 1;
   const parts: [string, (row: RowView) => unknown][] = [
-    [modelName(report, row), ({ model }) => model],
+    [`${hasNames ? `${model?.name} ` : ''}v${model?.number}`, (one) => one.model],
     [engines[row.engine].title, ({ engine }) => engine],
     [`batch ${row.batchSize}`, ({ batchSize }) => batchSize],
     [plural(row.intraOpThreads, 'thread'), ({ intraOpThreads }) => intraOpThreads],

@@ -17,13 +17,14 @@ p, ul, ol { margin: .5rem 0; } ul, ol { padding-left: 1.4rem; }
 .kind, footer { color: var(--soft); font-size: .875rem; } .kind { margin: 0; }
 footer { margin-top: 2rem; border-top: 1px solid var(--line); padding-top: .5rem; }
 .scroll { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; min-width: 100%; font-size: .875rem; overflow-wrap: normal; }
-caption { text-align: left; color: var(--soft); padding-bottom: .25rem; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
+table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal; }
+caption { text-align: left; color: var(--soft); padding-bottom: .25rem; min-width: min(36rem, 90vw); }
+th, td { text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
 thead th { font-weight: 600; vertical-align: bottom; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .long { font: .75rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; min-width: 9rem; }
-.marked > * { background: var(--mark); font-weight: 600; }
+.marked > * { background: var(--mark); } .marked > th { font-weight: 700; }
+td:not(.n), tbody th:not(.n) { min-width: 6rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1.25rem; margin: .75rem 0; }
 summary { cursor: pointer; margin-top: 1.5rem; } summary h2 { display: inline; }
 @media screen and (prefers-color-scheme: dark) {
@@ -36,7 +37,7 @@ summary { cursor: pointer; margin-top: 1.5rem; } summary h2 { display: inline; }
   h1 { font-size: 14pt; margin-bottom: 2mm; } h2 { font-size: 10.5pt; margin: 3mm 0 1mm; break-after: avoid; }
   .kind, footer, table, caption { font-size: 7.5pt; } footer { margin-top: 3mm; }
   .long { font-size: 6pt; min-width: 0; }
-  th, td { padding: .4mm 1.5mm .4mm 0; }
+  th, td { padding: .4mm 2mm .4mm 0; } td:not(.n), tbody th:not(.n) { min-width: 14mm; }
   .scroll { overflow: visible; } tr, .plot { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; gap: 3mm; }
   .marked > * { print-color-adjust: exact; } .plot * { print-color-adjust: exact; }
@@ -53,7 +54,8 @@ function classOf(cells: string[]): string {
 }
 
 function table({ caption, head, rows, marked }: Table): string {
-  const classes = head.map((_, column) => classOf(rows.map((row) => row[column] ?? '')));
+  // Names may be digits too: the first column has numbers only where its title says so.
+  const classes = head.map((title, column) => (column === 0 && title !== '#' ? '' : classOf(rows.map((row) => row[column] ?? ''))));
   const cells = (row: string[]) =>
     row.map((cell, column) =>
       column === 0 ? `<th scope="row"${classes[0]}>${escapeMarkup(cell)}</th>` : `<td${classes[column]}>${escapeMarkup(cell)}</td>`,

@@ -21,7 +21,20 @@ const groupOf = (name: string) =>
 const placeOf = (name: string): number => groups.findIndex(({ measures }) => measures.test(measureOf(name))) + 1 || groups.length;
 
 /** What a curve is called where people read it. */
-export const curveName = (name: string): string => name.replace(/^val\./, 'validation ').replace(/^train\./, 'training ');
+export const curveName = (name: string): string =>
+  name
+    .replace(/^val\./, 'validation ')
+    .replace(/^train\./, 'training ')
+    .replace(/\w+$/, (measure) => measureNames[measure] ?? measure);
+
+const measureNames: Record<string, string> = {
+  top1: 'top-1',
+  top5: 'top-5',
+  macroTop1: 'mean recall',
+  map50: 'mAP50',
+  map5095: 'mAP50-95',
+  learningRate: 'learning rate',
+};
 
 /** Epochs where every point knows its own, as all of a training of today do; otherwise steps. */
 const axisOf = (curves: readonly Curve[]): 'epoch' | 'step' =>

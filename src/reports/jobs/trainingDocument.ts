@@ -2,7 +2,7 @@ import { hyperparametersOf, type PresetName, presets } from '../../jobs/presets.
 import { gateFailures } from '../../models/gate.ts';
 import { opaqueId } from '../../naming.ts';
 import { comparisonsOf, conversionFailures } from '../../training/gates.ts';
-import { number, plural } from '../format.ts';
+import { plural } from '../format.ts';
 import { none, type ReportDocument, type Section } from '../forms/document.ts';
 import type { ConversionFacts, TrainingFacts } from './facts.ts';
 import {
@@ -66,8 +66,8 @@ function points(facts: TrainingFacts): string[] {
   const { images } = dataset;
   return [
     ...(found ? [`The best weights reach ${found} on ${evaluation?.metrics.images} images of the split ${evaluation?.split}.`] : []),
-    `${presets[preset as PresetName]?.title ?? preset} started from ${startText(facts)}. It learned from ${datasetName(dataset)}: ` +
-      `${images?.train ?? none} images to learn from, ${images?.val ?? none} to be judged by, ${plural(dataset.classes ?? 0, 'class', 'classes')}.`,
+    `${presets[preset as PresetName]?.title ?? preset} started from ${startText(facts)}. Dataset: ${datasetName(dataset)}, ` +
+      `${images?.train ?? none} training and ${images?.val ?? none} validation images of ${plural(dataset.classes ?? 0, 'class', 'classes')}.`,
     ...(result
       ? [
           `It ran ${result.epochs} of ${hyperparameters.epochs} epochs; epoch ${result.bestEpoch} was the best.` +
@@ -115,7 +115,7 @@ function conversionSection(conversion: ConversionFacts): Section {
 /** What was asked for, the values of the preset beside it. */
 function settingsSection(facts: TrainingFacts): Section {
   const usual = new Map(hyperparametersOf(facts.preset as PresetName).map((one) => [one.name, one.default]));
-  const text = (value: unknown) => (typeof value === 'number' ? settingText(value) : String(value ?? none));
+  const text = (value: unknown) => String(value ?? none);
   return {
     heading: 'Settings',
     blocks: [
@@ -135,6 +135,3 @@ function settingsSection(facts: TrainingFacts): Section {
     ],
   };
 }
-
-const settingText = (value: number): string =>
-  Math.abs(value) < 1e-4 ? String(value) : Number.isInteger(value) ? String(value) : number(value);
