@@ -10,10 +10,11 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { permitsOf } from '../src/inference/config.ts';
+import { postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerPython } from '../src/python.ts';
 import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
 import { type Listening, withHostProcess } from '../test/support/process.ts';
-import { closedLoop, median, openLoop, percentile, type Reply, requestOf, sortedMs } from './load.ts';
+import { closedLoop, median, openLoop, percentile, sortedMs } from './load.ts';
 
 const { values } = parseArgs({
   options: {
@@ -77,7 +78,7 @@ function imageRequest(model: string): Buffer {
   const tensor = new Uint8Array(4 * 3 * 224 * 224);
   const input = { name: 'image', datatype: 'FP32', shape: [1, 3, 224, 224], parameters: { binary_data_size: tensor.length } };
   const { body, headers } = binaryBody({ inputs: [input], parameters: { binary_data_output: true } }, tensor);
-  return requestOf(`/v2/models/${model}/infer`, headers, body);
+  return postOf(`/v2/models/${model}/infer`, headers, body);
 }
 
 const rateOf = (replies: Reply[], ms: number): number => (1000 * replies.filter(({ status }) => status === 200).length) / ms;

@@ -122,7 +122,9 @@ function fill(): void {
   inTransaction(db, (tx) => {
     for (let i = 0; i < 1000; i += 1) {
       const { id } = submit(tx as never, { steps: [] });
-      tx.update(job).set({ state: 'SUCCEEDED', startedAt: Date.now(), endedAt: Date.now() }).where(eq(job.id, id)).run();
+      // Rows that differ: a frame that scrolled over equal ones would be the same.
+      const specJson = { steps: [], fileName: `model-${i}.onnx` };
+      tx.update(job).set({ specJson, state: 'SUCCEEDED', startedAt: Date.now(), endedAt: Date.now() }).where(eq(job.id, id)).run();
     }
   });
   // The job ends its next epoch whenever a file appears.

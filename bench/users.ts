@@ -13,10 +13,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import yazl from 'yazl';
 import { digits } from '../src/cli/demo/digits.ts';
+import { KeptConnection, postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
 import { type Listening, withHostProcess, withServerProcess } from '../test/support/process.ts';
-import { Client, percentile, type Reply, requestOf, sortedMs, users } from './load.ts';
+import { percentile, sortedMs, users } from './load.ts';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' }, users: { type: 'string', default: '100' } } });
 const ms = 1000 * Number(values.seconds);
@@ -32,9 +33,9 @@ interface Reached {
 
 /** Each user has a connection. */
 async function reached(url: string, requestFor: (user: number) => Buffer): Promise<Reached> {
-  const clients = Array.from({ length: count }, () => new Client(url));
+  const clients = Array.from({ length: count }, () => new KeptConnection(url));
   const startedAt = performance.now();
-  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as Client).send(requestFor(user)));
+  const replies = await users(count, thinkMs, ms, (user) => (clients[user] as KeptConnection).send(requestFor(user)));
   for (const client of clients) client.close();
   return { replies, elapsedMs: performance.now() - startedAt - thinkMs };
 }
@@ -67,7 +68,7 @@ async function inference(): Promise<void> {
   const photo = readFileSync(join(folder, 'photo.jpg'));
   await withHostProcess(config, async ({ url }) => {
     for (const { name } of models) {
-      const request = requestOf(`/v2/models/${name}/predict`, { 'content-type': 'image/jpeg' }, photo);
+      const request = postOf(`/v2/models/${name}/predict`, { 'content-type': 'image/jpeg' }, photo);
       await reached(url, () => request);
       report(`${count} users, ${name}`, await reached(url, () => request), 'P50 < 100, P95 < 200, P99 < 500, > 10 /s');
     }
@@ -126,7 +127,7 @@ async function graphql({ url }: Listening): Promise<void> {
   const read = [
     bodyOf('{ jobs(first: 20) { nodes { id kind state createdAt attempts { number state } } } }'),
     bodyOf('query ($id: ID!) { job(id: $id) { state metrics { name steps values } attempts { number state } } }', { id }),
-  ].map((body) => requestOf('/graphql', headers(), Buffer.from(body)));
+  ].map((body) => postOf('/graphql', headers(), Buffer.from(body)));
   let turn = 0;
   const next = () => read[turn++ % read.length] as Buffer;
   const goal = 'P50 < 100, P95 < 200, P99 < 500';

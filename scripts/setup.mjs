@@ -333,7 +333,11 @@ async function setUp() {
   if (!newerOrSame(process.versions.node, config.node)) {
     throw new SetupError(`Node.js ${config.node} or newer is needed, and this is ${process.versions.node}: install a current one.`);
   }
-  if (!STEPS.some(due)) return say('Set-up: nothing to do.');
+  if (!STEPS.some(due)) {
+    // Before an npm script, nothing to do is nothing to say: the script may be one whose output a program reads.
+    if (!process.env.npm_lifecycle_event?.startsWith('pre')) say('Set-up: nothing to do.');
+    return;
+  }
 
   const begunAt = Date.now();
   fs.mkdirSync(within('.setup'), { recursive: true });

@@ -23,6 +23,7 @@ import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
 import { sweepWork } from './jobs/workFolders.ts';
+import { loadTestJob } from './loadTest/job.ts';
 import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
@@ -42,14 +43,15 @@ import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
 
 /** Every kind of job. */
-const jobKinds: JobKinds = {
+const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds => ({
   IMPORT_DATASET: importDataset,
   IMPORT_MODEL: importModel,
   TRAIN: trainJob,
   CONVERT: convertJob,
   EVALUATE: evaluateJob,
   BENCHMARK: benchmarkJob,
-};
+  LOAD_TEST: loadTestJob(services),
+});
 
 /** What a person can mend is one sentence with the setting's name. */
 function listenError(error: NodeJS.ErrnoException, { host, port }: Pick<Config, 'host' | 'port'>): Error {
@@ -74,7 +76,7 @@ export interface RunningServer {
 }
 
 /** Starts everything in order; what was started is stopped again when a later step fails. */
-export async function startServer(config: Config, log: Log, kinds: JobKinds = jobKinds): Promise<RunningServer> {
+export async function startServer(config: Config, log: Log, otherKinds?: JobKinds): Promise<RunningServer> {
   const undo: (() => void | Promise<void>)[] = [];
   const stop = async () => {
     for (const step of undo.splice(0).reverse()) {
@@ -101,6 +103,7 @@ export async function startServer(config: Config, log: Log, kinds: JobKinds = jo
       return hostStopped;
     };
     undo.push(stopHost);
+    const kinds = otherKinds ?? jobKindsOf({ supervisor, tokens });
     const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
     undo.push(() => gpus.stop());
     const services: Services = {

@@ -94,6 +94,7 @@ const fields: Record<string, Line> = {
   'Mutation.deleteModel': 'DELETE',
   'Mutation.deleteModelVersion': 'DELETE',
   'Mutation.startBenchmark': 'RUN_JOBS',
+  'Mutation.startLoadTest': 'RUN_JOBS',
   'Mutation.startTraining': 'RUN_JOBS',
   'Mutation.startConversion': 'RUN_JOBS',
   'Mutation.startEvaluation': 'RUN_JOBS',

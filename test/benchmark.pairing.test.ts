@@ -1,7 +1,12 @@
-/** Machines whose truth is known: how often the comparison of rounds is right about two configurations. */
+/** Machines whose truth is known: how often the comparison of rounds, and the choice, are right. */
 import { describe, expect, test } from 'vitest';
-import { pairedRatio, type Rounds, roundsOf } from '../src/benchmark/pairing.ts';
+import { contestOf } from '../src/benchmark/contest.ts';
+import { pairedRatio, type Rounds, roundsOf, signedRankBeyond } from '../src/benchmark/pairing.ts';
 import { shuffled } from '../src/benchmark/run.ts';
+import { percentileOf } from '../src/benchmark/statistics.ts';
+import { benchmarkProfiles } from '../src/jobs/specs.ts';
+import { choose } from '../src/reports/choice.ts';
+import type { Measured, ReportRow } from '../src/reports/report.ts';
 
 /** Uniform numbers from 0 to 1, the same for the same seed: mulberry32. */
 function randomNumbers(seed: number): () => number {
@@ -32,55 +37,169 @@ const machines: Record<string, Machine> = {
   'with a neighbour that takes half of it now and then': (random) => () => (random() < 0.15 ? 1.5 + random() : 1),
 };
 
-const rounds = 10;
-const samplesPerBlock = 40;
+const { blockSeconds, secondsMin, secondsMax, samplesWanted, precision } = benchmarkProfiles.QUICK;
 
-/** Rounds of configurations that truly take so many milliseconds, on a machine, with latencies that have a heavy tail. */
-function measured(machine: Machine, latenciesMs: number[], seed: number, random: () => number): Rounds[] {
-  const slowdown = machine(random);
-  const samples = latenciesMs.map(() => ({ latencyNs: [] as number[], endNs: [] as number[], block: [] as number[] }));
-  let at = 0;
-  for (let round = 0; round < rounds; round += 1) {
-    const cells = latenciesMs.map((latencyMs, n) => ({ n, latencyMs }));
-    for (const { n, latencyMs } of shuffled(cells, seed, round)) {
-      const factor = slowdown(at);
-      at += 1;
-      for (let i = 0; i < samplesPerBlock; i += 1) {
-        const tail = random() < 0.05 ? 1 + 2 * random() : 1;
-        samples[n]?.latencyNs.push(latencyMs * 1e6 * factor * tail * (0.97 + 0.06 * random()));
-        samples[n]?.endNs.push(0);
-        samples[n]?.block.push(round);
-      }
-    }
-  }
-  return samples.map(({ latencyNs, endNs, block }) =>
-    roundsOf({ latencyNs: Float64Array.from(latencyNs), endNs: Float64Array.from(endNs), block: Float64Array.from(block) }),
-  );
+interface Simulated {
+  rounds: Rounds[];
+  latencies: number[][];
 }
 
-describe.each(Object.entries(machines))('on a machine %s', (_name, machine) => {
+/**
+ * What the profile QUICK measures of configurations that truly take so many milliseconds, one inference after the other: latencies with a
+ * heavy tail, as many rounds as the contest asks for.
+ */
+function measured(machine: Machine, latenciesMs: number[], seed: number, random: () => number): Simulated {
+  const slowdown = machine(random);
+  const latencies = latenciesMs.map((): number[] => []);
+  const rounds = latenciesMs.map(() => new Map());
+  const contenders = rounds.map((of, n) => ({
+    n,
+    model: 0,
+    engine: 'ONNXRUNTIME_CPU' as const,
+    batchSize: 1,
+    intraOpThreads: n + 1,
+    rounds: of,
+  }));
+  let at = 0;
+  for (let round = 0; round < secondsMax / blockSeconds; round += 1) {
+    const contest = contestOf(contenders, 'LATENCY', precision);
+    const left = contenders.filter(
+      ({ n, rounds: { size } }) =>
+        size * blockSeconds < secondsMin ||
+        (!contest.beaten.has(n) && (contest.open.has(n) || (latencies[n]?.length ?? 0) < samplesWanted)),
+    );
+    for (const { n } of shuffled(left, seed, round)) {
+      const factor = slowdown(at) * (latenciesMs[n] as number) * 1e6;
+      at += blockSeconds;
+      const block: number[] = [];
+      for (let elapsedNs = 0; elapsedNs < blockSeconds * 1e9; ) {
+        const spread = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+        const ns = factor * Math.exp(0.06 * Math.abs(spread)) * (random() < 0.02 ? 1 + 2 * random() : 1);
+        elapsedNs += ns;
+        block.push(ns);
+      }
+      latencies[n]?.push(...block);
+      const latencyNs = Float64Array.from(block);
+      for (const [number, found] of roundsOf({ latencyNs, endNs: latencyNs, block: latencyNs.map(() => round) }))
+        rounds[n]?.set(number, found);
+    }
+  }
+  return { rounds, latencies };
+}
+
+/** The row that a report recommends. */
+function chosen({ rounds, latencies }: Simulated): number | null {
+  const rows = latencies.map((all, n) => ({
+    n,
+    model: 0,
+    engine: 'ONNXRUNTIME_CPU',
+    batchSize: 1,
+    intraOpThreads: n + 1,
+    verdict: 'UNSTABLE',
+    samples: { count: all.length },
+    latency: { p95: percentileOf(Float64Array.from(all).sort(), 950) },
+  }));
+  const facts = { models: [{}], rows: rows as unknown as ReportRow[], request: { target: 'LATENCY', accuracyDropMax: 0 } };
+  return choose({ ...facts, rounds: new Map(rounds.entries()) } as unknown as Measured).n;
+}
+
+const shareOf = <T>(cases: T[], is: (one: T) => unknown): number => cases.filter(is).length / cases.length;
+
+describe.each(Object.entries(machines))('on a machine %s, in 1,000 cases', (_name, machine) => {
   const cases = Array.from({ length: 1000 }, (_, seed) => {
     const random = randomNumbers(seed);
-    const truth = 0.8 + 0.4 * random();
-    const [a, b, twin] = measured(machine, [10, 10 * truth, 10], seed, random) as [Rounds, Rounds, Rounds];
-    return { truth, found: pairedRatio(a, b, 'p50'), same: pairedRatio(a, twin, 'p50') };
+    const truths = [10, 10, ...Array.from({ length: 3 }, () => 8 + 4 * random())];
+    const found = measured(machine, truths, seed, random);
+    const [a, twin, b] = found.rounds as [Rounds, Rounds, Rounds];
+    const n = chosen(found);
+    return {
+      lost: n === null ? Number.POSITIVE_INFINITY : (truths[n] as number) / Math.min(...truths) - 1,
+      truth: (truths[2] as number) / 10,
+      ratio: pairedRatio(a, b, 'p95'),
+      twins: pairedRatio(a, twin, 'p50'),
+    };
   });
 
-  test('99 of 100 intervals of the ratio hold the truth, more or less', () => {
-    const held = cases.filter(({ truth, found }) => found && found.low <= truth && truth <= found.high).length;
-    expect(held).toBeGreaterThanOrEqual(970);
+  test('the recommended row is within 3 % of the truly best in 95 of 100 or more', () => {
+    expect(shareOf(cases, ({ lost }) => lost <= 0.03)).toBeGreaterThanOrEqual(0.95);
   });
 
-  test('of two that are the same, at most 1 in 50 seem to differ', () => {
-    const apart = cases.filter(({ same }) => same && (same.low > 1 || same.high < 1) && Math.abs(same.ratio - 1) >= 0.03).length;
-    expect(apart).toBeLessThanOrEqual(20);
+  test('90 to 98 of 100 intervals of a ratio hold the truth', () => {
+    const held = shareOf(cases, ({ truth, ratio }) => ratio && ratio.low <= truth && truth <= ratio.high);
+    expect([held, held >= 0.9 && held <= 0.98]).toEqual([held, true]);
+  });
+
+  test('two that are the same seem to differ in 5 of 100 or fewer', () => {
+    expect(
+      shareOf(cases, ({ twins }) => twins && (twins.low > 1 || twins.high < 1) && Math.abs(twins.ratio - 1) >= 0.03),
+    ).toBeLessThanOrEqual(0.05);
   });
 });
 
-test('an interval is what the paired t-test gives: with ratios of 1.1 to 1.5 in five rounds', () => {
-  const of = (values: number[]): Rounds => new Map(values.map((value, round) => [round, { p50: value, p95: value, mean: value }]));
-  const found = pairedRatio(of([1, 1, 1, 1, 1]), of([1.1, 1.2, 1.3, 1.4, 1.5]), 'p50');
-  // The mean of the logarithms ± 4.6041 standard errors, as a table of Student's t has it for 4 degrees of freedom.
-  expect(found).toEqual({ ratio: expect.closeTo(1.29225, 5), low: expect.closeTo(1.004, 2), high: expect.closeTo(1.6633, 2), rounds: 5 });
-  expect(pairedRatio(of([1, 1, 1, 1]), of([1, 1, 1, 1]), 'p50'), 'of four rounds').toBeNull();
+const of = (values: number[]): Rounds => new Map(values.map((value, round) => [round, { p50: value, p95: value, mean: value }]));
+
+test('an interval leaves out as many ranks as a table of Wilcoxon’s signed-rank test has it, for 5 % on two sides', () => {
+  expect([6, 7, 8, 10, 12, 15, 20, 25, 30, 50].map(signedRankBeyond)).toEqual([0, 2, 3, 8, 13, 25, 52, 89, 137, 434]);
+});
+
+test('a ratio is the median of the means of all pairs of rounds, and needs six rounds', () => {
+  const ones = [1, 1, 1, 1, 1, 1];
+  const found = pairedRatio(of(ones), of([1.1, 1.2, 1.3, 1.4, 1.5, 9]), 'p50');
+  expect(found).toMatchObject({ low: expect.closeTo(1.1, 9), high: expect.closeTo(9, 9), rounds: 6 });
+  expect(found?.ratio).toBeCloseTo(Math.sqrt(Math.sqrt(1.2 * 1.5) * 1.4), 1);
+  expect(pairedRatio(of(ones.slice(1)), of(ones.slice(1)), 'p50'), 'of five rounds').toBeNull();
+});
+
+describe('a configuration', () => {
+  const contender = (n: number, values: number[], batchSize = 1) => ({
+    n,
+    model: 0,
+    engine: 'ONNXRUNTIME_CPU' as const,
+    batchSize,
+    intraOpThreads: batchSize > 1 ? 1 : n + 1,
+    rounds: of(values),
+  });
+  const wild = [9, 15, 8, 14, 9, 16, 10];
+  const steady = [10, 10, 10, 10, 10, 10, 10];
+
+  test('whose rounds contradict each other is measured for longer, together with the best one', () => {
+    const { open, beaten } = contestOf([contender(0, steady), contender(1, wild)], 'LATENCY', 0.05);
+    expect([[...open].sort(), [...beaten]]).toEqual([[0, 1], []]);
+  });
+
+  test('that takes 30 % more beyond doubt is not, nor are two that are told apart, nor a larger batch where latency counts', () => {
+    const contest = contestOf(
+      [
+        contender(0, steady),
+        contender(
+          1,
+          steady.map((x) => 1.4 * x),
+        ),
+        contender(
+          2,
+          steady.map((x) => 1.1 * x),
+        ),
+        contender(3, wild, 4),
+      ],
+      'LATENCY',
+      0.05,
+    );
+    expect([[...contest.open], [...contest.beaten].sort()]).toEqual([[], [1, 3]]);
+  });
+
+  test('of a larger batch contends for the throughput', () => {
+    const { open, beaten } = contestOf(
+      [
+        contender(0, steady),
+        contender(
+          3,
+          wild.map((x) => 4 * x),
+          4,
+        ),
+      ],
+      'THROUGHPUT',
+      0.05,
+    );
+    expect([[...open].sort(), [...beaten]]).toEqual([[0, 3], []]);
+  });
 });

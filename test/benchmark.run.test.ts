@@ -112,6 +112,15 @@ describe('a benchmark', () => {
       expect(elapsedNs(blocks.slice(0, -1))).toBeLessThan(0.2e9);
     }));
 
+  test('goes on with rows that may be the best until the rounds tell, not with one that is beaten', () =>
+    withFolder(async (workDir) => {
+      const settings = { ...briefly, gateInputs: 1, secondsMin: 0.3, secondsMax: 1.2, precision: 0.001 };
+      const { file } = await run(workDir, benchmarkSpec({ models: [classifier, classifier, slow], settings }));
+      const seconds = file.cells.map(({ blocks }) => blocks.reduce((sum, { elapsedNs }) => sum + elapsedNs, 0) / 1e9);
+      expect(Math.min(...seconds.slice(0, 2)), 'of twins').toBeGreaterThanOrEqual(1.2);
+      expect(seconds[2], 'of one that takes much longer').toBeLessThan(0.6);
+    }));
+
   test('tells of its rounds while it runs', () =>
     withFolder(async (workDir) => {
       const spec = benchmarkSpec({ models: [slow], settings: { ...briefly, gateInputs: 1, secondsMin: 1.5, secondsMax: 1.5 } });

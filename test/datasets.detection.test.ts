@@ -431,7 +431,7 @@ const refusals: Refusal[] = [
     says: /instances_train\.json: is not/,
   },
   { title: 'JSON that is an empty file', zip: raw(''), says: /instances_train\.json: is not JSON/ },
-  { title: 'JSON that is a list', zip: raw('[]'), says: /is not JSON: expected \{/ },
+  { title: 'JSON that is a list', zip: raw('[]'), says: /is a list, but an object with images/ },
   { title: 'JSON with more behind it', zip: raw('{} {}'), says: /more behind its end/ },
   {
     title: 'JSON that is nested 50 million deep',

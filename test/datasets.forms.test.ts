@@ -446,6 +446,99 @@ describe('labels', () => {
       task,
     ));
 
+  // 20 × 10 pixels about (14, 14), turned by 90 degrees: 10 × 20.
+  const turned = { name: 'cat', left: 4, top: 9, right: 24, bottom: 19 };
+  test.each<[string, Files]>([
+    ['COCO', coco({ annotations: annotations({ bbox: [4, 9, 20, 10], attributes: { occluded: false, rotation: 90.0 } }) })],
+    [
+      'Pascal VOC',
+      {
+        ...images(flat),
+        ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])),
+        'Annotations/a.xml': `<annotation><object><name>${turned.name}</name><bndbox><xmin>${turned.left}</xmin><ymin>${turned.top}</ymin><xmax>${turned.right}</xmax><ymax>${turned.bottom}</ymax></bndbox><attributes><attribute><name>occluded</name><value>0</value></attribute><attribute><name>rotation</name><value>90.0</value></attribute></attributes></object></annotation>`,
+      },
+    ],
+  ])('CVAT %s: a box that is turned by its `rotation` is the box around it', (_form, zip) =>
+    withImport(
+      zip,
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(['a: cat 9 4 10 20']);
+        expect(imported.warnings).toContain('POLYGONS_AS_BOXES');
+      },
+      task,
+    ),
+  );
+
+  test.each<[string, Files]>([
+    ['a label file whose ending is in capitals', { 'a.png': '', 'a.TXT': '' }],
+    ['a label file whose name has other capitals', { 'A.PNG': '', 'a.txt': '' }],
+    ['folders in capitals', { 'Images/a.png': '', 'Labels/a.txt': '' }],
+    ['splits below folders in capitals', { 'Train/Images/a.png': '', 'Train/Labels/a.txt': '' }],
+  ])('YOLO: %s is found', (_what, zip) =>
+    withImport(
+      Object.fromEntries([
+        ...Object.keys(zip).map((name) => [name, /png$/i.test(name) ? (scenes[0]?.image as Buffer) : '0 .5 .5 .5 .5']),
+        ['data.yaml', 'names: [cat]'],
+      ]),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOf(imported).map((line) => line.toLowerCase())).toEqual(['a: cat 7 7 14 14']);
+      },
+      { ...task, splitShares: { val: 0, test: 0 } },
+    ),
+  );
+
+  test.each([
+    ['beside the image, with its ending', 'images/a.png.txt'],
+    ['in a folder of another name', 'txt/a.txt'],
+  ])('YOLO: a label file that no image has is named, not passed over: %s', (_where, name) =>
+    withImport(
+      { ...yolo(''), [name]: '\n1 0.5 0.5 0.25 0.25\n' },
+      (imported) => expect(said(imported)).toContain(`${name}: has no image of its name`),
+      task,
+    ),
+  );
+
+  test('YOLO: other texts beside the images are none of theirs', () =>
+    withImport(
+      { ...yolo('0 .5 .5 .5 .5'), 'README.txt': '1 dataset, 2 classes', 'mean.txt': '0.485 0.456 0.406', 'sizes.txt': '1 28 28 28 28' },
+      (imported) => expect(said(imported)).toBe(''),
+      task,
+    ));
+
+  test('VOC: edges the wrong way round are named, not left out', () =>
+    withImport(
+      {
+        ...images(flat),
+        ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])),
+        'Annotations/a.xml': xmlOf({ ...(scenes[0] as Scene), boxes: [['cat', 12, 4, -10, 12]] }),
+      },
+      (imported) => expect(said(imported)).toContain('Annotations/a.xml: object 1: its xmax or ymax lies before xmin or ymin'),
+      task,
+    ));
+
+  const utf16 = (text: string) => Buffer.from(`\ufeff${text}`, 'utf16le');
+  test.each<[string, Files, RegExp]>([
+    [
+      'XML in UTF-16',
+      { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`${scene.name}.xml`, utf16(xmlOf(scene))])) },
+      /a\.xml: is not a text in UTF-8: save it in this encoding/,
+    ],
+    ['JSON in UTF-16', { ...images(flat), 'labels.json': utf16(cocoOf(scenes)) }, /labels\.json: is in UTF-16: save it in UTF-8/],
+    [
+      'Label Studio: its own JSON',
+      { ...images(flat), 'result.json': JSON.stringify([{ id: 1, annotations: [], data: { image: '/data/upload/a.png' } }]) },
+      /result\.json: is a list, but an object with images, categories, annotations is expected/,
+    ],
+    [
+      'a damaged JSON file beside the annotations',
+      { ...images(flat), 'labels.json': cocoOf(scenes), 'notes.json': '{oops' },
+      /several JSON files, labels\.json, notes\.json.*Keep the one that is meant/,
+    ],
+    ['a zip in the zip', { 'export.zip': 'PK' }, /export\.zip is an archive: unpack it/],
+  ])('refused for what it is: %s', (_what, zip, says) => withImport(zip, (imported) => expect(said(imported)).toMatch(says), task));
+
   test('no follow-on errors: categories that cannot be read are told once, not for each annotation', () =>
     withImport(coco({ categories: [{ id: 1 }] }), (imported) => expect(imported.error?.details).toHaveLength(1), task));
 
@@ -498,6 +591,41 @@ describe('splits', () => {
       (imported) => expect(said(imported)).toMatch(/the image a\.png can be x\/a\.png or y\/a\.png/),
       task,
     ));
+
+  test.each<[string, (scene: Scene) => string]>([
+    ['with their folder', ({ split, name }) => `${split}/${name}.png`],
+    ['by name alone', ({ name }) => `${name}.png`],
+  ])('COCO: one file for all leaves images in the splits of their folders, named %s', (_how, named) =>
+    withImport(
+      {
+        ...images(({ split, name }) => `${split}/${name}.png`),
+        'annotations.json': cocoOf(scenes, {
+          images: scenes.map((s, i) => ({ id: i + 1, file_name: named(s), width: side, height: side })),
+        }),
+      },
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(imported.paths().sort()).toEqual(scenes.map(({ name, split }) => `${split} ${split}/${name}.png`).sort());
+      },
+      task,
+    ),
+  );
+
+  const coco = (path: (scene: Scene) => string): Files => ({ ...images(path), 'annotations.json': cocoOf(scenes) });
+  const voc = (path: (scene: Scene) => string): Files => ({
+    ...images(path),
+    ...Object.fromEntries(scenes.map((scene) => [path(scene).replace('.png', '.xml'), xmlOf(scene)])),
+  });
+  test.each([
+    ['COCO', coco],
+    ['Pascal VOC', voc],
+  ])('%s: an image outside of the folders of splits is named', (_form, zipOf) =>
+    withImport(
+      zipOf(({ split, name }) => (name === 'e' ? 'e.png' : `${split}/${name}.png`)),
+      (imported) => expect(said(imported)).toContain('e.png: lies in no folder of a split, as others do'),
+      task,
+    ),
+  );
 
   test('the file of another split is not taken for one that is missing', () =>
     withImport(

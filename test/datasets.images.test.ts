@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { files, type ImportedItem } from '../src/datasets/import/outputs.ts';
-import { type Files, zipOf } from './support/images.ts';
+import { type Files, photo, zipOf } from './support/images.ts';
 import { withImport } from './support/imports.ts';
 import { byHost, byTrainer, type Decoded, oddImages } from './support/oddImages.ts';
 
@@ -45,6 +45,16 @@ beforeAll(async () => {
     { onProblem: 'LEAVE_OUT', leftOutShareMax: 1 },
   );
 }, 300_000);
+
+test('an image whose side `predict` would refuse is refused by the import too', async () =>
+  withImport(
+    {
+      'a/0.png': await photo(30_001, 1).png().toBuffer(),
+      'a/1.png': await photo(30_000, 1).png().toBuffer(),
+      'b/0.png': await photo(9, 9).png().toBuffer(),
+    },
+    ({ error }) => expect(error?.details).toEqual(['a/0.png: has 30001 × 1 pixels: a side can have 30,000']),
+  ));
 
 describe('about 440 odd files', () => {
   test('each is accepted or left out with a reason', () => {

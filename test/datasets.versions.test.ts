@@ -28,10 +28,11 @@ import { AttemptCrash, JobFailure } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { manifestVersion } from '../src/jobs/specs.ts';
+import { job } from '../src/jobs/tables.ts';
 import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
-import { digitFolders, zipOf } from './support/images.ts';
+import { digitFolders, type Files, zipOf } from './support/images.ts';
 import { recordedChild } from './support/jobs.ts';
 
 const classes = await digitFolders([0, 1], 5);
@@ -335,6 +336,23 @@ describe('the unpacked images', () => {
       expect(await both).toEqual([folder, folder]);
       for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
       expect(cached(datasets)).toEqual([version.contentHash]);
+    }));
+
+  test('are unpacked by the manifest, however a later version would read the zip; the same bytes may be there twice', () =>
+    withDatasets(async (datasets) => {
+      await datasets.start();
+      const twice: Files = { ...classes, '1/again.png': classes['1/0.png'] as Buffer };
+      const { version } = await datasets.import(twice);
+      const folder = await extractedFolder(datasets, version);
+      rmSync(folder, { recursive: true });
+      const { specJson } = datasets.job(version.jobId as string);
+      datasets.db
+        .update(job)
+        .set({ specJson: { ...(specJson as object), task: 'DETECTION' } })
+        .where(eq(job.id, version.jobId as string))
+        .run();
+      expect(await extractedFolder(datasets, version)).toBe(folder);
+      for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(twice[path]);
     }));
 
   test('are unpacked by the next attempt when the process that does it is killed', () =>

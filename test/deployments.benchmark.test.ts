@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { sql } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
-import { bestOf, type MeasuredRow } from '../src/deployments/fromBenchmark.ts';
+import { bestOf, chosenOf, type MeasuredRow } from '../src/deployments/fromBenchmark.ts';
 import { report } from '../src/reports/tables.ts';
 import { by, health, settled } from './support/deployments.ts';
 import { inferJson, makeInferenceModels } from './support/inference.ts';
@@ -12,7 +12,7 @@ import { ask, modelVersionOf, mutate, succeeded } from './support/training.ts';
 /** Mean milliseconds by threads, then by batch. */
 const rows = (measured: Record<number, Record<number, number>>): MeasuredRow[] =>
   Object.entries(measured).flatMap(([threads, of]) =>
-    Object.entries(of).map(([batch, meanMs]) => ({ intraOpThreads: Number(threads), batchSize: Number(batch), meanMs })),
+    Object.entries(of).map(([batch, meanMs]) => ({ n: 0, intraOpThreads: Number(threads), batchSize: Number(batch), meanMs })),
   );
 const eight = { permits: 2, cores: 8, deadlineMs: 100 };
 
@@ -34,6 +34,24 @@ describe('the best of what was measured', () => {
   });
 });
 
+describe('the row that the report chose', () => {
+  const four = rows({ 1: { 1: 10, 4: 39 }, 4: { 1: 9, 4: 38 } }).map((row, n) => ({ ...row, n }));
+
+  test('is what is served, however little it saves, with the run times of its threads', () => {
+    expect(chosenOf(four, 3, eight)).toEqual({ intraOpThreads: 4, batchMax: 4, runMs: { 1: 9, 4: 38 } });
+    expect(chosenOf(four, 0, eight)).toEqual({ intraOpThreads: 1, batchMax: 1, runMs: { 1: 10, 4: 39 } });
+  });
+
+  test.each([
+    ['is of another version or engine', 4, eight],
+    ['was not chosen', null, eight],
+    ['needs more cores than there are', 2, { ...eight, cores: 4 }],
+    ['takes longer than the deadline for its batch', 1, { ...eight, deadlineMs: 20 }],
+  ])('is not served where it %s', (_why, n, machine) => {
+    expect(chosenOf(four, n, machine)).toBeNull();
+  });
+});
+
 test('a version is deployed as a benchmark has found it best, and another version’s benchmark is refused', () =>
   withFolder(async (folder) =>
     withServer(async (server) => {
@@ -46,16 +64,13 @@ test('a version is deployed as a benchmark has found it best, and another versio
       const measure = { modelVersionIds: [version], batchSizes: [1, 4], intraOpThreads: [1], ...brief };
       const { job } = await mutate(api, 'startBenchmark', measure, 'job { id }');
       await succeeded(api, job.id);
-      // What was measured beside other tests is INVALID.
-      const content = sql`replace(${report.content}, '"verdict":"INVALID"', '"verdict":"VALID"')`;
-      await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());
-
       const input = { name: 'echo', modelVersionId: version, settings: { deadlineMs: 60_000 }, benchmarkJobId: job.id };
       await mutate(api, 'deploy', input, 'deployment { name }');
       await settled(api, 'echo');
       const { data } = await ask(api, '{ deployment(name: "echo") { active { settings { batchMax intraOpThreads runMs } } } }');
       expect(data.deployment.active.settings).toEqual({
-        batchMax: expect.toBeOneOf([1, 4]),
+        // For latency a report never chooses a larger batch, though an item is cheaper in one.
+        batchMax: 1,
         intraOpThreads: 1,
         runMs: { 1: expect.any(Number), 4: expect.any(Number) },
       });
@@ -65,5 +80,13 @@ test('a version is deployed as a benchmark has found it best, and another versio
       const query = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { code field } } }';
       const refused = await ask(api, query, { i: { ...input, modelVersionId: other } });
       expect(refused.data.deploy.userErrors).toEqual([{ code: 'INVALID', field: ['benchmarkJobId'] }]);
+
+      // As if no row had the right results.
+      const content = sql`json_set(${report.content}, '$.choice.n', NULL, '$.choice.steps[0].kept', json('[]'))`;
+      await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());
+      const rejected = await ask(api, query.replace('code field', 'code message'), { i: input });
+      expect(rejected.data.deploy.userErrors).toEqual([
+        { code: 'INVALID', message: expect.stringMatching(/^The report of the benchmark rejects version 1/) },
+      ]);
     }),
   ));

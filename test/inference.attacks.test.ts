@@ -196,6 +196,7 @@ describe('requests', () => {
     ['a dimension that is none', 400, x({ shape: [1.5, 4] })],
     ['a dimension beyond every number', 400, x({ shape: [1e308, 4] })],
     ['a thousand dimensions', 400, x({ shape: new Array(1000).fill(1) })],
+    ['a number that FP32 has not, and that would become infinite', 400, x({ data: [1, 2, 3, 1e39] })],
     ['a size that is negative', 400, binary([1, 4], -16)],
     [
       'the prototype of everything as an input',

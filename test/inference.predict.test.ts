@@ -133,6 +133,7 @@ describe('predict', () => {
     ['another format', 'brightness', () => flat('#000').gif().toBuffer(), 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
     ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'truncated or damaged'],
     ['more pixels than allowed', 'brightness', () => flat('#000').resize(1001, 1000).png().toBuffer(), 413, '1001 × 1000 pixels'],
+    ['a side that is too long', 'brightness', () => flat('#000').resize(30_001, 1).png().toBuffer(), 413, 'a side can have 30000'],
     ['an animation', 'brightness', () => photo(20, 20, 3).webp().toBuffer(), 400, 'animation'],
     ['a model without preprocessing', 'raw', () => flat('#000').png().toBuffer(), 422, 'send its tensors to /infer'],
     ['what the model has no number for', 'logarithm', () => flat('#000').png().toBuffer(), 500, 'not made of numbers'],

@@ -2,6 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { GraphQLInputObjectType, getNamedType } from 'graphql';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { dataset, datasetVersion } from '../src/datasets/tables.ts';
+import { deployment, deploymentRevision } from '../src/deployments/tables.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { JobFailure } from '../src/jobs/kinds.ts';
 import type { JobKindName } from '../src/jobs/specs.ts';
@@ -94,6 +95,7 @@ describe('an idempotency key', () => {
       .values({ id: modelId, ...named })
       .run();
     db.insert(blob).values({ sha256: 'b', sizeBytes: 1, createdAt: Date.now() }).run();
+    let onnxVersionId = '';
     const versions = (['CHECKPOINT', 'ONNX'] as const).map((format, i) => {
       const id = randomUUIDv7();
       const kind = format === 'ONNX' ? 'ONNX' : 'WEIGHTS';
@@ -113,8 +115,14 @@ describe('an idempotency key', () => {
       db.insert(modelVersion)
         .values({ id, modelId, number: i + 1, state: 'READY', format, artifactId, ...about, createdAt: 0 })
         .run();
+      if (format === 'ONNX') onnxVersionId = id;
       return idOf('ModelVersion', id);
     });
+    const deploymentId = randomUUIDv7();
+    db.insert(deployment).values({ id: deploymentId, name: 'served', createdAt: 0 }).run();
+    db.insert(deploymentRevision)
+      .values({ deploymentId, number: 1, modelVersionId: onnxVersionId, settingsJson: {}, state: 'ACTIVE', createdAt: 0 })
+      .run();
     const failed = [1, 2].map(() => {
       const id = randomUUIDv7();
       const kind: JobKindName = 'EVALUATE';
@@ -136,6 +144,7 @@ describe('an idempotency key', () => {
       startConversion: { input: { modelVersionId: checkpoint }, change: { datasetVersionId } },
       startEvaluation: { input: { modelVersionId: onnx, datasetVersionId, split: 'VAL' }, change: { split: 'TRAIN' } },
       startBenchmark: { input: { modelVersionIds: [onnx], batchSizes: [1], intraOpThreads: [1] }, change: { batchSizes: [2] } },
+      startLoadTest: { input: { deployment: 'served', rates: [1] }, change: { rates: [2] } },
       retryJob: { input: { jobId: failed[0] }, change: { jobId: failed[1] } },
     };
   });

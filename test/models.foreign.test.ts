@@ -12,7 +12,7 @@ import { withSharedServer } from './support/shared.ts';
 import { type Api, ask, datasetVersionOf, jobWhen, modelVersionOf, mutate, uploaded } from './support/training.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
-const names = ['external', 'brightness', 'classifier-open', 'classifier-square', 'rectangle', 'places-named', 'places-suppressed'];
+const names = ['external', 'brightness', 'classifier-open', 'classifier-square', 'rectangle', 'places-named', 'places-suppressed', 'text'];
 beforeAll(() => makeInferenceModels(folder, names));
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -89,6 +89,7 @@ test.each<[string, string, object, object, string]>([
   ],
   ['a size that is preprocessed otherwise', 'classifier-open', { preprocess: shares }, { dims: [{ name: 'width', size: 64 }] }, 'makes 32'],
   ['a layout that nobody says', 'rectangle', { task: 'DETECTION', preprocess: letterbox, labels: ['a', 'b'] }, {}, 'say `outputLayout`'],
+  ['text as an output, as scikit-learn has it', 'text', {}, {}, 'is of the type STRING: tensors of BOOL, UINT8'],
   ['boxes or objectness', 'places-suppressed', { task: 'DETECTION', preprocess: letterbox, labels: ['a'] }, {}, 'say `outputLayout`'],
 ])('deploy says at once what is missing or wrong: %s', async (_, name, about, settings, says) => {
   const modelVersionId = await versionOf(name, {

@@ -197,7 +197,7 @@ describe('a report', () => {
         p95: { kind: 'EXACT', ns: 11_000_000 },
       },
       memory: { increaseBytes: 300 * 2 ** 20 },
-      stability: { windows: 5, p95Spread: 0 },
+      stability: { windows: 10, p95Spread: 0 },
     });
     // QUICK makes no claim about P99.
     expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual([
@@ -359,9 +359,9 @@ describe('the choice', () => {
     expect(await metric(1250)).toContain('best mean latency is 10.1 ms');
   });
 
-  test('takes the simpler of those that are within 3 %', async () => {
+  test('takes the simpler of those that are within 1 %', async () => {
     const rows = [
-      { samples: steady(9.9), engine: 'ONNXRUNTIME_CUDA' as const },
+      { samples: steady(9.91), engine: 'ONNXRUNTIME_CUDA' as const },
       { samples: steady(9.95), intraOpThreads: 2 },
       { samples: steady(10) },
       { samples: steady(20) },
@@ -407,7 +407,7 @@ describe('the choice', () => {
   });
 
   test('is of middle confidence among rows that are as good', async () => {
-    const rows = [{ samples: steady(10) }, { samples: steady(9.9), intraOpThreads: 2 }, { samples: steady(20), intraOpThreads: 3 }];
+    const rows = [{ samples: steady(10) }, { samples: steady(9.91), intraOpThreads: 2 }, { samples: steady(20), intraOpThreads: 3 }];
     expect(await confidenceOf(rows)).toMatchObject({ n: 0, confidence: 'MEDIUM' });
   });
 

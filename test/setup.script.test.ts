@@ -216,6 +216,10 @@ describe('set-up', { timeout: 120_000 }, () => {
     expect(await installed.run()).toEqual({ status: 0, output: nothing });
   });
 
+  test('says nothing before an npm script when there is nothing to do', async ({ installed }) => {
+    expect(await installed.run({ npm_lifecycle_event: 'pretui' })).toEqual({ status: 0, output: '' });
+  });
+
   test.for([
     ['package-lock.json', 'Node packages'],
     ['trainer/requirements.lock', 'Python packages'],

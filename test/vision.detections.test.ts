@@ -66,8 +66,23 @@ describe('detections', () => {
   )('the layout is told, or asked for: $name', ({ shapes, classes, said, layout }) => {
     const choose = () => chooseLayout(shapes, classes, said ?? undefined);
     if (layout) expect(choose()).toBe(layout);
-    else expect(choose).toThrow(said ?? 'say `outputLayout`, one of BOXES_SCORES, CENTRES_FIRST, OBJECTNESS, SUPPRESSED');
+    else expect(choose).toThrow(said ?? /say `outputLayout`: \w+( or \w+)*\.|have none of the layouts/);
   });
+
+  test.each<[string, number[][], string]>([
+    ['rows with the number of an image', [[20, 7]], 'have none of the layouts that predict reads'],
+    [
+      'four outputs of a suppression',
+      [
+        [1, 1],
+        [1, 20, 4],
+        [1, 20],
+        [1, 20],
+      ],
+      'send tensors to /infer',
+    ],
+    ['one that can be two', [[1, 20, 6]], 'say `outputLayout`: CENTRES_FIRST or OBJECTNESS or SUPPRESSED.'],
+  ])('only layouts that are possible are asked for: %s', (_what, shapes, says) => expect(() => chooseLayout(shapes, null)).toThrow(says));
 
   test('of more candidates than 3,000 the best go on, of equal ones the first', () => {
     const rounds = 4;

@@ -39,7 +39,9 @@ async function main(): Promise<void> {
   process.removeAllListeners('warning');
   // The project's folder: npm runs its scripts there.
   const server = localServer(url, process.cwd(), folder, process.env);
-  const app = render(<App url={url} store={store} local={server} first={id === undefined ? { screen } : { screen, id }} />, {
+  const left = new Set<string>();
+  const first = id === undefined ? { screen } : { screen, id };
+  const app = render(<App url={url} store={store} local={server} first={first} leave={(text) => left.add(text)} />, {
     alternateScreen: true,
     incrementalRendering: true,
     // A frame waits no longer than this after the one before; less than 50 ms are left to a key.
@@ -47,8 +49,7 @@ async function main(): Promise<void> {
     patchConsole: false,
   });
   await app.waitUntilExit();
-  const farewell = server?.farewell();
-  if (farewell) console.log(farewell);
+  for (const text of [...left, server?.farewell()]) if (text) console.log(text);
   // Sockets and timers of the screens end with the process.
   process.exit(0);
 }

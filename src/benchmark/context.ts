@@ -13,9 +13,6 @@ import { codeVersion } from '../version.ts';
 import { dimsOf } from '../vision/input.ts';
 import { PreprocessSpec } from '../vision/spec.ts';
 
-/** What a configuration is chosen by. */
-export const targets = ['LATENCY', 'THROUGHPUT', 'MEMORY'] as const;
-
 /** `specJson` of a BENCHMARK job. */
 export const BenchmarkRequest = z.object({
   modelVersionIds: z.array(z.string()).min(1),
@@ -27,7 +24,7 @@ export const BenchmarkRequest = z.object({
   seed: BenchmarkSpec.shape.seed,
   profile: z.enum(['QUICK', 'FULL']),
   settings: BenchmarkSettings,
-  target: z.enum(targets),
+  target: BenchmarkSpec.shape.target,
   /** Largest loss of accuracy, against the most accurate version, that a choice may cost. */
   accuracyDropMax: z.number().min(0).max(1),
 });

@@ -10,7 +10,7 @@ import { type FloatTensor, readProbe } from '../models/probe.ts';
 
 type Model = BenchmarkSpec['models'][number];
 
-interface PlannedInput {
+export interface PlannedInput {
   name: string;
   datatype: Datatype;
   shape: number[];
@@ -46,7 +46,7 @@ export async function prepare(model: Model, batchSize: number, { seed, settings 
   const { signature } = session;
   const planned = planShapes(signature.inputs, batchSize, model.dims);
   if ('problem' in planned) return planned;
-  const unsupported = signature.inputs.find(({ datatype }) => datatype === null || !makers[datatype]);
+  const unsupported = signature.inputs.find(({ datatype }) => datatype === null || !canMake(datatype));
   if (unsupported) return cannotMeasure('INPUT_UNSUPPORTED', `Inputs of type ${unsupported.type} cannot be made (${unsupported.name}).`);
   const inputs = signature.inputs.map(({ name, datatype }) => ({
     name,
@@ -77,11 +77,11 @@ export async function prepare(model: Model, batchSize: number, { seed, settings 
   return { reference: 'SELF_REFERENCE', inputs, expected, count: count * batchSize };
 }
 
-/** The inputs of each case. */
-export function feedsOf({ inputs, expected }: Prepared, { probe }: Model, seed: number): Feeds[] {
+/** The inputs of `count` cases: those of the probe set, or else seeded ones. */
+export function feedsOf(inputs: readonly PlannedInput[], probe: Model['probe'], seed: number, count: number): Feeds[] {
   const [first] = inputs as [PlannedInput];
   const real = probe === null ? null : readProbe(probe).input;
-  return expected.map((_, i) => {
+  return Array.from({ length: count }, (_, i) => {
     if (!real) return seededFeeds(inputs, seed, i);
     const batchSize = first.shape[0] as number;
     return new Map([[first.name, { datatype: 'FP32', shape: first.shape, data: itemsOf(real, i * batchSize, batchSize) }]]);
@@ -157,18 +157,20 @@ const makers: Partial<Record<Datatype, (bytes: Buffer, length: number) => Tensor
   BOOL: (bytes, length) => Uint8Array.from({ length }, (_, i) => (bytes[4 * i] as number) & 1),
 };
 
-function seededFeeds(inputs: PlannedInput[], seed: number, i: number): Feeds {
+export const canMake = (datatype: string): datatype is Datatype => datatype in makers;
+
+function seededFeeds(inputs: readonly PlannedInput[], seed: number, i: number): Feeds {
   return new Map(
     inputs.map(({ name, datatype, shape }) => {
       const length = elementsOf(shape);
       const make = makers[datatype] as NonNullable<(typeof makers)[Datatype]>;
-      return [name, { datatype, shape, data: make(randomBytes(`${seed} ${i} ${name}`, 4 * length), length) }];
+      return [name, { datatype, shape, data: make(seededBytes(`${seed} ${i} ${name}`, 4 * length), length) }];
     }),
   );
 }
 
 /** The same bytes for the same key: AES in counter mode over zeros. */
-function randomBytes(key: string, length: number): Buffer {
+export function seededBytes(key: string, length: number): Buffer {
   const cipher = createCipheriv('aes-256-ctr', createHash('sha256').update(key).digest(), Buffer.alloc(16));
   return cipher.update(Buffer.alloc(length));
 }

@@ -26,7 +26,7 @@ export const benchmarkJob: JobKind = {
   timeLimitMs: durationMsMax + 4 * 3_600_000,
 
   launch(services, { job, resumeFrom }) {
-    const { modelVersionIds, batchSizes, engines, intraOpThreads, load, dims, seed, settings } = requestOf(job);
+    const { modelVersionIds, batchSizes, engines, intraOpThreads, load, dims, seed, target, settings } = requestOf(job);
     const spec = BenchmarkSpec.parse({
       kind: 'BENCHMARK',
       specVersion: SPEC_VERSION,
@@ -38,6 +38,7 @@ export const benchmarkJob: JobKind = {
       intraOpThreads,
       load,
       seed,
+      target,
       settings,
       resumeFrom,
     });

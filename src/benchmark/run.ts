@@ -19,20 +19,23 @@ import {
   planCells,
   type Telemetry,
 } from './cells.ts';
+import { type Contest, contestOf } from './contest.ts';
 import type { Prepared } from './inputs.ts';
 import type { Block } from './measure.ts';
-import { decodeSamples, encodeSamples, joinSamples, samplesBytes } from './samples.ts';
+import { type RoundStatistics, roundsOf } from './pairing.ts';
+import { decodeSamples, encodeSamples, joinSamples, type RawSamples, samplesBytes } from './samples.ts';
 
 /** Cells that are loaded at a time, and the share of the machine's memory that they must leave. The others are measured after them. */
 const loadedMax = 32;
 const memoryShareFree = 0.2;
-/** A measurement of the shortest length has this many rounds, or more. */
+/** A measurement of the shortest length has this many rounds, or more, and one of the greatest length at most so many. */
 const roundsMin = 10;
+const roundsMax = 300;
 
 /**
  * Measures all cells in rounds: each round measures every cell once, one after the other, in an order that the seed shuffles. What the
- * machine does meanwhile then meets all of them alike, and they are compared within rounds. Leaves in the work folder a samples file for
- * each measured cell, and the newest `CellsFile`, which the result names. An attempt that continues keeps the rounds of the earlier one
+ * machine does meanwhile then meets all of them alike, and they are compared within rounds. Cells that may be the best are measured until the rounds
+ * tell (`contest.ts`), up to the longest time. Leaves in the work folder a samples file for each measured cell, and the newest `CellsFile`, which the result names. An attempt that continues keeps the rounds of the earlier one
  * while machine, engine and code are the same.
  */
 export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ cells: number; file: string }> {
@@ -44,13 +47,20 @@ export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ c
     cells: earlierCells(child) ?? planned(spec),
   };
   const open = new Map<Cell, CellProcess>();
+  const rounds: RoundsOfCells = new Map(
+    file.cells.map((cell) => [cell, new Map(readSamples(child, cell).flatMap((one) => [...roundsOf(one)]))]),
+  );
   let round = 1 + Math.max(-1, ...file.cells.flatMap(({ blocks }) => blocks.map((block) => block.round)));
   try {
-    for (let waiting = file.cells.filter((cell) => wants(spec, cell)); waiting.length > 0; ) {
+    for (let waiting = wanting(spec, file.cells, rounds); waiting.length > 0; ) {
       waiting = await openSome(child, waiting, open);
-      for (let left = [...open.keys()]; left.length > 0; left = left.filter((cell) => wants(spec, cell))) {
+      for (let left = [...open.keys()]; left.length > 0; left = wanting(spec, [...open.keys()], rounds)) {
         child.phase('measurement', null);
-        for (const cell of shuffled(left, spec.seed, round)) await measureRound(child, cell, open.get(cell) as CellProcess, round);
+        for (const cell of shuffled(left, spec.seed, round)) {
+          const samples = await measureRound(child, cell, open.get(cell) as CellProcess, round);
+          if (samples) for (const [at, found] of roundsOf(samples)) rounds.get(cell)?.set(at, found);
+          else rounds.get(cell)?.clear();
+        }
         save(child, file, `cells-${round}.json`);
         round += 1;
       }
@@ -76,13 +86,24 @@ const planned = (spec: BenchmarkSpec): Cell[] =>
 const elapsedOf = ({ blocks }: Cell): number => blocks.reduce((sum, { elapsedNs }) => sum + elapsedNs, 0);
 const countOf = ({ blocks }: Cell): number => blocks.reduce((sum, { count }) => sum + count, 0);
 
-/** Whether a cell is to be measured, or measured for longer. */
-function wants({ settings: { secondsMin, secondsMax, samplesWanted, samplesMax } }: BenchmarkSpec, cell: Cell): boolean {
+type RoundsOfCells = Map<Cell, Map<number, RoundStatistics>>;
+
+/** The cells that are to be measured, or measured for longer. */
+function wanting(spec: BenchmarkSpec, cells: Cell[], rounds: RoundsOfCells): Cell[] {
+  const right = cells.filter(({ blocks }) => blocks.length > 0).map((cell) => ({ ...cell, rounds: rounds.get(cell) ?? new Map() }));
+  const contest = contestOf(right, spec.target, spec.settings.precision);
+  return cells.filter((cell) => wants(spec, cell, contest));
+}
+
+function wants({ settings }: BenchmarkSpec, cell: Cell, contest?: Contest): boolean {
+  const { secondsMin, secondsMax, samplesWanted, samplesMax } = settings;
   const { unavailable } = cell.telemetry;
   if (unavailable) return unavailable.code === 'WAITING';
   if (cell.telemetry.warmup === null) return false;
   const [elapsedNs, count] = [elapsedOf(cell), countOf(cell)];
-  return count < samplesMax && (elapsedNs < secondsMin * 1e9 || (count < samplesWanted && elapsedNs < secondsMax * 1e9));
+  if (count >= samplesMax) return false;
+  if (elapsedNs < secondsMin * 1e9) return true;
+  return elapsedNs < secondsMax * 1e9 && !contest?.beaten.has(cell.n) && (count < samplesWanted || contest?.open.has(cell.n) === true);
 }
 
 /** The order of a round: the same for the same seed. */
@@ -123,12 +144,17 @@ async function openSome(child: ChildAttempt<BenchmarkSpec>, waiting: Cell[], ope
 
 const plannedOf = ({ n, model, engine, batchSize, intraOpThreads }: Cell): PlannedCell => ({ n, model, engine, batchSize, intraOpThreads });
 
-/** One block of a cell. What a cell has measured does not count any more when its process fails. */
-async function measureRound(child: ChildAttempt<BenchmarkSpec>, cell: Cell, process: CellProcess, round: number): Promise<void> {
-  const { secondsMin, blockSeconds, samplesMax } = child.spec.settings;
+/** One block of a cell. What a cell has measured does not count any more when its process fails: null then. */
+async function measureRound(
+  child: ChildAttempt<BenchmarkSpec>,
+  cell: Cell,
+  process: CellProcess,
+  round: number,
+): Promise<RawSamples | null> {
+  const { secondsMin, secondsMax, blockSeconds, samplesMax } = child.spec.settings;
   const asked = {
     round,
-    seconds: Math.min(blockSeconds, secondsMin / roundsMin),
+    seconds: Math.max(Math.min(blockSeconds, secondsMin / roundsMin), secondsMax / roundsMax),
     samplesMax: samplesMax - countOf(cell),
     elapsedNs: elapsedOf(cell),
   };
@@ -136,11 +162,12 @@ async function measureRound(child: ChildAttempt<BenchmarkSpec>, cell: Cell, proc
   if (isProblem(block)) {
     cell.telemetry = nothingMeasured(block.problem);
     cell.blocks = [];
-    return;
+    return null;
   }
   const { samples, elapsedNs, noise } = block;
   appendFileSync(join(child.workDir, partOf(cell)), encodeSamples(samples), { flush: true });
   cell.blocks.push({ round, count: samples.latencyNs.length, elapsedNs, noise });
+  return samples;
 }
 
 async function finish(cell: Cell, process: CellProcess): Promise<void> {
@@ -229,17 +256,23 @@ function hasRoom({ workDir }: ChildAttempt): boolean {
 
 const partOf = ({ n }: PlannedCell): string => `samples-${n}.part`;
 
-/** The samples of a cell, which were appended block by block, as the file that is kept. */
-function keepSamples(child: ChildAttempt, cell: Cell): void {
-  if (cell.blocks.length === 0) return;
-  const { n, engine, batchSize, intraOpThreads, blocks } = cell;
-  const part = readFileSync(join(child.workDir, partOf(cell)));
+/** The samples of a cell, block by block, as they were appended. */
+function readSamples({ workDir }: ChildAttempt, cell: Cell): RawSamples[] {
+  if (cell.blocks.length === 0) return [];
+  const part = readFileSync(join(workDir, partOf(cell)));
   let from = 0;
-  const samples = blocks.map(({ count }) => {
+  return cell.blocks.map(({ count }) => {
     const block = decodeSamples(part.subarray(from, from + samplesBytes(count)));
     from += samplesBytes(count);
     return block;
   });
+}
+
+/** The samples of a cell as the file that is kept. */
+function keepSamples(child: ChildAttempt, cell: Cell): void {
+  const { n, engine, batchSize, intraOpThreads } = cell;
+  const samples = readSamples(child, cell);
+  if (samples.length === 0) return;
   cell.samples = write(child, `samples-${n}.bin`, encodeSamples(joinSamples(samples)));
   child.artifact('SAMPLES', cell.samples, { n, engine, batchSize, intraOpThreads, count: countOf(cell) });
 }

@@ -2,7 +2,7 @@ import { type EngineName, type EngineState, engineNames, engines, readEngines } 
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { BenchmarkProfile } from '../jobs/specs.ts';
-import type { targets } from './context.ts';
+import type { BenchmarkRequest } from './context.ts';
 import { type StartedBenchmark, startBenchmark } from './start.ts';
 import type { Verdict } from './tables.ts';
 
@@ -24,14 +24,14 @@ export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {
 export const BenchmarkProfileType = builder.enumType('BenchmarkProfile', {
   description: 'How thoroughly a configuration is measured.',
   values: enumValues<BenchmarkProfile>({
-    QUICK: 'Up to 3 s of warm-up and 10 s of measurement; no claim about P99.',
-    FULL: 'Up to 30 s of warm-up, then 30 to 120 s until there are samples enough for P99.',
+    QUICK: 'Up to 3 s of warm-up, then 5 to 10 s until it is known which row is the best; no claim about P99.',
+    FULL: 'Up to 30 s of warm-up, then 30 to 120 s until it is known which row is the best, with samples enough for P99.',
   }),
 });
 
 export const BenchmarkTargetType = builder.enumType('BenchmarkTarget', {
   description: 'What a configuration is chosen by, among those that are accurate enough.',
-  values: enumValues<(typeof targets)[number]>({
+  values: enumValues<BenchmarkRequest['target']>({
     LATENCY: 'The shortest P95 latency; of the median, or the mean, where there are too few samples for it.',
     THROUGHPUT: 'The most images a second.',
     MEMORY: 'The least memory.',

@@ -12,7 +12,7 @@ import type { Job } from '../jobs/tables.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import { planCells } from './cells.ts';
-import { BenchmarkRequest, sizesOf, targets } from './context.ts';
+import { BenchmarkRequest, sizesOf } from './context.ts';
 
 const cellsMax = 200;
 export const durationMsMax = 20 * 3_600_000;
@@ -23,7 +23,7 @@ const cellOverheadMs = 3000;
 const bytesPerSecond = 24 * 50_000;
 
 const { warmupSecondsMax, secondsMin, secondsMax } = BenchmarkSettings.shape;
-const { batchSizes, intraOpThreads, dims, load, seed, profile, accuracyDropMax } = BenchmarkRequest.shape;
+const { batchSizes, intraOpThreads, dims, load, seed, target, profile, accuracyDropMax } = BenchmarkRequest.shape;
 
 const StartBenchmarkInput = z
   .object({
@@ -40,7 +40,7 @@ const StartBenchmarkInput = z
       .transform((list) => Object.fromEntries((list ?? []).map(({ name, size }) => [name, size])))
       .pipe(dims),
     seed,
-    target: z.enum(targets),
+    target,
     accuracyDropMax,
     warmupSecondsMax: warmupSecondsMax.nullish(),
     secondsMin: secondsMin.nullish(),

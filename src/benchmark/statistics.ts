@@ -1,7 +1,9 @@
 /** What samples say, and with what certainty. Pure functions of integer nanoseconds: the same samples give the same numbers. */
 
-/** Of intervals and of bounds. LoadGen's value (MLPerf Inference Rules, "Early stopping criterion"). */
-export const confidence = 0.99;
+/** Of intervals. */
+export const confidence = 0.95;
+/** Of the bounds that decide whether a percentile is a number: LoadGen's value (MLPerf Inference Rules, "Early stopping criterion"). */
+const boundConfidence = 0.99;
 
 /** Percentiles by name, in thousandths: their ranks are then exact. */
 export const percentiles = { p50: 500, p95: 950, p99: 990, p999: 999 } as const;
@@ -66,10 +68,11 @@ export function intervalRanks(perMille: number, n: number): { low: number | null
 }
 
 /**
- * How many of the largest samples may be left out so that the next one is still above the true percentile with `confidence`; -1 when
+ * How many of the largest samples may be left out so that the next one is still above the true percentile with `boundConfidence`; -1 when
  * not even the largest is. The early stopping rule of MLPerf's LoadGen.
  */
-export const samplesBeyond = (perMille: number, n: number): number => largestUnder(binomialCdf(n, 1 - perMille / 1000), n, 1 - confidence);
+export const samplesBeyond = (perMille: number, n: number): number =>
+  largestUnder(binomialCdf(n, 1 - perMille / 1000), n, 1 - boundConfidence);
 
 /** The smallest number of samples that a percentile needs: 398 for P95, 2,010 for P99, 20,140 for P99.9; as a bound 130, 662, 6,636. */
 export function samplesNeeded(perMille: number, kind: keyof typeof beyondNeeded = 'EXACT'): number {

@@ -13,6 +13,7 @@ import { AttemptCrash, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { PROTOCOL_VERSION, parseEventLine } from '../jobs/protocol.ts';
 import { diskFullCode } from '../jobs/record.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
+import { blobPath, findArtifact } from '../storage/blobs.ts';
 import { diskFull, hasRoom } from '../storage/disk.ts';
 import { importCommand } from './import/launch.ts';
 import { files } from './import/outputs.ts';
@@ -48,14 +49,16 @@ export async function extractedFolder(services: JobServices, version: DatasetVer
   return folder;
 }
 
-async function unpack({ config, db }: JobServices, { jobId }: DatasetVersion, hash: string): Promise<void> {
+async function unpack({ config, db }: JobServices, { id, jobId }: DatasetVersion, hash: string): Promise<void> {
+  const manifest = findArtifact(db, 'DATASET_VERSION', id, 'MANIFEST');
+  if (!manifest) throw new Error('A READY version has no manifest.');
   const job = requireJob(db, jobId as string);
   const spec = specOf(config.dataDir, ImportDatasetRequest.parse(storedSpec(job)));
   const workDir = unfinished(config.dataDir, hash);
   await rm(workDir, { recursive: true, force: true });
   await mkdir(workDir, { recursive: true });
   try {
-    const { env, ...command } = importCommand(spec, workDir, ['--extract-only']);
+    const { env, ...command } = importCommand(spec, workDir, blobPath(config.dataDir, manifest.sha256));
     const specLine = { v: PROTOCOL_VERSION, job: jobId as string, attempt: 1, workDir, spec } as const;
     let failure = { code: 'INTERNAL', message: 'its process ended without saying why.' };
     const child = startChild(

@@ -7,7 +7,7 @@ import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';
 import { OnnxMeta } from '../jobs/results.ts';
-import { inputsOf } from '../models/signature.ts';
+import { inputsOf, outputsOf } from '../models/signature.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import { requireReadyModel } from '../training/sources.ts';
 import {
@@ -62,7 +62,8 @@ export function deploy(services: DeployServices, actor: Actor, raw: unknown): Pr
 function requireServable(tx: Queryable, { id, number, signatureJson }: ModelVersion, name: string, settingsJson: Settings): void {
   const made = modelConfigOf(tx, { name, number: 1, modelVersionId: id, settingsJson });
   const declared = OnnxMeta.parse(signatureJson);
-  const problem = 'problem' in made ? made.problem : declaredProblem({ inputs: inputsOf(declared), outputs: declared.outputs }, made.model);
+  const ports = { inputs: inputsOf(declared), outputs: outputsOf(declared) };
+  const problem = 'problem' in made ? made.problem : declaredProblem(ports, made.model);
   if (problem) refuse('INVALID', 'settings', `Version ${number} cannot be served. ${problem}`);
 }
 

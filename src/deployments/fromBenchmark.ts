@@ -18,11 +18,14 @@ interface Curve extends Measured {
   itemMs: number;
 }
 
-export type MeasuredRow = Pick<ReportRow, 'batchSize' | 'intraOpThreads'> & { meanMs: number };
+export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads'> & { meanMs: number };
+
+type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 
 /**
- * Threads, batch and run times as a benchmark has measured them on the serving engine; no batch where requests cannot share a run. Refuses (`benchmarkJobId`) where it has
- * measured no single item of this version that counts.
+ * Threads, batch and run times of the row that the report of a benchmark chose. If it cannot be served, they are those of the best row that
+ * can and that the report did not reject. A row with a batch cannot be where requests cannot share a run. Refuses (`benchmarkJobId`) where
+ * there is none.
  */
 export function measuredSettings(
   db: Queryable,
@@ -32,15 +35,25 @@ export function measuredSettings(
   deadlineMs: number,
 ): Measured {
   const report = findReportOf(db, jobId) ?? refuse('NOT_FOUND', 'benchmarkJobId', 'There is no benchmark of this id that has ended.');
-  const { models, rows } = JSON.parse(readContent(db, report)) as Report;
+  const { models, rows, choice } = JSON.parse(readContent(db, report)) as Report;
   const { inputs, outputs } = OnnxMeta.parse(signatureJson);
   const batched = batchSymbolOf([...inputs, ...outputs]) !== null;
-  const usable = rows.flatMap(({ model, engine, verdict, latency, ...row }) => {
-    const counts = models[model]?.versionId === id && engine === servingEngine && (verdict === 'VALID' || verdict === 'UNSTABLE');
-    return counts && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [];
-  });
+  const own = rows.filter(({ model }) => models[model]?.versionId === id);
+  const accepted = own.filter(({ n, verdict }) => isAccepted(choice, n) && (verdict === 'VALID' || verdict === 'UNSTABLE'));
+  if (own.length > 0 && accepted.length === 0) {
+    refuse(
+      'INVALID',
+      'benchmarkJobId',
+      `The report of the benchmark rejects version ${number}: its results are wrong, or it is not accurate enough.`,
+    );
+  }
+  const usable = accepted.flatMap(({ engine, latency, ...row }) =>
+    engine === servingEngine && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [],
+  );
+  const machine = { permits, cores, deadlineMs };
   return (
-    bestOf(usable, { permits, cores, deadlineMs }) ??
+    chosenOf(usable, choice.n, machine) ??
+    bestOf(usable, machine) ??
     refuse(
       'INVALID',
       'benchmarkJobId',
@@ -49,18 +62,32 @@ export function measuredSettings(
   );
 }
 
+/** Whether a row has right results and is within the budget of accuracy. */
+const isAccepted = ({ steps }: Report['choice'], n: number): boolean =>
+  steps.every(({ rule, kept }) => (rule !== 'RIGHT' && rule !== 'ACCURACY') || kept.includes(n));
+
+const hasCores = (threads: number, { permits, cores }: Machine): boolean => threads === 1 || permits * threads <= cores;
+
+/** Null where the chosen row is not among these, or cannot be served: for lack of cores, or since a run takes longer than the deadline. */
+export function chosenOf(rows: readonly MeasuredRow[], n: number | null, machine: Machine): Measured | null {
+  const chosen = rows.find((row) => row.n === n);
+  if (!chosen || !hasCores(chosen.intraOpThreads, machine) || (chosen.batchSize > 1 && chosen.meanMs > machine.deadlineMs)) return null;
+  const { intraOpThreads, batchSize } = chosen;
+  return { intraOpThreads, batchMax: batchSize, runMs: runMsOf(rows.filter((row) => row.intraOpThreads === intraOpThreads)) };
+}
+
+const runMsOf = (rows: readonly MeasuredRow[]): Measured['runMs'] =>
+  Object.fromEntries(rows.map(({ batchSize, meanMs }) => [batchSize, meanMs]));
+
 /**
  * The fewest threads for which there are cores beside the other permits, and the smallest batch, that no other beats by 10 % for each item;
  * null where single items were not measured. No batch may take longer than the deadline.
  */
-export function bestOf(
-  rows: readonly MeasuredRow[],
-  { permits, cores, deadlineMs }: Record<'permits' | 'cores' | 'deadlineMs', number>,
-): Measured | null {
+export function bestOf(rows: readonly MeasuredRow[], machine: Machine): Measured | null {
   const curves = [...Map.groupBy(rows, ({ intraOpThreads }) => intraOpThreads)]
-    .filter(([threads]) => threads === 1 || permits * threads <= cores)
+    .filter(([threads]) => hasCores(threads, machine))
     .sort(([a], [b]) => a - b)
-    .flatMap(([threads, of]) => curveOf(threads, of, deadlineMs));
+    .flatMap(([threads, of]) => curveOf(threads, of, machine.deadlineMs));
   const [first, ...others] = curves;
   if (!first) return null;
   const { itemMs: _, ...best } = others.reduce((a, b) => (b.itemMs <= worthwhile * a.itemMs ? b : a), first);
@@ -73,6 +100,5 @@ function curveOf(intraOpThreads: number, rows: readonly MeasuredRow[], deadlineM
   const [single, ...batches] = rows.toSorted((a, b) => a.batchSize - b.batchSize);
   if (single?.batchSize !== 1) return [];
   const best = batches.reduce((a, b) => (b.meanMs <= deadlineMs && itemMs(b) <= worthwhile * itemMs(a) ? b : a), single);
-  const runMs = Object.fromEntries(rows.map(({ batchSize, meanMs }) => [batchSize, meanMs]));
-  return [{ intraOpThreads, batchMax: best.batchSize, runMs, itemMs: itemMs(best) }];
+  return [{ intraOpThreads, batchMax: best.batchSize, runMs: runMsOf(rows), itemMs: itemMs(best) }];
 }

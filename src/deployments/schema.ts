@@ -60,7 +60,7 @@ const SnippetLanguageType = builder.enumType('SnippetLanguage', {
   }),
 });
 
-const DeploymentType = builder.node(builder.objectRef<Deployment>('Deployment'), {
+export const DeploymentType = builder.node(builder.objectRef<Deployment>('Deployment'), {
   description: 'A name that inference requests are sent to.',
   id: { resolve: (d) => d.id, description: 'Opaque id.' },
   loadOne: (id, { db }) => findDeployment(db, id),
@@ -172,7 +172,7 @@ builder.relayMutationField(
       settings: t.field({ type: SettingsInput, description: 'How to serve it; without them as their defaults say.' }),
       benchmarkJobId: t.id({
         description:
-          'A benchmark that has ended: `intraOpThreads` and `batchMax` are those that it found best for this version, whatever the settings say.',
+          'A benchmark that has ended: `intraOpThreads` and `batchMax` are those of the row that its report chose, whatever the settings say. Where that row cannot be served, they are those of the best one that can. A version that the report rejects is refused.',
       }),
     }),
   },

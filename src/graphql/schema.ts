@@ -9,6 +9,7 @@ import '../deployments/inference.schema.ts';
 import '../deployments/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
+import '../loadTest/schema.ts';
 import '../system/schema.ts';
 import '../models/create.schema.ts';
 import '../models/schema.ts';

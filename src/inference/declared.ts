@@ -1,4 +1,5 @@
 /** What a model's file declares of its inputs and outputs: checked at a deployment, before anything is loaded, and by the host. */
+import { datatypes } from '../engine/datatypes.ts';
 import { dimensionsOf, planShapes } from '../engine/shapes.ts';
 import { dimsOf } from '../vision/input.ts';
 import { chooseLayout, LayoutError } from '../vision/layouts.ts';
@@ -16,9 +17,12 @@ type Config = Pick<ModelConfig, 'preprocess' | 'dims' | 'task' | 'labels' | 'out
 
 /** Why a model cannot be served like this, as far as its file declares it; null where nothing says so. */
 export function declaredProblem(
-  { inputs, outputs }: { inputs: readonly Input[]; outputs: readonly { shape: Shape }[] },
+  { inputs, outputs }: { inputs: readonly Input[]; outputs: readonly Input[] },
   config: Config,
 ): string | null {
+  const other = [...inputs, ...outputs].find(({ datatype }) => !Object.hasOwn(datatypes, datatype));
+  if (other)
+    return `${other.name} is of the type ${other.datatype}: tensors of ${Object.keys(datatypes).join(', ')} are served. Export the model without it (scikit-learn: \`zipmap=False\`).`;
   const planned = planInputs(inputs, config, 1);
   if ('problem' in planned) return planned.problem;
   const { preprocess, task, labels, outputLayout } = config;

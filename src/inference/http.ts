@@ -16,7 +16,7 @@ import type { Holding, Memory } from './memory.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { hostOpenapi } from './openapi.ts';
-import { decodeFeed, labelled, outputsOf, readHeader, readingOf } from './predict.ts';
+import { decodeFeed, labelled, readHeader, readingOf, readOutputsOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import { answerJson, bytesOf, compressed, isOver, jsonType, nosniff, send, whenOver } from './send.ts';
 import * as v2 from './v2.ts';
@@ -261,7 +261,7 @@ async function predict(
   const submitted = submit(host, res, {
     model,
     feeds: null,
-    outputs: outputsOf(model),
+    outputs: readOutputsOf(model),
     rows: 1,
     // Images have sizes of their own until the run has made tensors of them: each goes alone.
     batchKey: `image ${arrivedMs}`,

@@ -1,6 +1,6 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
 import { BadImage } from '../vision/badImage.ts';
-import { decodeImage, type ImageHeader, readImageHeader } from '../vision/decode.ts';
+import { decodeImage, type ImageHeader, readImageHeader, sideMax } from '../vision/decode.ts';
 import { madeShape } from '../vision/input.ts';
 import type { Found, Image, Reading } from '../vision/reading.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
@@ -15,9 +15,6 @@ interface Predicting {
   config: ModelConfig;
   signature: ServedSignature;
 }
-
-/** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
-const sideMax = 30_000;
 
 /** Without decoding the image. Throws a HttpError (400; 413 for more pixels than the model allows; 422 where it takes no images). */
 export async function readHeader({ config }: Predicting, file: Buffer): Promise<ImageHeader> {
@@ -51,7 +48,7 @@ export function trialOf(config: ModelConfig, signature: ServedSignature): Trial 
   if (!preprocess) return null;
   const image = { ...trialSize, preprocess };
   const model = { config, signature };
-  return { feed: imageFeed(signature, preprocess), outputs: outputsOf(model), reading: readingOf(model, image, { top: 5 }) };
+  return { feed: imageFeed(signature, preprocess), outputs: readOutputsOf(model), reading: readingOf(model, image, { top: 5 }) };
 }
 
 function refuseImage(error: Error): never {
@@ -59,7 +56,7 @@ function refuseImage(error: Error): never {
 }
 
 /** The outputs that `read` of reading.ts takes. */
-export function outputsOf({ config: { task }, signature }: Predicting): string[] {
+export function readOutputsOf({ config: { task }, signature }: Predicting): string[] {
   const names = signature.outputs.map(({ name }) => name);
   return task === 'CLASSIFICATION' ? names.slice(0, 1) : names;
 }

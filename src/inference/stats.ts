@@ -61,11 +61,18 @@ export interface HostStats {
   queuedRequests: number;
   /** Runs that compute or are staged. */
   dispatchedRuns: number;
-  models: ({ name: string; version: number; inferences: number; meanMs: Record<Part, number | null> } & Record<RequestOutcome, number>)[];
+  models: ({
+    name: string;
+    version: number;
+    inferences: number;
+    /** Unix milliseconds of the last answer; null before the first. */
+    lastAt: number | null;
+    meanMs: Record<Part, number | null>;
+  } & Record<RequestOutcome, number>)[];
 }
 
 /** `meanMs`: of the answered requests; null before the first. */
-export function summaryOf({ ended, inferences, partMs }: ModelStats): Omit<HostStats['models'][number], 'name' | 'version'> {
+export function summaryOf({ ended, inferences, lastAt, partMs }: ModelStats): Omit<HostStats['models'][number], 'name' | 'version'> {
   const meanMs = Object.fromEntries(parts.map((part) => [part, ended.ok > 0 ? partMs[part] / ended.ok : null]));
-  return { ...ended, inferences, meanMs: meanMs as Record<Part, number | null> };
+  return { ...ended, inferences, lastAt: lastAt || null, meanMs: meanMs as Record<Part, number | null> };
 }

@@ -13,6 +13,8 @@ const integers: Partial<Record<Datatype, [least: number, greatest: number]>> = {
   INT64: [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
 };
 
+const floatMax = { FP16: 65504, FP32: (2 - 2 ** -23) * 2 ** 127, FP64: Number.MAX_VALUE };
+
 /** The little-endian bytes of a tensor's `data`, flat or nested in any way. Throws a HttpError (400). */
 export function bytesFromJson(name: string, datatype: Datatype, shape: readonly number[], data: unknown): Uint8Array {
   if (!Array.isArray(data)) throw new HttpError(400, `Input ${name} needs \`data\`, an array, or the parameter binary_data_size.`);
@@ -23,7 +25,9 @@ export function bytesFromJson(name: string, datatype: Datatype, shape: readonly 
   const fits = (value: unknown): boolean => {
     if (datatype === 'BOOL') return typeof value === 'boolean' || value === 0 || value === 1;
     if (typeof value !== 'number') return false;
-    return !range || (Number.isInteger(value) && value >= range[0] && value <= range[1]);
+    if (range) return Number.isInteger(value) && value >= range[0] && value <= range[1];
+    // Beyond the type's range it would become infinite.
+    return Math.abs(value) <= floatMax[datatype as keyof typeof floatMax];
   };
   const wrong = values.findIndex((value) => !fits(value));
   if (wrong >= 0) {

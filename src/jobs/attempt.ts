@@ -215,13 +215,14 @@ export function runAttempt(
     if ((await written(() => recordEvents(db, jobId, number, [warning]))).length > 0) bus.wake('jobEvent', jobId);
   };
 
-  const superviseChild = async ({ command, args, env, spec }: Launch, writeLog: WriteLog): Promise<void> => {
+  const superviseChild = async ({ command, args, env, spec, nice }: Launch, writeLog: WriteLog): Promise<void> => {
     const started = startChild(
       {
         command,
         args,
         cwd: workDir,
         env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: gpu.devices, ...env },
+        nice,
         lastLinesMs: limits.lastLinesMs,
         specLine: { v: PROTOCOL_VERSION, job: jobId, attempt: number, workDir, spec },
       },

@@ -22,6 +22,8 @@ export interface Launch {
   args: string[];
   env: Record<string, string>;
   spec: Spec;
+  /** Of nice(1); 10 unless told otherwise. */
+  nice?: number;
 }
 
 /** The attempt that a kind's functions are about. Files that its child made lie in `workDir`. */

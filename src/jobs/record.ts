@@ -99,5 +99,6 @@ export const diskIsFull: Failure = {
 export function lackOf(error: unknown): Failure | null {
   const kind = passingKind(error);
   if (kind === 'FULL' || (error instanceof ApiError && error.code === diskFullCode)) return diskIsFull;
+  if (error instanceof ApiError && error.code === 'UNAVAILABLE') return { code: error.code, message: error.message };
   return kind && { code: 'UNAVAILABLE', message: 'The database or the disk could not be written for a while. The job continues later.' };
 }

@@ -11,6 +11,7 @@ const typeOf: Record<string, string> = {
   evaluationId: 'Evaluation',
   reportId: 'Report',
   conversionJobId: 'Job',
+  deploymentId: 'Deployment',
 };
 const subjectTypes = ['Model', 'ModelVersion', 'DatasetVersion'];
 

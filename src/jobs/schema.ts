@@ -12,6 +12,7 @@ import { cancelJob } from './moves.ts';
 import { replaceIds } from './references.ts';
 import { retryJob } from './retry.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
+import { isRetryable } from './states.ts';
 import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
 import { waitReason } from './waiting.ts';
 
@@ -54,6 +55,10 @@ export const FailureType = builder.objectRef<{ code: string; message: string }>(
   fields: (t) => ({
     code: t.exposeString('code', { description: 'Stable code, such as DATA_INVALID, TIME_LIMIT or POISON.' }),
     message: t.exposeString('message', { description: 'What went wrong and what to do.' }),
+    retryable: t.boolean({
+      description: 'Whether the same job may succeed when it is repeated: false where its data, its file or its specification is at fault.',
+      resolve: ({ code }) => isRetryable(code),
+    }),
   }),
 });
 

@@ -274,17 +274,24 @@ export const BenchmarkSettings = z
       .min(0.01)
       .max(60)
       .describe('For so long a round measures a configuration, or a tenth of secondsMin where that is shorter.'),
+    // Benchmarks that were asked of earlier versions did not end by it.
+    precision: z
+      .number()
+      .min(0.001)
+      .max(1)
+      .default(1)
+      .describe('Configurations that may be the best are measured until the ratio of two is known to ± so much, up to secondsMax.'),
   })
   .meta({ id: 'BenchmarkSettings' });
 export type BenchmarkSettings = z.infer<typeof BenchmarkSettings>;
 
-const everyProfile = { gateInputs: 32, warmupRunsMin: 20, warmupSecondsMin: 2, samplesMax: 2_000_000, blockSeconds: 1 };
+const everyProfile = { gateInputs: 32, warmupRunsMin: 20, warmupSecondsMin: 2, samplesMax: 2_000_000 };
 
 export const benchmarkProfiles = {
   /** 398 samples are what P95 needs: it makes no claim about P99, and takes no longer for it. */
-  QUICK: { ...everyProfile, warmupSecondsMax: 3, secondsMin: 10, secondsMax: 10, samplesWanted: 398 },
+  QUICK: { ...everyProfile, blockSeconds: 0.5, warmupSecondsMax: 3, secondsMin: 5, secondsMax: 10, samplesWanted: 398, precision: 0.02 },
   /** 2,010 samples are what P99 needs. */
-  FULL: { ...everyProfile, blockSeconds: 2, warmupSecondsMax: 30, secondsMin: 30, secondsMax: 120, samplesWanted: 2010 },
+  FULL: { ...everyProfile, blockSeconds: 2, warmupSecondsMax: 30, secondsMin: 30, secondsMax: 120, samplesWanted: 2010, precision: 0.02 },
 } as const satisfies Record<string, BenchmarkSettings>;
 export type BenchmarkProfile = keyof typeof benchmarkProfiles;
 
@@ -313,16 +320,45 @@ export const BenchmarkSpec = z
     intraOpThreads: z.array(z.int().min(1).max(1024)).min(1).max(20),
     load: z.enum(['SINGLE_STREAM']).describe('SINGLE_STREAM: the next inference starts when the last has ended.'),
     seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
+    target: z.enum(['LATENCY', 'THROUGHPUT', 'MEMORY']).describe('What decides which configurations are measured for longer.'),
     settings: BenchmarkSettings,
     resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its rounds are kept when machine and engine are the same.'),
   })
   .meta({ id: 'BenchmarkSpec', description: 'Read by a Node child.' });
 export type BenchmarkSpec = z.infer<typeof BenchmarkSpec>;
 
+export const LoadTestSpec = z
+  .object({
+    kind: z.literal('LOAD_TEST'),
+    ...common,
+    url: z.url().describe('Of the inference host.'),
+    token: z.string().describe('For the inference host: valid for as long as the test may take.'),
+    name: z.string().min(1).max(200).describe('Of the deployment.'),
+    revision: z.int().min(1),
+    inputs: z
+      .array(z.object({ name: z.string(), datatype: z.string(), shape: z.array(z.int().min(1)) }))
+      .min(1)
+      .describe('Of one request.'),
+    probe: path.nullable().describe('The probe set of the version; null: seeded inputs.'),
+    rates: z
+      .array(z.number().gt(0).max(20_000))
+      .min(1)
+      .max(12)
+      .nullable()
+      .describe('Requests a second, one after the other; null: shares of the capacity.'),
+    deadlineMs: z.number().gt(0).max(60_000),
+    secondsPerRate: z.int().min(1).max(60),
+    seed: z.int().min(0).max(0xffff_ffff).describe('Of the arrivals, and of the inputs where there is no probe set.'),
+    connections: z.int().min(1).max(256).describe('That keep the host busy while its capacity is estimated.'),
+    resumeFrom: path.nullable().describe('Checkpoint of an earlier attempt: its rates are kept if it drove the same revision.'),
+  })
+  .meta({ id: 'LoadTestSpec', description: 'Read by a Node child.' });
+export type LoadTestSpec = z.infer<typeof LoadTestSpec>;
+
 // ------------------------------------------------------------------------------------------------------------- kinds
 
 export const Spec = z
-  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec])
+  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
@@ -338,5 +374,6 @@ export const jobKindTable = {
   },
   EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
   BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
+  LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },
 } as const satisfies Record<Spec['kind'], { slots: -1 | 0 | 1; description: string }>;
 export type JobKindName = keyof typeof jobKindTable;

@@ -81,6 +81,23 @@ const finalExits: Record<number, Failure> = {
   127: notStarted,
 };
 
+/** Failures by what the job works on: another attempt would meet them again. */
+const inputFaults = [
+  'DATA_INVALID',
+  'MODEL_INVALID',
+  'MODEL_UNSAFE',
+  'WEIGHTS_INVALID',
+  'LIMIT_EXCEEDED',
+  'LABELS_INVALID',
+  'PREPROCESS_INVALID',
+  'DIVERGED',
+];
+
+export const isInputFault = (code: string | null | undefined): boolean => inputFaults.includes(code ?? '');
+
+/** Whether the same job may succeed later, when the machine, the load or the program is another. */
+export const isRetryable = (code: string): boolean => code !== 'SPEC_INVALID' && !isInputFault(code);
+
 /** How an attempt ended; the first row that fits counts. */
 export function endingOf(seen: Seen): { state: AttemptEnding; failure: Failure | null } {
   const { done, error, exitCode, stopped, refused, crash, lack } = seen;

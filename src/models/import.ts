@@ -5,6 +5,7 @@ import { refuse } from '../errors.ts';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { ImportModelSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { isInputFault } from '../jobs/states.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { blobPath, dropArtifacts, insertArtifact, storeFile } from '../storage/blobs.ts';
@@ -32,17 +33,6 @@ export const ImportModelRequest = z.object({
   cpuThreads: z.int(),
 });
 export type ImportModelRequest = z.infer<typeof ImportModelRequest>;
-
-/** Failures that another attempt would meet again: the bytes are thrown away. */
-const fileAtFault = [
-  'DATA_INVALID',
-  'MODEL_INVALID',
-  'MODEL_UNSAFE',
-  'WEIGHTS_INVALID',
-  'LIMIT_EXCEEDED',
-  'LABELS_INVALID',
-  'PREPROCESS_INVALID',
-];
 
 const requestOf = (job: Job): ImportModelRequest => ImportModelRequest.parse(storedSpec(job));
 
@@ -121,7 +111,7 @@ export const importModel: JobKind = {
     const { modelVersionId } = requestOf(failed);
     tx.update(modelVersion).set({ state: 'FAILED' }).where(eq(modelVersion.id, modelVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (fileAtFault.includes(failure?.code ?? '')) dropArtifacts(tx, 'MODEL_VERSION', modelVersionId);
+    if (isInputFault(failure?.code)) dropArtifacts(tx, 'MODEL_VERSION', modelVersionId);
   },
 
   redo(tx, retried) {

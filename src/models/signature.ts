@@ -88,9 +88,17 @@ function precisionOf({ operators, elementTypes }: Onnx): SignatureColumns['preci
 /** The element types of ONNX by the names that the serving protocol has for them, where they differ. */
 const datatypes: Record<string, string> = { FLOAT: 'FP32', FLOAT16: 'FP16', DOUBLE: 'FP64' };
 
+const portOf = ({ name, elementType, shape }: z.infer<typeof OnnxMeta>['inputs'][number]) => ({
+  name,
+  datatype: datatypes[elementType] ?? elementType,
+  shape,
+});
+
 /** The inputs of an ONNX version, as the host reads them. */
-export const inputsOf = ({ inputs }: OnnxInputs) =>
-  inputs.map(({ name, elementType, shape }) => ({ name, datatype: datatypes[elementType] ?? elementType, shape }));
+export const inputsOf = ({ inputs }: OnnxInputs) => inputs.map(portOf);
+
+/** The same of its outputs. */
+export const outputsOf = ({ outputs }: Pick<Onnx, 'outputs'>) => outputs.map(portOf);
 
 /**
  * A classifier's first output has a number for each class. Of a detector some output has an axis of the classes, alone or behind what says

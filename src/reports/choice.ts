@@ -2,14 +2,14 @@
  * Which configuration to use, and how sure that is. Only a wrong result or a crash disqualifies a row. Noise widens intervals: it lowers
  * the confidence, never the number of rows to choose from.
  */
-import type { targets } from '../benchmark/context.ts';
+import { smallestBatchesOf } from '../benchmark/contest.ts';
 import type { PairedRatio } from '../benchmark/pairing.ts';
 import { engineNames } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
 import { type Choice, type ChoiceStep, itemRatioWithin, type Measured, type MetricName, type ReportRow, ratioWithin } from './report.ts';
 
 /** Rows whose estimate lies so near to the best one's are as good. */
-export const tieShare = 0.03;
+export const tieShare = 0.01;
 /** By how much the chosen row may be behind the best one for a MEDIUM confidence. */
 export const behindMax = 0.05;
 
@@ -18,7 +18,7 @@ interface Metric {
   /** In the target's unit, lower is better; null where the row has no such number. */
   cost(row: ReportRow): number | null;
   /** The cost of a row as a multiple of another one's, with its interval; null where the measurement does not tell. */
-  ratio(measured: Measured, of: ReportRow, to: ReportRow): Pick<PairedRatio, 'low' | 'high'> | null;
+  ratio(measured: Measured, of: ReportRow, to: ReportRow): Omit<PairedRatio, 'rounds'> | null;
 }
 
 const percentileMetric = (name: MetricName, key: 'p95' | 'p50'): Metric => ({
@@ -28,7 +28,7 @@ const percentileMetric = (name: MetricName, key: 'p95' | 'p50'): Metric => ({
 });
 
 /** What each target looks at: the first of these that every row has. */
-const metrics: Record<(typeof targets)[number], Metric[]> = {
+const metrics: Record<Measured['request']['target'], Metric[]> = {
   LATENCY: [
     percentileMetric('P95', 'p95'),
     percentileMetric('P50', 'p50'),
@@ -52,7 +52,7 @@ const metrics: Record<(typeof targets)[number], Metric[]> = {
       cost: ({ memory }) => memory?.increaseBytes ?? null,
       ratio(_measured, of, to) {
         const [a, b] = [to.memory?.increaseBytes ?? 0, of.memory?.increaseBytes ?? 0];
-        return { low: b / a, high: b / a };
+        return { ratio: b / a, low: b / a, high: b / a };
       },
     },
   ],
@@ -100,21 +100,27 @@ function withinBudget(measured: Measured, rows: ReportRow[]): ChoiceStep {
   return { ...step, kept: numbersOf(kept), found: 'COMPARED' };
 }
 
-/** The latency that counts is that of one request: a larger batch of the same configuration cannot answer it sooner, whatever was measured. */
+/** Of each configuration the smallest batch: the others cannot answer one image sooner. */
 function smallestBatches({ request: { target } }: Measured, rows: ReportRow[]): ChoiceStep | null {
-  const rivals = ({ model, engine, intraOpThreads }: ReportRow) =>
-    rows.filter((row) => row.model === model && row.engine === engine && row.intraOpThreads === intraOpThreads);
-  const kept = rows.filter((row) => rivals(row).every(({ batchSize }) => row.batchSize <= batchSize));
+  const kept = smallestBatchesOf(rows);
   return target !== 'LATENCY' || kept.length === rows.length ? null : { rule: 'BATCH', kept: numbersOf(kept) };
 }
 
 function bestByTarget(measured: Measured, rows: ReportRow[]): ChoiceStep {
   const metric = metricOf(measured, rows);
   if (!metric) return { rule: 'TARGET', kept: numbersOf(rows), metric: null, best: null };
-  const cost = (row: ReportRow) => metric.cost(row) as number;
+  const costs = costsOf(measured, metric, rows);
+  const cost = (row: ReportRow) => costs.get(row) as number;
   const best = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
   const kept = rows.filter((row) => cost(row) <= (1 + tieShare) * cost(best));
   return { rule: 'TARGET', kept: numbersOf(kept), metric: metric.name, best: best.n };
+}
+
+/** Relative to the first row within rounds, where all have enough of them in common with it; else of all samples. */
+function costsOf(measured: Measured, metric: Metric, rows: ReportRow[]): Map<ReportRow, number> {
+  const first = rows[0] as ReportRow;
+  const ratios = rows.map((row) => (row === first ? 1 : (metric.ratio(measured, row, first)?.ratio ?? null)));
+  return new Map(rows.map((row, i) => [row, ratios.includes(null) ? (metric.cost(row) as number) : (ratios[i] as number)]));
 }
 
 /** Fewest threads before the smallest batch. */

@@ -26,9 +26,9 @@ const PercentileKindType = builder.enumType('PercentileKind', {
   }),
 });
 
-const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
+export const PercentileType = builder.objectRef<Percentile & { name: PercentileName }>('BenchmarkPercentile').implement({
   description:
-    'A percentile of the latency, by nearest rank. Its 99 % interval is the wider of binomial ranks and of blocks of time drawn again.',
+    'A percentile of the latency, by nearest rank. Its 95 % interval is the wider of binomial ranks and of blocks of time drawn again.',
   fields: (t) => ({
     percent: t.float({ description: 'Which one: 50 is the median.', resolve: (p) => percentiles[p.name] / 10 }),
     kind: t.expose('kind', { type: PercentileKindType, description: 'What `ns` is.' }),
@@ -52,11 +52,11 @@ const LatencyType = builder.objectRef<Part<'latency'>>('BenchmarkLatency').imple
     meanNs: t.exposeFloat('meanNs', { description: 'Mean in nanoseconds.' }),
     meanLowNs: t.exposeFloat('meanLowNs', {
       nullable: true,
-      description: 'Lower end of the 99 % interval of the mean; null with fewer than five blocks.',
+      description: 'Lower end of the 95 % interval of the mean; null with fewer than five blocks.',
     }),
     meanHighNs: t.exposeFloat('meanHighNs', {
       nullable: true,
-      description: 'Upper end of the 99 % interval of the mean; null with fewer than five blocks.',
+      description: 'Upper end of the 95 % interval of the mean; null with fewer than five blocks.',
     }),
     minNs: t.expose('minNs', { type: 'SafeInt', description: 'Shortest, in nanoseconds.' }),
     maxNs: t.expose('maxNs', { type: 'SafeInt', description: 'Longest, in nanoseconds: no outlier is removed.' }),
@@ -108,7 +108,7 @@ const ReferenceType = builder.enumType('BenchmarkReference', {
 const ComparisonType = builder.objectRef<Comparison>('GateComparison').implement({
   description: 'One output of a model, compared with its reference.',
   fields: (t) => ({
-    output: t.exposeString('output', { description: 'Name of the output.' }),
+    output: t.exposeString('output', { description: 'Name of the output, or what of it was compared.' }),
     largestDifference: t.exposeFloat('largestDifference', {
       nullable: true,
       description: 'Largest absolute difference; null when a value was not a number or the shapes differed.',
@@ -124,7 +124,7 @@ const GateType = builder.objectRef<Part<'gate'>>('BenchmarkGate').implement({
     inputs: t.exposeInt('inputs', { description: 'Inputs that were compared.' }),
     outputs: t.field({
       type: [ComparisonType],
-      description: 'Each output by itself.',
+      description: 'Each output by itself: its largest difference, and the mean of all.',
       extensions: { size: 2 },
       // Reports of earlier versions have another form.
       resolve: (gate) => GateResult.parse(gate).outputs,

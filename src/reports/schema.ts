@@ -88,7 +88,7 @@ const DeltaVerdictType = builder.enumType('DeltaVerdict', {
     SLOWER: 'An image takes more time, by 3 % or more, and the interval of the ratio excludes 1.',
     NO_DIFFERENCE: 'The interval of the ratio lies within 3 %.',
     UNDECIDED: 'The interval of the ratio is too wide to tell.',
-    NOT_COMPARABLE: 'Fewer than five rounds measured both rows.',
+    NOT_COMPARABLE: 'Fewer than six rounds measured both rows.',
   }),
 });
 

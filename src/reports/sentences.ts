@@ -27,7 +27,7 @@ const reasonTexts: Record<string, (numbers: { value: number; limit: number }, ro
   FEW_GATE_INPUTS: ({ value, limit }) =>
     `Its outputs were compared on ${value} inputs only: its probe set has no more. ${limit} are wanted.`,
   FEW_SAMPLES: ({ value, limit }, { elapsedNs }) =>
-    `${plural(value, 'sample')} in ${number((elapsedNs ?? 0) / 1e9)} s; ${limit} were wanted.`,
+    `${plural(value, 'sample')} in ${number((elapsedNs ?? 0) / 1e9)} s; ${limit} were wanted, for which only rows that may be the best are measured longer.`,
   SAMPLES_CAPPED: ({ limit }) => `It ended early, at ${limit} samples.`,
   NOISE_UNKNOWN: () => 'This system does not tell all of what else the machine did.',
 };

@@ -16,6 +16,9 @@ sharp.unblock({
   operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer', 'VipsForeignLoadTiffBuffer'],
 });
 
+/** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
+export const sideMax = 30_000;
+
 export interface ImageHeader {
   /** In pixels, upright by the EXIF orientation. */
   width: number;

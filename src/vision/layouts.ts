@@ -38,9 +38,15 @@ export function chooseLayout(shapes: readonly Shape[], classes: number | null, s
   }
   const [only, ...others] = shapes.length === 1 ? readingsOf(shapes[0] as Shape, classes) : [];
   if (only && only !== 'TRANSPOSED' && others.length === 0) return only;
+  const possible = OutputLayout.options.filter((layout) => fits[layout](shapes, classes));
+  if (possible.length === 0)
+    throw new LayoutError(
+      `The outputs ${listed} have none of the layouts that predict reads: ${OutputLayout.options.join(', ')}. Export the model with one of ` +
+        'them, or leave `preprocess` out and send tensors to /infer.',
+    );
   throw new LayoutError(
     `The outputs ${listed} do not say how they hold boxes and the scores of ${classes ?? 'an unknown number of'} classes: ` +
-      `say \`outputLayout\`, one of ${OutputLayout.options.join(', ')}.`,
+      `say \`outputLayout\`: ${possible.join(' or ')}.`,
   );
 }
 

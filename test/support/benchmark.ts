@@ -25,6 +25,7 @@ export const briefly: BenchmarkSettings = {
   secondsMax: 0.3,
   samplesWanted: 1,
   samplesMax: 200_000,
+  precision: 1,
   blockSeconds: 0.1,
 };
 
@@ -47,6 +48,7 @@ export const benchmarkSpec = ({
     intraOpThreads: [1],
     load: 'SINGLE_STREAM',
     seed: 0,
+    target: 'LATENCY',
     settings: briefly,
     resumeFrom: null,
     ...spec,

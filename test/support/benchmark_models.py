@@ -70,16 +70,17 @@ def slow():
     return model(nodes, [value("x0", ["n", 300, 300])], [value("y", [])], [weights])
 
 
-def detector(score=1.0):
-    """Boxes of hundreds of pixels beside scores of at most `score`."""
+def detector(scores=(1.0, 0.6, 0.1), shift=0.0):
+    """Boxes of hundreds of pixels, moved by so many, beside scores of three classes."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("Mul", ["f", "pixels"], ["boxes"]),
-        helper.make_node("Mul", ["f", "score"], ["scores"]),
+        helper.make_node("Mul", ["f", "pixels"], ["b"]),
+        helper.make_node("Add", ["b", "shift"], ["boxes"]),
+        helper.make_node("Mul", ["f", "s"], ["scores"]),
     ]
     outputs = [value("boxes", ["n", 3]), value("scores", ["n", 3])]
-    return model(nodes, [value("image", ["n", 3, 8, 8])], outputs, [tensor(640, "pixels"), tensor(score, "score")])
+    return model(nodes, [value("image", ["n", 3, 8, 8])], outputs, [tensor(640, "pixels"), tensor(shift, "shift"), tensor(scores, "s")])
 
 
 def probe(of, path, count=32, change=0.0):
@@ -102,7 +103,9 @@ if __name__ == "__main__":
         "nan": not_a_number(),
         "slow": slow(),
         "detector": detector(),
-        "blind": detector(score=0.0),
+        "blind": detector(scores=(0.0, 0.0, 0.0)),
+        "shifted": detector(shift=2.0),
+        "swapped": detector(scores=(0.6, 1.0, 0.1)),
     }
     for name, made in models.items():
         onnx.save(made, folder / f"{name}.onnx")

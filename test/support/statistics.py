@@ -19,7 +19,7 @@ def percentile(x, per_mille):
     beyond = largest_under(n, 1 - p, 0.01)
     if beyond < 10:
         return ["AT_MOST", int(x[n - 1 - beyond]), None, None] if beyond >= 1 else ["INSUFFICIENT", None, None, None]
-    low, high = largest_under(n, p, 0.005), largest_under(n, 1 - p, 0.005)
+    low, high = largest_under(n, p, 0.025), largest_under(n, 1 - p, 0.025)
     return ["EXACT", *(int(x[i]) for i in (-(-per_mille * n // 1000) - 1, low, n - 1 - high))]
 
 

@@ -16,6 +16,10 @@ export interface Tui {
   store: Store;
   /** The screen as it is now, line by line. */
   lines(): string[];
+  /** What was last put into the clipboard of the terminal. */
+  clipboard(): string;
+  /** What is printed when the UI has closed. */
+  left: string[];
   type(text: string): void;
   resize(columns: number, rows: number): void;
   /** Waits until the screen has this text on it. */
@@ -48,11 +52,18 @@ export async function withTui(url: string, use: (tui: Tui) => Promise<void>, opt
   const { folder, columns = 80, rows = 24, first = { screen: 'overview' } } = options;
   const store = openStore(folder);
   let frame = '';
+  let clipboard = '';
+  const left: string[] = [];
   const stdout = Object.assign(new EventEmitter(), {
     columns,
     rows,
     isTTY: true,
     write(text: string) {
+      const copied = /]52;c;([\w+/=]*)/.exec(text)?.[1];
+      if (copied !== undefined) {
+        clipboard = Buffer.from(copied, 'base64').toString();
+        return true;
+      }
       // Each frame is written whole; what steers the terminal has no visible text.
       if (stripVTControlCharacters(text).trim() !== '') frame = text;
       return true;
@@ -60,7 +71,7 @@ export async function withTui(url: string, use: (tui: Tui) => Promise<void>, opt
   });
   const stdin = Object.assign(new PassThrough(), { isTTY: true, setRawMode: () => stdin, ref: () => stdin, unref: () => stdin });
   const local = localServer(url, join(import.meta.dirname, '..', '..'), folder, { WHETSTONE_DATA_DIR: join(folder, 'data') });
-  const app = render(createElement(App, { url, store, local, first }), {
+  const app = render(createElement(App, { url, store, local, first, leave: (text) => left.push(text) }), {
     stdout: stdout as never,
     stdin: stdin as never,
     debug: true,
@@ -77,6 +88,8 @@ export async function withTui(url: string, use: (tui: Tui) => Promise<void>, opt
     await use({
       store,
       lines,
+      clipboard: () => clipboard,
+      left,
       type: (text) => void stdin.write(text),
       resize(width, height) {
         Object.assign(stdout, { columns: width, rows: height });

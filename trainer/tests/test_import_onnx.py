@@ -1,6 +1,7 @@
 """ONNX files from outside: what they are, and that hostile ones do nothing but fail."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,24 @@ def test_a_file_that_is_not_whole_onnx_is_refused(trained: Trained, tmp_path: Pa
     assert code == 65
     assert recorder.events[-1]["code"] == "MODEL_INVALID"
     assert str(tmp_path) not in json.dumps(recorder.events)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"PK\x03\x04model/data.pkl", "is a zip, as PyTorch's .pt and .pth are"),
+        (pickle.dumps({"conv.weight": [1.0]}), "is a pickle: export the model to ONNX"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n", "run `git lfs pull`"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page or XML"),
+        (b"\x89PNG\r\n\x1a\n", "is an image"),
+    ],
+)
+def test_a_file_that_is_something_else_is_told_what_it_is(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    code, recorder = import_file(tmp_path, path)
+    assert (code, recorder.events[-1]["code"]) == (65, "MODEL_INVALID")
+    assert says in recorder.events[-1]["message"]
 
 
 def test_hostile_files_leave_the_next_good_one_alone(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_names_change_between_the_languages() -> None:
         ("'/home/x/model.onnx'", "'model.onnx'"),
         ("a shape of 3/4 and https://pytorch.org/a/b stay", "a shape of 3/4 and https://pytorch.org/a/b stay"),
         ("node /layer1/layer1.0/conv1/Conv", "node Conv"),
+        ("load failed:/src/core/load.h:46 refused", "load failed:load.h:46 refused"),
         ("../../etc/passwd stays", "../../etc/passwd stays"),
     ],
 )

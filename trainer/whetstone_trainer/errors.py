@@ -4,7 +4,7 @@ import errno
 import re
 
 # A slash that begins a path of at least two parts; URLs and fractions such as 3/4 stay as they are.
-_ABSOLUTE_PATH = re.compile(r"(?<![\w/:.\-])/(?:[^\s/'\",;:()\[\]]+/)+([^\s/'\",;:()\[\]]*)")
+_ABSOLUTE_PATH = re.compile(r"(?<![\w/.\-])(?!(?<=:)//)/(?:[^\s/'\",;:()\[\]]+/)+([^\s/'\",;:()\[\]]*)")
 
 
 class TrainerError(Exception):

@@ -30,6 +30,16 @@ NAMES = "names"
 OPERATORS_MAX = 500
 # No tensor of a vision model that fits a machine is larger; a graph may ask for 160 GB in twelve bytes.
 TENSOR_BYTES_MAX = 16 * 2**30
+# By their first bytes.
+HEAD_BYTES = 40
+OTHER_FILES = (
+    (b"PK\x03\x04", "a zip, as PyTorch's .pt and .pth are: name it so, or export the model to ONNX"),
+    (b"\x80", "a pickle: export the model to ONNX, or save its state dict as .safetensors"),
+    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`, then upload the file"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"<", "a web page or XML: download the file itself"),
+)
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
 
 
@@ -46,7 +56,11 @@ def read(file: Path, ending: str, preset: str | None, data: tuple[str, Path] | N
     try:
         model = onnx.load(str(file), format="protobuf", load_external_data=False)
     except Exception as error:  # google.protobuf's DecodeError, without a type of its own in every version
-        raise TrainerError("MODEL_INVALID", "The file is not ONNX, or not all of it is there.") from error
+        with file.open("rb") as start:
+            head = start.read(HEAD_BYTES)
+        what = next((what for begins, what in OTHER_FILES if head.startswith(begins)), None)
+        reason = f"The file is {what}, not ONNX." if what else "The file is not ONNX, or not all of it is there."
+        raise TrainerError("MODEL_INVALID", reason) from error
     warnings = []
     if joined := join(_tensors(model), sources):
         warnings.append(f"The tensors in {', '.join(joined[:10])} were put into the model's file.")

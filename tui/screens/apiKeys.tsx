@@ -102,7 +102,14 @@ export function ApiKeys() {
 
 function Secret({ name, secret, width, onClose }: { name: string; secret: string; width: number; onClose: () => void }) {
   // Nothing but these keys leads away: the secret could not be shown again.
-  useKeys([{ keys: ['enter', 'esc'], label: 'I have copied it', hint: true, run: onClose }], { level: level.part, modal: true });
+  const { copy } = useFrame();
+  useKeys(
+    [
+      { keys: ['enter', 'esc'], label: 'I have copied it', hint: true, run: onClose },
+      { keys: 'c', label: 'copy', hint: true, run: () => copy('The secret', secret, 'secret') },
+    ],
+    { level: level.part, modal: true },
+  );
   return (
     <Box flexDirection="column" paddingX={1}>
       {wrap(`The secret of ${name}. It is shown this once: copy it now.`, width - 2).map((line) => (

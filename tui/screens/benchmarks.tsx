@@ -15,7 +15,7 @@ export const BenchmarksQuery = graphql(`
     jobs(first: 50, filter: { kinds: [BENCHMARK] }) {
       nodes {
         id kind state createdAt createdByName spec
-        failure { code }
+        failure { code retryable }
         modelVersions { number model { name } }
         report { id verdict simple { headline } }
       }

@@ -3,7 +3,7 @@ import { Box, Text } from 'ink';
 import { useAction } from '../actions.ts';
 import { graphql } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
-import { age, padTo, printable, wrap } from '../ui/format.ts';
+import { age, continued, padTo, printable } from '../ui/format.ts';
 import type { KeyRow } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
@@ -104,12 +104,13 @@ export function Deployments() {
 }
 
 export function DeploymentScreen({ id }: { id: string }) {
-  const { width, height } = useFrame();
+  const { width, height, copy } = useFrame();
   const { data } = useData(DeploymentQuery, { id }, refreshMs);
   const keys = useDeploymentKeys();
   const deployment = data?.deployment;
   if (!deployment) return <Text color={theme.muted}>{data ? ' There is no such deployment.' : ' Reading …'}</Text>;
-  const snippet = (deployment.snippet ?? '').split('\n').flatMap((line) => wrap(line, width - 2));
+  const { snippet: command } = deployment;
+  const snippet = command ? continued(command, width - 2) : [];
   const snippetHeight = height < 16 ? 0 : Math.min(snippet.length + 1, Math.floor(height / 2));
   return (
     <Box flexDirection="column" width={width} height={height}>
@@ -121,6 +122,7 @@ export function DeploymentScreen({ id }: { id: string }) {
         height={height - 1 - snippetHeight}
         empty="It has no revision."
         keys={() => keys(deployment.name)}
+        always={command ? [{ keys: 'c', label: 'copy the command', hint: true, run: () => copy('The command', command) }] : []}
         columns={[
           { title: 'Revision', width: 8, align: 'right', text: ({ number }) => String(number) },
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },

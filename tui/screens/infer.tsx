@@ -2,7 +2,7 @@
 import { Box, Text } from 'ink';
 import { useState } from 'react';
 import { type FieldError, type Outcome, useAction } from '../actions.ts';
-import { readImage } from '../session/upload.ts';
+import { readImage } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import type { Field } from '../ui/fields.ts';
 import { number, padTo, printable } from '../ui/format.ts';

@@ -4,22 +4,23 @@ import { useMemo, useState } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData, useLive } from '../session/live.tsx';
 import { ChartView } from '../ui/Chart.tsx';
-import { age, bar, clock, duration, number, printable, wrap } from '../ui/format.ts';
+import { age, bar, bytes, clock, duration, number, printable, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states, theme } from '../ui/theme.ts';
 import { chartsOf } from './curves.ts';
 import { JobLog } from './jobLog.tsx';
-import { hasEnded, subjectOf, useJobKeys } from './jobs.tsx';
+import { hasEnded, useJobKeys } from './jobs.tsx';
+import { subjectFields, subjectOf } from './subject.ts';
 
 export const JobQuery = graphql(`
   query TuiJob($id: ID!) {
     job(id: $id) {
-      id kind state createdByName createdAt startedAt endedAt queuePosition priority notBefore spec
-      failure { code message }
+      id state createdByName createdAt startedAt endedAt queuePosition priority notBefore ${subjectFields}
+      failure { code message retryable }
       attempts { number state startedAt endedAt durationMs resumed { epoch } }
-      children { id kind state failure { code message } }
+      children { id state failure { code message } ${subjectFields} }
       parent { id kind }
       retryOf { id }
       report { id }
@@ -164,7 +165,7 @@ export function JobScreen({ id }: { id: string }) {
               text: ({ state }) => `${states[state]?.sign ?? ''} ${state}`,
               color: ({ state }) => states[state]?.color,
             },
-            { title: '', text: ({ failure }) => failure?.message ?? '' },
+            { title: '', text: (child) => child.failure?.message ?? subjectOf(child) },
           ]}
         />
       )}
@@ -183,7 +184,7 @@ function headOf(job: Job, progress: Progress | null, epochs: number, width: numb
     ? `${duration((job.endedAt ? Date.parse(job.endedAt) : Date.now()) - Date.parse(job.startedAt))}${job.endedAt ? `, ended ${age(job.endedAt)} ago` : ''}`
     : `waits${job.queuePosition ? `, ${job.queuePosition}. in the queue` : ''}`;
   const attempt = job.attempts.length > 1 ? `  attempt ${job.attempts.at(-1)?.number}` : '';
-  const first = ` ${state?.sign ?? ''} ${job.state}  ${job.kind}  ${printable(subjectOf(job.spec))}  ${when}${attempt}`;
+  const first = ` ${state?.sign ?? ''} ${job.state}  ${job.kind}  ${when}${attempt}  ${printable(subjectOf(job))}`;
   const lines: Line[] = [{ text: first, color: state?.color }];
   if (!hasEnded(job) && progress) {
     const { phase, done, total, epoch, itemsPerSecond, etaMs } = progress;
@@ -228,7 +229,7 @@ function describe(event: JobEvent, manyAttempts: boolean): Line[] {
     case 'JobPhaseEvent':
       return [{ text: `phase ${event.phase}`, color: theme.muted }];
     case 'JobArtifactEvent':
-      return [{ text: `made ${event.kind}, ${(event.sizeBytes / 2 ** 20).toFixed(1)} MiB` }];
+      return [{ text: `made ${event.kind}, ${bytes(event.sizeBytes)}` }];
     case 'JobGateEvent':
       return [{ text: `gate ${event.gate}  ${numbersOf(event.numbers)}`, color: theme.accent }];
     case 'JobWarningEvent':

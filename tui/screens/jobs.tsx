@@ -8,18 +8,19 @@ import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states } from '../ui/theme.ts';
 import { runMarks } from './curves.ts';
+import { subjectFields, subjectOf } from './subject.ts';
 
 export const JobsQuery = graphql(`
   query TuiJobs($after: String) {
     jobs(first: 100, after: $after) {
-      nodes { id kind state createdByName createdAt startedAt endedAt queuePosition spec failure { code } }
+      nodes { id state createdByName createdAt startedAt endedAt queuePosition failure { code retryable } ${subjectFields} }
       pageInfo { hasNextPage endCursor }
     }
   }
 `);
 const JobsSubscription = graphql(`
   subscription TuiJobsLive {
-    jobs { id kind state createdByName createdAt startedAt endedAt queuePosition spec failure { code } }
+    jobs { id state createdByName createdAt startedAt endedAt queuePosition failure { code retryable } ${subjectFields} }
   }
 `);
 
@@ -28,25 +29,26 @@ export type JobRow = ResultOf<typeof JobsSubscription>['jobs'];
 export const endStates = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
 export const hasEnded = ({ state }: { state: string }): boolean => endStates.includes(state);
 
-/** What a job is about, from its specification: the model, the dataset, the file. */
-export function subjectOf(spec: unknown): string {
-  const { modelName, name, fileName, preset } = (spec ?? {}) as Record<string, unknown>;
-  return [modelName ?? name ?? fileName, preset].filter((part) => typeof part === 'string').join(' · ');
-}
-
 /** Newest first. */
 export const order = {
   keyOf: ({ id }: JobRow) => id,
   compare: (a: JobRow, b: JobRow) => b.createdAt.localeCompare(a.createdAt),
 };
 
+interface KeyedJob {
+  id: string;
+  kind: string;
+  state: string;
+  failure: { retryable: boolean } | null;
+}
+
 /** The keys that concern one job, on every screen that shows it. */
-export function useJobKeys(): (job: { id: string; kind: string; state: string }) => KeyRow[] {
+export function useJobKeys(): (job: KeyedJob) => KeyRow[] {
   const { confirm, say, go } = useFrame();
   const cancelJob = useAction('cancelJob');
   const retryJob = useAction('retryJob');
   const fail = (errors: readonly { message: string }[]) => say(errors.map(({ message }) => message).join(' '), 'bad');
-  return ({ id, kind, state }) => {
+  return ({ id, kind, state, failure }) => {
     if (!hasEnded({ state })) {
       const run = async () => {
         const { errors } = await cancelJob({ input: { jobId: id } });
@@ -63,7 +65,7 @@ export function useJobKeys(): (job: { id: string; kind: string; state: string })
         },
       ];
     }
-    if (state === 'SUCCEEDED') return [];
+    if (state === 'SUCCEEDED' || failure?.retryable === false) return [];
     const run = async () => {
       const { payload, errors } = await retryJob({ input: { jobId: id } });
       if (errors.length > 0) fail(errors);
@@ -118,7 +120,7 @@ export function Jobs() {
           color: ({ state }) => states[state]?.color,
         },
         { title: 'Kind', width: 14, text: ({ kind }) => kind },
-        { title: 'About', text: (job) => [subjectOf(job.spec), job.failure?.code].filter(Boolean).join('  ') },
+        { title: 'About', text: (job) => [subjectOf(job), job.failure?.code].filter(Boolean).join('  ') },
         { title: 'By', width: 12, from: 90, text: ({ createdByName }) => createdByName ?? '' },
         { title: 'Age', width: 7, from: 60, text: ({ createdAt }) => age(createdAt) },
         { title: 'Took', width: 12, from: 60, text: tookOf },

@@ -19,7 +19,7 @@ export const MeasurementsQuery = graphql(`
   query TuiMeasurements($id: ID!) {
     job(id: $id) {
       id kind state createdAt startedAt endedAt queuePosition
-      failure { code message }
+      failure { code message retryable }
       modelVersions { number model { name } }
       report {
         id createdAt verdict

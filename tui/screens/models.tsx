@@ -77,7 +77,7 @@ const accuracyOf = ({ evaluations }: Version): string => {
 };
 
 export function ModelScreen({ id }: { id: string }) {
-  const { width, height, go, say } = useFrame();
+  const { width, height, go, say, copy } = useFrame();
   const { session } = useConnection();
   const { data } = useData(ModelQuery, { id }, refreshMs);
   const model = data?.model;
@@ -93,7 +93,7 @@ export function ModelScreen({ id }: { id: string }) {
         height={height - 1}
         empty="It has no version."
         onOpen={{ label: 'open its job', run: ({ job }) => (job ? go('job', job.id) : say('No job has made this version.', 'bad')) }}
-        keys={(row) => keysOfVersion(row, go, (url) => say(url.startsWith('/') ? session.url + url : url))}
+        keys={(row) => keysOfVersion(row, go, (url) => copy('The link', new URL(url, session.url).href))}
         columns={[
           { title: 'Version', width: 7, align: 'right', text: (row) => String(row.number) },
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },
@@ -115,7 +115,7 @@ export function ModelScreen({ id }: { id: string }) {
 const keysOfVersion = (
   { id, state, format, downloadUrl }: Version,
   go: (screen: string, id: string) => void,
-  tell: (url: string) => void,
+  hand: (url: string) => void,
 ) => {
   if (state !== 'READY') return [];
   const onnx = format === 'ONNX';
@@ -124,6 +124,6 @@ const keysOfVersion = (
     ...(onnx ? [] : [{ keys: 'c', label: 'convert', does: 'startConversion', hint: true, run: () => go('convert', id) } as const]),
     ...(onnx ? [{ keys: 'b', label: 'benchmark', does: 'startBenchmark', hint: true, run: () => go('benchmark', id) } as const] : []),
     ...(onnx ? [{ keys: 'd', label: 'deploy', does: 'deploy', hint: true, run: () => go('deploy', id) } as const] : []),
-    ...(downloadUrl ? [{ keys: 'o', label: 'print the download link', run: () => tell(downloadUrl) }] : []),
+    ...(downloadUrl ? [{ keys: 'o', label: 'copy link', hint: true, run: () => hand(downloadUrl) }] : []),
   ];
 };

@@ -9,6 +9,7 @@ import { useFrame } from '../ui/nav.tsx';
 import { sparkline } from '../ui/plot.ts';
 import { type SystemNow, useSystemHistory } from '../ui/system.ts';
 import { states, theme } from '../ui/theme.ts';
+import { subjectOf } from './subject.ts';
 
 export const OverviewQuery = graphql(`
   query TuiOverview {
@@ -72,10 +73,12 @@ export function Overview() {
           { title: 'Slot', width: 4, text: ({ n }) => String(n) },
           {
             title: 'Job',
+            width: 16,
             text: ({ job }) => (job ? `${states[job.state]?.sign ?? ''} ${job.kind}` : 'free'),
             color: ({ job }) => (job ? theme.accent : theme.muted),
           },
-          { title: 'By', width: 16, from: 60, text: ({ job }) => job?.createdByName ?? '' },
+          { title: 'About', text: ({ job }) => (job ? subjectOf(job) : '') },
+          { title: 'By', width: 12, from: 60, text: ({ job }) => job?.createdByName ?? '' },
           { title: 'Since', width: 10, text: ({ job }) => (job ? age(job.startedAt) : '') },
         ]}
         keyOf={({ n }) => String(n)}

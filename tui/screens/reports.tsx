@@ -6,7 +6,7 @@ import { useClient } from 'urql';
 import { reasonOf } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
-import { pathOf } from '../session/upload.ts';
+import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import { age, milliseconds, number, padTo, printable, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';

@@ -24,6 +24,8 @@ import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx'
 export type Screen = {
   name: string;
   title: string;
+  /** What the row of screens calls it where all titles do not fit. */
+  short?: string;
   /** LISTED has a number, PALETTE is reached by its name, ROW is opened for a row and needs its id. */
   from: 'LISTED' | 'PALETTE' | 'ROW';
   /** `/` filters its rows. */
@@ -46,13 +48,32 @@ const formRow = (name: FormName): Screen => {
 export const screens: readonly Screen[] = [
   { name: 'overview', title: 'Overview', needs: 'READ', from: 'LISTED', component: Overview, query: OverviewQuery },
   { name: 'jobs', title: 'Jobs', needs: 'READ', from: 'LISTED', filters: true, component: Jobs, query: JobsQuery },
-  { name: 'datasets', title: 'Datasets', needs: 'READ', from: 'LISTED', filters: true, component: Datasets, query: DatasetsQuery },
+  {
+    name: 'datasets',
+    title: 'Datasets',
+    short: 'Data',
+    needs: 'READ',
+    from: 'LISTED',
+    filters: true,
+    component: Datasets,
+    query: DatasetsQuery,
+  },
   { name: 'models', title: 'Models', needs: 'READ', from: 'LISTED', filters: true, component: Models, query: ModelsQuery },
-  { name: 'benchmarks', title: 'Benchmarks', needs: 'READ', from: 'LISTED', filters: true, component: Benchmarks, query: BenchmarksQuery },
+  {
+    name: 'benchmarks',
+    title: 'Benchmarks',
+    short: 'Bench',
+    needs: 'READ',
+    from: 'LISTED',
+    filters: true,
+    component: Benchmarks,
+    query: BenchmarksQuery,
+  },
   { name: 'reports', title: 'Reports', needs: 'READ', from: 'LISTED', filters: true, component: Reports, query: ReportsQuery },
   {
     name: 'deployments',
     title: 'Deployments',
+    short: 'Deploy',
     needs: 'READ',
     from: 'LISTED',
     filters: true,

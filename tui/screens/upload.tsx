@@ -4,7 +4,7 @@ import { useRef, useState } from 'react';
 import { type Uploaded, uploadFile } from '../../client/upload.ts';
 import { type FieldError, useAction } from '../actions.ts';
 import { useConnection } from '../session/live.tsx';
-import { pathOf } from '../session/upload.ts';
+import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import { type Field, fieldsOf } from '../ui/fields.ts';
 import { bar, bytes } from '../ui/format.ts';
@@ -50,7 +50,8 @@ export const uploadScreen = (name: keyof typeof kinds) =>
         const uploaded = known ?? (await uploadFile(session, pathOf(String(file)), progress));
         done.current = { file: String(file), uploaded };
         // An upload makes one version, however often it is named.
-        const { payload, errors } = await act({ input: { ...input, ...uploaded, idempotencyKey: uploaded.uploadId } } as never);
+        const { uploadId, sha256 } = uploaded;
+        const { payload, errors } = await act({ input: { ...input, uploadId, sha256, idempotencyKey: uploadId } } as never);
         if (payload === null) return errors;
         const job = kind.jobOf(payload);
         if (job) replace('job', job.id);

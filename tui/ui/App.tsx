@@ -27,13 +27,15 @@ interface Props {
   /** Null where the address is not of this machine. */
   local: LocalServer | null;
   first: Route;
+  /** Takes what is printed when the UI has closed. */
+  leave(text: string): void;
 }
 
 type Phase = { at: 'LOOKING' } | { at: 'NO_SERVER'; reason: string } | { at: 'NEW' } | { at: 'LOGIN'; notice: string } | { at: 'IN' };
 
 const smallest = { columns: 40, rows: 12 };
 
-export function App({ url, store, local, first }: Props) {
+export function App({ url, store, local, first, leave }: Props) {
   const { columns, rows } = useWindowSize();
   const [session] = useState(() => openSession(url, store));
   const [phase, setPhase] = useState<Phase>({ at: 'LOOKING' });
@@ -88,7 +90,7 @@ export function App({ url, store, local, first }: Props) {
       <ConnectionContext.Provider value={online.connection}>
         <Provider value={online.connection.client}>
           <KeysProvider permissions={online.viewer.permissions as Permission[]}>
-            <Shell session={session} viewer={online.viewer} columns={columns} rows={rows} first={first} />
+            <Shell session={session} viewer={online.viewer} columns={columns} rows={rows} first={first} leave={leave} />
           </KeysProvider>
         </Provider>
       </ConnectionContext.Provider>
@@ -168,7 +170,7 @@ function BootstrapForm({
       height={height - 1}
       submitLabel="make the account"
       fields={[
-        text('name', 'Name', '1 to 64 letters, digits, or . _ @ -'),
+        text('name', 'Name', '1 to 64 letters from A to Z, digits, or . _ @ -'),
         text('password', 'Password', '12 to 128 characters.', 'secret'),
         text('token', 'Bootstrap token', about, 'text', token),
       ]}

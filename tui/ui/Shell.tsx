@@ -1,7 +1,7 @@
 /** The frame of every screen: who and where, the state of the connection, the screens, the keys. */
-import { Box, Text, useApp } from 'ink';
+import { Box, Text, useApp, useStdout } from 'ink';
 import { useEffect, useMemo, useReducer, useState } from 'react';
-import { permissionFor, screens } from '../screens/screens.ts';
+import { permissionFor, type Screen, screens } from '../screens/screens.ts';
 import { useConnection, useLink, useLive } from '../session/live.tsx';
 import type { Session } from '../session/session.ts';
 import { padTo, printable } from './format.ts';
@@ -23,14 +23,17 @@ interface Props {
   columns: number;
   rows: number;
   first: Route;
+  /** Takes what is printed when the UI has closed. */
+  leave(text: string): void;
 }
 
 type Overlay = { kind: 'none' | 'help' | 'palette' } | { kind: 'confirm'; question: string; run: () => void };
 
 const routeOf = (screen: string, id: string | undefined): Route => (id === undefined ? { screen } : { screen, id });
 
-export function Shell({ session, viewer, columns, rows, first }: Props) {
+export function Shell({ session, viewer, columns, rows, first, leave }: Props) {
   const { exit } = useApp();
+  const { stdout } = useStdout();
   const may = useMay();
   const [stack, setStack] = useState<Route[]>([first]);
   const [overlay, setOverlay] = useState<Overlay>({ kind: 'none' });
@@ -51,8 +54,11 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
   const offered = screens.filter((row) => may(permissionFor(row)));
   const listed = offered.filter(({ from }) => from === 'LISTED');
   const route = stack.at(-1) as Route;
-  const screen = offered.find(({ name }) => name === route.screen) ?? (listed[0] as (typeof screens)[number]);
+  const screen = offered.find(({ name }) => name === route.screen) ?? (listed[0] as Screen);
   const tabs = rows >= rowsForTabs;
+  /** Of the row of screens: the one that this was opened from. */
+  const active =
+    stack.map((one) => listed.findIndex(({ name }) => name === one.screen)).findLast((at) => at !== -1) ?? listed.indexOf(screen);
   const open = (next: Route[]) => {
     setStack(next);
     setFilter('');
@@ -77,12 +83,18 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
       mark: (id) => setMarked((before) => (before.includes(id) ? before.filter((other) => other !== id) : [...before, id])),
       confirm: (question, run) => setOverlay({ kind: 'confirm', question, run }),
       say: (text, kind = 'good') => setMessage({ text, kind }),
+      copy: (what, text, kind) => {
+        // OSC 52: over SSH it reaches the clipboard of the machine that the terminal is on.
+        stdout.write(`\x1b]52;c;${Buffer.from(text).toString('base64')}\x07`);
+        if (kind !== 'secret') leave(printable(text));
+        const later = kind === 'secret' ? '' : ', and printed when you quit';
+        setMessage({ text: `${what} is copied if your terminal allows it${later}.`, kind: 'good' });
+      },
     }),
     [route, width, height, filter, stack, screen, marked],
   );
   const cycle = (step: number) => {
-    const at = listed.findIndex(({ name }) => name === screen.name);
-    open([{ screen: (listed[(at + step + listed.length) % listed.length] as (typeof screens)[number]).name }]);
+    open([{ screen: (listed[(active + step + listed.length) % listed.length] as Screen).name }]);
   };
 
   useKeys(
@@ -122,10 +134,8 @@ export function Shell({ session, viewer, columns, rows, first }: Props) {
     <SystemContext.Provider value={history}>
       <FrameContext.Provider value={frame}>
         <Box flexDirection="column" width={columns} height={rows}>
-          <Header session={session} viewer={viewer} system={history.at(-1)} width={columns} />
-          {tabs && (
-            <Tabs names={listed.map(({ title }) => title)} active={listed.findIndex(({ name }) => name === screen.name)} width={columns} />
-          )}
+          <Header session={session} viewer={viewer} system={history.at(-1)} width={columns} title={tabs ? 'Whetstone' : screen.title} />
+          {tabs && <Tabs listed={listed} active={active} width={columns} />}
           <Box height={height} width={width} flexDirection="column" overflow="hidden">
             <Box display={overlay.kind === 'none' ? 'flex' : 'none'} flexDirection="column" height={height} width={width}>
               <Content key={`${route.screen} ${route.id ?? ''}`} id={route.id ?? ''} />
@@ -169,11 +179,13 @@ function Header({
   viewer,
   system,
   width,
+  title,
 }: {
   session: Session;
   viewer: Props['viewer'];
   system: SystemNow | undefined;
   width: number;
+  title: string;
 }) {
   const link = useLink();
   const connection = useConnection();
@@ -192,7 +204,7 @@ function Header({
     CONNECTING: ['○ connecting', theme.warn],
     LOST: [seconds > 0 ? `✗ reconnecting in ${seconds} s` : '✗ reconnecting', theme.bad],
   }[link.state] as [string, string | undefined];
-  const left = ` Whetstone  ${session.url.replace(/^https?:\/\//, '')}  ${printable(viewer.name)} (${viewer.role.toLowerCase()})`;
+  const left = ` ${title}  ${session.url.replace(/^https?:\/\//, '')}  ${printable(viewer.name)} (${viewer.role.toLowerCase()})`;
   const taken = system?.slots.filter(({ job }) => job).length ?? 0;
   const load = system ? `slots ${taken}/${system.slots.length}  queue ${system.queuedJobs}  ` : '';
   const right = `${width >= 70 ? load : ''}${sign} `;
@@ -205,14 +217,17 @@ function Header({
   );
 }
 
-function Tabs({ names, active, width }: { names: string[]; active: number; width: number }) {
-  const rest = width - 3 * names.length;
-  const cut = [20, 10, 9, 8, 7, 6, 5, 4, 3].find((most) => names.reduce((sum, name) => sum + Math.min(name.length, most), 0) <= rest) ?? 2;
+/** The screens with their numbers; where even the short names do not fit, the name of the current one alone. */
+function Tabs({ listed, active, width }: { listed: Screen[]; active: number; width: number }) {
+  const titles = listed.map(({ title }) => title);
+  const short = listed.map(({ short, title }) => short ?? title);
+  const only = titles.map((title, i) => (i === active ? title : ''));
+  const names = [titles, short].find((some) => some.reduce((sum, name) => sum + name.length + 3, 0) <= width) ?? only;
   return (
     <Text wrap="truncate" color={theme.muted}>
       {names.map((name, i) => (
-        <Text key={name} inverse={i === active} bold={i === active} color={i === active ? theme.accent : theme.muted}>
-          {` ${i + 1} ${name.slice(0, cut)}`}
+        <Text key={listed[i]?.name} inverse={i === active} bold={i === active} color={i === active ? theme.accent : theme.muted}>
+          {` ${i + 1}${name && ` ${name}`}`}
         </Text>
       ))}
     </Text>

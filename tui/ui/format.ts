@@ -6,6 +6,8 @@ export const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/
 
 /** Exactly `width` cells: cut with an ellipsis, or filled with spaces. */
 export function padTo(text: string, width: number, align: 'left' | 'right' = 'left'): string {
+  // Nearly all cells of a list are such, and each is filled anew for each frame.
+  if (text.length <= width && /^[ -~]*$/.test(text)) return align === 'left' ? text.padEnd(width) : text.padStart(width);
   const clean = printable(text);
   const cut = stringWidth(clean) <= width ? clean : `${firstCells(clean, width - 1)}…`;
   const fill = ' '.repeat(Math.max(0, width - stringWidth(cut)));
@@ -37,6 +39,22 @@ export function wrap(text: string, width: number): string[] {
     }
     return [...lines, rest];
   });
+}
+
+/** A command of a shell in lines that can be pasted: a line ends before an option, with a backslash. */
+export function continued(command: string, width: number): string[] {
+  const words = printable(command).match(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g) ?? [];
+  const lines = [''];
+  for (const [i, word] of words.entries()) {
+    const line = lines.at(-1) as string;
+    const value = words[i + 1]?.startsWith('-') ? undefined : words[i + 1];
+    const isTooLong = stringWidth([line, word, value, '\\'].filter(Boolean).join(' ')) > width;
+    if (word.startsWith('-') && isTooLong) {
+      lines[lines.length - 1] = `${line} \\`;
+      lines.push(`  ${word}`);
+    } else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return lines;
 }
 
 export function number(value: number | null | undefined): string {

@@ -26,6 +26,11 @@ export interface Frame {
   confirm(question: string, run: () => void): void;
   /** A line in the footer for a few seconds. */
   say(text: string, kind?: 'good' | 'bad'): void;
+  /**
+   * Hands a text over to be pasted elsewhere: into the clipboard of the terminal, and whole onto its normal screen when the UI has
+   * closed, since not every terminal has such a clipboard. A secret does not stay on the screen.
+   */
+  copy(what: string, text: string, kind?: 'secret'): void;
 }
 
 export const FrameContext = createContext<Frame | null>(null);

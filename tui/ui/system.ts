@@ -1,6 +1,7 @@
 /** The machine as the frame follows it, with what it was in the last two minutes. */
 import { createContext, useContext } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';
+import { subjectFields } from '../screens/subject.ts';
 
 export const SystemSubscription = graphql(`
   subscription TuiSystem {
@@ -8,7 +9,7 @@ export const SystemSubscription = graphql(`
       version
       queuedJobs
       runningJobs
-      slots { n job { id kind state createdByName startedAt } }
+      slots { n job { id state createdByName startedAt ${subjectFields} } }
       cpu { cores utilizationPercent loadAverage1m }
       memory { totalBytes freeBytes serverRssBytes }
       disk { totalBytes freeBytes blobBytes workBytes uploadBytes databaseBytes cacheBytes }

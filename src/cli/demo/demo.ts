@@ -184,7 +184,7 @@ async function showVersions(session: ClientSession, { name, quality }: DemoTask,
 
 /** Gives the folder that the report is written to. */
 async function benchmark(session: ClientSession, modelVersionId: string): Promise<string> {
-  const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], intraOpThreads: [1, 2], secondsMin: 5, secondsMax: 8 };
+  const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], intraOpThreads: [1, 2] };
   const fields = 'job { id } configurations estimatedDurationMs';
   const { job, configurations, estimatedDurationMs } = await mutate(session, 'startBenchmark', input, fields);
   say(`\n3. Benchmark: ${configurations} configurations, alone on the machine, about ${Math.round(estimatedDurationMs / 1000)} s`);

@@ -7,7 +7,7 @@
  * each also inside further folders that hold everything. Images elsewhere are refused, or left out: a guess would make wrong labels.
  */
 import { ChildError } from '../../jobs/childio.ts';
-import { checkClassNames, document, type Layout, type PlacedFile, splitOf, splits } from './layout.ts';
+import { archive, checkClassNames, document, type Layout, type PlacedFile, splitOf, splits } from './layout.ts';
 import { type Problems, plural, printable } from './problems.ts';
 
 /** `folders` are those that the zip names by themselves: an empty class shows only there. */
@@ -39,7 +39,8 @@ export function layOutClassFolders<F extends { name: string }>(files: F[], folde
   }
   const classes = [...classNames].sort();
   if (classes.length > 0) checkForm(classes, hasSplits, files);
-  for (const name of misplaced) problems.add(name, expected, name);
+  for (const name of misplaced)
+    problems.add(name, archive.test(name) ? 'is an archive: unpack it before you make the zip' : expected, name);
   if (classes.length === 0 && problems.count === 0) {
     throw new ChildError('DATA_INVALID', `There are no class folders: ${expected}.${detectionHint(files)}`);
   }

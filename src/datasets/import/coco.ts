@@ -1,7 +1,8 @@
 /**
  * Detection datasets in COCO's form (Lin et al. 2014, "Microsoft COCO: Common Objects in Context"): a JSON file for each split, or one
  * for images that are split by seed. It has `images`, `annotations` (`bbox` is [x, y, width, height] in pixels of the upright image) and
- * `categories`. The split is what the file is called after, `instances_train2017.json`, or the folder that it lies in.
+ * `categories`. The split is what the file is called after, `instances_train2017.json`, or the folder that it lies in; of a file for all
+ * images, the folder that an image lies in.
  */
 import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
@@ -15,12 +16,13 @@ import {
   type Layout,
   type PlacedFile,
   type Split,
+  splitFolderOf,
   splitOf,
   splitOfYear,
 } from './layout.ts';
-import { commonPath, type FileIndex, indexFiles } from './paths.ts';
+import { commonPath, type FileIndex, indexFiles, insideOf } from './paths.ts';
 import { type Problems, plural, printable, someOf } from './problems.ts';
-import { boxAround, type FormReading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { type Box, boxAround, boxAroundTurned, type FormReading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
 const lists = ['images', 'annotations', 'categories'];
@@ -40,6 +42,11 @@ const CocoAnnotation = z.object({
   iscrowd: z.union([z.number(), z.boolean()]).nullish(),
   bbox: z.tuple([z.number(), z.number(), z.number(), z.number()], 'is a list of 4 numbers').nullish(),
   segmentation: z.array(polygon).min(1).nullish().catch(null),
+  /** CVAT's: degrees. */
+  attributes: z
+    .object({ rotation: z.number().default(0) })
+    .nullish()
+    .catch(null),
 });
 type CocoAnnotation = z.infer<typeof CocoAnnotation>;
 
@@ -107,6 +114,7 @@ export async function layOutCoco(reading: FormReading, jsonFiles: ZipEntry[]): P
   const classes = mergeCategories(reading, read);
   const crowdsOnly: string[] = [];
   const images: PlacedFile<ZipEntry>[] = [];
+  const byFolder = read.some(({ images }) => [...images.values()].some(({ file }) => file && splitFolderOf(file.name) === 'train'));
   for (const coco of read) {
     for (const { fileName, file, annotations, categories } of coco.images.values()) {
       if (!file) continue;
@@ -114,8 +122,10 @@ export async function layOutCoco(reading: FormReading, jsonFiles: ZipEntry[]): P
       const boxes = annotations.boxes.map((box, i) => ({ ...box, label: labels[i] as number }));
       if (boxes.length > 0 && boxes.every((box) => box.crowd)) crowdsOnly.push(file.name);
       else {
-        const path = [...(coco.split ? [coco.split] : []), commonPath(fileName, file)].join('/');
-        images.push({ file, path, split: coco.split, label: null, annotations: { ...annotations, boxes } });
+        const split = coco.split ?? (byFolder ? (splitFolderOf(file.name) ?? null) : null);
+        const inside = commonPath(fileName, file);
+        const path = [...(split ? [split] : []), coco.split ? inside : insideOf(inside, split)].join('/');
+        images.push({ file, path, split, label: null, annotations: { ...annotations, boxes } });
       }
     }
   }
@@ -177,7 +187,7 @@ function withSplits(files: ZipEntry[]): { file: ZipEntry; split: Split | null }[
     if (split === null) {
       throw new ChildError(
         'DATA_INVALID',
-        `There are several JSON files, and the name of ${printable(file.name)} tells no split: train, val or test.`,
+        `There are several JSON files, ${someOf(files.map(({ name }) => name))}, and the name of ${printable(file.name)} tells no split (train, val or test). Keep the one that is meant, or name a split in each.`,
       );
     }
     if (same.length > 1) throw new ChildError('DATA_INVALID', `${same.slice(0, 5).join(', ')} are all for the split ${split}: keep one.`);
@@ -250,7 +260,7 @@ function imageOf({ images }: CocoFile, raw: unknown): string | undefined {
 }
 
 function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: (reason: string, image?: string) => void): void {
-  const { image_id, category_id, iscrowd, bbox, segmentation } = annotation;
+  const { image_id, category_id, iscrowd, bbox, segmentation, attributes } = annotation;
   const named = id.safeParse(annotation.id);
   const at = named.success ? named.data : index;
   const image = coco.images.get(String(image_id));
@@ -258,9 +268,8 @@ function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: 
     add(named.success ? `annotation ${printable(String(at))}: ${reason}` : `annotations[${index}]: ${reason}`, image?.file?.name);
   const key = String(category_id);
   const [x, y, width, height] = bbox ?? [];
-  const box = bbox
-    ? { x: x as number, y: y as number, width: width as number, height: height as number }
-    : segmentation && boxAround(segmentation.flat());
+  const rotation = segmentation ? 0 : (attributes?.rotation ?? 0);
+  const box = bbox ? boxAroundTurned({ x, y, width, height } as Box, rotation) : segmentation && boxAround(segmentation.flat());
   // Its image was reported before.
   if (image && !image.file) return;
   if (!image) problem(`there is no image ${printable(String(image_id))}`);
@@ -270,7 +279,7 @@ function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: 
   else {
     coco.used.set(key, (coco.used.get(key) as number) + 1);
     if (iscrowd) coco.crowds += 1;
-    if (!bbox) coco.polygons += 1;
+    if (!bbox || rotation !== 0) coco.polygons += 1;
     const { boxes } = image.annotations;
     // Told once for an image.
     if (boxes.length > boxesPerImageMax) return;

@@ -2,7 +2,7 @@
 import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
 import { findCocoFiles, layOutCoco } from './coco.ts';
-import { document, folderOf, type ImportChild, type Layout } from './layout.ts';
+import { archive, document, folderOf, type ImportChild, type Layout } from './layout.ts';
 import { nameProblem } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
 import { createBoxCounter, type FormReading } from './reading.ts';
@@ -24,11 +24,12 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
   const reading: FormReading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
   const [form, other] = await formsOf(reading);
   if (!form) {
+    const packed = zip.files.find(({ name }) => archive.test(name));
     throw new ChildError(
       'DATA_INVALID',
       'The zip is no detection dataset: there is neither a file with the names of the classes (data.yaml, obj.names or classes.txt, the form YOLO) ' +
         'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the form Pascal VOC). ' +
-        'A zip of class folders is imported with `task: CLASSIFICATION`.',
+        `A zip of class folders is imported with \`task: CLASSIFICATION\`.${packed ? ` ${printable(packed.name)} is an archive: unpack it before you make the zip.` : ''}`,
     );
   }
   if (other) {
@@ -38,6 +39,7 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
     );
   }
   const layout = await form.layOut();
+  checkSplits(layout, problems);
   checkPaths(layout, problems);
   return layout;
 }
@@ -62,6 +64,14 @@ function hasLabels({ zip }: FormReading): boolean {
   const stem = ({ name }: ZipEntry) => name.slice(folderOf(name).length).replace(/\.[^.]*$/, '');
   const texts = new Set(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map(stem));
   return zip.files.some((file) => !document.test(file.name) && texts.has(stem(file)));
+}
+
+/** Where folders tell the split of some images, the others would have none. */
+function checkSplits({ images }: Layout<ZipEntry>, problems: Problems): void {
+  const open = images.filter(({ split }) => split === null);
+  if (open.length === images.length) return;
+  for (const { file } of open) problems.add(file.name, 'lies in no folder of a split, as others do', file.name);
+  problems.check((count) => `${plural(count, 'image has', 'images have')} no split.`);
 }
 
 /** An image's path is put together of what its files say: it must be one that can be written, and no other image's, nor its folder's. */

@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import type { LabelledBox } from '../../jobs/specs.ts';
 import { BadImage } from '../../vision/badImage.ts';
-import { decodeImage, notAnImage, readImageHeader } from '../../vision/decode.ts';
+import { decodeImage, notAnImage, readImageHeader, sideMax } from '../../vision/decode.ts';
 import { otherThanImage } from './fileKinds.ts';
 import { isPlain } from './plain.ts';
 
@@ -37,6 +37,10 @@ export async function openImage(file: Buffer, pixelsMax: number): Promise<Opened
   });
   if (width * height > pixelsMax) {
     throw new BadImage(`has ${width} × ${height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
+  }
+  // Serving would refuse it.
+  if (Math.max(width, height) > sideMax) {
+    throw new BadImage(`has ${width} × ${height} pixels: a side can have ${sideMax.toLocaleString('en-US')}`);
   }
   return {
     width,

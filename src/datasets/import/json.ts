@@ -50,6 +50,9 @@ export function readArrays(bytes: Buffer, handlers: Record<string, ((element: un
   };
 
   const found = new Set<string>();
+  if (/^(\xff\xfe|\xfe\xff)/.test(bytes.toString('latin1', 0, 2))) throw new BadJson('is in UTF-16: save it in UTF-8');
+  space();
+  if (bytes[at] === '['.charCodeAt(0)) throw new BadJson(`is a list, but an object with ${Object.keys(handlers).join(', ')} is expected`);
   take('{');
   for (let first = true; more('}', first); first = false) {
     const from = at;

@@ -6,6 +6,7 @@ import { and, eq, isNull, ne } from 'drizzle-orm';
 import { type Db, inTransaction, type Queryable, rowInsert } from '../../db.ts';
 import { refuse } from '../../errors.ts';
 import type { JobKind } from '../../jobs/kinds.ts';
+import { isInputFault } from '../../jobs/states.ts';
 import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
 import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
@@ -16,9 +17,6 @@ import { type DatasetItemRow, type DatasetVersion, dataset, datasetItem, dataset
 import { importCommand, importTimeLimitMs } from './launch.ts';
 import { classesOf, createContentHash, DatasetSummary, files, ImportedItem } from './outputs.ts';
 import { ImportDatasetRequest, specOf } from './request.ts';
-
-/** Failures that another attempt would meet again: the zip is thrown away. */
-const fileAtFault = ['DATA_INVALID', 'LIMIT_EXCEEDED'];
 
 /** Images that were left out of a version, of which the names are stored. */
 const leftOutStored = 100;
@@ -64,7 +62,7 @@ export const importDataset: JobKind = {
     const { datasetVersionId } = requestOf(failed);
     tx.update(datasetVersion).set({ state: 'FAILED' }).where(eq(datasetVersion.id, datasetVersionId)).run();
     const failure = tx.select({ code: job.failureCode }).from(job).where(eq(job.id, failed.id)).get();
-    if (!fileAtFault.includes(failure?.code ?? '')) return;
+    if (!isInputFault(failure?.code)) return;
     dropArtifacts(tx, 'DATASET_VERSION', datasetVersionId);
     freeName(tx, datasetVersionId);
   },

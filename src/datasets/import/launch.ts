@@ -15,17 +15,17 @@ export const importTimeLimitMs = 12 * 3600_000;
 
 /**
  * The command of the import's child: under `ulimit`, and with Node's permission model, so that its code can write nothing but
- * `workDir` and read nothing but that, the zip and the program.
+ * `workDir` and read nothing but that, the zip and the program. With the manifest of an earlier import it only unpacks the zip again.
  */
 export function importCommand(
   { file, cpuThreads, limits }: ImportDatasetSpec,
   workDir: string,
-  args: string[] = [],
+  manifest?: string,
 ): { command: string; args: string[]; env: Record<string, string> } {
   const threads = Math.min(cpuThreads, decodersMax);
   // Not the whole project: the data folder may be in it.
   const code = ['src', 'package.json', 'node_modules'].map((name) => realpathSync(join(project, name)));
-  const readable = [...code, realpathSync(file), file, workDir];
+  const readable = [...code, ...[file, ...(manifest ? [manifest] : [])].flatMap((path) => [realpathSync(path), path]), workDir];
   const node = [
     '--permission',
     // sharp is an addon; the thread that speaks with the server is a worker. Neither can start a process.
@@ -35,7 +35,7 @@ export function importCommand(
     ...readable.map((path) => `--allow-fs-read=${path}`),
     `--allow-fs-write=${workDir}`,
   ];
-  const command = limited(process.execPath, [...node, program, ...args], {
+  const command = limited(process.execPath, [...node, program, ...(manifest ? ['--extract-only', manifest] : [])], {
     memoryBytes: startMemoryBytes + limits.memoryBytesMax,
     cpuSeconds: (importTimeLimitMs / 1000) * (threads + 1),
     fileBytes: limits.outputBytesMax,

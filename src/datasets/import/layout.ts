@@ -76,6 +76,9 @@ export const splitOfYear = (name: string): Split | undefined => splitOf(name.rep
 export const document =
   /\.(txt|md|csv|tsv|json|jsonl|ya?ml|html?|pdf|rst|xml|names|data|cfg|cache|log|py|ipynb)$|(^|\/)(readme|licen[cs]e|copying|notice)$/i;
 
+/** What is unpacked before it is put into a zip. */
+export const archive = /\.(zip|tar|tgz|gz|bz2|xz|zst|7z|rar)$/i;
+
 export const folderOf = (name: string): string => name.slice(0, Math.max(0, name.lastIndexOf('/')));
 
 /** The folder of a split that a path goes through, the innermost. */

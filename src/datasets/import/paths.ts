@@ -125,3 +125,10 @@ export function commonPath(written: string, file: ZipEntry): string {
   const plain = plainPath(path).split('/');
   return plain.slice(-Math.max(1, commonTail(partsOf(file.name), partsOf(path)))).join('/');
 }
+
+/** A path without the folders that only say its split. */
+export const insideOf = (path: string, split: Split | null): string =>
+  path
+    .split('/')
+    .filter((part, i, all) => i === all.length - 1 || split === null || splitOfYear(part) !== split)
+    .join('/');

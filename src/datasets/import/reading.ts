@@ -36,7 +36,7 @@ export async function readText(reading: FormReading, file: ZipEntry, bytesMax: n
   try {
     return bytes ? new TextDecoder('utf-8', { fatal: true }).decode(bytes) : '';
   } catch {
-    reading.problems.add(file.name, 'is not a text in UTF-8', image);
+    reading.problems.add(file.name, 'is not a text in UTF-8: save it in this encoding', image);
     return '';
   }
 }
@@ -49,8 +49,22 @@ export function createBoxCounter(max: number): (boxes: number) => void {
   };
 }
 
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** The upright box around one that is turned about its centre, as CVAT writes it: the box before the turn, and its `rotation`. */
+export function boxAroundTurned({ x, y, width, height }: Box, degrees: number): Box {
+  const [cos, sin] = [Math.cos, Math.sin].map((of) => Math.abs(of((degrees * Math.PI) / 180))) as [number, number];
+  const [wide, high] = [width * cos + height * sin, width * sin + height * cos];
+  return { x: x + (width - wide) / 2, y: y + (height - high) / 2, width: wide, height: high };
+}
+
 /** The smallest upright box around points, x and y by turns. */
-export function boxAround(points: readonly number[]): { x: number; y: number; width: number; height: number } {
+export function boxAround(points: readonly number[]): Box {
   const xs = points.filter((_, i) => i % 2 === 0);
   const ys = points.filter((_, i) => i % 2 === 1);
   const least = (all: number[]) => all.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createReadStream, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
 import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
@@ -10,7 +11,7 @@ import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
 import { isTurnedByXmp, openImage, storedBytes } from './image.ts';
 import { inOrder } from './inOrder.ts';
-import { decodersMax, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
+import { decodersMax, document, type ImportChild, type Layout, type PlacedFile, type Split, splits } from './layout.ts';
 import { sidecar } from './names.ts';
 import {
   type ContentItem,
@@ -92,12 +93,69 @@ interface Extraction {
   problems: Problems;
 }
 
-/** For a zip that was imported before. */
-export async function extractAgain(child: ImportChild): Promise<{ items: number }> {
-  const { images, problems } = await extract(child);
-  problems.check(unusable);
-  problems.end();
-  return { items: images.length };
+/**
+ * For a zip that was imported before: its manifest says which files are where. How the import reads a zip changes with the versions of
+ * Whetstone, and a dataset must not change with it.
+ */
+export async function extractAgain(child: ImportChild, manifest: string): Promise<{ items: number }> {
+  const { spec } = child;
+  const paths = new Map<string, string[]>();
+  let items = 0;
+  for await (const line of createInterface({ input: createReadStream(manifest) })) {
+    const { sha256, path } = JSON.parse(line) as DatasetItem;
+    paths.set(sha256, [...(paths.get(sha256) ?? []), path]);
+    items += 1;
+  }
+  child.phase('extraction', null);
+  const zip = await openChecked(child, collectProblems(spec.limits.problemsMax));
+  try {
+    const write = imageWriter(child);
+    const writeAll = async (file: ZipEntry) => {
+      const data = await zip.read(file);
+      const sha256 = sha256Of(data);
+      const wanted = paths.get(sha256) ?? [];
+      // The same bytes may be in the zip twice.
+      paths.delete(sha256);
+      for (const path of wanted) await write(data, path);
+      return wanted.length;
+    };
+    let written = 0;
+    const images = zip.files.filter(({ name }) => !document.test(name));
+    for await (const [, count] of inOrder(images, aheadOf(child), writeAll)) {
+      child.checkStop();
+      child.advance();
+      if (!(count instanceof Error)) written += count;
+    }
+    if (written < items)
+      throw new ChildError('DATA_INVALID', `${plural(items - written, 'image')} of the manifest cannot be read from the zip.`);
+    return { items };
+  } finally {
+    zip.close();
+  }
+}
+
+const sha256Of = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
+
+function openChecked(child: ImportChild, problems: Problems): Promise<Zip> {
+  const { file, limits, nameEncoding } = child.spec;
+  return openZip(file, { ...limits, nameEncoding }, problems, () => {
+    child.advance();
+    child.checkStop();
+  });
+}
+
+/** Writes images under their paths in the folder `extracted`; the writer says whether it converted one. */
+function imageWriter({ spec, workDir }: ImportChild): (data: Buffer, path: string) => Promise<boolean> {
+  const folders = new Set<string>();
+  return async (data, path) => {
+    const stored = await storedBytes(data, spec.limits.imagePixelsMax);
+    const target = join(workDir, files.extracted, path);
+    if (!folders.has(dirname(target))) mkdirSync(dirname(target), { recursive: true });
+    folders.add(dirname(target));
+    // Never over something that is there already.
+    await writeFile(target, stored, { flag: 'wx' });
+    return stored !== data;
+  };
 }
 
 /**
@@ -105,14 +163,11 @@ export async function extractAgain(child: ImportChild): Promise<{ items: number 
  * alike is written as a PNG of its pixels.
  */
 async function extract(child: ImportChild): Promise<Extraction> {
-  const { spec, workDir } = child;
+  const { spec } = child;
   const leftOut: LeftOut = new Map();
   const problems = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   child.phase('extraction', null);
-  const zip = await openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
-    child.advance();
-    child.checkStop();
-  });
+  const zip = await openChecked(child, problems);
   try {
     problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
     const layout = await layOut(child, zip, problems).catch((error: Error) => {
@@ -123,17 +178,11 @@ async function extract(child: ImportChild): Promise<Extraction> {
     warnOfNames(child, zip);
 
     child.phase('extraction', layout.images.length);
-    const folders = new Set<string>();
+    const writeImage = imageWriter(child);
     const write = async (image: PlacedFile<ZipEntry>) => {
       const data = await zip.read(image.file);
-      const stored = await storedBytes(data, spec.limits.imagePixelsMax);
-      const target = join(workDir, files.extracted, image.path);
-      if (!folders.has(dirname(target))) mkdirSync(dirname(target), { recursive: true });
-      folders.add(dirname(target));
-      // Never over something that is there already.
-      await writeFile(target, stored, { flag: 'wx' });
-      const turned = await isTurnedByXmp(data);
-      return { sha256: createHash('sha256').update(data).digest('hex'), converted: stored !== data, turned };
+      const converted = await writeImage(data, image.path);
+      return { sha256: sha256Of(data), converted, turned: await isTurnedByXmp(data) };
     };
     const images: Extracted[] = [];
     const converted: string[] = [];

@@ -18,7 +18,7 @@ import {
 } from './layout.ts';
 import { type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable } from './problems.ts';
-import { boxAround, type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { type Box, boxAround, boxAroundTurned, type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import { BadXml, child, type Element, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
@@ -30,7 +30,8 @@ const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
 export async function findVocFiles({ zip }: FormReading): Promise<ZipEntry[]> {
   const files = zip.files.filter(isXml);
   for (const file of files.slice(0, 20)) {
-    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000);
+    // Without the zeros of UTF-16, which is refused by name when the file is read.
+    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000).replaceAll('\0', '');
     if (/<annotation[\s>]/.test(text)) return files;
   }
   return [];
@@ -150,18 +151,29 @@ function readObjects({ problems }: FormReading, root: Element, xml: ZipEntry, im
   for (const [i, object] of root.children.filter(({ name }) => name === 'object').entries()) {
     const box = boxOf(object);
     const name = textOf(object, 'name')?.normalize('NFC');
-    if (!name || !box) problems.add(xml.name, `object ${i + 1}: ${name ? 'has no bndbox of 4 numbers' : 'has no name'}`, image.name);
+    const problem = (reason: string) => problems.add(xml.name, `object ${i + 1}: ${reason}`, image.name);
+    const rotation = rotationOf(object);
+    if (!name) problem('has no name');
+    else if (!box) problem('has no bndbox of 4 numbers');
+    else if (box.width < 0 || box.height < 0) problem('its xmax or ymax lies before xmin or ymin');
     else {
-      if (!child(object, 'bndbox')) polygons += 1;
-      boxes.push({ name, ...box, at: i + 1 });
+      if (!child(object, 'bndbox') || rotation !== 0) polygons += 1;
+      boxes.push({ name, ...boxAroundTurned(box, rotation), at: i + 1 });
     }
   }
   if (boxes.length > boxesPerImageMax) problems.add(xml.name, `has more than ${boxesPerImageMax} boxes`, image.name);
   return { boxes: boxes.slice(0, boxesPerImageMax), polygons };
 }
 
-/** From its `bndbox`, or around its `polygon`; null when there is neither. Without height or width where edges are the wrong way round. */
-function boxOf(object: Element): { x: number; y: number; width: number; height: number } | null {
+/** Degrees by which CVAT says that its `bndbox` is turned; polygons are turned already. */
+function rotationOf(object: Element): number {
+  const attributes = child(object, 'bndbox') ? (child(object, 'attributes')?.children ?? []) : [];
+  const rotation = attributes.find((attribute) => textOf(attribute, 'name') === 'rotation');
+  return Number(textOf(rotation, 'value')) || 0;
+}
+
+/** From its `bndbox`, or around its `polygon`; null when there is neither. */
+function boxOf(object: Element): Box | null {
   const edges = child(object, 'bndbox');
   const numbers = edges
     ? ['xmin', 'ymin', 'xmax', 'ymax'].map((name) => numberOf(textOf(edges, name)))

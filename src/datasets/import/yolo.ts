@@ -5,7 +5,7 @@
  */
 import { ChildError } from '../../jobs/childio.ts';
 import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOf, splitOfYear } from './layout.ts';
-import { commonPath, type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
+import { commonPath, type FileIndex, indexFiles, insideOf, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable, someOf } from './problems.ts';
 import { type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
 import { readYoloConfig, type YoloConfig } from './yoloConfig.ts';
@@ -15,10 +15,10 @@ import type { ZipEntry } from './zip.ts';
 const labelBytesMax = 2 ** 20;
 const listBytesMax = 64 * 2 ** 20;
 
-/** `path` with its last folder `from` called `to`; null when there is none. With `to` null that folder is taken out. */
+/** `path` with its last folder `from`, in capitals too, called `to`; null when there is none. With `to` null that folder is taken out. */
 function renamed(path: string, from: string, to: string | null): string | null {
   const parts = path.split('/');
-  const i = parts.slice(0, -1).lastIndexOf(from);
+  const i = parts.slice(0, -1).findLastIndex((part) => part.toLowerCase() === from);
   return i < 0 ? null : parts.toSpliced(i, 1, ...(to === null ? [] : [to])).join('/');
 }
 
@@ -33,7 +33,8 @@ export async function layOutYolo(reading: FormReading, configFile: ZipEntry): Pr
   const config = await readYoloConfig(reading, configFile);
   checkClassNames(config.names, problems);
   const images = zip.files.filter(({ name }) => !document.test(name));
-  const texts = new Map(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [file.name, file]));
+  // By lower case, which names a file of a zip as well: a label file that is not found would make its image one that shows nothing.
+  const texts = new Map(zip.files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [file.name.toLowerCase(), file]));
   const { homes, missing, lists } = await findHomes(reading, config, images);
   problems.check((count) => `${plural(count, 'problem')} in the splits.`);
   const absent = `${printable(config.file.name)} names what is not in the zip or holds no images: ${someOf(missing)}.`;
@@ -64,7 +65,7 @@ export async function layOutYolo(reading: FormReading, configFile: ZipEntry): Pr
     placed.push({ file, path, split, label: null, annotations });
   }
   const unlisted = images.filter((file) => !homes.has(file));
-  const spare = spareLabels(texts, ofLabels, unlisted);
+  const spare = await spareLabels(reading, texts, new Set([...config.files, ...lists, ...ofLabels.keys()]), unlisted);
   for (const { name } of spare) problems.add(name, 'has no image of its name', name);
   problems.check((count) => `${plural(count, 'problem')} in the labels and splits.`);
   warnOfPolygons(reading, polygons);
@@ -82,19 +83,34 @@ export async function layOutYolo(reading: FormReading, configFile: ZipEntry): Pr
 }
 
 function findLabels(texts: ReadonlyMap<string, ZipEntry>, { name }: ZipEntry): ZipEntry | undefined {
-  const stem = withoutEnding(name);
+  const stem = withoutEnding(name.toLowerCase());
   const moved = renamed(`${stem}.txt`, 'images', 'labels');
   return (moved === null ? undefined : texts.get(moved)) ?? texts.get(`${stem}.txt`);
 }
 
-/** Label files in a folder `labels` that no image has: something is missing, or is called otherwise. Those of unlisted images are not meant. */
-function spareLabels(texts: ReadonlyMap<string, ZipEntry>, used: ReadonlyMap<ZipEntry, ZipEntry>, unlisted: ZipEntry[]): ZipEntry[] {
-  const unused = new Set(unlisted.map((file) => findLabels(texts, file)));
-  return [...texts.values()].filter((file) => {
-    const isLabels = folderOf(file.name).split('/').includes('labels') && !/(^|\/)classes\.txt$/i.test(file.name);
-    return isLabels && !used.has(file) && !unused.has(file);
-  });
+/**
+ * Label files that no image has: something is missing, or is called otherwise. Those are what lies in a folder `labels`, or holds the numbers
+ * of a box. Those of unlisted images are not meant.
+ */
+async function spareLabels(
+  { zip }: FormReading,
+  texts: ReadonlyMap<string, ZipEntry>,
+  used: ReadonlySet<ZipEntry>,
+  unlisted: ZipEntry[],
+): Promise<ZipEntry[]> {
+  const known = new Set([...used, ...unlisted.map((file) => findLabels(texts, file))]);
+  const spare: ZipEntry[] = [];
+  for (const file of texts.values()) {
+    if (known.has(file) || /(^|\/)classes\.txt$/i.test(file.name)) continue;
+    const isLabels = folderOf(file.name.toLowerCase()).split('/').includes('labels');
+    const text = isLabels || file.sizeBytes > labelBytesMax ? '' : await zip.read(file).catch(() => '');
+    if (isLabels || isLabelLine.test(text.toString().trim())) spare.push(file);
+  }
+  return spare;
 }
+
+/** A class, then at least four numbers of which the first has a fraction. */
+const isLabelLine = /^\d+\s+-?(\d*\.\d+|\d\.?\d*e-\d+)(\s+-?[\d.]+(e-\d+)?){3,}\s*($|\n)/;
 
 /** The images of the dataset, with the split of each. */
 async function findHomes(
@@ -174,13 +190,6 @@ async function readList(
   }
 }
 
-/** Without the folders that only say the split. */
-const insideOf = (path: string, split: Split): string =>
-  path
-    .split('/')
-    .filter((part, i, all) => i === all.length - 1 || splitOfYear(part) !== split)
-    .join('/');
-
 type SplitFolder = { split: Split; folder: string };
 
 /** Folders of the zip that are meant: as written below `path` or beside the file, otherwise by the longest tail. */
@@ -218,7 +227,8 @@ function usualFolders(root: string, images: ZipEntry[]): SplitFolder[] {
   for (const { name } of images) {
     if (!name.startsWith(prefix)) continue;
     const [first = '', second = ''] = name.slice(prefix.length).split('/');
-    const split = first === 'images' ? splitOfYear(second) : second === 'images' ? splitOfYear(first) : undefined;
+    const isImages = (folder: string) => folder.toLowerCase() === 'images';
+    const split = isImages(first) ? splitOfYear(second) : isImages(second) ? splitOfYear(first) : undefined;
     if (split) found.set(`${first}/${second}`, { split, folder: `${prefix}${first}/${second}` });
   }
   return [...found.values()];

@@ -10,6 +10,8 @@ export interface ChildRequest {
   cwd: string;
   env: Record<string, string>;
   specLine: SpecLine;
+  /** Of nice(1): below the server's priority unless told otherwise. */
+  nice?: number;
   /** A stream that stays silent for this long after its exit is closed, whoever holds it open; 10 s unless told otherwise. */
   lastLinesMs?: number;
 }
@@ -41,12 +43,12 @@ const logLineMax = 4000;
 /** Lines that are handled at a time: the server does other things in between. */
 const linesMax = 100;
 
-/** Starts a child process in a group of its own, below the server's priority, and speaks the protocol with it. */
+/** Starts a child process in a group of its own and speaks the protocol with it. */
 export function startChild(
-  { command, args, cwd, env, specLine, lastLinesMs = 10_000 }: ChildRequest,
+  { command, args, cwd, env, specLine, nice = 10, lastLinesMs = 10_000 }: ChildRequest,
   listener: ChildListener,
 ): ChildHandle {
-  const child: ChildProcess = spawn('nice', ['-n', '10', command, ...args], {
+  const child: ChildProcess = spawn('nice', ['-n', String(nice), command, ...args], {
     cwd,
     env,
     stdio: ['pipe', 'pipe', 'pipe', 'pipe'],

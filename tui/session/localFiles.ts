@@ -1,3 +1,4 @@
+/** Files of this machine, as the user names them. */
 import { statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';

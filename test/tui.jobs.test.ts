@@ -1,0 +1,157 @@
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { job } from '../src/jobs/tables.ts';
+import { modelVersion } from '../src/models/tables.ts';
+import { artifact, blob } from '../src/storage/tables.ts';
+import { continued } from '../tui/ui/format.ts';
+import { digitFolders, writeZip } from './support/images.ts';
+import { storeObjects } from './support/objects.ts';
+import { type TestServer, withFolder, withServer } from './support/server.ts';
+import { hasTmux, logIn as logInTerminal, whyNot, withTerminal } from './support/terminal.ts';
+import { key, logIn, withTui } from './support/tui.ts';
+
+type Stored = Pick<typeof job.$inferInsert, 'kind' | 'specJson'> & Partial<typeof job.$inferInsert>;
+
+const storeJob = ({ services: { db } }: TestServer, stored: Stored) =>
+  db
+    .insert(job)
+    .values({ id: stored.kind, state: 'SUCCEEDED', slotsNeeded: 1, priority: 0, createdAt: Date.now(), endedAt: Date.now(), ...stored })
+    .run();
+
+describe('the list of jobs', () => {
+  test('says of every kind of job what it works on', () =>
+    withServer(async (server) => {
+      await server.admin();
+      storeObjects(server);
+      const version = { modelId: 'Model', precision: 'FP16', origin: 'CONVERTED', state: 'READY', createdAt: Date.now() } as const;
+      server.services.db
+        .insert(modelVersion)
+        .values({ ...version, id: 'made', number: 2, format: 'ONNX' })
+        .run();
+      const [modelVersionId, datasetVersionId] = ['ModelVersion', 'DatasetVersion'];
+      const matrix = { batchSizes: [1, 8], engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1, 2] };
+      storeJob(server, { kind: 'TRAIN', specJson: { modelId: 'Model', datasetVersionId, preset: 'resnet50' } });
+      storeJob(server, { kind: 'CONVERT', specJson: { modelVersionId }, resultJson: { modelVersionId: 'made' } });
+      storeJob(server, { kind: 'EVALUATE', specJson: { modelVersionId, datasetVersionId, split: 'val' } });
+      storeJob(server, { kind: 'BENCHMARK', specJson: { modelVersionIds: [modelVersionId], ...matrix } });
+      storeJob(server, { kind: 'IMPORT_MODEL', specJson: { modelVersionId, fileName: 'a.onnx' } });
+      storeJob(server, { kind: 'IMPORT_DATASET', specJson: { datasetVersionId, fileName: 'a.zip' } });
+      await withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui);
+          tui.type('2');
+          await tui.shows(/TRAIN +one resnet50 on one v1 /);
+          await tui.shows(/CONVERT +one v1 FP32 → v2 FP16 /);
+          await tui.shows(/EVALUATE +one v1 FP32 on one v1 val /);
+          await tui.shows(/BENCHMARK +one v1 FP32 4 rows /);
+          await tui.shows(/IMPORT_MODEL +one v1 FP32 a\.onnx /);
+          await tui.shows(/IMPORT_DATASET +one v1 a\.zip /);
+        },
+        { columns: 100 },
+      );
+    }));
+
+  test('offers to retry a job that crashed, not one whose data are at fault', () =>
+    withServer(async (server) => {
+      await server.admin();
+      const failed = { state: 'FAILED', specJson: {}, failureMessage: '' } as const;
+      storeJob(server, { ...failed, kind: 'TRAIN', failureCode: 'POISON', createdAt: 1 });
+      storeJob(server, { ...failed, kind: 'IMPORT_DATASET', failureCode: 'DATA_INVALID', createdAt: 2 });
+      await withTui(server.url, async (tui) => {
+        await logIn(tui);
+        tui.type('2');
+        await tui.shows(/› .*DATA_INVALID/);
+        expect(tui.lines().at(-1)).toContain('enter open');
+        expect(tui.lines().at(-1)).not.toContain('retry');
+        tui.type(key.down);
+        await tui.shows(/› .*POISON/);
+        await tui.shows('r retry');
+      });
+    }));
+});
+
+describe('what is to be pasted elsewhere', () => {
+  /** A version with a file, under a name that makes its link long. */
+  function storeFile(server: TestServer) {
+    storeObjects(server);
+    const { db } = server.services;
+    const sha256 = '0'.repeat(64);
+    db.insert(blob).values({ sha256, sizeBytes: 1, createdAt: 1 }).run();
+    db.insert(artifact)
+      .values({ id: 'file', ownerType: 'MODEL_VERSION', ownerId: 'ModelVersion', kind: 'ONNX', name: 'a.onnx', sha256, createdAt: 1 })
+      .run();
+    db.update(modelVersion).set({ artifactId: 'file', sha256 }).run();
+  }
+
+  test('the download link of a model version comes whole into the clipboard', () =>
+    withServer(async (server) => {
+      await server.admin();
+      storeFile(server);
+      await withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui);
+          await tui.shows('o copy link');
+          tui.type('o');
+          await tui.shows('The link is copied if your terminal allows it, and printed when you quit.');
+          expect(tui.clipboard()).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/files\/file\?\S+$/);
+          expect(tui.left).toEqual([tui.clipboard()]);
+          expect((await fetch(tui.clipboard(), { method: 'HEAD' })).status).not.toBe(403);
+        },
+        { columns: 100, first: { screen: 'model', id: 'one' } },
+      );
+    }));
+
+  test.skipIf(!hasTmux)(`the download link stands whole on the terminal when the UI has closed${whyNot}`, () =>
+    withServer(async (server) => {
+      await server.admin();
+      storeFile(server);
+      await withFolder((folder) =>
+        withTerminal({ folder, args: ['model', 'one', '--url', server.url] }, async (terminal) => {
+          await logInTerminal(terminal);
+          await terminal.shows('o copy link');
+          terminal.type('o');
+          await terminal.shows('printed when you quit.');
+          terminal.type('q');
+          await terminal.shows('ended with 0');
+          // The terminal itself has broken the line: nothing stands between its parts.
+          expect(terminal.screen().replaceAll('\n', '')).toMatch(
+            new RegExp(`${server.url}/files/file\\?.*&signature=[\\w-]{43}ended with`),
+          );
+        }),
+      );
+    }),
+  );
+
+  const command = `curl -s 'http://127.0.0.1:46071/v2/models/a-reader/predict' -H "authorization: Bearer $TOKEN" -H 'content-type: image/jpeg' --data-binary @image.jpg`;
+  const argumentsOf = (text: string) =>
+    execFileSync('sh', ['-c', `curl() { for one in "$@"; do echo "<$one>"; done; }\n${text}`], { encoding: 'utf8', env: { TOKEN: 'a' } });
+
+  test.each([40, 60, 80, 200])('a command in lines of %i cells asks the same when it is pasted into a shell', (width) => {
+    const lines = continued(command, width);
+    expect(argumentsOf(lines.join('\n'))).toBe(argumentsOf(command));
+    expect(lines.slice(0, -1).every((line) => line.endsWith(' \\'))).toBe(true);
+    if (width >= 80) expect(Math.max(...lines.map(({ length }) => length))).toBeLessThanOrEqual(width);
+    expect(lines.length === 1).toBe(width >= command.length);
+  });
+});
+
+test('a zip of the form is uploaded, and its import opens', () =>
+  withServer(async (server) => {
+    await server.admin();
+    await withFolder(async (folder) => {
+      const zip = await writeZip(join(folder, 'digits.zip'), await digitFolders([0, 1], 4));
+      await withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui);
+          await tui.shows('Upload a dataset');
+          tui.type(`${zip}\rdigits\rC\x13`);
+          await tui.shows(/IMPORT_DATASET .*digits v1 digits\.zip/);
+        },
+        { first: { screen: 'upload-dataset' }, folder, columns: 120 },
+      );
+    });
+  }));
