@@ -55,6 +55,13 @@ export default {
       to: { path: '^src/', pathNot: ['^src/vision/', '^src/engine/(engine|datatypes|shapes)\\.ts$'] },
     },
     {
+      name: 'plots-import-nothing',
+      comment: 'From series to SVG: pure functions for whoever has a series.',
+      severity: 'error',
+      from: { path: '^src/plots/' },
+      to: { path: '^src/', pathNot: '^src/plots/' },
+    },
+    {
       name: 'the-inference-host-imports-leaves',
       comment: 'It is a process of its own, and runs without the server.',
       severity: 'error',

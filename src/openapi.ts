@@ -89,15 +89,10 @@ const link = [
   parameter('query', 'session', 'From the link.'),
   parameter('query', 'signature', 'From the link, which the GraphQL API gives.'),
 ];
-const read = (summary: string, type: string) => {
-  const content = bytes(type);
+/** What is made while it is read has no ranges. */
+const made = (summary: string, types: string[], statuses: object = {}) => {
+  const content = bytes(...types);
   const failures = failed('INVALID', 'FORBIDDEN', 'NOT_FOUND', 'UNAVAILABLE');
-  const unchanged = { 304: { description: 'The client has it: If-None-Match.' } };
-  const ranges = {
-    206: { description: 'The bytes that the header Range asks for.', content },
-    416: { description: 'The file has no such bytes.' },
-  };
-  const statuses = type === 'application/zip' ? {} : { ...unchanged, ...ranges };
   return {
     get: { summary, security: [], responses: { 200: { description: 'The bytes.', content }, ...statuses, ...failures } },
     head: {
@@ -107,6 +102,15 @@ const read = (summary: string, type: string) => {
     },
   };
 };
+const read = (summary: string, type: string) =>
+  made(summary, [type], {
+    206: { description: 'The bytes that the header Range asks for.', content: bytes(type) },
+    304: { description: 'The client has it: If-None-Match.' },
+    416: { description: 'The file has no such bytes.' },
+  });
+
+const reportFormat = parameter('path', 'format', 'From the link.', { type: 'string', enum: ['JSON', 'CSV', 'MARKDOWN', 'HTML'] });
+const reportTypes = ['text/html', 'application/json', 'text/csv', 'text/markdown'];
 
 /** An answer of GraphQL has the status of an error where there is nothing else in it. */
 const graphqlFailures = (Object.keys(errorCodes) as ErrorCode[]).filter((code) => code !== 'METHOD_NOT_ALLOWED');
@@ -249,7 +253,15 @@ export const serverOpenapi = {
         parameter('path', 'form', 'From the link.', { type: 'string', enum: ['YOLO', 'COCO'] }),
         ...link,
       ],
-      ...read('A version of a detection dataset as a zip', 'application/zip'),
+      ...made('A version of a detection dataset as a zip', ['application/zip']),
+    },
+    '/files/reports/{report}/{format}': {
+      parameters: [parameter('path', 'report', 'From the link.'), reportFormat, ...link],
+      ...made('The report of a benchmark', reportTypes),
+    },
+    '/files/reports/jobs/{jobs}/{format}': {
+      parameters: [parameter('path', 'jobs', 'From the link.'), reportFormat, ...link],
+      ...made('The report of a training or an evaluation, or of trainings beside each other', reportTypes),
     },
     '/inference/accounts': {
       get: {

@@ -29,6 +29,7 @@ import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
 import { serverOpenapi } from './openapi.ts';
 import { whyNotReady } from './ready.ts';
+import { serveReport } from './reports/serve.ts';
 import { keepReserve } from './reserve.ts';
 import { sweepHistory } from './retention.ts';
 import { stopMs, within } from './stopTimes.ts';
@@ -151,6 +152,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
+      { path: '/files/reports/', methods: read, handle: (req, res) => serveReport(services, req, res) },
       { path: '/files/', methods: read, handle: (req, res) => serveFile(services, req, res) },
       {
         path: '/inference/accounts',

@@ -6,8 +6,8 @@ import { withChild } from './support/process.ts';
 const root = join(import.meta.dirname, '..');
 
 test.each([
-  ['classification', ['report.json', 'report.csv', 'report.md']],
-  ['detection', ['report.json', 'report.csv', 'report.md', 'found.png']],
+  ['classification', ['report.json', 'report.csv', 'report.md', 'report.html']],
+  ['detection', ['report.json', 'report.csv', 'report.md', 'report.html', 'found.png']],
 ])('the demo of %s ends with the path of its report', async (task, files) => {
   await withChild(['src/main.ts', 'demo', '--task', task], {}, async (demo) => {
     const { code } = await demo.exit;

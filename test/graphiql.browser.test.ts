@@ -1,13 +1,12 @@
-import { existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
 import { getVariableValues, type OperationDefinitionNode, parse, validate } from 'graphql';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { Example } from '../src/graphql/graphiql/examples/example.ts';
 import { examples } from '../src/graphql/graphiql/examples.ts';
 import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { attempt } from '../src/jobs/tables.ts';
+import { executablePath, launchBrowser, whyNoBrowser } from './support/browser.ts';
 import { digitFolders, zipOf } from './support/images.ts';
 import { adminName, adminPassword, type TestServer, withServer } from './support/server.ts';
 import type { Message } from './support/socket.ts';
@@ -98,17 +97,10 @@ describe('what is served', () => {
     }));
 });
 
-const executablePath = (process.env.PATH ?? '')
-  .split(delimiter)
-  .flatMap((folder) => [join(folder, 'chromium'), join(folder, 'chromium-browser')])
-  .find(existsSync);
-const why = executablePath ? '' : ' (skipped: there is no chromium on the PATH; .ci/run installs it)';
-
-describe.skipIf(!executablePath)(`in Chromium, every other host blocked${why}`, () => {
+describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBrowser}`, () => {
   let browser: Browser;
   beforeAll(async () => {
-    const quiet = ['quic', 'background-networking', 'component-update', 'sync'].map((what) => `--disable-${what}`);
-    browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--no-first-run', ...quiet] });
+    browser = await launchBrowser();
   });
   afterAll(() => browser?.close());
 

@@ -200,7 +200,16 @@ describe('a report', () => {
       stability: { windows: 10, p95Spread: 0 },
     });
     // QUICK makes no claim about P99.
-    expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual(['meanNs', 'meanLowNs', 'meanHighNs', 'minNs', 'maxNs', 'p50', 'p95']);
+    expect(Object.keys(report.rows[0]?.latency ?? {})).toEqual([
+      'meanNs',
+      'meanLowNs',
+      'meanHighNs',
+      'minNs',
+      'maxNs',
+      'distributionNs',
+      'p50',
+      'p95',
+    ]);
     expect(report.rows[0]?.itemsPerSecond).toBeCloseTo(1000 / 10.1, 1);
     const full = await reportOf([{ samples: steady(10) }], undefined, { profile: 'FULL' });
     expect(full.report.rows[0]?.latency).toMatchObject({
@@ -480,7 +489,7 @@ describe('an export', () => {
   test('as JSON is what the hash is of', async () => {
     const { content, sha256 } = await made();
     const exported = exportReport({ content, sha256 }, 'JSON');
-    expect(exported).toEqual({ fileName: `report-${sha256.slice(0, 12)}.json`, mediaType: 'application/json', content });
+    expect(exported).toEqual({ fileName: `report-${sha256.slice(0, 12)}.json`, mediaType: 'application/json', content, sha256 });
     expect(createHash('sha256').update(exported.content).digest('hex')).toBe(sha256);
   });
 

@@ -41,7 +41,7 @@ test('it is whole: OpenAPI 3.1, no reference leads nowhere, each parameter of an
 });
 
 /** Links to a file and to a part of one, as the API gives them. */
-async function links(): Promise<{ file: string; thumbnail: string; dataset: string }> {
+async function links(): Promise<Record<'file' | 'thumbnail' | 'dataset' | 'report' | 'jobs', string>> {
   const { url, dataDir } = server;
   const path = join(dataDir, 'made');
   writeFileSync(path, bytesOf('file', 1000));
@@ -54,7 +54,14 @@ async function links(): Promise<{ file: string; thumbnail: string; dataset: stri
   const file = url + downloadUrl(services, await stored('DATASET_ZIP'));
   writeFileSync(path, bytesOf('thumbnails', 1000));
   const thumbnail = url + thumbnailUrl(services, await stored('THUMBNAILS'), 10, 20);
-  return { file, thumbnail, dataset: url + signedUrl(services, '/files/datasets/nothing/YOLO') };
+  const made = (path: string) => url + signedUrl(services, path);
+  return {
+    file,
+    thumbnail,
+    dataset: made('/files/datasets/nothing/YOLO'),
+    report: made('/files/reports/nothing/HTML'),
+    jobs: made('/files/reports/jobs/nothing,more/HTML'),
+  };
 }
 
 test('what the server answers is what the document says, for each operation', async () => {
@@ -69,7 +76,7 @@ test('what the server answers is what the document says, for each operation', as
     return reply;
   };
   const resumable = { 'tus-resumable': '1.0.0' };
-  const { file, thumbnail, dataset } = await links();
+  const { file, thumbnail, dataset, report, jobs } = await links();
 
   for (const path of ['/health', '/metrics', '/ready', '/openapi.json']) {
     await ask(path, 200, { method: 'GET' });
@@ -130,6 +137,10 @@ test('what the server answers is what the document says, for each operation', as
   await ask('/files/{artifact}', 416, { method: 'GET', address: file, headers: { range: 'bytes=5000-' } });
   await ask('/files/{artifact}', 403, { method: 'GET', address: `${file}x` });
   await ask('/files/datasets/{version}/{form}', 404, { method: 'GET', address: dataset });
+  for (const method of ['GET', 'HEAD']) {
+    await ask('/files/reports/{report}/{format}', 404, { method, address: report });
+    await ask('/files/reports/jobs/{jobs}/{format}', 404, { method, address: jobs });
+  }
 
   const accounts = await ask('/inference/accounts', 200, { method: 'GET', token: replicaToken });
   const had = { 'if-none-match': accounts.headers.etag as string };

@@ -44,9 +44,9 @@ const eventsQuery = prepared((db) =>
     .prepare(),
 );
 
-/** The newest event of the type STATE. */
-export function lastState(db: Queryable, jobId: string): JobEvent | undefined {
-  const isOne = and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, 'STATE'));
+/** The newest event of this type. */
+export function lastEvent(db: Queryable, jobId: string, type: JobEvent['type']): JobEvent | undefined {
+  const isOne = and(eq(jobEvent.jobId, jobId), eq(jobEvent.type, type));
   return db.select().from(jobEvent).where(isOne).orderBy(desc(jobEvent.seq)).limit(1).get();
 }
 

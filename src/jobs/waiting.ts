@@ -1,5 +1,5 @@
 import { hasRoom } from '../storage/disk.ts';
-import { lastState } from './events.ts';
+import { lastEvent } from './events.ts';
 import type { JobServices } from './kinds.ts';
 import { diskIsFull } from './record.ts';
 import { type Failure, isFinal } from './states.ts';
@@ -10,5 +10,5 @@ export function waitReason({ config, db }: Pick<JobServices, 'config' | 'db'>, {
   if (isFinal(state)) return null;
   if (!hasRoom({ config })) return diskIsFull;
   if (state !== 'QUEUED') return null;
-  return (lastState(db, id)?.payloadJson.failure as Failure | undefined) ?? null;
+  return (lastEvent(db, id, 'STATE')?.payloadJson.failure as Failure | undefined) ?? null;
 }

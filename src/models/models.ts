@@ -33,6 +33,11 @@ export function findModelVersion(db: Queryable, id: string): ModelVersion | unde
     .get();
 }
 
+/** Deleted or not. */
+export function findModelVersionEver(db: Queryable, id: string): ModelVersion | undefined {
+  return db.select().from(modelVersion).where(eq(modelVersion.id, id)).get();
+}
+
 export interface ModelFilter {
   nameContains?: string | null;
   task?: Model['task'] | null;

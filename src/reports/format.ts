@@ -1,5 +1,6 @@
 /** Numbers and names as people read them: the same in every locale. */
 import type { ModelContext } from '../benchmark/context.ts';
+import type { PercentileName } from '../benchmark/statistics.ts';
 import { engines } from '../engine/engines.ts';
 import type { Measured, ReportRow } from './report.ts';
 
@@ -12,12 +13,20 @@ export function number(value: number): string {
 
 export const ms = (ns: number): string => `${number(ns / 1e6)} ms`;
 export const seconds = (ns: number): string => `${number(ns / 1e9)} s`;
+/** `3 h 5 min`, `4 min 12 s`, `12.3 s`. */
+export function duration(milliseconds: number): string {
+  const whole = Math.round(milliseconds / 1000);
+  if (whole < 60) return `${number(milliseconds / 1000)} s`;
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
+}
 export const mebibytes = (bytes: number): string => `${number(bytes / 2 ** 20)} MiB`;
 /** Two decimals: accuracies differ in the third digit. */
 export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 /** What is right, by the metric of the task. */
 export const accuracyText = ({ metric, value }: Pick<NonNullable<ModelContext['accuracy']>, 'metric' | 'value'>): string =>
   metric === 'TOP1' ? `${percent(value)} top-1` : `mAP50-95 ${value.toFixed(4)}`;
+export const percentileTitles: Record<PercentileName, string> = { p50: 'P50', p95: 'P95', p99: 'P99', p999: 'P99.9' };
 export const plural = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`;
 
 export const modelName = ({ models }: Pick<Measured, 'models'>, { model }: Pick<ReportRow, 'model'>): string => {

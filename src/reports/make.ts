@@ -6,14 +6,23 @@ import type { BenchmarkContext } from '../benchmark/context.ts';
 import { type Rounds, roundsOf } from '../benchmark/pairing.ts';
 import { blockIntervals, type Interval } from '../benchmark/resampling.ts';
 import { decodeSamples, type RawSamples } from '../benchmark/samples.ts';
-import { confidence, type Percentile, percentiles, stabilityOf, summarizeLatency, windowNsOf, windowsOf } from '../benchmark/statistics.ts';
+import {
+  confidence,
+  nearestRank,
+  type Percentile,
+  percentiles,
+  stabilityOf,
+  summarizeLatency,
+  windowNsOf,
+  windowsOf,
+} from '../benchmark/statistics.ts';
 import { type Verdict, verdicts } from '../benchmark/tables.ts';
 import { judge } from '../benchmark/verdict.ts';
 import { canonicalJson } from '../canonical.ts';
 import type { StoredBlob } from '../storage/blobs.ts';
 import { choose } from './choice.ts';
 import { baselineOf, deltasOf } from './deltas.ts';
-import { claimed, REPORT_SCHEMA_VERSION, type Report, type ReportRow } from './report.ts';
+import { claimed, courseMax, distributionPerMille, REPORT_SCHEMA_VERSION, type Report, type ReportRow } from './report.ts';
 
 /** A cell whose samples are in the store. */
 export type Measurement = Omit<Cell, 'samples' | 'blocks'> & { samples: StoredBlob | null };
@@ -40,8 +49,9 @@ export async function makeReport({ context, machine, measurements }: Source, rea
   for (const measurement of measurements) {
     const { n, samples } = measurement;
     const raw = samples && decodeSamples(await read(samples.sha256));
-    rows.push(rowOf(context, measurement, raw));
-    if (raw && context.inRounds) rounds.set(n, roundsOf(raw));
+    const measured: Rounds = raw && context.inRounds ? roundsOf(raw) : new Map();
+    rows.push(rowOf(context, measurement, raw, measured));
+    if (measured.size > 0) rounds.set(n, measured);
     await setImmediate();
   }
   const report = reportOf(context, machine, rows, rounds);
@@ -79,10 +89,11 @@ function reportOf(
   };
 }
 
-export function rowOf(
+function rowOf(
   { request, models }: BenchmarkContext,
   { telemetry, samples, ...cell }: Measurement,
   raw: RawSamples | null,
+  rounds: Rounds,
 ): ReportRow {
   const { settings, profile } = request;
   const summary = raw && summarizeLatency(raw, cell.batchSize);
@@ -107,13 +118,30 @@ export function rowOf(
       meanHighNs: intervals?.mean.high ?? null,
       minNs: summary.minNs,
       maxNs: summary.maxNs,
+      distributionNs: distributionOf(raw as RawSamples),
       ...Object.fromEntries(names.map((name, i) => [name, widened(summary.percentiles[name], intervals?.percentiles[i])])),
     },
+    course: courseOf(rounds),
     itemsPerSecond: summary?.itemsPerSecond ?? null,
     elapsedNs: summary?.elapsedNs ?? null,
     stability,
     memory: memory && { ...memory, increaseBytes: Math.max(0, memory.peakBytes - memory.baselineBytes) },
   };
+}
+
+function distributionOf({ latencyNs }: RawSamples): number[] {
+  const sorted = latencyNs.toSorted();
+  return distributionPerMille.map((perMille) => sorted[nearestRank(perMille, sorted.length) - 1] as number);
+}
+
+/** Of many rounds some, evenly spaced, the first and the last among them. */
+function courseOf(rounds: Rounds): NonNullable<ReportRow['course']> {
+  const all = [...rounds];
+  const kept =
+    all.length <= courseMax
+      ? all
+      : Array.from({ length: courseMax }, (_, i) => all[Math.round((i * (all.length - 1)) / (courseMax - 1))] as (typeof all)[number]);
+  return kept.map(([round, { p50, p95 }]) => ({ round, p50Ns: p50, p95Ns: p95 }));
 }
 
 /** Binomial ranks tell of too few samples, drawn blocks of a changing machine: the interval holds both. */

@@ -28,16 +28,30 @@ export interface ReportRow extends Omit<Telemetry, 'memory'> {
   samples: { sha256: string; sizeBytes: number; count: number } | null;
   /** The interval of the mean is null where the measurement has fewer than five seconds. */
   latency:
-    | ({ meanNs: number; meanLowNs: number | null; meanHighNs: number | null; minNs: number; maxNs: number } & Partial<
-        LatencySummary['percentiles']
-      >)
+    | ({
+        meanNs: number;
+        meanLowNs: number | null;
+        meanHighNs: number | null;
+        minNs: number;
+        maxNs: number;
+        /** The latencies at `distributionPerMille`. Reports of forms 1 to 3 have none. */
+        distributionNs?: number[];
+      } & Partial<LatencySummary['percentiles']>)
     | null;
+  /** What its rounds have measured, at most `courseMax` of them. Reports of forms 1 to 3 have none. */
+  course?: { round: number; p50Ns: number; p95Ns: number }[];
   itemsPerSecond: number | null;
   elapsedNs: number | null;
   stability: Stability | null;
   /** `increaseBytes`: what the process took for the model and its runs. */
   memory: { baselineBytes: number; peakBytes: number; increaseBytes: number } | null;
 }
+
+/** Where a distribution of latencies is kept: enough to draw it. */
+export const distributionPerMille = [
+  0, 10, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700, 750, 800, 850, 900, 950, 990, 1000,
+];
+export const courseMax = 60;
 
 export const deltaVerdicts = ['FASTER', 'SLOWER', 'NO_DIFFERENCE', 'UNDECIDED', 'NOT_COMPARABLE'] as const;
 

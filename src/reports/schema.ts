@@ -8,9 +8,9 @@ import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
-import { type ExportedReport, exportReport, type ReportFormat } from './exports.ts';
+import { exported, ReportExportType, ReportFormatType } from './exports.schema.ts';
 import { type confidences, type DeltaView, REPORT_SCHEMA_VERSION, type ReportView, type StepView } from './report.ts';
-import { findReport, findReportOf, listReports, readContent, readReport, readVerdict } from './reports.ts';
+import { findReport, findReportOf, listReports, readReport, readVerdict } from './reports.ts';
 import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
 import { verifyReport } from './verify.ts';
@@ -189,24 +189,6 @@ const SimpleType = builder.objectRef<ReportView['simple']>('ReportSimple').imple
   }),
 });
 
-const ReportFormatType = builder.enumType('ReportFormat', {
-  description: 'Form of an exported report.',
-  values: enumValues<ReportFormat>({
-    JSON: 'Everything, as canonical JSON: what `sha256` is the hash of.',
-    CSV: 'The raw metrics, one line for each row.',
-    MARKDOWN: 'Everything, for people.',
-  }),
-});
-
-const ReportExportType = builder.objectRef<ExportedReport>('ReportExport').implement({
-  description: 'A report as a file.',
-  fields: (t) => ({
-    fileName: t.exposeString('fileName', { description: 'Name to save it under.' }),
-    mediaType: t.exposeString('mediaType', { description: 'Such as text/markdown.' }),
-    content: t.exposeString('content', { description: 'What is in it, as UTF-8.' }),
-  }),
-});
-
 export const ReportType = builder.node(builder.objectRef<StoredReport>('Report'), {
   description: 'What a benchmark has found. It never changes: it is made of what was stored at the benchmark’s end.',
   id: { resolve: (r) => r.id, description: 'Opaque id.' },
@@ -239,7 +221,7 @@ export const ReportType = builder.node(builder.objectRef<StoredReport>('Report')
       description: 'The report as a file.',
       extensions: { cost: 500 },
       args: { format: t.arg({ type: ReportFormatType, required: true, description: 'In which form.' }) },
-      resolve: (r, { format }, { db }) => exportReport({ content: readContent(db, r), sha256: r.sha256 }, format),
+      resolve: (r, { format }, context) => exported(context, { reportId: r.id }, format),
     }),
     verified: t.boolean({
       nullable: true,

@@ -111,7 +111,7 @@ export function ReportScreen({ id }: { id: string }) {
       say(`Written to ${file}.`);
       return [];
     };
-    const formats = ['MARKDOWN', 'CSV', 'JSON'].map((value) => ({ value, label: value }));
+    const formats = ['MARKDOWN', 'HTML', 'CSV', 'JSON'].map((value) => ({ value, label: value }));
     const about = 'A file that is not there yet; without one, the name of the report in this folder.';
     return (
       <Form

@@ -190,7 +190,7 @@ async function benchmark(session: ClientSession, modelVersionId: string): Promis
   say(`\n3. Benchmark: ${configurations} configurations, alone on the machine, about ${Math.round(estimatedDurationMs / 1000)} s`);
   await follow(session, job.id);
 
-  const formats = { json: 'JSON', csv: 'CSV', md: 'MARKDOWN' };
+  const formats = { json: 'JSON', csv: 'CSV', md: 'MARKDOWN', html: 'HTML' };
   const exports = Object.entries(formats).map(([ending, format]) => `${ending}: export(format: ${format}) { content }`);
   const { reports } = await query(session, `{ reports(first: 1) { nodes { sha256 simple { headline points } ${exports.join(' ')} } } }`);
   const [report] = reports.nodes;

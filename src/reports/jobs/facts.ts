@@ -1,0 +1,189 @@
+/**
+ * The facts of trainings and evaluations, as the facts of a benchmark's report are: numbers, codes and names, read from stored rows. The same
+ * rows give the same facts. What was deleted meanwhile is null.
+ */
+import { findDatasetEver, findVersionEver } from '../../datasets/datasets.ts';
+import type { Queryable } from '../../db.ts';
+import { type Curve, readCurves } from '../../jobs/curves.ts';
+import { lastEvent } from '../../jobs/events.ts';
+import { durationOf, newestAttempts } from '../../jobs/jobs.ts';
+import { listChildren } from '../../jobs/list.ts';
+import { presets, storedHyperparameters } from '../../jobs/presets.ts';
+import { results } from '../../jobs/results.ts';
+import { storedSpec } from '../../jobs/storedSpec.ts';
+import type { Job } from '../../jobs/tables.ts';
+import { parentsOf } from '../../models/lineage.ts';
+import { findModelEver, findModelVersionEver } from '../../models/models.ts';
+import type { ModelVersion } from '../../models/tables.ts';
+import type { StorageServices } from '../../storage/blobs.ts';
+import type { EvaluateRequest } from '../../training/evaluate.ts';
+import { findEvaluationOf } from '../../training/evaluations.ts';
+import { GateNumbers } from '../../training/gates.ts';
+import type { TrainRequest } from '../../training/train.ts';
+import { type EvaluationDetail, readDetail } from './detail.ts';
+
+/** Counts the forms of these facts. */
+export const JOB_FACTS_VERSION = 1;
+/** Points of a curve, and child jobs: a training has one, its conversion. */
+const pointsMax = 1000;
+const childrenMax = 20;
+
+const isoOf = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString());
+
+function jobFacts(db: Queryable, job: Job) {
+  return {
+    jobId: job.id,
+    state: job.state,
+    failure: job.failureCode === null ? null : { code: job.failureCode, message: job.failureMessage ?? '' },
+    createdAt: isoOf(job.createdAt),
+    startedAt: isoOf(job.startedAt),
+    endedAt: isoOf(job.endedAt),
+    durationMs: durationOf(db, job.id),
+    attempts: newestAttempts(db, job.id).map(
+      ({ number, state, startedAt, durationMs, charged, resumedJson, deviceJson, environmentJson }) => ({
+        number,
+        state,
+        startedAt: isoOf(startedAt),
+        durationMs,
+        charged,
+        resumed: resumedJson,
+        device: deviceJson,
+        environment: environmentJson,
+      }),
+    ),
+  };
+}
+export type JobFacts = ReturnType<typeof jobFacts>;
+
+function datasetFacts(db: Queryable, versionId: string) {
+  const version = findVersionEver(db, versionId);
+  const dataset = version && findDatasetEver(db, version.datasetId);
+  return {
+    versionId,
+    name: dataset?.name ?? null,
+    number: version?.number ?? null,
+    contentHash: version?.contentHash ?? null,
+    classes: version?.classesJson?.length ?? null,
+    images: version?.countsJson?.images ?? null,
+  };
+}
+export type DatasetFacts = ReturnType<typeof datasetFacts>;
+
+const nameFacts = (db: Queryable, { id, modelId, number }: ModelVersion) => ({
+  versionId: id,
+  name: findModelEver(db, modelId)?.name ?? null,
+  number,
+});
+
+function versionFacts(db: Queryable, id: string) {
+  const version = findModelVersionEver(db, id);
+  if (!version) return null;
+  const { format, precision, origin, preset, sha256, sizeBytes, weightsHash, lineageHash } = version;
+  return {
+    ...nameFacts(db, version),
+    format,
+    precision,
+    origin,
+    preset,
+    sha256,
+    sizeBytes,
+    weightsHash,
+    lineageHash,
+    parents: parentsOf(db, version).map((parent) => ({ ...nameFacts(db, parent), origin: parent.origin, lineageHash: parent.lineageHash })),
+  };
+}
+export type VersionFacts = NonNullable<ReturnType<typeof versionFacts>>;
+
+export interface EvaluationFacts {
+  split: string;
+  engine: string;
+  metrics: Record<string, number>;
+  /** Null where the file was deleted with the model version. */
+  detail: EvaluationDetail | null;
+}
+
+async function evaluationFacts(services: StorageServices, jobId: string): Promise<EvaluationFacts | null> {
+  const found = findEvaluationOf(services.db, jobId);
+  if (!found) return null;
+  const { split, engine, metricsJson } = found;
+  return { split, engine, metrics: metricsJson, detail: await readDetail(services, found) };
+}
+
+/** The conversion that a training has asked for, with what its gate has measured. */
+function conversionFacts(db: Queryable, trainingId: string) {
+  const job = listChildren(db, trainingId, childrenMax).findLast(({ kind }) => kind === 'CONVERT');
+  if (!job) return null;
+  const measured = GateNumbers.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
+  const version = job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId));
+  return {
+    state: job.state,
+    failure: job.failureCode === null ? null : { code: job.failureCode, message: job.failureMessage ?? '' },
+    gate: measured.success ? measured.data : null,
+    version,
+  };
+}
+export type ConversionFacts = NonNullable<ReturnType<typeof conversionFacts>>;
+
+export interface TrainingFacts extends JobFacts {
+  kind: 'TRAIN';
+  model: string | null;
+  task: string;
+  preset: string;
+  dataset: DatasetFacts;
+  init: { from: string; version: VersionFacts | null };
+  seed: number;
+  device: string;
+  cpuThreads: number;
+  hyperparameters: Record<string, unknown>;
+  result: { epochs: number; bestEpoch: number; stoppedEarly: boolean } | null;
+  version: VersionFacts | null;
+  conversion: ConversionFacts | null;
+  evaluation: EvaluationFacts | null;
+  curves: Curve[];
+}
+
+/** `request` is that of `inTurn`: a training may have many points. */
+export async function trainingFacts(services: StorageServices, request: object, job: Job): Promise<TrainingFacts> {
+  const { db } = services;
+  const { preset, hyperparameters, init, seed, device, cpuThreads, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
+  const ended = results.TRAIN.safeParse(job.resultJson);
+  return {
+    kind: 'TRAIN',
+    ...jobFacts(db, job),
+    model: findModelEver(db, modelId)?.name ?? null,
+    task: presets[preset].task,
+    preset,
+    dataset: datasetFacts(db, datasetVersionId),
+    init: { from: init.from, version: 'modelVersionId' in init ? versionFacts(db, init.modelVersionId) : null },
+    seed,
+    device,
+    cpuThreads,
+    hyperparameters: storedHyperparameters(preset, hyperparameters),
+    result: ended.success ? { epochs: ended.data.epochs, bestEpoch: ended.data.bestEpoch, stoppedEarly: ended.data.stoppedEarly } : null,
+    version: job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId)),
+    conversion: conversionFacts(db, job.id),
+    evaluation: await evaluationFacts(services, job.id),
+    curves: await readCurves(db, request, job.id, null, pointsMax),
+  };
+}
+
+export interface EvaluateFacts extends JobFacts {
+  kind: 'EVALUATE';
+  version: VersionFacts | null;
+  dataset: DatasetFacts;
+  split: string;
+  evaluation: EvaluationFacts | null;
+}
+
+export async function evaluateFacts(services: StorageServices, job: Job): Promise<EvaluateFacts> {
+  const { db } = services;
+  const { modelVersionId, datasetVersionId, split } = storedSpec(job) as EvaluateRequest;
+  return {
+    kind: 'EVALUATE',
+    ...jobFacts(db, job),
+    version: versionFacts(db, modelVersionId),
+    dataset: datasetFacts(db, datasetVersionId),
+    split,
+    evaluation: await evaluationFacts(services, job.id),
+  };
+}

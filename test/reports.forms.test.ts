@@ -1,0 +1,169 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { toCsv } from '../src/reports/forms/csv.ts';
+import type { Block, ReportDocument } from '../src/reports/forms/document.ts';
+import { toHtml } from '../src/reports/forms/html.ts';
+import { toMarkdown } from '../src/reports/forms/markdown.ts';
+import { comparisonDocument } from '../src/reports/jobs/comparisonDocument.ts';
+import { classificationDetail, detectionDetail } from '../src/reports/jobs/detail.ts';
+import { evaluationDocument } from '../src/reports/jobs/evaluationDocument.ts';
+import type { EvaluationFacts, JobFacts, TrainingFacts } from '../src/reports/jobs/facts.ts';
+import { trainingDocument } from '../src/reports/jobs/trainingDocument.ts';
+
+const text = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.constantFrom('</script><svg onload=alert(1)>', '"><img src=x onerror=alert(1)>', '![x](http://x)', '|', '=1+1', '`a`', '\n# h'),
+);
+const table = fc.integer({ min: 1, max: 4 }).chain((columns) => {
+  const row = fc.array(text, { minLength: columns, maxLength: columns });
+  return fc.record({ caption: text, head: row, rows: fc.array(row, { minLength: 1, maxLength: 4 }) });
+});
+const block: fc.Arbitrary<Block> = fc.oneof(
+  fc.record({ text }),
+  fc.record({ list: fc.array(text) }),
+  fc.record({ steps: fc.array(text) }),
+  fc.record({ table }),
+);
+const document: fc.Arbitrary<ReportDocument> = fc.record({
+  kind: text,
+  title: text,
+  lead: fc.array(block, { maxLength: 3 }),
+  sections: fc.array(fc.record({ heading: text, blocks: fc.array(block, { maxLength: 3 }), folded: fc.boolean() }), { maxLength: 3 }),
+  footer: fc.array(text, { maxLength: 2 }),
+});
+
+describe('a document of any names', () => {
+  test('is HTML whose only markup is its own', () =>
+    fc.assert(
+      fc.property(document, (made) => {
+        const body = toHtml(made).replace(/^[\s\S]*<body>/, '');
+        const own =
+          /<\/?(main|p|h1|h2|section|details|summary|ul|ol|li|table|caption|thead|tbody|tr|footer|body|html)>|<(p|td|th|tr) class="(kind|n|long|marked)">|<th scope="(row|col)"( class="(n|long)")?>|<\/(td|th|div)>|<td>|<div class="scroll" role="region" tabindex="0" aria-label="[^"<>]*">/g;
+        expect(body.replace(own, '')).not.toMatch(/[<>]/);
+      }),
+      { numRuns: 300 },
+    ));
+
+  test('is Markdown whose only markup is its own', () =>
+    fc.assert(
+      fc.property(document, (made) => {
+        const markdown = toMarkdown(made);
+        expect(markdown).not.toMatch(/(?<!\\)(\\\\)*[<>`[\]]/);
+        const headings = markdown.split('\n').filter((line) => /^\s*#/.test(line));
+        expect(headings.length).toBeLessThanOrEqual(1 + made.sections.length);
+      }),
+      { numRuns: 300 },
+    ));
+
+  test('is CSV that no spreadsheet computes', () =>
+    fc.assert(
+      fc.property(fc.array(fc.array(text, { minLength: 2, maxLength: 2 })), (rows) => {
+        for (const line of toCsv(['a', 'b'], rows).split('\r\n')) expect(line).not.toMatch(/^"?[=+@\t-]/);
+      }),
+    ));
+});
+
+describe('the detail of an evaluation', () => {
+  const names = (count: number) => Array.from({ length: count }, (_, n) => `class ${n}`);
+
+  test('of many classes keeps those that are confused most', () => {
+    const classes = names(30);
+    const confusion = classes.map((_, is) =>
+      classes.map((_, other) => (is === other ? 10 : is === 25 && other === 29 ? 3 : is === 1 && other === 0 ? 2 : 0)),
+    );
+    const perClass = classes.map((name) => ({ name, images: 10, precision: 1, recall: 1 }));
+    const metrics = { images: 300, loss: 1, top1: 0.9, top5: 1, macroTop1: 0.9 };
+    const detail = classificationDetail({ metrics, classes, perClass, confusion });
+    expect(detail.pairs).toEqual([
+      { is: 'class 25', takenFor: 'class 29', images: 3, share: 0.3 },
+      { is: 'class 1', takenFor: 'class 0', images: 2, share: 0.2 },
+    ]);
+    expect(detail.confusion.classes).toHaveLength(20);
+    expect(detail.confusion.classes).toEqual(expect.arrayContaining(['class 0', 'class 1', 'class 25', 'class 29']));
+    expect(detail.confusion.counts[detail.confusion.classes.indexOf('class 25')]?.at(-1)).toBe(3);
+  });
+
+  const curve = (value: number) => Array.from({ length: 101 }, (_, i) => (i < 100 * value ? 1 : 0));
+  const metrics = { images: 20, objects: 50, map50: 0.6, map5095: 0.4, scoreThreshold: 0.001, nmsIou: 0.7, boxesMax: 300 };
+  const found = (name: string, ap50: number | null) => ({
+    name,
+    objects: ap50 === null ? 0 : 10,
+    ap: ap50,
+    ap50,
+    precision: ap50 === null ? null : curve(ap50),
+    scores: ap50 === null ? null : curve(ap50),
+  });
+
+  test('of a detector has the mean curve and those of the classes that are found worst', () => {
+    const perClass = [found('none', null), ...[0.9, 0.2, 0.8, 0.5, 0.4, 0.6].map((ap50, n) => found(`class ${n}`, ap50))];
+    const detail = detectionDetail({ metrics, classes: perClass.map(({ name }) => name), perClass });
+    expect(detail.precision.worst.map(({ name }) => name)).toEqual(['class 1', 'class 4', 'class 3', 'class 5', 'class 2']);
+    expect(detail.precision.mean?.[30]).toBeCloseTo(5 / 6, 12);
+    const html = toHtml(trainingDocument({ ...training, evaluation: { split: 'val', engine: 'torch', metrics, detail } }, 'a'.repeat(64)));
+    expect(html).toContain('Precision and recall at IoU 0.5');
+    expect(html).toContain('mAP50-95 0.4000');
+  });
+
+  test('of a split without objects has no curve', () => {
+    const perClass = [found('none', null)];
+    expect(detectionDetail({ metrics, classes: ['none'], perClass }).precision).toEqual({ mean: null, worst: [] });
+  });
+});
+
+const job: JobFacts = {
+  jobId: 'job-1',
+  state: 'RUNNING',
+  failure: null,
+  createdAt: '2026-01-01T00:00:00.000Z',
+  startedAt: null,
+  endedAt: null,
+  durationMs: 0,
+  attempts: [],
+};
+const dataset = { versionId: 'version-1', name: null, number: null, contentHash: null, classes: null, images: null };
+/** A training that has begun, and of which everything else was deleted. */
+const training: TrainingFacts = {
+  kind: 'TRAIN',
+  ...job,
+  model: null,
+  task: 'CLASSIFICATION',
+  preset: 'resnet50',
+  dataset,
+  init: { from: 'WEIGHTS', version: null },
+  seed: 0,
+  device: 'auto',
+  cpuThreads: 1,
+  hyperparameters: { epochs: 5, learningRate: 0.00015 },
+  result: null,
+  version: null,
+  conversion: null,
+  evaluation: null,
+  curves: [],
+};
+const sha = 'a'.repeat(64);
+
+describe('a report of a job that has not ended, and of things that were deleted', () => {
+  test.each([
+    ['training', trainingDocument(training, sha)],
+    ['evaluation', evaluationDocument({ kind: 'EVALUATE', ...job, version: null, dataset, split: 'val', evaluation: null }, sha)],
+    ['comparison', comparisonDocument([training, { ...training, seed: 1 }], sha)],
+  ])('%s says what there is', (_name, made) => {
+    for (const written of [toHtml(made), toMarkdown(made)]) {
+      expect(written).not.toMatch(/undefined|null|NaN/);
+      expect(written).toContain('RUNNING');
+    }
+  });
+
+  test('names the code of a failure', () => {
+    const failure = { code: 'DATA_INVALID', message: 'The images are gone.' };
+    const written = toMarkdown(trainingDocument({ ...training, state: 'FAILED', failure }, sha));
+    expect(written).toContain('The images are gone. (DATA\\_INVALID)');
+  });
+
+  test('keeps the metrics of an evaluation whose file was deleted', () => {
+    const evaluation: EvaluationFacts = { split: 'val', engine: 'torch 2', metrics: { images: 12, top1: 0.75 }, detail: null };
+    const written = toMarkdown(trainingDocument({ ...training, evaluation }, sha));
+    expect(written).toContain('top-1 75.00 %');
+    expect(written).toContain('were deleted with the model version');
+  });
+});
