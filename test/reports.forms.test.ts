@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { toCsv } from '../src/reports/forms/csv.ts';
-import type { Block, ReportDocument } from '../src/reports/forms/document.ts';
+import type { DocumentBlock, ReportDocument } from '../src/reports/forms/document.ts';
 import { toHtml } from '../src/reports/forms/html.ts';
 import { toMarkdown } from '../src/reports/forms/markdown.ts';
 import { comparisonDocument } from '../src/reports/jobs/comparisonDocument.ts';
@@ -18,7 +18,7 @@ const table = fc.integer({ min: 1, max: 4 }).chain((columns) => {
   const row = fc.array(text, { minLength: columns, maxLength: columns });
   return fc.record({ caption: text, head: row, rows: fc.array(row, { minLength: 1, maxLength: 4 }) });
 });
-const block: fc.Arbitrary<Block> = fc.oneof(
+const block: fc.Arbitrary<DocumentBlock> = fc.oneof(
   fc.record({ text }),
   fc.record({ list: fc.array(text) }),
   fc.record({ steps: fc.array(text) }),

@@ -9,7 +9,7 @@ export interface Table {
   marked?: number;
 }
 
-export type Block =
+export type DocumentBlock =
   | { text: string }
   | { list: string[] }
   | { steps: string[] }
@@ -19,7 +19,7 @@ export type Block =
 
 export interface Section {
   heading: string;
-  blocks: Block[];
+  blocks: DocumentBlock[];
   /** Whether HTML shows it only when a reader opens it; it is not printed unless it is open. */
   folded?: boolean;
 }
@@ -28,7 +28,7 @@ export interface ReportDocument {
   /** What is reported, such as `Benchmark`. */
   kind: string;
   title: string;
-  lead: Block[];
+  lead: DocumentBlock[];
   sections: Section[];
   /** Where the numbers come from. */
   footer: string[];

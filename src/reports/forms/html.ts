@@ -1,7 +1,7 @@
 /** A report as one HTML file: it asks no host for anything, runs no script, follows the light or dark of the reader, and prints on A4. */
 import { plotStyle } from '../../plots/style.ts';
 import { escapeMarkup } from '../../plots/svg.ts';
-import { type Block, none, type ReportDocument, type Section, type Table } from './document.ts';
+import { type DocumentBlock, none, type ReportDocument, type Section, type Table } from './document.ts';
 
 /** Of the file, wherever it lies; whoever serves it adds to this. */
 export const htmlPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
@@ -69,7 +69,7 @@ function table({ caption, head, rows, marked }: Table): string {
   ].join('\n');
 }
 
-function blockMarkup(block: Block): string {
+function blockMarkup(block: DocumentBlock): string {
   if (Object.values(block).some((items) => Array.isArray(items) && items.length === 0)) return '';
   if ('text' in block) return `<p>${escapeMarkup(block.text)}</p>`;
   if ('list' in block) return `<ul>${block.list.map((item) => `<li>${escapeMarkup(item)}</li>`).join('\n')}</ul>`;

@@ -1,4 +1,4 @@
-import type { Block, ReportDocument, Table } from './document.ts';
+import type { DocumentBlock, ReportDocument, Table } from './document.ts';
 
 /** Names come from whoever made a model or a dataset: none is markup. */
 const plain = (text: string): string => text.replace(/[\\`*_<>[\]|#~&]/g, '\\$&').replace(/\s/g, ' ');
@@ -9,7 +9,7 @@ function table({ caption, head, rows }: Table): string {
 }
 
 /** Empty where there is nothing that Markdown shows. */
-function blockText(block: Block): string {
+function blockText(block: DocumentBlock): string {
   if ('text' in block) return plain(block.text);
   if ('list' in block) return block.list.map((item) => `- ${plain(item)}`).join('\n');
   if ('steps' in block) return block.steps.map((step, i) => `${i + 1}. ${plain(step)}`).join('\n');
@@ -17,7 +17,7 @@ function blockText(block: Block): string {
 }
 
 export function toMarkdown({ title, lead, sections, footer }: ReportDocument): string {
-  const textOf = (blocks: Block[]) => blocks.map(blockText).filter((text) => text !== '');
+  const textOf = (blocks: DocumentBlock[]) => blocks.map(blockText).filter((text) => text !== '');
   const parts = [
     `# ${plain(title)}`,
     ...textOf(lead),
