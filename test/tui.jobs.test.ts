@@ -63,7 +63,7 @@ describe('the list of jobs', () => {
         await logIn(tui);
         tui.type('2');
         await tui.shows(/› .*DATA_INVALID/);
-        expect(tui.lines().at(-1)).toContain('enter open');
+        await tui.shows(/^ enter open /);
         expect(tui.lines().at(-1)).not.toContain('retry');
         tui.type(key.down);
         await tui.shows(/› .*POISON/);

@@ -6,7 +6,7 @@ export const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/
 
 /** Exactly `width` cells: cut with an ellipsis, or filled with spaces. */
 export function padTo(text: string, width: number, align: 'left' | 'right' = 'left'): string {
-  // Nearly all cells of a list are such, and each is filled again for each frame.
+  // Nearly all cells of a list are such: this is faster than to measure them.
   if (text.length <= width && /^[ -~]*$/.test(text)) return align === 'left' ? text.padEnd(width) : text.padStart(width);
   const clean = printable(text);
   const cut = stringWidth(clean) <= width ? clean : `${firstCells(clean, width - 1)}…`;
