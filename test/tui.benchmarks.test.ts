@@ -104,6 +104,8 @@ test.skipIf(!hasTmux)(
           await terminal.shows('Threads');
           terminal.type('o');
           await terminal.shows('• ');
+          terminal.type('o');
+          await terminal.shows('The link is copied if your terminal allows it');
           terminal.type('Escape');
           await terminal.shows('Threads');
 

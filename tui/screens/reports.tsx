@@ -5,7 +5,7 @@ import { useState } from 'react';
 import { useClient } from 'urql';
 import { reasonOf } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
-import { useData } from '../session/live.tsx';
+import { useConnection, useData } from '../session/live.tsx';
 import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import { age, milliseconds, number, padTo, printable, wrap } from '../ui/format.ts';
@@ -43,7 +43,7 @@ export const ReportQuery = graphql(`
 
 const ExportQuery = graphql(`
   query TuiExport($id: ID!, $format: ReportFormat!) {
-    report(id: $id) { export(format: $format) { fileName content } }
+    report(id: $id) { export(format: $format) { fileName content url } }
   }
 `);
 
@@ -71,8 +71,9 @@ export function Reports() {
 }
 
 export function ReportScreen({ id }: { id: string }) {
-  const { width, height, say } = useFrame();
+  const { width, height, say, copy } = useFrame();
   const client = useClient();
+  const { session } = useConnection();
   const { data } = useData(ReportQuery, { id });
   const [technical, setTechnical] = useState(false);
   const [exporting, setExporting] = useState(false);
@@ -80,12 +81,20 @@ export function ReportScreen({ id }: { id: string }) {
   const report = data?.report;
   const lines = !report ? [] : technical ? technicalLines(report, width) : simpleLines(report, width);
   const most = Math.max(0, lines.length - height);
+  /** Of the HTML, which a browser opens without a token while the link lives. */
+  const copyLink = async () => {
+    const answer = await client.query(ExportQuery, { id, format: 'HTML' }).toPromise();
+    const made = answer.data?.report?.export;
+    if (made) copy('The link', new URL(made.url, session.url).href);
+    else say(answer.error ? reasonOf(answer.error) : 'There is no such report.', 'bad');
+  };
   useKeys(
     exporting || !report
       ? []
       : [
           { keys: 'v', label: technical ? 'simple view' : 'technical view', hint: true, run: () => setTechnical(!technical) },
           { keys: 'e', label: 'export', hint: true, run: () => setExporting(true) },
+          { keys: 'o', label: 'copy link', hint: true, run: () => void copyLink() },
           { keys: ['j', 'down'], label: 'further', hint: top < most, run: () => setTop(Math.min(most, top + 1)) },
           { keys: ['k', 'up'], label: 'back', run: () => setTop(Math.max(0, top - 1)) },
           { keys: ['ctrl-d', 'pagedown'], label: 'half a page down', run: () => setTop(Math.min(most, top + Math.ceil(height / 2))) },
