@@ -294,6 +294,22 @@ describe('a benchmark of two versions', () => {
     });
   });
 
+  test('is compared with another one, which are two', async () => {
+    const { data } = await ask(api, '{ reports { nodes { id } } }');
+    const [{ id }] = data.reports.nodes;
+    const query = `query ($ids: [ID!]!) { compareReports(ids: $ids) {
+      differences { name } rows { configuration verdict timeRatio before { n samplesUrl } after { n } } } }`;
+    const same = (await ask(api, query, { ids: [id, id] })).data.compareReports;
+    expect(same.differences).toEqual([]);
+    expect(same.rows.length).toBeGreaterThan(2);
+    for (const { verdict, before, after } of same.rows) {
+      expect(after.n).toBe(before.n);
+      expect(['NO_DIFFERENCE', 'UNDECIDED', 'NOT_COMPARABLE']).toContain(verdict);
+    }
+    const { errors } = await ask(api, query, { ids: [id] });
+    expect(errors).toMatchObject([{ message: 'Two reports are compared; `ids` names 1.', extensions: { code: 'INVALID' } }]);
+  });
+
   test('stays what it was when a version is deleted', async () => {
     const admin = { url: api.url, token: await running.server.admin() };
     await mutate(admin, 'deleteModelVersion', { modelVersionId: foreign }, 'modelVersion { id }');

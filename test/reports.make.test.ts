@@ -6,6 +6,7 @@ import type { BenchmarkContext, ModelContext } from '../src/benchmark/context.ts
 import { encodeSamples, type RawSamples } from '../src/benchmark/samples.ts';
 import { benchmarkProfiles } from '../src/jobs/specs.ts';
 import { opaqueId } from '../src/naming.ts';
+import { compareReports } from '../src/reports/comparison.ts';
 import { exportReport } from '../src/reports/exports.ts';
 import { type Measurement, makeReport, type Source } from '../src/reports/make.ts';
 import { viewOf } from '../src/reports/view.ts';
@@ -428,6 +429,30 @@ describe('the choice', () => {
     expect(await confidenceOf(unsure, undefined, request)).toMatchObject({ n: 1, confidence: 'LOW' });
     const sure = [{ samples: steady(10) }, { samples: steady(36), batchSize: 4 }];
     expect(await confidenceOf(sure, undefined, request)).toMatchObject({ n: 1, confidence: 'HIGH' });
+  });
+});
+
+describe('two reports', () => {
+  test('of two versions on two machines say what was different, and what that changed', async () => {
+    const before = (
+      await reportOf([{ samples: steady(10) }, { samples: steady(12), intraOpThreads: 2 }, { samples: steady(9), batchSize: 8 }])
+    ).report;
+    const later = (await reportOf([{ samples: steady(8) }, { samples: steady(12.1), intraOpThreads: 2 }], [model(2, 0.97)])).report;
+    const after = { ...later, machine: { ...later.machine, cores: 4 } };
+    const { differences, rows } = compareReports(before, after);
+    expect(differences).toEqual([
+      { name: 'cores', before: '2', after: '4' },
+      { name: 'models', before: 'digits version 1', after: 'digits version 2' },
+    ]);
+    expect(rows).toMatchObject([
+      { verdict: 'FASTER', timeRatio: expect.closeTo(0.8, 9), accuracyDifference: expect.closeTo(-0.01, 9) },
+      { verdict: 'NO_DIFFERENCE', timeRatio: expect.closeTo(12.1 / 12, 9) },
+    ]);
+  });
+
+  test('without a configuration in common are not compared', async () => {
+    const [one, other] = [await reportOf([{ samples: steady(10) }]), await reportOf([{ samples: steady(10), batchSize: 2 }])];
+    expect(() => compareReports(one.report, other.report)).toThrow('no configuration in common');
   });
 });
 

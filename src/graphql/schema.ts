@@ -13,6 +13,7 @@ import '../loadTest/schema.ts';
 import '../system/schema.ts';
 import '../models/create.schema.ts';
 import '../models/schema.ts';
+import '../reports/comparison.schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';
 import '../training/schema.ts';

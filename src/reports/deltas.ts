@@ -38,7 +38,7 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
 }
 
 /** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
-function verdictOf(time: PairedRatio | null): Delta['verdict'] {
+export function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
   if (!time) return 'NOT_COMPARABLE';
   const { ratio, low, high } = time;
   if (low >= 1 - differenceMin && high <= 1 + differenceMin) return 'NO_DIFFERENCE';

@@ -81,7 +81,7 @@ const ReportModelType = builder.objectRef<ModelContext>('ReportModel').implement
   }),
 });
 
-const DeltaVerdictType = builder.enumType('DeltaVerdict', {
+export const DeltaVerdictType = builder.enumType('DeltaVerdict', {
   description: 'How the speed of a row compares with the baseline’s.',
   values: enumValues<DeltaView['verdict']>({
     FASTER: 'An image takes less time, by 3 % or more, and the interval of the ratio excludes 1.',
