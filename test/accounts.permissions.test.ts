@@ -65,6 +65,8 @@ const fields: Record<string, Line> = {
   'Query.deployments': 'READ',
   'Query.inferenceHealth': 'READ',
   'Query.presets': 'READ',
+  'Query.compareReports': 'READ',
+  'Query.exportJobs': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',
 
