@@ -69,6 +69,7 @@ const kinds: Record<string, () => Promise<void>> = {
         cpuThreads: 1,
         load: 'SINGLE_STREAM',
         seed: 0,
+        target: 'LATENCY',
         resumeFrom: null,
       },
       ...{
