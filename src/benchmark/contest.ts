@@ -1,7 +1,7 @@
 /** Which configurations deserve more rounds: those that may be the best one, until the rounds tell. */
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import type { PlannedCell } from './cells.ts';
-import { pairedRatio, type RoundStatistics, type Rounds } from './pairing.ts';
+import { pairedRatio, perItem, type RoundStatistics, type Rounds } from './pairing.ts';
 
 type Target = BenchmarkSpec['target'];
 
@@ -30,8 +30,7 @@ export function contestOf(contenders: Contender[], target: Target, precision: nu
   if (statistic === null || !first) return contest;
   const itemRatio = (of: Contender, to: Contender) => {
     const found = pairedRatio(to.rounds, of.rounds, statistic);
-    const batches = target === 'LATENCY' ? 1 : to.batchSize / of.batchSize;
-    return found && { ratio: found.ratio * batches, low: found.low * batches, high: found.high * batches };
+    return found && target !== 'LATENCY' ? perItem(found, of, to) : found;
   };
   const costs = new Map(rivals.map((rival) => [rival, itemRatio(rival, first)?.ratio ?? 1]));
   const best = rivals.reduce((a, b) => ((costs.get(b) as number) < (costs.get(a) as number) ? b : a));

@@ -61,6 +61,12 @@ export function pairedRatio(a: Rounds, b: Rounds, statistic: keyof RoundStatisti
   return { ratio: Math.exp(middle), low: Math.exp(at(beyond)), high: Math.exp(at(last - beyond)), rounds: n };
 }
 
+/** A ratio of the times of two batches as that of one item (image) of each. */
+export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: { batchSize: number }, to: { batchSize: number }): PairedRatio => {
+  const batches = to.batchSize / of.batchSize;
+  return { ratio: ratio * batches, low: low * batches, high: high * batches, rounds };
+};
+
 const beyonds = new Map<number, number>();
 
 /** The largest sum of the ranks of one side among `n` that is as rare as the interval may err on that side: 0 for 6, 3 for 8, 52 for 20. */

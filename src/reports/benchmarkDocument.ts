@@ -5,6 +5,7 @@ import { opaqueId } from '../naming.ts';
 import { benchmarkPlots } from './benchmarkPlots.ts';
 import { accuracyText, mebibytes, modelName, ms, number, percent, percentileTitles, plural, rowName, seconds } from './format.ts';
 import { none, type ReportDocument, type Section } from './forms/document.ts';
+import { provenanceSection, shaText, versionRow } from './jobs/parts.ts';
 import { claimed, type ReportView, type RowView } from './report.ts';
 
 export function benchmarkDocument(report: ReportView, sha256: string): ReportDocument {
@@ -21,12 +22,12 @@ export function benchmarkDocument(report: ReportView, sha256: string): ReportDoc
       ...(report.rows.some(({ reasons }) => reasons.length > 0) ? [rowNotes(report)] : []),
       models(report),
       measurement(report),
-      provenance(report),
+      provenanceSection([['The benchmark', opaqueId('Job', report.jobId)], ...report.models.map(versionRow)]),
     ],
     footer: [
       `${machine.processor}, ${plural(machine.cores, 'core')}, ${mebibytes(machine.memoryBytes)}, ${machine.platform} ${machine.kernel} ${machine.arch}; ` +
         `Node ${machine.node}, Whetstone ${report.codeVersion}; ${report.measuredAt}.`,
-      `SHA-256 of this report as JSON: ${sha256}`,
+      shaText(sha256),
     ],
   };
 }
@@ -214,20 +215,3 @@ function measurement({ request, rows }: ReportView): Section {
     ],
   };
 }
-
-const provenance = ({ models, jobId }: ReportView): Section => ({
-  heading: 'Provenance',
-  folded: true,
-  blocks: [
-    {
-      table: {
-        caption: 'What the report was made from. The field node(id) of the API finds what these ids name.',
-        head: ['What', 'Id'],
-        rows: [
-          ['The benchmark', opaqueId('Job', jobId)],
-          ...models.map(({ name, number: version, versionId }) => [`${name} version ${version}`, opaqueId('ModelVersion', versionId)]),
-        ],
-      },
-    },
-  ],
-});

@@ -5,7 +5,7 @@ import { linePlot } from '../plots/lines.ts';
 import { rowPlot } from '../plots/rows.ts';
 import { scatterPlot } from '../plots/scatter.ts';
 import { percentileTitles, plural, rowName } from './format.ts';
-import { claimed, distributionPerMille, type ReportView, type RowView } from './report.ts';
+import { claimed, distributionPerMille, onSameImages, type ReportView, type RowView } from './report.ts';
 
 const ms = (ns: number | null | undefined): number | null => (ns == null ? null : ns / 1e6);
 
@@ -87,8 +87,7 @@ function accuracy(report: ReportView, rows: RowView[]): string[] {
   const { models } = report;
   const known = models.flatMap(({ accuracy }) => accuracy ?? []);
   const [first] = known;
-  const isComparable = known.every(({ datasetHash, split }) => datasetHash === first?.datasetHash && split === first?.split);
-  if (!first || known.length < 2 || !isComparable) return [];
+  if (!first || known.length < 2 || !known.every((one) => onSameImages(one, first))) return [];
   return [
     scatterPlot({
       title: 'Accuracy against latency',

@@ -6,7 +6,16 @@ import { smallestBatchesOf } from '../benchmark/contest.ts';
 import type { PairedRatio } from '../benchmark/pairing.ts';
 import { engineNames } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
-import { type Choice, type ChoiceStep, itemRatioWithin, type Measured, type MetricName, type ReportRow, ratioWithin } from './report.ts';
+import {
+  type Choice,
+  type ChoiceStep,
+  itemRatioWithin,
+  type Measured,
+  type MetricName,
+  onSameImages,
+  type ReportRow,
+  ratioWithin,
+} from './report.ts';
 
 /** Rows whose estimate lies so near to the best one's are as good. */
 export const tieShare = 0.01;
@@ -94,7 +103,7 @@ function withinBudget(measured: Measured, rows: ReportRow[]): ChoiceStep {
   const known = rows.flatMap((row) => accuracyOf(row) ?? []);
   const most = known.toSorted((a, b) => b.value - a.value)[0];
   if (!most) return { ...step, found: 'UNKNOWN' };
-  const comparable = known.every(({ datasetHash, split }) => datasetHash === most.datasetHash && split === most.split);
+  const comparable = known.every((one) => onSameImages(one, most));
   if (!comparable) return { ...step, found: 'DIFFERENT_IMAGES' };
   const kept = rows.filter((row) => most.value - (accuracyOf(row)?.value ?? Number.NEGATIVE_INFINITY) <= accuracyDropMax);
   return { ...step, kept: numbersOf(kept), found: 'COMPARED' };

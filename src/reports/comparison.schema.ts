@@ -15,9 +15,9 @@ const DifferenceType = builder.objectRef<Difference>('ReportDifference').impleme
   }),
 });
 
-type Change = RowChange & { jobIds: [before: string, after: string] };
+type RowOfJobs = RowChange & { jobIds: [before: string, after: string] };
 
-const RowChangeType = builder.objectRef<Change>('ReportRowChange').implement({
+const RowChangeType = builder.objectRef<RowOfJobs>('ReportRowChange').implement({
   description: 'A configuration that both reports have measured. Ratios are those of the second report to the first.',
   fields: (t) => ({
     configuration: t.exposeString('configuration', {
@@ -49,7 +49,7 @@ const RowChangeType = builder.objectRef<Change>('ReportRowChange').implement({
   }),
 });
 
-const ReportComparisonType = builder.objectRef<ReportComparison & { rows: Change[] }>('ReportComparison').implement({
+const ReportComparisonType = builder.objectRef<ReportComparison & { rows: RowOfJobs[] }>('ReportComparison').implement({
   description: 'Two benchmarks of a model on two days or machines.',
   fields: (t) => ({
     differences: t.field({
@@ -81,7 +81,7 @@ builder.queryField('compareReports', (t) =>
         StoredReport,
       ];
       const { differences, rows } = compareReports(readReport(db, first), readReport(db, second));
-      const jobIds: Change['jobIds'] = [first.benchmarkJobId, second.benchmarkJobId];
+      const jobIds: RowOfJobs['jobIds'] = [first.benchmarkJobId, second.benchmarkJobId];
       return { differences, rows: rows.map((row) => ({ ...row, jobIds })) };
     },
   }),

@@ -1,8 +1,8 @@
 /** Two reports beside each other, as of two days or two machines: what was different, and what that changed. */
 import { ApiError } from '../errors.ts';
-import { verdictOf } from './deltas.ts';
+import { type Change, changeBetween } from './deltas.ts';
 import { mebibytes, rowName } from './format.ts';
-import type { Delta, ReportView, RowView } from './report.ts';
+import type { ReportView, RowView } from './report.ts';
 
 /** Something that was not the same when both were measured. */
 export interface Difference {
@@ -12,17 +12,10 @@ export interface Difference {
 }
 
 /** A configuration that both have measured. Ratios are after ÷ before. */
-export interface RowChange {
+export interface RowChange extends Change {
   configuration: string;
   before: RowView;
   after: RowView;
-  verdict: Delta['verdict'];
-  timeRatio: number | null;
-  timeRatioLow: number | null;
-  timeRatioHigh: number | null;
-  throughputRatio: number | null;
-  memoryRatio: number | null;
-  accuracyDifference: number | null;
 }
 
 export interface ReportComparison {
@@ -83,19 +76,14 @@ function changeOf(before: ReportView, row: RowView, after: ReportView, other: Ro
     a?.ns && a.lowNs && a.highNs && b?.ns && b.lowNs && b.highNs
       ? { ratio: b.ns / a.ns, low: b.lowNs / a.highNs, high: b.highNs / a.lowNs }
       : null;
-  const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
-  const [was, is] = [before.models[row.model]?.accuracy, after.models[other.model]?.accuracy];
-  const comparable = was && is && was.datasetHash === is.datasetHash && was.split === is.split;
   return {
     configuration: rowName(before, row),
     before: row,
     after: other,
-    verdict: verdictOf(time),
-    timeRatio: time?.ratio ?? null,
-    timeRatioLow: time?.low ?? null,
-    timeRatioHigh: time?.high ?? null,
-    throughputRatio: ratio(other.itemsPerSecond, row.itemsPerSecond),
-    memoryRatio: ratio(other.memory?.increaseBytes, row.memory?.increaseBytes),
-    accuracyDifference: comparable ? is.value - was.value : null,
+    ...changeBetween(
+      { ...row, accuracy: before.models[row.model]?.accuracy },
+      { ...other, accuracy: after.models[other.model]?.accuracy },
+      time,
+    ),
   };
 }

@@ -1,5 +1,8 @@
+import type { ModelContext } from '../benchmark/context.ts';
 import type { PairedRatio } from '../benchmark/pairing.ts';
-import { type Delta, itemRatioWithin, type Measured, type ReportRow } from './report.ts';
+import { type Delta, itemRatioWithin, type Measured, onSameImages, type ReportRow } from './report.ts';
+
+export type Change = Omit<Delta, 'n' | 'rounds'>;
 
 /** Differences below this are not told apart, however small the intervals are. */
 export const differenceMin = 0.03;
@@ -22,31 +25,37 @@ export function deltasOf(measured: Measured, baseline: ReportRow | undefined): D
 }
 
 function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta {
-  const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
   const time = itemRatioWithin(measured, row, baseline, 'p50');
+  const accuracyOf = ({ model }: ReportRow) => measured.models[model]?.accuracy;
   return {
     n: row.n,
+    rounds: time?.rounds ?? 0,
+    ...changeBetween({ ...baseline, accuracy: accuracyOf(baseline) }, { ...row, accuracy: accuracyOf(row) }, time),
+  };
+}
+
+type Compared = Pick<ReportRow, 'itemsPerSecond' | 'memory'> & { accuracy: ModelContext['accuracy'] | undefined };
+
+/** What `to` is to `from`; `time` is the ratio of their times. */
+export function changeBetween(from: Compared, to: Compared, time: Omit<PairedRatio, 'rounds'> | null): Change {
+  const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
+  const [a, b] = [from.accuracy, to.accuracy];
+  return {
     verdict: verdictOf(time),
     timeRatio: time?.ratio ?? null,
     timeRatioLow: time?.low ?? null,
     timeRatioHigh: time?.high ?? null,
-    rounds: time?.rounds ?? 0,
-    throughputRatio: ratio(row.itemsPerSecond, baseline.itemsPerSecond),
-    memoryRatio: ratio(row.memory?.increaseBytes, baseline.memory?.increaseBytes),
-    accuracyDifference: accuracyDifference(measured, baseline, row),
+    throughputRatio: ratio(to.itemsPerSecond, from.itemsPerSecond),
+    memoryRatio: ratio(to.memory?.increaseBytes, from.memory?.increaseBytes),
+    accuracyDifference: a && b && onSameImages(a, b) ? b.value - a.value : null,
   };
 }
 
 /** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
-export function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
+function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
   if (!time) return 'NOT_COMPARABLE';
   const { ratio, low, high } = time;
   if (low >= 1 - differenceMin && high <= 1 + differenceMin) return 'NO_DIFFERENCE';
   if ((low <= 1 && high >= 1) || Math.abs(ratio - 1) < differenceMin) return 'UNDECIDED';
   return ratio < 1 ? 'FASTER' : 'SLOWER';
-}
-
-function accuracyDifference({ models }: Measured, baseline: ReportRow, row: ReportRow): number | null {
-  const [a, b] = [models[baseline.model]?.accuracy, models[row.model]?.accuracy];
-  return a && b && a.datasetHash === b.datasetHash && a.split === b.split ? b.value - a.value : null;
 }

@@ -4,7 +4,7 @@
  */
 import type { Machine, Telemetry } from '../benchmark/cells.ts';
 import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
-import { type PairedRatio, pairedRatio, type RoundStatistics, type Rounds } from '../benchmark/pairing.ts';
+import { type PairedRatio, pairedRatio, perItem, type RoundStatistics, type Rounds } from '../benchmark/pairing.ts';
 import type { LatencySummary, PercentileName, Stability } from '../benchmark/statistics.ts';
 import type { Verdict } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
@@ -140,6 +140,10 @@ export type Measured = Pick<Report, 'models' | 'rows' | 'request' | 'machine'> &
   rounds: ReadonlyMap<number, Rounds>;
 };
 
+/** Accuracies on other images cannot be compared. */
+export const onSameImages = (a: Accuracy, b: Accuracy): boolean => a.datasetHash === b.datasetHash && a.split === b.split;
+type Accuracy = Pick<NonNullable<ModelContext['accuracy']>, 'datasetHash' | 'split'>;
+
 /** How much longer a row takes than another one, within their common rounds. Null where these are too few. */
 export function ratioWithin({ rounds }: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
   const [a, b] = [rounds.get(to.n), rounds.get(of.n)];
@@ -149,6 +153,5 @@ export function ratioWithin({ rounds }: Measured, of: ReportRow, to: ReportRow, 
 /** The same for each item (image) of their batches. */
 export function itemRatioWithin(measured: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
   const found = ratioWithin(measured, of, to, statistic);
-  const batches = to.batchSize / of.batchSize;
-  return found && { ...found, ratio: found.ratio * batches, low: found.low * batches, high: found.high * batches };
+  return found && perItem(found, of, to);
 }

@@ -181,5 +181,8 @@ export const provenanceSection = (rows: string[][]): Section => ({
 });
 
 export const datasetRow = (dataset: DatasetFacts): string[] => [datasetName(dataset), opaqueId('DatasetVersion', dataset.versionId)];
-export const versionRow = (version: VersionFacts): string[] => [versionName(version), opaqueId('ModelVersion', version.versionId)];
+export const versionRow = (version: Pick<VersionFacts, 'name' | 'number' | 'versionId'>): string[] => [
+  versionName(version),
+  opaqueId('ModelVersion', version.versionId),
+];
 export const shaText = (sha256: string): string => `SHA-256 of this report as JSON: ${sha256}`;
