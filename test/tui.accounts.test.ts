@@ -117,7 +117,7 @@ describe.skipIf(!hasTmux)(`users, API keys and the audit log in a real terminal$
           await terminal.shows('The secret of camera.');
           terminal.type('Enter');
           await terminal.shows(/› camera +✓ active +wsk_/);
-          expect(terminal.screen()).not.toContain(secret);
+          await terminal.lacks(secret);
           terminal.type('x');
           await terminal.shows('Revoke camera of engineer?');
           terminal.type('y');

@@ -59,7 +59,7 @@ describe.skipIf(!hasTmux)(`runs compared in a real terminal${whyNot}`, () => {
             await terminal.shows('m mark to compare');
             terminal.type('G');
             await terminal.shows(/› . SUCCEEDED +IMPORT_MODEL/);
-            expect(terminal.screen()).not.toContain('mark to compare');
+            await terminal.lacks('mark to compare');
             terminal.type('k', 'm');
             await terminal.shows(/› A ▶ RUNNING +TRAIN/);
             terminal.type('k', 'Space');

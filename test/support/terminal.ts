@@ -20,6 +20,8 @@ export interface Terminal {
   resize(columns: number, rows: number): void;
   /** Waits until the screen matches. */
   shows(text: string | RegExp, timeoutMs?: number): Promise<void>;
+  /** Waits until the screen has the text no longer. */
+  lacks(text: string): Promise<void>;
 }
 
 interface Options {
@@ -76,6 +78,13 @@ export async function withTerminal<T>(
       await vi.waitUntil(has, { timeout, interval: 50 }).catch(() => {
         throw new Error(`The terminal has no ${text}:\n${screen()}`);
       });
+    },
+    async lacks(text) {
+      await vi
+        .waitUntil(() => !screen().includes(text), { timeout: 45_000, interval: 50 })
+        .catch(() => {
+          throw new Error(`The terminal still has ${text}:\n${screen()}`);
+        });
     },
   };
   try {

@@ -3,7 +3,7 @@
  * help lists, so that these three never differ. A row that the role does not allow is in none of them.
  */
 import { type Key, useInput, usePaste } from 'ink';
-import { createContext, type ReactNode, useContext, useEffect, useMemo, useReducer, useRef, useState } from 'react';
+import { createContext, type ReactNode, useContext, useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from 'react';
 import { type ActionName, actions, type Permission } from '../actions.ts';
 
 export interface KeyRow {
@@ -131,8 +131,9 @@ export function useKeys(rows: KeyRow[], options: { level?: number; modal?: boole
     };
   }, [layers, layer]);
   const shown = rows.map((row) => `${keysOf(row)} ${row.label} ${row.hint}`).join('\n');
+  // Not after the frame: a footer must not name keys of the row that was left.
   // biome-ignore lint/correctness/useExhaustiveDependencies: tells the footer when the rows are others.
-  useEffect(() => {
+  useLayoutEffect(() => {
     changed();
     return changed;
   }, [shown, layer.modal]);
