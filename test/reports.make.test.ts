@@ -484,12 +484,22 @@ describe('the simple view', () => {
       'Compared with digits version 1, ONNX Runtime on the processor, batch 1, 1 thread',
       'How it was measured',
     ]);
-    expect(report.simple.points).toContain('Why not the others: #0 1 thread (11.0 ms) has a worse P95 latency.');
+    expect(report.simple.points).toContain('Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency.');
     expect(report.simple.points).toContain(
       'How sure: Confidence HIGH: the P95 latency of every other row is worse beyond doubt. Nothing more has to be measured.',
     );
     expect(report.simple.points).toContain('Waiting: half of all answers come within 5.00 ms, and 95 of 100 within 5.50 ms.');
     expect(report.simple.points).toContain('Being right: it names the right class for 98.00 % of 360 images (digits version 1, val).');
+  });
+
+  test('of the scenario OFFLINE speaks of the work, not of waiting', async () => {
+    const { report } = await reportOf([{ samples: steady(10), instances: 2 }], undefined, { scenario: 'OFFLINE', target: 'THROUGHPUT' });
+    expect(report.simple.headline).toBe('digits version 1 does 99.0 images a second.');
+    expect(report.simple.points.join('\n')).not.toContain('Waiting');
+    expect(report.simple.points.join('\n')).toContain('2 images at a time');
+    expect(report.simple.points.join('\n')).toContain(
+      'all given at once, with ONNX Runtime on the processor (onnxruntime 1.30.0) on 2 × 1 thread',
+    );
   });
 
   test('of a batch speaks of the batch, and of few samples only of the mean', async () => {

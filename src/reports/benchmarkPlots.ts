@@ -3,7 +3,7 @@ import { seriesMax } from '../plots/frame.ts';
 import { linePlot } from '../plots/lines.ts';
 import { rowPlot } from '../plots/rows.ts';
 import { scatterPlot } from '../plots/scatter.ts';
-import { labelIn, percentileTitles, rowName } from './format.ts';
+import { distinctionOf, percentileTitles, rowName } from './format.ts';
 import { claimed, distributionPerMille, onSameImages, type ReportView, type RowView } from './report.ts';
 
 const ms = (ns: number | null | undefined): number | null => (ns == null ? null : ns / 1e6);
@@ -21,6 +21,9 @@ export function benchmarkPlots(report: ReportView): string[] {
     ...memory(report, measured),
   ];
 }
+
+/** The number of a row, and in what it differs from others. */
+const labelIn = (report: ReportView, row: RowView): string => `#${row.n} ${distinctionOf(report, row)}`.trimEnd();
 
 /** As many rows as a plot can tell apart: the chosen one, the baseline, then the quickest. In the order of the report. */
 function followedRows({ choice, baseline }: ReportView, rows: RowView[]): RowView[] {

@@ -46,8 +46,8 @@ export const rowName = (measured: Pick<Measured, 'models'>, row: Omit<Configurat
     ...(row.instances > 1 ? [`${row.instances} instances`] : []),
   ].join(', ');
 
-/** The number of a row, and in what it differs from others. */
-export function labelIn(report: Pick<Measured, 'models'> & { rows: Configuration[] }, row: Configuration): string {
+/** In what a row differs from others; '' where it is the only one. */
+export function distinctionOf(report: Pick<Measured, 'models'> & { rows: Configuration[] }, row: Configuration): string {
   const model = report.models[row.model];
   const hasNames = new Set(report.models.map(({ name }) => name)).size > 1;
   const parts: [string, (row: Configuration) => unknown][] = [
@@ -57,6 +57,8 @@ export function labelIn(report: Pick<Measured, 'models'> & { rows: Configuration
     [plural(row.intraOpThreads, 'thread'), ({ intraOpThreads }) => intraOpThreads],
     [plural(row.instances, 'instance'), ({ instances }) => instances],
   ];
-  const differing = parts.filter(([, of]) => new Set(report.rows.map(of)).size > 1).map(([text]) => text);
-  return `#${row.n} ${differing.join(', ')}`.trimEnd();
+  return parts
+    .filter(([, of]) => new Set(report.rows.map(of)).size > 1)
+    .map(([text]) => text)
+    .join(', ');
 }

@@ -3,7 +3,7 @@ import type { Reason } from '../benchmark/verdict.ts';
 import { gateFailures } from '../models/gate.ts';
 import { behindMax, tieShare } from './choice.ts';
 import { differenceMin } from './deltas.ts';
-import { accuracyText, labelIn, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
+import { accuracyText, distinctionOf, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Delta, MetricName, Report, ReportRow } from './report.ts';
 
 const share = (value: number): string => `${(100 * value).toFixed(1)} %`;
@@ -131,7 +131,10 @@ const namedMax = 4;
 
 function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): string {
   const metric = step.rule === 'TARGET' && step.metric !== null ? metricTexts[step.metric] : null;
-  const named = rows.slice(0, namedMax).map((row) => labelIn(report, row) + (metric ? ` (${metric.of(row)})` : ''));
+  const named = rows.slice(0, namedMax).map((row) => {
+    const about = [distinctionOf(report, row), ...(metric ? [metric.of(row)] : [])].filter(Boolean).join(': ');
+    return about ? `#${row.n} (${about})` : `#${row.n}`;
+  });
   const names = [...named, ...(rows.length > namedMax ? [`${rows.length - namedMax} more`] : [])].join(', ');
   const one = rows.length === 1;
   const says: Record<ChoiceStep['rule'], string> = {

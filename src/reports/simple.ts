@@ -15,7 +15,8 @@ const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
   ({ choice }) => (choice.n === null ? null : choice.says),
   ({ choice }) => choice.others && `Why not the others: ${choice.others}`,
   ({ choice }) => (choice.n === null ? null : `How sure: ${choice.steps.at(-1)?.says}`),
-  (_facts, { latency, batchSize }) => {
+  ({ request }, { latency, batchSize }) => {
+    if (request.scenario === 'OFFLINE') return null;
     const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
     if (p50 == null || p95 == null) return latency && `Waiting: an answer comes after ${ms(latency.meanNs)} on average.`;
     const what = batchSize === 1 ? 'answers' : `answers for ${batchSize} images`;
@@ -65,8 +66,10 @@ export function simpleView(facts: SpokenFacts): ReportView['simple'] {
 }
 
 function speedOf(facts: SpokenFacts, row: RowView): string {
+  const does = `${number(row.itemsPerSecond as number)} images a second`;
+  if (facts.request.scenario === 'OFFLINE') return `${modelName(facts, row)} does ${does}.`;
   const { p50, meanNs } = row.latency as NonNullable<RowView['latency']>;
   const typical = p50?.kind === 'EXACT' ? (p50.ns as number) : meanNs;
   const what = row.batchSize === 1 ? 'an image' : `${row.batchSize} images`;
-  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${number(row.itemsPerSecond as number)} images a second.`;
+  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${does}.`;
 }
