@@ -1,11 +1,11 @@
 /** A backup of a data folder, while its server runs. */
 import { constants, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { copyFile, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { databaseFile, passingKind, requireDatabase, takeLock } from '../db.ts';
 import { hashFile } from '../hash.ts';
-import { blobPath } from '../storage/blobs.ts';
+import { blobPath, sync } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
 import {
   backupsIn,
@@ -59,7 +59,7 @@ export async function backUp(dataDir: string, folder: string, { keep, keys = fal
     await writeManifest(unfinished);
     const path = join(folder, name);
     renameSync(unfinished, path);
-    await flush(folder);
+    await sync(folder);
     return { path, ...blobs, removed: keep === undefined ? [] : removeOlder(folder, keep) };
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
@@ -122,7 +122,7 @@ async function copyBlobs(dataDir: string, folder: string, blobs: NamedBlob[]): P
       // On another disk, or on one without hard links.
       if (!['EXDEV', 'EPERM', 'ENOTSUP', 'EMLINK'].includes(String(error.code))) throw error;
       await copyFile(from, `${to}.new`, constants.COPYFILE_FICLONE);
-      await flush(`${to}.new`);
+      await sync(`${to}.new`);
       await rename(`${to}.new`, to);
     });
     bytes += blob.sizeBytes;
@@ -130,16 +130,11 @@ async function copyBlobs(dataDir: string, folder: string, blobs: NamedBlob[]): P
   return { bytes, missing };
 }
 
-async function flush(path: string): Promise<void> {
-  const file = await open(path);
-  await file.sync().finally(() => file.close());
-}
-
 async function writeManifest(unfinished: string): Promise<void> {
   const names = (await readdir(unfinished, { recursive: true })).filter((name) => statSync(join(unfinished, name)).isFile()).sort();
   const files: Manifest['files'] = [];
   for (const name of names) {
-    await flush(join(unfinished, name));
+    await sync(join(unfinished, name));
     files.push({ name, sha256: await hashFile(join(unfinished, name)), sizeBytes: statSync(join(unfinished, name)).size });
   }
   const migrations = withDatabase(unfinished, migrationsOf);
