@@ -11,7 +11,7 @@ import { collectBlobs } from '../src/storage/blobs.ts';
 import { makeBenchmarkModels } from './support/benchmark.ts';
 import { adminName, adminPassword, type TestServer, withFolder, withServer } from './support/server.ts';
 import { fillDisk, mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
-import { blobOf, blobsOf } from './support/storage.ts';
+import { blobOf, blobsOf, until } from './support/storage.ts';
 import { ask, modelVersionOf, uploaded } from './support/training.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -45,7 +45,7 @@ test('a backup beside a server that is written to holds what was acknowledged be
       const writer = (async () => {
         while (isWriting) acknowledged.push((await uploaded(api, 'a.bin', Buffer.from(`upload ${acknowledged.length}`))).sha256);
       })();
-      await expect.poll(() => acknowledged.length).toBeGreaterThan(20);
+      await until(() => acknowledged.length > 20);
       const before = [...acknowledged];
       const { code, stdout } = await whetstone(['backup', folder], { WHETSTONE_DATA_DIR: server.dataDir });
       isWriting = false;
