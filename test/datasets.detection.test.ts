@@ -387,7 +387,7 @@ const refusals: Refusal[] = [
   {
     title: 'labels but no images',
     zip: () => ({ 'data.yaml': 'names: [a]', 'README.md': 'x' }),
-    says: /There are no images for data\.yaml/,
+    says: /There are no images in the zip\. Export the dataset with its images/,
   },
   {
     title: 'no box in train',

@@ -834,11 +834,21 @@ describe('labels', () => {
       /annotations\.xml: is not whole: <annotations> is open/,
     ],
     [
+      'CVAT for images with a tag of 20 MB',
+      { ...images(flat), 'annotations.xml': `<annotations><image ${'a'.repeat(2e7)}/></annotations>` },
+      /annotations\.xml: is not XML at character 13/,
+    ],
+    [
+      'CVAT for images with a name of 20 MB',
+      { ...images(flat), 'annotations.xml': `<annotations><image x="${'a '.repeat(1e7)}" name/></annotations>` },
+      /annotations\.xml: image 1 has no name/,
+    ],
+    [
       'an export without its images',
       { 'annotations.xml': cvatOf(scenes) },
-      /no images for annotations\.xml .*the zip has none.*CVAT has "Save images"/,
+      /no images in the zip\. Export the dataset with its images: "Save images" in CVAT/,
     ],
-    ['a COCO file without its images', { 'labels.json': cocoOf(scenes) }, /no images for labels\.json .*the zip has none/],
+    ['a COCO file without its images', { 'labels.json': cocoOf(scenes) }, /no images in the zip/],
     [
       'Roboflow: CSV of boxes',
       { ...one, 'train/_annotations.csv': 'filename,width\n' },
@@ -855,6 +865,21 @@ describe('labels', () => {
       /createml\.json is in the form CreateML.*Export/,
     ],
     ['Roboflow: JSONL', { ...one, 'dataset/_annotations.train.jsonl': '{}' }, /jsonl is in the form JSONL.*Export/],
+    [
+      'Label Studio: YOLO without images',
+      { 'classes.txt': 'cat', 'labels/a.txt': '0 .5 .5 .5 .5', 'notes.json': '{}' },
+      /no images in the zip.*"YOLO with Images" in Label Studio/,
+    ],
+    [
+      'LabelMe',
+      { ...one, 'train/a.json': '{"version":"5.0","flags":{},"shapes":[],"imagePath":"a.png","imageData":null}' },
+      /a\.json is in the form LabelMe.*Convert the dataset to COCO or YOLO/,
+    ],
+    [
+      'FiftyOne: its own form',
+      { 'data/a.png': 'x', 'metadata.json': '{}', 'samples.json': '{"samples":[]}' },
+      /samples\.json is in the form of FiftyOne itself.*Export/,
+    ],
     ['Roboflow: TFRecord', { 'train/cats.tfrecord': 'x', 'train/cats_label_map.pbtxt': 'x' }, /cats\.tfrecord is a TFRecord.*Export/],
     [
       'Roboflow: a Darknet export whose splits have other classes',
@@ -913,6 +938,19 @@ describe('splits', () => {
         expect(imported.summary().images).toEqual({ train: 1, val: 1, test: 0 });
         expect(messageOf(imported, 'VAL_IS_TRAIN')).toMatch(/judged by what it has learned/);
       },
+      task,
+    ));
+
+  test('FiftyOne YOLOv5: an export of the split val alone is refused with what is missing', () =>
+    withImport(
+      {
+        ...files(
+          ({ name }) => `images/val/${name}.png`,
+          ({ name }) => `labels/val/${name}.txt`,
+        ),
+        'dataset.yaml': 'names:\n  0: cat\n  1: dog\npath: /tmp/export\nval: ./images/val/\n',
+      },
+      (imported) => expect(said(imported)).toContain('no images to train on: all are in val. Add a split train, or name no splits'),
       task,
     ));
 

@@ -47,6 +47,15 @@ describe('layouts', () => {
       expect(warnings).toEqual([]);
     }));
 
+  test('Roboflow: Folder Structure', () =>
+    withImport(
+      { ...moved(classes, (name) => `train/${name}`), 'valid/0/z.png': other, 'README.roboflow.txt': 'x' },
+      ({ summary, warnings }) => {
+        expect(summary()).toMatchObject({ classes: ['0', '1', '2'], images: { val: 1, test: 0 } });
+        expect(warnings.filter((code) => code !== 'CLASSES_WITHOUT_VAL')).toEqual(['FILES_IGNORED']);
+      },
+    ));
+
   test.each([
     ['valid', 'val'],
     ['Validation', 'val'],

@@ -34,6 +34,7 @@ import {
 import type { ZipEntry } from './zip.ts';
 
 const lists = ['images', 'annotations', 'categories'];
+const labelMeKeys = ['shapes', 'imagePath'];
 
 /** Tools write ids of any type, and null for what they do not know. */
 const id = z.union([z.number(), z.string().max(200)]);
@@ -85,13 +86,18 @@ interface CocoFile {
   polygons: number;
 }
 
-/** The JSON files that hold at least two of COCO's three lists, and those that are damaged: they may be meant, and must not be passed over. */
-export async function findCocoFiles(reading: FormReading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
-  const found: { coco: ZipEntry[]; damaged: ZipEntry[] } = { coco: [], damaged: [] };
+/**
+ * The JSON files that hold at least two of COCO's three lists, those of LabelMe, and those that are damaged: they may be meant, and must not
+ * be passed over.
+ */
+export async function findCocoFiles(reading: FormReading): Promise<Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]>> {
+  const found: Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]> = { coco: [], damaged: [], labelMe: [] };
   for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
     const bytes = await reading.zip.read(file).catch(() => null);
     try {
-      if (bytes && keysOf(bytes, lists).length >= 2) found.coco.push(file);
+      const keys = bytes ? keysOf(bytes, [...lists, ...labelMeKeys]) : [];
+      if (lists.filter((list) => keys.includes(list)).length >= 2) found.coco.push(file);
+      else if (labelMeKeys.every((key) => keys.includes(key))) found.labelMe.push(file);
       if (!bytes) found.damaged.push(file);
     } catch (error) {
       if (!(error instanceof BadJson)) throw error;

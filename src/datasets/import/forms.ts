@@ -23,6 +23,13 @@ interface Form {
 
 export async function layOut(child: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
   if (child.spec.task === 'CLASSIFICATION') return layOutClassFolders(zip.files, zip.folders, problems);
+  // Some tools leave the images out unless they are asked for.
+  if (zip.files.every(({ name }) => document.test(name))) {
+    throw new ChildError(
+      'DATA_INVALID',
+      'There are no images in the zip. Export the dataset with its images: "Save images" in CVAT, "YOLO with Images" in Label Studio.',
+    );
+  }
   const reading: FormReading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
   const [form, other] = await formsOf(reading);
   if (!form) {
@@ -40,13 +47,6 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
       `The zip has ${printable(form.file.name)} (the form ${form.name}) and ${printable(other.file.name)} (the form ${other.name}): remove the one that is not meant.`,
     );
   }
-  // Some tools leave the images out unless they are asked for.
-  if (zip.files.every(({ name }) => document.test(name))) {
-    throw new ChildError(
-      'DATA_INVALID',
-      `There are no images for ${printable(form.file.name)} (the form ${form.name}): the zip has none. Export the dataset with its images; CVAT has "Save images" for it.`,
-    );
-  }
   const layout = await form.layOut();
   checkSplits(layout, problems);
   checkPaths(layout, problems);
@@ -54,12 +54,12 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
 }
 
 async function formsOf(reading: FormReading): Promise<Form[]> {
-  const { coco, damaged } = await findCocoFiles(reading);
+  const { coco, damaged, labelMe } = await findCocoFiles(reading);
   const voc = await findVocFiles(reading);
   const cvat = await findCvatFiles(reading);
   const xml = [...voc, ...cvat];
   const config = await findYoloConfig(reading);
-  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files);
+  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, labelMe);
   if (unread) throw new ChildError('DATA_INVALID', unread);
   const forms: Form[] = [];
   // `classes.txt` stands beside other forms too.

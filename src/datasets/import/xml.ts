@@ -16,9 +16,9 @@ const depthMax = 50;
 /** Of a tree. */
 const elementsMax = 100_000;
 
-/** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. */
+/** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. What a tag may have beside quoted texts is limited, as the stack of the matcher is. */
 const tokens =
-  /<!--[\s\S]*?-->|<\?[\s\S]*?\?>|<!\[CDATA\[([\s\S]*?)\]\]>|(<!(?!--|\[CDATA)[^>]*>)|<(\/?)([^\s<>/!?]+)((?:[^<>"']|"[^"]*"|'[^']*')*?)(\/?)>|([^<]+)/y;
+  /<!--[\s\S]*?-->|<\?[\s\S]*?\?>|<!\[CDATA\[([\s\S]*?)\]\]>|(<!(?!--|\[CDATA)[^>]*>)|<(\/?)([^\s<>/!?]+)((?:[^<>"']|"[^"]*"|'[^']*'){0,10000}?)(\/?)>|([^<]+)/y;
 
 const entities: Record<string, string> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 
@@ -80,7 +80,7 @@ export const textOf = (element: Element | undefined, name: string): string | und
 };
 
 export function attributeOf({ attributes }: Element, name: string): string | undefined {
-  const found = attributes.matchAll(/([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g).find(([, key]) => key === name);
+  const found = attributes.matchAll(/(?<=^|\s)([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g).find(([, key]) => key === name);
   return found && decoded(found[2] ?? found[3] ?? '');
 }
 
