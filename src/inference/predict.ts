@@ -1,5 +1,4 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
-
 import { suggestion } from '../suggest.ts';
 import { BadImage } from '../vision/badImage.ts';
 import { decodeImage, type ImageHeader, readImageHeader, sideMax } from '../vision/decode.ts';

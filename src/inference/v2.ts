@@ -99,7 +99,7 @@ function parseJson(bytes: Buffer): InferJson {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const found = /(?<=[[,:]\s*)-?(?:NaN|Infinity)\b/.exec(text);
+    const found = /(?=-?[NI])(?<=[[,:]\s*)-?(?:NaN|Infinity)\b/.exec(text);
     throw new HttpError(
       400,
       found

@@ -122,7 +122,7 @@ function checkClassCount(file: ZipEntry, key: string, count: number | null, name
 /** `train = data/train.txt`, a line for each. */
 async function readObjData(reading: FormReading, file: ZipEntry, names: readonly string[]): Promise<YoloConfig['paths']> {
   const text = await readText(reading, file, namesBytesMax);
-  const [, count] = /^\s*classes\s*=\s*(\d+)\s*$/im.exec(text) ?? [];
+  const [, count] = /^[ \t]*classes[ \t]*=[ \t]*(\d+)[ \t\r]*$/im.exec(text) ?? [];
   checkClassCount(file, 'classes', count === undefined ? null : Number(count), names);
   const found = text.split(/\r?\n/).flatMap((line) => {
     const [, key, path] = /^\s*(train|val|valid|test)\s*=\s*(\S.*?)\s*$/i.exec(line) ?? [];
