@@ -2,7 +2,7 @@ import { type EngineName, type EngineState, engineNames, engines, readEngines } 
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { BenchmarkProfile } from '../jobs/specs.ts';
-import type { BenchmarkRequest } from './context.ts';
+import { accuracyDropUsual, type BenchmarkRequest } from './context.ts';
 import { type StartedBenchmark, startBenchmark } from './start.ts';
 import type { Verdict } from './tables.ts';
 
@@ -82,7 +82,10 @@ builder.relayMutationField(
       }),
       batchSizes: t.intList({ required: true, defaultValue: [1], description: 'Batch sizes, each 1 to 1024.' }),
       engines: t.field({ type: [EngineNameType], description: 'Engines; those that are there unless told otherwise.' }),
-      intraOpThreads: t.intList({ description: 'Threads that one inference computes with; by default the number of cores.' }),
+      intraOpThreads: t.intList({
+        description:
+          'Threads that one inference computes with. By default two numbers: as many as a deployment is served with, and all cores.',
+      }),
       load: t.field({
         type: BenchmarkLoadType,
         required: true,
@@ -109,7 +112,7 @@ builder.relayMutationField(
       }),
       accuracyDropMax: t.float({
         required: true,
-        defaultValue: 0.01,
+        defaultValue: accuracyDropUsual,
         description:
           'How much of the accuracy (top-1, or a detector’s mAP50-95) a choice may lose against the most accurate version, 0 to 1.',
       }),

@@ -4,6 +4,7 @@ import type { Queryable } from '../db.ts';
 import { engineNames, readEngines } from '../engine/engines.ts';
 import { dimensionsOf, planShapes } from '../engine/shapes.ts';
 import { parseInput, refuse } from '../errors.ts';
+import { permitsOf, threadsMaxOf } from '../inference/config.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { OnnxMeta } from '../jobs/results.ts';
@@ -68,7 +69,7 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
     modelVersionIds: distinct(input.modelVersionIds),
     batchSizes: distinct(input.batchSizes).toSorted((a, b) => a - b),
     engines: engineNames.filter((name) => (input.engines ?? there).includes(name)),
-    intraOpThreads: distinct(input.intraOpThreads ?? [config.cores]).toSorted((a, b) => a - b),
+    intraOpThreads: distinct(input.intraOpThreads ?? threadsOf(config)).toSorted((a, b) => a - b),
     load: input.load,
     dims: input.dims,
     seed: input.seed,
@@ -109,6 +110,12 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   });
   return { job, ...estimate };
 }
+
+/** As many as a deployment is served with, and as many as there are: the report then has a row that can be deployed, and tells what the others gain. */
+const threadsOf = ({ cores, inferencePermits = permitsOf(cores, 1) }: JobServices['config']): number[] => [
+  threadsMaxOf(cores, inferencePermits),
+  cores,
+];
 
 const distinct = <T>(values: readonly T[]): T[] => [...new Set(values)];
 
