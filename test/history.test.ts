@@ -107,7 +107,7 @@ describe('the history of a model', () => {
 
 /** The statement of the migration that fills the table. */
 function migrated(): string {
-  const file = readFileSync(join(import.meta.dirname, '..', 'drizzle', '0013_benchmark-history.sql'), 'utf8');
+  const file = readFileSync(join(import.meta.dirname, '..', 'drizzle', '0014_benchmark-history.sql'), 'utf8');
   return file.split('--> statement-breakpoint').at(-1) as string;
 }
 

@@ -8,6 +8,7 @@ import { key, logIn, withTui } from './support/tui.ts';
 const point = (p95: number | null, machine: Machine = processor): HistoryPoint =>
   ({
     machine,
+    scenario: 'SINGLE_STREAM',
     row: { latency: { percentiles: [{ percent: 50, ns: 1e6 }, ...(p95 === null ? [] : [{ percent: 95, ns: p95 * 1e6 }])] } },
   }) as never;
 

@@ -1,6 +1,7 @@
 /** How the versions of a model were measured over time. */
 import { and, desc, eq, inArray, isNotNull, lt, sql } from 'drizzle-orm';
 import { Machine } from '../benchmark/cells.ts';
+import type { BenchmarkRequest } from '../benchmark/context.ts';
 import { benchmarkRun } from '../benchmark/tables.ts';
 import type { Queryable } from '../db.ts';
 import { deploymentRevision } from '../deployments/tables.ts';
@@ -14,10 +15,10 @@ import { benchmarkPoint } from './tables.ts';
 
 /**
  * The row by which a version is followed: all versions at the setting that the report chose, so that they are compared alike. Of a version
- * that has no right row there, its smallest batch on the fewest threads. Null where it has none at all.
+ * that has no right row there, its smallest batch on the fewest threads and instances. Null where it has none at all.
  */
 export function followedRow({ rows, choice }: Report, model: number): ReportRow | null {
-  const order = ({ batchSize, intraOpThreads, n }: ReportRow) => [batchSize, intraOpThreads, n];
+  const order = ({ batchSize, intraOpThreads, instances, n }: ReportRow) => [batchSize, intraOpThreads, instances, n];
   const right = rows
     .filter((row) => row.model === model && row.samples !== null && row.verdict !== 'INVALID')
     .sort((a, b) => compare(order(a), order(b)));
@@ -52,6 +53,7 @@ export interface HistoryPoint {
   modelVersionId: string;
   measuredAt: number;
   machine: Machine;
+  scenario: BenchmarkRequest['scenario'];
   profile: BenchmarkProfile;
   row: RowView;
   baseline: RowView;
@@ -59,9 +61,10 @@ export interface HistoryPoint {
   differences: Difference[];
 }
 
-/** Rows of the forms 1 to 3 were stored with their sentences. */
+/** Rows of the forms 1 to 3 were stored with their sentences, and all of one instance. */
 const rowView = (row: ReportRow | RowView): RowView => ({
   ...row,
+  instances: row.instances ?? 1,
   reasons: row.reasons.map((reason) => ({
     ...reason,
     message: 'message' in reason ? reason.message : reasonText(row as ReportRow, reason),
@@ -90,6 +93,7 @@ export function listPoints(db: Queryable, of: HistoryOf, limit: number, after: n
       point: benchmarkPoint,
       machine: benchmarkRun.machineJson,
       codeVersion: sql<string>`${context} ->> '$.codeVersion'`,
+      scenario: sql<BenchmarkRequest['scenario']>`coalesce(${context} ->> '$.request.scenario', 'SINGLE_STREAM')`,
       profile: sql<BenchmarkProfile>`${context} ->> '$.request.profile'`,
     })
     .from(benchmarkPoint)
@@ -111,6 +115,7 @@ export function listPoints(db: Queryable, of: HistoryOf, limit: number, after: n
       modelVersionId,
       measuredAt,
       machine: surroundings.machine,
+      scenario: surroundings.scenario,
       profile: surroundings.profile,
       row: rowView(row),
       baseline: rowView(baselineJson as ReportRow),

@@ -42,7 +42,8 @@ export function regressionText(version: Named, against: Named, metric: Regressio
 function latencyText(later: string, earlier: string, metric: RegressionRow['metric'], facts: LatencyFacts): string {
   const { before, after, low, high, setting, isApart, differences } = facts;
   const times = low === null || high === null ? '' : ` (${number(low)} to ${number(high)} times as long)`;
-  const where = `${engines[setting.engine].title}, batch ${setting.batchSize}, ${plural(setting.intraOpThreads, 'thread')}`;
+  const { engine, batchSize, intraOpThreads, instances } = setting;
+  const where = `${engines[engine].title}, batch ${batchSize}, ${plural(intraOpThreads, 'thread')}${instances > 1 ? `, ${instances} instances` : ''}`;
   const changed = differences.map(({ name, before, after }) => `${name} ${before} → ${after}`).join(', ');
   return (
     `${later} is slower than ${earlier}: ${metric} ${ms(after)} instead of ${ms(before)}${times}, on the same machine with ${where}.` +

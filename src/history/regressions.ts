@@ -37,8 +37,9 @@ interface Earlier {
 /** Earlier benchmarks of a version at a setting that are looked at for one on the same machine. */
 const benchmarksMax = 20;
 
-/** In the transaction that ends a benchmark, behind its rows and its report. */
+/** In the transaction that ends a benchmark, behind its rows and its report. Of OFFLINE only the throughput counts. */
 export function noteSlower(tx: Queryable, attempt: Attempt, report: Report): void {
+  if (report.request.scenario === 'OFFLINE') return;
   for (const [index, { versionId }] of report.models.entries()) {
     const row = followedRow(report, index);
     const version = findModelVersionEver(tx, versionId);
@@ -46,14 +47,14 @@ export function noteSlower(tx: Queryable, attempt: Attempt, report: Report): voi
     for (const earlier of earlierOf(tx, version, (isOne) => newestMeasured(tx, report, row, isOne))) {
       const change = latencyChange(earlier.row, row, earlier.jobId === report.jobId);
       if (!change || verdictOf(change) !== 'SLOWER') continue;
-      const { engine, batchSize, intraOpThreads } = row;
+      const { engine, batchSize, intraOpThreads, instances } = row;
       const facts: LatencyFacts = {
         before: change.before,
         after: change.after,
         low: change.low,
         high: change.high,
         serves: earlier.serves,
-        setting: { engine, batchSize, intraOpThreads },
+        setting: { engine, batchSize, intraOpThreads, instances },
         isApart: earlier.jobId !== report.jobId,
         differences: earlier.differences,
       };
@@ -125,6 +126,7 @@ function newestMeasured(tx: Queryable, report: Report, row: ReportRow, isOne: SQ
       engineVersion: benchmarkRow.engineVersion,
       dims: benchmarkRow.dimsJson,
       machine: benchmarkRun.machineJson,
+      scenario: benchmarkRow.scenario,
       codeVersion: sql<string>`${benchmarkRun.contextJson} ->> '$.codeVersion'`,
       profile: sql<string>`${benchmarkRun.contextJson} ->> '$.request.profile'`,
     })
@@ -137,7 +139,8 @@ function newestMeasured(tx: Queryable, report: Report, row: ReportRow, isOne: SQ
         eq(benchmarkRow.engine, row.engine),
         eq(benchmarkRow.batchSize, row.batchSize),
         eq(benchmarkRow.intraOpThreads, row.intraOpThreads),
-        eq(benchmarkRow.load, report.request.load),
+        eq(benchmarkRow.instances, row.instances),
+        eq(benchmarkRow.scenario, report.request.scenario),
         notInArray(benchmarkRow.verdict, ['INVALID', 'UNAVAILABLE']),
       ),
     )
@@ -149,7 +152,8 @@ function newestMeasured(tx: Queryable, report: Report, row: ReportRow, isOne: SQ
   const found = rows.find((one) => machineDifferences(one.machine, report.machine).length === 0 && canonicalJson(one.dims) === dims);
   const measured = found && (found.jobId === report.jobId ? report.rows[found.n] : reportRow(tx, found));
   if (!found || !measured) return undefined;
-  const now = { machine: report.machine, codeVersion: report.codeVersion, engines: [row.engineVersion], profile: report.request.profile };
+  const { machine, codeVersion, request } = report;
+  const now = { machine, codeVersion, engines: [row.engineVersion], scenario: request.scenario, profile: request.profile };
   const { versionId, jobId } = found;
   return { versionId, jobId, row: measured, differences: differencesBetween(found, now) };
 }

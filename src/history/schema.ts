@@ -1,5 +1,5 @@
 import { accuracyOf } from '../benchmark/context.ts';
-import { BenchmarkProfileType } from '../benchmark/schema.ts';
+import { BenchmarkProfileType, BenchmarkScenarioType } from '../benchmark/schema.ts';
 import { DeploymentType } from '../deployments/schema.ts';
 import { builder, enumValues } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
@@ -120,6 +120,7 @@ const PointType = builder.objectRef<HistoryPoint>('BenchmarkPoint').implement({
       resolve: (p, _a, { db }) => findModelVersion(db, p.modelVersionId),
     }),
     machine: t.expose('machine', { type: MachineType, description: 'Where it was measured.' }),
+    scenario: t.expose('scenario', { type: BenchmarkScenarioType, description: 'In which order inferences came.' }),
     profile: t.expose('profile', { type: BenchmarkProfileType, description: 'How thoroughly it was measured.' }),
     row: t.field({
       type: BenchmarkRowType,
@@ -144,7 +145,7 @@ const PointType = builder.objectRef<HistoryPoint>('BenchmarkPoint').implement({
     }),
     differences: t.field({
       type: [DifferenceType],
-      description: 'What was not the same at the point before it: machine, versions of Whetstone and of the engine, profile.',
+      description: 'What was not the same at the point before it: machine, versions of Whetstone and of the engine, scenario, profile.',
       extensions: { size: 2 },
       resolve: (p) => p.differences,
     }),

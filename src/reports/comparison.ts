@@ -43,12 +43,14 @@ export interface Surroundings {
   codeVersion: string;
   /** The libraries of the engines with their versions. */
   engines: string[];
+  scenario: string;
   profile: string;
 }
 
 const otherProperties: Property<Surroundings>[] = [
   ['Whetstone', ({ codeVersion }) => codeVersion],
   ['engines', ({ engines }) => [...new Set(engines)].sort().join(', ')],
+  ['scenario', ({ scenario }) => scenario],
   ['profile', ({ profile }) => profile],
 ];
 
@@ -61,6 +63,7 @@ const surroundingsOf = ({
   machine,
   codeVersion,
   engines: rows.map(({ engineVersion }) => engineVersion),
+  scenario: request.scenario,
   profile: request.profile,
 });
 
@@ -79,8 +82,8 @@ export const differencesBetween = (before: Surroundings, after: Surroundings): D
 
 /** Whether two rows have measured the same, whatever the model. */
 export const isSameSetting = (a: Setting, b: Setting): boolean =>
-  a.engine === b.engine && a.batchSize === b.batchSize && a.intraOpThreads === b.intraOpThreads;
-export type Setting = Pick<ReportRow, 'engine' | 'batchSize' | 'intraOpThreads'>;
+  a.engine === b.engine && a.batchSize === b.batchSize && a.intraOpThreads === b.intraOpThreads && a.instances === b.instances;
+export type Setting = Pick<ReportRow, 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>;
 
 export function compareReports(before: ReportView, after: ReportView): ReportComparison {
   const rows = before.rows.flatMap((row) => {
@@ -90,7 +93,7 @@ export function compareReports(before: ReportView, after: ReportView): ReportCom
   if (rows.length === 0) {
     throw new ApiError(
       'INVALID',
-      'These reports have no configuration in common: the same model, precision, engine, batch size and threads.',
+      'These reports have no configuration in common: the same model, precision, engine, batch size, threads and instances.',
     );
   }
   const names = ({ models }: ReportView) => models.map(({ name, number }) => `${name} version ${number}`).join(', ');

@@ -81,6 +81,7 @@ export async function madeUp(
       engineVersion: 'onnxruntime 1.30.0',
       batchSize: 1,
       intraOpThreads,
+      instances: 1,
       telemetry,
       samples,
     };
@@ -96,7 +97,8 @@ export async function madeUp(
       batchSizes: [1],
       engines: ['ONNXRUNTIME_CPU'],
       intraOpThreads: [1],
-      load: 'SINGLE_STREAM',
+      scenario: 'SINGLE_STREAM',
+      instances: [1],
       dims: {},
       seed: 0,
       profile: 'QUICK',
@@ -171,7 +173,7 @@ export async function storeBenchmark(
         batchSize,
         intraOpThreads,
         dimsJson: {},
-        load: 'SINGLE_STREAM',
+        scenario: 'SINGLE_STREAM' as const,
       };
       tx.insert(benchmarkRow)
         .values({ ...row, verdict, reasonsJson: reasons, telemetryJson: telemetry })

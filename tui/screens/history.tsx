@@ -15,6 +15,7 @@ const Point = graphql(`
     measuredAt
     job { id report { id } }
     modelVersion { number }
+    scenario
     machine { processor cores memoryBytes platform arch kernel node }
     row { n engine batchSize intraOpThreads precision itemsPerSecond latency { percentiles { percent ns lowNs highNs } } }
     accuracy { value }
@@ -50,19 +51,21 @@ const msOf = (point: HistoryPoint, percent: number): number | null => {
   return ns == null ? null : ns / 1e6;
 };
 
-/** P95 of each machine over the benchmarks; the median where a point has too few samples for P95. */
+/** P95 of each machine and scenario over the benchmarks; the median where a point has too few samples for P95. */
 export function chartOf(newestFirst: readonly HistoryPoint[]): Chart {
   const machines = machineLetters(newestFirst);
   const oldestFirst = newestFirst.toReversed();
+  const curveOf = (point: HistoryPoint) =>
+    `machine ${machines.get(machineOf(point))}${point.scenario === 'SINGLE_STREAM' ? '' : ` ${point.scenario}`}`;
   const percent = newestFirst.every((point) => msOf(point, 95) !== null) ? 95 : 50;
   return {
     title: `P${percent} ms`,
-    series: [...machines].map(([machine, letter]) => ({
-      name: `machine ${letter}`,
-      mark: letter,
+    series: [...new Set(oldestFirst.map(curveOf))].map((name) => ({
+      name,
+      mark: name.charAt('machine '.length),
       points: oldestFirst.flatMap((point, i) => {
         const y = msOf(point, percent);
-        return machineOf(point) === machine && y !== null ? [{ x: i + 1, y }] : [];
+        return curveOf(point) === name && y !== null ? [{ x: i + 1, y }] : [];
       }),
     })),
   };

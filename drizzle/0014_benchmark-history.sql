@@ -41,8 +41,9 @@ WITH newest AS (
 ), ranked AS (
 	SELECT *, row_number() OVER (PARTITION BY jobId, model ORDER BY
 		coalesce(row ->> '$.engine' = chosen ->> '$.engine' AND row ->> '$.batchSize' = chosen ->> '$.batchSize'
-			AND row ->> '$.intraOpThreads' = chosen ->> '$.intraOpThreads', 0) DESC,
-		row ->> '$.batchSize', row ->> '$.intraOpThreads', row ->> '$.n') AS place
+			AND row ->> '$.intraOpThreads' = chosen ->> '$.intraOpThreads'
+			AND row ->> '$.instances' IS chosen ->> '$.instances', 0) DESC,
+		row ->> '$.batchSize', row ->> '$.intraOpThreads', row ->> '$.instances', row ->> '$.n') AS place
 	FROM measured
 )
 INSERT INTO `benchmark_point` (jobId, modelId, modelVersionId, measuredAt, rowJson, baselineJson)
