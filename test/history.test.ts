@@ -206,7 +206,7 @@ describe('a version that is less accurate', () => {
       expect(await regressions(api)).toEqual([]);
       const jobId = evaluate(2, 0.9);
       const says =
-        'digits version 2 is less accurate than version 1: 90.00 % top-1 instead of 95.00 % top-1 (2.70 to 7.33 points less, with 95 % confidence), on the same 1000 images.';
+        'digits version 2 is less accurate than version 1: 90.00 % top-1 instead of 95.00 % top-1 (2.71 to 7.34 points less, with 95 % confidence), on the same 1000 images.';
       expect(await regressions(api)).toMatchObject([{ metric: 'ACCURACY', before: 0.95, after: 0.9, says }]);
       expect(warningsOf(server, jobId)).toEqual([{ code: 'REGRESSION', message: says }]);
     }));

@@ -10,30 +10,47 @@ import { theme } from '../ui/theme.ts';
 import type { Chart } from './curves.ts';
 import { refreshMs } from './datasets.tsx';
 
-const Point = graphql(`
-  fragment HistoryPoint on BenchmarkPoint @_unmask {
-    measuredAt
-    job { id report { id } }
-    modelVersion { number }
-    scenario
-    machine { processor cores memoryBytes platform arch kernel node }
-    row { n engine batchSize intraOpThreads precision itemsPerSecond latency { percentiles { percent ns lowNs highNs } } }
-    accuracy { value }
-    differences { name before after }
-    regressions { says }
+export const ModelHistoryQuery = graphql(`
+  query TuiModelHistory($id: String!) {
+    model(name: $id) {
+      name
+      benchmarkHistory(first: 50) {
+        nodes {
+          measuredAt scenario
+          job { id report { id } }
+          modelVersion { number }
+          machine { processor cores memoryBytes platform arch kernel node }
+          row { n batchSize intraOpThreads itemsPerSecond latency { percentiles { percent ns lowNs highNs } } }
+          accuracy { value }
+          differences { name before after }
+          regressions { says }
+        }
+      }
+    }
   }
 `);
 
-export const ModelHistoryQuery = graphql(
-  `query TuiModelHistory($id: String!) { model(name: $id) { name benchmarkHistory(first: 50) { nodes { ...HistoryPoint } } } }`,
-  [Point],
-);
-export const DeploymentHistoryQuery = graphql(
-  `query TuiDeploymentHistory($id: String!) { deployment(name: $id) { name benchmarkHistory(first: 50) { nodes { ...HistoryPoint } } } }`,
-  [Point],
-);
+export const DeploymentHistoryQuery = graphql(`
+  query TuiDeploymentHistory($id: String!) {
+    deployment(name: $id) {
+      name
+      benchmarkHistory(first: 50) {
+        nodes {
+          measuredAt scenario
+          job { id report { id } }
+          modelVersion { number }
+          machine { processor cores memoryBytes platform arch kernel node }
+          row { n batchSize intraOpThreads itemsPerSecond latency { percentiles { percent ns lowNs highNs } } }
+          accuracy { value }
+          differences { name before after }
+          regressions { says }
+        }
+      }
+    }
+  }
+`);
 
-export type HistoryPoint = ResultOf<typeof Point>;
+export type HistoryPoint = NonNullable<ResultOf<typeof ModelHistoryQuery>['model']>['benchmarkHistory']['nodes'][number];
 
 const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 
