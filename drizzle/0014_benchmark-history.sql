@@ -48,7 +48,7 @@ WITH newest AS (
 )
 INSERT INTO `benchmark_point` (jobId, modelId, modelVersionId, measuredAt, rowJson, baselineJson)
 SELECT ranked.jobId, version.modelId, version.id, run.contextJson ->> '$.measuredAt', ranked.row,
-	ranked.content -> ('$.rows[' || (ranked.content ->> '$.baseline') || ']')
+	coalesce(ranked.content -> ('$.rows[' || (ranked.content ->> '$.baseline') || ']'), ranked.row)
 FROM ranked
 JOIN `benchmark_run` AS run ON run.jobId = ranked.jobId
 JOIN `model_version` AS version ON version.id = ranked.content ->> ('$.models[' || ranked.model || '].versionId')
