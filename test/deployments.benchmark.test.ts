@@ -81,6 +81,21 @@ test('a version is deployed as a benchmark has found it best, and another versio
       const refused = await ask(api, query, { i: { ...input, modelVersionId: other } });
       expect(refused.data.deploy.userErrors).toEqual([{ code: 'INVALID', field: ['benchmarkJobId'] }]);
 
+      // Nobody says with how many threads: the report has a row that the host has cores for.
+      const usual = await mutate(api, 'startBenchmark', { modelVersionIds: [version], ...brief }, 'job { id }');
+      await succeeded(api, usual.job.id);
+      await mutate(api, 'deploy', { ...input, name: 'usual', benchmarkJobId: usual.job.id }, 'deployment { name }');
+      expect(await settled(api, 'usual')).toMatchObject({ active: { number: 1 } });
+
+      // A report whose only rows need all cores says what to do.
+      const { cores } = server.services.config;
+      if (cores > 1) {
+        const all = await mutate(api, 'startBenchmark', { ...measure, intraOpThreads: [cores], batchSizes: [1] }, 'job { id }');
+        await succeeded(api, all.job.id);
+        const refusal = await ask(api, query.replace('code field', 'message'), { i: { ...input, benchmarkJobId: all.job.id } });
+        expect(refusal.data.deploy.userErrors[0].message).toContain('Measure it with `intraOpThreads`');
+      }
+
       // As if no row had the right results.
       const content = sql`json_set(${report.content}, '$.choice.n', NULL, '$.choice.steps[0].kept', json('[]'))`;
       await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());

@@ -3,7 +3,7 @@ import type { Queryable } from '../db.ts';
 import { servingEngine } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
-import { type ModelConfig, permitsOf } from '../inference/config.ts';
+import { type ModelConfig, permitsOf, threadsMaxOf } from '../inference/config.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
@@ -57,7 +57,8 @@ export function measuredSettings(
     refuse(
       'INVALID',
       'benchmarkJobId',
-      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and threads for which there are cores.`,
+      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and at most ${threadsMaxOf(cores, permits)} threads: ` +
+        `${permits} runs compute at a time on ${cores} cores. Measure it with \`intraOpThreads\` up to that, or set WHETSTONE_INFERENCE_PERMITS to fewer.`,
     )
   );
 }
@@ -66,7 +67,7 @@ export function measuredSettings(
 const isAccepted = ({ steps }: Report['choice'], n: number): boolean =>
   steps.every(({ rule, kept }) => (rule !== 'RIGHT' && rule !== 'ACCURACY') || kept.includes(n));
 
-const hasCores = (threads: number, { permits, cores }: Machine): boolean => threads === 1 || permits * threads <= cores;
+const hasCores = (threads: number, { permits, cores }: Machine): boolean => threads <= threadsMaxOf(cores, permits);
 
 /** Null where the chosen row is not among these, or cannot be served: for lack of cores, or since a run takes longer than the deadline. */
 export function chosenOf(rows: readonly MeasuredRow[], n: number | null, machine: Machine): Measured | null {
