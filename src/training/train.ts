@@ -19,7 +19,7 @@ import { findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
-import { presetPreprocess } from '../vision/spec.ts';
+import { type PreprocessSpec, presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, requireMade, type VersionOrigin } from './register.ts';
@@ -148,8 +148,8 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin {
-  const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device } = requestOf(job);
+function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin & { preprocess: PreprocessSpec } {
+  const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device, preprocess } = requestOf(job);
   const { from } = init;
   return {
     modelId,
@@ -157,6 +157,7 @@ function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin {
     datasetVersionId,
     parentId: 'modelVersionId' in init ? init.modelVersionId : null,
     labels: requireReadyDataset(db, datasetVersionId).classesJson,
+    preprocess,
     lineageSpec: { kind: 'TRAIN', preset, hyperparameters, from, seed, cpuThreads, device },
   };
 }
@@ -195,9 +196,9 @@ export const trainJob: JobKind = {
   },
 
   async finish(services, attempt, outcome) {
-    const { datasetVersionId, preprocess, convert } = requestOf(attempt.job);
+    const { datasetVersionId, convert } = requestOf(attempt.job);
     const origin = originOf(services.db, attempt);
-    const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin, preprocess);
+    const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');
     const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });

@@ -160,6 +160,28 @@ class EvaluateSpec(_Computing):
 
 
 @dataclass(frozen=True)
+class Calibration:
+    method: Literal["MINMAX", "ENTROPY", "PERCENTILE"]
+    images: int
+
+
+@dataclass(frozen=True)
+class Compression:
+    """`budget`: points of the metric. `calibration`: None for FP16."""
+
+    precision: Literal["FP16", "INT8"]
+    budget: float
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressSpec(_Computing):
+    model: ModelRef
+    dataset: DatasetRef | None
+    compression: Compression
+
+
+@dataclass(frozen=True)
 class ImportLimits:
     memory_bytes_max: int
     output_bytes_max: int
@@ -181,14 +203,21 @@ class ImportModelSpec(_Common):
     limits: ImportLimits
 
 
-Spec = TrainSpec | ConvertSpec | EvaluateSpec | ImportModelSpec
+Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec
 
 # The kinds that this package runs, by the definition in the schema, and the classes that hold them.
-_KINDS = {"TRAIN": "TrainSpec", "CONVERT": "ConvertSpec", "EVALUATE": "EvaluateSpec", "IMPORT_MODEL": "ImportModelSpec"}
+_KINDS = {
+    "TRAIN": "TrainSpec",
+    "CONVERT": "ConvertSpec",
+    "COMPRESS": "CompressSpec",
+    "EVALUATE": "EvaluateSpec",
+    "IMPORT_MODEL": "ImportModelSpec",
+}
 _SPECS: dict[str, type[Spec]] = {
     "ClassificationTrainSpec": ClassificationTrainSpec,
     "DetectionTrainSpec": DetectionTrainSpec,
     "ConvertSpec": ConvertSpec,
+    "CompressSpec": CompressSpec,
     "EvaluateSpec": EvaluateSpec,
     "ImportModelSpec": ImportModelSpec,
 }

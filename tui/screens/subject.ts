@@ -21,6 +21,7 @@ interface Spec {
   fileName?: string;
   preset?: string;
   split?: string;
+  compression?: { precision: string };
   modelVersionIds?: unknown[];
   batchSizes?: unknown[];
   engines?: unknown[];
@@ -28,7 +29,16 @@ interface Spec {
 }
 
 export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: Subject): string {
-  const { fileName, preset, split, modelVersionIds = [], batchSizes = [], engines = [], intraOpThreads = [] } = (spec ?? {}) as Spec;
+  const {
+    fileName,
+    preset,
+    split,
+    compression,
+    modelVersionIds = [],
+    batchSizes = [],
+    engines = [],
+    intraOpThreads = [],
+  } = (spec ?? {}) as Spec;
   const versions = modelVersions.map(({ number, precision, model: { name } }) => [name, `v${number}`, precision].filter(Boolean).join(' '));
   const made = modelVersions[1];
   const dataset = datasetVersion && `${datasetVersion.dataset.name} v${datasetVersion.number}`;
@@ -36,6 +46,7 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
   const parts: Record<string, (string | null | undefined | false)[]> = {
     TRAIN: [model?.name, preset, dataset && `on ${dataset}`],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
+    COMPRESS: [versions[0], made ? `→ v${made.number} ${made.precision ?? ''}` : compression && `→ ${compression.precision}`],
     EVALUATE: [versions[0], dataset && `on ${dataset}`, split],
     BENCHMARK: [versions.join(', '), rows > 0 && `${rows} ${rows === 1 ? 'row' : 'rows'}`],
     IMPORT_DATASET: [dataset, fileName],

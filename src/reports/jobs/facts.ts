@@ -24,7 +24,7 @@ import { blobPath, type StorageServices } from '../../storage/blobs.ts';
 import { artifact } from '../../storage/tables.ts';
 import type { EvaluateRequest } from '../../training/evaluate.ts';
 import { findEvaluationOf } from '../../training/evaluations.ts';
-import { GateNumbers } from '../../training/gates.ts';
+import { ConversionGate } from '../../training/gates.ts';
 import type { TrainRequest } from '../../training/train.ts';
 import type { EvaluationDetail } from './detail.ts';
 
@@ -121,7 +121,7 @@ function evaluationSource({ config, db }: StorageServices, jobId: string): Evalu
 function conversionFacts(db: Queryable, trainingId: string) {
   const job = listChildren(db, trainingId, childrenMax).findLast(({ kind }) => kind === 'CONVERT');
   if (!job) return null;
-  const measured = GateNumbers.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
+  const measured = ConversionGate.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
   const version = job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId));
   return {
     state: job.state,
