@@ -12,7 +12,13 @@ import { ask, modelVersionOf, mutate, succeeded } from './support/training.ts';
 /** Mean milliseconds by threads, then by batch. */
 const rows = (measured: Record<number, Record<number, number>>): MeasuredRow[] =>
   Object.entries(measured).flatMap(([threads, of]) =>
-    Object.entries(of).map(([batch, meanMs]) => ({ n: 0, intraOpThreads: Number(threads), batchSize: Number(batch), meanMs })),
+    Object.entries(of).map(([batch, meanMs]) => ({
+      n: 0,
+      intraOpThreads: Number(threads),
+      instances: 1,
+      batchSize: Number(batch),
+      meanMs,
+    })),
   );
 const eight = { permits: 2, cores: 8, deadlineMs: 100 };
 
@@ -40,6 +46,12 @@ describe('the row that the report chose', () => {
   test('is what is served, however little it saves, with the run times of its threads', () => {
     expect(chosenOf(four, 3, eight)).toEqual({ intraOpThreads: 4, batchMax: 4, runMs: { 1: 9, 4: 38 } });
     expect(chosenOf(four, 0, eight)).toEqual({ intraOpThreads: 1, batchMax: 1, runMs: { 1: 10, 4: 39 } });
+  });
+
+  test('keeps the run times of its own number of instances', () => {
+    const offline = four.flatMap((row) => [row, { ...row, n: row.n + 4, instances: 2, meanMs: 2 * row.meanMs }]);
+    expect(chosenOf(offline, 4, eight)).toEqual({ intraOpThreads: 1, batchMax: 1, runMs: { 1: 20, 4: 78 } });
+    expect(bestOf(offline, eight)).toMatchObject({ intraOpThreads: 4, runMs: { 1: 9, 4: 38 } });
   });
 
   test.each([

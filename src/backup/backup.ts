@@ -90,7 +90,7 @@ async function copyData(dataDir: string, folder: string, unfinished: string): Pr
   for (let attempt = 1; ; attempt += 1) {
     rmSync(target, { force: true });
     requireRoom(folder, sizeOf(join(dataDir, databaseFile)) ?? 0);
-    // One read transaction: writers go on beside it, and what they write meanwhile is not in the copy.
+    // One read transaction: it keeps no writer waiting, and what is written meanwhile is not in the copy.
     withDatabase(dataDir, (client) => client.prepare('VACUUM INTO ?').run(target));
     const blobs = withDatabase(unfinished, ownedBlobs);
     const { bytes, missing } = await copyBlobs(dataDir, folder, blobs);

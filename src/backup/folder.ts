@@ -1,10 +1,7 @@
 /**
- * A folder of backups:
- *   blobs/<first two digits>/<sha256>    shared by all of them
- *   <time>/whetstone.db                  a copy of the database at that time
- *   <time>/logs/<job>.jsonl              the logs of jobs
- *   <time>/signing-key.pem, link-key     only when they were asked for
- *   <time>/manifest.json                 written last: without it a backup is unfinished
+ * A folder of backups. Its `blobs/<first two digits>/<sha256>` are shared by all of them. A backup is the folder `<time>`: in it lie a copy of
+ * the database at that time, the logs of jobs and, where they were asked for, the keys. Its `manifest.json` is written last: a folder without it is
+ * an unfinished backup.
  */
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';

@@ -18,7 +18,8 @@ interface Curve extends Measured {
   itemMs: number;
 }
 
-export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads'> & { meanMs: number };
+/** `instances`: beside so many of itself was it measured. The host decides how many runs there are at a time. */
+export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads' | 'instances'> & { meanMs: number };
 
 type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 
@@ -74,8 +75,10 @@ export function chosenOf(rows: readonly MeasuredRow[], n: number | null, machine
   const chosen = rows.find((row) => row.n === n);
   if (!chosen || !hasCores(chosen.intraOpThreads, machine) || (chosen.batchSize > 1 && chosen.meanMs > machine.deadlineMs)) return null;
   const { intraOpThreads, batchSize } = chosen;
-  return { intraOpThreads, batchMax: batchSize, runMs: runMsOf(rows.filter((row) => row.intraOpThreads === intraOpThreads)) };
+  return { intraOpThreads, batchMax: batchSize, runMs: runMsOf(rows.filter((row) => settingOf(row) === settingOf(chosen))) };
 }
+
+const settingOf = ({ intraOpThreads, instances }: MeasuredRow): string => `${instances} × ${intraOpThreads}`;
 
 const runMsOf = (rows: readonly MeasuredRow[]): Measured['runMs'] =>
   Object.fromEntries(rows.map(({ batchSize, meanMs }) => [batchSize, meanMs]));
@@ -85,10 +88,10 @@ const runMsOf = (rows: readonly MeasuredRow[]): Measured['runMs'] =>
  * null where single items were not measured. No batch may take longer than the deadline.
  */
 export function bestOf(rows: readonly MeasuredRow[], machine: Machine): Measured | null {
-  const curves = [...Map.groupBy(rows, ({ intraOpThreads }) => intraOpThreads)]
-    .filter(([threads]) => hasCores(threads, machine))
-    .sort(([a], [b]) => a - b)
-    .flatMap(([threads, of]) => curveOf(threads, of, machine.deadlineMs));
+  const ordered = rows.toSorted((a, b) => a.intraOpThreads - b.intraOpThreads || a.instances - b.instances);
+  const curves = [...Map.groupBy(ordered, settingOf).values()]
+    .filter(([first]) => first !== undefined && hasCores(first.intraOpThreads, machine))
+    .flatMap((of) => curveOf(of, machine.deadlineMs));
   const [first, ...others] = curves;
   if (!first) return null;
   const { itemMs: _, ...best } = others.reduce((a, b) => (b.itemMs <= worthwhile * a.itemMs ? b : a), first);
@@ -96,10 +99,10 @@ export function bestOf(rows: readonly MeasuredRow[], machine: Machine): Measured
 }
 
 /** Nothing where single items were not measured. */
-function curveOf(intraOpThreads: number, rows: readonly MeasuredRow[], deadlineMs: number): Curve[] {
+function curveOf(rows: readonly MeasuredRow[], deadlineMs: number): Curve[] {
   const itemMs = ({ batchSize, meanMs }: MeasuredRow): number => meanMs / batchSize;
   const [single, ...batches] = rows.toSorted((a, b) => a.batchSize - b.batchSize);
   if (single?.batchSize !== 1) return [];
   const best = batches.reduce((a, b) => (b.meanMs <= deadlineMs && itemMs(b) <= worthwhile * itemMs(a) ? b : a), single);
-  return [{ intraOpThreads, batchMax: best.batchSize, runMs: runMsOf(rows), itemMs: itemMs(best) }];
+  return [{ intraOpThreads: single.intraOpThreads, batchMax: best.batchSize, runMs: runMsOf(rows), itemMs: itemMs(best) }];
 }
