@@ -46,13 +46,13 @@ test('a model shows its benchmarks over time; what became worse stands in the hi
         await tui.shows('h history');
         tui.type('h');
         await tui.shows('Benchmarks of digits');
-        await tui.shows(/1 +A +1 +4\.\d+ +4\.\d+/);
+        await tui.shows(/1 +A +1 +1 +4\.\d+ +4\.\d+/);
         await storeBenchmark(db, [{ latencyMs: 5 }], [2]);
         tui.type(key.esc);
         await tui.shows('h history');
         tui.type('h');
         await tui.shows('! digits version 2 is slower than version 1');
-        await tui.shows(/2 +A +1 +5\.\d+ +5\.\d+/);
+        await tui.shows(/2 +A +1 +1 +5\.\d+ +5\.\d+/);
         await tui.shows('P95 ms');
         tui.type('1');
         await tui.shows(/! .* ago: digits version 2 is slower/);
