@@ -69,6 +69,7 @@ const fields: Record<string, Line> = {
   'Query.exportJobs': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',
+  'Query.regressions': 'READ',
 
   'Mutation.bootstrap': 'public',
   'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],

@@ -2,12 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import type { Queryable } from '../db.ts';
+import { insertPoints } from '../history/points.ts';
+import { noteSlower } from '../history/regressions.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { BenchmarkSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
+import { makeInThread } from '../reports/inThread.ts';
 import type { Measurement } from '../reports/make.ts';
-import { makeInThread } from '../reports/makeInThread.ts';
 import { insertReport } from '../reports/reports.ts';
 import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import { requireReadyModel, versionFile } from '../training/sources.ts';
@@ -26,17 +28,18 @@ export const benchmarkJob: JobKind = {
   timeLimitMs: durationMsMax + 4 * 3_600_000,
 
   launch(services, { job, resumeFrom }) {
-    const { modelVersionIds, batchSizes, engines, intraOpThreads, load, dims, seed, target, settings } = requestOf(job);
+    const { modelVersionIds, batchSizes, engines, intraOpThreads, instances, scenario, dims, seed, target, settings } = requestOf(job);
     const spec = BenchmarkSpec.parse({
       kind: 'BENCHMARK',
       specVersion: SPEC_VERSION,
       codeVersion,
-      cpuThreads: Math.max(...intraOpThreads),
+      cpuThreads: Math.max(...intraOpThreads) * Math.max(...instances),
       models: modelVersionIds.map((id) => modelOf(services, id, dims)),
       batchSizes,
       engines,
       intraOpThreads,
-      load,
+      instances,
+      scenario,
       seed,
       target,
       settings,
@@ -45,8 +48,9 @@ export const benchmarkJob: JobKind = {
     return { command: process.execPath, args: [child], env: {}, spec };
   },
 
-  async finish(services, { job, workDir }, { result }) {
+  async finish(services, attempt, { result }) {
     const { db } = services;
+    const { job, workDir } = attempt;
     const request = requestOf(job);
     const { machine, cells } = CellsFile.parse(JSON.parse(await readFile(join(workDir, String(result.file)), 'utf8')));
     if (canonicalJson(cells.map(planned)) !== canonicalJson(planCells({ ...request, models: request.modelVersionIds }))) {
@@ -63,7 +67,10 @@ export const benchmarkJob: JobKind = {
         const { verdict, reasons } = made.report.rows[n] as (typeof made.report.rows)[number];
         insertRow(tx, context, measurement, { verdict, reasonsJson: reasons });
       }
-      return { reportId: insertReport(tx, job.id, made).id, verdict: made.verdict };
+      const { id: reportId } = insertReport(tx, job.id, made);
+      insertPoints(tx, made.report);
+      noteSlower(tx, attempt, made.report);
+      return { reportId, verdict: made.verdict };
     };
   },
 
@@ -72,7 +79,14 @@ export const benchmarkJob: JobKind = {
   },
 };
 
-const planned = ({ n, model, batchSize, engine, intraOpThreads }: Cell) => ({ n, model, batchSize, engine, intraOpThreads });
+const planned = ({ n, model, batchSize, engine, intraOpThreads, instances }: Cell) => ({
+  n,
+  model,
+  batchSize,
+  engine,
+  intraOpThreads,
+  instances,
+});
 
 function modelOf(services: JobServices, id: string, dims: BenchmarkRequest['dims']): BenchmarkSpec['models'][number] {
   const version = requireReadyModel(services.db, id);
@@ -96,8 +110,8 @@ async function keepSamples(services: JobServices, workDir: string, cell: Cell): 
 
 function insertRow(
   tx: Queryable,
-  { jobId, request: { load }, models }: BenchmarkContext,
-  { n, model, engine, engineVersion, batchSize, intraOpThreads, telemetry, samples }: Measurement,
+  { jobId, request: { scenario }, models }: BenchmarkContext,
+  { n, model, engine, engineVersion, batchSize, intraOpThreads, instances, telemetry, samples }: Measurement,
   judged: Pick<typeof benchmarkRow.$inferInsert, 'verdict' | 'reasonsJson'>,
 ): void {
   const { versionId, precision, dims } = models[model] as BenchmarkContext['models'][number];
@@ -111,8 +125,9 @@ function insertRow(
       precision,
       batchSize,
       intraOpThreads,
+      instances,
       dimsJson: dims ?? {},
-      load,
+      scenario,
       samplesArtifactId: samples ? samplesArtifact(tx, jobId, n, samples) : null,
       telemetryJson: telemetry,
       ...judged,

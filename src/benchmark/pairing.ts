@@ -46,7 +46,11 @@ export function roundsOf({ latencyNs, block }: RawSamples): Rounds {
  * with the interval of Wilcoxon's signed-rank test (1945). A round in which a neighbour met one of the two moves it no more than any other
  * round. Null with fewer than six rounds in common.
  */
-export function pairedRatio(a: Rounds, b: Rounds, statistic: keyof RoundStatistics): PairedRatio | null {
+export function pairedRatio<S extends keyof RoundStatistics>(
+  a: ReadonlyMap<number, Pick<RoundStatistics, S>>,
+  b: ReadonlyMap<number, Pick<RoundStatistics, S>>,
+  statistic: S,
+): PairedRatio | null {
   const logarithms = [...a].flatMap(([round, one]) => {
     const other = b.get(round);
     return other ? Math.log(other[statistic] / one[statistic]) : [];
@@ -61,10 +65,13 @@ export function pairedRatio(a: Rounds, b: Rounds, statistic: keyof RoundStatisti
   return { ratio: Math.exp(middle), low: Math.exp(at(beyond)), high: Math.exp(at(last - beyond)), rounds: n };
 }
 
-/** A ratio of the times of two batches as that of one item (image) of each. */
-export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: { batchSize: number }, to: { batchSize: number }): PairedRatio => {
-  const batches = to.batchSize / of.batchSize;
-  return { ratio: ratio * batches, low: low * batches, high: high * batches, rounds };
+/** What computes at the same time: so many instances, each a batch of so many items. */
+type AtOnce = Record<'batchSize' | 'instances', number>;
+
+/** A ratio of the times of two batches as that of one item (image) of each, where each configuration always computes with all its instances. */
+export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: AtOnce, to: AtOnce): PairedRatio => {
+  const items = (to.batchSize * to.instances) / (of.batchSize * of.instances);
+  return { ratio: ratio * items, low: low * items, high: high * items, rounds };
 };
 
 const beyonds = new Map<number, number>();

@@ -299,7 +299,9 @@ export const dimensions = z
   .record(z.string().max(300), z.int().min(1).max(1_000_000))
   .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.');
 
-/** Each model at each batch size on each engine with each number of threads, in this order, is a cell. */
+export const scenarios = ['SINGLE_STREAM', 'MULTI_STREAM', 'OFFLINE'] as const;
+
+/** Each model at each batch size on each engine with each number of threads and of instances, in this order, is a cell. */
 export const BenchmarkSpec = z
   .object({
     kind: z.literal('BENCHMARK'),
@@ -318,7 +320,12 @@ export const BenchmarkSpec = z
     batchSizes: z.array(z.int().min(1).max(1024)).min(1).max(20),
     engines: z.array(z.enum(engineNames)).min(1),
     intraOpThreads: z.array(z.int().min(1).max(1024)).min(1).max(20),
-    load: z.enum(['SINGLE_STREAM']).describe('SINGLE_STREAM: the next inference starts when the last has ended.'),
+    scenario: z
+      .enum(scenarios)
+      .describe(
+        'SINGLE_STREAM: the next inference starts when the last has ended. MULTI_STREAM: each instance does so by itself. OFFLINE: all are there at once, and the instances share them.',
+      ),
+    instances: z.array(z.int().min(1).max(1024)).min(1).max(20).describe('How many copies of a model compute at the same time.'),
     seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
     target: z.enum(['LATENCY', 'THROUGHPUT', 'MEMORY']).describe('What decides which configurations are measured for longer.'),
     settings: BenchmarkSettings,

@@ -8,8 +8,8 @@ import type { EngineName } from '../engine/engines.ts';
 import { notFound } from '../errors.ts';
 import type { StorageServices } from '../storage/blobs.ts';
 import { artifact, blob } from '../storage/tables.ts';
+import { makeInThread } from './inThread.ts';
 import type { Made, Source } from './make.ts';
-import { makeInThread } from './makeInThread.ts';
 import { REPORT_SCHEMA_VERSION, type ReportView } from './report.ts';
 import { report, type StoredReport } from './tables.ts';
 import { viewOf } from './view.ts';
@@ -115,6 +115,7 @@ function readSource(db: Queryable, jobId: string): Source {
       engineVersion: row.engineVersion,
       batchSize: row.batchSize,
       intraOpThreads: row.intraOpThreads,
+      instances: row.instances,
       telemetry: Telemetry.parse(row.telemetryJson),
       samples,
     })),

@@ -8,7 +8,7 @@ import { graphql, type ResultOf } from '../graphql.ts';
 import { useConnection, useData } from '../session/live.tsx';
 import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
-import { age, milliseconds, number, padTo, printable, wrap } from '../ui/format.ts';
+import { age, milliseconds, number, padTo, printable, threadsText, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
@@ -24,7 +24,7 @@ export const ReportsQuery = graphql(`
 export const ReportQuery = graphql(`
   query TuiReport($id: ID!) {
     report(id: $id) {
-      createdAt verdict sha256
+      createdAt verdict sha256 regressions { says }
       simple { headline points }
       technical {
         measuredAt codeVersion profile target
@@ -32,7 +32,7 @@ export const ReportQuery = graphql(`
         models { name number precision sizeBytes accuracy { metric value } }
         choice { n says confidence }
         rows {
-          n model verdict engine engineVersion batchSize intraOpThreads precision itemsPerSecond sampleCount
+          n model verdict engine engineVersion batchSize intraOpThreads instances precision itemsPerSecond sampleCount
           latency { meanNs percentiles { percent ns lowNs highNs } }
           reasons { code message }
         }
@@ -153,12 +153,13 @@ interface Line {
   bold?: boolean;
 }
 
-const simpleLines = ({ verdict, simple, createdAt, sha256 }: Report, width: number): Line[] => [
+const simpleLines = ({ verdict, simple, createdAt, sha256, regressions }: Report, width: number): Line[] => [
   { text: `${stateText(verdict)}  ${age(createdAt)} ago`, color: states[verdict]?.color },
   { text: '' },
   ...wrap(simple.headline, width - 2).map((text) => ({ text, bold: true })),
   { text: '' },
   ...simple.points.flatMap((point) => wrap(`• ${point}`, width - 2).map((text, i) => ({ text: i === 0 ? text : `  ${text}` }))),
+  ...regressions.flatMap(({ says }) => wrap(`! ${says}`, width - 2).map((text) => ({ text, color: theme.warn }))),
   { text: '' },
   { text: `SHA-256 ${sha256}`, color: theme.muted },
 ];
@@ -180,7 +181,7 @@ function technicalLines({ technical }: Report, width: number): Line[] {
     ...rows.flatMap((row): Line[] => [
       { text: '' },
       {
-        text: `${row.n === choice.n ? '★' : ' '} row ${row.n}: ${row.engine}, model ${row.model}, batch ${row.batchSize}, ${row.intraOpThreads} threads  ${stateText(row.verdict)}  ${number(row.itemsPerSecond)} images/s`,
+        text: `${row.n === choice.n ? '★' : ' '} row ${row.n}: ${row.engine}, model ${row.model}, batch ${row.batchSize}, ${threadsText(row)} threads  ${stateText(row.verdict)}  ${number(row.itemsPerSecond)} images/s`,
         color: states[row.verdict]?.color,
         bold: row.n === choice.n,
       },
