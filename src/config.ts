@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { HostEngine } from './engine/hostEngine.ts';
 import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
 
@@ -29,6 +30,7 @@ const settings = z.object({
     .max(256)
     .optional()
     .describe('Runs that the inference host computes at the same time; without it one for each core, at most 16.'),
+  inferenceEngine: HostEngine,
   inferenceMemoryBytesMax: bytes
     .min(1)
     .optional()

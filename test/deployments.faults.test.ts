@@ -13,7 +13,7 @@ import { blobOf } from './support/storage.ts';
 import { type Api, ask, modelVersionOf, mutate } from './support/training.ts';
 
 const models = mkdtempSync(join(tmpdir(), 'whetstone-models-'));
-beforeAll(() => makeInferenceModels(models, ['plus-1', 'plus-2', 'spin', 'chain-300']));
+beforeAll(() => makeInferenceModels(models, ['plus-1', 'plus-2', 'stubborn', 'chain-300']));
 afterAll(() => rmSync(models, { recursive: true }));
 
 const versionOf = (api: Api, name: string) => modelVersionOf(api, name, join(models, `${name}.onnx`));
@@ -31,7 +31,7 @@ function withModels(): void {
   );
   beforeAll(async () => {
     api = { url: server.url, token: await server.as('ENGINEER') };
-    for (const name of ['plus-1', 'plus-2', 'spin', 'chain-300']) versions[name] = await versionOf(api, name);
+    for (const name of ['plus-1', 'plus-2', 'stubborn', 'chain-300']) versions[name] = await versionOf(api, name);
   }, 120_000);
 }
 
@@ -157,9 +157,9 @@ describe('the host', () => {
   });
 
   test('runs that do not end: health says so, the host is replaced, and the others serve again', async () => {
-    await deployed(api, 'endless', versions.spin as string, { deadlineMs: 500 });
+    await deployed(api, 'endless', versions.stubborn as string, { deadlineMs: 500 });
     const { url, restarts } = await health(api);
-    const lost = [1, 2].map(() => inferJson(url, 'endless', spinJson(1e12), by(api)).catch(({ code }) => ({ status: code })));
+    const lost = [1, 2].map(() => inferJson(url, 'endless', spinJson(1_000_000), by(api)).catch(({ code }) => ({ status: code })));
     await eventually(async () =>
       expect(await health(api)).toMatchObject({ state: 'DEGRADED', reason: expect.stringContaining('past its deadline') }),
     );

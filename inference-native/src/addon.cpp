@@ -57,14 +57,16 @@ class Binding final : public Napi::ObjectWrap<Binding> {
                                         InstanceMethod<&Binding::unload>("unload"), InstanceMethod<&Binding::close>("close")}));
   }
 
-  // (library, threads, nice)
+  // (library, threads, nice, recordsFile)
   explicit Binding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Binding>(info), channel_(std::make_shared<Channel>()) {
+    const unsigned threads = info[1].As<Napi::Number>();
+    const int nice = info[2].As<Napi::Number>();
     try {
       engine_ = openOnnxRuntime(info[0].As<Napi::String>());
+      runtime_ = std::make_unique<Runtime>(engine_, threads, nice, info[3].As<Napi::String>());
     } catch (const std::exception& error) {
       throw Napi::Error::New(info.Env(), error.what());
     }
-    runtime_ = std::make_unique<Runtime>(engine_, info[1].As<Napi::Number>().Uint32Value(), info[2].As<Napi::Number>().Int32Value());
     channel_->open(ThreadSafe::New(info.Env(), "whetstone", 0, 1, this));
     // Only what is under way keeps the process.
     channel_->function().Unref(info.Env());
@@ -108,14 +110,15 @@ class Binding final : public Napi::ObjectWrap<Binding> {
 
   Napi::Value version(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), engine_->version()); }
 
-  // (id, file, intraOpThreads, optimized)
+  // (id, key, file, intraOpThreads, optimized)
   Napi::Value load(const Napi::CallbackInfo& info) {
     const double id = info[0].As<Napi::Number>();
-    const LoadOptions options{info[2].As<Napi::Number>().Int32Value(), info[3].As<Napi::Boolean>()};
+    const LoadOptions options{info[3].As<Napi::Number>().Int32Value(), info[4].As<Napi::Boolean>()};
     return promise(info.Env(), id, [&] {
-      runtime_->load(info[1].As<Napi::String>(), options, [channel = channel_, id](std::shared_ptr<Model> model, std::string error) {
+      const auto done = [channel = channel_, id](std::shared_ptr<Model> model, std::string error) {
         channel->send(std::unique_ptr<Completion>(new Completion{id, std::move(error), std::move(model), nullptr}));
-      });
+      };
+      runtime_->load(info[1].As<Napi::String>(), info[2].As<Napi::String>(), options, done);
     });
   }
 
@@ -228,6 +231,8 @@ class Binding final : public Napi::ObjectWrap<Binding> {
   // Takes the outputs over: their memory goes to JavaScript as it is.
   static Napi::Value resultOf(Napi::Env env, RunResult& run) {
     const auto result = Napi::Object::New(env);
+    result.Set("startedNs", static_cast<double>(run.times.startedNs));
+    result.Set("endedNs", static_cast<double>(run.times.endedNs));
     if (run.stop != Stop::none) {
       result.Set("stopped", run.stop == Stop::deadline ? "DEADLINE" : "CANCELLED");
       return result;
@@ -244,8 +249,6 @@ class Binding final : public Napi::ObjectWrap<Binding> {
       outputs.Set(n, one);
     }
     result.Set("outputs", outputs);
-    result.Set("startedNs", static_cast<double>(run.times.startedNs));
-    result.Set("endedNs", static_cast<double>(run.times.endedNs));
     return result;
   }
 

@@ -48,7 +48,7 @@ struct Output {
   std::size_t bytes;
 };
 
-// Of the steady clock, in nanoseconds, read right before and after the library's own call.
+// Of the steady clock, in nanoseconds, read right before and after the library's own call; zero where it was not made.
 struct Times {
   std::int64_t startedNs = 0;
   std::int64_t endedNs = 0;

@@ -29,7 +29,10 @@ class Api {
   // Throws what the library says.
   template <class... Parameters, class... Arguments>
   void call(ort::Fallible<Parameters...> function, Arguments... arguments) const {
-    ort::Status* status = (*this)[function](arguments...);
+    check((*this)[function](arguments...));
+  }
+
+  void check(ort::Status* status) const {
     if (status == nullptr) return;
     std::runtime_error error((*this)[ort::GetErrorMessage](status));
     (*this)[ort::ReleaseStatus](status);
@@ -114,9 +117,10 @@ class OnnxRun final : public Run {
     for (const std::string& name : outputs) outputNames.push_back(name.c_str());
     std::vector<ort::Value*> results(outputs.size(), nullptr);
     times.startedNs = nowNs();
-    api_.call(ort::RunSession, session_, options_.get(), inputNames.data(), values.data(), values.size(), outputNames.data(),
-              outputNames.size(), results.data());
+    ort::Status* status = api_[ort::RunSession](session_, options_.get(), inputNames.data(), values.data(), values.size(),
+                                                outputNames.data(), outputNames.size(), results.data());
     times.endedNs = nowNs();
+    api_.check(status);
     std::vector<std::shared_ptr<void>> made;
     for (ort::Value* value : results) made.emplace_back(value, [release = api_[ort::ReleaseValue]](void* one) { release(static_cast<ort::Value*>(one)); });
     std::vector<Output> read;

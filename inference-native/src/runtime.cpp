@@ -1,16 +1,52 @@
 #include "runtime.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #ifdef __linux__
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
+#include <stdexcept>
 #include <utility>
 
 namespace whetstone {
+
+// --------------------------------------------------------------------------------------------------------------------------------- records
+
+Records::Records(const std::string& file) {
+  if (file.empty()) return;
+  const int opened = open(file.c_str(), O_RDWR | O_CLOEXEC);
+  struct stat about {};
+  if (opened < 0 || fstat(opened, &about) != 0) throw std::runtime_error("The file of records cannot be opened: " + file);
+  bytes_ = static_cast<std::size_t>(about.st_size);
+  void* mapped = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, opened, 0);
+  close(opened);
+  if (mapped == MAP_FAILED) throw std::runtime_error("The file of records cannot be mapped: " + file);
+  memory_ = static_cast<char*>(mapped);
+}
+
+Records::~Records() {
+  if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+void Records::begin(unsigned thread, const std::string& key) {
+  const std::size_t from = thread * recordBytes;
+  if (memory_ == nullptr || from + recordBytes > bytes_) return;
+  const std::size_t length = std::min(key.size(), recordBytes - 1);
+  std::memset(memory_ + from + length, 0, recordBytes - length);
+  std::memcpy(memory_ + from, key.data(), length);
+}
+
+void Records::end(unsigned thread) {
+  const std::size_t from = thread * recordBytes;
+  if (memory_ != nullptr && from + recordBytes <= bytes_) memory_[from] = 0;
+}
 
 // ------------------------------------------------------------------------------------------------------------------------------------ lane
 
@@ -18,7 +54,7 @@ struct Lane::State {
   std::mutex mutex;
   std::condition_variable work;
   std::condition_variable gone;
-  std::deque<std::function<void()>> tasks;
+  std::deque<Lane::Task> tasks;
   unsigned threads = 0;
   unsigned idle = 0;
   bool closed = false;
@@ -36,15 +72,16 @@ void giveWay([[maybe_unused]] int nice) {
 
 }  // namespace
 
-Lane::Lane(unsigned threadsMax, int nice) : threadsMax_(threadsMax), nice_(nice), state_(std::make_shared<State>()) {}
+Lane::Lane(unsigned threadsMax, int nice, unsigned firstThread)
+    : threadsMax_(threadsMax), nice_(nice), firstThread_(firstThread), state_(std::make_shared<State>()) {}
 
-void Lane::add(std::function<void()> task) {
+void Lane::add(Task task) {
   const std::lock_guard lock(state_->mutex);
   if (state_->closed) return;
   // Before the task is in the queue: a thread that cannot be started is an error of this call, unless there is another one.
   if (state_->idle <= state_->tasks.size() && state_->threads < threadsMax_) {
     try {
-      std::thread([state = state_, nice = nice_] {
+      std::thread([state = state_, nice = nice_, number = firstThread_ + state_->threads] {
         giveWay(nice);
         std::unique_lock lock(state->mutex);
         while (!state->closed) {
@@ -54,10 +91,10 @@ void Lane::add(std::function<void()> task) {
             state->idle -= 1;
             continue;
           }
-          std::function<void()> next = std::move(state->tasks.front());
+          Task next = std::move(state->tasks.front());
           state->tasks.pop_front();
           lock.unlock();
-          next();
+          next(number);
           next = nullptr;
           lock.lock();
         }
@@ -74,7 +111,7 @@ void Lane::add(std::function<void()> task) {
 }
 
 void Lane::close(Clock::time_point until) {
-  std::deque<std::function<void()>> dropped;
+  std::deque<Task> dropped;
   std::unique_lock lock(state_->mutex);
   state_->closed = true;
   dropped.swap(state_->tasks);
@@ -94,7 +131,7 @@ Model::~Model() {
 Job::Job(std::shared_ptr<Model> model, RunRequest request, Done done, std::shared_ptr<Deadlines> deadlines)
     : model_(std::move(model)), request_(std::move(request)), done_(std::move(done)), deadlines_(std::move(deadlines)) {}
 
-void Job::compute() {
+void Job::compute(unsigned thread, Records& records) {
   // It waited too long behind others.
   if (request_.deadline && *request_.deadline <= Clock::now()) stop(Stop::deadline);
   RunResult result;
@@ -105,11 +142,13 @@ void Job::compute() {
       state_ = computing;
       run_ = model_->session->begin();
     }
+    records.begin(thread, model_->key);
     result.outputs = run_->compute(request_.inputs, request_.outputs, result.times);
   } catch (const std::exception& error) {
     result.error = error.what();
     if (result.error.empty()) result.error = "The engine does not say what is wrong.";
   }
+  records.end(thread);
   {
     const std::lock_guard lock(mutex_);
     state_ = ended;
@@ -207,18 +246,27 @@ void Deadlines::close() {
 
 // --------------------------------------------------------------------------------------------------------------------------------- runtime
 
-Runtime::Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice)
-    : engine_(std::move(engine)), deadlines_(std::make_shared<Deadlines>()), runs_(threadsMax, nice), loads_(1, nice) {}
+Runtime::Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice, const std::string& recordsFile)
+    : engine_(std::move(engine)),
+      deadlines_(std::make_shared<Deadlines>()),
+      records_(std::make_shared<Records>(recordsFile)),
+      runs_(threadsMax, nice, 0),
+      loads_(1, nice, threadsMax) {}
 
-void Runtime::load(std::string file, LoadOptions options, Loaded done) {
-  loads_.add([engine = engine_, file = std::move(file), options, done = std::move(done)] {
+void Runtime::load(std::string key, std::string file, LoadOptions options, Loaded done) {
+  loads_.add([engine = engine_, records = records_, key = std::move(key), file = std::move(file), options, done = std::move(done)](unsigned thread) {
+    auto model = std::make_shared<Model>();
+    model->key = key;
+    std::string refused;
+    records->begin(thread, key);
     try {
-      auto model = std::make_shared<Model>();
       model->session = engine->load(file, options);
-      done(std::move(model), "");
     } catch (const std::exception& error) {
-      done(nullptr, error.what());
+      refused = error.what();
+      model = nullptr;
     }
+    records->end(thread);
+    done(std::move(model), std::move(refused));
   });
 }
 
@@ -227,7 +275,7 @@ std::shared_ptr<Job> Runtime::run(std::shared_ptr<Model> model, RunRequest reque
   auto job = std::make_shared<Job>(std::move(model), std::move(request), std::move(done), deadlines_);
   deadlines_->add(job);
   try {
-    lane.add([job] { job->compute(); });
+    lane.add([job, records = records_](unsigned thread) { job->compute(thread, *records); });
   } catch (...) {
     deadlines_->remove(*job);
     throw;
@@ -238,7 +286,7 @@ std::shared_ptr<Job> Runtime::run(std::shared_ptr<Model> model, RunRequest reque
 void Runtime::unload(std::shared_ptr<Model> model, std::function<void()> done) {
   model->unloaded = std::move(done);
   // Not on the calling thread: it takes milliseconds.
-  loads_.add([held = std::move(model)]() mutable { held.reset(); });
+  loads_.add([held = std::move(model)](unsigned) mutable { held.reset(); });
 }
 
 void Runtime::close() {

@@ -21,13 +21,30 @@ namespace whetstone {
 
 using Clock = std::chrono::steady_clock;
 
-// Threads that take tasks from one queue. They are started when they are needed.
+// What each thread loads or computes, in a file that outlives the process: whoever finds the process dead reads which models it was at. A record is a
+// model's key, padded with zeros; it is written into mapped memory, which takes no call of the system.
+class Records {
+ public:
+  // Without a file nothing is recorded. Throws std::exception where it cannot be mapped.
+  explicit Records(const std::string& file);
+  ~Records();
+  void begin(unsigned thread, const std::string& key);
+  void end(unsigned thread);
+
+ private:
+  static constexpr std::size_t recordBytes = 128;
+  char* memory_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// Threads that take tasks from one queue. They are started when they are needed. A task gets the number of its thread.
 class Lane {
  public:
-  // `nice`: by how much less than the process its threads may have of the processor (Linux).
-  Lane(unsigned threadsMax, int nice);
+  using Task = std::function<void(unsigned thread)>;
+  // `nice`: by how much less than the process its threads may have of the processor (Linux). They are numbered from `firstThread`.
+  Lane(unsigned threadsMax, int nice, unsigned firstThread);
   ~Lane() { close(Clock::now()); }
-  void add(std::function<void()> task);
+  void add(Task task);
   // Drops what waits, and waits until then for what runs. Threads that are still at work then are left to themselves.
   void close(Clock::time_point until);
 
@@ -35,11 +52,13 @@ class Lane {
   struct State;
   const unsigned threadsMax_;
   const int nice_;
+  const unsigned firstThread_;
   const std::shared_ptr<State> state_;
 };
 
 // A loaded model. It is unloaded when the last run that holds it has ended.
 struct Model {
+  std::string key;
   std::unique_ptr<Session> session;
   std::function<void()> unloaded;
   ~Model();
@@ -68,7 +87,7 @@ class Job {
  public:
   using Done = std::function<void(RunResult)>;
   Job(std::shared_ptr<Model> model, RunRequest request, Done done, std::shared_ptr<Deadlines> deadlines);
-  void compute();
+  void compute(unsigned thread, Records& records);
   // A run that waits ends at once; one that computes ends at its next kernel.
   void stop(Stop why);
 
@@ -110,9 +129,11 @@ class Runtime {
  public:
   using Loaded = std::function<void(std::shared_ptr<Model> model, std::string error)>;
 
-  Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice);
+  // `recordsFile` has records for `threadsMax` threads and one more, that which loads; it may be empty.
+  Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice, const std::string& recordsFile);
   ~Runtime() { close(); }
-  void load(std::string file, LoadOptions options, Loaded done);
+  // `key`: what is recorded of the model.
+  void load(std::string key, std::string file, LoadOptions options, Loaded done);
   std::shared_ptr<Job> run(std::shared_ptr<Model> model, RunRequest request, Job::Done done);
   // `done` is called when its memory is free: after the runs that hold it.
   void unload(std::shared_ptr<Model> model, std::function<void()> done);
@@ -122,6 +143,7 @@ class Runtime {
  private:
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Deadlines> deadlines_;
+  const std::shared_ptr<Records> records_;
   Lane runs_;
   Lane loads_;
 };

@@ -55,7 +55,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 std::shared_ptr<Model> load(Runtime& runtime, const std::string& name) {
   std::promise<std::shared_ptr<Model>> loaded;
-  runtime.load(fileOf(name), {1, true}, [&loaded](std::shared_ptr<Model> model, std::string error) {
+  runtime.load(name, fileOf(name), {1, true}, [&loaded](std::shared_ptr<Model> model, std::string error) {
     CHECK(error.empty());
     loaded.set_value(std::move(model));
   });
@@ -122,7 +122,7 @@ void outputsHaveMemoryOfTheirOwn() {
 }
 
 void twentyThreadsShareASession() {
-  Runtime runtime(engine, 20, 0);
+  Runtime runtime(engine, 20, 0, "");
   const auto model = load(runtime, "plus-1");
   constexpr int runs = 2000;
   std::vector<std::vector<float>> inputs;
@@ -142,7 +142,7 @@ void twentyThreadsShareASession() {
 }
 
 void aRunIsStoppedAtItsDeadline() {
-  Runtime runtime(engine, 1, 0);
+  Runtime runtime(engine, 1, 0, "");
   const auto model = load(runtime, "spin");
   Spin late(runtime, model, endless, Clock::now() + std::chrono::milliseconds(50));
   const RunResult stopped = late.end();
@@ -159,7 +159,7 @@ void aRunIsStoppedAtItsDeadline() {
 }
 
 void aModelIsUnloadedBehindItsRuns() {
-  Runtime runtime(engine, 2, 0);
+  Runtime runtime(engine, 2, 0, "");
   auto model = load(runtime, "spin");
   Spin run(runtime, model, endless);
   std::promise<void> unloaded;
@@ -176,10 +176,37 @@ void aModelIsUnloadedBehindItsRuns() {
   unloaded.get_future().get();
 }
 
+// Reads the file as who finds the process dead would.
+std::string recordOf(const std::string& file, std::size_t thread) {
+  char record[128] = {};
+  std::FILE* opened = std::fopen(file.c_str(), "rb");
+  CHECK(opened != nullptr && std::fseek(opened, static_cast<long>(thread * sizeof record), SEEK_SET) == 0);
+  CHECK(std::fread(record, 1, sizeof record, opened) == sizeof record);
+  std::fclose(opened);
+  return record;
+}
+
+void aFileTellsWhatIsComputed() {
+  const std::string file = folder + "/records";
+  std::FILE* made = std::fopen(file.c_str(), "wb");
+  const std::string zeros(std::size_t{2} * 128, '\0');
+  CHECK(made != nullptr && std::fwrite(zeros.data(), 1, zeros.size(), made) == zeros.size());
+  std::fclose(made);
+  CHECK(contains(errorOf([] { Runtime runtime(engine, 1, 0, folder + "/no records"); }), "cannot be opened"));
+  Runtime runtime(engine, 1, 0, file);
+  const auto model = load(runtime, "spin");
+  CHECK(recordOf(file, 0).empty() && recordOf(file, 1).empty());
+  Spin run(runtime, model, endless);
+  while (recordOf(file, 0) != "spin") std::this_thread::yield();
+  run.job->stop(Stop::cancelled);
+  CHECK(run.end().stop == Stop::cancelled);
+  CHECK(recordOf(file, 0).empty());
+}
+
 void aFileThatIsRefusedSaysWhy() {
-  Runtime runtime(engine, 1, 0);
+  Runtime runtime(engine, 1, 0, "");
   std::promise<std::string> said;
-  runtime.load(fileOf("there is none"), {1, true}, [&said](std::shared_ptr<Model> model, std::string error) {
+  runtime.load("none", fileOf("there is none"), {1, true}, [&said](std::shared_ptr<Model> model, std::string error) {
     CHECK(model == nullptr);
     said.set_value(std::move(error));
   });
@@ -189,7 +216,7 @@ void aFileThatIsRefusedSaysWhy() {
 void theEndStopsEveryRun() {
   std::vector<std::unique_ptr<Spin>> runs;
   {
-    Runtime runtime(engine, 2, 1);
+    Runtime runtime(engine, 2, 1, "");
     const auto model = load(runtime, "spin");
     for (int n = 0; n < 6; n += 1) runs.push_back(std::make_unique<Spin>(runtime, model, endless));
   }
@@ -208,6 +235,7 @@ int main(int count, char** arguments) {
   twentyThreadsShareASession();
   aRunIsStoppedAtItsDeadline();
   aModelIsUnloadedBehindItsRuns();
+  aFileTellsWhatIsComputed();
   aFileThatIsRefusedSaysWhy();
   theEndStopsEveryRun();
   std::puts("All checks hold.");

@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts';
 import type { Queryable } from '../db.ts';
-import { servingEngine } from '../engine/engines.ts';
+import { type EngineName, servingEngine } from '../engine/engines.ts';
+import { hostEngineOf } from '../engine/hostEngine.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf, threadsMaxOf } from '../inference/config.ts';
@@ -30,7 +31,11 @@ type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
  */
 export function measuredSettings(
   db: Queryable,
-  { cores, inferencePermits: permits = permitsOf(cores, 1) }: Pick<Config, 'cores' | 'inferencePermits'>,
+  {
+    cores,
+    inferenceEngine,
+    inferencePermits: permits = permitsOf(cores, 1),
+  }: Pick<Config, 'cores' | 'inferenceEngine' | 'inferencePermits'>,
   jobId: string,
   { id, number, signatureJson }: Pick<ModelVersion, 'id' | 'number' | 'signatureJson'>,
   deadlineMs: number,
@@ -48,8 +53,11 @@ export function measuredSettings(
       `The report of the benchmark rejects version ${number}: its results are wrong, or it is not accurate enough.`,
     );
   }
-  const usable = accepted.flatMap(({ engine, latency, ...row }) =>
-    engine === servingEngine && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [],
+  const host = hostEngineOf(inferenceEngine);
+  // Both run the same library on the same processor.
+  const engine: EngineName = accepted.some((row) => row.engine === host) ? host : servingEngine;
+  const usable = accepted.flatMap(({ latency, ...row }) =>
+    row.engine === engine && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [],
   );
   const machine = { permits, cores, deadlineMs };
   return (
@@ -58,7 +66,7 @@ export function measuredSettings(
     refuse(
       'INVALID',
       'benchmarkJobId',
-      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and at most ${threadsMaxOf(cores, permits)} threads: ` +
+      `The benchmark has no valid row of version ${number} with a batch of 1 on ${engine} and at most ${threadsMaxOf(cores, permits)} threads: ` +
         `${permits} runs compute at a time on ${cores} cores. Measure it with \`intraOpThreads\` up to that, or set WHETSTONE_INFERENCE_PERMITS to fewer.`,
     )
   );

@@ -41,7 +41,7 @@ export interface HostProcess {
 
 /** Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. */
 export async function startHostProcess(
-  { dataDir, host, inferencePort, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
+  { dataDir, host, inferencePort, inferenceEngine, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
   snapshot: AuthSnapshot,
   log: Log,
 ): Promise<HostProcess> {
@@ -51,7 +51,7 @@ export async function startHostProcess(
   const settings: ChildSettings = {
     logLevel,
     folder,
-    host: { host, port: inferencePort, permits: inferencePermits, memoryBytesMax: inferenceMemoryBytesMax },
+    host: { host, port: inferencePort, engine: inferenceEngine, permits: inferencePermits, memoryBytesMax: inferenceMemoryBytesMax },
   };
   const child = fork(program, [], {
     cwd: folder,

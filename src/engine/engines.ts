@@ -38,7 +38,7 @@ export const engines = {
 
 export type EngineName = keyof typeof engines;
 export const engineNames = Object.keys(engines) as [EngineName, ...EngineName[]];
-/** What serves models, and checks at an import whether they can be served. */
+/** What checks at an import whether models can be served, and serves them where there is no native engine. */
 export const servingEngine: EngineName = 'ONNXRUNTIME_CPU';
 
 export interface EngineState {

@@ -5,7 +5,7 @@
 import './telemetry.ts';
 import { createRequire } from 'node:module';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from './datatypes.ts';
-import type { EngineSession, Open, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
+import type { EngineSession, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
 import { nativeAddon, onnxruntimeLibrary } from './libraries.ts';
 
 /** As the addon has them: the types by number, a run that was stopped without outputs. */
@@ -19,13 +19,14 @@ interface AddonModel {
   inputs: AddonPort[];
   outputs: AddonPort[];
 }
-type AddonResult =
+type AddonResult = { startedNs: number; endedNs: number } & (
   | { stopped: 'DEADLINE' | 'CANCELLED' }
-  | { stopped?: undefined; outputs: { type: number; shape: number[]; data: ArrayBuffer }[]; startedNs: number; endedNs: number };
+  | { stopped?: undefined; outputs: { type: number; shape: number[]; data: ArrayBuffer }[] }
+);
 
 /** `id`: of a promise, which nothing else has. */
 interface AddonRuntime {
-  load(id: number, file: string, intraOpThreads: number, optimized: boolean): Promise<AddonModel>;
+  load(id: number, key: string, file: string, intraOpThreads: number, optimized: boolean): Promise<AddonModel>;
   run(
     id: number,
     model: unknown,
@@ -39,24 +40,57 @@ interface AddonRuntime {
   ): Promise<AddonResult>;
   cancel(id: number): void;
   unload(id: number, model: unknown): Promise<void>;
+  close(): void;
 }
 
 interface Addon {
-  Runtime: new (library: string, threadsMax: number, nice: number) => AddonRuntime;
+  Runtime: new (library: string, threadsMax: number, nice: number, recordsFile: string) => AddonRuntime;
 }
 
 export interface RunLimits {
   /** From the call to the end of the run; it is stopped then. */
   deadlineMs?: number;
   signal?: AbortSignal;
+  /** On the thread that loads models, so that it does not keep another run waiting. */
+  aside?: boolean;
+}
+
+export interface NativeOutputs extends RunOutputs {
+  /** Of `process.hrtime`. */
+  startedNs: number;
+  endedNs: number;
 }
 
 export interface NativeSession extends EngineSession {
   /** The inputs must not change before it ends. Rejects with a `RunStopped` where it was stopped. */
-  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[], limits?: RunLimits): Promise<RunOutputs>;
+  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[], limits?: RunLimits): Promise<NativeOutputs>;
 }
 
-export class RunStopped extends Error {}
+export interface RuntimeOptions {
+  /** Runs that compute at the same time. A thread is started when it is needed. */
+  threadsMax: number;
+  /** By how much less than this thread they may have of the processor. */
+  nice?: number;
+  /** See `inference/runningFile.ts`: with a record for each thread, and one more. */
+  runningFile?: string;
+}
+
+export interface NativeRuntime {
+  /** `key`: of the model, for the file of records. */
+  open(file: string, options: OpenOptions & { key?: string }): Promise<NativeSession>;
+  /** Ends its threads. Every run has to have ended. */
+  close(): void;
+}
+
+export class RunStopped extends Error {
+  /** For how long it had computed; 0 where it had not begun. */
+  readonly runNs: number;
+
+  constructor(message: string, runNs: number) {
+    super(message);
+    this.runNs = runNs;
+  }
+}
 
 /** The names of the element types by their number in onnx.proto (TensorProto.DataType). */
 const types = [
@@ -66,24 +100,32 @@ const types = [
 const typeOf = (datatype: Datatype): number => types.indexOf(datatypes[datatype].ort);
 const datatypeOf = (type: number): Datatype | undefined => datatypeOfOrt(String(types[type]));
 
-/** Runs that compute at the same time. A thread is started when it is needed. */
-const threadsMax = 64;
-
 const { Runtime } = createRequire(import.meta.url)(nativeAddon) as Addon;
-const runtime = new Runtime(onnxruntimeLibrary, threadsMax, 0);
+
+export function startRuntime({ threadsMax, nice = 0, runningFile = '' }: RuntimeOptions): NativeRuntime {
+  const runtime = new Runtime(onnxruntimeLibrary, threadsMax, nice, runningFile);
+  return { open: (file, options) => openIn(runtime, file, options), close: () => runtime.close() };
+}
+
+export const { open } = startRuntime({ threadsMax: 64 });
+
 let lastId = 0;
 const newId = (): number => {
   lastId += 1;
   return lastId;
 };
 
-export const open = (async (file: string, { intraOpThreads, optimized = true }: OpenOptions): Promise<NativeSession> => {
-  const { model, inputs, outputs } = await runtime.load(newId(), file, intraOpThreads, optimized);
+async function openIn(
+  runtime: AddonRuntime,
+  file: string,
+  { intraOpThreads, optimized = true, key = '' }: OpenOptions & { key?: string },
+): Promise<NativeSession> {
+  const { model, inputs, outputs } = await runtime.load(newId(), key, file, intraOpThreads, optimized);
   const signature = { inputs: inputs.map(portOf), outputs: outputs.map(portOf) };
   const tensors = signature.outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []));
   return {
     signature,
-    async run(feeds, names = tensors, { deadlineMs = Number.POSITIVE_INFINITY, signal } = {}) {
+    async run(feeds, names = tensors, { deadlineMs = Number.POSITIVE_INFINITY, signal, aside = false } = {}) {
       signal?.throwIfAborted();
       const wrong = [...feeds].find(([, { shape, data }]) => data.length !== elementsOf(shape));
       if (wrong)
@@ -102,18 +144,20 @@ export const open = (async (file: string, { intraOpThreads, optimized = true }: 
           tensorsIn.map(({ data }) => data),
           names,
           deadlineMs,
-          false,
+          aside,
         )
         .finally(() => signal?.removeEventListener('abort', cancel));
+      const { startedNs, endedNs } = result;
+      const runNs = endedNs - startedNs;
       if (result.stopped === 'DEADLINE')
-        throw new RunStopped(`The run did not end within ${deadlineMs} ms, its deadline, and was stopped.`);
-      if (result.stopped) throw new RunStopped('The run was cancelled.');
-      const { outputs: found, startedNs, endedNs } = result;
-      return { outputs: new Map(found.map((output, n) => [names[n] as string, tensorOf(output)])), runNs: endedNs - startedNs };
+        throw new RunStopped(`The run did not end within ${deadlineMs} ms, its deadline, and was stopped.`, runNs);
+      if (result.stopped) throw new RunStopped('The run was cancelled.', runNs);
+      const made = new Map(result.outputs.map((output, n) => [names[n] as string, tensorOf(output)]));
+      return { outputs: made, runNs, startedNs, endedNs };
     },
     close: () => runtime.unload(newId(), model),
   };
-}) satisfies Open;
+}
 
 function portOf({ name, type, shape }: AddonPort): Port {
   if (type === null) return { name, type: 'no tensor', datatype: null, shape: null };

@@ -1,5 +1,6 @@
 /** What the server and the inference host that it supervises say to each other, over Node's IPC channel. */
 import type { Config } from '../config.ts';
+import type { HostEngine } from '../engine/hostEngine.ts';
 import type { AuthSnapshot } from './auth.ts';
 import type { ModelConfig } from './config.ts';
 import type { Stuck } from './pool.ts';
@@ -18,7 +19,7 @@ export interface ChildSettings {
   /** A private one, with nothing in it. */
   folder: string;
   /** As in the file of a host that runs by itself. */
-  host: { host: string; port: number; permits?: number; memoryBytesMax?: number };
+  host: { host: string; port: number; engine: HostEngine; permits?: number; memoryBytesMax?: number };
 }
 
 /** A name that is deployed, with the ids of its models, of which there are none while nothing of it can be served. */

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
+import { HostEngine } from '../engine/hostEngine.ts';
 import { AddressName } from '../naming.ts';
 import { rangeProblem } from '../ranges.ts';
 import { strict } from '../suggest.ts';
@@ -100,6 +101,7 @@ const HostSettings = strict({
     .default([])
     .describe('Of a host without accounts: names with a dot by which clients call it, and from whose pages browsers may.'),
   port: z.int().min(0).max(65_535).default(8000).describe('0 takes a free one.'),
+  engine: HostEngine,
   intraOpThreads: z.int().min(1).max(256).default(1).describe('Threads of one run.'),
   permits: z.int().min(1).max(256).optional().describe('Runs at the same time; without it cores / intraOpThreads, at most 16.'),
   workers: z

@@ -121,6 +121,8 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
       model.times.observe(batch.rows, nowMs() - end.startedMs);
       model.stats.ran(batch.rows, computeMs);
     }
+    // It would have taken longer: without this a model that is always stopped would be taken for a fast one.
+    if (end.state === 'cancelled' && end.ranMs > model.times.mean(batch.rows)) model.times.observe(batch.rows, end.ranMs);
     if (end.state === 'done' && isDivisible(end.outputs, batch)) {
       let row = 0;
       const preprocessingMs = end.preparedMs - end.startedMs;

@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectionOptions, guardConnections } from '../connections.ts';
+import { engines } from '../engine/engines.ts';
+import { hostEngineOf } from '../engine/hostEngine.ts';
 import type { Log } from '../log.ts';
 import { readAuth } from './auth.ts';
 import type { DeploymentRoute } from './channel.ts';
@@ -17,11 +19,11 @@ import { startJson } from './json/json.ts';
 import { Memory } from './memory.ts';
 import { createHostMetrics } from './metrics.ts';
 import { loadModel, type ServedModel } from './models.ts';
-import type { Stuck } from './pool.ts';
-import { createRunningFile } from './runningFile.ts';
+import { startNativePool } from './native/pool.ts';
+import type { Pool, PoolSettings, Stuck } from './pool.ts';
 import { whenOver } from './send.ts';
 import { type HostStats, ModelStats, summaryOf } from './stats.ts';
-import { startPool, threadsOf } from './threads/pool.ts';
+import { startPool } from './threads/pool.ts';
 
 /** After this much of a drain, what still waits is answered with 503. */
 const drainMs = 25_000;
@@ -96,7 +98,7 @@ export async function startHost(
  */
 export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
-  const pool = startPool({ ...config, runningFile: createRunningFile(folder, threadsOf(config.permits)) });
+  const pool = await poolOf(config.engine, { ...config, folder });
   const memory = new Memory(config.queueBytesMax);
   const json = startJson();
   const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
@@ -237,4 +239,13 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     replaceAuth,
     stop,
   };
+}
+
+/** Throws where the engine is not there. */
+async function poolOf(setting: HostConfig['engine'], settings: PoolSettings): Promise<Pool> {
+  const engine = hostEngineOf(setting);
+  if (engine === 'ONNXRUNTIME_CPU') return startPool(settings);
+  const missing = await engines[engine].missing();
+  if (missing !== null) throw new Error(`The inference host cannot use the engine ${engine}. ${missing}`);
+  return startNativePool(settings);
 }

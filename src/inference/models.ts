@@ -14,7 +14,6 @@ import type { Served } from './dispatcher.ts';
 import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
 import { trialOf } from './predict.ts';
 import { RunTimes } from './runTimes.ts';
-import { threadsOf } from './threads/pool.ts';
 
 export interface ServedModel extends Served {
   config: ModelConfig;
@@ -31,7 +30,7 @@ type Limits = Pick<HostConfig, 'permits' | 'cores' | 'intraOpThreads' | 'memoryB
 const inputBytesMax = 2 ** 30;
 
 /**
- * Loads a model into the pool under `id` and runs it on zeros, and `predict` on a picture, on each of its threads. `folder`: a private one, in which the file gets a
+ * Loads a model into the pool under `id` and runs it on zeros, and `predict` on a picture. `folder`: a private one, in which the file gets a
  * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
 export async function loadModel(
@@ -52,7 +51,7 @@ export async function loadModel(
     requireCores(limits, intraOpThreads);
     await linkOrCopy(config.file, file);
     const { size } = await stat(file);
-    requireMemory(limits, threadsOf(limits.permits) * size);
+    requireMemory(limits, pool.copies * size);
     await check({ file, sha256: config.sha256 });
     const { signature, runs } = await pool.load({ key: id, file, intraOpThreads, warmUps, trial: (found) => trialOf(config, found) });
     requireMemory(limits, 0, size);

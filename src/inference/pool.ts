@@ -1,6 +1,7 @@
 /** What runs models. Everything above it (queue, protocol) knows only this, so that an engine with threads of its own can take the place of `threads/`. */
 
 import type { Datatype } from '../engine/datatypes.ts';
+import type { Port } from '../engine/engine.ts';
 import type { Found, Image, Reading } from '../vision/reading.ts';
 
 /** An input or output that can be served: a string is a symbolic dimension. */
@@ -25,6 +26,12 @@ export interface Feed {
   image?: Image;
 }
 
+/** Throws where tensors of its type are not run. */
+export function servable({ name, type, datatype, shape }: Port): ServedPort {
+  if (!datatype || !shape) throw new Error(`${name} is ${shape ? `of type ${type}` : type}, which cannot be served.`);
+  return { name, datatype, shape };
+}
+
 export interface OutputTensor {
   name: string;
   datatype: Datatype;
@@ -42,12 +49,18 @@ export interface RunResult {
   readMs: number;
 }
 
-export type RunEnd = ({ state: 'done' } & RunResult) | { state: 'failed'; message: string } | { state: 'cancelled' };
+export type RunEnd = ({ state: 'done' } & RunResult) | { state: 'failed'; message: string } | Cancelled;
+
+export interface Cancelled {
+  state: 'cancelled';
+  /** For how long it had computed; 0 where it had not begun. */
+  ranMs: number;
+}
 
 export interface Run {
   /** Never rejects. */
   ended: Promise<RunEnd>;
-  /** A run that has not begun is dropped; one that has begun runs to its end. */
+  /** A run that has not begun is dropped. One that has begun ends at once where the engine can stop it, otherwise by itself. */
   cancel(): void;
 }
 
@@ -85,16 +98,33 @@ export interface LoadedModel {
   runs: (WarmRun & { rows: number })[];
 }
 
-/** A model whose run or load does not end. JavaScript cannot stop it: only the end of the process does. */
+/** Of the runs for each permit, one computes and one is ready behind it. */
+export const givenMax = 2;
+/** The first does not count. */
+export const warmUpRounds = 4;
+/** Longest that a model may load and warm up. */
+export const loadSecondsMax = 120;
+
+export interface PoolSettings {
+  /** Runs that compute at the same time. */
+  permits: number;
+  /** Sets of buffers: runs between dispatch and their end. */
+  workers: number;
+  /** A private folder, for `runningFile.ts`. */
+  folder: string;
+}
+
+/** A model whose run or load does not end and cannot be stopped: only the end of the process does. */
 export interface Stuck {
   key: string;
   message: string;
 }
 
 export interface Pool {
+  /** Sessions that it has of each model. */
+  copies: number;
   /**
-   * Loads a model and runs it on zeros and on a picture, on one thread after the other. A thread that loads gets no runs; another takes
-   * them. Throws an Error with what the engine says, or what is wrong with what the model says of the picture.
+   * Loads a model and runs it on zeros and on a picture, once for each copy. Runs of other models continue meanwhile. Throws an Error with what the engine says, or what is wrong with what the model says of the picture.
    */
   load(model: ModelFile): Promise<LoadedModel>;
   /** Frees a model's memory when the runs that were started before have ended. */
@@ -110,7 +140,7 @@ export interface Pool {
   start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, reading?: Reading): Run;
   /** Every run that computes is overdue: nothing else can be computed. */
   stalled(): boolean;
-  /** Resolves when a run is overdue by 10 s, or a thread has loaded a model for 120 s. */
+  /** Resolves when a run is overdue by some seconds, or a thread has loaded a model for 120 s. */
   stuck: Promise<Stuck>;
   /** Ends the threads when their runs have ended. */
   close(): Promise<void>;

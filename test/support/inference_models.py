@@ -93,6 +93,32 @@ def spin():
     return model(nodes, [value("rounds", [1], TensorProto.INT64)], outputs, constants)
 
 
+def stubborn():
+    """Suppression among `rounds` boxes that do not overlap: one kernel, which takes minutes for 300,000 and cannot be stopped."""
+    nodes = [
+        helper.make_node("Squeeze", ["rounds"], ["count"]),
+        helper.make_node("Range", ["zero", "count", "one"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["left"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["left", "edges"], ["x"]),
+        helper.make_node("Add", ["x", "corners"], ["box"]),
+        helper.make_node("Unsqueeze", ["box", "batch"], ["boxes"]),
+        helper.make_node("Unsqueeze", ["left", "batch2"], ["scores"]),
+        helper.make_node("NonMaxSuppression", ["boxes", "scores", "rounds", "overlap"], ["kept"]),
+        helper.make_node("Identity", ["rounds"], ["y"]),
+    ]
+    constants = [
+        tensor(0, "zero", np.int64),
+        tensor(1, "one", np.int64),
+        tensor([1], "edges", np.int64),
+        tensor([[0, 0, 0.5, 0.5]], "corners"),
+        tensor([0], "batch", np.int64),
+        tensor([0, 1], "batch2", np.int64),
+        tensor([0.5], "overlap"),
+    ]
+    outputs = [value("y", [1], TensorProto.INT64), value("kept", ["m", 3], TensorProto.INT64)]
+    return model(nodes, [value("rounds", [1], TensorProto.INT64)], outputs, constants)
+
+
 def lookup():
     """Row `index` of a table of three; another index fails while it runs."""
     nodes = [helper.make_node("Gather", ["table", "index"], ["y"])]
@@ -301,6 +327,7 @@ MODELS = {
     "echo": echo,
     "arithmetic": arithmetic,
     "spin": spin,
+    "stubborn": stubborn,
     "lookup": lookup,
     "brightness": brightness,
     "logarithm": logarithm,

@@ -1,7 +1,7 @@
 /** What the pool and its threads say to each other. */
-import type { Datatype } from '../../engine/datatypes.ts';
-import type { Image, Reading } from '../../vision/reading.ts';
+import type { Reading } from '../../vision/reading.ts';
 import type { Feed, RunResult, ServedSignature, Trial, WarmRun } from '../pool.ts';
+import type { StagedFeed } from '../staging.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
 export const slotStates = { staged: 0, running: 1, cancelled: 2 } as const;
@@ -12,15 +12,6 @@ export interface EngineThreadData {
   runningFile: string;
   /** Of this thread, from 0. */
   n: number;
-}
-
-export interface StagedFeed {
-  name: string;
-  datatype: Datatype;
-  shape: readonly number[];
-  /** Bytes from the start of the slot's memory; a multiple of 64. */
-  offset: number;
-  image?: Image;
 }
 
 export type ToEngineThread =
@@ -43,6 +34,6 @@ export type EngineReply =
 
 export type FromEngineThread =
   | EngineReply
-  | { type: 'cancelled'; slot: number; memory: ArrayBuffer }
+  | { type: 'cancelled'; slot: number; memory: ArrayBuffer; ranMs: 0 }
   | { type: 'failed'; slot: number; memory: ArrayBuffer; message: string }
   | ({ type: 'done'; slot: number; memory: ArrayBuffer } & RunResult);

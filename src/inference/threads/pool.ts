@@ -8,15 +8,21 @@ import '../../engine/telemetry.ts';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Feed, LoadedModel, ModelFile, Pool, Run, RunEnd, Stuck } from '../pool.ts';
 import {
-  type EngineReply,
-  type EngineThreadData,
-  type FromEngineThread,
-  type StagedFeed,
-  slotStates,
-  type ToEngineThread,
-} from './messages.ts';
+  givenMax,
+  type LoadedModel,
+  loadSecondsMax,
+  type ModelFile,
+  type Pool,
+  type PoolSettings,
+  type Run,
+  type RunEnd,
+  type Stuck,
+  warmUpRounds,
+} from '../pool.ts';
+import { createRunningFile } from '../runningFile.ts';
+import { keptOf, stage } from '../staging.ts';
+import { type EngineReply, type EngineThreadData, type FromEngineThread, slotStates, type ToEngineThread } from './messages.ts';
 
 interface Thread {
   worker: Worker;
@@ -43,31 +49,14 @@ interface Slot {
   finish: (end: RunEnd) => void;
 }
 
-const givenMax = 2;
-/** The first does not count. */
-const warmUpRounds = 4;
 /** A run that is overdue by so much does not end. */
 const overdueSecondsMax = 10;
-/** Longest that a model may load and warm up on one thread. */
-const loadSecondsMax = 120;
-/** Of a slot between two runs; a larger one is freed. An input of 3 × 640 × 640 has 5 MB. */
-const keptBytesMax = 8 * 2 ** 20;
 const unused = (): void => {};
 const tellsOfRun = (message: FromEngineThread): message is Exclude<FromEngineThread, EngineReply> => 'slot' in message;
-const alignment = 64;
-const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
-interface PoolSettings {
-  permits: number;
-  workers: number;
-  /** See `runningFile.ts`. */
-  runningFile: string;
-}
-
-/** Each has a session of every model. */
-export const threadsOf = (permits: number): number => Math.max(2, permits);
-
-export function startPool({ permits, workers, runningFile }: PoolSettings): Pool {
+export function startPool({ permits, workers, folder }: PoolSettings): Pool {
+  const copies = Math.max(2, permits);
+  const runningFile = createRunningFile(folder, copies);
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
   const slots = Array.from(
     { length: workers },
@@ -75,7 +64,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
   );
   const free = [...slots];
   let roomAgain = unused;
-  const threads = Array.from({ length: threadsOf(permits) }, (_, n): Thread => {
+  const threads = Array.from({ length: copies }, (_, n): Thread => {
     const workerData: EngineThreadData = { states, runningFile, n };
     const worker = new Worker(join(import.meta.dirname, 'thread.ts'), { workerData });
     const thread: Thread = { worker, serving: n < permits, given: [], loading: null, busySeconds: 0, idle: unused, tell: unused };
@@ -89,7 +78,7 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       const { finish } = slot;
       slot.finish = unused;
       const { type: state, slot: _, memory, ...end } = message;
-      slot.memory = memory.byteLength > keptBytesMax ? memory.transfer(0) : memory;
+      slot.memory = keptOf(memory);
       finish({ state, ...end } as RunEnd);
     });
     return thread;
@@ -180,6 +169,8 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
     });
 
   return {
+    copies,
+
     load: (model) =>
       inTurn(async () => {
         const loaded: LoadedModel[] = [];
@@ -211,13 +202,10 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       thread.given.push(slot);
       const { promise: ended, resolve } = Promise.withResolvers<RunEnd>();
       Object.assign(slot, { key, secondsMax: Math.ceil(msMax / 1000), finish: resolve });
-      const sizes = feeds.map(({ pieces }) => pieces.reduce((sum, piece) => sum + piece.length, 0));
-      const size = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
-      if (slot.memory.byteLength < size) slot.memory = new ArrayBuffer(size);
-      const { memory } = slot;
-      const stagedFeeds = stage(memory, feeds, sizes);
+      const { memory, feeds: staged } = stage(feeds, slot.memory);
+      slot.memory = memory;
       Atomics.store(states, slot.n, slotStates.staged);
-      const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: stagedFeeds, outputs, reading };
+      const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: staged, outputs, reading };
       thread.worker.postMessage(message, [memory]);
       return {
         ended,
@@ -242,20 +230,4 @@ export function startPool({ permits, workers, runningFile }: PoolSettings): Pool
       );
     },
   };
-}
-
-/** Copies the feeds of these sizes into a slot's memory. */
-function stage(memory: ArrayBuffer, feeds: readonly Feed[], sizes: readonly number[]): StagedFeed[] {
-  const target = new Uint8Array(memory);
-  let from = 0;
-  return feeds.map(({ pieces, ...feed }, i) => {
-    const offset = from;
-    let at = offset;
-    for (const piece of pieces) {
-      target.set(piece, at);
-      at += piece.length;
-    }
-    from += aligned(sizes[i] as number);
-    return { ...feed, offset };
-  });
 }

@@ -1,17 +1,17 @@
 /** A thread of the pool: one permit. It holds a session of every model and does one thing after the other. */
-import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { datatypes, elementsOf } from '../../engine/datatypes.ts';
-import type { EngineSession, Port, Tensor } from '../../engine/engine.ts';
+import type { EngineSession, Tensor } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { type InputDatatype, preprocess } from '../../vision/preprocess.ts';
 import { type Image, read } from '../../vision/reading.ts';
 import { trialPicture, trialProblem } from '../../vision/trial.ts';
 import { nowMs } from '../clock.ts';
-import type { OutputTensor, ServedPort, ServedSignature } from '../pool.ts';
+import { type ServedSignature, servable } from '../pool.ts';
+import { giveWay } from '../priority.ts';
 import { openRunning } from '../runningFile.ts';
-import { type EngineThreadData, type FromEngineThread, type StagedFeed, slotStates, type ToEngineThread } from './messages.ts';
+import { outputOf, type StagedFeed, tensorIn, zerosOf } from '../staging.ts';
+import { type EngineThreadData, type FromEngineThread, slotStates, type ToEngineThread } from './messages.ts';
 
 const { states, runningFile, n } = workerData as EngineThreadData;
 const record = openRunning(runningFile, n);
@@ -19,9 +19,7 @@ const port = parentPort as MessagePort;
 const sessions = new Map<string, EngineSession>();
 const open = await engines[servingEngine].load();
 
-// Runs may take every core since they give way to the thread that answers HTTP: beside two of them its answers take a third of the time.
-// On Linux a priority is a thread's own, and a session's threads inherit it; trainings are at 10.
-if (process.platform === 'linux') setPriority(Math.min(19, getPriority() + 5));
+giveWay();
 
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 const say = (message: FromEngineThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
@@ -66,11 +64,7 @@ async function load({ key, file, intraOpThreads }: Extract<ToEngineThread, { typ
 
 async function warm({ key, inputs, outputs }: Extract<ToEngineThread, { type: 'warm' }>): Promise<void> {
   try {
-    const bytes = inputs.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
-    const zeros = inputs.map((input, i): [string, Tensor] => [
-      input.name,
-      tensorOf({ ...input, offset: 0 }, new ArrayBuffer(bytes[i] as number)),
-    ]);
+    const zeros = inputs.map((input): [string, Tensor] => [input.name, zerosOf(input)]);
     const session = sessions.get(key) as EngineSession;
     const startedMs = nowMs();
     const { outputs: results } = await blaming(key, () => session.run(new Map(zeros), outputs));
@@ -99,14 +93,9 @@ async function unload({ key }: Extract<ToEngineThread, { type: 'unload' }>): Pro
   say({ type: 'unloaded' });
 }
 
-function servable({ name, type, datatype, shape }: Port): ServedPort {
-  if (!datatype || !shape) throw new Error(`${name} is ${shape ? `of type ${type}` : type}, which cannot be served.`);
-  return { name, datatype, shape };
-}
-
 async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEngineThread, { type: 'run' }>): Promise<void> {
   if (Atomics.compareExchange(states, slot, slotStates.staged, slotStates.running) === slotStates.cancelled)
-    return say({ type: 'cancelled', slot, memory }, [memory]);
+    return say({ type: 'cancelled', slot, memory, ranMs: 0 }, [memory]);
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as EngineSession;
@@ -130,15 +119,11 @@ function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayB
   if (image) {
     return imageTensor({ datatype, shape }, new Uint8Array(memory, offset, 3 * image.width * image.height), image);
   }
-  return { datatype, shape, data: new datatypes[datatype].array(memory, offset, elementsOf(shape)) };
+  return tensorIn(memory, { datatype, shape, offset });
 }
 
 function imageTensor({ datatype, shape }: Pick<StagedFeed, 'datatype' | 'shape'>, pixels: Uint8Array, image: Image): Tensor {
   // The model was checked for it when it was loaded.
   const data = preprocess(pixels, image.width, image.height, image.preprocess, datatype as InputDatatype);
   return { datatype, shape, data };
-}
-
-function outputOf([name, { datatype, shape, data }]: [string, Tensor]): OutputTensor {
-  return { name, datatype, shape, data: new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength) };
 }

@@ -1,0 +1,15 @@
+/** What runs the models of an inference host: a setting of the host, and of the server that starts one. */
+import { existsSync } from 'node:fs';
+import { z } from 'zod';
+import { nativeAddon } from './libraries.ts';
+
+export const HostEngine = z
+  .enum(['AUTO', 'ONNXRUNTIME_NATIVE', 'ONNXRUNTIME_CPU'])
+  .default('AUTO')
+  .describe('Engine of the inference host; AUTO is ONNXRUNTIME_NATIVE where the set-up has built it, otherwise ONNXRUNTIME_CPU.');
+export type HostEngine = z.infer<typeof HostEngine>;
+
+export const hostEngineOf = (setting: HostEngine): Exclude<HostEngine, 'AUTO'> => {
+  if (setting !== 'AUTO') return setting;
+  return existsSync(nativeAddon) ? 'ONNXRUNTIME_NATIVE' : 'ONNXRUNTIME_CPU';
+};

@@ -1,0 +1,210 @@
+/**
+ * The pool on the native runtime: one session of each model, which the runtime's own threads share; as many compute as there are permits. A
+ * model loads and warms up on another thread of the runtime, so that no run waits for it. Images become tensors, and outputs are read, in
+ * JavaScript threads.
+ */
+import type { Tensor } from '../../engine/engine.ts';
+import { maskPaths } from '../../maskPaths.ts';
+import { nowMs } from '../clock.ts';
+import {
+  givenMax,
+  type LoadedModel,
+  loadSecondsMax,
+  type ModelFile,
+  type Pool,
+  type PoolSettings,
+  type RunEnd,
+  type Stuck,
+  servable,
+  warmUpRounds,
+} from '../pool.ts';
+import { niceOfRuns } from '../priority.ts';
+import { createRunningFile } from '../runningFile.ts';
+import { keptOf, outputOf, stage, tensorIn, zerosOf } from '../staging.ts';
+import { startVision } from './vision.ts';
+
+/** Between dispatch and its end. */
+interface UnderWay {
+  key: string;
+  /** For how long. */
+  seconds: number;
+  /** Its deadline, or the time of its stop. */
+  secondsMax: number;
+}
+
+/** A run that continues for so long after its stop is in a kernel that does not end. */
+const overdueSecondsMax = 5;
+const tooLong = `It did not load and warm up within ${loadSecondsMax} s.`;
+const unused = (): void => {};
+const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
+
+export async function startNativePool({ permits, workers, folder }: PoolSettings): Promise<Pool> {
+  const { RunStopped, startRuntime } = await import('../../engine/native.ts');
+  // One record more, of the thread that loads.
+  const runtime = startRuntime({ threadsMax: permits, nice: niceOfRuns, runningFile: createRunningFile(folder, permits + 1) });
+  const vision = startVision(permits);
+  type Session = Awaited<ReturnType<typeof runtime.open>>;
+  const sessions = new Map<string, Session>();
+  const free = Array.from({ length: workers }, () => new ArrayBuffer(0));
+  const underWay = new Set<UnderWay>();
+  let loading: { key: string; seconds: number } | null = null;
+  let idle = unused;
+
+  const isOverdue = ({ seconds, secondsMax }: UnderWay): boolean => seconds > secondsMax;
+  const overdue = (): number => [...underWay].filter(isOverdue).length;
+
+  const { promise: stuck, resolve: giveUp } = Promise.withResolvers<Stuck>();
+  // Counted, not read from a clock: while the whole process is stopped nothing is late.
+  const stuckTimer = setInterval(() => {
+    for (const run of underWay) {
+      run.seconds += 1;
+      if (run.seconds > run.secondsMax + overdueSecondsMax) {
+        giveUp({ key: run.key, message: `A run did not end within ${overdueSecondsMax} s after its stop.` });
+      }
+    }
+    if (loading) {
+      loading.seconds += 1;
+      if (loading.seconds > loadSecondsMax + overdueSecondsMax) giveUp({ key: loading.key, message: tooLong });
+    }
+  }, 1000);
+  stuckTimer.unref();
+
+  /** Models come and go one after the other. */
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const done = last.then(work);
+    last = done.catch(unused);
+    return done;
+  };
+
+  async function load({ key, file, intraOpThreads, warmUps, trial }: ModelFile): Promise<LoadedModel> {
+    const untilMs = performance.now() + 1000 * loadSecondsMax;
+    const session = await runtime.open(file, { intraOpThreads, key });
+    sessions.set(key, session);
+    const signature = { inputs: session.signature.inputs.map(servable), outputs: session.signature.outputs.map(servable) };
+    const names = signature.outputs.map(({ name }) => name);
+    const runAside = (inputs: Map<string, Tensor>, outputs: readonly string[], refusal: string) =>
+      session.run(inputs, outputs, { aside: true, deadlineMs: untilMs - performance.now() }).catch((error) => {
+        throw new Error(error instanceof RunStopped ? tooLong : `${refusal}: ${error.message}`);
+      });
+    const runs: LoadedModel['runs'] = [];
+    for (const { rows, inputs } of warmUps(signature)) {
+      const zeros = new Map(inputs.map((input): [string, Tensor] => [input.name, zerosOf(input)]));
+      for (let round = 0; round < warmUpRounds; round += 1) {
+        const { outputs, runNs } = await runAside(zeros, names, 'It does not run');
+        const shapes = [...outputs].map(([name, { shape }]) => ({ name, shape }));
+        if (round > 0) runs.push({ rows, runMs: runNs / 1e6, outputs: shapes });
+      }
+    }
+    const predict = trial(signature);
+    if (predict) {
+      const { feed, outputs: wanted, reading } = predict;
+      const picture = await vision.ask('picture', { datatype: feed.datatype, shape: feed.shape, image: reading.image });
+      const { outputs } = await runAside(new Map([[feed.name, picture]]), wanted, 'It does not run on a picture');
+      const problem = await vision.ask('judge', { reading, outputs });
+      if (problem !== null) throw new Error(`predict cannot serve it. ${problem}`);
+    }
+    return { signature, runs };
+  }
+
+  return {
+    copies: 1,
+
+    load: (model) =>
+      inTurn(async () => {
+        loading = { key: model.key, seconds: 0 };
+        try {
+          return await load(model);
+        } finally {
+          loading = null;
+        }
+      }),
+
+    unload: (key) =>
+      inTurn(async () => {
+        const session = sessions.get(key);
+        sessions.delete(key);
+        await session?.close();
+      }),
+
+    room() {
+      const late = overdue();
+      const usable = permits - late;
+      const given = underWay.size - late;
+      if (free.length === 0 || given >= givenMax * usable) return null;
+      return given < usable ? 'IDLE' : 'STAGED';
+    },
+
+    // There is always room again when a run has ended, and only then.
+    onRoom: unused,
+
+    start(key, feeds, outputs, msMax, reading) {
+      const session = sessions.get(key) as Session;
+      const { memory, feeds: staged } = stage(feeds, free.pop() as ArrayBuffer);
+      let kept = memory;
+      const run: UnderWay = { key, seconds: 0, secondsMax: Math.ceil(msMax / 1000) };
+      underWay.add(run);
+      const controller = new AbortController();
+      const { signal } = controller;
+
+      async function compute(): Promise<RunEnd> {
+        try {
+          const tensors = new Map<string, Tensor>();
+          let tookMs = 0;
+          for (const { image, ...feed } of staged) {
+            if (image) {
+              const { name, ...asked } = feed;
+              kept = new ArrayBuffer(0);
+              const prepared = await vision.ask('prepare', { ...asked, image, memory }, [memory]);
+              tensors.set(name, prepared.tensor);
+              ({ memory: kept, tookMs } = prepared);
+            } else {
+              tensors.set(feed.name, tensorIn(memory, feed));
+            }
+          }
+          if (signal.aborted) return { state: 'cancelled', ranMs: 0 };
+          const result = await session.run(tensors, outputs, { deadlineMs: msMax, signal });
+          const [preparedMs, endedMs] = [result.startedNs / 1e6, result.endedNs / 1e6];
+          const found = reading ? await vision.ask('read', { reading, outputs: result.outputs }) : null;
+          return {
+            state: 'done',
+            outputs: reading ? [] : [...result.outputs].map(outputOf),
+            found,
+            // The tensor of an image may be there before a permit is free.
+            startedMs: preparedMs - tookMs,
+            preparedMs,
+            endedMs,
+            readMs: reading ? nowMs() : endedMs,
+          };
+        } catch (error) {
+          if (error instanceof RunStopped) return { state: 'cancelled', ranMs: error.runNs / 1e6 };
+          return { state: 'failed', message: said(error) };
+        }
+      }
+      const ended = compute().then((end) => {
+        underWay.delete(run);
+        free.push(keptOf(kept));
+        if (underWay.size === 0) idle();
+        return end;
+      });
+      return {
+        ended,
+        cancel() {
+          controller.abort();
+          run.secondsMax = Math.min(run.secondsMax, run.seconds);
+        },
+      };
+    },
+
+    stalled: () => overdue() >= permits,
+    stuck,
+
+    async close() {
+      clearInterval(stuckTimer);
+      if (underWay.size > 0) await new Promise<void>((resolve) => (idle = resolve));
+      await last;
+      runtime.close();
+      await vision.close();
+    },
+  };
+}
