@@ -41,6 +41,8 @@ import { watchGpus } from './system/gpus.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
+import { askJob } from './tuning/ask.ts';
+import { tuneJob } from './tuning/coordinate.ts';
 
 /** Every kind of job. */
 const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds => ({
@@ -51,6 +53,8 @@ const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds
   EVALUATE: evaluateJob,
   BENCHMARK: benchmarkJob,
   LOAD_TEST: loadTestJob(services),
+  TUNE: tuneJob,
+  ASK: askJob,
 });
 
 /** What a person can mend is one sentence with the setting's name. */

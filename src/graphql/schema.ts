@@ -17,6 +17,8 @@ import '../reports/comparison.schema.ts';
 import '../reports/schema.ts';
 import '../training/jobs.schema.ts';
 import '../training/schema.ts';
+import '../tuning/schema.ts';
+import '../tuning/start.schema.ts';
 import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';

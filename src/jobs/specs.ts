@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
+import { Ask } from './searchSpace.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -126,6 +127,12 @@ export const TrainingRuntime = z.object({
     .min(0)
     .default(2 ** 31)
     .describe('Decoded images are kept in memory when they fit into this.'),
+  stopAfterEpoch: z
+    .int()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe('The run ends after this epoch as if it were the last, and can be resumed from there to the same result; null: at its end.'),
 });
 
 /** What is stored of a training, beside its data and where its weights come from. */
@@ -355,10 +362,21 @@ export const LoadTestSpec = z
   .meta({ id: 'LoadTestSpec', description: 'Read by a Node child.' });
 export type LoadTestSpec = z.infer<typeof LoadTestSpec>;
 
+export const AskSpec = z.object({ kind: z.literal('ASK'), ...common, ...Ask.shape }).meta({ id: 'AskSpec' });
+
 // ------------------------------------------------------------------------------------------------------------- kinds
 
 export const Spec = z
-  .discriminatedUnion('kind', [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec])
+  .discriminatedUnion('kind', [
+    TrainSpec,
+    ConvertSpec,
+    EvaluateSpec,
+    ImportModelSpec,
+    ImportDatasetSpec,
+    BenchmarkSpec,
+    LoadTestSpec,
+    AskSpec,
+  ])
   .meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
@@ -375,5 +393,7 @@ export const jobKindTable = {
   EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
   BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
   LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },
-} as const satisfies Record<Spec['kind'], { slots: -1 | 0 | 1; description: string }>;
+  TUNE: { slots: 0, description: 'Coordinates a study: its children propose hyperparameters (ASK) and train with them (TRAIN).' },
+  ASK: { slots: 0, description: 'Proposes the next trials of a study.' },
+} as const satisfies Record<Spec['kind'] | 'TUNE', { slots: -1 | 0 | 1; description: string }>;
 export type JobKindName = keyof typeof jobKindTable;

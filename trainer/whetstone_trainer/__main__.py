@@ -13,7 +13,13 @@ from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, read
 
 EVENTS_FD = 3
 # The module that runs a kind. Imported when it is asked for: PyTorch takes seconds.
-MODULES = {"TRAIN": "train", "CONVERT": "convert", "EVALUATE": "evaluate", "IMPORT_MODEL": "import_model"}
+MODULES = {
+    "TRAIN": "train",
+    "CONVERT": "convert",
+    "EVALUATE": "evaluate",
+    "IMPORT_MODEL": "import_model",
+    "ASK": "ask",
+}
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ interface Subject {
 interface Spec {
   fileName?: string;
   preset?: string;
+  generation?: number;
   split?: string;
   modelVersionIds?: unknown[];
   batchSizes?: unknown[];
@@ -28,13 +29,24 @@ interface Spec {
 }
 
 export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: Subject): string {
-  const { fileName, preset, split, modelVersionIds = [], batchSizes = [], engines = [], intraOpThreads = [] } = (spec ?? {}) as Spec;
+  const {
+    fileName,
+    preset,
+    generation,
+    split,
+    modelVersionIds = [],
+    batchSizes = [],
+    engines = [],
+    intraOpThreads = [],
+  } = (spec ?? {}) as Spec;
   const versions = modelVersions.map(({ number, precision, model: { name } }) => [name, `v${number}`, precision].filter(Boolean).join(' '));
   const made = modelVersions[1];
   const dataset = datasetVersion && `${datasetVersion.dataset.name} v${datasetVersion.number}`;
   const rows = modelVersionIds.length * batchSizes.length * engines.length * intraOpThreads.length;
   const parts: Record<string, (string | null | undefined | false)[]> = {
-    TRAIN: [model?.name, preset, dataset && `on ${dataset}`],
+    TRAIN: [model?.name ?? 'trial', preset, dataset && `on ${dataset}`],
+    TUNE: [model?.name, dataset && `on ${dataset}`],
+    ASK: [`generation ${(generation ?? 0) + 1}`],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
     EVALUATE: [versions[0], dataset && `on ${dataset}`, split],
     BENCHMARK: [versions.join(', '), rows > 0 && `${rows} ${rows === 1 ? 'row' : 'rows'}`],

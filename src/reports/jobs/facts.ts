@@ -6,7 +6,7 @@ import { findDatasetEver, findVersionEver } from '../../datasets/datasets.ts';
 import type { Queryable } from '../../db.ts';
 import { type Curve, readCurves } from '../../jobs/curves.ts';
 import { lastEvent } from '../../jobs/events.ts';
-import { durationOf, newestAttempts } from '../../jobs/jobs.ts';
+import { durationOf, findJob, newestAttempts } from '../../jobs/jobs.ts';
 import { listChildren } from '../../jobs/list.ts';
 import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
@@ -109,9 +109,10 @@ async function evaluationFacts(services: StorageServices, jobId: string): Promis
   return { split, engine, metrics: metricsJson, detail: await readDetail(services, found) };
 }
 
-/** The conversion that a training has asked for, with what its gate has measured. */
-function conversionFacts(db: Queryable, trainingId: string) {
-  const job = listChildren(db, trainingId, childrenMax).findLast(({ kind }) => kind === 'CONVERT');
+/** The conversion that a training has asked for, with what its gate has measured. Of a training that a study registers, it is the study's child. */
+function conversionFacts(db: Queryable, { id, resultJson }: Job) {
+  const job =
+    listChildren(db, id, childrenMax).findLast(({ kind }) => kind === 'CONVERT') ?? findJob(db, String(resultJson?.conversionJobId));
   if (!job) return null;
   const measured = GateNumbers.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
   const version = job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId));
@@ -146,11 +147,11 @@ export interface TrainingFacts extends JobFacts {
 export async function trainingFacts(services: StorageServices, request: object, job: Job): Promise<TrainingFacts> {
   const { db } = services;
   const { preset, hyperparameters, init, seed, device, cpuThreads, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
-  const ended = results.TRAIN.safeParse(job.resultJson);
+  const ended = results.TRAIN.pick({ epochs: true, bestEpoch: true, stoppedEarly: true }).safeParse(job.resultJson);
   return {
     kind: 'TRAIN',
     ...jobFacts(db, job),
-    model: findModelEver(db, modelId)?.name ?? null,
+    model: modelId === null ? null : (findModelEver(db, modelId)?.name ?? null),
     task: presets[preset].task,
     preset,
     dataset: datasetFacts(db, datasetVersionId),
@@ -159,9 +160,9 @@ export async function trainingFacts(services: StorageServices, request: object, 
     device,
     cpuThreads,
     hyperparameters: storedHyperparameters(preset, hyperparameters),
-    result: ended.success ? { epochs: ended.data.epochs, bestEpoch: ended.data.bestEpoch, stoppedEarly: ended.data.stoppedEarly } : null,
-    version: job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId)),
-    conversion: conversionFacts(db, job.id),
+    result: ended.data ?? null,
+    version: job.resultJson?.modelVersionId ? versionFacts(db, String(job.resultJson.modelVersionId)) : null,
+    conversion: conversionFacts(db, job),
     evaluation: await evaluationFacts(services, job.id),
     curves: await readCurves(db, request, job.id, null, pointsMax),
   };
