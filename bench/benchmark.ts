@@ -25,7 +25,14 @@ const file = join(folder, 'model.onnx');
 const cores = availableParallelism();
 
 const matrix = { batchSizes: [1, 4], engines: ['ONNXRUNTIME_CPU' as const], intraOpThreads: [1, Math.min(2, cores)] };
-const asked = { ...matrix, load: 'SINGLE_STREAM' as const, seed: 0, target: 'LATENCY' as const, settings: benchmarkProfiles.QUICK };
+const asked = {
+  ...matrix,
+  scenario: 'SINGLE_STREAM' as const,
+  instances: [1],
+  seed: 0,
+  target: 'LATENCY' as const,
+  settings: benchmarkProfiles.QUICK,
+};
 
 /** The report of one run. */
 async function measure(workDir: string): Promise<Report> {

@@ -85,10 +85,10 @@ async function addProbeAndAccuracy({ services }: TestServer, versionId: string):
 
 const reportFields = `id sha256 schemaVersion verdict verified simple { headline points }
   technical {
-    profile load target machine { cores } baseline settings
+    profile scenario target machine { cores } baseline settings
     models { name number sha256 accuracy { metric value dataset ofParent } modelVersion { id } }
     rows {
-      n model engine batchSize intraOpThreads verdict reasons { code message } sampleCount samplesSha256 samplesUrl itemsPerSecond elapsedNs
+      n model engine batchSize intraOpThreads instances verdict reasons { code message } sampleCount samplesSha256 samplesUrl itemsPerSecond elapsedNs
       latency { meanNs percentiles { percent kind ns lowNs highNs } }
       gate { reference inputs } warmup { runs } memory { increaseBytes } noise { contention } gpu { utilizationPercent reason } cold { loadNs } stability { windows }
     }
@@ -140,6 +140,9 @@ describe('a benchmark of two versions', () => {
       [{ dims: [{ name: 'height', size: 3 }] }, 'dims', 'No model has a dimension height. There are: batch.'],
       [{ intraOpThreads: [1000] }, 'intraOpThreads', 'cores'],
       [{ intraOpThreads: [0] }, 'intraOpThreads', ''],
+      [{ instances: [2] }, 'instances', 'MULTI_STREAM or OFFLINE'],
+      [{ scenario: 'MULTI_STREAM', instances: [1000] }, 'instances', 'cores'],
+      [{ scenario: 'OFFLINE', target: 'LATENCY' }, 'target', 'THROUGHPUT or MEMORY'],
       [{ engines: [] }, 'engines', 'at least one engine'],
       [{ secondsMin: 9, secondsMax: 3 }, 'secondsMax', 'not shorter'],
       [{ accuracyDropMax: 2 }, 'accuracyDropMax', ''],

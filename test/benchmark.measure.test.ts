@@ -1,8 +1,10 @@
+import { copyFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { planCells } from '../src/benchmark/cells.ts';
 import { feedsOf, type Prepared, prepare } from '../src/benchmark/inputs.ts';
 import { openCell } from '../src/benchmark/measure.ts';
+import type { RawSamples } from '../src/benchmark/samples.ts';
 import { engines } from '../src/engine/engines.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { gateFailures } from '../src/models/gate.ts';
@@ -132,12 +134,53 @@ describe('a cell', () => {
       model: 0,
       batchSize: 4,
       intraOpThreads: 2,
+      instances: 1,
       round: 3,
       seconds: expect.any(Number),
       itemsPerSecond: expect.any(Number),
       p50Ms: expect.any(Number),
       p95Ms: expect.any(Number),
     });
+  });
+
+  const twice = (scenario: BenchmarkSpec['scenario']) => benchmarkSpec({ models: [model('slow')], scenario, instances: [2] });
+  /** Most inferences that were computed at the same time. */
+  const mostAtOnce = ({ latencyNs, endNs }: RawSamples) =>
+    Math.max(
+      ...endNs.map(
+        (end, i) =>
+          endNs.filter((other, j) => other >= end && other - (latencyNs[j] as number) < end - (latencyNs[i] as number) / 2).length,
+      ),
+    );
+
+  test('in MULTI_STREAM has a stream of its own for each instance, and all compute at the same time', async () => {
+    const { samples, block, ticks } = await measured(twice('MULTI_STREAM'));
+    const { latencyNs, endNs } = samples as NonNullable<typeof samples>;
+    expect([...endNs]).toEqual([...endNs].sort((a, b) => a - b));
+    expect(mostAtOnce({ ...samples, latencyNs: latencyNs.slice(0, 500), endNs: endNs.slice(0, 500) } as RawSamples)).toBe(2);
+    // Each stream was busy for nearly all of the block.
+    const busyNs = latencyNs.reduce((sum, ns) => sum + ns, 0);
+    expect(busyNs).toBeGreaterThan(1.1 * (block?.elapsedNs as number));
+    expect(ticks.at(-1)).toMatchObject({ instances: 2 });
+  });
+
+  test('in OFFLINE has all inferences at once, which the instances share until none is left', async () => {
+    const { samples } = await measured(twice('OFFLINE'));
+    expect(samples?.latencyNs.length).toBeGreaterThan(1);
+    expect(mostAtOnce(samples as RawSamples)).toBe(2);
+  });
+
+  test('whose further instances the engine does not load says why', async () => {
+    const spec = twice('MULTI_STREAM');
+    const lost = { ...(spec.models[0] as Model), file: join(folder, 'lost.onnx') };
+    copyFileSync(join(folder, 'slow.onnx'), lost.file);
+    const { n, ...cell } = planCells(spec)[0] as ReturnType<typeof planCells>[number];
+    const prepared = await preparedOf({ ...spec, models: [lost] });
+    const opening = openCell({ ...spec, models: [lost] }, { n, ...cell }, prepared, {
+      phase: (phase) => phase === 'gate' && setImmediate(() => rmSync(lost.file, { force: true })),
+      advance: () => {},
+    });
+    expect((await opening).telemetry.unavailable).toMatchObject({ code: 'LOAD_FAILED' });
   });
 
   test('ends a block when it has as many samples as are kept', async () => {

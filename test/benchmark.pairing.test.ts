@@ -58,6 +58,7 @@ function measured(machine: Machine, latenciesMs: number[], seed: number, random:
     engine: 'ONNXRUNTIME_CPU' as const,
     batchSize: 1,
     intraOpThreads: n + 1,
+    instances: 1,
     rounds: of,
   }));
   let at = 0;
@@ -95,6 +96,7 @@ function chosen({ rounds, latencies }: Simulated): number | null {
     engine: 'ONNXRUNTIME_CPU',
     batchSize: 1,
     intraOpThreads: n + 1,
+    instances: 1,
     verdict: 'UNSTABLE',
     samples: { count: all.length },
     latency: { p95: percentileOf(Float64Array.from(all).sort(), 950) },
@@ -157,6 +159,7 @@ describe('a configuration', () => {
     engine: 'ONNXRUNTIME_CPU' as const,
     batchSize,
     intraOpThreads: batchSize > 1 ? 1 : n + 1,
+    instances: 1,
     rounds: of(values),
   });
   const wild = [9, 15, 8, 14, 9, 16, 10];

@@ -114,11 +114,10 @@ describe('a benchmark', () => {
 
   test('goes on with rows that may be the best until the rounds tell, not with one that is beaten', () =>
     withFolder(async (workDir) => {
-      const settings = { ...briefly, gateInputs: 1, secondsMin: 0.3, secondsMax: 1.2, precision: 0.001 };
+      const settings = { ...briefly, gateInputs: 1, secondsMin: 0.3, secondsMax: 2.4, precision: 0.001 };
       const { file } = await run(workDir, benchmarkSpec({ models: [classifier, classifier, slow], settings }));
-      const seconds = file.cells.map(({ blocks }) => blocks.reduce((sum, { elapsedNs }) => sum + elapsedNs, 0) / 1e9);
-      expect(Math.min(...seconds.slice(0, 2)), 'of twins').toBeGreaterThanOrEqual(1.2);
-      expect(seconds[2], 'of one that takes much longer').toBeLessThan(0.6);
+      const [one, twin, beaten] = file.cells.map(({ blocks }) => blocks.length) as [number, number, number];
+      expect(beaten, 'rounds of one that takes much longer').toBeLessThan(Math.min(one, twin));
     }));
 
   test('tells of its rounds while it runs', () =>

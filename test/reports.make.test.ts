@@ -78,7 +78,7 @@ function uneven(latencyMs: number, shift = 0): RawSamples {
   return { latencyNs, endNs, block: Float64Array.from(seconds.flatMap((all, n) => all.map(() => n))) };
 }
 
-interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>> {
+interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>> {
   samples: RawSamples | null;
   telemetry?: Partial<Telemetry>;
 }
@@ -97,6 +97,7 @@ function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<Benchma
       engineVersion: 'onnxruntime 1.30.0',
       batchSize: 1,
       intraOpThreads: 1,
+      instances: 1,
       ...cell,
       telemetry: { ...telemetry, ...change },
       samples: bytes && { sha256, sizeBytes: bytes.length },
@@ -114,7 +115,8 @@ function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<Benchma
         batchSizes: [1],
         engines: ['ONNXRUNTIME_CPU'],
         intraOpThreads: [1],
-        load: 'SINGLE_STREAM',
+        scenario: 'SINGLE_STREAM',
+        instances: [1],
         dims: {},
         seed: 0,
         profile: 'QUICK',
@@ -180,7 +182,7 @@ describe('a report', () => {
   test('of an earlier form keeps the sentences that it was stored with', async () => {
     const { report } = await reportOf([{ samples: steady(10) }]);
     const earlier = { ...report, schemaVersion: 3, simple: { headline: 'As it was worded then.', points: [] } };
-    expect(viewOf(earlier as never)).toBe(earlier);
+    expect(viewOf(earlier as never)).toEqual(earlier);
   });
 
   test('says of each row what its samples support', async () => {
@@ -472,6 +474,8 @@ describe('the simple view', () => {
     expect(report.simple.headline).toBe('digits version 1 answers an image in 5.00 ms: 198 images a second.');
     expect(report.simple.points.map((point) => point.split(/[:.]/)[0])).toEqual([
       'Use digits version 1, ONNX Runtime on the processor, batch 1, 2 threads',
+      'Why not the others',
+      'How sure',
       'Waiting',
       'Work',
       'Memory',
@@ -480,8 +484,22 @@ describe('the simple view', () => {
       'Compared with digits version 1, ONNX Runtime on the processor, batch 1, 1 thread',
       'How it was measured',
     ]);
+    expect(report.simple.points).toContain('Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency.');
+    expect(report.simple.points).toContain(
+      'How sure: Confidence HIGH: the P95 latency of every other row is worse beyond doubt. Nothing more has to be measured.',
+    );
     expect(report.simple.points).toContain('Waiting: half of all answers come within 5.00 ms, and 95 of 100 within 5.50 ms.');
     expect(report.simple.points).toContain('Being right: it names the right class for 98.00 % of 360 images (digits version 1, val).');
+  });
+
+  test('of the scenario OFFLINE speaks of the work, not of waiting', async () => {
+    const { report } = await reportOf([{ samples: steady(10), instances: 2 }], undefined, { scenario: 'OFFLINE', target: 'THROUGHPUT' });
+    expect(report.simple.headline).toBe('digits version 1 does 99.0 images a second.');
+    expect(report.simple.points.join('\n')).not.toContain('Waiting');
+    expect(report.simple.points.join('\n')).toContain('2 images at a time');
+    expect(report.simple.points.join('\n')).toContain(
+      'all given at once, with ONNX Runtime on the processor (onnxruntime 1.30.0) on 2 × 1 thread',
+    );
   });
 
   test('of a batch speaks of the batch, and of few samples only of the mean', async () => {

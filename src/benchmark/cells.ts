@@ -90,6 +90,8 @@ const Cell = z.object({
   engineVersion: z.string(),
   batchSize: z.int(),
   intraOpThreads: z.int(),
+  /** Copies of the model that compute at the same time. Benchmarks of earlier versions had one. */
+  instances: z.int().default(1),
   telemetry: Telemetry,
   /** In the order in which they were measured. */
   blocks: z.array(BlockSummary),
@@ -107,16 +109,20 @@ export const CellsFile = z.object({
 export type CellsFile = z.infer<typeof CellsFile>;
 
 /** A configuration that is to be measured. */
-export type PlannedCell = Pick<Cell, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>;
+export type PlannedCell = Pick<Cell, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>;
 
-type Matrix = { models: readonly unknown[] } & Pick<BenchmarkSpec, 'batchSizes' | 'engines' | 'intraOpThreads'>;
+type Matrix = { models: readonly unknown[] } & Pick<BenchmarkSpec, 'batchSizes' | 'engines' | 'intraOpThreads' | 'instances'>;
 
 /** The cells of a benchmark, so ordered that inputs and reference of a model at a batch size are made once. */
-export function planCells({ models, batchSizes, engines, intraOpThreads }: Matrix): PlannedCell[] {
+export function planCells({ models, batchSizes, engines, intraOpThreads, instances }: Matrix): PlannedCell[] {
   return models
     .flatMap((_, model) =>
       batchSizes.flatMap((batchSize) =>
-        engines.flatMap((engine) => intraOpThreads.map((threads) => ({ model, batchSize, engine, intraOpThreads: threads }))),
+        engines.flatMap((engine) =>
+          intraOpThreads.flatMap((threads) =>
+            instances.map((count) => ({ model, batchSize, engine, intraOpThreads: threads, instances: count })),
+          ),
+        ),
       ),
     )
     .map((cell, n) => ({ n, ...cell }));

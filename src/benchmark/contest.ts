@@ -13,7 +13,7 @@ const beatenRatio = 1.3;
 /** One that takes so much longer is another one, however wide the interval. */
 const otherRatio = 1.03;
 
-export type Contender = Pick<PlannedCell, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads'> & { rounds: Rounds };
+export type Contender = Pick<PlannedCell, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'> & { rounds: Rounds };
 
 /** Numbers of the configurations that the rounds have beaten, and of those that more rounds would tell apart. */
 export interface Contest {
@@ -48,8 +48,12 @@ export function contestOf(contenders: Contender[], target: Target, precision: nu
 export function smallestBatchesOf<T extends Omit<Contender, 'rounds'>>(rows: T[]): T[] {
   return rows.filter((row) =>
     rows.every(
-      ({ model, engine, intraOpThreads, batchSize }) =>
-        model !== row.model || engine !== row.engine || intraOpThreads !== row.intraOpThreads || row.batchSize <= batchSize,
+      ({ model, engine, intraOpThreads, instances, batchSize }) =>
+        model !== row.model ||
+        engine !== row.engine ||
+        intraOpThreads !== row.intraOpThreads ||
+        instances !== row.instances ||
+        row.batchSize <= batchSize,
     ),
   );
 }

@@ -19,7 +19,9 @@ export const BenchmarkRequest = z.object({
   batchSizes: BenchmarkSpec.shape.batchSizes,
   engines: BenchmarkSpec.shape.engines,
   intraOpThreads: BenchmarkSpec.shape.intraOpThreads,
-  load: BenchmarkSpec.shape.load,
+  /** Reports of earlier versions were all of one stream and one instance. */
+  scenario: BenchmarkSpec.shape.scenario.default('SINGLE_STREAM'),
+  instances: BenchmarkSpec.shape.instances.default([1]),
   dims: dimensions,
   seed: BenchmarkSpec.shape.seed,
   profile: z.enum(['QUICK', 'FULL']),

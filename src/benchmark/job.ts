@@ -26,17 +26,18 @@ export const benchmarkJob: JobKind = {
   timeLimitMs: durationMsMax + 4 * 3_600_000,
 
   launch(services, { job, resumeFrom }) {
-    const { modelVersionIds, batchSizes, engines, intraOpThreads, load, dims, seed, target, settings } = requestOf(job);
+    const { modelVersionIds, batchSizes, engines, intraOpThreads, instances, scenario, dims, seed, target, settings } = requestOf(job);
     const spec = BenchmarkSpec.parse({
       kind: 'BENCHMARK',
       specVersion: SPEC_VERSION,
       codeVersion,
-      cpuThreads: Math.max(...intraOpThreads),
+      cpuThreads: Math.max(...intraOpThreads) * Math.max(...instances),
       models: modelVersionIds.map((id) => modelOf(services, id, dims)),
       batchSizes,
       engines,
       intraOpThreads,
-      load,
+      instances,
+      scenario,
       seed,
       target,
       settings,
@@ -72,7 +73,14 @@ export const benchmarkJob: JobKind = {
   },
 };
 
-const planned = ({ n, model, batchSize, engine, intraOpThreads }: Cell) => ({ n, model, batchSize, engine, intraOpThreads });
+const planned = ({ n, model, batchSize, engine, intraOpThreads, instances }: Cell) => ({
+  n,
+  model,
+  batchSize,
+  engine,
+  intraOpThreads,
+  instances,
+});
 
 function modelOf(services: JobServices, id: string, dims: BenchmarkRequest['dims']): BenchmarkSpec['models'][number] {
   const version = requireReadyModel(services.db, id);
@@ -96,8 +104,8 @@ async function keepSamples(services: JobServices, workDir: string, cell: Cell): 
 
 function insertRow(
   tx: Queryable,
-  { jobId, request: { load }, models }: BenchmarkContext,
-  { n, model, engine, engineVersion, batchSize, intraOpThreads, telemetry, samples }: Measurement,
+  { jobId, request: { scenario }, models }: BenchmarkContext,
+  { n, model, engine, engineVersion, batchSize, intraOpThreads, instances, telemetry, samples }: Measurement,
   judged: Pick<typeof benchmarkRow.$inferInsert, 'verdict' | 'reasonsJson'>,
 ): void {
   const { versionId, precision, dims } = models[model] as BenchmarkContext['models'][number];
@@ -111,8 +119,9 @@ function insertRow(
       precision,
       batchSize,
       intraOpThreads,
+      instances,
       dimsJson: dims ?? {},
-      load,
+      scenario,
       samplesArtifactId: samples ? samplesArtifact(tx, jobId, n, samples) : null,
       telemetryJson: telemetry,
       ...judged,

@@ -8,6 +8,7 @@ import { gateFailures } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
 import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
+import { type Instances, openInstances } from './instances.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
 import { figuresOf, median } from './statistics.ts';
@@ -83,8 +84,8 @@ export async function openCell(
   const feeds = feedsOf(prepared.inputs, model.probe, spec.seed, prepared.expected.length);
   const advance: Advance = () => progress.advance(cell.batchSize);
 
-  const { n, batchSize, intraOpThreads } = cell;
-  const about = { cell: n, cells: planCells(spec).length, model: cell.model, batchSize, intraOpThreads };
+  const { n, batchSize, intraOpThreads, instances: count } = cell;
+  const about = { cell: n, cells: planCells(spec).length, model: cell.model, batchSize, intraOpThreads, instances: count };
   progress.phase('gate', feeds.length * cell.batchSize);
   // Until its first block has ended. After that each message has the figures of its latest one, so that every row's are seen in each round.
   progress.advance(0, about);
@@ -111,19 +112,37 @@ export async function openCell(
     gpu: { ...noGpu, reason: gpuReasons[device] },
   };
   if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, warm: null };
+  const { engine } = cell;
+  const data = {
+    engine,
+    file: model.file,
+    intraOpThreads,
+    inputs: prepared.inputs,
+    probe: model.probe,
+    seed: spec.seed,
+    feeds: feeds.length,
+  };
+  const instances = await openInstances(count, session, feeds, data);
+  if ('problem' in instances) return { telemetry: nothingMeasured(instances.problem), warm: null };
   progress.phase('warmup', null);
-  telemetry.warmup = await warmUp(session, feeds, spec.settings, advance);
+  telemetry.warmup = await instances.beside(() => warmUp(session, feeds, spec.settings, advance));
+  const { runs, durationNs } = telemetry.warmup;
+  /** Of one inference, as the last block has shown it. */
+  let inferenceNs = durationNs / Math.max(1, runs);
   return {
     telemetry,
     warm: {
       async block(asked) {
-        const block = await measureBlock(session, feeds, cell, asked, advance);
+        const total = spec.scenario === 'OFFLINE' ? Math.ceil((asked.seconds * 1e9 * count) / inferenceNs) : null;
+        const block = await measureBlock(instances, cell, asked, total, advance);
+        inferenceNs = (block.elapsedNs * count) / block.samples.latencyNs.length;
         const seconds = (asked.elapsedNs + block.elapsedNs) / 1e9;
         progress.advance(0, { ...about, round: asked.round, seconds, ...figuresOf(block.samples.latencyNs, block.elapsedNs, batchSize) });
         return block;
       },
       async close() {
         const memory = { baselineBytes, peakBytes: peak() };
+        await instances.close();
         await session.close();
         return memory;
       },
@@ -194,39 +213,19 @@ function agree(latencies: number[]): boolean {
   return Math.abs(last - before) <= warmupSpread * before;
 }
 
-/**
- * A single stream: the next inference starts when the last has ended. A first one does not count, since it only brings back what the
- * other configurations have driven out of the caches.
- */
+/** A first inference of each instance does not count, since it only brings back what the other configurations have driven out of the caches. */
 async function measureBlock(
-  session: EngineSession,
-  feeds: Feeds[],
-  { intraOpThreads }: PlannedCell,
+  instances: Instances,
+  { intraOpThreads, instances: count }: PlannedCell,
   { round, seconds, samplesMax, elapsedNs: earlierNs }: BlockAsked,
+  total: number | null,
   advance: Advance,
 ): Promise<Block> {
-  await session.run(feeds[0] as Feeds);
-  const latencies: number[] = [];
-  const ends: number[] = [];
-  let elapsedNs = 0;
   const before = readNoise();
-  const startedAt = now();
-  while (elapsedNs < seconds * 1e9 && latencies.length < samplesMax) {
-    const runAt = now();
-    await session.run(feeds[latencies.length % feeds.length] as Feeds);
-    const endedAt = now();
-    elapsedNs = Number(endedAt - startedAt);
-    latencies.push(Number(endedAt - runAt));
-    ends.push(earlierNs + elapsedNs);
-    advance();
-  }
-  const noise = noiseBetween(before, readNoise(), intraOpThreads);
-  const samples = {
-    latencyNs: Float64Array.from(latencies),
-    endNs: Float64Array.from(ends),
-    block: new Float64Array(latencies.length).fill(round),
-  };
-  return { samples, elapsedNs, noise };
+  const { latencyNs, endNs } = await instances.block({ seconds, samplesMax: Math.ceil(samplesMax / count), total }, advance);
+  const noise = noiseBetween(before, readNoise(), intraOpThreads * count);
+  const samples = { latencyNs, endNs: endNs.map((end) => earlierNs + end), block: new Float64Array(latencyNs.length).fill(round) };
+  return { samples, elapsedNs: endNs.at(-1) as number, noise };
 }
 
 /** The process's peak of resident memory from now on: the kernel's where it can be reset (proc(5), clear_refs), else what it is at the end. */

@@ -61,10 +61,13 @@ export function pairedRatio(a: Rounds, b: Rounds, statistic: keyof RoundStatisti
   return { ratio: Math.exp(middle), low: Math.exp(at(beyond)), high: Math.exp(at(last - beyond)), rounds: n };
 }
 
-/** A ratio of the times of two batches as that of one item (image) of each. */
-export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: { batchSize: number }, to: { batchSize: number }): PairedRatio => {
-  const batches = to.batchSize / of.batchSize;
-  return { ratio: ratio * batches, low: low * batches, high: high * batches, rounds };
+/** What computes at the same time: so many instances, each a batch of so many items. */
+type AtOnce = Record<'batchSize' | 'instances', number>;
+
+/** A ratio of the times of two batches as that of one item (image) of each, where each configuration always computes with all its instances. */
+export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: AtOnce, to: AtOnce): PairedRatio => {
+  const items = (to.batchSize * to.instances) / (of.batchSize * of.instances);
+  return { ratio: ratio * items, low: low * items, high: high * items, rounds };
 };
 
 const beyonds = new Map<number, number>();

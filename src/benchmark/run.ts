@@ -142,7 +142,14 @@ async function openSome(child: ChildAttempt<BenchmarkSpec>, waiting: Cell[], ope
   return [];
 }
 
-const plannedOf = ({ n, model, engine, batchSize, intraOpThreads }: Cell): PlannedCell => ({ n, model, engine, batchSize, intraOpThreads });
+const plannedOf = ({ n, model, engine, batchSize, intraOpThreads, instances }: Cell): PlannedCell => ({
+  n,
+  model,
+  engine,
+  batchSize,
+  intraOpThreads,
+  instances,
+});
 
 /** One block of a cell. What a cell has measured does not count any more when its process fails: null then. */
 async function measureRound(
@@ -270,11 +277,11 @@ function readSamples({ workDir }: ChildAttempt, cell: Cell): RawSamples[] {
 
 /** The samples of a cell as the file that is kept. */
 function keepSamples(child: ChildAttempt, cell: Cell): void {
-  const { n, engine, batchSize, intraOpThreads } = cell;
+  const { n, engine, batchSize, intraOpThreads, instances } = cell;
   const samples = readSamples(child, cell);
   if (samples.length === 0) return;
   cell.samples = write(child, `samples-${n}.bin`, encodeSamples(joinSamples(samples)));
-  child.artifact('SAMPLES', cell.samples, { n, engine, batchSize, intraOpThreads, count: countOf(cell) });
+  child.artifact('SAMPLES', cell.samples, { n, engine, batchSize, intraOpThreads, instances, count: countOf(cell) });
 }
 
 function write({ workDir }: ChildAttempt, name: string, bytes: Uint8Array): MadeFile {

@@ -15,7 +15,7 @@ export const BenchmarkVerdictType = builder.enumType('BenchmarkVerdict', {
   description: 'What a measurement is worth.',
   values: enumValues<Verdict>({
     VALID: 'Measured without a disturbance.',
-    UNSTABLE: 'The machine was disturbed or the speed changed: the intervals are wider, and `reasons` says why.',
+    UNSTABLE: 'Others took processor time meanwhile: the intervals are wider, and `reasons` says who.',
     INVALID: 'The model computes other results than its reference: its speed does not count.',
     UNAVAILABLE: 'Nothing could be measured: the reasons say why.',
   }),
@@ -38,9 +38,13 @@ export const BenchmarkTargetType = builder.enumType('BenchmarkTarget', {
   }),
 });
 
-export const BenchmarkLoadType = builder.enumType('BenchmarkLoad', {
-  description: 'In which order inferences come.',
-  values: enumValues({ SINGLE_STREAM: 'The next one starts when the last has ended.' }),
+export const BenchmarkScenarioType = builder.enumType('BenchmarkScenario', {
+  description: 'In which order inferences come, by the names of MLPerf Inference. Its scenario Server is `startLoadTest`.',
+  values: enumValues<BenchmarkRequest['scenario']>({
+    SINGLE_STREAM: 'The next one starts when the last has ended: what one client waits for.',
+    MULTI_STREAM: 'Each instance has a stream of its own: what so many clients wait for, all at once.',
+    OFFLINE: 'All are there at once, and the instances share them: the most work that the machine can do. Only the throughput counts.',
+  }),
 });
 
 const EngineType = builder.objectRef<EngineState>('Engine').implement({
@@ -82,12 +86,19 @@ builder.relayMutationField(
       }),
       batchSizes: t.intList({ required: true, defaultValue: [1], description: 'Batch sizes, each 1 to 1024.' }),
       engines: t.field({ type: [EngineNameType], description: 'Engines; those that are there unless told otherwise.' }),
-      intraOpThreads: t.intList({ description: 'Threads that one inference computes with; by default the number of cores.' }),
-      load: t.field({
-        type: BenchmarkLoadType,
+      intraOpThreads: t.intList({
+        description:
+          'Threads that one inference computes with; by default the number of cores in a single stream, and one with more instances.',
+      }),
+      scenario: t.field({
+        type: BenchmarkScenarioType,
         required: true,
         defaultValue: 'SINGLE_STREAM',
         description: 'In which order inferences come.',
+      }),
+      instances: t.intList({
+        description:
+          'Copies of a model that compute at the same time, each with `intraOpThreads` threads; by default as many as the cores have room for, and one in a single stream.',
       }),
       profile: t.field({ type: BenchmarkProfileType, required: true, defaultValue: 'QUICK', description: 'How thoroughly to measure.' }),
       dims: t.field({
@@ -103,9 +114,7 @@ builder.relayMutationField(
       }),
       target: t.field({
         type: BenchmarkTargetType,
-        required: true,
-        defaultValue: 'LATENCY',
-        description: 'What a configuration is chosen by.',
+        description: 'What a configuration is chosen by: by default LATENCY in a single stream, and otherwise THROUGHPUT.',
       }),
       accuracyDropMax: t.float({
         required: true,
@@ -123,7 +132,7 @@ builder.relayMutationField(
   },
   {
     description:
-      'Measures the speed of each version at each batch size on each engine with each number of threads, alone on the machine, and makes a report.',
+      'Measures the speed of each version at each batch size on each engine with each number of threads and of instances, alone on the machine, and makes a report.',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() =>

@@ -7,7 +7,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { OnnxMeta } from '../jobs/results.ts';
-import { BenchmarkSettings, benchmarkProfiles } from '../jobs/specs.ts';
+import { BenchmarkSettings, BenchmarkSpec, benchmarkProfiles } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requireReadyModel } from '../training/sources.ts';
@@ -23,7 +23,8 @@ const cellOverheadMs = 3000;
 const bytesPerSecond = 24 * 50_000;
 
 const { warmupSecondsMax, secondsMin, secondsMax } = BenchmarkSettings.shape;
-const { batchSizes, intraOpThreads, dims, load, seed, target, profile, accuracyDropMax } = BenchmarkRequest.shape;
+const { batchSizes, intraOpThreads, instances, dims, seed, target, profile, accuracyDropMax } = BenchmarkRequest.shape;
+const { scenario } = BenchmarkSpec.shape;
 
 const StartBenchmarkInput = z
   .object({
@@ -31,7 +32,8 @@ const StartBenchmarkInput = z
     batchSizes,
     engines: z.array(z.enum(engineNames)).nullish(),
     intraOpThreads: intraOpThreads.nullish(),
-    load,
+    instances: instances.unwrap().nullish(),
+    scenario,
     profile,
     dims: z
       .array(z.object({ name: z.string(), size: z.number() }))
@@ -40,7 +42,7 @@ const StartBenchmarkInput = z
       .transform((list) => Object.fromEntries((list ?? []).map(({ name, size }) => [name, size])))
       .pipe(dims),
     seed,
-    target,
+    target: target.nullish(),
     accuracyDropMax,
     warmupSecondsMax: warmupSecondsMax.nullish(),
     secondsMin: secondsMin.nullish(),
@@ -64,22 +66,34 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   const input = parseInput(StartBenchmarkInput, raw);
   const { config, db } = services;
   const there = (await readEngines(config.childEnv.PATH ?? '')).filter(({ reason }) => reason === null).map(({ name }) => name);
+  const isSingle = input.scenario === 'SINGLE_STREAM';
+  const threads = distinct(input.intraOpThreads ?? [isSingle ? config.cores : 1]).toSorted((a, b) => a - b);
+  const room = Math.max(1, Math.floor(config.cores / (threads.at(-1) as number)));
   const request: BenchmarkRequest = {
     modelVersionIds: distinct(input.modelVersionIds),
     batchSizes: distinct(input.batchSizes).toSorted((a, b) => a - b),
     engines: engineNames.filter((name) => (input.engines ?? there).includes(name)),
-    intraOpThreads: distinct(input.intraOpThreads ?? [config.cores]).toSorted((a, b) => a - b),
-    load: input.load,
+    intraOpThreads: threads,
+    instances: distinct(input.instances ?? [isSingle ? 1 : room]).toSorted((a, b) => a - b),
+    scenario: input.scenario,
     dims: input.dims,
     seed: input.seed,
     profile: input.profile,
     settings: settingsOf(input),
-    target: input.target,
+    target: input.target ?? (isSingle ? 'LATENCY' : 'THROUGHPUT'),
     accuracyDropMax: input.accuracyDropMax,
   };
   if (request.engines.length === 0) refuse('INVALID', 'engines', 'Name at least one engine: the query `engines` lists them.');
-  if ((request.intraOpThreads.at(-1) as number) > config.cores) {
-    refuse('INVALID', 'intraOpThreads', `This machine has ${config.cores} cores: more threads than that only wait for each other.`);
+  for (const field of ['intraOpThreads', 'instances'] as const) {
+    if ((request[field].at(-1) as number) <= config.cores) continue;
+    const things = field === 'instances' ? 'instances' : 'threads';
+    refuse('INVALID', field, `This machine has ${config.cores} cores: more ${things} than that only wait for each other.`);
+  }
+  if (isSingle && request.instances.join() !== '1') {
+    refuse('INVALID', 'instances', 'A single stream has one instance: take the scenario MULTI_STREAM or OFFLINE to measure more of them.');
+  }
+  if (input.scenario === 'OFFLINE' && request.target === 'LATENCY') {
+    refuse('INVALID', 'target', 'OFFLINE measures throughput, where no request waits for another: choose by THROUGHPUT or MEMORY.');
   }
   requireMeasurable(db, request);
 

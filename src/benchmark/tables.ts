@@ -1,4 +1,5 @@
 import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { scenarios } from '../jobs/specs.ts';
 import { job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { artifact } from '../storage/tables.ts';
@@ -37,8 +38,9 @@ export const benchmarkRow = sqliteTable(
     precision: text().notNull(),
     batchSize: integer().notNull(),
     intraOpThreads: integer().notNull(),
+    instances: integer().notNull().default(1),
     dimsJson: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
-    load: text().notNull(),
+    scenario: text({ enum: scenarios }).notNull().default('SINGLE_STREAM'),
     verdict: text({ enum: verdicts }).notNull(),
     /** `{code, message}` of each rule that the row has met. */
     reasonsJson: text({ mode: 'json' }).$type<{ code: string; value: number | null; limit: number | null }[]>().notNull(),

@@ -1,7 +1,7 @@
 import type { BenchmarkSettings } from '../jobs/specs.ts';
 import { gateFailures } from '../models/gate.ts';
 import type { Telemetry } from './cells.ts';
-import { type LatencySummary, type Stability, stableWindows } from './statistics.ts';
+import type { LatencySummary, Stability } from './statistics.ts';
 import { type Verdict, verdicts } from './tables.ts';
 
 /** What is known of a row when it is judged. */
@@ -25,9 +25,14 @@ type Rule = { code: string; verdict: Verdict | null; finds(evidence: Evidence): 
 const noNumbers = { value: null, limit: null };
 
 /** A rule for a value that may be `limit` at most. */
-const atMost = (code: string, limit: number, shareOf: (evidence: Evidence) => number | null | undefined): Rule => ({
+const atMost = (
+  code: string,
+  verdict: Rule['verdict'],
+  limit: number,
+  shareOf: (evidence: Evidence) => number | null | undefined,
+): Rule => ({
   code,
-  verdict: 'UNSTABLE',
+  verdict,
   finds(evidence) {
     const value = shareOf(evidence);
     return typeof value === 'number' && value > limit ? { value, limit } : null;
@@ -36,7 +41,7 @@ const atMost = (code: string, limit: number, shareOf: (evidence: Evidence) => nu
 
 /**
  * What a measurement is worth. Each rule that is met adds its reason; the worst verdict counts. Rules without a verdict are notes. Only a
- * wrong result or a crash disqualifies: noise widens the intervals (`resampling.ts`), so an UNSTABLE row can still be chosen.
+ * wrong result or a crash disqualifies: what others did to a row widens its intervals (`resampling.ts`), so an UNSTABLE one can still be chosen.
  */
 const rules: Rule[] = [
   {
@@ -47,17 +52,10 @@ const rules: Rule[] = [
       return value > 0 ? { value, limit: 0 } : null;
     },
   },
-  atMost('STEAL', 0.02, ({ telemetry }) => telemetry.noise?.steal),
-  atMost('THROTTLED', 0.01, ({ telemetry }) => telemetry.noise?.throttled),
-  atMost('CONTENTION', 0.05, ({ telemetry }) => telemetry.noise?.contention),
-  {
-    code: 'TOO_FEW_WINDOWS',
-    verdict: 'UNSTABLE',
-    finds: ({ stability }) => (stability && stability.windows < stableWindows ? { value: stability.windows, limit: stableWindows } : null),
-  },
-  atMost('THROUGHPUT_SPREAD', 0.05, ({ stability }) => stability?.throughputSpread),
-  atMost('P95_SPREAD', 0.05, ({ stability }) => stability?.p95Spread),
-  atMost('DRIFT', 0.05, ({ stability }) => stability?.drift),
+  atMost('STEAL', 'UNSTABLE', 0.02, ({ telemetry }) => telemetry.noise?.steal),
+  atMost('THROTTLED', 'UNSTABLE', 0.01, ({ telemetry }) => telemetry.noise?.throttled),
+  atMost('CONTENTION', 'UNSTABLE', 0.05, ({ telemetry }) => telemetry.noise?.contention),
+  atMost('DRIFT', null, 0.05, ({ stability }) => stability?.drift),
   {
     code: 'WARMUP_CAPPED',
     verdict: null,

@@ -43,6 +43,14 @@ export const samplers = {
 } as const;
 export type Sampler = keyof typeof samplers;
 
+/** Of a training: how halving stops it. */
+export const stopAfterEpoch = z
+  .int()
+  .min(1)
+  .nullable()
+  .default(null)
+  .describe('The run ends after this epoch as if it were the last, and can be resumed from there to the same result; null: at its end.');
+
 export const Ask = z.object({
   sampler: z.enum(Object.keys(samplers) as [Sampler, ...Sampler[]]),
   space: z.array(Dimension).min(1).max(dimensionsMax),

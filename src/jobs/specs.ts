@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
-import { Ask } from './searchSpace.ts';
+import { Ask, stopAfterEpoch } from './searchSpace.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -127,12 +127,7 @@ export const TrainingRuntime = z.object({
     .min(0)
     .default(2 ** 31)
     .describe('Decoded images are kept in memory when they fit into this.'),
-  stopAfterEpoch: z
-    .int()
-    .min(1)
-    .nullable()
-    .default(null)
-    .describe('The run ends after this epoch as if it were the last, and can be resumed from there to the same result; null: at its end.'),
+  stopAfterEpoch,
 });
 
 /** What is stored of a training, beside its data and where its weights come from. */
@@ -306,7 +301,9 @@ export const dimensions = z
   .record(z.string().max(300), z.int().min(1).max(1_000_000))
   .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.');
 
-/** Each model at each batch size on each engine with each number of threads, in this order, is a cell. */
+export const scenarios = ['SINGLE_STREAM', 'MULTI_STREAM', 'OFFLINE'] as const;
+
+/** Each model at each batch size on each engine with each number of threads and of instances, in this order, is a cell. */
 export const BenchmarkSpec = z
   .object({
     kind: z.literal('BENCHMARK'),
@@ -325,7 +322,12 @@ export const BenchmarkSpec = z
     batchSizes: z.array(z.int().min(1).max(1024)).min(1).max(20),
     engines: z.array(z.enum(engineNames)).min(1),
     intraOpThreads: z.array(z.int().min(1).max(1024)).min(1).max(20),
-    load: z.enum(['SINGLE_STREAM']).describe('SINGLE_STREAM: the next inference starts when the last has ended.'),
+    scenario: z
+      .enum(scenarios)
+      .describe(
+        'SINGLE_STREAM: the next inference starts when the last has ended. MULTI_STREAM: each instance does so by itself. OFFLINE: all are there at once, and the instances share them.',
+      ),
+    instances: z.array(z.int().min(1).max(1024)).min(1).max(20).describe('How many copies of a model compute at the same time.'),
     seed: z.int().min(0).max(0xffff_ffff).describe('Of the inputs where there is no probe set.'),
     target: z.enum(['LATENCY', 'THROUGHPUT', 'MEMORY']).describe('What decides which configurations are measured for longer.'),
     settings: BenchmarkSettings,
@@ -366,18 +368,8 @@ export const AskSpec = z.object({ kind: z.literal('ASK'), ...common, ...Ask.shap
 
 // ------------------------------------------------------------------------------------------------------------- kinds
 
-export const Spec = z
-  .discriminatedUnion('kind', [
-    TrainSpec,
-    ConvertSpec,
-    EvaluateSpec,
-    ImportModelSpec,
-    ImportDatasetSpec,
-    BenchmarkSpec,
-    LoadTestSpec,
-    AskSpec,
-  ])
-  .meta({ id: 'Spec' });
+const trainerSpecs = [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, AskSpec] as const;
+export const Spec = z.discriminatedUnion('kind', [...trainerSpecs, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec]).meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
 /** Every kind of job: the slots that it holds (none, one, or -1 for all of them with nothing else beside it), and what it does. */

@@ -19,6 +19,7 @@ export const benchmarkColumns: [string, (report: ReportView, row: RowView) => Va
   ['engineVersion', (_report, { engineVersion }) => engineVersion],
   ['batchSize', (_report, { batchSize }) => batchSize],
   ['intraOpThreads', (_report, { intraOpThreads }) => intraOpThreads],
+  ['instances', (_report, { instances }) => instances],
   ['verdict', (_report, { verdict }) => verdict],
   ['reasons', (_report, { reasons }) => reasons.map(({ code }) => code).join(' ')],
   ['count', (_report, { samples }) => samples?.count],

@@ -49,6 +49,7 @@ function results(report: ReportView): Section {
   // A column that says the same in each row takes the room of the numbers.
   const [engine, ...others] = new Set(rows.map(({ engine }) => engines[engine].title));
   const hasOneEngine = others.length === 0;
+  const isOfOneInstance = rows.every(({ instances }) => instances === 1);
   return {
     heading: 'Results',
     blocks: [
@@ -64,6 +65,7 @@ function results(report: ReportView): Section {
             ...(hasOneEngine ? [] : ['Engine']),
             'Batch',
             'Threads',
+            ...(isOfOneInstance ? [] : ['Instances']),
             'Verdict',
             'Mean',
             ...names.map((name) => percentileTitles[name]),
@@ -76,6 +78,7 @@ function results(report: ReportView): Section {
             ...(hasOneEngine ? [] : [engines[row.engine].title]),
             `${row.batchSize}`,
             `${row.intraOpThreads}`,
+            ...(isOfOneInstance ? [] : [`${row.instances}`]),
             row.verdict,
             row.latency ? ms(row.latency.meanNs) : none,
             ...names.map((name) => percentileText(row, name)),
@@ -166,14 +169,14 @@ const shareText = (share: number | null | undefined): string => (share == null ?
 const range = (from: number, to: number): string => (from < to ? `${from} to ${to} s` : `${to} s`);
 
 function measurement({ request, rows }: ReportView): Section {
-  const { settings, profile, load } = request;
+  const { settings, profile, scenario } = request;
   return {
     heading: 'How it was measured',
     folded: true,
     blocks: [
       {
         text:
-          `Profile ${profile}, load ${load}: a warm-up of ${range(settings.warmupSecondsMin, settings.warmupSecondsMax)}, then ` +
+          `Profile ${profile}, scenario ${scenario}: a warm-up of ${range(settings.warmupSecondsMin, settings.warmupSecondsMax)}, then ` +
           `${range(settings.secondsMin, settings.secondsMax)} of measurement, where ${plural(settings.samplesWanted, 'sample')} are wanted. ` +
           'Percentiles by nearest rank, intervals are the wider of binomial ranks and of rounds drawn again; no sample was removed.',
       },

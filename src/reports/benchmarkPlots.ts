@@ -1,10 +1,9 @@
 /** The plots of a benchmark's report. */
-import { engines } from '../engine/engines.ts';
 import { seriesMax } from '../plots/frame.ts';
 import { linePlot } from '../plots/lines.ts';
 import { rowPlot } from '../plots/rows.ts';
 import { scatterPlot } from '../plots/scatter.ts';
-import { percentileTitles, plural, rowName } from './format.ts';
+import { distinctionOf, percentileTitles, rowName } from './format.ts';
 import { claimed, distributionPerMille, onSameImages, type ReportView, type RowView } from './report.ts';
 
 const ms = (ns: number | null | undefined): number | null => (ns == null ? null : ns / 1e6);
@@ -24,18 +23,7 @@ export function benchmarkPlots(report: ReportView): string[] {
 }
 
 /** The number of a row, and in what it differs from others. */
-function labelIn(report: ReportView, row: RowView): string {
-  const model = report.models[row.model];
-  const hasNames = new Set(report.models.map(({ name }) => name)).size > 1;
-  const parts: [string, (row: RowView) => unknown][] = [
-    [`${hasNames ? `${model?.name} ` : ''}v${model?.number}`, (one) => one.model],
-    [engines[row.engine].title, ({ engine }) => engine],
-    [`batch ${row.batchSize}`, ({ batchSize }) => batchSize],
-    [plural(row.intraOpThreads, 'thread'), ({ intraOpThreads }) => intraOpThreads],
-  ];
-  const differing = parts.filter(([, of]) => new Set(report.rows.map(of)).size > 1).map(([text]) => text);
-  return `#${row.n} ${differing.join(', ')}`.trimEnd();
-}
+const labelIn = (report: ReportView, row: RowView): string => `#${row.n} ${distinctionOf(report, row)}`.trimEnd();
 
 /** As many rows as a plot can tell apart: the chosen one, the baseline, then the quickest. In the order of the report. */
 function followedRows({ choice, baseline }: ReportView, rows: RowView[]): RowView[] {

@@ -132,10 +132,10 @@ function costsOf(measured: Measured, metric: Metric, rows: ReportRow[]): Map<Rep
   return new Map(rows.map((row, i) => [row, ratios.includes(null) ? (metric.cost(row) as number) : (ratios[i] as number)]));
 }
 
-/** Fewest threads before the smallest batch. */
+/** Fewest threads before the fewest instances, and these before the smallest batch. */
 function simplest(_measured: Measured, rows: ReportRow[]): ChoiceStep | null {
   if (rows.length === 1) return null;
-  const order = (row: ReportRow) => [engineNames.indexOf(row.engine), row.intraOpThreads, row.batchSize, row.n];
+  const order = (row: ReportRow) => [engineNames.indexOf(row.engine), row.intraOpThreads, row.instances, row.batchSize, row.n];
   const kept = rows.toSorted((a, b) => compare(order(a), order(b))).slice(0, 1);
   return { rule: 'SIMPLER', kept: numbersOf(kept) };
 }

@@ -32,6 +32,7 @@ const surroundings: [name: string, read: (report: ReportView) => string | number
   ['Node', ({ machine }) => machine.node],
   ['Whetstone', ({ codeVersion }) => codeVersion],
   ['engines', ({ rows }) => [...new Set(rows.map(({ engineVersion }) => engineVersion))].sort().join(', ')],
+  ['scenario', ({ request }) => request.scenario],
   ['profile', ({ request }) => request.profile],
   ['models', ({ models }) => models.map(({ name, number }) => `${name} version ${number}`).join(', ')],
 ];
@@ -44,7 +45,7 @@ export function compareReports(before: ReportView, after: ReportView): ReportCom
   if (rows.length === 0) {
     throw new ApiError(
       'INVALID',
-      'These reports have no configuration in common: the same model, precision, engine, batch size and threads.',
+      'These reports have no configuration in common: the same model, precision, engine, batch size, threads and instances.',
     );
   }
   const differences = surroundings
@@ -61,7 +62,8 @@ function sameConfiguration(before: ReportView, row: RowView, after: ReportView):
       other.engine === row.engine &&
       other.precision === row.precision &&
       other.batchSize === row.batchSize &&
-      other.intraOpThreads === row.intraOpThreads,
+      other.intraOpThreads === row.intraOpThreads &&
+      other.instances === row.instances,
   );
   return (
     alike.find((other) => after.models[other.model]?.sha256 === model?.sha256) ??

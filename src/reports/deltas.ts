@@ -7,9 +7,9 @@ export type Change = Omit<Delta, 'n' | 'rounds'>;
 /** Differences below this are not told apart, however small the intervals are. */
 export const differenceMin = 0.03;
 
-/** The first version at the smallest batch on the fewest threads, of the rows that have samples. */
+/** The first version at the smallest batch on the fewest threads and instances, of the rows that have samples. */
 export function baselineOf({ rows }: Measured): ReportRow | undefined {
-  const order = (row: ReportRow) => [row.model, row.batchSize, row.intraOpThreads, row.n];
+  const order = (row: ReportRow) => [row.model, row.batchSize, row.intraOpThreads, row.instances, row.n];
   return rows.filter((row) => row.samples !== null).toSorted((a, b) => compare(order(a), order(b)))[0];
 }
 

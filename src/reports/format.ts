@@ -34,8 +34,31 @@ export const modelName = ({ models }: Pick<Measured, 'models'>, { model }: Pick<
   return `${name} version ${version}`;
 };
 
+type Configuration = Pick<ReportRow, 'n' | 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>;
+
 /** What was measured in a row. */
-export const rowName = (
-  measured: Pick<Measured, 'models'>,
-  row: Pick<ReportRow, 'model' | 'engine' | 'batchSize' | 'intraOpThreads'>,
-): string => `${modelName(measured, row)}, ${engines[row.engine].title}, batch ${row.batchSize}, ${plural(row.intraOpThreads, 'thread')}`;
+export const rowName = (measured: Pick<Measured, 'models'>, row: Omit<Configuration, 'n'>): string =>
+  [
+    modelName(measured, row),
+    engines[row.engine].title,
+    `batch ${row.batchSize}`,
+    plural(row.intraOpThreads, 'thread'),
+    ...(row.instances > 1 ? [`${row.instances} instances`] : []),
+  ].join(', ');
+
+/** In what a row differs from others; '' where it is the only one. */
+export function distinctionOf(report: Pick<Measured, 'models'> & { rows: Configuration[] }, row: Configuration): string {
+  const model = report.models[row.model];
+  const hasNames = new Set(report.models.map(({ name }) => name)).size > 1;
+  const parts: [string, (row: Configuration) => unknown][] = [
+    [`${hasNames ? `${model?.name} ` : ''}v${model?.number}`, (one) => one.model],
+    [engines[row.engine].title, ({ engine }) => engine],
+    [`batch ${row.batchSize}`, ({ batchSize }) => batchSize],
+    [plural(row.intraOpThreads, 'thread'), ({ intraOpThreads }) => intraOpThreads],
+    [plural(row.instances, 'instance'), ({ instances }) => instances],
+  ];
+  return parts
+    .filter(([, of]) => new Set(report.rows.map(of)).size > 1)
+    .map(([text]) => text)
+    .join(', ');
+}

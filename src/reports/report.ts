@@ -22,6 +22,7 @@ export interface ReportRow extends Omit<Telemetry, 'memory'> {
   precision: string;
   batchSize: number;
   intraOpThreads: number;
+  instances: number;
   verdict: Verdict;
   reasons: Reason[];
   /** The file that every number of this row can be made from. */
@@ -119,7 +120,8 @@ export type StepView = ChoiceStep & { says: string };
 export interface SpokenFacts extends Omit<Report, 'rows' | 'deltas' | 'choice'> {
   rows: RowView[];
   deltas: DeltaView[];
-  choice: Omit<Choice, 'steps'> & { says: string; steps: StepView[] };
+  /** `others`: why not the other rows; null where there is none. */
+  choice: Omit<Choice, 'steps'> & { says: string; others: string | null; steps: StepView[] };
 }
 
 /** A report as people read it (`view.ts`). */

@@ -115,6 +115,7 @@ function readSource(db: Queryable, jobId: string): Source {
       engineVersion: row.engineVersion,
       batchSize: row.batchSize,
       intraOpThreads: row.intraOpThreads,
+      instances: row.instances,
       telemetry: Telemetry.parse(row.telemetryJson),
       samples,
     })),

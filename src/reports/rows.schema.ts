@@ -184,6 +184,7 @@ export const BenchmarkRowType = builder.objectRef<RowView & { jobId: string }>('
     precision: t.exposeString('precision', { description: 'Number type of the weights.' }),
     batchSize: t.exposeInt('batchSize', { description: 'Images in one inference.' }),
     intraOpThreads: t.exposeInt('intraOpThreads', { description: 'Threads that one inference computes with.' }),
+    instances: t.exposeInt('instances', { description: 'Copies of the model that computed at the same time.' }),
     verdict: t.expose('verdict', { type: BenchmarkVerdictType, description: 'What it is worth.' }),
     reasons: t.field({
       type: [ReasonType],

@@ -1,6 +1,6 @@
 import type { Machine } from '../benchmark/cells.ts';
 import type { accuracyMetrics, ModelContext } from '../benchmark/context.ts';
-import { BenchmarkLoadType, BenchmarkProfileType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
+import { BenchmarkProfileType, BenchmarkScenarioType, BenchmarkTargetType, BenchmarkVerdictType } from '../benchmark/schema.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -150,7 +150,7 @@ const TechnicalType = builder.objectRef<ReportView>('ReportTechnical').implement
     codeVersion: t.exposeString('codeVersion', { description: 'Version of Whetstone that measured.' }),
     machine: t.field({ type: MachineType, description: 'Where it was measured.', resolve: (r) => r.machine }),
     profile: t.field({ type: BenchmarkProfileType, description: 'How thoroughly it was measured.', resolve: (r) => r.request.profile }),
-    load: t.field({ type: BenchmarkLoadType, description: 'In which order inferences came.', resolve: (r) => r.request.load }),
+    scenario: t.field({ type: BenchmarkScenarioType, description: 'In which order inferences came.', resolve: (r) => r.request.scenario }),
     target: t.field({ type: BenchmarkTargetType, description: 'What was chosen by.', resolve: (r) => r.request.target }),
     accuracyDropMax: t.float({ description: 'How much of the accuracy a choice may lose.', resolve: (r) => r.request.accuracyDropMax }),
     settings: t.field({

@@ -3,7 +3,7 @@ import type { Reason } from '../benchmark/verdict.ts';
 import { gateFailures } from '../models/gate.ts';
 import { behindMax, tieShare } from './choice.ts';
 import { differenceMin } from './deltas.ts';
-import { accuracyText, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
+import { accuracyText, distinctionOf, mebibytes, modelName, ms, number, percent, plural, rowName } from './format.ts';
 import type { Choice, ChoiceStep, Delta, MetricName, Report, ReportRow } from './report.ts';
 
 const share = (value: number): string => `${(100 * value).toFixed(1)} %`;
@@ -16,11 +16,7 @@ const reasonTexts: Record<string, (numbers: { value: number; limit: number }, ro
   THROTTLED: ({ value, limit }) =>
     `The container's processor quota stopped the process in ${share(value)} of the periods; ${share(limit)} is allowed.`,
   CONTENTION: ({ value, limit }) => `Other processes took ${share(value)} of the time that its threads wanted; ${share(limit)} is allowed.`,
-  TOO_FEW_WINDOWS: ({ value, limit }) =>
-    `It ran for ${plural(value, 'window')}; ${limit} are needed to tell whether its speed is stable. Measure for longer.`,
-  THROUGHPUT_SPREAD: ({ value, limit }) => `The throughput of its last windows varies by ${share(value)}; ${share(limit)} is allowed.`,
-  P95_SPREAD: ({ value, limit }) => `The P95 latency of its last windows varies by ${share(value)}; ${share(limit)} is allowed.`,
-  DRIFT: ({ value, limit }) => `The throughput changed by ${share(value)} from the first window to the last; ${share(limit)} is allowed.`,
+  DRIFT: ({ value }) => `The throughput changed by ${share(value)} while it was measured.`,
   WARMUP_CAPPED: ({ limit }) => `Its speed had not settled when the warm-up ended after ${limit} s.`,
   SELF_REFERENCE: () =>
     'Its outputs were compared with those of the same file without optimisations, on seeded inputs: it has no probe set.',
@@ -84,7 +80,7 @@ export function stepText(report: Report, step: ChoiceStep): string {
       return `The best ${name} is ${of(best)}.${others}`;
     }
     case 'SIMPLER':
-      return 'Of those the simplest: engine, then fewest threads, then smallest batch.';
+      return 'Of those the simplest: engine, then fewest threads and instances, then smallest batch.';
     case 'CONFIDENCE':
       return confidenceText(report, step);
   }
@@ -110,12 +106,46 @@ function confidenceText(report: Report, { metric, rivals }: Extract<ChoiceStep, 
     HIGH: () =>
       contendersOf(steps) === 1
         ? 'there is no other configuration to choose.'
-        : `the ${metricTexts[metric as MetricName].name} of every other row is worse beyond doubt.`,
-    MEDIUM: () => `no other row can be better by more than ${within}.`,
+        : `the ${metricTexts[metric as MetricName].name} of every other row is worse beyond doubt. Nothing more has to be measured.`,
+    MEDIUM: () => `no other row can be better by more than ${within}. ${remedyText(report, [report.choice.n as number, ...rivals])}`,
     LOW: () =>
       `the rounds do not rule out that row ${rivals.join(', ')} is better by more than ${within}. ${remedyText(report, [report.choice.n as number, ...rivals])}`,
   };
   return `${lead} ${says[confidence ?? 'LOW']()}`;
+}
+
+/** Why each other row was not chosen: by the rule that left it out, at most `namedMax` of them by name. */
+export function othersText(report: Report): string | null {
+  const { n, steps } = report.choice;
+  const groups: string[] = [];
+  let left = report.rows;
+  for (const step of steps) {
+    const out = left.filter((row) => !step.kept.includes(row.n));
+    left = left.filter((row) => step.kept.includes(row.n));
+    if (out.length > 0) groups.push(leftOutText(report, step, out));
+  }
+  return n === null || groups.length === 0 ? null : `${groups.join('; ')}.`;
+}
+
+const namedMax = 4;
+
+function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): string {
+  const metric = step.rule === 'TARGET' && step.metric !== null ? metricTexts[step.metric] : null;
+  const named = rows.slice(0, namedMax).map((row) => {
+    const about = [distinctionOf(report, row), ...(metric ? [metric.of(row)] : [])].filter(Boolean).join(': ');
+    return about ? `#${row.n} (${about})` : `#${row.n}`;
+  });
+  const names = [...named, ...(rows.length > namedMax ? [`${rows.length - namedMax} more`] : [])].join(', ');
+  const one = rows.length === 1;
+  const says: Record<ChoiceStep['rule'], string> = {
+    RIGHT: `${one ? 'does' : 'do'} not compute the right results, or could not be measured`,
+    ACCURACY: `${one ? 'is' : 'are'} less accurate than is allowed`,
+    BATCH: `${one ? 'has' : 'have'} a larger batch, which never answers one image sooner`,
+    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}`,
+    SIMPLER: `${one ? 'is' : 'are'} as good, but less simple`,
+    CONFIDENCE: '',
+  };
+  return `${names} ${says[step.rule]}`;
 }
 
 /** How many rows were left before the target narrowed them down. */

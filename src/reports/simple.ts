@@ -4,19 +4,28 @@ import type { ReportView, RowView, SpokenFacts } from './report.ts';
 
 const messages = (reasons: RowView['reasons']): string => reasons.map(({ message }) => message).join(' ');
 
+const orders: Record<SpokenFacts['request']['scenario'], string> = {
+  SINGLE_STREAM: 'one after the other',
+  MULTI_STREAM: 'in streams beside each other',
+  OFFLINE: 'all given at once',
+};
+
 /** Sentences about the chosen row, or none. Each says what a number means before how it was made. */
 const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
-  ({ choice }) => (choice.n === null ? null : `${choice.says} ${choice.steps.map(({ says }) => says).join(' ')}`),
-  (_facts, { latency, batchSize }) => {
+  ({ choice }) => (choice.n === null ? null : choice.says),
+  ({ choice }) => choice.others && `Why not the others: ${choice.others}`,
+  ({ choice }) => (choice.n === null ? null : `How sure: ${choice.steps.at(-1)?.says}`),
+  ({ request }, { latency, batchSize }) => {
+    if (request.scenario === 'OFFLINE') return null;
     const [p50, p95] = [latency?.p50?.ns, latency?.p95?.ns];
     if (p50 == null || p95 == null) return latency && `Waiting: an answer comes after ${ms(latency.meanNs)} on average.`;
     const what = batchSize === 1 ? 'answers' : `answers for ${batchSize} images`;
     return `Waiting: half of all ${what} come within ${ms(p50)}, and 95 of 100 within ${ms(p95)}.`;
   },
-  (_facts, { itemsPerSecond, batchSize }) =>
+  (_facts, { itemsPerSecond, batchSize, instances }) =>
     itemsPerSecond === null
       ? null
-      : `Work: ${number(itemsPerSecond)} images a second when it never stands still, ${batchSize === 1 ? 'one image' : `${batchSize} images`} at a time.`,
+      : `Work: ${number(itemsPerSecond)} images a second when it never stands still, ${batchSize * instances === 1 ? 'one image' : `${batchSize * instances} images`} at a time.`,
   (_facts, { memory }) =>
     memory &&
     `Memory: the process takes up to ${mebibytes(memory.increaseBytes)} for the model and its work, on top of ${mebibytes(memory.baselineBytes)} for itself.`,
@@ -40,8 +49,8 @@ const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
   (_facts, { reasons }) => (reasons.length > 0 ? `Keep in mind: ${messages(reasons)}` : null),
   ({ machine, request }, row) =>
     row.samples &&
-    `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, one after the other, with ` +
-      `${engines[row.engine].title} (${row.engineVersion}) on ${plural(row.intraOpThreads, 'thread')} of ${machine.processor} ` +
+    `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, ${orders[request.scenario]}, with ` +
+      `${engines[row.engine].title} (${row.engineVersion}) on ${row.instances > 1 ? `${row.instances} × ` : ''}${plural(row.intraOpThreads, 'thread')} of ${machine.processor} ` +
       `(${plural(machine.cores, 'core')}), no other job beside it. Profile ${request.profile}.`,
 ];
 
@@ -57,8 +66,10 @@ export function simpleView(facts: SpokenFacts): ReportView['simple'] {
 }
 
 function speedOf(facts: SpokenFacts, row: RowView): string {
+  const does = `${number(row.itemsPerSecond as number)} images a second`;
+  if (facts.request.scenario === 'OFFLINE') return `${modelName(facts, row)} does ${does}.`;
   const { p50, meanNs } = row.latency as NonNullable<RowView['latency']>;
   const typical = p50?.kind === 'EXACT' ? (p50.ns as number) : meanNs;
   const what = row.batchSize === 1 ? 'an image' : `${row.batchSize} images`;
-  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${number(row.itemsPerSecond as number)} images a second.`;
+  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${does}.`;
 }

@@ -145,8 +145,7 @@ def active_params(space: tuple[Dimension, ...], params: Params) -> Params:
 
 
 def importance(spec: AskSpec) -> list[dict[str, Any]]:
-    """Of each hyperparameter for being among the best trials, by PED-ANOVA. The shares add up to 1; empty for few trials.
-    """
+    """Of each hyperparameter for being among the best trials (PED-ANOVA); the shares add up to 1. Empty for few trials."""
     trials = [trial for trial in spec.trials if trial.values is not None]
     if len(trials) < IMPORTANCE_TRIALS_MIN:
         return []

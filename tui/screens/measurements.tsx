@@ -4,7 +4,7 @@ import { useEffect, useState } from 'react';
 import { useClient } from 'urql';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
-import { age, bytes, milliseconds, number, padTo, printable, wrap } from '../ui/format.ts';
+import { age, bytes, milliseconds, number, padTo, printable, threadsText, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
@@ -28,7 +28,7 @@ export const MeasurementsQuery = graphql(`
           models { name number precision }
           choice { n }
           rows {
-            n model engine batchSize intraOpThreads verdict itemsPerSecond
+            n model engine batchSize intraOpThreads instances verdict itemsPerSecond
             memory { increaseBytes }
             latency { percentiles { percent ns lowNs highNs } }
             reasons { code message }
@@ -218,7 +218,7 @@ function Rows({ rows, width, height }: { rows: readonly Row[]; width: number; he
           { title: '', width: 1, text: ({ isChosen }) => (isChosen ? '★' : ''), color: () => theme.accent },
           { title: 'Model', text: ({ name }) => name, color: ({ verdict }) => states[verdict]?.color },
           { title: 'Batch', width: 5, align: 'right', text: ({ batchSize }) => String(batchSize) },
-          { title: 'Threads', width: 7, from: 60, align: 'right', text: ({ intraOpThreads }) => String(intraOpThreads) },
+          { title: 'Threads', width: 7, from: 60, align: 'right', text: (row) => threadsText(row) },
           { title: 'Images/s', width: 9, from: 70, align: 'right', text: ({ itemsPerSecond }) => number(itemsPerSecond) },
           { title: measure.title, width: 9, align: 'right', text: measure.text },
           ...(reference ? [{ title: 'An image takes', width: 16, from: 60, text: (row: Row) => against(row, reference) }] : []),
@@ -245,7 +245,7 @@ function Rows({ rows, width, height }: { rows: readonly Row[]; width: number; he
 function detailsOf(row: Row, width: number): { text: string; color?: string | undefined }[] {
   const percentiles = row.latency?.percentiles ?? [];
   const most = Math.max(1, ...percentiles.map(({ ns, highNs }) => Math.max(ns ?? 0, highNs ?? 0)));
-  const engine = `${row.engine}, batch ${row.batchSize}, ${row.intraOpThreads} threads`;
+  const engine = `${row.engine}, batch ${row.batchSize}, ${threadsText(row)} threads`;
   const memory = row.memory ? `, ${bytes(row.memory.increaseBytes)} of memory` : '';
   return [
     { text: printable(`${row.name}: ${engine}, ${number(row.itemsPerSecond)} images/s${memory}`), color: states[row.verdict]?.color },

@@ -8,7 +8,7 @@ import { graphql, type ResultOf } from '../graphql.ts';
 import { useConnection, useData } from '../session/live.tsx';
 import { pathOf } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
-import { age, milliseconds, number, padTo, printable, wrap } from '../ui/format.ts';
+import { age, milliseconds, number, padTo, printable, threadsText, wrap } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
@@ -32,7 +32,7 @@ export const ReportQuery = graphql(`
         models { name number precision sizeBytes accuracy { metric value } }
         choice { n says confidence }
         rows {
-          n model verdict engine engineVersion batchSize intraOpThreads precision itemsPerSecond sampleCount
+          n model verdict engine engineVersion batchSize intraOpThreads instances precision itemsPerSecond sampleCount
           latency { meanNs percentiles { percent ns lowNs highNs } }
           reasons { code message }
         }
@@ -180,7 +180,7 @@ function technicalLines({ technical }: Report, width: number): Line[] {
     ...rows.flatMap((row): Line[] => [
       { text: '' },
       {
-        text: `${row.n === choice.n ? '★' : ' '} row ${row.n}: ${row.engine}, model ${row.model}, batch ${row.batchSize}, ${row.intraOpThreads} threads  ${stateText(row.verdict)}  ${number(row.itemsPerSecond)} images/s`,
+        text: `${row.n === choice.n ? '★' : ' '} row ${row.n}: ${row.engine}, model ${row.model}, batch ${row.batchSize}, ${threadsText(row)} threads  ${stateText(row.verdict)}  ${number(row.itemsPerSecond)} images/s`,
         color: states[row.verdict]?.color,
         bold: row.n === choice.n,
       },

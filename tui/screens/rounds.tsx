@@ -4,7 +4,7 @@ import { useState } from 'react';
 import { graphql } from '../graphql.ts';
 import { useLive } from '../session/live.tsx';
 import { ChartView } from '../ui/Chart.tsx';
-import { age, number, printable } from '../ui/format.ts';
+import { age, number, printable, threadsText } from '../ui/format.ts';
 import { List } from '../ui/List.tsx';
 import { intervalBar } from '../ui/plot.ts';
 import { theme } from '../ui/theme.ts';
@@ -88,7 +88,7 @@ export function LiveRounds({ job, width, height, onChange }: Props) {
   const head = ` ${stateText(job.state)}  ${printable(names.join(', '))}  ${job.startedAt ? `since ${age(job.startedAt)}` : `waits${place}`}`;
   const rounds = Math.max(0, ...[...rows.values()].map(({ points }) => points.at(-1)?.x ?? 0));
   const row = now
-    ? `row ${(now.cell ?? 0) + 1} of ${now.cells}: ${nameOf(now.model)}, batch ${now.batchSize}, ${now.intraOpThreads} threads  ${phase}`
+    ? `row ${(now.cell ?? 0) + 1} of ${now.cells}: ${nameOf(now.model)}, batch ${now.batchSize}, ${threadsText(now)} threads  ${phase}`
     : phase || 'It measures alone: it waits until no other job runs.';
   const seen = [...rows].sort(([a], [b]) => a - b).map(([n, found]) => ({ n, ...found }));
   const measured = seen.filter(({ points }) => points.length > 0);
@@ -119,7 +119,7 @@ export function LiveRounds({ job, width, height, onChange }: Props) {
             { title: 'Row', width: 4, align: 'right', text: ({ n }) => String(n + 1) },
             { title: 'Model', text: ({ latest }) => nameOf(latest.model) },
             { title: 'Batch', width: 5, align: 'right', text: ({ latest }) => String(latest.batchSize) },
-            { title: 'Threads', width: 7, from: 60, align: 'right', text: ({ latest }) => String(latest.intraOpThreads) },
+            { title: 'Threads', width: 7, from: 60, align: 'right', text: ({ latest }) => threadsText(latest) },
             { title: 'Images/s', width: 9, from: 60, align: 'right', text: ({ latest }) => figure(latest.itemsPerSecond) },
             { title: 'P95 ms', width: 9, align: 'right', text: ({ latest }) => figure(latest.p95Ms) },
             {

@@ -163,7 +163,6 @@ export const forms = {
     about: (choices, id) => ({
       ...noKey,
       dryRun: null,
-      load: null,
       modelVersionIds: {
         kind: 'choices',
         options: modelVersions(choices, 'ONNX'),

@@ -105,3 +105,7 @@ export function bar(share: number, width: number): string {
   const full = Math.round(known * cells);
   return `${'█'.repeat(full)}${'░'.repeat(cells - full)} ${String(Math.floor(known * 100)).padStart(3)} %`;
 }
+
+/** `2 × 1` are two instances of one thread each. */
+export const threadsText = ({ intraOpThreads, instances = 1 }: { intraOpThreads?: number; instances?: number }): string =>
+  instances === 1 ? String(intraOpThreads) : `${instances} × ${intraOpThreads}`;

@@ -1,0 +1,32 @@
+/** One more instance of a cell's model, on a thread of its own (`instances.ts`). */
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { engines } from '../engine/engines.ts';
+import { type Feeds, feedsOf, load } from './inputs.ts';
+import { type FromInstance, type InstanceData, shared, stream, type ToInstance } from './instances.ts';
+
+const { shared: memory, engine, file, intraOpThreads, inputs, probe, seed, feeds: count } = workerData as InstanceData;
+const port = parentPort as MessagePort;
+const say = (message: FromInstance): void => port.postMessage(message);
+
+const loaded = await load(await engines[engine].load(), file, { intraOpThreads });
+if ('problem' in loaded) say(loaded);
+else {
+  const { session } = loaded;
+  const feeds = feedsOf(inputs, probe, seed, count);
+  const first = feeds[0] as Feeds;
+  port.on('message', async (message: ToInstance) => {
+    if (message.do === 'warm') {
+      while (Atomics.load(memory, shared.generation) < message.until) await session.run(first);
+      say('warm');
+    } else if (message.do === 'block') {
+      await session.run(first);
+      say('ready');
+      Atomics.wait(memory, shared.generation, message.after);
+      say(await stream(session, feeds, memory, message.asked, () => {}));
+    } else {
+      await session.close();
+      port.close();
+    }
+  });
+  say('loaded');
+}
