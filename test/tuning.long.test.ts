@@ -71,27 +71,36 @@ async function trialsOf(slots: number, disturb: (running: Running) => Promise<vo
   }
 }
 
-test('a study of 12 trials is the same undisturbed, with one slot, with a server that is killed, and with trials that are killed', async () => {
-  const undisturbed = await trialsOf(2);
-  expect(JSON.parse(undisturbed).length).toBe(12);
-  expect(await trialsOf(1)).toBe(undisturbed);
+let undisturbed: Promise<string> | undefined;
 
-  const serverKilled = await trialsOf(2, async ({ server, training, ended }) => {
-    for (const after of [1, 5, 9]) {
-      await until(() => ended() >= after && training() !== undefined);
-      await server.killServer();
-    }
-  });
-  expect(serverKilled).toBe(undisturbed);
-
-  const trialsKilled = await trialsOf(2, async ({ training }) => {
-    for (const generation of [0, 1, 2]) {
-      await until(() => training()?.generation === generation);
-      process.kill(training()?.pid as number, 'SIGKILL');
-    }
-  });
-  expect(trialsKilled).toBe(undisturbed);
-}, 3_600_000);
+test.each<[string, number, ((running: Running) => Promise<void>)?]>([
+  ['with one slot', 1],
+  [
+    'with a server that is killed three times',
+    2,
+    async ({ server, training, ended }) => {
+      for (const after of [1, 5, 9]) {
+        await until(() => ended() >= after && training() !== undefined);
+        await server.killServer();
+      }
+    },
+  ],
+  [
+    'with a trial that is killed in each generation',
+    2,
+    async ({ training }) => {
+      for (const generation of [0, 1, 2]) {
+        await until(() => training()?.generation === generation);
+        process.kill(training()?.pid as number, 'SIGKILL');
+      }
+    },
+  ],
+])('a study of 12 trials has the same trials, byte for byte, %s', async (_how, slots, disturb) => {
+  undisturbed ??= trialsOf(2);
+  const wanted = await undisturbed;
+  expect(JSON.parse(wanted).length).toBe(12);
+  expect(await trialsOf(slots, disturb)).toBe(wanted);
+});
 
 test('of a study of 500 trials the page, the front and the importance are answered within 200 ms each', () =>
   withServer(async (server) => {

@@ -5,6 +5,7 @@ import { refuse } from '../errors.ts';
 import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
+import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';
 import { trainingOf } from '../training/train.ts';
 import { type ObjectiveName, objectiveNames, objectives } from './objectives.ts';
@@ -165,7 +166,7 @@ function requireValid(preset: PresetName, fixed: Params, space: Dimension[], dim
   if (type === 'INT' && [...values, step ?? 1].some((value) => !Number.isInteger(value)))
     refuse('INVALID', at, `${name} takes whole numbers: ${[low, high, step].filter((one) => one !== null).join(', ')} are not all.`);
   for (const value of values) {
-    const parsed = (presets[preset].hyperparameters.shape as Record<string, z.ZodType>)[name]?.safeParse(value);
+    const parsed = (presets[preset].hyperparameters.shape as Record<string, z.ZodType>)[name]?.safeParse(value, { error: rangeProblem });
     if (parsed?.error) refuse('INVALID', at, `${name} cannot be ${value}: ${parsed.error.issues[0]?.message}`);
   }
   if (when === null) return;

@@ -86,9 +86,13 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
 
 
+def _directions(spec: AskSpec) -> list[optuna.study.StudyDirection]:
+    return [optuna.study.StudyDirection[direction] for direction in spec.directions]
+
+
 def _study(spec: AskSpec) -> optuna.Study:
     """The study as it stands before the proposals."""
-    study = optuna.create_study(directions=[direction.lower() for direction in spec.directions])
+    study = optuna.create_study(directions=_directions(spec))
     space = {dimension.name: distribution(dimension) for dimension in spec.space}
     worst = [-math.inf if direction == "MAXIMIZE" else math.inf for direction in spec.directions]
     for trial in spec.trials:
@@ -145,11 +149,11 @@ def active_params(space: tuple[Dimension, ...], params: Params) -> Params:
 
 
 def importance(spec: AskSpec) -> list[dict[str, Any]]:
-    """Of each hyperparameter for being among the best trials (PED-ANOVA); the shares add up to 1. Empty for few trials."""
+    """Of each hyperparameter for being among the best (PED-ANOVA): shares that add up to 1. Empty for few trials."""
     trials = [trial for trial in spec.trials if trial.values is not None]
     if len(trials) < IMPORTANCE_TRIALS_MIN:
         return []
-    study = optuna.create_study(directions=[direction.lower() for direction in spec.directions])
+    study = optuna.create_study(directions=_directions(spec))
     space = {dimension.name: distribution(dimension) for dimension in spec.space}
     for trial in trials:
         active = active_params(spec.space, trial.params)
