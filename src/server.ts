@@ -43,6 +43,7 @@ import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
 import { askJob } from './tuning/ask.ts';
 import { tuneJob } from './tuning/coordinate.ts';
+import { sweepStudies } from './tuning/sweep.ts';
 
 /** Every kind of job. */
 const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds => ({
@@ -127,7 +128,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
     const stopSweeper = await startSweeper(
       services,
       log,
-      { work: () => sweepWork(services), history: () => sweepHistory(services) },
+      { work: () => sweepWork(services), history: () => sweepHistory(services), studies: async () => sweepStudies(services) },
       { datasets: () => sweepDatasets(services) },
     );
     undo.push(() => inTime('sweeper', stopSweeper()));

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
+import { sweepStudies } from '../src/tuning/sweep.ts';
 import { frontOf, ranked, studySettings } from '../src/tuning/studies.ts';
 import { nobody } from './support/jobs.ts';
 import { type Studied, withStudies, workThrough } from './support/tuning.ts';
@@ -40,6 +41,7 @@ describe('a study', () => {
       expect(job.resultJson?.modelVersionIds).toHaveLength(2 * Math.min(2, front.length));
       expect(studies.trials(id).filter(({ finalJobId }) => finalJobId !== null).length).toBe(Math.min(2, front.length));
       expect(studies.slotsHeld()).toBe(0);
+      expect(studies.checkpoints()).toEqual([]);
     }));
 
   test('trains equal hyperparameters once: copies have the result of the first', () =>
@@ -109,6 +111,13 @@ describe('a study', () => {
       expect(studies.job(id).state).toBe('CANCELLED');
       const before = studies.list(id).filter(({ outcome }) => outcome !== null);
       expect(before.length).toBeGreaterThan(0);
+      // For a week its retry continues from the checkpoints.
+      const kept = studies.checkpoints();
+      expect(kept.length).toBeGreaterThan(0);
+      sweepStudies(studies.services());
+      expect(studies.checkpoints()).toEqual(kept);
+      sweepStudies(studies.services(), Date.now() + 8 * 86_400_000);
+      expect(studies.checkpoints()).toEqual([]);
       studies.retry(id);
       await workThrough(studies, id);
       expect(studies.job(id).state).toBe('SUCCEEDED');
@@ -186,6 +195,7 @@ describe('whatever happens', () => {
   test.each([
     ['without halving', {}],
     ['with halving', { halving }],
+    ['that begins with trials of its user', { halving, generations: 2, begin: [{ imageSize: 32 }, { imageSize: 64 }, { imageSize: 32 }] }],
   ])('a study comes to the same trials, and runs none twice: %s', async (_how, input) => {
     const wanted = await undisturbed(input, 1);
     const event = fc.constantFrom('finish', 'finish', 'finish', 'crash', 'lose', 'pause', 'resume', 'cancel', 'restart');
@@ -225,7 +235,7 @@ describe('whatever happens', () => {
           expect(studies.slotsHeld()).toBe(0);
         }, slots),
       ),
-      { numRuns: 25 },
+      { numRuns: 15 },
     );
   });
 });

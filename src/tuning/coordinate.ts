@@ -83,6 +83,11 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
   if (activeChildren(tx, parent.id) > 0) return null;
   const settings = studySettings(row);
   const open = listTrials(tx, row.id).filter(({ outcome, copyOf }) => outcome === null && copyOf === null);
+  // Trials to begin with start together with the first proposals, which a study that was cancelled too early has not got.
+  if (open.some(({ jobId }) => jobId === null)) {
+    askForFirst(tx, row, parent);
+    return null;
+  }
   if (open.length > 0) {
     const survivors = settings.halving ? survivorsOf(open.map(ranked), settings.halving, directionsOf(settings.objectives)) : open;
     const numbers = new Set(survivors.map(({ number }) => number));
@@ -142,7 +147,13 @@ function resultOf(tx: Queryable, row: Study, trials: Trial[], front: Trial[]): R
 
 // --------------------------------------------------------------------------------------------------------- proposals
 
-export function enqueueAsk(tx: Queryable, row: Study, parent: Job, count: number): void {
+/** For the rest of the first generation. */
+export function askForFirst(tx: Queryable, row: Study, parent: Job): void {
+  const known = listTrials(tx, row.id).length;
+  enqueueAsk(tx, row, parent, Math.min(studySettings(row).population, row.trials) - known);
+}
+
+function enqueueAsk(tx: Queryable, row: Study, parent: Job, count: number): void {
   const known = listTrials(tx, row.id).length;
   const generation = Math.floor(known / studySettings(row).population);
   enqueue(tx, actorOf(parent), {

@@ -17,7 +17,7 @@ import { Name } from '../naming.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireReadyDataset, requireTask } from '../training/sources.ts';
-import { continueIn, enqueueAsk, insertTrials } from './coordinate.ts';
+import { askForFirst, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { requireStudy, studySettings } from './studies.ts';
@@ -95,8 +95,8 @@ function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: S
     })
     .returning()
     .get();
-  const begun = insertTrials(tx, row, settings.begin.slice(0, trials), 0);
-  enqueueAsk(tx, row, coordinator, Math.min(settings.population, trials) - begun);
+  insertTrials(tx, row, settings.begin.slice(0, trials), 0);
+  askForFirst(tx, row, coordinator);
   return row;
 }
 

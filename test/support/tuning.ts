@@ -17,7 +17,7 @@ import { isFinal } from '../../src/jobs/states.ts';
 import { type Job, job, slot } from '../../src/jobs/tables.ts';
 import { modelVersion } from '../../src/models/tables.ts';
 import { insertArtifact } from '../../src/storage/blobs.ts';
-import { blob } from '../../src/storage/tables.ts';
+import { type Artifact, artifact, blob } from '../../src/storage/tables.ts';
 import { enqueueConversion } from '../../src/training/convert.ts';
 import type { TrainRequest } from '../../src/training/train.ts';
 import { askRequestOf } from '../../src/tuning/ask.ts';
@@ -88,6 +88,14 @@ async function openStudies(folder: string, slots: number) {
         .where(eq(job.kind, 'TRAIN'))
         .all()
         .map((one) => ({ ...one, spec: one.specJson as TrainRequest })),
+    /** Jobs whose checkpoints are kept for another training. */
+    checkpoints: () =>
+      opened.db
+        .select()
+        .from(artifact)
+        .where(eq(artifact.kind, 'CHECKPOINT'))
+        .all()
+        .map(({ ownerId }) => ownerId),
     slotsHeld: () =>
       opened.db
         .select()
@@ -162,7 +170,10 @@ function madeBy(tx: Queryable, services: JobServices, one: Job): Record<string, 
   const metrics = { images: 4, loss: 1, top1, top5: 1, macroTop1: top1 };
   const result = { epochs, bestEpoch: epochs, stoppedEarly: false, metrics, engine: 'torch', parameters: 1, bytes: 4 };
   const done = { ...result, macs: hyperparameters.imageSize ** 2 };
-  if (modelId === null) return done;
+  if (modelId === null) {
+    insertFile(tx, { ownerType: 'JOB', ownerId: one.id, kind: 'CHECKPOINT' });
+    return done;
+  }
   const versionId = insertVersion(tx, one, modelId);
   return { ...done, modelVersionId: versionId, conversionJobId: enqueueConversion(tx, services, one, versionId).id };
 }
@@ -189,13 +200,19 @@ function proposalsOf(tx: Queryable, one: Job): AskResult {
   return { proposals, importance: [] };
 }
 
+function insertFile(tx: Queryable, owner: Pick<Artifact, 'ownerType' | 'ownerId' | 'kind'>): string {
+  const file = { sha256: randomUUIDv7(), sizeBytes: 1 };
+  tx.insert(blob)
+    .values({ ...file, createdAt: 0 })
+    .run();
+  return insertArtifact(tx, file, { ...owner, name: 'file' }).id;
+}
+
 function insertVersion(tx: Queryable, { id: jobId, specJson }: Job, wanted?: string): string {
   const id = randomUUIDv7();
   const modelId = wanted ?? modelOf(tx, (specJson as { modelVersionId: string }).modelVersionId);
   const number = tx.select().from(modelVersion).all().length + 1;
-  tx.insert(blob).values({ sha256: id, sizeBytes: 1, createdAt: 0 }).run();
-  const owner = { ownerType: 'MODEL_VERSION', ownerId: id } as const;
-  const { id: artifactId } = insertArtifact(tx, { sha256: id, sizeBytes: 1 }, { ...owner, kind: 'WEIGHTS', name: 'weights' });
+  const artifactId = insertFile(tx, { ownerType: 'MODEL_VERSION', ownerId: id, kind: 'WEIGHTS' });
   const columns = { format: 'CHECKPOINT', precision: 'FP32', origin: 'TRAINED', artifactId, jobId, datasetVersionId } as const;
   tx.insert(modelVersion)
     .values({ id, modelId, number, state: 'READY', ...columns, createdAt: 0 })
