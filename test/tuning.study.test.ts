@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
-import { sweepStudies } from '../src/tuning/sweep.ts';
 import { frontOf, ranked, studySettings } from '../src/tuning/studies.ts';
+import { sweepStudies } from '../src/tuning/sweep.ts';
 import { nobody } from './support/jobs.ts';
 import { type Studied, withStudies, workThrough } from './support/tuning.ts';
 
