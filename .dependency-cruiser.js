@@ -1,6 +1,6 @@
 /** Who may import whom (docs/architecture.md). */
 const leaves = 'engine|vision';
-const serverDomains = 'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|deployments|loadTest';
+const serverDomains = 'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|history|deployments|loadTest|backup';
 const domains = `^src/(${serverDomains}|inference|${leaves})/`;
 
 export default {
@@ -102,7 +102,7 @@ export default {
       from: {},
       to: {
         path: '^src/engine/',
-        pathNot: '^src/engine/(engine|engines|datatypes|shapes|externalData|telemetry)\\.ts$',
+        pathNot: '^src/engine/(engine|engines|libraries|datatypes|shapes|externalData|telemetry)\\.ts$',
         dynamic: false,
       },
     },

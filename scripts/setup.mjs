@@ -1,13 +1,16 @@
-// Brings a clone to where its npm scripts can run: the Node packages, then the trainer's Python packages. It runs before
-// each of them, on whatever Node is there, so it is plain JavaScript without a package, and Node 20 must understand it.
+// Brings a clone to where its npm scripts can run: the Node packages, the trainer's Python packages, and the native runtime
+// where there is a compiler. It runs before each of them, on whatever Node is there, so it is plain JavaScript without a
+// package, and Node 20 must understand it.
 //
 // Each step leaves a stamp in .setup/:
 //   (none)            never begun: the free disk is checked first
 //   started <hash>    interrupted or failed: its folder is deleted and made again, as a half-made one looks whole to
 //                     npm and uv; what was downloaded is in their caches
 //   done <hash>       nothing to do while the hash is that of today's inputs and the result works
+//   left out <hash>   nothing to do while the machine still lacks what the step needs
 //
-// Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, and those of npm, pip and uv.
+// Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX, and those of
+// npm, pip and uv.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
@@ -21,6 +24,7 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const within = (...names) => path.join(root, ...names);
 const config = JSON.parse(fs.readFileSync(within('scripts', 'setup.json'), 'utf8'));
 const venvPython = within('trainer', '.venv', 'bin', 'python');
+const nativeAddon = within('inference-native', 'build', 'whetstone.node');
 
 /** What stops the set-up through no fault of the script: its text is all that the user sees. */
 class SetupError extends Error {}
@@ -78,22 +82,62 @@ const STEPS = [
       ];
     },
   },
+  {
+    name: 'native',
+    title: 'Native runtime',
+    folder: path.join('inference-native', 'build'),
+    inputs: () => {
+      const sources = fs.readdirSync(within('inference-native', 'src')).sort();
+      const { dependencies } = JSON.parse(contents('package.json'));
+      const { CXX = '', WHETSTONE_SKIP_NATIVE = '' } = process.env;
+      return [
+        contents('inference-native/CMakeLists.txt'),
+        ...sources.flatMap((name) => [name, contents(`inference-native/src/${name}`)]),
+        ...[dependencies['node-addon-api'], dependencies['node-api-headers']],
+        ...[process.platform, process.arch, CXX, WHETSTONE_SKIP_NATIVE],
+      ];
+    },
+    works: () => fs.existsSync(nativeAddon),
+    needs: () => [],
+    problem: () => undefined,
+    lacks: nativeLacks,
+    commands: () => {
+      const build = within('inference-native', 'build');
+      const generator = runs('make', ['--version']) ? [] : ['-G', 'Ninja'];
+      return [
+        ['cmake', '-S', within('inference-native'), '-B', build, ...generator, `-DCMAKE_CXX_COMPILER=${findCompiler()}`],
+        ['cmake', '--build', build],
+        [within('node_modules', '.bin', 'node'), '-e', 'process.dlopen({ exports: {} }, process.argv[1])', nativeAddon],
+      ];
+    },
+    advice:
+      'The native runtime does not build with this compiler. Set CXX to another one, or WHETSTONE_SKIP_NATIVE=1 to do without: everything ' +
+      'works on onnxruntime-node then.',
+  },
 ];
 
 const contents = (file) => fs.readFileSync(within(file), 'utf8');
 const hash = (step) => createHash('sha256').update(JSON.stringify(step.inputs())).digest('hex');
 const stampFile = (step) => within('.setup', step.name);
 const stamp = (step) => (fs.existsSync(stampFile(step)) ? fs.readFileSync(stampFile(step), 'utf8') : undefined);
-const due = (step) => stamp(step) !== `done ${hash(step)}` || !step.works();
+const leftOut = (step) => stamp(step) === `left out ${hash(step)}` && step.lacks() !== undefined;
+const due = (step) => !leftOut(step) && (stamp(step) !== `done ${hash(step)}` || !step.works());
 
 async function perform(step) {
   const inputs = hash(step);
+  const lack = step.lacks?.();
+  if (lack !== undefined) {
+    await fs.promises.rm(within(step.folder), { recursive: true, force: true });
+    write(stampFile(step), `left out ${inputs}`);
+    say(`${step.title}: left out. ${lack}`);
+    return;
+  }
   const commands = step.commands();
   write(stampFile(step), `started ${inputs}`);
   const progress = showProgress(step.title);
   try {
     await fs.promises.rm(within(step.folder), { recursive: true, force: true });
-    for (const command of commands) await run(command, progress);
+    for (const command of commands) await run(command, progress, step.advice ?? downloadAdvice);
     if (!step.works()) throw new SetupError(`${step.title}: ${step.folder} does not work after its installation.`);
   } finally {
     progress.stop();
@@ -145,6 +189,26 @@ function findPython() {
     }
   }
   return { problem };
+}
+
+/** The compiler to build the native runtime with; undefined where none knows C++17. */
+const findCompiler = () =>
+  (env.CXX ? [env.CXX] : ['c++', 'g++', 'clang++']).find(
+    (name) => spawnSync(name, ['-std=c++17', '-fsyntax-only', '-x', 'c++', '-'], { env, input: '#include <optional>' }).status === 0,
+  );
+
+/** Why there is no native runtime. Everything works without it. */
+function nativeLacks() {
+  if (process.env.WHETSTONE_SKIP_NATIVE === '1') return 'WHETSTONE_SKIP_NATIVE is 1: models run on onnxruntime-node.';
+  const cmake = spawnSync('cmake', ['--version'], { encoding: 'utf8', env }).stdout?.match(/\d+\.\d+/)?.[0];
+  const missing = [
+    ...(cmake && newerOrSame(cmake, config.cmake) ? [] : [`CMake ${config.cmake} or newer`]),
+    ...(runs('make', ['--version']) || runs('ninja', ['--version']) ? [] : ['make or Ninja']),
+    ...(findCompiler() ? [] : ['a C++17 compiler']),
+  ];
+  if (missing.length === 0) return undefined;
+  const packages = 'Debian, Ubuntu: the packages cmake, make and g++';
+  return `Missing: ${missing.join(', ')} (${packages}). Models run on onnxruntime-node.`;
 }
 
 function diskProblems(steps) {
@@ -205,7 +269,7 @@ const runs = (command, args) => spawnSync(command, args, { env, stdio: 'ignore' 
 // So a set-up that is killed leaves no npm or uv at work in the folder that the next one throws away.
 const GUARDED = 'exec 3<&0; { cat <&3; kill -KILL 0; } >/dev/null 2>&1 & exec "$@" 3<&- </dev/null';
 
-async function run(command, progress) {
+async function run(command, progress, advice) {
   const child = spawn('sh', ['-c', GUARDED, 'sh', ...command], { cwd: root, env, detached: true });
   const lines = [];
   let rest = '';
@@ -231,10 +295,11 @@ async function run(command, progress) {
         ? `UV_TORCH_BACKEND=${env.UV_TORCH_BACKEND} takes PyTorch from its own index, https://${torchIndex}. If that cannot be reached from ` +
           'here, run the same command without UV_TORCH_BACKEND and UV_NO_VERIFY_HASHES: PyTorch then comes from the index of the other packages.\n'
         : '') +
-      'Is the network reachable, and is there room on the disk? Run the same command again: what was downloaded is kept.',
+      advice,
   );
 }
 
+const downloadAdvice = 'Is the network reachable, and is there room on the disk? Run the same command again: what was downloaded is kept.';
 const torchIndex = 'download.pytorch.org';
 
 /** Where packages come from is the user's affair: it may be a private mirror, and the text ends in public logs. PyTorch's index is public. */

@@ -93,6 +93,7 @@ const clientSettings = z.object({
 /** What the set-up reads (scripts/setup.mjs), and the environment of production. */
 const otherVariables = {
   WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
+  WHETSTONE_SKIP_NATIVE: '1 leaves the native runtime out of the set-up: models run on onnxruntime-node.',
   WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
   NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
 };

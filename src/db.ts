@@ -15,7 +15,7 @@ export type Queryable = Pick<Db, 'select' | 'selectDistinct' | 'insert' | 'updat
 /** How long a statement waits for another process that holds the lock; the event loop stands still meanwhile. */
 const busyTimeoutMs = 250;
 
-const databaseFile = 'whetstone.db';
+export const databaseFile = 'whetstone.db';
 const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
 
 /**
@@ -115,6 +115,9 @@ function requireKnown(client: Sqlite.Database, migrations: string): void {
   }
 }
 
+/** How many migrations this version knows. */
+export const knownMigrations = (): number => readMigrationFiles({ migrationsFolder }).length;
+
 /** Runs the migrations that are new. drizzle's own hides a full disk behind the rollback that SQLite has done already. */
 function migrate(client: Sqlite.Database, migrations: string): void {
   const run = client.transaction(() => {
@@ -154,19 +157,28 @@ export function requireDatabase(dataDir: string): void {
   throw new Error(`The data folder ${dataDir} (WHETSTONE_DATA_DIR) holds no database. Name the folder of your server.`);
 }
 
-/** One server for each data folder: an open transaction on a file of its own, which the system ends when the process dies. */
+/** One server for each data folder. */
 function lockFolder(dataDir: string): () => void {
+  makeFolder(dataDir);
+  closeToOthers(dataDir);
+  return takeLock(
+    join(dataDir, 'server.lock'),
+    'Another Whetstone server uses this data folder. Stop it, or set WHETSTONE_DATA_DIR to another folder.',
+  );
+}
+
+/**
+ * An open transaction on a file of its own, which the system ends when the process dies, until the function that it returns is called. Throws
+ * `busy` where another process has it.
+ */
+export function takeLock(path: string, busy: string): () => void {
   let lock: Sqlite.Database | undefined;
   try {
-    makeFolder(dataDir);
-    closeToOthers(dataDir);
-    lock = new Sqlite(join(dataDir, 'server.lock'), { timeout: 0 });
+    lock = new Sqlite(path, { timeout: 0 });
     lock.exec('BEGIN EXCLUSIVE');
   } catch (error) {
     lock?.close();
-    if (passingKind(error) === 'BUSY')
-      throw new Error('Another Whetstone server uses this data folder. Stop it, or set WHETSTONE_DATA_DIR to another folder.');
-    throw error;
+    throw passingKind(error) === 'BUSY' ? new Error(busy) : error;
   }
   return () => lock.close();
 }

@@ -1,7 +1,7 @@
 import './loading.ts';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { uploadFile } from '../client/upload.ts';
 import { withSession } from './cli/client.ts';
 import { progressBar } from './cli/progressBar.ts';
@@ -14,6 +14,16 @@ import { stopMs } from './stopTimes.ts';
 
 // Whatever a command writes, and whatever its children write, is its user's only: keys, logs, what was uploaded.
 process.umask(0o077);
+
+/** Paths of arguments count from where the user is, not from the project's folder, where npm runs its scripts. */
+const atCaller = (path: string): string => resolve(process.env.INIT_CWD ?? '.', path);
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+
+function countOf(text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError('It is a whole number from 1 on.');
+  return n;
+}
 
 // What a command needs and others do not is loaded by it: the server's modules take a second of processor time.
 const program = new Command('whetstone')
@@ -82,6 +92,44 @@ program
   .action(async ({ task, keep = false }: { task: 'classification' | 'detection'; keep?: boolean }) => {
     const { runDemo } = await import('./cli/demo/demo.ts');
     await runDemo(task, { keep });
+  });
+
+program
+  .command('backup')
+  .description('copy the data folder to a folder of backups, while the server runs; what is there already is not copied again')
+  .argument('<folder>', 'folder of the backups, outside of the data folder')
+  .option('--keep <n>', 'remove all but the newest backups', countOf)
+  .option('--keys', 'also the keys that tokens and links are signed with; without them everybody logs in again after a restore')
+  .action(async (folder: string, options: { keep?: number; keys?: boolean }) => {
+    const { backUp } = await import('./backup/backup.ts');
+    const { path, blobs, newBytes, removed } = await backUp(readConfig(process.env).dataDir, atCaller(folder), options);
+    console.log(
+      `${path}\n${blobs} files, ${megabytes(newBytes)} of them new${removed.length > 0 ? `; removed ${removed.length} older backups` : ''}.`,
+    );
+  });
+
+program
+  .command('restore')
+  .description('make a new data folder of a backup, after every byte of it was checked')
+  .argument('<backup>', 'a backup, as `backup` has printed it')
+  .argument('<folder>', 'the new data folder')
+  .action(async (backup: string, folder: string) => {
+    const { restore } = await import('./backup/restore.ts');
+    const { blobs, sizeBytes } = await restore(atCaller(backup), atCaller(folder));
+    console.log(`Restored ${blobs} files, ${megabytes(sizeBytes)}. Start the server with WHETSTONE_DATA_DIR=${atCaller(folder)}`);
+  });
+
+program
+  .command('verify')
+  .description('check every byte of a data folder or of a backup; exits with 1 when something is damaged')
+  .argument('<folder>', 'the data folder, or a backup')
+  .action(async (folder: string) => {
+    const { verify } = await import('./backup/verify.ts');
+    const { problems, blobs, sizeBytes, unnamed } = await verify(atCaller(folder));
+    for (const problem of problems) console.log(problem);
+    const garbage = unnamed > 0 ? ` ${unnamed} files are not in use.` : '';
+    console.log(`${problems.length === 0 ? 'Whole' : 'Damaged'}: the database and ${blobs} files, ${megabytes(sizeBytes)}.${garbage}`);
+    process.exitCode = problems.length === 0 ? 0 : 1;
   });
 
 const admin = program

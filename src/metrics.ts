@@ -1,6 +1,8 @@
 import { count } from 'drizzle-orm';
 import { Counter, Gauge, Registry } from 'prom-client';
 import type { Services } from './graphql/context.ts';
+import { countRegressions } from './history/regressions.ts';
+import { regressionMetrics } from './history/tables.ts';
 import { jobStates, slot } from './jobs/tables.ts';
 import { addProcessMetrics } from './processMetrics.ts';
 import { countJobs } from './system/system.ts';
@@ -46,6 +48,16 @@ export function createServerMetrics({ db, supervisor }: Pick<Services, 'db' | 's
     collect() {
       this.reset();
       this.inc(supervisor.health().restarts);
+    },
+  });
+  new Counter({
+    name: 'whetstone_regressions_total',
+    help: 'Model versions that were found to be worse than an earlier one, by what they are worse in.',
+    labelNames: ['metric'],
+    registers,
+    collect() {
+      this.reset();
+      for (const metric of regressionMetrics) this.inc({ metric }, countRegressions(db, metric));
     },
   });
   addProcessMetrics(registry);

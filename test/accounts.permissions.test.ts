@@ -69,6 +69,7 @@ const fields: Record<string, Line> = {
   'Query.exportJobs': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',
+  'Query.regressions': 'READ',
   'Query.studies': 'READ',
   'Query.study': 'READ',
 

@@ -154,7 +154,7 @@ describe('what is read', () => {
           [0, 0, 28, 28],
           [expect.closeTo(22.386, 3), expect.closeTo(22.4, 3), 28, 28],
         ]);
-        expect(warned(events).BOXES_CLIPPED).toMatch(/^2 boxes reached up to a pixel out/);
+        expect(warned(events).BOXES_CLIPPED).toMatch(/^2 boxes reached out of their images/);
       },
       detection,
     ));
@@ -305,6 +305,17 @@ const refusals: Refusal[] = [
   { title: 'YAML that is none', zip: yaml('names: [a\nb: "c'), says: /data\.yaml is not the description of a dataset: line \d/ },
   { title: 'YAML that is a list', zip: yaml('- a'), says: /it is a map with names/ },
   { title: 'no names', zip: yaml('train: images/train'), says: /names is a list of names, or a map/ },
+  {
+    title: 'more classes in nc than names',
+    zip: yaml('nc: 3\nnames: [a, b]'),
+    says: /data\.yaml: nc is 3, but there are 2 names: a, b\. Correct/,
+  },
+  { title: 'fewer classes in nc than names', zip: yaml('names: {0: a, 1: b}\nnc: "1"'), says: /nc is 1, but there are 2 names/ },
+  {
+    title: 'another number of classes in obj.data than names in obj.names',
+    zip: () => changed(yolo(), { 'data.yaml': null, 'obj.names': 'a\nb\n', 'obj.data': 'classes= 3\nnames = obj.names' }),
+    says: /obj\.data: classes is 3, but there are 2 names/,
+  },
   { title: 'no name in names', zip: yaml('names: []'), says: /names is empty/ },
   { title: 'names with a gap', zip: yaml('names: {0: a, 2: b}'), says: /names has 2 entries, but none for the class 1/ },
   { title: 'a number twice', zip: yaml('names: {0: a, 1: b, 0: c}'), says: /a key stands there twice/ },
@@ -376,7 +387,7 @@ const refusals: Refusal[] = [
   {
     title: 'labels but no images',
     zip: () => ({ 'data.yaml': 'names: [a]', 'README.md': 'x' }),
-    says: /There are no images for data\.yaml/,
+    says: /There are no images in the zip\. Export the dataset with its images/,
   },
   {
     title: 'no box in train',
@@ -515,7 +526,7 @@ const refusals: Refusal[] = [
   },
   {
     title: 'no images',
-    zip: () => ({ 'a.json': '{"images":[],"annotations":[],"categories":[]}' }),
+    zip: () => ({ 'a.png': 'x', 'a.json': '{"images":[],"annotations":[],"categories":[]}' }),
     says: /There are no images in the lists/,
   },
   {

@@ -67,6 +67,26 @@ const xmlOf = ({ name, boxes }: Scene, fileName = `${name}.png`): string =>
   `<size><width>${side}</width><height>${side}</height><depth>3</depth></size><segmented>0</segmented>` +
   `${boxes.map(([label, x, y, w, h]) => `<object><name>${label}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult><bndbox><xmin>${x}</xmin><ymin>${y}</ymin><xmax>${x + w}</xmax><ymax>${y + h}</ymax></bndbox></object>`).join('')}</annotation>`;
 
+/** As CVAT writes its own form: the labels of a task, and the images with their shapes. */
+const cvatOf = (
+  all: Scene[],
+  { image = ({ name }: Scene) => `name="${name}.png"`, shapes = {} as Record<string, string>, labels = classes } = {},
+): string =>
+  `<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n      <id>7</id>\n      <name>pets</name>\n      <labels>${labels
+    .map(
+      (name) =>
+        `\n        <label>\n          <name>${name}</name>\n          <color>#fa3253</color>\n          <type>any</type>\n          <attributes>\n          </attributes>\n        </label>`,
+    )
+    .join('')}\n      </labels>\n    </task>\n    <dumped>2026-01-02 03:04:05.678901+00:00</dumped>\n  </meta>\n${all
+    .map((scene, i) => {
+      const boxes = scene.boxes.map(
+        ([label, x, y, w, h]) =>
+          `    <box label="${label}" source="manual" occluded="0" xtl="${x}.00" ytl="${y}.00" xbr="${x + w}.00" ybr="${y + h}.00" z_order="0">\n      <attribute name="breed">a > b</attribute>\n    </box>\n`,
+      );
+      return `  <image id="${i}" ${image(scene)} width="${side}" height="${side}">\n${shapes[scene.name] ?? boxes.join('')}  </image>\n`;
+    })
+    .join('')}</annotations>\n`;
+
 const images = (path: (scene: Scene) => string): Files => Object.fromEntries(scenes.map((scene) => [path(scene), scene.image]));
 const flat = ({ name }: Scene) => `images/${name}.png`;
 const bySplit = ({ split, name }: Scene) => `images/${split}/${name}.png`;
@@ -194,6 +214,36 @@ const forms: Form[] = [
     seeded: true,
   },
   {
+    tool: 'CVAT for images 1.1 of a task',
+    zip: { ...images(flat), 'annotations.xml': cvatOf(scenes) },
+    seeded: true,
+  },
+  {
+    tool: 'CVAT for images 1.1 of a project: a subset for each image, which is a folder too',
+    zip: {
+      ...images(({ split, name }) => `images/${split === 'val' ? 'Validation' : 'Train'}/${name}.png`),
+      'annotations.xml': cvatOf(scenes, {
+        image: ({ split, name }) => `name="${name}.png" subset="${split === 'val' ? 'Validation' : 'Train'}" task_id="7"`,
+      }),
+    },
+  },
+  {
+    tool: 'CVAT for images 1.1: the images in folders of splits, without subsets',
+    zip: {
+      ...images(bySplit),
+      'annotations.xml': cvatOf(scenes, { image: ({ split, name }) => `name="${split}/${name}.png" subset="default"` }),
+    },
+  },
+  {
+    tool: 'CVAT for images 1.1: a file for each task',
+    zip: Object.fromEntries(
+      ['train', 'val'].flatMap((split) => [
+        ...of(split).map((scene): [string, Buffer] => [`${split}/images/${scene.name}.png`, scene.image]),
+        [`${split}/annotations.xml`, cvatOf(of(split))] as [string, string],
+      ]),
+    ),
+  },
+  {
     tool: 'FiftyOne COCO: data/ and labels.json',
     zip: { ...images(({ name }) => `data/${name}.png`), 'labels.json': cocoOf(scenes) },
     seeded: true,
@@ -212,6 +262,66 @@ const forms: Form[] = [
       }),
     },
     seeded: true,
+  },
+  {
+    tool: 'Label Studio COCO: result.json with images/',
+    zip: {
+      ...images(flat),
+      'result.json': cocoOf(scenes, {
+        images: scenes.map(({ name }, i) => ({ width: side, height: side, id: i + 1, file_name: `images/${name}.png` })),
+        info: { year: 2026, version: '1.0', contributor: 'Label Studio' },
+      }),
+    },
+    seeded: true,
+  },
+  {
+    tool: 'Label Studio COCO of Windows: images\\',
+    zip: {
+      ...images(flat),
+      'result.json': cocoOf(scenes, {
+        images: scenes.map(({ name }, i) => ({ width: side, height: side, id: i + 1, file_name: `images\\${name}.png` })),
+      }),
+    },
+    seeded: true,
+  },
+  {
+    tool: 'Label Studio VOC: Annotations/ and images/',
+    zip: { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene, scene.name)])) },
+    seeded: true,
+  },
+  {
+    tool: 'FiftyOne VOC: data/ and labels/',
+    zip: {
+      ...images(({ name }) => `data/${name}.png`),
+      ...Object.fromEntries(
+        scenes.map((scene) => [`labels/${scene.name}.xml`, xmlOf(scene).replace('<folder>x</folder>', '<folder></folder>')]),
+      ),
+    },
+    seeded: true,
+  },
+  {
+    tool: 'Roboflow Darknet: _darknet.labels in the folder of each split',
+    zip: {
+      ...files(
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/${name}.png`,
+        ({ split, name }) => `${split === 'val' ? 'valid' : split}/${name}.txt`,
+      ),
+      'train/_darknet.labels': 'cat\ndog',
+      'valid/_darknet.labels': 'cat\ndog',
+      'README.dataset.txt': 'x',
+      'README.roboflow.txt': 'x',
+    },
+    warnings: ['FILES_IGNORED'],
+  },
+  {
+    tool: 'YOLO: classes.txt beside folders of splits, with labels beside the images',
+    zip: {
+      ...files(
+        ({ split, name }) => `${split}/${name}.png`,
+        ({ split, name }) => `${split}/${name}.txt`,
+      ),
+      'classes.txt': 'cat\ndog',
+    },
   },
   {
     tool: 'Roboflow COCO: an unused category above all others',
@@ -408,6 +518,53 @@ describe('labels', () => {
     ),
   );
 
+  // Beyond 2⁵³ a number would be rounded, and both images the same.
+  const [first, second] = ['9007199254740992', '9007199254740993'];
+  const withIds = (text: string): Files => ({
+    ...images(flat),
+    'labels.json': text.replaceAll('"first"', first as string).replaceAll('"second"', second as string),
+  });
+  const largeImages = scenes.map(({ name }, i) => ({
+    id: ['first', 'second'][i] ?? i,
+    file_name: `${name}.png`,
+    width: side,
+    height: side,
+  }));
+  test('COCO: ids beyond 2⁵³ are exact: of images and of categories', () =>
+    withImport(
+      withIds(
+        cocoOf(scenes, {
+          images: largeImages,
+          categories: [
+            { id: 'first', name: 'cat' },
+            { id: 'second', name: 'dog' },
+          ],
+          annotations: [
+            { id: 'first', image_id: 'first', category_id: 'second', bbox: [1, 2, 3, 4] },
+            { id: 'second', image_id: 'second', category_id: 'first', bbox: [5, 6, 7, 8] },
+            { id: 1, image_id: 2, category_id: 'first', bbox: [0, 0, 9.12345678901234, 9] },
+          ],
+        }),
+      ),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOf(imported).slice(0, 2)).toEqual(['a: dog 1 2 3 4', 'b c: cat 5 6 7 8']);
+      },
+      task,
+    ));
+
+  test('COCO: an annotation of an image whose id differs beyond 2⁵³ is of no image', () =>
+    withImport(
+      withIds(
+        cocoOf(scenes, {
+          images: largeImages.slice(0, 1),
+          annotations: [{ id: 1, image_id: 'second', category_id: 1, bbox: [1, 2, 3, 4] }],
+        }),
+      ),
+      (imported) => expect(said(imported)).toContain('annotation 1: there is no image 9007199254740993'),
+      task,
+    ));
+
   test('COCO: a byte order mark is nothing', () =>
     withImport(
       { ...images(flat), 'labels.json': `\ufeff${cocoOf(scenes)}` },
@@ -471,6 +628,148 @@ describe('labels', () => {
   );
 
   test.each<[string, Files]>([
+    ['COCO', { ...images(flat), 'LABELS.JSON': cocoOf(scenes).replaceAll(/"([^"]+)\.png"/g, (_, name) => `"${name.toUpperCase()}.PNG"`) }],
+    [
+      'Pascal VOC',
+      { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name.toUpperCase()}.XML`, xmlOf(scene)])) },
+    ],
+    [
+      'CVAT for images',
+      { ...images(flat), 'annotations.xml': cvatOf(scenes, { image: ({ name }) => `name="Images\\${name.toUpperCase()}.Png"` }) },
+    ],
+  ])('%s: an image is found whatever the case of its name', (_form, zip) =>
+    withImport(
+      zip,
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOf(imported).map((line) => line.toLowerCase())).toEqual(expected);
+      },
+      task,
+    ),
+  );
+
+  const roLabelImg = (angle: string, [x, y, w, h] = [14, 14, 20, 10]) =>
+    `<annotation verified="no"><object><type>robndbox</type><name>cat</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult><robndbox><cx>${x}</cx><cy>${y}</cy><w>${w}</w><h>${h}</h><angle>${angle}</angle></robndbox></object></annotation>`;
+  const voc = (first: string): Files => ({
+    ...images(flat),
+    ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])),
+    'Annotations/a.xml': first,
+  });
+  test.each([
+    ['as it is', '0.0', ['a: cat 4 9 20 10']],
+    ['turned by a quarter', String(Math.PI / 2), ['a: cat 9 4 10 20']],
+  ])('VOC of roLabelImg: a robndbox, %s, is the box around it, and counted', (_how, angle, boxes) =>
+    withImport(
+      voc(roLabelImg(angle)),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(boxes);
+        expect(messageOf(imported, 'POLYGONS_AS_BOXES')).toMatch(/^1 shape that is no upright box was replaced/);
+      },
+      task,
+    ),
+  );
+
+  test('VOC of roLabelImg: a robndbox without its angle is refused with its file', () =>
+    withImport(
+      voc(roLabelImg('')),
+      (imported) => expect(said(imported)).toContain('Annotations/a.xml: object 1: has no bndbox of 4 numbers, robndbox of 5 or polygon'),
+      task,
+    ));
+
+  test('a turned box that reaches out of its image is cut off there; one whose centre is outside is refused', async () => {
+    await withImport(
+      voc(roLabelImg(String(Math.PI / 2), [14, 20, 20, 10])),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(['a: cat 9 10 10 18']);
+        expect(imported.warnings).toContain('BOXES_CLIPPED');
+      },
+      task,
+    );
+    await withImport(
+      voc(roLabelImg(String(Math.PI / 2), [14, 29, 20, 10])),
+      (imported) => expect(said(imported)).toContain('object 1: the box reaches 11.0 pixels out of the image'),
+      task,
+    );
+  });
+
+  const cvat = (shapes: string): Files => ({ ...images(flat), 'annotations.xml': cvatOf(scenes, { shapes: { a: shapes } }) });
+  const common = 'source="manual" occluded="0" z_order="0"';
+  test.each<[string, string, string[], RegExp | null]>([
+    ['a polygon', `<polygon label="cat" ${common} points="1.00,2.00;11.00,2.00;11.50,22.00"></polygon>`, ['a: cat 1 2 10.5 20'], null],
+    ['a turned box', `<box label="cat" ${common} xtl="4.0" ytl="9.0" xbr="24.0" ybr="19.0" rotation="90.00"/>`, ['a: cat 9 4 10 20'], null],
+    ['a mask', `<mask label="dog" ${common} rle="1, 2, 3" left="3" top="4" width="5" height="6"></mask>`, ['a: dog 3 4 5 6'], null],
+    [
+      'a turned ellipse',
+      `<ellipse label="dog" ${common} cx="14" cy="14" rx="10" ry="5" rotation="90"></ellipse>`,
+      ['a: dog 9 4 10 20'],
+      null,
+    ],
+    [
+      'a cuboid',
+      `<cuboid label="cat" ${common} xtl1="4" ytl1="5" xbl1="4" ybl1="15" xtr1="10" ytr1="5" xbr1="10" ybr1="15" xtl2="14" ytl2="3" xbl2="14" ybl2="12" xtr2="11" ytr2="4" xbr2="11" ybr2="12"/>`,
+      ['a: cat 4 3 10 12'],
+      null,
+    ],
+    [
+      'what has no area, and what is outside',
+      `<tag label="cat" source="manual"></tag><points label="cat" ${common} points="1,2"/><polyline label="cat" ${common} points="1,2;3,4"/>` +
+        `<skeleton label="cat" z_order="0"><points label="1" outside="0" occluded="0" points="1,2"/></skeleton><box label="cat" ${common} outside="1" xtl="1" ytl="1" xbr="9" ybr="9"/>`,
+      [],
+      /^5 annotations that no box can be made of were left out: 1 tag, 1 points, 1 polyline, 1 skeleton, 1 outside\.$/,
+    ],
+  ])('CVAT for images: %s', (_what, shapes, boxes, leftOut) =>
+    withImport(
+      cvat(shapes),
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOfA(imported)).toEqual(boxes);
+        if (leftOut) expect(messageOf(imported, 'SHAPES_LEFT_OUT')).toMatch(leftOut);
+        else expect(messageOf(imported, 'POLYGONS_AS_BOXES')).toMatch(/^1 shape that is no upright box/);
+      },
+      task,
+    ),
+  );
+
+  test('CVAT for images: the classes are the labels in their order, without those of skeletons, tags and lines', () =>
+    withImport(
+      {
+        ...images(flat),
+        'annotations.xml': cvatOf(scenes, { labels: ['dog', 'cat &amp; &quot;co&quot;', 'cat'] }).replace(
+          '</labels>',
+          '<label><name>1</name><type>points</type><parent>body</parent></label><label><name>body</name><type>skeleton</type></label><label><name>night</name><type>tag</type></label></labels>',
+        ),
+      },
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(imported.summary().classes).toEqual(['dog', 'cat & "co"', 'cat']);
+        expect(boxesOf(imported)).toEqual(expected);
+      },
+      task,
+    ));
+
+  const box = (attributes: string) => `<box ${attributes}/>`;
+  test.each([
+    ['a box without a label', box('xtl="1" ytl="1" xbr="9" ybr="9"'), 'the image a.png: shape 1 (box) has no label'],
+    ['a box without a coordinate', box('label="cat" xtl="1" ytl="" xbr="9" ybr="9"'), 'shape 1 (box) has no coordinates that are numbers'],
+    ['a polygon without points', '<polygon label="cat"/>', 'shape 1 (polygon) has no coordinates that are numbers'],
+    ['edges the wrong way round', box('label="cat" xtl="9" ytl="1" xbr="1" ybr="9"'), 'shape 1 (box) ends before it begins'],
+    [
+      'a box out of the image',
+      box('label="cat" xtl="1" ytl="1" xbr="40" ybr="9"'),
+      'the image a.png: shape 1: the box reaches 12.0 pixels out',
+    ],
+  ])('CVAT for images: %s is refused by name, and can be left out', async (_what, shapes, says) => {
+    await withImport(cvat(shapes), (imported) => expect(said(imported)).toContain(says), task);
+    await withImport(cvat(shapes), ({ summary }) => expect(summary().leftOut).toMatchObject([{ file: 'images/a.png' }]), {
+      ...task,
+      onProblem: 'LEAVE_OUT',
+      leftOutShareMax: 0.5,
+    });
+  });
+
+  test.each<[string, Files]>([
     ['a label file whose ending is in capitals', { 'a.png': '', 'a.TXT': '' }],
     ['a label file whose name has other capitals', { 'A.PNG': '', 'a.txt': '' }],
     ['folders in capitals', { 'Images/a.png': '', 'Labels/a.txt': '' }],
@@ -519,11 +818,83 @@ describe('labels', () => {
     ));
 
   const utf16 = (text: string) => Buffer.from(`\ufeff${text}`, 'utf16le');
+  const one = { 'train/a.png': scenes[0]?.image ?? '' };
   test.each<[string, Files, RegExp]>([
+    [
+      'CVAT for video',
+      {
+        ...images(flat),
+        'annotations.xml': '<annotations><version>1.1</version><track id="0" label="cat"><box frame="0"/></track></annotations>',
+      },
+      /annotations\.xml has the form "CVAT for video 1\.1", which is not read\. Export it as "CVAT for images 1\.1"/,
+    ],
+    [
+      'CVAT for images that is cut off',
+      { ...images(flat), 'annotations.xml': cvatOf(scenes).replace('</annotations>', '') },
+      /annotations\.xml: is not whole: <annotations> is open/,
+    ],
+    [
+      'CVAT for images with a tag of 20 MB',
+      { ...images(flat), 'annotations.xml': `<annotations><image ${'a'.repeat(2e7)}/></annotations>` },
+      /annotations\.xml: is not XML at character 13/,
+    ],
+    [
+      'CVAT for images with a name of 20 MB',
+      { ...images(flat), 'annotations.xml': `<annotations><image x="${'a '.repeat(1e7)}" name/></annotations>` },
+      /annotations\.xml: image 1 has no name/,
+    ],
+    [
+      'an export without its images',
+      { 'annotations.xml': cvatOf(scenes) },
+      /no images in the zip\. Export the dataset with its images: "Save images" in CVAT/,
+    ],
+    ['a COCO file without its images', { 'labels.json': cocoOf(scenes) }, /no images in the zip/],
+    [
+      'Roboflow: CSV of boxes',
+      { ...one, 'train/_annotations.csv': 'filename,width\n' },
+      /_annotations\.csv is a table of boxes.*Export the dataset as COCO, YOLO or Pascal VOC/,
+    ],
+    [
+      'Roboflow: YOLOv4 PyTorch',
+      { ...one, 'train/_annotations.txt': 'a.png 1,1,9,9,0', 'train/_classes.txt': 'cat' },
+      /_annotations\.txt is a table of boxes.*Export/,
+    ],
+    [
+      'Roboflow: CreateML',
+      { ...one, 'train/_annotations.createml.json': '[{"image":"a.png"}]' },
+      /createml\.json is in the form CreateML.*Export/,
+    ],
+    ['Roboflow: JSONL', { ...one, 'dataset/_annotations.train.jsonl': '{}' }, /jsonl is in the form JSONL.*Export/],
+    [
+      'Label Studio: YOLO without images',
+      { 'classes.txt': 'cat', 'labels/a.txt': '0 .5 .5 .5 .5', 'notes.json': '{}' },
+      /no images in the zip.*"YOLO with Images" in Label Studio/,
+    ],
+    [
+      'LabelMe',
+      { ...one, 'train/a.json': '{"version":"5.0","flags":{},"shapes":[],"imagePath":"a.png","imageData":null}' },
+      /a\.json is in the form LabelMe.*Convert the dataset to COCO or YOLO/,
+    ],
+    [
+      'FiftyOne: its own form',
+      { 'data/a.png': 'x', 'metadata.json': '{}', 'samples.json': '{"samples":[]}' },
+      /samples\.json is in the form of FiftyOne itself.*Export/,
+    ],
+    ['Roboflow: TFRecord', { 'train/cats.tfrecord': 'x', 'train/cats_label_map.pbtxt': 'x' }, /cats\.tfrecord is a TFRecord.*Export/],
+    [
+      'Roboflow: a Darknet export whose splits have other classes',
+      { ...one, 'train/a.txt': '', 'train/_darknet.labels': 'cat', 'valid/_darknet.labels': 'dog' },
+      /train\/_darknet\.labels and valid\/_darknet\.labels name different classes/,
+    ],
     [
       'XML in UTF-16',
       { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`${scene.name}.xml`, utf16(xmlOf(scene))])) },
       /a\.xml: is not a text in UTF-8: save it in this encoding/,
+    ],
+    [
+      'JSON in Latin-1',
+      { ...images(flat), 'labels.json': Buffer.from(cocoOf(scenes).replace('"dog"', '"ca\xf1"'), 'latin1') },
+      /labels\.json: categories\[1\] is not a text in UTF-8: save the file in this encoding/,
     ],
     ['JSON in UTF-16', { ...images(flat), 'labels.json': utf16(cocoOf(scenes)) }, /labels\.json: is in UTF-16: save it in UTF-8/],
     [
@@ -567,6 +938,19 @@ describe('splits', () => {
         expect(imported.summary().images).toEqual({ train: 1, val: 1, test: 0 });
         expect(messageOf(imported, 'VAL_IS_TRAIN')).toMatch(/judged by what it has learned/);
       },
+      task,
+    ));
+
+  test('FiftyOne YOLOv5: an export of the split val alone is refused with what is missing', () =>
+    withImport(
+      {
+        ...files(
+          ({ name }) => `images/val/${name}.png`,
+          ({ name }) => `labels/val/${name}.txt`,
+        ),
+        'dataset.yaml': 'names:\n  0: cat\n  1: dog\npath: /tmp/export\nval: ./images/val/\n',
+      },
+      (imported) => expect(said(imported)).toContain('no images to train on: all are in val. Add a split train, or name no splits'),
       task,
     ));
 

@@ -47,6 +47,15 @@ describe('layouts', () => {
       expect(warnings).toEqual([]);
     }));
 
+  test('Roboflow: Folder Structure', () =>
+    withImport(
+      { ...moved(classes, (name) => `train/${name}`), 'valid/0/z.png': other, 'README.roboflow.txt': 'x' },
+      ({ summary, warnings }) => {
+        expect(summary()).toMatchObject({ classes: ['0', '1', '2'], images: { val: 1, test: 0 } });
+        expect(warnings.filter((code) => code !== 'CLASSES_WITHOUT_VAL')).toEqual(['FILES_IGNORED']);
+      },
+    ));
+
   test.each([
     ['valid', 'val'],
     ['Validation', 'val'],
@@ -136,6 +145,11 @@ describe('layouts', () => {
       { ...moved(classes, (name) => `photos/${name}`), 'photos/cover.png': image },
       /^1 file does not.*\nphotos\/cover\.png: expected <class>\/<image>[^\n]*$/,
     ],
+    [
+      'Roboflow: Multi-Label Classification',
+      { 'train/a.png': image, 'train/_classes.csv': 'filename, cat, dog\na.png, 1, 0', 'valid/b.png': other, 'valid/_classes.csv': '' },
+      /no class folders\. train\/_classes\.csv is a table of labels.*Export the dataset as class folders \("Folder Structure"\)/,
+    ],
     ['only one class', { '0/a.png': image, '0/b.png': other }, /^There is only one class, 0/],
     ['an empty class', { ...classes, '7/': '' }, /1 class is empty[\s\S]*7: has no images/],
     [
@@ -143,8 +157,9 @@ describe('layouts', () => {
       { ...splitFolders, 'val/2/a.png': image },
       /1 class has no images to train on[\s\S]*2: has no images in train/,
     ],
-    ['no train', moved(classes, (name) => `val/${name}`), /no images to train on/],
+    ['no train', moved(classes, (name) => `val/${name}`), /no images to train on: all are in val\. Add a split train, or name no splits/],
     ['classes that differ in case only', { 'Cat/a.png': image, 'cat/b.png': other }, /cat: differs from Cat only in the case/],
+    ['classes that differ in spaces only', { 'cat/a.png': image, 'cat /b.png': other }, /cat : differs from cat only in spaces/],
     ['a class with a long name', { ...classes, [`${'c'.repeat(201)}/a.png`]: image }, /longer than 200 characters/],
   ])('%s: refused with the reason', (_what, zip, reason) =>
     withImport(zip, ({ error, exitCode }) => {

@@ -12,7 +12,13 @@ import { ask, modelVersionOf, mutate, succeeded } from './support/training.ts';
 /** Mean milliseconds by threads, then by batch. */
 const rows = (measured: Record<number, Record<number, number>>): MeasuredRow[] =>
   Object.entries(measured).flatMap(([threads, of]) =>
-    Object.entries(of).map(([batch, meanMs]) => ({ n: 0, intraOpThreads: Number(threads), batchSize: Number(batch), meanMs })),
+    Object.entries(of).map(([batch, meanMs]) => ({
+      n: 0,
+      intraOpThreads: Number(threads),
+      instances: 1,
+      batchSize: Number(batch),
+      meanMs,
+    })),
   );
 const eight = { permits: 2, cores: 8, deadlineMs: 100 };
 
@@ -40,6 +46,12 @@ describe('the row that the report chose', () => {
   test('is what is served, however little it saves, with the run times of its threads', () => {
     expect(chosenOf(four, 3, eight)).toEqual({ intraOpThreads: 4, batchMax: 4, runMs: { 1: 9, 4: 38 } });
     expect(chosenOf(four, 0, eight)).toEqual({ intraOpThreads: 1, batchMax: 1, runMs: { 1: 10, 4: 39 } });
+  });
+
+  test('keeps the run times of its own number of instances', () => {
+    const offline = four.flatMap((row) => [row, { ...row, n: row.n + 4, instances: 2, meanMs: 2 * row.meanMs }]);
+    expect(chosenOf(offline, 4, eight)).toEqual({ intraOpThreads: 1, batchMax: 1, runMs: { 1: 20, 4: 78 } });
+    expect(bestOf(offline, eight)).toMatchObject({ intraOpThreads: 4, runMs: { 1: 9, 4: 38 } });
   });
 
   test.each([
@@ -80,6 +92,21 @@ test('a version is deployed as a benchmark has found it best, and another versio
       const query = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors { code field } } }';
       const refused = await ask(api, query, { i: { ...input, modelVersionId: other } });
       expect(refused.data.deploy.userErrors).toEqual([{ code: 'INVALID', field: ['benchmarkJobId'] }]);
+
+      // Nobody says with how many threads: the report has a row that the host has cores for.
+      const usual = await mutate(api, 'startBenchmark', { modelVersionIds: [version], ...brief }, 'job { id }');
+      await succeeded(api, usual.job.id);
+      await mutate(api, 'deploy', { ...input, name: 'usual', benchmarkJobId: usual.job.id }, 'deployment { name }');
+      expect(await settled(api, 'usual')).toMatchObject({ active: { number: 1 } });
+
+      // A report whose only rows need all cores says what to do.
+      const { cores } = server.services.config;
+      if (cores > 1) {
+        const all = await mutate(api, 'startBenchmark', { ...measure, intraOpThreads: [cores], batchSizes: [1] }, 'job { id }');
+        await succeeded(api, all.job.id);
+        const refusal = await ask(api, query.replace('code field', 'message'), { i: { ...input, benchmarkJobId: all.job.id } });
+        expect(refusal.data.deploy.userErrors[0].message).toContain('Measure it with `intraOpThreads`');
+      }
 
       // As if no row had the right results.
       const content = sql`json_set(${report.content}, '$.choice.n', NULL, '$.choice.steps[0].kept', json('[]'))`;

@@ -9,6 +9,7 @@ import { schema } from '../src/graphql/schema.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
 import { metricPoint } from '../src/jobs/tables.ts';
 import { inTurn } from '../src/turns.ts';
+import { stretchesOf } from './support/eventLoop.ts';
 import { nobody } from './support/jobs.ts';
 import { withServer } from './support/server.ts';
 
@@ -69,26 +70,6 @@ describe('the work of a request', () => {
   });
 });
 
-/** The longest stretch of computing without a turn of the event loop, as a share of all of it. */
-async function longestShare(run: () => Promise<unknown>): Promise<number> {
-  const used = () => {
-    const { user, system } = process.threadCpuUsage();
-    return user + system;
-  };
-  await setImmediate();
-  const begun = used();
-  const done = run().then(() => 'done');
-  let longest = 0;
-  for (let before = begun, ended: unknown; !ended; ) {
-    ended = await Promise.race([done, setImmediate()]);
-    const now = used();
-    longest = Math.max(longest, now - before);
-
-    before = now;
-  }
-  return longest / (used() - begun);
-}
-
 test('the costliest documents that the limits allow hold the event loop for a small part of their time only', async () => {
   await withServer(async ({ services }) => {
     const { db } = services;
@@ -111,7 +92,7 @@ test('the costliest documents that the limits allow hold the event loop for a sm
       checkDocument(schema, document);
       // The first answer also compiles.
       for (const last of [false, true]) {
-        const share = await longestShare(async () => {
+        const { longest, total } = await stretchesOf(async () => {
           const { data, errors } = (await execute({ schema, document, contextValue: { ...context } })) as {
             data: { jobs: object };
             errors?: GraphQLError[];
@@ -119,7 +100,7 @@ test('the costliest documents that the limits allow hold the event loop for a sm
           expect(errors).toBeUndefined();
           expect(data.jobs).toBeTruthy();
         });
-        if (last) expect(share, text).toBeLessThan(0.3);
+        if (last) expect(longest / total, text).toBeLessThan(0.3);
       }
     }
   });

@@ -154,9 +154,29 @@ describe('predict', () => {
     expect(await failures()).toBe(before + 1);
   });
 
-  test.each(['?top=0', '?top=x', '?top=1.5', '?score=2', '?score=x'])('%s is refused', async (query) => {
-    const got = await predict('brightness', await flat('#000').png().toBuffer(), query);
-    expect([got.status, got.json]).toEqual([400, { error: expect.stringContaining(query.slice(1, 4)) }]);
+  test.each([
+    ['?top=0', 'top is "0". At least one class'],
+    ['?top=x', 'top is "x". A whole number'],
+    ['?top=1.5', 'top is "1.5". A whole number'],
+    ['?top=', 'top is "". A whole number'],
+    ['?top=0x10', 'top is "0x10". A whole number'],
+    ['?score=2', 'score is "2". A score is from 0 to 1'],
+    ['?score=-0.1', 'score is "-0.1". A score is from 0 to 1'],
+    ['?score=x', 'score is "x". A score is a number'],
+    // Read as 0, it would let every detection through.
+    ['?score=', 'score is "". A score is a number'],
+    ['?score', 'score is "". A score is a number'],
+    ['?score=%20', 'score is " ". A score is a number'],
+    ['?score=NaN', 'score is "NaN". A score is a number'],
+    ['?score=0,5', 'score is "0,5". A score is a number'],
+    ['?score=0.1&score=0.9', 'score is there twice'],
+    ['?scroe=0.5', 'no parameter scroe. Did you mean score? There are: top, score'],
+    ['?Score=0.5', 'no parameter Score. Did you mean score?'],
+    ['?threshold=0.5&top=1', 'no parameter threshold. There are: top, score'],
+    ['?__proto__=1', 'no parameter __proto__'],
+  ])('%s is refused, and the parameter named', async (query, says) => {
+    const got = await predict('rectangle', await flat('#000').png().toBuffer(), query);
+    expect([got.status, got.json]).toEqual([400, { error: expect.stringContaining(says) }]);
   });
 });
 

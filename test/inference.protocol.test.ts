@@ -262,7 +262,61 @@ const wrong: [what: string, path: string, json: unknown, status: number, says: s
   ['a dimension of 0', 'identity', x({ shape: [0, 4], data: [] }), 400, 'a dimension is 1 or more'],
   ['too few values', 'identity', x({ data: [1, 2, 3] }), 400, 'needs 4 values, not 3'],
   ['no values', 'identity', x({ data: undefined }), 400, 'needs `data`'],
-  ['text among the values', 'identity', x({ data: [1, 2, 3, '4'] }), 400, 'Value 3 of input x is not FP32'],
+  ['a number as a text', 'identity', x({ data: [1, 2, 3, '4'] }), 400, 'Input x: data[3] is "4"; FP32 takes numbers up to 3.4'],
+  ['a boolean as a number', 'identity', x({ data: [[1, true, 3, 4]] }), 400, 'Input x: data[0][1] is true; FP32 takes numbers'],
+  ['null as a number', 'identity', x({ data: [1, 2, null, 4] }), 400, 'Input x: data[2] is null; FP32'],
+  ['an object as a number', 'identity', x({ data: [1, 2, {}, 4] }), 400, 'Input x: data[2] is a list or an object; FP32'],
+  ['a number beyond its type', 'identity', x({ data: [1, 2, 3, 1e39] }), 400, 'data[3] is 1e+39; FP32 takes numbers up to 3.4'],
+  [
+    'a fraction as an integer',
+    'lookup',
+    { inputs: [{ name: 'index', datatype: 'INT64', shape: [1], data: [0.5] }] },
+    400,
+    'data[0] is 0.5; INT64 takes whole numbers from -9007199254740991 to 9007199254740991; what is beyond needs binary data',
+  ],
+  [
+    'lists of unequal lengths',
+    'identity',
+    x({
+      shape: [2, 4],
+      data: [
+        [1, 2, 3],
+        [4, 5, 6, 7, 8],
+      ],
+    }),
+    400,
+    'Input x: data[0] has 3 items, but the shape [2,4] needs 4 there',
+  ],
+  [
+    'lists beside values',
+    'identity',
+    x({ shape: [2, 4], data: [[1, 2, 3, 4], 5, 6, 7, 8] }),
+    400,
+    'data has 5 items, but the shape [2,4] needs 2',
+  ],
+  [
+    'values before lists',
+    'identity',
+    x({ shape: [2, 4], data: [1, [2, 3, 4, 5]] }),
+    400,
+    'data[0] is no list, but the shape [2,4] needs 4',
+  ],
+  [
+    'lists of another shape',
+    'identity',
+    x({
+      shape: [2, 4],
+      data: [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+        [7, 8],
+      ],
+    }),
+    400,
+    'data has 4 items, but',
+  ],
+  ['lists nested deeper than the shape', 'identity', x({ data: [[[1], 2, 3, 4]] }), 400, 'data[0][0] is a list or an object'],
   ['an output that the model has not', 'identity', { ...x({}), outputs: [{ name: 'z' }] }, 400, 'no output z; it has y'],
   ['an output twice', 'identity', { ...x({}), outputs: [{ name: 'y' }, { name: 'y' }] }, 400, 'twice'],
   ['more items than the model takes', 'identity/versions/1', x({ shape: [2, 4] }), 400, 'x has 2 items; the model takes 1 at most'],
@@ -298,6 +352,13 @@ describe('what is refused', () => {
   test('a body that is not JSON', async () => {
     const got = await inferJson(url, 'identity', null, { body: 'hello' });
     expect([got.status, got.json.error]).toEqual([400, expect.stringContaining('not JSON')]);
+  });
+
+  test.each(['NaN', 'Infinity', '-Infinity'])('%s, which is not JSON, with its place and what to do', async (number) => {
+    const body = JSON.stringify(x({ data: 'here' })).replace('"here"', `[1, 2, ${number}, 4]`);
+    const got = await inferJson(url, 'identity', null, { body });
+    const says = `${number} at character ${body.indexOf(number)}. JSON has no such number: send the tensor as binary data.`;
+    expect([got.status, got.json.error]).toEqual([400, expect.stringContaining(says)]);
   });
 
   test('arrays in arrays without end', async () => {

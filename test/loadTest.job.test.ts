@@ -69,6 +69,32 @@ describe('a load test', () => {
     }
     expect(loadTest.summary[0]).toMatch(/99 %/);
     expect(data.deployment.loadTests).toEqual([{ revision: 1 }]);
+
+    const exported = async (format: string) => {
+      const query =
+        'query ($ids: [ID!]!, $format: ReportFormat!) { exportJobs(jobIds: $ids, format: $format) { fileName content sha256 } }';
+      const { data, errors } = await ask(api, query, { ids: [id], format });
+      expect(errors).toBeUndefined();
+      return data.exportJobs;
+    };
+    const json = await exported('JSON');
+    expect(json.fileName).toBe(`load-test-${json.sha256.slice(0, 12)}.json`);
+    const facts = JSON.parse(json.content);
+    expect(facts).toMatchObject({ kind: 'LOAD_TEST', deployment: 'echo', measured: { highestRate: loadTest.highestRate, seed: 3 } });
+    expect(facts.measured.rates.map((one: { arrivals: number }) => one.arrivals)).toEqual(
+      loadTest.rates.map(({ requests }: { requests: number }) => requests),
+    );
+    const lines = (await exported('CSV')).content.trimEnd().split('\r\n');
+    expect(lines).toHaveLength(1 + loadTest.rates.length);
+    expect(lines[0]).toMatch(/^rate,answeredPerSecond,.*,overloaded,.*,p99Ns,.*,clientLate,/);
+    const markdown = (await exported('MARKDOWN')).content;
+    for (const heading of ['Latency against throughput', 'What became of the requests', 'How it was measured']) {
+      expect(markdown).toContain(`## ${heading}`);
+    }
+    const html = (await exported('HTML')).content;
+    expect(html).toContain('<desc>The percentiles of the answered requests at each rate.');
+    expect(html).toContain(json.sha256);
+    for (const written of [markdown, html]) expect(written).not.toMatch(/undefined|NaN/);
   }, 120_000);
 
   test('of a deployment that answers others is refused until they are said to be able to wait; its own requests do not count', async () => {

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test as base, describe, expect, vi } from 'vitest';
 
-// The real script, on a miniature project whose packages are local: real npm, real uv, real Python, no network.
+// The real script, on a miniature project whose packages are local: real npm, real uv, real Python, real CMake, no network.
 
 const repository = path.dirname(import.meta.dirname);
 const node = path.join(repository, 'node_modules', 'node', 'bin', 'node');
@@ -92,6 +92,13 @@ class Project {
     writeWheel(this.path('wheels'), 'uv', uvVersion, { [`uv-${uvVersion}.data/scripts/uv`]: `#!/bin/sh\nexec '${tools.uv}' "$@"\n` });
     this.write('trainer/requirements.in', 'tiny\n');
     this.write('trainer/requirements.lock', `tiny==1.0.0 --hash=sha256:${sha256}\n`);
+    // As Node-API wants it, without its headers.
+    this.write('inference-native/src/addon.cpp', 'extern "C" void* napi_register_module_v1(void*, void* exports) { return exports; }\n');
+    this.write(
+      'inference-native/CMakeLists.txt',
+      'cmake_minimum_required(VERSION 3.16)\nproject(mini CXX)\nadd_library(whetstone MODULE src/addon.cpp)\n' +
+        'set_target_properties(whetstone PROPERTIES PREFIX "" SUFFIX ".node")\n',
+    );
     for (const [name, file] of Object.entries(tools)) this.program(name, `exec '${file}' "$@"`);
     return this;
   }
@@ -101,6 +108,7 @@ class Project {
     const python = { oldest: '3.11', newest: '3.14' };
     this.write('scripts/setup.json', {
       node: '20',
+      cmake: '3.16',
       python,
       uv: uvVersion,
       pythonImports: 'tiny',
@@ -202,7 +210,7 @@ describe('set-up', { timeout: 120_000 }, () => {
   test('installs both kinds of packages on a fresh clone, and says how long each took', async ({ project }) => {
     const { status, output } = await project.run();
     expect(output).toMatch(
-      /^Node packages …\nNode packages: done in \d+ s\.\nPython packages …\nPython packages: done in \d+ s\.\nSet-up finished in \d+ s\.\n$/,
+      /^Node packages …\nNode packages: done in \d+ s\.\nPython packages …\nPython packages: done in \d+ s\.\nNative runtime: left out\. Missing: CMake 3\.16 or newer, make or Ninja, a C\+\+17 compiler \(.+\)\. Models run on onnxruntime-node\.\nSet-up finished in \d+ s\.\n$/,
     );
     expect(status).toBe(0);
     expect(project.python('import tiny; print(tiny.answer)')).toBe('42\n');
@@ -265,6 +273,54 @@ describe('set-up', { timeout: 120_000 }, () => {
     expect(status).toBe(0);
     expect(project.python('import importlib.metadata as m; print(m.version("uv"), m.version("tiny"))')).toBe(`${uvVersion} 1.0.0\n`);
     expect((await project.run()).output).toBe(nothing);
+  });
+});
+
+const compiler = ['cmake', 'make', 'c++'].every((program) => spawnSync(program, ['--version']).status === 0);
+const noCompiler = compiler ? '' : ' (skipped: there is no CMake, make or C++ compiler on the PATH; .ci/run installs them)';
+
+describe.skipIf(!compiler)(`the native runtime${noCompiler}`, { timeout: 120_000 }, () => {
+  const withCompiler = (project: Project) => ({ PATH: `${project.path('bin')}:${process.env.PATH}` });
+
+  test('is built as soon as there is a compiler, and again when a source or the compiler changes', async ({ installed }) => {
+    const built = installed.path('inference-native', 'build', 'whetstone.node');
+    expect(fs.existsSync(built)).toBe(false);
+    const settings = withCompiler(installed);
+    const { status, output } = await installed.run(settings);
+    expect(output).toMatch(/^Native runtime …\nNative runtime: done in \d+ s\.\nSet-up finished in \d+ s\.\n$/);
+    expect(status).toBe(0);
+    expect(fs.existsSync(built)).toBe(true);
+    expect((await installed.run(settings)).output).toBe(nothing);
+    fs.appendFileSync(installed.path('inference-native', 'src', 'addon.cpp'), '// changed\n');
+    expect((await installed.run(settings)).output).toContain('Native runtime: done');
+    expect((await installed.run({ ...settings, CXX: 'g++' })).output).toContain('Native runtime: done');
+    // As it was for the tests that share the project.
+    const without = await installed.run();
+    expect(without.output).toMatch(/^Native runtime: left out\. Missing: .+\nSet-up finished/);
+    expect(fs.existsSync(built)).toBe(false);
+  });
+
+  test('that the compiler refuses is an error with what the compiler says, and can be left out', async ({ project }) => {
+    fs.appendFileSync(project.path('inference-native', 'src', 'addon.cpp'), 'int broken = "text";\n');
+    const settings = withCompiler(project);
+    const { status, output } = await project.run(settings);
+    expect(status).toBe(1);
+    expect(output).toMatch(
+      /`cmake --build .+` ended with 2\. Its last lines:\n( {4}.+\n)+The native runtime does not build with this compiler\./,
+    );
+    expect(output).toContain('addon.cpp:2:');
+    expect(output).toContain('int broken = "text";');
+    const left = await project.run({ ...settings, WHETSTONE_SKIP_NATIVE: '1' });
+    expect(left.status).toBe(0);
+    expect(left.output).toContain('Native runtime: left out. WHETSTONE_SKIP_NATIVE is 1: models run on onnxruntime-node.\n');
+    expect((await project.run({ ...settings, WHETSTONE_SKIP_NATIVE: '1' })).output).toBe(nothing);
+  });
+
+  test('that does not load is an error', async ({ project }) => {
+    project.write('inference-native/src/addon.cpp', 'int nothing() { return 0; }\n');
+    const { status, output } = await project.run(withCompiler(project));
+    expect(status).toBe(1);
+    expect(output).toContain('did not self-register');
   });
 });
 

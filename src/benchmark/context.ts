@@ -49,6 +49,10 @@ const Accuracy = z.object({
   /** Whether the checkpoint was measured that the version was converted from: the gate holds the two together. */
   ofParent: z.boolean(),
 });
+type Accuracy = z.infer<typeof Accuracy>;
+
+/** How much of the accuracy a choice may lose, unless told otherwise. */
+export const accuracyDropUsual = 0.01;
 
 const ModelContext = z.object({
   versionId: z.string(),
@@ -126,18 +130,21 @@ export function sizesOf(
   return Object.fromEntries(Object.entries(sized.dims).filter(([name]) => own.includes(name)));
 }
 
+/** What the metrics of an evaluation are compared by. */
+export const accuracyIn = ({ map5095, top1, images }: Record<string, number>): Pick<Accuracy, 'metric' | 'value' | 'images'> => ({
+  ...(map5095 === undefined ? { metric: 'TOP1', value: top1 as number } : { metric: 'MAP50_95', value: map5095 }),
+  images: images as number,
+});
+
 /** The newest evaluation of the version, or else of the checkpoint that it was converted from. */
-function accuracyOf(db: Queryable, version: ModelVersion): ModelContext['accuracy'] {
+export function accuracyOf(db: Queryable, version: ModelVersion): ModelContext['accuracy'] {
   const own = newestEvaluation(db, version.id);
   const parent = !own && version.origin === 'CONVERTED' && version.parentId ? newestEvaluation(db, version.parentId) : undefined;
   const found = own ?? parent;
   if (!found) return null;
   const { metricsJson, split, engine } = found.evaluation;
   return {
-    ...(metricsJson.map5095 === undefined
-      ? { metric: 'TOP1', value: metricsJson.top1 as number }
-      : { metric: 'MAP50_95', value: metricsJson.map5095 }),
-    images: metricsJson.images as number,
+    ...accuracyIn(metricsJson),
     dataset: found.dataset,
     datasetVersion: found.number,
     datasetHash: found.contentHash as string,

@@ -103,7 +103,7 @@ export async function load(open: Open, file: string, options: OpenOptions): Prom
 /** One run, or why the model refuses these inputs. */
 export async function run(session: EngineSession, feeds: Feeds): Promise<{ outputs: Map<string, Tensor> } | Refused> {
   try {
-    return { outputs: await session.run(feeds) };
+    return await session.run(feeds);
   } catch (error) {
     return cannotMeasure('INPUT_UNSUPPORTED', `The model does not run on these inputs: ${said(error)}`);
   }

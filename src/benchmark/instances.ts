@@ -57,11 +57,9 @@ export async function stream(
   const isMore = () =>
     latencies.length < samplesMax && (total === null ? elapsedNs < seconds * 1e9 : Atomics.add(memory, shared.taken, 1n) < total);
   while (isMore()) {
-    const runAt = now();
-    await session.run(feeds[latencies.length % feeds.length] as Feeds);
-    const endedAt = now();
-    elapsedNs = Number(endedAt - startedAt);
-    latencies.push(Number(endedAt - runAt));
+    const { runNs } = await session.run(feeds[latencies.length % feeds.length] as Feeds);
+    elapsedNs = Number(now() - startedAt);
+    latencies.push(runNs);
     ends.push(elapsedNs);
     advance();
   }

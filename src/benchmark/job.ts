@@ -2,12 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import type { Queryable } from '../db.ts';
+import { insertPoints } from '../history/points.ts';
+import { noteSlower } from '../history/regressions.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { BenchmarkSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
+import { makeInThread } from '../reports/inThread.ts';
 import type { Measurement } from '../reports/make.ts';
-import { makeInThread } from '../reports/makeInThread.ts';
 import { insertReport } from '../reports/reports.ts';
 import { blobPath, findArtifact, insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import { requireReadyModel, versionFile } from '../training/sources.ts';
@@ -46,8 +48,9 @@ export const benchmarkJob: JobKind = {
     return { command: process.execPath, args: [child], env: {}, spec };
   },
 
-  async finish(services, { job, workDir }, { result }) {
+  async finish(services, attempt, { result }) {
     const { db } = services;
+    const { job, workDir } = attempt;
     const request = requestOf(job);
     const { machine, cells } = CellsFile.parse(JSON.parse(await readFile(join(workDir, String(result.file)), 'utf8')));
     if (canonicalJson(cells.map(planned)) !== canonicalJson(planCells({ ...request, models: request.modelVersionIds }))) {
@@ -64,7 +67,10 @@ export const benchmarkJob: JobKind = {
         const { verdict, reasons } = made.report.rows[n] as (typeof made.report.rows)[number];
         insertRow(tx, context, measurement, { verdict, reasonsJson: reasons });
       }
-      return { reportId: insertReport(tx, job.id, made).id, verdict: made.verdict };
+      const { id: reportId } = insertReport(tx, job.id, made);
+      insertPoints(tx, made.report);
+      noteSlower(tx, attempt, made.report);
+      return { reportId, verdict: made.verdict };
     };
   },
 

@@ -160,7 +160,7 @@ async function compare(
 ): Promise<GateResult> {
   const seen = new Map<string, { difference: number; magnitude: number; sum: number; values: number }>();
   for (const [i, wantedOutputs] of expected.entries()) {
-    const foundOutputs = numbersOf(await session.run(feeds[i] as Feeds));
+    const foundOutputs = numbersOf((await session.run(feeds[i] as Feeds)).outputs);
     for (const [name, wanted] of wantedOutputs) {
       const found = foundOutputs.get(name) ?? new Float32Array();
       const { difference, magnitude, sum, values } = seen.get(name) ?? { difference: 0, magnitude: magnitudeMin, sum: 0, values: 0 };
@@ -198,9 +198,8 @@ async function warmUp(
     const durationNs = since(startedAt);
     const settled = runs >= warmupRunsMin && durationNs >= warmupSecondsMin * 1e9 && agree(latencies);
     if (settled || durationNs >= warmupSecondsMax * 1e9) return { runs, durationNs, settled };
-    const runAt = now();
-    await session.run(feeds[runs % feeds.length] as Feeds);
-    latencies.push(since(runAt));
+    const { runNs } = await session.run(feeds[runs % feeds.length] as Feeds);
+    latencies.push(runNs);
     advance();
   }
 }

@@ -46,7 +46,11 @@ export function roundsOf({ latencyNs, block }: RawSamples): Rounds {
  * with the interval of Wilcoxon's signed-rank test (1945). A round in which a neighbour met one of the two moves it no more than any other
  * round. Null with fewer than six rounds in common.
  */
-export function pairedRatio(a: Rounds, b: Rounds, statistic: keyof RoundStatistics): PairedRatio | null {
+export function pairedRatio<S extends keyof RoundStatistics>(
+  a: ReadonlyMap<number, Pick<RoundStatistics, S>>,
+  b: ReadonlyMap<number, Pick<RoundStatistics, S>>,
+  statistic: S,
+): PairedRatio | null {
   const logarithms = [...a].flatMap(([round, one]) => {
     const other = b.get(round);
     return other ? Math.log(other[statistic] / one[statistic]) : [];

@@ -2,7 +2,7 @@ import { type EngineName, type EngineState, engineNames, engines, readEngines } 
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { BenchmarkProfile } from '../jobs/specs.ts';
-import type { BenchmarkRequest } from './context.ts';
+import { accuracyDropUsual, type BenchmarkRequest } from './context.ts';
 import { type StartedBenchmark, startBenchmark } from './start.ts';
 import type { Verdict } from './tables.ts';
 
@@ -88,7 +88,7 @@ builder.relayMutationField(
       engines: t.field({ type: [EngineNameType], description: 'Engines; those that are there unless told otherwise.' }),
       intraOpThreads: t.intList({
         description:
-          'Threads that one inference computes with; by default the number of cores in a single stream, and one with more instances.',
+          'Threads that one inference computes with. By default one with more instances, and two numbers in a single stream: as many as a deployment is served with, and all cores.',
       }),
       scenario: t.field({
         type: BenchmarkScenarioType,
@@ -118,7 +118,7 @@ builder.relayMutationField(
       }),
       accuracyDropMax: t.float({
         required: true,
-        defaultValue: 0.01,
+        defaultValue: accuracyDropUsual,
         description:
           'How much of the accuracy (top-1, or a detector’s mAP50-95) a choice may lose against the most accurate version, 0 to 1.',
       }),

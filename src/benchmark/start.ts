@@ -4,6 +4,7 @@ import type { Queryable } from '../db.ts';
 import { engineNames, readEngines } from '../engine/engines.ts';
 import { dimensionsOf, planShapes } from '../engine/shapes.ts';
 import { parseInput, refuse } from '../errors.ts';
+import { permitsOf, threadsMaxOf } from '../inference/config.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { OnnxMeta } from '../jobs/results.ts';
@@ -67,7 +68,7 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   const { config, db } = services;
   const there = (await readEngines(config.childEnv.PATH ?? '')).filter(({ reason }) => reason === null).map(({ name }) => name);
   const isSingle = input.scenario === 'SINGLE_STREAM';
-  const threads = distinct(input.intraOpThreads ?? [isSingle ? config.cores : 1]).toSorted((a, b) => a - b);
+  const threads = distinct(input.intraOpThreads ?? (isSingle ? threadsOf(config) : [1])).toSorted((a, b) => a - b);
   const room = Math.max(1, Math.floor(config.cores / (threads.at(-1) as number)));
   const request: BenchmarkRequest = {
     modelVersionIds: distinct(input.modelVersionIds),
@@ -123,6 +124,12 @@ export async function startBenchmark(services: JobServices, actor: Actor, raw: u
   });
   return { job, ...estimate };
 }
+
+/** As many as a deployment is served with, and as many as there are: the report then has a row that can be deployed, and tells what the others gain. */
+const threadsOf = ({ cores, inferencePermits = permitsOf(cores, 1) }: JobServices['config']): number[] => [
+  threadsMaxOf(cores, inferencePermits),
+  cores,
+];
 
 const distinct = <T>(values: readonly T[]): T[] => [...new Set(values)];
 

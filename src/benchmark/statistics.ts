@@ -140,11 +140,14 @@ export interface LatencySummary {
   percentiles: Record<PercentileName, Percentile>;
 }
 
-/** Null without samples. */
-export function summarizeLatency({ latencyNs, endNs }: Samples, batchSize: number): LatencySummary | null {
+/** Null without samples. `sorted` are the latencies, ascending. */
+export function summarizeLatency(
+  { latencyNs, endNs }: Samples,
+  batchSize: number,
+  sorted: Float64Array = latencyNs.toSorted(),
+): LatencySummary | null {
   const count = latencyNs.length;
   if (count === 0) return null;
-  const sorted = latencyNs.toSorted();
   const elapsedNs = endNs[count - 1] as number;
   const names = Object.keys(percentiles) as PercentileName[];
   return {

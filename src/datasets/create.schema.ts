@@ -43,7 +43,7 @@ builder.relayMutationField(
         description:
           'A complete upload of a zip with JPEG, PNG, WebP, TIFF or BMP images. CLASSIFICATION: `<class>/<image>`, or ' +
           '`<split>/<class>/<image>` with the splits train, val and test. DETECTION: YOLO (data.yaml, obj.names or classes.txt with text ' +
-          'files), COCO (JSON with images, annotations, categories; crowds become boxes that are ignored) or Pascal VOC (XML). ' +
+          'files), COCO (JSON with images, annotations, categories; crowds become boxes that are ignored), Pascal VOC or CVAT for images 1.1 (XML). ' +
           'Boxes belong to the upright image, as it is when its EXIF orientation is applied.',
       }),
       sha256: t.string({ required: true, description: 'SHA-256 of the zip in hexadecimal, as the client computed it.' }),

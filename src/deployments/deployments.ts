@@ -15,6 +15,11 @@ export function findDeployment(db: Queryable, id: string): Deployment | undefine
     .get();
 }
 
+/** Live or not. */
+export function findDeploymentEver(db: Queryable, id: string): Deployment | undefined {
+  return db.select().from(deployment).where(eq(deployment.id, id)).get();
+}
+
 export function findDeploymentByName(db: Queryable, name: string): Deployment | undefined {
   return db
     .select()

@@ -3,7 +3,7 @@ import type { Queryable } from '../db.ts';
 import { servingEngine } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
-import { type ModelConfig, permitsOf } from '../inference/config.ts';
+import { type ModelConfig, permitsOf, threadsMaxOf } from '../inference/config.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
@@ -18,7 +18,8 @@ interface Curve extends Measured {
   itemMs: number;
 }
 
-export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads'> & { meanMs: number };
+/** `instances`: beside so many of itself was it measured. The host decides how many runs there are at a time. */
+export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads' | 'instances'> & { meanMs: number };
 
 type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 
@@ -57,7 +58,8 @@ export function measuredSettings(
     refuse(
       'INVALID',
       'benchmarkJobId',
-      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and threads for which there are cores.`,
+      `The benchmark has no valid row of version ${number} with a batch of 1 on ${servingEngine} and at most ${threadsMaxOf(cores, permits)} threads: ` +
+        `${permits} runs compute at a time on ${cores} cores. Measure it with \`intraOpThreads\` up to that, or set WHETSTONE_INFERENCE_PERMITS to fewer.`,
     )
   );
 }
@@ -66,15 +68,17 @@ export function measuredSettings(
 const isAccepted = ({ steps }: Report['choice'], n: number): boolean =>
   steps.every(({ rule, kept }) => (rule !== 'RIGHT' && rule !== 'ACCURACY') || kept.includes(n));
 
-const hasCores = (threads: number, { permits, cores }: Machine): boolean => threads === 1 || permits * threads <= cores;
+const hasCores = (threads: number, { permits, cores }: Machine): boolean => threads <= threadsMaxOf(cores, permits);
 
 /** Null where the chosen row is not among these, or cannot be served: for lack of cores, or since a run takes longer than the deadline. */
 export function chosenOf(rows: readonly MeasuredRow[], n: number | null, machine: Machine): Measured | null {
   const chosen = rows.find((row) => row.n === n);
   if (!chosen || !hasCores(chosen.intraOpThreads, machine) || (chosen.batchSize > 1 && chosen.meanMs > machine.deadlineMs)) return null;
   const { intraOpThreads, batchSize } = chosen;
-  return { intraOpThreads, batchMax: batchSize, runMs: runMsOf(rows.filter((row) => row.intraOpThreads === intraOpThreads)) };
+  return { intraOpThreads, batchMax: batchSize, runMs: runMsOf(rows.filter((row) => settingOf(row) === settingOf(chosen))) };
 }
+
+const settingOf = ({ intraOpThreads, instances }: MeasuredRow): string => `${instances} × ${intraOpThreads}`;
 
 const runMsOf = (rows: readonly MeasuredRow[]): Measured['runMs'] =>
   Object.fromEntries(rows.map(({ batchSize, meanMs }) => [batchSize, meanMs]));
@@ -84,10 +88,10 @@ const runMsOf = (rows: readonly MeasuredRow[]): Measured['runMs'] =>
  * null where single items were not measured. No batch may take longer than the deadline.
  */
 export function bestOf(rows: readonly MeasuredRow[], machine: Machine): Measured | null {
-  const curves = [...Map.groupBy(rows, ({ intraOpThreads }) => intraOpThreads)]
-    .filter(([threads]) => hasCores(threads, machine))
-    .sort(([a], [b]) => a - b)
-    .flatMap(([threads, of]) => curveOf(threads, of, machine.deadlineMs));
+  const ordered = rows.toSorted((a, b) => a.intraOpThreads - b.intraOpThreads || a.instances - b.instances);
+  const curves = [...Map.groupBy(ordered, settingOf).values()]
+    .filter(([first]) => first !== undefined && hasCores(first.intraOpThreads, machine))
+    .flatMap((of) => curveOf(of, machine.deadlineMs));
   const [first, ...others] = curves;
   if (!first) return null;
   const { itemMs: _, ...best } = others.reduce((a, b) => (b.itemMs <= worthwhile * a.itemMs ? b : a), first);
@@ -95,10 +99,10 @@ export function bestOf(rows: readonly MeasuredRow[], machine: Machine): Measured
 }
 
 /** Nothing where single items were not measured. */
-function curveOf(intraOpThreads: number, rows: readonly MeasuredRow[], deadlineMs: number): Curve[] {
+function curveOf(rows: readonly MeasuredRow[], deadlineMs: number): Curve[] {
   const itemMs = ({ batchSize, meanMs }: MeasuredRow): number => meanMs / batchSize;
   const [single, ...batches] = rows.toSorted((a, b) => a.batchSize - b.batchSize);
   if (single?.batchSize !== 1) return [];
   const best = batches.reduce((a, b) => (b.meanMs <= deadlineMs && itemMs(b) <= worthwhile * itemMs(a) ? b : a), single);
-  return [{ intraOpThreads, batchMax: best.batchSize, runMs: runMsOf(rows), itemMs: itemMs(best) }];
+  return [{ intraOpThreads: single.intraOpThreads, batchMax: best.batchSize, runMs: runMsOf(rows), itemMs: itemMs(best) }];
 }

@@ -31,11 +31,17 @@ export interface OpenOptions {
   optimized?: boolean;
 }
 
-/** A loaded model. It does one thing after the other, on the thread that calls it. */
+export interface RunOutputs {
+  outputs: Map<string, Tensor>;
+  /** How long the engine's library computed, in nanoseconds. */
+  runNs: number;
+}
+
+/** A loaded model. An engine without threads of its own does one thing after the other, on the thread that calls it. */
 export interface EngineSession {
   signature: Signature;
   /** Every output, or the named ones; those of no `datatype` are left out. Rejects with what the engine says. */
-  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[]): Promise<Map<string, Tensor>>;
+  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[]): Promise<RunOutputs>;
   /** Frees its memory. */
   close(): Promise<void>;
 }

@@ -1,13 +1,8 @@
 /** The engines by name, from the simplest to use to the most demanding. This file loads none of them. */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
 import { readGpus } from '../system/gpus.ts';
 import type { Engine } from './engine.ts';
-
-const packageFile = createRequire(import.meta.url).resolve('onnxruntime-node/package.json');
-const onnxruntimeVersion = `onnxruntime ${(createRequire(import.meta.url)(packageFile) as { version: string }).version}`;
-const cudaLibrary = join(dirname(packageFile), 'bin', 'napi-v6', process.platform, process.arch, 'libonnxruntime_providers_cuda.so');
+import { cudaLibrary, nativeAddon, onnxruntimeVersion } from './libraries.ts';
 
 export const engines = {
   ONNXRUNTIME_CPU: {
@@ -16,6 +11,16 @@ export const engines = {
     device: 'cpu',
     missing: async () => null,
     load: async () => (await import('./onnxruntime.ts')).opener('cpu'),
+  },
+  ONNXRUNTIME_NATIVE: {
+    title: 'ONNX Runtime in native threads',
+    version: onnxruntimeVersion,
+    device: 'cpu',
+    async missing() {
+      if (existsSync(nativeAddon)) return null;
+      return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
+    },
+    load: async () => (await import('./native.ts')).open,
   },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',

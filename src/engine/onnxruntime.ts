@@ -28,8 +28,10 @@ export const opener =
       signature: { inputs: session.inputMetadata.map(portOf), outputs },
       async run(inputs, names = tensors) {
         const feeds = Object.fromEntries([...inputs].map(([name, tensor]) => [name, toOnnx(tensor)]));
+        const startedAt = process.hrtime.bigint();
         const results = await session.run(feeds, names);
-        return new Map(names.map((name) => [name, fromOnnx(results[name] as OnnxTensor)]));
+        const runNs = Number(process.hrtime.bigint() - startedAt);
+        return { outputs: new Map(names.map((name) => [name, fromOnnx(results[name] as OnnxTensor)])), runNs };
       },
       close: () => session.release(),
     };

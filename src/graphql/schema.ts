@@ -7,6 +7,7 @@ import '../datasets/items.schema.ts';
 import '../datasets/schema.ts';
 import '../deployments/inference.schema.ts';
 import '../deployments/schema.ts';
+import '../history/schema.ts';
 import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../loadTest/schema.ts';

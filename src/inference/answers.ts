@@ -3,9 +3,13 @@ import { z } from 'zod';
 
 /** What the address of `predict` may say. */
 export const PredictQuery = z.object({
-  top: z.coerce.number().int().min(1, 'At least one class is answered.').default(5).describe('Most classes that are answered.'),
-  score: z.coerce
-    .number('A score is from 0 to 1.')
+  top: z
+    .int('A whole number is needed, 1 or more.')
+    .min(1, 'At least one class is answered.')
+    .default(5)
+    .describe('Most classes that are answered.'),
+  score: z
+    .number('A score is a number from 0 to 1.')
     .min(0, 'A score is from 0 to 1.')
     .max(1, 'A score is from 0 to 1.')
     .optional()

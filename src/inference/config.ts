@@ -149,6 +149,9 @@ const permitsMax = 16;
 export const permitsOf = (cores: number, intraOpThreads: number): number =>
   Math.min(permitsMax, Math.max(1, Math.floor(cores / intraOpThreads)));
 
+/** The most threads of one run for which there are cores while as many runs as there are permits compute. */
+export const threadsMaxOf = (cores: number, permits: number): number => Math.max(1, Math.floor(cores / permits));
+
 /**
  * Settings as they are in the file; `folder` is where relative paths start. Throws one Error that names everything that is wrong.
  * `cores` are those that the process may use: the quota of its control group and its affinity count.

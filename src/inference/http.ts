@@ -4,7 +4,6 @@ import type { Log } from '../log.ts';
 import { refuseRequest } from '../refuseRequest.ts';
 import { codeVersion } from '../version.ts';
 import type { Found } from '../vision/reading.ts';
-import { PredictQuery } from './answers.ts';
 import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
 import { readBody } from './body.ts';
 import { nowMs } from './clock.ts';
@@ -16,7 +15,7 @@ import type { Holding, Memory } from './memory.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { hostOpenapi } from './openapi.ts';
-import { decodeFeed, labelled, readHeader, readingOf, readOutputsOf } from './predict.ts';
+import { decodeFeed, labelled, parseQuery, readHeader, readingOf, readOutputsOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import { answerJson, bytesOf, compressed, isOver, jsonType, nosniff, send, whenOver } from './send.ts';
 import * as v2 from './v2.ts';
@@ -246,8 +245,7 @@ async function predict(
   query: URLSearchParams,
 ): Promise<void> {
   refuseIfDraining(host.state);
-  const asked = PredictQuery.safeParse(Object.fromEntries(query));
-  if (!asked.success) throw new HttpError(400, asked.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join(' '));
+  const asked = parseQuery(query);
   if (req.headers['content-type']?.startsWith('multipart/')) {
     const command = `curl --data-binary @image.jpg …/v2/models/${model.config.name}/predict`;
     throw new HttpError(415, `The body is a form (curl -F). Send the image as it is: ${command}`);
@@ -280,7 +278,7 @@ async function predict(
     [pixels] = feed.pieces;
     holding.count(pixelBytes - decodingBytes);
     const decodedMs = nowMs();
-    submitted.ready([feed], readingOf(model, feed.image, asked.data));
+    submitted.ready([feed], readingOf(model, feed.image, asked));
     const answer = await done;
     answer.timing.preprocessingMs += decodedMs - arrivedMs;
     const found = answer.found as Found;

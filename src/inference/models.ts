@@ -8,7 +8,7 @@ import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
-import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
+import { type HostConfig, type ModelConfig, modelKey, threadsMaxOf } from './config.ts';
 import { planInputs } from './declared.ts';
 import type { Served } from './dispatcher.ts';
 import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
@@ -88,7 +88,7 @@ async function check(workerData: ToCheck): Promise<void> {
 }
 
 function requireCores({ permits, cores }: Limits, intraOpThreads: number): void {
-  if (intraOpThreads > 1 && permits * intraOpThreads > cores) {
+  if (intraOpThreads > threadsMaxOf(cores, permits)) {
     throw new Error(
       `intraOpThreads: ${permits} runs at a time × ${intraOpThreads} threads are more than the ${cores} cores. Take fewer threads, or let fewer runs compute at a time (permits).`,
     );

@@ -1,11 +1,12 @@
 /** `POST …/predict`: from the bytes of an image to the names of what is on it, and where. */
+import { suggestion } from '../suggest.ts';
 import { BadImage } from '../vision/badImage.ts';
 import { decodeImage, type ImageHeader, readImageHeader, sideMax } from '../vision/decode.ts';
 import { madeShape } from '../vision/input.ts';
 import type { Found, Image, Reading } from '../vision/reading.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { trialSize } from '../vision/trial.ts';
-import type { Classes, Detections, PredictQuery } from './answers.ts';
+import { type Classes, type Detections, PredictQuery } from './answers.ts';
 import type { ModelConfig } from './config.ts';
 import { HttpError } from './httpError.ts';
 import type { Feed, ServedPort, ServedSignature, Trial } from './pool.ts';
@@ -14,6 +15,26 @@ import type { Feed, ServedPort, ServedSignature, Trial } from './pool.ts';
 interface Predicting {
   config: ModelConfig;
   signature: ServedSignature;
+}
+
+const parameters = Object.keys(PredictQuery.shape);
+const decimal = /^-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+
+/** Throws a HttpError (400) that names the parameter: one that is ignored, or read as 0, would give another answer than was asked for. */
+export function parseQuery(query: URLSearchParams): PredictQuery {
+  const asked: Record<string, number> = {};
+  for (const [name, text] of query) {
+    const shown = name.slice(0, 100);
+    if (!parameters.includes(name))
+      throw new HttpError(400, `There is no parameter ${shown}.${suggestion(name, parameters)} There are: ${parameters.join(', ')}.`);
+    if (Object.hasOwn(asked, name)) throw new HttpError(400, `${shown} is there twice.`);
+    asked[name] = decimal.test(text) ? Number(text) : Number.NaN;
+  }
+  const { data, error } = PredictQuery.safeParse(asked);
+  if (data) return data;
+  const [issue] = error.issues;
+  const name = String(issue?.path[0]);
+  throw new HttpError(400, `${name} is "${query.get(name)?.slice(0, 100)}". ${issue?.message}`);
 }
 
 /** Without decoding the image. Throws a HttpError (400; 413 for more pixels than the model allows; 422 where it takes no images). */

@@ -15,10 +15,11 @@ const integers: Partial<Record<Datatype, [least: number, greatest: number]>> = {
 
 const floatMax = { FP16: 65504, FP32: (2 - 2 ** -23) * 2 ** 127, FP64: Number.MAX_VALUE };
 
-/** The little-endian bytes of a tensor's `data`, flat or nested in any way. Throws a HttpError (400). */
+/** The little-endian bytes of a tensor's `data`, flat or nested as its shape is. Throws a HttpError (400). */
 export function bytesFromJson(name: string, datatype: Datatype, shape: readonly number[], data: unknown): Uint8Array {
   if (!Array.isArray(data)) throw new HttpError(400, `Input ${name} needs \`data\`, an array, or the parameter binary_data_size.`);
-  const values: unknown[] = Array.isArray(data[0]) ? data.flat(shape.length) : data;
+  const nested = data.some(Array.isArray);
+  const values = nested ? flattened(name, shape, data) : data;
   const count = elementsOf(shape);
   if (values.length !== count) throw new HttpError(400, `Input ${name} of shape [${shape}] needs ${count} values, not ${values.length}.`);
   const range = integers[datatype];
@@ -31,8 +32,13 @@ export function bytesFromJson(name: string, datatype: Datatype, shape: readonly 
   };
   const wrong = values.findIndex((value) => !fits(value));
   if (wrong >= 0) {
-    const wide = datatype === 'INT64' || datatype === 'UINT64' ? ' Numbers beyond 2⁵³ need binary data.' : '';
-    throw new HttpError(400, `Value ${wrong} of input ${name} is not ${datatype}.${wide}`);
+    const value = values[wrong];
+    // An object may be nested deeper than it could be printed.
+    const shown = typeof value === 'object' && value !== null ? 'a list or an object' : JSON.stringify(value).slice(0, 50);
+    throw new HttpError(
+      400,
+      `Input ${name}: ${placeOf(wrong, nested ? shape : [count])} is ${shown}; ${datatype} takes ${valuesOf(datatype)}.`,
+    );
   }
   const numbers = values as number[];
   if (datatype === 'FP16') {
@@ -44,6 +50,43 @@ export function bytesFromJson(name: string, datatype: Datatype, shape: readonly 
   if (array === BigInt64Array || array === BigUint64Array) return new Uint8Array(array.from(numbers.map(BigInt)).buffer);
   // true and false become 1 and 0.
   return new Uint8Array((array as typeof Float32Array).from(numbers, Number).buffer);
+}
+
+/** The values of lists in lists. Of lists with other lengths than the shape's nobody knows which value belongs where. */
+function flattened(name: string, shape: readonly number[], data: unknown[]): unknown[] {
+  let lists: unknown[] = [data];
+  for (const [depth, length] of shape.entries()) {
+    const wrong = lists.findIndex((list) => !Array.isArray(list) || list.length !== length);
+    if (wrong >= 0) {
+      const list = lists[wrong];
+      const found = Array.isArray(list) ? `has ${list.length} ${list.length === 1 ? 'item' : 'items'}` : 'is no list';
+      throw new HttpError(
+        400,
+        `Input ${name}: ${placeOf(wrong, shape.slice(0, depth))} ${found}, but the shape [${shape}] needs ${length} there. Flat values are accepted too.`,
+      );
+    }
+    lists = lists.flat(1);
+  }
+  return lists;
+}
+
+/** The value at `index` of a flat tensor, as it is written where lists are nested: `data[0][2]`. */
+function placeOf(index: number, shape: readonly number[]): string {
+  let rest = index;
+  const at = shape.toReversed().map((length) => {
+    const place = rest % length;
+    rest = Math.floor(rest / length);
+    return `[${place}]`;
+  });
+  return `data${at.reverse().join('')}`;
+}
+
+function valuesOf(datatype: Datatype): string {
+  const range = integers[datatype];
+  if (datatype === 'BOOL') return 'true and false';
+  if (!range) return `numbers up to ${floatMax[datatype as keyof typeof floatMax]}`;
+  const wide = datatype === 'INT64' || datatype === 'UINT64' ? '; what is beyond needs binary data' : '';
+  return `whole numbers from ${range[0]} to ${range[1]}${wide}`;
 }
 
 /** The JSON text of a tensor's values, flat. What is not finite is null, as everywhere in JSON. */

@@ -94,13 +94,17 @@ export function parseInfer({ signature, batched, config }: ReadBy, body: Buffer,
 }
 
 function parseJson(bytes: Buffer): InferJson {
+  const text = bytes.toString('utf8');
   let value: unknown;
   try {
-    value = JSON.parse(bytes.toString('utf8'));
-  } catch {
+    value = JSON.parse(text);
+  } catch (error) {
+    const found = /(?=-?[NI])(?<=[[,:]\s*)-?(?:NaN|Infinity)\b/.exec(text);
     throw new HttpError(
       400,
-      'The body is not JSON. Where binary tensors follow, Inference-Header-Content-Length says how long the JSON is.',
+      found
+        ? `The body is not JSON: ${found[0]} at character ${found.index}. JSON has no such number: send the tensor as binary data.`
+        : `The body is not JSON: ${(error as Error).message}. Where binary tensors follow, Inference-Header-Content-Length says how long the JSON is.`,
     );
   }
   const parsed = InferJson.safeParse(value);

@@ -8,8 +8,9 @@ import type { Job } from '../jobs/tables.ts';
 import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { PercentileType } from '../reports/rows.schema.ts';
-import { findLoadTest, listLoadTests, readRates, sentencesOf } from './loadTests.ts';
+import { findLoadTest, listLoadTests, readRates } from './loadTests.ts';
 import { highestRateOf, isClientLate, isInDeadline, type RateResult, shareInDeadline } from './rates.ts';
+import { sentencesOf } from './sentences.ts';
 import { startLoadTest } from './start.ts';
 import type { LoadTest } from './tables.ts';
 

@@ -6,7 +6,7 @@ import { BenchmarkRowType } from './rows.schema.ts';
 import { DeltaVerdictType } from './schema.ts';
 import type { StoredReport } from './tables.ts';
 
-const DifferenceType = builder.objectRef<Difference>('ReportDifference').implement({
+export const DifferenceType = builder.objectRef<Difference>('ReportDifference').implement({
   description: 'Something that was not the same when two benchmarks were measured.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'What, such as processor, kernel or models.' }),

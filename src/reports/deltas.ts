@@ -52,7 +52,7 @@ export function changeBetween(from: Compared, to: Compared, time: Omit<PairedRat
 }
 
 /** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
-function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
+export function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
   if (!time) return 'NOT_COMPARABLE';
   const { ratio, low, high } = time;
   if (low >= 1 - differenceMin && high <= 1 + differenceMin) return 'NO_DIFFERENCE';

@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Cell, Machine } from '../benchmark/cells.ts';
 import type { BenchmarkContext } from '../benchmark/context.ts';
 import { type Rounds, roundsOf } from '../benchmark/pairing.ts';
-import { blockIntervals, type Interval } from '../benchmark/resampling.ts';
+import { blockIntervals, type Interval, orderOf } from '../benchmark/resampling.ts';
 import { decodeSamples, type RawSamples } from '../benchmark/samples.ts';
 import {
   confidence,
@@ -96,13 +96,16 @@ function rowOf(
   rounds: Rounds,
 ): ReportRow {
   const { settings, profile } = request;
-  const summary = raw && summarizeLatency(raw, cell.batchSize);
   const names = claimed[profile];
+  const order = raw ? orderOf(raw) : new Uint32Array();
+  const sorted = Float64Array.from(order, (n) => (raw as RawSamples).latencyNs[n] as number);
+  const summary = raw && summarizeLatency(raw, cell.batchSize, sorted);
   const intervals =
     raw &&
     blockIntervals(
       raw,
       names.map((name) => percentiles[name]),
+      order,
     );
   const stability = raw && stabilityOf(windowsOf(raw, cell.batchSize, windowNsOf(settings)));
   const { memory, ...measured } = telemetry;
@@ -118,7 +121,7 @@ function rowOf(
       meanHighNs: intervals?.mean.high ?? null,
       minNs: summary.minNs,
       maxNs: summary.maxNs,
-      distributionNs: distributionOf(raw as RawSamples),
+      distributionNs: distributionOf(sorted),
       ...Object.fromEntries(names.map((name, i) => [name, widened(summary.percentiles[name], intervals?.percentiles[i])])),
     },
     course: courseOf(rounds),
@@ -129,10 +132,8 @@ function rowOf(
   };
 }
 
-function distributionOf({ latencyNs }: RawSamples): number[] {
-  const sorted = latencyNs.toSorted();
-  return distributionPerMille.map((perMille) => sorted[nearestRank(perMille, sorted.length) - 1] as number);
-}
+const distributionOf = (sorted: Float64Array): number[] =>
+  distributionPerMille.map((perMille) => sorted[nearestRank(perMille, sorted.length) - 1] as number);
 
 /** Of many rounds some, evenly spaced, the first and the last among them. */
 function courseOf(rounds: Rounds): NonNullable<ReportRow['course']> {

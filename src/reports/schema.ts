@@ -15,7 +15,7 @@ import { BenchmarkRowType } from './rows.schema.ts';
 import type { StoredReport } from './tables.ts';
 import { verifyReport } from './verify.ts';
 
-const MachineType = builder.objectRef<Machine>('BenchmarkMachine').implement({
+export const MachineType = builder.objectRef<Machine>('BenchmarkMachine').implement({
   description: 'The machine that a benchmark ran on.',
   fields: (t) => ({
     processor: t.exposeString('processor', { description: 'Its processor.' }),
@@ -36,7 +36,7 @@ const AccuracyMetricType = builder.enumType('AccuracyMetric', {
   }),
 });
 
-const AccuracyType = builder.objectRef<NonNullable<ModelContext['accuracy']>>('ReportAccuracy').implement({
+export const AccuracyType = builder.objectRef<NonNullable<ModelContext['accuracy']>>('ReportAccuracy').implement({
   description: 'What a version was evaluated to reach, when the benchmark ended.',
   fields: (t) => ({
     metric: t.expose('metric', { type: AccuracyMetricType, description: 'What `value` is.' }),
@@ -88,7 +88,8 @@ export const DeltaVerdictType = builder.enumType('DeltaVerdict', {
     SLOWER: 'An image takes more time, by 3 % or more, and the interval of the ratio excludes 1.',
     NO_DIFFERENCE: 'The interval of the ratio lies within 3 %.',
     UNDECIDED: 'The interval of the ratio is too wide to tell.',
-    NOT_COMPARABLE: 'Fewer than six rounds measured both rows.',
+    NOT_COMPARABLE:
+      'There is no interval: fewer than six rounds measured both rows or, in `compareReports`, one of the medians has none for lack of samples.',
   }),
 });
 

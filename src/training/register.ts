@@ -3,6 +3,7 @@ import { link, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
+import { noteLessAccurate } from '../history/regressions.ts';
 import { type AttemptContext, type AttemptOutcome, JobFailure, type JobServices } from '../jobs/kinds.ts';
 import { Evaluation, WeightsMeta } from '../jobs/results.ts';
 import { gateFailures } from '../models/gate.ts';
@@ -143,7 +144,7 @@ export async function acceptOnnx(
   };
 }
 
-/** Stores an EVALUATION file; the returned function inserts its row, the only one that the job makes. */
+/** Stores an EVALUATION file; the returned function inserts its row, the only one that the job makes, and notes where it is worse than before. */
 export async function acceptEvaluation(
   services: JobServices,
   attempt: AttemptContext,
@@ -157,12 +158,14 @@ export async function acceptEvaluation(
     const owner = { ownerType: 'MODEL_VERSION', ownerId: modelVersionId } as const;
     const { id: artifactId } = insertArtifact(tx, stored, { ...owner, kind: 'EVALUATION', name: `evaluation-${of.split}.json` });
     const measured = { modelVersionId, ...of, metricsJson: metrics, artifactId, createdAt: Date.now() };
-    return tx
+    const row = tx
       .insert(evaluation)
       .values({ id: randomUUIDv7(), ...measured, jobId: attempt.job.id })
       .onConflictDoUpdate({ target: evaluation.jobId, set: measured })
       .returning()
       .get();
+    noteLessAccurate(tx, attempt, row);
+    return row;
   };
 }
 

@@ -9,12 +9,12 @@ import { directionsOf } from './objectives.ts';
 import { listTrials, requireStudy, studySettings } from './studies.ts';
 
 /** `specJson` of an ASK job. */
-export const AskRequest = z.object({
+const AskRequest = z.object({
   studyId: z.string(),
   generation: z.int().min(0),
   count: z.int().min(0).max(populationMax),
 });
-export type AskRequest = z.infer<typeof AskRequest>;
+type AskRequest = z.infer<typeof AskRequest>;
 
 export const askRequestOf = ({ specJson }: Pick<Job, 'specJson'>): AskRequest => AskRequest.parse(specJson);
 

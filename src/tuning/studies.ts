@@ -39,13 +39,6 @@ export function listStudies(db: Queryable, limit: number, after: string | null):
 export const listTrials = (db: Queryable, studyId: string): Trial[] =>
   db.select().from(trial).where(eq(trial.studyId, studyId)).orderBy(trial.number).all();
 
-export const findTrial = (db: Queryable, studyId: string, number: number): Trial | undefined =>
-  db
-    .select()
-    .from(trial)
-    .where(and(eq(trial.studyId, studyId), eq(trial.number, number)))
-    .get();
-
 /** A trial as `ranking.ts` compares it. */
 export const ranked = (one: Trial): Trial & Ranked => ({ ...one, values: one.valuesJson });
 

@@ -52,6 +52,11 @@ def identity():
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("y", ["n", 4])])
 
 
+def echo():
+    """Its input is an output too, beside a copy."""
+    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("x", ["n", 4]), value("y", ["n", 4])])
+
+
 def plus(number):
     """4 numbers an item, each greater by `number`."""
     nodes = [helper.make_node("Add", ["x", "n"], ["y"])]
@@ -251,6 +256,15 @@ def null():
     return model(nodes, [value("image", [1, 3, 224, 224])], [value("y", [4], TensorProto.INT64)])
 
 
+def weights(megabytes):
+    """Products with as many matrices of 512 × 512 numbers, 1 MiB each."""
+    count = int(megabytes)
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("MatMul", [f"h{n}" if n else "x", f"w{n}"], [f"h{n + 1}" if n + 1 < count else "y"]) for n in range(count)]
+    matrices = [tensor(rng.normal(size=(512, 512)) / 512, f"w{n}") for n in range(count)]
+    return model(nodes, [value("x", ["n", 512])], [value("y", ["n", 512])], matrices)
+
+
 def text():
     kind = TensorProto.STRING
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n"], kind)], [value("y", ["n"], kind)])
@@ -284,6 +298,7 @@ def external(location="weights.bin"):
 MODELS = {
     "types": types,
     "identity": identity,
+    "echo": echo,
     "arithmetic": arithmetic,
     "spin": spin,
     "lookup": lookup,
@@ -298,7 +313,7 @@ MODELS = {
 }
 
 # Their names end with what distinguishes them: `chain-30`.
-FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen, "places": places, "classifier": classifier}
+FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen, "places": places, "classifier": classifier, "weights": weights}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]

@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { EngineName } from '../../src/engine/engines.ts';
 import { trainerFolder, trainerPython } from '../../src/python.ts';
 
 const [kind, file, folder] = process.argv.slice(2) as [string, string, string];
@@ -22,6 +23,37 @@ async function runNode(args: string[], onLine: (line: string, stop: () => void) 
 }
 
 const program = (...path: string[]) => join(import.meta.dirname, '..', '..', 'src', ...path);
+
+async function measureCell(engine: EngineName): Promise<void> {
+  const { benchmark } = await import('../../src/benchmark/run.ts');
+  const { createChildAttempt } = await import('../../src/jobs/childio.ts');
+  const { BenchmarkSpec } = await import('../../src/jobs/specs.ts');
+  const runs = { gateInputs: 1, warmupRunsMin: 1, warmupSecondsMin: 0, warmupSecondsMax: 1, samplesWanted: 1, samplesMax: 10 };
+  const spec = BenchmarkSpec.parse({
+    ...{
+      kind: 'BENCHMARK',
+      specVersion: 1,
+      codeVersion: 'test',
+      cpuThreads: 1,
+      scenario: 'SINGLE_STREAM',
+      instances: [1],
+      seed: 0,
+      target: 'LATENCY',
+      resumeFrom: null,
+    },
+    ...{
+      batchSizes: [1],
+      engines: [engine],
+      intraOpThreads: [1],
+      models: [{ file, probe: null, precision: 'FP32', dims: {} }],
+    },
+    settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
+  });
+  const child = createChildAttempt(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
+  const made = await benchmark(child);
+  const [{ telemetry }] = JSON.parse(readFileSync(join(folder, made.file), 'utf8')).cells;
+  if (telemetry.unavailable) throw new Error(telemetry.unavailable.message);
+}
 
 const kinds: Record<string, () => Promise<void>> = {
   async server() {
@@ -56,36 +88,8 @@ const kinds: Record<string, () => Promise<void>> = {
     if (refused) throw new Error(refused);
   },
 
-  async 'cell of a benchmark'() {
-    const { benchmark } = await import('../../src/benchmark/run.ts');
-    const { createChildAttempt } = await import('../../src/jobs/childio.ts');
-    const { BenchmarkSpec } = await import('../../src/jobs/specs.ts');
-    const runs = { gateInputs: 1, warmupRunsMin: 1, warmupSecondsMin: 0, warmupSecondsMax: 1, samplesWanted: 1, samplesMax: 10 };
-    const spec = BenchmarkSpec.parse({
-      ...{
-        kind: 'BENCHMARK',
-        specVersion: 1,
-        codeVersion: 'test',
-        cpuThreads: 1,
-        scenario: 'SINGLE_STREAM',
-        instances: [1],
-        seed: 0,
-        target: 'LATENCY',
-        resumeFrom: null,
-      },
-      ...{
-        batchSizes: [1],
-        engines: ['ONNXRUNTIME_CPU'],
-        intraOpThreads: [1],
-        models: [{ file, probe: null, precision: 'FP32', dims: {} }],
-      },
-      settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
-    });
-    const child = createChildAttempt(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
-    const made = await benchmark(child);
-    const [{ telemetry }] = JSON.parse(readFileSync(join(folder, made.file), 'utf8')).cells;
-    if (telemetry.unavailable) throw new Error(telemetry.unavailable.message);
-  },
+  'cell of a benchmark': () => measureCell('ONNXRUNTIME_CPU'),
+  'cell of the native engine': () => measureCell('ONNXRUNTIME_NATIVE'),
 
   async 'check of an import'() {
     const { limitsFor, loadOnce } = await import('../../src/models/load.ts');

@@ -104,7 +104,7 @@ export function Deployments() {
 }
 
 export function DeploymentScreen({ id }: { id: string }) {
-  const { width, height, copy } = useFrame();
+  const { width, height, copy, go } = useFrame();
   const { data } = useData(DeploymentQuery, { id }, refreshMs);
   const keys = useDeploymentKeys();
   const deployment = data?.deployment;
@@ -122,7 +122,10 @@ export function DeploymentScreen({ id }: { id: string }) {
         height={height - 1 - snippetHeight}
         empty="It has no revision."
         keys={() => keys(deployment.name)}
-        always={command ? [{ keys: 'c', label: 'copy the command', hint: true, run: () => copy('The command', command) }] : []}
+        always={[
+          ...(command ? [{ keys: 'c', label: 'copy the command', hint: true, run: () => copy('The command', command) }] : []),
+          { keys: 'h', label: 'history', hint: true, run: () => go('deployment-history', id) },
+        ]}
         columns={[
           { title: 'Revision', width: 8, align: 'right', text: ({ number }) => String(number) },
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },

@@ -3,13 +3,13 @@ import { Box, Text } from 'ink';
 import { useEffect, useReducer, useRef } from 'react';
 import { graphql } from '../graphql.ts';
 import { useConnection, useLink, useLive } from '../session/live.tsx';
-import { clock, duration, number, padTo } from '../ui/format.ts';
+import { clock, duration, number, padTo, printable } from '../ui/format.ts';
 import { useFrame } from '../ui/nav.tsx';
 import { sparkline } from '../ui/plot.ts';
 import { states, theme } from '../ui/theme.ts';
 
 const ChangesSubscription = graphql(`
-  subscription TuiChanges { jobs { id kind state createdByName } }
+  subscription TuiChanges { jobs { id kind state createdByName regressions { says } } }
 `);
 
 interface Change {
@@ -18,6 +18,7 @@ interface Change {
   kind: string;
   state: string;
   createdByName: string | null;
+  regressions: readonly { says: string }[];
 }
 
 export function Events() {
@@ -58,10 +59,10 @@ export function Events() {
       ))}
       <Text> </Text>
       <Text color={theme.muted}> Changes of jobs</Text>
-      {changes.current.slice(-room).map(({ at, id, kind, state, createdByName }, i) => (
+      {changes.current.slice(-room).map(({ at, id, kind, state, createdByName, regressions }, i) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: one job changes several times.
-        <Text key={`${id} ${at} ${i}`} wrap="truncate" color={states[state]?.color}>
-          {` ${clock(at)}  ${padTo(kind, 14)} ${padTo(state, 11)} ${createdByName ?? ''}`}
+        <Text key={`${id} ${at} ${i}`} wrap="truncate" color={regressions.length > 0 ? theme.warn : states[state]?.color}>
+          {` ${clock(at)}  ${padTo(kind, 14)} ${padTo(state, 11)} ${createdByName ?? ''}${regressions.map(({ says }) => `  ! ${printable(says)}`).join('')}`}
         </Text>
       ))}
     </Box>

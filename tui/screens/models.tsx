@@ -94,6 +94,7 @@ export function ModelScreen({ id }: { id: string }) {
         empty="It has no version."
         onOpen={{ label: 'open its job', run: ({ job }) => (job ? go('job', job.id) : say('No job has made this version.', 'bad')) }}
         keys={(row) => keysOfVersion(row, go, (url) => copy('The link', new URL(url, session.url).href))}
+        always={[{ keys: 'h', label: 'history', hint: true, run: () => go('model-history', id) }]}
         columns={[
           { title: 'Version', width: 7, align: 'right', text: (row) => String(row.number) },
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },

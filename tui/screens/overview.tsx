@@ -15,6 +15,7 @@ export const OverviewQuery = graphql(`
   query TuiOverview {
     inferenceHealth { state url restarts reason }
     jobs(first: 3, filter: { states: [FAILED] }) { nodes { id kind endedAt failure { code message } } }
+    regressions(first: 3) { nodes { at says } }
     system { version queuedJobs runningJobs slots { n job { id kind state } } disk { freeBytes totalBytes } }
   }
 `);
@@ -164,7 +165,9 @@ const isShort = ({ freeBytes, totalBytes }: { freeBytes: number; totalBytes: num
 function attentionOf(system: SystemNow, data: ResultOf<typeof OverviewQuery> | undefined): { text: string; color: string | undefined }[] {
   const health = data?.inferenceHealth;
   const bad = health && !['READY', 'IDLE', 'STARTING'].includes(health.state);
-  const failed = (data?.jobs.nodes ?? []).filter(({ endedAt }) => endedAt && Date.now() - Date.parse(endedAt) < 86_400_000);
+  const isRecent = (at: string | null) => at !== null && Date.now() - Date.parse(at) < 86_400_000;
+  const failed = (data?.jobs.nodes ?? []).filter(({ endedAt }) => isRecent(endedAt));
+  const worse = (data?.regressions.nodes ?? []).filter(({ at }) => isRecent(at));
   return [
     ...(isShort(system.disk) ? [{ text: `! The disk is nearly full: ${bytes(system.disk.freeBytes)} are free.`, color: theme.bad }] : []),
     ...(bad ? [{ text: `! Inference host: ${health.state}. ${health.reason ?? ''}`, color: theme.bad }] : []),
@@ -172,6 +175,7 @@ function attentionOf(system: SystemNow, data: ResultOf<typeof OverviewQuery> | u
       text: `✗ ${kind} failed ${age(endedAt)} ago: ${failure?.code ?? ''} ${failure?.message ?? ''}`,
       color: theme.bad,
     })),
+    ...worse.map(({ at, says }) => ({ text: `! ${age(at)} ago: ${says}`, color: theme.warn })),
     ...(health && !bad ? [{ text: `✓ Inference host ${health.state}${health.url ? ` at ${health.url}` : ''}`, color: theme.good }] : []),
     ...(system.gpusReason ? [{ text: `· No GPU: ${system.gpusReason}`, color: theme.muted }] : []),
   ];

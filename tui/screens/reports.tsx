@@ -24,7 +24,7 @@ export const ReportsQuery = graphql(`
 export const ReportQuery = graphql(`
   query TuiReport($id: ID!) {
     report(id: $id) {
-      createdAt verdict sha256
+      createdAt verdict sha256 regressions { says }
       simple { headline points }
       technical {
         measuredAt codeVersion profile target
@@ -153,12 +153,13 @@ interface Line {
   bold?: boolean;
 }
 
-const simpleLines = ({ verdict, simple, createdAt, sha256 }: Report, width: number): Line[] => [
+const simpleLines = ({ verdict, simple, createdAt, sha256, regressions }: Report, width: number): Line[] => [
   { text: `${stateText(verdict)}  ${age(createdAt)} ago`, color: states[verdict]?.color },
   { text: '' },
   ...wrap(simple.headline, width - 2).map((text) => ({ text, bold: true })),
   { text: '' },
   ...simple.points.flatMap((point) => wrap(`• ${point}`, width - 2).map((text, i) => ({ text: i === 0 ? text : `  ${text}` }))),
+  ...regressions.flatMap(({ says }) => wrap(`! ${says}`, width - 2).map((text) => ({ text, color: theme.warn }))),
   { text: '' },
   { text: `SHA-256 ${sha256}`, color: theme.muted },
 ];

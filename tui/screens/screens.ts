@@ -9,6 +9,7 @@ import { Compare, CompareQuery } from './compare.tsx';
 import { DatasetQuery, DatasetScreen, Datasets, DatasetsQuery } from './datasets.tsx';
 import { DeploymentQuery, DeploymentScreen, Deployments, DeploymentsQuery } from './deployments.tsx';
 import { Events } from './events.tsx';
+import { DeploymentHistory, DeploymentHistoryQuery, ModelHistory, ModelHistoryQuery } from './history.tsx';
 import { Infer } from './infer.tsx';
 import { JobQuery, JobScreen } from './job.tsx';
 import { Jobs, JobsQuery } from './jobs.tsx';
@@ -100,6 +101,16 @@ export const screens: readonly Screen[] = [
   },
   { name: 'report', title: 'Report', needs: 'READ', from: 'ROW', component: ReportScreen, query: ReportQuery },
   { name: 'deployment', title: 'Deployment', needs: 'READ', from: 'ROW', component: DeploymentScreen, query: DeploymentQuery },
+  { name: 'model-history', title: 'History', needs: 'READ', from: 'ROW', filters: true, component: ModelHistory, query: ModelHistoryQuery },
+  {
+    name: 'deployment-history',
+    title: 'History',
+    needs: 'READ',
+    from: 'ROW',
+    filters: true,
+    component: DeploymentHistory,
+    query: DeploymentHistoryQuery,
+  },
   { name: 'user', title: 'User', needs: 'MANAGE_USERS', from: 'ROW', component: UserScreen, query: UserQuery },
   { name: 'password', title: 'Change your password', does: 'changePassword', from: 'PALETTE', component: Password },
   { name: 'infer', title: 'Try an image', does: 'infer', from: 'ROW', component: Infer },

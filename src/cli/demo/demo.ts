@@ -11,6 +11,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import yazl from 'yazl';
 import { type ClientSession, uploadFile } from '../../../client/upload.ts';
+import { servingEngine } from '../../engine/engines.ts';
 import { call } from '../client.ts';
 import { progressBar } from '../progressBar.ts';
 import { watchJob } from '../watch.ts';
@@ -184,7 +185,7 @@ async function showVersions(session: ClientSession, { name, quality }: DemoTask,
 
 /** Gives the folder that the report is written to. */
 async function benchmark(session: ClientSession, modelVersionId: string): Promise<string> {
-  const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], intraOpThreads: [1, 2] };
+  const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], engines: [servingEngine], intraOpThreads: [1, 2] };
   const fields = 'job { id } configurations estimatedDurationMs';
   const { job, configurations, estimatedDurationMs } = await mutate(session, 'startBenchmark', input, fields);
   say(`\n3. Benchmark: ${configurations} configurations, alone on the machine, about ${Math.round(estimatedDurationMs / 1000)} s`);

@@ -122,7 +122,7 @@ async function detect({ signature, run }: EngineSession, file: string): Promise<
   const { data, info } = await sharp(file).autoOrient().removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const values = preprocess(data, info.width, info.height, spec);
   const [input] = signature.inputs as [Port];
-  const outputs = await run(new Map([[input.name, { datatype: 'FP32', shape: [1, 3, spec.height, spec.width], data: values }]]));
+  const { outputs } = await run(new Map([[input.name, { datatype: 'FP32', shape: [1, 3, spec.height, spec.width], data: values }]]));
   const [image] = readDetectorOutputs([...outputs.values()] as FloatOutput[], 'BOXES_SCORES', classCount);
   const where = placed(info.width, info.height, spec);
   return (image ? findDetections(image, classCount, { ...detectionDefinition, scoreThreshold: shownScore }) : []).map((found) =>

@@ -1,7 +1,10 @@
 import type { LabelledBox } from '../../jobs/specs.ts';
 import type { Annotations } from './layout.ts';
 
-/** How far a box may reach out of its image, in pixels: tools round. It is cut off there. */
+/**
+ * How far a box may reach out of its image, in pixels: tools round. It is cut off there. A box around another shape may reach further, if its
+ * centre is in the image.
+ */
 const tolerance = 1;
 
 /** Coordinates are multiples of this part of a pixel: sums are exact, and both forms of a dataset give the same box. */
@@ -47,8 +50,9 @@ export function checkBoxes({ boxes: raw, unit, counted, size }: Annotations, ima
       ...(box.crowd && { crowd: box.crowd }),
     };
     const key = JSON.stringify(checked);
+    const isCentred = left + right > 0 && left + right < 2 * width && top + bottom > 0 && top + bottom < 2 * height;
     // Written so that a NaN is refused too. What lies outside by less than half a unit is not worth a word.
-    if (!(outside <= tolerance)) {
+    if (!(outside <= tolerance || (box.around && isCentred))) {
       result.problems.push(`${counted} ${box.at}: the box reaches ${outside.toFixed(1)} pixels out of the image of ${width} × ${height}`);
     } else if (!(checked.width > 0 && checked.height > 0)) result.withoutArea += 1;
     else if (seen.has(key)) result.duplicates += 1;

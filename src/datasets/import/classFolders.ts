@@ -9,6 +9,7 @@
 import { ChildError } from '../../jobs/childio.ts';
 import { archive, checkClassNames, document, type Layout, type PlacedFile, splitOf, splits } from './layout.ts';
 import { type Problems, plural, printable } from './problems.ts';
+import { unreadForm } from './unread.ts';
 
 /** `folders` are those that the zip names by themselves: an empty class shows only there. */
 export function layOutClassFolders<F extends { name: string }>(files: F[], folders: string[], problems: Problems): Layout<F> {
@@ -42,7 +43,7 @@ export function layOutClassFolders<F extends { name: string }>(files: F[], folde
   for (const name of misplaced)
     problems.add(name, archive.test(name) ? 'is an archive: unpack it before you make the zip' : expected, name);
   if (classes.length === 0 && problems.count === 0) {
-    throw new ChildError('DATA_INVALID', `There are no class folders: ${expected}.${detectionHint(files)}`);
+    throw new ChildError('DATA_INVALID', `There are no class folders: ${expected}.${otherFormHint(files)}`);
   }
   problems.check((count) => `${plural(count, 'file does', 'files do')} not lie in a class folder.`);
   checkSplitFolders(hasSplits ? new Set(inner.map((parts) => parts[0] as string)) : new Set(), problems);
@@ -87,7 +88,7 @@ function checkSplitFolders(names: Set<string>, problems: Problems): void {
 
 /** Refuses what is no dataset in class folders, before single files are named for not lying in one. */
 function checkForm(classes: string[], hasSplits: boolean, files: readonly { name: string }[]): void {
-  const hint = detectionHint(files);
+  const hint = otherFormHint(files);
   if (!hasSplits && classes.every(splitOf)) {
     throw new ChildError('DATA_INVALID', `The folders ${classes.join(', ')} hold images, but no class folders.${hint}`);
   }
@@ -95,12 +96,13 @@ function checkForm(classes: string[], hasSplits: boolean, files: readonly { name
     throw new ChildError('DATA_INVALID', `There is only one class, ${printable(classes[0] as string)}: at least two are needed.${hint}`);
 }
 
-/** The first file that only detection datasets have. */
-function detectionHint(files: readonly { name: string }[]): string {
+/** What another form of dataset the files belong to, as a sentence. */
+function otherFormHint(files: readonly { name: string }[]): string {
   const sign =
-    /(^|\/)(data\.ya?ml|obj\.(names|data)|classes\.txt|instances[^/]*\.json|_annotations\.coco\.json|(labels|annotations)\/.*\.(txt|xml|json))$/i;
+    /(^|\/)(data\.ya?ml|obj\.(names|data)|_darknet\.labels|classes\.txt|instances[^/]*\.json|_annotations\.coco\.json|annotations\.xml|(labels|annotations)\/.*\.(txt|xml|json))$/i;
   const found = files.find(({ name }) => sign.test(name));
-  return found
-    ? ` ${printable(found.name)} belongs to a detection dataset: upload the zip again and import it with \`task: DETECTION\`.`
-    : '';
+  if (found)
+    return ` ${printable(found.name)} belongs to a detection dataset: upload the zip again and import it with \`task: DETECTION\`.`;
+  const unread = unreadForm(files);
+  return unread ? ` ${unread}` : '';
 }

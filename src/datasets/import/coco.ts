@@ -12,7 +12,6 @@ import {
   type Annotations,
   checkClassNames,
   document,
-  folderOf,
   type Layout,
   type PlacedFile,
   type Split,
@@ -21,11 +20,21 @@ import {
   splitOfYear,
 } from './layout.ts';
 import { commonPath, type FileIndex, indexFiles, insideOf } from './paths.ts';
-import { type Problems, plural, printable, someOf } from './problems.ts';
-import { type Box, boxAround, boxAroundTurned, type FormReading, readBytes, warnOfPolygons, warnOfUnlisted } from './reading.ts';
+import { plural, printable, someOf } from './problems.ts';
+import {
+  type Box,
+  boxAround,
+  boxAroundTurned,
+  type FormReading,
+  findNamedImage,
+  readBytes,
+  warnOfPolygons,
+  warnOfUnlisted,
+} from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
 const lists = ['images', 'annotations', 'categories'];
+const labelMeKeys = ['shapes', 'imagePath'];
 
 /** Tools write ids of any type, and null for what they do not know. */
 const id = z.union([z.number(), z.string().max(200)]);
@@ -77,13 +86,18 @@ interface CocoFile {
   polygons: number;
 }
 
-/** The JSON files that hold at least two of COCO's three lists, and those that are damaged: they may be meant, and must not be passed over. */
-export async function findCocoFiles(reading: FormReading): Promise<{ coco: ZipEntry[]; damaged: ZipEntry[] }> {
-  const found: { coco: ZipEntry[]; damaged: ZipEntry[] } = { coco: [], damaged: [] };
+/**
+ * The JSON files that hold at least two of COCO's three lists, those of LabelMe, and those that are damaged: they may be meant, and must not
+ * be passed over.
+ */
+export async function findCocoFiles(reading: FormReading): Promise<Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]>> {
+  const found: Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]> = { coco: [], damaged: [], labelMe: [] };
   for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
     const bytes = await reading.zip.read(file).catch(() => null);
     try {
-      if (bytes && keysOf(bytes, lists).length >= 2) found.coco.push(file);
+      const keys = bytes ? keysOf(bytes, [...lists, ...labelMeKeys]) : [];
+      if (lists.filter((list) => keys.includes(list)).length >= 2) found.coco.push(file);
+      else if (labelMeKeys.every((key) => keys.includes(key))) found.labelMe.push(file);
       if (!bytes) found.damaged.push(file);
     } catch (error) {
       if (!(error instanceof BadJson)) throw error;
@@ -157,28 +171,6 @@ function warnOfCoco(reading: FormReading, read: CocoFile[], crowdsOnly: string[]
   );
 }
 
-/** The image's file; undefined, and a problem of that image, when it is not there or not clear. */
-function findImage(
-  index: FileIndex,
-  { file: source, split }: CocoFile,
-  fileName: string,
-  used: Set<ZipEntry>,
-  problems: Problems,
-): ZipEntry | undefined {
-  const found = index.find(fileName, { split, near: folderOf(source.name) });
-  const [file] = found;
-  const about = `the image ${printable(fileName)}`;
-  if (!file) problems.add(source.name, `${about} is not in the zip`, fileName);
-  else if (found.length > 1)
-    problems.add(source.name, `${about} can be ${found.map(({ name }) => printable(name)).join(' or ')}`, fileName);
-  else if (used.has(file)) problems.add(source.name, `${about} was named before`, `${fileName} (again)`);
-  else {
-    used.add(file);
-    return file;
-  }
-  return undefined;
-}
-
 /** One file may stand for all images; of several each stands for another split. */
 function withSplits(files: ZipEntry[]): { file: ZipEntry; split: Split | null }[] {
   const sources = files.map((file) => ({ file, split: splitOfFile(file.name) }));
@@ -227,7 +219,7 @@ async function readCoco(
         if (coco.images.has(String(id))) add(`two images have the id ${printable(String(id))}`);
         const declared = width && height ? { width, height } : null;
         const annotations: Annotations = { file: file.name, boxes: [], unit: 'PIXEL', counted: 'annotation', size: declared };
-        const image = findImage(index, coco, fileName, used, problems);
+        const image = findNamedImage(reading, index, { source: file, split, used }, fileName);
         coco.images.set(String(id), { fileName, file: image, annotations, categories: [] });
       }),
       categories: element(CocoCategory, 'categories', ({ id, name, supercategory }) =>
@@ -279,11 +271,12 @@ function addBox(coco: CocoFile, annotation: CocoAnnotation, index: number, add: 
   else {
     coco.used.set(key, (coco.used.get(key) as number) + 1);
     if (iscrowd) coco.crowds += 1;
-    if (!bbox || rotation !== 0) coco.polygons += 1;
+    const around = !bbox || rotation !== 0;
+    if (around) coco.polygons += 1;
     const { boxes } = image.annotations;
     // Told once for an image.
     if (boxes.length > boxesPerImageMax) return;
-    boxes.push({ label: 0, ...box, ...(iscrowd ? { crowd: true } : {}), at });
+    boxes.push({ label: 0, ...box, around, ...(iscrowd ? { crowd: true } : {}), at });
     image.categories.push(key);
     if (boxes.length > boxesPerImageMax) problem(`the image ${printable(image.fileName)} has more than ${boxesPerImageMax} boxes`);
   }

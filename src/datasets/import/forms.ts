@@ -2,10 +2,12 @@
 import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
 import { findCocoFiles, layOutCoco } from './coco.ts';
+import { findCvatFiles, layOutCvat } from './cvat.ts';
 import { archive, document, folderOf, type ImportChild, type Layout } from './layout.ts';
 import { nameProblem } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
 import { createBoxCounter, type FormReading } from './reading.ts';
+import { unreadForm } from './unread.ts';
 import { findVocFiles, layOutVoc } from './voc.ts';
 import { layOutYolo } from './yolo.ts';
 import { findYoloConfig } from './yoloConfig.ts';
@@ -21,6 +23,13 @@ interface Form {
 
 export async function layOut(child: ImportChild, zip: Zip, problems: Problems): Promise<Layout<ZipEntry>> {
   if (child.spec.task === 'CLASSIFICATION') return layOutClassFolders(zip.files, zip.folders, problems);
+  // Some tools leave the images out unless they are asked for.
+  if (zip.files.every(({ name }) => document.test(name))) {
+    throw new ChildError(
+      'DATA_INVALID',
+      'There are no images in the zip. Export the dataset with its images: "Save images" in CVAT, "YOLO with Images" in Label Studio.',
+    );
+  }
   const reading: FormReading = { zip, problems, warn: child.warn, countBoxes: createBoxCounter(child.spec.limits.boxesMax) };
   const [form, other] = await formsOf(reading);
   if (!form) {
@@ -28,7 +37,7 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
     throw new ChildError(
       'DATA_INVALID',
       'The zip is no detection dataset: there is neither a file with the names of the classes (data.yaml, obj.names or classes.txt, the form YOLO) ' +
-        'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the form Pascal VOC). ' +
+        'nor a .json with images, annotations and categories (the form COCO) nor a .xml with annotations (the forms Pascal VOC and CVAT). ' +
         `A zip of class folders is imported with \`task: CLASSIFICATION\`.${packed ? ` ${printable(packed.name)} is an archive: unpack it before you make the zip.` : ''}`,
     );
   }
@@ -45,17 +54,22 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
 }
 
 async function formsOf(reading: FormReading): Promise<Form[]> {
-  const { coco, damaged } = await findCocoFiles(reading);
+  const { coco, damaged, labelMe } = await findCocoFiles(reading);
   const voc = await findVocFiles(reading);
+  const cvat = await findCvatFiles(reading);
+  const xml = [...voc, ...cvat];
   const config = await findYoloConfig(reading);
+  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, labelMe);
+  if (unread) throw new ChildError('DATA_INVALID', unread);
   const forms: Form[] = [];
   // `classes.txt` stands beside other forms too.
-  const isYolo = config && (!/classes\.txt$/i.test(config.name) || (coco.length === 0 && voc.length === 0 && hasLabels(reading)));
+  const isYolo = config && (!/classes\.txt$/i.test(config.name) || (coco.length === 0 && xml.length === 0 && hasLabels(reading)));
   if (isYolo) forms.push({ name: 'YOLO', file: config, layOut: () => layOutYolo(reading, config) });
   // A damaged JSON file is named, unless the dataset has another form.
-  const json = coco.length > 0 || (!isYolo && voc.length === 0) ? [...coco, ...damaged] : [];
+  const json = coco.length > 0 || (!isYolo && xml.length === 0) ? [...coco, ...damaged] : [];
   if (json[0]) forms.push({ name: 'COCO', file: json[0], layOut: () => layOutCoco(reading, json) });
   if (voc[0]) forms.push({ name: 'Pascal VOC', file: voc[0], layOut: () => layOutVoc(reading, voc) });
+  if (cvat[0]) forms.push({ name: 'CVAT', file: cvat[0], layOut: () => layOutCvat(reading, cvat) });
   return forms;
 }
 

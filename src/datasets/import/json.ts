@@ -2,12 +2,18 @@
  * Arrays in a large JSON file, one element at a time: the file is never values as a whole, which would take many times its size, and
  * what nobody asked for is passed over.
  */
+import { isUtf8 } from 'node:buffer';
 
 /** The bytes are not the JSON that was expected; the message is a reason. */
 export class BadJson extends Error {}
 
 const depthMax = 100;
 const elementBytesMax = 4 * 2 ** 20;
+
+/** Integers that a number cannot hold exactly stay texts: rounded, two ids would be one. */
+const asText = (_key: string, value: unknown, context?: { source?: string }): unknown =>
+  Number.isInteger(value) && !Number.isSafeInteger(value) ? context?.source : value;
+const largeInteger = /(?<![\d.])\d{16}/;
 
 const quote = 0x22;
 const backslash = 0x5c;
@@ -42,8 +48,11 @@ export function readArrays(bytes: Buffer, handlers: Record<string, ((element: un
   };
   const parse = (from: number, what: string): unknown => {
     if (at - from > elementBytesMax) throw new BadJson(`${what} is larger than ${elementBytesMax / 2 ** 20} MiB`);
+    const part = bytes.subarray(from, at);
+    if (!isUtf8(part)) throw new BadJson(`${what} is not a text in UTF-8: save the file in this encoding`);
+    const text = part.toString('utf8');
     try {
-      return JSON.parse(bytes.toString('utf8', from, at));
+      return largeInteger.test(text) ? JSON.parse(text, asText) : JSON.parse(text);
     } catch {
       throw new BadJson(`${what} is not JSON (NaN and Infinity are none either)`);
     }

@@ -20,7 +20,9 @@ export interface RawBox {
   width: number;
   height: number;
   crowd?: true;
-  /** Its line in a label file, its id or place in a COCO file, its place in an XML file. */
+  /** Made around a polygon or a turned box, which nobody has cut off at the edges of the image. */
+  around?: boolean;
+  /** Its line in a label file, its id or place in a COCO file, its place in an XML file or in an image of it. */
   at: number | string;
 }
 
@@ -31,7 +33,7 @@ export interface Annotations {
   /** Of the boxes: shares of the image's width and height, or pixels. */
   unit: 'SHARE' | 'PIXEL';
   /** What `at` counts. */
-  counted: 'line' | 'annotation' | 'object';
+  counted: 'line' | 'annotation' | 'object' | 'shape';
   /** The image's size in pixels, where the file tells it. */
   size: { width: number; height: number } | null;
 }
@@ -74,7 +76,7 @@ export const splitOfYear = (name: string): Split | undefined => splitOf(name.rep
 
 /** What lies beside the images in many published datasets. */
 export const document =
-  /\.(txt|md|csv|tsv|json|jsonl|ya?ml|html?|pdf|rst|xml|names|data|cfg|cache|log|py|ipynb)$|(^|\/)(readme|licen[cs]e|copying|notice)$/i;
+  /\.(txt|md|csv|tsv|json|jsonl|ya?ml|html?|pdf|rst|xml|names|labels|data|cfg|cache|log|py|ipynb)$|(^|\/)(readme|licen[cs]e|copying|notice)$/i;
 
 /** What is unpacked before it is put into a zip. */
 export const archive = /\.(zip|tar|tgz|gz|bz2|xz|zst|7z|rar)$/i;
@@ -92,7 +94,7 @@ export function splitFolderOf(path: string): Split | undefined {
 const classesMax = 10_000;
 const classCharactersMax = 200;
 
-/** Refuses too many classes, and names that are empty, long, not printable, or the same but for the case of a letter. */
+/** Refuses too many classes, and names that are empty, long, not printable, or the same but for the case of a letter or for spaces. */
 export function checkClassNames(classes: readonly string[], problems: Problems): void {
   if (classes.length > classesMax) {
     throw new ChildError(
@@ -100,15 +102,18 @@ export function checkClassNames(classes: readonly string[], problems: Problems):
       `There are ${plural(classes.length, 'class', 'classes')}; ${classesMax.toLocaleString('en-US')} are allowed.`,
     );
   }
-  const byLowerCase = new Map<string, string>();
+  const byKey = new Map<string, string>();
   for (const name of classes) {
+    const key = name.trim().replace(/\s+/g, ' ').toLowerCase();
     if (name.trim() === '') problems.add(name, 'is an empty name');
     if (name.length > classCharactersMax) problems.add(name, `is longer than ${classCharactersMax} characters`);
     if (unprintable.test(name)) problems.add(name, 'has control characters or direction marks');
-    const other = byLowerCase.get(name.toLowerCase());
+    const other = byKey.get(key);
     if (other === name) problems.add(name, 'is the name of two classes');
-    else if (other !== undefined) problems.add(name, `differs from ${printable(other)} only in the case of a letter`);
-    byLowerCase.set(name.toLowerCase(), name);
+    else if (other?.toLowerCase() === name.toLowerCase())
+      problems.add(name, `differs from ${printable(other)} only in the case of a letter`);
+    else if (other !== undefined) problems.add(name, `differs from ${printable(other)} only in spaces`);
+    byKey.set(key, name);
   }
   problems.check((count) => `${plural(count, 'class name is', 'class names are')} not acceptable.`);
 }

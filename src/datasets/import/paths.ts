@@ -50,13 +50,22 @@ interface Candidate {
 }
 
 export function indexFiles(files: readonly ZipEntry[]): FileIndex {
-  const byName: Node = { files: files.map((file) => ({ file, parts: partsOf(file.name) })), children: null };
-  const byStem: Node = { files: files.map((file) => ({ file, parts: partsOf(withoutEnding(file.name)) })), children: null };
+  const nodes = new Map<string, Node>();
   const find: FileIndex['find'] = (path, place, options = {}) => {
-    const parts = partsOf(options.byStem ? withoutEnding(path) : path);
-    const found = best(options.byStem ? byStem : byName, parts, place);
-    const decoded = found.length === 0 ? decodedUrl(path) : null;
-    return decoded ? find(decoded, place, options) : found;
+    // Windows and macOS make no difference between capitals and small letters. As it is written comes first.
+    for (const anyCase of [false, true]) {
+      const key = (name: string) => {
+        const stem = options.byStem ? withoutEnding(name) : name;
+        return partsOf(anyCase ? stem.toLowerCase() : stem);
+      };
+      const kind = `${anyCase} ${options.byStem}`;
+      const node = nodes.get(kind) ?? { files: files.map((file) => ({ file, parts: key(file.name) })), children: null };
+      nodes.set(kind, node);
+      const found = best(node, key(path), place);
+      if (found.length > 0) return found;
+    }
+    const decoded = decodedUrl(path);
+    return decoded ? find(decoded, place, options) : [];
   };
   return { find };
 }

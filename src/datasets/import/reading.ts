@@ -1,7 +1,8 @@
 /** What every form of a dataset is read with. */
 import { ChildError } from '../../jobs/childio.ts';
-import type { ImportChild } from './layout.ts';
-import { type Problems, plural, someOf } from './problems.ts';
+import { folderOf, type ImportChild, type Split } from './layout.ts';
+import type { FileIndex } from './paths.ts';
+import { type Problems, plural, printable, someOf } from './problems.ts';
 import { DamagedEntry, type Zip, type ZipEntry } from './zip.ts';
 
 /** What a form of a dataset needs of its zip. */
@@ -41,6 +42,40 @@ export async function readText(reading: FormReading, file: ZipEntry, bytesMax: n
   }
 }
 
+export const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
+
+/** The XML files, when one of the first has this root. */
+export async function findXmlFiles({ zip }: FormReading, root: string): Promise<ZipEntry[]> {
+  const files = zip.files.filter(isXml);
+  for (const file of files.slice(0, 20)) {
+    // Without the zeros of UTF-16, which is refused by name when the file is read.
+    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000).replaceAll('\0', '');
+    if (new RegExp(`<${root}[\\s>]`).test(text)) return files;
+  }
+  return [];
+}
+
+/** The file of an image that `source` names; undefined, and a problem of that image, when it is not there or not clear. */
+export function findNamedImage(
+  { problems }: FormReading,
+  index: FileIndex,
+  { source, split, used }: { source: ZipEntry; split: Split | null; used: Set<ZipEntry> },
+  fileName: string,
+): ZipEntry | undefined {
+  const found = index.find(fileName, { split, near: folderOf(source.name) });
+  const [file] = found;
+  const about = `the image ${printable(fileName)}`;
+  if (!file) problems.add(source.name, `${about} is not in the zip`, fileName);
+  else if (found.length > 1)
+    problems.add(source.name, `${about} can be ${found.map(({ name }) => printable(name)).join(' or ')}`, fileName);
+  else if (used.has(file)) problems.add(source.name, `${about} was named before`, `${fileName} (again)`);
+  else {
+    used.add(file);
+    return file;
+  }
+  return undefined;
+}
+
 export function createBoxCounter(max: number): (boxes: number) => void {
   let total = 0;
   return (boxes) => {
@@ -77,7 +112,7 @@ export function warnOfPolygons({ warn }: FormReading, polygons: number): void {
   if (polygons > 0)
     warn(
       'POLYGONS_AS_BOXES',
-      `${plural(polygons, 'polygon or turned box was', 'polygons or turned boxes were')} replaced by the upright box around ${polygons === 1 ? 'it' : 'each'}.`,
+      `${plural(polygons, 'shape that is no upright box was', 'shapes that are no upright boxes were')} replaced by the upright box around ${polygons === 1 ? 'it' : 'each'}.`,
     );
 }
 

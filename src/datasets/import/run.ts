@@ -241,7 +241,11 @@ const trainedClasses = (images: readonly Pick<ContentItem, 'split' | 'label' | '
 /** Every class needs an image of its own to learn from; of a detection dataset, where a class may be rare, any box will do. */
 function checkTraining({ spec }: ImportChild, images: readonly Placed[], classes: string[]): void {
   if (!images.some(({ split }) => split === 'train')) {
-    throw new ChildError('DATA_INVALID', 'There are no images to train on: no image is in the split train.');
+    const named = [...new Set(images.map(({ split }) => split))].join(' and ');
+    throw new ChildError(
+      'DATA_INVALID',
+      `There are no images to train on: all are in ${named}. Add a split train, or name no splits: then the seed divides the images.`,
+    );
   }
   const problems = collectProblems(spec.limits.problemsMax);
   const trained = trainedClasses(images.map(({ split, label, annotations }) => ({ split, label, boxes: annotations?.boxes ?? null })));
@@ -322,7 +326,8 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     }
     const { width, height, thumbnail, checked } = image;
     const { file = '', counted } = item.annotations ?? {};
-    const where = counted === 'annotation' ? `the image ${printable(item.path)}: ` : '';
+    // Its file is about other images too.
+    const where = counted === 'annotation' || counted === 'shape' ? `the image ${printable(item.path)}: ` : '';
     for (const problem of checked?.problems ?? []) misplaced.add(file, `${where}${problem}`, name);
     if (leftOut.has(name)) continue;
     counts.clipped += checked?.clipped ?? 0;

@@ -18,24 +18,24 @@ import {
 } from './layout.ts';
 import { type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable } from './problems.ts';
-import { type Box, boxAround, boxAroundTurned, type FormReading, readText, warnOfPolygons, warnOfUnlisted } from './reading.ts';
-import { BadXml, child, type Element, parseXml, textOf } from './xml.ts';
+import {
+  type Box,
+  boxAround,
+  boxAroundTurned,
+  type FormReading,
+  findXmlFiles,
+  isXml,
+  readText,
+  warnOfPolygons,
+  warnOfUnlisted,
+} from './reading.ts';
+import { BadXml, child, type Element, numberOf, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
 const xmlBytesMax = 2 ** 20;
 const listBytesMax = 64 * 2 ** 20;
-const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
 
-/** The XML files, when the first that can be read is an annotation of this form. */
-export async function findVocFiles({ zip }: FormReading): Promise<ZipEntry[]> {
-  const files = zip.files.filter(isXml);
-  for (const file of files.slice(0, 20)) {
-    // Without the zeros of UTF-16, which is refused by name when the file is read.
-    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000).replaceAll('\0', '');
-    if (/<annotation[\s>]/.test(text)) return files;
-  }
-  return [];
-}
+export const findVocFiles = (reading: FormReading): Promise<ZipEntry[]> => findXmlFiles(reading, 'annotation');
 
 type NamedBox = Omit<RawBox, 'label'> & { name: string };
 
@@ -154,11 +154,12 @@ function readObjects({ problems }: FormReading, root: Element, xml: ZipEntry, im
     const problem = (reason: string) => problems.add(xml.name, `object ${i + 1}: ${reason}`, image.name);
     const rotation = rotationOf(object);
     if (!name) problem('has no name');
-    else if (!box) problem('has no bndbox of 4 numbers');
+    else if (!box) problem('has no bndbox of 4 numbers, robndbox of 5 or polygon');
     else if (box.width < 0 || box.height < 0) problem('its xmax or ymax lies before xmin or ymin');
     else {
-      if (!child(object, 'bndbox') || rotation !== 0) polygons += 1;
-      boxes.push({ name, ...boxAroundTurned(box, rotation), at: i + 1 });
+      const around = !child(object, 'bndbox') || rotation !== 0;
+      if (around) polygons += 1;
+      boxes.push({ name, ...boxAroundTurned(box, rotation), around, at: i + 1 });
     }
   }
   if (boxes.length > boxesPerImageMax) problems.add(xml.name, `has more than ${boxesPerImageMax} boxes`, image.name);
@@ -172,9 +173,16 @@ function rotationOf(object: Element): number {
   return Number(textOf(rotation, 'value')) || 0;
 }
 
-/** From its `bndbox`, or around its `polygon`; null when there is neither. */
+/** From its `bndbox`, or around roLabelImg's `robndbox` or its `polygon`; null when there is none of them. */
 function boxOf(object: Element): Box | null {
   const edges = child(object, 'bndbox');
+  const turned = edges ? undefined : child(object, 'robndbox');
+  if (turned) {
+    const numbers = ['cx', 'cy', 'w', 'h', 'angle'].map((name) => numberOf(textOf(turned, name)));
+    const [x, y, width, height, radians] = numbers as [number, number, number, number, number];
+    if (!numbers.every(Number.isFinite)) return null;
+    return boxAroundTurned({ x: x - width / 2, y: y - height / 2, width, height }, (radians * 180) / Math.PI);
+  }
   const numbers = edges
     ? ['xmin', 'ymin', 'xmax', 'ymax'].map((name) => numberOf(textOf(edges, name)))
     : (child(object, 'polygon')?.children ?? []).map(({ text }) => numberOf(text.trim()));
@@ -183,8 +191,6 @@ function boxOf(object: Element): Box | null {
   const [left, top, right, bottom] = numbers as [number, number, number, number];
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
-
-const numberOf = (text: string | undefined): number => (text === undefined || text === '' ? Number.NaN : Number(text));
 
 /** Some tools write 0 where they do not know it. */
 function sizeOf(root: Element): { width: number; height: number } | null {

@@ -90,7 +90,7 @@ export function warnOfBoxes(
   if (clipped > 0)
     warn(
       'BOXES_CLIPPED',
-      `${plural(clipped, 'box', 'boxes')} reached up to a pixel out of ${clipped === 1 ? 'its image' : 'their images'} and ${clipped === 1 ? 'was' : 'were'} cut off there.`,
+      `${plural(clipped, 'box', 'boxes')} reached out of ${clipped === 1 ? 'its image' : 'their images'} and ${clipped === 1 ? 'was' : 'were'} cut off there.`,
     );
   if (duplicates > 0)
     warn(

@@ -1,7 +1,9 @@
-/** Small XML documents as trees: elements with their texts, without attributes, and without a DTD, whose entities can grow without end. */
+/** XML documents as trees: elements with their texts and attributes, without a DTD, whose entities can grow without end. */
 
 export interface Element {
   name: string;
+  /** As they are written; see `attributeOf`. */
+  attributes: string;
   /** Of its own, without those of its children. */
   text: string;
   children: Element[];
@@ -11,37 +13,48 @@ export interface Element {
 export class BadXml extends Error {}
 
 const depthMax = 50;
+/** Of a tree. */
 const elementsMax = 100_000;
 
-/** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. */
+/** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. What a tag may have beside quoted texts is limited, as the stack of the matcher is. */
 const tokens =
-  /<!--[\s\S]*?-->|<\?[\s\S]*?\?>|<!\[CDATA\[([\s\S]*?)\]\]>|(<!(?!--|\[CDATA)[^>]*>)|<(\/?)([^\s<>/!?]+)((?:[^<>"']|"[^"]*"|'[^']*')*?)(\/?)>|([^<]+)/y;
+  /<!--[\s\S]*?-->|<\?[\s\S]*?\?>|<!\[CDATA\[([\s\S]*?)\]\]>|(<!(?!--|\[CDATA)[^>]*>)|<(\/?)([^\s<>/!?]+)((?:[^<>"']|"[^"]*"|'[^']*'){0,10000}?)(\/?)>|([^<]+)/y;
 
 const entities: Record<string, string> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 
-/** The document's element. Throws a BadXml. */
-export function parseXml(text: string): Element {
-  const document: Element = { name: '', text: '', children: [] };
+/**
+ * The document's element. With `take` its children go there one by one and are not kept, so that a document can be larger than a tree of it.
+ * Throws a BadXml.
+ */
+export function parseXml(text: string, take?: (child: Element) => void): Element {
+  const document: Element = { name: '', attributes: '', text: '', children: [] };
   const open: Element[] = [document];
   let count = 0;
+  const end = (element: Element): void => {
+    if (!take || open.length !== 2) return;
+    open[1]?.children.pop();
+    count = 0;
+    take(element);
+  };
   for (tokens.lastIndex = 0; tokens.lastIndex < text.length; ) {
     const at = tokens.lastIndex;
     const token = tokens.exec(text);
     if (!token) throw new BadXml(`is not XML at character ${at}`);
-    const [, cdata, declaration, closing, name, , empty, plain] = token;
+    const [, cdata, declaration, closing, name, attributes = '', empty, plain] = token;
     const current = open.at(-1) as Element;
     if (declaration?.includes('[')) throw new BadXml('has a DTD: remove it');
     if (cdata !== undefined) current.text += cdata;
-    else if (plain !== undefined)
-      current.text += plain.replace(/&(#x?[\da-f]+|\w+);/gi, (whole, entity: string) => characterOf(entity) ?? whole);
+    else if (plain !== undefined) current.text += decoded(plain);
     else if (closing && name !== undefined) {
       if (current.name !== name || open.length === 1) throw new BadXml(`is not XML: </${name}> closes nothing`);
       open.pop();
+      end(current);
     } else if (name !== undefined) {
-      const element = { name, text: '', children: [] };
+      const element = { name, attributes, text: '', children: [] };
       current.children.push(element);
       count += 1;
-      if (!empty) open.push(element);
+      if (empty) end(element);
+      else open.push(element);
       if (open.length > depthMax || count > elementsMax) throw new BadXml('is nested too deeply, or too long');
     }
   }
@@ -50,6 +63,8 @@ export function parseXml(text: string): Element {
   if (!root || document.children.length > 1) throw new BadXml('is not XML with one element that holds everything');
   return root;
 }
+
+const decoded = (text: string): string => text.replace(/&(#x?[\da-f]+|\w+);/gi, (whole, entity: string) => characterOf(entity) ?? whole);
 
 function characterOf(entity: string): string | undefined {
   if (!entity.startsWith('#')) return Object.hasOwn(entities, entity) ? entities[entity] : undefined;
@@ -63,3 +78,11 @@ export const textOf = (element: Element | undefined, name: string): string | und
   const found = element && child(element, name)?.text.trim();
   return found === '' ? undefined : found;
 };
+
+export function attributeOf({ attributes }: Element, name: string): string | undefined {
+  const found = attributes.matchAll(/(?<=^|\s)([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g).find(([, key]) => key === name);
+  return found && decoded(found[2] ?? found[3] ?? '');
+}
+
+/** NaN where there is none. */
+export const numberOf = (text: string | undefined): number => (text === undefined || text.trim() === '' ? Number.NaN : Number(text));

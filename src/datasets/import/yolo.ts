@@ -1,7 +1,7 @@
 /**
  * Detection datasets as text: a file names the classes (`yoloConfig.ts`), and each image has a label file of its name (`yoloLabels.ts`), with
  * fractions of the upright image: under `labels` in the place of the image's folder `images`, or beside the image. A split is a folder or
- * a list of images; where none is named, `images/train` and `train/images` are, as they are there.
+ * a list of images; where none is named, `images/train`, `train/images` or `train` are, as they are there.
  */
 import { ChildError } from '../../jobs/childio.ts';
 import { checkClassNames, document, folderOf, type Layout, type PlacedFile, type Split, splitOf, splitOfYear } from './layout.ts';
@@ -220,9 +220,12 @@ function byTail(path: string, known: ReadonlySet<string>): string[] {
   return [];
 }
 
-/** Where no folders are named: `images/train` or `train/images`, and so on, as they are there. */
-function usualFolders(root: string, images: ZipEntry[]): SplitFolder[] {
+/** Where no folders are named: `images/train` or `train/images`, and so on, as they are there; otherwise `train`, and so on. */
+function usualFolders(base: string, images: ZipEntry[]): SplitFolder[] {
   const found = new Map<string, SplitFolder>();
+  const plain = new Map<string, SplitFolder>();
+  // Roboflow's names of classes lie in the folder of a split themselves.
+  const root = splitOf(base.slice(base.lastIndexOf('/') + 1)) ? folderOf(base) : base;
   const prefix = root === '' ? '' : `${root}/`;
   for (const { name } of images) {
     if (!name.startsWith(prefix)) continue;
@@ -230,6 +233,8 @@ function usualFolders(root: string, images: ZipEntry[]): SplitFolder[] {
     const isImages = (folder: string) => folder.toLowerCase() === 'images';
     const split = isImages(first) ? splitOfYear(second) : isImages(second) ? splitOfYear(first) : undefined;
     if (split) found.set(`${first}/${second}`, { split, folder: `${prefix}${first}/${second}` });
+    const alone = splitOfYear(first);
+    if (alone) plain.set(first, { split: alone, folder: `${prefix}${first}` });
   }
-  return [...found.values()];
+  return [...(found.size > 0 ? found : plain).values()];
 }

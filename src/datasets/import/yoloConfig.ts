@@ -1,12 +1,12 @@
 /**
  * Where the form YOLO says its classes and splits: `data.yaml` under any name (`names`, `train`, `val`, `test`, `path`), Darknet's
- * `obj.names` and `obj.data`, or `classes.txt` alone.
+ * `obj.names` and `obj.data`, Roboflow's `_darknet.labels`, or `classes.txt` alone.
  */
 import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
 import { type Split, splits } from './layout.ts';
-import { plural, printable } from './problems.ts';
+import { plural, printable, someOf } from './problems.ts';
 import { type FormReading, readText } from './reading.ts';
 import type { ZipEntry } from './zip.ts';
 
@@ -37,6 +37,7 @@ const DataYaml = z.object(
     val: paths,
     valid: paths,
     test: paths,
+    nc: z.string().regex(/^\d+$/).transform(Number).nullish().catch(null),
     kpt_shape: z.array(z.coerce.number().int().min(1).max(1000)).length(2).nullish().catch(null),
   },
   'is a map with names',
@@ -58,6 +59,9 @@ export async function findYoloConfig(reading: FormReading): Promise<ZipEntry | n
     'files with names of classes (.names)',
   );
   if (darknet) return darknet;
+  // Roboflow's: the same in the folder of each split, which is checked when it is read.
+  const [labels] = files.filter((file) => isCalled(file, /^_darknet\.labels$/i));
+  if (labels) return labels;
   const classes = files
     .filter((file) => isCalled(file, /^classes\.txt$/i))
     .sort((a, b) => a.name.split('/').length - b.name.split('/').length);
@@ -81,20 +85,45 @@ function one(candidates: ZipEntry[], isUsual: (file: ZipEntry) => boolean, what:
 
 export async function readYoloConfig(reading: FormReading, file: ZipEntry): Promise<YoloConfig> {
   if (/\.ya?ml$/i.test(file.name)) return readDataYaml(reading, file);
-  const names = (await readText(reading, file, namesBytesMax)).split(/\r?\n/).map((name) => name.trim().normalize('NFC'));
-  while (names.at(-1) === '') names.pop();
-  reading.problems.check(() => `${printable(file.name)} cannot be read.`);
+  const names = await readNames(reading, file);
+  const same = /\.labels$/i.test(file.name) ? reading.zip.files.filter((other) => isCalled(other, /^_darknet\.labels$/i)) : [file];
+  for (const other of same) {
+    if ((await readNames(reading, other)).join('\n') !== names.join('\n'))
+      throw new ChildError(
+        'DATA_INVALID',
+        `${printable(file.name)} and ${printable(other.name)} name different classes: export the dataset again.`,
+      );
+  }
   if (names.length === 0) throw new ChildError('DATA_INVALID', `${printable(file.name)} names no classes: write one on each line.`);
   const data =
     reading.zip.files.find((other) => isCalled(other, /^obj\.data$/i)) ?? reading.zip.files.find((other) => isCalled(other, /\.data$/i));
   const isDarknet = /\.names$/i.test(file.name) && data !== undefined;
-  const paths = isDarknet ? await readObjData(reading, data) : null;
-  return { file, files: isDarknet ? [file, data] : [file], names, paths, base: '', keyPoints: null };
+  const paths = isDarknet ? await readObjData(reading, data, names) : null;
+  return { file, files: isDarknet ? [file, data] : same, names, paths, base: '', keyPoints: null };
+}
+
+/** One on each line. */
+async function readNames(reading: FormReading, file: ZipEntry): Promise<string[]> {
+  const names = (await readText(reading, file, namesBytesMax)).split(/\r?\n/).map((name) => name.trim().normalize('NFC'));
+  while (names.at(-1) === '') names.pop();
+  reading.problems.check(() => `${printable(file.name)} cannot be read.`);
+  return names;
+}
+
+/** A class without a name, or a name too many: which class a number means is not certain then. */
+function checkClassCount(file: ZipEntry, key: string, count: number | null, names: readonly string[]): void {
+  if (count === null || count === names.length) return;
+  throw new ChildError(
+    'DATA_INVALID',
+    `${printable(file.name)}: ${key} is ${count}, but there are ${plural(names.length, 'name')}: ${someOf(names)}. Correct the one that is wrong.`,
+  );
 }
 
 /** `train = data/train.txt`, a line for each. */
-async function readObjData(reading: FormReading, file: ZipEntry): Promise<YoloConfig['paths']> {
+async function readObjData(reading: FormReading, file: ZipEntry, names: readonly string[]): Promise<YoloConfig['paths']> {
   const text = await readText(reading, file, namesBytesMax);
+  const [, count] = /^[ \t]*classes[ \t]*=[ \t]*(\d+)[ \t\r]*$/im.exec(text) ?? [];
+  checkClassCount(file, 'classes', count === undefined ? null : Number(count), names);
   const found = text.split(/\r?\n/).flatMap((line) => {
     const [, key, path] = /^\s*(train|val|valid|test)\s*=\s*(\S.*?)\s*$/i.exec(line) ?? [];
     return key && path ? [{ split: key.toLowerCase() === 'valid' ? ('val' as const) : (key.toLowerCase() as Split), path }] : [];
@@ -113,9 +142,10 @@ async function readDataYaml(reading: FormReading, file: ZipEntry): Promise<YoloC
     const [issue] = yaml.error.issues;
     return refuseYaml(`${issue?.path.join('.') || 'it'} ${issue?.message}.`);
   }
-  const { names: given, path, kpt_shape, valid, ...bySplit } = yaml.data;
+  const { names: given, path, nc, kpt_shape, valid, ...bySplit } = yaml.data;
   const names = (Array.isArray(given) ? given : inOrder(given, refuseYaml)).map((name) => name.normalize('NFC'));
   if (names.length === 0) refuseYaml('names is empty.');
+  checkClassCount(file, 'nc', nc ?? null, names);
   const found = splits.flatMap((split) =>
     [bySplit[split] ?? (split === 'val' ? valid : null) ?? []]
       .flat()

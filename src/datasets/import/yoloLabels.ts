@@ -36,7 +36,7 @@ export function parseLabels(
       else result.boxes.push({ label, x: x - width / 2, y: y - height / 2, width, height, at: i + 1 });
     } else {
       result.polygons += 1;
-      result.boxes.push({ label, ...boxAround(values), at: i + 1 });
+      result.boxes.push({ label, ...boxAround(values), around: true, at: i + 1 });
     }
     if (result.boxes.length > boxesPerImageMax) {
       add(`has more than ${boxesPerImageMax} boxes`);

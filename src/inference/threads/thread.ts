@@ -73,7 +73,7 @@ async function warm({ key, inputs, outputs }: Extract<ToEngineThread, { type: 'w
     ]);
     const session = sessions.get(key) as EngineSession;
     const startedMs = nowMs();
-    const results = await blaming(key, () => session.run(new Map(zeros), outputs));
+    const { outputs: results } = await blaming(key, () => session.run(new Map(zeros), outputs));
     const runMs = nowMs() - startedMs;
     say({ type: 'warmed', runMs, outputs: [...results].map(([name, { shape }]) => ({ name, shape })) });
   } catch (error) {
@@ -86,7 +86,7 @@ async function tryPicture({ key, feed, outputs, reading }: Extract<ToEngineThrea
     const { image } = reading;
     const session = sessions.get(key) as EngineSession;
     const picture = imageTensor(feed, trialPicture(), image);
-    const results = await blaming(key, () => session.run(new Map([[feed.name, picture]]), outputs));
+    const { outputs: results } = await blaming(key, () => session.run(new Map([[feed.name, picture]]), outputs));
     say({ type: 'tried', problem: trialProblem(reading, results) });
   } catch (error) {
     say({ type: 'refused', message: `It does not run on a picture: ${said(error)}` });
@@ -112,7 +112,7 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
     const session = sessions.get(key) as EngineSession;
     const tensors = new Map(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
     const preparedMs = nowMs();
-    const results = await blaming(key, () => session.run(tensors, outputs));
+    const { outputs: results } = await blaming(key, () => session.run(tensors, outputs));
     const endedMs = nowMs();
     const found = reading ? read(reading, results) : null;
     const told = reading ? [] : [...results].map(outputOf);

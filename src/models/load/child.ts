@@ -14,7 +14,7 @@ const cut = (name: string): string => [...name].slice(0, 200).join('');
 
 async function repeatProbe({ signature, run }: EngineSession): Promise<(number | null)[]> {
   const { input, outputs } = readProbe('probe.safetensors');
-  const results = await run(new Map([[String(signature.inputs[0]?.name), { datatype: 'FP32', ...input }]]));
+  const { outputs: results } = await run(new Map([[String(signature.inputs[0]?.name), { datatype: 'FP32', ...input }]]));
   return outputs.map((output, n) => {
     const found = results.get(String(signature.outputs[n]?.name));
     const difference = largestDifference(found?.data as Float32Array, output.data);

@@ -1,12 +1,8 @@
 /** What an evaluation's file says of the classes, reduced to what a report can show. */
 import { readFile } from 'node:fs/promises';
-import { eq } from 'drizzle-orm';
 import type { z } from 'zod';
 import type { ClassificationEvaluation, DetectionEvaluation } from '../../jobs/results.ts';
 import { matrixMax } from '../../plots/matrix.ts';
-import { blobPath, type StorageServices } from '../../storage/blobs.ts';
-import { artifact } from '../../storage/tables.ts';
-import type { EvaluationRow } from '../../training/tables.ts';
 
 /** Pairs of classes that are confused, and classes whose precision is drawn. */
 const pairsMax = 20;
@@ -32,11 +28,9 @@ export type EvaluationDetail = ClassificationDetail | DetectionDetail;
 
 type Stored = z.infer<typeof ClassificationEvaluation> | z.infer<typeof DetectionEvaluation>;
 
-/** Null where the file is gone. Its form was checked when it was stored. */
-export async function readDetail({ config, db }: StorageServices, { artifactId }: EvaluationRow): Promise<EvaluationDetail | null> {
-  const file = artifactId && db.select().from(artifact).where(eq(artifact.id, artifactId)).get();
-  if (!file) return null;
-  const stored = JSON.parse(await readFile(blobPath(config.dataDir, file.sha256), 'utf8')) as Stored;
+/** The form of the file was checked when it was stored. Of 1,000 classes it has a million numbers. */
+export async function readDetail(file: string): Promise<EvaluationDetail> {
+  const stored = JSON.parse(await readFile(file, 'utf8')) as Stored;
   return 'confusion' in stored ? classificationDetail(stored) : detectionDetail(stored);
 }
 

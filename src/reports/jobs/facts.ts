@@ -1,9 +1,11 @@
 /**
- * The facts of trainings and evaluations, as the facts of a benchmark's report are: numbers, codes and names, read from stored rows. The same
+ * The facts of trainings, evaluations and load tests, as the facts of a benchmark's report are: numbers, codes and names, read from stored rows. The same
  * rows give the same facts. What was deleted meanwhile is null.
  */
+import { eq } from 'drizzle-orm';
 import { findDatasetEver, findVersionEver } from '../../datasets/datasets.ts';
 import type { Queryable } from '../../db.ts';
+import { findDeploymentEver } from '../../deployments/deployments.ts';
 import { type Curve, readCurves } from '../../jobs/curves.ts';
 import { lastEvent } from '../../jobs/events.ts';
 import { durationOf, findJob, newestAttempts } from '../../jobs/jobs.ts';
@@ -12,18 +14,20 @@ import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
 import { storedSpec } from '../../jobs/storedSpec.ts';
 import type { Job } from '../../jobs/tables.ts';
+import { findLoadTest, readRates } from '../../loadTest/loadTests.ts';
+import { highestRateOf, isClientLate, isInDeadline, type RateResult } from '../../loadTest/rates.ts';
+import type { LoadTestRequest } from '../../loadTest/start.ts';
 import { parentsOf } from '../../models/lineage.ts';
 import { findModelEver, findModelVersionEver } from '../../models/models.ts';
 import type { ModelVersion } from '../../models/tables.ts';
-import type { StorageServices } from '../../storage/blobs.ts';
+import { blobPath, type StorageServices } from '../../storage/blobs.ts';
+import { artifact } from '../../storage/tables.ts';
 import type { EvaluateRequest } from '../../training/evaluate.ts';
 import { findEvaluationOf } from '../../training/evaluations.ts';
 import { GateNumbers } from '../../training/gates.ts';
 import type { TrainRequest } from '../../training/train.ts';
-import { type EvaluationDetail, readDetail } from './detail.ts';
+import type { EvaluationDetail } from './detail.ts';
 
-/** Counts the forms of these facts. */
-export const JOB_FACTS_VERSION = 1;
 /** Points of a curve, and child jobs: a training has one, its conversion. */
 const pointsMax = 1000;
 const childrenMax = 20;
@@ -102,11 +106,15 @@ export interface EvaluationFacts {
   detail: EvaluationDetail | null;
 }
 
-async function evaluationFacts(services: StorageServices, jobId: string): Promise<EvaluationFacts | null> {
-  const found = findEvaluationOf(services.db, jobId);
+/** `file` is what its detail is read from: null where it was deleted with the model version. */
+export type EvaluationSource = Omit<EvaluationFacts, 'detail'> & { file: string | null };
+
+function evaluationSource({ config, db }: StorageServices, jobId: string): EvaluationSource | null {
+  const found = findEvaluationOf(db, jobId);
   if (!found) return null;
-  const { split, engine, metricsJson } = found;
-  return { split, engine, metrics: metricsJson, detail: await readDetail(services, found) };
+  const { split, engine, metricsJson, artifactId } = found;
+  const file = artifactId && db.select().from(artifact).where(eq(artifact.id, artifactId)).get();
+  return { split, engine, metrics: metricsJson, file: file ? blobPath(config.dataDir, file.sha256) : null };
 }
 
 /** The conversion that a training has asked for, with what its gate has measured. Of a training that a study registers, it is the study's child. */
@@ -143,8 +151,13 @@ export interface TrainingFacts extends JobFacts {
   curves: Curve[];
 }
 
+/** The facts but for what is read from the file of the evaluation: `exportSources.ts` reads it in its thread. */
+type SourceOf<Facts extends { evaluation: unknown }> = Omit<Facts, 'evaluation'> & { evaluation: EvaluationSource | null };
+export type TrainingSource = SourceOf<TrainingFacts>;
+export type EvaluateSource = SourceOf<EvaluateFacts>;
+
 /** `request` is that of `inTurn`: a training may have many points. */
-export async function trainingFacts(services: StorageServices, request: object, job: Job): Promise<TrainingFacts> {
+export async function trainingSource(services: StorageServices, request: object, job: Job): Promise<TrainingSource> {
   const { db } = services;
   const { preset, hyperparameters, init, seed, device, cpuThreads, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
   const ended = results.TRAIN.pick({ epochs: true, bestEpoch: true, stoppedEarly: true }).safeParse(job.resultJson);
@@ -163,7 +176,7 @@ export async function trainingFacts(services: StorageServices, request: object, 
     result: ended.data ?? null,
     version: job.resultJson?.modelVersionId ? versionFacts(db, String(job.resultJson.modelVersionId)) : null,
     conversion: conversionFacts(db, job),
-    evaluation: await evaluationFacts(services, job.id),
+    evaluation: evaluationSource(services, job.id),
     curves: await readCurves(db, request, job.id, null, pointsMax),
   };
 }
@@ -176,7 +189,7 @@ export interface EvaluateFacts extends JobFacts {
   evaluation: EvaluationFacts | null;
 }
 
-export async function evaluateFacts(services: StorageServices, job: Job): Promise<EvaluateFacts> {
+export function evaluateSource(services: StorageServices, job: Job): EvaluateSource {
   const { db } = services;
   const { modelVersionId, datasetVersionId, split } = storedSpec(job) as EvaluateRequest;
   return {
@@ -185,6 +198,51 @@ export async function evaluateFacts(services: StorageServices, job: Job): Promis
     version: versionFacts(db, modelVersionId),
     dataset: datasetFacts(db, datasetVersionId),
     split,
-    evaluation: await evaluationFacts(services, job.id),
+    evaluation: evaluationSource(services, job.id),
+  };
+}
+
+/** A rate with what its numbers say. */
+export type RateFacts = RateResult & { meetsDeadline: boolean; clientLate: boolean };
+
+export interface LoadTestFacts extends JobFacts {
+  kind: 'LOAD_TEST';
+  deployment: string | null;
+  version: VersionFacts | null;
+  /** What was driven, and what that gave; null while the job has not ended. */
+  measured: {
+    revision: number;
+    deadlineMs: number;
+    secondsPerRate: number;
+    seed: number;
+    capacityPerSecond: number;
+    highestRate: number | null;
+    rates: RateFacts[];
+  } | null;
+}
+
+/** What a job is reported from. A load test has no file. */
+export type JobSource = TrainingSource | EvaluateSource | LoadTestFacts;
+
+export function loadTestFacts(db: Queryable, job: Job): LoadTestFacts {
+  const { deploymentId, modelVersionId } = storedSpec(job) as LoadTestRequest;
+  const found = findLoadTest(db, job.id);
+  const rates = found ? readRates(db, job.id) : [];
+  return {
+    kind: 'LOAD_TEST',
+    ...jobFacts(db, job),
+    deployment: findDeploymentEver(db, deploymentId)?.name ?? null,
+    version: versionFacts(db, modelVersionId),
+    measured: found
+      ? {
+          revision: found.revision,
+          deadlineMs: found.deadlineMs,
+          secondsPerRate: found.secondsPerRate,
+          seed: found.seed,
+          capacityPerSecond: found.capacityPerSecond,
+          highestRate: highestRateOf(rates),
+          rates: rates.map((rate) => ({ ...rate, meetsDeadline: isInDeadline(rate), clientLate: isClientLate(rate) })),
+        }
+      : null,
   };
 }

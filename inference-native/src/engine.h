@@ -1,0 +1,91 @@
+// What an engine is: it loads a model file as a session. A session holds the weights once, and any number of threads may run it at the same
+// time. One file for each library implements this; nothing here knows Node.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace whetstone {
+
+// The number of an element type in onnx.proto (TensorProto.DataType).
+using ElementType = int;
+
+struct Dimension {
+  std::int64_t size;   // -1 where it is symbolic
+  std::string symbol;  // may be empty: a symbolic dimension without a name
+};
+
+// An input or output as the model declares it.
+struct Port {
+  std::string name;
+  bool isTensor;
+  ElementType type;
+  std::vector<Dimension> shape;
+};
+
+struct Signature {
+  std::vector<Port> inputs;
+  std::vector<Port> outputs;
+};
+
+// The memory is the caller's. It must not change until the run has ended.
+struct Input {
+  std::string name;
+  ElementType type;
+  std::vector<std::int64_t> shape;
+  void* data;
+  std::size_t bytes;
+};
+
+// `data` owns the memory, which is no other output's and no input's.
+struct Output {
+  ElementType type;
+  std::vector<std::int64_t> shape;
+  std::shared_ptr<void> data;
+  std::size_t bytes;
+};
+
+// Of the steady clock, in nanoseconds, read right before and after the library's own call.
+struct Times {
+  std::int64_t startedNs = 0;
+  std::int64_t endedNs = 0;
+};
+
+// One run of a session.
+class Run {
+ public:
+  virtual ~Run() = default;
+  // Gives the named outputs in their order. Throws std::exception with what the library says.
+  virtual std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) = 0;
+  // Ends `compute` with an exception at the next kernel. May be called by any thread at any time in the life of the run.
+  virtual void cancel() = 0;
+};
+
+// Its destruction unloads the model. It must outlive its runs.
+class Session {
+ public:
+  virtual ~Session() = default;
+  virtual const Signature& describe() const = 0;
+  virtual std::unique_ptr<Run> begin() = 0;
+};
+
+struct LoadOptions {
+  int intraOpThreads;  // of one run; the calling thread is one of them
+  bool optimized;      // otherwise the graph is computed as it is in the file
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::string version() const = 0;
+  // Throws std::exception with what the library says of the file.
+  virtual std::unique_ptr<Session> load(const std::string& file, const LoadOptions& options) = 0;
+};
+
+// ONNX Runtime of this library file. Throws std::exception where it cannot be used.
+std::shared_ptr<Engine> openOnnxRuntime(const std::string& library);
+
+}  // namespace whetstone

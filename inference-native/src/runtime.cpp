@@ -1,0 +1,252 @@
+#include "runtime.h"
+
+#ifdef __linux__
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+namespace whetstone {
+
+// ------------------------------------------------------------------------------------------------------------------------------------ lane
+
+struct Lane::State {
+  std::mutex mutex;
+  std::condition_variable work;
+  std::condition_variable gone;
+  std::deque<std::function<void()>> tasks;
+  unsigned threads = 0;
+  unsigned idle = 0;
+  bool closed = false;
+};
+
+namespace {
+
+// On Linux a priority is a thread's own, and the threads of a session inherit that of the thread that loads it.
+void giveWay([[maybe_unused]] int nice) {
+#ifdef __linux__
+  const auto thread = static_cast<id_t>(syscall(SYS_gettid));
+  if (nice > 0) setpriority(PRIO_PROCESS, thread, std::min(19, getpriority(PRIO_PROCESS, thread) + nice));
+#endif
+}
+
+}  // namespace
+
+Lane::Lane(unsigned threadsMax, int nice) : threadsMax_(threadsMax), nice_(nice), state_(std::make_shared<State>()) {}
+
+void Lane::add(std::function<void()> task) {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->closed) return;
+  // Before the task is in the queue: a thread that cannot be started is an error of this call, unless there is another one.
+  if (state_->idle <= state_->tasks.size() && state_->threads < threadsMax_) {
+    try {
+      std::thread([state = state_, nice = nice_] {
+        giveWay(nice);
+        std::unique_lock lock(state->mutex);
+        while (!state->closed) {
+          if (state->tasks.empty()) {
+            state->idle += 1;
+            state->work.wait(lock);
+            state->idle -= 1;
+            continue;
+          }
+          std::function<void()> next = std::move(state->tasks.front());
+          state->tasks.pop_front();
+          lock.unlock();
+          next();
+          next = nullptr;
+          lock.lock();
+        }
+        state->threads -= 1;
+        state->gone.notify_all();
+      }).detach();
+      state_->threads += 1;
+    } catch (const std::exception&) {
+      if (state_->threads == 0) throw;
+    }
+  }
+  state_->tasks.push_back(std::move(task));
+  state_->work.notify_one();
+}
+
+void Lane::close(Clock::time_point until) {
+  std::deque<std::function<void()>> dropped;
+  std::unique_lock lock(state_->mutex);
+  state_->closed = true;
+  dropped.swap(state_->tasks);
+  state_->work.notify_all();
+  state_->gone.wait_until(lock, until, [this] { return state_->threads == 0; });
+}
+
+// ----------------------------------------------------------------------------------------------------------------------------------- model
+
+Model::~Model() {
+  session.reset();
+  if (unloaded) unloaded();
+}
+
+// ------------------------------------------------------------------------------------------------------------------------------------- job
+
+Job::Job(std::shared_ptr<Model> model, RunRequest request, Done done, std::shared_ptr<Deadlines> deadlines)
+    : model_(std::move(model)), request_(std::move(request)), done_(std::move(done)), deadlines_(std::move(deadlines)) {}
+
+void Job::compute() {
+  // It waited too long behind others.
+  if (request_.deadline && *request_.deadline <= Clock::now()) stop(Stop::deadline);
+  RunResult result;
+  try {
+    {
+      const std::lock_guard lock(mutex_);
+      if (state_ != waiting) return;
+      state_ = computing;
+      run_ = model_->session->begin();
+    }
+    result.outputs = run_->compute(request_.inputs, request_.outputs, result.times);
+  } catch (const std::exception& error) {
+    result.error = error.what();
+    if (result.error.empty()) result.error = "The engine does not say what is wrong.";
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = ended;
+    run_.reset();
+  }
+  finish(std::move(result));
+}
+
+void Job::stop(Stop why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == ended || stop_ != Stop::none) return;
+    stop_ = why;
+    if (state_ == computing) {
+      if (run_) run_->cancel();
+      return;
+    }
+    state_ = ended;
+  }
+  RunResult result;
+  result.error = "It did not begin.";
+  finish(std::move(result));
+}
+
+// Only for who has moved the state to `ended`.
+void Job::finish(RunResult result) {
+  // A run that ended well in spite of its stop has its outputs.
+  if (!result.error.empty()) result.stop = stop_;
+  deadlines_->remove(*this);
+  done_(std::move(result));
+  // Last: this may unload the model.
+  model_.reset();
+}
+
+// ------------------------------------------------------------------------------------------------------------------------------- deadlines
+
+Deadlines::~Deadlines() { close(); }
+
+void Deadlines::add(const std::shared_ptr<Job>& job) {
+  const Clock::time_point at = job->request_.deadline.value_or(Clock::time_point::max());
+  const std::lock_guard lock(mutex_);
+  job->place_ = jobs_.emplace(at, job);
+  if (!job->request_.deadline || closed_) return;
+  if (!thread_) thread_.emplace([this] { watch(); });
+  if (job->place_ == jobs_.begin()) changed_.notify_one();
+}
+
+void Deadlines::remove(Job& job) {
+  std::shared_ptr<Job> removed;
+  const std::lock_guard lock(mutex_);
+  if (job.place_ == jobs_.end()) return;
+  removed = job.place_->second;
+  jobs_.erase(job.place_);
+  job.place_ = jobs_.end();
+}
+
+void Deadlines::watch() {
+  std::unique_lock lock(mutex_);
+  while (!closed_) {
+    const auto first = jobs_.begin();
+    if (first == jobs_.end() || first->first == Clock::time_point::max()) {
+      changed_.wait(lock);
+    } else if (const Clock::time_point next = first->first; next > Clock::now()) {
+      // A copy: the entry may be gone before this thread wakes.
+      changed_.wait_until(lock, next);
+    } else {
+      // It may compute on for a while: from now on it has no deadline.
+      const std::shared_ptr<Job> due = first->second;
+      jobs_.erase(first);
+      due->place_ = jobs_.emplace(Clock::time_point::max(), due);
+      lock.unlock();
+      due->stop(Stop::deadline);
+      lock.lock();
+    }
+  }
+}
+
+void Deadlines::stopAll() {
+  std::vector<std::shared_ptr<Job>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [at, job] : jobs_) all.push_back(job);
+  }
+  for (const auto& job : all) job->stop(Stop::cancelled);
+}
+
+void Deadlines::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    changed_.notify_one();
+  }
+  if (thread_ && thread_->joinable()) thread_->join();
+}
+
+// --------------------------------------------------------------------------------------------------------------------------------- runtime
+
+Runtime::Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice)
+    : engine_(std::move(engine)), deadlines_(std::make_shared<Deadlines>()), runs_(threadsMax, nice), loads_(1, nice) {}
+
+void Runtime::load(std::string file, LoadOptions options, Loaded done) {
+  loads_.add([engine = engine_, file = std::move(file), options, done = std::move(done)] {
+    try {
+      auto model = std::make_shared<Model>();
+      model->session = engine->load(file, options);
+      done(std::move(model), "");
+    } catch (const std::exception& error) {
+      done(nullptr, error.what());
+    }
+  });
+}
+
+std::shared_ptr<Job> Runtime::run(std::shared_ptr<Model> model, RunRequest request, Job::Done done) {
+  Lane& lane = request.aside ? loads_ : runs_;
+  auto job = std::make_shared<Job>(std::move(model), std::move(request), std::move(done), deadlines_);
+  deadlines_->add(job);
+  try {
+    lane.add([job] { job->compute(); });
+  } catch (...) {
+    deadlines_->remove(*job);
+    throw;
+  }
+  return job;
+}
+
+void Runtime::unload(std::shared_ptr<Model> model, std::function<void()> done) {
+  model->unloaded = std::move(done);
+  // Not on the calling thread: it takes milliseconds.
+  loads_.add([held = std::move(model)]() mutable { held.reset(); });
+}
+
+void Runtime::close() {
+  const Clock::time_point until = Clock::now() + std::chrono::seconds(5);
+  deadlines_->stopAll();
+  runs_.close(until);
+  loads_.close(until);
+  deadlines_->close();
+}
+
+}  // namespace whetstone

@@ -1,0 +1,129 @@
+// Runs sessions of an engine on threads of its own: a queue of runs, another for what loads and warms up, and the deadlines of all of them.
+// It knows neither Node nor a library.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine.h"
+
+namespace whetstone {
+
+using Clock = std::chrono::steady_clock;
+
+// Threads that take tasks from one queue. They are started when they are needed.
+class Lane {
+ public:
+  // `nice`: by how much less than the process its threads may have of the processor (Linux).
+  Lane(unsigned threadsMax, int nice);
+  ~Lane() { close(Clock::now()); }
+  void add(std::function<void()> task);
+  // Drops what waits, and waits until then for what runs. Threads that are still at work then are left to themselves.
+  void close(Clock::time_point until);
+
+ private:
+  struct State;
+  const unsigned threadsMax_;
+  const int nice_;
+  const std::shared_ptr<State> state_;
+};
+
+// A loaded model. It is unloaded when the last run that holds it has ended.
+struct Model {
+  std::unique_ptr<Session> session;
+  std::function<void()> unloaded;
+  ~Model();
+};
+
+enum class Stop { none, cancelled, deadline };
+
+struct RunResult {
+  std::vector<Output> outputs;
+  std::string error;  // empty where the run succeeded
+  Stop stop = Stop::none;
+  Times times;
+};
+
+struct RunRequest {
+  std::vector<Input> inputs;
+  std::vector<std::string> outputs;
+  std::optional<Clock::time_point> deadline;
+  bool aside = false;  // on the thread that loads, so that it does not keep a run waiting
+};
+
+class Deadlines;
+
+// A run from its request to its end. `done` is called once, by any thread.
+class Job {
+ public:
+  using Done = std::function<void(RunResult)>;
+  Job(std::shared_ptr<Model> model, RunRequest request, Done done, std::shared_ptr<Deadlines> deadlines);
+  void compute();
+  // A run that waits ends at once; one that computes ends at its next kernel.
+  void stop(Stop why);
+
+ private:
+  friend class Deadlines;
+  void finish(RunResult result);
+
+  std::shared_ptr<Model> model_;
+  const RunRequest request_;
+  const Done done_;
+  const std::shared_ptr<Deadlines> deadlines_;
+  std::mutex mutex_;
+  enum { waiting, computing, ended } state_ = waiting;
+  Stop stop_ = Stop::none;
+  std::unique_ptr<Run> run_;
+  std::multimap<Clock::time_point, std::shared_ptr<Job>>::iterator place_;
+};
+
+// All jobs that have not ended, by deadline. Its thread stops those whose deadline is over.
+class Deadlines {
+ public:
+  ~Deadlines();
+  void add(const std::shared_ptr<Job>& job);
+  void remove(Job& job);
+  void stopAll();
+  void close();
+
+ private:
+  void watch();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::multimap<Clock::time_point, std::shared_ptr<Job>> jobs_;
+  bool closed_ = false;
+  std::optional<std::thread> thread_;
+};
+
+class Runtime {
+ public:
+  using Loaded = std::function<void(std::shared_ptr<Model> model, std::string error)>;
+
+  Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice);
+  ~Runtime() { close(); }
+  void load(std::string file, LoadOptions options, Loaded done);
+  std::shared_ptr<Job> run(std::shared_ptr<Model> model, RunRequest request, Job::Done done);
+  // `done` is called when its memory is free: after the runs that hold it.
+  void unload(std::shared_ptr<Model> model, std::function<void()> done);
+  // Stops every run. Waits for five seconds at most: the library may be in a kernel that does not end.
+  void close();
+
+ private:
+  const std::shared_ptr<Engine> engine_;
+  const std::shared_ptr<Deadlines> deadlines_;
+  Lane runs_;
+  Lane loads_;
+};
+
+}  // namespace whetstone

@@ -1,0 +1,214 @@
+// Tests of the C++ sources by themselves, for the sanitizers: `native_test LIBRARY FOLDER`. The folder has models of
+// test/support/inference_models.py. Ends with 1 at the first check that fails.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <future>
+#include <string>
+
+#include "engine.h"
+#include "runtime.h"
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      std::fprintf(stderr, "%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                             \
+    }                                                                           \
+  } while (false)
+
+using namespace whetstone;
+
+namespace {
+
+constexpr ElementType float32 = 1;
+constexpr ElementType int64 = 7;
+constexpr std::int64_t endless = std::int64_t{1} << 60;
+
+std::shared_ptr<Engine> engine;
+std::string folder;
+
+std::string fileOf(const std::string& name) { return folder + "/" + name + ".onnx"; }
+
+Input floats(const std::string& name, std::vector<std::int64_t> shape, std::vector<float>& values) {
+  return {name, float32, std::move(shape), values.data(), values.size() * sizeof(float)};
+}
+
+std::vector<float> valuesOf(const Output& output) {
+  std::vector<float> values(output.bytes / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), output.data.get(), output.bytes);
+  return values;
+}
+
+template <class Work>
+std::string errorOf(Work work) {
+  try {
+    work();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::shared_ptr<Model> load(Runtime& runtime, const std::string& name) {
+  std::promise<std::shared_ptr<Model>> loaded;
+  runtime.load(fileOf(name), {1, true}, [&loaded](std::shared_ptr<Model> model, std::string error) {
+    CHECK(error.empty());
+    loaded.set_value(std::move(model));
+  });
+  return loaded.get_future().get();
+}
+
+// A run under way: of `spin`, so many rounds.
+struct Spin {
+  std::int64_t rounds;
+  std::promise<RunResult> promise;
+  std::shared_ptr<Job> job;
+
+  Spin(Runtime& runtime, const std::shared_ptr<Model>& model, std::int64_t count, std::optional<Clock::time_point> deadline = {})
+      : rounds(count) {
+    RunRequest request{{{"rounds", int64, {1}, &rounds, sizeof rounds}}, {"y"}, deadline, false};
+    job = runtime.run(model, std::move(request), [this](RunResult result) { promise.set_value(std::move(result)); });
+  }
+  RunResult end() { return promise.get_future().get(); }
+};
+
+// Calls every function of ort_abi.h: a wrong position in the table crashes or fails here.
+void describesRunsAndRefuses() {
+  CHECK(!engine->version().empty());
+  const auto session = engine->load(fileOf("identity"), {2, true});
+  const Signature& signature = session->describe();
+  CHECK(signature.inputs.size() == 1 && signature.outputs.size() == 1);
+  const Port& input = signature.inputs[0];
+  CHECK(input.name == "x" && input.isTensor && input.type == float32);
+  CHECK(input.shape.size() == 2 && input.shape[0].size == -1 && input.shape[0].symbol == "n" && input.shape[1].size == 4);
+
+  std::vector<float> values{1, 2, 3, 4};
+  Times times;
+  const auto outputs = session->begin()->compute({floats("x", {1, 4}, values)}, {"y"}, times);
+  CHECK(outputs.size() == 1 && outputs[0].type == float32 && outputs[0].shape == std::vector<std::int64_t>({1, 4}));
+  CHECK(valuesOf(outputs[0]) == values);
+  CHECK(times.startedNs > 0 && times.endedNs >= times.startedNs);
+
+  std::vector<float> none;
+  CHECK(session->begin()->compute({floats("x", {0, 4}, none)}, {"y"}, times)[0].bytes == 0);
+  CHECK(errorOf([&] { session->begin()->compute({}, {"y"}, times); }) == "Input x is missing.");
+  CHECK(!errorOf([&] { session->begin()->compute({floats("z", {1, 4}, values)}, {"y"}, times); }).empty());
+  CHECK(!errorOf([&] { session->begin()->compute({floats("x", {9, 4}, values)}, {"y"}, times); }).empty());
+  CHECK(!errorOf([&] { session->begin()->compute({floats("x", {1, 4}, values)}, {"no"}, times); }).empty());
+  CHECK(!errorOf([] { engine->load(fileOf("there is none"), {1, true}); }).empty());
+
+  const auto run = session->begin();
+  run->cancel();
+  CHECK(contains(errorOf([&] { run->compute({floats("x", {1, 4}, values)}, {"y"}, times); }), "terminate"));
+  CHECK(!engine->load(fileOf("text"), {1, false})->describe().inputs.empty());
+}
+
+// The caller may free its inputs while it still has the outputs.
+void outputsHaveMemoryOfTheirOwn() {
+  const auto session = engine->load(fileOf("echo"), {1, true});
+  Times times;
+  std::vector<Output> outputs;
+  {
+    std::vector<float> values{1, 2, 3, 4};
+    outputs = session->begin()->compute({floats("x", {1, 4}, values)}, {"x", "y", "y"}, times);
+    std::fill(values.begin(), values.end(), 0.0F);
+  }
+  for (const Output& output : outputs) CHECK(valuesOf(output) == std::vector<float>({1, 2, 3, 4}));
+  CHECK(outputs[1].data != outputs[2].data);
+}
+
+void twentyThreadsShareASession() {
+  Runtime runtime(engine, 20, 0);
+  const auto model = load(runtime, "plus-1");
+  constexpr int runs = 2000;
+  std::vector<std::vector<float>> inputs;
+  for (int n = 0; n < runs; n += 1) inputs.push_back(std::vector<float>(4, static_cast<float>(n)));
+  std::atomic<int> right{0};
+  std::atomic<int> ended{0};
+  std::promise<void> all;
+  for (int n = 0; n < runs; n += 1) {
+    RunRequest request{{floats("x", {1, 4}, inputs[n])}, {"y"}, Clock::now() + std::chrono::minutes(1), n % 10 == 0};
+    runtime.run(model, std::move(request), [&, n](RunResult result) {
+      if (result.error.empty() && valuesOf(result.outputs[0]) == std::vector<float>(4, static_cast<float>(n + 1))) right += 1;
+      if (++ended == runs) all.set_value();
+    });
+  }
+  all.get_future().get();
+  CHECK(right == runs);
+}
+
+void aRunIsStoppedAtItsDeadline() {
+  Runtime runtime(engine, 1, 0);
+  const auto model = load(runtime, "spin");
+  Spin late(runtime, model, endless, Clock::now() + std::chrono::milliseconds(50));
+  const RunResult stopped = late.end();
+  CHECK(stopped.stop == Stop::deadline && contains(stopped.error, "terminate"));
+  CHECK(Spin(runtime, model, 3).end().error.empty());
+
+  // One that waits behind another is answered in time, too.
+  Spin first(runtime, model, endless);
+  Spin waiting(runtime, model, 3, Clock::now() + std::chrono::milliseconds(20));
+  CHECK(waiting.end().stop == Stop::deadline);
+  first.job->stop(Stop::cancelled);
+  CHECK(first.end().stop == Stop::cancelled);
+  CHECK(Spin(runtime, model, 3).end().error.empty());
+}
+
+void aModelIsUnloadedBehindItsRuns() {
+  Runtime runtime(engine, 2, 0);
+  auto model = load(runtime, "spin");
+  Spin run(runtime, model, endless);
+  std::promise<void> unloaded;
+  std::atomic<bool> gone{false};
+  runtime.unload(std::move(model), [&] {
+    gone = true;
+    unloaded.set_value();
+  });
+  // What loads and unloads goes on beside the run.
+  CHECK(load(runtime, "identity") != nullptr);
+  CHECK(!gone);
+  run.job->stop(Stop::cancelled);
+  CHECK(run.end().stop == Stop::cancelled);
+  unloaded.get_future().get();
+}
+
+void aFileThatIsRefusedSaysWhy() {
+  Runtime runtime(engine, 1, 0);
+  std::promise<std::string> said;
+  runtime.load(fileOf("there is none"), {1, true}, [&said](std::shared_ptr<Model> model, std::string error) {
+    CHECK(model == nullptr);
+    said.set_value(std::move(error));
+  });
+  CHECK(contains(said.get_future().get(), "there is none"));
+}
+
+void theEndStopsEveryRun() {
+  std::vector<std::unique_ptr<Spin>> runs;
+  {
+    Runtime runtime(engine, 2, 1);
+    const auto model = load(runtime, "spin");
+    for (int n = 0; n < 6; n += 1) runs.push_back(std::make_unique<Spin>(runtime, model, endless));
+  }
+  for (const auto& run : runs) CHECK(run->end().stop == Stop::cancelled);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  CHECK(count == 3);
+  CHECK(contains(errorOf([] { openOnnxRuntime("/there/is/none.so"); }), "cannot be loaded"));
+  engine = openOnnxRuntime(arguments[1]);
+  folder = arguments[2];
+  describesRunsAndRefuses();
+  outputsHaveMemoryOfTheirOwn();
+  twentyThreadsShareASession();
+  aRunIsStoppedAtItsDeadline();
+  aModelIsUnloadedBehindItsRuns();
+  aFileThatIsRefusedSaysWhy();
+  theEndStopsEveryRun();
+  std::puts("All checks hold.");
+}

@@ -1,0 +1,85 @@
+/**
+ * A folder of backups. Its `blobs/<first two digits>/<sha256>` are shared by all of them. A backup is the folder `<time>`: in it lie a copy of
+ * the database at that time, the logs of jobs and, where they were asked for, the keys. Its `manifest.json` is written last: a folder without it is
+ * an unfinished backup.
+ */
+import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import Sqlite from 'better-sqlite3';
+import { z } from 'zod';
+import { databaseFile } from '../db.ts';
+
+export const manifestFile = 'manifest.json';
+
+const StoredFile = z.object({ name: z.string(), sha256: z.string(), sizeBytes: z.int() });
+
+export const Manifest = z.object({
+  form: z.literal(1),
+  /** ISO 8601, UTC. */
+  createdAt: z.string(),
+  codeVersion: z.string(),
+  /** How many migrations the database has had. */
+  migrations: z.int(),
+  /** Everything in the backup's own folder, sorted by name. */
+  files: z.array(StoredFile),
+});
+export type Manifest = z.infer<typeof Manifest>;
+
+/** The manifest of a backup; null where the folder holds none. */
+export function readManifest(backup: string): Manifest | null {
+  const path = join(backup, manifestFile);
+  if (!existsSync(path)) return null;
+  const read = Manifest.safeParse(parsed(readFileSync(path, 'utf8')));
+  if (!read.success) throw new Error(`${path} is damaged, or a newer version of Whetstone has written it.`);
+  return read.data;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** The backups in a folder, the oldest first, also unfinished ones. */
+export const backupsIn = (folder: string): string[] =>
+  readdirSync(folder)
+    .filter((name) => existsSync(join(folder, name, databaseFile)))
+    .sort()
+    .map((name) => join(folder, name));
+
+/** Runs `use` with the database of a folder, which it cannot change. */
+export function withDatabase<T>(folder: string, use: (client: Sqlite.Database) => T): T {
+  const client = new Sqlite(join(folder, databaseFile), { readonly: true, fileMustExist: true });
+  try {
+    return use(client);
+  } finally {
+    client.close();
+  }
+}
+
+export interface NamedBlob {
+  sha256: string;
+  sizeBytes: number;
+}
+
+/** The blobs that something owns, by their hash. What only has a row may still be on its way. */
+export const ownedBlobs = (client: Sqlite.Database): NamedBlob[] =>
+  client.prepare('SELECT sha256, sizeBytes FROM blob WHERE sha256 IN (SELECT sha256 FROM artifact) ORDER BY sha256').all() as NamedBlob[];
+
+export const migrationsOf = (client: Sqlite.Database): number =>
+  Number(client.prepare('SELECT count(*) FROM __drizzle_migrations').pluck().get());
+
+/** Size of a file; null where there is none. */
+export const sizeOf = (path: string): number | null => statSync(path, { throwIfNoEntry: false })?.size ?? null;
+
+/** Throws where a disk has less room than is needed. */
+export function requireRoom(folder: string, bytes: number): void {
+  const { bavail, bsize } = statfsSync(folder);
+  if (bavail * bsize < bytes) {
+    throw new Error(`${inMegabytes(bytes)} are needed and ${inMegabytes(bavail * bsize)} are free on the disk of ${folder}.`);
+  }
+}
+
+const inMegabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6)} MB`;

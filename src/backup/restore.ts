@@ -1,0 +1,43 @@
+/** A new data folder from a backup. */
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
+import { copyFile, mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { databaseFile, knownMigrations } from '../db.ts';
+import { blobPath } from '../storage/blobs.ts';
+import { codeVersion } from '../version.ts';
+import { ownedBlobs, readManifest, requireRoom, withDatabase } from './folder.ts';
+import { verify } from './verify.ts';
+
+/** Most faults that an error names. */
+const namedMax = 10;
+
+/** Checks every byte of the backup before it writes anything. The database comes last: a folder without it was not restored to its end. */
+export async function restore(backup: string, dataDir: string): Promise<{ blobs: number; sizeBytes: number }> {
+  const manifest = readManifest(backup);
+  if (!manifest) throw new Error(`${backup} is no finished backup: name one of the folders that \`npm run backup\` has printed.`);
+  if (manifest.migrations > knownMigrations()) {
+    throw new Error(
+      `The backup was made by Whetstone ${manifest.codeVersion}, which is newer than this one (${codeVersion}). Restore it with that version.`,
+    );
+  }
+  if (existsSync(dataDir) && readdirSync(dataDir).length > 0) {
+    throw new Error(`${dataDir} is not empty: a backup is restored to a new folder, so that nothing is overwritten.`);
+  }
+  const { problems, blobs, sizeBytes } = await verify(backup);
+  if (problems.length > 0) {
+    const more = problems.length > namedMax ? [`${problems.length - namedMax} more.`] : [];
+    throw new Error(['The backup is damaged, and nothing was written:', ...problems.slice(0, namedMax), ...more].join('\n'));
+  }
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  requireRoom(dataDir, sizeBytes + manifest.files.reduce((sum, file) => sum + file.sizeBytes, 0));
+  for (const { sha256 } of withDatabase(backup, ownedBlobs)) {
+    const to = blobPath(dataDir, sha256);
+    await mkdir(dirname(to), { recursive: true, mode: 0o700 });
+    await copyFile(blobPath(dirname(backup), sha256), to);
+  }
+  for (const { name } of manifest.files.filter((file) => file.name !== databaseFile)) cpSync(join(backup, name), join(dataDir, name));
+  const copied = join(dataDir, `${databaseFile}.new`);
+  cpSync(join(backup, databaseFile), copied);
+  renameSync(copied, join(dataDir, databaseFile));
+  return { blobs, sizeBytes };
+}

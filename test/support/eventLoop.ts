@@ -1,0 +1,24 @@
+import { setImmediate } from 'node:timers/promises';
+
+/** Processor time of this thread in microseconds: all that `run` takes, and the longest stretch of it without a turn of the event loop. */
+export async function stretchesOf(run: () => Promise<unknown>): Promise<{ longest: number; total: number }> {
+  const used = () => {
+    const { user, system } = process.threadCpuUsage();
+    return user + system;
+  };
+  await setImmediate();
+  const begun = used();
+  let isDone = false;
+  const done = run().finally(() => {
+    isDone = true;
+  });
+  let longest = 0;
+  for (let before = begun; !isDone; ) {
+    await setImmediate();
+    const now = used();
+    longest = Math.max(longest, now - before);
+    before = now;
+  }
+  await done;
+  return { longest, total: used() - begun };
+}
