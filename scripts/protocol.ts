@@ -4,10 +4,10 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
+import { DatasetItem } from '../src/jobs/manifest.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presets } from '../src/jobs/presets.ts';
 import { CommandLine, Event, phases, SpecLine, trainerErrorCodes } from '../src/jobs/protocol.ts';
 import { Evaluation, OnnxMeta, results, WeightsMeta } from '../src/jobs/results.ts';
-import { DatasetItem } from '../src/jobs/specs.ts';
 
 /** `$defs` of one direction; a reader ignores unknown fields, a writer must not write any. */
 function definitions(schemas: Record<string, z.ZodType>, unknownFields: 'ignored' | 'refused', io: 'input' | 'output' = 'output') {

@@ -38,6 +38,7 @@ import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
 import { watchGpus } from './system/gpus.ts';
+import { compressJob } from './training/compress.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
@@ -51,6 +52,7 @@ const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds
   IMPORT_MODEL: importModel,
   TRAIN: trainJob,
   CONVERT: convertJob,
+  COMPRESS: compressJob,
   EVALUATE: evaluateJob,
   BENCHMARK: benchmarkJob,
   LOAD_TEST: loadTestJob(services),

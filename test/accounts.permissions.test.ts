@@ -101,6 +101,7 @@ const fields: Record<string, Line> = {
   'Mutation.startBenchmark': 'RUN_JOBS',
   'Mutation.startLoadTest': 'RUN_JOBS',
   'Mutation.startTraining': 'RUN_JOBS',
+  'Mutation.startCompression': 'RUN_JOBS',
   'Mutation.startConversion': 'RUN_JOBS',
   'Mutation.startEvaluation': 'RUN_JOBS',
   'Mutation.deploy': 'DEPLOY',

@@ -7,7 +7,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { cacheDir } from '../src/datasets/cache.ts';
 import { files as outputs } from '../src/datasets/import/outputs.ts';
 import { datasetItem, datasetItemLabel } from '../src/datasets/tables.ts';
-import { DatasetItem } from '../src/jobs/specs.ts';
+import { DatasetItem } from '../src/jobs/manifest.ts';
 import { artifact } from '../src/storage/tables.ts';
 import { withDatasets } from './support/datasets.ts';
 import { annotationsOf, type Coco, changed, coco, names, scenes, unsplit, yolo } from './support/detection.ts';

@@ -10,7 +10,7 @@ import { createOutputFile, files } from '../src/datasets/import/outputs.ts';
 import { collectProblems, printable } from '../src/datasets/import/problems.ts';
 import { splitBySeed } from '../src/datasets/import/splits.ts';
 import { ChildError } from '../src/jobs/childio.ts';
-import { DatasetItem, manifestVersion } from '../src/jobs/specs.ts';
+import { DatasetItem, manifestVersion } from '../src/jobs/manifest.ts';
 import { coco, yolo } from './support/detection.ts';
 import { digit, digitFolders, type Files, photo, rawZip, zipOf } from './support/images.ts';
 import { withImport } from './support/imports.ts';

@@ -142,6 +142,7 @@ describe('an idempotency key', () => {
       },
       startTraining: { input: { modelName: 'new', datasetVersionId, preset: 'resnet50' }, change: { hyperparameters: { epochs: 3 } } },
       startConversion: { input: { modelVersionId: checkpoint }, change: { datasetVersionId } },
+      startCompression: { input: { modelVersionId: onnx, precision: 'FP16', datasetVersionId }, change: { budget: 2 } },
       startEvaluation: { input: { modelVersionId: onnx, datasetVersionId, split: 'VAL' }, change: { split: 'TRAIN' } },
       startBenchmark: { input: { modelVersionIds: [onnx], batchSizes: [1], intraOpThreads: [1] }, change: { batchSizes: [2] } },
       startLoadTest: { input: { deployment: 'served', rates: [1] }, change: { rates: [2] } },

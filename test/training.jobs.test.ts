@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { comparisonsOf } from '../src/training/gates.ts';
-import { requireConversionGate } from '../src/training/register.ts';
+import { requireGate } from '../src/training/register.ts';
 import { digitFolders } from './support/images.ts';
 import { type TestServer, withServer } from './support/server.ts';
 import { type Api, ask, datasetVersionOf, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
@@ -247,7 +247,7 @@ describe('the conversion gate', () => {
   };
 
   test('passes within the tolerance, with one image in a thousand on the edge between two classes', () => {
-    expect(requireConversionGate({ numbers: good })).toBe(good);
+    expect(requireGate({ numbers: good })).toBe(good);
   });
 
   test.each([
@@ -256,7 +256,7 @@ describe('the conversion gate', () => {
     ['a sure image gets another class', { top1DifferBeyondMargin: 1 }, /1 of 1000 images get another class though/],
     ['too many images are on the edge', { top1Differ: 2 }, /2 of 1000 images get another class; at most 1 may/],
   ])('fails, saying by how much, when %s', (_what, change, message) => {
-    expect(() => requireConversionGate({ numbers: { ...good, ...change } })).toThrow(
+    expect(() => requireGate({ numbers: { ...good, ...change } })).toThrow(
       expect.objectContaining({ code: 'GATE_FAILED', message: expect.stringMatching(message) }),
     );
   });
@@ -269,7 +269,7 @@ describe('the conversion gate', () => {
     };
 
     test('passes within both tolerances, with one box in a thousand on the edge of a threshold', () => {
-      expect(requireConversionGate({ numbers: found })).toBe(found);
+      expect(requireGate({ numbers: found })).toBe(found);
       expect(comparisonsOf(found).map(({ output, tolerance }) => [output, tolerance])).toEqual([
         ['boxes', 0.01],
         ['scores', 1e-4],
@@ -286,7 +286,7 @@ describe('the conversion gate', () => {
       ['a sure box is missing', { detectionsDifferBeyondMargin: 1 }, /1 of 1000 boxes are found by one of the two only though/],
       ['too many boxes are on the edge', { detectionsDiffer: 3 }, /3 of 1000 boxes are found by one of the two only; at most 2 may/],
     ])('fails, saying by how much, when %s', (_what, change, message) => {
-      expect(() => requireConversionGate({ numbers: { ...found, ...change } })).toThrow(
+      expect(() => requireGate({ numbers: { ...found, ...change } })).toThrow(
         expect.objectContaining({ code: 'GATE_FAILED', message: expect.stringMatching(message) }),
       );
     });
@@ -298,13 +298,13 @@ describe('the conversion gate', () => {
       ...{ problems: [], inputs: 'VALIDATION' as const, images: 6, batches: [], beyondTolerance: 0, detectionsDifferBeyondMargin: 0 },
       ...{ tolerance: 1e-4, boxTolerance: 0.01, largestDifference: 1e-6, largestBoxDifference: 1e-4, listScore: 0.05, detections: 20 },
     };
-    expect(() => requireConversionGate({ numbers: { ...classifier, top1Differ: 1 } })).not.toThrow();
-    expect(() => requireConversionGate({ numbers: { ...classifier, top1Differ: 2 } })).toThrow(/at most 1 may/);
-    expect(() => requireConversionGate({ numbers: { ...detector, detectionsDiffer: 2 } })).not.toThrow();
-    expect(() => requireConversionGate({ numbers: { ...detector, detectionsDiffer: 3 } })).toThrow(/at most 2 may/);
+    expect(() => requireGate({ numbers: { ...classifier, top1Differ: 1 } })).not.toThrow();
+    expect(() => requireGate({ numbers: { ...classifier, top1Differ: 2 } })).toThrow(/at most 1 may/);
+    expect(() => requireGate({ numbers: { ...detector, detectionsDiffer: 2 } })).not.toThrow();
+    expect(() => requireGate({ numbers: { ...detector, detectionsDiffer: 3 } })).toThrow(/at most 2 may/);
   });
 
   test('fails when nothing was measured', () => {
-    expect(() => requireConversionGate(undefined)).toThrow(expect.objectContaining({ code: 'GATE_FAILED' }));
+    expect(() => requireGate(undefined)).toThrow(expect.objectContaining({ code: 'GATE_FAILED' }));
   });
 });

@@ -35,6 +35,7 @@ describe('the list of jobs', () => {
       const matrix = { batchSizes: [1, 8], engines: ['ONNXRUNTIME_CPU'], intraOpThreads: [1, 2] };
       storeJob(server, { kind: 'TRAIN', specJson: { modelId: 'Model', datasetVersionId, preset: 'resnet50' } });
       storeJob(server, { kind: 'CONVERT', specJson: { modelVersionId }, resultJson: { modelVersionId: 'made' } });
+      storeJob(server, { kind: 'COMPRESS', specJson: { modelVersionId, compression: { precision: 'INT8' } } });
       storeJob(server, { kind: 'EVALUATE', specJson: { modelVersionId, datasetVersionId, split: 'val' } });
       storeJob(server, { kind: 'BENCHMARK', specJson: { modelVersionIds: [modelVersionId], ...matrix } });
       storeJob(server, { kind: 'IMPORT_MODEL', specJson: { modelVersionId, fileName: 'a.onnx' } });
@@ -48,6 +49,7 @@ describe('the list of jobs', () => {
           tui.type('2');
           await tui.shows(/TRAIN +one resnet50 on one v1 /);
           await tui.shows(/CONVERT +one v1 FP32 → v2 FP16 /);
+          await tui.shows(/COMPRESS +one v1 FP32 → INT8 /);
           await tui.shows(/EVALUATE +one v1 FP32 on one v1 val /);
           await tui.shows(/BENCHMARK +one v1 FP32 4 rows /);
           await tui.shows(/IMPORT_MODEL +one v1 FP32 a\.onnx /);

@@ -49,6 +49,7 @@ const inputs: Record<Exclude<ActionName, 'revokeApiKey'>, object> = {
   startTraining: { preset: 'none', datasetVersionId: nothing, modelName: 'a' },
   startEvaluation: { datasetVersionId: nothing, modelVersionId: nothing },
   startConversion: { modelVersionId: nothing },
+  startCompression: { modelVersionId: nothing, precision: 'FP16' },
   startBenchmark: { modelVersionIds: [nothing] },
   createDataset: { name: 'a', task: 'CLASSIFICATION', uploadId: nothing, sha256: 'a' },
   createModel: { name: 'a', task: 'CLASSIFICATION', uploadId: nothing, sha256: 'a' },

@@ -52,6 +52,14 @@ export const actions = {
       }
     `),
   },
+  startCompression: {
+    needs: 'RUN_JOBS',
+    document: graphql(`
+      mutation TuiStartCompression($input: StartCompressionInput!) {
+        startCompression(input: $input) { job { id } userErrors { field message } }
+      }
+    `),
+  },
   startBenchmark: {
     needs: 'RUN_JOBS',
     document: graphql(`

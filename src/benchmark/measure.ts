@@ -4,7 +4,7 @@ import type { EngineSession } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
-import { gateFailures } from '../models/gate.ts';
+import { gateFailures, magnitudeMin, tolerances } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
 import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
@@ -15,15 +15,8 @@ import { figuresOf, median } from './statistics.ts';
 
 type Precision = BenchmarkSpec['models'][number]['precision'];
 
-/**
- * Largest difference of an output, relative to the largest magnitude of the same output's reference. FP32 as in the conversion gate; a
- * 16-bit float has 11 bits; a step of INT8 is 1/127 of the range, and other kernels may round otherwise in each layer.
- */
-const tolerances: Record<Precision, number> = { FP32: 1e-4, FP16: 1e-2, INT8: 5e-2 };
 /** Of the mean of all differences of an output: rounding goes both ways, boxes that lie 2 pixels beside do not. */
 const meanTolerances: Record<Precision, number> = { FP32: 1e-4, FP16: 5e-4, INT8: 1e-3 };
-/** An output whose reference is all but zero still may differ by rounding. */
-const magnitudeMin = 1e-2;
 
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;

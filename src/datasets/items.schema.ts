@@ -1,6 +1,6 @@
 import { ApiError } from '../errors.ts';
 import { builder } from '../graphql/builder.ts';
-import { boxesPerImageMax } from '../jobs/specs.ts';
+import { boxesPerImageMax } from '../jobs/manifest.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { thumbnailUrl } from '../storage/links.ts';
 import { findItem, type Item, type ItemBox } from './datasets.ts';

@@ -16,6 +16,7 @@ import '../models/create.schema.ts';
 import '../models/schema.ts';
 import '../reports/comparison.schema.ts';
 import '../reports/schema.ts';
+import '../training/compression.schema.ts';
 import '../training/jobs.schema.ts';
 import '../training/schema.ts';
 import '../tuning/schema.ts';

@@ -42,6 +42,8 @@ export const phases = {
   training: { stallMsMax: 600_000 },
   validation: { stallMsMax: 600_000 },
   export: { stallMsMax: 900_000 },
+  calibration: { stallMsMax: 600_000 },
+  ranking: { stallMsMax: 600_000 },
   gate: { stallMsMax: 600_000 },
   evaluation: { stallMsMax: 600_000 },
   matching: { stallMsMax: 600_000 },
@@ -204,7 +206,7 @@ const Gate = z
   .object({
     ...envelope,
     type: z.literal('gate'),
-    gate: z.literal('CONVERSION'),
+    gate: z.enum(['CONVERSION', 'COMPRESSION']),
     file: fileName.describe('The candidate.'),
     numbers: GateNumbers,
   })

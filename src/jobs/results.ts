@@ -98,6 +98,12 @@ export const results = {
       engine: engineName.nullable(),
     })
     .meta({ id: 'ConvertResult' }),
+  COMPRESS: z
+    .object({
+      metrics: Metrics.nullable().describe('Of the compressed file on the validation split; null where there is no dataset.'),
+      engine: engineName.nullable(),
+    })
+    .meta({ id: 'CompressResult' }),
   EVALUATE: z
     .object({
       metrics: Metrics,

@@ -1,9 +1,10 @@
 /**
- * What a job's child is asked to do: one specification for each kind, and the dataset that they share. Hyperparameters are in
+ * What a job's child is asked to do: one specification for each kind. The lines of a dataset are in `manifest.ts`, hyperparameters in
  * `presets.ts`, preprocessing is in `vision/spec.ts`. Part of the protocol (`protocol.ts`). Paths are absolute and only read.
  */
 import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
+import { Compression } from '../training/gates.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
 import { Ask, stopAfterEpoch } from './searchSpace.ts';
@@ -14,46 +15,6 @@ const path = z.string().min(1).max(4096).describe('Absolute path of something th
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const share = z.number().min(0).max(1);
 const bytes = z.int().min(1);
-
-// ----------------------------------------------------------------------------------------------------------- dataset
-
-/** Boxes of an image: more are refused by the import. */
-export const boxesPerImageMax = 1000;
-
-/** An object in an image: multiples of 1/1024 pixel, so that every reader's sums are exact, and inside the image. */
-export const LabelledBox = z
-  .object({
-    label: z.int().min(0).describe('Index into classes.'),
-    x: z.number().min(0).describe('Left edge, in pixels of the upright image.'),
-    y: z.number().min(0).describe('Upper edge, in pixels of the upright image.'),
-    width: z.number().gt(0).describe('In pixels.'),
-    height: z.number().gt(0).describe('In pixels.'),
-    crowd: z
-      .literal(true)
-      .optional()
-      .describe('Many objects that nobody has marked one by one: training and evaluation ignore this class inside the box.'),
-  })
-  .meta({ id: 'LabelledBox' });
-export type LabelledBox = z.infer<typeof LabelledBox>;
-
-/** Of the lines that imports write. The trainer reads older ones too: another version needs a reader in `data.py`. */
-export const manifestVersion = 2;
-
-/** One line of a dataset's manifest, a JSON-lines file sorted by n. Either `label` or `boxes` is null. */
-export const DatasetItem = z
-  .object({
-    v: z.literal(manifestVersion).describe('Version of this form; lines of version 1 have none.'),
-    n: z.int().min(0).describe('Position in the dataset version, from 0, without gaps.'),
-    split: z.enum(['train', 'val', 'test']),
-    path: z.string().min(1).max(1000).describe('Relative to the extracted folder, with "/".'),
-    sha256: sha256.describe('Of the file in the zip; the one that is extracted may be a PNG of its pixels.'),
-    width: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
-    height: z.int().min(1).describe('In pixels, upright by the EXIF orientation.'),
-    label: z.int().min(0).nullable().describe('CLASSIFICATION: index into classes.'),
-    boxes: z.array(LabelledBox).max(boxesPerImageMax).nullable().describe('DETECTION: empty where nothing is to be seen.'),
-  })
-  .meta({ id: 'DatasetItem' });
-export type DatasetItem = z.infer<typeof DatasetItem>;
 
 export const DatasetRef = z
   .object({
@@ -181,6 +142,16 @@ export const ConvertSpec = z
     conversion,
   })
   .meta({ id: 'ConvertSpec' });
+
+export const CompressSpec = z
+  .object({
+    kind: z.literal('COMPRESS'),
+    ...computing,
+    model: ModelRef.describe('ONNX with 32-bit weights.'),
+    dataset: DatasetRef.nullable().describe('Its validation split decides; null, for FP16 only: seeded noise.'),
+    compression: Compression,
+  })
+  .meta({ id: 'CompressSpec' });
 
 export const EvaluateSpec = z
   .object({
@@ -368,7 +339,7 @@ export const AskSpec = z.object({ kind: z.literal('ASK'), ...common, ...Ask.shap
 
 // ------------------------------------------------------------------------------------------------------------- kinds
 
-const trainerSpecs = [TrainSpec, ConvertSpec, EvaluateSpec, ImportModelSpec, AskSpec] as const;
+const trainerSpecs = [TrainSpec, ConvertSpec, CompressSpec, EvaluateSpec, ImportModelSpec, AskSpec] as const;
 export const Spec = z.discriminatedUnion('kind', [...trainerSpecs, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec]).meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
@@ -382,6 +353,7 @@ export const jobKindTable = {
     description:
       'Converts a checkpoint version to ONNX behind the conversion gate, and evaluates the ONNX version. The child of a TRAIN job, or one by itself.',
   },
+  COMPRESS: { slots: 1, description: 'Makes a smaller ONNX version (FP16 or INT8) whose metric stays inside a budget.' },
   EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
   BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
   LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },

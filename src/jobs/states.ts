@@ -91,6 +91,7 @@ const inputFaults = [
   'LABELS_INVALID',
   'PREPROCESS_INVALID',
   'DIVERGED',
+  'BUDGET_NOT_REACHED',
 ];
 
 export const isInputFault = (code: string | null | undefined): boolean => inputFaults.includes(code ?? '');

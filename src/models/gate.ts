@@ -14,6 +14,14 @@ export const Comparison = z.object({
 });
 export type Comparison = z.infer<typeof Comparison>;
 
+/**
+ * Largest difference of an output of a model of this precision, relative to the largest magnitude of the same output's reference. FP32 as in
+ * the conversion gate; a 16-bit float has 11 bits; a step of INT8 is 1/127 of the range, and other kernels may round otherwise in each layer.
+ */
+export const tolerances = { FP32: 1e-4, FP16: 1e-2, INT8: 5e-2 } as const;
+/** An output whose reference is all but zero still may differ by rounding. */
+export const magnitudeMin = 1e-2;
+
 /** What is wrong with each output that does not pass; empty when all pass. */
 export function gateFailures(comparisons: readonly Comparison[]): string[] {
   return comparisons.flatMap(({ output, largestDifference, tolerance }) => {

@@ -100,7 +100,9 @@ export const convertJob: JobKind = {
       datasetVersionId: source.datasetVersionId,
       parentId: source.id,
       labels: requireLabels(source),
+      preprocess: null,
       lineageSpec: { kind: 'CONVERT' },
+      origin: 'CONVERTED',
     });
     const { engine } = results.CONVERT.parse(outcome.result);
     const insertEvaluation =

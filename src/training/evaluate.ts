@@ -11,7 +11,16 @@ import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { OutputLayout } from '../vision/spec.ts';
 import { acceptEvaluation, requireMade } from './register.ts';
-import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
+import {
+  datasetRef,
+  modelRef,
+  requireClasses,
+  requirePreprocess,
+  requireReadyDataset,
+  requireReadyModel,
+  requireTask,
+  taskOf,
+} from './sources.ts';
 
 /** `specJson` of an EVALUATE job. */
 export const EvaluateRequest = z.object({
@@ -44,9 +53,8 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
     requireTask(tx, dataset, taskOf(tx, version));
-    requireClasses(requireLabels(version), dataset.classesJson);
-    if (!version.preprocessJson)
-      refuse('INVALID', 'modelVersionId', 'The model version has no preprocessing: set it with `describeModelVersion`.');
+    requireClasses(version, dataset.classesJson);
+    requirePreprocess(version);
     if (!dataset.countsJson?.images[split]) refuse('INVALID', 'split', 'The dataset version has no images in this split.');
     return {
       modelVersionId,
@@ -60,28 +68,6 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
     };
   });
 }
-
-/** The model has to know each class of the dataset, by its name and once: their order says nothing, and it may know more. */
-function requireClasses(labels: readonly string[], classes: readonly string[]): void {
-  const missing = classes.filter((name) => !labels.includes(name));
-  if (missing.length > 0) {
-    refuse(
-      'INVALID',
-      'datasetVersionId',
-      `The model does not know ${missing.length} of the dataset's ${classes.length} classes: ${firstOf(missing)}. ` +
-        `It knows ${firstOf(labels)}. Set its labels with \`describeModelVersion\` where they have other names.`,
-    );
-  }
-  const twice = classes.filter((name) => labels.indexOf(name) !== labels.lastIndexOf(name));
-  if (twice.length > 0)
-    refuse(
-      'INVALID',
-      'modelVersionId',
-      `The model has more than one class of the name ${firstOf(twice)}. Set its labels with \`describeModelVersion\`.`,
-    );
-}
-
-const firstOf = (names: readonly string[]): string => names.slice(0, 10).join(', ') + (names.length > 10 ? ', …' : '');
 
 /** A version's metrics on a split. */
 export const evaluateJob: JobKind = {

@@ -1,6 +1,22 @@
-/** The conversion gate: what the trainer measures (a part of the protocol), and the table that decides. */
+/** The gates of conversion and compression: what the trainer measures (a part of the protocol), and the tables that decide. */
 import { z } from 'zod';
-import { type Comparison, gateFailures } from '../models/gate.ts';
+import { type Comparison, gateFailures, magnitudeMin, tolerances } from '../models/gate.ts';
+
+export const precisions = ['FP16', 'INT8'] as const;
+export const calibrationMethods = ['MINMAX', 'ENTROPY', 'PERCENTILE'] as const;
+
+/** What a compression is asked for. */
+export const Compression = z.object({
+  precision: z.enum(precisions).describe('FP16: inputs and outputs stay in 32 bits.'),
+  budget: z.number().min(0).max(100).describe('Points of the metric that may be lost: 1 is 0.01 of top-1 or of mAP50-95.'),
+  calibration: z
+    .object({
+      method: z.enum(calibrationMethods).describe('How the range of a tensor is found.'),
+      images: z.int().min(96).max(512).describe('Of the training split, chosen by the seed.'),
+    })
+    .nullable()
+    .describe('Null for FP16.'),
+});
 
 const gateNumbers = {
   problems: z.array(z.string().max(4000)).max(20).describe('What the checker, shape inference or the reload said; empty when all passed.'),
@@ -48,7 +64,62 @@ const DetectionGate = z
   })
   .meta({ id: 'DetectionGate' });
 
-export const GateNumbers = z.union([ClassificationGate, DetectionGate]);
+export const ConversionGate = z.union([ClassificationGate, DetectionGate]);
+export type ConversionGate = z.infer<typeof ConversionGate>;
+
+const metric = z.number().describe('0 to 1, larger is better.');
+
+export const CompressionGate = z
+  .object({
+    ...gateNumbers,
+    precision: z.enum(precisions),
+    metric: z
+      .object({
+        name: z.enum(['top1', 'map5095']),
+        parent: metric,
+        candidate: metric,
+        budget: z.number().describe('Points that may be lost: 1 is 0.01.'),
+      })
+      .nullable()
+      .describe('On the whole validation set, both by the same code. Null without a dataset: then the outputs decide.'),
+    decisions: z.int().min(0).describe('Of the parent: the class of each image, or the boxes that score at least 0.25.'),
+    decisionsDiffer: z
+      .int()
+      .min(0)
+      .describe('Images with another class, or boxes that only one of the two finds (same class, IoU of 0.5).'),
+    outputs: z
+      .array(
+        z.object({
+          name: z.string(),
+          largest: z.number().describe('Largest magnitude of the candidate’s.'),
+          largestDifference: z.number().nullable().describe('From the parent’s; null where the shapes differ or a value is not a number.'),
+        }),
+      )
+      .describe('Empty where the budget was not reached.'),
+    steps: z
+      .array(
+        z.object({
+          operators: z.int().min(0).describe('Operators that were kept in 32-bit floats, the most harmful first.'),
+          metric,
+          sizeBytes: z.int().min(1),
+        }),
+      )
+      .describe('Every file that was measured, in this order.'),
+    quantisable: z.int().min(0).describe('Operators that INT8 could quantise; 0 for FP16.'),
+    kept: z
+      .array(
+        z.object({
+          name: z.string().describe('Of the node in the graph, cut.'),
+          error: z.number().describe('Of the outputs when it alone is quantised, relative to their variance.'),
+        }),
+      )
+      .describe('Operators that stayed in 32-bit floats because of the budget, the most harmful first; at most 300.'),
+    calibration: z.object({ method: z.enum(calibrationMethods), images: z.int(), seed: z.int(), imagesHash: z.string() }).nullable(),
+  })
+  .meta({ id: 'CompressionGate' });
+export type CompressionGate = z.infer<typeof CompressionGate>;
+
+export const GateNumbers = z.union([ClassificationGate, DetectionGate, CompressionGate]);
 export type GateNumbers = z.infer<typeof GateNumbers>;
 
 /** Share of a model's decisions that may differ, all of them within the tolerance of a threshold or a margin. */
@@ -68,7 +139,7 @@ interface Decisions {
   say: string;
 }
 
-function decisionsOf(n: GateNumbers): Decisions {
+function decisionsOf(n: ConversionGate): Decisions {
   if ('top1Differ' in n) {
     return { all: n.images, differ: n.top1Differ, beyondMargin: n.top1DifferBeyondMargin, oneCase: 1, say: 'images get another class' };
   }
@@ -86,15 +157,22 @@ function decisionsOf(n: GateNumbers): Decisions {
 const differMax = ({ all, oneCase }: Decisions): number => Math.max(oneCase, Math.floor(differShareMax * all));
 
 /** What was measured of each output, in the order of the model's outputs. */
-export const comparisonsOf = (n: GateNumbers): Comparison[] =>
-  'boxTolerance' in n
+export const comparisonsOf = (n: GateNumbers): Comparison[] => {
+  if ('steps' in n)
+    return n.outputs.map(({ name, largest, largestDifference }) => ({
+      output: name,
+      tolerance: tolerances[n.precision] * Math.max(magnitudeMin, largest),
+      largestDifference,
+    }));
+  return 'boxTolerance' in n
     ? [
         { output: 'boxes', tolerance: n.boxTolerance, largestDifference: n.largestBoxDifference },
         { output: 'scores', tolerance: n.tolerance, largestDifference: n.largestDifference },
       ]
     : [{ output: 'logits', tolerance: n.tolerance, largestDifference: n.largestDifference }];
+};
 
-const rules: { passes: (n: GateNumbers) => boolean; says: (n: GateNumbers) => string }[] = [
+const rules: { passes: (n: ConversionGate) => boolean; says: (n: ConversionGate) => string }[] = [
   { passes: (n) => n.problems.length === 0, says: (n) => n.problems.join(' ') },
   {
     // Of all images at one batch size, and of those that went through at the others.
@@ -113,5 +191,28 @@ const rules: { passes: (n: GateNumbers) => boolean; says: (n: GateNumbers) => st
 ];
 
 /** By how much the converted model is not the one that was trained; empty when it passes. */
-export const conversionFailures = (numbers: GateNumbers): string[] =>
+export const conversionFailures = (numbers: ConversionGate): string[] =>
   rules.filter((rule) => !rule.passes(numbers)).map((rule) => rule.says(numbers));
+
+/** Points of the metric that the compressed model has lost. */
+const lostOf = ({ parent, candidate }: { parent: number; candidate: number }): number => 100 * (parent - candidate);
+
+const sayStep = ({ operators, metric: reached, sizeBytes }: CompressionGate['steps'][number], parent: number): string =>
+  `${operators} operators in FP32: ${lostOf({ parent, candidate: reached }).toFixed(2)} points, ${(sizeBytes / 1e6).toFixed(1)} MB`;
+
+/** Why a compressed model misses its budget; null when it does not. */
+function budgetFailure({ metric, precision, steps }: CompressionGate): string | null {
+  if (!metric || lostOf(metric) <= metric.budget + 1e-9) return null;
+  const { parent, budget, name } = metric;
+  const tried = steps.map((step) => sayStep(step, parent)).join('; ');
+  const instead = precision === 'INT8' ? ', compress to FP16, or calibrate by another method or on more images' : '';
+  return `${precision} loses more than ${budget} points of ${name} (${parent.toFixed(4)}). Tried: ${tried}. Allow more points${instead}.`;
+}
+
+/** Why a model is not registered, with the code of its job's failure; null when it is. */
+export function gateFailure(n: GateNumbers): { code: string; message: string } | null {
+  const missed = 'steps' in n ? budgetFailure(n) : null;
+  if (missed) return { code: 'BUDGET_NOT_REACHED', message: missed };
+  const failures = 'steps' in n ? [...n.problems, ...(n.metric ? [] : gateFailures(comparisonsOf(n)))] : conversionFailures(n);
+  return failures.length === 0 ? null : { code: 'GATE_FAILED', message: `The ONNX model is not registered. ${failures.join(' ')}` };
+}

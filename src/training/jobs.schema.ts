@@ -16,14 +16,15 @@ import { findEvaluation, findEvaluationOf, listEvaluations } from './evaluations
 import type { EvaluationRow } from './tables.ts';
 import { startTraining } from './train.ts';
 
-const jobPayload = {
+export const jobPayload = {
   interfaces: [PayloadType],
   outputFields: (t: PayloadFields<Job>) => ({
     job: t.field({ type: JobType, nullable: true, description: 'The job, waiting in the queue.', resolve: (p) => p.result }),
   }),
 };
 
-const idempotencyKey = 'The same key gives the same job, however often the request is sent; with another input it is IDEMPOTENCY_CONFLICT.';
+export const idempotencyKey =
+  'The same key gives the same job, however often the request is sent; with another input it is IDEMPOTENCY_CONFLICT.';
 
 export const DeviceType = builder.enumType('Device', {
   description: 'What a job computes on.',

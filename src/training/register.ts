@@ -14,7 +14,7 @@ import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
-import { comparisonsOf, conversionFailures, type GateNumbers } from './gates.ts';
+import { comparisonsOf, type GateNumbers, gateFailure } from './gates.ts';
 import { type EvaluationRow, evaluation } from './tables.ts';
 
 type Made = AttemptOutcome['artifacts'][number];
@@ -37,6 +37,8 @@ export interface VersionOrigin {
   datasetVersionId: string | null;
   parentId: string | null;
   labels: string[];
+  /** Null where the file says it itself. */
+  preprocess: PreprocessSpec | null;
   /** What was asked for, without ids and paths. */
   lineageSpec: unknown;
 }
@@ -46,8 +48,7 @@ export async function acceptCheckpoint(
   services: JobServices,
   attempt: AttemptContext,
   outcome: AttemptOutcome,
-  origin: VersionOrigin,
-  preprocess: PreprocessSpec,
+  origin: VersionOrigin & { preprocess: PreprocessSpec },
 ): Promise<(tx: Queryable) => ModelVersion> {
   const weights = requireMade(outcome, 'WEIGHTS');
   const checkpoint = requireMade(outcome, 'CHECKPOINT');
@@ -66,7 +67,7 @@ export async function acceptCheckpoint(
         preset: meta.preset,
         weightsHash: meta.weightsHash,
         signatureJson: meta,
-        preprocessJson: preprocess,
+        preprocessJson: origin.preprocess,
         labelsJson: origin.labels,
         gateJson: null,
       });
@@ -89,57 +90,59 @@ export async function keepCheckpoint(
   return (tx) => insertArtifact(tx, stored, { ...owner, kind: 'CHECKPOINT', name: String(checkpoint.file), metaJson: checkpoint.meta });
 }
 
-/** Throws GATE_FAILED, saying by how much, when the converted model is not the one that was trained. */
-export function requireConversionGate(gate: { numbers: GateNumbers } | undefined): GateNumbers {
-  if (!gate) throw new JobFailure('GATE_FAILED', 'The conversion was not measured.');
-  const failures = conversionFailures(gate.numbers);
-  if (failures.length > 0) throw new JobFailure('GATE_FAILED', `The ONNX model is not registered. ${failures.join(' ')}`);
+/** Throws a JobFailure that says by how much the model misses its gate. */
+export function requireGate(gate: { numbers: GateNumbers } | undefined): GateNumbers {
+  if (!gate) throw new JobFailure('GATE_FAILED', 'The model was not measured.');
+  const failure = gateFailure(gate.numbers);
+  if (failure) throw new JobFailure(failure.code, failure.message);
   return gate.numbers;
 }
 
 /**
  * The gate, the load in the serving engine with the probe set, and the files in the store. The returned function registers the ONNX
- * version with its probe set.
+ * version with its probe set. A foreign model may have none: then the engine only loads the file.
  */
 export async function acceptOnnx(
   services: JobServices,
   attempt: AttemptContext,
   outcome: AttemptOutcome,
-  origin: VersionOrigin,
+  origin: VersionOrigin & { origin: 'CONVERTED' | 'OPTIMIZED' },
 ): Promise<(tx: Queryable) => ModelVersion> {
-  const numbers = requireConversionGate(outcome.gates.at(-1));
+  const numbers = requireGate(outcome.gates.at(-1));
   const onnx = requireMade(outcome, 'ONNX');
-  const probe = requireMade(outcome, 'PROBE');
+  const probe = findMade(outcome, 'PROBE');
   const served = await loadOnce(
     services.config.dataDir,
     join(attempt.workDir, String(onnx.file)),
     join(attempt.workDir, 'load'),
     limitsFor(onnx.sizeBytes),
-    join(attempt.workDir, String(probe.file)),
+    probe && join(attempt.workDir, String(probe.file)),
   );
   const comparisons = comparisonsOf(numbers).map((one, n) => ({ ...one, largestDifference: served.largestDifferences[n] ?? null }));
-  const failures = gateFailures(comparisons);
+  const failures = probe ? gateFailures(comparisons) : [];
   if (failures.length > 0)
     throw new JobFailure('GATE_FAILED', `The serving engine computes other outputs for the probe set. ${failures.join(' ')}`);
-  const signature = onnxSignature(onnx.meta, { labels: origin.labels, preprocess: null });
+  const signature = onnxSignature(onnx.meta, { labels: origin.labels, preprocess: origin.preprocess });
   const storedOnnx = await storeMade(services, attempt, onnx);
-  const storedProbe = await storeMade(services, attempt, probe);
-  const gate = { ...numbers, servingEngine: served.engine, servingLargestDifference: Math.max(...(served.largestDifferences as number[])) };
+  const storedProbe = probe && (await storeMade(services, attempt, probe));
+  const servingLargestDifference = probe ? Math.max(...(served.largestDifferences as number[])) : null;
   const { inputs: _inputs, outputs: _outputs, ...columns } = signature;
   return (tx) => {
     const row = insertVersion(tx, origin, storedOnnx, 'ONNX', String(onnx.file), {
       ...columns,
       format: 'ONNX',
-      origin: 'CONVERTED',
-      gateJson: gate,
+      origin: origin.origin,
+      gateJson: { ...numbers, servingEngine: served.engine, servingLargestDifference },
     });
-    insertArtifact(tx, storedProbe, {
-      ownerType: 'MODEL_VERSION',
-      ownerId: row.id,
-      kind: 'PROBE',
-      name: String(probe.file),
-      metaJson: probe.meta,
-    });
+    if (probe && storedProbe) {
+      insertArtifact(tx, storedProbe, {
+        ownerType: 'MODEL_VERSION',
+        ownerId: row.id,
+        kind: 'PROBE',
+        name: String(probe.file),
+        metaJson: probe.meta,
+      });
+    }
     return row;
   };
 }
@@ -169,8 +172,10 @@ export async function acceptEvaluation(
   };
 }
 
-export function requireMade({ artifacts }: AttemptOutcome, kind: Made['kind']): Made {
-  const made = artifacts.findLast((one) => one.kind === kind);
+const findMade = ({ artifacts }: AttemptOutcome, kind: Made['kind']): Made | undefined => artifacts.findLast((one) => one.kind === kind);
+
+export function requireMade(outcome: AttemptOutcome, kind: Made['kind']): Made {
+  const made = findMade(outcome, kind);
   if (!made) throw new Error(`The child has made no ${kind}.`);
   return made;
 }

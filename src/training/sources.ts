@@ -60,6 +60,34 @@ export function requireLabels({ labelsJson }: ModelVersion): string[] {
   return labelsJson ?? refuse('INVALID', 'modelVersionId', 'The model version names no classes: set them with `describeModelVersion`.');
 }
 
+/** The model has to know each class of the dataset, by its name and once: their order says nothing, and it may know more. */
+export function requireClasses(version: ModelVersion, classes: readonly string[]): void {
+  const labels = requireLabels(version);
+  const missing = classes.filter((name) => !labels.includes(name));
+  if (missing.length > 0) {
+    refuse(
+      'INVALID',
+      'datasetVersionId',
+      `The model does not know ${missing.length} of the dataset's ${classes.length} classes: ${firstOf(missing)}. ` +
+        `It knows ${firstOf(labels)}. Set its labels with \`describeModelVersion\` where they have other names.`,
+    );
+  }
+  const twice = classes.filter((name) => labels.indexOf(name) !== labels.lastIndexOf(name));
+  if (twice.length > 0)
+    refuse(
+      'INVALID',
+      'modelVersionId',
+      `The model has more than one class of the name ${firstOf(twice)}. Set its labels with \`describeModelVersion\`.`,
+    );
+}
+
+const firstOf = (names: readonly string[]): string => names.slice(0, 10).join(', ') + (names.length > 10 ? ', …' : '');
+
+/** An InputError where nobody has said how an image becomes the input. */
+export function requirePreprocess({ preprocessJson }: ModelVersion): void {
+  if (!preprocessJson) refuse('INVALID', 'modelVersionId', 'The model version has no preprocessing: set it with `describeModelVersion`.');
+}
+
 /** Path of a file that a model version owns. */
 export function versionFile({ config, db }: JobServices, versionId: string, kind: Artifact['kind']): string {
   const found = findArtifact(db, 'MODEL_VERSION', versionId, kind);

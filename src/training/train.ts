@@ -19,7 +19,7 @@ import { blobPath, findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
-import { presetPreprocess } from '../vision/spec.ts';
+import { type PreprocessSpec, presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
@@ -157,8 +157,8 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin {
-  const { datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device } = requestOf(job);
+function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin & { preprocess: PreprocessSpec } {
+  const { datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device, preprocess } = requestOf(job);
   const { from } = init;
   return {
     modelId,
@@ -166,6 +166,7 @@ function originOf(db: Queryable, { job }: AttemptContext, modelId: string): Vers
     datasetVersionId,
     parentId: 'modelVersionId' in init ? init.modelVersionId : null,
     labels: requireReadyDataset(db, datasetVersionId).classesJson,
+    preprocess,
     lineageSpec: { kind: 'TRAIN', preset, hyperparameters, from, seed, cpuThreads, device },
   };
 }
@@ -205,7 +206,7 @@ export const trainJob: JobKind = {
   },
 
   async finish(services, attempt, outcome) {
-    const { modelId, datasetVersionId, preprocess, convert } = requestOf(attempt.job);
+    const { modelId, datasetVersionId, convert } = requestOf(attempt.job);
     if (modelId === null) {
       const result = results.TRAIN.parse(outcome.result);
       const insertCheckpoint = await keepCheckpoint(services, attempt, outcome);
@@ -215,7 +216,7 @@ export const trainJob: JobKind = {
       };
     }
     const origin = originOf(services.db, attempt, modelId);
-    const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin, preprocess);
+    const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');
     const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });

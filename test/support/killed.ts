@@ -65,6 +65,7 @@ const artifacts: Record<string, string[]> = {
   IMPORT_MODEL: ['ONNX'],
   TRAIN: ['CHECKPOINT', 'EVALUATION', 'WEIGHTS'],
   CONVERT: ['EVALUATION', 'ONNX', 'PROBE'],
+  COMPRESS: ['EVALUATION', 'ONNX', 'PROBE'],
   BENCHMARK: ['SAMPLES', 'SAMPLES', 'SAMPLES', 'SAMPLES'],
 };
 

@@ -1,6 +1,6 @@
 /**
- * `node --expose-gc nativeMemory.ts FILE cycles|RUNS`: writes by how many bytes the process has grown for each of the last 5,000 of 10,000 times that the
- * model was opened and closed, or its peak of resident bytes after so many runs at once.
+ * `node --expose-gc nativeMemory.ts FILE cycles|RUNS` writes bytes. With `cycles` it opens and closes the model 10,000 times: the growth of the process
+ * for each of the last 5,000. Otherwise its peak of resident memory after so many runs at once.
  */
 import { readFileSync } from 'node:fs';
 import type { Tensor } from '../../src/engine/engine.ts';

@@ -101,6 +101,12 @@ def convert_spec(model: Json, dataset: Json | None, **changes: Any) -> Json:
     return {**computing("CONVERT"), "model": model, "dataset": dataset, "conversion": CONVERSION, **changes}
 
 
+def compress_spec(model: Json, dataset: Json | None, precision: str, budget: float = 1, **calibration: Any) -> Json:
+    settings = {"method": "MINMAX", "images": 96, **calibration} if precision == "INT8" else None
+    compression = {"precision": precision, "budget": budget, "calibration": settings}
+    return {**computing("COMPRESS"), "model": model, "dataset": dataset, "compression": compression}
+
+
 def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:
     """A training of the smallest detector; no flips, since digits have a left and a right."""
     return {

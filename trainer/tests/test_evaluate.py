@@ -18,7 +18,7 @@ from tests.support import Recorder, run_here
 from whetstone_trainer.classification import evaluate, report
 from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.evaluate import as_input, onnx_predictor, onnx_session
+from whetstone_trainer.evaluate import as_input, onnx_session, open_onnx
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import ModelRef, PreprocessSpec, build, validator
 
@@ -116,7 +116,7 @@ LEVELS = torch.stack(pictures(torch.zeros(7, dtype=torch.int64)).cache)
     [("n", TensorProto.FLOAT), (3, TensorProto.FLOAT), (7, TensorProto.FLOAT16), ("n", TensorProto.DOUBLE)],
 )
 def test_onnx_runs_with_a_free_or_a_fixed_batch(tmp_path: Path, batch: int | str, kind: int) -> None:
-    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx", batch, kind), 1), described(4))
+    predict = open_onnx(onnx_session(small_onnx(tmp_path / "m.onnx", batch, kind), 1), described(4)).predict
     (found,) = predict(LEVELS)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected(LEVELS), atol=1e-2 if kind == TensorProto.FLOAT16 else 1e-5)
@@ -128,8 +128,8 @@ def test_levels_are_rounded_and_kept_in_a_byte() -> None:
 
 
 def test_probabilities_become_logits_of_the_same_loss(tmp_path: Path) -> None:
-    (logits,) = onnx_predictor(onnx_session(small_onnx(tmp_path / "a.onnx"), 1), described(4))(LEVELS)
-    (found,) = onnx_predictor(onnx_session(small_onnx(tmp_path / "b.onnx", softmax=True), 1), described(4))(LEVELS)
+    (logits,) = open_onnx(onnx_session(small_onnx(tmp_path / "a.onnx"), 1), described(4)).predict(LEVELS)
+    (found,) = open_onnx(onnx_session(small_onnx(tmp_path / "b.onnx", softmax=True), 1), described(4)).predict(LEVELS)
     labels = torch.arange(7) % 4
     loss = torch.nn.functional.cross_entropy
     assert float(loss(found, labels)) == pytest.approx(float(loss(logits, labels)), abs=1e-5)
@@ -148,12 +148,12 @@ def test_an_onnx_file_that_is_no_classifier_is_refused(
 ) -> None:
     session = onnx_session(small_onnx(tmp_path / "m.onnx", **changes), 1)
     with pytest.raises(TrainerError, match=message) as caught:
-        onnx_predictor(session, described(classes))(LEVELS)
+        open_onnx(session, described(classes)).predict(LEVELS)
     assert caught.value.code == "MODEL_INVALID"
 
 
 def test_an_image_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
-    predict = onnx_predictor(onnx_session(small_onnx(tmp_path / "m.onnx"), 1), described(4, replace(SPEC, width=9)))
+    predict = open_onnx(onnx_session(small_onnx(tmp_path / "m.onnx"), 1), described(4, replace(SPEC, width=9))).predict
     with pytest.raises(TrainerError, match="does not run") as caught:
         predict(torch.zeros(1, 3, 8, 9, dtype=torch.uint8))
     assert str(tmp_path) not in caught.value.message

@@ -22,6 +22,21 @@ def gate_of(folder: Path, spec: support.Json) -> support.Json:
     return gate
 
 
+def int8_of(folder: Path, spec: support.Json) -> tuple[float, float]:
+    """Points that INT8 loses, and the share of the bytes that it takes; checked against a budget of one point."""
+    model = model_ref(spec, "ONNX", folder / "conversion" / "model.onnx")
+    code, recorder = support.run_here(
+        folder / "int8", support.compress_spec(model, spec["dataset"], "INT8", images=256)
+    )
+    assert code == 0
+    (gate,) = recorder.of("gate")
+    metric, steps = gate["numbers"]["metric"], gate["numbers"]["steps"]
+    lost = 100 * (metric["parent"] - metric["candidate"])
+    share = (folder / "int8" / "model.onnx").stat().st_size / Path(model["file"]).stat().st_size
+    print(f"INT8 loses {lost:.2f} points, {share:.3f} of the bytes; steps {steps}")
+    return lost, share
+
+
 @pytest.mark.long
 def test_digits_on_photographs_are_found(tmp_path: Path) -> None:
     """480 scenes of 160 px with MNIST's digits, from scratch, 40 epochs, 2 threads, seed 0, the preset's defaults; a
@@ -42,6 +57,9 @@ def test_digits_on_photographs_are_found(tmp_path: Path) -> None:
     assert (numbers["images"], numbers["problems"], numbers["beyondTolerance"]) == (80, [], 0)
     assert numbers["detectionsDifferBeyondMargin"] == 0
     assert numbers["detectionsDiffer"] <= numbers["detections"] / 1000
+    lost, share = int8_of(tmp_path, spec)
+    assert lost <= 1
+    assert share <= 0.32
 
 
 @pytest.mark.long
@@ -59,4 +77,7 @@ def test_digits_at_32_pixels_reach_the_documented_accuracy(tmp_path: Path) -> No
             assert numbers["top1DifferBeyondMargin"] == 0
             print(f"seed {seed}: top-1 {top1[-1]:.4f}, largest difference {numbers['largestDifference']:.2e}")
             print([(event["metrics"]["val.top1"], event["durationMs"]) for event in running.of("epoch")])
+        lost, share = int8_of(tmp_path / str(seed), spec)
+        assert lost <= 1
+        assert share <= 0.30
     assert statistics.median(top1) >= 0.97

@@ -16,6 +16,7 @@ EVENTS_FD = 3
 MODULES = {
     "TRAIN": "train",
     "CONVERT": "convert",
+    "COMPRESS": "compress",
     "EVALUATE": "evaluate",
     "IMPORT_MODEL": "import_model",
     "ASK": "ask",

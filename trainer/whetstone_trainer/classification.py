@@ -42,6 +42,7 @@ NAME = "CLASSIFICATION"
 OUTPUTS = ("logits",)
 METRICS = Metrics
 CURVES = ("loss", "top1", "top5", "macro_top1")
+METRIC = "top1"
 RUNNING = ("loss", "top1")
 
 
@@ -199,3 +200,9 @@ def gate(rows: NDArray[np.float64], relative_tolerance: float) -> dict[str, Any]
 
 def furthest(rows: NDArray[np.float64]) -> dict[str, float]:
     return {"largestDifference": float(rows[:, DIFFERENCE].max(initial=0))}
+
+
+def decisions(wanted: Outputs, found: Outputs) -> tuple[int, int]:
+    """The class of each image."""
+    (reference,), (candidate,) = wanted, found
+    return len(reference), int((reference.argmax(1) != candidate.argmax(1)).sum())

@@ -28,8 +28,8 @@ from whetstone_trainer.evaluate import (
     in_model_classes,
     load_model,
     measure,
-    onnx_predictor,
     onnx_session,
+    open_onnx,
     torch_predictor,
 )
 from whetstone_trainer.events import Events
@@ -90,7 +90,7 @@ def run(spec: ConvertSpec, events: Events) -> dict[str, Any]:
         return result
     candidate = source.reference(path)
     metrics = measure(
-        onnx_predictor(onnx_session(path, spec.cpu_threads), candidate),
+        open_onnx(onnx_session(path, spec.cpu_threads), candidate).predict,
         in_model_classes(candidate, spec.dataset, "val"),
         candidate,
         batch_size=GATE_BATCH,
@@ -207,9 +207,14 @@ def write_onnx(exported: onnx.ModelProto, source: Source, path: Path) -> None:
         "whetstone.datasetHash": source.dataset_hash or "",
     }
     onnx.helper.set_model_props(exported, metadata)
+    save_onnx(exported, path)
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a file that is whole or not there; the same model gives the same bytes. Raises IO."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(exported.SerializeToString(deterministic=True))
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
         commit(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -265,7 +270,7 @@ def gate_numbers(
     compared: list[NDArray[np.float64]] = []
     batches: list[dict[str, Any]] = []
     try:
-        candidate = onnx_predictor(onnx_session(path, threads), source.reference(path))
+        candidate = open_onnx(onnx_session(path, threads), source.reference(path)).predict
         kept: list[Outputs] = []
         for wanted, levels in _outputs(reference, images, gate_batch, events):
             compared.append(task.compare(wanted, candidate(levels), relative_tolerance))

@@ -7,10 +7,12 @@ import torch
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hello import CPU, Device, emit_hello
-from whetstone_trainer.protocol import ConvertSpec, EvaluateSpec, TrainSpec
+from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, TrainSpec
+
+ComputingSpec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec
 
 
-def prepare(spec: TrainSpec | ConvertSpec | EvaluateSpec) -> torch.device:
+def prepare(spec: ComputingSpec) -> torch.device:
     """Sets threads, seed and deterministic algorithms; picks the device. Raises DEVICE_UNAVAILABLE."""
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise TrainerError(
@@ -30,7 +32,7 @@ def prepare(spec: TrainSpec | ConvertSpec | EvaluateSpec) -> torch.device:
 
 def say_hello(
     events: Events,
-    spec: TrainSpec | ConvertSpec | EvaluateSpec,
+    spec: ComputingSpec,
     device: torch.device,
     resumed: tuple[int, int] | None = None,
 ) -> None:

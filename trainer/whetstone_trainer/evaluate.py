@@ -1,8 +1,8 @@
 """How good a model is on a split: models as functions of images, and the job EVALUATE."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json
-from whetstone_trainer.task import Outputs, Predict
+from whetstone_trainer.task import Evaluation, Outputs, Predict, Read
 from whetstone_trainer.tasks import TASKS
 
 # What metrics were computed with.
@@ -61,22 +61,66 @@ def as_outputs(value: torch.Tensor | Outputs) -> Outputs:
     return (value,) if isinstance(value, torch.Tensor) else value
 
 
-def onnx_session(path: str | Path, threads: int) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU. Raises MODEL_INVALID."""
+def onnx_session(model: str | Path | bytes, threads: int) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU, of a file or of its bytes. Raises MODEL_INVALID."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Spinning threads take the cores from PyTorch's, and these from them: a batch through both took 4 × as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no base class of its own
         raise TrainerError(
             "MODEL_INVALID", f"ONNX Runtime does not load the model: {mask_paths(str(error))}"
         ) from error
 
 
-def onnx_predictor(session: ort.InferenceSession, model: ModelRef) -> Predict:
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model with one image input.
+
+    Args:
+        batch: images of a run, where the graph fixes them.
+        read: from what the graph gives to the outputs of the task.
+    """
+
+    session: ort.InferenceSession
+    preprocess: PreprocessSpec
+    name: str
+    dtype: type
+    batch: int | None
+    read: Read
+
+    def feeds(self, levels: torch.Tensor) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
+        """The inputs of each run with how many images are meant: a last part that is smaller than the graph's batch is
+        filled up by repeating its first image."""
+        array = as_input(normalise(levels, self.preprocess).numpy(), self.dtype)
+        size = self.batch or len(array)
+        for start in range(0, len(array), size):
+            part = array[start : start + size]
+            yield {self.name: np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])}, len(part)
+
+    def run(self, levels: torch.Tensor) -> list[NDArray[Any]]:
+        """What the graph gives, in its order. Raises MODEL_INVALID."""
+        parts = [[output[:count] for output in self._run(feed)] for feed, count in self.feeds(levels)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def predict(self, levels: torch.Tensor) -> Outputs:
+        return self.read(self.run(levels))
+
+    def _run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            outputs: list[NDArray[Any]] = self.session.run(None, feed)
+        except Exception as error:
+            raise TrainerError(
+                "MODEL_INVALID", f"ONNX Runtime does not run the model: {mask_paths(str(error))}"
+            ) from error
+        return outputs
+
+
+def open_onnx(session: ort.InferenceSession, model: ModelRef) -> OnnxModel:
     """The model's only image input and the outputs of its task. Raises MODEL_INVALID where they are not there."""
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES or len(inputs[0].shape) != 4:
@@ -85,19 +129,17 @@ def onnx_predictor(session: ort.InferenceSession, model: ModelRef) -> Predict:
             "MODEL_INVALID",
             f"A model has one input of four dimensions, of {', '.join(INPUT_TYPES)}; this one has {found}.",
         )
-    name, fixed = inputs[0].name, inputs[0].shape[0]
-    dtype = INPUT_TYPES[inputs[0].type]
+    fixed = inputs[0].shape[0]
     ports = [(port.name, port.shape) for port in session.get_outputs()]
     task = session.get_modelmeta().custom_metadata_map.get("whetstone.task")
-    read = TASKS[model.task].reader(ports, task, model)
-
-    def predict(levels: torch.Tensor) -> Outputs:
-        array = as_input(normalise(levels, model.preprocess).numpy(), dtype)
-        size = fixed if isinstance(fixed, int) else len(array)
-        parts = [_run(session, name, array[start : start + size], size) for start in range(0, len(array), size)]
-        return read([np.concatenate(outputs) for outputs in zip(*parts, strict=True)])
-
-    return predict
+    return OnnxModel(
+        session,
+        model.preprocess,
+        inputs[0].name,
+        INPUT_TYPES[inputs[0].type],
+        fixed if isinstance(fixed, int) else None,
+        TASKS[model.task].reader(ports, task, model),
+    )
 
 
 def as_input(values: NDArray[np.float32], dtype: type) -> NDArray[Any]:
@@ -105,16 +147,6 @@ def as_input(values: NDArray[np.float32], dtype: type) -> NDArray[Any]:
     rounded = np.clip(np.floor(values + np.float32(0.5)), 0, 255) if dtype is np.uint8 else values
     converted: NDArray[Any] = rounded.astype(dtype)
     return converted
-
-
-def _run(session: ort.InferenceSession, name: str, part: NDArray[Any], size: int) -> Sequence[NDArray[Any]]:
-    """One run at a batch size of `size`; a smaller last part is filled up by repeating its first image."""
-    filled = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
-    try:
-        outputs: list[NDArray[Any]] = session.run(None, {name: filled})
-    except Exception as error:
-        raise TrainerError("MODEL_INVALID", f"ONNX Runtime does not run the model: {mask_paths(str(error))}") from error
-    return [output[: len(part)] for output in outputs]
 
 
 def load_model(model: ModelRef) -> nn.Module:
@@ -144,7 +176,7 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     events.phase("weights")
     if onnx:
         session = onnx_session(spec.model.file, spec.cpu_threads)
-        predict = onnx_predictor(session, spec.model)
+        predict: Predict = open_onnx(session, spec.model).predict
         engine = ONNXRUNTIME
     else:
         predict = torch_predictor(load_model(spec.model).to(device), spec.model.preprocess, device)
@@ -159,12 +191,23 @@ def measure(
     predict: Predict, images: Images, model: ModelRef, *, batch_size: int, workers: int, events: Events
 ) -> dict[str, Any]:
     """Writes the EVALUATION artifact; returns the metrics as JSON."""
-    task = TASKS[model.task]
+    return write_evaluation(
+        evaluate(predict, images, model, batch_size=batch_size, workers=workers, events=events), model, events
+    )
+
+
+def evaluate(
+    predict: Predict, images: Images, model: ModelRef, *, batch_size: int, workers: int, events: Events
+) -> Evaluation:
     events.phase("evaluation", -(-len(images) // batch_size))
-    evaluation = task.evaluate(
+    return TASKS[model.task].evaluate(
         predict, images, class_count=len(model.classes), batch_size=batch_size, workers=workers, events=events
     )
-    write_json(events.work_dir / "evaluation.json", task.report(evaluation, model.classes))
+
+
+def write_evaluation(evaluation: Evaluation, model: ModelRef, events: Events) -> dict[str, Any]:
+    """The EVALUATION artifact; returns the metrics as JSON."""
+    write_json(events.work_dir / "evaluation.json", TASKS[model.task].report(evaluation, model.classes))
     events.artifact("EVALUATION", "evaluation.json", {})
     metrics: dict[str, Any] = to_json(evaluation.metrics)
     return metrics

@@ -161,6 +161,28 @@ class EvaluateSpec(_Computing):
 
 
 @dataclass(frozen=True)
+class Calibration:
+    method: Literal["MINMAX", "ENTROPY", "PERCENTILE"]
+    images: int
+
+
+@dataclass(frozen=True)
+class Compression:
+    """`budget`: points of the metric. `calibration`: None for FP16."""
+
+    precision: Literal["FP16", "INT8"]
+    budget: float
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressSpec(_Computing):
+    model: ModelRef
+    dataset: DatasetRef | None
+    compression: Compression
+
+
+@dataclass(frozen=True)
 class ImportLimits:
     memory_bytes_max: int
     output_bytes_max: int
@@ -226,12 +248,13 @@ class AskSpec(_Common):
     count: int
 
 
-Spec = TrainSpec | ConvertSpec | EvaluateSpec | ImportModelSpec | AskSpec
+Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec | AskSpec
 
 # The kinds that this package runs, by the definition in the schema, and the classes that hold them.
 _KINDS = {
     "TRAIN": "TrainSpec",
     "CONVERT": "ConvertSpec",
+    "COMPRESS": "CompressSpec",
     "EVALUATE": "EvaluateSpec",
     "IMPORT_MODEL": "ImportModelSpec",
     "ASK": "AskSpec",
@@ -240,6 +263,7 @@ _SPECS: dict[str, type[Spec]] = {
     "ClassificationTrainSpec": ClassificationTrainSpec,
     "DetectionTrainSpec": DetectionTrainSpec,
     "ConvertSpec": ConvertSpec,
+    "CompressSpec": CompressSpec,
     "EvaluateSpec": EvaluateSpec,
     "ImportModelSpec": ImportModelSpec,
     "AskSpec": AskSpec,

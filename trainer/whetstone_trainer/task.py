@@ -48,6 +48,10 @@ class Task(Protocol):
     @property
     def CURVES(self) -> tuple[str, ...]: ...
 
+    # The one of them that a compressed model is judged by: 0 to 1, larger is better.
+    @property
+    def METRIC(self) -> str: ...
+
     # Names of the training's running means; the first is the loss.
     @property
     def RUNNING(self) -> tuple[str, ...]: ...
@@ -105,6 +109,9 @@ class Task(Protocol):
 
     def gate(self, rows: NDArray[np.float64], relative_tolerance: float, /) -> dict[str, Any]:
         """The task's part of the conversion gate's numbers."""
+
+    def decisions(self, wanted: Outputs, found: Outputs, /) -> tuple[int, int]:
+        """How many decisions the first model makes on these images, and how many differ in the second."""
 
     def furthest(self, rows: NDArray[np.float64], /) -> dict[str, float]:
         """The task's part of a batch size's numbers."""

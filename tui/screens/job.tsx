@@ -39,7 +39,6 @@ const EventsSubscription = graphql(`
       ... on JobArtifactEvent { kind sizeBytes }
       ... on JobGateEvent { gate numbers }
       ... on JobWarningEvent { code message }
-      ... on JobTrialEvent { number outcome values copyOf }
     }
   }
 `);
@@ -248,9 +247,7 @@ function describe(event: JobEvent, manyAttempts: boolean): Line[] {
     case 'JobArtifactEvent':
       return [{ text: `made ${event.kind}, ${bytes(event.sizeBytes)}` }];
     case 'JobGateEvent':
-      return [{ text: `gate ${event.gate}  ${numbersOf(event.numbers)}`, color: theme.accent }];
-    case 'JobTrialEvent':
-      return [{ text: `trial ${event.number} ${event.outcome}  ${(event.values ?? []).map(number).join('  ')}` }];
+      return [{ text: `gate ${event.gate}  ${numbersOf(event.numbers)}`, color: theme.accent }, ...stepsOf(event.numbers)];
     case 'JobWarningEvent':
       return [{ text: `! ${event.code}: ${event.message}`, color: theme.warn }];
     default:
@@ -258,7 +255,17 @@ function describe(event: JobEvent, manyAttempts: boolean): Line[] {
   }
 }
 
-const numbersOf = (numbers: unknown): string =>
+/** A number inside an object has the name of both: `metric parent`. */
+const numbersOf = (numbers: unknown, within = ''): string =>
   Object.entries((numbers ?? {}) as Record<string, unknown>)
-    .flatMap(([name, value]) => (typeof value === 'number' ? [`${name} ${number(value)}`] : []))
+    .flatMap(([name, value]) => {
+      if (typeof value === 'number') return [`${within}${name} ${number(value)}`];
+      return value === null || typeof value !== 'object' || Array.isArray(value) ? [] : [numbersOf(value, `${within}${name} `)];
+    })
     .join('  ');
+
+/** Each file that a compression has measured. */
+const stepsOf = (numbers: unknown): Line[] =>
+  ((numbers as { steps?: { operators: number; metric: number; sizeBytes: number }[] } | null)?.steps ?? []).map(
+    ({ operators, metric, sizeBytes }) => ({ text: `tried ${bytes(sizeBytes)}, ${operators} operators kept in FP32: ${number(metric)}` }),
+  );

@@ -114,7 +114,7 @@ export function ModelScreen({ id }: { id: string }) {
 }
 
 const keysOfVersion = (
-  { id, state, format, downloadUrl }: Version,
+  { id, state, format, precision, downloadUrl }: Version,
   go: (screen: string, id: string) => void,
   hand: (url: string) => void,
 ) => {
@@ -123,6 +123,9 @@ const keysOfVersion = (
   return [
     { keys: 'e', label: 'evaluate', does: 'startEvaluation', hint: true, run: () => go('evaluate', id) } as const,
     ...(onnx ? [] : [{ keys: 'c', label: 'convert', does: 'startConversion', hint: true, run: () => go('convert', id) } as const]),
+    ...(onnx && precision === 'FP32'
+      ? [{ keys: 'c', label: 'compress', does: 'startCompression', run: () => go('compress', id) } as const]
+      : []),
     ...(onnx ? [{ keys: 'b', label: 'benchmark', does: 'startBenchmark', hint: true, run: () => go('benchmark', id) } as const] : []),
     ...(onnx ? [{ keys: 'd', label: 'deploy', does: 'deploy', hint: true, run: () => go('deploy', id) } as const] : []),
     ...(downloadUrl ? [{ keys: 'o', label: 'copy link', hint: true, run: () => hand(downloadUrl) }] : []),

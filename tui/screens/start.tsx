@@ -70,10 +70,11 @@ const datasetVersions = ({ datasets }: Choices, task?: string): Option[] =>
       : [],
   );
 
-const modelVersions = ({ models }: Choices, format?: string): Option[] =>
+const modelVersions = ({ models }: Choices, format?: string, only?: string): Option[] =>
   models.nodes.flatMap(({ name, versions }) =>
     versions.nodes
       .filter(({ state, format: of }) => state === 'READY' && (format === undefined || of === format))
+      .filter(({ precision }) => only === undefined || precision === only)
       .map(({ id, number, format: of, precision }) => ({
         value: id,
         label: `${name} v${number} ${of}${precision ? ` ${precision}` : ''}`,
@@ -152,6 +153,17 @@ export const forms = {
     about: (choices, id) => ({
       ...noKey,
       modelVersionId: choice(modelVersions(choices, 'CHECKPOINT'), id || undefined),
+      datasetVersionId: choice(datasetVersions(choices), ''),
+    }),
+  },
+  compress: {
+    title: 'Compress an ONNX version',
+    submitLabel: 'start',
+    action: 'startCompression',
+    type: 'StartCompressionInput',
+    about: (choices, id) => ({
+      ...noKey,
+      modelVersionId: choice(modelVersions(choices, 'ONNX', 'FP32'), id || undefined),
       datasetVersionId: choice(datasetVersions(choices), ''),
     }),
   },

@@ -22,6 +22,7 @@ interface Spec {
   preset?: string;
   generation?: number;
   split?: string;
+  compression?: { precision: string };
   modelVersionIds?: unknown[];
   batchSizes?: unknown[];
   engines?: unknown[];
@@ -34,6 +35,7 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
     preset,
     generation,
     split,
+    compression,
     modelVersionIds = [],
     batchSizes = [],
     engines = [],
@@ -48,6 +50,7 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
     TUNE: [model?.name, dataset && `on ${dataset}`],
     ASK: [`generation ${(generation ?? 0) + 1}`],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
+    COMPRESS: [versions[0], made ? `→ v${made.number} ${made.precision ?? ''}` : compression && `→ ${compression.precision}`],
     EVALUATE: [versions[0], dataset && `on ${dataset}`, split],
     BENCHMARK: [versions.join(', '), rows > 0 && `${rows} ${rows === 1 ? 'row' : 'rows'}`],
     IMPORT_DATASET: [dataset, fileName],

@@ -1,4 +1,4 @@
-import type { LabelledBox } from '../../jobs/specs.ts';
+import type { LabelledBox } from '../../jobs/manifest.ts';
 import type { Annotations } from './layout.ts';
 
 /**

@@ -6,7 +6,7 @@
  */
 import { z } from 'zod';
 import { ChildError } from '../../jobs/childio.ts';
-import { boxesPerImageMax } from '../../jobs/specs.ts';
+import { boxesPerImageMax } from '../../jobs/manifest.ts';
 import { BadJson, keysOf, readArrays } from './json.ts';
 import {
   type Annotations,

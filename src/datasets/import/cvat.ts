@@ -3,7 +3,7 @@
  * pixels of the upright image. The classes are the labels of the task, in its order. The split is the image's `subset`, or a folder.
  */
 import { ChildError } from '../../jobs/childio.ts';
-import { boxesPerImageMax } from '../../jobs/specs.ts';
+import { boxesPerImageMax } from '../../jobs/manifest.ts';
 import { type Annotations, checkClassNames, document, type Layout, type PlacedFile, type Split, splitFolderOf, splitOf } from './layout.ts';
 import { commonPath, type FileIndex, indexFiles, insideOf } from './paths.ts';
 import { plural, printable } from './problems.ts';

@@ -1,5 +1,5 @@
 import sharp from 'sharp';
-import type { LabelledBox } from '../../jobs/specs.ts';
+import type { LabelledBox } from '../../jobs/manifest.ts';
 import { BadImage } from '../../vision/badImage.ts';
 import { decodeImage, notAnImage, readImageHeader, sideMax } from '../../vision/decode.ts';
 import { otherThanImage } from './fileKinds.ts';

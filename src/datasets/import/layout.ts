@@ -1,6 +1,7 @@
 /** What every form of a dataset's zip is read into, and what the forms share. */
 import { type ChildAttempt, ChildError } from '../../jobs/childio.ts';
-import type { DatasetItem, ImportDatasetSpec } from '../../jobs/specs.ts';
+import type { DatasetItem } from '../../jobs/manifest.ts';
+import type { ImportDatasetSpec } from '../../jobs/specs.ts';
 import { unprintable } from '../../naming.ts';
 import { type Problems, plural, printable } from './problems.ts';
 

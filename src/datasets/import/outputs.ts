@@ -2,7 +2,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DatasetItem } from '../../jobs/specs.ts';
+import { DatasetItem } from '../../jobs/manifest.ts';
 import type { Task } from '../../vision/spec.ts';
 import { splits } from './layout.ts';
 

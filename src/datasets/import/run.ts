@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
-import { type DatasetItem, manifestVersion } from '../../jobs/specs.ts';
+import { type DatasetItem, manifestVersion } from '../../jobs/manifest.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';

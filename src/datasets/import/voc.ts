@@ -4,7 +4,7 @@
  * in `ImageSets/Main`, or folders; the classes are the names of the objects, sorted.
  */
 import { ChildError } from '../../jobs/childio.ts';
-import { boxesPerImageMax } from '../../jobs/specs.ts';
+import { boxesPerImageMax } from '../../jobs/manifest.ts';
 import {
   checkClassNames,
   document,

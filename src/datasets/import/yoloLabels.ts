@@ -1,5 +1,5 @@
 /** Label files of the form YOLO: a line `<class> <centre x> <centre y> <width> <height>` or `<class> <x1> <y1> <x2> <y2> <x3> <y3> …`. */
-import { boxesPerImageMax } from '../../jobs/specs.ts';
+import { boxesPerImageMax } from '../../jobs/manifest.ts';
 import type { RawBox } from './layout.ts';
 import { plural, printable } from './problems.ts';
 import { boxAround } from './reading.ts';

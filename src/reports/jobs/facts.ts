@@ -24,7 +24,7 @@ import { blobPath, type StorageServices } from '../../storage/blobs.ts';
 import { artifact } from '../../storage/tables.ts';
 import type { EvaluateRequest } from '../../training/evaluate.ts';
 import { findEvaluationOf } from '../../training/evaluations.ts';
-import { GateNumbers } from '../../training/gates.ts';
+import { ConversionGate } from '../../training/gates.ts';
 import type { TrainRequest } from '../../training/train.ts';
 import type { EvaluationDetail } from './detail.ts';
 
@@ -122,7 +122,7 @@ function conversionFacts(db: Queryable, { id, resultJson }: Job) {
   const job =
     listChildren(db, id, childrenMax).findLast(({ kind }) => kind === 'CONVERT') ?? findJob(db, String(resultJson?.conversionJobId));
   if (!job) return null;
-  const measured = GateNumbers.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
+  const measured = ConversionGate.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
   const version = job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId));
   return {
     state: job.state,

@@ -8,7 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from whetstone_trainer.detection.postprocess import BOXES_MAX, NMS_IOU, SCORE_THRESHOLD, rank_candidates, suppress
+from whetstone_trainer.detection.postprocess import (
+    BOXES_MAX,
+    NMS_IOU,
+    SCORE_THRESHOLD,
+    Detections,
+    find,
+    rank_candidates,
+    suppress,
+)
 from whetstone_trainer.task import NOT_FINITE, Outputs
 
 BOX_TOLERANCE = 1e-2
@@ -18,6 +26,10 @@ IOU_TOLERANCE = 2e-3
 # Lists are compared above this score. What lies below is noise: a detector that has hardly learned gives hundreds of
 # boxes nearly the same score, and the last bit decides their order.
 LIST_SCORE = 0.05
+
+# What a deployment answers unless told otherwise, and how much two boxes overlap that are the same find.
+SHOWN_SCORE = 0.25
+SAME_IOU = 0.5
 
 # Columns of a comparison: largest difference of an image's scores and of its boxes, boxes of the reference after
 # suppression, boxes that only one list has, and those of them that no tolerance explains.
@@ -113,3 +125,24 @@ def furthest(rows: NDArray[np.float64]) -> dict[str, float]:
         "largestDifference": float(rows[:, SCORE].max(initial=0)),
         "largestBoxDifference": float(rows[:, BOX].max(initial=0)),
     }
+
+
+def decisions(wanted: Outputs, found: Outputs) -> tuple[int, int]:
+    """The boxes that a deployment would answer, and those that only one of the two models finds."""
+    count = differ = 0
+    for reference, candidate in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+        one, other = find(*reference, threshold=SHOWN_SCORE), find(*candidate, threshold=SHOWN_SCORE)
+        count += len(one.labels)
+        differ += len(one.labels) + len(other.labels) - 2 * _found_by_both(one, other)
+    return count, differ
+
+
+def _found_by_both(one: Detections, other: Detections) -> int:
+    """Pairs of boxes of the same class that overlap, the best first."""
+    overlap = box_iou(one.boxes, other.boxes) * (one.labels[:, None] == other.labels)
+    pairs = 0
+    for row in overlap:
+        if len(row) > 0 and float(row.max()) >= SAME_IOU:
+            pairs += 1
+            overlap[:, int(row.argmax())] = 0
+    return pairs

@@ -54,6 +54,7 @@ NAME = "DETECTION"
 OUTPUTS = ("boxes", "scores")
 METRICS = DetectionMetrics
 CURVES = ("map50", "map5095")
+METRIC = "map5095"
 RUNNING = ("loss", "classLoss", "boxLoss", "distributionLoss")
 
 
@@ -186,4 +187,4 @@ def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:
 
 # ----------------------------------------------------------------------------------------------------------------- gate
 
-compare, gate, furthest = gating.compare, gating.numbers, gating.furthest
+compare, gate, furthest, decisions = gating.compare, gating.numbers, gating.furthest, gating.decisions

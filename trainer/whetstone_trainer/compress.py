@@ -1,0 +1,409 @@
+"""A smaller file of an ONNX version: FP16, or INT8 whose metric stays inside a budget. The job COMPRESS.
+
+The metric of the whole validation set is measured for the parent and for each candidate by the same code. When INT8
+loses more than the budget, operators go back to 32-bit floats, the most harmful first, until it does not. The server
+decides what passes; without a dataset only the outputs of noise are compared.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, TensorProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from whetstone_trainer.convert import (
+    GATE_BATCH,
+    ONNX_FILE,
+    batch_max,
+    check,
+    save_onnx,
+    seeded_noise,
+    write_probe,
+)
+from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
+from whetstone_trainer.environment import prepare, say_hello
+from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.evaluate import (
+    ONNXRUNTIME,
+    OnnxModel,
+    evaluate,
+    in_model_classes,
+    onnx_session,
+    open_onnx,
+    write_evaluation,
+)
+from whetstone_trainer.events import Events
+from whetstone_trainer.inspect_onnx import describe
+from whetstone_trainer.protocol import CompressSpec, camel
+from whetstone_trainer.quantise import (
+    WEIGHTED,
+    Feed,
+    Quantiser,
+    as_model_invalid,
+    name_nodes,
+    open_quantiser,
+    tensors_before,
+)
+from whetstone_trainer.sorted_nodes import sort_nodes
+from whetstone_trainer.task import NOT_FINITE, Evaluation, Outputs, Task
+from whetstone_trainer.tasks import TASKS
+
+METADATA = "whetstone.compression"
+# Calibration keeps the results of all operators of a batch in memory.
+CALIBRATION_PIXELS_MAX = 8 * 224**2
+# Images on which the operators are ranked.
+RANKING_IMAGES = 32
+# What a message about operators names at most: an event line has 64 KiB.
+KEPT_NAMED_MAX = 300
+NAME_LENGTH_MAX = 100
+# At most this share of the parent's bytes: FP16 takes about half of them and loses next to nothing.
+INT8_BYTES_SHARE_MAX = 0.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """Args:
+    parent: the model that is compressed, opened.
+    images: of the validation split, or noise.
+    numbers: what was measured so far: `CompressionGate` of the protocol.
+    """
+
+    spec: CompressSpec
+    events: Events
+    original: ModelProto
+    parent: OnnxModel
+    images: Images
+    numbers: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.spec.model.task]
+
+    @property
+    def batch(self) -> int:
+        return min(GATE_BATCH, batch_max(self.spec.model.preprocess))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compressed model. `operators`: how many are in 32-bit floats though they could be quantised. `lost`: points of
+    the metric."""
+
+    model: ModelProto
+    operators: int
+    evaluation: Evaluation
+    lost: float
+
+
+def run(spec: CompressSpec, events: Events) -> dict[str, Any]:
+    device = prepare(spec)
+    say_hello(events, spec, device)
+    if spec.model.format != "ONNX":
+        raise TrainerError("SPEC_INVALID", "Only an ONNX version can be compressed.")
+    events.phase("weights")
+    original = onnx.load(spec.model.file)
+    parent = open_onnx(onnx_session(spec.model.file, spec.cpu_threads), spec.model)
+    if spec.dataset is not None:
+        images = in_model_classes(spec.model, spec.dataset, "val")
+    elif spec.compression.precision == "FP16":
+        images = seeded_noise(spec.seed, spec.model.preprocess)
+    else:
+        raise TrainerError("SPEC_INVALID", "INT8 needs a dataset.")
+    numbers: dict[str, Any] = {
+        "problems": [],
+        "inputs": "VALIDATION" if images.items else "SEEDED",
+        "images": len(images),
+        "precision": spec.compression.precision,
+        "metric": None,
+        "decisions": 0,
+        "decisionsDiffer": 0,
+        "outputs": [],
+        "steps": [],
+        "quantisable": 0,
+        "kept": [],
+        "calibration": None,
+    }
+    work = Work(spec, events, original, parent, images, numbers)
+    made = judged_by_metric(work) if images.items else by_outputs(work)
+    events.emit("gate", gate="COMPRESSION", file=ONNX_FILE, numbers=numbers)
+    return made
+
+
+def judged_by_metric(work: Work) -> dict[str, Any]:
+    reference = evaluate_on_all(work, work.parent)
+    work.numbers["metric"] = {
+        "name": camel(work.task.METRIC),
+        "parent": metric_of(work, reference),
+        "candidate": 0.0,
+        "budget": work.spec.compression.budget,
+    }
+    found = measured(work, to_half(work.original), 0) if work.numbers["precision"] == "FP16" else smallest_int8(work)
+    work.numbers["metric"]["candidate"] = metric_of(work, found.evaluation)
+    if not is_inside(work, found):
+        return {"metrics": None, "engine": None}
+    finish(work, found.model)
+    return {"metrics": write_evaluation(found.evaluation, work.spec.model, work.events), "engine": ONNXRUNTIME}
+
+
+def by_outputs(work: Work) -> dict[str, Any]:
+    """FP16 without a dataset: only its outputs are compared with the parent's, on noise."""
+    finish(work, to_half(work.original))
+    return {"metrics": None, "engine": None}
+
+
+# -------------------------------------------------------------------------------------------------------------- metric
+
+
+def evaluate_on_all(work: Work, model: OnnxModel) -> Evaluation:
+    return evaluate(model.predict, work.images, work.spec.model, batch_size=work.batch, workers=0, events=work.events)
+
+
+def metric_of(work: Work, evaluation: Evaluation) -> float:
+    """0 where the outputs are no numbers, as after an overflow of 16 bits."""
+    if not all(map(math.isfinite, work.task.rank(evaluation.metrics))):
+        return 0.0
+    value: float = getattr(evaluation.metrics, work.task.METRIC)
+    return value
+
+
+def measured(work: Work, model: ModelProto, operators: int) -> Candidate:
+    data = model.SerializeToString(deterministic=True)
+    evaluation = evaluate_on_all(work, open_onnx(onnx_session(data, work.spec.cpu_threads), work.spec.model))
+    reached = metric_of(work, evaluation)
+    lost = 100 * (work.numbers["metric"]["parent"] - reached)
+    work.numbers["steps"].append({"operators": operators, "metric": reached, "sizeBytes": len(data)})
+    print(
+        f"{work.spec.compression.precision}, {operators} operators kept in FP32: {work.task.METRIC} {reached:.4f}, "
+        f"{lost:.2f} points lost, {len(data)} bytes",
+        flush=True,
+    )
+    return Candidate(model, operators, evaluation, lost)
+
+
+def is_inside(work: Work, candidate: Candidate) -> bool:
+    # A loss of one image in a hundred is one point, whatever the last bit of a float says.
+    return candidate.lost <= work.spec.compression.budget + 1e-9
+
+
+# ---------------------------------------------------------------------------------------------------------------- INT8
+
+
+def smallest_int8(work: Work) -> Candidate:
+    """The smallest file inside the budget; where there is none, the best that was tried."""
+    work.events.phase("export")
+    quantiser = open_quantiser(Path(work.spec.model.file), work.events.work_dir / "quantisation")
+    levels = calibrate(work, quantiser)
+    work.numbers["quantisable"] = len(quantiser.operators)
+
+    def keeping(names: Sequence[str]) -> Candidate:
+        work.events.phase("export")
+        rest = [name for name in quantiser.operators if name not in names]
+        return measured(work, quantiser.quantised(rest, quantiser.ends(rest)), len(names))
+
+    best = keeping([])
+    if is_inside(work, best):
+        return best
+    errors = rank(work, quantiser, levels)
+    names = affordable(list(errors), quantiser.weights, Path(work.spec.model.file).stat().st_size)
+    most = len(names)
+    # As many as this are too few, and from `inside` on there are enough: doubled until that is known, then halved.
+    outside, inside = 0, most + 1
+    while inside - outside > 1:
+        count = min(most, max(1, 2 * outside)) if inside > most else (inside + outside) // 2
+        tried = keeping(names[:count])
+        if is_inside(work, tried):
+            best, inside = tried, count
+        else:
+            best = min(best, tried, key=lambda one: one.lost) if inside > most else best
+            outside = count
+    work.numbers["kept"] = [
+        {"name": name[:NAME_LENGTH_MAX], "error": errors[name]} for name in names[: min(best.operators, KEPT_NAMED_MAX)]
+    ]
+    return best
+
+
+def calibrate(work: Work, quantiser: Quantiser) -> list[torch.Tensor]:
+    """Finds the ranges on images of the training split; returns those on which the operators are ranked."""
+    spec, calibration = work.spec, work.spec.compression.calibration
+    if spec.dataset is None or calibration is None:
+        raise TrainerError("SPEC_INVALID", "INT8 needs a dataset and a calibration.")
+    items = read_split(spec.dataset, "train")
+    order = np.random.default_rng(spec.seed).permutation(len(items))[: calibration.images]
+    chosen = tuple(items[n] for n in sorted(order.tolist()))
+    work.numbers["calibration"] = {
+        "method": calibration.method,
+        "images": len(chosen),
+        "seed": spec.seed,
+        "imagesHash": hashlib.sha256("".join(f"{item.n} {item.sha256}\n" for item in chosen).encode()).hexdigest(),
+    }
+    images = open_images(spec.dataset, chosen, work.task, spec.model.preprocess)
+    size = min(
+        GATE_BATCH, max(1, CALIBRATION_PIXELS_MAX // (spec.model.preprocess.width * spec.model.preprocess.height))
+    )
+    work.events.phase("calibration", -(-len(images) // size))
+    kept: list[torch.Tensor] = []
+
+    def feeds() -> Iterator[Feed]:
+        for batch in ordered_batches(images, size, 0):
+            if sum(map(len, kept)) < RANKING_IMAGES:
+                kept.append(batch.images[:RANKING_IMAGES])
+            for feed, _ in work.parent.feeds(batch.images):
+                yield feed
+            work.events.advance()
+            work.events.check_stop()
+
+    quantiser.calibrate(feeds(), calibration.method, spec.cpu_threads)
+    return kept
+
+
+def rank(work: Work, quantiser: Quantiser, levels: list[torch.Tensor]) -> dict[str, float]:
+    """The operators with the error of the outputs that quantising each alone causes, the largest first."""
+    wanted = [work.parent.run(part) for part in levels]
+    ends = set(quantiser.ends(quantiser.operators))
+    work.events.phase("ranking", len(quantiser.operators))
+    errors: dict[str, float] = {}
+    for name in quantiser.operators:
+        data = quantiser.quantised([name], [name] if name in ends else []).SerializeToString()
+        alone = open_onnx(onnx_session(data, work.spec.cpu_threads), work.spec.model)
+        errors[name] = output_error(wanted, [alone.run(part) for part in levels])
+        work.events.advance()
+        work.events.check_stop()
+    return dict(sorted(errors.items(), key=lambda one: -one[1]))
+
+
+def output_error(wanted: Sequence[Sequence[NDArray[Any]]], found: Sequence[Sequence[NDArray[Any]]]) -> float:
+    """Of the output that suffers most: squared differences over the squared distances from the mean."""
+    errors = []
+    for references, others in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+        if [part.shape for part in references] != [part.shape for part in others]:
+            continue  # boxes that the graph has suppressed itself
+        reference, candidate = (
+            np.concatenate([part.ravel() for part in parts]).astype(np.float64) for parts in (references, others)
+        )
+        spread = float(((reference - reference.mean()) ** 2).sum())
+        errors.append(float(((reference - candidate) ** 2).sum()) / max(spread, 1e-30))
+    error = max(errors, default=0.0)
+    return error if math.isfinite(error) else NOT_FINITE
+
+
+def affordable(names: Sequence[str], weights: dict[str, int], parent_bytes: int) -> list[str]:
+    """Those operators, in their order, that can have 32-bit weights together in a file that is worth it. One at least
+    is quantised."""
+    size = sum(weights.values())
+    kept = []
+    for name in names:
+        if size + 3 * weights[name] <= INT8_BYTES_SHARE_MAX * parent_bytes:
+            size += 3 * weights[name]
+            kept.append(name)
+    return kept[: len(names) - 1]
+
+
+def to_half(model: ModelProto) -> ModelProto:
+    """The weights and the results as 16-bit floats; inputs, outputs and what comes behind the last operator with
+    weights stay in 32 bits. There a detector decodes boxes: 16 bits tell pixel 513 from 514, but not from 513.2."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    name_nodes(copy.graph)
+    ahead = tensors_before(copy.graph, [node.name for node in copy.graph.node if node.op_type in WEIGHTED])
+    behind = [
+        node.name
+        for node in copy.graph.node
+        if node.op_type not in WEIGHTED and not any(name in ahead for name in node.output)
+    ]
+    with as_model_invalid("The model cannot be converted to FP16"):
+        half: ModelProto = convert_float_to_float16(copy, keep_io_types=True, node_block_list=behind)
+    mend_casts(half.graph)
+    sort_nodes(half.graph)
+    return half
+
+
+def mend_casts(graph: GraphProto) -> None:
+    """The converter casts the result of each 32-bit operator to 16 bits, also where the next one needs 32 again, and
+    casts a tensor once for each of its 32-bit readers, under one name."""
+    rounded = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Cast" and node.name.endswith("_cast_to_fp16_node")
+    }
+    for node in graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in rounded:
+            node.op_type, node.input[0] = "Identity", rounded[node.input[0]]
+            del node.attribute[:]
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    nodes = {tuple(node.output): node for node in graph.node if node.output[0] in read or node.output[0] not in rounded}
+    values = {value.name: value for value in graph.value_info if value.name in read}
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes.values())
+    graph.value_info.extend(values.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------- gate
+
+
+def finish(work: Work, model: ModelProto) -> None:
+    """Writes model.onnx with its probe set, and measures what `CompressionGate` says of the file."""
+    spec, events, numbers = work.spec, work.events, work.numbers
+    about = {"precision": spec.compression.precision, "calibration": numbers["calibration"]}
+    kept = {entry.key: entry.value for entry in work.original.metadata_props}
+    onnx.helper.set_model_props(model, {**kept, METADATA: json.dumps(about)})
+    path = events.work_dir / ONNX_FILE
+    save_onnx(model, path)
+    events.artifact("ONNX", ONNX_FILE, {**describe(model), "weightsHash": None, "exporter": None})
+    candidate = open_onnx(onnx_session(path, spec.cpu_threads), spec.model)
+    if can_probe(candidate):
+        write_probe(lambda levels: tensors(candidate.run(levels)), work.images, spec.model.preprocess, events)
+    compare(work, candidate)
+    numbers["problems"] = check(model)
+
+
+def tensors(arrays: Sequence[NDArray[Any]]) -> Outputs:
+    return tuple(torch.from_numpy(array) for array in arrays)
+
+
+def can_probe(model: OnnxModel) -> bool:
+    """A probe set has one input and one or two outputs of 32-bit floats, with any number of rows."""
+    outputs = model.session.get_outputs()
+    ports = [*model.session.get_inputs(), *outputs]
+    free = all(port.type == "tensor(float)" and port.shape and isinstance(port.shape[0], str) for port in ports)
+    return free and len(outputs) <= 2
+
+
+def compare(work: Work, candidate: OnnxModel) -> None:
+    """The two models on all images: the outputs, and the decisions that change."""
+    numbers = work.numbers
+    numbers["outputs"] = [
+        {"name": port.name, "largest": 0.0, "largestDifference": 0.0} for port in candidate.session.get_outputs()
+    ]
+    work.events.phase("gate", -(-len(work.images) // work.batch))
+    for batch in ordered_batches(work.images, work.batch, 0):
+        wanted, found = work.parent.run(batch.images), candidate.run(batch.images)
+        decisions, differ = work.task.decisions(work.parent.read(wanted), candidate.read(found))
+        numbers["decisions"] += decisions
+        numbers["decisionsDiffer"] += differ
+        for output, one, other in zip(numbers["outputs"], wanted, found, strict=True):
+            output["largest"] = max(output["largest"], magnitude(other))
+            output["largestDifference"] = furthest(output["largestDifference"], one, other)
+        work.events.advance()
+        work.events.check_stop()
+
+
+def magnitude(values: NDArray[Any]) -> float:
+    """Of those that are numbers."""
+    return float(np.abs(np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)).max(initial=0))
+
+
+def furthest(before: float | None, one: NDArray[Any], other: NDArray[Any]) -> float | None:
+    """None where the shapes differ, or a value is not a number."""
+    if before is None or one.shape != other.shape:
+        return None
+    difference = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0))
+    return max(before, difference) if math.isfinite(difference) else None
