@@ -42,6 +42,9 @@ import { compressJob } from './training/compress.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
+import { askJob } from './tuning/ask.ts';
+import { tuneJob } from './tuning/coordinate.ts';
+import { sweepStudies } from './tuning/sweep.ts';
 
 /** Every kind of job. */
 const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds => ({
@@ -53,6 +56,8 @@ const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds
   EVALUATE: evaluateJob,
   BENCHMARK: benchmarkJob,
   LOAD_TEST: loadTestJob(services),
+  TUNE: tuneJob,
+  ASK: askJob,
 });
 
 /** What a person can mend is one sentence with the setting's name. */
@@ -125,7 +130,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
     const stopSweeper = await startSweeper(
       services,
       log,
-      { work: () => sweepWork(services), history: () => sweepHistory(services) },
+      { work: () => sweepWork(services), history: () => sweepHistory(services), studies: async () => sweepStudies(services) },
       { datasets: () => sweepDatasets(services) },
     );
     undo.push(() => inTime('sweeper', stopSweeper()));

@@ -70,6 +70,8 @@ const fields: Record<string, Line> = {
   'Query.report': 'READ',
   'Query.reports': 'READ',
   'Query.regressions': 'READ',
+  'Query.studies': 'READ',
+  'Query.study': 'READ',
 
   'Mutation.bootstrap': 'public',
   'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],
@@ -109,6 +111,10 @@ const fields: Record<string, Line> = {
   'Mutation.inferBatch': 'TRY_DEPLOYMENTS',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
+  'Mutation.startTuning': 'RUN_JOBS',
+  'Mutation.pauseStudy': 'RUN_JOBS',
+  'Mutation.resumeStudy': 'RUN_JOBS',
+  'Mutation.extendStudy': 'RUN_JOBS',
 
   'Subscription.jobEvents': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobProgress': ['READ', () => ({ id: idOf('Job') })],
@@ -161,6 +167,11 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
       '{ reports { nodes { id } } }',
       `{ job(id: "${idOf('Job')}") { report { id } } }`,
     ],
+  },
+  Study: {
+    needs: 'READ',
+    id: stored('Study'),
+    otherWays: [`{ study(id: "${idOf('Study')}") { id } }`, '{ studies { nodes { id } } }'],
   },
   Job: { needs: 'READ', id: stored('Job'), otherWays: [`{ job(id: "${idOf('Job')}") { id } }`, '{ jobs { nodes { id } } }'] },
 };

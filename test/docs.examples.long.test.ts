@@ -27,7 +27,7 @@ const isRun = ({ info, text }: CodeBlock): boolean =>
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
-  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md'] },
+  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md'] },
   { documents: ['docs/api.md', 'docs/uploads.md'] },
 ];
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { inTransaction } from '../src/db.ts';
 import { announceMove } from '../src/jobs/attempt.ts';
 import { announceJob, enqueue, type NewJob } from '../src/jobs/enqueue.ts';
+import { setHeld } from '../src/jobs/hold.ts';
 import type { CoordinatorEnd, JobKind } from '../src/jobs/kinds.ts';
 import { cancelJob, endAttempt } from '../src/jobs/moves.ts';
 import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
@@ -9,7 +10,7 @@ import { retryJob } from '../src/jobs/retry.ts';
 import type { Job } from '../src/jobs/tables.ts';
 import { watchJobs } from '../src/jobs/watch.ts';
 import type { Step } from './support/child.ts';
-import { isState, type Jobs, nobody, touch, until, withJobs } from './support/jobs.ts';
+import { endings, isState, type Jobs, nobody, touch, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
 
 const specOf = (folder: string, steps: Step[]): Pick<NewJob, 'spec'> => ({ spec: { folder, steps } });
@@ -174,6 +175,40 @@ describe('a coordinator', () => {
       expect(running.map((child) => jobs.job(child.id).state).filter((state) => state === 'CANCELLING')).toEqual([]);
     }));
 
+  test('is cancelled with what a child makes for it that succeeds before it can stop', () => {
+    const child: JobKind = {
+      ...scripted,
+      finish:
+        async ({ config }, { job }, outcome) =>
+        (tx) => {
+          enqueue(tx, nobody, { kind: 'CONVERT', ...specOf(config.dataDir, ['hello', { wait: 'never' }, 'ok']), parentId: job.parentId });
+          return outcome.result;
+        },
+    };
+    return withJobs(
+      async (jobs) => {
+        const spec = specOf(jobs.folder, ['hello', { wait: 'go' }, 'ok']).spec as object;
+        const parent = inTransaction(jobs.db, (tx) => {
+          const { id } = enqueue(tx, nobody, { kind: 'EVALUATE', ...specOf(jobs.folder, []), coordinates: true });
+          enqueue(tx, nobody, { kind: 'TRAIN', spec: { ...spec, ignores: ['commands'] }, parentId: id });
+          return jobs.job(id);
+        });
+        announceJob(jobs.bus, parent);
+        await jobs.start();
+        const [first] = childrenOf(jobs, parent);
+        await until(() => jobs.attempts(String(first?.id))[0]?.state === 'RUNNING');
+        cancel(jobs, parent.id);
+        touch(jobs, 'go');
+        expect((await jobs.ended(parent.id)).state).toBe('CANCELLED');
+        expect(childrenOf(jobs, parent).map(({ kind, state }) => [kind, state])).toEqual([
+          ['TRAIN', 'SUCCEEDED'],
+          ['CONVERT', 'CANCELLED'],
+        ]);
+      },
+      { kinds: { EVALUATE: coordinator(1, []), TRAIN: child } },
+    );
+  });
+
   test('without children left is cancelled at once', () =>
     withCoordinator(coordinator(1, []), async (jobs, begin) => {
       const { id } = begin([]);
@@ -184,6 +219,24 @@ describe('a coordinator', () => {
       const other = begin([]);
       cancel(jobs, other.id);
       expect(jobs.job(other.id).state).toBe('CANCELLED');
+    }));
+
+  test('that is held starts none of its children and suspends those that run, until it is resumed', () =>
+    withCoordinator(coordinator(1, ['hello', 'ok']), async (jobs, begin) => {
+      await jobs.start();
+      const { id } = begin(['hello', { wait: 'never' }, 'ok']);
+      const children = childrenOf(jobs, jobs.job(id));
+      await until(() => children.every((child) => jobs.attempts(child.id)[0]?.state === 'RUNNING'));
+      setHeld(jobs.db, id, true);
+      await until(() => children.every((child) => jobs.job(child.id).state === 'QUEUED'));
+      expect(children.map((child) => endings(jobs, child.id))).toEqual([['SUSPENDED'], ['SUSPENDED']]);
+      const other = jobs.submit();
+      expect((await jobs.ended(other.id)).state).toBe('SUCCEEDED');
+      expect(children.map((child) => jobs.attempts(child.id).length)).toEqual([1, 1]);
+      setHeld(jobs.db, id, false);
+      await until(() => children.every((child) => jobs.attempts(child.id)[1]?.state === 'RUNNING'));
+      cancel(jobs, id);
+      expect((await jobs.ended(id)).state).toBe('CANCELLED');
     }));
 
   test('that fails cancels what is left of its children', () => {

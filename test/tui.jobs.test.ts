@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
+import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { job } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact, blob } from '../src/storage/tables.ts';
+import { trial } from '../src/tuning/tables.ts';
 import { continued } from '../tui/ui/format.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { storeObjects } from './support/objects.ts';
@@ -38,6 +40,8 @@ describe('the list of jobs', () => {
       storeJob(server, { kind: 'BENCHMARK', specJson: { modelVersionIds: [modelVersionId], ...matrix } });
       storeJob(server, { kind: 'IMPORT_MODEL', specJson: { modelVersionId, fileName: 'a.onnx' } });
       storeJob(server, { kind: 'IMPORT_DATASET', specJson: { datasetVersionId, fileName: 'a.zip' } });
+      storeJob(server, { kind: 'TUNE', specJson: { studyId: 'Study', modelId: 'Model', datasetVersionId } });
+      storeJob(server, { kind: 'ASK', specJson: { studyId: 'Study', generation: 1, count: 2 } });
       await withTui(
         server.url,
         async (tui) => {
@@ -50,8 +54,56 @@ describe('the list of jobs', () => {
           await tui.shows(/BENCHMARK +one v1 FP32 4 rows /);
           await tui.shows(/IMPORT_MODEL +one v1 FP32 a\.onnx /);
           await tui.shows(/IMPORT_DATASET +one v1 a\.zip /);
+          await tui.shows(/TUNE +one on one v1 /);
+          await tui.shows(/ASK +generation 2 /);
         },
         { columns: 100 },
+      );
+    }));
+
+  test('shows the trials of a study, the best first, and each as it ends', () =>
+    withServer(async (server) => {
+      await server.admin();
+      storeObjects(server);
+      const { db } = server.services;
+      storeJob(server, {
+        kind: 'TUNE',
+        state: 'RUNNING',
+        endedAt: null,
+        specJson: { studyId: 'Study', modelId: 'Model', datasetVersionId: 'DatasetVersion' },
+      });
+      const insertTrial = (number: number, top1: number | null) =>
+        db
+          .insert(trial)
+          .values({
+            ...{ studyId: 'Study', number, generation: 0, hash: String(number), paramsJson: { learningRate: 0.01 * (number + 1) } },
+            ...(top1 === null ? {} : { outcome: 'COMPLETE' as const, valuesJson: [top1], epochs: 2 }),
+          })
+          .run();
+      insertTrial(0, 0.25);
+      insertTrial(1, 0.75);
+      insertTrial(2, null);
+      await withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui);
+          tui.type('2');
+          await tui.shows(/› .*TUNE/);
+          tui.type(key.enter);
+          await tui.shows('2 of 2 trials  resnet50  NSGA2, generations of 2');
+          await tui.shows(/ 1 \* ✓ COMPLETE +0\.75 +2 +learningRate 0\.02/);
+          await tui.shows(/ 2 +· WAITING +– +0 +learningRate 0\.03/);
+          const places = ['learningRate 0.02', 'learningRate 0.01', 'learningRate 0.03'].map((text) =>
+            tui.lines().findIndex((line) => line.includes(text)),
+          );
+          expect(places).toEqual([...places].sort((a, b) => a - b));
+          db.update(trial)
+            .set({ outcome: 'STOPPED', valuesJson: [0.5], epochs: 1 })
+            .where(eq(trial.number, 2))
+            .run();
+          await tui.shows(/ 2 +○ STOPPED +0\.5/);
+        },
+        { columns: 120 },
       );
     }));
 

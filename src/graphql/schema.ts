@@ -19,6 +19,8 @@ import '../reports/schema.ts';
 import '../training/compression.schema.ts';
 import '../training/jobs.schema.ts';
 import '../training/schema.ts';
+import '../tuning/schema.ts';
+import '../tuning/start.schema.ts';
 import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';

@@ -56,6 +56,8 @@ export interface RunningAttempt {
 /** Tells the rest of the server of a committed move. */
 export function announceMove({ bus }: Pick<JobServices, 'bus'>, { job, also }: Move): void {
   bus.wake('jobEvent', job.id);
+  // The end of a child may be an event of its parent.
+  if (job.parentId) bus.wake('jobEvent', job.parentId);
   bus.wake('jobChanged', job.id);
   bus.wake('queueChanged', '');
   for (const move of also) announceMove({ bus }, move);

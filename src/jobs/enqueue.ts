@@ -7,6 +7,7 @@ import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
 import { appendEvent } from './events.ts';
+import { requireJob } from './jobs.ts';
 import { insertSubjects } from './references.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
@@ -89,6 +90,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
       slotsNeeded: jobKindTable[kind].slots,
       priority: priority ?? 0,
       parentId,
+      held: parentId ? requireJob(tx, parentId).held : false,
       retryOfId,
       createdById: actor.actorId,
       idempotencyKey: input?.idempotencyKey || null,

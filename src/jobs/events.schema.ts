@@ -28,6 +28,7 @@ const eventTypeNames = {
   ARTIFACT: 'JobArtifactEvent',
   GATE: 'JobGateEvent',
   WARNING: 'JobWarningEvent',
+  TRIAL: 'JobTrialEvent',
 } as const satisfies Record<JobEvent['type'], string>;
 
 const MetricType = builder.objectRef<[string, number]>('Metric').implement({
@@ -121,6 +122,29 @@ builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.WARNING), {
   fields: (t) => ({
     code: t.string({ description: 'Stable code.', resolve: (e) => payloadOf<string>(e, 'code') }),
     message: t.string({ description: 'What it is.', resolve: (e) => payloadOf<string>(e, 'message') }),
+  }),
+});
+
+builder.objectType(builder.objectRef<JobEvent>(eventTypeNames.TRIAL), {
+  description: 'A trial of the study that the job coordinates has ended.',
+  interfaces: [JobEventType],
+  fields: (t) => ({
+    number: t.int({ description: 'Its number, from 0.', resolve: (e) => payloadOf<number>(e, 'number') }),
+    generation: t.int({ description: 'Its generation, from 0.', resolve: (e) => payloadOf<number>(e, 'generation') }),
+    outcome: t.string({
+      description: 'COMPLETE, STOPPED (weaker than others at a rung) or WORST (it diverged, had no memory, or was cancelled).',
+      resolve: (e) => payloadOf<string>(e, 'outcome'),
+    }),
+    values: t.floatList({
+      nullable: true,
+      description: 'Of the objectives; null of a WORST one.',
+      resolve: (e) => payloadOf<number[] | null>(e, 'values'),
+    }),
+    copyOf: t.int({
+      nullable: true,
+      description: 'The trial with the same hyperparameters whose result it has; null when it was trained itself.',
+      resolve: (e) => payloadOf<number | null>(e, 'copyOf'),
+    }),
   }),
 });
 

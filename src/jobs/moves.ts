@@ -146,7 +146,11 @@ function endCancelled(tx: Queryable, kinds: JobKinds, id: string): Move[] {
 function onChildEnded(tx: Queryable, kinds: JobKinds, child: Job): Move[] {
   const parent = child.parentId === null ? undefined : findJob(tx, child.parentId);
   if (!parent || parent.state === 'FAILED' || parent.state === 'CANCELLED') return [];
-  if (parent.state === 'CANCELLING') return endCancelled(tx, kinds, parent.id);
+  if (parent.state === 'CANCELLING') {
+    // A child that succeeded before it could stop may have made another one.
+    const late = childrenOf(tx, parent.id, ['QUEUED']).map((one) => stop(tx, kinds, one));
+    return [...late, ...endCancelled(tx, kinds, parent.id)];
+  }
   const end = kinds[parent.kind].onChildEnded?.(tx, parent, child) ?? null;
   if (!end || isFinal(parent.state)) return madeChildren(tx, parent.id);
   const detail = end.state === 'SUCCEEDED' ? { resultJson: end.result } : { failure: end.failure, final: end.failure };

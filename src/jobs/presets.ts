@@ -4,36 +4,69 @@
  */
 import { z } from 'zod';
 import type { Task } from '../vision/spec.ts';
+import type { Dimension, Search } from './searchSpace.ts';
+
+/** What a study searches of a hyperparameter unless its user says another space. */
+const searched = (search: Search) => ({ search });
 
 const share = z.number().min(0).max(1);
 
 // -------------------------------------------------------------------------------------------------- hyperparameters
 
 /**
- * Each has a description, a range and a default. One that is added later says besides, as `.meta({ before: … })`, with which value a run
- * does what it did before: trainings that were stored earlier continue with that.
+ * Each has a description, a range and a default; `search` is what a study searches of it by default. One that is added later says besides,
+ * as `.meta({ before: … })`, with which value a run does what it did before: trainings that were stored earlier continue with that.
  */
 export const ClassificationHyperparameters = z
   .object({
     imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
     epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
-    batchSize: z.int().min(2).max(1024).default(32).describe('Images in an optimizer step.'),
-    optimizer: z.enum(['ADAMW', 'SGD']).default('ADAMW').describe('SGD uses Nesterov momentum.'),
-    learningRate: z.number().gt(0).max(10).default(0.001).describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.'),
-    momentum: z.number().min(0).max(0.999).default(0.9).describe('SGD’s momentum; not used by AdamW.'),
+    batchSize: z
+      .int()
+      .min(2)
+      .max(1024)
+      .default(32)
+      .describe('Images in an optimizer step.')
+      .meta(searched({ choices: [16, 32, 64] })),
+    optimizer: z
+      .enum(['ADAMW', 'SGD'])
+      .default('ADAMW')
+      .describe('SGD uses Nesterov momentum.')
+      .meta(searched({ choices: ['ADAMW', 'SGD'] })),
+    learningRate: z
+      .number()
+      .gt(0)
+      .max(10)
+      .default(0.001)
+      .describe('Peak, after the warm-up. SGD wants about 0.1 · batchSize / 256.')
+      .meta(searched({ low: 0.0001, high: 0.1, log: true })),
+    momentum: z
+      .number()
+      .min(0)
+      .max(0.999)
+      .default(0.9)
+      .describe('SGD’s momentum; not used by AdamW.')
+      .meta(searched({ low: 0.8, high: 0.99, when: { name: 'optimizer', values: ['SGD'] } })),
     weightDecay: share
       .default(0.05)
       .describe(
         'Decoupled: each step takes learningRate · weightDecay off a weight; biases and normalisation keep theirs. ' +
           'SGD, whose learningRate is larger, wants about 0.005.',
-      ),
+      )
+      .meta(searched({ low: 0.0005, high: 0.2, log: true })),
     warmupSteps: z
       .int()
       .min(0)
       .max(100_000)
       .default(100)
       .describe('Optimizer steps of linear warm-up, at most half of the run; cosine to zero after it.'),
-    labelSmoothing: z.number().min(0).max(0.5).default(0.1).describe('Share of the target spread over all classes.'),
+    labelSmoothing: z
+      .number()
+      .min(0)
+      .max(0.5)
+      .default(0.1)
+      .describe('Share of the target spread over all classes.')
+      .meta(searched({ low: 0, high: 0.2 })),
     emaDecay: z
       .number()
       .min(0)
@@ -58,9 +91,16 @@ export const ClassificationHyperparameters = z
       .min(0.05)
       .max(1)
       .default(0.5)
-      .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.'),
-    colorJitter: share.default(0.2).describe('Strength of random brightness, contrast and saturation.'),
-    erasing: share.default(0).describe('Probability that a random rectangle is erased.'),
+      .describe('Smallest share of the image’s area that a random crop keeps; 1 turns cropping off.')
+      .meta(searched({ low: 0.3, high: 1 })),
+    colorJitter: share
+      .default(0.2)
+      .describe('Strength of random brightness, contrast and saturation.')
+      .meta(searched({ low: 0, high: 0.5 })),
+    erasing: share
+      .default(0)
+      .describe('Probability that a random rectangle is erased.')
+      .meta(searched({ low: 0, high: 0.5 })),
   })
   .meta({ id: 'ClassificationHyperparameters' });
 export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
@@ -81,9 +121,9 @@ export const DetectionHyperparameters = z
           'At most 928: a box reaches 480 pixels (15 strides of 32) to each side of its place, and an object may fill the image.',
       ),
     epochs: shared.epochs.default(40),
-    batchSize: shared.batchSize.default(4),
+    batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
     optimizer: shared.optimizer,
-    learningRate: shared.learningRate.default(0.002),
+    learningRate: shared.learningRate.default(0.002).meta(searched({ low: 0.0003, high: 0.02, log: true })),
     momentum: shared.momentum,
     weightDecay: shared.weightDecay,
     warmupSteps: shared.warmupSteps,
@@ -93,9 +133,18 @@ export const DetectionHyperparameters = z
     mixedPrecision: shared.mixedPrecision,
     flip: shared.flip,
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
-    scale: z.number().min(0).max(0.9).default(0.5).describe('Images are made smaller or larger by up to this share, and moved.'),
+    scale: z
+      .number()
+      .min(0)
+      .max(0.9)
+      .default(0.5)
+      .describe('Images are made smaller or larger by up to this share, and moved.')
+      .meta(searched({ low: 0, high: 0.9 })),
     colorJitter: shared.colorJitter.default(0.3),
-    mosaic: share.default(0.3).describe('Probability that an image is composed of four.'),
+    mosaic: share
+      .default(0.3)
+      .describe('Probability that an image is composed of four.')
+      .meta(searched({ low: 0, high: 1 })),
     mosaicUntil: share.default(0.7).describe('Share of the epochs after which there are no mosaics: the last ones see images as they are.'),
   })
   .meta({ id: 'DetectionHyperparameters' });
@@ -130,6 +179,8 @@ export interface HyperparameterInfo {
   maximum: number | null;
   /** The values of an ENUM, else null. */
   values: string[] | null;
+  /** What a study searches of it by default; null: nothing. */
+  search: Dimension | null;
 }
 
 /** The hyperparameters of a preset in their declared order, read from its schema. */
@@ -143,7 +194,13 @@ export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
     minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
     maximum: field.maximum ?? null,
     values: (field.enum as string[] | undefined) ?? null,
+    search: field.search ? dimensionOf(name, field.type === 'integer', field.search as Search) : null,
   }));
+}
+
+function dimensionOf(name: string, isInt: boolean, search: Search): Dimension {
+  const range = { low: null, high: null, log: false, step: null, choices: null, when: null };
+  return { ...range, name, type: 'choices' in search ? 'CHOICE' : isInt ? 'INT' : 'FLOAT', ...search };
 }
 
 /** The hyperparameters of a stored training, those included that its version of the program did not know yet. */

@@ -52,6 +52,7 @@ export const phases = {
   decoding: { stallMsMax: 120_000 },
   warmup: { stallMsMax: 600_000 },
   measurement: { stallMsMax: 600_000 },
+  proposal: { stallMsMax: 300_000 },
 } as const;
 export type Phase = keyof typeof phases;
 const PhaseName = z.enum(Object.keys(phases) as [Phase, ...Phase[]]);

@@ -56,7 +56,7 @@ export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }
   });
 }
 
-/** The first waiting job of each need, in the order of the queue. One that backs off holds nothing back. */
+/** The first waiting job of each need, in the order of the queue. One that backs off or is held holds nothing back. */
 function headsOfQueue(tx: Queryable): Job[] {
   const now = Date.now();
   // What is due later than the longest back-off was written before the wall clock was put back.
@@ -65,7 +65,7 @@ function headsOfQueue(tx: Queryable): Job[] {
     tx
       .select({ job, age })
       .from(job)
-      .where(and(eq(job.state, 'QUEUED'), eq(job.slotsNeeded, need), isDue))
+      .where(and(eq(job.state, 'QUEUED'), eq(job.slotsNeeded, need), eq(job.held, false), isDue))
       .orderBy(desc(job.priority), age)
       .limit(1)
       .all(),

@@ -12,6 +12,8 @@ const typeOf: Record<string, string> = {
   reportId: 'Report',
   conversionJobId: 'Job',
   deploymentId: 'Deployment',
+  studyId: 'Study',
+  resumeOfJobId: 'Job',
 };
 const subjectTypes = ['Model', 'ModelVersion', 'DatasetVersion'];
 

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { PreprocessSpec } from '../vision/spec.ts';
+import { AskResult } from './searchSpace.ts';
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -83,6 +84,9 @@ export const results = {
       stoppedEarly: z.boolean(),
       metrics: Metrics.describe('Of the best epoch on the validation split.'),
       engine: engineName,
+      parameters: z.int().describe('Of the model.'),
+      macs: z.int().describe('Multiplications with an addition for one image, in convolutions and matrix products.'),
+      bytes: z.int().describe('Of the file with the weights.'),
     })
     .meta({ id: 'TrainResult' }),
   CONVERT: z
@@ -107,6 +111,7 @@ export const results = {
     })
     .meta({ id: 'EvaluateResult' }),
   IMPORT_MODEL: z.object({ format: z.enum(['ONNX', 'CHECKPOINT']) }).meta({ id: 'ImportModelResult' }),
+  ASK: AskResult,
 };
 
 /** Content of an EVALUATION artifact, a JSON file: rows and columns are in the order of `classes`. */

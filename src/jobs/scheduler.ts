@@ -1,4 +1,4 @@
-import { eq, inArray } from 'drizzle-orm';
+import { and, eq, inArray, or } from 'drizzle-orm';
 import type { Log } from '../log.ts';
 import { stopMs, within } from '../stopTimes.ts';
 import { hasRoom } from '../storage/disk.ts';
@@ -9,7 +9,7 @@ import type { JobKinds, JobServices } from './kinds.ts';
 import { endAttempt } from './moves.ts';
 import { claimNext, prepareSlots } from './queue.ts';
 import { lost } from './states.ts';
-import { type Attempt, attempt, job } from './tables.ts';
+import { type Attempt, attempt, type Job, job } from './tables.ts';
 
 /** The scheduler looks by itself this often, whatever wakes it. */
 const lookMs = 100;
@@ -45,7 +45,7 @@ export function startScheduler(
   const look = () => {
     if (state === 'stopped') return;
     try {
-      for (const { id } of db.select({ id: job.id }).from(job).where(eq(job.state, 'CANCELLING')).all()) running.get(id)?.stop('cancel');
+      for (const { id, state } of toStop(db)) running.get(id)?.stop(state === 'CANCELLING' ? 'cancel' : 'suspend');
       for (const one of running.values()) one.checkTime();
       if (orphans.length > 0) orphans = recover(services, kinds, log, orphans);
       if (state !== 'open') return;
@@ -94,6 +94,14 @@ export function startScheduler(
     },
   };
 }
+
+/** Jobs that are being cancelled, and those that are held while they run. */
+const toStop = (db: JobServices['db']): Pick<Job, 'id' | 'state'>[] =>
+  db
+    .select({ id: job.id, state: job.state })
+    .from(job)
+    .where(or(eq(job.state, 'CANCELLING'), and(eq(job.state, 'RUNNING'), eq(job.held, true))))
+    .all();
 
 /** The attempts that a server which died has left. */
 const unended = (db: JobServices['db']): Attempt[] =>

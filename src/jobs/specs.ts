@@ -7,6 +7,7 @@ import { engineNames } from '../engine/engines.ts';
 import { Compression } from '../training/gates.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
+import { Ask, stopAfterEpoch } from './searchSpace.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -87,6 +88,7 @@ export const TrainingRuntime = z.object({
     .min(0)
     .default(2 ** 31)
     .describe('Decoded images are kept in memory when they fit into this.'),
+  stopAfterEpoch,
 });
 
 /** What is stored of a training, beside its data and where its weights come from. */
@@ -333,19 +335,12 @@ export const LoadTestSpec = z
   .meta({ id: 'LoadTestSpec', description: 'Read by a Node child.' });
 export type LoadTestSpec = z.infer<typeof LoadTestSpec>;
 
+export const AskSpec = z.object({ kind: z.literal('ASK'), ...common, ...Ask.shape }).meta({ id: 'AskSpec' });
+
 // ------------------------------------------------------------------------------------------------------------- kinds
 
-const specs = [
-  TrainSpec,
-  ConvertSpec,
-  CompressSpec,
-  EvaluateSpec,
-  ImportModelSpec,
-  ImportDatasetSpec,
-  BenchmarkSpec,
-  LoadTestSpec,
-] as const;
-export const Spec = z.discriminatedUnion('kind', specs).meta({ id: 'Spec' });
+const trainerSpecs = [TrainSpec, ConvertSpec, CompressSpec, EvaluateSpec, ImportModelSpec, AskSpec] as const;
+export const Spec = z.discriminatedUnion('kind', [...trainerSpecs, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec]).meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
 /** Every kind of job: the slots that it holds (none, one, or -1 for all of them with nothing else beside it), and what it does. */
@@ -362,5 +357,7 @@ export const jobKindTable = {
   EVALUATE: { slots: 1, description: 'Measures a model version on a split of a dataset version.' },
   BENCHMARK: { slots: -1, description: 'Measures the speed of model versions, alone on the machine.' },
   LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },
-} as const satisfies Record<Spec['kind'], { slots: -1 | 0 | 1; description: string }>;
+  TUNE: { slots: 0, description: 'Coordinates a study: its children propose hyperparameters (ASK) and train with them (TRAIN).' },
+  ASK: { slots: 0, description: 'Proposes the next trials of a study.' },
+} as const satisfies Record<Spec['kind'] | 'TUNE', { slots: -1 | 0 | 1; description: string }>;
 export type JobKindName = keyof typeof jobKindTable;

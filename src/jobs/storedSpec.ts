@@ -9,7 +9,7 @@ import type { JobKindName } from './specs.ts';
 import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
-export const STORED_SPEC_VERSION = 4;
+export const STORED_SPEC_VERSION = 5;
 
 type Stored = Record<string, unknown>;
 
@@ -32,6 +32,9 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   },
   3: {
     BENCHMARK: () => ({ scenario: 'SINGLE_STREAM', instances: [1] }),
+  },
+  4: {
+    TRAIN: () => ({ stopAfterEpoch: null, resumeOfJobId: null }),
   },
 };
 

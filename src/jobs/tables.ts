@@ -36,6 +36,8 @@ export const job = sqliteTable(
     attemptNumber: integer().notNull().default(0),
     /** Back-off: the next attempt starts no earlier than this. */
     notBefore: integer(),
+    /** It does not start, and its attempt is suspended, until somebody resumes it. Children inherit it. */
+    held: integer({ mode: 'boolean' }).notNull().default(false),
     /** Attempts in a row whose end made the job back off. */
     backoffs: integer().notNull().default(0),
     /** The seq of the next durable event. */
@@ -101,7 +103,7 @@ export const slot = sqliteTable('slot', {
   attemptNumber: integer(),
 });
 
-export const jobEventTypes = ['STATE', 'PHASE', 'EPOCH', 'CHECKPOINT', 'ARTIFACT', 'GATE', 'WARNING'] as const;
+export const jobEventTypes = ['STATE', 'PHASE', 'EPOCH', 'CHECKPOINT', 'ARTIFACT', 'GATE', 'WARNING', 'TRIAL'] as const;
 
 /** The stored events of a job, in order and without gaps. */
 export const jobEvent = sqliteTable(

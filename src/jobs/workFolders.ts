@@ -19,7 +19,7 @@ interface WorkServices {
 }
 
 /** How long after its end a job's checkpoint stays. */
-const keptMs = 7 * 24 * 3600_000;
+export const keptMs = 7 * 24 * 3600_000;
 
 const jobDir = (dataDir: string, jobId: string): string => join(dataDir, 'work', jobId);
 

@@ -58,7 +58,7 @@ export function startConversion(services: JobServices, actor: Actor, raw: unknow
   });
 }
 
-/** The conversion of what a training has made: its child, in the transaction that ends it. */
+/** The conversion of what a training has made: its child, or that of the study that started it, in the transaction that ends it. */
 export function enqueueConversion(tx: Queryable, { config }: Pick<JobServices, 'config'>, parent: Job, modelVersionId: string): Job {
   const version = requireReadyModel(tx, modelVersionId);
   return enqueue(
@@ -68,7 +68,7 @@ export function enqueueConversion(tx: Queryable, { config }: Pick<JobServices, '
       kind: 'CONVERT',
       spec: requestFor(config, modelVersionId, version.datasetVersionId),
       priority: parent.priority,
-      parentId: parent.id,
+      parentId: parent.parentId ?? parent.id,
     },
   );
 }

@@ -26,7 +26,7 @@ export const jobPayload = {
 export const idempotencyKey =
   'The same key gives the same job, however often the request is sent; with another input it is IDEMPOTENCY_CONFLICT.';
 
-const DeviceType = builder.enumType('Device', {
+export const DeviceType = builder.enumType('Device', {
   description: 'What a job computes on.',
   values: enumValues({
     AUTO: 'The GPU of its slot where there is one, otherwise the processor.',

@@ -78,6 +78,18 @@ export async function acceptCheckpoint(
   };
 }
 
+/** Stores the last checkpoint of a training that registers nothing, as a file of its job: another training may continue from it. */
+export async function keepCheckpoint(
+  services: JobServices,
+  attempt: AttemptContext,
+  outcome: AttemptOutcome,
+): Promise<(tx: Queryable) => void> {
+  const checkpoint = requireMade(outcome, 'CHECKPOINT');
+  const stored = await storeMade(services, attempt, checkpoint);
+  const owner = { ownerType: 'JOB', ownerId: attempt.job.id } as const;
+  return (tx) => insertArtifact(tx, stored, { ...owner, kind: 'CHECKPOINT', name: String(checkpoint.file), metaJson: checkpoint.meta });
+}
+
 /** Throws a JobFailure that says by how much the model misses its gate. */
 export function requireGate(gate: { numbers: GateNumbers } | undefined): GateNumbers {
   if (!gate) throw new JobFailure('GATE_FAILED', 'The model was not measured.');

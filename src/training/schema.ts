@@ -1,6 +1,7 @@
 import { builder, enumValues } from '../graphql/builder.ts';
 import { TaskType } from '../graphql/enums.ts';
 import { type HyperparameterInfo, hyperparametersOf, type PresetName, presets } from '../jobs/presets.ts';
+import type { Dimension } from '../jobs/searchSpace.ts';
 
 const HyperparameterTypeType = builder.enumType('HyperparameterType', {
   description: 'What values a hyperparameter takes.',
@@ -8,6 +9,42 @@ const HyperparameterTypeType = builder.enumType('HyperparameterType', {
     INT: 'A whole number.',
     FLOAT: 'A number.',
     ENUM: 'One of `values`.',
+  }),
+});
+
+const SearchConditionType = builder.objectRef<NonNullable<Dimension['when']>>('SearchCondition').implement({
+  description: 'When a dimension of a search space has an effect.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'The other dimension.' }),
+    values: t.field({ type: ['JSON'], description: 'The values of that one with which this one has an effect.', resolve: (w) => w.values }),
+  }),
+});
+
+const DimensionTypeType = builder.enumType('SearchDimensionType', {
+  description: 'How the values of a dimension are drawn.',
+  values: enumValues<Dimension['type']>({
+    INT: 'Whole numbers of a range.',
+    FLOAT: 'Numbers of a range.',
+    CHOICE: 'One of `choices`.',
+  }),
+});
+
+export const SearchDimensionType = builder.objectRef<Dimension>('SearchDimension').implement({
+  description: 'What a study searches of one hyperparameter.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'The hyperparameter.' }),
+    type: t.expose('type', { type: DimensionTypeType, description: 'How its values are drawn.' }),
+    low: t.exposeFloat('low', { nullable: true, description: 'Smallest value; null for a CHOICE.' }),
+    high: t.exposeFloat('high', { nullable: true, description: 'Largest value; null for a CHOICE.' }),
+    log: t.exposeBoolean('log', { description: 'Whether the logarithm is searched evenly: for values that differ by factors.' }),
+    step: t.exposeFloat('step', { nullable: true, description: 'Distance of two values, counted from `low`; null where there is none.' }),
+    choices: t.field({ type: ['JSON'], nullable: true, description: 'The values of a CHOICE, else null.', resolve: (d) => d.choices }),
+    when: t.field({
+      type: SearchConditionType,
+      nullable: true,
+      description: 'It has an effect only under this condition; null: always.',
+      resolve: (d) => d.when,
+    }),
   }),
 });
 
@@ -28,6 +65,12 @@ const HyperparameterType = builder.objectRef<HyperparameterInfo>('Hyperparameter
     }),
     maximum: t.exposeFloat('maximum', { nullable: true, description: 'Largest value; null for an ENUM.' }),
     values: t.exposeStringList('values', { nullable: true, description: 'The values of an ENUM, else null.' }),
+    search: t.field({
+      type: SearchDimensionType,
+      nullable: true,
+      description: 'What a study searches of it unless its user says another space; null: nothing.',
+      resolve: (h) => h.search,
+    }),
   }),
 });
 

@@ -15,14 +15,14 @@ import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import { Name } from '../naming.ts';
-import { findArtifact } from '../storage/blobs.ts';
+import { blobPath, findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
 import { type PreprocessSpec, presetPreprocess } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
-import { acceptCheckpoint, acceptEvaluation, requireMade, type VersionOrigin } from './register.ts';
+import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
@@ -36,9 +36,18 @@ const Init = z.discriminatedUnion('from', [
   z.object({ from: z.literal('CHECKPOINT'), modelVersionId: z.string() }),
 ]);
 
-/** `specJson` of a TRAIN job. */
+/**
+ * `specJson` of a TRAIN job. Without a model it is a trial of a study: nothing is registered, and its checkpoint stays for a job that
+ * continues it.
+ */
 export const TrainRequest = z
-  .object({ modelId: z.string(), datasetVersionId: z.string(), init: Init, convert: z.boolean() })
+  .object({
+    modelId: z.string().nullable(),
+    datasetVersionId: z.string(),
+    init: Init,
+    convert: z.boolean(),
+    resumeOfJobId: z.string().nullable(),
+  })
   .and(StoredTraining);
 export type TrainRequest = z.infer<typeof TrainRequest>;
 
@@ -57,7 +66,7 @@ const StartTrainingInput = z.object({
 });
 
 /** The preset with the given hyperparameters, and `others` for the rest; an InputError where they are not its own. */
-function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
+export function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
   const { hyperparameters } = parseInput(z.object({ hyperparameters: strict(presets[preset].hyperparameters.shape) }), {
     hyperparameters: { ...others, ...said },
   });
@@ -102,7 +111,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const cpuThreads = input.cpuThreads ?? cpuThreadsOf(services.config);
     const preprocess = presetPreprocess(training.hyperparameters.imageSize, task);
     const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({}) };
-    return { modelId: model.id, datasetVersionId, ...training, init, convert, ...computing };
+    return { modelId: model.id, datasetVersionId, ...training, init, convert, resumeOfJobId: null, ...computing };
   });
 }
 
@@ -148,8 +157,8 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
 }
 
 /** What the versions of a training were made from. */
-function originOf(db: Queryable, { job }: AttemptContext): VersionOrigin & { preprocess: PreprocessSpec } {
-  const { modelId, datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device, preprocess } = requestOf(job);
+function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin & { preprocess: PreprocessSpec } {
+  const { datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device, preprocess } = requestOf(job);
   const { from } = init;
   return {
     modelId,
@@ -169,7 +178,8 @@ export const trainJob: JobKind = {
   async launch(services, { job, resumeFrom }) {
     const problem = outOfRange(job);
     if (problem) throw new JobFailure('SPEC_INVALID', problem);
-    const { init, datasetVersionId, modelId: _, convert: _convert, ...training } = requestOf(job);
+    const { init, datasetVersionId, modelId: _, convert: _convert, resumeOfJobId, ...training } = requestOf(job);
+    const earlier = resumeOfJobId === null ? undefined : findArtifact(services.db, 'JOB', resumeOfJobId, 'CHECKPOINT');
     const start =
       init.from === 'WEIGHTS'
         ? {
@@ -190,14 +200,22 @@ export const trainJob: JobKind = {
         ...training,
         dataset: await datasetRef(services, datasetVersionId),
         init: start,
-        resumeFrom,
+        resumeFrom: resumeFrom ?? (earlier ? blobPath(services.config.dataDir, earlier.sha256) : null),
       }),
     );
   },
 
   async finish(services, attempt, outcome) {
-    const { datasetVersionId, convert } = requestOf(attempt.job);
-    const origin = originOf(services.db, attempt);
+    const { modelId, datasetVersionId, convert } = requestOf(attempt.job);
+    if (modelId === null) {
+      const result = results.TRAIN.parse(outcome.result);
+      const insertCheckpoint = await keepCheckpoint(services, attempt, outcome);
+      return (tx) => {
+        insertCheckpoint(tx);
+        return result;
+      };
+    }
+    const origin = originOf(services.db, attempt, modelId);
     const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');

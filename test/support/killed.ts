@@ -71,8 +71,8 @@ const artifacts: Record<string, string[]> = {
 
 export type Killed = Awaited<ReturnType<typeof startKilled>>;
 
-/** Starts a server on a new data folder; `stop` ends it and removes the folder. */
-export async function startKilled() {
+/** Starts a server on a new data folder, with further settings; `stop` ends it and removes the folder. */
+export async function startKilled(settings: Record<string, string> = {}) {
   const dataDir = mkdtempSync(join(tmpdir(), 'whetstone-killed-'));
   let server: Listening;
   /** Pending from the death of a server until the next one is ready. */
@@ -81,7 +81,7 @@ export async function startKilled() {
 
   async function start(): Promise<void> {
     const ready = Promise.withResolvers<Listening>();
-    const env = { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_LOG_LEVEL: 'info' };
+    const env = { WHETSTONE_DATA_DIR: dataDir, WHETSTONE_LOG_LEVEL: 'info', ...settings };
     withServerProcess(env, (child) => {
       ready.resolve(child);
       return child.exit;
@@ -246,6 +246,7 @@ export async function startKilled() {
     /** For a while: access tokens expire. */
     login,
     pidOf,
+    rows,
     killServer,
     outlives,
     serves,

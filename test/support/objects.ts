@@ -7,6 +7,8 @@ import { job } from '../../src/jobs/tables.ts';
 import { model, modelVersion } from '../../src/models/tables.ts';
 import { report } from '../../src/reports/tables.ts';
 import { evaluation } from '../../src/training/tables.ts';
+import type { StudySettings } from '../../src/tuning/settings.ts';
+import { study } from '../../src/tuning/tables.ts';
 import type { TestServer } from './server.ts';
 
 /** The id of the one object of this type that `storeObjects` makes. */
@@ -59,6 +61,25 @@ export function storeObjects({ dataDir }: TestServer): void {
     .run();
   db.insert(report)
     .values({ id: 'Report', benchmarkJobId: 'Job', schemaVersion: 1, sha256: '0'.repeat(64), content: '{}', ...at })
+    .run();
+  const settings: StudySettings = {
+    preset: 'resnet50',
+    sampler: 'NSGA2',
+    space: [{ name: 'learningRate', type: 'FLOAT', low: 0.001, high: 0.1, log: true, step: null, choices: null, when: null }],
+    fixed: {},
+    objectives: ['TOP1'],
+    population: 2,
+    seed: 0,
+    halving: null,
+    begin: [],
+    registerMax: 1,
+    init: { from: 'SCRATCH' },
+    device: 'cpu',
+    cpuThreads: 1,
+  };
+  const of = { jobId: 'Job', modelId: 'Model', datasetVersionId: 'DatasetVersion' };
+  db.insert(study)
+    .values({ id: 'Study', ...of, settingsJson: settings, trials: 2, importanceJson: [], ...at })
     .run();
   client.close();
 }

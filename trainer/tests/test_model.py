@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support import preprocess
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import build_model, expected_state, fit, read_state, weights_hash
+from whetstone_trainer.model import build_model, expected_state, fit, macs, read_state, weights_hash
+from whetstone_trainer.protocol import PreprocessSpec, build
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,11 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path: Path) -> None:
 
 def test_the_expected_state_takes_no_memory() -> None:
     assert {tensor.device.type for tensor in expected_state("resnet50", 7).values()} == {"meta"}
+
+
+def test_the_work_of_a_model_grows_with_the_image_and_its_parameters_do_not() -> None:
+    at_224 = macs("resnet50", 1000, build(PreprocessSpec, preprocess(224)))
+    assert at_224 == pytest.approx(4.09e9, rel=0.01)
+    assert macs("resnet50", 10, build(PreprocessSpec, preprocess(32))) < at_224 / 40
+    small, large = (macs("yolov8n", 80, build(PreprocessSpec, preprocess(size))) for size in (320, 640))
+    assert large == pytest.approx(4 * small, rel=0.01)

@@ -122,6 +122,23 @@ def test_a_finished_training_makes_the_same_again(trained: Trained, tmp_path: Pa
     assert [e["sha256"] for e in recorder.of("artifact")] == [e["sha256"] for e in artifacts]
 
 
+def test_stopped_after_an_epoch_it_ends_with_what_it_has_and_resumes_to_the_same_weights(
+    trained: Trained, tmp_path: Path
+) -> None:
+    code, first = run_here(tmp_path / "1", {**trained.spec, "stopAfterEpoch": 1})
+    assert code == 0
+    whole = [event for event in trained.events if event["type"] == "epoch"]
+    assert [e["metrics"] for e in first.of("epoch")] == [whole[0]["metrics"]]
+    (done,) = first.of("done")
+    assert (done["result"]["epochs"], done["result"]["bestEpoch"], done["result"]["stoppedEarly"]) == (1, 1, False)
+    file = next(e["file"] for e in first.of("artifact") if e["kind"] == "CHECKPOINT")
+    code, second = run_here(tmp_path / "2", {**trained.spec, "resumeFrom": str(tmp_path / "1" / file)})
+    assert code == 0
+    assert second.events[0]["resumed"] == {"epoch": 1, "batch": 0}
+    assert [e["metrics"] for e in second.of("epoch")] == [whole[1]["metrics"]]
+    assert weights_of(second.events) == weights_of(trained.events)
+
+
 def test_a_checkpoint_of_another_run_is_not_used(trained: Trained, tmp_path: Path) -> None:
     spec = {**trained.spec, "seed": 5, "resumeFrom": str(trained.path("CHECKPOINT"))}
     code, recorder = run_here(tmp_path, spec, phase="caching")

@@ -19,6 +19,7 @@ MODULES = {
     "COMPRESS": "compress",
     "EVALUATE": "evaluate",
     "IMPORT_MODEL": "import_model",
+    "ASK": "ask",
 }
 
 

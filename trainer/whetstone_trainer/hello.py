@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whetstone_trainer.events import Events
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "safetensors", "torch", "torchvision")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pillow", "safetensors", "torch", "torchvision")
 
 
 def versions() -> dict[str, str]:

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
 from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.protocol import PreprocessSpec
 
 DETAILS_MAX = 10
 # Tensors of a kind that a message names.
@@ -73,6 +75,14 @@ def expected_state(preset: str, class_count: int) -> State:
 
 def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(preset: str, class_count: int, spec: PreprocessSpec) -> int:
+    """Multiplications with an addition for one image, in convolutions and matrix products. Nothing is computed."""
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"), counter:
+        build_model(preset, class_count).eval()(torch.empty(1, 3, spec.height, spec.width))
+    return counter.get_total_flops() // 2
 
 
 def weights_hash(state: Mapping[str, torch.Tensor]) -> str:

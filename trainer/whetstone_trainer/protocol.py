@@ -132,6 +132,7 @@ class TrainSpec(_Computing):
     resume_from: str | None
     checkpoint_seconds: int
     cache_bytes_max: int
+    stop_after_epoch: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,51 @@ class ImportModelSpec(_Common):
     limits: ImportLimits
 
 
-Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec
+@dataclass(frozen=True)
+class When:
+    """The values of another dimension with which one has an effect."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A CHOICE has `choices`, the others a range."""
+
+    name: str
+    type: Literal["INT", "FLOAT", "CHOICE"]
+    low: float | None
+    high: float | None
+    log: bool
+    step: float | None
+    choices: tuple[Any, ...] | None
+    when: When | None
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """`values`: of the objectives; None where it counts as worse than any other."""
+
+    generation: int
+    params: dict[str, Any]
+    values: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskSpec(_Common):
+    sampler: Literal["NSGA2", "RANDOM", "TPE", "GRID"]
+    space: tuple[Dimension, ...]
+    directions: tuple[Literal["MAXIMIZE", "MINIMIZE"], ...]
+    population: int
+    seed: int
+    trials: tuple[EndedTrial, ...]
+    pending: tuple[dict[str, Any], ...]
+    generation: int
+    count: int
+
+
+Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec | AskSpec
 
 # The kinds that this package runs, by the definition in the schema, and the classes that hold them.
 _KINDS = {
@@ -212,6 +257,7 @@ _KINDS = {
     "COMPRESS": "CompressSpec",
     "EVALUATE": "EvaluateSpec",
     "IMPORT_MODEL": "ImportModelSpec",
+    "ASK": "AskSpec",
 }
 _SPECS: dict[str, type[Spec]] = {
     "ClassificationTrainSpec": ClassificationTrainSpec,
@@ -220,6 +266,7 @@ _SPECS: dict[str, type[Spec]] = {
     "CompressSpec": CompressSpec,
     "EvaluateSpec": EvaluateSpec,
     "ImportModelSpec": ImportModelSpec,
+    "AskSpec": AskSpec,
 }
 
 

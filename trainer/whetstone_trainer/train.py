@@ -26,7 +26,7 @@ from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
-from whetstone_trainer.model import parameter_count, weights_hash
+from whetstone_trainer.model import macs, parameter_count, weights_hash
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
 from whetstone_trainer.state import RULES, Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
 from whetstone_trainer.task import Evaluation
@@ -65,7 +65,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
 
     saver = Saver(training, job)
     try:
-        while not training.progress.finished:
+        while not training.progress.finished and not _is_paused(training, spec):
             started = time.monotonic()
             train_epoch(training, train_images, job, saver)
             evaluation = _validate(training.ema, val_images, job)
@@ -76,6 +76,10 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
         raise
     checkpoint = saver.save()
     return _finish(training, checkpoint, val_images, job)
+
+
+def _is_paused(training: Run, spec: TrainSpec) -> bool:
+    return spec.stop_after_epoch is not None and training.progress.epoch >= spec.stop_after_epoch
 
 
 # ----------------------------------------------------------------------------------------------------------------- loop
@@ -213,7 +217,8 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
     classes = spec.dataset.classes
     assert progress.best is not None
     digest = weights_hash(training.best)
-    save_tensors(events.work_dir / "weights.safetensors", training.best, {"preset": spec.preset, "weightsHash": digest})
+    weights = events.work_dir / "weights.safetensors"
+    save_tensors(weights, training.best, {"preset": spec.preset, "weightsHash": digest})
     meta = {
         "preset": spec.preset,
         "weightsHash": digest,
@@ -239,4 +244,7 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
         "stoppedEarly": progress.stopped_early,
         "metrics": to_json(progress.best),
         "engine": TORCH,
+        "parameters": meta["parameters"],
+        "macs": macs(spec.preset, len(classes), spec.preprocess),
+        "bytes": weights.stat().st_size,
     }

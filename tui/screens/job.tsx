@@ -12,6 +12,7 @@ import { states, theme } from '../ui/theme.ts';
 import { chartsOf } from './curves.ts';
 import { JobLog } from './jobLog.tsx';
 import { hasEnded, useJobKeys } from './jobs.tsx';
+import { StudyTrials } from './study.tsx';
 import { subjectFields, subjectOf } from './subject.ts';
 
 export const JobQuery = graphql(`
@@ -24,6 +25,7 @@ export const JobQuery = graphql(`
       parent { id kind }
       retryOf { id }
       report { id }
+      study { id objectives }
     }
   }
 `);
@@ -120,6 +122,20 @@ export function JobScreen({ id }: { id: string }) {
 
   const head = headOf(job, progress, epochs.length, width);
   const facts = factsOf(job, visible, width);
+  const tuned = job.kind === 'TUNE' ? job.study : null;
+  if (tuned)
+    return (
+      <Box flexDirection="column" width={width} height={height}>
+        {head
+          .filter(({ text }) => text.trim() !== 'No progress yet.')
+          .map(({ text, color }) => (
+            <Text key={text} color={color} wrap="truncate">
+              {text}
+            </Text>
+          ))}
+        <StudyTrials study={tuned} isLive={!hasEnded(job)} width={width} height={height - head.length} />
+      </Box>
+    );
   const childrenHeight = job.children.length > 0 ? Math.min(job.children.length + 1, 4) : 0;
   const factsHeight = Math.min(facts.length, height < 14 ? 1 : Math.max(2, Math.floor(height / 4)));
   const chartHeight = charts.length > 0 ? height - head.length - factsHeight - (height < 14 ? 0 : childrenHeight) : 0;

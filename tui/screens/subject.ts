@@ -20,6 +20,7 @@ interface Subject {
 interface Spec {
   fileName?: string;
   preset?: string;
+  generation?: number;
   split?: string;
   compression?: { precision: string };
   modelVersionIds?: unknown[];
@@ -32,6 +33,7 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
   const {
     fileName,
     preset,
+    generation,
     split,
     compression,
     modelVersionIds = [],
@@ -44,7 +46,9 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
   const dataset = datasetVersion && `${datasetVersion.dataset.name} v${datasetVersion.number}`;
   const rows = modelVersionIds.length * batchSizes.length * engines.length * intraOpThreads.length;
   const parts: Record<string, (string | null | undefined | false)[]> = {
-    TRAIN: [model?.name, preset, dataset && `on ${dataset}`],
+    TRAIN: [model?.name ?? 'trial', preset, dataset && `on ${dataset}`],
+    TUNE: [model?.name, dataset && `on ${dataset}`],
+    ASK: [`generation ${(generation ?? 0) + 1}`],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
     COMPRESS: [versions[0], made ? `→ v${made.number} ${made.precision ?? ''}` : compression && `→ ${compression.precision}`],
     EVALUATE: [versions[0], dataset && `on ${dataset}`, split],

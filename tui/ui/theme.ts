@@ -88,6 +88,10 @@ export const states: Record<string, { sign: string; color: string | undefined }>
   INVALID: { sign: '✗', color: theme.bad },
   UNSTABLE: { sign: '~', color: theme.warn },
   CANCELLED: { sign: '○', color: theme.muted },
+  WAITING: { sign: '·', color: theme.muted },
+  COMPLETE: { sign: '✓', color: theme.good },
+  STOPPED: { sign: '○', color: theme.muted },
+  WORST: { sign: '✗', color: theme.bad },
   RETIRED: { sign: '○', color: theme.muted },
   UNAVAILABLE: { sign: '○', color: theme.muted },
 };

@@ -8,7 +8,7 @@ import type { Queryable } from '../../db.ts';
 import { findDeploymentEver } from '../../deployments/deployments.ts';
 import { type Curve, readCurves } from '../../jobs/curves.ts';
 import { lastEvent } from '../../jobs/events.ts';
-import { durationOf, newestAttempts } from '../../jobs/jobs.ts';
+import { durationOf, findJob, newestAttempts } from '../../jobs/jobs.ts';
 import { listChildren } from '../../jobs/list.ts';
 import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
@@ -117,9 +117,10 @@ function evaluationSource({ config, db }: StorageServices, jobId: string): Evalu
   return { split, engine, metrics: metricsJson, file: file ? blobPath(config.dataDir, file.sha256) : null };
 }
 
-/** The conversion that a training has asked for, with what its gate has measured. */
-function conversionFacts(db: Queryable, trainingId: string) {
-  const job = listChildren(db, trainingId, childrenMax).findLast(({ kind }) => kind === 'CONVERT');
+/** The conversion that a training has asked for, with what its gate has measured. Of a training that a study registers, it is the study's child. */
+function conversionFacts(db: Queryable, { id, resultJson }: Job) {
+  const job =
+    listChildren(db, id, childrenMax).findLast(({ kind }) => kind === 'CONVERT') ?? findJob(db, String(resultJson?.conversionJobId));
   if (!job) return null;
   const measured = ConversionGate.safeParse(lastEvent(db, job.id, 'GATE')?.payloadJson.numbers);
   const version = job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId));
@@ -159,11 +160,11 @@ export type EvaluateSource = SourceOf<EvaluateFacts>;
 export async function trainingSource(services: StorageServices, request: object, job: Job): Promise<TrainingSource> {
   const { db } = services;
   const { preset, hyperparameters, init, seed, device, cpuThreads, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
-  const ended = results.TRAIN.safeParse(job.resultJson);
+  const ended = results.TRAIN.pick({ epochs: true, bestEpoch: true, stoppedEarly: true }).safeParse(job.resultJson);
   return {
     kind: 'TRAIN',
     ...jobFacts(db, job),
-    model: findModelEver(db, modelId)?.name ?? null,
+    model: modelId === null ? null : (findModelEver(db, modelId)?.name ?? null),
     task: presets[preset].task,
     preset,
     dataset: datasetFacts(db, datasetVersionId),
@@ -172,9 +173,9 @@ export async function trainingSource(services: StorageServices, request: object,
     device,
     cpuThreads,
     hyperparameters: storedHyperparameters(preset, hyperparameters),
-    result: ended.success ? { epochs: ended.data.epochs, bestEpoch: ended.data.bestEpoch, stoppedEarly: ended.data.stoppedEarly } : null,
-    version: job.resultJson && versionFacts(db, String(job.resultJson.modelVersionId)),
-    conversion: conversionFacts(db, job.id),
+    result: ended.data ?? null,
+    version: job.resultJson?.modelVersionId ? versionFacts(db, String(job.resultJson.modelVersionId)) : null,
+    conversion: conversionFacts(db, job),
     evaluation: evaluationSource(services, job.id),
     curves: await readCurves(db, request, job.id, null, pointsMax),
   };

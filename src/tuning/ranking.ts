@@ -1,0 +1,66 @@
+/** Which trials are better, by one objective or several. Pure: values are those of the objectives, null is worse than any. */
+
+export type Direction = 'MAXIMIZE' | 'MINIMIZE';
+
+export interface Ranked {
+  number: number;
+  values: number[] | null;
+}
+
+/** Whether `a` is nowhere worse than `b`, and better in one objective. */
+export function dominates(a: Ranked, b: Ranked, directions: readonly Direction[]): boolean {
+  if (a.values === null || b.values === null) return a.values !== null && b.values === null;
+  let isBetter = false;
+  for (const [n, direction] of directions.entries()) {
+    const gain = gainOf(a, n, direction) - gainOf(b, n, direction);
+    if (gain < 0) return false;
+    isBetter ||= gain > 0;
+  }
+  return isBetter;
+}
+
+/** Larger is better. */
+const gainOf = ({ values }: Ranked, objective: number, direction: Direction): number => {
+  const value = values?.[objective] ?? Number.NaN;
+  return direction === 'MAXIMIZE' ? value : -value;
+};
+
+/** The trials that no other one dominates, in the order of `trials`; none of those that have no values. */
+export const paretoFront = <T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] =>
+  trials.filter((one) => one.values !== null && !trials.some((other) => dominates(other, one, directions)));
+
+/**
+ * Best first: by the fronts of NSGA-II, inside a front those that stand apart (crowding distance), then those with the smaller number. For
+ * one objective that is the order of its values.
+ */
+export function rank<T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] {
+  const ranked: T[] = [];
+  let rest = [...trials];
+  while (rest.length > 0) {
+    const front = paretoFront(rest, directions);
+    // What is left has no values.
+    const next = front.length > 0 ? front : rest;
+    ranked.push(...byCrowding(next, directions));
+    rest = rest.filter((one) => !next.includes(one));
+  }
+  return ranked;
+}
+
+function byCrowding<T extends Ranked>(front: readonly T[], directions: readonly Direction[]): T[] {
+  const distances = new Map(front.map((one) => [one, 0]));
+  for (const [n, direction] of directions.entries()) {
+    const sorted = [...front].sort((a, b) => gainOf(a, n, direction) - gainOf(b, n, direction) || a.number - b.number);
+    const [first, last] = [sorted[0], sorted.at(-1)];
+    if (!first || !last) continue;
+    const width = gainOf(last, n, direction) - gainOf(first, n, direction);
+    if (!(width > 0)) continue;
+    for (const [place, one] of sorted.entries()) {
+      const [below, above] = [sorted[place - 1], sorted[place + 1]];
+      const gap = below && above ? (gainOf(above, n, direction) - gainOf(below, n, direction)) / width : Number.POSITIVE_INFINITY;
+      distances.set(one, (distances.get(one) as number) + gap);
+    }
+  }
+  return [...front].sort((a, b) => compare(distances.get(b), distances.get(a)) || a.number - b.number);
+}
+
+const compare = (a = 0, b = 0): number => (a === b ? 0 : a - b);

@@ -1,0 +1,138 @@
+import { randomUUIDv7 } from 'node:crypto';
+import { eq } from 'drizzle-orm';
+import { type Actor, writeAudit } from '../accounts/audit.ts';
+import { inTransaction, type Queryable } from '../db.ts';
+import { parseInput, refuse } from '../errors.ts';
+import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
+import { setHeld } from '../jobs/hold.ts';
+import { findJob, requireJob } from '../jobs/jobs.ts';
+import type { JobServices } from '../jobs/kinds.ts';
+import { presets } from '../jobs/presets.ts';
+import { cpuThreadsOf } from '../jobs/python.ts';
+import { trialsMax } from '../jobs/searchSpace.ts';
+import { isFinal } from '../jobs/states.ts';
+import type { Job } from '../jobs/tables.ts';
+import { findModelByName, insertModel } from '../models/models.ts';
+import { Name } from '../naming.ts';
+import { requireDisk } from '../storage/disk.ts';
+import { requirePublicWeights } from '../training/publicWeights.ts';
+import { requireReadyDataset, requireTask } from '../training/sources.ts';
+import { askForFirst, continueIn, insertTrials } from './coordinate.ts';
+import { planOf, type StudyPlan } from './plan.ts';
+import { gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
+import { requireStudy, studySettings } from './studies.ts';
+import { type Study, study } from './tables.ts';
+
+const generationsDefault = 5;
+/** Of ResNet50 with AdamW's state: the checkpoints of a training that runs, and the one that a trial keeps. */
+const trainingBytes = 2 * 2 ** 30;
+const keptBytes = 2 ** 29;
+
+export interface StartedStudy {
+  /** Null of a dry run. */
+  study: Study | null;
+  plan: StudyPlan;
+}
+
+/** Starts a study; its model is made when there is none of that name. A dry run says only how much work it would be. */
+export async function startTuning(services: JobServices, actor: Actor, raw: unknown): Promise<StartedStudy> {
+  const { db, bus, config } = services;
+  const input = parseInput(StartTuningInput.extend({ modelName: Name }), raw);
+  const settings = settingsOf(input, cpuThreadsOf(config));
+  const trials = trialsOf(input, settings);
+  if (settings.init.from === 'PRETRAINED') await requirePublicWeights(services, settings.preset);
+  const { task } = presets[settings.preset];
+  const dataset = requireReadyDataset(db, input.datasetVersionId);
+  requireTask(db, dataset, task);
+  if (!dataset.countsJson?.images.val)
+    refuse('INVALID', 'datasetVersionId', 'The dataset version has no validation images: trials are judged by them.');
+  const found = findModelByName(db, input.modelName);
+  if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${input.modelName} is for ${found.task}.`);
+  const plan = planOf(db, settings, dataset.id, trials, config.slots);
+  if (input.dryRun) return { study: null, plan };
+  await requireDisk(services, config.slots * trainingBytes + settings.population * keptBytes);
+  const started = inTransaction(db, (tx) => begin(tx, actor, input, settings, trials));
+  announceJob(bus, requireJob(db, started.jobId));
+  return { study: started, plan };
+}
+
+/** Trials in all. */
+function trialsOf({ trials, generations, population }: StartTuningInput, { sampler, space }: StudySettings): number {
+  if (trials && generations) refuse('INVALID', 'trials', 'Say `trials` or `generations`, not both.');
+  const grid = Math.min(gridPoints(space), trialsMax);
+  const total = trials ?? (generations ? generations * population : sampler === 'GRID' ? grid : generationsDefault * population);
+  if (total > trialsMax)
+    refuse('LIMIT', trials ? 'trials' : 'generations', `A study has at most ${trialsMax} trials; this would be ${total}.`);
+  return total;
+}
+
+function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: StudySettings, trials: number): Study {
+  const { modelName, datasetVersionId, priority } = input;
+  const earlier = findByIdempotencyKey(tx, actor, { kind: 'TUNE', input });
+  if (earlier) return requireStudy(tx, (earlier.specJson as { studyId: string }).studyId);
+  const { task } = presets[settings.preset];
+  const { id: modelId } =
+    findModelByName(tx, modelName) ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
+  const id = randomUUIDv7();
+  const coordinator = enqueue(tx, actor, {
+    kind: 'TUNE',
+    spec: { studyId: id, modelId, datasetVersionId },
+    input,
+    priority,
+    coordinates: true,
+  });
+  const row = tx
+    .insert(study)
+    .values({
+      id,
+      jobId: coordinator.id,
+      modelId,
+      datasetVersionId,
+      settingsJson: settings,
+      trials,
+      importanceJson: [],
+      createdAt: Date.now(),
+    })
+    .returning()
+    .get();
+  insertTrials(tx, row, settings.begin.slice(0, trials), 0);
+  askForFirst(tx, row, coordinator);
+  return row;
+}
+
+/** More generations. A study that runs makes them when it comes to its end; one that has ended continues in another job. */
+export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, generations: number): Study {
+  const extended = inTransaction(db, (tx) => {
+    const row = requireStudy(tx, id);
+    const current = requireJob(tx, row.jobId);
+    if (current.state === 'FAILED' || current.state === 'CANCELLED' || current.state === 'CANCELLING')
+      refuse('INVALID', 'studyId', `The study is ${current.state}: retry its job first.`);
+    const trials = row.trials + generations * studySettings(row).population;
+    if (trials > trialsMax) refuse('LIMIT', 'generations', `A study has at most ${trialsMax} trials; this would be ${trials}.`);
+    tx.update(study).set({ trials }).where(eq(study.id, id)).run();
+    writeAudit(tx, actor, { action: 'extendStudy', target: { type: 'Study', id }, detail: { trials } });
+    if (current.state === 'SUCCEEDED') {
+      requireReadyDataset(tx, row.datasetVersionId);
+      const { specJson: spec, specVersion, priority } = current;
+      const next = enqueue(tx, actor, { kind: 'TUNE', spec, specVersion, priority, coordinates: true });
+      continueIn(tx, row, next);
+    }
+    return requireStudy(tx, id);
+  });
+  announceJob(bus, requireJob(db, extended.jobId));
+  return extended;
+}
+
+/** Holds a study with the jobs that it has made, or resumes them. Trainings that run are suspended at a checkpoint. */
+export function pauseStudy({ db, bus }: JobServices, actor: Actor, id: string, paused: boolean): Study {
+  const row = inTransaction(db, (tx) => {
+    const found = requireStudy(tx, id);
+    const { state } = findJob(tx, found.jobId) as Job;
+    if (isFinal(state)) refuse('INVALID', 'studyId', `The study has ended already: it is ${state}.`);
+    setHeld(tx, found.jobId, paused);
+    writeAudit(tx, actor, { action: paused ? 'pauseStudy' : 'resumeStudy', target: { type: 'Study', id } });
+    return found;
+  });
+  announceJob(bus, requireJob(db, row.jobId));
+  return row;
+}

@@ -1,0 +1,28 @@
+import { and, eq, gt, isNull, lt, notExists, or } from 'drizzle-orm';
+import { type Db, inUrgentTransaction } from '../db.ts';
+import { job } from '../jobs/tables.ts';
+import { keptMs } from '../jobs/workFolders.ts';
+import { dropArtifacts } from '../storage/blobs.ts';
+import { artifact } from '../storage/tables.ts';
+import { study, trial } from './tables.ts';
+
+/**
+ * Drops checkpoints of trials that no study will continue: those of a study that failed or was cancelled a week ago, and those of a training
+ * that is not the newest of its trial. A study that succeeds drops its own.
+ */
+export function sweepStudies({ db }: { db: Db }, now = Date.now()): void {
+  const before = now - keptMs;
+  const isLive = or(isNull(job.endedAt), gt(job.endedAt, before));
+  const needed = db
+    .select({ number: trial.number })
+    .from(trial)
+    .innerJoin(study, eq(study.id, trial.studyId))
+    .innerJoin(job, eq(job.id, study.jobId))
+    .where(and(eq(trial.jobId, artifact.ownerId), isLive));
+  const isOld = and(eq(artifact.ownerType, 'JOB'), eq(artifact.kind, 'CHECKPOINT'), lt(artifact.createdAt, before), notExists(needed));
+  const old = db.select({ id: artifact.ownerId }).from(artifact).where(isOld).limit(1000).all();
+  if (old.length === 0) return;
+  inUrgentTransaction(db, (tx) => {
+    for (const { id } of old) dropArtifacts(tx, 'JOB', id);
+  });
+}

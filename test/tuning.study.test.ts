@@ -1,0 +1,241 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { dominates } from '../src/tuning/ranking.ts';
+import { extendStudy } from '../src/tuning/start.ts';
+import { frontOf, ranked, studySettings } from '../src/tuning/studies.ts';
+import { sweepStudies } from '../src/tuning/sweep.ts';
+import { nobody } from './support/jobs.ts';
+import { type Studied, withStudies, workThrough } from './support/tuning.ts';
+
+const halving = { firstEpoch: 1, reduction: 2 };
+
+async function started(studies: Studied, input: object = {}): Promise<string> {
+  const { study } = await studies.start(input);
+  return String(study?.id);
+}
+
+/** The trials of a study that nothing disturbs. */
+const undisturbed = (input: object = {}, slots = 2) =>
+  withStudies(async (studies) => {
+    const id = await started(studies, input);
+    await workThrough(studies, id);
+    expect(studies.job(id).state).toBe('SUCCEEDED');
+    return studies.list(id);
+  }, slots);
+
+describe('a study', () => {
+  test('makes its generations, registers the best, and says so in events without a gap', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies);
+      await workThrough(studies, id);
+      const trials = studies.trials(id);
+      expect(trials.map(({ number, generation }) => [number, generation])).toEqual(
+        Array.from({ length: 12 }, (_, n) => [n, Math.floor(n / 4)]),
+      );
+      expect(trials.every(({ outcome }) => outcome === 'COMPLETE' || outcome === 'WORST')).toBe(true);
+      const front = frontOf(studySettings(studies.study(id)), trials);
+      const job = studies.job(id);
+      expect(job).toMatchObject({ state: 'SUCCEEDED', attemptNumber: 0, resultJson: { studyId: id, trials: 12 } });
+      expect(job.resultJson?.front).toEqual(front.map(({ number }) => number));
+      // Each of the best as a checkpoint and as what its conversion has made.
+      expect(job.resultJson?.modelVersionIds).toHaveLength(2 * Math.min(2, front.length));
+      expect(studies.trials(id).filter(({ finalJobId }) => finalJobId !== null).length).toBe(Math.min(2, front.length));
+      expect(studies.slotsHeld()).toBe(0);
+      expect(studies.checkpoints()).toEqual([]);
+    }));
+
+  test('trains equal hyperparameters once: copies have the result of the first', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { generations: 6, registerMax: 0 });
+      await workThrough(studies, id);
+      const trials = studies.trials(id);
+      const copies = trials.filter(({ copyOf }) => copyOf !== null);
+      expect(copies.length).toBeGreaterThan(0);
+      for (const copy of copies) {
+        const first = trials[copy.copyOf as number];
+        expect(copy).toMatchObject({ jobId: null, outcome: first?.outcome, valuesJson: first?.valuesJson, hash: first?.hash });
+      }
+      const trained = studies.trainings().map(({ spec }) => JSON.stringify(spec.hyperparameters));
+      expect(new Set(trained).size).toBe(trained.length);
+      expect(trained.length).toBe(trials.length - copies.length);
+      // The momentum has no effect with AdamW: it does not make two trials of one.
+      expect(
+        studies
+          .trainings()
+          .filter(({ spec }) => spec.hyperparameters.optimizer === 'ADAMW')
+          .every(({ spec }) => spec.hyperparameters.momentum === 0.9),
+      ).toBe(true);
+    }));
+
+  test('begins with the trials that its user names, the defaults for the rest', () =>
+    withStudies(async (studies) => {
+      const space = [{ name: 'learningRate', low: 0.0001, high: 0.1, log: true }];
+      const id = await started(studies, { space, begin: [{}, { learningRate: 0.02 }] });
+      await workThrough(studies, id);
+      expect(
+        studies
+          .trials(id)
+          .slice(0, 2)
+          .map(({ paramsJson }) => paramsJson),
+      ).toEqual([{ learningRate: 0.001 }, { learningRate: 0.02 }]);
+      expect(studies.trials(id).length).toBe(12);
+    }));
+
+  test('that is extended continues behind its last trial, as one that was longer from the start', async () => {
+    const longer = await undisturbed({ generations: 4, registerMax: 0 });
+    await withStudies(async (studies) => {
+      const id = await started(studies, { generations: 3, registerMax: 0 });
+      await workThrough(studies, id);
+      const before = studies.job(id);
+      extendStudy(studies.services(), nobody, id, 1);
+      expect(studies.job(id).id).not.toBe(before.id);
+      expect(studies.job(id).state).toBe('RUNNING');
+      await workThrough(studies, id);
+      expect(studies.job(id).state).toBe('SUCCEEDED');
+      expect(studies.list(id)).toEqual(longer);
+    });
+  });
+
+  test('is cancelled with its trainings, and its retry continues from the trials that had ended', async () => {
+    const whole = await undisturbed();
+    await withStudies(async (studies) => {
+      const id = await started(studies);
+      let ended = 0;
+      await workThrough(studies, id, (one) => {
+        if (one.kind === 'TRAIN') ended += 1;
+        if (ended !== 6) return false;
+        ended += 1;
+        studies.cancel(id);
+        return true;
+      });
+      expect(studies.job(id).state).toBe('CANCELLED');
+      const before = studies.list(id).filter(({ outcome }) => outcome !== null);
+      expect(before.length).toBeGreaterThan(0);
+      // For a week its retry continues from the checkpoints.
+      const kept = studies.checkpoints();
+      expect(kept.length).toBeGreaterThan(0);
+      sweepStudies(studies.services());
+      expect(studies.checkpoints()).toEqual(kept);
+      sweepStudies(studies.services(), Date.now() + 8 * 86_400_000);
+      expect(studies.checkpoints()).toEqual([]);
+      studies.retry(id);
+      await workThrough(studies, id);
+      expect(studies.job(id).state).toBe('SUCCEEDED');
+      expect(studies.list(id)).toEqual(whole);
+    });
+  });
+
+  test('fails where a trial cannot run for another reason than its hyperparameters, and says what to do', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies);
+      const seen = { killed: '' };
+      await workThrough(studies, id, (one) => {
+        if (one.kind !== 'TRAIN' || (seen.killed !== '' && seen.killed !== one.id)) return false;
+        seen.killed = one.id;
+        studies.break(one, 'CRASHED');
+        return true;
+      });
+      expect(studies.job(id)).toMatchObject({ state: 'FAILED', failureCode: 'TRIAL_FAILED' });
+      expect(studies.job(id).failureMessage).toMatch(/^Trial 0 failed with POISON: 3 attempts crashed.*then retry this job/);
+      studies.retry(id);
+      await workThrough(studies, id);
+      expect(studies.job(id).state).toBe('SUCCEEDED');
+    }));
+
+  test('that is paused starts nothing, also of what it makes meanwhile, until it is resumed', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { registerMax: 0 });
+      studies.claim();
+      for (const one of studies.attempts()) studies.finish(one);
+      studies.claim();
+      const running = studies.attempts();
+      expect(running.map(({ kind }) => kind)).toEqual(['TRAIN', 'TRAIN']);
+      studies.pause(id, true);
+      expect(studies.attempts().every(({ held }) => held)).toBe(true);
+      for (const one of running) studies.break(one, 'SUSPENDED');
+      studies.claim();
+      expect(studies.attempts()).toEqual([]);
+      expect(studies.job(id)).toMatchObject({ state: 'RUNNING', held: true });
+      studies.pause(id, false);
+      await workThrough(studies, id);
+      expect(studies.list(id)).toEqual(await undisturbed({ registerMax: 0 }));
+    }));
+});
+
+describe('halving', () => {
+  test('stops the weak ones of a generation at each rung, and never continues one of them', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { halving, population: 8, generations: 2 });
+      await workThrough(studies, id);
+      const trials = studies.trials(id);
+      const stopped = trials.filter(({ outcome, copyOf }) => outcome === 'STOPPED' && copyOf === null);
+      expect(new Set(stopped.map(({ epochs }) => epochs)).size).toBeGreaterThan(1);
+      const { objectives } = studySettings(studies.study(id));
+      expect(objectives).toEqual(['TOP1', 'MACS']);
+      const searches = studies.trainings().filter(({ spec }) => spec.modelId === null);
+      for (const one of stopped) {
+        expect([1, 2, 4, 8]).toContain(one.epochs);
+        const rungs = searches.filter(({ spec }) => JSON.stringify(spec.hyperparameters) === hyperparametersOf(searches, one.jobId));
+        expect(rungs.map(({ spec }) => spec.stopAfterEpoch)).toEqual([1, 2, 4, 8].filter((rung) => rung <= one.epochs));
+      }
+      // Each next rung continues from the job of the one before.
+      for (const { spec } of searches.filter((one) => one.spec.resumeOfJobId !== null)) {
+        const before = searches.find((one) => one.id === spec.resumeOfJobId);
+        expect(before?.spec).toMatchObject({ hyperparameters: spec.hyperparameters });
+        expect(before?.spec.stopAfterEpoch).toBe(spec.stopAfterEpoch === null ? 8 : spec.stopAfterEpoch / 2);
+      }
+      expect(trials.filter(({ outcome }) => outcome === 'COMPLETE').every(({ epochs }) => epochs === 9)).toBe(true);
+    }));
+});
+
+const hyperparametersOf = (searches: ReturnType<Studied['trainings']>, jobId: string | null): string =>
+  JSON.stringify(searches.find(({ id }) => id === jobId)?.spec.hyperparameters);
+
+describe('whatever happens', () => {
+  test.each([
+    ['without halving', {}],
+    ['with halving', { halving }],
+    ['that begins with trials of its user', { halving, generations: 2, begin: [{ imageSize: 32 }, { imageSize: 64 }, { imageSize: 32 }] }],
+  ])('a study comes to the same trials, and runs none twice: %s', async (_how, input) => {
+    const wanted = await undisturbed(input, 1);
+    const event = fc.constantFrom('finish', 'finish', 'finish', 'crash', 'lose', 'pause', 'resume', 'cancel', 'restart');
+    const script = fc.array(fc.tuple(event, fc.nat(3)), { maxLength: 60 });
+    await fc.assert(
+      fc.asyncProperty(script, fc.integer({ min: 1, max: 4 }), (events, slots) =>
+        withStudies(async (studies) => {
+          const id = await started(studies, input);
+          for (const [what, which] of events) {
+            if (studies.isOver(id) && studies.job(id).state !== 'SUCCEEDED') studies.retry(id);
+            studies.claim();
+            const running = studies.attempts();
+            const one = running[which % Math.max(1, running.length)];
+            if (what === 'restart') studies.restart();
+            else if (studies.isOver(id)) continue;
+            else if (what === 'pause' || what === 'resume') studies.pause(id, what === 'pause');
+            else if (what === 'cancel') studies.cancel(id);
+            else if (one && what === 'finish') studies.finish(one);
+            else if (one) studies.break(one, what === 'crash' ? 'CRASHED' : 'SUSPENDED');
+          }
+          if (!studies.isOver(id)) studies.pause(id, false);
+          for (let n = 0; n < 20 && studies.job(id).state !== 'SUCCEEDED'; n += 1) {
+            if (studies.isOver(id)) studies.retry(id);
+            await workThrough(studies, id, undefined, (running) => running.at(-1));
+          }
+          expect(studies.job(id).state).toBe('SUCCEEDED');
+          expect(studies.list(id)).toEqual(wanted);
+          const front = frontOf(studySettings(studies.study(id)), studies.trials(id));
+          const all = studies.trials(id).map(ranked);
+          for (const best of front) expect(all.some((other) => dominates(other, best, ['MAXIMIZE', 'MINIMIZE']))).toBe(false);
+          // No training has succeeded twice up to the same epoch.
+          const succeeded = studies
+            .trainings()
+            .filter(({ state }) => state === 'SUCCEEDED')
+            .map(({ spec }) => JSON.stringify([spec.hyperparameters, spec.stopAfterEpoch, spec.modelId]));
+          expect(new Set(succeeded).size).toBe(succeeded.length);
+          expect(studies.slotsHeld()).toBe(0);
+        }, slots),
+      ),
+      { numRuns: 15 },
+    );
+  });
+});
