@@ -1,5 +1,5 @@
 import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
-import { scenarios } from '../jobs/specs.ts';
+import type { Scenario } from '../jobs/specs.ts';
 import { job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { artifact } from '../storage/tables.ts';
@@ -40,7 +40,7 @@ export const benchmarkRow = sqliteTable(
     intraOpThreads: integer().notNull(),
     instances: integer().notNull().default(1),
     dimsJson: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
-    scenario: text({ enum: scenarios }).notNull().default('SINGLE_STREAM'),
+    scenario: text().$type<Scenario>().notNull().default('SINGLE_STREAM'),
     verdict: text({ enum: verdicts }).notNull(),
     /** `{code, message}` of each rule that the row has met. */
     reasonsJson: text({ mode: 'json' }).$type<{ code: string; value: number | null; limit: number | null }[]>().notNull(),

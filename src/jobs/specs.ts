@@ -273,6 +273,7 @@ export const dimensions = z
   .describe('Sizes of symbolic dimensions by name, of unnamed ones by `input[axis]`. An unnamed first one is the batch.');
 
 export const scenarios = ['SINGLE_STREAM', 'MULTI_STREAM', 'OFFLINE'] as const;
+export type Scenario = (typeof scenarios)[number];
 
 /** Each model at each batch size on each engine with each number of threads and of instances, in this order, is a cell. */
 export const BenchmarkSpec = z
