@@ -3,8 +3,9 @@ import { notFound } from '../errors.ts';
 import type { StorageServices } from '../storage/blobs.ts';
 import { attachment } from '../storage/files.ts';
 import { checkLink, type LinkContext, signedUrl } from '../storage/links.ts';
-import { type ExportedReport, exportReport, type ReportFormat, reportFormats } from './exports.ts';
+import { type ExportedReport, type ReportFormat, reportFormats } from './exports.ts';
 import { htmlPolicy } from './forms/html.ts';
+import { exportInThread } from './inThread.ts';
 import { exportJobs } from './jobs/exportJobs.ts';
 import { findReport, readContent } from './reports.ts';
 
@@ -14,7 +15,7 @@ export type Reported = { reportId: string } | { jobIds: string[] };
 export async function exportOf(services: StorageServices, request: object, of: Reported, format: ReportFormat): Promise<ExportedReport> {
   if ('jobIds' in of) return exportJobs(services, request, of.jobIds, format);
   const report = findReport(services.db, of.reportId) ?? notFound('report');
-  return exportReport({ content: readContent(services.db, report), sha256: report.sha256 }, format);
+  return exportInThread({ does: 'EXPORT_REPORT', stored: { content: readContent(services.db, report), sha256: report.sha256 }, format });
 }
 
 /** A link to the file in this form: a browser shows HTML, and stores the others. */
