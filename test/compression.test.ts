@@ -229,7 +229,7 @@ describe('the compression gate', () => {
       'the metric loses more than the budget',
       { metric: { name: 'top1' as const, parent: 0.9778, candidate: 0.95, budget: 1 } },
       'BUDGET_NOT_REACHED',
-      /more than 1 points of top1 \(0\.9778\)\. Tried: 0 operators in FP32: 2\.78 points, 24\.0 MB; 1 operators in FP32: 0\.28 points, 25\.0 MB\./,
+      /misses the budget of 1 points of top1 \(0\.9778\)\. Lost with so many operators in FP32: 0: 2\.78 points, 24\.0 MB; 1: 0\.28 points, 25\.0 MB\./,
     ],
     ['the checker found something', { problems: ['Field shape is missing.'] }, 'GATE_FAILED', /Field shape is missing/],
     [

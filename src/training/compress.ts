@@ -12,7 +12,7 @@ import type { Job } from '../jobs/tables.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import { codeVersion } from '../version.ts';
 import { OutputLayout, PreprocessSpec } from '../vision/spec.ts';
-import { Compression, calibrationMethods, precisions } from './gates.ts';
+import { Compression, calibrationMethods, compressedPrecisions } from './gates.ts';
 import { acceptEvaluation, acceptOnnx, requireMade } from './register.ts';
 import {
   datasetRef,
@@ -44,7 +44,7 @@ export type CompressRequest = z.infer<typeof CompressRequest>;
 
 const StartCompressionInput = z.object({
   modelVersionId: z.string(),
-  precision: z.enum(precisions),
+  precision: z.enum(compressedPrecisions),
   budget: Compression.shape.budget.default(1),
   datasetVersionId: z.string().nullish(),
   calibration: z
@@ -155,7 +155,7 @@ export const compressJob: JobKind = {
         imagesHash: numbers.calibration?.imagesHash ?? null,
         judgedBy: dataset?.contentHash ?? null,
       },
-      origin: 'OPTIMIZED',
+      how: 'OPTIMIZED',
     });
     const { engine } = results.COMPRESS.parse(outcome.result);
     const insertEvaluation =

@@ -3,12 +3,12 @@ import { builder, enumValues, idOf, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { startCompression } from './compress.ts';
-import { CompressionGate, type calibrationMethods, type precisions } from './gates.ts';
+import { CompressionGate, type calibrationMethods, type compressedPrecisions } from './gates.ts';
 import { idempotencyKey, jobPayload } from './jobs.schema.ts';
 
 const CompressionPrecisionType = builder.enumType('CompressionPrecision', {
   description: 'What the weights of a compressed model are stored as.',
-  values: enumValues<(typeof precisions)[number]>({
+  values: enumValues<(typeof compressedPrecisions)[number]>({
     FP16: '16-bit floats: half of the bytes, next to no loss. Faster on GPUs, not on processors. Inputs and outputs stay in 32 bits.',
     INT8: '8-bit integers: a quarter of the bytes, faster on processors. It is calibrated on images.',
   }),

@@ -102,7 +102,7 @@ export const convertJob: JobKind = {
       labels: requireLabels(source),
       preprocess: null,
       lineageSpec: { kind: 'CONVERT' },
-      origin: 'CONVERTED',
+      how: 'CONVERTED',
     });
     const { engine } = results.CONVERT.parse(outcome.result);
     const insertEvaluation =

@@ -2,12 +2,12 @@
 import { z } from 'zod';
 import { type Comparison, gateFailures, magnitudeMin, tolerances } from '../models/gate.ts';
 
-export const precisions = ['FP16', 'INT8'] as const;
+export const compressedPrecisions = ['FP16', 'INT8'] as const;
 export const calibrationMethods = ['MINMAX', 'ENTROPY', 'PERCENTILE'] as const;
 
 /** What a compression is asked for. */
 export const Compression = z.object({
-  precision: z.enum(precisions).describe('FP16: inputs and outputs stay in 32 bits.'),
+  precision: z.enum(compressedPrecisions).describe('FP16: inputs and outputs stay in 32 bits.'),
   budget: z.number().min(0).max(100).describe('Points of the metric that may be lost: 1 is 0.01 of top-1 or of mAP50-95.'),
   calibration: z
     .object({
@@ -72,7 +72,7 @@ const metric = z.number().describe('0 to 1, larger is better.');
 export const CompressionGate = z
   .object({
     ...gateNumbers,
-    precision: z.enum(precisions),
+    precision: z.enum(compressedPrecisions),
     metric: z
       .object({
         name: z.enum(['top1', 'map5095']),
@@ -198,15 +198,16 @@ export const conversionFailures = (numbers: ConversionGate): string[] =>
 const lostOf = ({ parent, candidate }: { parent: number; candidate: number }): number => 100 * (parent - candidate);
 
 const sayStep = ({ operators, metric: reached, sizeBytes }: CompressionGate['steps'][number], parent: number): string =>
-  `${operators} operators in FP32: ${lostOf({ parent, candidate: reached }).toFixed(2)} points, ${(sizeBytes / 1e6).toFixed(1)} MB`;
+  `${operators}: ${lostOf({ parent, candidate: reached }).toFixed(2)} points, ${(sizeBytes / 1e6).toFixed(1)} MB`;
 
 /** Why a compressed model misses its budget; null when it does not. */
 function budgetFailure({ metric, precision, steps }: CompressionGate): string | null {
   if (!metric || lostOf(metric) <= metric.budget + 1e-9) return null;
   const { parent, budget, name } = metric;
   const tried = steps.map((step) => sayStep(step, parent)).join('; ');
+  const losses = precision === 'INT8' ? `Lost with so many operators in FP32: ${tried}` : `Lost: ${tried.replace('0: ', '')}`;
   const instead = precision === 'INT8' ? ', compress to FP16, or calibrate by another method or on more images' : '';
-  return `${precision} loses more than ${budget} points of ${name} (${parent.toFixed(4)}). Tried: ${tried}. Allow more points${instead}.`;
+  return `${precision} misses the budget of ${budget} points of ${name} (${parent.toFixed(4)}). ${losses}. Allow more points${instead}.`;
 }
 
 /** Why a model is not registered, with the code of its job's failure; null when it is. */

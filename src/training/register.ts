@@ -100,17 +100,17 @@ export function requireGate(gate: { numbers: GateNumbers } | undefined): GateNum
 
 /**
  * The gate, the load in the serving engine with the probe set, and the files in the store. The returned function registers the ONNX
- * version with its probe set. A foreign model may have none: then the engine only loads the file.
+ * version with its probe set. Of a foreign model a compression may make none: then the engine only loads the file.
  */
 export async function acceptOnnx(
   services: JobServices,
   attempt: AttemptContext,
   outcome: AttemptOutcome,
-  origin: VersionOrigin & { origin: 'CONVERTED' | 'OPTIMIZED' },
+  origin: VersionOrigin & { how: 'CONVERTED' | 'OPTIMIZED' },
 ): Promise<(tx: Queryable) => ModelVersion> {
   const numbers = requireGate(outcome.gates.at(-1));
   const onnx = requireMade(outcome, 'ONNX');
-  const probe = findMade(outcome, 'PROBE');
+  const probe = origin.how === 'CONVERTED' ? requireMade(outcome, 'PROBE') : findMade(outcome, 'PROBE');
   const served = await loadOnce(
     services.config.dataDir,
     join(attempt.workDir, String(onnx.file)),
@@ -131,7 +131,7 @@ export async function acceptOnnx(
     const row = insertVersion(tx, origin, storedOnnx, 'ONNX', String(onnx.file), {
       ...columns,
       format: 'ONNX',
-      origin: origin.origin,
+      origin: origin.how,
       gateJson: { ...numbers, servingEngine: served.engine, servingLargestDifference },
     });
     if (probe && storedProbe) {
