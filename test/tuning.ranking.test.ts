@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { epochsOfGeneration, nextStop, rungsOf, survivorsOf } from '../src/tuning/halving.ts';
-import { type Direction, dominates, paretoFront, type Ranked, rank } from '../src/tuning/ranking.ts';
+import { type Direction, dominates, nonDominated, type Ranked, rank } from '../src/tuning/ranking.ts';
 
 const directions: Direction[] = ['MAXIMIZE', 'MINIMIZE'];
 const value = fc.integer({ min: 0, max: 5 });
@@ -13,7 +13,7 @@ describe('the Pareto front', () => {
   test('is exactly the trials that no other one beats', () => {
     fc.assert(
       fc.property(trials, (all) => {
-        const front = paretoFront(all, directions);
+        const front = nonDominated(all, directions);
         for (const one of all) {
           const isBeaten = all.some((other) => {
             if (one.values === null || other.values === null) return one.values === null;
@@ -29,8 +29,8 @@ describe('the Pareto front', () => {
 
   test('of one objective is the best and its equals', () => {
     const all = [3, 7, 7, 1].map((top, number) => ({ number, values: [top] }));
-    expect(paretoFront(all, ['MAXIMIZE']).map(({ number }) => number)).toEqual([1, 2]);
-    expect(paretoFront(all, ['MINIMIZE']).map(({ number }) => number)).toEqual([3]);
+    expect(nonDominated(all, ['MAXIMIZE']).map(({ number }) => number)).toEqual([1, 2]);
+    expect(nonDominated(all, ['MINIMIZE']).map(({ number }) => number)).toEqual([3]);
   });
 });
 

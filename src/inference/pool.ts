@@ -71,7 +71,7 @@ export interface WarmUp {
 }
 
 /** A picture to run a new model on, and how what it says of it is read. */
-export interface Trial {
+export interface PictureTrial {
   feed: Pick<Feed, 'name' | 'datatype' | 'shape'>;
   outputs: readonly string[];
   reading: Reading;
@@ -84,7 +84,7 @@ export interface ModelFile {
   intraOpThreads: number;
   warmUps(signature: ServedSignature): WarmUp[];
   /** Of `predict`; null where the model has none. */
-  trial(signature: ServedSignature): Trial | null;
+  trial(signature: ServedSignature): PictureTrial | null;
 }
 
 export interface WarmRun {

@@ -9,7 +9,7 @@ import { trialSize } from '../vision/trial.ts';
 import { type Classes, type Detections, PredictQuery } from './answers.ts';
 import type { ModelConfig } from './config.ts';
 import { HttpError } from './httpError.ts';
-import type { Feed, ServedPort, ServedSignature, Trial } from './pool.ts';
+import type { Feed, PictureTrial, ServedPort, ServedSignature } from './pool.ts';
 
 /** What of a model is needed. */
 interface Predicting {
@@ -64,7 +64,7 @@ function imageFeed({ inputs }: Pick<ServedSignature, 'inputs'>, preprocess: Prep
 }
 
 /** How `predict` is tried before it is served; null where there is none. */
-export function trialOf(config: ModelConfig, signature: ServedSignature): Trial | null {
+export function trialOf(config: ModelConfig, signature: ServedSignature): PictureTrial | null {
   const { preprocess } = config;
   if (!preprocess) return null;
   const image = { ...trialSize, preprocess };

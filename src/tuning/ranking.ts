@@ -26,7 +26,7 @@ const gainOf = ({ values }: Ranked, objective: number, direction: Direction): nu
 };
 
 /** The trials that no other one dominates, in the order of `trials`; none of those that have no values. */
-export const paretoFront = <T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] =>
+export const nonDominated = <T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] =>
   trials.filter((one) => one.values !== null && !trials.some((other) => dominates(other, one, directions)));
 
 /**
@@ -37,7 +37,7 @@ export function rank<T extends Ranked>(trials: readonly T[], directions: readonl
   const ranked: T[] = [];
   let rest = [...trials];
   while (rest.length > 0) {
-    const front = paretoFront(rest, directions);
+    const front = nonDominated(rest, directions);
     // What is left has no values.
     const next = front.length > 0 ? front : rest;
     ranked.push(...byCrowding(next, directions));

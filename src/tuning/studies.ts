@@ -5,7 +5,7 @@ import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { directionsOf, type ObjectiveName, objectives } from './objectives.ts';
-import { paretoFront, type Ranked } from './ranking.ts';
+import { nonDominated, type Ranked } from './ranking.ts';
 import { StudySettings } from './settings.ts';
 import { type Study, study, type Trial, trial } from './tables.ts';
 
@@ -48,7 +48,7 @@ export function frontOf(settings: StudySettings, trials: Trial[]): (Trial & Rank
   const ended = trials.filter(({ outcome, copyOf }) => outcome !== null && copyOf === null).map(ranked);
   const sign = directions[0] === 'MAXIMIZE' ? -1 : 1;
   const first = ({ values }: Ranked) => sign * (values?.[0] ?? 0);
-  return paretoFront(ended, directions).sort((a, b) => first(a) - first(b) || a.number - b.number);
+  return nonDominated(ended, directions).sort((a, b) => first(a) - first(b) || a.number - b.number);
 }
 
 export const countEnded = (db: Queryable, studyId: string): number =>

@@ -1,6 +1,6 @@
 /** What the pool and its threads say to each other. */
 import type { Reading } from '../../vision/reading.ts';
-import type { Feed, RunResult, ServedSignature, Trial, WarmRun } from '../pool.ts';
+import type { Feed, PictureTrial, RunResult, ServedSignature, WarmRun } from '../pool.ts';
 import type { StagedFeed } from '../staging.ts';
 
 /** Of a slot, in shared memory: whoever moves it away from STAGED decides whether the run takes place. */
@@ -17,7 +17,7 @@ export interface EngineThreadData {
 export type ToEngineThread =
   | { type: 'load'; key: string; file: string; intraOpThreads: number }
   | { type: 'warm'; key: string; inputs: readonly Pick<Feed, 'name' | 'datatype' | 'shape'>[]; outputs: readonly string[] }
-  | ({ type: 'try'; key: string } & Trial)
+  | ({ type: 'try'; key: string } & PictureTrial)
   | { type: 'unload'; key: string }
   /** `memory` goes over, and comes back with the end of the run. */
   | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[]; reading?: Reading }
