@@ -141,6 +141,10 @@ describe('an idempotency key', () => {
         change: { labels },
       },
       startTraining: { input: { modelName: 'new', datasetVersionId, preset: 'resnet50' }, change: { hyperparameters: { epochs: 3 } } },
+      startTuning: {
+        input: { modelName: 'tuned', datasetVersionId, preset: 'resnet50', population: 2, generations: 1 },
+        change: { generations: 2 },
+      },
       startConversion: { input: { modelVersionId: checkpoint }, change: { datasetVersionId } },
       startCompression: { input: { modelVersionId: onnx, precision: 'FP16', datasetVersionId }, change: { budget: 2 } },
       startEvaluation: { input: { modelVersionId: onnx, datasetVersionId, split: 'VAL' }, change: { split: 'TRAIN' } },
@@ -152,7 +156,10 @@ describe('an idempotency key', () => {
 
   test.each(mutations)('of %s gives the same job for the same input, and is a conflict with another', async (mutation) => {
     const { input, change } = inputs[mutation] as (typeof inputs)[string];
-    const made = { createDataset: 'datasetVersion { job { id } }', createModel: 'modelVersion { job { id } }' }[mutation] ?? 'job { id }';
+    const made =
+      { createDataset: 'datasetVersion { job { id } }', createModel: 'modelVersion { job { id } }', startTuning: 'study { job { id } }' }[
+        mutation
+      ] ?? 'job { id }';
     const send = (more: object = {}) => mutate(api, mutation, { ...input, ...more, idempotencyKey: `key of ${mutation}` }, made);
     const first = await send();
     expect(JSON.stringify(first)).toMatch(/"id":"[\w-]+"/);

@@ -67,6 +67,9 @@ describe('the frame', () => {
         await tui.shows('There is no dataset yet');
         tui.type(':');
         await tui.shows('Start a training');
+        // The last one, behind what fits.
+        tui.type(key.up);
+        await tui.shows(/› quit +Quit/);
         tui.type('repo');
         await tui.showsNot('Start a training');
         tui.type(key.enter);

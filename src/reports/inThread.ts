@@ -19,17 +19,40 @@ export type ReportTask =
 const waitingMax = 50;
 
 /**
- * Runs each task in a thread of its own, so that the event loop answers others meanwhile. One thread at a time: it may hold the samples of a
- * row, or a whole page.
+ * Runs tasks in a thread, so that the event loop answers others meanwhile. One at a time: a task may hold the samples of a row, or a whole page. The
+ * thread ends when it has had nothing to do for `idleMs`: to start it takes a multiple of what it takes to write a report.
  */
-function oneAtATime<Result>(what: string): (task: ReportTask) => Promise<Result> {
+function oneAtATime<Result>(what: string, idleMs: number): (task: ReportTask) => Promise<Result> {
   let waiting = 0;
   let last: Promise<unknown> = Promise.resolve();
+  let thread: Worker | null = null;
+  let idle: NodeJS.Timeout | undefined;
+  const end = (): void => {
+    void thread?.terminate();
+    thread = null;
+  };
+  const run = async (task: ReportTask): Promise<Result> => {
+    clearTimeout(idle);
+    thread ??= new Worker(join(import.meta.dirname, 'report.thread.ts'));
+    const answered = once(thread, 'message');
+    thread.ref();
+    thread.postMessage(task);
+    try {
+      const [result] = (await answered) as [Result];
+      thread.unref();
+      idle = setTimeout(end, idleMs).unref();
+      return result;
+    } catch (error) {
+      // It is over, with what the task threw.
+      end();
+      throw error;
+    }
+  };
   return async (task) => {
     if (waiting >= waitingMax) throw new ApiError('UNAVAILABLE', `${waitingMax} reports are waiting to be ${what}. Try again.`, 5000);
     waiting += 1;
     const done = last
-      .then(() => runThread<Result>(task))
+      .then(() => run(task))
       .finally(() => {
         waiting -= 1;
       });
@@ -38,20 +61,12 @@ function oneAtATime<Result>(what: string): (task: ReportTask) => Promise<Result>
   };
 }
 
-async function runThread<Result>(task: ReportTask): Promise<Result> {
-  const thread = new Worker(join(import.meta.dirname, 'report.thread.ts'), { workerData: task });
-  try {
-    const [result] = (await once(thread, 'message')) as [Result];
-    return result;
-  } finally {
-    await thread.terminate();
-  }
-}
-
-const make = oneAtATime<Made>('made');
+const make = oneAtATime<Made>('made', 0);
 /** To write a report as HTML takes 35 to 80 ms. */
-export const exportInThread: (task: Exclude<ReportTask, { does: 'MAKE' }>) => Promise<ExportedReport> =
-  oneAtATime<ExportedReport>('written');
+export const exportInThread: (task: Exclude<ReportTask, { does: 'MAKE' }>) => Promise<ExportedReport> = oneAtATime<ExportedReport>(
+  'written',
+  30_000,
+);
 
 /** Two million samples of one row are sorted for half a second. */
 export function makeInThread(dataDir: string, source: Source): Promise<Made> {

@@ -1,7 +1,7 @@
-/** The thread of `inThread.ts`: does one task, and tells its result. */
+/** The thread of `inThread.ts`: does one task after the other, and tells its result. */
 import '../loading.ts';
 import { readFile } from 'node:fs/promises';
-import { parentPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort } from 'node:worker_threads';
 import type { ReportTask } from './inThread.ts';
 
 // Modules are imported where they are needed, not at the top: `loading.ts` concerns what is loaded after it.
@@ -21,4 +21,5 @@ async function run(task: ReportTask) {
   );
 }
 
-parentPort?.postMessage(await run(workerData));
+const port = parentPort as MessagePort;
+port.on('message', async (task: ReportTask) => port.postMessage(await run(task)));

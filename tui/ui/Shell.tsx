@@ -143,6 +143,7 @@ export function Shell({ session, viewer, columns, rows, first, leave }: Props) {
             {overlay.kind === 'help' && <Help width={width} height={height} onClose={() => setOverlay({ kind: 'none' })} />}
             {overlay.kind === 'palette' && (
               <Palette
+                height={height}
                 entries={[
                   ...offered
                     .filter(({ from }) => from !== 'ROW')
@@ -316,11 +317,13 @@ interface Entry {
   run(): void;
 }
 
-function Palette({ entries, onClose }: { entries: Entry[]; onClose: () => void }) {
+function Palette({ entries, height, onClose }: { entries: Entry[]; height: number; onClose: () => void }) {
   const [text, setText] = useState('');
   const [cursor, setCursor] = useState(0);
   const found = entries.filter(({ name, title }) => `${name} ${title}`.toLowerCase().includes(text.toLowerCase()));
   const at = Math.min(cursor, Math.max(0, found.length - 1));
+  const visible = Math.max(1, height - 1);
+  const first = Math.max(0, at - visible + 1);
   useKeys(
     [
       { keys: 'enter', label: 'go there', hint: true, run: () => found[at]?.run() },
@@ -344,9 +347,10 @@ function Palette({ entries, onClose }: { entries: Entry[]; onClose: () => void }
         <Text color={theme.accent} bold>{` :${printable(text)}`}</Text>
         <Text inverse> </Text>
       </Text>
-      {found.map(({ name, title }, i) => (
-        <Text key={name} inverse={i === at}>{` ${i === at ? '›' : ' '} ${padTo(name, 14)} ${title} `}</Text>
-      ))}
+      {found.slice(first, first + visible).map(({ name, title }, i) => {
+        const isCursor = first + i === at;
+        return <Text key={name} inverse={isCursor}>{` ${isCursor ? '›' : ' '} ${padTo(name, 14)} ${title} `}</Text>;
+      })}
       {found.length === 0 && <Text color={theme.muted}> No screen is called that.</Text>}
     </Box>
   );
