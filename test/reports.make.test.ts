@@ -484,7 +484,7 @@ describe('the simple view', () => {
       'Compared with digits version 1, ONNX Runtime on the processor, batch 1, 1 thread',
       'How it was measured',
     ]);
-    expect(report.simple.points).toContain('Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency.');
+    expect(report.simple.points).toContain('Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency, compared round by round.');
     expect(report.simple.points).toContain(
       'How sure: Confidence HIGH: the P95 latency of every other row is worse beyond doubt. Nothing more has to be measured.',
     );

@@ -12,10 +12,10 @@ const share = (value: number): string => `${(100 * value).toFixed(1)} %`;
 const reasonTexts: Record<string, (numbers: { value: number; limit: number }, row: ReportRow) => string> = {
   GATE_FAILED: (_numbers, { gate }) =>
     `Compared with the reference on ${gate?.inputs} inputs: ${gateFailures(gate?.outputs ?? []).join(' ')} A speed counts only when the results are right.`,
-  STEAL: ({ value, limit }) => `Other virtual machines took ${share(value)} of the processor's time; ${share(limit)} is allowed.`,
-  THROTTLED: ({ value, limit }) =>
-    `The container's processor quota stopped the process in ${share(value)} of the periods; ${share(limit)} is allowed.`,
-  CONTENTION: ({ value, limit }) => `Other processes took ${share(value)} of the time that its threads wanted; ${share(limit)} is allowed.`,
+  STEAL: ({ value }) => `Other virtual machines took ${share(value)} of the processor's time, which widens the intervals.`,
+  THROTTLED: ({ value }) =>
+    `The container's processor quota stopped the process in ${share(value)} of the periods, which widens the intervals.`,
+  CONTENTION: ({ value }) => `Other processes took ${share(value)} of the time that its threads wanted, which widens the intervals.`,
   DRIFT: ({ value }) => `The throughput changed by ${share(value)} while it was measured.`,
   WARMUP_CAPPED: ({ limit }) => `Its speed had not settled when the warm-up ended after ${limit} s.`,
   SELF_REFERENCE: () =>
@@ -39,7 +39,9 @@ export function deltaText({ verdict, timeRatio, timeRatioLow, timeRatioHigh, rou
   const interval = `${number(100 * (timeRatioLow - 1))} to ${number(100 * (timeRatioHigh - 1))} % in ${rounds} rounds`;
   if (verdict === 'NO_DIFFERENCE') return `The time of one item differs by less than ${100 * differenceMin} % (${interval}).`;
   if (verdict === 'UNDECIDED') return `The measurement does not tell whether one item takes longer or shorter (${interval}).`;
-  return `One item takes ${number(100 * Math.abs(timeRatio - 1))} % ${verdict === 'FASTER' ? 'less' : 'more'} time (${interval}).`;
+  const [least, most] = [timeRatioLow, timeRatioHigh].map((ratio) => 100 * Math.abs(ratio - 1)).sort((a, b) => a - b) as [number, number];
+  const much = `${number(100 * Math.abs(timeRatio - 1))} % ${verdict === 'FASTER' ? 'less' : 'more'} time`;
+  return `For each item it needs ${much} (${number(least)} to ${number(most)} % in ${rounds} rounds).`;
 }
 
 // --------------------------------------------------------------------------------------------------------------- Choice
@@ -141,8 +143,8 @@ function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): strin
     RIGHT: `${one ? 'does' : 'do'} not compute the right results, or could not be measured`,
     ACCURACY: `${one ? 'is' : 'are'} less accurate than is allowed`,
     BATCH: `${one ? 'has' : 'have'} a larger batch, which never answers one image sooner`,
-    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}`,
-    SIMPLER: `${one ? 'is' : 'are'} as good, but less simple`,
+    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}, compared round by round`,
+    SIMPLER: `${one ? 'is' : 'are'} within ${100 * tieShare} % of it, and less simple`,
     CONFIDENCE: '',
   };
   return `${names} ${says[step.rule]}`;

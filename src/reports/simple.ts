@@ -51,7 +51,7 @@ const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
     row.samples &&
     `How it was measured: ${row.samples.count} times in ${seconds(row.elapsedNs as number)} after a warm-up, ${orders[request.scenario]}, with ` +
       `${engines[row.engine].title} (${row.engineVersion}) on ${row.instances > 1 ? `${row.instances} × ` : ''}${plural(row.intraOpThreads, 'thread')} of ${machine.processor} ` +
-      `(${plural(machine.cores, 'core')}), no other job beside it. Profile ${request.profile}.`,
+      `(${plural(machine.cores, 'core')}), no other job of Whetstone beside it. Profile ${request.profile}.`,
 ];
 
 /** The report for people who want to know what it means: the chosen row, or else the baseline, in sentences. */
