@@ -17,7 +17,7 @@ export interface StudyPlan {
   epochs: number;
   /** Null where no training of the preset tells how fast this machine is. */
   estimatedMs: number | null;
-  /** Trainings that tell it. */
+  /** Number of earlier trainings whose speed it is estimated from. */
   basedOn: number;
 }
 

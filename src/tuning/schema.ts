@@ -130,7 +130,8 @@ export const StudyType = builder.node(builder.objectRef<Study>('Study'), {
   fields: (t) => ({
     job: t.field({
       type: JobType,
-      description: 'The job that coordinates it; the newest, where it was retried or extended. Its events tell of each trial that ends.',
+      description:
+        'The job that coordinates the study: the newest one if it was retried or extended. Each trial that ends is an event of it.',
       resolve: (s, _a, { db }) => jobOf(db, s),
     }),
     paused: t.boolean({ description: 'Whether it was paused: its jobs wait.', resolve: (s, _a, { db }) => isPaused(jobOf(db, s)) }),
