@@ -3,52 +3,32 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Telemetry } from '../src/benchmark/cells.ts';
 import type { BenchmarkContext, ModelContext } from '../src/benchmark/context.ts';
-import { encodeSamples, type RawSamples } from '../src/benchmark/samples.ts';
-import { benchmarkProfiles } from '../src/jobs/specs.ts';
+import type { RawSamples } from '../src/benchmark/samples.ts';
 import { opaqueId } from '../src/naming.ts';
 import { compareReports } from '../src/reports/comparison.ts';
 import { exportReport } from '../src/reports/exports.ts';
-import { type Measurement, makeReport, type Source } from '../src/reports/make.ts';
+import { makeReport } from '../src/reports/make.ts';
 import { viewOf } from '../src/reports/view.ts';
+import { modelContext, type StoredRow, stored as storedBenchmark, telemetry } from './support/reports.ts';
 
-const model = (number: number, top1: number | null, change: Partial<ModelContext> = {}): ModelContext => ({
-  versionId: `version-${number}`,
-  name: 'digits',
-  number,
-  origin: 'CONVERTED',
-  precision: 'FP32',
-  preset: 'resnet50',
-  sizeBytes: 94_000_000,
-  sha256: 'a'.repeat(64),
-  weightsHash: 'b'.repeat(64),
-  lineageHash: 'c'.repeat(64),
-  parameters: 23_500_000,
-  accuracy:
-    top1 === null
-      ? null
-      : {
-          metric: 'TOP1',
-          value: top1,
-          images: 360,
-          dataset: 'digits',
-          datasetVersion: 1,
-          datasetHash: 'd'.repeat(64),
-          split: 'val',
-          engine: 'torch',
-          ofParent: true,
-        },
-  ...change,
-});
-
-const telemetry: Telemetry = {
-  unavailable: null,
-  cold: { loadNs: 300_000_000, firstInferenceNs: 20_000_000 },
-  gate: { reference: 'PROBE', inputs: 32, outputs: [{ output: 'logits', largestDifference: 1e-5, tolerance: 1e-4 }] },
-  warmup: { runs: 60, durationNs: 2_000_000_000, settled: true },
-  memory: { baselineBytes: 100 * 2 ** 20, peakBytes: 400 * 2 ** 20 },
-  noise: { steal: 0, throttled: 0, contention: 0 },
-  gpu: { utilizationPercent: null, memoryBytesMax: null, reason: 'It was measured on the processor.' },
-};
+const model = (number: number, top1: number | null, change: Partial<ModelContext> = {}): ModelContext =>
+  modelContext(number, {
+    accuracy:
+      top1 === null
+        ? null
+        : {
+            metric: 'TOP1',
+            value: top1,
+            images: 360,
+            dataset: 'digits',
+            datasetVersion: 1,
+            datasetHash: 'd'.repeat(64),
+            split: 'val',
+            engine: 'torch',
+            ofParent: true,
+          },
+    ...change,
+  });
 
 /** Ten seconds of a single stream at this speed, every tenth inference a tenth slower where there are many. */
 function steady(latencyMs: number): RawSamples {
@@ -78,59 +58,8 @@ function uneven(latencyMs: number, shift = 0): RawSamples {
   return { latencyNs, endNs, block: Float64Array.from(seconds.flatMap((all, n) => all.map(() => n))) };
 }
 
-interface Row extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>> {
-  samples: RawSamples | null;
-  telemetry?: Partial<Telemetry>;
-}
-
-/** The stored parts of a benchmark, and its blobs by hash. */
-function stored(rows: Row[], models = [model(1, 0.98)], request: Partial<BenchmarkContext['request']> = {}) {
-  const blobs = new Map<string, Uint8Array>();
-  const measurements = rows.map(({ samples, telemetry: change, ...cell }, n): Measurement => {
-    const bytes = samples && encodeSamples(samples);
-    const sha256 = bytes ? createHash('sha256').update(bytes).digest('hex') : '';
-    if (bytes) blobs.set(sha256, bytes);
-    return {
-      n,
-      model: 0,
-      engine: 'ONNXRUNTIME_CPU',
-      engineVersion: 'onnxruntime 1.30.0',
-      batchSize: 1,
-      intraOpThreads: 1,
-      instances: 1,
-      ...cell,
-      telemetry: { ...telemetry, ...change },
-      samples: bytes && { sha256, sizeBytes: bytes.length },
-    };
-  });
-  const source: Source = {
-    context: {
-      jobId: 'job-1',
-      measuredAt: 1_790_000_000_000,
-      codeVersion: '0.1.0',
-      inRounds: true,
-      models,
-      request: {
-        modelVersionIds: models.map(({ versionId }) => versionId),
-        batchSizes: [1],
-        engines: ['ONNXRUNTIME_CPU'],
-        intraOpThreads: [1],
-        scenario: 'SINGLE_STREAM',
-        instances: [1],
-        dims: {},
-        seed: 0,
-        profile: 'QUICK',
-        settings: benchmarkProfiles.QUICK,
-        target: 'LATENCY',
-        accuracyDropMax: 0.01,
-        ...request,
-      },
-    },
-    machine: { processor: 'A processor', cores: 2, memoryBytes: 8 * 2 ** 30, platform: 'linux', arch: 'x64', kernel: '6', node: '24' },
-    measurements,
-  };
-  return { source, read: async (sha256: string) => blobs.get(sha256) as Uint8Array };
-}
+const stored = (rows: StoredRow[], models = [model(1, 0.98)], request: Partial<BenchmarkContext['request']> = {}) =>
+  storedBenchmark(rows, models, request);
 
 const reportOf = async (...from: Parameters<typeof stored>) => {
   const { source, read } = stored(...from);
@@ -239,7 +168,7 @@ describe('a report', () => {
 });
 
 describe('a delta', () => {
-  const delta = async (...rows: Row[]) => (await reportOf(rows, [model(1, 0.98), model(2, 0.95)])).report.deltas;
+  const delta = async (...rows: StoredRow[]) => (await reportOf(rows, [model(1, 0.98), model(2, 0.95)])).report.deltas;
 
   test('is FASTER or SLOWER when all rounds say so and it is 3 % or more', async () => {
     expect(
@@ -298,7 +227,7 @@ describe('a delta', () => {
 });
 
 describe('the choice', () => {
-  const steps = async (rows: Row[], models?: ModelContext[], request?: Partial<BenchmarkContext['request']>) => {
+  const steps = async (rows: StoredRow[], models?: ModelContext[], request?: Partial<BenchmarkContext['request']>) => {
     const { choice } = (await reportOf(rows, models, request)).report;
     return { n: choice.n, kept: Object.fromEntries(choice.steps.map(({ rule, kept }) => [rule, kept])), says: choice };
   };

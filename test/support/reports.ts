@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Telemetry } from '../../src/benchmark/cells.ts';
 import type { BenchmarkContext, ModelContext } from '../../src/benchmark/context.ts';
-import { encodeSamples } from '../../src/benchmark/samples.ts';
+import { encodeSamples, type RawSamples } from '../../src/benchmark/samples.ts';
 import { benchmarkRow, benchmarkRun } from '../../src/benchmark/tables.ts';
 import { dataset, datasetVersion } from '../../src/datasets/tables.ts';
 import { type Db, inTransaction } from '../../src/db.ts';
@@ -12,11 +12,12 @@ import { enqueue } from '../../src/jobs/enqueue.ts';
 import { requireJob } from '../../src/jobs/jobs.ts';
 import { benchmarkProfiles } from '../../src/jobs/specs.ts';
 import { model, modelVersion } from '../../src/models/tables.ts';
-import { type Made, makeReport, type Source } from '../../src/reports/make.ts';
+import { type Made, type Measurement, makeReport, type Source } from '../../src/reports/make.ts';
 import { insertReport } from '../../src/reports/reports.ts';
 import { nobody } from './jobs.ts';
 
-const telemetry: Telemetry = {
+/** Of a row that nothing disturbed. */
+export const telemetry: Telemetry = {
   unavailable: null,
   cold: { loadNs: 300_000_000, firstInferenceNs: 20_000_000 },
   gate: { reference: 'PROBE', inputs: 32, outputs: [{ output: 'logits', largestDifference: 1e-5, tolerance: 1e-4 }] },
@@ -46,7 +47,7 @@ export interface MadeUpRow {
 const rounds = 10;
 const perRound = 60;
 
-function samplesOf(latencyMs: number) {
+function samplesOf(latencyMs: number): RawSamples {
   const latencyNs = Float64Array.from({ length: rounds * perRound }, (_, i) => {
     const round = Math.floor(i / perRound);
     return Math.round(latencyMs * 1e6 * (1 + 0.01 * Math.sin(round)) * (1 + 0.002 * (i % 5)));
@@ -62,32 +63,39 @@ function samplesOf(latencyMs: number) {
   };
 }
 
-/** What a benchmark of these models would have stored. */
-export async function madeUp(
-  rows: MadeUpRow[],
+/** A row that a benchmark has measured, or not: without samples. What it does not say is usual. */
+export interface StoredRow extends Partial<Pick<Measurement, 'model' | 'engine' | 'batchSize' | 'intraOpThreads' | 'instances'>> {
+  samples: RawSamples | null;
+  telemetry?: Partial<Telemetry>;
+}
+
+/** The stored parts of a benchmark, and its blobs by hash. */
+export function stored(
+  rows: StoredRow[],
   models: ModelContext[],
-  about: { jobId?: string; machine?: Source['machine'] } = {},
-): Promise<{ context: BenchmarkContext; machine: Source['machine']; made: Made }> {
+  request: Partial<BenchmarkContext['request']> = {},
+  { jobId = 'job-1', machine = processor }: { jobId?: string; machine?: Source['machine'] } = {},
+): { source: Source; read: (sha256: string) => Promise<Uint8Array> } {
   const blobs = new Map<string, Uint8Array>();
-  const measurements = rows.map(({ latencyMs, model = 0, intraOpThreads = 1 }, n) => {
-    const bytes = encodeSamples(samplesOf(latencyMs));
-    const sha256 = createHash('sha256').update(bytes).digest('hex');
-    blobs.set(sha256, bytes);
-    const samples = { sha256, sizeBytes: bytes.length };
+  const measurements = rows.map(({ samples, telemetry: change, ...cell }, n): Measurement => {
+    const bytes = samples && encodeSamples(samples);
+    const sha256 = bytes ? createHash('sha256').update(bytes).digest('hex') : '';
+    if (bytes) blobs.set(sha256, bytes);
     return {
       n,
-      model,
-      engine: 'ONNXRUNTIME_CPU' as const,
+      model: 0,
+      engine: 'ONNXRUNTIME_CPU',
       engineVersion: 'onnxruntime 1.30.0',
       batchSize: 1,
-      intraOpThreads,
+      intraOpThreads: 1,
       instances: 1,
-      telemetry,
-      samples,
+      ...cell,
+      telemetry: { ...telemetry, ...change },
+      samples: bytes && { sha256, sizeBytes: bytes.length },
     };
   });
   const context: BenchmarkContext = {
-    jobId: about.jobId ?? 'job-1',
+    jobId,
     measuredAt: 1_790_000_000_000,
     codeVersion: '0.1.0',
     inRounds: true,
@@ -105,11 +113,22 @@ export async function madeUp(
       settings: benchmarkProfiles.QUICK,
       target: 'LATENCY',
       accuracyDropMax: 0.01,
+      ...request,
     },
   };
-  const machine = about.machine ?? processor;
-  const made = await makeReport({ context, machine, measurements }, async (sha256) => blobs.get(sha256) as Uint8Array);
-  return { context, machine, made };
+  return { source: { context, machine, measurements }, read: async (sha256) => blobs.get(sha256) as Uint8Array };
+}
+
+/** What a benchmark of these models would have stored, and its report. */
+export async function madeUp(
+  rows: MadeUpRow[],
+  models: ModelContext[],
+  about: { jobId?: string; machine?: Source['machine'] } = {},
+): Promise<{ context: BenchmarkContext; machine: Source['machine']; made: Made }> {
+  const measured = rows.map(({ latencyMs, ...row }) => ({ ...row, samples: samplesOf(latencyMs) }));
+  const { source, read } = stored(measured, models, {}, about);
+  const { context, machine } = source;
+  return { context, machine, made: await makeReport(source, read) };
 }
 
 /** As it was when a benchmark ended. */
