@@ -5,7 +5,6 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { results } from '../jobs/results.ts';
 import { CompressSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -13,7 +12,7 @@ import type { ModelVersion } from '../models/tables.ts';
 import { codeVersion } from '../version.ts';
 import { OutputLayout, PreprocessSpec } from '../vision/spec.ts';
 import { Compression, calibrationMethods, compressedPrecisions } from './gates.ts';
-import { acceptEvaluation, acceptOnnx, requireMade } from './register.ts';
+import { acceptEvaluatedOnnx } from './register.ts';
 import {
   datasetRef,
   modelRef,
@@ -141,7 +140,7 @@ export const compressJob: JobKind = {
     const dataset = datasetVersionId ? requireReadyDataset(services.db, datasetVersionId) : null;
     const numbers = outcome.gates.at(-1)?.numbers;
     if (!numbers || !('steps' in numbers)) throw new JobFailure('GATE_FAILED', 'The compressed model was not measured.');
-    const insertOnnx = await acceptOnnx(services, attempt, outcome, {
+    const origin = {
       modelId: source.modelId,
       jobId: attempt.job.id,
       datasetVersionId: source.datasetVersionId,
@@ -156,17 +155,8 @@ export const compressJob: JobKind = {
         judgedBy: dataset?.contentHash ?? null,
       },
       how: 'OPTIMIZED',
-    });
-    const { engine } = results.COMPRESS.parse(outcome.result);
-    const insertEvaluation =
-      engine && datasetVersionId
-        ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), { datasetVersionId, split: 'val', engine })
-        : null;
-    return (tx) => {
-      const { id } = insertOnnx(tx);
-      const evaluationId = insertEvaluation?.(tx, id).id ?? null;
-      return { ...outcome.result, modelVersionId: id, evaluationId };
-    };
+    } as const;
+    return acceptEvaluatedOnnx(services, attempt, outcome, origin, { kind: 'COMPRESS', datasetVersionId });
   },
 
   redo(tx, retried) {

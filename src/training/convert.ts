@@ -6,12 +6,11 @@ import { parseInput, refuse } from '../errors.ts';
 import { enqueue, submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { results } from '../jobs/results.ts';
 import { ConvertSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
-import { acceptEvaluation, acceptOnnx, requireMade } from './register.ts';
+import { acceptEvaluatedOnnx } from './register.ts';
 import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 
 /** `specJson` of a CONVERT job. */
@@ -94,7 +93,7 @@ export const convertJob: JobKind = {
   async finish(services, attempt, outcome) {
     const { modelVersionId, datasetVersionId } = requestOf(attempt.job);
     const source = requireReadyModel(services.db, modelVersionId);
-    const insertOnnx = await acceptOnnx(services, attempt, outcome, {
+    const origin = {
       modelId: source.modelId,
       jobId: attempt.job.id,
       datasetVersionId: source.datasetVersionId,
@@ -103,17 +102,8 @@ export const convertJob: JobKind = {
       preprocess: null,
       lineageSpec: { kind: 'CONVERT' },
       how: 'CONVERTED',
-    });
-    const { engine } = results.CONVERT.parse(outcome.result);
-    const insertEvaluation =
-      engine && datasetVersionId
-        ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), { datasetVersionId, split: 'val', engine })
-        : null;
-    return (tx) => {
-      const { id } = insertOnnx(tx);
-      const evaluationId = insertEvaluation?.(tx, id).id ?? null;
-      return { ...outcome.result, modelVersionId: id, evaluationId };
-    };
+    } as const;
+    return acceptEvaluatedOnnx(services, attempt, outcome, origin, { kind: 'CONVERT', datasetVersionId });
   },
 
   redo(tx, retried) {

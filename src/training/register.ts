@@ -5,7 +5,7 @@ import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { noteLessAccurate } from '../history/regressions.ts';
 import { type AttemptContext, type AttemptOutcome, JobFailure, type JobServices } from '../jobs/kinds.ts';
-import { Evaluation, WeightsMeta } from '../jobs/results.ts';
+import { Evaluation, results, WeightsMeta } from '../jobs/results.ts';
 import { gateFailures } from '../models/gate.ts';
 import { lineageHashOf } from '../models/lineage.ts';
 import { limitsFor, loadOnce } from '../models/load.ts';
@@ -99,10 +99,34 @@ export function requireGate(gate: { numbers: GateNumbers } | undefined): GateNum
 }
 
 /**
+ * An ONNX version with the evaluation that its job has made of it, if it has made one. The returned function registers both, and gives the job's
+ * result.
+ */
+export async function acceptEvaluatedOnnx(
+  services: JobServices,
+  attempt: AttemptContext,
+  outcome: AttemptOutcome,
+  origin: Parameters<typeof acceptOnnx>[3],
+  { kind, datasetVersionId }: { kind: 'CONVERT' | 'COMPRESS'; datasetVersionId: string | null },
+): Promise<(tx: Queryable) => Record<string, unknown>> {
+  const insertOnnx = await acceptOnnx(services, attempt, outcome, origin);
+  const { engine } = results[kind].parse(outcome.result);
+  const insertEvaluation =
+    engine && datasetVersionId
+      ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), { datasetVersionId, split: 'val', engine })
+      : null;
+  return (tx) => {
+    const { id } = insertOnnx(tx);
+    const evaluationId = insertEvaluation?.(tx, id).id ?? null;
+    return { ...outcome.result, modelVersionId: id, evaluationId };
+  };
+}
+
+/**
  * The gate, the load in the serving engine with the probe set, and the files in the store. The returned function registers the ONNX
  * version with its probe set. Of a foreign model a compression may make none: then the engine only loads the file.
  */
-export async function acceptOnnx(
+async function acceptOnnx(
   services: JobServices,
   attempt: AttemptContext,
   outcome: AttemptOutcome,
