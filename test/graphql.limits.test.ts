@@ -288,20 +288,22 @@ test('the health check answers while 20 hostile documents are on their way', () 
   }));
 
 test('a document at the limits costs less than 15 times a small one', () => {
-  // The ratio of two CPU times of one run, about 4.5 with the 300 selections that are allowed.
-  const cost = async (server: TestServer, documents: string[]) => {
+  // The ratio of CPU times of one run, about 4.5 with the 300 selections that are allowed. Of each the least: compiling and collecting garbage fall anywhere.
+  const cost = async (server: TestServer, document: string) => {
     const startedAt = process.cpuUsage();
-    for (const document of documents) await server.graphql(document);
+    await server.graphql(document);
     const { user, system } = process.cpuUsage(startedAt);
     return user + system;
   };
   return withServer(async (server) => {
-    const small = Array.from({ length: 20 }, (_, n) => `{ viewer { x${n}: id } }`);
-    const large = Array.from({ length: 20 }, (_, n) => `{ ${'viewer { id } '.repeat(148)} x${n}: __typename }`);
-    await cost(
-      server,
-      [...small, ...large].map((document) => document.replace('x', 'warm')),
-    );
-    expect(await cost(server, large)).toBeLessThan(15 * (await cost(server, small)));
+    const costs: { small: number; large: number }[] = [];
+    // Another name each time, so that none is in the cache.
+    for (let n = 0; n < 40; n += 1) {
+      costs.push({
+        small: await cost(server, `{ viewer { x${n}: id } }`),
+        large: await cost(server, `{ ${'viewer { id } '.repeat(148)} x${n}: __typename }`),
+      });
+    }
+    expect(Math.min(...costs.map(({ large }) => large))).toBeLessThan(15 * Math.min(...costs.map(({ small }) => small)));
   });
 });
