@@ -2,7 +2,12 @@
 import { existsSync } from 'node:fs';
 import { readGpus } from '../system/gpus.ts';
 import type { Engine } from './engine.ts';
-import { cudaLibrary, nativeAddon, onnxruntimeVersion } from './libraries.ts';
+import { cudaLibrary, findOpenvino, nativeAddon, onnxruntimeVersion } from './libraries.ts';
+
+const nativeMissing = async (): Promise<string | null> => {
+  if (existsSync(nativeAddon)) return null;
+  return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
+};
 
 export const engines = {
   ONNXRUNTIME_CPU: {
@@ -16,11 +21,20 @@ export const engines = {
     title: 'ONNX Runtime in native threads',
     version: onnxruntimeVersion,
     device: 'cpu',
+    missing: nativeMissing,
+    load: async () => (await import('./native.ts')).opener('ONNXRUNTIME_NATIVE'),
+  },
+  OPENVINO: {
+    title: 'OpenVINO on the processor',
+    version: findOpenvino()?.version ?? 'openvino',
+    device: 'cpu',
     async missing() {
-      if (existsSync(nativeAddon)) return null;
-      return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
+      if (findOpenvino()) return nativeMissing();
+      const where = 'the path of its libopenvino_c.so.<version>';
+      if (process.env.WHETSTONE_OPENVINO_LIBRARY) return `WHETSTONE_OPENVINO_LIBRARY names no library of OpenVINO: set it to ${where}.`;
+      return `OpenVINO is not installed: run \`WHETSTONE_OPENVINO=1 node scripts/setup.mjs\`, or set WHETSTONE_OPENVINO_LIBRARY to ${where}.`;
     },
-    load: async () => (await import('./native.ts')).open,
+    load: async () => (await import('./native.ts')).opener('OPENVINO'),
   },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',
