@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
-import { whyNotServed } from '../engine/hostEngine.ts';
+import { whyNotServed } from '../engine/engines.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';

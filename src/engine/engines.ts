@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { readGpus } from '../system/gpus.ts';
 import type { Engine } from './engine.ts';
+import { type HostEngine, hostEngineOf, type ModelEngine } from './hostEngine.ts';
 import { cudaLibrary, findOpenvino, nativeAddon, onnxruntimeVersion } from './libraries.ts';
 
 const nativeMissing = async (): Promise<string | null> => {
@@ -71,4 +72,13 @@ export async function readEngines(path: string): Promise<EngineState[]> {
       return { name, title, version, reason: await missing(path) };
     }),
   );
+}
+
+/** Why a host does not run models on an engine; null when it does. */
+export async function whyNotServed(engine: ModelEngine, host: HostEngine): Promise<string | null> {
+  if (engine === 'AUTO') return null;
+  const missing = await engines[engine].missing();
+  if (missing !== null) return `The engine ${engine} is not on this machine. ${missing}`;
+  if (hostEngineOf(host) !== 'ONNXRUNTIME_CPU') return null;
+  return `The inference host runs every model on ONNXRUNTIME_CPU, not on ${engine}: set WHETSTONE_INFERENCE_ENGINE, or \`engine\` of a replica, to AUTO.`;
 }

@@ -1,7 +1,6 @@
 /** What runs the models of an inference host: a setting of the host, and of the server that starts one. A model may ask for another engine. */
 import { existsSync } from 'node:fs';
 import { z } from 'zod';
-import { engines } from './engines.ts';
 import { nativeAddon } from './libraries.ts';
 
 export const HostEngine = z
@@ -17,12 +16,3 @@ export const hostEngineOf = (setting: HostEngine): Exclude<HostEngine, 'AUTO'> =
 
 export const ModelEngine = z.enum(['AUTO', 'ONNXRUNTIME_NATIVE', 'OPENVINO']).default('AUTO');
 export type ModelEngine = z.infer<typeof ModelEngine>;
-
-/** Why a host does not run models on an engine; null when it does. */
-export async function whyNotServed(engine: ModelEngine, host: HostEngine): Promise<string | null> {
-  if (engine === 'AUTO') return null;
-  const missing = await engines[engine].missing();
-  if (missing !== null) return `The engine ${engine} is not on this machine. ${missing}`;
-  if (hostEngineOf(host) !== 'ONNXRUNTIME_CPU') return null;
-  return `The inference host runs every model on ONNXRUNTIME_CPU, not on ${engine}: set WHETSTONE_INFERENCE_ENGINE, or \`engine\` of a replica, to AUTO.`;
-}

@@ -5,7 +5,7 @@ import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
-import { whyNotServed } from '../engine/hostEngine.ts';
+import { whyNotServed } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
