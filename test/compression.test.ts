@@ -59,7 +59,7 @@ describe('of digits', () => {
 
   beforeAll(async () => {
     const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0, warmupSteps: 4 };
-    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters };
+    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters };
     const { job } = await mutate(api, 'startTraining', start, 'job { id }');
     const training = await trained(api, job.id);
     checkpoint = training.result.modelVersionId;
@@ -78,13 +78,13 @@ describe('of digits', () => {
       precision: 'INT8',
       metric: { name: 'top1', parent: parent.evaluations[0].top1, candidate: int8.evaluations[0].top1, budget: 10 },
       decisions: 30,
-      quantisable: 54,
+      quantisable: 21,
       calibration: { method: 'MINMAX', images: 96, seed: 3, imagesHash: expect.stringMatching(/^[0-9a-f]{64}$/) },
       servingEngine: expect.any(String),
     });
     const { parentMetric, metric } = int8.compression;
     expect([parentMetric, metric]).toEqual([parent.evaluations[0].top1, int8.evaluations[0].top1]);
-    expect(int8.compression).toMatchObject({ decisions: 30, operators: 54, calibration: { method: 'MINMAX', images: 96 } });
+    expect(int8.compression).toMatchObject({ decisions: 30, operators: 21, calibration: { method: 'MINMAX', images: 96 } });
     expect(parent.compression).toBeNull();
     expect(int8.evaluations).toMatchObject([{ split: 'VAL', images: 30, job: { kind: 'COMPRESS' } }]);
   });
@@ -211,7 +211,7 @@ describe('the compression gate', () => {
       { operators: 0, metric: 0.95, sizeBytes: 24_000_000 },
       { operators: 1, metric: 0.975, sizeBytes: 25_000_000 },
     ],
-    quantisable: 54,
+    quantisable: 21,
     kept: [{ name: 'Conv_1', error: 0.1 }],
     calibration: null,
   };
