@@ -248,7 +248,7 @@ def test_weights_of_other_classes_get_a_new_head(trained: Trained, tmp_path: Pat
     (warning,) = recorder.of("warning")
     assert warning["code"] == "HEAD_REPLACED"
     assert "fc.weight, fc.bias" in warning["message"]
-    assert read_state(tmp_path / "weights.safetensors")["fc.weight"].shape == (11, 2048)
+    assert read_state(tmp_path / "weights.safetensors")["fc.weight"].shape == (11, 512)
 
 
 def test_weights_of_the_same_number_of_other_classes_are_matched_by_name(trained: Trained, tmp_path: Path) -> None:
