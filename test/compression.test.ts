@@ -11,7 +11,6 @@ import { withSharedServer } from './support/shared.ts';
 import { type Api, ask, digitsVersion, jobWhen, modelVersionOf, mutate, succeeded, trained } from './support/training.ts';
 
 const minutes = 60_000;
-const rawId = (id: string): string => Buffer.from(id, 'base64url').toString().split(':')[1] as string;
 const versionFields = `id number origin precision sha256 sizeBytes lineageHash labels gate parent { id number }
   compression { parentMetric metric decisions operators calibration { method images } }
   evaluations { split engine images top1 job { kind } }`;
@@ -97,22 +96,6 @@ describe('of digits', () => {
       expect(half.sizeBytes).toBeLessThanOrEqual(0.51 * (await versionOf(onnx)).sizeBytes);
     },
     5 * minutes,
-  );
-
-  test(
-    'a compression whose process is killed in the middle ends on the same bytes',
-    async () => {
-      const { job } = await mutate(api, 'startCompression', settings(), 'job { id }');
-      await jobWhen(api, job.id, ({ events }) => events.some(({ phase }: { phase?: string }) => phase === 'calibration'));
-      const { $client } = server.services.db;
-      const [pid] = $client.prepare('SELECT pid FROM attempt WHERE jobId = ?').pluck().all(rawId(job.id)) as number[];
-      process.kill(pid as number, 'SIGKILL');
-      const { attempts, result } = await succeeded(api, job.id);
-      expect(attempts.map(({ state }: { state: string }) => state)).toEqual(['CRASHED', 'SUCCEEDED']);
-      const again = await versionOf(result.modelVersionId);
-      expect([again.sha256, again.lineageHash, again.gate]).toEqual([int8.sha256, int8.lineageHash, int8.gate]);
-    },
-    10 * minutes,
   );
 
   test(
