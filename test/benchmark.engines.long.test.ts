@@ -53,13 +53,6 @@ describe.skipIf(openvinoMissing !== null || nativeMissing !== null)(
             expect([row.verdict, row.reasons]).toEqual([expect.stringMatching(/^(VALID|UNSTABLE)$/), expect.anything()]);
           const chosen = rows.find(({ n }: { n: number }) => n === choice.n);
           expect(engines).toContain(chosen.engine);
-          console.log(
-            rows
-              .map(
-                (row: Record<string, unknown>) => `${preset} ${row.precision} ${row.engineVersion} ${row.engine}: ${row.itemsPerSecond}/s`,
-              )
-              .join('\n'),
-          );
         }),
       ),
     );
