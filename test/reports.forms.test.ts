@@ -171,8 +171,8 @@ describe('the report of a study', () => {
     const titles = [...html.matchAll(/<svg [^>]*><title>([^<]*)/g)].map(([, title]) => title);
     expect(titles).toEqual([
       'History of top-1',
-      'History of MACs of an image',
-      'top-1 against MACs of an image',
+      'History of MACs',
+      'top-1 against MACs',
       'Importance of the hyperparameters',
       'Parallel coordinates',
       ...['learningRate', 'imageSize', 'optimizer', 'momentum'].map((name) => `top-1 by ${name}`),

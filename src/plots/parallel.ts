@@ -1,7 +1,7 @@
 import { line } from 'd3-shape';
 import { legend, noData, seriesClass } from './frame.ts';
 import { type Axis, drawable, scaleOf } from './scale.ts';
-import { cut, element, escapeMarkup, type PlotText, plot, plotWidth, textAt } from './svg.ts';
+import { cut, element, escapeMarkup, type PlotText, plot, plotWidth, textAt, textWidth } from './svg.ts';
 
 export interface ParallelPlot extends PlotText {
   axes: readonly Axis[];
@@ -30,6 +30,8 @@ export function parallelPlot({ axes, kinds, lines, ...text }: ParallelPlot): str
     const values = lines.map(({ values }) => drawable(values[n], axis));
     return { axis, x: left + n * gap, values, scale: scaleOf(values, axis, [last, first]) };
   });
+  const titleAt = (n: number): number => top + 12 + (n % 2) * titleLine;
+  const endOfTitle = (n: number): number => (n < 0 ? 0 : left + n * gap - 10 + textWidth(cut(axes[n]?.label ?? '', 2 * gap - 4)));
   const path = line<{ x: number; y: number | null }>(
     ({ x }) => x,
     ({ y }) => y as number,
@@ -53,8 +55,8 @@ export function parallelPlot({ axes, kinds, lines, ...text }: ParallelPlot): str
     ...columns.flatMap(({ axis, x, scale }, n) => [
       // Neighbours have their titles in different lines, so that each has the room of two.
       n > 0 && n === axes.length - 1
-        ? textAt(plotWidth - 4, top + 12 + (n % 2) * titleLine, cut(axis.label, 2 * gap), { 'text-anchor': 'end' })
-        : textAt(x - 10, top + 12 + (n % 2) * titleLine, cut(axis.label, 2 * gap - 4)),
+        ? textAt(plotWidth - 4, titleAt(n), cut(axis.label, plotWidth - 14 - endOfTitle(n - 2)), { 'text-anchor': 'end' })
+        : textAt(x - 10, titleAt(n), cut(axis.label, 2 * gap - 4)),
       element('line', { class: 'plot-axis', x1: x, x2: x, y1: first, y2: last }),
       ...scale.ticks.flatMap(({ at, label }) => [
         element('line', { class: 'plot-axis', x1: x, x2: x + 4, y1: at, y2: at }),

@@ -17,7 +17,7 @@ export const objectiveTexts: Record<ObjectiveName, { title: string; write: (valu
   MAP5095: { title: 'mAP50-95', write: (value) => value.toFixed(4), label: 'mAP50-95', per: 1 },
   MAP50: { title: 'mAP50', write: (value) => value.toFixed(4), label: 'mAP50', per: 1 },
   PARAMETERS: { title: 'parameters', write: millions, label: 'parameters (millions)', per: 1e6 },
-  MACS: { title: 'MACs of an image', write: millions, label: 'MACs of an image (millions)', per: 1e6 },
+  MACS: { title: 'MACs', write: millions, label: 'MACs (millions)', per: 1e6 },
   BYTES: { title: 'size', write: mebibytes, label: 'size (MiB)', per: 2 ** 20 },
 };
 
