@@ -65,13 +65,13 @@ def bare_epoch(options: argparse.Namespace) -> Callable[[], None]:
 def trainer_epoch(options: argparse.Namespace, folder: Path) -> Callable[[], None]:
     images = STEPS * options.batch
     changes = {"imageSize": options.size, "batchSize": options.batch, "epochs": 1000}
-    if options.preset == "resnet50":
+    if options.preset.startswith("resnet"):
         dataset = support.write_digits(folder, images, 10)
         spec = support.train_spec(dataset, changes, preprocess=support.preprocess(options.size))
     else:
         dataset = write_scenes(folder, images, 2, side=options.size)
-        spec = {**support.detector_spec(dataset, options.size, changes), "preset": options.preset}
-    spec = {**spec, "cpuThreads": options.threads, "checkpointSeconds": 86_400}
+        spec = support.detector_spec(dataset, options.size, changes)
+    spec = {**spec, "preset": options.preset, "cpuThreads": options.threads, "checkpointSeconds": 86_400}
     read = read_spec_line(support.spec_line(folder, spec)).spec
     assert isinstance(read, TrainSpec)
     device = prepare(read)
