@@ -83,7 +83,7 @@ const clientSettings = z.object({
   token: z
     .string()
     .optional()
-    .describe('Access token for these commands, valid for 15 minutes; without one they ask for a name and a password.'),
+    .describe('API key or access token for these commands; without one they ask for a name and a password.'),
   refreshToken: z
     .string()
     .optional()
