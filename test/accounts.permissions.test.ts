@@ -113,6 +113,7 @@ const fields: Record<string, Line> = {
   'Mutation.inferBatch': 'TRY_DEPLOYMENTS',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
+  'Mutation.deleteJob': 'DELETE',
   'Mutation.startTuning': 'RUN_JOBS',
   'Mutation.pauseStudy': 'RUN_JOBS',
   'Mutation.resumeStudy': 'RUN_JOBS',

@@ -29,7 +29,7 @@ export const PermissionType = builder.enumType('Permission', {
         'Infer oneself: `infer`, `inferBatch`, and the inference host with an access token. No scope of API keys: that is INFER.',
     },
     INFER: { description: 'Let programs infer: with an API key that has this scope, on the server and on the inference host.' },
-    DELETE: { description: 'Delete datasets and models.' },
+    DELETE: { description: 'Delete datasets, models and jobs.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },
   } satisfies Record<Permission, unknown>,
