@@ -1,4 +1,4 @@
-/** Who asks: a user with a session or with one of their API keys, read from the database again at each use. */
+/** A user who asks for something, with a session or with one of their API keys: both are read from the database again at each use. */
 import { createHash } from 'node:crypto';
 import { and, eq, gt, isNull, or, sql } from 'drizzle-orm';
 import type { AccessClaims } from '../accessTokens.ts';
@@ -106,7 +106,7 @@ export function allows({ user, ...viewer }: Viewer, permission: Permission): boo
   return may(user.role, permission) && (viewer.by === 'SESSION' || hasScope(viewer.key, permission));
 }
 
-/** Who lets programs infer lets them try: one scope is enough for the server and for the inference host. */
+/** INFER includes TRY_DEPLOYMENTS: one scope is enough for the server and for the inference host. */
 const hasScope = ({ scopesJson }: ApiKey, permission: Permission): boolean =>
   scopesJson.includes(permission === 'TRY_DEPLOYMENTS' ? 'INFER' : permission);
 
