@@ -1,9 +1,19 @@
-import { test } from 'vitest';
+import { expect, test } from 'vitest';
 import { type Moment, outlives } from './support/recovery.ts';
 
 const inExport: Moment = { in: 'CONVERT', at: (told) => told.some((e) => e.phase === 'export') };
 const inGate: Moment = { in: 'CONVERT', at: (told) => told.some((e) => e.phase === 'gate') };
 const atItsEnd: Moment = { in: 'CONVERT', at: (told) => told.some((e) => e.__typename === 'JobGateEvent') };
+
+test('a training and its conversion outlive kills of the server in its first batches, behind an epoch and in the validation', async () => {
+  const [{ attempts }] = await outlives([
+    { in: 'TRAIN', at: (told) => told.some((e) => e.phase === 'training') },
+    { in: 'TRAIN', at: (told) => told.some((e) => e.__typename === 'JobEpochEvent') },
+    { in: 'TRAIN', at: (told) => told.some((e) => e.phase === 'validation') },
+    inExport,
+  ]);
+  expect(attempts[0]?.resumed).toBeNull();
+});
 
 // Three for each training: from the fourth death of the server without a new checkpoint on, the job is what is taken to kill it.
 test.each([[inExport], [inGate], [atItsEnd], [atItsEnd], [inExport], [inGate], [atItsEnd]])(

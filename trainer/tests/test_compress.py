@@ -69,6 +69,7 @@ def test_int8_has_a_quarter_of_the_bytes_and_says_what_it_was_made_of(
     assert json.loads(metadata["whetstone.classes"]) == trained.spec["dataset"]["classes"]
 
 
+@pytest.mark.long
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
     trained: Trained, int8: tuple[Path, Recorder], tmp_path: Path
 ) -> None:

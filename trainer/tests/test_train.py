@@ -78,11 +78,18 @@ def test_its_environment_is_recorded(trained: Trained) -> None:
     assert hello["resumed"] is None
 
 
-def test_killed_twice_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trained: Trained, tmp_path: Path) -> None:
-    """SIGKILL after a checkpoint inside epoch 1, and again inside epoch 2; each attempt has its own folder."""
+@pytest.mark.parametrize(
+    "moments",
+    [[(1, 1)], pytest.param([(0, 3), (1, 1)], marks=pytest.mark.long)],
+    ids=["once", "twice"],
+)
+def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(
+    trained: Trained, tmp_path: Path, moments: list[tuple[int, int]]
+) -> None:
+    """SIGKILL after a checkpoint inside an epoch; each attempt has its own folder."""
     spec = {**trained.spec, "checkpointSeconds": 0}
     resume: str | None = None
-    for number, (epoch, batch) in enumerate([(0, 3), (1, 1)], 1):
+    for number, (epoch, batch) in enumerate(moments, 1):
         with attempt(tmp_path / str(number), {**spec, "resumeFrom": resume}, number) as running:
             hello = running.wait_for("hello")
             assert (hello["resumed"] is None) == (resume is None)
@@ -91,7 +98,7 @@ def test_killed_twice_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(trai
             os.killpg(running.process.pid, signal.SIGKILL)
             assert running.process.wait() == -signal.SIGKILL
             resume = str(running.work_dir / checkpoint["file"])
-    with attempt(tmp_path / "3", {**trained.spec, "resumeFrom": resume}, 3) as running:
+    with attempt(tmp_path / "last", {**trained.spec, "resumeFrom": resume}, len(moments) + 1) as running:
         assert running.wait_for("hello")["resumed"] == {"epoch": 1, "batch": 1}
         epoch_event = running.wait_for("epoch")
         weights = running.wait_for("artifact")
@@ -122,6 +129,7 @@ def test_a_finished_training_makes_the_same_again(trained: Trained, tmp_path: Pa
     assert [e["sha256"] for e in recorder.of("artifact")] == [e["sha256"] for e in artifacts]
 
 
+@pytest.mark.long
 def test_stopped_after_an_epoch_it_ends_with_what_it_has_and_resumes_to_the_same_weights(
     trained: Trained, tmp_path: Path
 ) -> None:
