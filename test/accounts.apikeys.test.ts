@@ -177,23 +177,24 @@ test('a key never does more than its owner: when their role sinks it has what is
   const query = 'mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id } } }';
   const { id } = (await server.graphql(query, { i: input }, admin)).data.createUser.user;
   const { accessToken } = await server.login(input.name, input.password);
-  const scopes = ['READ', 'DEPLOY', 'MANAGE_USERS'];
+  const scopes = ['READ', 'DEPLOY', 'INFER', 'MANAGE_USERS'];
   const { secret } = (await server.graphql(created, { i: { name: 'ci', scopes } }, accessToken)).data.createApiKey;
   const mayDo = async () => {
     const users = await server.graphql('{ users { nodes { id } } }', {}, secret);
     const { mutation, query } = await waysIn(secret);
-    return { users: users.errors?.[0].message ?? 'ok', mutation, query };
+    const infer = await server.graphql('mutation { infer(input: {deployment: "a", image: "AA"}) { prediction { revision } } }', {}, secret);
+    return { users: users.errors?.[0].message ?? 'ok', mutation, query, infer: infer.errors?.[0].extensions.code };
   };
   const become = async (change: string) => {
     const { errors } = await server.graphql(`mutation ($id: ID!) { ${change} { user { id } } }`, { id }, admin);
     expect(errors).toBeUndefined();
   };
-  expect(await mayDo()).toEqual({ users: 'ok', mutation: 'NOT_FOUND', query: 'ok' });
+  expect(await mayDo()).toEqual({ users: 'ok', mutation: 'NOT_FOUND', query: 'ok', infer: 'UNAVAILABLE' });
   await become('updateUser(input: { userId: $id, role: ENGINEER })');
   const less = 'The role ENGINEER, which the owner of this API key has, does not allow this: it needs MANAGE_USERS.';
-  expect(await mayDo()).toEqual({ users: less, mutation: 'NOT_FOUND', query: 'ok' });
+  expect(await mayDo()).toEqual({ users: less, mutation: 'NOT_FOUND', query: 'ok', infer: 'UNAVAILABLE' });
   await become('updateUser(input: { userId: $id, role: VIEWER })');
-  expect(await mayDo()).toMatchObject({ mutation: 'FORBIDDEN', query: 'ok' });
+  expect(await mayDo()).toMatchObject({ mutation: 'FORBIDDEN', query: 'ok', infer: 'FORBIDDEN' });
   await become('disableUser(input: { userId: $id })');
   expect((await server.graphql('{ viewer { name } }', {}, secret)).status).toBe(401);
 });

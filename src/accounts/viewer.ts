@@ -101,24 +101,26 @@ export function noteUse(db: Db, secretHashes: readonly string[]): void {
   }
 }
 
+/** What a person needs to try deployments, a program needs to infer: INFER, as on the inference host. */
+const neededBy = ({ by }: Viewer, permission: Permission): Permission =>
+  by === 'API_KEY' && permission === 'TRY_DEPLOYMENTS' ? 'INFER' : permission;
+
 /** Whether the viewer's role allows it, and their API key, if they came with one. */
-export function allows({ user, ...viewer }: Viewer, permission: Permission): boolean {
-  return may(user.role, permission) && (viewer.by === 'SESSION' || hasScope(viewer.key, permission));
+export function allows(viewer: Viewer, permission: Permission): boolean {
+  const needed = neededBy(viewer, permission);
+  return may(viewer.user.role, needed) && (viewer.by === 'SESSION' || viewer.key.scopesJson.includes(needed));
 }
 
-/** INFER includes TRY_DEPLOYMENTS: one scope is enough for the server and for the inference host. */
-const hasScope = ({ scopesJson }: ApiKey, permission: Permission): boolean =>
-  scopesJson.includes(permission === 'TRY_DEPLOYMENTS' ? 'INFER' : permission);
-
 /** Why a viewer may not do what needs this permission; null is what needs a session. */
-export function forbidden({ user, ...viewer }: Viewer, permission: Permission | null): ApiError {
+export function forbidden(viewer: Viewer, permission: Permission | null): ApiError {
   if (permission === null) return new ApiError('FORBIDDEN', 'An API key does not allow this: log in.');
-  if (!may(user.role, permission) || viewer.by === 'SESSION') {
-    const whose = viewer.by === 'SESSION' ? '' : ', which the owner of this API key has,';
-    return new ApiError('FORBIDDEN', `The role ${user.role}${whose} does not allow this: it needs ${permission}.`);
+  const needed = neededBy(viewer, permission);
+  const { role } = viewer.user;
+  if (may(role, needed) && viewer.by === 'API_KEY') {
+    return new ApiError('FORBIDDEN', `This API key does not have the scope ${needed}: make one that has it with createApiKey.`);
   }
-  const scope = permission === 'TRY_DEPLOYMENTS' ? 'INFER' : permission;
-  return new ApiError('FORBIDDEN', `This API key does not have the scope ${scope}: make one that has it with createApiKey.`);
+  const whose = viewer.by === 'SESSION' ? '' : ', which the owner of this API key has,';
+  return new ApiError('FORBIDDEN', `The role ${role}${whose} does not allow this: it needs ${needed}.`);
 }
 
 function refuseKey(): never {
