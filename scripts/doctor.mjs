@@ -38,6 +38,8 @@ const setting = (name, fallback) => process.env[`WHETSTONE_${name}`] || fallback
 const host = setting('HOST', '127.0.0.1');
 const dataDir = path.resolve(setting('DATA_DIR', within('data')));
 const reserveBytes = Number(setting('DISK_RESERVE_BYTES', 1024 ** 3));
+/** What listens on a port may be no HTTP server, and say nothing. */
+const answerMsMax = 2000;
 /** The server keeps 2,000 connections, and files beside them. */
 const openFilesMin = 4096;
 
@@ -145,13 +147,14 @@ async function portCheck(name, fallback) {
   if (error === null) return ok(`${host}:${port} is free`);
   const mend = `ss -ltnp 'sport = :${port}' shows what listens there: stop it, or set WHETSTONE_${name} to another port`;
   if (error.code !== 'EADDRINUSE') return missing(`${host}:${port} cannot be used (${error.code})`, mend);
-  const health =
+  const signal = AbortSignal.timeout(answerMsMax);
+  const document =
     port === 0
       ? null
-      : await fetch(`http://${host}:${port}/openapi.json`)
+      : await fetch(`http://${host}:${port}/openapi.json`, { signal })
           .then((answer) => answer.json())
           .catch(() => null);
-  return health?.info?.title?.startsWith('Whetstone')
+  return document?.info?.title?.startsWith('Whetstone')
     ? ok(`${host}:${port}: Whetstone runs there`)
     : missing(`${host}:${port} is in use`, mend);
 }

@@ -1,11 +1,12 @@
 /** `npm run doctor`, as a person runs it: what it finds on this machine, and on one that lacks something. */
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { describedSettings } from '../src/config.ts';
-import { withFolder } from './support/server.ts';
+import { withFolder, withServer } from './support/server.ts';
 
 const root = join(import.meta.dirname, '..');
 const script = join(root, 'scripts', 'doctor.mjs');
@@ -49,16 +50,22 @@ test('without Python and npm it exits with 1 and names the packages; without a c
     expect(examine({ PATH: folder }).stdout).toContain('The server cannot run yet');
   }));
 
-test('a port that something else listens on is named with its setting', async () => {
-  const other = createServer((socket) => socket.end()).listen(0, '127.0.0.1');
-  await once(other, 'listening');
-  const { port } = other.address() as AddressInfo;
-  const { stdout, status } = examine({ WHETSTONE_PORT: String(port) }, '--json');
-  other.close();
-  expect([status, checksIn(stdout)['Server port']]).toEqual([
-    1,
-    { name: 'Server port', state: 'MISSING', found: `127.0.0.1:${port} is in use`, mend: expect.stringContaining('WHETSTONE_PORT') },
-  ]);
+test('a port that something else listens on is named with its setting; one with Whetstone on it is right', async () => {
+  const silent = createServer().listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const { port } = silent.address() as AddressInfo;
+  await withServer(async (server) => {
+    const env = { WHETSTONE_PORT: String(port), WHETSTONE_INFERENCE_PORT: new URL(server.url).port };
+    // Not `examine`: the two answer from this process.
+    const { stdout, code } = await promisify(execFile)(process.execPath, [script, '--json'], { env: { ...process.env, ...env } }).catch(
+      (error: { stdout: string; code: number }) => error as never,
+    );
+    const { 'Server port': taken, 'Inference port': own } = checksIn(stdout);
+    const mend = expect.stringContaining('WHETSTONE_PORT');
+    expect([code, taken]).toEqual([1, { name: 'Server port', state: 'MISSING', found: `127.0.0.1:${port} is in use`, mend }]);
+    expect(own).toMatchObject({ state: 'OK', found: expect.stringContaining('Whetstone runs there') });
+  });
+  silent.close();
 });
 
 test('too little disk for the reserve is missing, and an argument that it does not know is 2', () => {

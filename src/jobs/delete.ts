@@ -1,9 +1,9 @@
 /**
  * Deletes ended jobs for good, each with what it has made and nothing else keeps: attempts, events, curves, the log, its checkpoint; the
- * report, samples and history of a benchmark, the rates of a load test. A version, an evaluation of one, or a study keeps its job.
+ * report, samples and history of a benchmark, the rates of a load test. A version that did not fail, an evaluation of one, or a study keeps its job.
  */
 import { rm } from 'node:fs/promises';
-import { and, eq, inArray, isNull, notInArray, or, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, ne, notInArray, or, sql } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -69,13 +69,19 @@ function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
     .select({ number: modelVersion.number })
     .from(modelVersion)
     .leftJoin(evaluation, eq(evaluation.modelVersionId, modelVersion.id))
-    .where(and(isNull(modelVersion.deletedAt), or(inArray(modelVersion.jobId, ids), inArray(evaluation.jobId, ids))))
+    .where(
+      and(
+        isNull(modelVersion.deletedAt),
+        ne(modelVersion.state, 'FAILED'),
+        or(inArray(modelVersion.jobId, ids), inArray(evaluation.jobId, ids)),
+      ),
+    )
     .get();
   if (model) inUse(`Version ${model.number} of a model was made or evaluated by it, and shows it. Delete the version first.`);
   const dataset = tx
     .select({ number: datasetVersion.number })
     .from(datasetVersion)
-    .where(and(isNull(datasetVersion.deletedAt), inArray(datasetVersion.jobId, ids)))
+    .where(and(isNull(datasetVersion.deletedAt), ne(datasetVersion.state, 'FAILED'), inArray(datasetVersion.jobId, ids)))
     .get();
   if (dataset) inUse(`Version ${dataset.number} of a dataset was made by it, and shows it. Delete the version first.`);
   const ofStudy =
@@ -88,7 +94,7 @@ function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
   if (ofStudy) inUse('It belongs to a study, which needs the jobs of its trials.');
 }
 
-/** Removes all rows of a job but its own, and forgets it where a deleted version or a later try names it. */
+/** Removes all rows of a job but its own, and forgets it where a deleted or failed version, or a later try, names it. */
 function dropResults(tx: Queryable, jobId: string): void {
   for (const table of [benchmarkPoint, benchmarkRow, benchmarkRun, regression, loadTestRate, loadTest, evaluation]) {
     tx.delete(table).where(eq(table.jobId, jobId)).run();
