@@ -57,9 +57,8 @@ test('a port that something else listens on is named with its setting; one with 
   await withServer(async (server) => {
     const env = { WHETSTONE_PORT: String(port), WHETSTONE_INFERENCE_PORT: new URL(server.url).port };
     // Not `examine`: the two answer from this process.
-    const { stdout, code } = await promisify(execFile)(process.execPath, [script, '--json'], { env: { ...process.env, ...env } }).catch(
-      (error: { stdout: string; code: number }) => error as never,
-    );
+    const ran = promisify(execFile)(process.execPath, [script, '--json'], { env: { ...process.env, ...env } });
+    const { stdout, code } = (await ran.catch((error: unknown) => error)) as { stdout: string; code?: number };
     const { 'Server port': taken, 'Inference port': own } = checksIn(stdout);
     const mend = expect.stringContaining('WHETSTONE_PORT');
     expect([code, taken]).toEqual([1, { name: 'Server port', state: 'MISSING', found: `127.0.0.1:${port} is in use`, mend }]);
