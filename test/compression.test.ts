@@ -11,7 +11,6 @@ import { withSharedServer } from './support/shared.ts';
 import { type Api, ask, digitsVersion, jobWhen, modelVersionOf, mutate, succeeded, trained } from './support/training.ts';
 
 const minutes = 60_000;
-const rawId = (id: string): string => Buffer.from(id, 'base64url').toString().split(':')[1] as string;
 const versionFields = `id number origin precision sha256 sizeBytes lineageHash labels gate parent { id number }
   compression { parentMetric metric decisions operators calibration { method images } }
   evaluations { split engine images top1 job { kind } }`;
@@ -59,7 +58,7 @@ describe('of digits', () => {
 
   beforeAll(async () => {
     const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0, warmupSteps: 4 };
-    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters };
+    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters };
     const { job } = await mutate(api, 'startTraining', start, 'job { id }');
     const training = await trained(api, job.id);
     checkpoint = training.result.modelVersionId;
@@ -78,13 +77,13 @@ describe('of digits', () => {
       precision: 'INT8',
       metric: { name: 'top1', parent: parent.evaluations[0].top1, candidate: int8.evaluations[0].top1, budget: 10 },
       decisions: 30,
-      quantisable: 54,
+      quantisable: 21,
       calibration: { method: 'MINMAX', images: 96, seed: 3, imagesHash: expect.stringMatching(/^[0-9a-f]{64}$/) },
       servingEngine: expect.any(String),
     });
     const { parentMetric, metric } = int8.compression;
     expect([parentMetric, metric]).toEqual([parent.evaluations[0].top1, int8.evaluations[0].top1]);
-    expect(int8.compression).toMatchObject({ decisions: 30, operators: 54, calibration: { method: 'MINMAX', images: 96 } });
+    expect(int8.compression).toMatchObject({ decisions: 30, operators: 21, calibration: { method: 'MINMAX', images: 96 } });
     expect(parent.compression).toBeNull();
     expect(int8.evaluations).toMatchObject([{ split: 'VAL', images: 30, job: { kind: 'COMPRESS' } }]);
   });
@@ -97,22 +96,6 @@ describe('of digits', () => {
       expect(half.sizeBytes).toBeLessThanOrEqual(0.51 * (await versionOf(onnx)).sizeBytes);
     },
     5 * minutes,
-  );
-
-  test(
-    'a compression whose process is killed in the middle ends on the same bytes',
-    async () => {
-      const { job } = await mutate(api, 'startCompression', settings(), 'job { id }');
-      await jobWhen(api, job.id, ({ events }) => events.some(({ phase }: { phase?: string }) => phase === 'calibration'));
-      const { $client } = server.services.db;
-      const [pid] = $client.prepare('SELECT pid FROM attempt WHERE jobId = ?').pluck().all(rawId(job.id)) as number[];
-      process.kill(pid as number, 'SIGKILL');
-      const { attempts, result } = await succeeded(api, job.id);
-      expect(attempts.map(({ state }: { state: string }) => state)).toEqual(['CRASHED', 'SUCCEEDED']);
-      const again = await versionOf(result.modelVersionId);
-      expect([again.sha256, again.lineageHash, again.gate]).toEqual([int8.sha256, int8.lineageHash, int8.gate]);
-    },
-    10 * minutes,
   );
 
   test(
@@ -211,7 +194,7 @@ describe('the compression gate', () => {
       { operators: 0, metric: 0.95, sizeBytes: 24_000_000 },
       { operators: 1, metric: 0.975, sizeBytes: 25_000_000 },
     ],
-    quantisable: 54,
+    quantisable: 21,
     kept: [{ name: 'Conv_1', error: 0.1 }],
     calibration: null,
   };

@@ -48,7 +48,7 @@ describe('everything that was made', () => {
     // Trained, converted, evaluated in every way.
     const dataset = await datasetVersionOf(api, 'digits', digits);
     const hyperparameters = { imageSize: 32, epochs: 1, batchSize: 8 };
-    const start = { modelName: 'trained', datasetVersionId: dataset, preset: 'resnet50', hyperparameters };
+    const start = { modelName: 'trained', datasetVersionId: dataset, preset: 'resnet18', hyperparameters };
     await trained(api, (await mutate(api, 'startTraining', start, 'job { id }')).job.id);
     const versions = (await ids('models'))[0]?.versions.nodes ?? [];
     for (const { id } of versions) {

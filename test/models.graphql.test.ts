@@ -250,8 +250,11 @@ test('presets say what a training can be told', () =>
     } }`;
     const viewer = await server.as('VIEWER');
     const { data } = await server.graphql(query, { task: 'CLASSIFICATION' }, viewer);
-    expect(data.presets).toMatchObject([{ name: 'resnet50', title: 'ResNet50', task: 'CLASSIFICATION' }]);
-    expect(data.presets[0].hyperparameters).toEqual(hyperparametersOf('resnet50').map(({ search: _, ...said }) => said));
+    expect(data.presets).toMatchObject([
+      { name: 'resnet18', title: 'ResNet18', task: 'CLASSIFICATION' },
+      { name: 'resnet50', title: 'ResNet50', task: 'CLASSIFICATION' },
+    ]);
+    expect(data.presets[0].hyperparameters).toEqual(hyperparametersOf('resnet18').map(({ search: _, ...said }) => said));
     expect(data.presets[0].hyperparameters).toContainEqual({
       name: 'optimizer',
       type: 'ENUM',

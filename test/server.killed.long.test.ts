@@ -93,7 +93,7 @@ async function importModel(): Promise<string> {
 
 async function train(): Promise<string> {
   const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0 };
-  const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters, convert: false };
+  const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters, convert: false };
   return (await mutate(killed.api(), 'startTraining', input, 'job { id }')).job.id;
 }
 

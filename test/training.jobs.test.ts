@@ -47,7 +47,7 @@ describe('a training on real digits', () => {
     api = { url: started.url, token: await started.as('ENGINEER') };
     dataset = await digitsVersion(api, [0, 1, 2], 20);
     const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0, warmupSteps: 4 };
-    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', hyperparameters, seed: 7 };
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters, seed: 7 };
     const { job } = await mutate(api, 'startTraining', { ...input, idempotencyKey: 'one' }, 'job { id spec }');
     jobId = job.id;
     training = await trained(api, jobId);
@@ -172,7 +172,7 @@ describe('a training on real digits', () => {
   });
 
   test('a run that is continued has the hyperparameters of the run, unless others are said, and converts nothing when it is not asked to', async () => {
-    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', init: { continueFrom: (await version(1)).id } };
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', init: { continueFrom: (await version(1)).id } };
     const refused = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { userErrors { code field message } } }';
     for (const hyperparameters of [{}, { epochs: 2 }]) {
       const { data } = await ask(api, refused, { input: { ...input, hyperparameters } });
@@ -202,7 +202,7 @@ describe('a training on real digits', () => {
   test('is refused where it continues a run that had other classes', async () => {
     const [{ id }, datasetVersionId] = [await version(1), await digitsVersion(api, [3, 4, 5], 20)];
     const refused = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { job { id } userErrors { field message } } }';
-    const input = { modelName: 'digits', datasetVersionId, preset: 'resnet50', init: { continueFrom: id }, hyperparameters: { epochs: 3 } };
+    const input = { modelName: 'digits', datasetVersionId, preset: 'resnet18', init: { continueFrom: id }, hyperparameters: { epochs: 3 } };
     const { data } = await ask(api, refused, { input });
     expect(data.startTraining).toMatchObject({
       job: null,
@@ -225,7 +225,7 @@ describe('a training on real digits', () => {
   ])('is refused with %s, before a job is made', async (_what, change, field) => {
     const refused =
       'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { job { id } userErrors { code field message } } }';
-    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet50', ...change };
+    const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', ...change };
     const { data, errors } = await ask(api, refused, { input });
     expect(errors).toBeUndefined();
     expect(data.startTraining).toMatchObject({ job: null, userErrors: [{ code: 'INVALID', field }] });

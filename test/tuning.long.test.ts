@@ -8,7 +8,7 @@ import { until } from './support/storage.ts';
 import { ask, digitsVersion, mutate } from './support/training.ts';
 
 const input = {
-  ...{ modelName: 'tuned', preset: 'resnet50', cpuThreads: 1, device: 'CPU', seed: 7 },
+  ...{ modelName: 'tuned', preset: 'resnet18', cpuThreads: 1, device: 'CPU', seed: 7 },
   space: [
     { name: 'learningRate', low: 0.0003, high: 0.03, log: true },
     { name: 'optimizer', choices: ['ADAMW', 'SGD'] },

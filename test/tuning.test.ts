@@ -23,7 +23,7 @@ const space = [
 ];
 const fixed = { epochs: 2, batchSize: 8, warmupSteps: 1 };
 const inputOf = (changes: object = {}) => ({
-  ...{ modelName: 'tuned', datasetVersionId: dataset, preset: 'resnet50', space, fixed, cpuThreads: 1, device: 'CPU' },
+  ...{ modelName: 'tuned', datasetVersionId: dataset, preset: 'resnet18', space, fixed, cpuThreads: 1, device: 'CPU' },
   ...{ population: 2, generations: 2, seed: 7, objectives: ['TOP1', 'MACS'] },
   ...changes,
 });
@@ -168,7 +168,7 @@ test.each([
     ['space', '0'],
     /depends on optimizer, which is not searched/,
   ],
-  ['an objective of another task', { objectives: ['MAP50'] }, ['objectives'], /MAP50 is not measured for resnet50/],
+  ['an objective of another task', { objectives: ['MAP50'] }, ['objectives'], /MAP50 is not measured for resnet18/],
   ['only the size as objective', { objectives: ['MACS'] }, ['objectives'], /say only how large a model is/],
   ['several objectives for TPE', { sampler: 'TPE' }, ['sampler'], /TPE optimises one objective/],
   ['a grid without steps', { sampler: 'GRID' }, ['space'], /needs `choices` or a `step` of learningRate/],

@@ -150,16 +150,23 @@ export const DetectionHyperparameters = z
   .meta({ id: 'DetectionHyperparameters' });
 export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
 
+const classifier = { task: 'CLASSIFICATION', hyperparameters: ClassificationHyperparameters } as const;
+const classifierSource = 'Image classification with torchvision’s';
+
 const detector = { task: 'DETECTION', hyperparameters: DetectionHyperparameters } as const;
 const detectorSource = 'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights.';
 
 /** A preset is a topology with its task and its hyperparameters. Another one is another row. */
 export const presets = {
+  resnet18: {
+    ...classifier,
+    title: 'ResNet18',
+    description: `${classifierSource} ResNet18 (He et al. 2015), 11.2 million parameters and the classifier. The smaller one: for few images, or few cores.`,
+  },
   resnet50: {
-    task: 'CLASSIFICATION',
+    ...classifier,
     title: 'ResNet50',
-    description: 'Image classification with torchvision’s ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.',
-    hyperparameters: ClassificationHyperparameters,
+    description: `${classifierSource} ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.`,
   },
   yolov8n: { ...detector, title: 'YOLOv8n', description: `${detectorSource} The smallest size: 3.2 million parameters.` },
   yolov8s: { ...detector, title: 'YOLOv8s', description: `${detectorSource} 11.2 million parameters.` },

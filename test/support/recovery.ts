@@ -76,7 +76,7 @@ export const outlives = (moments: Moment[]): Promise<[TrainingJob, TrainingJob]>
         if (trainingId === '') {
           const datasetVersionId = await digitsVersion(api, [0, 1], 20);
           const hyperparameters = { imageSize: 32, epochs: 2, batchSize: 8, flip: 0 };
-          const input = { modelName: 'digits', datasetVersionId, preset: 'resnet50', hyperparameters };
+          const input = { modelName: 'digits', datasetVersionId, preset: 'resnet18', hyperparameters };
           trainingId = (await mutate(api, 'startTraining', input, 'job { id }')).job.id;
         }
         if (typeof moment === 'number') await setTimeout(moment);

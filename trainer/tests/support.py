@@ -84,7 +84,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
     """A short training at 32 px; no flips, since digits have a left and a right."""
     return {
         **computing("TRAIN"),
-        "preset": "resnet50",
+        "preset": "resnet18",
         "dataset": dataset,
         "preprocess": preprocess(),
         "hyperparameters": {**defaults(), "imageSize": 32, "flip": 0, **(hyperparameters or {})},

@@ -34,7 +34,7 @@ def made(recorder: Recorder) -> list[str]:
     return [event["kind"] for event in recorder.of("artifact")]
 
 
-# ------------------------------------------------------------------------------------------------- the digit ResNet50
+# ------------------------------------------------------------------------------------------------- the digit ResNet18
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_int8_has_a_quarter_of_the_bytes_and_says_what_it_was_made_of(
     assert file.stat().st_size <= 0.30 * trained.path("ONNX").stat().st_size
     numbers = gate_of(recorder)
     assert numbers["metric"]["parent"] - numbers["metric"]["candidate"] <= 0.05 + 1e-9
-    assert (numbers["problems"], numbers["images"], numbers["decisions"], numbers["quantisable"]) == ([], 60, 60, 54)
+    assert (numbers["problems"], numbers["images"], numbers["decisions"], numbers["quantisable"]) == ([], 60, 60, 21)
     assert numbers["steps"][-1]["sizeBytes"] == pytest.approx(file.stat().st_size, rel=0.01)
     assert numbers["calibration"]["images"] == 96
     for value, definition in ((numbers, "CompressionGate"), (recorder.events[-1]["result"], "CompressResult")):

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 def source(trained: Trained) -> Source:
     reference = build(ModelRef, trained.model("CHECKPOINT"))
     dataset = trained.spec["dataset"]["contentHash"]
-    return Source(load_model(reference), "resnet50", reference.classes, reference.preprocess, "0" * 64, dataset)
+    return Source(load_model(reference), "resnet18", reference.classes, reference.preprocess, "0" * 64, dataset)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_the_probe_set_is_preprocessed_validation_images_with_pytorchs_outputs(t
     assert outputs.shape == (32, 10)
     assert np.abs(inputs).max() < 3
     state = read_state(trained.path("WEIGHTS"))
-    network = build_model("resnet50", 10)
+    network = build_model("resnet18", 10)
     network.load_state_dict(state)
     with torch.inference_mode():
         again = network.eval()(torch.from_numpy(inputs)).numpy()

@@ -32,13 +32,16 @@ def test_public_weights_come_from_a_file_in_either_format(tmp_path: Path) -> Non
     assert caught.value.code == "WEIGHTS_INVALID"
 
 
-def test_public_weights_that_were_downloaded_once_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("preset", module.FILES)
+def test_public_weights_that_were_downloaded_once_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save({"a": torch.ones(1)}, folder / module.address("resnet50").rsplit("/", 1)[1])
-    require_public_weights("resnet50")
-    assert public_weights("resnet50", None).keys() == {"a"}
+    torch.save({"a": torch.ones(1)}, folder / module.address(preset).rsplit("/", 1)[1])
+    require_public_weights(preset)
+    assert public_weights(preset, None).keys() == {"a"}
 
 
 def test_whether_they_were_downloaded_is_said_without_pytorch() -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
@@ -26,11 +26,6 @@ NAMED_MAX = 3
 OPTIONAL_SUFFIX = ".num_batches_tracked"
 
 
-def _resnet50(class_count: int) -> nn.Module:
-    model: nn.Module = resnet50(num_classes=class_count)
-    return model
-
-
 @dataclass(frozen=True)
 class Topology:
     """`head`: how the names of the tensors begin whose shape depends on the class count; `class_tensors`: those that
@@ -41,6 +36,10 @@ class Topology:
     class_tensors: tuple[str, ...]
 
 
+def _resnet(build: Callable[..., nn.Module]) -> Topology:
+    return Topology(lambda class_count: build(num_classes=class_count), "fc.", ("fc.weight", "fc.bias"))
+
+
 def _detector(scale: str) -> Topology:
     rows = tuple(f"head.classes.{n}.2.{kind}" for n in range(len(STRIDES)) for kind in ("weight", "bias"))
     return Topology(partial(Detector, scale), "head.classes.", rows)
@@ -48,7 +47,8 @@ def _detector(scale: str) -> Topology:
 
 # By preset. Another preset is another row.
 TOPOLOGIES: dict[str, Topology] = {
-    "resnet50": Topology(_resnet50, "fc.", ("fc.weight", "fc.bias")),
+    "resnet18": _resnet(resnet18),
+    "resnet50": _resnet(resnet50),
     "yolov8n": _detector("n"),
     "yolov8s": _detector("s"),
     "yolov8m": _detector("m"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30
 # What torchvision calls the files. A name ends in the first digits of the file's SHA-256.
-FILES = {"resnet50": "resnet50-11ad3fa6.pth"}
+FILES = {"resnet18": "resnet18-f37072fd.pth", "resnet50": "resnet50-11ad3fa6.pth"}
 
 
 def public_weights(preset: str, file: str | None) -> State:
@@ -51,9 +51,10 @@ def require_public_weights(preset: str) -> None:
 
 def address(preset: str) -> str:
     """Where torchvision has the weights of a preset that is in FILES."""
-    from torchvision.models import ResNet50_Weights  # noqa: PLC0415
+    from torchvision.models import ResNet18_Weights, ResNet50_Weights  # noqa: PLC0415
 
-    return str({"resnet50": ResNet50_Weights.IMAGENET1K_V2.url}[preset])
+    weights = {"resnet18": ResNet18_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
+    return str(weights[preset].url)
 
 
 def _cached(preset: str) -> Path:
