@@ -39,7 +39,10 @@ export interface HostProcess {
   stop(): Promise<void>;
 }
 
-/** Starts the inference host as a child; `onKeysUsed` hears of API keys that were used, by the hashes of their secrets. Resolves when it listens, and throws an Error that says why it does not. */
+/**
+ * Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. `onKeysUsed` gets API keys
+ * that were used, by the hashes of their secrets.
+ */
 export async function startHostProcess(
   { dataDir, host, inferencePort, inferenceEngine, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
   snapshot: AuthSnapshot,

@@ -57,8 +57,8 @@ export type FromHost =
   /** It has to be ended. */
   | ({ type: 'stuck' } & Stuck)
   /**
-   * To the command with this number. `keysUsed`: API keys that were used meanwhile, by the hashes of their secrets. `refused`: why a model cannot be served; `diskFull`: later it may be. `stats`: to `stats`. `problem`: why it
-   * cannot serve everything.
+   * To the command with this number. `refused`: why a model cannot be served; `diskFull`: later it may be. `stats`: to `stats`. `problem`: why it
+   * cannot serve everything. `keysUsed`: API keys that were used meanwhile, by the hashes of their secrets.
    */
   | {
       type: 'answer';
