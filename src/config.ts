@@ -70,6 +70,9 @@ const settings = z.object({
     .describe('Largest file that can be uploaded, in bytes.'),
   auditDays: days.default(365).describe('Days that a line of the audit log stays; at most a million of them do.'),
   jobHistoryDays: days.default(365).describe('Days after its end that the events and the curves of a job stay.'),
+  jobDays: days
+    .optional()
+    .describe('Days after its end that a job stays, with its reports, unless a version or a study needs it; without it until deleteJob.'),
   jobLogDays: days.default(90).describe('Days after its end that the log of a job stays.'),
   diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
 });
@@ -80,10 +83,7 @@ const clientSettings = z.object({
     .url({ protocol: /^https?$/ })
     .default('http://127.0.0.1:8080')
     .describe('Server that the commands `upload` and `watch` talk to.'),
-  token: z
-    .string()
-    .optional()
-    .describe('Access token for these commands, valid for 15 minutes; without one they ask for a name and a password.'),
+  token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
   refreshToken: z
     .string()
     .optional()
@@ -96,12 +96,25 @@ const clientSettings = z.object({
 const otherVariables = {
   WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
   WHETSTONE_SKIP_NATIVE: '1 leaves the native runtime out of the set-up: models run on onnxruntime-node.',
+  WHETSTONE_OPENVINO: '1 installs OpenVINO with the set-up, a further engine. It stays, without the setting too.',
+  WHETSTONE_OPENVINO_LIBRARY:
+    'File of another OpenVINO, its libopenvino_c.so.<version>; without it that of the set-up, then that of the system.',
   WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
   NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
 };
 
 /** What a job's child inherits of the server's environment: no secret of the server. */
-const inherited = ['PATH', 'HOME', 'LANG', 'LD_LIBRARY_PATH', 'TORCH_HOME', 'HTTPS_PROXY', 'NO_PROXY', 'SSL_CERT_FILE'];
+const inherited = [
+  'PATH',
+  'HOME',
+  'LANG',
+  'LD_LIBRARY_PATH',
+  'TORCH_HOME',
+  'HTTPS_PROXY',
+  'NO_PROXY',
+  'SSL_CERT_FILE',
+  'WHETSTONE_OPENVINO_LIBRARY',
+];
 
 export type ClientConfig = Readonly<z.infer<typeof clientSettings>> & {
   /** The folder that relative paths start from: npm changes into the package's, and says where it was called. */

@@ -192,7 +192,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBr
       await loggedInAs(page, 'viewer (viewer)');
       await openTab(page, 'Users');
       await run(page);
-      await result(page, '"message": "The role VIEWER does not allow this."');
+      await result(page, '"message": "The role VIEWER does not allow this: it needs MANAGE_USERS."');
     }));
 
   test('the login outlives a reload of the page, and no other page can copy it', () =>
