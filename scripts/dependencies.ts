@@ -73,10 +73,10 @@ function npmPackages(): Map<string, string[] | null> {
 
 const plainName = (name: string): string => name.toLowerCase().replaceAll(/[-_.]+/g, '-');
 
-function pythonPackages(): Map<string, string[] | null> {
-  const lock = readFileSync(join(root, 'trainer', 'requirements.lock'), 'utf8');
-  const [packages = ''] = globSync('trainer/.venv/lib/python*/site-packages', { cwd: root }).map((path) => join(root, path));
-  const folders = readdirSync(packages).filter((name) => name.endsWith('.dist-info'));
+/** Of the packages of a lock file that are installed in a folder. */
+function pythonPackages(lockFile: string, packages: string): Map<string, string[] | null> {
+  const lock = readFileSync(join(root, lockFile), 'utf8');
+  const folders = existsSync(packages) ? readdirSync(packages).filter((name) => name.endsWith('.dist-info')) : [];
   const folderOf = new Map(folders.map((folder) => [plainName(folder.split('-')[0] as string), folder]));
   const names = [...lock.matchAll(/^([A-Za-z0-9][\w.-]*)==/gm)].map((match) => plainName(match[1] as string));
   return new Map(
@@ -93,7 +93,12 @@ function pythonPackages(): Map<string, string[] | null> {
 const reviewed = JSON.parse(readFileSync(listPath, 'utf8')) as Record<string, Record<string, Review>>;
 const problems: string[] = [];
 const written: typeof reviewed = {};
-for (const [ecosystem, packages] of Object.entries({ npm: npmPackages(), python: pythonPackages() })) {
+const [sitePackages = ''] = globSync('trainer/.venv/lib/python*/site-packages', { cwd: root });
+const python = [
+  ...pythonPackages('trainer/requirements.lock', join(root, sitePackages)),
+  ...pythonPackages('inference-native/openvino.lock', join(root, 'inference-native', 'openvino')),
+];
+for (const [ecosystem, packages] of Object.entries({ npm: npmPackages(), python: new Map(python) })) {
   const reviews: Record<string, Review> = {};
   for (const [name, found] of [...packages].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const review = Object.hasOwn(reviewed[ecosystem] ?? {}, name) ? reviewed[ecosystem]?.[name] : undefined;

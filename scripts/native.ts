@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { nativeAddon, onnxruntimeLibrary } from '../src/engine/libraries.ts';
+import { findOpenvino, nativeAddon, onnxruntimeLibrary } from '../src/engine/libraries.ts';
 
 const root = join(import.meta.dirname, '..');
 const source = join(root, 'inference-native');
@@ -15,17 +15,20 @@ const run = promisify(execFile);
 
 const sanitizers = ['address,undefined', 'thread'];
 const options = {
-  // The environment of ONNX Runtime lives as long as the process, and is not released.
+  // What lives as long as the process, such as the environment of ONNX Runtime, is not released.
   LSAN_OPTIONS: `suppressions=${join(source, 'test', 'leaks.txt')}:print_suppressions=0`,
-  // ONNX Runtime is built without it: what it does between its own threads cannot be seen.
+  // The engines' libraries are built without it: what they do between their own threads cannot be seen.
   TSAN_OPTIONS: 'ignore_noninstrumented_modules=1',
+  // OpenVINO's threads otherwise load a library in a way that no sanitizer allows.
+  TBB_ENABLE_SANITIZERS: '1',
 };
 
 async function check(sanitizer: string, models: string): Promise<void> {
   const build = join(source, `build-${sanitizer.replace(',', '-')}`);
   await run('cmake', ['-S', source, '-B', build, `-DSANITIZE=${sanitizer}`]);
   await run('cmake', ['--build', build], { maxBuffer: 2 ** 24 });
-  const { stdout, stderr } = await run(join(build, 'native_test'), [onnxruntimeLibrary, models], {
+  const openvino = findOpenvino();
+  const { stdout, stderr } = await run(join(build, 'native_test'), [onnxruntimeLibrary, models, ...(openvino ? [openvino.file] : [])], {
     env: { ...process.env, ...options, ORT_DISABLE_TELEMETRY: '1' },
     maxBuffer: 2 ** 24,
   });
@@ -39,7 +42,7 @@ if (!existsSync(nativeAddon)) {
   try {
     const python = join(root, 'trainer', '.venv', 'bin', 'python');
     const script = join(root, 'test', 'support', 'inference_models.py');
-    await run(python, ['-P', script, models, 'identity', 'echo', 'plus-1', 'spin', 'text']);
+    await run(python, ['-P', script, models, 'identity', 'echo', 'plus-1', 'spin', 'matmuls', 'text']);
     await Promise.all(sanitizers.map((sanitizer) => check(sanitizer, models)));
   } catch (error) {
     // The message of a program that failed has its standard error.

@@ -9,8 +9,8 @@
 //   done <hash>       nothing to do while the hash is that of today's inputs and the result works
 //   left out <hash>   nothing to do while the machine still lacks what the step needs
 //
-// Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX, and those of
-// npm, pip and uv.
+// Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX,
+// WHETSTONE_OPENVINO=1, and those of npm, pip and uv.
 
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
@@ -34,6 +34,8 @@ import {
   venvPython,
   within,
 } from './machine.mjs';
+
+const openvino = within('inference-native', 'openvino');
 
 /** What stops the set-up through no fault of the script: its text is all that the user sees. */
 class SetupError extends Error {}
@@ -81,7 +83,7 @@ const STEPS = [
         [executable, '-m', 'venv', ...(hostUv ? ['--without-pip'] : []), within('trainer', '.venv')],
         ...(hostUv ? [] : [[venvPython, '-m', 'pip', 'install', '--disable-pip-version-check', `uv==${config.uv}`]]),
         [
-          hostUv ? 'uv' : within('trainer', '.venv', 'bin', 'uv'),
+          findUv(),
           ...['pip', 'install', '--python', venvPython],
           // Not the lock itself: as a constraint it gives the same versions and hashes, but lets UV_TORCH_BACKEND drop CUDA.
           ...['-r', within('trainer', 'requirements.in'), '-c', within('trainer', 'requirements.lock')],
@@ -123,14 +125,35 @@ const STEPS = [
       'The native runtime does not build with this compiler. Set CXX to another one, or WHETSTONE_SKIP_NATIVE=1 to do without: everything ' +
       'works on onnxruntime-node then.',
   },
+  {
+    name: 'openvino',
+    title: 'OpenVINO',
+    folder: path.join('inference-native', 'openvino'),
+    // Once it is there, it stays and is kept up to date.
+    wanted: () => process.env.WHETSTONE_OPENVINO === '1' || fs.existsSync(openvino),
+    inputs: () => [contents('inference-native/openvino.lock')],
+    works: () => fs.existsSync(path.join(openvino, 'openvino', 'libs')),
+    needs: () => [{ folder: root, bytes: config.diskBytes.openvino }],
+    problem: () => undefined,
+    // In a folder of its own, since only its libraries are used: what its Python package depends on sends telemetry.
+    commands: () => [
+      [
+        findUv(),
+        ...['pip', 'install', '--python', venvPython, '--target', openvino, '--no-deps', '--require-hashes'],
+        ...['-r', within('inference-native', 'openvino.lock')],
+      ],
+    ],
+  },
 ];
+
+const findUv = () => (runs('uv', ['--version']) ? 'uv' : within('trainer', '.venv', 'bin', 'uv'));
 
 const contents = (file) => fs.readFileSync(within(file), 'utf8');
 const hash = (step) => createHash('sha256').update(JSON.stringify(step.inputs())).digest('hex');
 const stampFile = (step) => within('.setup', step.name);
 const stamp = (step) => (fs.existsSync(stampFile(step)) ? fs.readFileSync(stampFile(step), 'utf8') : undefined);
 const leftOut = (step) => stamp(step) === `left out ${hash(step)}` && step.lacks() !== undefined;
-const due = (step) => !leftOut(step) && (stamp(step) !== `done ${hash(step)}` || !step.works());
+const due = (step) => step.wanted?.() !== false && !leftOut(step) && (stamp(step) !== `done ${hash(step)}` || !step.works());
 
 async function perform(step) {
   const inputs = hash(step);

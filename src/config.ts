@@ -96,12 +96,25 @@ const clientSettings = z.object({
 const otherVariables = {
   WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
   WHETSTONE_SKIP_NATIVE: '1 leaves the native runtime out of the set-up: models run on onnxruntime-node.',
+  WHETSTONE_OPENVINO: '1 installs OpenVINO with the set-up, a further engine. It stays, without the setting too.',
+  WHETSTONE_OPENVINO_LIBRARY:
+    'File of another OpenVINO, its libopenvino_c.so.<version>; without it that of the set-up, then that of the system.',
   WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
   NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
 };
 
 /** What a job's child inherits of the server's environment: no secret of the server. */
-const inherited = ['PATH', 'HOME', 'LANG', 'LD_LIBRARY_PATH', 'TORCH_HOME', 'HTTPS_PROXY', 'NO_PROXY', 'SSL_CERT_FILE'];
+const inherited = [
+  'PATH',
+  'HOME',
+  'LANG',
+  'LD_LIBRARY_PATH',
+  'TORCH_HOME',
+  'HTTPS_PROXY',
+  'NO_PROXY',
+  'SSL_CERT_FILE',
+  'WHETSTONE_OPENVINO_LIBRARY',
+];
 
 export type ClientConfig = Readonly<z.infer<typeof clientSettings>> & {
   /** The folder that relative paths start from: npm changes into the package's, and says where it was called. */

@@ -289,7 +289,12 @@ export const serverOpenapi = {
   components: {
     schemas,
     securitySchemes: {
-      accessToken: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'From the mutation `login` or `refresh`; or an API key.' },
+      accessToken: {
+        type: 'http',
+        scheme: 'bearer',
+        bearerFormat: 'JWT',
+        description: 'From the mutation `login` or `refresh`; or an API key.',
+      },
       replicaToken: { type: 'http', scheme: 'bearer', description: 'WHETSTONE_REPLICA_TOKEN of the server.' },
     },
   },

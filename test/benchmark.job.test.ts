@@ -190,6 +190,7 @@ describe('a benchmark of two versions', () => {
         reason: null,
       },
       expect.objectContaining({ name: 'ONNXRUNTIME_NATIVE', title: 'ONNX Runtime in native threads', version: data.engines[0].version }),
+      expect.objectContaining({ name: 'OPENVINO', title: 'OpenVINO on the processor', version: expect.stringMatching(/^openvino/) }),
       expect.objectContaining({ name: 'ONNXRUNTIME_CUDA', title: expect.any(String) }),
     ]);
     for (const { available, reason } of data.engines) expect(available).toBe(reason === null);

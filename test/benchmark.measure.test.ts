@@ -10,7 +10,7 @@ import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { gateFailures } from '../src/models/gate.ts';
 import { readProbe } from '../src/models/probe.ts';
 import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
-import { nativeMissing, whyNoNative } from './support/engines.ts';
+import { nativeMissing, openvinoMissing } from './support/engines.ts';
 
 const folder = makeBenchmarkModels();
 const cuda = (await engines.ONNXRUNTIME_CUDA.missing(process.env.PATH ?? '')) === null;
@@ -242,20 +242,29 @@ describe('a cell', () => {
     expect(samples?.latencyNs.length).toBeGreaterThan(0);
   });
 
-  test.skipIf(nativeMissing !== null)(
-    `on the native engine computes the same, in the time that the engine tells${whyNoNative}`,
-    async () => {
+  describe.each([
+    ['ONNXRUNTIME_NATIVE', nativeMissing],
+    ['OPENVINO', openvinoMissing],
+  ] as const)('on %s', (engine, missing) => {
+    const why = missing === null ? '' : ` (skipped: ${missing})`;
+    test.skipIf(missing !== null).each([
+      ['classifier', 'FP32'],
+      ['detector', 'FP32'],
+      ['half', 'FP16'],
+      ['fixed', 'INT8'],
+    ] as const)(`computes %s in %s as the reference does, in the time that the engine tells${why}`, async (name, precision) => {
+      const probe = precision === 'FP32' ? name : null;
       const { telemetry, samples, block } = await measured(
-        benchmarkSpec({ models: [model('classifier', 'classifier')], engines: ['ONNXRUNTIME_NATIVE'] }),
+        benchmarkSpec({ models: [model(name, probe, precision)], batchSizes: [2], engines: [engine] }),
       );
-      expect(telemetry.gate).toMatchObject({ reference: 'PROBE', inputs: 32 });
+      expect(telemetry.gate).toMatchObject({ reference: probe ? 'PROBE' : 'SELF_REFERENCE', inputs: 32 });
       expect(gateFailures(telemetry.gate?.outputs ?? [])).toEqual([]);
       const latencies = [...(samples?.latencyNs ?? [])];
       expect(latencies.length).toBeGreaterThan(0);
       expect(latencies.every((ns) => ns > 0)).toBe(true);
       expect(latencies.reduce((sum, ns) => sum + ns, 0)).toBeLessThan(block?.elapsedNs ?? 0);
-    },
-  );
+    });
+  });
 
   test.skipIf(cuda)('on an engine that cannot load it tells why, without a path', async () => {
     const spec = benchmarkSpec({ models: [model('classifier')], engines: ['ONNXRUNTIME_CUDA'] });

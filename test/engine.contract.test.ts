@@ -5,7 +5,19 @@ import type { EngineSession, Open, OpenOptions, Tensor } from '../src/engine/eng
 import { engineNames, engines } from '../src/engine/engines.ts';
 import { floats, withModels } from './support/engines.ts';
 
-const models = ['types', 'identity', 'echo', 'plus-1', 'arithmetic', 'lookup', 'picked', 'text', 'classifier-halves', 'classifier-bytes'];
+const models = [
+  'types',
+  'identity',
+  'echo',
+  'plus-1',
+  'arithmetic',
+  'lookup',
+  'picked',
+  'text',
+  'classifier-halves',
+  'classifier-bytes',
+  'scalar',
+];
 const fileOf = withModels(models);
 
 /** The processor's engines must agree in all of this; one of a GPU computes with other numbers, and is measured only. */
@@ -79,6 +91,11 @@ describe.each(names)('%s', (name) => {
       }
     }));
 
+  it(`takes and gives numbers without a dimension${why}`, async () => {
+    const { outputs } = await run('scalar', { x: floats([], [2]) });
+    expect(outputs.get('y')).toEqual(floats([], [3]));
+  });
+
   it(`takes and gives tensors without values${why}`, async () => {
     const { outputs } = await run('identity', { x: floats([0, 4], []) });
     expect(outputs.get('y')).toEqual(floats([0, 4], []));
@@ -135,8 +152,13 @@ describe.each(names)('%s', (name) => {
   );
 
   it(`says why a run fails${why}`, async () => {
-    const outside: Tensor = { datatype: 'INT64', shape: [1], data: BigInt64Array.of(9n) };
-    await expect(run('lookup', { index: outside })).rejects.toThrow(/out of data bounds|range/);
+    const rows = (count: number): Tensor => ({ datatype: 'INT32', shape: [count, 16], data: new Int32Array(16 * count) });
+    await expect(run('arithmetic', { INPUT0: rows(2), INPUT1: rows(3) })).rejects.toThrow(/shape|dimension|broadcast/i);
+  });
+
+  it(`refuses an index beyond 32 bits, whether the engine counts in 64 or not${why}`, async () => {
+    const outside: Tensor = { datatype: 'INT64', shape: [1], data: BigInt64Array.of(2n ** 32n) };
+    await expect(run('lookup', { index: outside })).rejects.toThrow(/out of data bounds|range|32 bits/);
   });
 
   it(`says why it does not open a file${why}`, async () => {

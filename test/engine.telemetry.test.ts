@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { nativeMissing } from './support/engines.ts';
+import { nativeMissing, openvinoMissing } from './support/engines.ts';
 import { makeInferenceModels } from './support/inference.ts';
 import { withFolder } from './support/server.ts';
 
@@ -13,7 +13,10 @@ const traced = spawnSync('strace', ['-V']).status === 0;
 const why = traced ? '' : ' (skipped: there is no strace on the PATH; .ci/run installs it)';
 
 describe.skipIf(!traced)(`nothing leaves the machine, and no file is made elsewhere, by the${why}`, () => {
-  const native = nativeMissing === null ? ['cell of the native engine'] : [];
+  const native = [
+    ...(nativeMissing === null ? ['cell of the native engine'] : []),
+    ...(openvinoMissing === null ? ['cell of OpenVINO'] : []),
+  ];
   test.each(['server', 'host', 'host of a server', 'cell of a benchmark', ...native, 'check of an import', 'demo', 'trainer'])(
     '%s',
     (kind) =>

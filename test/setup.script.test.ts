@@ -92,6 +92,7 @@ class Project {
     writeWheel(this.path('wheels'), 'uv', uvVersion, { [`uv-${uvVersion}.data/scripts/uv`]: `#!/bin/sh\nexec '${tools.uv}' "$@"\n` });
     this.write('trainer/requirements.in', 'tiny\n');
     this.write('trainer/requirements.lock', `tiny==1.0.0 --hash=sha256:${sha256}\n`);
+    this.openvino('1.0.0');
     // As Node-API wants it, without its headers.
     this.write('inference-native/src/addon.cpp', 'extern "C" void* napi_register_module_v1(void*, void* exports) { return exports; }\n');
     this.write(
@@ -103,6 +104,12 @@ class Project {
     return this;
   }
 
+  /** The version that the lock names. */
+  openvino(version: string): void {
+    const sha256 = writeWheel(this.path('wheels'), 'openvino', version, { 'openvino/libs/version': version });
+    this.write('inference-native/openvino.lock', `openvino==${version} --hash=sha256:${sha256}\n`);
+  }
+
   configure(changes: object): void {
     const none = { project: 0, cache: 0 };
     const python = { oldest: '3.11', newest: '3.14' };
@@ -112,7 +119,7 @@ class Project {
       python,
       uv: uvVersion,
       pythonImports: 'tiny',
-      diskBytes: { node: none, python: none },
+      diskBytes: { node: none, python: none, openvino: 0 },
       ...changes,
     });
   }
@@ -322,6 +329,20 @@ describe.skipIf(!compiler)(`the native runtime${noCompiler}`, { timeout: 120_000
     expect(status).toBe(1);
     expect(output).toContain('did not self-register');
   });
+});
+
+test('OpenVINO is installed when it is asked for, stays, and follows its lock', { timeout: 120_000 }, async ({ project }) => {
+  const installed = () => fs.readFileSync(project.path('inference-native', 'openvino', 'openvino', 'libs', 'version'), 'utf8');
+  expect((await project.run()).output).not.toContain('OpenVINO');
+  const { status, output } = await project.run({ WHETSTONE_OPENVINO: '1' });
+  expect(output).toMatch(/^OpenVINO …\nOpenVINO: done in \d+ s\.\nSet-up finished/);
+  expect([status, installed()]).toEqual([0, '1.0.0']);
+  expect((await project.run()).output).toBe(nothing);
+  project.openvino('2.0.0');
+  expect((await project.run()).output).toContain('OpenVINO: done');
+  expect(installed()).toBe('2.0.0');
+  fs.rmSync(project.path('inference-native', 'openvino'), { recursive: true });
+  expect((await project.run()).output).toBe(nothing);
 });
 
 describe('interrupted set-up', { timeout: 120_000 }, () => {

@@ -52,18 +52,17 @@ class Binding final : public Napi::ObjectWrap<Binding> {
  public:
   static void define(Napi::Env env, Napi::Object exports) {
     exports.Set("Runtime", DefineClass(env, "Runtime",
-                                       {InstanceAccessor<&Binding::version>("version"), InstanceMethod<&Binding::load>("load"),
-                                        InstanceMethod<&Binding::run>("run"), InstanceMethod<&Binding::cancel>("cancel"),
-                                        InstanceMethod<&Binding::unload>("unload"), InstanceMethod<&Binding::close>("close")}));
+                                       {InstanceMethod<&Binding::load>("load"), InstanceMethod<&Binding::run>("run"),
+                                        InstanceMethod<&Binding::cancel>("cancel"), InstanceMethod<&Binding::unload>("unload"),
+                                        InstanceMethod<&Binding::close>("close")}));
   }
 
-  // (library, threads, nice, recordsFile)
+  // (threads, nice, recordsFile)
   explicit Binding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Binding>(info), channel_(std::make_shared<Channel>()) {
-    const unsigned threads = info[1].As<Napi::Number>();
-    const int nice = info[2].As<Napi::Number>();
+    const unsigned threads = info[0].As<Napi::Number>();
+    const int nice = info[1].As<Napi::Number>();
     try {
-      engine_ = openOnnxRuntime(info[0].As<Napi::String>());
-      runtime_ = std::make_unique<Runtime>(engine_, threads, nice, info[3].As<Napi::String>());
+      runtime_ = std::make_unique<Runtime>(threads, nice, info[2].As<Napi::String>());
     } catch (const std::exception& error) {
       throw Napi::Error::New(info.Env(), error.what());
     }
@@ -108,17 +107,18 @@ class Binding final : public Napi::ObjectWrap<Binding> {
   };
   using Handle = Napi::External<std::shared_ptr<Model>>;
 
-  Napi::Value version(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), engine_->version()); }
-
-  // (id, key, file, intraOpThreads, optimized)
+  // (id, engine, library, key, file, intraOpThreads, runs, optimized)
   Napi::Value load(const Napi::CallbackInfo& info) {
     const double id = info[0].As<Napi::Number>();
-    const LoadOptions options{info[3].As<Napi::Number>().Int32Value(), info[4].As<Napi::Boolean>()};
+    const std::string engine = info[1].As<Napi::String>();
+    const std::string library = info[2].As<Napi::String>();
+    const LoadOptions options{info[5].As<Napi::Number>().Int32Value(), info[6].As<Napi::Number>().Int32Value(), info[7].As<Napi::Boolean>()};
     return promise(info.Env(), id, [&] {
       const auto done = [channel = channel_, id](std::shared_ptr<Model> model, std::string error) {
         channel->send(std::unique_ptr<Completion>(new Completion{id, std::move(error), std::move(model), nullptr}));
       };
-      runtime_->load(info[1].As<Napi::String>(), info[2].As<Napi::String>(), options, done);
+      const auto open = [engine, library] { return engine == "openvino" ? openOpenVino(library) : openOnnxRuntime(library); };
+      runtime_->load(open, info[3].As<Napi::String>(), info[4].As<Napi::String>(), options, done);
     });
   }
 
@@ -269,7 +269,6 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     pending_.clear();
   }
 
-  std::shared_ptr<Engine> engine_;
   std::shared_ptr<Channel> channel_;
   std::unique_ptr<Runtime> runtime_;
   std::unordered_map<double, Pending> pending_;

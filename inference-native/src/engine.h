@@ -73,8 +73,9 @@ class Session {
 };
 
 struct LoadOptions {
-  int intraOpThreads;  // of one run; the calling thread is one of them
-  bool optimized;      // otherwise the graph is computed as it is in the file
+  int intraOpThreads;  // of one run
+  int runs;            // so many compute at the same time; an engine whose runs bring their own threads has no use for it
+  bool optimized;      // otherwise the graph is computed as it is in the file, by an engine that can
 };
 
 class Engine {
@@ -85,7 +86,11 @@ class Engine {
   virtual std::unique_ptr<Session> load(const std::string& file, const LoadOptions& options) = 0;
 };
 
-// ONNX Runtime of this library file. Throws std::exception where it cannot be used.
+// Throws std::exception where an input of the model is missing: a library may compute with whatever is in its memory then.
+void requireInputs(const Signature& signature, const std::vector<Input>& inputs);
+
+// The library of this file. Throws std::exception where it cannot be used.
 std::shared_ptr<Engine> openOnnxRuntime(const std::string& library);
+std::shared_ptr<Engine> openOpenVino(const std::string& library);
 
 }  // namespace whetstone

@@ -95,11 +95,7 @@ class OnnxRun final : public Run {
   }
 
   std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) override {
-    // The library does not look: a kernel would find no tensor.
-    for (const Port& port : signature_.inputs) {
-      const auto named = [&port](const Input& input) { return input.name == port.name; };
-      if (std::none_of(inputs.begin(), inputs.end(), named)) throw std::runtime_error("Input " + port.name + " is missing.");
-    }
+    requireInputs(signature_, inputs);
     std::vector<Owned<ort::Value>> owned;
     std::vector<const ort::Value*> values;
     std::vector<const char*> inputNames;

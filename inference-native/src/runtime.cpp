@@ -246,21 +246,21 @@ void Deadlines::close() {
 
 // --------------------------------------------------------------------------------------------------------------------------------- runtime
 
-Runtime::Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice, const std::string& recordsFile)
-    : engine_(std::move(engine)),
-      deadlines_(std::make_shared<Deadlines>()),
+Runtime::Runtime(unsigned threadsMax, int nice, const std::string& recordsFile)
+    : deadlines_(std::make_shared<Deadlines>()),
       records_(std::make_shared<Records>(recordsFile)),
       runs_(threadsMax, nice, 0),
       loads_(1, nice, threadsMax) {}
 
-void Runtime::load(std::string key, std::string file, LoadOptions options, Loaded done) {
-  loads_.add([engine = engine_, records = records_, key = std::move(key), file = std::move(file), options, done = std::move(done)](unsigned thread) {
+void Runtime::load(OpenEngine open, std::string key, std::string file, LoadOptions options, Loaded done) {
+  loads_.add([open = std::move(open), records = records_, key = std::move(key), file = std::move(file), options,
+              done = std::move(done)](unsigned thread) {
     auto model = std::make_shared<Model>();
     model->key = key;
     std::string refused;
     records->begin(thread, key);
     try {
-      model->session = engine->load(file, options);
+      model->session = open()->load(file, options);
     } catch (const std::exception& error) {
       refused = error.what();
       model = nullptr;

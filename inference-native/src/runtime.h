@@ -1,4 +1,4 @@
-// Runs sessions of an engine on threads of its own: a queue of runs, another for what loads and warms up, and the deadlines of all of them.
+// Runs sessions of engines on threads of its own: a queue of runs, another for what loads and warms up, and the deadlines of all of them.
 // It knows neither Node nor a library.
 #pragma once
 
@@ -128,12 +128,14 @@ class Deadlines {
 class Runtime {
  public:
   using Loaded = std::function<void(std::shared_ptr<Model> model, std::string error)>;
+  // Called on the thread that loads: the engine's library takes a while.
+  using OpenEngine = std::function<std::shared_ptr<Engine>()>;
 
   // `recordsFile` has records for `threadsMax` threads and one more, that which loads; it may be empty.
-  Runtime(std::shared_ptr<Engine> engine, unsigned threadsMax, int nice, const std::string& recordsFile);
+  Runtime(unsigned threadsMax, int nice, const std::string& recordsFile);
   ~Runtime() { close(); }
   // `key`: what is recorded of the model.
-  void load(std::string key, std::string file, LoadOptions options, Loaded done);
+  void load(OpenEngine open, std::string key, std::string file, LoadOptions options, Loaded done);
   std::shared_ptr<Job> run(std::shared_ptr<Model> model, RunRequest request, Job::Done done);
   // `done` is called when its memory is free: after the runs that hold it.
   void unload(std::shared_ptr<Model> model, std::function<void()> done);
@@ -141,7 +143,6 @@ class Runtime {
   void close();
 
  private:
-  const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Deadlines> deadlines_;
   const std::shared_ptr<Records> records_;
   Lane runs_;

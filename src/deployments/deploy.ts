@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
+import { whyNotServed } from '../engine/engines.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';
@@ -40,18 +41,22 @@ const DeployInput = z.object({
 });
 
 /**
- * Puts a model version behind a name; the name is made where there is none. With a benchmark its threads, batch and run times are those that
- * it has measured. It takes the traffic when it is warm, or FAILED says why not.
+ * Puts a model version behind a name; the name is made where there is none. With a benchmark its engine, threads, batch and run times are those
+ * that it has measured. It takes the traffic when it is warm, or FAILED says why not.
  */
-export function deploy(services: DeployServices, actor: Actor, raw: unknown): Promise<Deployment> {
+export async function deploy(services: DeployServices, actor: Actor, raw: unknown): Promise<Deployment> {
   const { name, modelVersionId, settings, benchmarkJobId } = parseInput(DeployInput, raw);
+  const { inferenceEngine } = services.config;
+  const unserved = await whyNotServed(settings.engine, inferenceEngine);
+  if (unserved !== null) refuse('INVALID', 'settings', unserved);
+  const openvino = (await whyNotServed('OPENVINO', inferenceEngine)) === null;
   return committed(services, (tx) => {
     const version = requireReadyModel(tx, modelVersionId);
     if (version.format !== 'ONNX') {
       refuse('INVALID', 'modelVersionId', `Version ${version.number} is a ${version.format}: only ONNX is served. Convert it first.`);
     }
     requireServable(tx, version, name, settings);
-    const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings.deadlineMs) : {};
+    const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings, openvino) : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
     addRevision(tx, actor, 'deploy', row, { modelVersionId, settingsJson: { ...settings, ...measured } });
     return row;

@@ -25,9 +25,9 @@ export type MeasuredRow = Pick<ReportRow, 'n' | 'batchSize' | 'intraOpThreads' |
 type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 
 /**
- * Threads, batch and run times of the row that the report of a benchmark chose. If it cannot be served, they are those of the best row that
- * can and that the report did not reject. A row with a batch cannot be where requests cannot share a run. Refuses (`benchmarkJobId`) where
- * there is none.
+ * Engine, threads, batch and run times of the row that the report of a benchmark chose. If it cannot be served, they are those of the best row
+ * that can and that the report did not reject. A row with a batch cannot be where requests cannot share a run, nor one of another engine than
+ * the settings ask for. Refuses (`benchmarkJobId`) where there is none. `openvino`: whether the host has it.
  */
 export function measuredSettings(
   db: Queryable,
@@ -38,8 +38,9 @@ export function measuredSettings(
   }: Pick<Config, 'cores' | 'inferenceEngine' | 'inferencePermits'>,
   jobId: string,
   { id, number, signatureJson }: Pick<ModelVersion, 'id' | 'number' | 'signatureJson'>,
-  deadlineMs: number,
-): Measured {
+  { deadlineMs, engine: asked }: Pick<ModelConfig, 'deadlineMs' | 'engine'>,
+  openvino: boolean,
+): Measured & Pick<ModelConfig, 'engine'> {
   const report = findReportOf(db, jobId) ?? refuse('NOT_FOUND', 'benchmarkJobId', 'There is no benchmark of this id that has ended.');
   const { models, rows, choice } = JSON.parse(readContent(db, report)) as Report;
   const { inputs, outputs } = OnnxMeta.parse(signatureJson);
@@ -53,23 +54,28 @@ export function measuredSettings(
       `The report of the benchmark rejects version ${number}: its results are wrong, or it is not accurate enough.`,
     );
   }
-  const host = hostEngineOf(inferenceEngine);
-  // Both run the same library on the same processor.
-  const engine: EngineName = accepted.some((row) => row.engine === host) ? host : servingEngine;
-  const usable = accepted.flatMap(({ latency, ...row }) =>
-    row.engine === engine && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [],
-  );
   const machine = { permits, cores, deadlineMs };
-  return (
-    chosenOf(usable, choice.n, machine) ??
-    bestOf(usable, machine) ??
+  const measuredOn = (engine: EngineName): Measured | null => {
+    const usable = accepted.flatMap(({ latency, ...row }) =>
+      row.engine === engine && latency && (batched || row.batchSize === 1) ? [{ ...row, meanMs: latency.meanNs / 1e6 }] : [],
+    );
+    return chosenOf(usable, choice.n, machine) ?? bestOf(usable, machine);
+  };
+  const chosen = accepted.find(({ n }) => n === choice.n);
+  const byChoice = asked === 'AUTO' && openvino && chosen?.engine === 'OPENVINO' ? measuredOn('OPENVINO') : null;
+  if (byChoice) return { engine: 'OPENVINO', ...byChoice };
+  const host = asked === 'AUTO' ? hostEngineOf(inferenceEngine) : asked;
+  // Both engines of ONNX Runtime run the same library on the same processor.
+  const engine: EngineName = host === 'OPENVINO' || accepted.some((row) => row.engine === host) ? host : servingEngine;
+  const measured =
+    measuredOn(engine) ??
     refuse(
       'INVALID',
       'benchmarkJobId',
       `The benchmark has no valid row of version ${number} with a batch of 1 on ${engine} and at most ${threadsMaxOf(cores, permits)} threads: ` +
         `${permits} runs compute at a time on ${cores} cores. Measure it with \`intraOpThreads\` up to that, or set WHETSTONE_INFERENCE_PERMITS to fewer.`,
-    )
-  );
+    );
+  return { engine: asked, ...measured };
 }
 
 /** Whether a row has right results and is within the budget of accuracy. */

@@ -172,7 +172,7 @@ builder.relayMutationField(
       settings: t.field({ type: SettingsInput, description: 'How to serve it; without them as their defaults say.' }),
       benchmarkJobId: t.id({
         description:
-          'A benchmark that has ended: `intraOpThreads` and `batchMax` are those of the row that its report chose, whatever the settings say. Where that row cannot be served, they are those of the best one that can. A version that the report rejects is refused.',
+          'A benchmark that has ended: `intraOpThreads` and `batchMax` are those of the row that its report chose, whatever the settings say; and so is `engine`, where they say AUTO. Where that row cannot be served, they are those of the best one that can. A version that the report rejects is refused.',
       }),
     }),
   },

@@ -13,6 +13,15 @@ const ScoresType = builder.enumType('ClassifierScores', {
   }),
 });
 
+const EngineType = builder.enumType('DeploymentEngine', {
+  description: 'What runs the model of a revision.',
+  values: enumValues<ModelSettings['engine']>({
+    AUTO: 'The engine of the inference host: ONNX Runtime, in native threads where the set-up has built them.',
+    ONNXRUNTIME_NATIVE: 'ONNX Runtime in native threads.',
+    OPENVINO: 'OpenVINO on the processor. It computes with integers of 32 bits, and cannot stop a run within a loop of the model.',
+  }),
+});
+
 type Name = keyof ModelSettings;
 /** Of JSON Schema, as zod writes it. */
 type Definition = { type?: string; description?: string; default?: unknown } & Partial<
@@ -20,7 +29,7 @@ type Definition = { type?: string; description?: string; default?: unknown } & P
 >;
 
 const definitions = Object.entries(z.toJSONSchema(ModelSettings).properties as Record<Name, Definition>) as [Name, Definition][];
-const enumTypes = { scores: ScoresType, outputLayout: OutputLayoutType } as const;
+const enumTypes = { scores: ScoresType, outputLayout: OutputLayoutType, engine: EngineType } as const;
 const scalars: Record<string, 'Int' | 'Float'> = { integer: 'Int', number: 'Float' };
 
 const typeOf = (name: Name, { type = '' }: Definition) =>
@@ -42,7 +51,8 @@ export const SettingsType = builder.objectRef<Record<string, unknown>>('Deployme
           type: typeOf(name, definition) as 'JSON',
           nullable: definition.default === undefined,
           description: describe(definition),
-          resolve: (settings) => settings[name],
+          // Revisions of earlier versions lack the settings that came later.
+          resolve: (settings) => settings[name] ?? definition.default,
         }),
       ]),
     ),

@@ -2,7 +2,13 @@
 import { existsSync } from 'node:fs';
 import { readGpus } from '../system/gpus.ts';
 import type { Engine } from './engine.ts';
-import { cudaLibrary, nativeAddon, onnxruntimeVersion } from './libraries.ts';
+import { type HostEngine, hostEngineOf, type ModelEngine } from './hostEngine.ts';
+import { cudaLibrary, findOpenvino, nativeAddon, onnxruntimeVersion } from './libraries.ts';
+
+const nativeMissing = async (): Promise<string | null> => {
+  if (existsSync(nativeAddon)) return null;
+  return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
+};
 
 export const engines = {
   ONNXRUNTIME_CPU: {
@@ -16,11 +22,20 @@ export const engines = {
     title: 'ONNX Runtime in native threads',
     version: onnxruntimeVersion,
     device: 'cpu',
+    missing: nativeMissing,
+    load: async () => (await import('./native.ts')).opener('ONNXRUNTIME_NATIVE'),
+  },
+  OPENVINO: {
+    title: 'OpenVINO on the processor',
+    version: findOpenvino()?.version ?? 'openvino',
+    device: 'cpu',
     async missing() {
-      if (existsSync(nativeAddon)) return null;
-      return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
+      if (findOpenvino()) return nativeMissing();
+      const where = 'the path of its libopenvino_c.so.<version>';
+      if (process.env.WHETSTONE_OPENVINO_LIBRARY) return `WHETSTONE_OPENVINO_LIBRARY names no library of OpenVINO: set it to ${where}.`;
+      return `OpenVINO is not installed: run \`WHETSTONE_OPENVINO=1 node scripts/setup.mjs\`, or set WHETSTONE_OPENVINO_LIBRARY to ${where}.`;
     },
-    load: async () => (await import('./native.ts')).open,
+    load: async () => (await import('./native.ts')).opener('OPENVINO'),
   },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',
@@ -57,4 +72,13 @@ export async function readEngines(path: string): Promise<EngineState[]> {
       return { name, title, version, reason: await missing(path) };
     }),
   );
+}
+
+/** Why a host does not run models on an engine; null when it does. */
+export async function whyNotServed(engine: ModelEngine, host: HostEngine): Promise<string | null> {
+  if (engine === 'AUTO') return null;
+  const missing = await engines[engine].missing();
+  if (missing !== null) return `The engine ${engine} is not on this machine. ${missing}`;
+  if (hostEngineOf(host) !== 'ONNXRUNTIME_CPU') return null;
+  return `The inference host runs every model on ONNXRUNTIME_CPU, not on ${engine}: set WHETSTONE_INFERENCE_ENGINE, or \`engine\` of a replica, to AUTO.`;
 }

@@ -1,4 +1,4 @@
-/** What runs the models of an inference host: a setting of the host, and of the server that starts one. */
+/** What runs the models of an inference host: a setting of the host, and of the server that starts one. A model may ask for another engine. */
 import { existsSync } from 'node:fs';
 import { z } from 'zod';
 import { nativeAddon } from './libraries.ts';
@@ -13,3 +13,6 @@ export const hostEngineOf = (setting: HostEngine): Exclude<HostEngine, 'AUTO'> =
   if (setting !== 'AUTO') return setting;
   return existsSync(nativeAddon) ? 'ONNXRUNTIME_NATIVE' : 'ONNXRUNTIME_CPU';
 };
+
+export const ModelEngine = z.enum(['AUTO', 'ONNXRUNTIME_NATIVE', 'OPENVINO']).default('AUTO');
+export type ModelEngine = z.infer<typeof ModelEngine>;

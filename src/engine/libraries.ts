@@ -1,4 +1,5 @@
 /** Where the libraries of the engines are. This file loads none of them. */
+import { existsSync, globSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 
@@ -16,3 +17,24 @@ export const cudaLibrary = join(folder, 'libonnxruntime_providers_cuda.so');
 
 /** The addon of `inference-native/`, which the set-up builds where it can. */
 export const nativeAddon = join(import.meta.dirname, '..', '..', 'inference-native', 'build', 'whetstone.node');
+
+const openvinoFolders = [
+  // The set-up installs it there (WHETSTONE_OPENVINO=1).
+  join(import.meta.dirname, '..', '..', 'inference-native', 'openvino', 'openvino', 'libs'),
+  ...(process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
+  ...['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/local/lib', '/opt/homebrew/lib'],
+  ...['/opt/intel/openvino/runtime/lib/intel64', '/opt/intel/openvino/runtime/lib/aarch64'],
+];
+
+/** OpenVINO's C interface: the file that WHETSTONE_OPENVINO_LIBRARY names, that of the set-up, or that of the system. Its name has the version. */
+export function findOpenvino(): { file: string; version: string } | null {
+  const chosen = process.env.WHETSTONE_OPENVINO_LIBRARY;
+  const files = chosen
+    ? [chosen]
+    : openvinoFolders.flatMap((place) => globSync('libopenvino_c.*', { cwd: place }).map((name) => join(place, name)));
+  for (const file of files) {
+    const [, year, release, patch] = /libopenvino_c\.(?:so\.|)(\d\d)(\d)(\d)(?:\.dylib)?$/.exec(file) ?? [];
+    if (year && existsSync(file)) return { file, version: `openvino 20${year}.${release}.${patch}` };
+  }
+  return null;
+}

@@ -1,12 +1,12 @@
 /**
- * ONNX Runtime in threads of our own addon (`inference-native/`). A model is one session, which any number of runs share; nothing computes on
- * the calling thread, and a run can be stopped.
+ * The engines of our own addon (`inference-native/`): ONNX Runtime and OpenVINO. A model is one session, which any number of runs share; nothing
+ * computes on the calling thread, and a run can be stopped.
  */
 import './telemetry.ts';
 import { createRequire } from 'node:module';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from './datatypes.ts';
 import type { EngineSession, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
-import { nativeAddon, onnxruntimeLibrary } from './libraries.ts';
+import { findOpenvino, nativeAddon, onnxruntimeLibrary } from './libraries.ts';
 
 /** As the addon has them: the types by number, a run that was stopped without outputs. */
 interface AddonPort {
@@ -26,7 +26,16 @@ type AddonResult = { startedNs: number; endedNs: number } & (
 
 /** `id`: of a promise, which nothing else has. */
 interface AddonRuntime {
-  load(id: number, key: string, file: string, intraOpThreads: number, optimized: boolean): Promise<AddonModel>;
+  load(
+    id: number,
+    engine: 'onnxruntime' | 'openvino',
+    library: string,
+    key: string,
+    file: string,
+    intraOpThreads: number,
+    runs: number,
+    optimized: boolean,
+  ): Promise<AddonModel>;
   run(
     id: number,
     model: unknown,
@@ -44,7 +53,7 @@ interface AddonRuntime {
 }
 
 interface Addon {
-  Runtime: new (library: string, threadsMax: number, nice: number, recordsFile: string) => AddonRuntime;
+  Runtime: new (threadsMax: number, nice: number, recordsFile: string) => AddonRuntime;
 }
 
 export interface RunLimits {
@@ -66,6 +75,16 @@ export interface NativeSession extends EngineSession {
   run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[], limits?: RunLimits): Promise<NativeOutputs>;
 }
 
+export type NativeEngine = 'ONNXRUNTIME_NATIVE' | 'OPENVINO';
+
+export interface NativeOpenOptions extends OpenOptions {
+  engine: NativeEngine;
+  /** Of the model, for the file of records. */
+  key?: string;
+  /** Runs that OpenVINO computes at the same time, each with its threads; others wait. ONNX Runtime computes all that the runtime begins. */
+  runs?: number;
+}
+
 export interface RuntimeOptions {
   /** Runs that compute at the same time. A thread is started when it is needed. */
   threadsMax: number;
@@ -76,8 +95,7 @@ export interface RuntimeOptions {
 }
 
 export interface NativeRuntime {
-  /** `key`: of the model, for the file of records. */
-  open(file: string, options: OpenOptions & { key?: string }): Promise<NativeSession>;
+  open(file: string, options: NativeOpenOptions): Promise<NativeSession>;
   /** Ends its threads. Every run has to have ended. */
   close(): void;
 }
@@ -103,11 +121,17 @@ const datatypeOf = (type: number): Datatype | undefined => datatypeOfOrt(String(
 const { Runtime } = createRequire(import.meta.url)(nativeAddon) as Addon;
 
 export function startRuntime({ threadsMax, nice = 0, runningFile = '' }: RuntimeOptions): NativeRuntime {
-  const runtime = new Runtime(onnxruntimeLibrary, threadsMax, nice, runningFile);
+  const runtime = new Runtime(threadsMax, nice, runningFile);
   return { open: (file, options) => openIn(runtime, file, options), close: () => runtime.close() };
 }
 
-export const { open } = startRuntime({ threadsMax: 64 });
+const shared = startRuntime({ threadsMax: 64 });
+
+/** `open` of an engine. */
+export const opener =
+  (engine: NativeEngine) =>
+  (file: string, options: OpenOptions): Promise<NativeSession> =>
+    shared.open(file, { ...options, engine });
 
 let lastId = 0;
 const newId = (): number => {
@@ -118,9 +142,11 @@ const newId = (): number => {
 async function openIn(
   runtime: AddonRuntime,
   file: string,
-  { intraOpThreads, optimized = true, key = '' }: OpenOptions & { key?: string },
+  { engine, intraOpThreads, optimized = true, key = '', runs = 1 }: NativeOpenOptions,
 ): Promise<NativeSession> {
-  const { model, inputs, outputs } = await runtime.load(newId(), key, file, intraOpThreads, optimized);
+  const [name, library] =
+    engine === 'OPENVINO' ? (['openvino', findOpenvino()?.file ?? ''] as const) : (['onnxruntime', onnxruntimeLibrary] as const);
+  const { model, inputs, outputs } = await runtime.load(newId(), name, library, key, file, intraOpThreads, runs, optimized);
   const signature = { inputs: inputs.map(portOf), outputs: outputs.map(portOf) };
   const tensors = signature.outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []));
   return {

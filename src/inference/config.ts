@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { HostEngine } from '../engine/hostEngine.ts';
+import { HostEngine, ModelEngine } from '../engine/hostEngine.ts';
 import { AddressName } from '../naming.ts';
 import { rangeProblem } from '../ranges.ts';
 import { strict } from '../suggest.ts';
@@ -56,6 +56,7 @@ export const ModelSettings = z.object({
     .describe(
       'Most items of a request, and most that are computed together; more than 1 where a benchmark shows that an item is cheaper so.',
     ),
+  engine: ModelEngine.describe('What runs the model; AUTO is the engine of the host.'),
   intraOpThreads: z
     .int()
     .min(1)

@@ -5,6 +5,7 @@ import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
+import { whyNotServed } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
 import type { Checked, ToCheck } from './checkFile.ts';
@@ -24,7 +25,7 @@ export interface ServedModel extends Served {
   users: number;
 }
 
-type Limits = Pick<HostConfig, 'permits' | 'cores' | 'intraOpThreads' | 'memoryBytesMax'>;
+type Limits = Pick<HostConfig, 'engine' | 'permits' | 'cores' | 'intraOpThreads' | 'memoryBytesMax'>;
 
 /** Bytes of a model's inputs: no request can have larger ones. */
 const inputBytesMax = 2 ** 30;
@@ -40,7 +41,7 @@ export async function loadModel(
   folder: string,
   limits: Limits,
 ): Promise<Omit<ServedModel, 'stats'>> {
-  const { intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
+  const { engine, intraOpThreads = limits.intraOpThreads, batchMax, deadlineMs } = config;
   const file = join(folder, `${randomUUID()}.onnx`);
   const warmUps = (signature: ServedSignature): WarmUp[] => {
     if (batchMax > 1 && !isBatched(signature))
@@ -48,12 +49,21 @@ export async function loadModel(
     return [...new Set([1, batchMax])].map((rows) => warmUpOf(signature, config, rows));
   };
   try {
+    const unserved = await whyNotServed(engine, limits.engine);
+    if (unserved !== null) throw new Error(unserved);
     requireCores(limits, intraOpThreads);
     await linkOrCopy(config.file, file);
     const { size } = await stat(file);
     requireMemory(limits, pool.copies * size);
     await check({ file, sha256: config.sha256 });
-    const { signature, runs } = await pool.load({ key: id, file, intraOpThreads, warmUps, trial: (found) => trialOf(config, found) });
+    const { signature, runs } = await pool.load({
+      key: id,
+      file,
+      engine,
+      intraOpThreads,
+      warmUps,
+      trial: (found) => trialOf(config, found),
+    });
     requireMemory(limits, 0, size);
     const times = new RunTimes();
     for (const [rows, ms] of Object.entries(config.runMs)) times.observe(Number(rows), ms);

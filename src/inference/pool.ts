@@ -2,6 +2,7 @@
 
 import type { Datatype } from '../engine/datatypes.ts';
 import type { Port } from '../engine/engine.ts';
+import type { ModelEngine } from '../engine/hostEngine.ts';
 import type { Found, Image, Reading } from '../vision/reading.ts';
 
 /** An input or output that can be served: a string is a symbolic dimension. */
@@ -81,6 +82,8 @@ export interface ModelFile {
   /** Under which it is run. */
   key: string;
   file: string;
+  /** AUTO: that of the host. */
+  engine: ModelEngine;
   intraOpThreads: number;
   warmUps(signature: ServedSignature): WarmUp[];
   /** Of `predict`; null where the model has none. */

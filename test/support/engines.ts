@@ -9,6 +9,8 @@ import { makeInferenceModels } from './inference.ts';
 
 export const nativeMissing = await engines.ONNXRUNTIME_NATIVE.missing();
 export const whyNoNative = nativeMissing === null ? '' : ` (skipped: ${nativeMissing})`;
+export const openvinoMissing = await engines.OPENVINO.missing();
+export const whyNoOpenvino = openvinoMissing === null ? '' : ` (skipped: ${openvinoMissing})`;
 
 /** Paths of models of `inference_models.py`, which are made before the first test of the file. */
 export function withModels(names: string[]): (name: string) => string {

@@ -1,5 +1,6 @@
 """Writes small models for the inference host: `python -P inference_models.py FOLDER NAME...`."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -63,6 +64,11 @@ def plus(number):
     return model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], [tensor(float(number), "n")])
 
 
+def scalar():
+    """A number and the same one plus 1, neither with a dimension."""
+    return model([helper.make_node("Add", ["x", "one"], ["y"])], [value("x", [])], [value("y", [])], [tensor(1, "one")])
+
+
 def arithmetic():
     """Sum and difference of 16 32-bit integers, as the examples of NVIDIA's clients have it."""
     ports = [value(name, ["n", 16], TensorProto.INT32) for name in ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")]
@@ -91,6 +97,13 @@ def spin():
     constants = [tensor(True, "go", bool), tensor(np.eye(64), "start")]
     outputs = [value("y", [1], TensorProto.INT64), value("mean", [])]
     return model(nodes, [value("rounds", [1], TensorProto.INT64)], outputs, constants)
+
+
+def matmuls():
+    """400 products with the identity, one after the other: a long run for thousands of rows, though each kernel is short."""
+    names = ["x", *(f"x{n}" for n in range(1, 400)), "y"]
+    nodes = [helper.make_node("MatMul", [given, "w"], [made]) for given, made in itertools.pairwise(names)]
+    return model(nodes, [value("x", ["n", 512])], [value("y", ["n", 512])], [tensor(np.eye(512), "w")])
 
 
 def stubborn():
@@ -326,7 +339,9 @@ MODELS = {
     "identity": identity,
     "echo": echo,
     "arithmetic": arithmetic,
+    "scalar": scalar,
     "spin": spin,
+    "matmuls": matmuls,
     "stubborn": stubborn,
     "lookup": lookup,
     "brightness": brightness,

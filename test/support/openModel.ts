@@ -91,6 +91,7 @@ const kinds: Record<string, () => Promise<void>> = {
 
   'cell of a benchmark': () => measureCell('ONNXRUNTIME_CPU'),
   'cell of the native engine': () => measureCell('ONNXRUNTIME_NATIVE'),
+  'cell of OpenVINO': () => measureCell('OPENVINO'),
 
   async 'check of an import'() {
     const { limitsFor, loadOnce } = await import('../../src/models/load.ts');

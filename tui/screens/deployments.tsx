@@ -28,7 +28,7 @@ export const DeploymentQuery = graphql(`
     deployment(name: $id) {
       name
       active { number }
-      revisions { number state reason createdAt createdByName modelVersion { number model { name } } }
+      revisions { number state reason createdAt createdByName settings { engine } modelVersion { number model { name } } }
       snippet(language: CURL)
     }
   }
@@ -130,6 +130,7 @@ export function DeploymentScreen({ id }: { id: string }) {
           { title: 'Revision', width: 8, align: 'right', text: ({ number }) => String(number) },
           { title: 'State', width: 12, text: ({ state }) => stateText(state), color: ({ state }) => states[state]?.color },
           { title: 'Model', width: 20, text: ({ modelVersion }) => modelOf(modelVersion) },
+          { title: 'Engine', width: 18, from: 110, text: ({ settings }) => settings.engine },
           { title: 'By', width: 10, from: 70, text: ({ createdByName }) => createdByName ?? '' },
           { title: 'Age', width: 7, from: 60, text: ({ createdAt }) => age(createdAt) },
           { title: '', text: ({ reason }) => reason ?? '' },

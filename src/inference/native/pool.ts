@@ -1,5 +1,5 @@
 /**
- * The pool on the native runtime: one session of each model, which the runtime's own threads share; as many compute as there are permits. A
+ * The pool on the native runtime, with ONNX Runtime and OpenVINO: one session of each model, which the runtime's own threads share; as many compute as there are permits. A
  * model loads and warms up on another thread of the runtime, so that no run waits for it. Images become tensors, and outputs are read, in
  * JavaScript threads.
  */
@@ -77,9 +77,10 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
     return done;
   };
 
-  async function load({ key, file, intraOpThreads, warmUps, trial }: ModelFile): Promise<LoadedModel> {
+  async function load({ key, file, engine: asked, intraOpThreads, warmUps, trial }: ModelFile): Promise<LoadedModel> {
     const untilMs = performance.now() + 1000 * loadSecondsMax;
-    const session = await runtime.open(file, { intraOpThreads, key });
+    const engine = asked === 'AUTO' ? 'ONNXRUNTIME_NATIVE' : asked;
+    const session = await runtime.open(file, { engine, intraOpThreads, key, runs: permits });
     sessions.set(key, session);
     const signature = { inputs: session.signature.inputs.map(servable), outputs: session.signature.outputs.map(servable) };
     const names = signature.outputs.map(({ name }) => name);

@@ -1,0 +1,347 @@
+// OpenVINO on the processor, bound at run time. It reads ONNX files as they are. A run computes on OpenVINO's own threads, at most
+// `LoadOptions::runs` at a time.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include "engine.h"
+#include "onnx_file.h"
+#include "openvino_abi.h"
+
+namespace whetstone {
+namespace {
+
+std::int64_t nowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct TypeRow {
+  ov::Type number;
+  ElementType onnx;
+  std::size_t bytes;
+  const char* name;
+};
+constexpr TypeRow typeRows[] = {
+    {1, 9, 1, "bool"},   {2, 16, 2, "bfloat16"}, {3, 10, 2, "float16"}, {4, 1, 4, "float32"},  {5, 11, 8, "float64"},
+    {7, 3, 1, "int8"},   {8, 5, 2, "int16"},     {9, 6, 4, "int32"},    {10, 7, 8, "int64"},   {16, 2, 1, "uint8"},
+    {17, 4, 2, "uint16"}, {18, 12, 4, "uint32"}, {19, 13, 8, "uint64"}, {23, 8, 0, "string"},
+};
+
+const TypeRow& typeRow(ov::Type number) {
+  for (const TypeRow& row : typeRows) {
+    if (row.number == number) return row;
+  }
+  throw std::runtime_error("An input or output has an element type that is not read: number " + std::to_string(number) + " of OpenVINO.");
+}
+
+const TypeRow& typeRowOf(ElementType onnx) {
+  for (const TypeRow& row : typeRows) {
+    if (row.onnx == onnx) return row;
+  }
+  throw std::runtime_error("OpenVINO does not compute with the element type of number " + std::to_string(onnx) + " of onnx.proto.");
+}
+
+// What lives as long as the process: the library cannot be unloaded while threads of it may still run.
+struct Library {
+  ov::Api api;
+  std::string version;
+  ov::Core* core;
+
+  // Throws what the library says. It keeps one message for all threads: a run that fails at the same time may have put its own there.
+  void check(ov::Status status) const {
+    if (status == 0) return;
+    // Of a parameter that it refuses it says nothing: what it said last is about something else.
+    const char* said = status == ov::parameterRefused ? nullptr : api.get_last_err_msg();
+    std::string message = said == nullptr ? "OpenVINO failed with the status " + std::to_string(status) + "." : said;
+    if (said != nullptr) api.free(said);
+    throw std::runtime_error(withoutPlaces(message));
+  }
+
+  // Each message is led by the lines of its C++ sources that it came through.
+  static std::string withoutPlaces(const std::string& message) {
+    std::string kept;
+    for (std::size_t from = 0; from < message.size();) {
+      const std::size_t end = std::min(message.find('\n', from), message.size());
+      const std::string line = message.substr(from, end - from);
+      if (!line.empty() && line.rfind("Exception from ", 0) != 0) kept += (kept.empty() ? "" : " ") + line;
+      from = end + 1;
+    }
+    return kept.empty() ? message : kept;
+  }
+};
+
+template <class T>
+using Owned = std::unique_ptr<T, void (*)(T*)>;
+
+// `kind`: input or output.
+std::size_t indexOf(const std::vector<Port>& ports, const std::string& name, const std::string& kind) {
+  const auto found = std::find_if(ports.begin(), ports.end(), [&name](const Port& port) { return port.name == name; });
+  if (found == ports.end()) throw std::runtime_error("The model has no " + kind + " " + name + ".");
+  return static_cast<std::size_t>(found - ports.begin());
+}
+
+// What the library computes a run with. The first run of one takes longer, so that they are used again.
+class Requests {
+ public:
+  Requests(const Library& library, const ov::CompiledModel* model) : library_(library), model_(model) {}
+
+  Owned<ov::InferRequest> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        Owned<ov::InferRequest> taken = std::move(free_.back());
+        free_.pop_back();
+        return taken;
+      }
+    }
+    ov::InferRequest* made = nullptr;
+    library_.check(library_.api.compiled_model_create_infer_request(model_, &made));
+    return {made, library_.api.infer_request_free};
+  }
+
+  void giveBack(Owned<ov::InferRequest> request) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(request));
+  }
+
+ private:
+  const Library& library_;
+  const ov::CompiledModel* model_;
+  std::mutex mutex_;
+  std::vector<Owned<ov::InferRequest>> free_;
+};
+
+class OpenVinoRun final : public Run {
+ public:
+  OpenVinoRun(const Library& library, Requests& requests, const Signature& signature)
+      : library_(library), requests_(requests), signature_(signature), request_(requests.take()) {}
+
+  // One that failed or was stopped may not be as it was.
+  ~OpenVinoRun() override {
+    if (computed_ && !cancelled_) requests_.giveBack(std::move(request_));
+  }
+
+  std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) override {
+    const ov::Api& api = library_.api;
+    requireInputs(signature_, inputs);
+    // The request holds the memory of the inputs until then.
+    std::vector<Owned<ov::Tensor>> owned;
+    for (const Input& input : inputs) {
+      const std::size_t index = indexOf(signature_.inputs, input.name, "input");
+      owned.push_back(tensorOf(input, signature_.inputs[index]));
+      library_.check(api.infer_request_set_input_tensor_by_index(request_.get(), index, owned.back().get()));
+    }
+    std::vector<std::size_t> indices;
+    for (const std::string& name : outputs) indices.push_back(indexOf(signature_.outputs, name, "output"));
+    times.startedNs = nowNs();
+    {
+      // Only a request that has started can be cancelled.
+      const std::lock_guard lock(mutex_);
+      if (cancelled_) throw std::runtime_error("Infer Request was canceled");
+      library_.check(api.infer_request_start_async(request_.get()));
+    }
+    const ov::Status status = api.infer_request_wait(request_.get());
+    times.endedNs = nowNs();
+    library_.check(status);
+    std::vector<Output> read;
+    for (const std::size_t index : indices) read.push_back(outputOf(index));
+    computed_ = true;
+    return read;
+  }
+
+  void cancel() override {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    library_.api.infer_request_cancel(request_.get());
+  }
+
+ private:
+  Owned<ov::Tensor> tensorOf(const Input& input, const Port& port) const {
+    const TypeRow& type = typeRowOf(input.type);
+    if (input.type != port.type) {
+      throw std::runtime_error("Input " + input.name + " has the element type " + type.name + ", and the model takes " +
+                               typeRowOf(port.type).name + ".");
+    }
+    std::size_t bytes = type.bytes;
+    for (const std::int64_t size : input.shape) bytes *= static_cast<std::size_t>(size);
+    if (bytes != input.bytes) throw std::runtime_error("Input " + input.name + " has another length than its shape.");
+    requireSmall(input);
+    // Of an empty tensor the caller may have no memory.
+    static char nothing[8];
+    std::vector<std::int64_t> sizes = input.shape;
+    ov::Tensor* tensor = nullptr;
+    library_.check(library_.api.tensor_create_from_host_ptr(type.number, {static_cast<std::int64_t>(sizes.size()), sizes.data()},
+                                                            bytes == 0 ? nothing : input.data, &tensor));
+    return {tensor, library_.api.tensor_free};
+  }
+
+  // The library would compute with the lower half of each number, and say nothing.
+  static void requireSmall(const Input& input) {
+    if (input.type != 7) return;
+    const auto* values = static_cast<const std::int64_t*>(input.data);
+    const auto isLarge = [](std::int64_t value) {
+      return value < std::numeric_limits<std::int32_t>::min() || value > std::numeric_limits<std::int32_t>::max();
+    };
+    const auto* end = values + input.bytes / sizeof(std::int64_t);
+    const auto* large = std::find_if(values, end, isLarge);
+    if (large != end) {
+      throw std::runtime_error("Input " + input.name + " has the value " + std::to_string(*large) +
+                               ": OpenVINO computes with integers of 32 bits. Run the model with ONNX Runtime.");
+    }
+  }
+
+  Output outputOf(std::size_t index) const {
+    const ov::Api& api = library_.api;
+    ov::Tensor* made = nullptr;
+    library_.check(api.infer_request_get_output_tensor_by_index(request_.get(), index, &made));
+    const std::shared_ptr<ov::Tensor> tensor(made, api.tensor_free);
+    Output output{signature_.outputs[index].type, {}, nullptr, 0};
+    ov::Shape shape{};
+    const ov::Status status = api.tensor_get_shape(made, &shape);
+    // It has no shape for a scalar.
+    if (status != ov::parameterRefused) {
+      library_.check(status);
+      output.shape.assign(shape.sizes, shape.sizes + shape.rank);
+      api.shape_free(&shape);
+    }
+    library_.check(api.tensor_get_byte_size(made, &output.bytes));
+    void* data = nullptr;
+    library_.check(api.tensor_data(made, &data));
+    // The request computes other runs later, and the same output may be asked for twice.
+    output.data = std::shared_ptr<void>(new char[output.bytes], [](void* memory) { delete[] static_cast<char*>(memory); });
+    std::memcpy(output.data.get(), data, output.bytes);
+    return output;
+  }
+
+  const Library& library_;
+  Requests& requests_;
+  const Signature& signature_;
+  Owned<ov::InferRequest> request_;
+  std::mutex mutex_;
+  bool cancelled_ = false;
+  bool computed_ = false;
+};
+
+class OpenVinoSession final : public Session {
+ public:
+  OpenVinoSession(const Library& library, const std::string& file, const LoadOptions& options)
+      : library_(library), model_(nullptr, library.api.compiled_model_free) {
+    const ov::Api& api = library.api;
+    // The library keeps no names of dimensions, and of a port with several names one of them. This comes first: whatever is no ONNX file it would
+    // take for one of other frameworks.
+    const DeclaredPorts declared = readDeclaredPorts(file);
+    ov::Model* read = nullptr;
+    library.check(api.core_read_model(library.core, file.c_str(), nullptr, &read));
+    const Owned<ov::Model> owned(read, api.model_free);
+    const std::string streams = std::to_string(options.runs);
+    const std::string threads = std::to_string(options.runs * options.intraOpThreads);
+    ov::CompiledModel* compiled = nullptr;
+    // By default it would compute FP32 models in bfloat16 where the processor can, and bind its threads to processors that others use.
+    library.check(api.core_compile_model(library.core, read, "CPU", 8, &compiled, "NUM_STREAMS", streams.c_str(), "INFERENCE_NUM_THREADS",
+                                         threads.c_str(), "INFERENCE_PRECISION_HINT", "f32", "ENABLE_CPU_PINNING", "NO"));
+    model_.reset(compiled);
+    requests_ = std::make_unique<Requests>(library, compiled);
+    std::size_t inputs = 0;
+    std::size_t outputs = 0;
+    library.check(api.compiled_model_inputs_size(compiled, &inputs));
+    library.check(api.compiled_model_outputs_size(compiled, &outputs));
+    if (inputs != declared.inputs.size() || outputs != declared.outputs.size()) {
+      throw std::runtime_error("OpenVINO finds other inputs and outputs in the model than the file declares.");
+    }
+    for (std::size_t n = 0; n < inputs; n += 1) signature_.inputs.push_back(portOf(declared.inputs[n], n, api.compiled_model_input_by_index));
+    for (std::size_t n = 0; n < outputs; n += 1) {
+      signature_.outputs.push_back(portOf(declared.outputs[n], n, api.compiled_model_output_by_index));
+    }
+  }
+
+  const Signature& describe() const override { return signature_; }
+  std::unique_ptr<Run> begin() override { return std::make_unique<OpenVinoRun>(library_, *requests_, signature_); }
+
+ private:
+  using GetPort = ov::Status (*)(const ov::CompiledModel*, std::size_t, ov::Port**);
+
+  Port portOf(const DeclaredPort& declared, std::size_t n, GetPort getPort) const {
+    const ov::Api& api = library_.api;
+    ov::Port* made = nullptr;
+    library_.check(getPort(model_.get(), n, &made));
+    const Owned<ov::Port> owned(made, api.output_const_port_free);
+    ov::Type type = 0;
+    library_.check(api.port_get_element_type(made, &type));
+    Port port{declared.name, true, typeRow(type).onnx, {}};
+    ov::PartialShape shape{};
+    library_.check(api.port_get_partial_shape(made, &shape));
+    // No dimensions where their number is not known, as ONNX Runtime has it.
+    const std::int64_t rank = shape.rank.min == shape.rank.max ? shape.rank.max : 0;
+    for (std::int64_t axis = 0; axis < rank; axis += 1) {
+      const auto [min, max] = shape.dimensions[axis];
+      const bool named = declared.symbols.size() == static_cast<std::size_t>(rank);
+      if (min == max) port.shape.push_back({max, ""});
+      else port.shape.push_back({-1, named ? declared.symbols[static_cast<std::size_t>(axis)] : ""});
+    }
+    api.partial_shape_free(&shape);
+    return port;
+  }
+
+  const Library& library_;
+  Owned<ov::CompiledModel> model_;
+  std::unique_ptr<Requests> requests_;
+  Signature signature_;
+};
+
+class OpenVino final : public Engine {
+ public:
+  explicit OpenVino(const Library& library) : library_(library) {}
+  std::string version() const override { return library_.version; }
+  // It has no way to leave the graph as it is in the file.
+  std::unique_ptr<Session> load(const std::string& file, const LoadOptions& options) override {
+    return std::make_unique<OpenVinoSession>(library_, file, options);
+  }
+
+ private:
+  const Library& library_;
+};
+
+std::size_t bytesOfOne(const ov::Api& api, ov::Type type) {
+  std::int64_t size = 1;
+  ov::Tensor* made = nullptr;
+  std::size_t bytes = 0;
+  if (api.tensor_create(type, {1, &size}, &made) != 0) return 0;
+  api.tensor_get_byte_size(made, &bytes);
+  api.tensor_free(made);
+  return bytes;
+}
+
+const Library* openLibrary(const std::string& path) {
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) throw std::runtime_error(std::string("OpenVINO cannot be loaded: ") + dlerror());
+  const ov::Api api([handle](const char* name) {
+    void* function = dlsym(handle, name);
+    if (function == nullptr) throw std::runtime_error(std::string("The library is not OpenVINO: it has no ") + name + ".");
+    return function;
+  });
+  auto library = std::make_unique<Library>(Library{api, "", nullptr});
+  ov::Version version{};
+  library->check(api.get_openvino_version(&version));
+  library->version = version.buildNumber;
+  api.version_free(&version);
+  if (bytesOfOne(api, ov::float32) != 4 || bytesOfOne(api, ov::uint64) != 8) {
+    throw std::runtime_error("OpenVINO " + library->version + " numbers element types otherwise than OpenVINO 2026, which is needed.");
+  }
+  library->check(api.core_create(&library->core));
+  return library.release();
+}
+
+}  // namespace
+
+std::shared_ptr<Engine> openOpenVino(const std::string& path) {
+  static const Library* library = openLibrary(path);
+  return std::make_shared<OpenVino>(*library);
+}
+
+}  // namespace whetstone
