@@ -169,7 +169,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBr
       await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
       await page.locator('.graphiql-doc-explorer-content a', { hasText: /^Query$/ }).click();
       await page.getByText('Everything that can be read.').waitFor();
-      await page.getByText('The user of the access token; null without one.').waitFor();
+      await page.getByText('The user of the access token or API key; null without one.').waitFor();
       expect(complaints).toEqual([]);
     }));
 

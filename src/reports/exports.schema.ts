@@ -6,7 +6,7 @@ export const ReportFormatType = builder.enumType('ReportFormat', {
   description: 'Form of an exported report.',
   values: enumValues<ReportFormat>({
     JSON: 'Everything, as canonical JSON: what `sha256` is the hash of.',
-    CSV: 'The raw numbers. A line is a row of a benchmark, a point of a curve, a class of an evaluation, a rate of a load test, or a trial of a study.',
+    CSV: 'The raw numbers. A line is a row of a benchmark, a trial of a study, a point of training curves, a class of an evaluation, or a rate of a load test.',
     MARKDOWN: 'Everything but the plots, for people.',
     HTML: 'Everything with plots, as one page that needs no other file and no script. Open its `url` in a browser, or save its `content`.',
   }),
