@@ -1,16 +1,23 @@
-"""Images a second of the trainer's loop against a bare PyTorch loop, in one process, alternating epoch by epoch.
+"""Images a second of the trainer's loop, in turns with what it is compared with: each arm is a process, and they train
+epoch by epoch one after the other.
 
-Both train ResNet50 with the same batch, threads, image size, fused AdamW and memory format. The bare loop has its
-inputs ready in memory: no augmentation, no normalisation, no moving average, no metrics. Goal: ratio ≥ 0.95.
+ResNet50 is compared with a bare PyTorch loop with the same batch, threads, image size, fused AdamW and memory format.
+That loop has its inputs ready in memory: no augmentation, no normalisation, no moving average, no metrics. Goal: ratio
+≥ 0.95. With --parent also with the trainer of another checkout, which detectors are compared with.
 
-    PYTHONPATH=trainer trainer/.venv/bin/python bench/train.py [--size 32] [--batch 32] [--threads 2] [--rounds 8]
+    PYTHONPATH=trainer trainer/.venv/bin/python bench/train.py [--preset yolov8n] [--size 32] [--batch 32] [--threads 2]
+        [--rounds 8] [--parent FOLDER]
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import support  # before PyTorch: the package sets how OpenMP's threads wait
@@ -19,6 +26,7 @@ from tests import support  # before PyTorch: the package sets how OpenMP's threa
 import torch
 from torchvision.models import resnet50
 
+from scenes import write_scenes
 from whetstone_trainer.data import batch_count, fill_cache, open_images, read_split
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
@@ -35,58 +43,112 @@ class Nowhere:
         pass
 
 
+def bare_epoch(options: argparse.Namespace) -> Callable[[], None]:
+    torch.set_num_threads(options.threads)
+    images = STEPS * options.batch
+    model = resnet50(num_classes=10).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    inputs = torch.randn(images, 3, options.size, options.size).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (images,))
+
+    def epoch() -> None:
+        for step in range(STEPS):
+            part = slice(step * options.batch, (step + 1) * options.batch)
+            loss = torch.nn.functional.cross_entropy(model(inputs[part]), labels[part])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    return epoch
+
+
+def trainer_epoch(options: argparse.Namespace, folder: Path) -> Callable[[], None]:
+    images = STEPS * options.batch
+    changes = {"imageSize": options.size, "batchSize": options.batch, "epochs": 1000}
+    if options.preset.startswith("resnet"):
+        dataset = support.write_digits(folder, images, 10)
+        spec = support.train_spec(dataset, changes, preprocess=support.preprocess(options.size))
+    else:
+        dataset = write_scenes(folder, images, 2, side=options.size)
+        spec = support.detector_spec(dataset, options.size, changes)
+    spec = {**spec, "preset": options.preset, "cpuThreads": options.threads, "checkpointSeconds": 86_400}
+    read = read_spec_line(support.spec_line(folder, spec)).spec
+    assert isinstance(read, TrainSpec)
+    device = prepare(read)
+    events = Events(Nowhere(), "bench", 1, folder)
+    task = task_of(read.preset)
+    kept = task.kept_as(read.hyperparameters, read.preprocess)
+    originals = open_images(read.dataset, read_split(read.dataset, "train"), task, kept)
+    fill_cache(originals, 2**30, 2, events)
+    job = Job(read, device, batch_count(images, options.batch), events)
+    training = new_run(job)
+    saver = Saver(training, job)
+
+    def epoch() -> None:
+        train_epoch(training, originals, job, saver)
+        training.progress.epoch, training.progress.batch = training.progress.epoch + 1, 0
+
+    return epoch
+
+
+def serve(options: argparse.Namespace) -> None:
+    """The process of an arm: an epoch for each line of stdin, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        epoch = bare_epoch(options) if options.arm == "bare" else trainer_epoch(options, Path(folder))
+        for _ in sys.stdin:
+            started = time.perf_counter()
+            epoch()
+            print(time.perf_counter() - started, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="resnet50")
     for name, default in (("size", 32), ("batch", 32), ("threads", 2), ("rounds", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--parent", type=Path)
+    parser.add_argument("--arm")
     options = parser.parse_args()
+    if options.arm:
+        serve(options)
+        return
 
-    with tempfile.TemporaryDirectory() as folder:
-        images = STEPS * options.batch
-        dataset = support.write_digits(Path(folder), images, 10)
-        changes = {"imageSize": options.size, "batchSize": options.batch, "epochs": 1000}
-        spec = support.train_spec(
-            dataset, changes, preprocess=support.preprocess(options.size), cpuThreads=options.threads
+    here = Path(__file__).resolve().parents[1]
+    arms = {"trainer": here}
+    if options.preset == "resnet50":
+        arms["bare"] = here
+    if options.parent:
+        arms["parent"] = options.parent.resolve()
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], "--arm", name],
+            env={**os.environ, "PYTHONPATH": str(checkout / "trainer")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        read = read_spec_line(support.spec_line(Path(folder), {**spec, "checkpointSeconds": 86_400})).spec
-        assert isinstance(read, TrainSpec)
-        device = prepare(read)
-        events = Events(Nowhere(), "bench", 1, Path(folder))
-        task = task_of(read.preset)
-        originals = open_images(read.dataset, read_split(read.dataset, "train"), task, None)
-        fill_cache(originals, 2**30, 2, events)
-        labels = torch.tensor(originals.truths)
-        job = Job(read, device, batch_count(images, options.batch), events)
-        training = new_run(job)
-        saver = Saver(training, job)
-
-        model = resnet50(num_classes=10).to(memory_format=torch.channels_last).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
-        inputs = torch.randn(images, 3, options.size, options.size).contiguous(memory_format=torch.channels_last)
-
-        def bare() -> None:
-            for step in range(STEPS):
-                part = slice(step * options.batch, (step + 1) * options.batch)
-                loss = torch.nn.functional.cross_entropy(model(inputs[part]), labels[part])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-
-        def trainer() -> None:
-            train_epoch(training, originals, job, saver)
-            training.progress.epoch, training.progress.batch = training.progress.epoch + 1, 0
-
-        arms = {"bare": bare, "trainer": trainer}
-        speeds: dict[str, list[float]] = {name: [] for name in arms}
-        for number in range(options.rounds + 1):
-            for name in sorted(arms, reverse=number % 2 == 1):
-                started = time.perf_counter()
-                arms[name]()
-                if number > 0:  # the first round warms up
-                    speeds[name].append(images / (time.perf_counter() - started))
-        ratios = [mine / other for mine, other in zip(speeds["trainer"], speeds["bare"], strict=True)]
-        medians = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
-        print(json.dumps({"imagesPerSecond": medians, "ratio": round(statistics.median(ratios), 3), **vars(options)}))
+        for name, checkout in arms.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(options.rounds + 1):
+        for name in sorted(arms, reverse=number % 2 == 1):
+            arm = running[name]
+            assert arm.stdin is not None
+            assert arm.stdout is not None
+            print("epoch", file=arm.stdin, flush=True)
+            taken = float(arm.stdout.readline())
+            if number > 0:  # the first round warms up
+                seconds[name].append(taken)
+    for arm in running.values():
+        arm.communicate()
+    images = STEPS * options.batch
+    speeds = {name: round(images / statistics.median(taken), 1) for name, taken in seconds.items()}
+    ratios = {
+        name: round(statistics.median(b / a for a, b in zip(seconds["trainer"], taken, strict=True)), 3)
+        for name, taken in seconds.items()
+        if name != "trainer"
+    }
+    print(json.dumps({"imagesPerSecond": speeds, "ratioTo": ratios, **vars(options), "parent": str(options.parent)}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ function fieldsOf(permission: string): string[] {
   const types = [schema.getQueryType(), schema.getMutationType(), schema.getSubscriptionType()];
   const names = types.flatMap((type) =>
     Object.values(type?.getFields() ?? {})
-      .filter(({ extensions }) => (extensions.pothosOptions as { authScopes?: { can?: string } }).authScopes?.can === permission)
+      .filter(({ extensions }) => {
+        const { authScopes: scopes } = extensions.pothosOptions as { authScopes?: { can?: string; $all?: { can?: string } } };
+        return (scopes?.$all ?? scopes)?.can === permission;
+      })
       .map(({ name }) => code(name)),
   );
   return [...new Set(names)];

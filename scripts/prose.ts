@@ -1,4 +1,5 @@
-// Fails on sentences of README, docs, schema and comments that are too long, or that a stranger has to read twice, and on links that lead nowhere.
+// Fails on sentences of README, docs, schema and comments that are too long, or that a stranger has to read twice. It also fails on links that
+// lead nowhere, and on requirements without a test.
 // CHANGELOG.md is history and stays as it is.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -90,6 +91,15 @@ for (const name of documents) {
     const exists = existsSync(path) && (!anchor || anchorsOf(readFileSync(path, 'utf8')).includes(anchor));
     if (!exists) problems.push(`${name}: the link to ${target}${anchor ? `#${anchor}` : ''} leads nowhere`);
   }
+}
+
+for (const line of readFileSync(join(root, 'docs', 'requirements.md'), 'utf8').split('\n')) {
+  const [, requirement, proofs = ''] = /^\| (?!Requirement)([^|]+) \| (.*) \|$/.exec(line) ?? [];
+  if (!requirement || proofs === 'not yet') continue;
+  const tests = [...proofs.matchAll(/`([\w./-]+)`: `([^`]+)`/g)].map(([, file = '', name = '']) => ({ file, name }));
+  const gone = tests.filter(({ file, name }) => !files.includes(file) || !readFileSync(join(root, file), 'utf8').includes(name));
+  if (tests.length === 0) problems.push(`docs/requirements.md: no test proves “${requirement}”`);
+  for (const { file, name } of gone) problems.push(`docs/requirements.md: ${file} has no test “${name}”`);
 }
 
 /** What headings are called in links. */

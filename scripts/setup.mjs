@@ -12,19 +12,29 @@
 // Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX,
 // WHETSTONE_OPENVINO=1, and those of npm, pip and uv.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import {
+  config,
+  env,
+  existing,
+  findCompiler,
+  findPython,
+  freeBytes,
+  nativeAddon,
+  nativeLacks,
+  newerOrSame,
+  platformProblem,
+  root,
+  runs,
+  venvPython,
+  within,
+} from './machine.mjs';
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const within = (...names) => path.join(root, ...names);
-const config = JSON.parse(fs.readFileSync(within('scripts', 'setup.json'), 'utf8'));
-const venvPython = within('trainer', '.venv', 'bin', 'python');
-const nativeAddon = within('inference-native', 'build', 'whetstone.node');
 const openvino = within('inference-native', 'openvino');
 
 /** What stops the set-up through no fault of the script: its text is all that the user sees. */
@@ -176,63 +186,6 @@ function write(file, text) {
 
 // ----------------------------------------------------------------------------------------------------- prerequisites
 
-function platformProblem() {
-  const here = `${process.platform} ${process.arch}`;
-  if (!['linux x64', 'linux arm64', 'darwin arm64'].includes(here)) {
-    return `This is ${here}: Whetstone runs on Linux (x64, arm64) and, for development, on macOS (arm64).`;
-  }
-  if (process.platform === 'darwin') return undefined;
-  const glibc = process.report.getReport().header.glibcVersionRuntime;
-  if (glibc && newerOrSame(glibc, '2.28')) return undefined;
-  return `glibc 2.28 or newer is needed (Debian 10, Ubuntu 20.04, RHEL 8 and later); this system has ${glibc ?? 'none'}.`;
-}
-
-const PYTHON_PROBE = `
-import importlib.util, json, platform, sys
-print(json.dumps([sys.executable, platform.python_version(), importlib.util.find_spec("ensurepip") is not None]))`;
-
-/** The first interpreter that will do, or the line that says why none does. */
-function findPython() {
-  const { oldest, newest } = config.python;
-  const chosen = process.env.WHETSTONE_PYTHON;
-  const wanted = `Python ${oldest} to ${newest} is needed`;
-  const remedy = chosen ? 'correct WHETSTONE_PYTHON.' : 'install one, or set WHETSTONE_PYTHON to its path.';
-  let problem = chosen ? `${wanted}, and ${chosen} does not run: ${remedy}` : `${wanted}, and there is none: ${remedy}`;
-  for (const name of chosen ? [chosen] : ['python3.13', 'python3.12', 'python3.11', 'python3', 'python']) {
-    const probe = spawnSync(name, ['-c', PYTHON_PROBE], { encoding: 'utf8', env });
-    if (probe.status !== 0) continue;
-    const [executable, version, hasEnsurepip] = JSON.parse(probe.stdout);
-    if (!newerOrSame(version, oldest) || !newerOrSame(newest, version.split('.').slice(0, 2).join('.'))) {
-      problem = `${wanted}, and ${name} is ${version}: ${remedy}`;
-    } else if (!hasEnsurepip && !runs('uv', ['--version'])) {
-      problem = `${name} (${version}) has no ensurepip: install it (Debian, Ubuntu: the package python3-venv).`;
-    } else {
-      return { executable };
-    }
-  }
-  return { problem };
-}
-
-/** The compiler to build the native runtime with; undefined where none knows C++17. */
-const findCompiler = () =>
-  (env.CXX ? [env.CXX] : ['c++', 'g++', 'clang++']).find(
-    (name) => spawnSync(name, ['-std=c++17', '-fsyntax-only', '-x', 'c++', '-'], { env, input: '#include <optional>' }).status === 0,
-  );
-
-/** Why there is no native runtime. Everything works without it. */
-function nativeLacks() {
-  if (process.env.WHETSTONE_SKIP_NATIVE === '1') return 'WHETSTONE_SKIP_NATIVE is 1: models run on onnxruntime-node.';
-  const cmake = spawnSync('cmake', ['--version'], { encoding: 'utf8', env }).stdout?.match(/\d+\.\d+/)?.[0];
-  const missing = [
-    ...(cmake && newerOrSame(cmake, config.cmake) ? [] : [`CMake ${config.cmake} or newer`]),
-    ...(runs('make', ['--version']) || runs('ninja', ['--version']) ? [] : ['make or Ninja']),
-    ...(findCompiler() ? [] : ['a C++17 compiler']),
-  ];
-  if (missing.length === 0) return undefined;
-  const packages = 'Debian, Ubuntu: the packages cmake, make and g++';
-  return `Missing: ${missing.join(', ')} (${packages}). Models run on onnxruntime-node.`;
-}
-
 function diskProblems(steps) {
   if (process.env.WHETSTONE_SKIP_DISK_CHECK === '1') return [];
   const places = new Map();
@@ -249,43 +202,10 @@ function diskProblems(steps) {
     );
 }
 
-const existing = (folder) => (fs.existsSync(folder) ? folder : existing(path.dirname(folder)));
 const device = (folder) => fs.statSync(existing(folder)).dev;
 const inGb = (bytes) => `${(bytes / 1e9).toFixed(1)} GB`;
 
-function freeBytes(folder) {
-  const { bavail, bsize } = fs.statfsSync(folder);
-  return bavail * bsize;
-}
-
-function newerOrSame(version, than) {
-  const [a, b] = [version, than].map((text) => text.split('.').map(Number));
-  const first = b.findIndex((part, i) => (a[i] ?? 0) !== part);
-  return first === -1 || (a[first] ?? 0) > b[first];
-}
-
 // ---------------------------------------------------------------------------------------------------------- commands
-
-// Under `npm test` the environment is that of the script: its own settings for npm are the user's and stay, what describes
-// the running script goes, and so does what forbids Python to keep what it compiles. node_modules/.bin leaves the path because `npm ci` deletes the Node that is in there.
-const env = Object.fromEntries(
-  Object.entries(process.env).filter(
-    ([name]) =>
-      !/^(npm_(lifecycle|package)_|npm_config_(local_)?prefix$|npm_(command|execpath|node_execpath)$|INIT_CWD$|PYTHONDONTWRITEBYTECODE$)/.test(
-        name,
-      ),
-  ),
-);
-const folders = (env.PATH ?? '').split(':').filter((folder) => !folder.endsWith('/node_modules/.bin'));
-Object.assign(env, {
-  PATH: [...folders, path.dirname(process.execPath)].join(':'),
-  // The CUDA libraries come from a host that may be out of reach, and the installation fails without it.
-  ONNXRUNTIME_NODE_INSTALL: env.ONNXRUNTIME_NODE_INSTALL ?? 'skip',
-  // Warnings: packages want a newer Node than the one that installs them; they run on the one that is installed.
-  npm_config_loglevel: 'error',
-});
-
-const runs = (command, args) => spawnSync(command, args, { env, stdio: 'ignore' }).status === 0;
 
 // The command is the leader of a process group, beside a watcher that kills the group as soon as our end of the pipe closes.
 // So a set-up that is killed leaves no npm or uv at work in the folder that the next one throws away.

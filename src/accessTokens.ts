@@ -9,6 +9,9 @@ export const issuer = 'whetstone';
 export const audience = 'whetstone-api';
 export const type = 'at+jwt'; // RFC 9068
 
+/** With which a replica tells the server which API keys were used: the hashes of their secrets, separated by commas. */
+export const keysUsedHeader = 'whetstone-keys-used';
+
 /** Clocks of a server and its replicas may differ by this. A token from further in the future was not made by this server's clock. */
 const futureMs = 60_000;
 

@@ -70,6 +70,9 @@ const settings = z.object({
     .describe('Largest file that can be uploaded, in bytes.'),
   auditDays: days.default(365).describe('Days that a line of the audit log stays; at most a million of them do.'),
   jobHistoryDays: days.default(365).describe('Days after its end that the events and the curves of a job stay.'),
+  jobDays: days
+    .optional()
+    .describe('Days after its end that a job stays, with its reports, unless a version or a study needs it; without it until deleteJob.'),
   jobLogDays: days.default(90).describe('Days after its end that the log of a job stays.'),
   diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
 });
@@ -80,10 +83,7 @@ const clientSettings = z.object({
     .url({ protocol: /^https?$/ })
     .default('http://127.0.0.1:8080')
     .describe('Server that the commands `upload` and `watch` talk to.'),
-  token: z
-    .string()
-    .optional()
-    .describe('Access token for these commands, valid for 15 minutes; without one they ask for a name and a password.'),
+  token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
   refreshToken: z
     .string()
     .optional()

@@ -7,7 +7,7 @@ import { rangeProblem } from './ranges.ts';
  */
 export const errorCodes = {
   UNAUTHENTICATED: { status: 401, retryable: false, description: 'No valid credentials: log in, or refresh the access token.' },
-  FORBIDDEN: { status: 403, retryable: false, description: 'The role of the caller does not allow this.' },
+  FORBIDDEN: { status: 403, retryable: false, description: 'The role of the caller, or the scopes of their API key, do not allow this.' },
   NOT_FOUND: { status: 404, retryable: false, description: 'Nothing has this id or name, or it was deleted.' },
   RATE_LIMITED: { status: 429, retryable: true, description: 'Too many attempts: wait for `retryAfterMs`.' },
   UNAVAILABLE: { status: 503, retryable: true, description: 'The server is starting, stopping or busy: try again.' },

@@ -1,6 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AccessClaims } from './accessTokens.ts';
-import { currentViewer } from './accounts/login.ts';
+import { actorOf, type Claims, claimsOf, currentViewer } from './accounts/viewer.ts';
 import { clientAddressOf } from './clientAddress.ts';
 import { type Connections, connectionOptions, guardConnections } from './connections.ts';
 import { ApiError, type ErrorCode, errorCodes } from './errors.ts';
@@ -104,21 +103,21 @@ export function createHttp(
       res.setHeader('Allow', allowed);
       throw new ApiError('METHOD_NOT_ALLOWED', `${path} is not for ${req.method}, but for ${allowed}.`);
     }
-    const claims = route.ownSecret ? null : await claimsOf(req);
+    const claims = route.ownSecret ? null : await claimsIn(req);
     const viewer = claims && !route.readsSession ? currentViewer(services.db, claims) : null;
     if (claims) connections.trust(res);
     scope.userId = claims?.userId;
-    const actor = { actorId: claims?.userId ?? null, requestId: scope.requestId };
+    const actor = { ...actorOf(claims), requestId: scope.requestId };
     const client = req.headers['user-agent'] ?? null;
     await route.handle(req, res, { ...services, viewer, claims, actor, client, address: addressOf(req) });
   }
 
-  async function claimsOf(req: IncomingMessage): Promise<AccessClaims | null> {
+  async function claimsIn(req: IncomingMessage): Promise<Claims | null> {
     const { authorization } = req.headers;
     if (authorization === undefined) return null;
     const token = /^Bearer (.+)$/i.exec(authorization)?.[1];
-    if (!token) throw new ApiError('UNAUTHENTICATED', 'The Authorization header is not of the form `Bearer <access token>`.');
-    return services.tokens.verify(token);
+    if (!token) throw new ApiError('UNAUTHENTICATED', 'The Authorization header is not of the form `Bearer <access token or API key>`.');
+    return claimsOf(services, token);
   }
 
   return { http, connections };

@@ -89,9 +89,10 @@ program
   .description('go the whole way once: real digits, training, gate, benchmark, report')
   .addOption(new Option('--task <task>', 'what the model does').choices(['classification', 'detection']).default('classification'))
   .option('--keep', 'leave the server running')
-  .action(async ({ task, keep = false }: { task: 'classification' | 'detection'; keep?: boolean }) => {
+  .option('--tune', 'search the hyperparameters, and compress the best; for classification')
+  .action(async ({ task, keep = false, tune = false }: { task: 'classification' | 'detection'; keep?: boolean; tune?: boolean }) => {
     const { runDemo } = await import('./cli/demo/demo.ts');
-    await runDemo(task, { keep });
+    await runDemo(task, { keep, tune });
   });
 
 program

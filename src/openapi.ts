@@ -86,7 +86,8 @@ const body = { required: true, content: bytes('application/offset+octet-stream')
 
 const link = [
   parameter('query', 'expires', 'From the link.', integer()),
-  parameter('query', 'session', 'From the link.'),
+  parameter('query', 'session', 'From the link that a session asked for.'),
+  parameter('query', 'key', 'From the link that an API key asked for.'),
   parameter('query', 'signature', 'From the link, which the GraphQL API gives.'),
 ];
 /** What is made while it is read has no ranges. */
@@ -288,7 +289,12 @@ export const serverOpenapi = {
   components: {
     schemas,
     securitySchemes: {
-      accessToken: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'From the mutation `login` or `refresh`.' },
+      accessToken: {
+        type: 'http',
+        scheme: 'bearer',
+        bearerFormat: 'JWT',
+        description: 'From the mutation `login` or `refresh`; or an API key.',
+      },
       replicaToken: { type: 'http', scheme: 'bearer', description: 'WHETSTONE_REPLICA_TOKEN of the server.' },
     },
   },

@@ -5,16 +5,18 @@
 import { readdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { and, eq, exists, lt, max, or, sql } from 'drizzle-orm';
+import { and, eq, exists, isNull, lt, max, or, sql } from 'drizzle-orm';
 import { audit } from './accounts/tables.ts';
 import type { Config } from './config.ts';
 import { type Db, inUrgentTransaction } from './db.ts';
+import { InputError } from './errors.ts';
+import { deleteJob } from './jobs/delete.ts';
 import { findJob } from './jobs/jobs.ts';
 import { job, jobEvent, metricPoint } from './jobs/tables.ts';
 import { repeatedOnes } from './jobs/workFolders.ts';
 
 interface Services {
-  config: Pick<Config, 'dataDir' | 'auditDays' | 'jobHistoryDays' | 'jobLogDays'>;
+  config: Pick<Config, 'dataDir' | 'auditDays' | 'jobDays' | 'jobHistoryDays' | 'jobLogDays'>;
   db: Db;
 }
 
@@ -23,17 +25,22 @@ const batchRows = 1000;
 /** Lines of the audit log: further ones push out the oldest, but none of the last day, which the database itself keeps. */
 const auditRowsMax = 1_000_000;
 
-/** What, its age in days, and what removes all that is from before that moment (Unix milliseconds). */
-const rules: { days: (config: Services['config']) => number; remove: (services: Services, before: number) => Promise<void> }[] = [
-  { days: ({ auditDays }) => auditDays, remove: removeAudit },
-  { days: ({ jobHistoryDays }) => jobHistoryDays, remove: (services, before) => removeOfJobs(services, jobEvent, before) },
-  { days: ({ jobHistoryDays }) => jobHistoryDays, remove: (services, before) => removeOfJobs(services, metricPoint, before) },
-  { days: ({ jobLogDays }) => jobLogDays, remove: removeLogs },
-];
+/** What, its age in days (none: it stays), and what removes all that is from before that moment (Unix milliseconds). */
+const rules: { days: (config: Services['config']) => number | undefined; remove: (services: Services, before: number) => Promise<void> }[] =
+  [
+    { days: ({ auditDays }) => auditDays, remove: removeAudit },
+    { days: ({ jobDays }) => jobDays, remove: removeJobs },
+    { days: ({ jobHistoryDays }) => jobHistoryDays, remove: (services, before) => removeOfJobs(services, jobEvent, before) },
+    { days: ({ jobHistoryDays }) => jobHistoryDays, remove: (services, before) => removeOfJobs(services, metricPoint, before) },
+    { days: ({ jobLogDays }) => jobLogDays, remove: removeLogs },
+  ];
 
 /** Removes what is older than the settings say. To be called at the start, and now and then. */
 export async function sweepHistory(services: Services): Promise<void> {
-  for (const { days, remove } of rules) await remove(services, Date.now() - days(services.config) * dayMs);
+  for (const { days, remove } of rules) {
+    const age = days(services.config);
+    if (age !== undefined) await remove(services, Date.now() - age * dayMs);
+  }
 }
 
 async function removeAudit({ db }: Services, before: number): Promise<void> {
@@ -51,6 +58,21 @@ async function removeAudit({ db }: Services, before: number): Promise<void> {
         .run(),
     );
     if (changes === 0) return;
+    await setImmediate();
+  }
+}
+
+/** Jobs that ended before a moment, with their children; those that something needs stay. */
+async function removeJobs(services: Services, before: number): Promise<void> {
+  const ended = services.db
+    .select({ id: job.id })
+    .from(job)
+    .where(and(lt(job.endedAt, before), isNull(job.parentId)))
+    .all();
+  for (const { id } of ended) {
+    await deleteJob(services, { actorId: null, requestId: null }, id).catch((error: unknown) => {
+      if (!(error instanceof InputError)) throw error;
+    });
     await setImmediate();
   }
 }

@@ -212,7 +212,7 @@ test('watchAccess: ends when the session has ended, the role has changed or the 
     vi.useFakeTimers();
     const reasonAfter = (act: (bus: Bus, stop: () => void) => void) => {
       const bus = createBus();
-      const { signal, stop } = watchAccess({ db, bus }, { user, familyId, expiresAt: Date.now() + 60_000 });
+      const { signal, stop } = watchAccess({ db, bus }, { by: 'SESSION', user, familyId, expiresAt: Date.now() + 60_000 });
       act(bus, stop);
       stop();
       return signal.aborted ? (signal.reason as ApiError).message : undefined;

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { getNamedType, isInterfaceType, isLeafType, isNonNullType, isObjectType } from 'graphql';
 import { describe, expect, test } from 'vitest';
 import { may, permissions } from '../src/accounts/permissions.ts';
-import type { Role } from '../src/accounts/tables.ts';
+import { type Permission, permissionNames, type Role } from '../src/accounts/tables.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { withEvents } from './support/events.ts';
 import { idOf, storeObjects } from './support/objects.ts';
@@ -33,6 +33,8 @@ const allowed = {
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],
+  /** READ, with a session: no API key has it. */
+  LOGIN: ['VIEWER', 'ENGINEER', 'ADMIN'],
 } as const satisfies Record<string, readonly Who[]>;
 type Need = keyof typeof allowed;
 
@@ -80,9 +82,9 @@ const fields: Record<string, Line> = {
     async ({ server }) => ({ input: { refreshToken: (await server.login(adminName, adminPassword)).refreshToken } }),
   ],
   'Mutation.logout': 'public',
-  'Mutation.changePassword': 'READ',
+  'Mutation.changePassword': 'LOGIN',
   'Mutation.revokeSession': ['MANAGE_USERS', () => ({ input: { sessionId: encode('Session:of nobody') } })],
-  'Mutation.createApiKey': 'INFER',
+  'Mutation.createApiKey': 'LOGIN',
   'Mutation.revokeApiKey': ['MANAGE_USERS', () => ({ input: { apiKeyId: encode('ApiKey:of nobody') } })],
   'Mutation.createUser': 'MANAGE_USERS',
   'Mutation.updateUser': 'MANAGE_USERS',
@@ -111,6 +113,7 @@ const fields: Record<string, Line> = {
   'Mutation.inferBatch': 'TRY_DEPLOYMENTS',
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
+  'Mutation.deleteJob': 'DELETE',
   'Mutation.startTuning': 'RUN_JOBS',
   'Mutation.pauseStudy': 'RUN_JOBS',
   'Mutation.resumeStudy': 'RUN_JOBS',
@@ -294,7 +297,7 @@ test.for(subscriptions.map((root) => [root.name, needOf(root.name), root] as con
   async ([, needs, root]) => {
     const overSse = await verdicts(async (token, who) => {
       const { query, variables } = await documentOf(root, await worldOf(who));
-      return withEvents(server.url, query, token, (items) => firstVerdict(items), variables);
+      return withEvents(server.url, query, token, async (items) => verdictOf(await firstErrors(items)), variables);
     });
     const overSocket = await verdicts(async (token, who) => {
       const { query, variables } = await documentOf(root, await worldOf(who));
@@ -313,14 +316,50 @@ test.for(subscriptions.map((root) => [root.name, needOf(root.name), root] as con
   },
 );
 
+/** An administrator's API keys, by their scopes. */
+const keys = new Map<string, Promise<string>>();
+function keyWith(scopes: readonly Permission[]): Promise<string> {
+  const name = scopes.join();
+  const made = keys.get(name) ?? makeKey(name, scopes);
+  keys.set(name, made);
+  return made;
+}
+async function makeKey(name: string, scopes: readonly Permission[]): Promise<string> {
+  const query = 'mutation ($i: CreateApiKeyInput!) { createApiKey(input: $i) { secret userErrors { message } } }';
+  const { data } = await server.graphql(query, { i: { name, scopes } }, await server.as('ADMIN'));
+  expect(data.createApiKey.userErrors).toEqual([]);
+  return data.createApiKey.secret;
+}
+const everyScope = permissionNames.filter((name) => name !== 'TRY_DEPLOYMENTS');
+
+describe('an API key of an administrator opens each field with the scope of its permission alone, and with all others not', () => {
+  const scoped = rootFields.filter(({ name }) => needOf(name) !== 'public');
+  test.each(scoped.map((root) => [root.name, needOf(root.name), root] as const))('%s: %s', async (_name, needs, root) => {
+    const verdict = async (key: string) => {
+      const { query, variables } = await documentOf(root, await worldOf('ADMIN'));
+      if (root.root !== 'Subscription') return (await server.graphql(query, variables, key)).errors;
+      return withEvents(server.url, query, key, (items) => firstErrors(items), variables);
+    };
+    if (needs === 'LOGIN') {
+      const errors = await verdict(await keyWith(everyScope));
+      expect(errors?.[0]).toMatchObject({ message: 'An API key does not allow this: log in.', extensions: { code: 'FORBIDDEN' } });
+      return;
+    }
+    const scope = needs === 'TRY_DEPLOYMENTS' ? 'INFER' : (needs as Permission);
+    expect(verdictOf(await verdict(await keyWith([scope])))).toBe('allowed');
+    const errors = await verdict(await keyWith(everyScope.filter((other) => other !== scope)));
+    expect(errors?.[0]).toMatchObject({ message: expect.stringContaining(`the scope ${scope}`), extensions: { code: 'FORBIDDEN' } });
+  });
+});
+
 /** A subscription that is refused says so at once; two signs of life without a refusal mean that it is open. */
-async function firstVerdict(items: AsyncIterableIterator<{ type: string; payload?: { errors?: never[] } }>): Promise<Verdict> {
+async function firstErrors(items: AsyncIterableIterator<{ type: string; payload?: { errors?: never[] } }>): Promise<never[] | undefined> {
   let pings = 0;
   for await (const { type, payload } of items) {
-    if (type === 'next') return verdictOf(payload?.errors);
-    if (type === 'complete') return 'allowed';
+    if (type === 'next') return payload?.errors;
+    if (type === 'complete') return undefined;
     pings += 1;
-    if (pings > 2) return 'allowed';
+    if (pings > 2) return undefined;
   }
   throw new Error('The stream ended without a word.');
 }
@@ -468,5 +507,5 @@ test('every permission of the code is in the table with the same roles, and a hi
       if (may('ENGINEER', permission as never)) expect(may('ADMIN', permission as never)).toBe(true);
     }),
   );
-  expect(Object.keys(allowed).sort()).toEqual([...Object.keys(permissions), 'public'].sort());
+  expect(Object.keys(allowed).sort()).toEqual([...Object.keys(permissions), 'public', 'LOGIN'].sort());
 });

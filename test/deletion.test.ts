@@ -100,6 +100,15 @@ describe('everything that was made', () => {
     await jobsEnded();
   });
 
+  test('keeps the jobs that it shows: of a version, of an evaluation', async () => {
+    const { data } = await ask(
+      api,
+      '{ jobs(first: 100, filter: {kinds: [TRAIN, CONVERT, EVALUATE, IMPORT_DATASET]}) { nodes { id state } } }',
+    );
+    const done = data.jobs.nodes.filter(({ state }: { state: string }) => state === 'SUCCEEDED');
+    for (const { id } of done) expect(await jobDeletion(id)).toEqual(['IN_USE']);
+  });
+
   test('can be deleted: versions of each state first, then what is left with its name, and their bytes are freed without waiting for the hour', async () => {
     const [datasets, models] = [await ids('datasets'), await ids('models')];
     const states = [...datasets, ...models].flatMap(({ versions }) => versions.nodes.map(({ state }) => state));
@@ -124,5 +133,48 @@ describe('everything that was made', () => {
     const { data, errors } = await ask(api, '{ reports(first: 1) { nodes { verified technical { models { name } } } } }');
     expect(errors).toBeUndefined();
     expect(data.reports.nodes).toEqual([{ verified: true, technical: { models: [{ name: 'trained' }] } }]);
+  });
+
+  /** The answer of `deleteJob`: the codes of its errors, none when it was deleted. */
+  async function jobDeletion(id: string): Promise<string[]> {
+    const mutation = 'mutation ($id: ID!) { deleteJob(input: { jobId: $id }) { deletedJobId userErrors { code } } }';
+    const { data, errors } = await ask(api, mutation, { id });
+    expect(errors).toBeUndefined();
+    const { deletedJobId, userErrors } = data.deleteJob;
+    expect(deletedJobId).toBe(userErrors.length === 0 ? id : null);
+    return userErrors.map(({ code }: { code: string }) => code);
+  }
+  const rootJobs = async (): Promise<string[]> => {
+    const { data } = await ask(api, '{ jobs(first: 100) { nodes { id parent { id } } } }');
+    return data.jobs.nodes.flatMap(({ id, parent }: { id: string; parent: object | null }) => (parent === null ? [id] : []));
+  };
+
+  test('leaves jobs, which can be deleted then, with their reports and logs: nothing is left of them but the audit log', async () => {
+    const { config, db } = server.services;
+    const jobs = await rootJobs();
+    expect(jobs.length).toBeGreaterThan(8);
+    for (const id of jobs) expect(await jobDeletion(id)).toEqual([]);
+    const gone = await ask(api, 'query ($id: ID!) { job(id: $id) { id } }', { id: jobs[0] });
+    expect(gone.data.job).toBeNull();
+    for (const table of [
+      'job',
+      'attempt',
+      'job_event',
+      'metric_point',
+      'job_subject',
+      'evaluation',
+      'benchmark_run',
+      'benchmark_row',
+      'benchmark_point',
+      'report',
+      'artifact',
+    ]) {
+      expect([table, db.all(sql`SELECT * FROM ${sql.identifier(table)}`)]).toEqual([table, []]);
+    }
+    expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
+    expect(readdirSync(join(config.dataDir, 'logs'))).toEqual([]);
+    await eventually(() => expect(blobsOf(config.dataDir)).toEqual([]));
+    const audited = db.get(sql`SELECT count(*) AS n FROM audit WHERE action = 'deleteJob'`);
+    expect(audited).toEqual({ n: jobs.length });
   });
 });

@@ -21,13 +21,15 @@ const elsewhere: Record<string, string> = {
   'npm start\n': 'each story begins with it',
   'npm run demo': 'demo.long.test.ts; `npm test` is what runs in CI',
 };
+/** The name of the reader's file that a block is. */
+const fileOf = (info: string): string | undefined => /^\w+ (\w+\.\w+)$/.exec(info)?.[1];
 const isRun = ({ info, text }: CodeBlock): boolean =>
-  (['sh', 'graphql', 'js', 'python'].includes(info) || info.startsWith('json ')) &&
+  (['sh', 'graphql', 'js', 'python'].includes(info) || fileOf(info) !== undefined) &&
   !Object.keys(elsewhere).some((start) => text.startsWith(start));
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
-  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md'] },
+  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md'] },
   { documents: ['docs/api.md', 'docs/uploads.md'] },
 ];
 
@@ -125,8 +127,9 @@ function openShell(folder: string): Shell {
 const interpreters: Record<string, string> = { js: `'${process.execPath}' --input-type=module`, python: 'python3' };
 
 async function run({ info, text }: CodeBlock, shell: Shell, url: string, folder: string): Promise<void> {
-  if (info.startsWith('json ')) {
-    writeFileSync(join(folder, info.slice('json '.length)), text);
+  const file = fileOf(info);
+  if (file !== undefined) {
+    writeFileSync(join(folder, file), text);
   } else if (info === 'graphql') {
     const token = await shell.run('printf %s "$WHETSTONE_TOKEN"');
     const { data, errors } = await postGraphql(url, await filled(text, { url, token }, folder), {}, token);

@@ -169,7 +169,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBr
       await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
       await page.locator('.graphiql-doc-explorer-content a', { hasText: /^Query$/ }).click();
       await page.getByText('Everything that can be read.').waitFor();
-      await page.getByText('The user of the access token; null without one.').waitFor();
+      await page.getByText('The user of the access token or API key; null without one.').waitFor();
       expect(complaints).toEqual([]);
     }));
 
@@ -192,7 +192,7 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBr
       await loggedInAs(page, 'viewer (viewer)');
       await openTab(page, 'Users');
       await run(page);
-      await result(page, '"message": "The role VIEWER does not allow this."');
+      await result(page, '"message": "The role VIEWER does not allow this: it needs MANAGE_USERS."');
     }));
 
   test('the login outlives a reload of the page, and no other page can copy it', () =>

@@ -7,10 +7,10 @@ import { drizzle } from 'drizzle-orm/better-sqlite3';
 import { calculateJwkThumbprint, SignJWT } from 'jose';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { accessTokenSeconds, PublicKey } from '../src/accessTokens.ts';
-import { secretHashOf } from '../src/accounts/apiKeys.ts';
 import { authSnapshot } from '../src/accounts/authSnapshot.ts';
 import type { Role } from '../src/accounts/tables.ts';
 import { createTokens, type Tokens } from '../src/accounts/tokens.ts';
+import { secretHashOf } from '../src/accounts/viewer.ts';
 import type { Db } from '../src/db.ts';
 import type { RunningHost } from '../src/inference/host.ts';
 import { forgeOf, forgeries } from './support/forgedTokens.ts';
@@ -254,6 +254,14 @@ describe('API keys', () => {
     const { secret } = await makeKey();
     expect(await statusOf(secret)).toBe(200);
     expect(await statusOf(change(secret))).toBe(401);
+  });
+
+  test('a key without the scope INFER is 403, and the answer names the scope', async () => {
+    const { secret } = await makeKey({ scopes: ['READ', 'DEPLOY'] });
+    const { status, json } = await answerTo(secret);
+    expect([status, json.error]).toEqual([403, expect.stringContaining('the scope INFER')]);
+    const both = await makeKey({ scopes: ['READ', 'INFER'] });
+    expect(await statusOf(both.secret)).toBe(200);
   });
 
   test('a key of some deployments is 403 for every other name, whether it is deployed or not', async () => {

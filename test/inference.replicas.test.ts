@@ -70,6 +70,13 @@ test('a replica follows the server, serves on while the server is gone, and foll
         ]);
         expect([await refusals(url, 401), await refusals(url, 403)]).toEqual([2, 1]);
 
+        const used = async () =>
+          (await client({ url: server.url } as TestServer, dataDir).graphql('{ apiKeys { nodes { id lastUsedAt } } }', {}, admin.token))
+            .data.apiKeys.nodes;
+        await eventually(async () => {
+          for (const { id } of [key, revoked]) expect(await used()).toContainEqual({ id, lastUsedAt: expect.any(String) });
+        });
+
         await revoke(admin, revoked);
         await eventually(async () => expect(await statusOf(url, revoked.secret)).toBe(401));
         expect(await statusOf(url, key.secret)).toBe(200);

@@ -4,10 +4,13 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { watchJob } from '../src/cli/watch.ts';
-import { openDatabase } from '../src/db.ts';
+import { inTransaction, openDatabase } from '../src/db.ts';
+import { appendEvent } from '../src/jobs/events.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
+import { job } from '../src/jobs/tables.ts';
 import type { RunningServer } from '../src/server.ts';
 import { evaluation } from '../src/training/tables.ts';
 import type { Step } from './support/child.ts';
@@ -192,6 +195,37 @@ describe('watch', () => {
       expect.stringMatching(/^The server answers, but the WebSocket connection to ws:.* was refused\./),
     ]);
     expect(lines().at(-1)).toBe('SUCCEEDED');
+  });
+
+  test('of a study prints each trial, with the values of its objectives', async () => {
+    const { output, lines } = outputOf(false);
+    await withServer(async (server) => {
+      storeObjects(server);
+      const { db } = server.services;
+      const about = { state: 'RUNNING', slotsNeeded: 1, priority: 0, createdAt: Date.now() } as const;
+      db.insert(job)
+        .values({ id: 'study', kind: 'TUNE', specJson: { studyId: 'Study' }, ...about })
+        .run();
+      const trial = { number: 0, generation: 0, outcome: 'COMPLETE', values: [0.97222, 83_417_088], copyOf: null };
+      inTransaction(db, (tx) => {
+        appendEvent(tx, 'study', 0, { type: 'STATE', payload: { state: 'RUNNING' } });
+        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: trial });
+        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: { ...trial, number: 1, copyOf: 0 } });
+        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: { ...trial, number: 2, outcome: 'WORST', values: null } });
+        appendEvent(tx, 'study', 0, { type: 'STATE', payload: { state: 'SUCCEEDED' } });
+        tx.update(job).set({ state: 'SUCCEEDED', endedAt: Date.now() }).where(eq(job.id, 'study')).run();
+      });
+      const token = await server.as('VIEWER');
+      const id = Buffer.from('Job:study').toString('base64url');
+      expect(await watchJob({ url: server.url, accessToken: async () => token }, id, output)).toBe(true);
+    });
+    expect(lines().slice(1)).toEqual([
+      'RUNNING',
+      'trial 0, generation 0  COMPLETE  0.9722  83420000',
+      'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
+      'trial 2, generation 0  WORST',
+      'SUCCEEDED',
+    ]);
   });
 
   test('a job that there is not, a bad token, and no server are errors at once', async () => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { beforeOf, type PresetName, presets, storedHyperparameters } from '../src/jobs/presets.ts';
 import { TrainSpec } from '../src/jobs/specs.ts';
-import { trainJob } from '../src/training/train.ts';
+import { trainingOf, trainJob } from '../src/training/train.ts';
 
 /** Those that every stored training has: they were there from the beginning. */
 const first = {
@@ -34,6 +34,14 @@ describe('a hyperparameter that was added', () => {
     const [classification] = TrainSpec.options;
     expect(Object.keys(classification.shape.hyperparameters.shape)).toEqual(Object.keys(presets.resnet50.hyperparameters.shape));
   });
+});
+
+test('SGD has a weight decay of its own, unless one is given', () => {
+  const decayOf = (given: Record<string, unknown>, others = {}) => trainingOf('resnet50', given, others).hyperparameters.weightDecay;
+  expect(decayOf({ optimizer: 'SGD' })).toBe(0.005);
+  expect(decayOf({})).toBe(0.05);
+  expect(decayOf({ optimizer: 'SGD', weightDecay: 0.02 })).toBe(0.02);
+  expect(decayOf({ optimizer: 'SGD' }, { weightDecay: 0.03 })).toBe(0.03);
 });
 
 test('a detector of 1024 px that was suspended before the limit came ends with a sentence that says what to do', async () => {

@@ -2,15 +2,20 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { linePlot } from '../src/plots/lines.ts';
 import { matrixPlot } from '../src/plots/matrix.ts';
+import { parallelPlot } from '../src/plots/parallel.ts';
 import { rowPlot } from '../src/plots/rows.ts';
 import { type Axis, drawable, scaleOf, tickLabel } from '../src/plots/scale.ts';
 import { paretoFront, scatterPlot } from '../src/plots/scatter.ts';
 import { cut, escapeMarkup, textWidth } from '../src/plots/svg.ts';
 
-const value = fc.oneof(fc.double(), fc.constant(null), fc.constantFrom(0, 1, -1, 1e-300, Number.NaN, Number.POSITIVE_INFINITY));
+const value = fc.oneof(fc.double(), fc.constant(null), fc.nat(8), fc.constantFrom(0, 1, -1, 1e-300, Number.NaN, Number.POSITIVE_INFINITY));
 const name = fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('</script><svg onload=alert(1)>', '"><img src=x>', '&amp;', '\ud800'));
-const axis: fc.Arbitrary<Axis> = fc.record({ label: name, log: fc.boolean() });
+const axis: fc.Arbitrary<Axis> = fc.oneof(
+  fc.record({ label: name, log: fc.boolean() }),
+  fc.record({ label: name, choices: fc.array(name, { minLength: 1, maxLength: 9 }) }),
+);
 const text = { title: name, description: name };
+type Place = Record<'x' | 'y', number>;
 const points = fc.array(fc.record({ x: value, y: value }), { maxLength: 60 });
 const estimate = fc.record({ value, low: value, high: value });
 
@@ -22,10 +27,19 @@ const anyPlot = fc.oneof(
       ...text,
       x: axis,
       y: axis,
-      chosen: name,
-      points: fc.array(fc.record({ x: value, y: value, label: name, name, chosen: fc.boolean() }), { maxLength: 20 }),
+      kinds: fc.array(name, { minLength: 1, maxLength: 3 }),
+      points: fc.array(fc.record({ x: value, y: value, label: name, name, kind: fc.nat(2) }), { maxLength: 20 }),
+      line: fc.record({ name, points }),
     })
     .map((plot) => scatterPlot(plot)),
+  fc
+    .record({
+      ...text,
+      axes: fc.array(axis, { maxLength: 12 }),
+      kinds: fc.array(name, { maxLength: 3 }),
+      lines: fc.array(fc.record({ kind: fc.nat(2), name, values: fc.array(value, { maxLength: 12 }) }), { maxLength: 9 }),
+    })
+    .map((plot) => parallelPlot(plot)),
   fc
     .record({
       ...text,
@@ -139,15 +153,20 @@ test('a single point is seen, as a mark', () => {
   expect(linePlot({ title: '', description: '', x: { label: '' }, y: { label: '' }, series })).toContain('plot-dot');
 });
 
-test('the Pareto front has every point that no other one beats, and no other', () =>
+test('the Pareto front has every point that no other one beats, and no other, whichever way is better', () => {
+  const place = fc.option(fc.integer({ max: 20, min: 0 }));
+  const sign = fc.constantFrom(1 as const, -1 as const);
   fc.assert(
-    fc.property(fc.array(fc.record({ x: fc.integer({ max: 20, min: 0 }), y: fc.integer({ max: 20, min: 0 }) })), (all) => {
-      const beats = (a: (typeof all)[number], b: (typeof all)[number]) => a.x <= b.x && a.y >= b.y && (a.x < b.x || a.y > b.y);
-      const unbeaten = all.filter((one) => !all.some((other) => beats(other, one)));
-      const key = ({ x, y }: (typeof all)[number]) => `${x} ${y}`;
-      expect(new Set(paretoFront(all).map(key))).toEqual(new Set(unbeaten.map(key)));
+    fc.property(fc.array(fc.record({ x: place, y: place })), fc.record({ x: sign, y: sign }), (all, better) => {
+      const whole = all.flatMap(({ x, y }) => (x === null || y === null ? [] : [{ x, y }]));
+      const gains = (a: Place, b: Place) => [better.x * (a.x - b.x), better.y * (a.y - b.y)];
+      const beats = (a: Place, b: Place) => gains(a, b).every((gain) => gain >= 0) && gains(a, b).some((gain) => gain > 0);
+      const unbeaten = whole.filter((one) => !whole.some((other) => beats(other, one)));
+      const key = ({ x, y }: { x: number | null; y: number | null }) => `${x} ${y}`;
+      expect(new Set(paretoFront(all, better).map(key))).toEqual(new Set(unbeaten.map(key)));
     }),
-  ));
+  );
+});
 
 test('a name that is too long is cut, never in the middle of a character', () =>
   fc.assert(

@@ -7,10 +7,13 @@ import type { Result } from 'axe-core';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { toHtml } from '../src/reports/forms/html.ts';
+import { studyDocument } from '../src/reports/jobs/studyDocument.ts';
 import { executablePath, launchBrowser, whyNoBrowser } from './support/browser.ts';
 import { digitFolders } from './support/images.ts';
 import type { TestServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
+import { madeUpStudy } from './support/studyFacts.ts';
 import { type Api, ask, datasetVersionOf, mutate, succeeded, trained } from './support/training.ts';
 
 /** With WHETSTONE_CAPTURES=1 the reports are of a longer training, and the docs get their pictures. */
@@ -182,38 +185,47 @@ describe.skipIf(!executablePath)(`in Chromium, every other host blocked${whyNoBr
     test('has no serious fault of accessibility, in light and in dark', () =>
       withReport(name, name === 'training' ? 'dark' : 'light', async (page) => {
         if (captures) await capture(page, name);
-        // Where it is served no script runs: axe looks at the saved file.
-        const context = await browser.newContext({ bypassCSP: true });
-        const saved = await context.newPage();
-        await saved.setContent((await exported(name, 'HTML')).content.replaceAll('<details>', '<details open>'));
-        await saved.evaluate(axe);
-        for (const colorScheme of ['light', 'dark'] as const) {
-          await saved.emulateMedia({ colorScheme });
-          // The scheme changes colours only.
-          const options = colorScheme === 'light' ? '' : "{ runOnly: ['color-contrast'] }";
-          const { violations, passes } = await saved.evaluate<Record<'violations' | 'passes', Result[]>>(`axe.run(${options})`);
-          const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-          expect(serious.map(({ id, nodes }) => [colorScheme, id, nodes.map(({ html }) => html)])).toEqual([]);
-          const passed = colorScheme === 'light' ? ['color-contrast', 'heading-order', 'svg-img-alt', 'html-has-lang'] : ['color-contrast'];
-          expect(passes.map(({ id }) => id)).toEqual(expect.arrayContaining(passed));
-        }
-        await context.close();
+        await expectAccessible((await exported(name, 'HTML')).content);
       }));
 
-    test('has plots that fill their frames, and no text beyond the page', () =>
-      withReport(name, 'light', async (page) => {
-        const outside = await page.evaluate<string[]>(`[...document.querySelectorAll('svg.plot')].flatMap((svg) => {
-          const frame = svg.getBoundingClientRect();
-          return [...svg.querySelectorAll('text')].filter((text) => {
-            const box = text.getBoundingClientRect();
-            return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
-          }).map((text) => text.textContent);
-        })`);
-        expect(outside).toEqual([]);
-        expect(await page.locator('svg.plot').count()).toBeGreaterThan(0);
-        expect(await page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')).toBe(true);
-      }));
+    test('has plots that fill their frames, and no text beyond the page', () => withReport(name, 'light', expectInside));
   });
+
+  test('the report of a study that nobody ran has no serious fault of accessibility, and plots that fill their frames', () =>
+    expectAccessible(toHtml(studyDocument(madeUpStudy, 'a'.repeat(64))), expectInside));
+
+  /** Where it is served no script runs: axe looks at the saved file. */
+  async function expectAccessible(content: string, use: (page: Page) => Promise<void> = async () => {}): Promise<void> {
+    const context = await browser.newContext({ bypassCSP: true });
+    const saved = await context.newPage();
+    await saved.setContent(content.replaceAll('<details>', '<details open>'));
+    await use(saved);
+    await saved.evaluate(axe);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await saved.emulateMedia({ colorScheme });
+      // The scheme changes colours only.
+      const options = colorScheme === 'light' ? '' : "{ runOnly: ['color-contrast'] }";
+      const { violations, passes } = await saved.evaluate<Record<'violations' | 'passes', Result[]>>(`axe.run(${options})`);
+      const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+      expect(serious.map(({ id, nodes }) => [colorScheme, id, nodes.map(({ html }) => html)])).toEqual([]);
+      const passed = colorScheme === 'light' ? ['color-contrast', 'heading-order', 'svg-img-alt', 'html-has-lang'] : ['color-contrast'];
+      expect(passes.map(({ id }) => id)).toEqual(expect.arrayContaining(passed));
+    }
+    await context.close();
+  }
+
+  async function expectInside(page: Page): Promise<void> {
+    const outside = await page.evaluate<string[]>(`[...document.querySelectorAll('svg.plot')].flatMap((svg) => {
+      const frame = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll('text')].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+      }).map((text) => text.textContent);
+    })`);
+    expect(outside).toEqual([]);
+    expect(await page.locator('svg.plot').count()).toBeGreaterThan(0);
+    expect(await page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')).toBe(true);
+  }
 
   test.each(['training', 'evaluation', 'benchmark'] as const)('a %s prints on two pages of A4', (name) =>
     withReport(name, 'dark', async (page) => {

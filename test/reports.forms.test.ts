@@ -7,8 +7,10 @@ import { toMarkdown } from '../src/reports/forms/markdown.ts';
 import { comparisonDocument } from '../src/reports/jobs/comparisonDocument.ts';
 import { classificationDetail, detectionDetail } from '../src/reports/jobs/detail.ts';
 import { evaluationDocument } from '../src/reports/jobs/evaluationDocument.ts';
-import type { EvaluationFacts, JobFacts, TrainingFacts } from '../src/reports/jobs/facts.ts';
+import type { EvaluationFacts, StudyFacts, TrainingFacts } from '../src/reports/jobs/facts.ts';
+import { studyDocument, trialTable } from '../src/reports/jobs/studyDocument.ts';
 import { trainingDocument } from '../src/reports/jobs/trainingDocument.ts';
+import { jobFacts, madeUpStudy, noDataset } from './support/studyFacts.ts';
 
 const text = fc.oneof(
   fc.string({ unit: 'binary' }),
@@ -110,25 +112,14 @@ describe('the detail of an evaluation', () => {
   });
 });
 
-const job: JobFacts = {
-  jobId: 'job-1',
-  state: 'RUNNING',
-  failure: null,
-  createdAt: '2026-01-01T00:00:00.000Z',
-  startedAt: null,
-  endedAt: null,
-  durationMs: 0,
-  attempts: [],
-};
-const dataset = { versionId: 'version-1', name: null, number: null, contentHash: null, classes: null, images: null };
 /** A training that has begun, and of which everything else was deleted. */
 const training: TrainingFacts = {
   kind: 'TRAIN',
-  ...job,
+  ...jobFacts,
   model: null,
   task: 'CLASSIFICATION',
   preset: 'resnet50',
-  dataset,
+  dataset: noDataset,
   init: { from: 'WEIGHTS', version: null },
   seed: 0,
   device: 'auto',
@@ -141,11 +132,16 @@ const training: TrainingFacts = {
   curves: [],
 };
 const sha = 'a'.repeat(64);
+const begun: StudyFacts = { ...madeUpStudy, state: 'RUNNING', model: null, dataset: noDataset, trials: [], front: [], importance: [] };
 
 describe('a report of a job that has not ended, and of things that were deleted', () => {
   test.each([
     ['training', trainingDocument(training, sha)],
-    ['evaluation', evaluationDocument({ kind: 'EVALUATE', ...job, version: null, dataset, split: 'val', evaluation: null }, sha)],
+    [
+      'evaluation',
+      evaluationDocument({ kind: 'EVALUATE', ...jobFacts, version: null, dataset: noDataset, split: 'val', evaluation: null }, sha),
+    ],
+    ['study', studyDocument(begun, sha)],
     ['comparison', comparisonDocument([training, { ...training, seed: 1 }], sha)],
   ])('%s says what there is', (_name, made) => {
     for (const written of [toHtml(made), toMarkdown(made)]) {
@@ -165,5 +161,45 @@ describe('a report of a job that has not ended, and of things that were deleted'
     const written = toMarkdown(trainingDocument({ ...training, evaluation }, sha));
     expect(written).toContain('top-1 75.00 %');
     expect(written).toContain('were deleted with the model version');
+  });
+});
+
+describe('the report of a study', () => {
+  const html = toHtml(studyDocument(madeUpStudy, sha));
+
+  test('shows its history, its front, the importance, parallel coordinates and a slice of each hyperparameter', () => {
+    const titles = [...html.matchAll(/<svg [^>]*><title>([^<]*)/g)].map(([, title]) => title);
+    expect(titles).toEqual([
+      'History of top-1',
+      'History of MACs',
+      'top-1 against MACs',
+      'Importance of the hyperparameters',
+      'Parallel coordinates',
+      ...['learningRate', 'imageSize', 'optimizer', 'momentum'].map((name) => `top-1 by ${name}`),
+    ]);
+    expect(html).not.toMatch(/<script|<svg onload|NaN|undefined/);
+  });
+
+  test('of one objective has no front to draw', () => {
+    const one = { ...madeUpStudy, objectives: ['TOP1'] as const, importance: [] };
+    const written = toHtml(studyDocument({ ...one, objectives: [...one.objectives], front: [15] }, sha));
+    expect(written).toContain('The best value is reached by 1 trial.');
+    expect(written).not.toMatch(/against|Importance of/);
+  });
+
+  test('says what became of the trials; a copy has trained no epoch', () => {
+    const markdown = toMarkdown(studyDocument(madeUpStudy, sha));
+    expect(markdown).toContain(
+      '24 of 24 trials in generations of 8: 11 trained to the end, 11 stopped early, 1 without a result (WORST), 1 equal to an earlier one. They trained 47 epochs.',
+    );
+    expect(markdown).toContain('| 9 | 1 | copy of 1 |');
+  });
+
+  test('has a line of CSV for each trial, empty where a hyperparameter has no effect', () => {
+    const { head, rows } = trialTable(madeUpStudy);
+    const [first, second] = toCsv(head, rows).split('\r\n').slice(1);
+    expect(rows).toHaveLength(24);
+    expect(first).toMatch(/^0,0,COMPLETE,,3,false,0\.8\d*,83417088,0\.0003,SGD,0\.8,32$/);
+    expect(second).toMatch(/,ADAMW,,64$/);
   });
 });

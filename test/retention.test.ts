@@ -4,6 +4,7 @@ import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit } from '../src/accounts/tables.ts';
+import { dataset, datasetVersion } from '../src/datasets/tables.ts';
 import { openDatabase } from '../src/db.ts';
 import { job, jobEvent, metricPoint } from '../src/jobs/tables.ts';
 import { sweepHistory } from '../src/retention.ts';
@@ -34,6 +35,28 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
       add('recent', ago(5));
       add('older', ago(15));
       add('oldest', ago(25));
+      // Its child goes with it; the one that a dataset version shows stays.
+      add('gone', ago(45));
+      db.insert(job)
+        .values({
+          id: 'child',
+          kind: 'CONVERT',
+          state: 'FAILED',
+          specJson: {},
+          slotsNeeded: 1,
+          priority: 0,
+          parentId: 'gone',
+          createdAt: ago(500),
+          endedAt: ago(44),
+        })
+        .run();
+      add('shown', ago(45));
+      db.insert(dataset)
+        .values({ id: 'dataset', name: 'a', task: 'CLASSIFICATION', createdAt: ago(500) })
+        .run();
+      db.insert(datasetVersion)
+        .values({ id: 'version', datasetId: 'dataset', number: 1, state: 'READY', splitSeed: 0, jobId: 'shown', createdAt: ago(500) })
+        .run();
       writeFileSync(join(dataDir, 'logs', 'nobody.jsonl'), '');
       const line = { action: 'login', outcome: 'OK' as const };
       // More than one batch.
@@ -45,7 +68,7 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
         .values({ ...line, at: ago(29) })
         .run();
 
-      const sweep = () => sweepHistory({ db, config: { dataDir, auditDays: 30, jobHistoryDays: 20, jobLogDays: 10 } });
+      const sweep = () => sweepHistory({ db, config: { dataDir, auditDays: 30, jobDays: 40, jobHistoryDays: 20, jobLogDays: 10 } });
       await sweep();
       const withRows = (table: typeof jobEvent | typeof metricPoint) =>
         db
@@ -57,8 +80,9 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
       expect(withRows(jobEvent)).toEqual(['older', 'recent', 'running']);
       expect(withRows(metricPoint)).toEqual(['older', 'recent', 'running']);
       expect(readdirSync(join(dataDir, 'logs')).sort()).toEqual(['recent.jsonl', 'running.jsonl']);
-      expect(db.select({ at: audit.at }).from(audit).all()).toHaveLength(1);
-      expect(db.select().from(job).all(), 'the jobs stay').toHaveLength(4);
+      expect(db.select({ action: audit.action }).from(audit).all()).toEqual([{ action: 'login' }, { action: 'deleteJob' }]);
+      const jobs = db.select({ id: job.id }).from(job).all();
+      expect(jobs.map(({ id }) => id).sort(), 'jobs stay for longer').toEqual(['older', 'oldest', 'recent', 'running', 'shown']);
       await sweep();
       expect(existsSync(join(dataDir, 'logs', 'running.jsonl'))).toBe(true);
     } finally {
@@ -74,7 +98,7 @@ test('the audit log keeps a million lines and all those of the last day, and not
       db.$client.prepare(insert).run(1, ago(3));
       db.$client.prepare(insert).run(2, ago(0.5));
       db.$client.prepare(insert).run(3_000_000, ago(2));
-      await sweepHistory({ db, config: { dataDir, auditDays: 365, jobHistoryDays: 365, jobLogDays: 365 } });
+      await sweepHistory({ db, config: { dataDir, auditDays: 365, jobDays: undefined, jobHistoryDays: 365, jobLogDays: 365 } });
       expect(db.select({ seq: audit.seq }).from(audit).all()).toEqual([{ seq: 2 }, { seq: 3_000_000 }]);
       writeAudit(db, { actorId: null, requestId: null }, { action: 'now' });
       expect(() => db.delete(audit).where(eq(audit.action, 'now')).run()).toThrow('append-only');

@@ -71,7 +71,7 @@ class Project {
   }
 
   fill(): this {
-    fs.cpSync(path.join(repository, 'scripts', 'setup.mjs'), this.path('scripts', 'setup.mjs'));
+    for (const name of ['setup.mjs', 'machine.mjs']) fs.cpSync(path.join(repository, 'scripts', name), this.path('scripts', name));
     this.configure({});
     const dependencies = { node: 'file:vendor/node' };
     this.write('package.json', { name: 'mini', private: true, scripts: { test: 'true' }, dependencies });

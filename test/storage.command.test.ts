@@ -131,11 +131,11 @@ test('what goes wrong is one line that says what to do, and exit code 1', () =>
           `${folder} is a folder. Make a zip of it with \`python3 -m zipfile -c '${folder}.zip' '${folder}'\`, then upload ${folder}.zip.`,
         );
         await expect(uploadWith(url, 'x', path)).rejects.toThrow('access token is invalid');
-        await expect(uploadWith(url, await as('VIEWER'), path)).rejects.toThrow('The role VIEWER does not allow uploads.');
+        await expect(uploadWith(url, await as('VIEWER'), path)).rejects.toThrow('The role VIEWER does not allow this: it needs UPLOAD.');
         await expect(uploadWith('http://127.0.0.1:1', token, path)).rejects.toThrow('no server at http://127.0.0.1:1');
         await expect(uploadWith(url, token, path)).rejects.toThrow('Maximum size exceeded');
         const { code, lines } = await uploading([path, '--url', url], {});
-        expect([code, lines]).toEqual([1, ['Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.']]);
+        expect([code, lines]).toEqual([1, ['Set WHETSTONE_TOKEN to an API key or an access token, or run this at a terminal to log in.']]);
       });
     },
     { WHETSTONE_UPLOAD_BYTES_MAX: '1000' },

@@ -251,7 +251,11 @@ test('the key of the links is its owner’s only, stays over restarts, and a dam
   }));
 
 test('links stand behind the public URL', () => {
-  const services = { config: { publicUrl: 'https://lab.example/w' }, linkKey: Buffer.alloc(32), viewer: { familyId: 'f1' } };
+  const services = {
+    config: { publicUrl: 'https://lab.example/w' },
+    linkKey: Buffer.alloc(32),
+    viewer: { by: 'SESSION', familyId: 'f1' } as const,
+  };
   expect(downloadUrl(services, { id: 'a1' })).toMatch(/^https:\/\/lab\.example\/w\/files\/a1\?expires=\d+&session=f1&signature=[\w-]{43}$/);
   expect(thumbnailUrl(services, { id: 'a1' }, 5, 7)).toMatch(/^https:\/\/lab\.example\/w\/files\/a1\/5-7\?/);
 });

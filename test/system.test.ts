@@ -8,7 +8,7 @@ import { ask, withConnection } from './support/socket.ts';
 
 const fields = `version slots { n job { id } } queuedJobs runningJobs
   cpu { cores utilizationPercent loadAverage1m } memory { totalBytes freeBytes serverRssBytes }
-  disk { totalBytes freeBytes databaseBytes historyBytes blobBytes uploadBytes workBytes cacheBytes logBytes }
+  disk { totalBytes freeBytes databaseBytes historyBytes jobBytes blobBytes uploadBytes workBytes cacheBytes logBytes }
   gpus { index uuid name memoryTotalBytes memoryUsedBytes utilizationPercent temperatureCelsius powerWatts } gpusReason`;
 
 test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi tells of', () =>
@@ -30,6 +30,7 @@ test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi 
             freeBytes: bytes,
             databaseBytes: bytes,
             historyBytes: bytes,
+            jobBytes: bytes,
             blobBytes: 0,
             uploadBytes: 0,
             workBytes: 0,

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { job } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact, blob } from '../src/storage/tables.ts';
-import { trial } from '../src/tuning/tables.ts';
+import { study, trial } from '../src/tuning/tables.ts';
 import { continued } from '../tui/ui/format.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { storeObjects } from './support/objects.ts';
@@ -102,6 +102,15 @@ describe('the list of jobs', () => {
             .where(eq(trial.number, 2))
             .run();
           await tui.shows(/ 2 +○ STOPPED +0\.5/);
+          db.update(study)
+            .set({ importanceJson: [{ name: 'learningRate', share: 1 }] })
+            .run();
+          tui.type('c');
+          await tui.shows(/TOP1 by trial +• trials 2 +\* best 1/);
+          expect(tui.lines().some((line) => /[│┤].*[\u2801-\u28ff▀▄█]/.test(line))).toBe(true);
+          await tui.shows(/learningRate +█+ 100 %/);
+          tui.type('c');
+          await tui.shows(/ 1 \* ✓ COMPLETE/);
         },
         { columns: 120 },
       );

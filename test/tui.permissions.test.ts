@@ -69,7 +69,10 @@ const inputs: Record<Exclude<ActionName, 'revokeApiKey'>, object> = {
 /** A key of this user: the list of keys shows no other to those who may not revoke it. */
 async function ownKey({ graphql, services }: TestServer, token: string): Promise<string> {
   const { data } = await graphql('{ viewer { name } }', {}, token);
-  const { row } = createApiKey(services, nobody, findUserByName(services.db, data.viewer.name) as User, { name: 'camera' });
+  const { row } = createApiKey(services, nobody, findUserByName(services.db, data.viewer.name) as User, {
+    name: 'camera',
+    scopes: ['READ'],
+  });
   return opaqueId('ApiKey', row.id);
 }
 

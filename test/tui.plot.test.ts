@@ -51,6 +51,24 @@ test('without braille the curve is of half blocks', () => {
   `);
 });
 
+test('scattered points are not joined, and each has its mark where there is room', () => {
+  const points = [1, 3, 2, 5].map((y, x) => ({ x, y }));
+  const best = { name: 'front', mark: '*', isScattered: true, points: points.slice(3) };
+  expect(
+    pictureOf([{ name: 'trials', isScattered: true, points: points.slice(0, 3) }, best], { width: 40, height: 8 }),
+  ).toMatchInlineSnapshot(`
+    "
+    5 ┤                                    *
+      │                                     
+      │                                     
+    3 ┤            ⣤                        
+      │                                     
+      │                        ⠘⠃           
+    1 ┤⣀                                    
+      └0                                   3"
+  `);
+});
+
 test('the smallest chart still has its curve', () => {
   expect(pictureOf([decay], { width: 16, height: 2 })).toMatchInlineSnapshot(`
     "

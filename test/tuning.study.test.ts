@@ -1,5 +1,7 @@
+import { eq } from 'drizzle-orm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { job } from '../src/jobs/tables.ts';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
 import { frontOf, ranked, studySettings } from '../src/tuning/studies.ts';
@@ -81,6 +83,16 @@ describe('a study', () => {
       expect(studies.trials(id).length).toBe(12);
     }));
 
+  test('trains a value that was computed back from its logarithm only once', () =>
+    withStudies(async (studies) => {
+      const space = [{ name: 'learningRate', low: 0.0001, high: 0.1, log: true }];
+      const back = Math.exp(Math.log(0.02));
+      expect(back).not.toBe(0.02);
+      const id = await started(studies, { space, begin: [{ learningRate: 0.02 }, { learningRate: back }] });
+      await workThrough(studies, id);
+      expect(studies.trials(id)[1]).toMatchObject({ copyOf: 0, jobId: null, outcome: 'COMPLETE' });
+    }));
+
   test('that is extended continues behind its last trial, as one that was longer from the start', async () => {
     const longer = await undisturbed({ generations: 4, registerMax: 0 });
     await withStudies(async (studies) => {
@@ -95,6 +107,38 @@ describe('a study', () => {
       expect(studies.list(id)).toEqual(longer);
     });
   });
+
+  test('ends with the generation that reaches its target, and continues from there where it is extended', async () => {
+    const longer = await undisturbed({ generations: 3, registerMax: 0 });
+    const reached = Math.max(...longer.slice(0, 4).map(({ valuesJson }) => valuesJson?.[0] ?? 0));
+    await withStudies(async (studies) => {
+      const id = await started(studies, { generations: 3, registerMax: 0, target: reached });
+      await workThrough(studies, id);
+      expect(studies.job(id)).toMatchObject({ state: 'SUCCEEDED', resultJson: { trials: 4 } });
+      expect(studies.study(id).trials).toBe(4);
+      expect(studies.list(id)).toEqual(longer.slice(0, 4));
+      extendStudy(studies.services(), nobody, id, 2);
+      await workThrough(studies, id);
+      expect(studies.list(id)).toEqual(longer);
+    });
+  });
+
+  test('of which the hours are over ends with its generation, and registers the best', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { hoursMax: 2 });
+      const { db } = studies.services();
+      const started2hAgo = Date.now() - 2 * 3_600_000;
+      await workThrough(studies, id, (one) => {
+        if (one.kind === 'TRAIN')
+          db.update(job)
+            .set({ createdAt: started2hAgo })
+            .where(eq(job.id, studies.job(id).id))
+            .run();
+        return false;
+      });
+      expect(studies.job(id)).toMatchObject({ state: 'SUCCEEDED', resultJson: { trials: 4 } });
+      expect(studies.job(id).resultJson?.modelVersionIds).not.toEqual([]);
+    }));
 
   test('is cancelled with its trainings, and its retry continues from the trials that had ended', async () => {
     const whole = await undisturbed();

@@ -124,6 +124,23 @@ describe('a study of real trainings', () => {
     expect(wrong.errors?.[0]?.message).toBe('The study does not optimise MAP50: its objectives are TOP1, MACS.');
   });
 
+  test('is reported in every form, also from an engineer’s link, with the version that its best trial has become', async () => {
+    const query =
+      'query ($ids: [ID!]!, $format: ReportFormat!) { exportJobs(jobIds: $ids, format: $format) { fileName content sha256 url } }';
+    const exported = async (format: string) => (await ask(api, query, { ids: [study.job.id], format })).data.exportJobs;
+    const json = await exported('JSON');
+    expect(json.fileName).toBe(`study-${json.sha256.slice(0, 12)}.json`);
+    const facts = JSON.parse(json.content);
+    expect(facts).toMatchObject({ kind: 'TUNE', state: 'SUCCEEDED', model: 'tuned', objectives: ['TOP1', 'MACS'], trialsWanted: 4 });
+    expect(facts.registered).toMatchObject([{ trial: facts.front[0], version: { number: 1 }, conversion: { state: 'SUCCEEDED' } }]);
+    expect((await exported('CSV')).content.trimEnd().split('\r\n')).toHaveLength(5);
+    expect((await exported('MARKDOWN')).content).toContain(`Trial ${facts.front[0]} is tuned version 1, and as ONNX tuned version 2.`);
+    const { content, url, sha256 } = await exported('HTML');
+    expect(sha256).toBe(json.sha256);
+    expect(content).toContain('Parallel coordinates');
+    expect(await (await fetch(server.url + url)).text()).toBe(content);
+  });
+
   test('leaves no checkpoints of its trials', async () => {
     const { db } = server.services;
     expect(db.$client.prepare("SELECT count(*) FROM artifact WHERE ownerType = 'JOB' AND kind = 'CHECKPOINT'").pluck().get()).toBe(0);
@@ -179,6 +196,7 @@ test.each([
     /fix `epochs`/,
   ],
   ['more trials than a study has', { generations: 501 }, ['generations'], /at most 1000 trials; this would be 1002/],
+  ['a target in per cent', { target: 95 }, ['target'], /TOP1 is at most 1, so that 95 is never reached: say the target as a share/],
   [
     'a trial to begin with outside of the space',
     { begin: [{ learningRate: 0.5 }] },

@@ -172,7 +172,7 @@ export const actions = {
     `),
   },
   createApiKey: {
-    needs: 'INFER',
+    needs: 'READ',
     document: graphql(`
       mutation TuiCreateApiKey($input: CreateApiKeyInput!) {
         createApiKey(input: $input) { apiKey { id name } secret userErrors { field message } }

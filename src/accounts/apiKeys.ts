@@ -1,6 +1,7 @@
-import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
+import { randomBytes, randomUUIDv7 } from 'node:crypto';
 import { and, count, desc, eq, gt, isNull, lt, or } from 'drizzle-orm';
 import { z } from 'zod';
+import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { deploymentsMax, listDeployments } from '../deployments/deployments.ts';
@@ -8,7 +9,9 @@ import { notFound, parseInput, refuse } from '../errors.ts';
 import { AddressName } from '../naming.ts';
 import { suggestion } from '../suggest.ts';
 import { type Actor, writeAudit } from './audit.ts';
-import { type ApiKey, apiKey, type User } from './tables.ts';
+import { may } from './permissions.ts';
+import { type ApiKey, apiKey, permissionNames, type User } from './tables.ts';
+import { secretHashOf, secretPrefix } from './viewer.ts';
 
 /** Keys of one user that work at the same time. */
 const liveKeysMax = 50;
@@ -19,6 +22,15 @@ const CreateApiKeyInput = z.object({
     .trim()
     .min(1, 'A key needs a name: what uses it, for example.')
     .max(100, 'The name of a key has at most 100 characters.'),
+  scopes: z
+    .array(z.enum(permissionNames))
+    .min(1, 'A key needs a scope, or no list: then it has INFER alone.')
+    .refine(
+      (scopes) => !scopes.includes('TRY_DEPLOYMENTS'),
+      'TRY_DEPLOYMENTS is for people: the scope with which a program infers is INFER.',
+    )
+    .transform((scopes) => permissionNames.filter((name) => scopes.includes(name)))
+    .nullish(),
   deployments: z
     .array(AddressName)
     .min(1, 'Name a deployment, or leave the list out for all of them.')
@@ -27,8 +39,6 @@ const CreateApiKeyInput = z.object({
     .nullish(),
   expiresInDays: z.int().min(1, 'A key works for at least a day.').max(3650, 'A key with an end works for at most 3650 days.').nullish(),
 });
-
-export const secretHashOf = (secret: string): string => createHash('sha256').update(secret).digest('hex');
 
 export function findApiKey(db: Queryable, id: string): ApiKey | undefined {
   return db.select().from(apiKey).where(eq(apiKey.id, id)).get();
@@ -52,11 +62,17 @@ export function createApiKey(
   owner: User,
   raw: unknown,
 ): { row: ApiKey; secret: string } {
-  const { name, deployments = null, expiresInDays } = parseInput(CreateApiKeyInput, raw);
+  const { name, scopes, deployments = null, expiresInDays } = parseInput(CreateApiKeyInput, raw);
+  const scopesJson = scopes ?? ['INFER' as const];
+  const beyond = scopesJson.find((scope) => !may(owner.role, scope));
+  if (beyond) {
+    const possible = permissionNames.filter((name) => name !== 'TRY_DEPLOYMENTS' && may(owner.role, name)).join(', ');
+    refuse('INVALID', 'scopes', `Your role ${owner.role} does not have ${beyond}. A key of yours can have: ${possible}.`);
+  }
   // Replicas have names of their own, which nobody tells the server.
   if (deployments && config.replicaToken === undefined) requireDeployments(db, deployments);
   const prefix = randomBytes(4).toString('hex');
-  const secret = `wsk_${prefix}_${randomBytes(32).toString('base64url')}`;
+  const secret = `${secretPrefix}${prefix}_${randomBytes(32).toString('base64url')}`;
   const now = Date.now();
   const row = inTransaction(db, (tx) => {
     const live = and(eq(apiKey.userId, owner.id), isNull(apiKey.revokedAt), or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, now)));
@@ -70,13 +86,15 @@ export function createApiKey(
         name,
         prefix,
         secretHash: secretHashOf(secret),
+        scopesJson,
         deploymentsJson: deployments,
         createdAt: now,
         expiresAt: expiresInDays ? now + expiresInDays * 86_400_000 : null,
       })
       .returning()
       .get();
-    writeAudit(tx, actor, { action: 'createApiKey', target: { type: 'ApiKey', id: row.id }, detail: { name, prefix, deployments } });
+    const detail = { name, prefix, scopes: scopesJson, deployments };
+    writeAudit(tx, actor, { action: 'createApiKey', target: { type: 'ApiKey', id: row.id }, detail });
     return row;
   });
   return { row, secret };
@@ -90,12 +108,14 @@ function requireDeployments(db: Queryable, names: readonly string[]): void {
   refuse('NOT_FOUND', 'deployments', `There is no deployment ${unknown}.${suggestion(unknown, known)} ${there} Deploy it first.`);
 }
 
-/** Ends a key; one that was revoked before stays as it is. */
-export function revokeApiKey({ db }: { db: Db }, actor: Actor, id: string): ApiKey {
-  return inUrgentTransaction(db, (tx) => {
+/** Ends a key and what its programs have open; one that was revoked before stays as it is. */
+export function revokeApiKey({ db, bus }: { db: Db; bus: Bus }, actor: Actor, id: string): ApiKey {
+  const after = inUrgentTransaction(db, (tx) => {
     const before = findApiKey(tx, id) ?? notFound('API key');
     if (before.revokedAt !== null) return before;
     writeAudit(tx, actor, { action: 'revokeApiKey', target: { type: 'ApiKey', id }, detail: { name: before.name, prefix: before.prefix } });
     return tx.update(apiKey).set({ revokedAt: Date.now() }).where(eq(apiKey.id, id)).returning().get();
   });
+  bus.wake('accessChanged', after.userId);
+  return after;
 }

@@ -2,6 +2,8 @@ import { builder, idOf } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
 import { replaceIds } from '../jobs/references.ts';
 import { opaqueId } from '../naming.ts';
+import { ApiKeyType } from './apiKeys.schema.ts';
+import { findApiKey } from './apiKeys.ts';
 import { listAudit } from './audit.ts';
 import { UserType } from './schema.ts';
 import type { AuditRow, auditOutcomes } from './tables.ts';
@@ -29,6 +31,12 @@ const AuditEntryType = builder.objectRef<AuditRow>('AuditEntry').implement({
       nullable: true,
       description: 'The user who did it; null before a login and on the command line.',
       resolve: (row, _a, { db }) => (row.actorId ? findUser(db, row.actorId) : null),
+    }),
+    apiKey: t.field({
+      type: ApiKeyType,
+      nullable: true,
+      description: 'The API key with which a program of the actor did it.',
+      resolve: (row, _a, { db }) => (row.apiKeyId ? findApiKey(db, row.apiKeyId) : null),
     }),
     action: t.exposeString('action', { description: 'The mutation, or `refreshReplay`.' }),
     targetType: t.exposeString('targetType', { nullable: true, description: 'Type of what was changed.' }),

@@ -8,9 +8,10 @@ const countedMs = 3600_000;
 /** Names that no user has and that get a row of their own within that time; further ones share one. */
 const strangersMax = 100;
 
-/** Author of an action in the audit log; `actorId` is null before login and on the command line. */
+/** Author of an action in the audit log; `actorId` is null before login and on the command line, `apiKeyId` is of a program's key. */
 export interface Actor {
   actorId: string | null;
+  apiKeyId?: string;
   requestId: string | null;
 }
 

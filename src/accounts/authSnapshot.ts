@@ -2,8 +2,8 @@ import { and, asc, gt, isNull, or, sql } from 'drizzle-orm';
 import { accessTokenSeconds } from '../accessTokens.ts';
 import { type Db, prepared } from '../db.ts';
 import type { AuthSnapshot } from '../inference/auth.ts';
-import { may, type Permission } from './permissions.ts';
-import { apiKey, session, user } from './tables.ts';
+import { may } from './permissions.ts';
+import { apiKey, type Permission, session, user } from './tables.ts';
 import type { Tokens } from './tokens.ts';
 
 /** How long an ended session stays in the snapshot: until its last access token has expired, and a minute for clocks that differ. */
@@ -22,7 +22,13 @@ const endedQuery = prepared((db) =>
 );
 const apiKeysQuery = prepared((db) =>
   db
-    .select({ secretHash: apiKey.secretHash, userId: apiKey.userId, deployments: apiKey.deploymentsJson, expiresAt: apiKey.expiresAt })
+    .select({
+      secretHash: apiKey.secretHash,
+      userId: apiKey.userId,
+      scopes: apiKey.scopesJson,
+      deployments: apiKey.deploymentsJson,
+      expiresAt: apiKey.expiresAt,
+    })
     .from(apiKey)
     .where(and(isNull(apiKey.revokedAt), or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, sql.placeholder('now')))))
     .orderBy(asc(apiKey.id))
@@ -44,6 +50,8 @@ export function authSnapshot({ db, tokens }: { db: Db; tokens: Pick<Tokens, 'pub
     users: idsWith('TRY_DEPLOYMENTS'),
     keyOwners: idsWith('INFER'),
     endedSessions: [...new Set(ended.map(({ familyId }) => familyId))].sort(),
-    apiKeys: apiKeysQuery(db).all({ now }),
+    apiKeys: apiKeysQuery(db)
+      .all({ now })
+      .map(({ scopes, ...key }) => ({ ...key, infers: scopes.includes('INFER') })),
   };
 }

@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { z } from 'zod';
-import { type AccessClaims, accessTokenSeconds } from '../accessTokens.ts';
+import { accessTokenSeconds } from '../accessTokens.ts';
 import type { Bus } from '../bus.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { ApiError, notFound, parseInput, refuse } from '../errors.ts';
@@ -26,13 +26,6 @@ export interface Credentials {
   accessTokenExpiresAt: number;
   refreshToken: string;
   user: User;
-}
-
-/** A user who is logged in, by one of their sessions. */
-export interface Viewer {
-  user: User;
-  familyId: string;
-  expiresAt: number;
 }
 
 const LoginInput = z.object({ name: z.string().max(200), password: z.string().max(1000) });
@@ -98,18 +91,6 @@ const readSession = (db: Queryable, refreshToken: string): Session | undefined =
     .where(eq(session.refreshHash, hashOf(refreshToken)))
     .get();
 
-/** The viewer of an access token: the user is read at each request, so that a role or a session that was taken away counts at once. */
-export async function authenticate({ db, tokens }: Pick<Deps, 'db' | 'tokens'>, accessToken: string): Promise<Viewer> {
-  return currentViewer(db, await tokens.verify(accessToken));
-}
-
-/** The user of these claims as the database has them now; UNAUTHENTICATED when the session has ended. */
-export function currentViewer(db: Db, { userId, familyId, expiresAt }: AccessClaims): Viewer {
-  const user = userOfSession(db, familyId);
-  if (user?.id !== userId || expiresAt <= Date.now()) throw sessionEnded();
-  return { user, familyId, expiresAt };
-}
-
 /** Ends one session of a user and returns its last row. */
 export function revokeSession({ db, bus }: Pick<Deps, 'db' | 'bus'>, actor: Actor, familyId: string): Session {
   const row = inUrgentTransaction(db, (tx) => {
@@ -132,13 +113,12 @@ export function logout(deps: Pick<Deps, 'db' | 'bus'>, actor: Actor, refreshToke
 export async function changePassword(
   deps: Omit<Deps, 'tokens'>,
   actor: Actor,
-  viewer: Viewer,
+  { user: asker, familyId }: { user: User; familyId: string },
   { address }: Pick<ClientOrigin, 'address'>,
   raw: unknown,
 ): Promise<User> {
   const { db, bus, throttle } = deps;
   const input = parseInput(ChangePasswordInput, raw);
-  const { user: asker } = viewer;
   const target = { type: 'User', id: asker.id };
   const guess = { name: asker.name, password: input.currentPassword, user: asker, address };
   const right = await throttle.guarded(guess, async () => {
@@ -150,19 +130,15 @@ export async function changePassword(
   const passwordHash = await hashPassword(input.newPassword);
   const changed = inTransaction(db, (tx) => {
     // Read again: the session may have been ended, or the password reset, while the hashes were computed.
-    const open = liveSessions(tx, viewer.user.id);
-    if (!open.some((s) => s.familyId === viewer.familyId)) throw sessionEnded();
-    const changed = tx.update(user).set({ passwordHash }).where(eq(user.id, viewer.user.id)).returning().get();
-    for (const { familyId } of open) if (familyId !== viewer.familyId) endSessions(tx, { familyId });
+    const open = liveSessions(tx, asker.id);
+    if (!open.some((own) => own.familyId === familyId)) throw new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
+    const changed = tx.update(user).set({ passwordHash }).where(eq(user.id, asker.id)).returning().get();
+    for (const other of open) if (other.familyId !== familyId) endSessions(tx, { familyId: other.familyId });
     writeAudit(tx, actor, { action: 'changePassword', target });
     return changed;
   });
   bus.wake('accessChanged', changed.id);
   return changed;
-}
-
-function sessionEnded(): ApiError {
-  return new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.');
 }
 
 async function credentials(

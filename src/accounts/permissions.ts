@@ -1,4 +1,4 @@
-import type { Role } from './tables.ts';
+import type { Permission, Role } from './tables.ts';
 
 /** What a role may do. Each field's scope is one of these; a test holds the whole schema against the roles. */
 export const permissions = {
@@ -11,9 +11,7 @@ export const permissions = {
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],
-} as const satisfies Record<string, readonly Role[]>;
-
-export type Permission = keyof typeof permissions;
+} as const satisfies Record<Permission, readonly Role[]>;
 
 export function may(role: Role, permission: Permission): boolean {
   return (permissions[permission] as readonly Role[]).includes(role);

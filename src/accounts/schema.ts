@@ -1,32 +1,35 @@
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
-import { type Context, viewerOf } from '../graphql/context.ts';
+import { type Context, sessionOf } from '../graphql/context.ts';
 import { bootstrap } from './bootstrap.ts';
 import { type Credentials, changePassword, login, logout, refresh, revokeSession } from './login.ts';
-import { may, type Permission, permissions } from './permissions.ts';
+import { may } from './permissions.ts';
 import { findSession, liveSessions } from './sessions.ts';
-import type { roles, Session, User } from './tables.ts';
+import { type Permission, permissionNames, type roles, type Session, type User } from './tables.ts';
 import { createUser, findUser, listUsers, resetPassword, setUserDisabled, updateUser } from './users.ts';
 
 const RoleType = builder.enumType('Role', {
   description: 'What a user may do.',
   values: {
     VIEWER: { description: 'Reads everything but users and the audit log, and tries deployments.' },
-    ENGINEER: { description: 'Also uploads, starts and cancels jobs, deploys, and makes API keys.' },
+    ENGINEER: { description: 'Also uploads, starts and cancels jobs, deploys, and lets programs infer.' },
     ADMIN: { description: 'Also deletes, manages users and reads the audit log.' },
   } satisfies Record<(typeof roles)[number], unknown>,
 });
 
-const PermissionType = builder.enumType('Permission', {
-  description: 'One thing that a role allows.',
+export const PermissionType = builder.enumType('Permission', {
+  description: 'One thing that a role allows, and a scope of API keys.',
   values: {
     READ: { description: 'Read datasets, models, jobs, reports.' },
     UPLOAD: { description: 'Upload files and make datasets and models of them.' },
     RUN_JOBS: { description: 'Start, cancel and retry jobs.' },
     DEPLOY: { description: 'Deploy models, roll back and undeploy.' },
-    TRY_DEPLOYMENTS: { description: 'Infer oneself: `infer`, `inferBatch`, and the inference host with an access token.' },
-    INFER: { description: 'Let programs infer: make API keys, which work as long as their owner has this.' },
-    DELETE: { description: 'Delete datasets and models.' },
+    TRY_DEPLOYMENTS: {
+      description:
+        'Infer oneself: `infer`, `inferBatch`, and the inference host with an access token. No scope of API keys: that is INFER.',
+    },
+    INFER: { description: 'Let programs infer: with an API key that has this scope, on the server and on the inference host.' },
+    DELETE: { description: 'Delete datasets, models and jobs.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },
   } satisfies Record<Permission, unknown>,
@@ -41,10 +44,10 @@ export const accessPayload = <T>({ supervisor }: Context, run: () => T | Promise
   });
 
 /** A mutation's payload grants this scope: users who may run the mutation may read its result. */
-const outcome = 'OUTCOME';
+export const outcome = 'OUTCOME';
 
 export const isSelfOrManager = (userId: string, { viewer }: Context) =>
-  viewer?.user.id === userId ? true : ({ $any: { can: 'MANAGE_USERS', $granted: outcome } } as const);
+  ({ $any: { can: viewer?.user.id === userId ? 'READ' : 'MANAGE_USERS', $granted: outcome } }) as const;
 
 const SessionType = builder.node(builder.objectRef<Session>('Session'), {
   description: 'One login of a user, kept open by its refresh token. Seen by the user and by administrators.',
@@ -57,7 +60,7 @@ const SessionType = builder.node(builder.objectRef<Session>('Session'), {
     expiresAt: t.expose('expiresAt', { type: 'DateTime', description: 'When it ends unless it is refreshed.' }),
     current: t.boolean({
       description: 'Whether this request belongs to it.',
-      resolve: (s, _a, { viewer }) => viewer?.familyId === s.familyId,
+      resolve: (s, _a, { viewer }) => viewer?.by === 'SESSION' && viewer.familyId === s.familyId,
     }),
   }),
 });
@@ -73,7 +76,7 @@ export const UserType = builder.node(builder.objectRef<User>('User'), {
     permissions: t.field({
       type: [PermissionType],
       description: 'What the role allows.',
-      resolve: (u) => (Object.keys(permissions) as Permission[]).filter((permission) => may(u.role, permission)),
+      resolve: (u) => permissionNames.filter((permission) => may(u.role, permission)),
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When the user was created.' }),
     disabledAt: t.expose('disabledAt', {
@@ -107,7 +110,7 @@ builder.queryFields((t) => ({
   viewer: t.field({
     type: UserType,
     nullable: true,
-    description: 'The user of the access token; null without one.',
+    description: 'The user of the access token or API key; null without one.',
     authScopes: { public: true },
     resolve: (_root, _args, { viewer }) => viewer?.user,
   }),
@@ -228,9 +231,9 @@ builder.relayMutationField(
   },
   {
     description: "Sets the viewer's own password and ends their other sessions.",
-    authScopes: { can: 'READ' },
+    authScopes: { $all: { can: 'READ', login: true } },
     resolve: (_root, { input }, context) =>
-      accessPayload(context, () => changePassword(context, context.actor, viewerOf(context), context, input)),
+      accessPayload(context, () => changePassword(context, context.actor, sessionOf(context), context, input)),
   },
   userPayload,
 );
@@ -242,7 +245,9 @@ builder.relayMutationField(
     description:
       "Ends a session at once: its tokens stop working and its subscriptions are closed. Others than one's own need an administrator.",
     authScopes: (_root, { input }, { db, viewer }) =>
-      viewer !== null && findSession(db, idOf('Session', input.sessionId))?.userId === viewer.user.id ? true : { can: 'MANAGE_USERS' },
+      viewer?.by === 'SESSION' && findSession(db, idOf('Session', input.sessionId))?.userId === viewer.user.id
+        ? true
+        : { can: 'MANAGE_USERS' },
     resolve: (_root, { input }, context) =>
       accessPayload(context, () => revokeSession(context, context.actor, idOf('Session', input.sessionId))),
   },

@@ -1,11 +1,13 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { keysUsedHeader } from '../accessTokens.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { hasVersion } from '../storage/files.ts';
 import { authSnapshot } from './authSnapshot.ts';
 import type { Tokens } from './tokens.ts';
+import { noteUse } from './viewer.ts';
 
 interface SnapshotServices {
   config: Pick<Config, 'replicaToken'>;
@@ -25,6 +27,11 @@ export function serveAuthSnapshot({ config, ...services }: SnapshotServices, req
   if (!timingSafeEqual(sha256(given), sha256(config.replicaToken))) {
     throw new ApiError('UNAUTHENTICATED', 'Send `Authorization: Bearer` and the WHETSTONE_REPLICA_TOKEN of this server.');
   }
+  const used = String(req.headers[keysUsedHeader] ?? '').split(',');
+  noteUse(
+    services.db,
+    used.filter((hash) => /^[0-9a-f]{64}$/.test(hash)),
+  );
   const text = JSON.stringify(authSnapshot(services));
   const etag = `"${sha256(text).toString('hex')}"`;
   res.setHeader('ETag', etag);

@@ -4,6 +4,20 @@ import { check, index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-o
 export const roles = ['VIEWER', 'ENGINEER', 'ADMIN'] as const;
 export type Role = (typeof roles)[number];
 
+/** What a field of the API can need: `permissions.ts` says which role has which. */
+export const permissionNames = [
+  'READ',
+  'UPLOAD',
+  'RUN_JOBS',
+  'DEPLOY',
+  'TRY_DEPLOYMENTS',
+  'INFER',
+  'DELETE',
+  'MANAGE_USERS',
+  'READ_AUDIT',
+] as const;
+export type Permission = (typeof permissionNames)[number];
+
 export const user = sqliteTable(
   'user',
   {
@@ -50,7 +64,7 @@ export const session = sqliteTable(
   ],
 );
 
-/** A secret with which a program infers for its owner. */
+/** A secret with which a program acts for its owner. */
 export const apiKey = sqliteTable(
   'api_key',
   {
@@ -63,12 +77,16 @@ export const apiKey = sqliteTable(
     prefix: text().notNull(),
     /** SHA-256 of the secret, in hexadecimal. It is 256 random bits, so that there is nothing to guess and no slow hash is needed. */
     secretHash: text().notNull().unique(),
-    /** Names of the deployments that it is for; null is all. */
+    /** What it may do, within what the owner's role allows at that moment. */
+    scopesJson: text({ mode: 'json' }).$type<Permission[]>().notNull().default(['INFER']),
+    /** Names of the deployments that it infers with; null is all. */
     deploymentsJson: text({ mode: 'json' }).$type<string[]>(),
     createdAt: integer().notNull(),
     /** Null is never. */
     expiresAt: integer(),
     revokedAt: integer(),
+    /** To the minute; null is never. */
+    lastUsedAt: integer(),
   },
   (t) => [index('api_key_user').on(t.userId, t.id), index('api_key_live').on(t.id).where(sql`${t.revokedAt} IS NULL`)],
 );
@@ -90,6 +108,8 @@ export const audit = sqliteTable('audit', {
   seq: integer().primaryKey({ autoIncrement: true }),
   at: integer().notNull(),
   actorId: text(),
+  /** The API key with which the actor's program did it. */
+  apiKeyId: text(),
   action: text().notNull(),
   targetType: text(),
   targetId: text(),

@@ -69,7 +69,7 @@ export async function call(address: string, request: RequestInit): Promise<Recor
 
 /** A line from the terminal; a secret one is not shown while it is typed. */
 async function askTerminal(question: string, secret = false): Promise<string> {
-  if (!process.stdin.isTTY) throw new Error('Set WHETSTONE_TOKEN to an access token, or run this at a terminal to log in.');
+  if (!process.stdin.isTTY) throw new Error('Set WHETSTONE_TOKEN to an API key or an access token, or run this at a terminal to log in.');
   let shown = true;
   const output = new Writable({
     write(chunk, _encoding, done) {

@@ -19,6 +19,7 @@ type JobEvent = { seq: number; at: string; attempt: number } & (
   | { type: 'JobArtifactEvent'; kind: string; sizeBytes: number }
   | { type: 'JobGateEvent'; gate: string; numbers: Record<string, unknown> }
   | { type: 'JobWarningEvent'; code: string; message: string }
+  | { type: 'JobTrialEvent'; number: number; generation: number; outcome: string; copyOf: number | null; values: number[] | null }
 );
 
 interface Progress {
@@ -41,6 +42,7 @@ const eventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
     ... on JobArtifactEvent { kind sizeBytes }
     ... on JobGateEvent { gate numbers }
     ... on JobWarningEvent { code message }
+    ... on JobTrialEvent { number generation outcome copyOf values }
   }
 }`;
 const progressQuery = `subscription ($id: ID!) {
@@ -199,7 +201,8 @@ function describe(event: JobEvent): string[] {
     case 'JobStateEvent': {
       const { state, attempt, attemptState, failure } = event;
       const why = failure ? `  ${failure.code}: ${failure.message}` : '';
-      if (state === 'RUNNING') return [`RUNNING, attempt ${attempt}`];
+      // A job that only coordinates others has no attempts.
+      if (state === 'RUNNING') return [attempt === 0 ? state : `RUNNING, attempt ${attempt}`];
       if (state === 'QUEUED' && attemptState) return [`attempt ${attempt} ${attemptState}${why}`, 'QUEUED again'];
       return `${state}${why}`.split('\n');
     }
@@ -217,7 +220,13 @@ function describe(event: JobEvent): string[] {
     }
     case 'JobWarningEvent':
       return [`warning ${event.code}: ${event.message}`];
-    case 'JobCheckpointEvent':
+    case 'JobTrialEvent': {
+      const { number, generation, outcome, copyOf, values } = event;
+      const result = values?.map((value) => Number(value.toPrecision(4))).join('  ') ?? '';
+      return [`trial ${number}, generation ${generation}  ${outcome}${copyOf === null ? '' : ` (copy of ${copyOf})`}  ${result}`.trimEnd()];
+    }
+    // A newer server may have other events.
+    default:
       return [];
   }
 }

@@ -39,11 +39,15 @@ export interface HostProcess {
   stop(): Promise<void>;
 }
 
-/** Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. */
+/**
+ * Starts the inference host as a child; resolves when it listens, and throws an Error that says why it does not. `onKeysUsed` gets API keys
+ * that were used, by the hashes of their secrets.
+ */
 export async function startHostProcess(
   { dataDir, host, inferencePort, inferenceEngine, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
   snapshot: AuthSnapshot,
   log: Log,
+  onKeysUsed: (secretHashes: string[]) => void,
 ): Promise<HostProcess> {
   const folder = join(dataDir, 'inference');
   rmSync(folder, { recursive: true, force: true });
@@ -112,6 +116,7 @@ export async function startHostProcess(
       if (message.type === 'failed') return reject(new Error(message.message));
       if (message.type === 'stuck') return kill({ blamed: [message.key], reason: message.message });
       problem = message.problem;
+      if (message.keysUsed.length > 0) onKeysUsed(message.keysUsed);
       asked.get(message.n)?.resolve(message);
       asked.delete(message.n);
     });

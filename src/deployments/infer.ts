@@ -1,5 +1,5 @@
-import type { Viewer } from '../accounts/login.ts';
 import type { Tokens } from '../accounts/tokens.ts';
+import type { Viewer } from '../accounts/viewer.ts';
 import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
 import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
 import { AddressName } from '../naming.ts';
@@ -32,6 +32,7 @@ export async function infer(
   viewer: Viewer,
   { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
+  requireDeployment(viewer, deployment);
   // It becomes part of a path, where `.` and `..` mean something else.
   if (!AddressName.safeParse(deployment).success) notFound('deployment');
   const { url, reason } = supervisor.health();
@@ -39,7 +40,8 @@ export async function infer(
   parseInput(PredictQuery, { top, score: score ?? undefined });
   const bytes = Buffer.from(image, 'base64');
   if (bytes.length === 0) refuse('INVALID', 'image', 'The image is not base64, or empty.');
-  const token = await tokens.sign(viewer.user.id, viewer.familyId);
+  // The host decides again, by the user. An API key is narrower, which the server has seen to.
+  const token = await tokens.sign(viewer.user.id, viewer.by === 'SESSION' ? viewer.familyId : viewer.key.id);
   const query = `top=${top}${score == null ? '' : `&score=${score}`}`;
   const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?${query}`, {
     method: 'POST',
@@ -72,6 +74,11 @@ export async function infer(
   }
 }
 
+function requireDeployment(viewer: Viewer, deployment: string): void {
+  const only = viewer.by === 'API_KEY' ? viewer.key.deploymentsJson : null;
+  if (only && !only.includes(deployment)) throw new ApiError('FORBIDDEN', 'This API key is not for this deployment.');
+}
+
 /** Of one image of a batch. */
 export type BatchResult = { prediction: Prediction; error: null } | { prediction: null; error: UserError };
 
@@ -84,6 +91,7 @@ export function inferBatch(
   { images, ...request }: Asked & { images: readonly string[] },
 ): Promise<BatchResult[]> {
   if (images.length === 0 || images.length > batchImagesMax) refuse('LIMIT', 'images', `Send 1 to ${batchImagesMax} images.`);
+  requireDeployment(viewer, request.deployment);
   const one = async (image: string, n: number): Promise<BatchResult> => {
     try {
       return { prediction: await infer(services, viewer, { ...request, image }), error: null };

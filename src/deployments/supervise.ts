@@ -5,6 +5,7 @@
  */
 import { authSnapshot } from '../accounts/authSnapshot.ts';
 import type { Tokens } from '../accounts/tokens.ts';
+import { noteUse } from '../accounts/viewer.ts';
 import { canonicalHash } from '../canonical.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, passingError } from '../db.ts';
@@ -125,7 +126,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     const snapshot = authSnapshot({ db, tokens });
     told = JSON.stringify(snapshot);
     starts += 1;
-    const started = await startHostProcess(config, snapshot, log);
+    const started = await startHostProcess(config, snapshot, log, (hashes) => noteUse(db, hashes));
     const startedAt = performance.now();
     loaded.clear();
     missing.clear();

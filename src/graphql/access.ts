@@ -1,12 +1,14 @@
-import type { Viewer } from '../accounts/login.ts';
-import { userOfSession } from '../accounts/sessions.ts';
+import { userOf, type Viewer } from '../accounts/viewer.ts';
 import type { Bus } from '../bus.ts';
 import type { Db } from '../db.ts';
 import { ApiError } from '../errors.ts';
 
+/** Of a timer: a longer one goes off at once. */
+const timerMsMax = 2 ** 31 - 1;
+
 /**
  * Aborts, with an ApiError as its reason, when a viewer's access ends while something stays open for them: the token expires, the
- * session ends, the role changes. `stop` must be called when nothing is open any more.
+ * session ends, the API key is revoked, the role changes. `stop` must be called when nothing is open any more.
  */
 export function watchAccess({ db, bus }: { db: Db; bus: Bus }, viewer: Viewer): { signal: AbortSignal; stop: () => void } {
   const controller = new AbortController();
@@ -14,13 +16,29 @@ export function watchAccess({ db, bus }: { db: Db; bus: Bus }, viewer: Viewer): 
     stop();
     controller.abort(reason);
   };
-  const expire = () => end(new ApiError('UNAUTHENTICATED', 'The access token has expired: refresh it.'));
-  const timer = setTimeout(expire, viewer.expiresAt - Date.now());
-  timer.unref();
+  const { access, ended, expired } =
+    viewer.by === 'SESSION'
+      ? {
+          access: { familyId: viewer.familyId },
+          ended: 'The session has ended. Log in again.',
+          expired: 'The access token has expired: refresh it.',
+        }
+      : {
+          access: { apiKeyId: viewer.key.id },
+          ended: 'The API key was revoked, or its owner is disabled.',
+          expired: 'The API key has expired.',
+        };
+  let timer: NodeJS.Timeout | undefined;
+  const expireAt = (at: number) => {
+    const leftMs = at - Date.now();
+    const next = () => (leftMs > timerMsMax ? expireAt(at) : end(new ApiError('UNAUTHENTICATED', expired)));
+    timer = setTimeout(next, Math.min(leftMs, timerMsMax)).unref();
+  };
+  if (viewer.expiresAt !== null) expireAt(viewer.expiresAt);
   const off = bus.on('accessChanged', viewer.user.id, () => {
     try {
-      const user = userOfSession(db, viewer.familyId);
-      if (!user) end(new ApiError('UNAUTHENTICATED', 'The session has ended. Log in again.'));
+      const user = userOf(db, access);
+      if (!user) end(new ApiError('UNAUTHENTICATED', ended));
       else if (user.role !== viewer.user.role) end(new ApiError('UNAUTHENTICATED', 'The role was changed. Subscribe again.'));
     } catch {
       // Access that cannot be read is none: the database is locked.

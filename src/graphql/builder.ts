@@ -1,15 +1,16 @@
 import SchemaBuilder from '@pothos/core';
 import RelayPlugin from '@pothos/plugin-relay';
-import ScopeAuthPlugin from '@pothos/plugin-scope-auth';
+import ScopeAuthPlugin, { type AuthFailure, AuthScopeFailureType } from '@pothos/plugin-scope-auth';
 import { GraphQLError, GraphQLScalarType, type GraphQLSchema, isObjectType, Kind, type ValueNode } from 'graphql';
-import { may, type Permission } from '../accounts/permissions.ts';
+import type { Permission } from '../accounts/tables.ts';
+import { allows, forbidden } from '../accounts/viewer.ts';
 import { ApiError, errorCodes, InputError, type UserError } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
 import type { Context } from './context.ts';
 
 interface SchemaTypes {
   Context: Context;
-  AuthScopes: { can: Permission; public: boolean };
+  AuthScopes: { can: Permission; login: boolean; public: boolean };
   DefaultFieldNullability: false;
   DefaultEdgesNullability: false;
   DefaultNodeNullability: false;
@@ -21,20 +22,21 @@ interface SchemaTypes {
   };
 }
 
-/** Every field has a scope: `can` a permission, or `public`. */
+/** Every field has a scope: `can` a permission, or `public`. `login`: beside a permission, what a person does and no API key. */
 export const builder = new SchemaBuilder<SchemaTypes>({
   plugins: [ScopeAuthPlugin, RelayPlugin],
   defaultFieldNullability: false,
   scopeAuth: {
     authorizeOnSubscribe: true,
     authScopes: ({ viewer }) => ({
-      can: (permission) => viewer !== null && may(viewer.user.role, permission),
+      can: (permission) => viewer !== null && allows(viewer, permission),
+      login: viewer?.by === 'SESSION',
       public: true,
     }),
-    unauthorizedError: (_parent, { viewer }) =>
+    unauthorizedError: (_parent, { viewer }, _info, { failure }) =>
       viewer === null
-        ? new ApiError('UNAUTHENTICATED', 'This needs a login: send `Authorization: Bearer <access token>`.')
-        : new ApiError('FORBIDDEN', `The role ${viewer.user.role} does not allow this.`),
+        ? new ApiError('UNAUTHENTICATED', 'This needs a login: send `Authorization: Bearer <access token or API key>`.')
+        : forbidden(viewer, permissionOf(failure)),
   },
   relay: {
     clientMutationId: 'omit',
@@ -79,6 +81,12 @@ export const builder = new SchemaBuilder<SchemaTypes>({
     pageInfoFieldOptions: { description: 'Where this page stands.' },
   },
 });
+
+/** The permission that was missing; null where it was a login. */
+function permissionOf(failure: AuthFailure): Permission | null {
+  if ('failures' in failure) return failure.failures.map(permissionOf).find((permission) => permission !== null) ?? null;
+  return failure.kind === AuthScopeFailureType.AuthScope && failure.scope === 'can' ? (failure.parameter as Permission) : null;
+}
 
 builder.queryType({ description: 'Everything that can be read.' });
 builder.mutationType({ description: 'Everything that can be changed.' });

@@ -1,8 +1,7 @@
-import type { AccessClaims } from '../accessTokens.ts';
 import type { Actor } from '../accounts/audit.ts';
-import type { Viewer } from '../accounts/login.ts';
 import type { Throttle } from '../accounts/throttle.ts';
 import type { Tokens } from '../accounts/tokens.ts';
+import type { Claims, Viewer } from '../accounts/viewer.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
@@ -31,8 +30,8 @@ export interface Services {
 /** What a resolver sees: the services, and who asks. */
 export interface Context extends Services {
   viewer: Viewer | null;
-  /** Of a valid access token whose session is still to be read: GraphQL does it when the body is there, which may come much later. */
-  claims: AccessClaims | null;
+  /** Of a valid token or key. Whether it still counts is to be read: GraphQL does it when the body is there, which may come much later. */
+  claims: Claims | null;
   actor: Actor;
   /** The client's User-Agent, for the list of sessions. */
   client: string | null;
@@ -40,8 +39,14 @@ export interface Context extends Services {
   address: string;
 }
 
-/** The viewer of a field whose scope needs a login. */
+/** The viewer of a field that has a scope. */
 export function viewerOf({ viewer }: Context): Viewer {
-  if (!viewer) throw new Error('A field without a login scope asked for its viewer.');
+  if (!viewer) throw new Error('A field for everybody asked for its viewer.');
+  return viewer;
+}
+
+/** The viewer of a field with the scope `login`. */
+export function sessionOf({ viewer }: Context): Extract<Viewer, { by: 'SESSION' }> {
+  if (viewer?.by !== 'SESSION') throw new Error('A field without the scope `login` asked for its session.');
   return viewer;
 }

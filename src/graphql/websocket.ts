@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import { type ExecutionArgs, GraphQLError, getOperationAST } from 'graphql';
 import { CloseCode, handleProtocols, makeServer } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { authenticate, type Viewer } from '../accounts/login.ts';
+import { actorOf, authenticate, type Claims, claimsOf, currentViewer } from '../accounts/viewer.ts';
 import { clientAddressOf } from '../clientAddress.ts';
 import type { Connections } from '../connections.ts';
 import { ApiError } from '../errors.ts';
@@ -144,8 +144,9 @@ export function serveWebSocket(
         }
         try {
           const { token, request } = ctx.extra;
-          const viewer: Viewer | null = token ? await authenticate(services, token) : null;
-          const actor = { actorId: viewer?.user.id ?? null, requestId };
+          const claims: Claims | null = token ? await claimsOf(services, token) : null;
+          const viewer = claims && currentViewer(services.db, claims);
+          const actor = { ...actorOf(claims), requestId };
           const client = request.headers['user-agent'] ?? null;
           const context: Context = { ...services, viewer, claims: null, actor, client, address: addressOf(request) };
           const enveloped = graphql.getEnveloped({ ...context, params } as never);

@@ -1,6 +1,6 @@
 import { type ExecutionArgs, GraphQLError, type GraphQLErrorExtensions } from 'graphql';
 import { createLRUCache, createYoga, type Plugin } from 'graphql-yoga';
-import { currentViewer } from '../accounts/login.ts';
+import { currentViewer } from '../accounts/viewer.ts';
 import { passingError } from '../db.ts';
 import { ApiError, errorCodes } from '../errors.ts';
 import { type Log, requestScope } from '../log.ts';

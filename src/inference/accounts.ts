@@ -1,5 +1,6 @@
 /** A host by itself gets the accounts of a server: it polls them, and goes by the last that it got where the server cannot be reached. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { keysUsedHeader } from '../accessTokens.ts';
 import type { Log } from '../log.ts';
 import { nowMs } from './clock.ts';
 import type { RunningHost } from './host.ts';
@@ -14,7 +15,10 @@ interface Source {
   url: string;
   token: string;
 }
-type Told = Pick<RunningHost, 'replaceAuth' | 'confirmAuth'>;
+type Told = Pick<RunningHost, 'replaceAuth' | 'confirmAuth' | 'keysUsed'>;
+
+/** API keys that one request reports as used: their hashes stand in a header. */
+const keysUsedMax = 50;
 
 /** What a status says about the two settings. */
 const reasons: Record<number, string> = {
@@ -42,8 +46,10 @@ function poller({ url, token }: Source, host: Told, log: Log): () => Promise<boo
 
   async function fetchAccounts(): Promise<void> {
     const askedMs = nowMs();
+    const used = host.keysUsed(keysUsedMax);
     const { status, headers, text } = await answerOf(address, {
       authorization: `Bearer ${token}`,
+      ...(used.length === 0 ? {} : { [keysUsedHeader]: used.join(',') }),
       ...(etag === null ? {} : { 'if-none-match': etag }),
     });
     if (status === 200) {

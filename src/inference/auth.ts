@@ -17,6 +17,7 @@ export const AuthSnapshot = z.strictObject({
       z.strictObject({
         secretHash: z.string().regex(/^[0-9a-f]{64}$/),
         userId: z.string(),
+        infers: z.boolean().describe('Whether it has the scope INFER.'),
         deployments: z.array(z.string()).nullable().describe('What it is for; null is everything.'),
         expiresAt: z.int().nullable().describe('Unix milliseconds; null is never.'),
       }),
@@ -28,9 +29,12 @@ export type AuthSnapshot = z.infer<typeof AuthSnapshot>;
 /** Names of deployments; null is all of them. */
 export type Deployments = ReadonlySet<string> | null;
 
-/** Whose key or token it is, and what it is for. */
+/** Whose key or token it is, and what it is for. `infers`: whether it is for inference at all. */
 interface Caller {
   userId: string;
+  /** Of an API key. */
+  secretHash: string | null;
+  infers: boolean;
   deployments: Deployments;
   by: 'access token' | 'API key';
 }
@@ -53,7 +57,7 @@ export function readAuth(snapshot: unknown): Auth {
     apiKeys: new Map(
       apiKeys.map(({ secretHash, deployments, ...key }) => [
         secretHash,
-        { ...key, by: 'API key', deployments: deployments && new Set(deployments) },
+        { ...key, secretHash, by: 'API key', deployments: deployments && new Set(deployments) },
       ]),
     ),
     verify: accessTokenVerifier(publicKeys),
@@ -91,7 +95,7 @@ export async function authorize(
   authorization: string | undefined,
   deployment: string | null,
   now: number,
-): Promise<Deployments> {
+): Promise<Pick<Caller, 'deployments' | 'secretHash'>> {
   if (authorization === undefined) {
     throw unauthenticated('Send `Authorization: Bearer` and an API key or an access token.', 'Bearer');
   }
@@ -100,9 +104,10 @@ export async function authorize(
   if (!caller) throw unauthenticated('This is no valid API key or access token: it is wrong, has expired or was revoked.');
   if (!auth.users[caller.by].has(caller.userId))
     throw forbidden(`The user whose ${caller.by} this is may not infer with it: their role does not allow it, or they are disabled.`);
+  if (!caller.infers) throw forbidden('This API key does not have the scope INFER: make one that has it with createApiKey.');
   const { deployments } = caller;
   if (deployment !== null && deployments && !deployments.has(deployment)) throw forbidden('This API key is not for this deployment.');
-  return deployments;
+  return caller;
 }
 
 /** The caller that a secret belongs to; null where there is none. A key is looked up by its hash, so that the time that it takes tells nothing of other keys. */
@@ -112,7 +117,9 @@ async function callerOf(auth: Auth, secret: string, now: number): Promise<Caller
     return key && (key.expiresAt === null || key.expiresAt > now) ? key : null;
   }
   const claims = await auth.verify(secret, now);
-  return claims && !auth.endedSessions.has(claims.familyId) ? { userId: claims.userId, deployments: null, by: 'access token' } : null;
+  return claims && !auth.endedSessions.has(claims.familyId)
+    ? { userId: claims.userId, secretHash: null, infers: true, deployments: null, by: 'access token' }
+    : null;
 }
 
 // RFC 6750, section 3.

@@ -58,6 +58,14 @@ export type FromHost =
   | ({ type: 'stuck' } & Stuck)
   /**
    * To the command with this number. `refused`: why a model cannot be served; `diskFull`: later it may be. `stats`: to `stats`. `problem`: why it
-   * cannot serve everything.
+   * cannot serve everything. `keysUsed`: API keys that were used meanwhile, by the hashes of their secrets.
    */
-  | { type: 'answer'; n: number; refused: string | null; diskFull: boolean; stats: HostStats | null; problem: string | null };
+  | {
+      type: 'answer';
+      n: number;
+      refused: string | null;
+      diskFull: boolean;
+      stats: HostStats | null;
+      problem: string | null;
+      keysUsed: string[];
+    };

@@ -14,6 +14,10 @@ import { listen, type RunningHost } from './host.ts';
 import { stopOnSignals } from './process.ts';
 import type { HostStats } from './stats.ts';
 
+type HostAnswer = Extract<FromHost, { type: 'answer' }>;
+/** In one answer. */
+const keysMax = 1000;
+
 const say = (message: FromHost): void => void process.send?.(message);
 // Not by `exit`, which waits for the runs of the threads.
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
@@ -67,9 +71,11 @@ async function obey(command: Command): Promise<HostStats | undefined> {
 }
 
 process.on('message', ({ n, ...command }: ToHost) => {
+  const answer = (outcome: Pick<HostAnswer, 'refused' | 'diskFull' | 'stats'>) =>
+    say({ type: 'answer', n, ...outcome, problem: host.problem(), keysUsed: host.keysUsed(keysMax) });
   obey(command).then(
-    (stats) => say({ type: 'answer', n, refused: null, diskFull: false, stats: stats ?? null, problem: host.problem() }),
-    (error: Error) => say({ type: 'answer', n, refused: error.message, diskFull: isDiskFull(error), stats: null, problem: host.problem() }),
+    (stats) => answer({ refused: null, diskFull: false, stats: stats ?? null }),
+    (error: Error) => answer({ refused: error.message, diskFull: isDiskFull(error), stats: null }),
   );
 });
 say({ type: 'listening', url: host.url });

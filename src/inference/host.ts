@@ -16,6 +16,7 @@ import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
 import { type Host, serveRequest } from './http.ts';
 import { startJson } from './json/json.ts';
+import { KeyUses } from './keyUses.ts';
 import { Memory } from './memory.ts';
 import { createHostMetrics } from './metrics.ts';
 import { loadModel, type ServedModel } from './models.ts';
@@ -50,6 +51,8 @@ export interface RunningHost {
   unload(id: string): Promise<void>;
   /** Models by name, then version. */
   stats(): HostStats;
+  /** API keys that were used since the last call, by the hashes of their secrets; at most `max`, the others next time. */
+  keysUsed(max: number): string[];
   /** Everything that was to be loaded was tried: the host is ready with what it has, unless it is stopping. */
   ready(): void;
   /** Why the host cannot serve everything that it is to serve; null when it can. */
@@ -118,6 +121,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     trust: connections.trust,
     auth,
     authConfirmedMs: null,
+    keyUses: new KeyUses(),
     authRefusals: { 401: 0, 403: 0 },
     metrics: createHostMetrics(() => host),
   };
@@ -224,6 +228,8 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
         .sort((a, b) => (a.name === b.name ? a.version - b.version : a.name < b.name ? -1 : 1));
       return { queuedRequests: queued, dispatchedRuns: dispatched, models };
     },
+
+    keysUsed: (max) => host.keyUses.take(max),
 
     ready() {
       if (host.state === 'LOADING') host.state = 'READY';

@@ -11,6 +11,7 @@ import type { HostConfig } from './config.ts';
 import type { Answer, Dispatcher, Request, Submitted } from './dispatcher.ts';
 import { busy, HttpError } from './httpError.ts';
 import type { Json } from './json/json.ts';
+import type { KeyUses } from './keyUses.ts';
 import type { Holding, Memory } from './memory.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
@@ -40,6 +41,7 @@ export interface Host {
   auth: Auth | null;
   /** When the server last said that these are its accounts (`nowMs`); null where it is not asked. */
   authConfirmedMs: number | null;
+  keyUses: KeyUses;
   /** Answers with these statuses. */
   authRefusals: Record<401 | 403, number>;
   metrics: HostMetrics;
@@ -112,7 +114,7 @@ function addressOf({ url = '/' }: IncomingMessage): URL {
 
 /** What the sender may use. Health, metrics and what the server can do are for everybody; a HttpError refuses the rest. */
 async function deploymentsOf(
-  { auth, config, trust }: Host,
+  { auth, config, trust, keyUses }: Host,
   req: IncomingMessage,
   res: ServerResponse,
   pathname: string,
@@ -121,7 +123,9 @@ async function deploymentsOf(
   if (!/^\/v2\/(models|repository)(\/|$)/.test(pathname)) return null;
   if (!auth && config.accounts) throw new HttpError(503, 'The accounts are being fetched from the server.', { 'retry-after': '1' });
   if (!auth) return null;
-  const deployments = await authorize(auth, req.headers.authorization, name, Date.now());
+  const now = Date.now();
+  const { deployments, secretHash } = await authorize(auth, req.headers.authorization, name, now);
+  if (secretHash !== null) keyUses.note(secretHash, now);
   trust(res);
   return deployments;
 }

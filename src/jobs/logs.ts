@@ -13,7 +13,7 @@ const linesMax = 100_000;
 /** Bytes that are read at a time; the longest line has 24,000. */
 const pieceBytes = 64 * 1024;
 
-const pathOf = (dataDir: string, jobId: string) => join(dataDir, 'logs', `${jobId}.jsonl`);
+export const logPath = (dataDir: string, jobId: string) => join(dataDir, 'logs', `${jobId}.jsonl`);
 
 export interface JobLog {
   /** Stores a line and returns it with its number; null when the log or the disk is full. */
@@ -25,7 +25,7 @@ export interface JobLog {
 export async function openLog(dataDir: string, jobId: string): Promise<JobLog> {
   mkdirSync(join(dataDir, 'logs'), { recursive: true });
   let n = await lastNumber(dataDir, jobId);
-  const file = openSync(pathOf(dataDir, jobId), 'a');
+  const file = openSync(logPath(dataDir, jobId), 'a');
   // A server that was killed, and a full disk, may leave a line without its end: the next one must not become part of it.
   let cut = fstatSync(file).size > 0;
   return {
@@ -56,7 +56,7 @@ export function logReader(dataDir: string, jobId: string, after: number, behind 
   let offset: number | null = null;
   return async (limit) => {
     const lines: LogLine[] = [];
-    const file = await openIfThere(pathOf(dataDir, jobId));
+    const file = await openIfThere(logPath(dataDir, jobId));
     try {
       if (file) offset ??= await offsetBehind(file, behind);
       while (file && offset !== null && lines.length < limit) {

@@ -11,6 +11,12 @@ const searched = (search: Search) => ({ search });
 
 const share = z.number().min(0).max(1);
 
+/** What is usual with SGD: a weight decay of 5e-4 that goes through a momentum of 0.9. That of AdamW would shrink weights ten times faster. */
+const sgdDefaults = { weightDecay: 0.005 };
+
+/** Defaults that another hyperparameter decides. */
+export const defaultsWith = ({ optimizer }: Record<string, unknown>) => (optimizer === 'SGD' ? sgdDefaults : {});
+
 // -------------------------------------------------------------------------------------------------- hyperparameters
 
 /**
@@ -51,7 +57,7 @@ export const ClassificationHyperparameters = z
       .default(0.05)
       .describe(
         'Decoupled: each step takes learningRate · weightDecay off a weight; biases and normalisation keep theirs. ' +
-          'SGD, whose learningRate is larger, wants about 0.005.',
+          `With SGD, whose learningRate is larger, the default is ${sgdDefaults.weightDecay}.`,
       )
       .meta(searched({ low: 0.0005, high: 0.2, log: true })),
     warmupSteps: z
@@ -67,6 +73,19 @@ export const ClassificationHyperparameters = z
       .default(0.1)
       .describe('Share of the target spread over all classes.')
       .meta(searched({ low: 0, high: 0.2 })),
+    classWeights: z
+      .enum(['NONE', 'BALANCED'])
+      .default('NONE')
+      .describe('BALANCED: images of rare classes count more in the training loss, so that all classes count the same in total.')
+      .meta({ before: 'NONE' }),
+    sampling: z
+      .enum(['SHUFFLED', 'BALANCED'])
+      .default('SHUFFLED')
+      .describe(
+        'SHUFFLED: an epoch shows each image once. BALANCED: an epoch has as many images, but shows all classes equally often; images of ' +
+          'rare classes repeat, each time with other random changes. Use this or classWeights: both together favour rare classes twice.',
+      )
+      .meta({ before: 'SHUFFLED' }),
     emaDecay: z
       .number()
       .min(0)
@@ -80,6 +99,14 @@ export const ClassificationHyperparameters = z
       .max(1000)
       .default(0)
       .describe('Epochs without a better validation result before the run stops; 0 turns it off.'),
+    selectionMetric: z
+      .enum(['TOP1', 'MACRO_TOP1', 'LOSS'])
+      .default('TOP1')
+      .describe(
+        'The validation metric that selects the best epoch, whose weights are kept, and that earlyStopping watches. MACRO_TOP1 is the mean ' +
+          'over the classes, so that rare ones count as much.',
+      )
+      .meta({ before: 'TOP1' }),
     mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
     flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
     verticalFlip: share
@@ -127,9 +154,23 @@ export const DetectionHyperparameters = z
     momentum: shared.momentum,
     weightDecay: shared.weightDecay,
     warmupSteps: shared.warmupSteps,
+    classWeights: shared.classWeights
+      .describe('BALANCED: objects of rare classes count more in the training loss, so that all classes count the same in total.')
+      .meta({ before: 'NONE' }),
+    sampling: shared.sampling
+      .describe(
+        'SHUFFLED: an epoch shows each image once. BALANCED: an epoch has as many images, but those with rare classes repeat, each time ' +
+          'with other random changes. Use this or classWeights: both together favour rare classes twice.',
+      )
+      .meta({ before: 'SHUFFLED' }),
     emaDecay: shared.emaDecay,
     gradientClip: shared.gradientClip.default(10),
     earlyStopping: shared.earlyStopping,
+    selectionMetric: z
+      .enum(['MAP5095', 'MAP50'])
+      .default('MAP5095')
+      .describe('The validation metric that selects the best epoch, whose weights are kept, and that earlyStopping watches.')
+      .meta({ before: 'MAP5095' }),
     mixedPrecision: shared.mixedPrecision,
     flip: shared.flip,
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),

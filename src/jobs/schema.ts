@@ -6,6 +6,7 @@ import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
+import { deleteJob } from './delete.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
 import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
@@ -345,4 +346,26 @@ builder.relayMutationField(
       payload(() => retryJob(context, context.jobKinds, context.actor, idOf('Job', input.jobId), input.idempotencyKey)),
   },
   jobPayload,
+);
+
+builder.relayMutationField(
+  'deleteJob',
+  { inputFields: (t) => ({ jobId: t.id({ required: true, description: 'A job that has ended.' }) }) },
+  {
+    description:
+      'Deletes a job for good, with the jobs that it has made, their events, curves and logs, and what they have measured: reports and load ' +
+      'tests. IN_USE while it runs, while a job repeats it, and while a version that it has made or evaluated, or a study, needs it.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) => payload(() => deleteJob(context, context.actor, idOf('Job', input.jobId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<Job>) => ({
+      deletedJobId: t.id({
+        nullable: true,
+        description: 'The id of the job, which nothing has any more.',
+        resolve: (p) => p.result && opaqueId('Job', p.result.id),
+      }),
+    }),
+  },
 );

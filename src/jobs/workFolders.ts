@@ -7,7 +7,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { and, desc, eq, notInArray, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
-import type { Db } from '../db.ts';
+import type { Db, Queryable } from '../db.ts';
 import { hashFile } from '../hash.ts';
 import { findJob } from './jobs.ts';
 import { finalStates, isFinal } from './states.ts';
@@ -62,7 +62,7 @@ export async function removeAttempts({ config }: WorkServices, jobId: string, ke
 }
 
 /** The jobs that one which has not ended repeats, directly or not: it may continue from their checkpoints. */
-export function repeatedOnes(db: Db): Set<string> {
+export function repeatedOnes(db: Queryable): Set<string> {
   const rows = db.all<{ id: string }>(sql`
     WITH RECURSIVE repeated(id) AS (
       SELECT ${job.retryOfId} FROM ${job} WHERE ${notInArray(job.state, finalStates)} AND ${job.retryOfId} IS NOT NULL

@@ -8,6 +8,8 @@ export interface Axis {
   log?: boolean;
   /** The values that the axis shows at least. */
   include?: number[];
+  /** Of an axis of choices: the values are indices into these. */
+  choices?: readonly string[];
 }
 
 export interface Scale {
@@ -18,8 +20,12 @@ export interface Scale {
 const largest = 1e15;
 const smallest = 1e-12;
 
-/** What is drawn of a value: null for no number, for what no measurement reaches, and on a logarithmic axis for what is not positive. */
-export function drawable(value: number | null | undefined, { log = false }: Axis): number | null {
+/**
+ * What is drawn of a value: null for no number, for what no measurement reaches, on a logarithmic axis for what is not positive, and on one of
+ * choices for what is none of them.
+ */
+export function drawable(value: number | null | undefined, { log = false, choices }: Axis): number | null {
+  if (choices) return value != null && choices[value] !== undefined ? value : null;
   if (value == null || !Number.isFinite(value) || Math.abs(value) > largest) return null;
   if (Math.abs(value) < smallest) return log ? null : 0;
   return log && value < 0 ? null : value;
@@ -27,6 +33,7 @@ export function drawable(value: number | null | undefined, { log = false }: Axis
 
 /** `range` are the coordinates of the smallest and of the largest value. */
 export function scaleOf(values: Iterable<number | null>, axis: Axis, range: [number, number]): Scale {
+  if (axis.choices) return scaleOfChoices(axis.choices, range);
   const shown = [...values, ...(axis.include ?? [])].flatMap((value) => drawable(value, axis) ?? []);
   const [low, high] = widened(extent(shown), axis.log ?? false);
   const count = Math.max(2, Math.round(Math.abs(range[1] - range[0]) / (range[1] > range[0] ? 65 : 40)));
@@ -35,6 +42,11 @@ export function scaleOf(values: Iterable<number | null>, axis: Axis, range: [num
   return Object.assign((value: number) => scale(value), {
     ticks: marked.map((value) => ({ at: scale(value), label: tickLabel(value) })),
   });
+}
+
+function scaleOfChoices(choices: readonly string[], range: [number, number]): Scale {
+  const scale = scaleLinear([-0.5, choices.length - 0.5], range);
+  return Object.assign((value: number) => scale(value), { ticks: choices.map((label, n) => ({ at: scale(n), label })) });
 }
 
 /** One value alone gets room around it. */

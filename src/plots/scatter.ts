@@ -2,50 +2,53 @@ import { frameOf, legend, marker, noData } from './frame.ts';
 import { type Axis, drawable } from './scale.ts';
 import { element, escapeMarkup, type PlotText, plot, plotWidth, rounded, textAt, textWidth } from './svg.ts';
 
-export interface ScatterPoint {
+interface Place {
   x: number | null;
   y: number | null;
+}
+
+export interface ScatterPoint extends Place {
   /** Short: it stands beside the point. */
   label: string;
   /** What a pointer over it shows. */
   name: string;
-  chosen?: boolean;
+  /** Index into `kinds`. */
+  kind: number;
 }
 
 export interface ScatterPlot extends PlotText {
-  /** Less is better. */
   x: Axis;
-  /** More is better. */
   y: Axis;
+  /** Names of the kinds of points for the legend. Those of the second kind are larger, and their labels come first. */
+  kinds: readonly string[];
   points: readonly ScatterPoint[];
-  /** Name of the chosen points in the legend; empty where none is. */
-  chosen: string;
+  /** Of fewer than two points nothing is drawn. */
+  line?: { name: string; points: readonly Place[] };
 }
 
 /** Below the legend. */
 const room = 228;
 
-interface Placed {
-  x: number;
-  y: number;
-}
-
-/** Points of two quantities, with a line through those that no other one beats in both. */
-export function scatterPlot({ x: xAxis, y: yAxis, points, chosen, ...text }: ScatterPlot): string {
-  const shown = points.flatMap((point) => {
-    const [x, y] = [drawable(point.x, xAxis), drawable(point.y, yAxis)];
-    return x === null || y === null ? [] : [{ ...point, x, y }];
-  });
-  const front = paretoFront(shown);
-  const names = ['measured', ...(chosen === '' ? [] : [chosen]), ...(front.length > 1 ? ['not beaten in both'] : [])];
-  const isFront = (n: number) => names[n] === 'not beaten in both';
-  const { markup, bottom } = legend(names, (n, left, at) =>
-    isFront(n) ? element('path', { class: 'plot-front', d: `M${left},${at}h18` }) : marker(n, left + 9, at, n === 1 ? 90 : 45),
+/** Points of two quantities, and a line through some places, such as the best of the points. */
+export function scatterPlot({ x: xAxis, y: yAxis, points, kinds, line, ...text }: ScatterPlot): string {
+  const placed = <T extends Place>(places: readonly T[]) =>
+    places.flatMap((one) => {
+      const [x, y] = [drawable(one.x, xAxis), drawable(one.y, yAxis)];
+      return x === null || y === null ? [] : [{ ...one, x, y }];
+    });
+  const shown = placed(points);
+  const through = placed(line?.points ?? []);
+  const hasLine = through.length > 1;
+  const { markup, bottom } = legend([...kinds, ...(line && hasLine ? [line.name] : [])], (n, left, at) =>
+    n === kinds.length
+      ? element('path', { class: 'plot-front', d: `M${left},${at}h18` })
+      : marker(n, left + 9, at, n === 1 ? largeArea : smallArea),
   );
   const height = bottom + room;
+  const all = [...shown, ...through];
   const { x, y, axes } = frameOf(
-    shown.map((point) => point.x),
-    shown.map((point) => point.y),
+    all.map((point) => point.x),
+    all.map((point) => point.y),
     { x: xAxis, y: yAxis },
     { top: bottom, height },
   );
@@ -53,37 +56,44 @@ export function scatterPlot({ x: xAxis, y: yAxis, points, chosen, ...text }: Sca
   return plot(text, height, [
     ...markup,
     ...axes,
-    ...(front.length > 1
-      ? [element('polyline', { class: 'plot-front', points: front.map((one) => `${rounded(x(one.x))},${rounded(y(one.y))}`).join(' ') })]
+    ...(hasLine
+      ? [element('polyline', { class: 'plot-front', points: through.map((one) => `${rounded(x(one.x))},${rounded(y(one.y))}`).join(' ') })]
       : []),
-    ...at.map((point) =>
-      element(
-        'g',
-        {},
-        element('title', {}, escapeMarkup(point.name)),
-        marker(point.chosen ? 1 : 0, point.x, point.y, point.chosen ? 90 : 45),
+    ...at
+      .toSorted((a, b) => Number(a.kind === 1) - Number(b.kind === 1))
+      .map((point) =>
+        element(
+          'g',
+          {},
+          element('title', {}, escapeMarkup(point.name)),
+          marker(point.kind, point.x, point.y, point.kind === 1 ? largeArea : smallArea),
+        ),
       ),
-    ),
     ...labelsOf(at, bottom, height),
     ...(shown.length === 0 ? [noData(height)] : []),
   ]);
 }
 
-/** The points that no other one beats: with a smaller or the same `x`, more `y`. By growing `x`. */
-export function paretoFront<T extends Placed>(points: readonly T[]): T[] {
-  const front: T[] = [];
-  for (const point of points.toSorted((a, b) => a.x - b.x || b.y - a.y)) {
-    if (point.y > (front.at(-1)?.y ?? Number.NEGATIVE_INFINITY)) front.push(point);
+const smallArea = 45;
+const largeArea = 90;
+
+/** The points that no other one beats in both quantities, in the order of `x`; 1 where more is better, -1 where less is. */
+export function paretoFront<T extends Place>(points: readonly T[], { x, y }: { x: 1 | -1; y: 1 | -1 }): T[] {
+  const gains = points.flatMap((point) => (point.x === null || point.y === null ? [] : [{ point, x: x * point.x, y: y * point.y }]));
+  const front: typeof gains = [];
+  for (const one of gains.sort((a, b) => b.x - a.x || b.y - a.y)) {
+    if (one.y > (front.at(-1)?.y ?? Number.NEGATIVE_INFINITY)) front.push(one);
   }
-  return front;
+  return front.map(({ point }) => point);
 }
 
 /** Each label beside its point where it covers no other label and no point; where there is no room, the pointer shows the name. */
-function labelsOf(points: readonly (Placed & { label: string; chosen?: boolean })[], top: number, height: number): string[] {
+function labelsOf(points: readonly { x: number; y: number; label: string; kind: number }[], top: number, height: number): string[] {
   const taken = points.map(({ x, y }) => ({ left: x - 4, right: x + 4, top: y - 4, bottom: y + 4 }));
   return points
-    .toSorted((a, b) => Number(b.chosen ?? false) - Number(a.chosen ?? false))
+    .toSorted((a, b) => Number(b.kind === 1) - Number(a.kind === 1))
     .flatMap(({ x, y, label }) => {
+      if (label === '') return [];
       const width = textWidth(label);
       const places = [
         [x + 8, y + 4],

@@ -2,7 +2,7 @@
 import { seriesMax } from '../plots/frame.ts';
 import { linePlot } from '../plots/lines.ts';
 import { rowPlot } from '../plots/rows.ts';
-import { scatterPlot } from '../plots/scatter.ts';
+import { paretoFront, type ScatterPlot, scatterPlot } from '../plots/scatter.ts';
 import { distinctionOf, percentileTitles, rowName } from './format.ts';
 import { claimed, distributionPerMille, onSameImages, type ReportView, type RowView } from './report.ts';
 
@@ -52,12 +52,17 @@ function percentiles(report: ReportView, rows: RowView[]): string {
   });
 }
 
-const chosenName = ({ choice }: ReportView): string => (choice.n === null ? '' : 'chosen');
+/** Points against latency, of which less is better; of `y` more is. */
+const withFront = ({ choice }: ReportView, points: ScatterPlot['points']): Pick<ScatterPlot, 'kinds' | 'points' | 'line'> => ({
+  kinds: choice.n === null ? ['measured'] : ['measured', 'chosen'],
+  points,
+  line: { name: 'not beaten in both', points: paretoFront(points, { x: -1, y: 1 }) },
+});
 const pointOf = (report: ReportView, row: RowView) => ({
   x: ms(row.latency?.p50?.ns),
   label: `#${row.n}`,
   name: rowName(report, row),
-  chosen: row.n === report.choice.n,
+  kind: row.n === report.choice.n ? 1 : 0,
 });
 
 const throughput = (report: ReportView, rows: RowView[]): string =>
@@ -66,8 +71,10 @@ const throughput = (report: ReportView, rows: RowView[]): string =>
     description: 'Further up is more work done, further left is a sooner answer. The table of results has the numbers.',
     x: { label: 'median latency of a batch (ms)', log: true },
     y: { label: 'images a second' },
-    chosen: chosenName(report),
-    points: rows.map((row) => ({ ...pointOf(report, row), y: row.itemsPerSecond })),
+    ...withFront(
+      report,
+      rows.map((row) => ({ ...pointOf(report, row), y: row.itemsPerSecond })),
+    ),
   });
 
 /** Of versions that were evaluated on the same images. */
@@ -82,11 +89,13 @@ function accuracy(report: ReportView, rows: RowView[]): string[] {
       description: `Further up is more often right, further left is a sooner answer. The accuracy is that on ${first.dataset} version ${first.datasetVersion}.`,
       x: { label: 'median latency of a batch (ms)', log: true },
       y: { label: first.metric === 'TOP1' ? 'top-1 (%)' : 'mAP50-95' },
-      chosen: chosenName(report),
-      points: rows.map((row) => {
-        const found = models[row.model]?.accuracy;
-        return { ...pointOf(report, row), y: found ? found.value * (first.metric === 'TOP1' ? 100 : 1) : null };
-      }),
+      ...withFront(
+        report,
+        rows.map((row) => {
+          const found = models[row.model]?.accuracy;
+          return { ...pointOf(report, row), y: found ? found.value * (first.metric === 'TOP1' ? 100 : 1) : null };
+        }),
+      ),
     }),
   ];
 }

@@ -6,7 +6,7 @@ export const ReportFormatType = builder.enumType('ReportFormat', {
   description: 'Form of an exported report.',
   values: enumValues<ReportFormat>({
     JSON: 'Everything, as canonical JSON: what `sha256` is the hash of.',
-    CSV: 'The raw numbers: a line for each row of a benchmark, each point of a training’s curves, each class of an evaluation, or each rate of a load test.',
+    CSV: 'The raw numbers. A line is a row of a benchmark, a trial of a study, a point of training curves, a class of an evaluation, or a rate of a load test.',
     MARKDOWN: 'Everything but the plots, for people.',
     HTML: 'Everything with plots, as one page that needs no other file and no script. Open its `url` in a browser, or save its `content`.',
   }),
@@ -38,12 +38,12 @@ builder.queryField('exportJobs', (t) =>
   t.field({
     type: ReportExportType,
     description:
-      'A training, an evaluation or a load test as a file, or two to four trainings beside each other. A benchmark has its `Job.report`. ' +
+      'A training, an evaluation, a load test or a study as a file, or two to four trainings beside each other. A benchmark has its `Job.report`. ' +
       'A job that has not ended is reported as far as it has come.',
     extensions: { cost: 500 },
     authScopes: { can: 'READ' },
     args: {
-      jobIds: t.arg.idList({ required: true, description: 'One job of TRAIN, EVALUATE or LOAD_TEST, or two to four TRAIN jobs.' }),
+      jobIds: t.arg.idList({ required: true, description: 'One job of TRAIN, EVALUATE, LOAD_TEST or TUNE, or two to four TRAIN jobs.' }),
       format: t.arg({ type: ReportFormatType, required: true, description: 'In which form.' }),
     },
     resolve: (_root, { jobIds, format }, context) => exported(context, { jobIds: jobIds.map((id) => idOf('Job', String(id))) }, format),

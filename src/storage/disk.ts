@@ -7,6 +7,7 @@ import { sum } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { ApiError } from '../errors.ts';
 import { type StorageServices, stagingDir } from './blobs.ts';
+import type { TableBytes } from './tableBytes.thread.ts';
 import { blob } from './tables.ts';
 
 /** What uses the disk of the data folder, in bytes. */
@@ -17,6 +18,8 @@ export interface DiskUse {
   databaseBytes: number;
   /** Of the database: what `retention.ts` removes in time. */
   historyBytes: number;
+  /** Of the database: jobs and what they have measured. */
+  jobBytes: number;
   /** Datasets, models, checkpoints and complete uploads. */
   blobBytes: number;
   /** Uploads that are not complete. */
@@ -33,7 +36,7 @@ export interface DiskUse {
 const freshMs = 10_000;
 const restFactor = 20;
 
-type Slow = Pick<DiskUse, 'historyBytes' | 'uploadBytes' | 'workBytes' | 'cacheBytes' | 'logBytes'>;
+type Slow = Pick<DiskUse, 'historyBytes' | 'jobBytes' | 'uploadBytes' | 'workBytes' | 'cacheBytes' | 'logBytes'>;
 const measured = new WeakMap<object, { slow: Promise<Slow>; staleAt: number }>();
 
 /** What uses how much. Cheap enough to be asked each second: what takes time to measure is measured every 10 seconds at most. */
@@ -75,19 +78,19 @@ function slowOf(config: Pick<Config, 'dataDir'>): Promise<Slow> {
 }
 
 async function measure(dataDir: string): Promise<Slow> {
-  const [historyBytes, uploadBytes, workBytes, cacheBytes, logBytes] = await Promise.all([
-    measureHistory(dataDir),
+  const [tables, uploadBytes, workBytes, cacheBytes, logBytes] = await Promise.all([
+    measureTables(dataDir),
     folderBytes(stagingDir(dataDir)),
     folderBytes(join(dataDir, 'work')),
     folderBytes(join(dataDir, 'cache')),
     folderBytes(join(dataDir, 'logs')),
   ]);
-  return { historyBytes, uploadBytes, workBytes, cacheBytes, logBytes };
+  return { ...tables, uploadBytes, workBytes, cacheBytes, logBytes };
 }
 
-async function measureHistory(dataDir: string): Promise<number> {
-  const thread = new Worker(join(import.meta.dirname, 'history.thread.ts'), { workerData: dataDir });
-  const [bytes] = (await once(thread, 'message')) as [number];
+async function measureTables(dataDir: string): Promise<TableBytes> {
+  const thread = new Worker(join(import.meta.dirname, 'tableBytes.thread.ts'), { workerData: dataDir });
+  const [bytes] = (await once(thread, 'message')) as [TableBytes];
   return bytes;
 }
 

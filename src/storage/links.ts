@@ -1,13 +1,13 @@
 /**
  * Short-lived links to files. Whoever has a link may read that one file (or one thumbnail) without a token, so that a browser or curl can
- * follow it. It ends when it expires, or with the session that asked for it. The signature is HMAC-SHA-256 over path, expiry and session.
+ * follow it. It ends when it expires, or with the session or the API key that asked for it. The signature is HMAC-SHA-256 over path, expiry and
+ * whose it is.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Viewer } from '../accounts/login.ts';
-import { userOfSession } from '../accounts/sessions.ts';
 import { writePrivateFile } from '../accounts/tokens.ts';
+import { type Access, userOf } from '../accounts/viewer.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import { ApiError } from '../errors.ts';
@@ -23,7 +23,7 @@ const gridMs = 10 * 60_000;
 export interface LinkContext {
   config: Pick<Config, 'publicUrl'>;
   linkKey: Buffer;
-  viewer: Pick<Viewer, 'familyId'> | null;
+  viewer: Access | null;
 }
 
 /** The data folder's own key, made at first use, readable by its owner only. */
@@ -54,29 +54,31 @@ export function thumbnailUrl(context: LinkContext, { id }: Pick<Artifact, 'id'>,
 export function signedUrl({ config, linkKey, viewer }: LinkContext, path: string): string {
   if (!viewer) throw new Error('A link was made for nobody.');
   const expires = (Math.ceil(Date.now() / gridMs) + 1) * gridMs;
-  const signature = sign(linkKey, path, expires, viewer.familyId).toString('base64url');
-  return publicAddress(config, `${path}?expires=${expires}&session=${viewer.familyId}&signature=${signature}`);
+  const whose = viewer.by === 'SESSION' ? `session=${viewer.familyId}` : `key=${viewer.key.id}`;
+  const signature = sign(linkKey, path, expires, whose).toString('base64url');
+  return publicAddress(config, `${path}?expires=${expires}&${whose}&signature=${signature}`);
 }
 
 /**
- * Throws FORBIDDEN unless the link was made by this server, has not expired and its session is open; returns the milliseconds that are
+ * Throws FORBIDDEN unless the link was made by this server, has not expired and its session or API key works; returns the milliseconds that are
  * left.
  */
 export function checkLink({ db, linkKey }: { db: Db; linkKey: Buffer }, { pathname, searchParams }: URL): number {
   const expires = Number(searchParams.get('expires'));
-  const session = searchParams.get('session') ?? '';
+  const apiKeyId = searchParams.get('key');
+  const familyId = searchParams.get('session');
   const given = Buffer.from(searchParams.get('signature') ?? '', 'base64url');
-  const right = sign(linkKey, pathname, expires, session);
+  const right = sign(linkKey, pathname, expires, apiKeyId === null ? `session=${familyId}` : `key=${apiKeyId}`);
   const leftMs = expires - Date.now();
-  if (given.length !== right.length || !timingSafeEqual(given, right) || leftMs <= 0 || !userOfSession(db, session)) {
+  if (given.length !== right.length || !timingSafeEqual(given, right) || leftMs <= 0 || !userOf(db, { familyId, apiKeyId })) {
     throw new ApiError(
       'FORBIDDEN',
-      'The link has expired, its session has ended, or it is not one of this server. Ask the API for a new one.',
+      'The link has expired, its session or API key has ended, or it is not one of this server. Ask the API for a new one.',
     );
   }
   return leftMs;
 }
 
-function sign(linkKey: Buffer, path: string, expires: number, session: string): Buffer {
-  return createHmac('sha256', linkKey).update(`${path}\n${expires}\n${session}`).digest();
+function sign(linkKey: Buffer, path: string, expires: number, whose: string): Buffer {
+  return createHmac('sha256', linkKey).update(`${path}\n${expires}\n${whose}`).digest();
 }

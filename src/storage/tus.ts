@@ -12,9 +12,8 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import { DataStore, Server, Upload as TusUpload } from '@tus/server';
-import type { Viewer } from '../accounts/login.ts';
-import { may } from '../accounts/permissions.ts';
 import type { User } from '../accounts/tables.ts';
+import { allows, forbidden, type Viewer } from '../accounts/viewer.ts';
 import type { Config } from '../config.ts';
 import { passingError } from '../db.ts';
 import { ApiError } from '../errors.ts';
@@ -165,8 +164,8 @@ export function createUploads(services: Services, log: Log): Uploads {
 }
 
 function requireUploader(viewer: Viewer | null): User {
-  if (!viewer) throw new ApiError('UNAUTHENTICATED', 'Uploads need a login: send `Authorization: Bearer <access token>`.');
-  if (!may(viewer.user.role, 'UPLOAD')) throw new ApiError('FORBIDDEN', `The role ${viewer.user.role} does not allow uploads.`);
+  if (!viewer) throw new ApiError('UNAUTHENTICATED', 'Uploads need a login: send `Authorization: Bearer <access token or API key>`.');
+  if (!allows(viewer, 'UPLOAD')) throw forbidden(viewer, 'UPLOAD');
   return viewer.user;
 }
 

@@ -79,6 +79,11 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
       description:
         'History in the database: events and curves of jobs, and the audit log. It is removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS.',
     }),
+    jobBytes: t.expose('jobBytes', {
+      type: 'SafeInt',
+      description:
+        'Jobs in the database with what they have measured, such as reports. They stay until `deleteJob`, or for WHETSTONE_JOB_DAYS where it is set.',
+    }),
     blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
     uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
     workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),

@@ -6,7 +6,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
-import { type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
+import { defaultsWith, type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
 import { ConvertSpec, SPEC_VERSION, StoredTraining, Training, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
@@ -67,8 +67,9 @@ const StartTrainingInput = z.object({
 
 /** The preset with the given hyperparameters, and `others` for the rest; an InputError where they are not its own. */
 export function trainingOf(preset: PresetName, said: Record<string, unknown>, others: Record<string, unknown>): Training {
+  const given = { ...others, ...said };
   const { hyperparameters } = parseInput(z.object({ hyperparameters: strict(presets[preset].hyperparameters.shape) }), {
-    hyperparameters: { ...others, ...said },
+    hyperparameters: { ...defaultsWith(given), ...given },
   });
   return Training.parse({ preset, hyperparameters });
 }

@@ -26,8 +26,9 @@ import { requireReadyDataset } from '../training/sources.ts';
 import type { TrainRequest } from '../training/train.ts';
 import { presetPreprocess } from '../vision/spec.ts';
 import { askRequestOf } from './ask.ts';
+import { Budget, isSpent } from './budget.ts';
 import { nextStop, survivorsOf } from './halving.ts';
-import { directionsOf, valuesOf } from './objectives.ts';
+import { directionsOf, type ObjectiveName, valuesOf } from './objectives.ts';
 import { hashOfTrial, hyperparametersOfTrial, type StudySettings } from './settings.ts';
 import { activeChildren, findStudyOf, frontOf, listTrials, ranked, requireStudy, studySettings } from './studies.ts';
 import { type Study, study, type Trial, type TrialOutcome, trial } from './tables.ts';
@@ -101,7 +102,12 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
   const trials = listTrials(tx, row.id);
   const front = frontOf(settings, trials);
   dropCheckpoints(tx, trials, front);
-  const wanted = Math.min(settings.population - (trials.length % settings.population), row.trials - trials.length);
+  const budget = Budget.parse(parent.specJson);
+  const inAll = isSpent(budget, settings.objectives[0] as ObjectiveName, front[0], Date.now() - parent.createdAt)
+    ? trials.length
+    : row.trials;
+  if (inAll < row.trials) tx.update(study).set({ trials: inAll }).where(eq(study.id, row.id)).run();
+  const wanted = Math.min(settings.population - (trials.length % settings.population), inAll - trials.length);
   if (wanted > 0 || row.askedAt !== trials.length) {
     enqueueAsk(tx, row, parent, Math.max(0, wanted));
     return null;

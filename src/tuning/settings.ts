@@ -8,9 +8,13 @@ import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';
 import { trainingOf } from '../training/train.ts';
+import { Budget } from './budget.ts';
 import { type ObjectiveName, objectiveNames, objectives } from './objectives.ts';
 
 const { seed, cpuThreads, device } = ConvertSpec.shape;
+
+/** A target of such an objective is a share. */
+const isShare = (name: ObjectiveName): boolean => objectives[name].isQuality && objectives[name].direction === 'MAXIMIZE';
 
 const Halving = z.object({
   firstEpoch: z.int().min(1).max(1000),
@@ -58,6 +62,7 @@ export const StartTuningInput = z.object({
   population: Ask.shape.population,
   generations: z.int().min(1).max(trialsMax).nullish(),
   trials: z.int().min(1).max(trialsMax).nullish(),
+  ...Budget.shape,
   seed,
   halving: Halving.nullish(),
   begin: z.array(z.record(z.string(), z.unknown())).max(populationMax).nullish(),
@@ -71,14 +76,27 @@ export const StartTuningInput = z.object({
 });
 export type StartTuningInput = z.infer<typeof StartTuningInput>;
 
-/** The hyperparameters that a trial trains with. A dimension without effect has its default, so that trials which do the same are equal. */
-export function hyperparametersOfTrial({ preset, space, fixed }: Pick<StudySettings, 'preset' | 'space' | 'fixed'>, params: Params) {
+/** Without those that have no effect, such as the momentum of AdamW. */
+export function activeParams(space: Dimension[], params: Params): Params {
   const active = space.filter(({ when }) => when === null || when.values.includes(params[when.name] as string | number));
-  const searched = Object.fromEntries(active.map(({ name }) => [name, params[name]]));
-  return trainingOf(preset, { ...fixed, ...searched }, {});
+  return Object.fromEntries(active.map(({ name }) => [name, params[name] as string | number]));
 }
 
-export const hashOfTrial = (settings: StudySettings, params: Params): string => canonicalHash(hyperparametersOfTrial(settings, params));
+/** The hyperparameters that a trial trains with. A dimension without effect has its default, so that trials which do the same are equal. */
+export const hyperparametersOfTrial = ({ preset, space, fixed }: Pick<StudySettings, 'preset' | 'space' | 'fixed'>, params: Params) =>
+  trainingOf(preset, { ...fixed, ...activeParams(space, params) }, {});
+
+/**
+ * Equal for hyperparameters that are equal to 12 digits: a sampler that takes over a value of a logarithmic range gives it back with another last
+ * bit.
+ */
+export const hashOfTrial = (settings: StudySettings, params: Params): string =>
+  canonicalHash(hyperparametersOfTrial(settings, rounded(params)));
+
+const rounded = (params: Params): Params =>
+  Object.fromEntries(
+    Object.entries(params).map(([name, value]) => [name, typeof value === 'number' ? Number(value.toPrecision(12)) : value]),
+  );
 
 /** The settings of a study from what a user said; an InputError where that is not right. */
 export function settingsOf(input: StartTuningInput, defaultThreads: number): StudySettings {
@@ -89,6 +107,12 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number): Stu
   const { task } = presets[preset];
   const wanted: ObjectiveName[] = input.objectives ?? [task === 'CLASSIFICATION' ? 'TOP1' : 'MAP5095'];
   requireObjectives(preset, wanted);
+  if (input.target != null && input.target > 1 && isShare(wanted[0] as ObjectiveName))
+    refuse(
+      'INVALID',
+      'target',
+      `${wanted[0]} is at most 1, so that ${input.target} is never reached: say the target as a share, such as 0.95.`,
+    );
   if (sampler === 'TPE' && wanted.length > 1) refuse('INVALID', 'sampler', 'TPE optimises one objective here. Use NSGA2 for several.');
   if (sampler === 'GRID') requireGrid(space);
   const halving = input.halving ?? null;

@@ -79,6 +79,14 @@ builder.relayMutationField(
       population: t.int({ required: true, defaultValue: 8, description: 'Trials of a generation, 2 to 100.' }),
       generations: t.int({ description: 'Generations; 5 without it and without `trials`. A grid then has all its points.' }),
       trials: t.int({ description: 'Trials in all, at most 1000, instead of `generations`.' }),
+      hoursMax: t.float({
+        description:
+          'No generation begins later than so many hours after the start of the study, pauses included: it then ends with the trials that it has. ' +
+          'How many these are depends on the speed of the machine.',
+      }),
+      target: t.float({
+        description: 'Value of the first objective, such as 0.95: with the generation that reaches it the study ends.',
+      }),
       seed: t.field({
         type: 'SafeInt',
         required: true,

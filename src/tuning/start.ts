@@ -67,7 +67,7 @@ function trialsOf({ trials, generations, population }: StartTuningInput, { sampl
 }
 
 function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: StudySettings, trials: number): Study {
-  const { modelName, datasetVersionId, priority } = input;
+  const { modelName, datasetVersionId, priority, hoursMax, target } = input;
   const earlier = findByIdempotencyKey(tx, actor, { kind: 'TUNE', input });
   if (earlier) return requireStudy(tx, (earlier.specJson as { studyId: string }).studyId);
   const { task } = presets[settings.preset];
@@ -76,7 +76,7 @@ function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: S
   const id = randomUUIDv7();
   const coordinator = enqueue(tx, actor, {
     kind: 'TUNE',
-    spec: { studyId: id, modelId, datasetVersionId },
+    spec: { studyId: id, modelId, datasetVersionId, hoursMax, target },
     input,
     priority,
     coordinates: true,
@@ -113,7 +113,9 @@ export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, 
     writeAudit(tx, actor, { action: 'extendStudy', target: { type: 'Study', id }, detail: { trials } });
     if (current.state === 'SUCCEEDED') {
       requireReadyDataset(tx, row.datasetVersionId);
-      const { specJson: spec, specVersion, priority } = current;
+      const { specJson, specVersion, priority } = current;
+      // What has ended it is not to end it again at once.
+      const spec = { ...(specJson as object), hoursMax: null, target: null };
       const next = enqueue(tx, actor, { kind: 'TUNE', spec, specVersion, priority, coordinates: true });
       continueIn(tx, row, next);
     }

@@ -43,8 +43,8 @@ export const listTrials = (db: Queryable, studyId: string): Trial[] =>
 export const ranked = (one: Trial): Trial & Ranked => ({ ...one, values: one.valuesJson });
 
 /** Trials that have ended and that no other one is better than, the best by the first objective first; without copies. */
-export function frontOf(settings: StudySettings, trials: Trial[]): (Trial & Ranked)[] {
-  const directions = directionsOf(settings.objectives);
+export function frontOf({ objectives: names }: Pick<StudySettings, 'objectives'>, trials: Trial[]): (Trial & Ranked)[] {
+  const directions = directionsOf(names);
   const ended = trials.filter(({ outcome, copyOf }) => outcome !== null && copyOf === null).map(ranked);
   const sign = directions[0] === 'MAXIMIZE' ? -1 : 1;
   const first = ({ values }: Ranked) => sign * (values?.[0] ?? 0);

@@ -11,6 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 CLASSES = 3
+# Share of white that tells most zeros of MNIST from most ones.
+INK = 0.12
 ROWS = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
 IMAGES = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
 LOGITS = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES])
@@ -60,6 +62,29 @@ def classifier(classes=CLASSES, metadata=None):
         helper.make_node("Flatten", ["p"], ["y"]),
     ]
     return onnx_file(nodes, [IMAGES], [LOGITS], [weights], metadata=metadata)
+
+
+def unroundable():
+    """Of 8 × 8 images: 0 where there is much ink, else 1. In 8 bits both are the same: beside the ink stands a million."""
+    mixed = np.zeros((64, 3, 3, 3))
+    mixed[0, :, 1, 1] = 1 / 3
+    constants = np.zeros(64)
+    constants[1] = 1e6
+    passed = np.zeros((64, 64, 1, 1))
+    passed[0, 0] = 1
+    read = np.zeros((64, CLASSES))
+    read[0, 0] = 1
+    limits = np.array([0, INK, -1])
+    weights = {"a": mixed, "b": constants, "c": passed, "d": read, "e": limits}
+    nodes = [
+        helper.make_node("Conv", ["image", "a", "b"], ["m"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("Conv", ["r", "c"], ["s"]),
+        helper.make_node("GlobalAveragePool", ["s"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "d", "e"], ["y"]),
+    ]
+    return onnx_file(nodes, [IMAGES], [LOGITS], [tensor(value, name) for name, value in weights.items()])
 
 
 def external(location):
@@ -224,6 +249,7 @@ FILES = {
     "half.onnx": written(lambda: linear(np.float16)),
     "quantised.onnx": written(quantised),
     "classifier.onnx": written(classifier),
+    "unroundable.onnx": written(unroundable),
     "own.onnx": written(lambda: classifier(metadata=OWN)),
     "external-up.onnx": written(lambda: external("../secret.bin")),
     "external-absolute.onnx": written(lambda: external("/etc/passwd")),

@@ -82,6 +82,7 @@ const kinds: Record<string, () => Promise<void>> = {
       config,
       { publicKeys, users: [], keyOwners: [], endedSessions: [], apiKeys: [] },
       createLog(config),
+      () => {},
     );
     const { refused } = await host.ask({ type: 'load', id: 'one', model: ModelConfig.parse(model) });
     await host.stop();

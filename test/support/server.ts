@@ -84,9 +84,9 @@ export async function withServer<T>(
 }
 
 /** The session of the administrator, or of the user with this role, as a link is made for it. */
-export async function viewerOf(server: TestServer, role?: Role): Promise<{ familyId: string }> {
+export async function viewerOf(server: TestServer, role?: Role): Promise<{ by: 'SESSION'; familyId: string }> {
   const token = role ? await server.as(role) : await server.admin();
-  return { familyId: JSON.parse(Buffer.from(token.split('.')[1] as string, 'base64url').toString()).sid };
+  return { by: 'SESSION', familyId: JSON.parse(Buffer.from(token.split('.')[1] as string, 'base64url').toString()).sid };
 }
 
 /** What a test does with a server on `dataDir`, in this process or in another. */

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,14 +15,19 @@ from tests.support import Recorder
 from whetstone_trainer import classification
 from whetstone_trainer.data import (
     BatchOrder,
+    balanced_shares,
+    balanced_weights,
     batch_count,
     fill_cache,
     in_order,
     open_images,
     ordered_batches,
     read_split,
+    shown,
     training_batches,
 )
+from whetstone_trainer.detection import task as detection
+from whetstone_trainer.detection.metric import DetectionMetrics
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
@@ -149,6 +155,71 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetR
     assert shown != epoch(1)
     assert epoch(0, first=2) == shown[32:]
     assert epoch(0, workers=3) == shown
+
+
+def test_balanced_sampling_shows_rare_classes_as_often_as_frequent_ones() -> None:
+    labels = [[0]] * 80 + [[1]] * 15 + [[2]] * 5
+    epochs = [shown(100, BatchOrder(7, epoch, 16, 0), labels) for epoch in range(30)]
+    for numbers in epochs:
+        assert len(set(numbers.tolist())) == len(numbers) == 100
+        counts = np.bincount([labels[number % 100][0] for number in numbers.tolist()])
+        assert ((counts >= 32) & (counts <= 35)).all()
+    # Over the epochs every image of the frequent class has its turn.
+    assert len({number % 100 for numbers in epochs for number in numbers.tolist()}) == 100
+    assert epochs[0].tolist() == shown(100, BatchOrder(7, 0, 16, 0), labels).tolist() != epochs[1].tolist()
+
+
+def test_an_image_that_repeats_in_an_epoch_is_changed_in_another_way_each_time(dataset: DatasetRef) -> None:
+    images = open_images(dataset, read_split(dataset, "train"), classification, None)
+    images = replace(images, truths=[0, *[1] * 49])
+    balanced = replace(PARAMETERS, sampling="BALANCED")
+    batches = training_batches(images, BatchOrder(7, 0, 16, 0), classification, balanced, SPEC, workers=0)
+    rare = [
+        (picture, tuple(draw))
+        for batch in batches
+        for picture, truth, draw in zip(batch.images, batch.truths, batch.draws, strict=True)
+        if truth == 0
+    ]
+    assert len(rare) >= 20
+    assert len({draw for _, draw in rare}) == len(rare)
+    assert len({picture.numpy().tobytes() for picture, _ in rare}) > 10
+
+
+def test_an_image_counts_for_each_class_that_it_has_and_those_without_objects_are_a_class() -> None:
+    assert balanced_shares([[0, 0], [0, 1], [], []]).tolist() == [0.5, 1.5, 0.5, 0.5]
+
+
+def test_balanced_weights_let_all_classes_count_the_same() -> None:
+    weights = balanced_weights([[0], [0], [0, 0], [2], []], 4)
+    assert (weights * torch.tensor([4, 0, 1, 0])).tolist() == [2.5, 0, 2.5, 0]
+    assert torch.isfinite(balanced_weights([[]], 2)).all()
+
+
+def test_a_weighted_loss_is_the_mean_over_classes() -> None:
+    truths = [0, 0, 0, 1]
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    weights = balanced_weights([[label] for label in truths], 3)
+    plain = replace(PARAMETERS, label_smoothing=0.0)
+    each = -logits.log_softmax(1)[range(4), truths]
+    expected = (each[:3].mean() + each[3]) / 2
+    assert float(classification.loss((logits,), truths, plain, SPEC, weights)[0]) == pytest.approx(float(expected))
+
+
+def test_the_best_epoch_is_that_of_the_chosen_metric() -> None:
+    often_right = classification.Metrics(images=9, loss=0.9, top1=0.9, top5=1.0, macro_top1=0.5)
+    fair = classification.Metrics(images=9, loss=0.7, top1=0.8, top5=1.0, macro_top1=0.8)
+    sure = classification.Metrics(images=9, loss=0.1, top1=0.7, top5=1.0, macro_top1=0.7)
+    for metric, best in (("TOP1", often_right), ("MACRO_TOP1", fair), ("LOSS", sure)):
+        assert max((often_right, fair, sure), key=lambda one: classification.rank(one, metric)) is best
+
+
+def test_the_best_epoch_of_a_detector_is_that_of_the_chosen_metric() -> None:
+    finds, fits = (
+        DetectionMetrics(images=9, objects=9, map50=a, map5095=b, score_threshold=0.001, nms_iou=0.7, boxes_max=100)
+        for a, b in ((0.9, 0.4), (0.8, 0.5))
+    )
+    assert detection.rank(fits, "MAP5095") > detection.rank(finds, "MAP5095")
+    assert detection.rank(finds, "MAP50") > detection.rank(fits, "MAP50")
 
 
 def test_a_batch_is_the_same_whoever_makes_it(dataset: DatasetRef) -> None:

@@ -79,6 +79,12 @@ def test_the_same_place_gives_the_same_picture() -> None:
     assert not torch.equal(first.image, composed(4).image)
 
 
+def test_a_repeat_shows_the_same_image_changed_in_another_way() -> None:
+    once, again = composed(3, parameters=PLAIN), composed(3 + 7 * 40, parameters=PLAIN)
+    assert once.labels.tolist() == again.labels.tolist()
+    assert not torch.equal(once.image, again.image)
+
+
 def test_mosaics_end_with_their_share_of_the_epochs() -> None:
     parameters = replace(PARAMETERS, epochs=10, mosaic=1.0, mosaic_until=0.5, scale=0.0)
     counts = [sum(len(composed(index, epoch, parameters).labels) for index in range(20)) for epoch in (4, 5)]

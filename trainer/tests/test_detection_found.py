@@ -12,7 +12,7 @@ from tests.detections_reference import FIXTURES
 from whetstone_trainer.detection.boxes import to_image
 from whetstone_trainer.detection.layouts import choose_layout
 from whetstone_trainer.detection.metric import evaluate_detections, matching_steps
-from whetstone_trainer.detection.postprocess import Detections, find, read_outputs
+from whetstone_trainer.detection.postprocess import CANDIDATES_MAX, Detections, find, rank_candidates, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import PreprocessSpec
@@ -168,6 +168,14 @@ def test_without_detections_or_objects_map_is_zero() -> None:
     assert evaluate_detections([nothing] * 12, truths, 3).metrics.map50 == 0
     empty = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))]
     assert evaluate_detections([nothing], empty, 3).metrics.map5095 == 0
+
+
+def test_of_too_many_candidates_the_best_remain_and_of_equal_ones_the_first() -> None:
+    scores = torch.randint(1, 40, (2000, 5), generator=torch.Generator().manual_seed(0)) / 40
+    flat = scores.flatten().tolist()
+    wanted = sorted((n for n in range(len(flat)) if flat[n] >= 0.1), key=lambda n: (-flat[n], n))[:CANDIDATES_MAX]
+    assert len(wanted) == 3000
+    assert rank_candidates(scores, 0.1).tolist() == wanted
 
 
 def test_what_is_found_in_a_crowd_of_its_class_is_neither_right_nor_wrong() -> None:

@@ -1,12 +1,15 @@
 """The detector's parts against their papers: plain computations that share no code with them."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_iou
 
+from whetstone_trainer.detection import assign as assignment
 from whetstone_trainer.detection.assign import assign
 from whetstone_trainer.detection.boxes import (
     anchor_points,
@@ -138,11 +141,13 @@ def test_assignment_is_that_of_the_paper() -> None:
     truths = torch.tensor([[[4.0, 4, 40, 40], [20, 20, 60, 60], [24, 24, 34, 34]], [[10, 8, 50, 30], [0] * 4, [0] * 4]])
     labels = torch.tensor([[1, 1, 4], [0, -1, -1]])
     found = assign(scores, boxes, points, labels, truths)
+    assigned = torch.zeros_like(boxes)
+    assigned[found.positive] = found.boxes
     for n, count in ((0, 3), (1, 1)):
         expected = plain_assignment(scores[n], boxes[n], points, labels[n, :count].tolist(), truths[n, :count])
         assert torch.nonzero(found.positive[n])[:, 0].tolist() == sorted(expected)
         for place, (box, target) in expected.items():
-            assert found.boxes[n, place].tolist() == truths[n, box].tolist()
+            assert assigned[n, place].tolist() == truths[n, box].tolist()
             assert found.scores[n, place, labels[n, box]] == pytest.approx(target, rel=1e-4)
         assert found.scores[n].sum() == pytest.approx(sum(target for _, target in expected.values()), rel=1e-4)
 
@@ -153,6 +158,36 @@ def test_an_image_without_objects_gets_no_places() -> None:
     found = assign(torch.rand(1, 21, 2), torch.rand(1, 21, 4), points, nothing, torch.zeros(1, 1, 4))
     assert not found.positive.any()
     assert not found.scores.any()
+
+
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Values of the largest tensor that an operator has made."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(one, torch.Tensor):
+                self.values = max(self.values, one.numel())
+        return made
+
+
+def test_many_objects_take_no_more_memory_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 objects, a quarter of them crowds, at 320 px; the same losses whatever is compared at once."""
+    generator = torch.Generator().manual_seed(2)
+    points, _ = anchor_points(320, 320, torch.device("cpu"))
+    distributions = torch.randn(4, len(points), 64, generator=generator)
+    logits = torch.randn(4, len(points), 3, generator=generator)
+    corners = torch.rand(4, 100, 2, generator=generator) * 280
+    truths = torch.cat([corners, corners + 4 + torch.rand(4, 100, 2, generator=generator) * 36], -1)
+    labels, ignored = torch.randint(3, (4, 100), generator=generator), torch.arange(100).expand(4, 100) % 4 == 0
+    at_once = detection_loss(distributions, logits, labels, truths, ignored, height=320, width=320)
+    monkeypatch.setattr(assignment, "PAIRS_MAX", 16 * len(points))
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
+        in_parts = detection_loss(distributions, logits, labels, truths, ignored, height=320, width=320)
+    assert torch.equal(in_parts, at_once)
+    assert largest.values == distributions.numel()
 
 
 # ----------------------------------------------------------------------------------------------------------------- loss
@@ -182,7 +217,8 @@ def plain_ciou(a: list[float], b: list[float]) -> float:
     return 1 - iou + centres / around + alpha * v
 
 
-def test_the_losses_are_weighted_means_over_the_assigned_quality() -> None:
+@pytest.mark.parametrize("weights", [None, [4.0, 1.0, 0.25]])
+def test_the_losses_are_weighted_means_over_the_assigned_quality(weights: list[float] | None) -> None:
     generator = torch.Generator().manual_seed(5)
     points, strides = anchor_points(64, 64, torch.device("cpu"))
     distributions = torch.randn(1, len(points), 64, generator=generator)
@@ -190,18 +226,25 @@ def test_the_losses_are_weighted_means_over_the_assigned_quality() -> None:
     truths, labels = torch.tensor([[[6.0, 9, 41, 50], [30, 30, 60, 58]]]), torch.tensor([[2, 0]])
     boxes = distances_to_boxes(expected_distances(distributions), points, strides)
     target = plain_assignment(logits[0].sigmoid(), boxes[0], points, [2, 0], truths[0])
-    total = max(1.0, sum(quality for _, quality in target.values()))
+    weight_of = [1.0 if weights is None else weights[label] for label in (2, 0)]
+    total = max(1.0, sum(weight_of[box] * quality for box, quality in target.values()))
 
     probability = logits[0].double().sigmoid()
     classes = -torch.log1p(-probability).sum()
     iou = focal = 0.0
     for place, (box, quality) in target.items():
         p = probability[place, labels[0, box]]
-        classes += quality * (torch.log1p(-p) - torch.log(p))
-        iou += quality * plain_ciou(boxes[0, place].tolist(), truths[0, box].tolist())
+        entropy = quality * (torch.log1p(-p) - torch.log(p)) - torch.log1p(-p)
+        classes += weight_of[box] * entropy + torch.log1p(-p)
+        weight = weight_of[box] * quality
+        iou += weight * plain_ciou(boxes[0, place].tolist(), truths[0, box].tolist())
         sides = torch.cat([points[place] - truths[0, box, :2], truths[0, box, 2:] - points[place]]) / strides[place]
-        focal += quality * float(distribution_focal_loss(distributions[0, place][None], sides.clamp(0, 14.99)[None]))
-    found = detection_loss(distributions, logits, labels, truths, torch.zeros(1, 2) > 0, height=64, width=64)
+        focal += weight * float(distribution_focal_loss(distributions[0, place][None], sides.clamp(0, 14.99)[None]))
+    class_weights = None if weights is None else torch.tensor(weights)
+    nothing = torch.zeros(1, 2) > 0
+    found = detection_loss(
+        distributions, logits, labels, truths, nothing, height=64, width=64, class_weights=class_weights
+    )
     assert found.tolist() == pytest.approx(
         [0.5 * float(classes) / total, 7.5 * iou / total, 1.5 * focal / total], rel=1e-3
     )

@@ -107,6 +107,30 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(
     assert epoch_event["metrics"] == undisturbed["metrics"]
 
 
+def test_a_training_for_unequal_classes_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    dataset = support.write_digits(tmp_path / "digits", 64, 20)
+    changes = {
+        **{"epochs": 2, "batchSize": 16},
+        **{"classWeights": "BALANCED", "sampling": "BALANCED", "selectionMetric": "MACRO_TOP1"},
+    }
+    spec = train_spec(dataset, changes, checkpointSeconds=0)
+    code, whole = run_here(tmp_path / "whole", spec)
+    assert code == 0, whole.events[-1]
+    code, first = run_here(tmp_path / "1", spec, type="checkpoint", epoch=0, batch=2)
+    assert code == 75
+    resume = str(tmp_path / "1" / first.of("checkpoint")[-1]["file"])
+    code, second = run_here(tmp_path / "2", {**spec, "resumeFrom": resume})
+    assert code == 0
+    assert second.events[0]["resumed"] == {"epoch": 0, "batch": 2}
+    assert weights_of(second.events) == weights_of(whole.events)
+    # The weights of the classes reach the loss.
+    _, plain = run_here(tmp_path / "plain", train_spec(dataset, {**changes, "classWeights": "NONE"}), type="epoch")
+    losses = [recorder.of("epoch")[0]["metrics"]["train.loss"] for recorder in (plain, whole)]
+    assert losses[0] != losses[1]
+    macro = [event["metrics"]["val.macroTop1"] for event in whole.of("epoch")]
+    assert whole.events[-1]["result"]["metrics"]["macroTop1"] == max(macro)
+
+
 def test_a_command_stops_it_at_a_checkpoint(trained: Trained, tmp_path: Path) -> None:
     with attempt(tmp_path, trained.spec) as running:
         running.wait_for("batch", phase="training")

@@ -52,6 +52,10 @@ def truth(item: DatasetItem) -> int:
     return item.label
 
 
+def labels(label: int) -> Sequence[int]:
+    return (label,)
+
+
 def relabelled(label: int, classes: Sequence[int]) -> int:
     return classes[label]
 
@@ -71,7 +75,7 @@ def example(
     parameters: ClassificationHyperparameters,
     spec: PreprocessSpec,
 ) -> tuple[torch.Tensor, int]:
-    index = place[2]
+    index = place[2] % len(images)
     return augment.geometry(images[index], draw, parameters, spec), images.truths[index]
 
 
@@ -83,14 +87,25 @@ def inputs(
 
 
 def loss(
-    outputs: Outputs, truths: Sequence[int], parameters: ClassificationHyperparameters, spec: PreprocessSpec
+    outputs: Outputs,
+    truths: Sequence[int],
+    parameters: ClassificationHyperparameters,
+    spec: PreprocessSpec,
+    class_weights: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy with label smoothing (Szegedy et al. 2015)."""
     (logits,) = outputs
-    labels = torch.tensor(truths, device=logits.device)
-    mean = nn.functional.cross_entropy(logits, labels, label_smoothing=parameters.label_smoothing)
-    correct = (logits.detach().argmax(1) == labels).sum()
-    return mean, torch.stack([mean.detach().double() * len(labels), correct, torch.full_like(correct, len(labels))])
+    wanted = torch.tensor(truths, device=logits.device)
+    smoothing = parameters.label_smoothing
+    if class_weights is None:
+        mean = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing)
+    else:
+        # Not the function's own `weight`: it divides by the weights of the batch, which would favour batches without
+        # rare classes.
+        each = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
+        mean = (each * class_weights[wanted]).mean()
+    correct = (logits.detach().argmax(1) == wanted).sum()
+    return mean, torch.stack([mean.detach().double() * len(wanted), correct, torch.full_like(correct, len(wanted))])
 
 
 # ------------------------------------------------------------------------------------------------------------- judging
@@ -104,11 +119,11 @@ def evaluate(
     summed, in_top5 = 0.0, 0
     for batch in ordered_batches(images, batch_size, workers):
         (logits,) = predict(batch.images)
-        labels = torch.tensor(batch.truths)
-        summed += float(nn.functional.cross_entropy(logits.double(), labels, reduction="sum"))
+        wanted = torch.tensor(batch.truths)
+        summed += float(nn.functional.cross_entropy(logits.double(), wanted, reduction="sum"))
         best = logits.topk(min(5, class_count)).indices
-        in_top5 += int((best == labels[:, None]).any(1).sum())
-        np.add.at(confusion, (labels.numpy(), best[:, 0].numpy()), 1)
+        in_top5 += int((best == wanted[:, None]).any(1).sum())
+        np.add.at(confusion, (wanted.numpy(), best[:, 0].numpy()), 1)
         events.advance()
         events.check_stop()
     count = len(images)
@@ -118,8 +133,10 @@ def evaluate(
     return Evaluation(metrics, confusion)
 
 
-def rank(metrics: Metrics) -> tuple[float, ...]:
-    return (metrics.top1, -metrics.loss)
+def rank(metrics: Metrics, selection_metric: str) -> tuple[float, ...]:
+    if selection_metric == "LOSS":
+        return (-metrics.loss,)
+    return (metrics.macro_top1 if selection_metric == "MACRO_TOP1" else metrics.top1, -metrics.loss)
 
 
 def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:

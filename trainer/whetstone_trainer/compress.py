@@ -164,7 +164,7 @@ def evaluate_on_all(work: Work, model: OnnxModel) -> Evaluation:
 
 def metric_of(work: Work, evaluation: Evaluation) -> float:
     """0 where the outputs are no numbers, as after an overflow of 16 bits."""
-    if not all(map(math.isfinite, work.task.rank(evaluation.metrics))):
+    if not all(math.isfinite(getattr(evaluation.metrics, name)) for name in work.task.CURVES):
         return 0.0
     value: float = getattr(evaluation.metrics, work.task.METRIC)
     return value

@@ -1,8 +1,8 @@
 """A dataset's split as tensors: manifest, cache of decoded images, batches in a seeded order."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -171,22 +171,57 @@ def training_batches(
     images: Images, order: BatchOrder, task: Task, parameters: Hyperparameters, spec: PreprocessSpec, *, workers: int
 ) -> Iterator[Batch]:
     """The batches of an epoch with their augmentation."""
-    shuffled = np.random.default_rng((order.seed, order.epoch)).permutation(len(images))
-    size = order.batch_size
+    balanced = map(task.labels, images.truths) if parameters.sampling == "BALANCED" else None
+    numbers, size = shown(len(images), order, balanced), order.batch_size
 
-    def make(number: int) -> Batch:
-        chosen = shuffled[number * size : (number + 1) * size].tolist()
-        drawn = np.stack([draws(order.seed, order.epoch, index) for index in chosen])
+    def make(batch: int) -> Batch:
+        chosen = numbers[batch * size : (batch + 1) * size].tolist()
+        drawn = np.stack([draws(order.seed, order.epoch, number) for number in chosen])
         pixels, truths = zip(
             *(
-                task.example(images, (order.seed, order.epoch, index), draw, parameters, spec)
-                for index, draw in zip(chosen, drawn, strict=True)
+                task.example(images, (order.seed, order.epoch, number), draw, parameters, spec)
+                for number, draw in zip(chosen, drawn, strict=True)
             ),
             strict=True,
         )
         return Batch(torch.stack(pixels), truths, drawn)
 
     return in_order(make, range(order.first, batch_count(len(images), size)), workers)
+
+
+def shown(count: int, order: BatchOrder, labels: Iterable[Sequence[int]] | None) -> NDArray[np.int64]:
+    """What an epoch shows of `count` images, in its order: each once, or by the `labels` of each image all classes
+    equally often.
+
+    Of a number, the image is number % count; the rest counts its repeats in this epoch. So each repeat has random
+    changes of its own, which are a function of (seed, epoch, number).
+    """
+    rng = np.random.default_rng((order.seed, order.epoch))
+    if labels is None:
+        return rng.permutation(count)
+    ends = np.cumsum(balanced_shares(labels))
+    # Systematic sampling: an image comes as often as its share says, rounded up or down.
+    at = (rng.random() + np.arange(count)) * (ends[-1] / count)
+    chosen = np.minimum(np.searchsorted(ends, at, side="right"), count - 1)
+    repeats = np.arange(count) - np.searchsorted(chosen, chosen)
+    return rng.permutation(chosen + count * repeats)
+
+
+def balanced_shares(labels: Iterable[Sequence[int]]) -> NDArray[np.float64]:
+    """How probable each image is, up to a factor, where first a class is drawn, then an image that has it. Images
+    without objects are a class of their own."""
+    classes = [sorted(set(of_image)) or [-1] for of_image in labels]
+    images_of = Counter(label for of_image in classes for label in of_image)
+    return np.array([sum(1 / images_of[label] for label in of_image) for of_image in classes])
+
+
+def balanced_weights(labels: Iterable[Sequence[int]], class_count: int) -> torch.Tensor:
+    """How much an example of each class counts where all classes count the same in total; 1 is the mean of all
+    examples."""
+    every = np.array([label for of_image in labels for label in of_image], np.int64)
+    counts = np.bincount(every, minlength=class_count)
+    wanted = len(every) / max(1, int((counts > 0).sum()))
+    return torch.tensor(wanted / np.maximum(counts, 1), dtype=torch.float32)
 
 
 def ordered_batches(images: Images, size: int, workers: int) -> Iterator[Batch]:

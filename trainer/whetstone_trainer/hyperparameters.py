@@ -15,9 +15,12 @@ class ClassificationHyperparameters:
     weight_decay: float
     warmup_steps: int
     label_smoothing: float
+    class_weights: Literal["NONE", "BALANCED"]
+    sampling: Literal["SHUFFLED", "BALANCED"]
     ema_decay: float
     gradient_clip: float
     early_stopping: int
+    selection_metric: Literal["TOP1", "MACRO_TOP1", "LOSS"]
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
     vertical_flip: float
@@ -36,9 +39,12 @@ class DetectionHyperparameters:
     momentum: float
     weight_decay: float
     warmup_steps: int
+    class_weights: Literal["NONE", "BALANCED"]
+    sampling: Literal["SHUFFLED", "BALANCED"]
     ema_decay: float
     gradient_clip: float
     early_stopping: int
+    selection_metric: Literal["MAP5095", "MAP50"]
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
     vertical_flip: float

@@ -66,12 +66,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same during a training. `batches`: optimizer steps in an epoch."""
+    """What stays the same during a training. `batches`: optimizer steps in an epoch; `class_weights`: of the loss."""
 
     spec: TrainSpec
     device: torch.device
     batches: int
     events: Events
+    class_weights: torch.Tensor | None = None
 
     @property
     def task(self) -> Task:

@@ -59,6 +59,9 @@ class Task(Protocol):
     def truth(self, item: DatasetItem, /) -> Any:
         """Raises DATA_INVALID where the item is of another task."""
 
+    def labels(self, truth: Any, /) -> Sequence[int]:
+        """The classes that the image is an example of, one for each object."""
+
     def relabelled(self, truth: Any, classes: Sequence[int], /) -> Any:
         """With other class indices: `classes[old]` is the new one."""
 
@@ -74,8 +77,8 @@ class Task(Protocol):
         spec: PreprocessSpec,
         /,
     ) -> tuple[torch.Tensor, Any]:
-        """The training picture (3 × H × W, uint8) and truth of (seed, epoch, index). `draw`: the image's twelve
-        numbers."""
+        """The training picture (3 × H × W, uint8) and truth of `place`: (seed, epoch, number). The number is that of
+        `shown`, of image number % len(images). `draw`: its numbers from `augment.draws`."""
 
     def inputs(
         self, levels: torch.Tensor, draws: NDArray[np.float64], parameters: Any, spec: PreprocessSpec, /
@@ -83,19 +86,25 @@ class Task(Protocol):
         """Levels of a training batch (float) as the model's input, with the changes that happen on the device."""
 
     def loss(
-        self, outputs: Outputs, truths: Sequence[Any], parameters: Any, spec: PreprocessSpec, /
+        self,
+        outputs: Outputs,
+        truths: Sequence[Any],
+        parameters: Any,
+        spec: PreprocessSpec,
+        class_weights: torch.Tensor | None,
+        /,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss (scalar) of float32 outputs, and what `RUNNING` sums up: a sum over the batch for each name, then
-        its number of images."""
+        its number of images. `class_weights`: how much each class counts, on the outputs' device; None: all the
+        same."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events
     ) -> Evaluation:
         """One pass over the images in their order; the step moves with each batch."""
 
-    def rank(self, metrics: Any, /) -> tuple[float, ...]:
-        """By which the best epoch is found: larger is better. A number that is not finite means that the run
-        diverged."""
+    def rank(self, metrics: Any, selection_metric: str, /) -> tuple[float, ...]:
+        """By which the best epoch is found: larger is better."""
 
     def report(self, evaluation: Any, classes: tuple[str, ...], /) -> dict[str, Any]:
         """The EVALUATION artifact, `Evaluation` of the protocol."""

@@ -16,6 +16,7 @@ from whetstone_trainer.data import (
     Batch,
     BatchOrder,
     Images,
+    balanced_weights,
     batch_count,
     fill_cache,
     open_images,
@@ -30,6 +31,7 @@ from whetstone_trainer.model import macs, parameter_count, weights_hash
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
 from whetstone_trainer.state import RULES, Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
 from whetstone_trainer.task import Evaluation
+from whetstone_trainer.tasks import task_of
 
 
 def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
@@ -54,7 +56,12 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     train_items, val_items = read_split(spec.dataset, "train"), read_split(spec.dataset, "val")
     if len(train_items) < 2:
         raise TrainerError("DATA_INVALID", "The training split has one image; batch normalisation needs two.")
-    job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events)
+    weights = None
+    if parameters.class_weights == "BALANCED":
+        task = task_of(spec.preset)
+        labels = (task.labels(task.truth(item)) for item in train_items)
+        weights = balanced_weights(labels, len(spec.dataset.classes)).to(device)
+    job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events, weights)
     training = new_run(job) if resumed is None else restored_run(job, resumed)
 
     val_images = open_images(spec.dataset, val_items, job.task, spec.preprocess)
@@ -123,7 +130,7 @@ def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
     outputs = tuple(output.float() for output in outputs)
-    loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess)
+    loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess, job.class_weights)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if parameters.gradient_clip > 0:
@@ -182,13 +189,14 @@ def _end_epoch(training: Run, evaluation: Evaluation, job: Job, started: float) 
     """Counts the epoch, keeps its weights if they are the best, decides whether there is another one."""
     progress, parameters, val = training.progress, job.spec.hyperparameters, evaluation.metrics
     metrics = _running_metrics(training.sums, job)
-    if not all(map(math.isfinite, job.task.rank(val))):
+    if not all(math.isfinite(getattr(val, name)) for name in job.task.CURVES):
         raise TrainerError(
             "DIVERGED", "The validation result is not a finite number.", hint="Use a smaller learningRate."
         )
     progress.epoch, progress.batch = progress.epoch + 1, 0
     training.sums.zero_()
-    is_best = progress.best is None or job.task.rank(val) > job.task.rank(progress.best)
+    rank, by = job.task.rank, parameters.selection_metric
+    is_best = progress.best is None or rank(val, by) > rank(progress.best, by)
     if is_best:
         progress.best, progress.best_epoch = val, progress.epoch
         training.best = {name: tensor.detach().cpu().clone() for name, tensor in training.ema.state_dict().items()}

@@ -15,7 +15,7 @@ import { useTell } from './users.tsx';
 export const ApiKeysQuery = graphql(`
   query TuiApiKeys($after: String) {
     apiKeys(first: 100, after: $after) {
-      nodes { id name prefix owner { name } deployments createdAt expiresAt revokedAt }
+      nodes { id name prefix owner { name } scopes deployments createdAt expiresAt lastUsedAt revokedAt }
       pageInfo { hasNextPage endCursor }
     }
   }
@@ -50,7 +50,7 @@ export function ApiKeys() {
       submitLabel="make"
       action="createApiKey"
       type="CreateApiKeyInput"
-      about={{ name: {}, deployments: {}, expiresInDays: {} }}
+      about={{ name: {}, scopes: {}, deployments: {}, expiresInDays: {} }}
       width={width}
       height={height}
       onCancel={() => setMaking(false)}
@@ -91,9 +91,16 @@ export function ApiKeys() {
           { title: 'State', width: 9, text: stateOf, color: (row) => (stateOf(row) === '✓ active' ? theme.good : theme.muted) },
           { title: 'Begins with', width: 14, text: ({ prefix }) => `wsk_${prefix}` },
           { title: 'Owner', width: 10, from: 60, text: ({ owner }) => owner.name },
-          { title: 'For', width: 12, from: 70, text: ({ deployments }) => deployments?.join(', ') ?? 'all' },
+          { title: 'Scopes', width: 14, from: 60, text: ({ scopes }) => scopes.join(', ') },
+          {
+            title: 'Infers with',
+            width: 12,
+            from: 110,
+            text: ({ scopes, deployments }) => (scopes.includes('INFER') ? (deployments?.join(', ') ?? 'all') : '–'),
+          },
           { title: 'Expires', width: 10, from: 90, text: ({ expiresAt }) => (expiresAt ? moment(expiresAt).slice(0, 10) : 'never') },
-          { title: 'Age', width: 7, from: 60, text: ({ createdAt }) => age(createdAt) },
+          { title: 'Used', width: 7, from: 70, text: ({ lastUsedAt }) => (lastUsedAt ? age(lastUsedAt) : 'never') },
+          { title: 'Age', width: 7, from: 110, text: ({ createdAt }) => age(createdAt) },
         ]}
       />
     </Behind>
@@ -120,7 +127,7 @@ function Secret({ name, secret, width, onClose }: { name: string; secret: string
       <Text> </Text>
       <Text bold>{secret}</Text>
       <Text> </Text>
-      {wrap('Programs send it to the inference host as `Authorization: Bearer <secret>`.', width - 2).map((line) => (
+      {wrap('Programs send it as `Authorization: Bearer <secret>` to the server and to the inference host.', width - 2).map((line) => (
         <Text key={line} color={theme.muted}>
           {line}
         </Text>

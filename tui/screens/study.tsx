@@ -1,8 +1,11 @@
-/** The trials of a study, the best first, live. */
+/** The trials of a study, the best first, live; `c` shows them as points, and which hyperparameters matter. */
 import { Box, Text } from 'ink';
+import { useState } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
-import { number } from '../ui/format.ts';
+import { ChartView } from '../ui/Chart.tsx';
+import { bar, number, padTo } from '../ui/format.ts';
+import { useKeys } from '../ui/keys.tsx';
 import { type Column, List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states, theme } from '../ui/theme.ts';
@@ -13,7 +16,7 @@ export const StudyQuery = graphql(`
       paused preset sampler objectives population trialsWanted trialsEnded
       space { name }
       importance { name share }
-      front { number }
+      front { number values }
       trials(first: 100, orderBy: $orderBy) {
         nodes { number generation state params values epochs copyOf job { id } modelVersion { number } }
       }
@@ -34,10 +37,13 @@ interface Props {
 export function StudyTrials({ study: { id, objectives }, isLive, width, height }: Props) {
   const { go } = useFrame();
   const { data } = useData(StudyQuery, { id, orderBy: objectives[0] ?? null }, isLive ? 1000 : undefined);
+  const [isChart, setChart] = useState(false);
   const study = data?.study;
+  useKeys(study ? [{ keys: 'c', label: isChart ? 'table' : 'chart', hint: true, run: () => setChart(!isChart) }] : []);
   if (!study) return <Text color={theme.muted}> Reading the trials …</Text>;
   const head = headOf(study);
   const front = new Set(study.front.map((trial) => trial.number));
+  if (isChart) return <StudyChart study={study} width={width} height={height} />;
   return (
     <Box flexDirection="column" width={width} height={height}>
       {head.map((text) => (
@@ -68,6 +74,40 @@ export function StudyTrials({ study: { id, objectives }, isLive, width, height }
           { title: 'Hyperparameters', text: ({ params }) => paramsOf(params) },
         ]}
       />
+    </Box>
+  );
+}
+
+/** The first objective by the second one, or by the number of the trial; below it the importance of the hyperparameters. */
+function StudyChart({ study, width, height }: { study: Study; width: number; height: number }) {
+  const { objectives, trials, front, trialsEnded, importance } = study;
+  const [first = '', second] = objectives;
+  const best = new Set(front.map((trial) => trial.number));
+  const pointsOf = (some: readonly Pick<Trial, 'number' | 'values'>[]) =>
+    some.flatMap(({ number: n, values }) => (values ? [{ x: second ? (values[1] as number) : n, y: values[0] as number }] : []));
+  const others = trials.nodes.filter((trial) => trial.copyOf === null && !best.has(trial.number));
+  const part = trialsEnded > trials.nodes.length ? `, the best ${trials.nodes.length} trials` : '';
+  const bars = importance.slice(0, Math.floor(height / 3));
+  return (
+    <Box flexDirection="column" width={width} height={height}>
+      <ChartView
+        chart={{
+          title: `${first} by ${second ?? 'trial'}${part}`,
+          series: [
+            { name: 'trials', isScattered: true, points: pointsOf(others) },
+            { name: second ? 'front' : 'best', mark: '*', isScattered: true, points: pointsOf(front) },
+          ],
+        }}
+        width={width}
+        height={height - (bars.length > 0 ? bars.length + 1 : 0)}
+        log={false}
+      />
+      {bars.length > 0 && <Text bold> Importance of the hyperparameters</Text>}
+      {bars.map(({ name, share }) => (
+        <Text key={name} wrap="truncate">
+          {` ${padTo(name, 16)} ${bar(share, Math.max(12, width - 20))}`}
+        </Text>
+      ))}
     </Box>
   );
 }

@@ -6,6 +6,8 @@ export interface Series {
   name: string;
   /** A character that stands on the curve here and there, so that it is known without colours. */
   mark?: string;
+  /** Whether the points stand for themselves, each with the mark, and are no curve. */
+  isScattered?: boolean;
   points: readonly { x: number; y: number }[];
 }
 
@@ -63,9 +65,14 @@ export function plot(series: readonly Series[], { width, height, log = false, gl
   const marks: Mark[] = [];
   usable.forEach((points, owner) => {
     let last: { x: number; y: number } | undefined;
-    const { mark } = series[owner] as Series;
+    const { mark, isScattered } = series[owner] as Series;
     for (const point of points) {
       const next = { x: toX(point.x), y: toY(point.y) };
+      if (isScattered) {
+        spot(grid, table, next, owner);
+        if (mark) marks.push({ ...next, owner, mark });
+        continue;
+      }
       line(last ?? next, next, (x, y) => {
         dot(grid, table, x, y, owner);
         // Each curve has columns of its own for its marks, which would hide one another otherwise.
@@ -155,6 +162,12 @@ function dot({ columns, rows, bits, owner }: Grid, { dotsX, dotsY, bits: dotBits
   const cell = row * columns + column;
   bits[cell] = (bits[cell] as number) | (dotBits[(y % dotsY) * dotsX + (x % dotsX)] as number);
   owner[cell] = series;
+}
+
+/** A point that stands alone: one dot of braille is hard to see. */
+function spot(grid: Grid, table: Glyphs, { x, y }: { x: number; y: number }, owner: number): void {
+  for (let right = 0; right < table.dotsX; right += 1)
+    for (let below = 0; below < table.dotsY / 2; below += 1) dot(grid, table, x + right, y + below, owner);
 }
 
 /** Bresenham's line, both ends included. */

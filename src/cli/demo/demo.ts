@@ -28,9 +28,13 @@ const demos = { classification: digits, detection: scenes };
 // biome-ignore lint/suspicious/noExplicitAny: what a query answers has the shape that it asks for.
 type Data = any;
 
-/** Runs the demo of a task; with `keep` the server stays until Ctrl-C. Throws when a step fails. */
-export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolean }): Promise<void> {
-  const demo = demos[task];
+/**
+ * Runs the demo of a task; with `keep` the server stays until Ctrl-C, with `tune` a study finds the hyperparameters and its best is compressed.
+ * Throws when a step fails.
+ */
+export async function runDemo(task: keyof typeof demos, { keep, tune }: { keep: boolean; tune: boolean }): Promise<void> {
+  const demo: DemoTask = demos[task];
+  if (tune && !demo.study) throw new Error(`The demo of ${task} has no study: leave --tune out, or --task.`);
   const startedAt = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'whetstone-demo-'));
   const server = await startServerProcess(folder);
@@ -38,11 +42,15 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
     say(`The server runs at ${server.url}`);
     const session = await firstLogin(server.url, folder);
     const datasetVersionId = await importDataset(session, demo, folder);
-    await train(session, demo, datasetVersionId);
+    const study = tune ? await search(session, demo, datasetVersionId) : await train(session, demo, datasetVersionId);
     const modelVersionId = await showVersions(session, demo, folder);
-    const reportFolder = await benchmark(session, modelVersionId);
-    if (demo.unseen) await deploy(session, demo.name, modelVersionId, await demo.unseen());
-    if (demo.check) say(`\n5. ${await demo.check(folder, reportFolder)}`);
+    const versions = study ? [modelVersionId, await compress(session, demo, modelVersionId)] : [modelVersionId];
+    const reportFolder = await benchmark(session, versions);
+    if (study) {
+      writeFileSync(join(reportFolder, 'study.html'), study.html);
+      say('   study.html, beside this report, shows the study.');
+    } else if (demo.unseen) await deploy(session, demo.name, modelVersionId, await demo.unseen());
+    if (demo.check) step(await demo.check(folder, reportFolder));
 
     say(`\nThat took ${Math.round((performance.now() - startedAt) / 1000)} s.`);
     say(
@@ -59,6 +67,12 @@ export async function runDemo(task: keyof typeof demos, { keep }: { keep: boolea
 }
 
 const say = (text: string): void => console.log(text);
+
+let steps = 0;
+const step = (text: string): void => {
+  steps += 1;
+  say(`\n${steps}. ${text}`);
+};
 
 interface ServerProcess {
   url: string;
@@ -144,7 +158,7 @@ async function importDataset(session: ClientSession, { name, task, data, write }
   zip.end();
   await pipeline(zip.outputStream, createWriteStream(path));
 
-  say(`\n1. Upload: ${data} in a zip`);
+  step(`Upload: ${data} in a zip`);
   const bar = progressBar(process.stdout);
   const { uploadId, sha256 } = await uploadFile(session, path, bar.show).finally(bar.end);
   const { datasetVersion } = await mutate(session, 'createDataset', { name, task, uploadId, sha256 }, 'datasetVersion { id job { id } }');
@@ -155,13 +169,58 @@ async function importDataset(session: ClientSession, { name, task, data, write }
   return datasetVersion.id;
 }
 
-async function train(session: ClientSession, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<void> {
-  say(
-    `\n2. Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0; then its conversion to ONNX`,
+async function train(session: ClientSession, { name, preset, hyperparameters }: DemoTask, datasetVersionId: string): Promise<null> {
+  step(
+    `Training: ${preset} from scratch, ${hyperparameters.epochs} epochs at ${hyperparameters.imageSize} px, seed 0; then its conversion to ONNX`,
   );
   const input = { modelName: name, datasetVersionId, preset, hyperparameters, seed: 0, cpuThreads };
   const { job } = await mutate(session, 'startTraining', input, 'job { id }');
   await follow(session, job.id);
+  return null;
+}
+
+/** Runs the study of the demo, says what it has found, and gives its report. */
+async function search(session: ClientSession, { name, study: settings }: DemoTask, datasetVersionId: string): Promise<{ html: string }> {
+  const input = { modelName: name, datasetVersionId, ...settings, begin: [{ imageSize: 32 }], seed: 0 };
+  const fields = 'study { id job { id } } plan { trials generations epochs }';
+  const { study: started, plan } = await mutate(session, 'startTuning', input, fields);
+  step(
+    `Study: ${plan.trials} trials of ${settings?.preset} in ${plan.generations} generations, ${plan.epochs} epochs in all; then the conversion of the best to ONNX`,
+  );
+  await follow(session, started.job.id);
+  const { study, exportJobs } = await query(
+    session,
+    `query ($id: ID!, $jobIds: [ID!]!) {
+      study(id: $id) { objectives front { number generation state params values } }
+      exportJobs(jobIds: $jobIds, format: HTML) { content }
+    }`,
+    { id: started.id, jobIds: [started.job.id] },
+  );
+  say('   the front, whose trials no other one beats in both objectives:');
+  for (const { number, generation, state, params, values } of study.front as Data[]) {
+    const reached = study.objectives.map((objective: string, n: number) => `${objective} ${short(values[n])}`);
+    const chosen = Object.entries(params).map(([name, value]) => `${name} ${typeof value === 'number' ? short(value) : value}`);
+    say(`   trial ${number}, generation ${generation}, ${state}: ${reached.join(', ')} with ${chosen.join(', ')}`);
+  }
+  return { html: exportJobs.content };
+}
+
+const short = (value: number): number => Number(value.toPrecision(4));
+
+/** Gives the INT8 version of an ONNX version. */
+async function compress(session: ClientSession, { quality }: DemoTask, modelVersionId: string): Promise<string> {
+  step('Compression: INT8, which may lose one point');
+  const { job } = await mutate(session, 'startCompression', { modelVersionId, precision: 'INT8', budget: 1 }, 'job { id }');
+  await follow(session, job.id);
+  const fields = 'id number sizeBytes parent { sizeBytes } evaluations { images top1 map50 map5095 } compression { kept { name } }';
+  const ended = await query(session, `query ($id: ID!) { job(id: $id) { modelVersions { id precision ${fields} } } }`, { id: job.id });
+  const { id, number, sizeBytes, parent, evaluations, compression } = ended.job.modelVersions.find(
+    ({ precision }: Data) => precision === 'INT8',
+  );
+  const share = Math.round((100 * sizeBytes) / parent.sizeBytes);
+  say(`   version ${number}: INT8, ${quality(evaluations[0])}, ${(sizeBytes / 1e6).toFixed(0)} MB, ${share} % of the ONNX version`);
+  say(`   operators put back to FP32 to stay inside the budget: ${compression.kept.length}`);
+  return id;
 }
 
 /** Says what the training has made, fetches the ONNX file, and gives its version. */
@@ -184,18 +243,23 @@ async function showVersions(session: ClientSession, { name, quality }: DemoTask,
 }
 
 /** Gives the folder that the report is written to. */
-async function benchmark(session: ClientSession, modelVersionId: string): Promise<string> {
-  const input = { modelVersionIds: [modelVersionId], batchSizes: [1, 4], engines: [servingEngine], intraOpThreads: [1, 2] };
+async function benchmark(session: ClientSession, modelVersionIds: string[]): Promise<string> {
+  const input = {
+    modelVersionIds,
+    batchSizes: modelVersionIds.length > 1 ? [1] : [1, 4],
+    engines: [servingEngine],
+    intraOpThreads: [1, 2],
+  };
   const fields = 'job { id } configurations estimatedDurationMs';
   const { job, configurations, estimatedDurationMs } = await mutate(session, 'startBenchmark', input, fields);
-  say(`\n3. Benchmark: ${configurations} configurations, alone on the machine, about ${Math.round(estimatedDurationMs / 1000)} s`);
+  step(`Benchmark: ${configurations} configurations, alone on the machine, about ${Math.round(estimatedDurationMs / 1000)} s`);
   await follow(session, job.id);
 
   const formats = { json: 'JSON', csv: 'CSV', md: 'MARKDOWN', html: 'HTML' };
   const exports = Object.entries(formats).map(([ending, format]) => `${ending}: export(format: ${format}) { content }`);
   const { reports } = await query(session, `{ reports(first: 1) { nodes { sha256 simple { headline points } ${exports.join(' ')} } } }`);
   const [report] = reports.nodes;
-  say(`\n4. Report ${report.sha256.slice(0, 12)}\n   ${report.simple.headline}`);
+  step(`Report ${report.sha256.slice(0, 12)}\n   ${report.simple.headline}`);
   for (const point of report.simple.points) say(`   - ${point}`);
   const folder = resolve('demo', report.sha256.slice(0, 12));
   mkdirSync(folder, { recursive: true });
@@ -210,7 +274,7 @@ async function deploy(
   modelVersionId: string,
   images: [label: string, image: Buffer][],
 ): Promise<void> {
-  say(`\n5. Deployment: the ONNX version behind the name ${name}`);
+  step(`Deployment: the ONNX version behind the name ${name}`);
   await mutate(session, 'deploy', { name, modelVersionId, settings: { deadlineMs: 10_000 } }, 'deployment { name }');
   const state = `{ deployment(name: "${name}") { loading { number } revisions { reason } snippet } }`;
   let { deployment } = await query(session, state);

@@ -5,6 +5,16 @@ export interface DemoTask {
   task: 'CLASSIFICATION' | 'DETECTION';
   preset: string;
   hyperparameters: Record<string, number>;
+  /** What `--tune` searches instead of training once: input of `startTuning`. */
+  study?: {
+    preset: string;
+    space: object[];
+    fixed: Record<string, number>;
+    objectives: string[];
+    population: number;
+    generations: number;
+    halving: object;
+  };
   /** What is uploaded, in words. */
   data: string;
   /** Writes the files of the dataset's zip, by their names in it. */

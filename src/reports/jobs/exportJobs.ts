@@ -1,4 +1,4 @@
-/** Trainings, evaluations and load tests as files, in the forms of a benchmark's report. */
+/** Trainings, evaluations, load tests and studies as files, in the forms of a benchmark's report. */
 import { ApiError } from '../../errors.ts';
 import { requireJob } from '../../jobs/jobs.ts';
 import type { Job } from '../../jobs/tables.ts';
@@ -7,9 +7,9 @@ import { inTurn } from '../../turns.ts';
 import type { ExportedReport, ReportFormat } from '../exports.ts';
 import { exportInThread } from '../inThread.ts';
 import { runsMax } from './comparisonDocument.ts';
-import { evaluateSource, type JobSource, loadTestFacts, trainingSource } from './facts.ts';
+import { evaluateSource, type JobSource, loadTestFacts, studyFacts, trainingSource } from './facts.ts';
 
-/** One training, one evaluation, one load test, or two to four trainings beside each other. `request` is that of `inTurn`. */
+/** One training, one evaluation, one load test, one study, or two to four trainings beside each other. `request` is that of `inTurn`. */
 export async function exportJobs(services: StorageServices, request: object, ids: string[], format: ReportFormat): Promise<ExportedReport> {
   const jobs = ids.map((id) => requireJob(services.db, id));
   requireReportable(jobs);
@@ -23,11 +23,12 @@ export async function exportJobs(services: StorageServices, request: object, ids
 
 async function sourceOf(services: StorageServices, request: object, job: Job): Promise<JobSource> {
   if (job.kind === 'EVALUATE') return evaluateSource(services, job);
+  if (job.kind === 'TUNE') return studyFacts(services.db, job);
   return job.kind === 'LOAD_TEST' ? loadTestFacts(services.db, job) : trainingSource(services, request, job);
 }
 
 /** Kinds of which one job is a report. */
-const alone = ['TRAIN', 'EVALUATE', 'LOAD_TEST'];
+const alone = ['TRAIN', 'EVALUATE', 'LOAD_TEST', 'TUNE'];
 
 function requireReportable(jobs: Job[]): void {
   if (jobs.length === 1 && alone.includes(jobs[0]?.kind ?? '')) return;

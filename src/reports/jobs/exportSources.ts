@@ -1,4 +1,4 @@
-/** Trainings, evaluations and load tests as files: from what the server has read of them, in a thread of its own. */
+/** Trainings, evaluations, load tests and studies as files: from what the server has read of them, in a thread of its own. */
 import { createHash } from 'node:crypto';
 import { canonicalJson } from '../../canonical.ts';
 import { type Exportable, type ExportedReport, exportAs, type ReportFormat } from '../exports.ts';
@@ -10,6 +10,7 @@ import { evaluationDocument } from './evaluationDocument.ts';
 import type { EvaluationFacts, EvaluationSource, JobSource, TrainingFacts, TrainingSource } from './facts.ts';
 import { loadTestDocument, rateTable } from './loadTestDocument.ts';
 import { classTable } from './parts.ts';
+import { studyDocument, trialTable } from './studyDocument.ts';
 import { trainingDocument } from './trainingDocument.ts';
 
 /** Counts the forms of these facts. */
@@ -28,6 +29,14 @@ async function exportableOf(sources: readonly JobSource[]): Promise<Exportable> 
       source,
       (sha256) => loadTestDocument(source, sha256),
       () => rateTable(source),
+    );
+  }
+  if (source.kind === 'TUNE') {
+    return exportable(
+      'study',
+      source,
+      (sha256) => studyDocument(source, sha256),
+      () => trialTable(source),
     );
   }
   if (source.kind === 'EVALUATE') {

@@ -1,6 +1,6 @@
 /**
- * The facts of trainings, evaluations and load tests, as the facts of a benchmark's report are: numbers, codes and names, read from stored rows. The same
- * rows give the same facts. What was deleted meanwhile is null.
+ * The facts of trainings, evaluations, load tests and studies, as the facts of a benchmark's report are: numbers, codes and names, read from stored
+ * rows. The same rows give the same facts. What was deleted meanwhile is null.
  */
 import { eq } from 'drizzle-orm';
 import { findDatasetEver, findVersionEver } from '../../datasets/datasets.ts';
@@ -8,7 +8,7 @@ import type { Queryable } from '../../db.ts';
 import { findDeploymentEver } from '../../deployments/deployments.ts';
 import { type Curve, readCurves } from '../../jobs/curves.ts';
 import { lastEvent } from '../../jobs/events.ts';
-import { durationOf, findJob, newestAttempts } from '../../jobs/jobs.ts';
+import { durationOf, findJob, newestAttempts, requireJob } from '../../jobs/jobs.ts';
 import { listChildren } from '../../jobs/list.ts';
 import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
@@ -26,6 +26,9 @@ import type { EvaluateRequest } from '../../training/evaluate.ts';
 import { findEvaluationOf } from '../../training/evaluations.ts';
 import { ConversionGate } from '../../training/gates.ts';
 import type { TrainRequest } from '../../training/train.ts';
+import { activeParams, type StudySettings } from '../../tuning/settings.ts';
+import { findStudyOf, frontOf, listTrials, studySettings, trialState, type trialStates } from '../../tuning/studies.ts';
+import type { Study } from '../../tuning/tables.ts';
 import type { EvaluationDetail } from './detail.ts';
 
 /** Points of a curve, and child jobs: a training has one, its conversion. */
@@ -221,8 +224,8 @@ export interface LoadTestFacts extends JobFacts {
   } | null;
 }
 
-/** What a job is reported from. A load test has no file. */
-export type JobSource = TrainingSource | EvaluateSource | LoadTestFacts;
+/** What a job is reported from. A load test and a study have no file. */
+export type JobSource = TrainingSource | EvaluateSource | LoadTestFacts | StudyFacts;
 
 export function loadTestFacts(db: Queryable, job: Job): LoadTestFacts {
   const { deploymentId, modelVersionId } = storedSpec(job) as LoadTestRequest;
@@ -244,5 +247,66 @@ export function loadTestFacts(db: Queryable, job: Job): LoadTestFacts {
           rates: rates.map((rate) => ({ ...rate, meetsDeadline: isInDeadline(rate), clientLate: isClientLate(rate) })),
         }
       : null,
+  };
+}
+
+export interface TrialFacts {
+  number: number;
+  generation: number;
+  state: keyof typeof trialStates;
+  copyOf: number | null;
+  epochs: number;
+  /** Of the objectives. */
+  values: number[] | null;
+  /** Without those that have no effect. */
+  params: Record<string, number | string>;
+}
+
+export interface StudyFacts extends JobFacts, Omit<StudySettings, 'begin' | 'init'> {
+  kind: 'TUNE';
+  studyId: string;
+  model: string | null;
+  dataset: DatasetFacts;
+  trialsWanted: number;
+  trials: TrialFacts[];
+  /** Numbers of the trials that no other one beats, the best by the first objective first. */
+  front: number[];
+  importance: { name: string; share: number }[];
+  /** What trials have become at the end. */
+  registered: { trial: number; version: VersionFacts | null; conversion: ConversionFacts | null }[];
+}
+
+/** Of the newest job of the study: it may have been retried or extended. */
+export function studyFacts(db: Queryable, { kind, specJson, parentId }: Job): StudyFacts {
+  const row = findStudyOf(db, { kind, specJson, parentId }) as Study;
+  const job = requireJob(db, row.jobId);
+  const { begin, init, ...settings } = studySettings(row);
+  const trials = listTrials(db, row.id);
+  return {
+    kind: 'TUNE',
+    ...jobFacts(db, job),
+    // It has no attempts, whose time would count.
+    durationMs: (job.endedAt ?? Date.now()) - job.createdAt,
+    studyId: row.id,
+    model: findModelEver(db, row.modelId)?.name ?? null,
+    dataset: datasetFacts(db, row.datasetVersionId),
+    ...settings,
+    trialsWanted: row.trials,
+    trials: trials.map((one) => ({
+      number: one.number,
+      generation: one.generation,
+      state: trialState(db, one),
+      copyOf: one.copyOf,
+      epochs: one.epochs,
+      values: one.valuesJson,
+      params: activeParams(settings.space, one.paramsJson),
+    })),
+    front: frontOf(settings, trials).map(({ number }) => number),
+    importance: row.importanceJson,
+    registered: trials.flatMap(({ number, finalJobId }) => {
+      const training = finalJobId === null ? undefined : findJob(db, finalJobId);
+      const id = training?.resultJson?.modelVersionId;
+      return training && id ? [{ trial: number, version: versionFacts(db, String(id)), conversion: conversionFacts(db, training) }] : [];
+    }),
   };
 }

@@ -51,12 +51,12 @@ def compose(
     *,
     flip_draw: NDArray[np.float64],
 ) -> Picture:
-    """The training picture of image `index`, spec.width × spec.height.
+    """The training picture of image number % count, spec.width × spec.height.
 
     Args:
         picture: an image of the split, brought to its size in the input, without padding.
         count: images of the split.
-        place: (seed, epoch, index).
+        place: (seed, epoch, number).
         flip_draw: the image's numbers from `augment.draws`.
     """
     rng = np.random.default_rng((*place, 1))
@@ -67,9 +67,9 @@ def compose(
     if is_mosaic:
         others = rng.integers(0, count, 3)
         regions = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-        tiles = zip([place[2], *others.tolist()], regions, strict=True)
+        tiles = zip([place[2] % count, *others.tolist()], regions, strict=True)
     else:
-        tiles = zip([place[2]], [(0, 0, width, height)], strict=True)
+        tiles = zip([place[2] % count], [(0, 0, width, height)], strict=True)
 
     canvas = torch.tensor(spec.pad_color, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
     laid = [lay(canvas, region, picture(index), parameters.scale, rng) for index, region in tiles]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import complete_box_iou_loss
 
-from whetstone_trainer.detection.assign import assign, inside
+from whetstone_trainer.detection.assign import assign, in_parts, inside
 from whetstone_trainer.detection.boxes import (
     BINS,
     anchor_points,
@@ -25,6 +25,7 @@ def detection_loss(
     *,
     height: int,
     width: int,
+    class_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The weighted class, box and distribution losses (3), each a mean over the assigned quality (Feng et al. 2021).
 
@@ -34,23 +35,28 @@ def detection_loss(
         labels: N × M, −1 where an image has fewer than M boxes.
         truths: N × M × 4.
         ignored: N × M, bool. Nothing is learned from these boxes, and inside them nothing against their class.
+        class_weights: how much an object of each class counts.
     """
     points, strides = anchor_points(height, width, logits.device)
-    boxes = distances_to_boxes(expected_distances(distributions), points, strides)
-    learned = labels.masked_fill(ignored, -1)
-    target = assign(logits.detach().sigmoid(), boxes.detach(), points, learned, truths)
-    total = target.scores.sum().clamp_min(1)
-    # Places that lie inside an ignored box, by its class.
-    within = (inside(points, truths) & ignored[..., None]).float().transpose(1, 2)
-    unknown = (within @ nn.functional.one_hot(labels.clamp_min(0), logits.shape[2]).float() > 0) & (target.scores == 0)
+    # Most places learn no box: only those that do take part in the gradient.
+    with torch.no_grad():
+        boxes = distances_to_boxes(expected_distances(distributions), points, strides)
+    target = assign(logits.detach().sigmoid(), boxes, points, labels.masked_fill(ignored, -1), truths)
+    quality = target.scores if class_weights is None else target.scores * class_weights
+    total = quality.sum().clamp_min(1)
     entropy = nn.functional.binary_cross_entropy_with_logits(logits, target.scores, reduction="none")
+    if class_weights is not None:
+        entropy = entropy * torch.where(target.scores > 0, class_weights, 1.0)
+    unknown = _ignored_places(logits, points, labels, truths, ignored) & (target.scores == 0)
     classes = entropy.masked_fill(unknown, 0).sum() / total
 
-    weight = target.scores.sum(-1)[target.positive]
+    image, place = torch.nonzero(target.positive, as_tuple=True)
+    weight = quality[image, place].sum(-1)
+    chosen, points, strides = distributions[image, place], points[place], strides[place]
     # Zheng et al. 2020, "Distance-IoU loss": overlap, distance of the centres, aspect ratio.
-    iou = complete_box_iou_loss(boxes[target.positive], target.boxes[target.positive], reduction="none")
-    wanted = boxes_to_distances(target.boxes, points, strides)[target.positive]
-    focal = distribution_focal_loss(distributions[target.positive], wanted)
+    found = distances_to_boxes(expected_distances(chosen), points, strides)
+    iou = complete_box_iou_loss(found, target.boxes, reduction="none")
+    focal = distribution_focal_loss(chosen, boxes_to_distances(target.boxes, points, strides))
     return torch.stack(
         [
             CLASS_WEIGHT * classes,
@@ -58,6 +64,19 @@ def detection_loss(
             DISTRIBUTION_WEIGHT * (focal * weight).sum() / total,
         ]
     )
+
+
+def _ignored_places(
+    logits: torch.Tensor, points: torch.Tensor, labels: torch.Tensor, truths: torch.Tensor, ignored: torch.Tensor
+) -> torch.Tensor:
+    """Which places lie inside an ignored box, by its class: like `logits`, bool."""
+    result = torch.zeros_like(logits, dtype=torch.bool)
+    image, slot = torch.nonzero(ignored, as_tuple=True)
+    label, box = labels[image, slot], truths[image, slot]
+    for part in in_parts(len(box), len(points), logits.device):
+        row, place = torch.nonzero(inside(points, box[part]), as_tuple=True)
+        result[image[part][row], place, label[part][row]] = True
+    return result
 
 
 def distribution_focal_loss(distributions: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.SiLU(inplace=True),
+        # Not in place: its gradient needs its input, which would be copied first.
+        nn.SiLU(),
     )
 
 

@@ -100,6 +100,10 @@ def rank_candidates(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Flat indices (place · classes + class) of the candidates among A × classes scores, or A, best first."""
     flat = scores.flatten()
     candidates = torch.nonzero(flat >= threshold)[:, 0]
+    if len(candidates) > CANDIDATES_MAX:
+        # Without those that cannot remain: of an untrained detector every score is a candidate, and sorting takes long.
+        lowest = flat[candidates].topk(CANDIDATES_MAX).values[-1]
+        candidates = candidates[flat[candidates] >= lowest]
     return candidates[flat[candidates].sort(descending=True, stable=True).indices[:CANDIDATES_MAX]]
 
 

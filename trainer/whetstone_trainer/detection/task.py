@@ -68,6 +68,11 @@ def truth(item: DatasetItem) -> Objects:
     return Objects(labels, boxes, crowds, item.width, item.height)
 
 
+def labels(objects: Objects) -> Sequence[int]:
+    found: list[int] = objects.labels[~objects.ignored].tolist()
+    return found
+
+
 def relabelled(objects: Objects, classes: Sequence[int]) -> Objects:
     return replace(objects, labels=torch.tensor(classes)[objects.labels])
 
@@ -106,11 +111,17 @@ def inputs(
 
 
 def loss(
-    outputs: Outputs, truths: Sequence[Objects], parameters: DetectionHyperparameters, spec: PreprocessSpec
+    outputs: Outputs,
+    truths: Sequence[Objects],
+    parameters: DetectionHyperparameters,
+    spec: PreprocessSpec,
+    class_weights: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distributions, logits = outputs
-    labels, boxes, ignored = (part.to(logits.device) for part in padded(truths))
-    parts = detection_loss(distributions, logits, labels, boxes, ignored, height=spec.height, width=spec.width)
+    objects = [part.to(logits.device) for part in padded(truths)]
+    parts = detection_loss(
+        distributions, logits, *objects, height=spec.height, width=spec.width, class_weights=class_weights
+    )
     total, count = parts.sum(), len(truths)
     means = torch.cat([total.detach()[None], parts.detach()]).double()
     return total, torch.cat([means * count, means.new_tensor([count])])
@@ -155,8 +166,9 @@ def evaluate(
     return evaluate_detections(found, truths, class_count, matched)
 
 
-def rank(metrics: DetectionMetrics) -> tuple[float, ...]:
-    return (metrics.map5095, metrics.map50)
+def rank(metrics: DetectionMetrics, selection_metric: str) -> tuple[float, ...]:
+    both = (metrics.map5095, metrics.map50)
+    return both if selection_metric == "MAP5095" else both[::-1]
 
 
 def report(evaluation: DetectionEvaluation, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ mutation CreateApiKey($input: CreateApiKeyInput!) {
   }
 }
 `,
-    variables: { input: { name: 'my service', deployments: ['digits'], expiresInDays: 90 } },
+    variables: { input: { name: 'my service', scopes: ['INFER'], deployments: ['digits'], expiresInDays: 90 } },
   },
   {
     query: `# What the benchmarks say, newest first.
