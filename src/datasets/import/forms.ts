@@ -54,12 +54,12 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
 }
 
 async function formsOf(reading: FormReading): Promise<Form[]> {
-  const { coco, damaged, labelMe } = await findCocoFiles(reading);
+  const { coco, damaged, ...others } = await findCocoFiles(reading);
   const voc = await findVocFiles(reading);
   const cvat = await findCvatFiles(reading);
   const xml = [...voc, ...cvat];
   const config = await findYoloConfig(reading);
-  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, labelMe);
+  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, others);
   if (unread) throw new ChildError('DATA_INVALID', unread);
   const forms: Form[] = [];
   // `classes.txt` stands beside other forms too.
