@@ -80,8 +80,8 @@ test.skipIf(!hasTmux)(
           await fill(terminal, 'Batch sizes', '1,2');
           await fill(terminal, 'Intra op threads', '1');
           await fill(terminal, 'Warmup seconds max', '0.2');
-          await fill(terminal, 'Seconds min', '3');
-          await fill(terminal, 'Seconds max', '3');
+          await fill(terminal, 'Seconds min', '2');
+          await fill(terminal, 'Seconds max', '2');
           terminal.type('C-s');
           await terminal.shows(/RUNNING +BENCHMARK/);
           terminal.type('5');
