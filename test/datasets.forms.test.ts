@@ -929,6 +929,103 @@ describe('labels', () => {
     ));
 });
 
+describe('XML files of other forms, and of none', () => {
+  const numbered = (n: number) => `i${String(n).padStart(2, '0')}`;
+  /** Images i00, i01, …, each with a box, and an XML file of Pascal VOC beside each. */
+  const numberedVoc = (count: number): Files =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, n) => ({ ...(scenes[n % 2] as Scene), name: numbered(n) })).flatMap((scene) => [
+        [`a/${scene.name}.png`, scene.image],
+        [`a/${scene.name}.xml`, xmlOf(scene)],
+      ]),
+    );
+  const foreign = (count: number, text: string): Files => Object.fromEntries(Array.from({ length: count }, (_, n) => [`0/${n}.xml`, text]));
+
+  test('a CVAT file behind many files of Pascal VOC is noticed, and both are named', () =>
+    withImport(
+      { ...numberedVoc(21), 'z.xml': cvatOf([{ ...(scenes[0] as Scene), name: numbered(0) }]) },
+      (imported) =>
+        expect(said(imported)).toBe(
+          'The zip has a/i00.xml (the form Pascal VOC) and z.xml (the form CVAT): remove the one that is not meant.',
+        ),
+      task,
+    ));
+
+  test('a CVAT file and one of Pascal VOC are named each by its own name', () =>
+    withImport(
+      { ...images(flat), 'a.xml': xmlOf(scenes[0] as Scene), 'b.xml': cvatOf(scenes) },
+      (imported) => expect(said(imported)).toContain('The zip has a.xml (the form Pascal VOC) and b.xml (the form CVAT)'),
+      task,
+    ));
+
+  test.each<[string, Files]>([
+    ['Pascal VOC', { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])) }],
+    ['CVAT', { ...images(flat), 'annotations.xml': cvatOf(scenes) }],
+  ])('%s is recognized behind many XML files that are unrelated or empty, and these are ignored by name', (_form, zip) =>
+    withImport(
+      { ...foreign(25, '<project/>'), '0/empty.xml': '', ...zip },
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOf(imported)).toEqual(expected);
+        expect(messageOf(imported, 'FILES_IGNORED')).toMatch(/^26 files that are no images were ignored: 0\/0\.xml, /);
+      },
+      task,
+    ),
+  );
+
+  test.each([
+    ['is empty', '', 'is empty, but <annotation> is expected'],
+    [
+      'is a web page',
+      '<!DOCTYPE html>\n<html><body>Not found<br></body></html>',
+      'its root element is <html>, but <annotation> is expected',
+    ],
+    ['has another root', '<Annotation><object/></Annotation>', 'its root element is <Annotation>, but <annotation> is expected'],
+    ['is a text', 'Not found', 'has no XML element, but <annotation> is expected'],
+  ])('VOC: an XML file that %s does not drop its image silently', async (_what, text, reason) => {
+    const zip = { ...numberedVoc(5), 'a/i01.xml': text, 'a/i03.xml': text };
+    await withImport(zip, (imported) => expect(imported.error?.details).toEqual([`a/i01.xml: ${reason}`, `a/i03.xml: ${reason}`]), task);
+    await withImport(
+      zip,
+      (imported) => {
+        expect(imported.summary().items).toBe(3);
+        expect(imported.summary().leftOut).toEqual(
+          [1, 3].map((n) => ({ file: `a/${numbered(n)}.png`, reason: `a/${numbered(n)}.xml: ${reason}` })),
+        );
+        expect(imported.warnings).not.toContain('IMAGES_NOT_LISTED');
+      },
+      { ...task, onProblem: 'LEAVE_OUT', leftOutShareMax: 0.5 },
+    );
+  });
+
+  test.each([
+    ['empty', '', 'is empty'],
+    ['a web page', '<html></html>', 'its root element is <html>'],
+  ])('CVAT: an annotations.xml of a split that is %s is refused, whatever is left out', async (_what, text, reason) => {
+    const zip = {
+      ...images(({ split, name }) => `${split}/images/${name}.png`),
+      'train/annotations.xml': cvatOf(of('train')),
+      'val/annotations.xml': text,
+    };
+    for (const onProblem of ['REFUSE', 'LEAVE_OUT'] as const) {
+      await withImport(
+        zip,
+        (imported) => expect(said(imported)).toContain(`val/annotations.xml: ${reason}, but <annotations> is expected: export it again`),
+        { ...task, onProblem, leftOutShareMax: 0.9 },
+      );
+    }
+  });
+
+  test('CVAT: an empty XML file beside an image that no other names is a problem of this image', () =>
+    withImport(
+      { ...images(flat), 'annotations.xml': cvatOf(scenes.slice(1)), 'images/a.xml': '', 'images/d.xml': '' },
+      (imported) => {
+        expect(imported.error?.details).toEqual(['images/a.xml: is empty, but <annotations> is expected']);
+      },
+      task,
+    ));
+});
+
 describe('splits', () => {
   test('`val` that is `train` is accepted with a loud warning, and val is taken from train', () =>
     withImport(

@@ -11,19 +11,21 @@ import {
   type Box,
   boxAround,
   boxAroundTurned,
+  checkOtherXml,
   type FormReading,
   findNamedImage,
-  findXmlFiles,
   readText,
   warnOfPolygons,
   warnOfUnlisted,
+  type XmlRoots,
+  xmlFilesOf,
 } from './reading.ts';
 import { attributeOf, BadXml, type Element, numberOf, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
 const xmlBytesMax = 256 * 2 ** 20;
 
-export const findCvatFiles = (reading: FormReading): Promise<ZipEntry[]> => findXmlFiles(reading, 'annotations');
+export const cvatRoot = 'annotations';
 
 /** Shapes, and kinds of labels, that say nothing of an area. */
 const withoutArea = ['tag', 'points', 'polyline', 'skeleton'];
@@ -46,8 +48,9 @@ interface CvatReading extends FormReading {
   leftOut: Map<string, number>;
 }
 
-export async function layOutCvat(reading: FormReading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutCvat(reading: FormReading, roots: XmlRoots): Promise<Layout<ZipEntry>> {
   const { zip, problems } = reading;
+  const xmlFiles = xmlFilesOf(roots, cvatRoot);
   const others = zip.files.filter((file) => !xmlFiles.includes(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
   const cvat: CvatReading = { ...reading, index, used: new Set(), labels: new Map(), images: [], polygons: 0, leftOut: new Map() };
@@ -61,6 +64,8 @@ export async function layOutCvat(reading: FormReading, xmlFiles: ZipEntry[]): Pr
     }
     problems.check((count) => `${plural(count, 'problem')} in ${printable(xml.name)}.`);
   }
+  checkOtherXml(reading, roots, cvatRoot, index, cvat.used);
+  problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
   if (cvat.images.length === 0) throw new ChildError('DATA_INVALID', `${printable(xmlFiles[0]?.name ?? '')} names no images of the zip.`);
   const classes = [...cvat.labels.keys()];
   checkClassNames(classes, problems);

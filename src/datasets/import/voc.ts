@@ -22,12 +22,14 @@ import {
   type Box,
   boxAround,
   boxAroundTurned,
+  checkOtherXml,
   type FormReading,
-  findXmlFiles,
   isXml,
   readText,
   warnOfPolygons,
   warnOfUnlisted,
+  type XmlRoots,
+  xmlFilesOf,
 } from './reading.ts';
 import { BadXml, child, type Element, numberOf, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
@@ -35,11 +37,11 @@ import type { ZipEntry } from './zip.ts';
 const xmlBytesMax = 2 ** 20;
 const listBytesMax = 64 * 2 ** 20;
 
-export const findVocFiles = (reading: FormReading): Promise<ZipEntry[]> => findXmlFiles(reading, 'annotation');
+export const vocRoot = 'annotation';
 
 type NamedBox = Omit<RawBox, 'label'> & { name: string };
 
-export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutVoc(reading: FormReading, roots: XmlRoots): Promise<Layout<ZipEntry>> {
   const { zip, problems, countBoxes } = reading;
   const others = zip.files.filter((file) => !isXml(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
@@ -48,13 +50,15 @@ export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Pro
   const found: { file: ZipEntry; xml: ZipEntry; split: Split | null; boxes: NamedBox[]; size: { width: number; height: number } | null }[] =
     [];
   let polygons = 0;
-  for (const xml of xmlFiles) {
-    const listed = lists?.get(stemOf(xml.name));
-    if (lists && listed === undefined) continue;
-    const split = listed ?? splitFolderOf(xml.name) ?? null;
+  const wanted = lists ? new Map([...roots].filter(([{ name }]) => lists.has(stemOf(name)))) : roots;
+  for (const xml of xmlFilesOf(wanted, vocRoot)) {
+    const split = lists?.get(stemOf(xml.name)) ?? splitFolderOf(xml.name) ?? null;
     const byName = findImage(index, xml, split, null);
     const root = await readAnnotation(reading, xml, (byName[0] ?? xml).name);
-    if (root?.name !== 'annotation') continue;
+    if (!root) {
+      if (byName[0]) used.set(byName[0], xml);
+      continue;
+    }
     const [file, ...more] = byName.length > 0 ? byName : findImage(index, xml, split, root);
     if (!file || more.length > 0) {
       const named = textOf(root, 'filename') ?? stemOf(xml.name);
@@ -70,6 +74,8 @@ export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Pro
     polygons += read.polygons;
     found.push({ file, xml, split, boxes: read.boxes, size: sizeOf(root) });
   }
+  const described = new Set(used.keys());
+  const unrelated = checkOtherXml(reading, wanted, vocRoot, index, described);
   problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
   if (found.length === 0) throw new ChildError('DATA_INVALID', 'No XML file describes an image of the zip.');
   const classes = [...new Set(found.flatMap(({ boxes }) => boxes.map(({ name }) => name)))].sort();
@@ -86,9 +92,9 @@ export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Pro
     };
   });
   warnOfPolygons(reading, polygons);
-  const unlisted = others.filter((file) => !used.has(file) && !document.test(file.name)).map(({ name }) => name);
+  const unlisted = others.filter((file) => !described.has(file) && !document.test(file.name)).map(({ name }) => name);
   warnOfUnlisted(reading, unlisted, lists ? 'list of a split' : 'XML file');
-  return { images, classes, ignored: others.filter(({ name }) => document.test(name)).map(({ name }) => name) };
+  return { images, classes, ignored: [...others.map(({ name }) => name).filter((name) => document.test(name)), ...unrelated] };
 }
 
 const nameOf = (path: string): string => path.slice(path.lastIndexOf('/') + 1);

@@ -72,6 +72,16 @@ function characterOf(entity: string): string | undefined {
   return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : undefined;
 }
 
+/** The name of the root element, from the beginning of a document; empty when there is none. */
+export function rootNameOf(beginning: string): string {
+  for (tokens.lastIndex = 0; tokens.lastIndex < beginning.length; ) {
+    const token = tokens.exec(beginning);
+    if (!token) return '';
+    if (token[4] !== undefined) return token[4];
+  }
+  return '';
+}
+
 export const child = ({ children }: Element, name: string): Element | undefined => children.find((element) => element.name === name);
 
 export const textOf = (element: Element | undefined, name: string): string | undefined => {
