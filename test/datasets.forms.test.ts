@@ -909,8 +909,12 @@ describe('labels', () => {
         'ImageSets/Main/train.txt': nameList('train', ({ name }) => name),
         'ImageSets/Main/val.txt': nameList('val', ({ name }) => name),
         'ImageSets/Main/trainval.txt': scenes.map(({ name }) => name).join('\n'),
+        'project.xml': '<project/>',
       },
-      (imported) => expect(messageOf(imported, 'FILES_IGNORED')).toBe('1 file that is no image was ignored: ImageSets/Main/trainval.txt.'),
+      (imported) =>
+        expect(messageOf(imported, 'FILES_IGNORED')).toBe(
+          '2 files that are no images were ignored: ImageSets/Main/trainval.txt, project.xml.',
+        ),
       task,
     ));
 

@@ -84,6 +84,7 @@ export async function layOutVoc(reading: FormReading, roots: XmlRoots): Promise<
   }
   const described = new Set(used.keys());
   const unrelated = checkOtherXml(reading, wanted, vocRoot, index, described);
+  for (const [xml, root] of roots) if (root !== vocRoot && !wanted.has(xml)) unrelated.push(xml.name);
   problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
   if (found.length === 0) throw new ChildError('DATA_INVALID', 'No XML file describes an image of the zip.');
   const classes = [...new Set(found.flatMap(({ boxes }) => boxes.map(({ name }) => name)))].sort();
