@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const sanitizers = ['address,undefined', 'thread'];
 const options = {
   // What lives as long as the process, such as the environment of ONNX Runtime, is not released.
-  LSAN_OPTIONS: `suppressions=${join(source, 'test', 'leaks.txt')}:print_suppressions=0`,
+  LSAN_OPTIONS: `suppressions="${join(source, 'test', 'leaks.txt')}":print_suppressions=0`,
   // The engines' libraries are built without it: what they do between their own threads cannot be seen.
   TSAN_OPTIONS: 'ignore_noninstrumented_modules=1',
   // OpenVINO's threads otherwise load a library in a way that no sanitizer allows.

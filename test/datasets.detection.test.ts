@@ -467,6 +467,18 @@ const refusals: Refusal[] = [
     says: /annotations\[0\]: bbox/,
   },
   { title: 'a bbox of three numbers', zip: firstBox({ bbox: [1, 2, 3] }), says: /annotations\[0\]: bbox is a list of 4 numbers/ },
+  ...[null, true, undefined].map((image_id) => ({
+    title: `the image_id ${image_id}`,
+    zip: firstBox({ image_id }),
+    says: /annotations\[0\]: image_id is a number, or a text of at most 200 characters/,
+  })),
+  { title: 'the category_id null', zip: firstBox({ category_id: null }), says: /annotations\[0\]: category_id is a number, or a text/ },
+  { title: 'an iscrowd that is a text', zip: firstBox({ iscrowd: 'no' }), says: /annotations\[0\]: iscrowd is 0 or 1, or true or false/ },
+  {
+    title: 'a polygon with an odd number of numbers',
+    zip: firstBox({ bbox: undefined, segmentation: [[1, 1, 30, 30, 10, 1, 10]] }),
+    says: /annotation 1: has neither a bbox nor a polygon/,
+  },
   { title: 'no bbox', zip: firstBox({ bbox: undefined, segmentation: null }), says: /annotation 1: has neither a bbox nor a polygon/ },
   { title: 'an image id that is not there', zip: firstBox({ image_id: 99 }), says: /annotation 1: there is no image 99/ },
   {

@@ -1015,7 +1015,27 @@ describe('labels', () => {
     [
       'Label Studio: its own JSON',
       { ...images(flat), 'result.json': JSON.stringify([{ id: 1, annotations: [], data: { image: '/data/upload/a.png' } }]) },
-      /result\.json: is a list, but an object with images, categories, annotations is expected/,
+      /result\.json is in the form of Label Studio itself.*Export the dataset as COCO, YOLO or Pascal VOC/,
+    ],
+    [
+      'Label Studio: JSON-MIN',
+      { ...images(flat), 'min.json': '[{"image":"/data/upload/a.png","id":1,"label":[],"annotator":1,"annotation_id":1}]' },
+      /min\.json is in the form of Label Studio itself.*Export/,
+    ],
+    [
+      'Label Studio: a file for each task',
+      { ...images(flat), '1.json': '{"id":1,"annotations":[],"data":{"image":"/data/upload/a.png"}}' },
+      /1\.json is in the form of Label Studio itself.*Export/,
+    ],
+    ...['-1', '2.5', '0x2', '1e0', 'abc', '[2]'].map((nc): [string, Record<string, string | Buffer>, RegExp] => [
+      `YOLO: nc is ${nc}`,
+      { ...one, 'data.yaml': `nc: ${nc}\nnames: [cat]` },
+      /data\.yaml is not the description of a dataset: nc is not the number of classes in digits/,
+    ]),
+    [
+      'YOLO: a line without a name',
+      { ...one, 'train/a.txt': '', 'train/_darknet.labels': 'cat\n\ndog' },
+      /_darknet\.labels: line 2 is empty: write the name of a class on each line/,
     ],
     [
       'a damaged JSON file beside the annotations',

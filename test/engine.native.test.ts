@@ -6,7 +6,7 @@ const endless = 2n ** 60n;
 
 describe.skipIf(nativeMissing !== null)(`the native runtime${whyNoNative}`, () => {
   const openNative = async (name: string) =>
-    (await import('../src/engine/native.ts')).opener('ONNXRUNTIME_NATIVE')(fileOf(name), { intraOpThreads: 1 });
+    (await import('../src/engine/native.ts')).nativeOpener('ONNXRUNTIME_NATIVE')(fileOf(name), { intraOpThreads: 1 });
 
   // A wrong position in the table of ONNX Runtime's functions fails in one of these, and in `npm run test:native`.
   test('calls each function of the library that it uses: opens, describes, runs, fails, stops, closes', async () => {

@@ -82,7 +82,7 @@ test('the costliest documents that the limits allow hold the event loop for a sm
           insert(tx, { jobId: id, name: `m${i % 20}`, step: i, epoch: i, value: i, attemptNumber: 1 });
       }
     });
-    const context = { ...services, viewer: { user: { role: 'VIEWER' } } } as unknown as Context;
+    const context = { ...services, viewer: { by: 'SESSION', user: { role: 'VIEWER' } } } as unknown as Context;
     const documents = [
       '{ jobs(first: 30) { nodes { metrics { steps values } } } }',
       `{ jobs(first: 100) { nodes { ${Array.from({ length: 40 }, (_, i) => `a${i}: queuePosition`).join(' ')} } } }`,

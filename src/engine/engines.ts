@@ -23,7 +23,7 @@ export const engines = {
     version: onnxruntimeVersion,
     device: 'cpu',
     missing: nativeMissing,
-    load: async () => (await import('./native.ts')).opener('ONNXRUNTIME_NATIVE'),
+    load: async () => (await import('./native.ts')).nativeOpener('ONNXRUNTIME_NATIVE'),
   },
   OPENVINO: {
     title: 'OpenVINO on the processor',
@@ -35,7 +35,7 @@ export const engines = {
       if (process.env.WHETSTONE_OPENVINO_LIBRARY) return `WHETSTONE_OPENVINO_LIBRARY names no library of OpenVINO: set it to ${where}.`;
       return `OpenVINO is not installed: run \`WHETSTONE_OPENVINO=1 node scripts/setup.mjs\`, or set WHETSTONE_OPENVINO_LIBRARY to ${where}.`;
     },
-    load: async () => (await import('./native.ts')).opener('OPENVINO'),
+    load: async () => (await import('./native.ts')).nativeOpener('OPENVINO'),
   },
   ONNXRUNTIME_CUDA: {
     title: 'ONNX Runtime on an NVIDIA GPU',

@@ -128,7 +128,7 @@ export function startRuntime({ threadsMax, nice = 0, runningFile = '' }: Runtime
 const shared = startRuntime({ threadsMax: 64 });
 
 /** `open` of an engine. */
-export const opener =
+export const nativeOpener =
   (engine: NativeEngine) =>
   (file: string, options: OpenOptions): Promise<NativeSession> =>
     shared.open(file, { ...options, engine });

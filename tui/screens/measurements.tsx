@@ -217,10 +217,11 @@ function Rows({ rows, width, height }: { rows: readonly Row[]; width: number; he
         columns={[
           { title: '', width: 1, text: ({ isChosen }) => (isChosen ? '★' : ''), color: () => theme.accent },
           { title: 'Model', text: ({ name }) => name, color: ({ verdict }) => states[verdict]?.color },
+          { title: 'Engine', width: 18, from: 110, text: ({ engine }) => engine },
           { title: 'Batch', width: 5, align: 'right', text: ({ batchSize }) => String(batchSize) },
           { title: 'Threads', width: 7, from: 60, align: 'right', text: (row) => threadsText(row) },
           { title: 'Images/s', width: 9, from: 70, align: 'right', text: ({ itemsPerSecond }) => number(itemsPerSecond) },
-          { title: measure.title, width: 9, align: 'right', text: measure.text },
+          { title: measure.title, width: 10, align: 'right', text: measure.text },
           ...(reference ? [{ title: 'An image takes', width: 16, from: 60, text: (row: Row) => against(row, reference) }] : []),
           {
             title: '',

@@ -35,28 +35,46 @@ import type { ZipEntry } from './zip.ts';
 
 const lists = ['images', 'annotations', 'categories'];
 const labelMeKeys = ['shapes', 'imagePath'];
+/** Of a task that is a file by itself. */
+const taskKeys = ['data', 'annotations'];
+/** A list of such tasks, or of what Label Studio's JSON-MIN makes of them. */
+const isTaskList = (bytes: Buffer): boolean =>
+  /^[\s\ufeff]*\[\s*\{.*"(annotations|annotation_id)"/s.test(bytes.toString('utf8', 0, 2 ** 14));
 
 /** Tools write ids of any type, and null for what they do not know. */
-const id = z.union([z.number(), z.string().max(200)]);
-const size = z.int().nullish();
-const polygon = z.array(z.number()).min(6);
+const id = z.union([z.number(), z.string().max(200)], 'is a number, or a text of at most 200 characters');
+const size = z.int('is a number of pixels').nullish();
+/** x and y by turns. */
+const polygon = z
+  .array(z.number())
+  .min(6)
+  .refine((numbers) => numbers.length % 2 === 0);
 
-const CocoImage = z.object({ id, file_name: z.string().min(1).max(1000), width: size, height: size });
-const CocoCategory = z.object({ id, name: z.string(), supercategory: z.string().nullish().catch(null) });
-const CocoAnnotation = z.object({
-  id: z.unknown().optional(),
-  image_id: id,
-  category_id: id,
-  /** Of many objects in one region, which nobody has marked one by one. */
-  iscrowd: z.union([z.number(), z.boolean()]).nullish(),
-  bbox: z.tuple([z.number(), z.number(), z.number(), z.number()], 'is a list of 4 numbers').nullish(),
-  segmentation: z.array(polygon).min(1).nullish().catch(null),
-  /** CVAT's: degrees. */
-  attributes: z
-    .object({ rotation: z.number().default(0) })
-    .nullish()
-    .catch(null),
-});
+const fileName = 'is the path of an image, of at most 1000 characters';
+const CocoImage = z.object(
+  { id, file_name: z.string(fileName).min(1, fileName).max(1000, fileName), width: size, height: size },
+  'is an object',
+);
+const CocoCategory = z.object({ id, name: z.string('is a text'), supercategory: z.string().nullish().catch(null) }, 'is an object');
+const fourNumbers = 'is a list of 4 numbers';
+const coordinate = z.number(fourNumbers);
+const CocoAnnotation = z.object(
+  {
+    id: z.unknown().optional(),
+    image_id: id,
+    category_id: id,
+    /** Of many objects in one region, which nobody has marked one by one. */
+    iscrowd: z.union([z.number(), z.boolean()], 'is 0 or 1, or true or false').nullish(),
+    bbox: z.tuple([coordinate, coordinate, coordinate, coordinate], fourNumbers).nullish(),
+    segmentation: z.array(polygon).min(1).nullish().catch(null),
+    /** CVAT's: degrees. */
+    attributes: z
+      .object({ rotation: z.number().default(0) })
+      .nullish()
+      .catch(null),
+  },
+  'is an object',
+);
 type CocoAnnotation = z.infer<typeof CocoAnnotation>;
 
 interface Category {
@@ -86,22 +104,25 @@ interface CocoFile {
   polygons: number;
 }
 
+type JsonFiles = Record<'coco' | 'damaged' | 'labelMe' | 'labelStudio', ZipEntry[]>;
+
 /**
- * The JSON files that hold at least two of COCO's three lists, those of LabelMe, and those that are damaged: they may be meant, and must not
- * be passed over.
+ * The JSON files that hold at least two of COCO's three lists, those of LabelMe and of Label Studio itself, and those that are damaged: they may be
+ * meant, and must not be passed over.
  */
-export async function findCocoFiles(reading: FormReading): Promise<Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]>> {
-  const found: Record<'coco' | 'damaged' | 'labelMe', ZipEntry[]> = { coco: [], damaged: [], labelMe: [] };
+export async function findCocoFiles(reading: FormReading): Promise<JsonFiles> {
+  const found: JsonFiles = { coco: [], damaged: [], labelMe: [], labelStudio: [] };
   for (const file of reading.zip.files.filter(({ name }) => /\.json$/i.test(name))) {
     const bytes = await reading.zip.read(file).catch(() => null);
     try {
-      const keys = bytes ? keysOf(bytes, [...lists, ...labelMeKeys]) : [];
+      const keys = bytes ? keysOf(bytes, [...new Set([...lists, ...labelMeKeys, ...taskKeys])]) : [];
       if (lists.filter((list) => keys.includes(list)).length >= 2) found.coco.push(file);
       else if (labelMeKeys.every((key) => keys.includes(key))) found.labelMe.push(file);
+      else if (taskKeys.every((key) => keys.includes(key))) found.labelStudio.push(file);
       if (!bytes) found.damaged.push(file);
     } catch (error) {
       if (!(error instanceof BadJson)) throw error;
-      found.damaged.push(file);
+      found[bytes && isTaskList(bytes) ? 'labelStudio' : 'damaged'].push(file);
     }
   }
   return { ...found, coco: withoutOtherTasks(found.coco) };
@@ -164,7 +185,10 @@ function warnOfCoco(reading: FormReading, read: CocoFile[], crowdsOnly: string[]
       `${plural(crowds, 'annotation is a crowd', 'annotations are crowds')} (iscrowd): training and evaluation ignore their class there.`,
     );
   if (crowdsOnly.length > 0)
-    warn('IMAGES_OF_CROWDS', `${plural(crowdsOnly.length, 'image')} that show crowds only left out: ${someOf(crowdsOnly)}.`);
+    warn(
+      'IMAGES_OF_CROWDS',
+      `${plural(crowdsOnly.length, 'image that shows', 'images that show')} crowds only left out: ${someOf(crowdsOnly)}.`,
+    );
   warnOfPolygons(
     reading,
     sum((file) => file.polygons),
@@ -210,7 +234,8 @@ async function readCoco(
     (raw: unknown, index: number) => {
       const { success, data, error } = schema.safeParse(raw);
       if (success) use(data, index);
-      else add(`${what}[${index}]: ${error.issues[0]?.path.join('.') ?? ''} ${error.issues[0]?.message}`, imageOf(coco, raw));
+      else
+        add([`${what}[${index}]:`, ...(error.issues[0]?.path ?? []).slice(0, 1), error.issues[0]?.message].join(' '), imageOf(coco, raw));
     };
   try {
     const found = readArrays(bytes, {

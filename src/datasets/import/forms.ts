@@ -54,13 +54,13 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
 }
 
 async function formsOf(reading: FormReading): Promise<Form[]> {
-  const { coco, damaged, labelMe } = await findCocoFiles(reading);
+  const { coco, damaged, ...others } = await findCocoFiles(reading);
   const roots = await readXmlRoots(reading);
   const xml = [...roots.keys()].filter((file) => [vocRoot, cvatRoot].includes(roots.get(file) ?? ''));
   const voc = xml.find((file) => roots.get(file) === vocRoot);
   const cvat = xml.find((file) => roots.get(file) === cvatRoot);
   const config = await findYoloConfig(reading);
-  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, labelMe);
+  const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, others);
   if (unread) throw new ChildError('DATA_INVALID', unread);
   const forms: Form[] = [];
   // `classes.txt` stands beside other forms too.

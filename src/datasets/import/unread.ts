@@ -18,13 +18,20 @@ const forms: readonly { file: RegExp; what: string; instead: string }[] = [
   { file: /(^|\/)via_[^/]*\.(json|csv)$/i, what: 'in the form of VIA', instead: boxes },
 ];
 
-/** A sentence about the first such file; null when there is none. LabelMe's files are known by their content. */
-export function unreadForm(files: readonly { name: string }[], [labelMe]: readonly { name: string }[] = []): string | null {
+type Files = readonly { name: string }[];
+
+/** A sentence about the first such file; null when there is none. The files of LabelMe and of Label Studio are known by their content. */
+export function unreadForm(
+  files: Files,
+  { labelMe: [labelMe], labelStudio: [labelStudio] }: Record<'labelMe' | 'labelStudio', Files> = { labelMe: [], labelStudio: [] },
+): string | null {
   for (const { file, what, instead } of forms) {
     const found = files.find(({ name }) => file.test(name));
     if (found) return `${printable(found.name)} is ${what}, which is not read. ${instead}`;
   }
   if (labelMe)
     return `${printable(labelMe.name)} is in the form LabelMe, which is not read. Convert the dataset to COCO or YOLO, for example with \`labelme2coco\`.`;
+  if (labelStudio)
+    return `${printable(labelStudio.name)} is in the form of Label Studio itself (JSON or JSON-MIN), which is not read. ${boxes}`;
   return null;
 }

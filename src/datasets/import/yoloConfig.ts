@@ -29,6 +29,7 @@ const namesBytesMax = 2 ** 20;
 
 /** Of `data.yaml`, read without types: every scalar is a text. */
 const paths = z.union([z.string(), z.array(z.string())], 'is a folder or a list, or several of them').nullish();
+const wantedCount = 'is not the number of classes in digits';
 const DataYaml = z.object(
   {
     names: z.union([z.array(z.string()), z.record(z.string(), z.string())], 'is a list of names, or a map from numbers to names'),
@@ -37,7 +38,7 @@ const DataYaml = z.object(
     val: paths,
     valid: paths,
     test: paths,
-    nc: z.string().regex(/^\d+$/).transform(Number).nullish().catch(null),
+    nc: z.string(wantedCount).regex(/^\d+$/, wantedCount).transform(Number).nullish(),
     kpt_shape: z.array(z.coerce.number().int().min(1).max(1000)).length(2).nullish().catch(null),
   },
   'is a map with names',
@@ -106,6 +107,8 @@ export async function readYoloConfig(reading: FormReading, file: ZipEntry): Prom
 async function readNames(reading: FormReading, file: ZipEntry): Promise<string[]> {
   const names = (await readText(reading, file, namesBytesMax)).split(/\r?\n/).map((name) => name.trim().normalize('NFC'));
   while (names.at(-1) === '') names.pop();
+  const empty = names.indexOf('');
+  if (empty !== -1) reading.problems.add(file.name, `line ${empty + 1} is empty: write the name of a class on each line`);
   reading.problems.check(() => `${printable(file.name)} cannot be read.`);
   return names;
 }
@@ -115,7 +118,7 @@ function checkClassCount(file: ZipEntry, key: string, count: number | null, name
   if (count === null || count === names.length) return;
   throw new ChildError(
     'DATA_INVALID',
-    `${printable(file.name)}: ${key} is ${count}, but there are ${plural(names.length, 'name')}: ${someOf(names)}. Correct the one that is wrong.`,
+    `${printable(file.name)}: ${key} is ${count}, but there ${names.length === 1 ? 'is' : 'are'} ${plural(names.length, 'name')}: ${someOf(names)}. Correct the one that is wrong.`,
   );
 }
 
