@@ -673,7 +673,7 @@ describe('labels', () => {
   test('VOC of roLabelImg: a robndbox without its angle is refused with its file', () =>
     withImport(
       voc(roLabelImg('')),
-      (imported) => expect(said(imported)).toContain('Annotations/a.xml: object 1: has no bndbox of 4 numbers, robndbox of 5 or polygon'),
+      (imported) => expect(said(imported)).toContain('Annotations/a.xml: object 1: has no angle in its robndbox'),
       task,
     ));
 
@@ -752,8 +752,35 @@ describe('labels', () => {
   const box = (attributes: string) => `<box ${attributes}/>`;
   test.each([
     ['a box without a label', box('xtl="1" ytl="1" xbr="9" ybr="9"'), 'the image a.png: shape 1 (box) has no label'],
-    ['a box without a coordinate', box('label="cat" xtl="1" ytl="" xbr="9" ybr="9"'), 'shape 1 (box) has no coordinates that are numbers'],
-    ['a polygon without points', '<polygon label="cat"/>', 'shape 1 (polygon) has no coordinates that are numbers'],
+    ['a box without a coordinate', box('label="cat" xtl="1" ytl="" xbr="9" ybr="9"'), 'shape 1 (box) has ytl "", which is not a number'],
+    [
+      'a box with one bad coordinate',
+      box('label="cat" xtl="1" ytl="1" xbr="9" ybr="9px"'),
+      'shape 1 (box) has ybr "9px", which is not a number',
+    ],
+    ['a box that lacks a coordinate', box('label="cat" xtl="1" ytl="1" ybr="9"'), 'shape 1 (box) has no xbr'],
+    ['a polygon without points', '<polygon label="cat"/>', 'shape 1 (polygon) has no points'],
+    ...['30,5', '30°', 'abc', 'NaN', ''].map((rotation): [string, string, string] => [
+      `the rotation "${rotation}"`,
+      box(`label="cat" xtl="1" ytl="1" xbr="9" ybr="9" rotation="${rotation}"`),
+      `shape 1 (box) has rotation "${rotation}", which is not a number`,
+    ]),
+    ...[
+      ['1,1;30;30,10;1,10', '30'],
+      ['1,1;10,1;10', '10'],
+      ['1,1,1;2,2,2;9,9,9', '1,1,1'],
+      ['1;2;3;4', '1'],
+      ['1,1;9,x;9,9', '9,x'],
+    ].map(([points, point]): [string, string, string] => [
+      `a polygon with the points "${points}"`,
+      `<polygon label="cat" points="${points}"/>`,
+      `shape 1 (polygon) has the point "${point}", which is not two numbers, "x,y"`,
+    ]),
+    [
+      'a turned box with a negative side',
+      box('label="cat" xtl="4" ytl="12" xbr="24" ybr="9" rotation="45"'),
+      'the image a.png: shape 1 (box) ends before it begins',
+    ],
     ['edges the wrong way round', box('label="cat" xtl="9" ytl="1" xbr="1" ybr="9"'), 'shape 1 (box) ends before it begins'],
     [
       'a box out of the image',
@@ -816,6 +843,94 @@ describe('labels', () => {
       (imported) => expect(said(imported)).toContain('Annotations/a.xml: object 1: its xmax or ymax lies before xmin or ymin'),
       task,
     ));
+
+  const object = (inside: string) => `<annotation><object><name>cat</name>${inside}</object></annotation>`;
+  const rotated = (value: string) =>
+    `<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox><attributes><attribute><name>rotation</name><value>${value}</value></attribute></attributes>`;
+  test.each([
+    [
+      'one bad edge',
+      '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9 px</xmax><ymax>9</ymax></bndbox>',
+      'has xmax in its bndbox "9 px", which is not',
+    ],
+    ['an edge that is missing', '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax></bndbox>', 'has no ymax in its bndbox'],
+    ['no shape', '', 'has no bndbox, robndbox or polygon'],
+    ['a rotation that is no number', rotated('30,5'), 'has the attribute rotation "30,5", which is not a number'],
+    [
+      'a polygon without y2',
+      '<polygon><x1>1</x1><y1>2</y1><x2>11</x2><x3>5</x3><y3>9</y3></polygon>',
+      'has x2 "11" without y2 in its polygon',
+    ],
+    ['a polygon without its last y', '<polygon><x1>1</x1><y1>2</y1><x2>11</x2></polygon>', 'has x2 "11" without y2 in its polygon'],
+    ['a polygon without x2', '<polygon><x1>1</x1><y1>2</y1><y2>11</y2></polygon>', 'has <y2> in its polygon, where an x is expected'],
+    ['a point that is no number', '<polygon><x1>1</x1><y1>2</y1><x2>?</x2><y2>3</y2></polygon>', 'has x2 in its polygon "?", which is not'],
+  ])('VOC: an object with %s is refused with its value', (_what, inside, reason) =>
+    withImport(voc(object(inside)), (imported) => expect(said(imported)).toContain(`Annotations/a.xml: object 1: ${reason}`), task),
+  );
+
+  test.each([
+    ['w', [14, 14, -20, 10], '-20'],
+    ['h', [14, 14, 20, -10], '-10'],
+  ])('VOC of roLabelImg: a negative %s is named, also where the turned box would hide it', (side, box, value) =>
+    withImport(
+      voc(roLabelImg('0.785', box as [number, number, number, number])),
+      (imported) => expect(said(imported)).toContain(`Annotations/a.xml: object 1: has the negative ${side} ${value} in its robndbox`),
+      task,
+    ),
+  );
+
+  test('VOC: a <filename> that is another image of the zip is a problem that names both', async () => {
+    const swapped = {
+      ...voc(xmlOf(scenes[0] as Scene, 'd.png')),
+      'Annotations/d.xml': xmlOf(scenes[2] as Scene, 'a.png'),
+    };
+    const reason = (own: string, other: string) =>
+      `has the name of the image images/${own}.png, but its <filename> is that of images/${other}.png: correct or remove the <filename>`;
+    await withImport(
+      swapped,
+      (imported) =>
+        expect(imported.error?.details).toEqual([`Annotations/a.xml: ${reason('a', 'd')}`, `Annotations/d.xml: ${reason('d', 'a')}`]),
+      task,
+    );
+    await withImport(
+      swapped,
+      (imported) => {
+        expect(imported.summary().leftOut.map(({ file }) => file)).toEqual(['images/a.png', 'images/d.png']);
+        expect(imported.warnings).not.toContain('IMAGES_NOT_LISTED');
+      },
+      { ...task, onProblem: 'LEAVE_OUT', leftOutShareMax: 0.5 },
+    );
+  });
+
+  test('VOC: lists that decide the splits are not named as ignored', () =>
+    withImport(
+      {
+        ...voc(xmlOf(scenes[0] as Scene)),
+        'ImageSets/Main/train.txt': nameList('train', ({ name }) => name),
+        'ImageSets/Main/val.txt': nameList('val', ({ name }) => name),
+        'ImageSets/Main/trainval.txt': scenes.map(({ name }) => name).join('\n'),
+        'project.xml': '<project/>',
+      },
+      (imported) =>
+        expect(messageOf(imported, 'FILES_IGNORED')).toBe(
+          '2 files that are no images were ignored: ImageSets/Main/trainval.txt, project.xml.',
+        ),
+      task,
+    ));
+
+  test.each<[string, Files, RegExp]>([
+    [
+      'a file of Pascal VOC with 100,000 elements',
+      voc(object('<a/>'.repeat(100_000))),
+      /a\.xml: has more than 100,000 elements in one <annotation>: remove those that describe no boxes/,
+    ],
+    [
+      'an image of CVAT with 100,000 elements',
+      cvat('<tag/>'.repeat(100_001)),
+      /annotations\.xml: has more than 100,000 elements in one <image>: remove those/,
+    ],
+    ['elements nested 51 deep', voc(object('<a>'.repeat(50) + '</a>'.repeat(50))), /a\.xml: nests more than 50 elements: make it flatter/],
+  ])('XML: %s is refused with the limit', (_what, zip, says) => withImport(zip, (imported) => expect(said(imported)).toMatch(says), task));
 
   const utf16 = (text: string) => Buffer.from(`\ufeff${text}`, 'utf16le');
   const one = { 'train/a.png': scenes[0]?.image ?? '' };
@@ -944,6 +1059,103 @@ describe('labels', () => {
       (imported) => {
         expect(said(imported)).toBe('');
         expect(boxesOfA(imported)).toEqual(['a: cat & dog 1 2 10 7']);
+      },
+      task,
+    ));
+});
+
+describe('XML files of other forms, and of none', () => {
+  const numbered = (n: number) => `i${String(n).padStart(2, '0')}`;
+  /** Images i00, i01, …, each with a box, and an XML file of Pascal VOC beside each. */
+  const numberedVoc = (count: number): Files =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, n) => ({ ...(scenes[n % 2] as Scene), name: numbered(n) })).flatMap((scene) => [
+        [`a/${scene.name}.png`, scene.image],
+        [`a/${scene.name}.xml`, xmlOf(scene)],
+      ]),
+    );
+  const foreign = (count: number, text: string): Files => Object.fromEntries(Array.from({ length: count }, (_, n) => [`0/${n}.xml`, text]));
+
+  test('a CVAT file behind many files of Pascal VOC is noticed, and both are named', () =>
+    withImport(
+      { ...numberedVoc(21), 'z.xml': cvatOf([{ ...(scenes[0] as Scene), name: numbered(0) }]) },
+      (imported) =>
+        expect(said(imported)).toBe(
+          'The zip has a/i00.xml (the form Pascal VOC) and z.xml (the form CVAT): remove the one that is not meant.',
+        ),
+      task,
+    ));
+
+  test('a CVAT file and one of Pascal VOC are named each by its own name', () =>
+    withImport(
+      { ...images(flat), 'a.xml': xmlOf(scenes[0] as Scene), 'b.xml': cvatOf(scenes) },
+      (imported) => expect(said(imported)).toContain('The zip has a.xml (the form Pascal VOC) and b.xml (the form CVAT)'),
+      task,
+    ));
+
+  test.each<[string, Files]>([
+    ['Pascal VOC', { ...images(flat), ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, xmlOf(scene)])) }],
+    ['CVAT', { ...images(flat), 'annotations.xml': cvatOf(scenes) }],
+  ])('%s is recognized behind many XML files that are unrelated or empty, and these are ignored by name', (_form, zip) =>
+    withImport(
+      { ...foreign(25, '<project/>'), '0/empty.xml': '', ...zip },
+      (imported) => {
+        expect(said(imported)).toBe('');
+        expect(boxesOf(imported)).toEqual(expected);
+        expect(messageOf(imported, 'FILES_IGNORED')).toMatch(/^26 files that are no images were ignored: 0\/0\.xml, /);
+      },
+      task,
+    ),
+  );
+
+  test.each([
+    ['is empty', '', 'is empty, but <annotation> is expected'],
+    [
+      'is a web page',
+      '<!DOCTYPE html>\n<html><body>Not found<br></body></html>',
+      'its root element is <html>, but <annotation> is expected',
+    ],
+    ['has another root', '<Annotation><object/></Annotation>', 'its root element is <Annotation>, but <annotation> is expected'],
+    ['is a text', 'Not found', 'has no XML element, but <annotation> is expected'],
+  ])('VOC: an XML file that %s does not drop its image silently', async (_what, text, reason) => {
+    const zip = { ...numberedVoc(5), 'a/i01.xml': text, 'a/i03.xml': text };
+    await withImport(zip, (imported) => expect(imported.error?.details).toEqual([`a/i01.xml: ${reason}`, `a/i03.xml: ${reason}`]), task);
+    await withImport(
+      zip,
+      (imported) => {
+        expect(imported.summary().items).toBe(3);
+        expect(imported.summary().leftOut).toEqual(
+          [1, 3].map((n) => ({ file: `a/${numbered(n)}.png`, reason: `a/${numbered(n)}.xml: ${reason}` })),
+        );
+        expect(imported.warnings).not.toContain('IMAGES_NOT_LISTED');
+      },
+      { ...task, onProblem: 'LEAVE_OUT', leftOutShareMax: 0.5 },
+    );
+  });
+
+  test.each([
+    ['empty', '', 'is empty'],
+    ['a web page', '<html></html>', 'its root element is <html>'],
+  ])('CVAT: an annotations.xml of a split that is %s is refused, whatever is left out', async (_what, text, reason) => {
+    const zip = {
+      ...images(({ split, name }) => `${split}/images/${name}.png`),
+      'train/annotations.xml': cvatOf(of('train')),
+      'val/annotations.xml': text,
+    };
+    for (const onProblem of ['REFUSE', 'LEAVE_OUT'] as const) {
+      await withImport(
+        zip,
+        (imported) => expect(said(imported)).toContain(`val/annotations.xml: ${reason}, but <annotations> is expected: export it again`),
+        { ...task, onProblem, leftOutShareMax: 0.9 },
+      );
+    }
+  });
+
+  test('CVAT: an empty XML file beside an image that no other names is a problem of this image', () =>
+    withImport(
+      { ...images(flat), 'annotations.xml': cvatOf(scenes.slice(1)), 'images/a.xml': '', 'images/d.xml': '' },
+      (imported) => {
+        expect(imported.error?.details).toEqual(['images/a.xml: is empty, but <annotations> is expected']);
       },
       task,
     ));

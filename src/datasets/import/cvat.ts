@@ -11,19 +11,21 @@ import {
   type Box,
   boxAround,
   boxAroundTurned,
+  checkOtherXml,
   type FormReading,
   findNamedImage,
-  findXmlFiles,
   readText,
   warnOfPolygons,
   warnOfUnlisted,
+  type XmlRoots,
+  xmlFilesOf,
 } from './reading.ts';
-import { attributeOf, BadXml, type Element, numberOf, parseXml, textOf } from './xml.ts';
+import { attributeOf, BadXml, type Element, finiteNumber, numberOf, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
 const xmlBytesMax = 256 * 2 ** 20;
 
-export const findCvatFiles = (reading: FormReading): Promise<ZipEntry[]> => findXmlFiles(reading, 'annotations');
+export const cvatRoot = 'annotations';
 
 /** Shapes, and kinds of labels, that say nothing of an area. */
 const withoutArea = ['tag', 'points', 'polyline', 'skeleton'];
@@ -46,8 +48,9 @@ interface CvatReading extends FormReading {
   leftOut: Map<string, number>;
 }
 
-export async function layOutCvat(reading: FormReading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutCvat(reading: FormReading, roots: XmlRoots): Promise<Layout<ZipEntry>> {
   const { zip, problems } = reading;
+  const xmlFiles = xmlFilesOf(roots, cvatRoot);
   const others = zip.files.filter((file) => !xmlFiles.includes(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
   const cvat: CvatReading = { ...reading, index, used: new Set(), labels: new Map(), images: [], polygons: 0, leftOut: new Map() };
@@ -61,6 +64,8 @@ export async function layOutCvat(reading: FormReading, xmlFiles: ZipEntry[]): Pr
     }
     problems.check((count) => `${plural(count, 'problem')} in ${printable(xml.name)}.`);
   }
+  checkOtherXml(reading, roots, cvatRoot, index, cvat.used);
+  problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
   if (cvat.images.length === 0) throw new ChildError('DATA_INVALID', `${printable(xmlFiles[0]?.name ?? '')} names no images of the zip.`);
   const classes = [...cvat.labels.keys()];
   checkClassNames(classes, problems);
@@ -130,10 +135,14 @@ function readImage(cvat: CvatReading, xml: ZipEntry, element: Element): void {
   const [width, height] = [numberOf(attributeOf(element, 'width')), numberOf(attributeOf(element, 'height'))];
   const size = width > 0 && height > 0 ? { width, height } : null;
   const annotations: Annotations = { file: xml.name, boxes: [], unit: 'PIXEL', counted: 'shape', size };
-  for (const [i, shape] of element.children.entries())
-    readShape(cvat, shape, i + 1, annotations, (reason) =>
-      problems.add(xml.name, `the image ${printable(fileName)}: shape ${i + 1} (${printable(shape.name)}) ${reason}`, file.name),
-    );
+  for (const [i, shape] of element.children.entries()) {
+    try {
+      readShape(cvat, shape, i + 1, annotations);
+    } catch (error) {
+      if (!(error instanceof BadXml)) throw error;
+      problems.add(xml.name, `the image ${printable(fileName)}: shape ${i + 1} (${printable(shape.name)}) ${error.message}`, file.name);
+    }
+  }
   if (annotations.boxes.length > boxesPerImageMax) {
     problems.add(xml.name, `the image ${printable(fileName)} has more than ${boxesPerImageMax} boxes`, file.name);
     annotations.boxes.length = 0;
@@ -142,7 +151,8 @@ function readImage(cvat: CvatReading, xml: ZipEntry, element: Element): void {
   images.push({ fileName, file, split, annotations });
 }
 
-function readShape(cvat: CvatReading, shape: Element, at: number, { boxes }: Annotations, problem: (reason: string) => void): void {
+/** Throws a BadXml. */
+function readShape(cvat: CvatReading, shape: Element, at: number, { boxes }: Annotations): void {
   const { leftOut } = cvat;
   // Of an object that has left the image.
   const kind = attributeOf(shape, 'outside') === '1' ? 'outside' : shape.name;
@@ -152,30 +162,46 @@ function readShape(cvat: CvatReading, shape: Element, at: number, { boxes }: Ann
     return;
   }
   const label = attributeOf(shape, 'label');
-  const rotation = Number(attributeOf(shape, 'rotation')) || 0;
-  const box = boxOf((...names) => names.map((name) => numberOf(attributeOf(shape, name))), shape, rotation);
-  if (!label) problem('has no label');
-  else if (!Object.values(box).every(Number.isFinite)) problem('has no coordinates that are numbers');
-  else if (box.width < 0 || box.height < 0) problem('ends before it begins');
-  else {
-    const around = kind !== 'box' || rotation !== 0;
-    if (around) cvat.polygons += 1;
-    boxes.push({ label: labelOf(cvat, label), ...box, around, at });
-  }
+  if (!label) throw new BadXml('has no label');
+  // CVAT leaves it out where it is 0.
+  const rotation = finiteNumber(attributeOf(shape, 'rotation') ?? '0', 'rotation');
+  const box = boxOf((...names) => names.map((name) => finiteNumber(attributeOf(shape, name), name)), shape, rotation);
+  const around = kind !== 'box' || rotation !== 0;
+  if (around) cvat.polygons += 1;
+  boxes.push({ label: labelOf(cvat, label), ...box, around, at });
 }
 
 type Numbers = (...names: string[]) => number[];
+
+/** Checked before it is turned: a negative side could disappear in the box around it. */
+function upright(box: Box): Box {
+  if (box.width < 0 || box.height < 0) throw new BadXml('ends before it begins');
+  return box;
+}
+
+/** "x,y;x,y;…" */
+function pointsOf(polygon: Element): number[] {
+  const points = attributeOf(polygon, 'points');
+  if (!points) throw new BadXml('has no points');
+  return points.split(';').flatMap((point) => {
+    const numbers = point.split(',').map(numberOf);
+    if (numbers.length !== 2 || !numbers.every(Number.isFinite)) {
+      throw new BadXml(`has the point "${printable(point)}", which is not two numbers, "x,y"`);
+    }
+    return numbers;
+  });
+}
 
 /** The upright box of each kind of shape, from its attributes. */
 const shapes: Record<string, (numbers: Numbers, shape: Element, rotation: number) => Box> = {
   box(numbers, _, rotation) {
     const [left, top, right, bottom] = numbers('xtl', 'ytl', 'xbr', 'ybr') as [number, number, number, number];
-    return boxAroundTurned({ x: left, y: top, width: right - left, height: bottom - top }, rotation);
+    return boxAroundTurned(upright({ x: left, y: top, width: right - left, height: bottom - top }), rotation);
   },
-  polygon: (_, shape) => boxAround((attributeOf(shape, 'points') ?? '').split(/[,;]/).map(numberOf)),
+  polygon: (_, shape) => boxAround(pointsOf(shape)),
   mask(numbers) {
     const [x, y, width, height] = numbers('left', 'top', 'width', 'height') as [number, number, number, number];
-    return { x, y, width, height };
+    return upright({ x, y, width, height });
   },
   ellipse(numbers, _, rotation) {
     const [cx, cy, rx, ry] = numbers('cx', 'cy', 'rx', 'ry') as [number, number, number, number];

@@ -2,13 +2,13 @@
 import { ChildError } from '../../jobs/childio.ts';
 import { layOutClassFolders } from './classFolders.ts';
 import { findCocoFiles, layOutCoco } from './coco.ts';
-import { findCvatFiles, layOutCvat } from './cvat.ts';
+import { cvatRoot, layOutCvat } from './cvat.ts';
 import { archive, document, folderOf, type ImportChild, type Layout } from './layout.ts';
 import { nameProblem } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
-import { createBoxCounter, type FormReading } from './reading.ts';
+import { createBoxCounter, type FormReading, readXmlRoots } from './reading.ts';
 import { unreadForm } from './unread.ts';
-import { findVocFiles, layOutVoc } from './voc.ts';
+import { layOutVoc, vocRoot } from './voc.ts';
 import { layOutYolo } from './yolo.ts';
 import { findYoloConfig } from './yoloConfig.ts';
 import type { Zip, ZipEntry } from './zip.ts';
@@ -55,9 +55,10 @@ export async function layOut(child: ImportChild, zip: Zip, problems: Problems): 
 
 async function formsOf(reading: FormReading): Promise<Form[]> {
   const { coco, damaged, ...others } = await findCocoFiles(reading);
-  const voc = await findVocFiles(reading);
-  const cvat = await findCvatFiles(reading);
-  const xml = [...voc, ...cvat];
+  const roots = await readXmlRoots(reading);
+  const xml = [...roots.keys()].filter((file) => [vocRoot, cvatRoot].includes(roots.get(file) ?? ''));
+  const voc = xml.find((file) => roots.get(file) === vocRoot);
+  const cvat = xml.find((file) => roots.get(file) === cvatRoot);
   const config = await findYoloConfig(reading);
   const unread = config || coco.length > 0 || xml.length > 0 ? null : unreadForm(reading.zip.files, others);
   if (unread) throw new ChildError('DATA_INVALID', unread);
@@ -68,8 +69,8 @@ async function formsOf(reading: FormReading): Promise<Form[]> {
   // A damaged JSON file is named, unless the dataset has another form.
   const json = coco.length > 0 || (!isYolo && xml.length === 0) ? [...coco, ...damaged] : [];
   if (json[0]) forms.push({ name: 'COCO', file: json[0], layOut: () => layOutCoco(reading, json) });
-  if (voc[0]) forms.push({ name: 'Pascal VOC', file: voc[0], layOut: () => layOutVoc(reading, voc) });
-  if (cvat[0]) forms.push({ name: 'CVAT', file: cvat[0], layOut: () => layOutCvat(reading, cvat) });
+  if (voc) forms.push({ name: 'Pascal VOC', file: voc, layOut: () => layOutVoc(reading, roots) });
+  if (cvat) forms.push({ name: 'CVAT', file: cvat, layOut: () => layOutCvat(reading, roots) });
   return forms;
 }
 

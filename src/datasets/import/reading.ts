@@ -1,8 +1,9 @@
 /** What every form of a dataset is read with. */
 import { ChildError } from '../../jobs/childio.ts';
-import { folderOf, type ImportChild, type Split } from './layout.ts';
+import { folderOf, type ImportChild, type Split, splitFolderOf } from './layout.ts';
 import type { FileIndex } from './paths.ts';
 import { type Problems, plural, printable, someOf } from './problems.ts';
+import { rootNameOf } from './xml.ts';
 import { DamagedEntry, type Zip, type ZipEntry } from './zip.ts';
 
 /** What a form of a dataset needs of its zip. */
@@ -44,15 +45,52 @@ export async function readText(reading: FormReading, file: ZipEntry, bytesMax: n
 
 export const isXml = ({ name }: ZipEntry): boolean => /\.xml$/i.test(name);
 
-/** The XML files, when one of the first has this root. */
-export async function findXmlFiles({ zip }: FormReading, root: string): Promise<ZipEntry[]> {
-  const files = zip.files.filter(isXml);
-  for (const file of files.slice(0, 20)) {
+/** By XML file, the name of its root element: empty where there is no element, null where the file is damaged. */
+export type XmlRoots = ReadonlyMap<ZipEntry, string | null>;
+
+/** Looks at all XML files: the first ones do not tell whether a later one has another form. */
+export async function readXmlRoots({ zip }: FormReading): Promise<XmlRoots> {
+  const roots = new Map<ZipEntry, string | null>();
+  for (const file of zip.files.filter(isXml)) {
+    const bytes = await zip.read(file).catch(() => null);
     // Without the zeros of UTF-16, which is refused by name when the file is read.
-    const text = (await zip.read(file).catch(() => Buffer.alloc(0))).toString('utf8', 0, 2000).replaceAll('\0', '');
-    if (new RegExp(`<${root}[\\s>]`).test(text)) return files;
+    roots.set(file, bytes && rootNameOf(bytes.toString('utf8', 0, 2 ** 16).replaceAll('\0', '')));
   }
-  return [];
+  return roots;
+}
+
+/** The files of a form: those with its root, and damaged ones, which become problems when they are read. */
+export const xmlFilesOf = (roots: XmlRoots, root: string): ZipEntry[] =>
+  [...roots].flatMap(([file, name]) => (name === root || name === null ? [file] : []));
+
+/**
+ * Call it after the files with the root `expected` are read. An XML file with another root may be the labels of images: it is a problem if
+ * its name is that of an image that is not in `used`, or `annotations.xml`. Adds such images to `used`; returns the names of the other files.
+ */
+export function checkOtherXml(
+  { problems }: FormReading,
+  roots: XmlRoots,
+  expected: string,
+  index: FileIndex,
+  used: Set<ZipEntry>,
+): string[] {
+  const unrelated: string[] = [];
+  for (const [xml, root] of roots) {
+    if (root === null || root === expected) continue;
+    const found = root ? `its root element is <${printable(root)}>` : xml.sizeBytes === 0 ? 'is empty' : 'has no XML element';
+    const reason = `${found}, but <${expected}> is expected`;
+    const place = { split: splitFolderOf(xml.name) ?? null, near: folderOf(xml.name) };
+    const images = index.find(xml.name, place, { byStem: true });
+    const open = images.filter((image) => !used.has(image));
+    for (const image of open) {
+      problems.add(xml.name, reason, image.name);
+      used.add(image);
+    }
+    if (open.length > 0) continue;
+    if (/(^|\/)annotations\.xml$/i.test(xml.name)) problems.add(xml.name, `${reason}: export it again, or remove it from the zip`);
+    else unrelated.push(xml.name);
+  }
+  return unrelated;
 }
 
 /** The file of an image that `source` names; undefined, and a problem of that image, when it is not there or not clear. */

@@ -22,40 +22,52 @@ import {
   type Box,
   boxAround,
   boxAroundTurned,
+  checkOtherXml,
   type FormReading,
-  findXmlFiles,
   isXml,
   readText,
   warnOfPolygons,
   warnOfUnlisted,
+  type XmlRoots,
+  xmlFilesOf,
 } from './reading.ts';
-import { BadXml, child, type Element, numberOf, parseXml, textOf } from './xml.ts';
+import { BadXml, child, type Element, finiteNumber, numberOf, parseXml, textOf } from './xml.ts';
 import type { ZipEntry } from './zip.ts';
 
 const xmlBytesMax = 2 ** 20;
 const listBytesMax = 64 * 2 ** 20;
 
-export const findVocFiles = (reading: FormReading): Promise<ZipEntry[]> => findXmlFiles(reading, 'annotation');
+export const vocRoot = 'annotation';
 
 type NamedBox = Omit<RawBox, 'label'> & { name: string };
 
-export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Promise<Layout<ZipEntry>> {
+export async function layOutVoc(reading: FormReading, roots: XmlRoots): Promise<Layout<ZipEntry>> {
   const { zip, problems, countBoxes } = reading;
-  const others = zip.files.filter((file) => !isXml(file));
+  const { lists, splits } = await readLists(reading);
+  const others = zip.files.filter((file) => !isXml(file) && !lists.includes(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
-  const lists = await readLists(reading);
   const used = new Map<ZipEntry, ZipEntry>();
   const found: { file: ZipEntry; xml: ZipEntry; split: Split | null; boxes: NamedBox[]; size: { width: number; height: number } | null }[] =
     [];
   let polygons = 0;
-  for (const xml of xmlFiles) {
-    const listed = lists?.get(stemOf(xml.name));
-    if (lists && listed === undefined) continue;
-    const split = listed ?? splitFolderOf(xml.name) ?? null;
+  const wanted = splits ? new Map([...roots].filter(([{ name }]) => splits.has(stemOf(name)))) : roots;
+  for (const xml of xmlFilesOf(wanted, vocRoot)) {
+    const split = splits?.get(stemOf(xml.name)) ?? splitFolderOf(xml.name) ?? null;
     const byName = findImage(index, xml, split, null);
     const root = await readAnnotation(reading, xml, (byName[0] ?? xml).name);
-    if (root?.name !== 'annotation') continue;
-    const [file, ...more] = byName.length > 0 ? byName : findImage(index, xml, split, root);
+    if (!root) {
+      if (byName[0]) used.set(byName[0], xml);
+      continue;
+    }
+    const byFilename = findImage(index, xml, split, root);
+    const [own, other] = [byName[0], byFilename[0]];
+    if (own && other && nameOf(own.name) !== nameOf(other.name) && !byFilename.some((file) => byName.includes(file))) {
+      const reason = `has the name of the image ${printable(own.name)}, but its <filename> is that of ${printable(other.name)}`;
+      problems.add(xml.name, `${reason}: correct or remove the <filename>`, own.name);
+      used.set(own, xml);
+      continue;
+    }
+    const [file, ...more] = own ? byName : byFilename;
     if (!file || more.length > 0) {
       const named = textOf(root, 'filename') ?? stemOf(xml.name);
       const reason = file ? `can be ${[file, ...more].map(({ name }) => printable(name)).join(' or ')}` : 'is not in the zip';
@@ -63,13 +75,16 @@ export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Pro
       continue;
     }
     const read = readObjects(reading, root, xml, file);
-    const other = used.get(file);
-    if (other) problems.add(xml.name, `describes the image ${printable(file.name)}, as ${printable(other.name)} does`, file.name);
+    const before = used.get(file);
+    if (before) problems.add(xml.name, `describes the image ${printable(file.name)}, as ${printable(before.name)} does`, file.name);
     used.set(file, xml);
     countBoxes(read.boxes.length);
     polygons += read.polygons;
     found.push({ file, xml, split, boxes: read.boxes, size: sizeOf(root) });
   }
+  const described = new Set(used.keys());
+  const unrelated = checkOtherXml(reading, wanted, vocRoot, index, described);
+  for (const [xml, root] of roots) if (root !== vocRoot && !wanted.has(xml)) unrelated.push(xml.name);
   problems.check((count) => `${plural(count, 'problem')} in the XML files.`);
   if (found.length === 0) throw new ChildError('DATA_INVALID', 'No XML file describes an image of the zip.');
   const classes = [...new Set(found.flatMap(({ boxes }) => boxes.map(({ name }) => name)))].sort();
@@ -86,9 +101,9 @@ export async function layOutVoc(reading: FormReading, xmlFiles: ZipEntry[]): Pro
     };
   });
   warnOfPolygons(reading, polygons);
-  const unlisted = others.filter((file) => !used.has(file) && !document.test(file.name)).map(({ name }) => name);
-  warnOfUnlisted(reading, unlisted, lists ? 'list of a split' : 'XML file');
-  return { images, classes, ignored: others.filter(({ name }) => document.test(name)).map(({ name }) => name) };
+  const unlisted = others.filter((file) => !described.has(file) && !document.test(file.name)).map(({ name }) => name);
+  warnOfUnlisted(reading, unlisted, splits ? 'list of a split' : 'XML file');
+  return { images, classes, ignored: [...others.map(({ name }) => name).filter((name) => document.test(name)), ...unrelated] };
 }
 
 const nameOf = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
@@ -98,8 +113,8 @@ const stemOf = (path: string): string => withoutEnding(nameOf(path));
 const inner = (name: string): string[] =>
   name.split('/').filter((part, i, all) => i === all.length - 1 || !(splitOf(part) || /^(JPEGImages|images|data|VOCdevkit)$/i.test(part)));
 
-/** The split of each name in `ImageSets/Main/<split>.txt`; null when there are no such lists. */
-async function readLists(reading: FormReading): Promise<Map<string, Split> | null> {
+/** The lists `ImageSets/Main/<split>.txt` that are used, and the split of each name in them; `splits` is null when there are no such lists. */
+async function readLists(reading: FormReading): Promise<{ lists: ZipEntry[]; splits: Map<string, Split> | null }> {
   const named = reading.zip.files.flatMap((file) => {
     const list = /(^|\/)ImageSets\/(?:Main\/)?([^/]+)\.txt$/i.exec(file.name)?.[2] ?? '';
     const split = list === 'trainval' ? 'train' : splitOf(list);
@@ -108,7 +123,7 @@ async function readLists(reading: FormReading): Promise<Map<string, Split> | nul
   // trainval repeats what the lists for train and val say.
   const split = named.some(({ all, split }) => !all && split === 'train');
   const lists = named.filter(({ all }) => !all || !split);
-  if (lists.length === 0) return null;
+  if (lists.length === 0) return { lists: [], splits: null };
   const result = new Map<string, Split>();
   for (const list of lists) {
     const text = await readText(reading, list.file, listBytesMax);
@@ -121,7 +136,7 @@ async function readLists(reading: FormReading): Promise<Map<string, Split> | nul
       result.set(name, list.split);
     }
   }
-  return result;
+  return { lists: lists.map(({ file }) => file), splits: result };
 }
 
 /** The images by the name of the XML file, beside it or in a folder of images; with `root` by the name that it says. */
@@ -149,17 +164,16 @@ function readObjects({ problems }: FormReading, root: Element, xml: ZipEntry, im
   const boxes: NamedBox[] = [];
   let polygons = 0;
   for (const [i, object] of root.children.filter(({ name }) => name === 'object').entries()) {
-    const box = boxOf(object);
-    const name = textOf(object, 'name')?.normalize('NFC');
-    const problem = (reason: string) => problems.add(xml.name, `object ${i + 1}: ${reason}`, image.name);
-    const rotation = rotationOf(object);
-    if (!name) problem('has no name');
-    else if (!box) problem('has no bndbox of 4 numbers, robndbox of 5 or polygon');
-    else if (box.width < 0 || box.height < 0) problem('its xmax or ymax lies before xmin or ymin');
-    else {
+    try {
+      const name = textOf(object, 'name')?.normalize('NFC');
+      if (!name) throw new BadXml('has no name');
+      const rotation = rotationOf(object);
       const around = !child(object, 'bndbox') || rotation !== 0;
+      boxes.push({ name, ...boxAroundTurned(boxOf(object), rotation), around, at: i + 1 });
       if (around) polygons += 1;
-      boxes.push({ name, ...boxAroundTurned(box, rotation), around, at: i + 1 });
+    } catch (error) {
+      if (!(error instanceof BadXml)) throw error;
+      problems.add(xml.name, `object ${i + 1}: ${error.message}`, image.name);
     }
   }
   if (boxes.length > boxesPerImageMax) problems.add(xml.name, `has more than ${boxesPerImageMax} boxes`, image.name);
@@ -170,26 +184,45 @@ function readObjects({ problems }: FormReading, root: Element, xml: ZipEntry, im
 function rotationOf(object: Element): number {
   const attributes = child(object, 'bndbox') ? (child(object, 'attributes')?.children ?? []) : [];
   const rotation = attributes.find((attribute) => textOf(attribute, 'name') === 'rotation');
-  return Number(textOf(rotation, 'value')) || 0;
+  return finiteNumber(textOf(rotation, 'value') ?? '0', 'the attribute rotation');
 }
 
-/** From its `bndbox`, or around roLabelImg's `robndbox` or its `polygon`; null when there is none of them. */
-function boxOf(object: Element): Box | null {
+/** From its `bndbox`, or around roLabelImg's `robndbox` or its `polygon`. Throws a BadXml. */
+function boxOf(object: Element): Box {
+  const numbersOf = (shape: Element, names: string[]) =>
+    names.map((name) => finiteNumber(textOf(shape, name), `${name} in its ${shape.name}`));
   const edges = child(object, 'bndbox');
-  const turned = edges ? undefined : child(object, 'robndbox');
+  if (edges) {
+    const [left, top, right, bottom] = numbersOf(edges, ['xmin', 'ymin', 'xmax', 'ymax']) as [number, number, number, number];
+    if (right < left || bottom < top) throw new BadXml('its xmax or ymax lies before xmin or ymin');
+    return { x: left, y: top, width: right - left, height: bottom - top };
+  }
+  const turned = child(object, 'robndbox');
   if (turned) {
-    const numbers = ['cx', 'cy', 'w', 'h', 'angle'].map((name) => numberOf(textOf(turned, name)));
+    const numbers = numbersOf(turned, ['cx', 'cy', 'w', 'h', 'angle']);
     const [x, y, width, height, radians] = numbers as [number, number, number, number, number];
-    if (!numbers.every(Number.isFinite)) return null;
+    // Checked before it is turned: a negative side could disappear in the box around it.
+    if (width < 0) throw new BadXml(`has the negative w ${width} in its robndbox`);
+    if (height < 0) throw new BadXml(`has the negative h ${height} in its robndbox`);
     return boxAroundTurned({ x: x - width / 2, y: y - height / 2, width, height }, (radians * 180) / Math.PI);
   }
-  const numbers = edges
-    ? ['xmin', 'ymin', 'xmax', 'ymax'].map((name) => numberOf(textOf(edges, name)))
-    : (child(object, 'polygon')?.children ?? []).map(({ text }) => numberOf(text.trim()));
-  if (numbers.length < 4 || !numbers.every(Number.isFinite)) return null;
-  if (!edges) return boxAround(numbers);
-  const [left, top, right, bottom] = numbers as [number, number, number, number];
-  return { x: left, y: top, width: right - left, height: bottom - top };
+  const polygon = child(object, 'polygon');
+  if (!polygon) throw new BadXml('has no bndbox, robndbox or polygon');
+  return boxAround(pointsOf(polygon));
+}
+
+/** `x1`, `y1`, `x2`, `y2`, …: without one of them, those behind it would change between x and y. */
+function pointsOf(polygon: Element): number[] {
+  const points: number[] = [];
+  for (let i = 0; i < polygon.children.length; i += 2) {
+    const [x, y] = polygon.children.slice(i, i + 2) as [Element, Element | undefined];
+    const [name, number] = /^x(\d*)$/.exec(x.name) ?? [];
+    if (name === undefined) throw new BadXml(`has <${printable(x.name)}> in its polygon, where an x is expected`);
+    if (y?.name !== `y${number}`) throw new BadXml(`has x${number} "${printable(x.text.trim())}" without y${number} in its polygon`);
+    points.push(finiteNumber(x.text.trim(), `${x.name} in its polygon`), finiteNumber(y.text.trim(), `${y.name} in its polygon`));
+  }
+  if (points.length < 4) throw new BadXml('has a polygon with fewer than 2 points');
+  return points;
 }
 
 /** Some tools write 0 where they do not know it. */

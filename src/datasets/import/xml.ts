@@ -1,4 +1,5 @@
 /** XML documents as trees: elements with their texts and attributes, without a DTD, whose entities can grow without end. */
+import { printable } from './problems.ts';
 
 export interface Element {
   name: string;
@@ -13,7 +14,7 @@ export interface Element {
 export class BadXml extends Error {}
 
 const depthMax = 50;
-/** Of a tree. */
+/** Of a tree: of a whole document, or of each child of its root that `take` gets. */
 const elementsMax = 100_000;
 
 /** Comments, instructions, CDATA, a DOCTYPE, then tags, then text. What a tag may have beside quoted texts is limited, as the stack of the matcher is. */
@@ -55,7 +56,13 @@ export function parseXml(text: string, take?: (child: Element) => void): Element
       count += 1;
       if (empty) end(element);
       else open.push(element);
-      if (open.length > depthMax || count > elementsMax) throw new BadXml('is nested too deeply, or too long');
+      if (open.length - 1 > depthMax) throw new BadXml(`nests more than ${depthMax} elements: make it flatter`);
+      if (count > elementsMax) {
+        const tree = (open[take ? 2 : 1] ?? element).name;
+        throw new BadXml(
+          `has more than ${elementsMax.toLocaleString('en-US')} elements in one <${printable(tree)}>: remove those that describe no boxes`,
+        );
+      }
     }
   }
   const [root] = document.children;
@@ -72,6 +79,16 @@ function characterOf(entity: string): string | undefined {
   return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : undefined;
 }
 
+/** The name of the root element, from the beginning of a document; empty when there is none. */
+export function rootNameOf(beginning: string): string {
+  for (tokens.lastIndex = 0; tokens.lastIndex < beginning.length; ) {
+    const token = tokens.exec(beginning);
+    if (!token) return '';
+    if (token[4] !== undefined) return token[4];
+  }
+  return '';
+}
+
 export const child = ({ children }: Element, name: string): Element | undefined => children.find((element) => element.name === name);
 
 export const textOf = (element: Element | undefined, name: string): string | undefined => {
@@ -82,6 +99,14 @@ export const textOf = (element: Element | undefined, name: string): string | und
 export function attributeOf({ attributes }: Element, name: string): string | undefined {
   const found = attributes.matchAll(/(?<=^|\s)([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g).find(([, key]) => key === name);
   return found && decoded(found[2] ?? found[3] ?? '');
+}
+
+/** The number that `what` must have. Throws a BadXml. */
+export function finiteNumber(text: string | undefined, what: string): number {
+  if (text === undefined) throw new BadXml(`has no ${what}`);
+  const number = numberOf(text);
+  if (!Number.isFinite(number)) throw new BadXml(`has ${what} "${printable(text)}", which is not a number`);
+  return number;
 }
 
 /** NaN where there is none. */
