@@ -1,9 +1,14 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 
 namespace whetstone {
+
+std::int64_t nowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 void requireInputs(const Signature& signature, const std::vector<Input>& inputs) {
   for (const Port& port : signature.inputs) {

@@ -54,6 +54,9 @@ struct Times {
   std::int64_t endedNs = 0;
 };
 
+// Of that clock.
+std::int64_t nowNs();
+
 // One run of a session.
 class Run {
  public:
