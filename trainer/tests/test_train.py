@@ -1,7 +1,6 @@
 """The job TRAIN on 300 real digits: its events, and that it resumes after a stop and a kill."""
 
 import json
-import math
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from whetstone_trainer.checkpoint import load_checkpoint, save_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import build, validator
-from whetstone_trainer.state import RULES, autocast_dtype, new_optimizer
+from whetstone_trainer.state import RULES
 from whetstone_trainer.train import learning_rate
 
 
@@ -237,24 +236,6 @@ def test_a_training_of_three_steps_exports_trained_weights(tmp_path: Path) -> No
     assert (exported - initial).norm() > 0.1 * (trained - initial).norm()
 
 
-@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
-def test_weight_decay_takes_the_same_share_in_each_step_and_spares_biases_and_norms(optimizer: str) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    changes = {"optimizer": optimizer, "weightDecay": 0.1}
-    parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
-    made = new_optimizer(model, parameters)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    for group in made.param_groups:
-        group["lr"] = 0.5
-    for _ in range(3):
-        made.step()
-    weight, *others = model.parameters()
-    assert torch.allclose(weight, before[0] * 0.95**3)
-    assert all(torch.equal(now, then) for now, then in zip(others, before[1:], strict=True))
-
-
 def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: Path) -> None:
     init = {"from": "CHECKPOINT", "file": str(trained.path("CHECKPOINT"))}
     code, recorder = run_here(tmp_path, train_spec(trained.spec["dataset"], {"epochs": 2}, init=init))
@@ -384,26 +365,3 @@ def test_a_gpu_of_the_slot_that_cannot_be_used_is_said(
     for device, warnings in (("auto", ["GPU_UNUSED"]), ("cpu", [])):
         _, recorder = run_here(tmp_path / device, train_spec(digits, device=device), phase="caching")
         assert [event["code"] for event in recorder.of("warning")] == warnings
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    parameters = build(ClassificationHyperparameters, {**support.defaults(), "learningRate": 1.0, "warmupSteps": 10})
-    rates = [learning_rate(step, 110, parameters) for step in range(110)]
-    assert rates[:10] == [(step + 1) / 11 for step in range(10)]
-    assert rates[10] == 1.0
-    assert rates[60] == pytest.approx(0.5)
-    assert sorted(rates[10:], reverse=True) == rates[10:]
-    assert rates[-1] < 1e-3
-    # A run that is shorter than the warm-up reaches its peak in the middle.
-    assert max(range(8), key=lambda step: learning_rate(step, 8, parameters)) == 4
-    assert math.isclose(learning_rate(0, 1, parameters), 1.0)
-
-
-def test_mixed_precision_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = build(ClassificationHyperparameters, support.defaults())
-    gpu = torch.device("cuda")
-    assert autocast_dtype(parameters, torch.device("cpu")) is None
-    for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert autocast_dtype(parameters, gpu) is dtype
-    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), gpu) is None
