@@ -43,7 +43,7 @@ test('the nightly script deploys the first version, keeps what serves over a wor
 
       // No training reaches this.
       server.services.db.run(sql`UPDATE evaluation SET metricsJson = json_set(metricsJson, '$.top1', 1.5)`);
-      expect(await night()).toMatch(/^Version 4 has top1 [01]\.\d{4}, version 2 has 1\.5000: it goes on serving\.$/);
+      expect(await night()).toMatch(/^Version 4 has top1 [01]\.\d{4}, version 2 has 1\.5000 and serves on\.$/);
       expect(await serving()).toEqual(first);
 
       await datasetVersionOf(api, 'fruit', await digitFolders([0, 1], 14));

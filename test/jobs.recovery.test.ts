@@ -45,7 +45,7 @@ function claimAs(jobs: Jobs, child: Parameters<typeof recordProcess>[3], steps: 
 describe('what a server that died left', () => {
   afterEach(() => void vi.restoreAllMocks());
 
-  test('an orphan is killed before its slot is free; its attempt is LOST, not charged, and the job goes on', async () => {
+  test('an orphan is killed before its slot is free; its attempt is LOST, not charged, and the job continues', async () => {
     await withJobs(async (jobs) => {
       const orphan = async (pid: number) => {
         const id = claimAs(jobs, { pid, pidStart: null, bootId: null, ...identify(pid) });

@@ -11,7 +11,7 @@ const fields = `version slots { n job { id } } queuedJobs runningJobs
   disk { totalBytes freeBytes databaseBytes historyBytes jobBytes blobBytes uploadBytes workBytes cacheBytes logBytes }
   gpus { index uuid name memoryTotalBytes memoryUsedBytes utilizationPercent temperatureCelsius powerWatts } gpusReason`;
 
-test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi tells of', () =>
+test('the machine: slots, processor, memory, disk, and the GPUs that nvidia-smi lists', () =>
   withFolder(async (folder) => {
     writeFileSync(join(folder, 'nvidia-smi'), "#!/bin/sh\necho '0, GPU-aaa, A card, 8192, [N/A], 5, 40, 9.5'\n", { mode: 0o755 });
     await withServer(

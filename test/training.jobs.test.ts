@@ -155,7 +155,7 @@ describe('a training on real digits', () => {
     expect(await kinds({ createdAfter: train?.createdAt, createdBefore: convert?.createdAt })).toEqual(['TRAIN']);
   });
 
-  test('tells of its phases in order, and keeps its curves', async () => {
+  test('reports its phases in order, and keeps its curves', async () => {
     const phasesOf = ({ events }: { events: { phase?: string }[] }) => events.flatMap((e) => e.phase ?? []);
     const phases = phasesOf(training);
     expect(phases.filter((p, i) => p !== phases[i - 1]).slice(0, 4)).toEqual(['weights', 'caching', 'training', 'validation']);
