@@ -36,7 +36,7 @@ describe('the way in', () => {
         url,
         async (tui) => {
           await tui.shows('This server is new');
-          tui.type('ä '.repeat(18));
+          tui.type('ä'.repeat(36));
           await tui.shows(/› Name .*ä/);
           tui.type('\rcorrect horse battery staple\r');
           await tui.shows(/› Boot/);
