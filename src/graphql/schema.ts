@@ -14,6 +14,7 @@ import '../loadTest/schema.ts';
 import '../system/schema.ts';
 import '../models/create.schema.ts';
 import '../models/schema.ts';
+import '../packages/schema.ts';
 import '../reports/comparison.schema.ts';
 import '../reports/schema.ts';
 import '../training/compression.schema.ts';
