@@ -36,11 +36,12 @@ function archive(): Buffer {
   return gzipSync(tar, { level: 9 });
 }
 
-/** Without what is new each time: a random number and the time. */
+/** Without what is not of the commit: a random number, the time, and the name of this folder. */
 function npmPackages(timestamp: string): object {
   const made = JSON.parse(String(output('npm', 'sbom', '--sbom-format', 'cyclonedx', '--package-lock-only', '--omit', 'dev')));
   delete made.serialNumber;
-  return { ...made, metadata: { ...made.metadata, timestamp } };
+  const component = { ...made.metadata.component, type: 'application', name: pkg.name };
+  return { ...made, metadata: { ...made.metadata, timestamp, component } };
 }
 
 /** A package of a lock file of uv: its version, the condition under which it is installed, and the hashes of its files. */

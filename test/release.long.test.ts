@@ -37,6 +37,7 @@ test.skipIf(!existsSync(join(root, '.git')))('the archive runs in an empty folde
     expect(text('notes.md').split('\n')[0]).toMatch(`## ${pkg.version} - `);
     const named = (file: string): string[] => JSON.parse(text(file)).components.map((one: { name: string }) => one.name);
     expect(named('npm.cdx.json')).toEqual(expect.arrayContaining(['graphql', 'onnxruntime-node']));
+    expect(JSON.parse(text('npm.cdx.json')).metadata.component.name).toBe('whetstone');
     expect(named('npm.cdx.json')).not.toContain('vitest');
     const lock = readFileSync(join(root, 'trainer', 'requirements.lock'), 'utf8');
     expect(named('python.cdx.json')).toHaveLength((lock.match(/^[\w.-]+==/gm)?.length ?? 0) + 1);
