@@ -184,7 +184,8 @@ test.each<[Name, string[]]>([
     if (settings[name]) serve(storage, id, settings[name]);
     const images = await pictures();
     await withFolder(async (bundle) => {
-      for (const file of await filesOf(storage, preparePackage(storage, id, 'BUNDLE'))) await writeFile(join(bundle, file.name), file.content());
+      for (const file of await filesOf(storage, preparePackage(storage, id, 'BUNDLE')))
+        await writeFile(join(bundle, file.name), file.content());
       const query = args.length > 0 ? `?${args.join('=').slice(2)}` : '';
       const found = await predicted(bundle, images, ...args);
       for (const [n, image] of images.entries()) expect(found[n]).toEqual(about(await answered(name, image, query)));
