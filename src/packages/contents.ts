@@ -1,6 +1,6 @@
 /**
- * A model version as a zip for other runtimes. Nothing in it depends on the clock or on the machine, so it has the same bytes each time, until
- * the version gets another report or evaluation, or serves with other settings.
+ * A model version as a zip for other runtimes. Nothing in it depends on the clock or on the machine. It has the same bytes each time, until the
+ * version gets another report or evaluation, or serves with other settings.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
