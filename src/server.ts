@@ -28,6 +28,7 @@ import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
 import { serverOpenapi } from './openapi.ts';
+import { servePackage } from './packages/serve.ts';
 import { whyNotReady } from './ready.ts';
 import { serveReport } from './reports/serve.ts';
 import { keepReserve } from './reserve.ts';
@@ -159,6 +160,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
+      { path: '/files/packages/', methods: read, handle: (req, res) => servePackage(services, req, res) },
       { path: '/files/reports/', methods: read, handle: (req, res) => serveReport(services, req, res) },
       { path: '/files/', methods: read, handle: (req, res) => serveFile(services, req, res) },
       {

@@ -78,11 +78,17 @@ export const withListening = <T>(
   env: Record<string, string>,
   message: string,
   use: (child: Listening) => Promise<T>,
+  program?: string,
 ): Promise<T> =>
-  withChild(args, env, async (child) => {
-    const { url } = JSON.parse(await child.line((line) => line.includes(`"${message}"`)));
-    return use({ ...child, url });
-  });
+  withChild(
+    args,
+    env,
+    async (child) => {
+      const { url } = JSON.parse(await child.line((line) => line.includes(`"${message}"`)));
+      return use({ ...child, url });
+    },
+    program,
+  );
 
 /** `whetstone serve` on a free port. */
 export const withServerProcess = <T>(env: Record<string, string>, use: (server: Listening) => Promise<T>): Promise<T> =>
