@@ -27,7 +27,7 @@ RUN NODE_ENV=production node scripts/setup.mjs node native \
 # ----------------------------------------------------------------- the inference host
 FROM ${BASE} AS inference
 RUN apt-get update \
-  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libstdc++6 tini \
+  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libstdc++6 passwd tini \
   && rm -rf /var/lib/apt/lists/* \
   && useradd --uid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin whetstone \
   && install -d -m 0700 -o whetstone -g whetstone /data /backups
