@@ -47,6 +47,8 @@ export const Telemetry = z.object({
       contention: share.nullable(),
     })
     .nullable(),
+  /** The rounds in which something else took the processor; absent where there was none, and in benchmarks of earlier versions. */
+  disturbedRounds: z.array(z.int().min(0)).optional(),
   gpu: z.object({ utilizationPercent: z.number().nullable(), memoryBytesMax: bytes.nullable(), reason: z.string().nullable() }),
 });
 export type Telemetry = z.infer<typeof Telemetry>;
