@@ -254,7 +254,9 @@ function classifier(name: ClassifierName) {
     macs,
     hasPublicWeights: true,
     onlyImageSize: onlyImageSize ? imageSize : null,
-    hyperparameters: ClassificationHyperparameters.extend({ imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? '') }),
+    hyperparameters: ClassificationHyperparameters.extend({
+      imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? ''),
+    }),
   } as const;
 }
 

@@ -62,7 +62,10 @@ export async function augmentationPreview(services: JobServices, asked: Asked): 
   }
 }
 
-async function specOf(services: JobServices, { datasetVersionId, preset, hyperparameters, seed }: Asked): Promise<TrainSpec> {
+async function specOf(
+  services: JobServices,
+  { datasetVersionId, preset, hyperparameters, seed }: Asked,
+): Promise<z.infer<typeof TrainSpec>> {
   if (!Object.hasOwn(presets, preset)) throw new ApiError('INVALID', `There is no preset ${preset}: the query \`presets\` lists them.`);
   const training = trainingOf(preset as PresetName, z.record(z.string(), z.unknown()).parse(hyperparameters), {});
   const { task } = presets[preset as PresetName];
@@ -84,7 +87,7 @@ async function specOf(services: JobServices, { datasetVersionId, preset, hyperpa
 }
 
 /** What the trainer writes, or an ApiError that says why it does not. */
-function made({ config }: JobServices, spec: TrainSpec, count: number): Promise<string> {
+function made({ config }: JobServices, spec: z.infer<typeof TrainSpec>, count: number): Promise<string> {
   const { command, args, env } = launchTrainer(spec);
   return new Promise((resolve, reject) => {
     const child = execFile(

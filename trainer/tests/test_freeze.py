@@ -1,5 +1,6 @@
 """Trainings whose first layers keep their weights, or learn more slowly than the head."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from whetstone_trainer.model import freeze as model_freeze
 
 # A small one: its checkpoints are written fast.
 PRESET = "mobilenet_v3_small"
+
+# The specification, the folder and the weights of a run.
+Whole = tuple[support.Json, Path, State]
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +65,18 @@ def test_the_layers_up_to_a_stage_are_frozen_and_all_others_are_not(preset: str,
     assert [parameter.requires_grad for parameter in model.parameters()] == [n >= begin for n in range(len(names))]
 
 
-def test_frozen_layers_keep_their_weights_and_statistics_also_where_it_resumes(
-    dataset: support.Json, start: support.Json, tmp_path: Path
-) -> None:
-    """The others learn, those of the backbone at a rate of their own."""
-    spec = spec_of(dataset, {"optimizer": "SGD", "freeze": "STAGE2", "backboneLearningRateFactor": 1e-6}, start)
-    before, after = read_state(start["file"]), trained(tmp_path / "whole", spec)
+@pytest.fixture(scope="module")
+def whole(dataset: support.Json, start: support.Json, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """An undisturbed run: with frozen layers, a backbone that hardly learns, dropout and all augmentation."""
+    changes = {"freeze": "STAGE2", "backboneLearningRateFactor": 1e-6}
+    changes |= {"rotation": 30, "hue": 0.1, "trivialAugment": 0.5, "mixUp": 0.5, "cutMix": 0.5, "erasing": 0.5}
+    spec, folder = spec_of(dataset, changes, start), tmp_path_factory.mktemp("whole")
+    return spec, folder, trained(folder, spec)
+
+
+def test_frozen_layers_keep_their_weights_and_statistics(whole: Whole) -> None:
+    spec, _, after = whole
+    before = read_state(spec["init"]["file"])
     frozen = tuple(f"features.{n}." for n in range(4))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     learning = {name for name in before if not name.startswith(frozen)}
@@ -76,20 +86,27 @@ def test_frozen_layers_keep_their_weights_and_statistics_also_where_it_resumes(
     assert moved["classifier.3.weight"] > 1e-4
     assert max(by for name, by in moved.items() if name != "classifier.3.weight") < 1e-6
 
+
+def test_with_dropout_and_all_augmentation_it_resumes_to_the_same_weights(whole: Whole, tmp_path: Path) -> None:
+    spec, _, after = whole
     code, first = run_here(tmp_path / "1", spec, type="epoch", epoch=1)
     assert code == 75
     resume = str(tmp_path / "1" / first.of("checkpoint")[-1]["file"])
+    assert first.of("checkpoint")[-1]["batch"] == 1
     again = trained(tmp_path / "2", {**spec, "resumeFrom": resume})
     assert all(torch.equal(after[name], again[name]) for name in after)
 
 
 def test_a_run_that_continues_with_fewer_frozen_layers_keeps_the_memory_of_the_others(
-    dataset: support.Json, start: support.Json, tmp_path: Path
+    dataset: support.Json, whole: Whole, tmp_path: Path
 ) -> None:
-    trained(tmp_path / "head", spec_of(dataset, {"freeze": "BACKBONE"}, start))
-    (file,) = (tmp_path / "head").glob("checkpoint-00002-*")
-    trained(tmp_path / "all", spec_of(dataset, {"epochs": 3}, {"from": "CHECKPOINT", "file": str(file)}))
-    (file,) = (tmp_path / "all").glob("checkpoint-00003-*")
-    steps = {name: int(step) for name, step in load_checkpoint(file).tensors["optimizer"].items() if "/step" in name}
-    # Two batches an epoch: weight and bias of the head have learned in all three, everything else in the last one.
-    assert sorted(steps.values()) == [2] * (len(steps) - 2) + [6, 6]
+    (file,) = whole[1].glob("checkpoint-00002-*")
+    trained(tmp_path, spec_of(dataset, {"epochs": 3}, {"from": "CHECKPOINT", "file": str(file)}))
+    (file,) = tmp_path.glob("checkpoint-00003-*")
+    optimizer = load_checkpoint(file).tensors["optimizer"]
+    steps = Counter(int(step) for name, step in optimizer.items() if name.endswith("/step"))
+    # Two batches an epoch: layers that were frozen have learned in the last one only.
+    model = without_storage(lambda: build_model(PRESET, 10))
+    model_freeze(model, PRESET, "STAGE2")
+    learned = [parameter.requires_grad for parameter in model.parameters()]
+    assert steps == {6: sum(learned), 2: len(learned) - sum(learned)}
