@@ -171,9 +171,9 @@ def test_mixed_pictures_show_both_images_by_their_share() -> None:
             mixed, share = augment.mix(white, black, how)
             assert float(mixed.float().mean()) / 255 == pytest.approx(share, abs=2e-3)
         blended, _ = augment.mix(white, black, up)
-        assert len(blended.unique()) == 1
+        assert blended.min() == blended.max()
         pasted, share = augment.mix(white, black, cut)
-        assert set(pasted.unique().tolist()) <= {0, 255}
+        assert ((pasted == 0) | (pasted == 255)).all()
         shares.append(share)
     assert min(shares) < 0.3
     assert max(shares) > 0.95
@@ -188,7 +188,7 @@ def test_mixed_pictures_show_both_images_by_their_share() -> None:
 def test_a_mixed_picture_is_of_both_classes_in_the_loss(weighted: bool) -> None:
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([1.0, 2.0, 0.5, 1.0]) if weighted else None
-    truths = [2, classification.Mixed(0, 1, 0.75), classification.Mixed(3, 2, 0.25)]
+    truths: list[int | classification.Mixed] = [2, classification.Mixed(0, 1, 0.75), classification.Mixed(3, 2, 0.25)]
     found, sums = classification.loss((logits,), truths, PARAMETERS, SPEC, weights)
     targets = torch.tensor([[0, 0, 1, 0], [0.75, 0.25, 0, 0], [0, 0, 0.75, 0.25]])
     smooth = targets * 0.9 + 0.1 / 4

@@ -73,7 +73,8 @@ def mean_color(spec: PreprocessSpec) -> list[float]:
 
 def turn(image: torch.Tensor, degrees: float, spec: PreprocessSpec) -> torch.Tensor:
     bilinear = functional.InterpolationMode.BILINEAR
-    return functional.rotate(image, degrees, interpolation=bilinear, fill=mean_color(spec))
+    turned: torch.Tensor = functional.rotate(image, degrees, interpolation=bilinear, fill=mean_color(spec))
+    return turned
 
 
 def _affine(
@@ -81,7 +82,7 @@ def _affine(
 ) -> torch.Tensor:
     """`shear`: by the tangent; `move`: by shares of the sides."""
     height, width = image.shape[-2:]
-    return functional.affine(
+    moved: torch.Tensor = functional.affine(
         image,
         angle=0,
         translate=[round(move[0] * width), round(move[1] * height)],
@@ -90,6 +91,7 @@ def _affine(
         interpolation=functional.InterpolationMode.BILINEAR,
         fill=mean_color(spec),
     )
+    return moved
 
 
 # TrivialAugment's list with its wide ranges. The strength is between -1 and 1.

@@ -23,7 +23,7 @@ def facts_of(preset: str) -> dict[str, Any]:
     """Its size, with the classes of ImageNet or COCO; of a classifier also what torchvision says of its weights."""
     if preset in DETECTORS:
         return _size(partial(DETECTORS[preset].build, COCO_CLASSES), COCO_SIDE)
-    weights = get_model_weights(preset).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(preset).DEFAULT
     side = weights.transforms().crop_size[0]
     build = partial(get_model, preset, num_classes=IMAGENET_CLASSES)
     *_, head = (name for name, module in without_storage(build).named_modules() if isinstance(module, nn.Linear))

@@ -54,7 +54,7 @@ def address(preset: str) -> str:
     """Where torchvision has the weights of a preset that is in FILES."""
     from torchvision.models import get_model_weights  # noqa: PLC0415
 
-    return str(get_model_weights(preset).DEFAULT.url)  # type: ignore[attr-defined]
+    return str(get_model_weights(preset).DEFAULT.url)
 
 
 def _cached(preset: str) -> Path:
