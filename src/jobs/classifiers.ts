@@ -12,7 +12,7 @@ interface Classifier {
 
 const resnet = ['layer2', 'layer3', 'layer4'] as const;
 const regnet = ['trunk_output.block2', 'trunk_output.block3', 'trunk_output.block4'] as const;
-const features = (...[second, third, fourth]: [number, number, number]) =>
+const features = (second: number, third: number, fourth: number) =>
   [`features.${second}`, `features.${third}`, `features.${fourth}`] as const;
 
 export const classifiers = {
