@@ -28,6 +28,6 @@ export const useReadableResults: Plugin<Context> = {
   },
 };
 
-/** Of a type: what Pothos was told of it. */
+/** `extensions`: those of a type, with the options that it was made with. */
 const needsRead = (extensions: { pothosOptions?: { authScopes?: unknown } }): boolean =>
   (extensions.pothosOptions?.authScopes as { can?: string } | undefined)?.can === 'READ';
