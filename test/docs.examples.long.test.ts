@@ -135,13 +135,16 @@ async function run({ info, text }: CodeBlock, shell: Shell, url: string, folder:
 
 /** The document with the ids that a reader would put there. */
 async function filled(text: string, api: { url: string; token: string }, folder: string): Promise<string> {
-  const query = '{ dataset(name: "fruit") { version { id } } model(name: "fruit") { versions { nodes { id format } } } }';
+  const query = `{ dataset(name: "fruit") { version { id } } model(name: "fruit") { versions { nodes { id format } } }
+    jobs(first: 2, filter: { kinds: [TRAIN] }) { nodes { id } } }`;
   const { data } = await postGraphql(api.url, query, {}, api.token);
   const version = (format: string) => data.model.versions.nodes.find((v: { format: string }) => v.format === format).id;
   const ids: Record<string, string> = {
     DATASET_VERSION_ID: data.dataset.version.id,
     CHECKPOINT_VERSION_ID: version('CHECKPOINT'),
     ONNX_VERSION_ID: version('ONNX'),
+    JOB_ID: data.jobs.nodes[0].id,
+    OTHER_JOB_ID: data.jobs.nodes[1]?.id,
   };
   if (text.includes('"UPLOAD_ID"')) {
     const { uploadId, sha256 } = await uploaded(api, 'mine.onnx', twoClasses(folder));
