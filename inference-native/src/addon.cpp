@@ -1,5 +1,6 @@
-// The binding for Node: promises in front of a `Runtime`. What its threads have done comes back over a thread-safe function, and is answered on
-// the thread of JavaScript. src/engine/native.ts is its only user, and has the types.
+// The binding for Node. Promises in front of a `Runtime`: what its threads have done comes back over a thread-safe function, and is answered on
+// the thread of JavaScript. src/engine/native.ts uses it, and has the types. Beside it `fillTensor` as
+// src/vision/tensor.ts has it.
 #include <napi.h>
 
 #include <memory>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "runtime.h"
+#include "vision.h"
 
 namespace whetstone {
 namespace {
@@ -280,11 +282,40 @@ void answer(Napi::Env env, Napi::Function, Binding* binding, Completion* complet
   if (env != nullptr) binding->complete(env, *owned);
 }
 
+// (pixels, width, {part, target}, {width, height, padColor, channels, layout}, tables, tensor)
+void fillTensorOf(const Napi::CallbackInfo& info) {
+  const auto sizeOf = [](const Napi::Object& object, const char* name) -> std::size_t {
+    return object.Get(name).As<Napi::Number>().Uint32Value();
+  };
+  const auto rectangleOf = [&](const char* name) -> Rectangle {
+    const auto object = info[2].As<Napi::Object>().Get(name).As<Napi::Object>();
+    return {sizeOf(object, "left"), sizeOf(object, "top"), sizeOf(object, "width"), sizeOf(object, "height")};
+  };
+  const auto elementsOf = [&](std::size_t n) -> Elements {
+    const auto array = info[n].As<Napi::TypedArray>();
+    return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ElementLength(), array.ElementSize()};
+  };
+  const auto spec = info[3].As<Napi::Object>();
+  const auto says = [&spec](const char* name, const char* value) { return spec.Get(name).As<Napi::String>().Utf8Value() == value; };
+  const auto padColor = spec.Get("padColor").As<Napi::Array>();
+  const auto padOf = [&padColor](std::uint32_t c) { return static_cast<std::uint8_t>(padColor.Get(c).As<Napi::Number>().Uint32Value()); };
+  const Elements pixels = elementsOf(0);
+  try {
+    fillTensor({static_cast<const std::uint8_t*>(pixels.data), pixels.count, info[1].As<Napi::Number>().Uint32Value()},
+               {rectangleOf("part"), rectangleOf("target"), sizeOf(spec, "width"), sizeOf(spec, "height"), {padOf(0), padOf(1), padOf(2)},
+                says("channels", "BGR"), says("layout", "NHWC")},
+               elementsOf(4), elementsOf(5));
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
 }  // namespace
 }  // namespace whetstone
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   whetstone::Binding::define(env, exports);
+  exports.Set("fillTensor", Napi::Function::New(env, whetstone::fillTensorOf));
   return exports;
 }
 
