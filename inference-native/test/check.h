@@ -26,4 +26,5 @@ std::string errorOf(Work work) {
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
+void testNvml();
 void testVision();

@@ -232,6 +232,7 @@ int main(int count, char** arguments) {
   CHECK(contains(errorOf([] { openOpenVino("/there/is/none.so"); }), "cannot be loaded"));
   CHECK(contains(errorOf([&] { openOpenVino(arguments[1]); }), "is not OpenVINO"));
   testVision();
+  testNvml();
   engine = openOnnxRuntime(arguments[1]);
   folder = arguments[2];
   anEngineDoesItsPart();
