@@ -1,6 +1,6 @@
 /**
- * `npm run bench:serve`: the inference host with each of its engines, beside ONNX Runtime alone (in Python) and beside a bare `node:http` server that
- * reads the same body, in one run, the arms taking turns. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints
+ * `npm run bench:serve`: the inference host with each of its engines, beside ONNX Runtime alone (in Python) and a bare `node:http` server that reads
+ * the same body. All take turns in one run. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints
  * each ratio with its goal. `-- --parts engine,null,overload` measures some of it, `-- --engines native,onnxruntime-node,openvino` some
  * engines, `-- --seconds 10` longer rounds.
  */
