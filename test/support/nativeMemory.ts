@@ -4,9 +4,9 @@
  */
 import { readFileSync } from 'node:fs';
 import type { Tensor } from '../../src/engine/engine.ts';
-import { type NativeEngine, startRuntime } from '../../src/engine/native.ts';
 
-const [engine, file, what] = process.argv.slice(2) as [NativeEngine, string, string];
+const { startRuntime } = await import('../../src/engine/native.ts');
+const [engine, file, what] = process.argv.slice(2) as ['ONNXRUNTIME_NATIVE' | 'OPENVINO', string, string];
 const runs = what === 'cycles' ? 1 : Number(what);
 const runtime = startRuntime({ threadsMax: runs });
 const open = () => runtime.open(file, { engine, intraOpThreads: 1, runs });
