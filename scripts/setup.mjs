@@ -234,23 +234,20 @@ async function run(command, progress, advice) {
   throw new SetupError(
     `\`${shown}\` ended with ${status}. Its last lines:\n${lines.map((line) => `    ${line}`).join('\n')}\n` +
       (env.UV_TORCH_BACKEND && command.includes('pip')
-        ? `UV_TORCH_BACKEND=${env.UV_TORCH_BACKEND} takes PyTorch from its own index, https://${torchIndex}. If that cannot be reached from ` +
-          'here, run the same command without UV_TORCH_BACKEND and UV_NO_VERIFY_HASHES: PyTorch then comes from the index of the other packages.\n'
+        ? `UV_TORCH_BACKEND=${env.UV_TORCH_BACKEND} takes PyTorch from its own index. If that cannot be reached from here, ` +
+          'run the same command without UV_TORCH_BACKEND and UV_NO_VERIFY_HASHES: PyTorch then comes from the index of the other packages.\n'
         : '') +
       advice,
   );
 }
 
 const downloadAdvice = 'Is the network reachable, and is there room on the disk? Run the same command again: what was downloaded is kept.';
-const torchIndex = 'download.pytorch.org';
 
-/** Where packages come from is the user's affair: it may be a private mirror, and the text ends in public logs. PyTorch's index is public. */
+/** Where packages come from is the user's affair: it may be a private mirror, and the text ends in public logs. */
 const withoutAddresses = (line) =>
   line
-    .replace(/https?:\/\/[^\s'")`]+/g, (address) => (address.startsWith(`https://${torchIndex}/`) ? address : '<hidden address>'))
-    .replace(/\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|internal|local)\b(?::\d+)?/gi, (host) =>
-      host === torchIndex ? host : '<hidden host>',
-    );
+    .replace(/https?:\/\/[^\s'")`]+/g, '<hidden address>')
+    .replace(/\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|internal|local)\b(?::\d+)?/gi, '<hidden host>');
 
 // ---------------------------------------------------------------------------------------------------------- progress
 

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { noiseBetween, readNoise } from '../src/benchmark/noise.ts';
+import { isDisturbed, noiseBetween, readNoise } from '../src/benchmark/noise.ts';
 import { withFolder } from './support/server.ts';
 
 /** A machine whose files say this. */
@@ -29,7 +29,24 @@ async function between(before: string, after: string, own: number, threads: numb
 describe('contention', () => {
   const idle = stat({ user: 0, idle: 0 });
 
-  test('is what others take from the threads of the measurement', async () => {
+  test.each([
+    [2, 0.25, 'the share of the time in which its threads waited for a processor'],
+    [5, 0, 'what others used where it has more threads than processors: they wait for each other'],
+  ])('on %s threads is %s: %s', (threads, contention) =>
+    withFolder(async (root) => {
+      const waited = (first: number, second: number) => ({
+        'proc/self/task/7/schedstat': `900 ${first} 3\n`,
+        'proc/self/task/8/schedstat': `900 ${second} 3\n`,
+      });
+      write(root, { 'proc/stat': idle, ...waited(1000, 0) });
+      const before = { ...readNoise(root), atNs: 0, ownUs: 0 };
+      write(root, { 'proc/stat': stat({ user: 40, idle: 0 }), ...waited(20_001_000, 30_000_000) });
+      const after = { ...readNoise(root), atNs: 100e6, ownUs: 0.4e6 };
+      expect(noiseBetween(before, after, threads).contention).toBeCloseTo(contention, 12);
+    }),
+  );
+
+  test('without such counts is what others take from the threads of the measurement', async () => {
     // 4 processors for 10 s are 4,000 ticks. 2,000 of this process and 600 of others; 2 processors were left to them.
     expect(await between(idle, stat({ user: 2600, idle: 1400 }), 20, 2)).toMatchObject({ contention: 0 });
     // On 4 threads nothing was left: 600 of 4,000.
@@ -42,6 +59,16 @@ describe('contention', () => {
   test('is none when the clock of the system is behind that of the process', async () => {
     expect(await between(idle, stat({ user: 10, idle: 3990 }), 20, 4)).toMatchObject({ contention: 0, steal: 0 });
   });
+});
+
+test.each([
+  [{ contention: 0.011 }, true],
+  [{ steal: 0.021 }, true],
+  [{ throttled: 0.011 }, true],
+  [{ contention: 0.01, steal: 0.02, throttled: 0.01 }, false],
+  [{}, false],
+])('a block with %j counts as disturbed: %s', (noise, disturbed) => {
+  expect(isDisturbed({ contention: null, steal: null, throttled: null, ...noise })).toBe(disturbed);
 });
 
 test('steal is the share of all time that the hypervisor took', async () => {

@@ -19,8 +19,8 @@ function randomNumbers(seed: number): () => number {
   };
 }
 
-/** What a machine does to a block that begins at this moment, in seconds: how much longer everything takes. */
-type Machine = (random: () => number) => (atSeconds: number) => number;
+/** What a machine does to a block that begins at this moment, in seconds: how much longer everything takes, and whether it says so. */
+type Machine = (random: () => number) => (atSeconds: number, row: number) => number | { told: number };
 const machines: Record<string, Machine> = {
   steady: () => () => 1,
   'of a speed that drifts by 20 % in a minute': (random) => {
@@ -35,6 +35,8 @@ const machines: Record<string, Machine> = {
     };
   },
   'with a neighbour that takes half of it now and then': (random) => () => (random() < 0.15 ? 1.5 + random() : 1),
+  'with a neighbour that half of the time slows down all rows but the first, as the system tells': (random) => (_at, row) =>
+    row > 0 && random() < 0.55 ? { told: 1.5 + random() } : 1,
 };
 
 const { blockSeconds, secondsMin, secondsMax, samplesWanted, precision } = benchmarkProfiles.QUICK;
@@ -70,7 +72,9 @@ function measured(machine: Machine, latenciesMs: number[], seed: number, random:
         (!contest.beaten.has(n) && (contest.open.has(n) || (latencies[n]?.length ?? 0) < samplesWanted)),
     );
     for (const { n } of shuffled(left, seed, round)) {
-      const factor = slowdown(at) * (latenciesMs[n] as number) * 1e6;
+      const met = slowdown(at, n);
+      const [slower, disturbed] = typeof met === 'number' ? [met, []] : [met.told, [round]];
+      const factor = slower * (latenciesMs[n] as number) * 1e6;
       at += blockSeconds;
       const block: number[] = [];
       for (let elapsedNs = 0; elapsedNs < blockSeconds * 1e9; ) {
@@ -81,7 +85,7 @@ function measured(machine: Machine, latenciesMs: number[], seed: number, random:
       }
       latencies[n]?.push(...block);
       const latencyNs = Float64Array.from(block);
-      for (const [number, found] of roundsOf({ latencyNs, endNs: latencyNs, block: latencyNs.map(() => round) }))
+      for (const [number, found] of roundsOf({ latencyNs, endNs: latencyNs, block: latencyNs.map(() => round) }, disturbed))
         rounds[n]?.set(number, found);
     }
   }
@@ -150,6 +154,15 @@ test('a ratio is the median of the means of all pairs of rounds, and needs six r
   expect(found).toMatchObject({ low: expect.closeTo(1.1, 9), high: expect.closeTo(9, 9), rounds: 6 });
   expect(found?.ratio).toBeCloseTo(Math.sqrt(Math.sqrt(1.2 * 1.5) * 1.4), 1);
   expect(pairedRatio(of(ones.slice(1)), of(ones.slice(1)), 'p50'), 'of five rounds').toBeNull();
+});
+
+test('rounds in which one of the two was disturbed are left out where six are left', () => {
+  const met = (values: number[], disturbed: number[]): Rounds =>
+    new Map([...of(values)].map(([round, found]) => [round, { ...found, disturbed: disturbed.includes(round) }]));
+  const a = met([1, 1, 1, 1, 1, 1, 1, 1], [7]);
+  const b = met([2, 2, 2, 2, 2, 2, 9, 2], [6]);
+  expect(pairedRatio(a, b, 'p50')).toMatchObject({ low: expect.closeTo(2, 9), high: expect.closeTo(2, 9), rounds: 6, leftOut: 2 });
+  expect(pairedRatio(a, met([2, 2, 2, 2, 2, 2, 9, 2], [5, 6]), 'p50'), 'five are left').toMatchObject({ rounds: 8, leftOut: 0 });
 });
 
 describe('a configuration', () => {

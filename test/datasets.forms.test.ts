@@ -751,6 +751,11 @@ describe('labels', () => {
 
   const box = (attributes: string) => `<box ${attributes}/>`;
   test.each([
+    [
+      'a label that the task does not name',
+      box('label="cta" xtl="1" ytl="1" xbr="9" ybr="9"'),
+      'the image a.png: shape 1 (box) has the label "cta", which <meta> does not name',
+    ],
     ['a box without a label', box('xtl="1" ytl="1" xbr="9" ybr="9"'), 'the image a.png: shape 1 (box) has no label'],
     ['a box without a coordinate', box('label="cat" xtl="1" ytl="" xbr="9" ybr="9"'), 'shape 1 (box) has ytl "", which is not a number'],
     [
@@ -1054,11 +1059,11 @@ describe('labels', () => {
         ...images(flat),
         ...Object.fromEntries(scenes.map((scene) => [`Annotations/${scene.name}.xml`, `<?xml version="1.0"?>\n<!-- x -->${xmlOf(scene)}`])),
         'Annotations/a.xml':
-          '<annotation><size><width>0</width><height>0</height></size><object><name>cat &amp; dog</name><polygon><x1>1</x1><y1>2</y1><x2>11</x2><y2>2</y2><x3>5</x3><y3>9</y3></polygon></object></annotation>',
+          '<annotation><size><width>0</width><height>0</height></size><object><name>cat &amp; dog &#xe9;&#xd800;</name><polygon><x1>1</x1><y1>2</y1><x2>11</x2><y2>2</y2><x3>5</x3><y3>9</y3></polygon></object></annotation>',
       },
       (imported) => {
         expect(said(imported)).toBe('');
-        expect(boxesOfA(imported)).toEqual(['a: cat & dog 1 2 10 7']);
+        expect(boxesOfA(imported)).toEqual(['a: cat & dog é&#xd800; 1 2 10 7']);
       },
       task,
     ));

@@ -102,9 +102,10 @@ describe('layouts', () => {
       ({ summary, events, paths }) => {
         expect(summary().bySplit).toEqual({ train: [4, 4, 4], val: [1, 1, 1], test: [1, 1, 0] });
         expect(paths().filter((path) => path.startsWith('val '))).toEqual([0, 1, 2].map(() => expect.stringMatching(/^val train\//)));
-        const message = 'There is no split val: 20 % of each class of train were taken, by the seed 0.';
+        const message = 'There is no split val: 28 % of each class of train were taken, by the seed 0.';
         expect(events).toContainEqual({ type: 'warning', code: 'VAL_FROM_TRAIN', message });
       },
+      { splitShares: { val: 0.28, test: 0 } },
     ));
 
   test('without a folder val and with a share of 0, there is no validation split', () =>

@@ -46,9 +46,12 @@ function steady(latencyMs: number): RawSamples {
 /** Ten seconds of which each is up to 40 % faster or slower than the one before, around this speed; `shift` makes it other seconds. */
 function uneven(latencyMs: number, shift = 0): RawSamples {
   const factors = [1, 0.7, 1.4, 0.8, 1.2, 0.65, 1.35, 0.9, 1.1, 1];
-  const seconds = [...factors.slice(shift), ...factors.slice(0, shift)].map((factor) =>
-    Array.from({ length: Math.ceil(1000 / (latencyMs * factor)) }, () => Math.round(latencyMs * factor * 1e6)),
-  );
+  return inSeconds([...factors.slice(shift), ...factors.slice(0, shift)].map((factor) => latencyMs * factor));
+}
+
+/** Seconds of these latencies, each a round. */
+function inSeconds(latenciesMs: number[]): RawSamples {
+  const seconds = latenciesMs.map((latencyMs) => Array.from({ length: Math.ceil(1000 / latencyMs) }, () => Math.round(latencyMs * 1e6)));
   const latencyNs = Float64Array.from(seconds.flat());
   let end = 0;
   const endNs = latencyNs.map((ns) => {
@@ -352,6 +355,22 @@ describe('the choice', () => {
     expect([n, confidence]).toEqual([1, 'LOW']);
     expect(says).toContain('row 0 is better by more than 5 %');
     expect(says).toContain('other virtual machines took processor time: measure with the profile FULL on a quieter machine');
+  });
+
+  test('compares rows in the rounds that nothing disturbed, where six are left, and says so', async () => {
+    const rows = (disturbedRounds: number[]) => [
+      { samples: inSeconds([10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10]), intraOpThreads: 1 },
+      { samples: inSeconds([7, 20, 7, 20, 7, 20, 7, 20, 7, 20, 7, 20, 20]), intraOpThreads: 2, telemetry: { disturbedRounds } },
+    ];
+    const { report } = await reportOf(rows([1, 3, 5, 7, 9, 11, 12]));
+    expect(report.choice).toMatchObject({ n: 1, confidence: 'HIGH' });
+    expect(report.choice.steps.map(({ says }) => says)).toContain(
+      'Where nothing disturbed the rounds, row 1 has the best P95 latency: 20.0 ms over all rounds. Up to 7 rounds were left out.',
+    );
+    expect(report.choice.others).toBe(
+      '#0 (1 thread: 10.0 ms) has a worse P95 latency, compared round by round where nothing disturbed them.',
+    );
+    expect((await reportOf(rows([0, 2, 4, 6, 8, 10, 1, 3]))).report.choice, 'five are left').toMatchObject({ n: 0, confidence: 'LOW' });
   });
 
   test('by throughput compares the throughput within rounds', async () => {

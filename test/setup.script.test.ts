@@ -411,10 +411,8 @@ describe('interrupted set-up', { timeout: 120_000 }, () => {
     );
     expect(hidden.output).not.toMatch(/example|secret|UV_TORCH_BACKEND/);
 
-    const torch = 'https://download.pytorch.org/whl/cpu/torch/';
-    project.program('uv', `case "$1" in pip) echo 'Failed to fetch: \`${torch}\`' >&2; exit 2;; esac`);
+    project.program('uv', `case "$1" in pip) exit 2;; esac`);
     const unreachable = await project.run({ UV_TORCH_BACKEND: 'cpu' });
-    expect(unreachable.output).toContain(`Failed to fetch: \`${torch}\``);
     expect(unreachable.output).toMatch(
       /UV_TORCH_BACKEND=cpu takes PyTorch from its own index.*run the same command without UV_TORCH_BACKEND/,
     );

@@ -48,6 +48,8 @@ export const Telemetry = z.object({
       contention: share.nullable(),
     })
     .nullable(),
+  /** The rounds in which something else took the processor; absent where there was none, and in benchmarks of earlier versions. */
+  disturbedRounds: z.array(z.int().min(0)).optional(),
   /** Of the GPU while it was measured. Benchmarks of earlier versions, and those of the processor, lack the optional ones. */
   gpu: z.object({
     utilizationPercent: z.number().nullable(),

@@ -1,12 +1,12 @@
 /** Which configurations deserve more rounds: those that may be the best one, until the rounds tell. */
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import type { PlannedCell } from './cells.ts';
-import { pairedRatio, perItem, type RoundStatistics, type Rounds } from './pairing.ts';
+import { pairedRatio, perItem, type Rounds, type Statistic } from './pairing.ts';
 
 type Target = BenchmarkSpec['target'];
 
 /** What of a round tells how a configuration serves its target; memory is no matter of rounds. */
-const statistics: Record<Target, keyof RoundStatistics | null> = { LATENCY: 'p95', THROUGHPUT: 'mean', MEMORY: null };
+const statistics: Record<Target, Statistic | null> = { LATENCY: 'p95', THROUGHPUT: 'mean', MEMORY: null };
 
 /** A configuration that takes so much longer than the best one is beaten. */
 const beatenRatio = 1.3;

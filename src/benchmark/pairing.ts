@@ -6,27 +6,33 @@ import type { RawSamples } from './samples.ts';
 import { confidence, nearestRank, percentiles } from './statistics.ts';
 
 /** Of the latencies of one block, in nanoseconds. */
-export interface RoundStatistics {
-  p50: number;
-  p95: number;
-  mean: number;
-}
+export type RoundStatistics = Record<Statistic, number> & {
+  /** Whether something else took the processor from it (`noise.ts`). */
+  disturbed?: boolean;
+};
+export type Statistic = 'p50' | 'p95' | 'mean';
 
 /** By the number of the round. */
 export type Rounds = ReadonlyMap<number, RoundStatistics>;
 
-/** `ratio` is the typical one of the rounds that both have. */
-export interface PairedRatio {
+/** With its interval. */
+export interface Ratio {
   ratio: number;
   low: number;
   high: number;
+}
+
+/** `ratio` is the typical one of `rounds` rounds that both have; `leftOut` others were disturbed. */
+export interface PairedRatio extends Ratio {
   rounds: number;
+  leftOut: number;
 }
 
 /** Five rounds have no interval of 95 %: all of them are on one side in 1 of 16 cases by chance. */
 const roundsMin = 6;
 
-export function roundsOf({ latencyNs, block }: RawSamples): Rounds {
+/** `disturbed`: the numbers of the rounds in which something else took the processor. */
+export function roundsOf({ latencyNs, block }: RawSamples, disturbed: readonly number[] = []): Rounds {
   const rounds = new Map<number, RoundStatistics>();
   for (let from = 0, to = 0; from < block.length; from = to) {
     while (to < block.length && block[to] === block[from]) to += 1;
@@ -36,6 +42,7 @@ export function roundsOf({ latencyNs, block }: RawSamples): Rounds {
       p50: at(percentiles.p50),
       p95: at(percentiles.p95),
       mean: sorted.reduce((sum, ns) => sum + ns, 0) / sorted.length,
+      disturbed: disturbed.includes(block[from] as number),
     });
   }
   return rounds;
@@ -44,17 +51,21 @@ export function roundsOf({ latencyNs, block }: RawSamples): Rounds {
 /**
  * How a statistic of `b` relates to that of `a`: the median of the means of all pairs of the rounds' logarithms (Hodges and Lehmann 1963),
  * with the interval of Wilcoxon's signed-rank test (1945). A round in which a neighbour met one of the two moves it no more than any other
- * round. Null with fewer than six rounds in common.
+ * round. Rounds in which one of the two is known to have been disturbed are left out where six others are left: a neighbour meets
+ * configurations of more threads harder, so that half of all rounds with one would tell about the neighbour. Null with fewer than six rounds in common.
  */
-export function pairedRatio<S extends keyof RoundStatistics>(
-  a: ReadonlyMap<number, Pick<RoundStatistics, S>>,
-  b: ReadonlyMap<number, Pick<RoundStatistics, S>>,
+export function pairedRatio<S extends Statistic>(
+  a: ReadonlyMap<number, Pick<RoundStatistics, S | 'disturbed'>>,
+  b: ReadonlyMap<number, Pick<RoundStatistics, S | 'disturbed'>>,
   statistic: S,
 ): PairedRatio | null {
-  const logarithms = [...a].flatMap(([round, one]) => {
+  const common = [...a].flatMap(([round, one]) => {
     const other = b.get(round);
-    return other ? Math.log(other[statistic] / one[statistic]) : [];
+    return other ? { logarithm: Math.log(other[statistic] / one[statistic]), disturbed: one.disturbed || other.disturbed } : [];
   });
+  const quiet = common.filter(({ disturbed }) => !disturbed);
+  const used = quiet.length < roundsMin ? common : quiet;
+  const logarithms = used.map(({ logarithm }) => logarithm);
   const n = logarithms.length;
   if (n < roundsMin) return null;
   const means = Float64Array.from(logarithms.flatMap((x, i) => logarithms.slice(i).map((y) => (x + y) / 2))).sort();
@@ -62,16 +73,16 @@ export function pairedRatio<S extends keyof RoundStatistics>(
   const beyond = signedRankBeyond(n);
   const at = (index: number) => means[index] as number;
   const middle = (at(last >> 1) + at((last + 1) >> 1)) / 2;
-  return { ratio: Math.exp(middle), low: Math.exp(at(beyond)), high: Math.exp(at(last - beyond)), rounds: n };
+  return { ratio: Math.exp(middle), low: Math.exp(at(beyond)), high: Math.exp(at(last - beyond)), rounds: n, leftOut: common.length - n };
 }
 
 /** What computes at the same time: so many instances, each a batch of so many items. */
 type AtOnce = Record<'batchSize' | 'instances', number>;
 
 /** A ratio of the times of two batches as that of one item (image) of each, where each configuration always computes with all its instances. */
-export const perItem = ({ ratio, low, high, rounds }: PairedRatio, of: AtOnce, to: AtOnce): PairedRatio => {
+export const perItem = ({ ratio, low, high, ...found }: PairedRatio, of: AtOnce, to: AtOnce): PairedRatio => {
   const items = (to.batchSize * to.instances) / (of.batchSize * of.instances);
-  return { ratio: ratio * items, low: low * items, high: high * items, rounds };
+  return { ...found, ratio: ratio * items, low: low * items, high: high * items };
 };
 
 const beyonds = new Map<number, number>();

@@ -22,6 +22,7 @@ import {
 import { type Contest, contestOf } from './contest.ts';
 import type { Prepared } from './inputs.ts';
 import type { Block, Use } from './measure.ts';
+import { isDisturbed } from './noise.ts';
 import { type RoundStatistics, roundsOf } from './pairing.ts';
 import { decodeSamples, encodeSamples, joinSamples, type RawSamples, samplesBytes } from './samples.ts';
 
@@ -48,7 +49,7 @@ export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ c
   };
   const open = new Map<Cell, CellProcess>();
   const rounds: RoundsOfCells = new Map(
-    file.cells.map((cell) => [cell, new Map(readSamples(child, cell).flatMap((one) => [...roundsOf(one)]))]),
+    file.cells.map((cell) => [cell, new Map(readSamples(child, cell).flatMap((one) => [...roundsOf(one, disturbedOf(cell))]))]),
   );
   let round = 1 + Math.max(-1, ...file.cells.flatMap(({ blocks }) => blocks.map((block) => block.round)));
   try {
@@ -58,7 +59,7 @@ export async function benchmark(child: ChildAttempt<BenchmarkSpec>): Promise<{ c
         child.phase('measurement', null);
         for (const cell of shuffled(left, spec.seed, round)) {
           const samples = await measureRound(child, cell, open.get(cell) as CellProcess, round);
-          if (samples) for (const [at, found] of roundsOf(samples)) rounds.get(cell)?.set(at, found);
+          if (samples) for (const [at, found] of roundsOf(samples, disturbedOf(cell))) rounds.get(cell)?.set(at, found);
           else rounds.get(cell)?.clear();
         }
         save(child, file, `cells-${round}.json`);
@@ -182,9 +183,13 @@ async function finish(cell: Cell, process: CellProcess): Promise<void> {
     const use = await process.ask<Use>({ do: 'close' });
     if (!isProblem(use)) Object.assign(cell.telemetry, use);
     cell.telemetry.noise = noiseOf(cell.blocks);
+    const disturbedRounds = disturbedOf(cell);
+    if (disturbedRounds.length > 0) cell.telemetry.disturbedRounds = disturbedRounds;
   }
   process.kill();
 }
+
+const disturbedOf = ({ blocks }: Cell): number[] => blocks.filter(({ noise }) => isDisturbed(noise)).map(({ round }) => round);
 
 /** Over all blocks, each counted for as long as it lasted. */
 function noiseOf(blocks: BlockSummary[]): Telemetry['noise'] {

@@ -12,6 +12,7 @@ import '../jobs/events.schema.ts';
 import '../jobs/schema.ts';
 import '../loadTest/schema.ts';
 import '../system/schema.ts';
+import '../tags/schema.ts';
 import '../models/create.schema.ts';
 import '../models/schema.ts';
 import '../reports/comparison.schema.ts';

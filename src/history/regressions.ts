@@ -179,7 +179,8 @@ function newestEvaluated(tx: Queryable, split: EvaluationRow['split'], contentHa
     .get();
 }
 
-const roundsOf = ({ course = [] }: ReportRow) => new Map(course.map(({ round, p50Ns, p95Ns }) => [round, { p50: p50Ns, p95: p95Ns }]));
+const roundsOf = ({ course = [], disturbedRounds = [] }: ReportRow) =>
+  new Map(course.map(({ round, p50Ns, p95Ns }) => [round, { p50: p50Ns, p95: p95Ns, disturbed: disturbedRounds.includes(round) }]));
 
 /** How the P95 has changed, or the median where there are too few samples: within rounds where both were measured in the same ones. */
 export function latencyChange(before: ReportRow, after: ReportRow, isSameBenchmark: boolean) {

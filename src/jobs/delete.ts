@@ -3,7 +3,7 @@
  * report, samples and history of a benchmark, the rates of a load test. A version that did not fail, an evaluation of one, or a study keeps its job.
  */
 import { rm } from 'node:fs/promises';
-import { and, eq, inArray, isNull, ne, notInArray, or, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, ne, notInArray, or } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -14,9 +14,10 @@ import { loadTest, loadTestRate } from '../loadTest/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { report } from '../reports/tables.ts';
 import { dropArtifacts, type StorageServices } from '../storage/blobs.ts';
+import { tag } from '../tags/tables.ts';
 import { evaluation } from '../training/tables.ts';
 import { study, trial } from '../tuning/tables.ts';
-import { requireJob } from './jobs.ts';
+import { isInFamily, requireJob } from './jobs.ts';
 import { logPath } from './logs.ts';
 import { finalStates, isFinal } from './states.ts';
 import { attempt, type Job, job, jobEvent, jobSubject, metricPoint } from './tables.ts';
@@ -26,7 +27,8 @@ import { removeAttempts, repeatedOnes } from './workFolders.ts';
 export async function deleteJob(services: StorageServices, actor: Actor, id: string): Promise<Job> {
   const { deleted, ids } = inUrgentTransaction(services.db, (tx) => {
     const deleted = requireJob(tx, id);
-    const ids = familyOf(tx, id);
+    const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
+    const ids = family.map((one) => one.id);
     requireUnneeded(tx, deleted, ids);
     for (const one of ids) dropResults(tx, one);
     // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
@@ -41,14 +43,6 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
     await removeAttempts(services, one, []);
   }
   return deleted;
-}
-
-/** The ids of a job, its children, theirs and so on. */
-function familyOf(tx: Queryable, id: string): string[] {
-  const rows = tx.all<{ id: string }>(sql`
-    WITH RECURSIVE family(id) AS (VALUES (${id}) UNION SELECT ${job.id} FROM ${job} JOIN family ON ${job.parentId} = family.id)
-    SELECT id FROM family`);
-  return rows.map((row) => row.id);
 }
 
 function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
@@ -101,6 +95,7 @@ function dropResults(tx: Queryable, jobId: string): void {
   }
   tx.delete(report).where(eq(report.benchmarkJobId, jobId)).run();
   for (const table of [jobEvent, metricPoint, jobSubject, attempt]) tx.delete(table).where(eq(table.jobId, jobId)).run();
+  tx.delete(tag).where(eq(tag.subjectId, jobId)).run();
   dropArtifacts(tx, 'JOB', jobId);
   for (const table of [modelVersion, datasetVersion]) tx.update(table).set({ jobId: null }).where(eq(table.jobId, jobId)).run();
   tx.update(job).set({ retryOfId: null }).where(eq(job.retryOfId, jobId)).run();

@@ -3,7 +3,7 @@
  * the confidence, never the number of rows to choose from.
  */
 import { smallestBatchesOf } from '../benchmark/contest.ts';
-import type { PairedRatio } from '../benchmark/pairing.ts';
+import type { Ratio } from '../benchmark/pairing.ts';
 import { engineNames } from '../engine/engines.ts';
 import { compare } from './deltas.ts';
 import {
@@ -27,7 +27,7 @@ interface Metric {
   /** In the target's unit, lower is better; null where the row has no such number. */
   cost(row: ReportRow): number | null;
   /** The cost of a row as a multiple of another one's, with its interval; null where the measurement does not tell. */
-  ratio(measured: Measured, of: ReportRow, to: ReportRow): Omit<PairedRatio, 'rounds'> | null;
+  ratio(measured: Measured, of: ReportRow, to: ReportRow): (Ratio & { leftOut?: number }) | null;
 }
 
 const percentileMetric = (name: MetricName, key: 'p95' | 'p50'): Metric => ({
@@ -118,18 +118,15 @@ function smallestBatches({ request: { target } }: Measured, rows: ReportRow[]): 
 function bestByTarget(measured: Measured, rows: ReportRow[]): ChoiceStep {
   const metric = metricOf(measured, rows);
   if (!metric) return { rule: 'TARGET', kept: numbersOf(rows), metric: null, best: null };
-  const costs = costsOf(measured, metric, rows);
-  const cost = (row: ReportRow) => costs.get(row) as number;
+  const [first, ...others] = rows as [ReportRow, ...ReportRow[]];
+  // Relative to the first row within rounds, where all have enough of them in common with it; else of all samples.
+  const ratios = new Map(others.map((row) => [row, metric.ratio(measured, row, first)]));
+  const inRounds = others.every((row) => ratios.get(row));
+  const cost = (row: ReportRow) => (inRounds ? (ratios.get(row)?.ratio ?? 1) : (metric.cost(row) as number));
   const best = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
   const kept = rows.filter((row) => cost(row) <= (1 + tieShare) * cost(best));
-  return { rule: 'TARGET', kept: numbersOf(kept), metric: metric.name, best: best.n };
-}
-
-/** Relative to the first row within rounds, where all have enough of them in common with it; else of all samples. */
-function costsOf(measured: Measured, metric: Metric, rows: ReportRow[]): Map<ReportRow, number> {
-  const first = rows[0] as ReportRow;
-  const ratios = rows.map((row) => (row === first ? 1 : (metric.ratio(measured, row, first)?.ratio ?? null)));
-  return new Map(rows.map((row, i) => [row, ratios.includes(null) ? (metric.cost(row) as number) : (ratios[i] as number)]));
+  const leftOut = inRounds ? Math.max(0, ...others.map((row) => ratios.get(row)?.leftOut ?? 0)) : 0;
+  return { rule: 'TARGET', kept: numbersOf(kept), metric: metric.name, best: best.n, ...(leftOut > 0 && { leftOut }) };
 }
 
 /** Fewest threads before the fewest instances, and these before the smallest batch. */

@@ -1,6 +1,6 @@
 /** Two reports beside each other, as of two days or two machines: what was different, and what that changed. */
 import type { Machine } from '../benchmark/cells.ts';
-import type { PairedRatio } from '../benchmark/pairing.ts';
+import type { Ratio } from '../benchmark/pairing.ts';
 import type { Percentile } from '../benchmark/statistics.ts';
 import { ApiError } from '../errors.ts';
 import { type Change, changeBetween } from './deltas.ts';
@@ -128,7 +128,7 @@ function changeOf(before: ReportView, row: RowView, after: ReportView, other: Ro
 }
 
 /** Rounds of two benchmarks have nothing in common: the interval of the ratio holds that of each. Null where one has no interval. */
-export const ratioApart = (a: Percentile | undefined, b: Percentile | undefined): Omit<PairedRatio, 'rounds'> | null =>
+export const ratioApart = (a: Percentile | undefined, b: Percentile | undefined): Ratio | null =>
   a?.ns && a.lowNs && a.highNs && b?.ns && b.lowNs && b.highNs
     ? { ratio: b.ns / a.ns, low: b.lowNs / a.highNs, high: b.highNs / a.lowNs }
     : null;

@@ -1,5 +1,5 @@
 import type { ModelContext } from '../benchmark/context.ts';
-import type { PairedRatio } from '../benchmark/pairing.ts';
+import type { Ratio } from '../benchmark/pairing.ts';
 import { type Delta, itemRatioWithin, type Measured, onSameImages, type ReportRow } from './report.ts';
 
 export type Change = Omit<Delta, 'n' | 'rounds'>;
@@ -37,7 +37,7 @@ function deltaOf(measured: Measured, baseline: ReportRow, row: ReportRow): Delta
 type Compared = Pick<ReportRow, 'itemsPerSecond' | 'memory'> & { accuracy: ModelContext['accuracy'] | undefined };
 
 /** What `to` is to `from`; `time` is the ratio of their times. */
-export function changeBetween(from: Compared, to: Compared, time: Omit<PairedRatio, 'rounds'> | null): Change {
+export function changeBetween(from: Compared, to: Compared, time: Ratio | null): Change {
   const ratio = (value: number | null | undefined, of: number | null | undefined) => (value && of ? value / of : null);
   const [a, b] = [from.accuracy, to.accuracy];
   return {
@@ -52,7 +52,7 @@ export function changeBetween(from: Compared, to: Compared, time: Omit<PairedRat
 }
 
 /** Two rows differ when their ratio is beyond 3 % and its interval does not hold 1; they do not where all of the interval is within 3 %. */
-export function verdictOf(time: Omit<PairedRatio, 'rounds'> | null): Delta['verdict'] {
+export function verdictOf(time: Ratio | null): Delta['verdict'] {
   if (!time) return 'NOT_COMPARABLE';
   const { ratio, low, high } = time;
   if (low >= 1 - differenceMin && high <= 1 + differenceMin) return 'NO_DIFFERENCE';

@@ -47,9 +47,9 @@ export async function makeReport({ context, machine, measurements }: Source, rea
   const rows: ReportRow[] = [];
   const rounds = new Map<number, Rounds>();
   for (const measurement of measurements) {
-    const { n, samples } = measurement;
+    const { n, samples, telemetry } = measurement;
     const raw = samples && decodeSamples(await read(samples.sha256));
-    const measured: Rounds = raw && context.inRounds ? roundsOf(raw) : new Map();
+    const measured: Rounds = raw && context.inRounds ? roundsOf(raw, telemetry.disturbedRounds) : new Map();
     rows.push(rowOf(context, measurement, raw, measured));
     if (measured.size > 0) rounds.set(n, measured);
     await setImmediate();

@@ -4,7 +4,7 @@
  */
 import type { Machine, Telemetry } from '../benchmark/cells.ts';
 import type { BenchmarkRequest, ModelContext } from '../benchmark/context.ts';
-import { type PairedRatio, pairedRatio, perItem, type RoundStatistics, type Rounds } from '../benchmark/pairing.ts';
+import { type PairedRatio, pairedRatio, perItem, type Rounds, type Statistic } from '../benchmark/pairing.ts';
 import type { LatencySummary, PercentileName, Stability } from '../benchmark/statistics.ts';
 import type { Verdict } from '../benchmark/tables.ts';
 import type { Reason } from '../benchmark/verdict.ts';
@@ -64,7 +64,7 @@ export interface Delta {
   timeRatio: number | null;
   timeRatioLow: number | null;
   timeRatioHigh: number | null;
-  /** In how many rounds both were measured. */
+  /** In how many rounds both were measured, without those that are left out as disturbed. */
   rounds: number;
   throughputRatio: number | null;
   memoryRatio: number | null;
@@ -80,7 +80,13 @@ export type ChoiceStep = { kept: number[] } & (
   | { rule: 'RIGHT' | 'BATCH' | 'SIMPLER' }
   | { rule: 'ACCURACY'; found: 'ONE_VERSION' | 'UNKNOWN' | 'DIFFERENT_IMAGES' | 'COMPARED' }
   /** `best` is the best row's number; without a metric nothing was narrowed. */
-  | { rule: 'TARGET'; metric: MetricName | null; best: number | null }
+  | {
+      rule: 'TARGET';
+      metric: MetricName | null;
+      best: number | null;
+      /** Up to so many rounds were disturbed, and left out. */
+      leftOut?: number;
+    }
   /** Rows that may be better than the chosen one: by more than 5 % where the confidence is LOW. */
   | { rule: 'CONFIDENCE'; metric: MetricName | null; rivals: number[] }
 );
@@ -147,13 +153,13 @@ export const onSameImages = (a: Accuracy, b: Accuracy): boolean => a.datasetHash
 type Accuracy = Pick<NonNullable<ModelContext['accuracy']>, 'datasetHash' | 'split'>;
 
 /** How much longer a row takes than another one, within their common rounds. Null where these are too few. */
-export function ratioWithin({ rounds }: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
+export function ratioWithin({ rounds }: Measured, of: ReportRow, to: ReportRow, statistic: Statistic): PairedRatio | null {
   const [a, b] = [rounds.get(to.n), rounds.get(of.n)];
   return a && b ? pairedRatio(a, b, statistic) : null;
 }
 
 /** The same for each item (image) of their batches. */
-export function itemRatioWithin(measured: Measured, of: ReportRow, to: ReportRow, statistic: keyof RoundStatistics): PairedRatio | null {
+export function itemRatioWithin(measured: Measured, of: ReportRow, to: ReportRow, statistic: Statistic): PairedRatio | null {
   const found = ratioWithin(measured, of, to, statistic);
   return found && perItem(found, of, to);
 }

@@ -215,6 +215,11 @@ export const BenchmarkRowType = builder.objectRef<RowView & { jobId: string }>('
     warmup: t.field({ type: WarmupType, nullable: true, description: 'The runs before the measurement.', resolve: (r) => r.warmup }),
     memory: t.field({ type: MemoryType, nullable: true, description: 'Memory of its process.', resolve: (r) => r.memory }),
     noise: t.field({ type: NoiseType, nullable: true, description: 'What disturbed it.', resolve: (r) => r.noise }),
+    disturbedRounds: t.exposeIntList('disturbedRounds', {
+      nullable: true,
+      description:
+        'Rounds in which something else took the processor; null where there was none. Rows are compared in the others, where six are left.',
+    }),
     gpu: t.field({ type: GpuUseType, description: 'What the GPU did.', resolve: (r) => r.gpu }),
     sampleCount: t.int({ nullable: true, description: 'Inferences that were timed.', resolve: (r) => r.samples?.count }),
     samplesSha256: t.string({ nullable: true, description: 'Hash of the file with all samples.', resolve: (r) => r.samples?.sha256 }),

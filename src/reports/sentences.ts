@@ -15,7 +15,8 @@ const reasonTexts: Record<string, (numbers: { value: number; limit: number }, ro
   STEAL: ({ value }) => `Other virtual machines took ${share(value)} of the processor's time, which widens the intervals.`,
   THROTTLED: ({ value }) =>
     `The container's processor quota stopped the process in ${share(value)} of the periods, which widens the intervals.`,
-  CONTENTION: ({ value }) => `Other processes took ${share(value)} of the time that its threads wanted, which widens the intervals.`,
+  CONTENTION: ({ value }) =>
+    `Other processes took ${share(value)} of the time that its threads wanted. Rows are compared in the rounds without that, where there are enough.`,
   DRIFT: ({ value }) => `The throughput changed by ${share(value)} while it was measured.`,
   WARMUP_CAPPED: ({ limit }) => `Its speed had not settled when the warm-up ended after ${limit} s.`,
   SELF_REFERENCE: () =>
@@ -79,7 +80,8 @@ export function stepText(report: Report, step: ChoiceStep): string {
       if (!best || step.metric === null) return 'Not every row has the number that the target asks for.';
       const { name, of } = metricTexts[step.metric];
       const others = step.kept.length === 1 ? '' : ` ${step.kept.length} are within ${100 * tieShare} % of it.`;
-      return `The best ${name} is ${of(best)}.${others}`;
+      if (!step.leftOut) return `The best ${name} is ${of(best)}.${others}`;
+      return `Where nothing disturbed the rounds, row ${best.n} has the best ${name}: ${of(best)} over all rounds. Up to ${plural(step.leftOut, 'round')} were left out.${others}`;
     }
     case 'SIMPLER':
       return 'Of those the simplest: engine, then fewest threads and instances, then smallest batch.';
@@ -143,7 +145,7 @@ function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): strin
     RIGHT: `${one ? 'does' : 'do'} not compute the right results, or could not be measured`,
     ACCURACY: `${one ? 'is' : 'are'} less accurate than is allowed`,
     BATCH: `${one ? 'has' : 'have'} a larger batch, which never answers one image sooner`,
-    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}, compared round by round`,
+    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}, compared round by round${'leftOut' in step ? ' where nothing disturbed them' : ''}`,
     SIMPLER: `${one ? 'is' : 'are'} within ${100 * tieShare} % of it, and less simple`,
     CONFIDENCE: '',
   };

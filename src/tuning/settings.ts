@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { canonicalHash } from '../canonical.ts';
 import { refuse } from '../errors.ts';
 import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
+import { Priority } from '../jobs/priority.ts';
 import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
@@ -70,7 +71,7 @@ export const StartTuningInput = z.object({
   init: StudySettings.shape.init,
   device,
   cpuThreads: cpuThreads.nullish(),
-  priority: z.int().min(-100).max(100).nullish(),
+  priority: Priority.nullish(),
   dryRun: z.boolean(),
   idempotencyKey: z.string().max(200).nullish(),
 });

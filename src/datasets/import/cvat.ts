@@ -42,6 +42,8 @@ interface CvatReading extends FormReading {
   used: Set<ZipEntry>;
   /** By name, in the order of the classes. */
   labels: Map<string, number>;
+  /** All that the file at hand names; it may name none. */
+  named: Set<string>;
   images: CvatImage[];
   polygons: number;
   /** How many shapes of each kind were left out. */
@@ -53,9 +55,19 @@ export async function layOutCvat(reading: FormReading, roots: XmlRoots): Promise
   const xmlFiles = xmlFilesOf(roots, cvatRoot);
   const others = zip.files.filter((file) => !xmlFiles.includes(file));
   const index = indexFiles(others.filter(({ name }) => !document.test(name)));
-  const cvat: CvatReading = { ...reading, index, used: new Set(), labels: new Map(), images: [], polygons: 0, leftOut: new Map() };
+  const cvat: CvatReading = {
+    ...reading,
+    index,
+    used: new Set(),
+    labels: new Map(),
+    named: new Set(),
+    images: [],
+    polygons: 0,
+    leftOut: new Map(),
+  };
   for (const xml of xmlFiles) {
     const text = await readText(reading, xml, xmlBytesMax);
+    cvat.named.clear();
     try {
       if (text !== '') parseXml(text, (element) => readElement(cvat, xml, element));
     } catch (error) {
@@ -97,7 +109,13 @@ function warnOfShapes({ warn, leftOut }: CvatReading): void {
 }
 
 function readElement(cvat: CvatReading, xml: ZipEntry, element: Element): void {
-  if (element.name === 'meta') for (const name of labelsOf(element)) labelOf(cvat, name);
+  if (element.name === 'meta') {
+    for (const label of labelsOf(element)) {
+      const name = textOf(label, 'name') ?? '';
+      cvat.named.add(nameOf(name));
+      if (canHaveBox(label)) labelOf(cvat, name);
+    }
+  }
   if (element.name === 'image') readImage(cvat, xml, element);
   if (element.name === 'track') {
     throw new ChildError(
@@ -107,16 +125,18 @@ function readElement(cvat: CvatReading, xml: ZipEntry, element: Element): void {
   }
 }
 
-/** Those that a box can have: not the parts of skeletons, which name their `parent`. */
-function labelsOf(meta: Element): string[] {
-  const own = meta.children.filter(
-    (element) => element.name === 'label' && !textOf(element, 'parent') && !withoutArea.includes(textOf(element, 'type') ?? ''),
-  );
-  return [...own.flatMap((element) => textOf(element, 'name') ?? []), ...meta.children.flatMap(labelsOf)];
-}
+const labelsOf = (meta: Element): Element[] => [
+  ...meta.children.filter((element) => element.name === 'label' && textOf(element, 'name')),
+  ...meta.children.flatMap(labelsOf),
+];
+
+/** Parts of skeletons, which name their `parent`, have none. */
+const canHaveBox = (label: Element): boolean => !textOf(label, 'parent') && !withoutArea.includes(textOf(label, 'type') ?? '');
+
+const nameOf = (written: string): string => written.normalize('NFC').trim();
 
 function labelOf({ labels }: CvatReading, written: string): number {
-  const name = written.normalize('NFC').trim();
+  const name = nameOf(written);
   const known = labels.get(name) ?? labels.size;
   labels.set(name, known);
   return known;
@@ -163,6 +183,8 @@ function readShape(cvat: CvatReading, shape: Element, at: number, { boxes }: Ann
   }
   const label = attributeOf(shape, 'label');
   if (!label) throw new BadXml('has no label');
+  if (cvat.named.size > 0 && !cvat.named.has(nameOf(label)))
+    throw new BadXml(`has the label "${printable(label)}", which <meta> does not name: correct it, or add it there`);
   // CVAT leaves it out where it is 0.
   const rotation = finiteNumber(attributeOf(shape, 'rotation') ?? '0', 'rotation');
   const box = boxOf((...names) => names.map((name) => finiteNumber(attributeOf(shape, name), name)), shape, rotation);

@@ -221,7 +221,7 @@ function assignSplits(child: ImportChild, images: Extracted[]): Placed[] {
   if (noVal)
     warn(
       'VAL_FROM_TRAIN',
-      `There is no split val: ${splitShares.val * 100} % of each class of train were taken, by the seed ${splitSeed}.`,
+      `There is no split val: ${Number((100 * splitShares.val).toFixed(2))} % of each class of train were taken, by the seed ${splitSeed}.`,
     );
 
   const divided = bySeed ? images : noVal ? images.filter(({ split }) => split === 'train') : [];

@@ -76,7 +76,9 @@ const decoded = (text: string): string => text.replace(/&(#x?[\da-f]+|\w+);/gi, 
 function characterOf(entity: string): string | undefined {
   if (!entity.startsWith('#')) return Object.hasOwn(entities, entity) ? entities[entity] : undefined;
   const code = /^#x/i.test(entity) ? Number.parseInt(entity.slice(2), 16) : Number.parseInt(entity.slice(1), 10);
-  return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : undefined;
+  // Half of a character of UTF-16 is none.
+  const isHalf = code >= 0xd800 && code <= 0xdfff;
+  return code > 0 && code <= 0x10ffff && !isHalf ? String.fromCodePoint(code) : undefined;
 }
 
 /** The name of the root element, from the beginning of a document; empty when there is none. */
