@@ -9,10 +9,11 @@ import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect, test } from 'vitest';
-import { digit } from './support/images.ts';
+import { yolo } from './support/detection.ts';
+import { digit, zipOf } from './support/images.ts';
 import { type CodeBlock, codeBlocks } from './support/markdown.ts';
 import { postGraphql, withFolder } from './support/server.ts';
-import { uploaded } from './support/training.ts';
+import { succeeded, uploaded } from './support/training.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -151,9 +152,19 @@ async function filled(text: string, api: { url: string; token: string }, folder:
     CHECKPOINT_VERSION_ID: version('CHECKPOINT'),
     ONNX_VERSION_ID: version('ONNX'),
   };
-  if (text.includes('UPLOAD_ID')) {
+  if (text.includes('"UPLOAD_ID"')) {
     const { uploadId, sha256 } = await uploaded(api, 'mine.onnx', twoClasses(folder));
     Object.assign(ids, { UPLOAD_ID: uploadId, SHA256: sha256 });
+  }
+  if (text.includes('ZIP_UPLOAD_ID')) {
+    const { uploadId, sha256 } = await uploaded(api, 'parts.zip', zipOf(yolo()));
+    Object.assign(ids, { ZIP_UPLOAD_ID: uploadId, ZIP_SHA256: sha256 });
+  }
+  if (text.includes('PARTS_VERSION_ID')) {
+    const parts = (await postGraphql(api.url, '{ dataset(name: "parts") { version { id job { id } } } }', {}, api.token)).data.dataset
+      .version;
+    await succeeded(api, parts.job.id);
+    ids.PARTS_VERSION_ID = parts.id;
   }
   return text.replace(/"([A-Z0-9_]{3,})"/g, (_, name) => JSON.stringify(ids[name] ?? name));
 }

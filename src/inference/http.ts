@@ -256,7 +256,11 @@ async function predict(
   }
   const body = await readBody(req, host.config.bodyBytesMax, holding);
   const arrivedMs = nowMs();
-  const { pixelBytes, decodingBytes } = await readHeader(model, body);
+  const { pixelBytes, decodingBytes } = await readHeader(model, body).catch((error: HttpError) => {
+    // `curl -d` leaves out line ends. --data-binary has the same type.
+    if (error.status !== 400 || req.headers['content-type'] !== 'application/x-www-form-urlencoded') throw error;
+    throw new HttpError(400, `${error.message} If it was sent by \`curl -d\`, which changes files: use \`--data-binary @image.jpg\`.`);
+  });
   const { priority, deadlineMs } = model.config;
   let pixels: Uint8Array | undefined;
   // It has its place in the queue before it is decoded: an image that is not going to be looked at is not.

@@ -3,7 +3,7 @@ import { crc32, inflateRawSync } from 'node:zlib';
 import yauzl from 'yauzl';
 import { ChildError } from '../../jobs/childio.ts';
 import type { NameEncoding } from '../../jobs/specs.ts';
-import { headBytes, methodProblem, otherThanZip } from './fileKinds.ts';
+import { headBytes, methodProblem, otherThanZip } from '../../vision/fileKinds.ts';
 import { decodeNames, imageName, leftOutFor, nameProblem, type RawName } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
 
