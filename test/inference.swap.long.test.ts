@@ -30,7 +30,7 @@ test.skipIf(nativeMissing !== null)(
     writeFileSync(join(folder, 'settings.json'), JSON.stringify(settings));
     const host = fork(join(import.meta.dirname, 'support', 'swappingHost.ts'), [folder], { execArgv: nodeFlags });
     const told = async <T>(): Promise<T> => (await once(host, 'message'))[0];
-    const enter = (phase: keyof Delays): Promise<Delays> => {
+    const enter = (phase: keyof Delays | 'end'): Promise<Delays> => {
       host.send(phase);
       return told();
     };
@@ -56,7 +56,7 @@ test.skipIf(nativeMissing !== null)(
         clearInterval(timer);
         await Promise.all(answers.swap);
       }
-      const { idle, traffic, swap } = await enter('idle');
+      const { idle, traffic, swap } = await enter('end');
       const [beside, meanwhile] = await Promise.all([Promise.all(answers.traffic), Promise.all(answers.swap)]);
       const last = await send();
 
