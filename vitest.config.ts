@@ -28,7 +28,8 @@ export default defineConfig({
     setupFiles: ['src/loading.ts', 'test/support/hashing.ts'],
     sequence: { sequencer: SlowFirst },
     hookTimeout: 60_000,
-    env: { ONNXRUNTIME_NODE_INSTALL: 'skip' },
+    // Tests have GPUs of their own: those of the machine would be read before them.
+    env: { ONNXRUNTIME_NODE_INSTALL: 'skip', WHETSTONE_NVML_LIBRARY: '/nowhere' },
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts', 'client/**/*.ts', 'tui/**/*.{ts,tsx}'],

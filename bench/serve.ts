@@ -1,7 +1,8 @@
 /**
- * `npm run bench:serve`: the inference host beside ONNX Runtime alone (in Python) and beside a bare `node:http` server that reads the same
- * body, in one run, the arms taking turns. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints each ratio with its goal.
- * `-- --parts engine,null,overload` measures some of it, `-- --seconds 10` longer rounds.
+ * `npm run bench:serve`: the inference host with each of its engines, beside ONNX Runtime alone (in Python) and a bare `node:http` server that reads
+ * the same body. All take turns in one run. Requests carry an image of 224 × 224 as a binary tensor (602 KB) over 4 connections. Prints
+ * each ratio with its goal. `-- --parts engine,null,overload` measures some of it, `-- --engines native,onnxruntime-node,openvino` some
+ * engines, `-- --seconds 10` longer rounds.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,16 +10,19 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
+import type { Engine } from '../src/engine/engine.ts';
+import { engines } from '../src/engine/engines.ts';
 import { permitsOf } from '../src/inference/config.ts';
 import { postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerPython } from '../src/python.ts';
-import { binaryBody, metric, withModelFiles } from '../test/support/inference.ts';
+import { binaryBody, metric, type Settings, withModelFiles } from '../test/support/inference.ts';
 import { type Listening, withHostProcess } from '../test/support/process.ts';
 import { closedLoop, median, openLoop, percentile, sortedMs } from './load.ts';
 
 const { values } = parseArgs({
   options: {
     parts: { type: 'string', default: 'engine,null,overload' },
+    engines: { type: 'string', default: 'native,onnxruntime-node,openvino' },
     seconds: { type: 'string', default: '3' },
     rounds: { type: 'string', default: '3' },
     overloadSeconds: { type: 'string', default: '60' },
@@ -41,6 +45,14 @@ const goals: [ms: number, goal: number][] = [
 /** Of the overload: the model takes about 12 ms. */
 const deadlineMs = 200;
 
+/** By the names of their rows: the engine of the host, and that of its models. */
+const hostEngines = {
+  native: { host: 'ONNXRUNTIME_NATIVE', model: 'ONNXRUNTIME_NATIVE' },
+  'onnxruntime-node': { host: 'ONNXRUNTIME_CPU', model: 'AUTO' },
+  openvino: { host: 'ONNXRUNTIME_NATIVE', model: 'OPENVINO' },
+} as const;
+type Row = keyof typeof hostEngines;
+
 const children: ChildProcess[] = [];
 const folders: string[] = [];
 
@@ -53,11 +65,33 @@ function startArm(program: string, ...args: string[]): { child: ChildProcess; li
   return { child, line: async () => String((await lines.next()).value) };
 }
 
-/** With a host that has the models of this configuration. */
-function withHost(folder: string, settings: object, use: (host: Listening) => Promise<void>): Promise<void> {
-  const config = join(folder, 'models.json');
-  writeFileSync(config, JSON.stringify(settings));
-  return withHostProcess(config, use);
+/** Those that are asked for and here; the others are printed with the reason. */
+async function rowsHere(): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const row of values.engines.split(',') as Row[]) {
+    if (!hostEngines[row]) throw new Error(`There is no engine ${row}. There are: ${Object.keys(hostEngines).join(', ')}.`);
+    const { host, model } = hostEngines[row];
+    const engine: Engine = engines[model === 'AUTO' ? host : model];
+    const missing = await engine.missing('');
+    if (missing === null) rows.push(row);
+    else console.log(`${row} is left out. ${missing}`);
+  }
+  return rows;
+}
+
+/** With a host of each row that has the models of this configuration. */
+async function withHosts(
+  folder: string,
+  { models, ...settings }: Settings,
+  rows: readonly Row[],
+  use: (hosts: Listening[]) => Promise<void>,
+): Promise<void> {
+  const [row, ...others] = rows;
+  if (!row) return use([]);
+  const { host: engine, model } = hostEngines[row];
+  const config = join(folder, `${row}.json`);
+  writeFileSync(config, JSON.stringify({ ...settings, engine, models: models.map((one) => ({ ...one, engine: model })) }));
+  await withHostProcess(config, (host) => withHosts(folder, { models, ...settings }, others, (hosts) => use([host, ...hosts])));
 }
 
 /** ONNX Runtime in Python, without any of our code: with a core left, and in the two ways that take them all. */
@@ -86,7 +120,7 @@ const residentMb = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFil
 
 function report(what: string, ours: number, theirs: number, unit: string, goal: string): void {
   const numbers = `${ours.toFixed(2).padStart(9)} ${theirs.toFixed(2).padStart(9)} ${unit.padEnd(4)}`;
-  console.log(`${what.padEnd(46)} ${numbers} ratio ${(ours / theirs).toFixed(3)}  (goal ${goal})`);
+  console.log(`${what.padEnd(62)} ${numbers} ratio ${(ours / theirs).toFixed(3)}  (goal ${goal})`);
 }
 
 /** Models that take about these times here: as many matrix products as they need. */
@@ -113,39 +147,54 @@ async function medians(arms: (() => Promise<number>)[]): Promise<number[]> {
   return rates.map(median);
 }
 
-/** `leaving` a core, and one with as many permits as there are cores. */
-async function besideEngine(leaving: Listening, all: Listening, folder: string, names: string[]): Promise<void> {
+/** Hosts `leaving` a core, and hosts with as many permits as there are cores. */
+async function besideEngine(rows: Row[], leaving: Listening[], all: Listening[], folder: string, names: string[]): Promise<void> {
   for (const [i, name] of names.entries()) {
     const [ms, goal] = goals[i] as [number, number];
-    const [served, servedByAll, ...alone] = (await medians([
-      () => servedRate(leaving.url, name, permitsBeside),
-      () => servedRate(all.url, name, permits),
+    const served =
+      ({ url }: Listening, runs: number) =>
+      () =>
+        servedRate(url, name, runs);
+    const rates = await medians([
+      ...leaving.map((host) => served(host, permitsBeside)),
+      ...all.map((host) => served(host, permits)),
       ...engineArms.map((arm) => () => engineRate(join(folder, `${name}.onnx`), roundMs, arm)),
-    ])) as [number, number, number];
-    report(`model of about ${ms} ms, served ÷ engine alone`, served, alone[0], '/s', `≥ ${goal}`);
+    ]);
+    const alone = rates.slice(2 * rows.length);
     const best = Math.max(...alone);
     const { says } = engineArms[alone.indexOf(best)] as (typeof engineArms)[number];
-    report(`  ${permits} permits ÷ the machine's best, ${says}`, servedByAll, best, '/s', 'none');
+    for (const [at, row] of rows.entries()) {
+      const [beside, byAll] = [rates[at], rates[rows.length + at]] as [number, number];
+      report(`${row}, model of about ${ms} ms, served ÷ engine alone`, beside, alone[0] as number, '/s', `≥ ${goal}`);
+      report(`  ${permits} permits ÷ the machine's best, ${says}`, byAll, best, '/s', 'none');
+      const node = rows.indexOf('onnxruntime-node');
+      if (node >= 0 && node !== at)
+        report(`  ${permits} permits ÷ those of onnxruntime-node`, byAll, rates[rows.length + node] as number, '/s', 'none');
+    }
   }
 }
 
 const servedRate = async (url: string, name: string, runs: number): Promise<number> =>
   rateOf(await closedLoop(url, imageRequest(name), connections * runs, roundMs), roundMs);
 
-async function besideBareServer(url: string): Promise<void> {
-  const bareUrl = await startArm('bare.ts').line();
-  const latencies = { host: [] as Reply[], bare: [] as Reply[] };
+async function besideBareServer(rows: Row[], hosts: Listening[]): Promise<void> {
+  const urls = [await startArm('bare.ts').line(), ...hosts.map(({ url }) => url)];
+  const replies = urls.map(() => [] as Reply[]);
   for (let round = 0; round <= rounds; round += 1) {
-    const ours = await closedLoop(url, imageRequest('null'), 1, roundMs);
-    const theirs = await closedLoop(bareUrl, imageRequest('null'), 1, roundMs);
-    if (round > 0) latencies.host.push(...ours) && latencies.bare.push(...theirs);
+    for (const [i, url] of urls.entries()) {
+      const answered = await closedLoop(url, imageRequest('null'), 1, roundMs);
+      if (round > 0) replies[i]?.push(...answered);
+    }
   }
-  const [ours, theirs] = [sortedMs(latencies.host), sortedMs(latencies.bare)];
-  report('null model, 602 KB, host ÷ bare server, P50', percentile(ours, 0.5), percentile(theirs, 0.5), 'ms', '≤ 1.3');
-  report('null model, 602 KB, host ÷ bare server, P99', percentile(ours, 0.99), percentile(theirs, 0.99), 'ms', '≤ 2');
+  const [theirs, ...all] = replies.map(sortedMs) as [number[], ...number[][]];
+  for (const [i, row] of rows.entries()) {
+    const ours = all[i] as number[];
+    report(`${row}, null model, 602 KB, host ÷ bare server, P50`, percentile(ours, 0.5), percentile(theirs, 0.5), 'ms', '≤ 1.3');
+    report(`${row}, null model, 602 KB, host ÷ bare server, P99`, percentile(ours, 0.99), percentile(theirs, 0.99), 'ms', '≤ 2');
+  }
 }
 
-async function overload({ url, pid }: Listening, name: string, runs: number): Promise<void> {
+async function overload(row: Row, { url, pid }: Listening, name: string, runs: number): Promise<void> {
   const request = imageRequest(name);
   const aloneP50 = async () => percentile(sortedMs(await closedLoop(url, request, 1, 1000)), 0.5);
   await closedLoop(url, request, connections * runs, roundMs);
@@ -165,7 +214,7 @@ async function overload({ url, pid }: Listening, name: string, runs: number): Pr
 
   const accepted = replies.filter(({ status }) => status === 200);
   const inTime = accepted.filter(({ ms, inWindow }) => inWindow && ms <= deadlineMs);
-  report(`twice the capacity, ${runs} permits: in time ÷ capacity`, (1000 * inTime.length) / overloadMs, capacity, '/s', '≥ 0.9');
+  report(`${row}, twice the capacity, ${runs} permits: in time ÷ capacity`, (1000 * inTime.length) / overloadMs, capacity, '/s', '≥ 0.9');
   const byStatus = Object.entries(Object.groupBy(replies, ({ status }) => String(status)));
   console.log(`  statuses: ${byStatus.map(([status, all]) => `${status} × ${all?.length}`).join(', ')} (goal: 200 and 429 only)`);
   const [p50, p95, p99] = [0.5, 0.95, 0.99].map((p) => percentile(sortedMs(accepted), p).toFixed(0));
@@ -179,23 +228,28 @@ async function overload({ url, pid }: Listening, name: string, runs: number): Pr
 
 try {
   const parts = values.parts.split(',');
+  const rows = await rowsHere();
   const names = await calibrated();
   console.log(
     `${cpus()[0]?.model}, ${cores} cores, ${permits} permits of 1 thread, ${rounds} rounds of ${roundMs / 1000} s, ${overloadMs / 1000} s of overload`,
   );
   if (busyBefore) console.log('The machine was busy with other work when this began: the ratios below say little.');
-  console.log(`${''.padEnd(46)}      host     other`);
+  console.log(`${''.padEnd(62)}      host     other`);
   const { folder, settings } = await withModelFiles({ permits, models: [...names, 'null'].map((name) => ({ name, deadlineMs: 60_000 })) });
   folders.push(folder);
-  await withHost(folder, settings, async (all) => {
-    const leave = (leaving: Listening) => besideEngine(leaving, all, folder, names);
-    if (parts.includes('engine')) await withHost(folder, { ...settings, permits: permitsBeside }, leave);
-    if (parts.includes('null')) await besideBareServer(all.url);
+  await withHosts(folder, settings, rows, async (all) => {
+    const leave = (leaving: Listening[]) => besideEngine(rows, leaving, all, folder, names);
+    if (parts.includes('engine')) await withHosts(folder, { ...settings, permits: permitsBeside }, rows, leave);
+    if (parts.includes('null')) await besideBareServer(rows, all);
   });
   if (parts.includes('overload')) {
     const strict = { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) };
     for (const runs of new Set([permitsBeside, permits])) {
-      await withHost(folder, { ...strict, permits: runs }, (host) => overload(host, names[1] as string, runs));
+      for (const row of rows) {
+        await withHosts(folder, { ...strict, permits: runs }, [row], ([host]) =>
+          overload(row, host as Listening, names[1] as string, runs),
+        );
+      }
     }
   }
 } finally {

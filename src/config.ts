@@ -99,6 +99,7 @@ const otherVariables = {
   WHETSTONE_OPENVINO: '1 installs OpenVINO with the set-up, a further engine. It stays, without the setting too.',
   WHETSTONE_OPENVINO_LIBRARY:
     'File of another OpenVINO, its libopenvino_c.so.<version>; without it that of the set-up, then that of the system.',
+  WHETSTONE_NVML_LIBRARY: 'File of NVIDIA’s management library, libnvidia-ml.so.1; without it that of the system.',
   WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
   NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
 };
@@ -114,6 +115,7 @@ const inherited = [
   'NO_PROXY',
   'SSL_CERT_FILE',
   'WHETSTONE_OPENVINO_LIBRARY',
+  'WHETSTONE_NVML_LIBRARY',
 ];
 
 export type ClientConfig = Readonly<z.infer<typeof clientSettings>> & {

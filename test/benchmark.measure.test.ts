@@ -41,7 +41,7 @@ async function measured(spec: BenchmarkSpec) {
   const { telemetry, warm } = await openCell(spec, cell, prepared, progress);
   const { secondsMin, samplesMax } = spec.settings;
   const block = await warm?.block({ round: 3, seconds: secondsMin, samplesMax, elapsedNs: 1e9 });
-  return { telemetry, block, memory: await warm?.close(), samples: block?.samples ?? null, phases, ticks };
+  return { telemetry, block, use: await warm?.close(), samples: block?.samples ?? null, phases, ticks };
 }
 
 describe('inputs', () => {
@@ -102,7 +102,7 @@ describe('inputs', () => {
 describe('a cell', () => {
   test('passes the gate, warms up, and is measured one inference after the other', async () => {
     const spec = benchmarkSpec({ models: [model('classifier', 'classifier')], batchSizes: [4], intraOpThreads: [2] });
-    const { telemetry, memory, samples, phases, ticks } = await measured(spec);
+    const { telemetry, use, samples, phases, ticks } = await measured(spec);
     expect(phases).toEqual(['gate', 'warmup']);
     expect(telemetry).toMatchObject({
       unavailable: null,
@@ -114,7 +114,7 @@ describe('a cell', () => {
     expect(telemetry.cold?.loadNs).toBeGreaterThan(0);
     expect(telemetry.cold?.firstInferenceNs).toBeGreaterThan(0);
     expect(telemetry.warmup?.runs).toBeGreaterThanOrEqual(2);
-    expect(memory?.peakBytes).toBeGreaterThanOrEqual(memory?.baselineBytes as number);
+    expect(use?.memory?.peakBytes).toBeGreaterThanOrEqual(use?.memory?.baselineBytes as number);
 
     const { latencyNs, endNs, block } = samples as NonNullable<typeof samples>;
     // Behind the second that earlier blocks took.

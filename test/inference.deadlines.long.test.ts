@@ -1,6 +1,10 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { openvinoMissing, whyNoOpenvino } from './support/engines.ts';
 import { eventually } from './support/eventually.ts';
-import { inferJson, metric, spinJson, withHost } from './support/inference.ts';
+import { inferJson, metric, spinJson, withHost, withModelFiles } from './support/inference.ts';
+import { withListening } from './support/process.ts';
 
 let url = '';
 withHost({ models: [{ name: 'spin', deadlineMs: 50 }] }, (host) => {
@@ -20,3 +24,24 @@ test('a run that overruns its estimate: 504 is sent before it has ended, 100 of 
   }
   expect(early).toBe(100);
 });
+
+// It looks whether it is to stop between the kernels of a graph, and not within a loop, which is one of them.
+test.skipIf(openvinoMissing !== null)(
+  `a loop that never ends on OpenVINO: 504 at its deadline, then the host says so and ends${whyNoOpenvino}`,
+  async () => {
+    const { folder, settings } = await withModelFiles({
+      engine: 'ONNXRUNTIME_NATIVE',
+      models: [{ name: 'spin', engine: 'OPENVINO', deadlineMs: 500 }],
+    });
+    const config = join(folder, 'models.json');
+    writeFileSync(config, JSON.stringify(settings));
+    await withListening(['src/inference/main.ts', '--config', config], {}, 'inference host is ready', async ({ url, exit, lines }) => {
+      // As many rounds as it takes: hours.
+      expect((await inferJson(url, 'spin', spinJson(2 ** 31 - 1))).status).toBe(504);
+      expect(await exit).toEqual({ code: null, signal: 'SIGKILL' });
+      const said = lines.filter((line) => line.includes('does not end')).map((line) => JSON.parse(line));
+      expect(said).toMatchObject([{ level: 60, model: 'spin/1', reason: expect.stringMatching(/^A run did not end within \d+ s/) }]);
+    });
+    rmSync(folder, { recursive: true });
+  },
+);

@@ -4,42 +4,12 @@ import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { type ModelConfig, parseHostConfig } from '../src/inference/config.ts';
 import type { RunningHost } from '../src/inference/host.ts';
-import type { ServedModel } from '../src/inference/models.ts';
-import { decodeFeed } from '../src/inference/predict.ts';
-import { preprocess, resized } from '../src/vision/preprocess.ts';
-import { type PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
+import { preprocess } from '../src/vision/preprocess.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
 import { call, inferJson, metric, withHost, withModelFiles } from './support/inference.ts';
 
 const fixtures = join(import.meta.dirname, 'fixtures', 'preprocess');
-const cases: { name: string; file: string; spec: PreprocessSpec; levels: string; tensor?: string }[] = JSON.parse(
-  readFileSync(join(fixtures, 'cases.json'), 'utf8'),
-);
-
-/** Share of the values that are within `tolerance(i)` of the expected ones. */
-function close(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance: (i: number) => number): number {
-  expect(found).toHaveLength(expected.length);
-  return Array.from(found).filter((value, i) => Math.abs(value - (expected[i] as number)) <= tolerance(i)).length / expected.length;
-}
-
-describe('the golden fixtures of docs/preprocessing.md', () => {
-  test.each(cases)('$name ($file)', async ({ file, spec, levels, tensor }) => {
-    const config = { preprocess: spec, maxImagePixels: 25_000_000 };
-    const signature = { inputs: [{ name: 'x' }], outputs: [] };
-    const { image, pieces } = await decodeFeed({ config, signature } as unknown as ServedModel, readFileSync(join(fixtures, file)));
-    const [pixels] = pieces;
-    if (!image || !pixels) throw new Error('no image');
-    const expected = readFileSync(join(fixtures, levels));
-    expect(close(resized(pixels, image.width, image.height, spec), expected, () => 1)).toBeGreaterThanOrEqual(0.999);
-    if (!tensor) return;
-    const bytes = readFileSync(join(fixtures, tensor));
-    const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
-    const channel = (i: number) => (spec.layout === 'NHWC' ? i % 3 : Math.floor(i / (spec.width * spec.height)));
-    const oneLevel = (i: number) => 1.0001 / (255 * (spec.std[channel(i)] as number));
-    expect(close(preprocess(pixels, image.width, image.height, spec), values, oneLevel)).toBeGreaterThanOrEqual(0.999);
-  });
-});
-
 let url = '';
 let host: RunningHost;
 const labels = ['red', 'green', 'blue'];

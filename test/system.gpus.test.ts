@@ -31,6 +31,7 @@ test('two GPUs, of which one does not report some values', async () => {
         utilizationPercent: 37,
         temperatureCelsius: 41,
         powerWatts: 93.52,
+        throttleReasons: null,
       },
       {
         index: 1,
@@ -41,6 +42,7 @@ test('two GPUs, of which one does not report some values', async () => {
         utilizationPercent: null,
         temperatureCelsius: 35,
         powerWatts: null,
+        throttleReasons: null,
       },
     ],
     reason: null,

@@ -1,5 +1,6 @@
-// The binding for Node: promises in front of a `Runtime`. What its threads have done comes back over a thread-safe function, and is answered on
-// the thread of JavaScript. src/engine/native.ts is its only user, and has the types.
+// The binding for Node. Promises in front of a `Runtime`: what its threads have done comes back over a thread-safe function, and is answered on
+// the thread of JavaScript. src/engine/native.ts uses it, and has the types. Beside it `fillTensor` as
+// src/vision/tensor.ts has it, and what src/system/nvml.ts reads of the GPUs.
 #include <napi.h>
 
 #include <memory>
@@ -8,7 +9,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "nvml.h"
 #include "runtime.h"
+#include "vision.h"
 
 namespace whetstone {
 namespace {
@@ -281,11 +284,111 @@ void answer(Napi::Env env, Napi::Function, Binding* binding, Completion* complet
   if (env != nullptr) binding->complete(env, *owned);
 }
 
+// (pixels, width, {part, target}, {width, height, padColor, channels, layout}, tables, tensor)
+void fillTensorOf(const Napi::CallbackInfo& info) {
+  const auto sizeOf = [](const Napi::Object& object, const char* name) -> std::size_t {
+    return object.Get(name).As<Napi::Number>().Uint32Value();
+  };
+  const auto rectangleOf = [&](const char* name) -> Rectangle {
+    const auto object = info[2].As<Napi::Object>().Get(name).As<Napi::Object>();
+    return {sizeOf(object, "left"), sizeOf(object, "top"), sizeOf(object, "width"), sizeOf(object, "height")};
+  };
+  const auto elementsOf = [&](std::size_t n) -> Elements {
+    const auto array = info[n].As<Napi::TypedArray>();
+    return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ElementLength(), array.ElementSize()};
+  };
+  const auto spec = info[3].As<Napi::Object>();
+  const auto says = [&spec](const char* name, const char* value) { return spec.Get(name).As<Napi::String>().Utf8Value() == value; };
+  const auto padColor = spec.Get("padColor").As<Napi::Array>();
+  const auto padOf = [&padColor](std::uint32_t c) { return static_cast<std::uint8_t>(padColor.Get(c).As<Napi::Number>().Uint32Value()); };
+  const Elements pixels = elementsOf(0);
+  try {
+    fillTensor({static_cast<const std::uint8_t*>(pixels.data), pixels.count, info[1].As<Napi::Number>().Uint32Value()},
+               {rectangleOf("part"), rectangleOf("target"), sizeOf(spec, "width"), sizeOf(spec, "height"), {padOf(0), padOf(1), padOf(2)},
+                says("channels", "BGR"), says("layout", "NHWC")},
+               elementsOf(4), elementsOf(5));
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+template <class T>
+Napi::Value numberOf(Napi::Env env, const std::optional<T>& value) {
+  return value ? Napi::Number::New(env, static_cast<double>(*value)) : env.Null();
+}
+
+// (library). It may take as long as the driver does.
+Napi::Value readGpus(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  try {
+    const Nvml nvml(info[0].As<Napi::String>());
+    const std::vector<Gpu> gpus = nvml.gpus();
+    const auto result = Napi::Array::New(env, gpus.size());
+    for (std::uint32_t n = 0; n < gpus.size(); n += 1) {
+      const GpuState state = nvml.state(gpus[n]);
+      const auto gpu = Napi::Object::New(env);
+      gpu.Set("index", gpus[n].index);
+      gpu.Set("uuid", gpus[n].uuid);
+      gpu.Set("name", gpus[n].name);
+      gpu.Set("memoryTotalBytes", numberOf(env, state.memoryTotalBytes));
+      gpu.Set("memoryUsedBytes", numberOf(env, state.memoryUsedBytes));
+      gpu.Set("utilizationPercent", numberOf(env, state.utilizationPercent));
+      gpu.Set("temperatureCelsius", numberOf(env, state.temperatureCelsius));
+      gpu.Set("powerMilliwatts", numberOf(env, state.powerMilliwatts));
+      gpu.Set("throttleReasons", numberOf(env, state.throttleReasons));
+      result.Set(n, gpu);
+    }
+    return result;
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+}
+
+class SamplerBinding final : public Napi::ObjectWrap<SamplerBinding> {
+ public:
+  static void define(Napi::Env env, Napi::Object exports) {
+    exports.Set("GpuSampler", DefineClass(env, "GpuSampler",
+                                          {InstanceMethod<&SamplerBinding::start>("start"), InstanceMethod<&SamplerBinding::stop>("stop"),
+                                           InstanceMethod<&SamplerBinding::use>("use")}));
+  }
+
+  // (library, uuid, intervalMs)
+  explicit SamplerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SamplerBinding>(info) {
+    try {
+      const std::chrono::milliseconds interval(info[2].As<Napi::Number>().Int64Value());
+      sampler_ = std::make_unique<GpuSampler>(std::make_unique<Nvml>(info[0].As<Napi::String>()), info[1].As<Napi::String>(), interval);
+    } catch (const std::exception& error) {
+      throw Napi::Error::New(info.Env(), error.what());
+    }
+  }
+
+ private:
+  void start(const Napi::CallbackInfo&) { sampler_->start(); }
+  void stop(const Napi::CallbackInfo&) { sampler_->stop(); }
+
+  Napi::Value use(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    const GpuUse use = sampler_->use();
+    const auto result = Napi::Object::New(env);
+    result.Set("utilizationPercent", numberOf(env, use.utilizationPercent));
+    result.Set("powerWatts", numberOf(env, use.powerWatts));
+    result.Set("memoryBytesMax", numberOf(env, use.memoryUsedBytesMax));
+    result.Set("temperatureCelsiusMax", numberOf(env, use.temperatureCelsiusMax));
+    result.Set("throttleReasons", numberOf(env, use.throttleReasons));
+    return result;
+  }
+
+  std::unique_ptr<GpuSampler> sampler_;
+};
+
 }  // namespace
 }  // namespace whetstone
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   whetstone::Binding::define(env, exports);
+  whetstone::SamplerBinding::define(env, exports);
+  exports.Set("readGpus", Napi::Function::New(env, whetstone::readGpus));
+  exports.Set("fillTensor", Napi::Function::New(env, whetstone::fillTensorOf));
   return exports;
 }
 

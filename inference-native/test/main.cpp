@@ -2,21 +2,13 @@
 // test/support/inference_models.py. Ends with 1 at the first check that fails.
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <string>
 
+#include "check.h"
 #include "engine.h"
 #include "runtime.h"
-
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      std::fprintf(stderr, "%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                             \
-    }                                                                           \
-  } while (false)
 
 using namespace whetstone;
 
@@ -40,18 +32,6 @@ std::vector<float> valuesOf(const Output& output) {
   if (!values.empty()) std::memcpy(values.data(), output.data.get(), output.bytes);
   return values;
 }
-
-template <class Work>
-std::string errorOf(Work work) {
-  try {
-    work();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::shared_ptr<Model> load(Runtime& runtime, const std::string& name) {
   std::promise<std::shared_ptr<Model>> loaded;
@@ -251,6 +231,8 @@ int main(int count, char** arguments) {
   CHECK(contains(errorOf([] { openOnnxRuntime("/there/is/none.so"); }), "cannot be loaded"));
   CHECK(contains(errorOf([] { openOpenVino("/there/is/none.so"); }), "cannot be loaded"));
   CHECK(contains(errorOf([&] { openOpenVino(arguments[1]); }), "is not OpenVINO"));
+  testVision();
+  testNvml();
   engine = openOnnxRuntime(arguments[1]);
   folder = arguments[2];
   anEngineDoesItsPart();

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { engineNames } from '../engine/engines.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
 import { Comparison } from '../models/gate.ts';
+import { throttleReasons } from '../system/throttling.ts';
 
 const ns = z.int().min(0);
 const bytes = z.int().min(0);
@@ -49,7 +50,15 @@ export const Telemetry = z.object({
     .nullable(),
   /** The rounds in which something else took the processor; absent where there was none, and in benchmarks of earlier versions. */
   disturbedRounds: z.array(z.int().min(0)).optional(),
-  gpu: z.object({ utilizationPercent: z.number().nullable(), memoryBytesMax: bytes.nullable(), reason: z.string().nullable() }),
+  /** Of the GPU while it was measured. Benchmarks of earlier versions, and those of the processor, lack the optional ones. */
+  gpu: z.object({
+    utilizationPercent: z.number().nullable(),
+    memoryBytesMax: bytes.nullable(),
+    powerWatts: z.number().nullable().optional(),
+    temperatureCelsiusMax: z.number().nullable().optional(),
+    throttleReasons: z.array(z.enum(throttleReasons)).nullable().optional(),
+    reason: z.string().nullable(),
+  }),
 });
 export type Telemetry = z.infer<typeof Telemetry>;
 

@@ -7,6 +7,7 @@ import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
 import { gateFailures, magnitudeMin, tolerances } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
 import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
+import { type GpuMeter, openGpuMeter } from './gpuMeter.ts';
 import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
 import { type Instances, openInstances } from './instances.ts';
 import { noiseBetween, readNoise } from './noise.ts';
@@ -21,12 +22,6 @@ const meanTolerances: Record<Precision, number> = { FP32: 1e-4, FP16: 5e-4, INT8
 /** Runs whose medians are compared to tell whether the speed has settled, and by how much they may differ. */
 const warmupBlock = 10;
 const warmupSpread = 0.03;
-
-const noGpu = { utilizationPercent: null, memoryBytesMax: null };
-const gpuReasons = {
-  cpu: 'It was measured on the processor.',
-  cuda: 'Utilisation and memory of a GPU are read through NVML, which this engine does not do.',
-};
 
 const now = (): bigint => process.hrtime.bigint();
 const since = (start: bigint): number => Number(now() - start);
@@ -57,11 +52,13 @@ export interface Block {
   noise: NonNullable<Telemetry['noise']>;
 }
 
+export type Use = Pick<Telemetry, 'memory' | 'gpu'>;
+
 /** A configuration that is loaded, right and warm. */
 export interface WarmCell {
   block(asked: BlockAsked): Promise<Block>;
-  /** Ends it, and says what memory it took. */
-  close(): Promise<NonNullable<Telemetry['memory']>>;
+  /** Ends it, and says what it used. */
+  close(): Promise<Use>;
 }
 
 /** Loads a configuration, compares its outputs with the reference and warms it up. `warm` is null when no speed of it counts. */
@@ -84,6 +81,7 @@ export async function openCell(
   progress.advance(0, about);
   const peak = watchPeak();
   const baselineBytes = process.memoryUsage.rss();
+  const gpu = openGpuMeter(device, process.env.CUDA_VISIBLE_DEVICES ?? '');
   const loadedAt = now();
   const loaded = await load(open, model.file, { intraOpThreads: cell.intraOpThreads });
   if ('problem' in loaded) {
@@ -102,7 +100,7 @@ export async function openCell(
     warmup: null,
     memory: null,
     noise: null,
-    gpu: { ...noGpu, reason: gpuReasons[device] },
+    gpu: gpu.use(),
   };
   if (gateFailures(telemetry.gate?.outputs ?? []).length > 0) return { telemetry, warm: null };
   const { engine } = cell;
@@ -127,7 +125,7 @@ export async function openCell(
     warm: {
       async block(asked) {
         const total = spec.scenario === 'OFFLINE' ? Math.ceil((asked.seconds * 1e9 * count) / inferenceNs) : null;
-        const block = await measureBlock(instances, cell, asked, total, advance);
+        const block = await measureBlock(instances, gpu, cell, asked, total, advance);
         inferenceNs = (block.elapsedNs * count) / block.samples.latencyNs.length;
         const seconds = (asked.elapsedNs + block.elapsedNs) / 1e9;
         progress.advance(0, { ...about, round: asked.round, seconds, ...figuresOf(block.samples.latencyNs, block.elapsedNs, batchSize) });
@@ -137,7 +135,7 @@ export async function openCell(
         const memory = { baselineBytes, peakBytes: peak() };
         await instances.close();
         await session.close();
-        return memory;
+        return { memory, gpu: gpu.use() };
       },
     },
   };
@@ -208,13 +206,16 @@ function agree(latencies: number[]): boolean {
 /** A first inference of each instance does not count, since it only brings back what the other configurations have driven out of the caches. */
 async function measureBlock(
   instances: Instances,
+  gpu: GpuMeter,
   { intraOpThreads, instances: count }: PlannedCell,
   { round, seconds, samplesMax, elapsedNs: earlierNs }: BlockAsked,
   total: number | null,
   advance: Advance,
 ): Promise<Block> {
   const before = readNoise();
-  const { latencyNs, endNs } = await instances.block({ seconds, samplesMax: Math.ceil(samplesMax / count), total }, advance);
+  gpu.start();
+  const measured = instances.block({ seconds, samplesMax: Math.ceil(samplesMax / count), total }, advance);
+  const { latencyNs, endNs } = await measured.finally(() => gpu.stop());
   const noise = noiseBetween(before, readNoise(), intraOpThreads * count);
   const samples = { latencyNs, endNs: endNs.map((end) => earlierNs + end), block: new Float64Array(latencyNs.length).fill(round) };
   return { samples, elapsedNs: endNs.at(-1) as number, noise };

@@ -21,7 +21,7 @@ import {
 } from './cells.ts';
 import { type Contest, contestOf } from './contest.ts';
 import type { Prepared } from './inputs.ts';
-import type { Block } from './measure.ts';
+import type { Block, Use } from './measure.ts';
 import { isDisturbed } from './noise.ts';
 import { type RoundStatistics, roundsOf } from './pairing.ts';
 import { decodeSamples, encodeSamples, joinSamples, type RawSamples, samplesBytes } from './samples.ts';
@@ -180,8 +180,8 @@ async function measureRound(
 
 async function finish(cell: Cell, process: CellProcess): Promise<void> {
   if (cell.telemetry.unavailable === null) {
-    const memory = await process.ask<NonNullable<Telemetry['memory']>>({ do: 'close' });
-    if (!isProblem(memory)) cell.telemetry.memory = memory;
+    const use = await process.ask<Use>({ do: 'close' });
+    if (!isProblem(use)) Object.assign(cell.telemetry, use);
     cell.telemetry.noise = noiseOf(cell.blocks);
     const disturbedRounds = disturbedOf(cell);
     if (disturbedRounds.length > 0) cell.telemetry.disturbedRounds = disturbedRounds;

@@ -18,11 +18,14 @@ export const cudaLibrary = join(folder, 'libonnxruntime_providers_cuda.so');
 /** The addon of `inference-native/`, which the set-up builds where it can. */
 export const nativeAddon = join(import.meta.dirname, '..', '..', 'inference-native', 'build', 'whetstone.node');
 
+const systemFolders = [
+  ...(process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
+  ...['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/lib', '/opt/homebrew/lib'],
+];
 const openvinoFolders = [
   // The set-up installs it there (WHETSTONE_OPENVINO=1).
   join(import.meta.dirname, '..', '..', 'inference-native', 'openvino', 'openvino', 'libs'),
-  ...(process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
-  ...['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/local/lib', '/opt/homebrew/lib'],
+  ...systemFolders,
   ...['/opt/intel/openvino/runtime/lib/intel64', '/opt/intel/openvino/runtime/lib/aarch64'],
 ];
 
@@ -37,4 +40,13 @@ export function findOpenvino(): { file: string; version: string } | null {
     if (year && existsSync(file)) return { file, version: `openvino 20${year}.${release}.${patch}` };
   }
   return null;
+}
+
+/** NVIDIA's management library, which its driver brings: the file that WHETSTONE_NVML_LIBRARY names, or that of the system. */
+export function findNvml(): string | null {
+  const chosen = process.env.WHETSTONE_NVML_LIBRARY;
+  // In containers of Kubernetes, and under Windows, it is in the latter two.
+  const folders = [...systemFolders, '/usr/local/nvidia/lib64', '/usr/lib/wsl/lib'];
+  const files = chosen ? [chosen] : folders.map((folder) => join(folder, 'libnvidia-ml.so.1'));
+  return files.find((file) => existsSync(file)) ?? null;
 }

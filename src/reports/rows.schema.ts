@@ -4,6 +4,7 @@ import { type Percentile, type PercentileName, percentiles, type Stability } fro
 import { builder, enumValues } from '../graphql/builder.ts';
 import type { Comparison } from '../models/gate.ts';
 import { downloadUrl } from '../storage/links.ts';
+import { ThrottleReasonType } from '../system/schema.ts';
 import type { RowView } from './report.ts';
 import { samplesOf } from './reports.ts';
 
@@ -168,7 +169,20 @@ const GpuUseType = builder.objectRef<RowView['gpu']>('BenchmarkGpu').implement({
   description: 'What the GPU did; null with a reason where nobody measured it.',
   fields: (t) => ({
     utilizationPercent: t.exposeFloat('utilizationPercent', { nullable: true, description: 'Mean utilisation, 0 to 100.' }),
-    memoryBytesMax: t.expose('memoryBytesMax', { type: 'SafeInt', nullable: true, description: 'Most GPU memory that was used.' }),
+    memoryBytesMax: t.expose('memoryBytesMax', {
+      type: 'SafeInt',
+      nullable: true,
+      description: 'Most GPU memory that was used, by other processes too.',
+    }),
+    powerWatts: t.float({ nullable: true, description: 'Mean power draw.', resolve: (gpu) => gpu.powerWatts }),
+    temperatureCelsiusMax: t.float({ nullable: true, description: 'Highest temperature.', resolve: (gpu) => gpu.temperatureCelsiusMax }),
+    throttleReasons: t.field({
+      type: [ThrottleReasonType],
+      nullable: true,
+      description: 'Why its clocks were lower than they could be, at some time.',
+      extensions: { size: 2 },
+      resolve: (gpu) => gpu.throttleReasons,
+    }),
     reason: t.exposeString('reason', { nullable: true, description: 'Why there are no numbers.' }),
   }),
 });

@@ -1,8 +1,13 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { findNvml, nativeAddon } from '../engine/libraries.ts';
 import type { Log } from '../log.ts';
+import { maskPaths } from '../maskPaths.ts';
+import { type ThrottleReason, throttleReasonsOf } from './throttling.ts';
 
-/** One GPU as nvidia-smi tells of it. A value that the card does not report is null. */
+/** One GPU as its driver describes it. A value that the card does not report is null. */
 export interface Gpu {
   index: number;
   uuid: string;
@@ -12,7 +17,14 @@ export interface Gpu {
   utilizationPercent: number | null;
   temperatureCelsius: number | null;
   powerWatts: number | null;
+  /** nvidia-smi is not asked for them, since their name differs between its versions. */
+  throttleReasons: ThrottleReason[] | null;
 }
+
+/** What `nvml.ts` prints: the GPUs as the addon has them. */
+export type NvmlAnswer =
+  | { gpus: (Omit<Gpu, 'powerWatts' | 'throttleReasons'> & { powerMilliwatts: number | null; throttleReasons: number | null })[] }
+  | { reason: string };
 
 export type Gpus = { gpus: Gpu[]; reason: null } | { gpus: null; reason: string };
 
@@ -24,7 +36,7 @@ const run = promisify(execFile);
 
 /** The only reason that is final: any other may pass, such as a driver that is slow or not loaded yet. */
 const notInstalled = 'nvidia-smi is not installed on this machine.';
-/** Until nvidia-smi has told of a GPU it is asked again after this long, each time twice as long. */
+/** Until a GPU is known, it is looked for again after this long, each time twice as long. */
 const askAgainMs = { first: 5000, most: 300_000 };
 
 /** They learn from every reading with their PATH: whoever sees a GPU sees one that jobs get. */
@@ -32,10 +44,14 @@ const watches = new Set<{ path: string; learn(reading: Gpus): void }>();
 
 let last: { path: string; reading: Promise<Gpus>; endedAt: number | null } | undefined;
 
-/** The GPUs of this machine, or null with the reason why there are none to be seen. `path` is the PATH that nvidia-smi is looked for in. */
+/**
+ * The GPUs of this machine, or null with the reason why there are none to be seen. NVML is asked where it is there and the native runtime is built,
+ * otherwise nvidia-smi, which `path` is the PATH to look for in.
+ */
 export function readGpus(path: string): Promise<Gpus> {
   if (last?.path === path && (last.endedAt === null || performance.now() - last.endedAt < sharedMs)) return last.reading;
-  const next: typeof last = { path, reading: askNvidiaSmi(path), endedAt: null };
+  const library = existsSync(nativeAddon) ? findNvml() : null;
+  const next: typeof last = { path, reading: library ? askNvml(library, path) : askNvidiaSmi(path), endedAt: null };
   next.reading.then((reading) => {
     next.endedAt = performance.now();
     for (const watch of watches) if (watch.path === path) watch.learn(reading);
@@ -55,7 +71,7 @@ export interface GpuShare {
 }
 
 export interface GpuWatch {
-  /** What jobs have at present. A GPU that was seen stays known while nvidia-smi does not answer. */
+  /** What jobs have at present. A GPU that was seen stays known while the driver does not answer. */
   state(): { known: Gpus; askedAgainAt: number | null };
   /** The share of a job that holds these slots: slot i has GPU i modulo their number. */
   of(slots: number[]): GpuShare;
@@ -66,7 +82,7 @@ export interface GpuWatch {
 export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   let timer: NodeJS.Timeout | undefined;
   let askedAgainAt: number | null = null;
-  let known: Gpus = { gpus: null, reason: 'nvidia-smi has not been asked yet.' };
+  let known: Gpus = { gpus: null, reason: 'The driver has not been asked yet.' };
   const learn = (reading: Gpus) => {
     if (known.gpus) return;
     known = reading;
@@ -79,7 +95,7 @@ export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   watches.add(watching);
   const askAgainIn = (waitMs: number) => {
     if (!watches.has(watching) || known.gpus || known.reason === notInstalled) return;
-    log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until nvidia-smi lists one.');
+    log.warn({ reason: known.reason, askAgainMs: waitMs }, 'No GPU is known: jobs run on the CPU until one is found.');
     askedAgainAt = Date.now() + waitMs;
     timer = setTimeout(async () => {
       askedAgainAt = null;
@@ -104,12 +120,32 @@ export async function watchGpus(path: string, log: Log): Promise<GpuWatch> {
   };
 }
 
+/** What the program prints. Rejects with ABORT_ERR where it takes too long: `timeout` waits until it has ended, and what hangs in the driver does not. */
+async function printed(program: string, args: string[], path: string): Promise<string> {
+  const signal = AbortSignal.timeout(answerMsMax);
+  return (await run(program, args, { signal, killSignal: 'SIGKILL', env: { PATH: path } })).stdout;
+}
+
+async function askNvml(library: string, path: string): Promise<Gpus> {
+  try {
+    const answer: NvmlAnswer = JSON.parse(await printed(process.execPath, [join(import.meta.dirname, 'nvml.ts'), library], path));
+    if ('reason' in answer) return { gpus: null, reason: maskPaths(answer.reason) };
+    const gpus = answer.gpus.map(({ powerMilliwatts, throttleReasons, ...gpu }) => ({
+      ...gpu,
+      powerWatts: powerMilliwatts === null ? null : powerMilliwatts / 1000,
+      throttleReasons: throttleReasonsOf(throttleReasons),
+    }));
+    return { gpus, reason: null };
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'ABORT_ERR')
+      return { gpus: null, reason: `NVML gave no answer within ${answerMsMax / 1000} seconds.` };
+    return { gpus: null, reason: 'The process that asks NVML crashed: reinstall the NVIDIA driver, or set WHETSTONE_NVML_LIBRARY.' };
+  }
+}
+
 async function askNvidiaSmi(path: string): Promise<Gpus> {
   try {
-    const query = [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader,nounits'];
-    // A signal, for `timeout` waits until the process has ended, and one that hangs in the driver does not.
-    const signal = AbortSignal.timeout(answerMsMax);
-    const { stdout } = await run('nvidia-smi', query, { signal, killSignal: 'SIGKILL', env: { PATH: path } });
+    const stdout = await printed('nvidia-smi', [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader,nounits'], path);
     const gpus = stdout.split('\n').flatMap((line) => parseGpu(line) ?? []);
     return gpus.length > 0 ? { gpus, reason: null } : { gpus: null, reason: 'nvidia-smi lists no GPU.' };
   } catch (error) {
@@ -140,5 +176,6 @@ function parseGpu(line: string): Gpu | null {
     utilizationPercent: number(5),
     temperatureCelsius: number(6),
     powerWatts: number(7),
+    throttleReasons: null,
   };
 }

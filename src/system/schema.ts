@@ -1,5 +1,5 @@
 import { every, follow, sharedReading } from '../follow.ts';
-import { builder } from '../graphql/builder.ts';
+import { builder, enumValues } from '../graphql/builder.ts';
 import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
@@ -8,6 +8,7 @@ import { type DiskUse, diskUse } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { type Gpu, type Gpus, type GpuWatch, readGpus } from './gpus.ts';
 import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
+import { throttleTitles } from './throttling.ts';
 
 interface System {
   slots: Slot[];
@@ -92,8 +93,13 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
   }),
 });
 
+export const ThrottleReasonType = builder.enumType('ThrottleReason', {
+  description: 'Why the clocks of a GPU are lower than they could be.',
+  values: enumValues(throttleTitles),
+});
+
 const GpuType = builder.objectRef<Gpu>('Gpu').implement({
-  description: 'A GPU as nvidia-smi tells of it. What the card does not report is null.',
+  description: 'A GPU as its driver describes it. What the card does not report is null.',
   fields: (t) => ({
     index: t.exposeInt('index', { description: 'Number of the card.' }),
     uuid: t.exposeString('uuid', { description: 'Its UUID.' }),
@@ -106,6 +112,12 @@ const GpuType = builder.objectRef<Gpu>('Gpu').implement({
     }),
     temperatureCelsius: t.exposeFloat('temperatureCelsius', { nullable: true, description: 'Temperature.' }),
     powerWatts: t.exposeFloat('powerWatts', { nullable: true, description: 'Power draw.' }),
+    throttleReasons: t.expose('throttleReasons', {
+      type: [ThrottleReasonType],
+      nullable: true,
+      description: 'Why its clocks are lower than they could be. Null where the native runtime, which reads them, is not built.',
+      extensions: { size: 2 },
+    }),
   }),
 });
 

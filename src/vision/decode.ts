@@ -17,7 +17,7 @@ sharp.unblock({
   operation: ['VipsForeignLoadJpegBuffer', 'VipsForeignLoadPngBuffer', 'VipsForeignLoadWebpBuffer', 'VipsForeignLoadTiffBuffer'],
 });
 
-/** Longest side in pixels: half-way, a resize holds height × width of the input × 12 bytes, 230 MB for an input of 640. */
+/** Longest side in pixels. It bounds the time of a resize, which adds up rows of the image for each row of the input. */
 export const sideMax = 30_000;
 
 export interface ImageHeader {

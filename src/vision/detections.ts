@@ -1,8 +1,8 @@
 /** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
 
 import { chooseLayout, LayoutError } from './layouts.ts';
-import type { Placement } from './preprocess.ts';
 import type { OutputLayout } from './spec.ts';
+import type { Placement } from './tensor.ts';
 
 /** Which candidates are detections. */
 export interface DetectionLimits {

@@ -1,19 +1,10 @@
-/** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 7). */
+/** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 8). */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import type { Values } from '../engine/datatypes.ts';
+import { nativeAddon } from '../engine/libraries.ts';
 import type { PreprocessSpec } from './spec.ts';
-
-export interface Rectangle {
-  left: number;
-  top: number;
-  width: number;
-  height: number;
-}
-
-/** Where an image goes: which part of it becomes which part of the input. */
-export interface Placement {
-  part: Rectangle;
-  target: Rectangle;
-}
+import { type FillTensor, fillTensor, type Placement, type Rectangle } from './tensor.ts';
 
 /** From the 32-bit floats of step 6 to the element types that an input can have. */
 const convert = {
@@ -31,6 +22,13 @@ const convert = {
 export type InputDatatype = keyof typeof convert;
 export const isInputDatatype = (datatype: string): datatype is InputDatatype => Object.hasOwn(convert, datatype);
 
+let fastest: FillTensor | undefined;
+/** That of the native runtime where it is built. Nothing is loaded before the first image comes. */
+function fastestFillTensor(): FillTensor {
+  fastest ??= existsSync(nativeAddon) ? (createRequire(import.meta.url)(nativeAddon) as { fillTensor: FillTensor }).fillTensor : fillTensor;
+  return fastest;
+}
+
 /** `pixels`: height × width × RGB, upright. The result has the shape 1 × 3 × H × W or 1 × H × W × 3. */
 export function preprocess<T extends InputDatatype = 'FP32'>(
   pixels: Uint8Array,
@@ -38,54 +36,18 @@ export function preprocess<T extends InputDatatype = 'FP32'>(
   height: number,
   spec: PreprocessSpec,
   datatype: T = 'FP32' as T,
+  fill = fastestFillTensor(),
 ): ReturnType<(typeof convert)[T]> {
-  return normalise(resized(pixels, width, height, spec), spec, convert[datatype]) as ReturnType<(typeof convert)[T]>;
-}
-
-/** Steps 4 and 5: H × W × RGB. */
-export function resized(pixels: Uint8Array, width: number, height: number, spec: PreprocessSpec): Uint8Array {
-  const { part, target } = placed(width, height, spec);
-  const across = weightsOf(part.width, target.width);
-  const down = weightsOf(part.height, target.height);
-  const rowLength = 3 * target.width;
-  const between = new Float32Array(part.height * rowLength);
-  for (let y = 0, i = 0; y < part.height; y += 1) {
-    const from = 3 * ((part.top + y) * width + part.left);
-    for (const { first, weights } of across) {
-      let red = 0;
-      let green = 0;
-      let blue = 0;
-      for (let k = 0, at = from + 3 * first; k < weights.length; k += 1) {
-        const weight = weights[k] as number;
-        red += weight * (pixels[at++] as number);
-        green += weight * (pixels[at++] as number);
-        blue += weight * (pixels[at++] as number);
-      }
-      between[i++] = red;
-      between[i++] = green;
-      between[i++] = blue;
-    }
-  }
-  const canvas = new Uint8Array(3 * spec.width * spec.height);
-  const [padRed, padGreen, padBlue] = spec.padColor as [number, number, number];
-  for (let i = 0; i < canvas.length; ) {
-    canvas[i++] = padRed;
-    canvas[i++] = padGreen;
-    canvas[i++] = padBlue;
-  }
-  const sums = new Float64Array(rowLength);
-  for (let y = 0; y < target.height; y += 1) {
-    sums.fill(0);
-    const { first, weights } = down[y] as Weights;
-    for (let k = 0; k < weights.length; k += 1) {
-      const row = (first + k) * rowLength;
-      const weight = weights[k] as number;
-      for (let i = 0; i < rowLength; i += 1) sums[i] = (sums[i] as number) + weight * (between[row + i] as number);
-    }
-    const to = 3 * ((target.top + y) * spec.width + target.left);
-    for (let i = 0; i < rowLength; i += 1) canvas[to + i] = Math.min(255, Math.floor((sums[i] as number) + 0.5));
-  }
-  return canvas;
+  // A level has one of 256 values in each channel: they are normalised (step 6), and converted (step 8), once.
+  const { mean, std } = spec;
+  const normalised = Float32Array.from({ length: 3 * 256 }, (_, i) => {
+    const c = Math.floor(i / 256);
+    return ((i % 256) / 255 - (mean[c] as number)) / (std[c] as number);
+  });
+  const tables = convert[datatype](normalised);
+  const tensor = new (tables.constructor as Float32ArrayConstructor)(3 * spec.width * spec.height);
+  fill(pixels, width, placed(width, height, spec), spec, tables, tensor);
+  return tensor as unknown as ReturnType<(typeof convert)[T]>;
 }
 
 const round = (x: number): number => Math.max(1, Math.floor(x + 0.5));
@@ -109,50 +71,3 @@ const centred = (width: number, height: number, outerWidth: number, outerHeight:
   width,
   height,
 });
-
-/** Of the source pixels `first`, `first + 1` … for one target pixel; their sum is 1. */
-interface Weights {
-  first: number;
-  weights: Float64Array;
-}
-
-/** Step 5, one direction: the triangle filter for each of `m` target pixels over `n` source pixels. */
-function weightsOf(n: number, m: number): Weights[] {
-  const scale = n / m;
-  const support = Math.max(1, scale);
-  return Array.from({ length: m }, (_, i) => {
-    const centre = (i + 0.5) * scale;
-    // Those less than `support` away; the others would weigh nothing.
-    const first = Math.max(0, Math.floor(centre - support - 0.5) + 1);
-    const last = Math.min(n - 1, Math.ceil(centre + support - 0.5) - 1);
-    const weights = Float64Array.from({ length: last - first + 1 }, (_, k) =>
-      Math.max(0, 1 - Math.abs(first + k + 0.5 - centre) / support),
-    );
-    const sum = weights.reduce((a, b) => a + b, 0);
-    return { first, weights: weights.map((weight) => weight / sum) };
-  });
-}
-
-/** Steps 6 and 7. A level has one of 256 values in each channel: they are computed, and converted, once. */
-function normalise(
-  levels: Uint8Array,
-  { channels, mean, std, layout }: PreprocessSpec,
-  converted: (values: Float32Array<ArrayBuffer>) => Values,
-): Values {
-  const pixels = levels.length / 3;
-  const tables = [0, 1, 2].map((c) =>
-    converted(Float32Array.from({ length: 256 }, (_, level) => (level / 255 - (mean[c] as number)) / (std[c] as number))),
-  ) as Float32Array[];
-  const tensor = new ((tables[0] as Float32Array).constructor as Float32ArrayConstructor)(levels.length);
-  for (const [c, values] of tables.entries()) {
-    let from = channels === 'RGB' ? c : 2 - c;
-    let to = layout === 'NCHW' ? c * pixels : c;
-    const step = layout === 'NCHW' ? 1 : 3;
-    for (let i = 0; i < pixels; i += 1) {
-      tensor[to] = values[levels[from] as number] as number;
-      from += 3;
-      to += step;
-    }
-  }
-  return tensor;
-}

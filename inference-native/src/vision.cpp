@@ -1,0 +1,133 @@
+// Computes the same numbers in the same order as src/vision/tensor.ts, so that both give the same bytes: change them together.
+#include "vision.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+namespace whetstone {
+namespace {
+
+// Of the source pixels `first`, `first + 1` … for one target pixel; their sum is 1.
+struct Weights {
+  std::size_t first;
+  std::vector<double> values;
+};
+
+// One direction: the triangle filter for each of `m` target pixels over `n` source pixels.
+std::vector<Weights> weightsOf(std::size_t n, std::size_t m) {
+  const double scale = static_cast<double>(n) / static_cast<double>(m);
+  const double support = std::max(1.0, scale);
+  std::vector<Weights> all;
+  all.reserve(m);
+  for (std::size_t i = 0; i < m; i += 1) {
+    const double centre = (static_cast<double>(i) + 0.5) * scale;
+    // Those less than `support` away; the others would weigh nothing.
+    const double first = std::max(0.0, std::floor(centre - support - 0.5) + 1);
+    const double last = std::min(static_cast<double>(n) - 1, std::ceil(centre + support - 0.5) - 1);
+    Weights weights{static_cast<std::size_t>(first), {}};
+    double sum = 0;
+    for (double source = first; source <= last; source += 1) {
+      weights.values.push_back(std::max(0.0, 1 - std::abs(source + 0.5 - centre) / support));
+      sum += weights.values.back();
+    }
+    for (double& weight : weights.values) weight /= sum;
+    all.push_back(std::move(weights));
+  }
+  return all;
+}
+
+// The compiler makes vector instructions of this loop, which takes most of the time.
+void addRow(const std::uint8_t* row, double weight, std::size_t count, double* sums) {
+  for (std::size_t i = 0; i < count; i += 1) sums[i] += weight * row[i];
+}
+
+// `from`: the first source pixel of the part, rows of which are `step` bytes apart.
+void addRows(const std::uint8_t* from, std::size_t step, const Weights& weights, std::vector<double>& sums) {
+  // What is summed up stays in the processor's first cache.
+  constexpr std::size_t blockMax = 1024;
+  for (std::size_t start = 0; start < sums.size(); start += blockMax) {
+    const std::size_t count = std::min(blockMax, sums.size() - start);
+    std::fill_n(&sums[start], count, 0.0);
+    const std::uint8_t* row = from + weights.first * step + start;
+    for (const double weight : weights.values) {
+      addRow(row, weight, count, &sums[start]);
+      row += step;
+    }
+  }
+}
+
+std::uint8_t levelOf(double sum) { return static_cast<std::uint8_t>(std::min(255, static_cast<int>(sum + 0.5))); }
+
+void addColumns(const std::vector<double>& sums, const std::vector<Weights>& across, std::uint8_t* levels) {
+  for (const auto& [first, values] : across) {
+    double red = 0;
+    double green = 0;
+    double blue = 0;
+    const double* at = &sums[3 * first];
+    for (const double weight : values) {
+      red += weight * at[0];
+      green += weight * at[1];
+      blue += weight * at[2];
+      at += 3;
+    }
+    levels[0] = levelOf(red);
+    levels[1] = levelOf(green);
+    levels[2] = levelOf(blue);
+    levels += 3;
+  }
+}
+
+template <class T>
+void convertRow(const std::vector<std::uint8_t>& levels, std::size_t y, const TensorSpec& spec, const T* tables, T* tensor) {
+  const std::size_t plane = spec.interleaved ? 1 : spec.width * spec.height;
+  const std::size_t step = spec.interleaved ? 3 : 1;
+  for (std::size_t c = 0; c < 3; c += 1) {
+    const std::uint8_t* from = &levels[spec.bgr ? 2 - c : c];
+    const T* table = tables + 256 * c;
+    T* to = tensor + c * plane + y * spec.width * step;
+    for (std::size_t x = 0; x < spec.width; x += 1) to[step * x] = table[from[3 * x]];
+  }
+}
+
+template <class T>
+void fill(const Pixels& pixels, const TensorSpec& spec, const void* tables, void* tensor) {
+  const auto& [part, target, width, height, padColor, bgr, interleaved] = spec;
+  const std::vector<Weights> across = weightsOf(part.width, target.width);
+  const std::vector<Weights> down = weightsOf(part.height, target.height);
+  std::vector<double> sums(3 * part.width);
+  std::vector<std::uint8_t> levels(3 * width);
+  for (std::size_t y = 0; y < height; y += 1) {
+    for (std::size_t i = 0; i < levels.size(); i += 1) levels[i] = padColor[i % 3];
+    if (y >= target.top && y - target.top < target.height) {
+      addRows(pixels.data + 3 * (part.top * pixels.width + part.left), 3 * pixels.width, down[y - target.top], sums);
+      addColumns(sums, across, &levels[3 * target.left]);
+    }
+    convertRow(levels, y, spec, static_cast<const T*>(tables), static_cast<T*>(tensor));
+  }
+}
+
+// A size of its own, and sums that cannot overflow.
+bool fits(const Rectangle& inner, std::size_t width, std::size_t height) {
+  return inner.width > 0 && inner.height > 0 && inner.left <= width && inner.width <= width - inner.left && inner.top <= height &&
+         inner.height <= height - inner.top;
+}
+
+}  // namespace
+
+void fillTensor(const Pixels& pixels, const TensorSpec& spec, const Elements& tables, const Elements& tensor) {
+  const std::size_t height = pixels.width == 0 ? 0 : pixels.bytes / 3 / pixels.width;
+  if (!fits(spec.part, pixels.width, height)) throw std::runtime_error("The part does not lie in the image.");
+  if (!fits(spec.target, spec.width, spec.height)) throw std::runtime_error("The target does not lie in the tensor.");
+  if (tensor.count != 3 * spec.width * spec.height) throw std::runtime_error("The tensor has another length than its shape.");
+  if (tables.count != std::size_t{3} * 256 || tables.elementBytes != tensor.elementBytes) {
+    throw std::runtime_error("The tables are not those of the tensor.");
+  }
+  if (tensor.elementBytes == 1) fill<std::uint8_t>(pixels, spec, tables.data, tensor.data);
+  else if (tensor.elementBytes == 2) fill<std::uint16_t>(pixels, spec, tables.data, tensor.data);
+  else if (tensor.elementBytes == 4) fill<std::uint32_t>(pixels, spec, tables.data, tensor.data);
+  else fill<std::uint64_t>(pixels, spec, tables.data, tensor.data);
+}
+
+}  // namespace whetstone

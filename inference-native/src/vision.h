@@ -1,0 +1,44 @@
+// From the pixels of an image to a tensor: steps 5 to 7 of docs/preprocessing.md. Part of no engine; it knows neither Node nor a library.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace whetstone {
+
+struct Rectangle {
+  std::size_t left;
+  std::size_t top;
+  std::size_t width;
+  std::size_t height;
+};
+
+// Height × width × RGB.
+struct Pixels {
+  const std::uint8_t* data;
+  std::size_t bytes;
+  std::size_t width;
+};
+
+struct TensorSpec {
+  // That part of the image becomes this part of the tensor.
+  Rectangle part;
+  Rectangle target;
+  std::size_t width;
+  std::size_t height;
+  std::uint8_t padColor[3];
+  bool bgr;          // otherwise RGB
+  bool interleaved;  // NHWC, otherwise NCHW
+};
+
+// An array of 1, 2, 4 or 8 bytes for each element.
+struct Elements {
+  void* data;
+  std::size_t count;
+  std::size_t elementBytes;
+};
+
+// `tables`: for each channel of the tensor what each of the 256 levels becomes. Throws std::exception where a size does not fit the others.
+void fillTensor(const Pixels& pixels, const TensorSpec& spec, const Elements& tables, const Elements& tensor);
+
+}  // namespace whetstone

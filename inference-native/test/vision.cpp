@@ -1,0 +1,120 @@
+// The golden fixtures are checked by test/vision.preprocess.test.ts; this is about memory and threads, and values that can be seen at a glance.
+#include "vision.h"
+
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+
+using namespace whetstone;
+
+namespace {
+
+// What a level becomes: itself, and the channel of the tensor.
+template <class T>
+std::vector<T> tablesOf() {
+  std::vector<T> tables;
+  for (std::size_t c = 0; c < 3; c += 1) {
+    for (std::size_t level = 0; level < 256; level += 1) tables.push_back(static_cast<T>(sizeof(T) == 1 ? level : 1000 * c + level));
+  }
+  return tables;
+}
+
+template <class T>
+std::vector<T> filled(const std::vector<std::uint8_t>& pixels, std::size_t width, const TensorSpec& spec) {
+  std::vector<T> tables = tablesOf<T>();
+  std::vector<T> tensor(3 * spec.width * spec.height);
+  fillTensor({pixels.data(), pixels.size(), width}, spec, {tables.data(), tables.size(), sizeof(T)}, {tensor.data(), tensor.size(), sizeof(T)});
+  return tensor;
+}
+
+TensorSpec stretch(std::size_t width, std::size_t height, std::size_t toWidth, std::size_t toHeight) {
+  return {{0, 0, width, height}, {0, 0, toWidth, toHeight}, toWidth, toHeight, {9, 8, 7}, false, false};
+}
+
+void pixelsAreAveragedAndRoundedOnce() {
+  CHECK(filled<std::uint8_t>({0, 10, 255, 1, 10, 255, 2, 11, 255, 3, 11, 255}, 2, stretch(2, 2, 1, 1)) == std::vector<std::uint8_t>({2, 11, 255}));
+  CHECK(filled<std::uint8_t>({255, 255, 255}, 1, stretch(1, 1, 7, 5)) == std::vector<std::uint8_t>(105, 255));
+}
+
+template <class T>
+void channelsAndLayoutsAreThoseAskedFor() {
+  const std::vector<std::uint8_t> pixels{1, 2, 3, 4, 5, 6};
+  TensorSpec spec = stretch(2, 1, 2, 1);
+  const T green = static_cast<T>(sizeof(T) == 1 ? 0 : 1000);
+  const T blue = static_cast<T>(2 * green);
+  const auto sum = [](T base, int level) { return static_cast<T>(base + static_cast<T>(level)); };
+  CHECK(filled<T>(pixels, 2, spec) == std::vector<T>({1, 4, sum(green, 2), sum(green, 5), sum(blue, 3), sum(blue, 6)}));
+  spec.bgr = true;
+  spec.interleaved = true;
+  CHECK(filled<T>(pixels, 2, spec) == std::vector<T>({3, sum(green, 2), sum(blue, 1), 6, sum(green, 5), sum(blue, 4)}));
+}
+
+void aLetterboxIsPadded() {
+  TensorSpec spec = stretch(1, 1, 3, 2);
+  spec.target = {1, 1, 1, 1};
+  spec.interleaved = true;
+  CHECK(filled<std::uint8_t>({1, 2, 3}, 1, spec) == std::vector<std::uint8_t>({9, 8, 7, 9, 8, 7, 9, 8, 7, 9, 8, 7, 1, 2, 3, 9, 8, 7}));
+}
+
+// At each edge of memory that is no larger than it needs to be, also where a row has more values than a block.
+void nothingBeyondThePartIsRead() {
+  for (const std::size_t width : {std::size_t{5}, std::size_t{700}}) {
+    std::vector<std::uint8_t> pixels(3 * width * 7, 200);
+    TensorSpec spec = stretch(width, 7, 3, 4);
+    CHECK(filled<float>(pixels, width, spec)[0] == 200.0F);
+    spec.part = {width - 2, 5, 2, 2};
+    for (std::size_t y = 5; y < 7; y += 1) {
+      for (std::size_t i = 3 * width - 6; i < 3 * width; i += 1) pixels[3 * width * y + i] = 50;
+    }
+    const std::vector<float> tensor = filled<float>(pixels, width, spec);
+    CHECK(tensor == filled<float>(std::vector<std::uint8_t>(12, 50), 2, stretch(2, 2, 3, 4)));
+  }
+}
+
+void sizesThatDoNotFitAreRefused() {
+  const std::vector<std::uint8_t> pixels(3 * 4 * 4);
+  const auto refusal = [&pixels](const TensorSpec& spec) { return errorOf([&] { filled<float>(pixels, 4, spec); }); };
+  CHECK(refusal(stretch(4, 4, 2, 2)).empty());
+  CHECK(contains(refusal(stretch(4, 5, 2, 2)), "part"));
+  CHECK(contains(refusal(stretch(5, 4, 2, 2)), "part"));
+  CHECK(contains(refusal(stretch(0, 4, 2, 2)), "part"));
+  TensorSpec spec = stretch(4, 4, 2, 2);
+  spec.part.left = static_cast<std::size_t>(-2);
+  CHECK(contains(refusal(spec), "part"));
+  spec = stretch(4, 4, 2, 2);
+  spec.target = {1, 0, 2, 2};
+  CHECK(contains(refusal(spec), "target"));
+  std::vector<float> tables = tablesOf<float>();
+  std::vector<float> tensor(12);
+  const auto refusalOf = [&](const Elements& given, const Elements& filledIn) {
+    return errorOf([&] { fillTensor({pixels.data(), pixels.size(), 4}, stretch(4, 4, 2, 2), given, filledIn); });
+  };
+  CHECK(contains(refusalOf({tables.data(), 768, 4}, {tensor.data(), 11, 4}), "length"));
+  CHECK(contains(refusalOf({tables.data(), 767, 4}, {tensor.data(), 12, 4}), "tables"));
+  CHECK(contains(refusalOf({tables.data(), 768, 2}, {tensor.data(), 12, 4}), "tables"));
+}
+
+void threadsShareAnImage() {
+  std::vector<std::uint8_t> pixels(3 * 60 * 40);
+  for (std::size_t i = 0; i < pixels.size(); i += 1) pixels[i] = static_cast<std::uint8_t>(i * 37);
+  const std::vector<float> expected = filled<float>(pixels, 60, stretch(60, 40, 32, 32));
+  std::vector<std::thread> threads;
+  for (int n = 0; n < 4; n += 1) threads.emplace_back([&] { CHECK(filled<float>(pixels, 60, stretch(60, 40, 32, 32)) == expected); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+
+void testVision() {
+  pixelsAreAveragedAndRoundedOnce();
+  channelsAndLayoutsAreThoseAskedFor<std::uint8_t>();
+  channelsAndLayoutsAreThoseAskedFor<std::uint16_t>();
+  channelsAndLayoutsAreThoseAskedFor<float>();
+  channelsAndLayoutsAreThoseAskedFor<double>();
+  aLetterboxIsPadded();
+  nothingBeyondThePartIsRead();
+  sizesThatDoNotFitAreRefused();
+  threadsShareAnImage();
+}
