@@ -1,6 +1,7 @@
 import '../accounts/apiKeys.schema.ts';
 import '../accounts/audit.schema.ts';
 import '../accounts/schema.ts';
+import '../alerts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/create.schema.ts';
 import '../datasets/items.schema.ts';
@@ -22,6 +23,7 @@ import '../training/jobs.schema.ts';
 import '../training/schema.ts';
 import '../tuning/schema.ts';
 import '../tuning/start.schema.ts';
+import '../webhooks/schema.ts';
 import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';
