@@ -28,6 +28,6 @@ export const useReadableResults: Plugin<Context> = {
   },
 };
 
-/** Of a type: what Pothos was told of it. */
+/** By the options that Pothos keeps of a type. */
 const needsRead = (extensions: { pothosOptions?: { authScopes?: unknown } }): boolean =>
   (extensions.pothosOptions?.authScopes as { can?: string } | undefined)?.can === 'READ';
