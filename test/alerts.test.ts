@@ -61,8 +61,8 @@ const good: Reading = { at: 0, queueWaitSeconds: 0, failedJobs: 0, diskFreePerce
 
 /** What a host says of `n` answered requests that each took so many milliseconds of a deadline of 100. */
 function deploymentOf(times: number[], ended: { refused?: number; expired?: number; failed?: number } = {}): DeploymentReading {
-  const stats = new ModelStats(100, () => {});
-  for (const ms of times) stats.answered(1, { queueMs: ms / 2, preprocessingMs: 0, computeMs: ms / 2, postprocessingMs: 0 });
+  const stats = new ModelStats(100, { part: () => {}, request: () => {} });
+  for (const ms of times) stats.answered(1, { queueMs: 0, preprocessingMs: 0, computeMs: ms, postprocessingMs: 0 }, ms);
   const { refused = 0, expired = 0, failed = 0 } = ended;
   const { ok: answered, deadlineShares } = summaryOf(stats);
   return {

@@ -16,6 +16,7 @@ import '../system/schema.ts';
 import '../tags/schema.ts';
 import '../models/create.schema.ts';
 import '../models/schema.ts';
+import '../packages/schema.ts';
 import '../reports/comparison.schema.ts';
 import '../reports/schema.ts';
 import '../training/compression.schema.ts';

@@ -10,6 +10,12 @@ export type Part = (typeof parts)[number];
 
 export type Timing = Record<`${Part}Ms`, number>;
 
+/** Takes the seconds of an answered request. */
+export interface Observe {
+  part(part: Part, seconds: number): void;
+  request(seconds: number): void;
+}
+
 /** Steps of `deadlineShares`: the last one counts what took longer than the deadline. */
 export const deadlineSteps = 20;
 
@@ -26,10 +32,9 @@ export class ModelStats {
   totalMs = 0;
   lastAt = 0;
   readonly #deadlineMs: number;
-  readonly #observe: (part: Part, seconds: number) => void;
+  readonly #observe: Observe;
 
-  /** `observe` takes the times for a histogram. */
-  constructor(deadlineMs: number, observe: (part: Part, seconds: number) => void) {
+  constructor(deadlineMs: number, observe: Observe) {
     this.#deadlineMs = deadlineMs;
     this.#observe = observe;
   }
@@ -41,18 +46,18 @@ export class ModelStats {
     this.runs.set(rows, run);
   }
 
-  answered(rows: number, timing: Timing): void {
+  /** `requestMs`: from the head of the request to its answer. */
+  answered(rows: number, timing: Timing, requestMs: number): void {
     this.ended.ok += 1;
     this.inferences += rows;
     this.lastAt = Date.now();
-    let requestMs = 0;
     for (const part of parts) {
       const ms = timing[`${part}Ms`];
-      requestMs += ms;
+      this.totalMs += ms;
       this.partMs[part] += ms;
-      this.#observe(part, ms / 1000);
+      this.#observe.part(part, ms / 1000);
     }
-    this.totalMs += requestMs;
+    this.#observe.request(requestMs / 1000);
     const step = Math.min(deadlineSteps, Math.floor((deadlineSteps * requestMs) / this.#deadlineMs));
     this.deadlineShares[step] = (this.deadlineShares[step] ?? 0) + 1;
   }
