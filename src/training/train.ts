@@ -26,7 +26,7 @@ import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type V
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
-const trainingBytes = 2 * 2 ** 30;
+export const trainingBytes = 2 * 2 ** 30;
 const dayMs = 86_400_000;
 
 const Init = z.discriminatedUnion('from', [
@@ -74,10 +74,13 @@ export function trainingOf(preset: PresetName, said: Record<string, unknown>, ot
   return Training.parse({ preset, hyperparameters });
 }
 
-function requestOf(job: Job): TrainRequest {
-  const { preset, hyperparameters, ...rest } = storedSpec(job) as TrainRequest;
-  return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
-}
+const requestOf = (job: Job): TrainRequest => TrainRequest.parse(storedTraining(storedSpec(job) as TrainRequest));
+
+/** With the hyperparameters that its version of the program did not know yet. */
+export const storedTraining = <T extends Training>(stored: T) => ({
+  ...stored,
+  hyperparameters: storedHyperparameters(stored.preset, stored.hyperparameters),
+});
 
 /** Why a training that an earlier version of the program has stored cannot continue: ranges of hyperparameters may have become smaller. */
 function outOfRange(job: Job): string | null {
@@ -154,8 +157,11 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
       `The run to continue has done ${done} epochs, and \`epochs\` counts from its first: say more than ${done}.`,
     );
   }
-  return requestOf(requireJob(tx, String(jobId))).hyperparameters;
+  return trainingOfRun(tx, jobId).hyperparameters;
 }
+
+/** What the job that made a trained version was asked for. */
+export const trainingOfRun = (tx: Queryable, jobId: string | null): TrainRequest => requestOf(requireJob(tx, String(jobId)));
 
 /** What the versions of a training were made from. */
 function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin & { preprocess: PreprocessSpec } {
