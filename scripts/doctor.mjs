@@ -28,6 +28,13 @@ const outputOf = (command, args) => {
   return status === 0 ? stdout.trim() : undefined;
 };
 
+/** Whether one of NVIDIA's is on the bus: 0x10de is its number there. */
+const hasNvidiaDevice = () => {
+  const bus = '/sys/bus/pci/devices';
+  const devices = fs.existsSync(bus) ? fs.readdirSync(bus) : [];
+  return devices.some((device) => fs.readFileSync(path.join(bus, device, 'vendor'), 'utf8').trim() === '0x10de');
+};
+
 const ok = (found) => ({ state: 'OK', found });
 /** Everything works without it, or it may be wrong later. */
 const warning = (found, mend) => ({ state: 'WARNING', found, mend });
@@ -82,7 +89,10 @@ const checks = {
 
   GPU() {
     const cards = outputOf('nvidia-smi', ['--query-gpu=name,memory.total,driver_version', '--format=csv,noheader']);
-    if (cards === undefined) return warning('none: nvidia-smi does not run. Jobs run on the processor', install('nvidia-driver'));
+    if (cards === undefined) {
+      if (!hasNvidiaDevice()) return ok('none: jobs run on the processor');
+      return warning('there is one of NVIDIA, but nvidia-smi does not run. Jobs run on the processor', install('nvidia-driver'));
+    }
     const found = cards.split('\n').join('; ');
     if (outputOf(venvPython, ['-c', 'import torch; torch.zeros(1, device="cuda")']) !== undefined) return ok(found);
     return warning(

@@ -3,9 +3,9 @@ import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
-import { readMigrationFiles } from 'drizzle-orm/migrator';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
+import { migrate, migrationsFolder } from './migrations.ts';
 import { releaseReserve, requireReserve } from './reserve.ts';
 
 export type Db = BetterSQLite3Database & { $client: Sqlite.Database };
@@ -16,7 +16,6 @@ export type Queryable = Pick<Db, 'select' | 'selectDistinct' | 'insert' | 'updat
 const busyTimeoutMs = 250;
 
 export const databaseFile = 'whetstone.db';
-const migrationsFolder = join(import.meta.dirname, '..', 'drizzle');
 
 /**
  * Opens `whetstone.db` in the data folder and brings its schema up to date. Throws when another server uses the folder, when a newer
@@ -48,9 +47,7 @@ function open(dataDir: string, migrations: string): ReturnType<typeof openDataba
     const db = drizzle(client);
     // With foreign keys on, a migration that rebuilds a table would delete the rows that refer to it. Inside the transaction SQLite ignores this.
     client.pragma('foreign_keys = OFF');
-    requireKnown(client, migrations);
-    migrate(client, migrations);
-    checkForeignKeys(client);
+    migrate(client, dataDir, migrations);
     client.pragma('foreign_keys = ON');
     return { db, close };
   } catch (error) {
@@ -102,46 +99,6 @@ function closeToOthers(dataDir: string): void {
       `Other users can read the data folder ${dataDir} (WHETSTONE_DATA_DIR), and its mode cannot be changed. Run \`chmod 700\` on it as its owner.`,
     );
   }
-}
-
-/** A schema of a later version would make this one's queries fail, and what it writes might be wrong there. */
-function requireKnown(client: Sqlite.Database, migrations: string): void {
-  const isNew = client.prepare("SELECT 1 FROM sqlite_master WHERE name = '__drizzle_migrations'").get() === undefined;
-  const applied = isNew ? 0 : Number(client.prepare('SELECT max(created_at) FROM __drizzle_migrations').pluck().get());
-  if (applied > Math.max(...readMigrationFiles({ migrationsFolder: migrations }).map(({ folderMillis }) => folderMillis))) {
-    throw new Error(
-      'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
-    );
-  }
-}
-
-/** How many migrations this version knows. */
-export const knownMigrations = (): number => readMigrationFiles({ migrationsFolder }).length;
-
-/** Runs the migrations that are new. drizzle's own hides a full disk behind the rollback that SQLite has done already. */
-function migrate(client: Sqlite.Database, migrations: string): void {
-  const run = client.transaction(() => {
-    client.exec('CREATE TABLE IF NOT EXISTS __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)');
-    const last = Number(client.prepare('SELECT max(created_at) FROM __drizzle_migrations').pluck().get());
-    for (const { sql: statements, hash, folderMillis } of readMigrationFiles({ migrationsFolder: migrations })) {
-      if (folderMillis <= last) continue;
-      for (const statement of statements) client.exec(statement);
-      client.prepare('INSERT INTO __drizzle_migrations (hash, created_at) VALUES (?, ?)').run(hash, folderMillis);
-    }
-  });
-  run.immediate();
-}
-
-/**
- * Once after each migration, since it runs without foreign keys: the check reads every row of every table. `user_version` is the number
- * of migrations after which it passed.
- */
-function checkForeignKeys(client: Sqlite.Database): void {
-  const migrations = client.prepare('SELECT count(*) FROM __drizzle_migrations').pluck().get();
-  if (client.pragma('user_version', { simple: true }) === migrations) return;
-  const violations = client.pragma('foreign_key_check') as unknown[];
-  if (violations.length > 0) throw new Error(`The database has ${violations.length} rows that refer to rows that do not exist.`);
-  client.pragma(`user_version = ${migrations}`);
 }
 
 /** As `mkdirSync` with `recursive`, which never returns where a folder cannot be made though its parent is there: below /proc. */

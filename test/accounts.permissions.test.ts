@@ -98,6 +98,8 @@ const fields: Record<string, Line> = {
   'Mutation.describeModelVersion': 'UPLOAD',
   'Mutation.updateModel': 'RUN_JOBS',
   'Mutation.setModelAlias': 'RUN_JOBS',
+  'Mutation.setTags': ['RUN_JOBS', () => ({ input: { subjectId: encode('Model:none'), tags: [{ key: 'a' }] } })],
+  'Mutation.setJobPriority': 'RUN_JOBS',
   'Mutation.deleteModel': 'DELETE',
   'Mutation.deleteModelVersion': 'DELETE',
   'Mutation.startBenchmark': 'RUN_JOBS',

@@ -6,9 +6,11 @@ import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { benchmarkRow, verdicts } from '../src/benchmark/tables.ts';
+import { watchJob } from '../src/cli/watch.ts';
 import { dataset, datasetVersion } from '../src/datasets/tables.ts';
 import { inTransaction } from '../src/db.ts';
 import { job } from '../src/jobs/tables.ts';
+import { opaqueId } from '../src/naming.ts';
 import type { Report } from '../src/reports/report.ts';
 import { findReportOf, remakeReport } from '../src/reports/reports.ts';
 import type { StoredReport } from '../src/reports/tables.ts';
@@ -283,6 +285,15 @@ describe('a benchmark of two versions', () => {
       compared += 1;
     }
     expect(compared).toBeGreaterThanOrEqual(3);
+  });
+
+  test('is followed by `watch` to its result', async () => {
+    const written: string[] = [];
+    const output = { isTTY: false, write: (text: string) => written.push(text) } as unknown as NodeJS.WriteStream;
+    expect(await watchJob({ url: api.url, accessToken: async () => api.token }, opaqueId('Job', checked.jobId), output)).toBe(true);
+    const lines = written.join('').trim().split('\n');
+    expect(lines.filter((line) => line.includes('phase measurement'))).toHaveLength(1);
+    expect(lines.at(-1)).toMatch(/^result: .+ answers an image in .+ and does .+ images a second\. Use .+\.$/);
   });
 
   test('is found by its job and by the versions that it measured', async () => {

@@ -46,6 +46,20 @@ test('damaged images are left out, counted and named', () =>
 test('without it the dataset is refused, with all of them named at once', () =>
   withImport(broken, (made) => expect(said(made)).toMatch(/^2 files cannot be used as images\. .*\n0\/cut\.png: .*\n1\/text\.png: /)));
 
+test('an image whose name has a control character is an image like any other that cannot be used', async () => {
+  const odd = rawZip(Object.entries({ ...broken, '0/cup\n\x1b.png': classes['0/0.png'] ?? '' }).map(([name, data]) => ({ name, data })));
+  await withImport(odd, (made) => expect(said(made)).toContain('cup\\u000a\\u001b.png: the name has a control character: rename the file'));
+  await withImport(odd, (made) => expect(said(made)).toMatch(/\n0\/cut\.png: .*\n1\/text\.png: /));
+  await withImport(
+    odd,
+    (made) => {
+      expect(said(made)).toBe('');
+      expect(made.summary().leftOut.map(({ file }) => file)).toEqual(['0/cup\\u000a\\u001b.png', '0/cut.png', '1/text.png']);
+    },
+    { ...leaveOut, leftOutShareMax: 0.2 },
+  );
+});
+
 test('beyond the share it is refused, with the share', () =>
   withImport(
     broken,

@@ -1,4 +1,4 @@
-import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { sql } from 'drizzle-orm';
@@ -8,6 +8,7 @@ import { audit, user } from '../src/accounts/tables.ts';
 import { findDatasetVersion, listItems } from '../src/datasets/datasets.ts';
 import { type DatasetVersion, datasetItem } from '../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, passingKind, rowInsert } from '../src/db.ts';
+import { knownMigrations } from '../src/migrations.ts';
 import { migrationsUntil } from './support/earlier.ts';
 import { eventually } from './support/eventually.ts';
 import { withChild, withServerProcess } from './support/process.ts';
@@ -312,9 +313,39 @@ test('an older program refuses the database of a newer one with a sentence, and 
       await withChild(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_DATA_DIR: dataDir }, async (older) => {
         expect(await older.exit).toEqual({ code: 1, signal: null });
         expect(older.lines).toEqual([
-          'A newer version of Whetstone has written the database in this data folder. Start that version, or set WHETSTONE_DATA_DIR to another folder.',
+          expect.stringMatching(
+            /^A newer version of Whetstone has written the database in this data folder: it has (\d+) migrations, and this version knows \d+\. Start that version, or set WHETSTONE_DATA_DIR to another folder\. To go back to the day of the upgrade, .+\.$/,
+          ),
         ]);
       });
+    }),
+  ));
+
+test('an upgrade leaves one copy of the database from before, which the earlier version works with again', () =>
+  withFolder((folder) =>
+    withFolder(async (dataDir) => {
+      const copies = () => readdirSync(dataDir).filter((name) => name.includes('before-upgrade'));
+      openDatabase(dataDir).close();
+      expect(copies(), 'of a new database').toEqual([]);
+      const before = fill(dataDir);
+      const further = furtherMigration(
+        dataDir,
+        folder,
+        "DELETE FROM job_event; INSERT INTO audit (at, action, outcome) VALUES (1, 'later', 'OK')",
+      );
+      writeFileSync(join(dataDir, 'whetstone-before-upgrade-3.db'), 'of an earlier upgrade');
+      openDatabase(dataDir, further).close();
+      openDatabase(dataDir, further).close();
+      const [copy] = copies() as [string];
+      expect(copies()).toEqual([`whetstone-before-upgrade-${knownMigrations()}.db`]);
+      expect(statSync(join(dataDir, copy)).mode & 0o777).toBe(0o600);
+      expect(() => openDatabase(dataDir)).toThrow(`rename ${copy} to whetstone.db`);
+
+      for (const ending of ['', '-wal', '-shm']) rmSync(`${fileIn(dataDir)}${ending}`, { force: true });
+      renameSync(join(dataDir, copy), fileIn(dataDir));
+      const { db, close } = openDatabase(dataDir);
+      expect(rowCounts(db)).toEqual(before);
+      close();
     }),
   ));
 

@@ -5,14 +5,15 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect, test } from 'vitest';
-import { digit } from './support/images.ts';
+import { yolo } from './support/detection.ts';
+import { digit, zipOf } from './support/images.ts';
 import { type CodeBlock, codeBlocks } from './support/markdown.ts';
+import { freePort } from './support/process.ts';
 import { postGraphql, withFolder } from './support/server.ts';
-import { uploaded } from './support/training.ts';
+import { succeeded, uploaded } from './support/training.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -29,7 +30,7 @@ const isRun = ({ info, text }: CodeBlock): boolean =>
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
-  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md'] },
+  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md', 'docs/deployment.md'] },
   { documents: ['docs/api.md', 'docs/uploads.md'] },
 ];
 
@@ -65,15 +66,6 @@ async function writeReadersFolder(folder: string): Promise<void> {
     mkdirSync(join(folder, 'my-images', name), { recursive: true });
     for (let n = 0; n < 10; n += 1) writeFileSync(join(folder, 'my-images', name, `00${n}.png`), await digit(label, n));
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 async function startServer(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
@@ -151,9 +143,19 @@ async function filled(text: string, api: { url: string; token: string }, folder:
     CHECKPOINT_VERSION_ID: version('CHECKPOINT'),
     ONNX_VERSION_ID: version('ONNX'),
   };
-  if (text.includes('UPLOAD_ID')) {
+  if (text.includes('"UPLOAD_ID"')) {
     const { uploadId, sha256 } = await uploaded(api, 'mine.onnx', twoClasses(folder));
     Object.assign(ids, { UPLOAD_ID: uploadId, SHA256: sha256 });
+  }
+  if (text.includes('ZIP_UPLOAD_ID')) {
+    const { uploadId, sha256 } = await uploaded(api, 'parts.zip', zipOf(yolo()));
+    Object.assign(ids, { ZIP_UPLOAD_ID: uploadId, ZIP_SHA256: sha256 });
+  }
+  if (text.includes('PARTS_VERSION_ID')) {
+    const parts = (await postGraphql(api.url, '{ dataset(name: "parts") { version { id job { id } } } }', {}, api.token)).data.dataset
+      .version;
+    await succeeded(api, parts.job.id);
+    ids.PARTS_VERSION_ID = parts.id;
   }
   return text.replace(/"([A-Z0-9_]{3,})"/g, (_, name) => JSON.stringify(ids[name] ?? name));
 }

@@ -129,8 +129,9 @@ describe('predict', () => {
 
   test.each<[string, string, () => Promise<Uint8Array | string>, number, string]>([
     ['what is no image', 'brightness', async () => 'hello', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
-    ['an empty body', 'brightness', async () => '', 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
-    ['another format', 'brightness', () => flat('#000').gif().toBuffer(), 400, 'not a JPEG, PNG, WebP, TIFF or BMP'],
+    ['an empty body', 'brightness', async () => '', 400, 'The body is empty.'],
+    ['another format', 'brightness', () => flat('#000').gif().toBuffer(), 400, 'The body is a GIF: convert it to PNG or JPEG.'],
+    ['a web page', 'brightness', async () => '<html>', 400, 'The body is a web page (HTML).'],
     ['half an image', 'brightness', async () => (await photo(200, 200).png().toBuffer()).subarray(0, 500), 400, 'truncated or damaged'],
     ['more pixels than allowed', 'brightness', () => flat('#000').resize(1001, 1000).png().toBuffer(), 413, '1001 × 1000 pixels'],
     ['a side that is too long', 'brightness', () => flat('#000').resize(30_001, 1).png().toBuffer(), 413, 'a side can have 30000'],
@@ -145,6 +146,13 @@ describe('predict', () => {
   test('a form of curl -F is refused with the command that sends the image as it is', async () => {
     const answer = await fetch(`${url}/v2/models/brightness/predict`, { method: 'POST', body: new FormData() });
     expect([answer.status, await answer.json()]).toEqual([415, { error: expect.stringContaining('curl --data-binary @image.jpg') }]);
+  });
+
+  test('an image that `curl -d` has changed is refused with the option that does not', async () => {
+    const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+    const body = (await flat('#123456').png().toBuffer()).filter((byte) => byte !== 10 && byte !== 13);
+    const answer = await fetch(`${url}/v2/models/brightness/predict`, { method: 'POST', body, headers });
+    expect([answer.status, await answer.json()]).toEqual([400, { error: expect.stringContaining('use `--data-binary @image.jpg`') }]);
   });
 
   test('outputs that cannot be read are a failure of the model', async () => {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { inTransaction } from '../src/db.ts';
+import { InputError } from '../src/errors.ts';
 import { announceMove } from '../src/jobs/attempt.ts';
 import { announceJob, enqueue, type NewJob } from '../src/jobs/enqueue.ts';
 import { setHeld } from '../src/jobs/hold.ts';
 import type { CoordinatorEnd, JobKind } from '../src/jobs/kinds.ts';
 import { cancelJob, endAttempt } from '../src/jobs/moves.ts';
+import { setJobPriority } from '../src/jobs/priority.ts';
 import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { Job } from '../src/jobs/tables.ts';
@@ -52,6 +54,17 @@ describe('a job that leaves its work to a child', () => {
       expect(child).toMatchObject({ kind: 'CONVERT', parentId: id, priority: 7 });
       expect(await heard).toBe(child?.id);
       expect((await jobs.ended(String(child?.id))).state).toBe('SUCCEEDED');
+    }));
+
+  test('has the place in the queue that its parent is given later', () =>
+    withChild(['hello', 'ok'], async (jobs) => {
+      const parent = jobs.submit({ kind: 'TRAIN' }).id;
+      const child = inTransaction(jobs.db, (tx) =>
+        enqueue(tx, nobody, { kind: 'CONVERT', ...specOf(jobs.config.dataDir, []), parentId: parent }),
+      );
+      setJobPriority(jobs, nobody, parent, { priority: 5 });
+      expect([jobs.job(parent).priority, jobs.job(child.id).priority]).toEqual([5, 5]);
+      expect(() => setJobPriority(jobs, nobody, parent, { priority: 101 })).toThrow(InputError);
     }));
 
   test('stays succeeded when it fails, and what failed can be tried again under the same parent', () =>

@@ -72,6 +72,7 @@ describe('watch', () => {
     const steps: Step[] = [
       'hello',
       { phase: 'training' },
+      { phase: 'training' },
       { epoch: 1 },
       { epoch: 3 },
       { say: { type: 'artifact', kind: 'ONNX', file: 'm.onnx', sha256: '0'.repeat(64), sizeBytes: 3 * 2 ** 20, meta: {} } },

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { JobKind } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
+import { setJobPriority } from '../src/jobs/priority.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { JobEvent } from '../src/jobs/tables.ts';
 import { sweepWork } from '../src/jobs/workFolders.ts';
@@ -58,6 +59,22 @@ describe('slots', () => {
       touch(jobs, 'benchmark');
       await Promise.all([laterImport, laterTrain].map(jobs.ended));
       expect(jobs.job(benchmark).endedAt).toBeLessThanOrEqual(jobs.job(laterImport).startedAt as number);
+    });
+  });
+
+  test('a job that holds others back can be moved behind them: they start at once', async () => {
+    await withJobs(async (jobs) => {
+      await jobs.start();
+      const waiting = (name: string, slots: -1 | 1) => jobs.submit({ steps: ['hello', { wait: name }, 'ok'], slots }).id;
+      const first = waiting('first', 1);
+      await jobs.event(first, isState('RUNNING'));
+      const benchmark = waiting('benchmark', -1);
+      const later = waiting('later', 1);
+      expect(jobs.job(later).state).toBe('QUEUED');
+      setJobPriority(jobs, nobody, benchmark, { priority: -1 });
+      await jobs.event(later, isState('RUNNING'));
+      for (const name of ['first', 'later', 'benchmark']) touch(jobs, name);
+      await Promise.all([first, later, benchmark].map(jobs.ended));
     });
   });
 

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { InputError } from '../src/errors.ts';
 import type { JobKinds, JobServices } from '../src/jobs/kinds.ts';
 import { cancelJob, endAttempt } from '../src/jobs/moves.ts';
+import { setJobPriority } from '../src/jobs/priority.ts';
 import type { Event } from '../src/jobs/protocol.ts';
 import { claimNext, prepareSlots } from '../src/jobs/queue.ts';
 import { recordEvents } from '../src/jobs/record.ts';
@@ -338,6 +339,17 @@ const cancelStep = fc.nat(9).map((pick) =>
   }),
 );
 
+const priorityStep = fc.tuple(fc.nat(9), fc.constantFrom(-2, 0, 2)).map(([pick, priority]) =>
+  step(`priority(${pick}, ${priority})`, (model, real) => {
+    const job = pickOf(model.jobs, pick);
+    if (!job) return;
+    const change = () => setJobPriority(real, nobody, job.id, { priority });
+    if (legal[job.state].length === 0) return void expect(change).toThrow(InputError);
+    job.priority = priority;
+    expect(change().priority).toBe(priority);
+  }),
+);
+
 const retryStep = fc.nat(9).map((pick) =>
   step(`retry(${pick})`, (model, real) => {
     const job = pickOf(model.jobs, pick);
@@ -375,6 +387,7 @@ const steps = fc.oneof(
   { weight: 1, arbitrary: refuseStep },
   { weight: 1, arbitrary: restartStep },
   { weight: 1, arbitrary: cancelStep },
+  { weight: 1, arbitrary: priorityStep },
   { weight: 1, arbitrary: retryStep },
   { weight: 2, arbitrary: staleStep },
 );
@@ -393,7 +406,7 @@ describe('whatever happens to jobs', () => {
         const redone: string[] = [];
         const kinds = kindsOf({ ...scripted, undo: (_tx, { id }) => void undone.push(id), redo: (_tx, { id }) => void redone.push(id) });
         const model: Model = { jobs: [] };
-        const real = { db, config, bus, progress: new Map(), kinds, undone, redone };
+        const real = { db, config, bus, progress: new Map(), metrics: { moved() {} }, kinds, undone, redone };
         for (const { run } of taken) {
           await run(model, real);
           check(model, real);

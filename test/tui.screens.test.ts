@@ -29,6 +29,26 @@ describe('the way in', () => {
       });
     }));
 
+  test('a long refusal is shown to its last word on a narrow screen', () =>
+    withServer(async ({ url, dataDir }) => {
+      const token = readFileSync(join(dataDir, 'bootstrap-token'), 'utf8');
+      await withTui(
+        url,
+        async (tui) => {
+          await tui.shows('This server is new');
+          tui.type('ä'.repeat(36));
+          await tui.shows(/› Name .*ä/);
+          tui.type('\rcorrect horse battery staple\r');
+          await tui.shows(/› Boot/);
+          tui.type(token);
+          await tui.shows(/› Name .*✗/);
+          const shown = () => tui.lines().join(' ').replace(/\s+/g, ' ');
+          await vi.waitFor(() => expect(shown()).toContain('no spaces, and starts with a letter or digit.'));
+        },
+        { columns: 40, rows: 18 },
+      );
+    }));
+
   test('a wrong password is said, and can be corrected', () =>
     withServer(async (server) => {
       await server.admin();

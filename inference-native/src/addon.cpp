@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>

@@ -2,7 +2,8 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { databaseFile, knownMigrations } from '../db.ts';
+import { databaseFile } from '../db.ts';
+import { knownMigrations } from '../migrations.ts';
 import { blobPath } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
 import { ownedBlobs, readManifest, requireRoom, withDatabase } from './folder.ts';

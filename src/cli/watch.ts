@@ -56,8 +56,9 @@ const progressQuery = `subscription ($id: ID!) {
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
   let succeeded = await watchOne(session, id, output);
-  const { children, evaluation } = await readJob(session, id);
+  const { children, evaluation, report } = await readJob(session, id);
   if (succeeded && evaluation) createScreen(output).line(describeEvaluation(evaluation));
+  if (succeeded && report) createScreen(output).line(`result: ${report.simple.headline} ${report.simple.points[0] ?? ''}`);
   for (const child of children.filter(({ state }) => !endStates.includes(state))) {
     succeeded = (await watchJob(session, child.id, output)) && succeeded;
   }
@@ -70,6 +71,8 @@ interface WatchedJob {
   kind: string;
   children: { id: string; state: string }[];
   evaluation: Evaluation | null;
+  /** Of a benchmark. */
+  report: { simple: { headline: string; points: string[] } } | null;
 }
 
 interface Evaluation {
@@ -88,7 +91,7 @@ function describeEvaluation({ images, split, top1, map5095, datasetVersion }: Ev
 
 async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
   const query =
-    'query ($id: ID!) { job(id: $id) { kind children { id state } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
+    'query ($id: ID!) { job(id: $id) { kind children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
   const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
   const { job } = data as { job: WatchedJob | null };
@@ -101,6 +104,7 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
   const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);
   let refusedBefore = false;
+  let phase = '';
   for (let after = 0; ; ) {
     let [connected, tokenEnded] = [false, false];
     const client = createClient({
@@ -120,7 +124,10 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
         if (errors || !data) break;
         const event = data.jobEvents;
         after = event.seq;
-        for (const text of describe(event)) screen.line(`${timeOf(event.at)}  ${text}`);
+        // A benchmark measures in rounds: each is a phase.
+        const isRepeated = event.type === 'JobPhaseEvent' && event.phase === phase;
+        if (event.type === 'JobPhaseEvent') ({ phase } = event);
+        for (const text of isRepeated ? [] : describe(event)) screen.line(`${timeOf(event.at)}  ${text}`);
         if (event.type === 'JobStateEvent' && endStates.includes(event.state)) return event.state === 'SUCCEEDED';
       }
     } catch (error) {

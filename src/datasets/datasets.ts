@@ -1,5 +1,6 @@
 import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
+import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
   type Dataset,
   type DatasetBox,
@@ -77,6 +78,7 @@ export function chooseDatasetVersion(db: Queryable, datasetId: string, number: n
 export interface DatasetFilter {
   nameContains?: string | null;
   task?: Dataset['task'] | null;
+  tags?: readonly TagFilter[] | null;
 }
 
 /** How a list is ordered: the key of a row, and what stands behind a key. */
@@ -89,12 +91,13 @@ export type DatasetOrder = keyof typeof datasetOrders;
 
 export function listDatasets(
   db: Queryable,
-  { nameContains, task }: DatasetFilter,
+  { nameContains, task, tags }: DatasetFilter,
   order: DatasetOrder,
   limit: number,
   after: string | null,
 ): Dataset[] {
   const { behind, by } = datasetOrders[order];
+  const wanted = wantedTags(tags);
   return db
     .select()
     .from(dataset)
@@ -104,6 +107,7 @@ export function listDatasets(
         after === null ? undefined : behind(after),
         nameContains ? sql`instr(lower(${dataset.name}), lower(${nameContains})) > 0` : undefined,
         task ? eq(dataset.task, task) : undefined,
+        wanted ? hasTags(dataset.id, wanted) : undefined,
       ),
     )
     .orderBy(by)

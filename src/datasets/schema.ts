@@ -10,6 +10,7 @@ import { JobType } from '../jobs/schema.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
+import { TagFilterType } from '../tags/filter.schema.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
 import {
   chooseDatasetVersion,
@@ -285,6 +286,7 @@ const DatasetFilterType = builder.inputType('DatasetFilter', {
   fields: (t) => ({
     nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
     task: t.field({ type: TaskType, description: 'Only datasets for this task.' }),
+    tags: t.field({ type: [TagFilterType], description: 'Only datasets that have all of these tags themselves.' }),
   }),
 });
 

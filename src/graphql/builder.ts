@@ -107,10 +107,14 @@ function requireNodeType(schema: GraphQLSchema, typename: string): void {
 }
 
 /** The database id inside an opaque id; NOT_FOUND when it is of another type. */
-export function idOf(type: string, opaque: string): string {
+export const idOf = (type: string, opaque: string): string => typedIdOf([type], opaque).id;
+
+/** The type and the database id inside an opaque id; NOT_FOUND when it is of none of the types. */
+export function typedIdOf<T extends string>(types: readonly T[], opaque: string): { type: T; id: string } {
   const { typename, id } = decodeId(opaque);
-  if (typename !== type) throw new ApiError('NOT_FOUND', `This is not the id of a ${type}.`);
-  return id;
+  const type = types.find((one) => one === typename);
+  if (!type) throw new ApiError('NOT_FOUND', `This is not the id of a ${types.join(', ')}.`);
+  return { type, id };
 }
 
 const refuseValue = (message: string): never => {

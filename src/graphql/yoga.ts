@@ -7,6 +7,7 @@ import { type Log, requestScope } from '../log.ts';
 import { untilAborted, watchAccess } from './access.ts';
 import type { Context } from './context.ts';
 import { useLimits } from './limits.ts';
+import { useReadableResults } from './results.ts';
 import { schema } from './schema.ts';
 
 /** Characters of a message about a document. */
@@ -173,6 +174,15 @@ function useAccessEnd(log: Log, stopping: AbortSignal): Plugin<Context> {
   };
 }
 
+/** Gives the time of each query and mutation to the metrics. */
+const useTimes: Plugin<object, Context> = {
+  onExecute({ args }) {
+    const { metrics } = (args as ExecutionArgs).contextValue as Context;
+    const begunAt = performance.now();
+    return { onExecuteDone: () => metrics.executed(args, (performance.now() - begunAt) / 1000) };
+  },
+};
+
 /** Validation's errors reach the client past the mask. Beside data of other fields an error leaves the status at 200. */
 function useErrorCodes(log: Log): Plugin {
   return {
@@ -204,7 +214,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useForm, useViewer, useLimits, useErrorCodes(log), useAccessEnd(log, stopping)],
+    plugins: [useForm, useViewer, useLimits, useReadableResults, useTimes, useErrorCodes(log), useAccessEnd(log, stopping)],
   });
 }
 

@@ -3,7 +3,8 @@
  * report, samples and history of a benchmark, the rates of a load test. A version that did not fail, an evaluation of one, or a study keeps its job.
  */
 import { rm } from 'node:fs/promises';
-import { and, eq, inArray, isNull, ne, notInArray, or, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, ne, notInArray, or } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -14,19 +15,23 @@ import { loadTest, loadTestRate } from '../loadTest/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { report } from '../reports/tables.ts';
 import { dropArtifacts, type StorageServices } from '../storage/blobs.ts';
+import { tag } from '../tags/tables.ts';
 import { evaluation } from '../training/tables.ts';
 import { study, trial } from '../tuning/tables.ts';
-import { requireJob } from './jobs.ts';
+import { isInFamily, requireJob } from './jobs.ts';
 import { logPath } from './logs.ts';
 import { finalStates, isFinal } from './states.ts';
 import { attempt, type Job, job, jobEvent, jobSubject, metricPoint } from './tables.ts';
 import { removeAttempts, repeatedOnes } from './workFolders.ts';
 
+const coordinator = alias(job, 'coordinator');
+
 /** Deletes the job with the jobs that it has made. IN_USE while one of them runs, is repeated, or keeps something. */
 export async function deleteJob(services: StorageServices, actor: Actor, id: string): Promise<Job> {
   const { deleted, ids } = inUrgentTransaction(services.db, (tx) => {
     const deleted = requireJob(tx, id);
-    const ids = familyOf(tx, id);
+    const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
+    const ids = family.map((one) => one.id);
     requireUnneeded(tx, deleted, ids);
     for (const one of ids) dropResults(tx, one);
     // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
@@ -41,14 +46,6 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
     await removeAttempts(services, one, []);
   }
   return deleted;
-}
-
-/** The ids of a job, its children, theirs and so on. */
-function familyOf(tx: Queryable, id: string): string[] {
-  const rows = tx.all<{ id: string }>(sql`
-    WITH RECURSIVE family(id) AS (VALUES (${id}) UNION SELECT ${job.id} FROM ${job} JOIN family ON ${job.parentId} = family.id)
-    SELECT id FROM family`);
-  return rows.map((row) => row.id);
 }
 
 function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
@@ -90,6 +87,13 @@ function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
       .select({ id: trial.studyId })
       .from(trial)
       .where(or(inArray(trial.jobId, ids), inArray(trial.finalJobId, ids)))
+      .get() ??
+    // A trial's job of an earlier rung has the checkpoint that a later one continues from.
+    tx
+      .select({ id: job.id })
+      .from(job)
+      .innerJoin(coordinator, eq(coordinator.id, job.parentId))
+      .where(and(inArray(job.id, ids), eq(coordinator.kind, 'TUNE')))
       .get();
   if (ofStudy) inUse('It belongs to a study, which needs the jobs of its trials.');
 }
@@ -101,6 +105,7 @@ function dropResults(tx: Queryable, jobId: string): void {
   }
   tx.delete(report).where(eq(report.benchmarkJobId, jobId)).run();
   for (const table of [jobEvent, metricPoint, jobSubject, attempt]) tx.delete(table).where(eq(table.jobId, jobId)).run();
+  tx.delete(tag).where(eq(tag.subjectId, jobId)).run();
   dropArtifacts(tx, 'JOB', jobId);
   for (const table of [modelVersion, datasetVersion]) tx.update(table).set({ jobId: null }).where(eq(table.jobId, jobId)).run();
   tx.update(job).set({ retryOfId: null }).where(eq(job.retryOfId, jobId)).run();

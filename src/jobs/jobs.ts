@@ -1,4 +1,4 @@
-import { desc, eq, sql, sum } from 'drizzle-orm';
+import { desc, eq, type SQL, sql, sum } from 'drizzle-orm';
 import { prepared, type Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { type Attempt, attempt, type Job, job } from './tables.ts';
@@ -18,6 +18,11 @@ export function findJob(db: Queryable, id: string): Job | undefined {
 export function requireJob(db: Queryable, id: string): Job {
   return findJob(db, id) ?? notFound('job');
 }
+
+/** Whether a row is this job, one that it has made, one that these have made, and so on. */
+export const isInFamily = (id: string): SQL => sql`${job.id} IN (
+  WITH RECURSIVE family(id) AS (VALUES (${id}) UNION SELECT child.id FROM ${job} AS child JOIN family ON child."parentId" = family.id)
+  SELECT id FROM family)`;
 
 /** The order in which jobs were made, whatever the clock did meanwhile: two may have the same `createdAt`, and it may run backwards. */
 export const age = sql<number>`${job}.rowid`;

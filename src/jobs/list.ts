@@ -4,6 +4,7 @@ import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import { prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
+import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import { age } from './jobs.ts';
 import type { JobKindName } from './specs.ts';
 import { type Job, type JobState, job, jobSubject } from './tables.ts';
@@ -17,6 +18,7 @@ export interface JobFilter {
   parentId?: string | null;
   /** Ids of models, their versions, datasets or their versions: the job works on each of them, or has made it. */
   subjectIds?: readonly string[];
+  tags?: readonly TagFilter[] | null;
   /** Part of a name of a model, a dataset or the creator, or of the failure. */
   text?: string | null;
   /** Unix milliseconds; `createdBefore` is not included. */
@@ -64,13 +66,14 @@ const conditions = {
   createdById: eq(job.createdById, sql.placeholder('createdById')),
   parentId: eq(job.parentId, sql.placeholder('parentId')),
   subjectIds: isAboutAll(),
+  tags: hasTags(job.id, sql.placeholder('tags')),
   text: hasText(),
   createdAfter: gte(job.createdAt, sql.placeholder('createdAfter')),
   createdBefore: lt(job.createdAt, sql.placeholder('createdBefore')),
 };
 
 /** The filter's parts that are set, and the arguments of a query with their conditions. */
-function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], text, createdAfter, createdBefore }: JobFilter) {
+function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], tags, text, createdAfter, createdBefore }: JobFilter) {
   const values = {
     id,
     kinds: kinds && jsonList(kinds),
@@ -78,6 +81,7 @@ function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], te
     createdById,
     parentId,
     subjectIds: subjectIds.length > 0 ? jsonList(subjectIds) : null,
+    tags: wantedTags(tags),
     text: text || null,
     createdAfter,
     createdBefore,

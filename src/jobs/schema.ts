@@ -4,12 +4,14 @@ import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
+import { TagFilterType } from '../tags/filter.schema.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { deleteJob } from './delete.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
 import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
 import { cancelJob } from './moves.ts';
+import { setJobPriority } from './priority.ts';
 import { replaceIds } from './references.ts';
 import { retryJob } from './retry.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
@@ -251,6 +253,7 @@ export const JobFilterInput = builder.inputType('JobFilter', {
     modelVersionId: t.id({ description: 'Only those that work on this model version, or have made it.' }),
     datasetId: t.id({ description: 'Only those that work on a version of this dataset, or make one.' }),
     datasetVersionId: t.id({ description: 'Only those that work on this dataset version, or make it.' }),
+    tags: t.field({ type: [TagFilterType], description: 'Only those that have all of these tags.' }),
     text: t.string({
       description: 'Only those with this text in the name of a model, a dataset or the creator, or in the failure, whatever the case.',
     }),
@@ -326,6 +329,23 @@ builder.relayMutationField(
         if (move) announceMove(context, move);
         return findJob(context.db, id) as Job;
       }),
+  },
+  jobPayload,
+);
+
+builder.relayMutationField(
+  'setJobPriority',
+  {
+    inputFields: (t) => ({
+      jobId: t.id({ required: true, description: 'A job that has not ended.' }),
+      priority: t.int({ required: true, description: 'Higher starts first, -100 to 100.' }),
+    }),
+  },
+  {
+    description:
+      'Moves a job within the queue, with the jobs that it has made and will make. A running job is not stopped; it has the new place if it must wait again.',
+    authScopes: { can: 'RUN_JOBS' },
+    resolve: (_root, { input }, context) => payload(() => setJobPriority(context, context.actor, idOf('Job', input.jobId), input)),
   },
   jobPayload,
 );

@@ -11,6 +11,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { ModelSettings } from '../inference/config.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
+import { Priority } from '../jobs/priority.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import { LoadTestSpec } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -50,7 +51,7 @@ const StartLoadTestInput = z
     secondsPerRate,
     seed,
     confirmServing: z.boolean(),
-    priority: z.int().min(-100).max(100).nullish(),
+    priority: Priority.nullish(),
     idempotencyKey: z.string().max(200).nullish(),
   })
   .strict();

@@ -1,6 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, asc, desc, eq, exists, gt, inArray, isNull, lt, max, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
+import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import { type Model, type ModelAlias, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
 export function findModel(db: Queryable, id: string): Model | undefined {
@@ -43,6 +44,7 @@ export interface ModelFilter {
   task?: Model['task'] | null;
   alias?: string | null;
   format?: ModelVersion['format'] | null;
+  tags?: readonly TagFilter[] | null;
 }
 
 /** How a list is ordered: the key of a row, and what stands behind a key. */
@@ -64,7 +66,8 @@ export function listModels(db: Queryable, filter: ModelFilter, order: ModelOrder
     .all();
 }
 
-function filterSql(db: Queryable, { nameContains, task, alias, format }: ModelFilter): (SQL | undefined)[] {
+function filterSql(db: Queryable, { nameContains, task, alias, format, tags }: ModelFilter): (SQL | undefined)[] {
+  const wanted = wantedTags(tags);
   const has = (table: typeof modelAlias | typeof modelVersion, condition: SQL | undefined) =>
     exists(
       db
@@ -75,6 +78,7 @@ function filterSql(db: Queryable, { nameContains, task, alias, format }: ModelFi
   return [
     nameContains ? sql`instr(lower(${model.name}), lower(${nameContains})) > 0` : undefined,
     task ? eq(model.task, task) : undefined,
+    wanted ? hasTags(model.id, wanted) : undefined,
     alias ? has(modelAlias, eq(modelAlias.name, alias)) : undefined,
     format
       ? has(modelVersion, and(eq(modelVersion.format, format), eq(modelVersion.state, 'READY'), isNull(modelVersion.deletedAt)))

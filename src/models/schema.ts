@@ -7,6 +7,7 @@ import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
+import { TagFilterType } from '../tags/filter.schema.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from './change.ts';
 import { parentsOf } from './lineage.ts';
@@ -235,6 +236,7 @@ const ModelFilterType = builder.inputType('ModelFilter', {
     nameContains: t.string({ description: 'Part of the name, whatever the case.' }),
     task: t.field({ type: TaskType, description: 'Only models for this task.' }),
     alias: t.string({ description: 'Only models that have this alias.' }),
+    tags: t.field({ type: [TagFilterType], description: 'Only models that have all of these tags themselves.' }),
     format: t.field({ type: ModelFormatType, description: 'Only models with a READY version of this format.' }),
   }),
 });

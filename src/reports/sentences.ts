@@ -122,18 +122,25 @@ function confidenceText(report: Report, { metric, rivals }: Extract<ChoiceStep, 
 export function othersText(report: Report): string | null {
   const { n, steps } = report.choice;
   const groups: string[] = [];
+  const last = steps.at(-1);
+  const rivals = last?.rule === 'CONFIDENCE' ? last.rivals : [];
   let left = report.rows;
   for (const step of steps) {
     const out = left.filter((row) => !step.kept.includes(row.n));
     left = left.filter((row) => step.kept.includes(row.n));
-    if (out.length > 0) groups.push(leftOutText(report, step, out));
+    const isDoubtful = ({ n }: ReportRow) => step.rule === 'TARGET' && rivals.includes(n);
+    for (const doubtful of [false, true]) {
+      const rows = out.filter((row) => isDoubtful(row) === doubtful);
+      if (rows.length > 0) groups.push(leftOutText(report, step, rows, doubtful));
+    }
   }
   return n === null || groups.length === 0 ? null : `${groups.join('; ')}.`;
 }
 
 const namedMax = 4;
 
-function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): string {
+/** `doubtful`: the rounds do not tell them from the chosen one. */
+function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[], doubtful: boolean): string {
   const metric = step.rule === 'TARGET' && step.metric !== null ? metricTexts[step.metric] : null;
   const named = rows.slice(0, namedMax).map((row) => {
     const about = [distinctionOf(report, row), ...(metric ? [metric.of(row)] : [])].filter(Boolean).join(': ');
@@ -145,7 +152,9 @@ function leftOutText(report: Report, step: ChoiceStep, rows: ReportRow[]): strin
     RIGHT: `${one ? 'does' : 'do'} not compute the right results, or could not be measured`,
     ACCURACY: `${one ? 'is' : 'are'} less accurate than is allowed`,
     BATCH: `${one ? 'has' : 'have'} a larger batch, which never answers one image sooner`,
-    TARGET: `${one ? 'has' : 'have'} a worse ${metric?.name}, compared round by round${'leftOut' in step ? ' where nothing disturbed them' : ''}`,
+    TARGET: doubtful
+      ? `seemed to have a worse ${metric?.name}, but the rounds do not tell`
+      : `${one ? 'has' : 'have'} a worse ${metric?.name}, compared round by round${'leftOut' in step ? ' where nothing disturbed them' : ''}`,
     SIMPLER: `${one ? 'is' : 'are'} within ${100 * tieShare} % of it, and less simple`,
     CONFIDENCE: '',
   };

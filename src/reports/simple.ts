@@ -69,7 +69,7 @@ function speedOf(facts: SpokenFacts, row: RowView): string {
   const does = `${number(row.itemsPerSecond as number)} images a second`;
   if (facts.request.scenario === 'OFFLINE') return `${modelName(facts, row)} does ${does}.`;
   const { p50, meanNs } = row.latency as NonNullable<RowView['latency']>;
-  const typical = p50?.kind === 'EXACT' ? (p50.ns as number) : meanNs;
   const what = row.batchSize === 1 ? 'an image' : `${row.batchSize} images`;
-  return `${modelName(facts, row)} answers ${what} in ${ms(typical)}: ${does}.`;
+  const [how, ns] = p50?.kind === 'EXACT' ? ['typically', p50.ns as number] : ['on average', meanNs];
+  return `${modelName(facts, row)} ${how} answers ${what} in ${ms(ns)}, and does ${does}.`;
 }

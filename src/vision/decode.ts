@@ -5,6 +5,7 @@
 import sharp from 'sharp';
 import { BadImage } from './badImage.ts';
 import { decodeBmp, isBmp, readBmpHeader } from './bmp.ts';
+import { otherThanImage } from './fileKinds.ts';
 import { hasKnownColors } from './tiff.ts';
 
 // One thread for each image, several images at a time; nothing is decoded twice.
@@ -31,7 +32,7 @@ export interface ImageHeader {
 
 /** Without decoding the image. Throws a BadImage for what is no still image of these formats. */
 export async function readImageHeader(file: Buffer): Promise<ImageHeader> {
-  if (file.length === 0) throw new BadImage(notAnImage);
+  if (file.length === 0) throw notAnImage(file);
   if (isBmp(file)) {
     const { width, height } = readBmpHeader(file);
     const pixelBytes = 3 * width * height;
@@ -39,7 +40,7 @@ export async function readImageHeader(file: Buffer): Promise<ImageHeader> {
   }
   const { autoOrient, space, pages, format, isProgressive, orientation, depth } = await sharp(file, { limitInputPixels: false })
     .metadata()
-    .catch(refuse);
+    .catch((error: Error) => refuse(error, file));
   if ((pages ?? 1) > 1) {
     throw new BadImage(
       format === 'tiff' ? `has ${pages} pages: one is needed` : `is an animation of ${pages} frames: a still image is needed`,
@@ -73,15 +74,15 @@ export async function decodeImage(file: Buffer, pixelsMax: number): Promise<Pixe
     .toColourspace('srgb')
     .raw()
     .toBuffer({ resolveWithObject: true })
-    .catch(refuse);
+    .catch((error: Error) => refuse(error, file));
   if (info.channels !== 3) throw new BadImage(`has ${info.channels} channels that are no colours: convert it to PNG`);
   return { data, width: info.width, height: info.height };
 }
 
-function refuse(error: Error): never {
+function refuse(error: Error, file: Buffer): never {
   // Memory is not the image's fault.
   if (/out of memory|unable to allocate/i.test(error.message)) throw error;
-  throw new BadImage(error.message.includes('unsupported image format') ? notAnImage : 'is truncated or damaged');
+  throw error.message.includes('unsupported image format') ? notAnImage(file) : new BadImage('is truncated or damaged');
 }
 
-export const notAnImage = 'is not a JPEG, PNG, WebP, TIFF or BMP image';
+const notAnImage = (file: Buffer) => new BadImage(`is ${otherThanImage(file) ?? 'not a JPEG, PNG, WebP, TIFF or BMP image'}`);

@@ -81,8 +81,9 @@ def _said(cached: Path) -> Iterator[None]:
         raise TrainerError(
             "WEIGHTS_UNAVAILABLE",
             f"The public weights {cached.name} are not on this machine and cannot be downloaded: {reason}",
-            hint=f"Copy {cached.name} into the folder hub/checkpoints of TORCH_HOME, upload it as a model and start "
-            "from its WEIGHTS, or train from SCRATCH.",
+            hint=f"Copy {cached.name} into the folder hub/checkpoints of TORCH_HOME (~/.cache/torch of the "
+            "server's user, unless it is set), upload it as a model and name its version in `weightsOf`, or train "
+            "with `scratch: true`.",
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -92,9 +92,12 @@ export function Form({ title, fields, submitLabel, width, height, onChange, subm
 
   const labelWidth = Math.min(24, Math.max(8, Math.floor(width * 0.4)), Math.max(...fields.map(({ label }) => label.length)) + 2);
   const valueWidth = Math.max(8, width - labelWidth - 4);
-  const about = describe(field, errors[field.name] ?? '', width - 2);
+  const described = describe(field, errors[field.name] ?? '', width - 2);
+  // What is wrong is shown whole, where the screen has room for it and a field.
+  const wrong = described.filter(({ bad }) => bad).length;
+  const about = described.slice(0, Math.max(3, Math.min(wrong, height - 4)));
   const wrongAtAll = errors[''] ? wrap(errors[''], width - 2) : [];
-  const room = Math.max(1, height - 2 - wrongAtAll.length - Math.min(about.length, 3));
+  const room = Math.max(1, height - 2 - wrongAtAll.length - about.length);
   const first = Math.max(0, Math.min(cursor - Math.floor(room / 2), fields.length - room));
   return (
     <Box flexDirection="column" width={width} height={height}>
@@ -126,7 +129,7 @@ export function Form({ title, fields, submitLabel, width, height, onChange, subm
       {wrongAtAll.map((line) => (
         <Text key={line} color={theme.bad}>{` ${line}`}</Text>
       ))}
-      {about.slice(0, 3).map(({ line, bad }) => (
+      {about.map(({ line, bad }) => (
         <Text key={line} color={bad ? theme.bad : theme.muted} wrap="truncate">{` ${line}`}</Text>
       ))}
     </Box>

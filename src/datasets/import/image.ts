@@ -1,8 +1,7 @@
 import sharp from 'sharp';
 import type { LabelledBox } from '../../jobs/manifest.ts';
 import { BadImage } from '../../vision/badImage.ts';
-import { decodeImage, notAnImage, readImageHeader, sideMax } from '../../vision/decode.ts';
-import { otherThanImage } from './fileKinds.ts';
+import { decodeImage, readImageHeader, sideMax } from '../../vision/decode.ts';
 import { isPlain } from './plain.ts';
 
 /** Longest side of a thumbnail in pixels. */
@@ -31,10 +30,7 @@ export interface OpenedImage {
 
 /** Reads the header of an image file. Throws a BadImage for anything else, and for an image of more than `pixelsMax` pixels. */
 export async function openImage(file: Buffer, pixelsMax: number): Promise<OpenedImage> {
-  const { width, height } = await readImageHeader(file).catch((error: Error) => {
-    const other = error.message === notAnImage ? otherThanImage(file) : null;
-    throw other ? new BadImage(`is ${other}`) : error;
-  });
+  const { width, height } = await readImageHeader(file);
   if (width * height > pixelsMax) {
     throw new BadImage(`has ${width} × ${height} pixels: more than ${(pixelsMax / 1e6).toLocaleString('en-US')} megapixels`);
   }

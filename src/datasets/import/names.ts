@@ -96,6 +96,8 @@ export function nameProblem(name: string): string | null {
   return null;
 }
 
+export const imageName = /\.(jpe?g|png|webp|bmp|tiff?)$/i;
+
 /** Files of operating systems. */
 const systemFile = /^(Thumbs\.db|desktop\.ini|Icon\r|\.DS_Store|\.directory|\._.*)$/i;
 /** Folders of operating systems, drives and tools; hidden ones begin with a dot. */

@@ -16,6 +16,7 @@ import {
   splitFolderOf,
   splitOf,
 } from './layout.ts';
+import { imageName } from './names.ts';
 import { type FileIndex, indexFiles, plainPath, withoutEnding } from './paths.ts';
 import { plural, printable } from './problems.ts';
 import {
@@ -129,7 +130,7 @@ async function readLists(reading: FormReading): Promise<{ lists: ZipEntry[]; spl
     const text = await readText(reading, list.file, listBytesMax);
     for (const line of text.split('\n')) {
       // Lists of a class have 1 or -1 behind the name; some tools write the ending.
-      const name = nameOf(plainPath(line.replace(/\s+-?[01]\s*$/, ''))).replace(/\.(jpe?g|png|webp|bmp|tiff?)$/i, '');
+      const name = nameOf(plainPath(line.replace(/\s+-?[01]\s*$/, ''))).replace(imageName, '');
       if (name === '') continue;
       const other = result.get(name);
       if (other && other !== list.split) reading.problems.add(list.file.name, `${printable(name)} is in the list of ${other} too`, name);

@@ -3,9 +3,9 @@ import { crc32, inflateRawSync } from 'node:zlib';
 import yauzl from 'yauzl';
 import { ChildError } from '../../jobs/childio.ts';
 import type { NameEncoding } from '../../jobs/specs.ts';
-import { headBytes, methodProblem, otherThanZip } from './fileKinds.ts';
-import { decodeNames, leftOutFor, nameProblem, type RawName } from './names.ts';
-import { type Problems, plural } from './problems.ts';
+import { headBytes, methodProblem, otherThanZip } from '../../vision/fileKinds.ts';
+import { decodeNames, imageName, leftOutFor, nameProblem, type RawName } from './names.ts';
+import { type Problems, plural, printable } from './problems.ts';
 
 /** How a zip is read, and what it may hold. Sizes are checked as declared before anything is written; no file unpacks to more than it declares. */
 export interface ZipOptions {
@@ -154,8 +154,11 @@ async function list(
     const key = name.replace(/\/$/, '').toLowerCase();
     const twice = files.has(key) || (!isFolder && folders.has(key)) ? 'is in the zip twice, or only the case of a letter differs' : null;
     (isFolder ? folders : files).add(key);
-    const problem = nameProblem(name) ?? entryProblem(name, entry) ?? twice;
+    // Of an image's own name: it can be left out for it. Elsewhere others may depend on the name.
+    const visible = imageName.test(name) ? name.replace(/\p{Cc}(?=[^/]*$)/gu, '') : name;
+    const problem = nameProblem(visible) ?? entryProblem(name, entry) ?? twice;
     if (problem) problems.add(name, problem);
+    else if (visible !== name) problems.add(printable(name), 'the name has a control character: rename the file', printable(name));
     else if (isFolder) zip.folders.push(name.slice(0, -1));
     else {
       const { uncompressedSize, compressedSize, compressionMethod, crc32, relativeOffsetOfLocalHeader } = entry;

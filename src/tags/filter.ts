@@ -1,0 +1,19 @@
+/** Lists of what has certain tags. */
+import { type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { tag } from './tables.ts';
+
+/** Without a value: whatever it is. */
+export interface TagFilter {
+  key: string;
+  value?: string | null;
+}
+
+/** The argument `wanted` of `hasTags`; null where nothing is asked for. */
+export const wantedTags = (filters: readonly TagFilter[] | null | undefined): string | null =>
+  filters && filters.length > 0 ? JSON.stringify(filters.map(({ key, value = null }) => ({ key: key.normalize('NFC'), value }))) : null;
+
+/** Whether the thing with this id has all tags that are wanted: a thing has one value for a key, so each that is met is one row. */
+export const hasTags = (id: SQLWrapper, wanted: string | Placeholder): SQL => sql`${id} IN (
+  SELECT ${tag.subjectId} FROM json_each(${wanted}) AS wanted
+  JOIN ${tag} ON ${tag.key} = wanted.value ->> 'key' AND coalesce(wanted.value ->> 'value', ${tag.value}) = ${tag.value}
+  GROUP BY ${tag.subjectId} HAVING count(*) = json_array_length(${wanted}))`;
