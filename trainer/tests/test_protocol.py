@@ -70,33 +70,6 @@ def without_unknown(spec: support.Json) -> support.Json:
     return known
 
 
-@pytest.mark.parametrize("refused", lines("events.invalid.jsonl"), ids=lambda refused: refused["why"])
-def test_events_that_the_server_refuses_do_not(refused: support.Json) -> None:
-    def no_constant(name: str) -> None:
-        raise ValueError(name)
-
-    try:
-        event = json.loads(refused["line"], parse_constant=no_constant)
-    except ValueError:
-        return
-    assert list(validator("Event").iter_errors(event))
-
-
-@pytest.mark.parametrize("line", [line for line in lines("specs.jsonl") if line["spec"]["kind"] in MODULES])
-def test_specifications_become_dataclasses_and_back(line: support.Json) -> None:
-    read = read_spec_line(json.dumps(line).encode())
-    assert (read.job, read.attempt, read.work_dir, read.kind) == (
-        line["job"],
-        line["attempt"],
-        line["workDir"],
-        line["spec"]["kind"],
-    )
-    without_unknown = {name: value for name, value in line["spec"].items() if name not in ("kind", "futureField")}
-    if "init" in without_unknown:
-        without_unknown["init"] = {"file": None, "classes": None, **without_unknown["init"]}
-    assert to_json(read.spec) == without_unknown
-
-
 @pytest.mark.parametrize("refused", lines("specs.invalid.jsonl"), ids=lambda refused: refused["why"])
 def test_wrong_specifications_are_refused(refused: support.Json) -> None:
     with pytest.raises(TrainerError) as caught:
