@@ -72,6 +72,7 @@ const fields: Record<string, Line> = {
   'Query.compareJobs': 'READ',
   'Query.augmentationPreview': 'READ',
   'Query.exportJobs': 'READ',
+  'Query.exportPackage': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',
   'Query.regressions': 'READ',
