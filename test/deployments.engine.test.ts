@@ -4,7 +4,7 @@ import { sql } from 'drizzle-orm';
 import { describe, expect, test, vi } from 'vitest';
 import { deploymentRevision } from '../src/deployments/tables.ts';
 import { report } from '../src/reports/tables.ts';
-import { by, health, settled } from './support/deployments.ts';
+import { by, deployed, health, settled } from './support/deployments.ts';
 import { nativeMissing, openvinoMissing, whyNoOpenvino } from './support/engines.ts';
 import { inferJson, makeInferenceModels } from './support/inference.ts';
 import { withFolder, withServer } from './support/server.ts';
@@ -41,6 +41,22 @@ test('is that of the host where nobody says, also for a revision from before the
   ));
 
 describe.skipIf(openvinoMissing !== null || nativeMissing !== null)(`OpenVINO${whyNoOpenvino}`, () => {
+  test('does not get a model by which a request could read the memory of the host', () =>
+    withFolder(async (folder) =>
+      withServer(async (server) => {
+        const api = { url: server.url, token: await server.as('ENGINEER') };
+        await makeInferenceModels(folder, ['unchecked-GatherND']);
+        const modelVersionId = await modelVersionOf(api, 'unsafe', join(folder, 'unchecked-GatherND.onnx'));
+        const reason = expect.stringContaining(
+          'OpenVINO does not check its indices in a GatherND: unsafe. Run the model with ONNX Runtime.',
+        );
+        const revisions = [{ state: 'FAILED', reason }];
+        expect(await deployed(api, 'picks', modelVersionId, { engine: 'OPENVINO' })).toMatchObject({ active: null, revisions });
+        expect(await deployed(api, 'picks', modelVersionId)).toMatchObject({ active: { number: 2 } });
+        expect(await health(api)).toMatchObject({ restarts: 0 });
+      }),
+    ));
+
   test('runs the model that asks for it, and that for which a benchmark chose it', () =>
     withFolder(async (folder) =>
       withServer(async (server) => {
