@@ -176,7 +176,7 @@ def unchecked(kind):
     ]
     shape = {"GatherND": [1, 1], "ScatterElements": [1, 4], "Pad": [4]}.get(operator, [1])
     built = model(
-        nodes, [value("x", [1, 4]), value("at", shape, TensorProto.INT64)], [value("y", None, made)], constants
+        nodes, [value("x", [1, 4]), value("at", shape, TensorProto.INT64)], [value("y", ["m"] if operator == "Range" else ["m", "l"], made)], constants
     )
     built.functions.extend(functions)
     built.opset_import.append(helper.make_opsetid("own", 1))
