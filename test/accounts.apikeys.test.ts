@@ -10,6 +10,7 @@ import { nextAnswer, withEvents } from './support/events.ts';
 import type { Answer, TestServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 import { ask, withConnection } from './support/socket.ts';
+import { post } from './support/storage.ts';
 
 let server: TestServer;
 // A server with replicas makes keys for names that it does not deploy itself.
@@ -167,8 +168,7 @@ test('one key works for queries, mutations, uploads, event streams and sockets, 
   const { secret: reads } = await create('ENGINEER', { scopes: ['READ'] });
   expect(await waysIn(reads)).toEqual({ query: 'ok', mutation: refused, events: 'ok', socket: 'ok', upload: refused });
   const { secret: writes } = await create('ENGINEER', { scopes: ['UPLOAD', 'DEPLOY'] });
-  // The id is none: the program got past the scope.
-  expect(await waysIn(writes)).toEqual({ query: refused, mutation: 'NOT_FOUND', events: refused, socket: refused, upload: 'ok' });
+  expect(await waysIn(writes)).toEqual({ query: refused, mutation: refused, events: refused, socket: refused, upload: 'ok' });
 });
 
 test('a key never does more than its owner: when their role sinks it has what is left, when they are disabled nothing', async () => {
@@ -307,4 +307,27 @@ test('50 keys of a user work at the same time; those that were revoked or have e
   expect(await make(2)).toEqual([{ apiKey: expect.anything(), userErrors: [] }, full]);
   vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 2 * dayMs });
   expect((await make(26)).map(({ apiKey }) => apiKey !== null)).toEqual([...Array(25).fill(true), false]);
+});
+
+test('a mutation whose key may not read its result is refused before it begins, and carried out when it asks for none', async () => {
+  const { secret } = await create('ENGINEER', { scopes: ['UPLOAD'] });
+  const { json } = await post(server.url, secret, 'a.zip', Buffer.from('no zip'));
+  const input = { name: 'unread', task: 'CLASSIFICATION', uploadId: json.uploadId, sha256: json.sha256 };
+  const creating = (fields: string) =>
+    server.graphql(
+      `mutation ($i: CreateDatasetInput!) { createDataset(input: $i) { ${fields} userErrors { message } } }`,
+      { i: input },
+      secret,
+    );
+  const named = async () => (await server.graphql('{ dataset(name: "unread") { id } }', {}, await server.admin())).data.dataset;
+  for (const fields of ['datasetVersion { id }', '...on CreateDatasetPayload { datasetVersion { id } }']) {
+    const { data, errors } = await creating(fields);
+    expect([data, errors?.[0]]).toMatchObject([
+      undefined,
+      { message: expect.stringContaining('Nothing was done. Leave out `datasetVersion`'), extensions: { code: 'FORBIDDEN' } },
+    ]);
+    expect(await named()).toBeNull();
+  }
+  expect((await creating('')).data.createDataset.userErrors).toEqual([]);
+  expect(await named()).not.toBeNull();
 });

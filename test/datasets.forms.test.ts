@@ -763,6 +763,11 @@ describe('labels', () => {
       box('label="cat" xtl="1" ytl="1" xbr="9" ybr="9px"'),
       'shape 1 (box) has ybr "9px", which is not a number',
     ],
+    [
+      'a coordinate in hexadecimal',
+      box('label="cat" xtl="0x1" ytl="1" xbr="9" ybr="9"'),
+      'shape 1 (box) has xtl "0x1", which is not a number',
+    ],
     ['a box that lacks a coordinate', box('label="cat" xtl="1" ytl="1" ybr="9"'), 'shape 1 (box) has no xbr'],
     ['a polygon without points', '<polygon label="cat"/>', 'shape 1 (polygon) has no points'],
     ...['30,5', '30°', 'abc', 'NaN', ''].map((rotation): [string, string, string] => [

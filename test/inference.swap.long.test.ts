@@ -5,21 +5,19 @@ import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test } from 'vitest';
-import { percentile } from '../bench/load.ts';
+import { median, percentile } from '../bench/load.ts';
 import { nodeFlags } from '../src/inference/channel.ts';
 import { nativeMissing, whyNoNative } from './support/engines.ts';
 import { inferJson, withModelFiles } from './support/inference.ts';
 
 const swaps = 8;
-const seconds = 10;
-const deadlineMs = 1000;
-const requestsPerSecond = 20;
+/** Of idling, and of traffic alone, before each swap: whatever else the machine does then meets all three. */
+const phaseMs = 1500;
+const deadlineMs = 2000;
+const requestEachMs = 100;
 
-interface Delays {
-  p50Ms: number;
-  p99Ms: number;
-  maxMs: number;
-}
+/** Milliseconds between ticks of 1 ms: P50, P99 and the most. */
+type Delays = Record<'idle' | 'traffic' | 'swap', [number, number, number]>;
 
 test.skipIf(nativeMissing !== null)(
   `while models of 100 MB are loaded and swapped under traffic, the event loop answers and no request is late${whyNoNative}`,
@@ -32,51 +30,46 @@ test.skipIf(nativeMissing !== null)(
     writeFileSync(join(folder, 'settings.json'), JSON.stringify(settings));
     const host = fork(join(import.meta.dirname, 'support', 'swappingHost.ts'), [folder], { execArgv: nodeFlags });
     const told = async <T>(): Promise<T> => (await once(host, 'message'))[0];
-    const ask = (what: 'swap' | 'reset' | 'delays'): Promise<Delays> => {
-      host.send(what);
+    const enter = (phase: keyof Delays | 'end'): Promise<Delays> => {
+      host.send(phase);
       return told();
     };
     const agent = new Agent({ keepAlive: true });
     try {
       const { url } = await told<{ url: string }>();
       const body = { inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 512], data: Array(512).fill(0.5) }] };
-      const answers: Promise<{ status: number; version: string; ms: number }>[] = [];
       const send = async () => {
         const sentAt = performance.now();
         const { status, json } = await inferJson(url, 'weights', body, { agent });
         return { status, version: String(json.model_version ?? json.error), ms: performance.now() - sentAt };
       };
-      const measured = async (work: () => Promise<unknown>) => {
-        await ask('reset');
-        await work();
-        return ask('delays');
-      };
-
-      const idle = await measured(() => delay(1000 * seconds));
-      const traffic = setInterval(() => void answers.push(send()), 1000 / requestsPerSecond);
-      const busy = await measured(() => delay(1000 * seconds));
-      const before = answers.length;
-      const swapping = await measured(async () => {
-        for (let n = 0; n < swaps; n += 1) await ask('swap');
-      });
-      clearInterval(traffic);
-      const all = await Promise.all(answers);
+      const answers: Record<'traffic' | 'swap', ReturnType<typeof send>[]> = { traffic: [], swap: [] };
+      for (let n = 0; n < swaps; n += 1) {
+        await enter('idle');
+        await delay(phaseMs);
+        await enter('traffic');
+        let phase: keyof typeof answers = 'traffic';
+        const timer = setInterval(() => void answers[phase].push(send()), requestEachMs);
+        await delay(phaseMs);
+        phase = 'swap';
+        await enter('swap');
+        clearInterval(timer);
+        await Promise.all(answers.swap);
+      }
+      const { idle, traffic, swap } = await enter('end');
+      const [beside, meanwhile] = await Promise.all([Promise.all(answers.traffic), Promise.all(answers.swap)]);
       const last = await send();
 
-      const times = (from: number, to?: number) =>
-        all
-          .slice(from, to)
-          .map(({ ms }) => ms)
-          .sort((a, b) => a - b);
-      const say = ({ p50Ms, p99Ms, maxMs }: Delays) => `P50 ${p50Ms.toFixed(2)}, P99 ${p99Ms.toFixed(2)}, at most ${maxMs.toFixed(1)} ms`;
-      const saidOf = (ms: number[]) =>
-        `${ms.length} answers, P50 ${percentile(ms, 0.5).toFixed(0)}, P99 ${percentile(ms, 0.99).toFixed(0)}, at most ${ms.at(-1)?.toFixed(0)} ms`;
-      console.log(`between ticks of 1 ms: idle ${say(idle)}; with traffic ${say(busy)}; with ${swaps} swaps ${say(swapping)}`);
-      console.log(`before the swaps ${saidOf(times(0, before))}; meanwhile ${saidOf(times(before))}`);
-      expect(all.filter(({ status }) => status !== 200)).toEqual([]);
+      const say = (values: number[]) => values.map((value) => value.toFixed(1)).join(' / ');
+      const saidOf = (all: typeof beside) => {
+        const ms = all.map((answer) => answer.ms).sort((a, b) => a - b);
+        return `${ms.length} answers in ${say([median(ms), percentile(ms, 0.99), percentile(ms, 1)])} ms`;
+      };
+      console.log(`P50 / P99 / most. Between ticks of 1 ms: idle ${say(idle)}, with traffic ${say(traffic)}, with a swap ${say(swap)} ms`);
+      console.log(`traffic alone: ${saidOf(beside)}; with a swap: ${saidOf(meanwhile)}`);
+      expect([...beside, ...meanwhile].filter(({ status }) => status !== 200)).toEqual([]);
       expect(last).toMatchObject({ status: 200, version: String(swaps + 1) });
-      expect(new Set(all.map(({ version }) => version)).size).toBeGreaterThan(swaps / 2);
-      expect(swapping.p99Ms).toBeLessThanOrEqual(3 * idle.p99Ms);
+      expect(swap[1]).toBeLessThanOrEqual(3 * idle[1]);
     } finally {
       agent.destroy();
       host.kill('SIGKILL');

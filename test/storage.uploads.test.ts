@@ -407,6 +407,24 @@ test('another origin is refused, an allowed one may read the offset', () =>
     { WHETSTONE_ALLOWED_ORIGINS: 'https://good.example' },
   ));
 
+test.each([
+  ['disabled', (id: string) => `disableUser(input: { userId: "${id}" })`, 401],
+  ['a Viewer', (id: string) => `updateUser(input: { userId: "${id}", role: VIEWER })`, 403],
+])('an upload whose user is %s before its last byte is refused, and leaves nothing', (_what, change, status) =>
+  withServer(async ({ url, admin, as, graphql, dataDir }) => {
+    const [token, asAdmin] = [await as('ENGINEER'), await admin()];
+    const { data } = await graphql('{ viewer { id } }', {}, token);
+    const loses = async () => {
+      const { errors } = await graphql(`mutation { ${change(data.viewer.id)} { userErrors { message } } }`, {}, asAdmin);
+      expect(errors).toBeUndefined();
+    };
+    const address = `${url}/uploads?filename=a.zip`;
+    const headers = { 'content-length': '10' };
+    expect((await send({ method: 'POST', address, token, headers, body: ['hello', loses, 'world'] })).status).toBe(status);
+    expect(await withRows(dataDir, (db) => db.select().from(upload).all())).toEqual([]);
+  }),
+);
+
 test('the role is read at each request: taken away, the upload cannot go on', () =>
   withServer(async ({ url, admin, as, graphql }) => {
     const token = await as('ENGINEER');

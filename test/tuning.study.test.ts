@@ -1,6 +1,7 @@
 import { eq } from 'drizzle-orm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { deleteJob } from '../src/jobs/delete.ts';
 import { job } from '../src/jobs/tables.ts';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
@@ -99,6 +100,10 @@ describe('a study', () => {
       const id = await started(studies, { generations: 3, registerMax: 0 });
       await workThrough(studies, id);
       const before = studies.job(id);
+      for (const generations of [0, -1, -(2 ** 31)]) {
+        expect(() => extendStudy(studies.services(), nobody, id, generations)).toThrow('is too small: must be at least 1');
+      }
+      expect([studies.job(id).id, studies.study(id).trials]).toEqual([before.id, 12]);
       extendStudy(studies.services(), nobody, id, 1);
       expect(studies.job(id).id).not.toBe(before.id);
       expect(studies.job(id).state).toBe('RUNNING');
@@ -229,6 +234,9 @@ describe('halving', () => {
         expect(before?.spec.stopAfterEpoch).toBe(spec.stopAfterEpoch === null ? 8 : spec.stopAfterEpoch / 2);
       }
       expect(trials.filter(({ outcome }) => outcome === 'COMPLETE').every(({ epochs }) => epochs === 9)).toBe(true);
+      // Whose checkpoint a retry of the study may need.
+      const [earlier] = searches.flatMap(({ spec }) => spec.resumeOfJobId ?? []);
+      await expect(deleteJob(studies.services(), nobody, String(earlier))).rejects.toThrow('It belongs to a study');
     }));
 });
 

@@ -195,6 +195,14 @@ test.each([
     ['halving'],
     /fix `epochs`/,
   ],
+  ['a fixed value out of its range', { fixed: { epochs: 10 ** 9 } }, ['fixed', 'epochs'], /1000000000 is too large/],
+  ['a value to begin with out of its range', { begin: [{ learningRate: 50 }] }, ['begin', '0', 'learningRate'], /50 is too large/],
+  [
+    'a step that is lost in the arithmetic',
+    { space: [{ name: 'learningRate', low: 0.001, high: 0.1, step: 1e-300 }] },
+    ['space', '0'],
+    /more than 1000000 steps of 1e-300 in its range/,
+  ],
   ['more trials than a study has', { generations: 501 }, ['generations'], /at most 1000 trials; this would be 1002/],
   ['a target in per cent', { target: 95 }, ['target'], /TOP1 is at most 1, so that 95 is never reached: say the target as a share/],
   [

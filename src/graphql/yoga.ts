@@ -7,6 +7,7 @@ import { type Log, requestScope } from '../log.ts';
 import { untilAborted, watchAccess } from './access.ts';
 import type { Context } from './context.ts';
 import { useLimits } from './limits.ts';
+import { useReadableResults } from './results.ts';
 import { schema } from './schema.ts';
 
 /** Characters of a message about a document. */
@@ -204,7 +205,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useForm, useViewer, useLimits, useErrorCodes(log), useAccessEnd(log, stopping)],
+    plugins: [useForm, useViewer, useLimits, useReadableResults, useErrorCodes(log), useAccessEnd(log, stopping)],
   });
 }
 

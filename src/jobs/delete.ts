@@ -4,6 +4,7 @@
  */
 import { rm } from 'node:fs/promises';
 import { and, eq, inArray, isNull, ne, notInArray, or } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -22,6 +23,8 @@ import { logPath } from './logs.ts';
 import { finalStates, isFinal } from './states.ts';
 import { attempt, type Job, job, jobEvent, jobSubject, metricPoint } from './tables.ts';
 import { removeAttempts, repeatedOnes } from './workFolders.ts';
+
+const coordinator = alias(job, 'coordinator');
 
 /** Deletes the job with the jobs that it has made. IN_USE while one of them runs, is repeated, or keeps something. */
 export async function deleteJob(services: StorageServices, actor: Actor, id: string): Promise<Job> {
@@ -84,6 +87,13 @@ function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
       .select({ id: trial.studyId })
       .from(trial)
       .where(or(inArray(trial.jobId, ids), inArray(trial.finalJobId, ids)))
+      .get() ??
+    // A trial's job of an earlier rung has the checkpoint that a later one continues from.
+    tx
+      .select({ id: job.id })
+      .from(job)
+      .innerJoin(coordinator, eq(coordinator.id, job.parentId))
+      .where(and(inArray(job.id, ids), eq(coordinator.kind, 'TUNE')))
       .get();
   if (ofStudy) inUse('It belongs to a study, which needs the jobs of its trials.');
 }

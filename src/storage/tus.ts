@@ -13,7 +13,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import { DataStore, Server, Upload as TusUpload } from '@tus/server';
 import type { User } from '../accounts/tables.ts';
-import { allows, forbidden, type Viewer } from '../accounts/viewer.ts';
+import { allows, forbidden, userOf, type Viewer } from '../accounts/viewer.ts';
 import type { Config } from '../config.ts';
 import { passingError } from '../db.ts';
 import { ApiError } from '../errors.ts';
@@ -109,7 +109,8 @@ export function createUploads(services: Services, log: Log): Uploads {
     };
   }
 
-  async function answer(req: IncomingMessage, user: User, call: Call): Promise<Response> {
+  async function answer(req: IncomingMessage, viewer: Viewer, call: Call): Promise<Response> {
+    const { user } = viewer;
     const id = idOf(req);
     const row = id === null ? null : await settle(requireUpload(db, user.id, id));
     if (req.method === 'GET') {
@@ -122,6 +123,8 @@ export function createUploads(services: Services, log: Log): Uploads {
     const writtenTo = call.created ?? (methodOf(req) === 'PATCH' ? id : null);
     if (writtenTo === null) return response;
 
+    // The body may have taken long: who has lost the right meanwhile has uploaded nothing.
+    requireStill(viewer);
     const written = requireUpload(db, user.id, writtenTo);
     const settled = await settle(call.sizeIsUnknown ? { ...written, sizeBytes: await offsetOf(config.dataDir, written) } : written);
     if (settled.state !== 'COMPLETE' || call.created === null) return response;
@@ -129,13 +132,21 @@ export function createUploads(services: Services, log: Log): Uploads {
     return Response.json(body, { status: response.status, headers: without(response.headers, 'content-type', 'content-length') });
   }
 
-  async function handle(req: IncomingMessage, res: ServerResponse, user: User): Promise<void> {
-    const call: Call = { user, sizeIsUnknown: false, created: null };
+  /** An access token that expired meanwhile is no reason: its session continues. */
+  function requireStill(viewer: Viewer): void {
+    const user = userOf(db, viewer.by === 'SESSION' ? { familyId: viewer.familyId } : { apiKeyId: viewer.key.id });
+    if (!user)
+      throw new ApiError('UNAUTHENTICATED', 'The session has ended, or the API key works no more. Log in again, then upload again.');
+    requireUploader({ ...viewer, user });
+  }
+
+  async function handle(req: IncomingMessage, res: ServerResponse, viewer: Viewer): Promise<void> {
+    const call: Call = { user: viewer.user, sizeIsUnknown: false, created: null };
     // Once the body is here, silence is ours: hashing a large file takes longer than a client may be silent.
     req.once('end', () => req.socket.setTimeout(0));
     if (req.method !== 'POST' && req.method !== 'PATCH') req.resume();
     try {
-      const response = await answer(req, user, call);
+      const response = await answer(req, viewer, call);
       res.writeHead(response.status, { 'Cache-Control': 'no-store', ...Object.fromEntries(response.headers) });
       res.end(await response.text());
     } catch (error) {
@@ -163,10 +174,10 @@ export function createUploads(services: Services, log: Log): Uploads {
   };
 }
 
-function requireUploader(viewer: Viewer | null): User {
+function requireUploader(viewer: Viewer | null): Viewer {
   if (!viewer) throw new ApiError('UNAUTHENTICATED', 'Uploads need a login: send `Authorization: Bearer <access token or API key>`.');
   if (!allows(viewer, 'UPLOAD')) throw forbidden(viewer, 'UPLOAD');
-  return viewer.user;
+  return viewer;
 }
 
 /** The id in the path; null for the collection. */

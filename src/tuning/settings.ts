@@ -1,7 +1,7 @@
 /** What a study searches, and how: what a user may say, and the defaults of a preset. */
 import { z } from 'zod';
 import { canonicalHash } from '../canonical.ts';
-import { refuse } from '../errors.ts';
+import { InputError, refuse } from '../errors.ts';
 import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { Priority } from '../jobs/priority.ts';
 import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
@@ -52,6 +52,11 @@ const SaidDimension = z.strictObject({
 });
 type SaidDimension = z.infer<typeof SaidDimension>;
 
+/** Of a range: smaller steps are lost in the sampler's arithmetic. */
+const stepsMax = 1_000_000;
+
+export const Generations = z.int().min(1).max(trialsMax);
+
 export const StartTuningInput = z.object({
   modelName: z.string(),
   datasetVersionId: z.string(),
@@ -61,7 +66,7 @@ export const StartTuningInput = z.object({
   objectives: z.array(z.enum(objectiveNames)).min(1).max(4).nullish(),
   sampler: Ask.shape.sampler,
   population: Ask.shape.population,
-  generations: z.int().min(1).max(trialsMax).nullish(),
+  generations: Generations.nullish(),
   trials: z.int().min(1).max(trialsMax).nullish(),
   ...Budget.shape,
   seed,
@@ -127,9 +132,19 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number): Stu
   return { ...common, objectives: wanted, begin };
 }
 
+/** Errors name the place of the input that has the values. */
+function trainingAt(at: string[], preset: PresetName, said: Record<string, unknown>) {
+  try {
+    return trainingOf(preset, said, {});
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError(error.userErrors.map((one) => ({ ...one, field: [...at, ...(one.field ?? []).slice(1)] })));
+  }
+}
+
 /** The fixed values, without the defaults that `trainingOf` adds. */
 function trainingOfFixed(preset: PresetName, said: Record<string, unknown>): Record<string, unknown> {
-  const checked = trainingOf(preset, said, {}).hyperparameters as Record<string, unknown>;
+  const checked = trainingAt(['fixed'], preset, said).hyperparameters as Record<string, unknown>;
   return Object.fromEntries(Object.keys(said).map((name) => [name, checked[name]]));
 }
 
@@ -177,6 +192,8 @@ function saidSpace(preset: PresetName, said: SaidDimension[], fixed: Params): Di
       return refuse('INVALID', at, `${name} needs \`choices\`, or a range with \`low\` ≤ \`high\`.`);
     if (log && (low <= 0 || step != null))
       refuse('INVALID', at, `${name} is searched by its logarithm: \`low\` must be above 0, and there is no \`step\`.`);
+    if (step != null && (high - low) / step > stepsMax)
+      refuse('INVALID', at, `${name} has more than ${stepsMax} steps of ${step} in its range: take larger ones, or none.`);
     return { ...base, type: info.type, low, high, log: log ?? false, step: step ?? null };
   });
   for (const [n, dimension] of space.entries()) requireValid(preset, fixed, space, dimension, ['space', String(n)]);
@@ -226,7 +243,7 @@ function beginningOf(preset: PresetName, space: Dimension[], fixed: Params, said
   const at = ['begin', String(n)];
   const stranger = Object.keys(said).find((name) => !space.some((one) => one.name === name));
   if (stranger !== undefined) refuse('INVALID', at, `${stranger} is not searched: a trial to begin with has values of the space.`);
-  const { hyperparameters } = trainingOf(preset, { ...fixed, ...said }, {});
+  const { hyperparameters } = trainingAt(at, preset, { ...fixed, ...said });
   const params = Params.parse(Object.fromEntries(space.map(({ name }) => [name, (hyperparameters as Record<string, unknown>)[name]])));
   for (const { name, low, high, step, choices } of space) {
     const value = params[name] as number;

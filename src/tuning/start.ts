@@ -1,5 +1,6 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { eq } from 'drizzle-orm';
+import { z } from 'zod';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
@@ -19,7 +20,7 @@ import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireReadyDataset, requireTask } from '../training/sources.ts';
 import { askForFirst, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
-import { gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
+import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { requireStudy, studySettings } from './studies.ts';
 import { type Study, study } from './tables.ts';
 
@@ -101,7 +102,8 @@ function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: S
 }
 
 /** More generations. A study that runs makes them when it comes to its end; one that has ended continues in another job. */
-export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, generations: number): Study {
+export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, wanted: number): Study {
+  const { generations } = parseInput(z.object({ generations: Generations }), { generations: wanted });
   const extended = inTransaction(db, (tx) => {
     const row = requireStudy(tx, id);
     const current = requireJob(tx, row.jobId);

@@ -112,4 +112,5 @@ export function finiteNumber(text: string | undefined, what: string): number {
 }
 
 /** NaN where there is none. */
-export const numberOf = (text: string | undefined): number => (text === undefined || text.trim() === '' ? Number.NaN : Number(text));
+export const numberOf = (text: string | undefined): number =>
+  text !== undefined && /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i.test(text) ? Number(text) : Number.NaN;
