@@ -6,6 +6,7 @@ import { roles } from '../src/accounts/tables.ts';
 import { describedSettings } from '../src/config.ts';
 import { errorCodes } from '../src/errors.ts';
 import { schema } from '../src/graphql/schema.ts';
+import { presets } from '../src/jobs/presets.ts';
 
 const folder = join(import.meta.dirname, '..', 'docs');
 
@@ -37,6 +38,18 @@ const generated: Record<string, () => string> = {
   serverSettings: () => settingsOf('server'),
   commandSettings: () => settingsOf('commands'),
   otherSettings: () => settingsOf('other'),
+  classifiers: () =>
+    table(
+      ['Preset', 'Image size', 'Million parameters', 'Billion multiplications'],
+      Object.entries(presets)
+        .filter(([, { task }]) => task === 'CLASSIFICATION')
+        .map(([name, { hyperparameters, parameters, macs }]) => [
+          code(name),
+          `${hyperparameters.parse({}).imageSize}`,
+          (parameters / 1e6).toFixed(1),
+          (macs / 1e9).toFixed(2),
+        ]),
+    ),
   roles: () =>
     table(
       ['Permission', ...roles.map((role) => role.charAt(0) + role.slice(1).toLowerCase()), 'Opens'],

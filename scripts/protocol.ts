@@ -1,13 +1,26 @@
 /**
- * Writes what the trainer takes from src/jobs/protocol.ts: protocol.schema.json, and the dataclasses of the hyperparameters. With --check
- * it only compares, and fails on a difference.
+ * Writes what the trainer takes from src/jobs/protocol.ts: protocol.schema.json, and the dataclasses of the hyperparameters. Before that it
+ * asks the trainer for the sizes of the presets (src/jobs/presets.json). With --check it only compares, and fails on a difference.
  */
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
-import { DatasetItem } from '../src/jobs/manifest.ts';
-import { ClassificationHyperparameters, DetectionHyperparameters, presets } from '../src/jobs/presets.ts';
-import { CommandLine, Event, phases, SpecLine, trainerErrorCodes } from '../src/jobs/protocol.ts';
-import { Evaluation, OnnxMeta, results, WeightsMeta } from '../src/jobs/results.ts';
+import { classifiers } from '../src/jobs/classifiers.ts';
+import { trainerFolder, trainerPython } from '../src/python.ts';
+
+const factsFile = new URL('../src/jobs/presets.json', import.meta.url);
+// What the file holds is checked by the trainer's tests: it takes PyTorch seconds.
+if (!process.argv.includes('--check')) {
+  const asked = [...Object.keys(classifiers), 'yolov8n', 'yolov8s', 'yolov8m'];
+  const answer = execFileSync(trainerPython, ['-m', 'whetstone_trainer.preset_facts', ...asked], { cwd: trainerFolder, encoding: 'utf8' });
+  writeFileSync(factsFile, `${JSON.stringify(JSON.parse(answer), null, 2)}\n`);
+}
+
+const { default: facts } = await import('../src/jobs/presets.json', { with: { type: 'json' } });
+const { DatasetItem } = await import('../src/jobs/manifest.ts');
+const { ClassificationHyperparameters, DetectionHyperparameters, presets } = await import('../src/jobs/presets.ts');
+const { CommandLine, Event, phases, SpecLine, trainerErrorCodes } = await import('../src/jobs/protocol.ts');
+const { Evaluation, OnnxMeta, results, WeightsMeta } = await import('../src/jobs/results.ts');
 
 /** `$defs` of one direction; a reader ignores unknown fields, a writer must not write any. */
 function definitions(schemas: Record<string, z.ZodType>, unknownFields: 'ignored' | 'refused', io: 'input' | 'output' = 'output') {
@@ -26,6 +39,12 @@ const schema = {
   errorCodes: trainerErrorCodes,
   phases: Object.keys(phases),
   presets: Object.fromEntries(Object.entries(presets).map(([name, { task }]) => [name, task])),
+  classifiers: Object.fromEntries(
+    Object.entries(classifiers).map(([name, { stages }]) => {
+      const { head, weights } = facts[name as keyof typeof classifiers];
+      return [name, { head, weights, stages }];
+    }),
+  ),
   $defs: {
     ...definitions({ Event, Evaluation, OnnxMeta, WeightsMeta, ...results }, 'refused'),
     ...definitions({ SpecLine, CommandLine }, 'ignored'),

@@ -9,6 +9,8 @@
 //   done <hash>       nothing to do while the hash is that of today's inputs and the result works
 //   left out <hash>   nothing to do while the machine still lacks what the step needs
 //
+// `node scripts/setup.mjs node native` takes these steps only: the image makes them in different stages (Dockerfile).
+//
 // Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX,
 // WHETSTONE_OPENVINO=1, and those of npm, pip and uv.
 
@@ -60,7 +62,11 @@ const STEPS = [
       { folder: process.env.npm_config_cache ?? path.join(os.homedir(), '.npm'), bytes: config.diskBytes.node.cache },
     ],
     problem: () => (runs('npm', ['--version']) ? undefined : 'npm is missing: install it (it comes with Node.js).'),
-    commands: () => [['npm', 'ci']],
+    // From a lock file npm compiles every package with a binding.gyp, though it brings its binary: that needs make, Python and Node's headers.
+    commands: () => [
+      ['npm', 'ci', '--ignore-scripts'],
+      ['npm', 'rebuild', 'node', 'onnxruntime-node'],
+    ],
   },
   {
     name: 'python',
@@ -337,7 +343,11 @@ async function setUp() {
   if (!newerOrSame(process.versions.node, config.node)) {
     throw new SetupError(`Node.js ${config.node} or newer is needed, and this is ${process.versions.node}: install a current one.`);
   }
-  if (!STEPS.some(due)) {
+  const named = process.argv.slice(2);
+  const unknown = named.find((name) => !STEPS.some((step) => step.name === name));
+  if (unknown !== undefined) throw new SetupError(`There is no step ${unknown}, only ${STEPS.map(({ name }) => name).join(', ')}.`);
+  const asked = named.length === 0 ? STEPS : STEPS.filter(({ name }) => named.includes(name));
+  if (!asked.some(due)) {
     // Before an npm script, nothing to do is nothing to say: the script may be one whose output a program reads.
     if (!process.env.npm_lifecycle_event?.startsWith('pre')) say('Set-up: nothing to do.');
     return;
@@ -346,7 +356,7 @@ async function setUp() {
   const begunAt = Date.now();
   fs.mkdirSync(within('.setup'), { recursive: true });
   await exclusively(async () => {
-    const steps = STEPS.filter(due);
+    const steps = asked.filter(due);
     const unbegun = steps.filter((step) => stamp(step) === undefined);
     const problems = [platformProblem(), ...steps.map((step) => step.problem()), ...diskProblems(unbegun)].filter(Boolean);
     if (problems.length > 0) throw new SetupError(problems.join('\n'));

@@ -49,8 +49,12 @@ export function createHttp(
       const route = routes.find((r) => r.path === path || (r.path !== '/' && r.path.endsWith('/') && path.startsWith(r.path)));
       res.on('close', () => {
         requestScope.run(scope, () => {
+          const ms = performance.now() - startedAt;
           const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
-          log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(performance.now() - startedAt) }, 'request');
+          log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(ms) }, 'request');
+          // A stream lasts for as long as its client wants.
+          if (!String(res.getHeader('content-type')).startsWith('text/event-stream'))
+            services.metrics.answered(route?.path, res, ms / 1000);
         });
       });
       answer(req, res, path, route, scope).catch((error: unknown) => sendError(res, error, log));

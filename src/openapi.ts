@@ -256,6 +256,14 @@ export const serverOpenapi = {
       ],
       ...made('A version of a detection dataset as a zip', ['application/zip']),
     },
+    '/files/packages/{version}/{form}': {
+      parameters: [
+        parameter('path', 'version', 'From the link.'),
+        parameter('path', 'form', 'From the link.', { type: 'string', enum: ['BUNDLE', 'TRITON', 'KSERVE'] }),
+        ...link,
+      ],
+      ...made('A model version as a zip for use elsewhere', ['application/zip']),
+    },
     '/files/reports/{report}/{format}': {
       parameters: [parameter('path', 'report', 'From the link.'), reportFormat, ...link],
       ...made('The report of a benchmark', reportTypes),

@@ -28,6 +28,7 @@ import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
 import { importModel } from './models/import.ts';
 import { serverOpenapi } from './openapi.ts';
+import { servePackage } from './packages/serve.ts';
 import { whyNotReady } from './ready.ts';
 import { serveReport } from './reports/serve.ts';
 import { keepReserve } from './reserve.ts';
@@ -110,6 +111,9 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       return hostStopped;
     };
     undo.push(stopHost);
+    const stopping = new AbortController();
+    const metrics = createServerMetrics({ config, db, supervisor, stopping: stopping.signal });
+    undo.push(metrics.stop);
     const kinds = otherKinds ?? jobKindsOf({ supervisor, tokens });
     const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
     undo.push(() => gpus.stop());
@@ -118,6 +122,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       db,
       bus: createBus(),
       progress: new Map(),
+      metrics,
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),
@@ -140,9 +145,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
     const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
 
-    const stopping = new AbortController();
     const graphql = createGraphql(log, stopping.signal);
-    const metrics = createServerMetrics(services);
     const read = ['GET', 'HEAD'];
     const routes: Route[] = [
       { path: '/', methods: read, handle: serveHome },
@@ -159,6 +162,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
+      { path: '/files/packages/', methods: read, handle: (req, res) => servePackage(services, req, res) },
       { path: '/files/reports/', methods: read, handle: (req, res) => serveReport(services, req, res) },
       { path: '/files/', methods: read, handle: (req, res) => serveFile(services, req, res) },
       {
@@ -173,8 +177,8 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
         methods: read,
         polled: true,
         handle: async (_req, res) => {
-          const text = await metrics.metrics();
-          res.writeHead(200, { 'Content-Type': metrics.contentType }).end(text);
+          const text = await metrics.registry.metrics();
+          res.writeHead(200, { 'Content-Type': metrics.registry.contentType }).end(text);
         },
       },
       { path: '/openapi.json', methods: read, handle: (_req, res) => sendJson(res, 200, serverOpenapi) },

@@ -68,6 +68,8 @@ const fields: Record<string, Line> = {
   'Query.inferenceHealth': 'READ',
   'Query.presets': 'READ',
   'Query.compareReports': 'READ',
+  'Query.compareJobs': 'READ',
+  'Query.augmentationPreview': 'READ',
   'Query.exportJobs': 'READ',
   'Query.report': 'READ',
   'Query.reports': 'READ',

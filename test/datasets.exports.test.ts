@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { extractedFolder } from '../src/datasets/cache.ts';
 import { exportFiles, exportForms } from '../src/datasets/export/forms.ts';
-import { writeZip, type ZipFile } from '../src/datasets/export/zip.ts';
 import { files as outputs } from '../src/datasets/import/outputs.ts';
 import { collectProblems } from '../src/datasets/import/problems.ts';
 import { openZip } from '../src/datasets/import/zip.ts';
+import { writeZip, type ZipFile } from '../src/storage/zip.ts';
 import { imported } from './support/datasetServer.ts';
 import { withDatasets } from './support/datasets.ts';
 import { coco, scenes, unsplit, yolo } from './support/detection.ts';
@@ -128,10 +128,7 @@ test.each(exportForms)('images that were split by seed, and two of one name but 
 );
 
 describe('a zip that is written', () => {
-  async function* filesOf(files: Iterable<ZipFile>): AsyncGenerator<ZipFile, undefined> {
-    yield* files;
-  }
-  const written = async (files: Iterable<ZipFile>) => bytesOf(writeZip(filesOf(files)));
+  const written = async (files: Iterable<ZipFile>) => bytesOf(writeZip(files));
   const read = <T>(zip: Buffer, use: (zip: Awaited<ReturnType<typeof openZip>>) => Promise<T>) =>
     withFolder(async (folder) => {
       const file = join(folder, 'a.zip');

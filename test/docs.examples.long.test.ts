@@ -5,13 +5,13 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect, test } from 'vitest';
 import { yolo } from './support/detection.ts';
 import { digit, zipOf } from './support/images.ts';
 import { type CodeBlock, codeBlocks } from './support/markdown.ts';
+import { freePort } from './support/process.ts';
 import { postGraphql, withFolder } from './support/server.ts';
 import { succeeded, uploaded } from './support/training.ts';
 
@@ -30,7 +30,7 @@ const isRun = ({ info, text }: CodeBlock): boolean =>
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
-  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md'] },
+  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md', 'docs/deployment.md'] },
   { documents: ['docs/api.md', 'docs/uploads.md'] },
 ];
 
@@ -66,15 +66,6 @@ async function writeReadersFolder(folder: string): Promise<void> {
     mkdirSync(join(folder, 'my-images', name), { recursive: true });
     for (let n = 0; n < 10; n += 1) writeFileSync(join(folder, 'my-images', name, `00${n}.png`), await digit(label, n));
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 async function startServer(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
@@ -144,13 +135,16 @@ async function run({ info, text }: CodeBlock, shell: Shell, url: string, folder:
 
 /** The document with the ids that a reader would put there. */
 async function filled(text: string, api: { url: string; token: string }, folder: string): Promise<string> {
-  const query = '{ dataset(name: "fruit") { version { id } } model(name: "fruit") { versions { nodes { id format } } } }';
+  const query = `{ dataset(name: "fruit") { version { id } } model(name: "fruit") { versions { nodes { id format } } }
+    jobs(first: 2, filter: { kinds: [TRAIN] }) { nodes { id } } }`;
   const { data } = await postGraphql(api.url, query, {}, api.token);
   const version = (format: string) => data.model.versions.nodes.find((v: { format: string }) => v.format === format).id;
   const ids: Record<string, string> = {
     DATASET_VERSION_ID: data.dataset.version.id,
     CHECKPOINT_VERSION_ID: version('CHECKPOINT'),
     ONNX_VERSION_ID: version('ONNX'),
+    JOB_ID: data.jobs.nodes[0].id,
+    OTHER_JOB_ID: data.jobs.nodes[1]?.id,
   };
   if (text.includes('"UPLOAD_ID"')) {
     const { uploadId, sha256 } = await uploaded(api, 'mine.onnx', twoClasses(folder));

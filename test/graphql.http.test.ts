@@ -304,8 +304,10 @@ test('metrics are in the text format of Prometheus, each sample under its family
   const answer = await fetch(`${server.url}/metrics`);
   expect(answer.headers.get('content-type')).toContain('version=0.0.4');
   const lines = (await answer.text()).split('\n').filter((line) => line !== '');
-  const families = lines.flatMap((line) => /^# TYPE (\S+) (?:counter|gauge)$/.exec(line)?.[1] ?? []);
-  const samples = lines.filter((line) => !line.startsWith('#')).map((line) => /^([a-z_]+)(?:\{[^}]*\})? [0-9.e+]+$/.exec(line)?.[1]);
+  const families = lines.flatMap((line) => /^# TYPE (\S+) (?:counter|gauge|histogram)$/.exec(line)?.[1] ?? []);
+  const samples = lines
+    .filter((line) => !line.startsWith('#'))
+    .map((line) => /^([a-z_]+?)(?:_bucket|_sum|_count)?(?:\{[^}]*\})? [0-9.e+-]+$/.exec(line)?.[1]);
   expect([...new Set(samples)]).toEqual(families);
   expect(lines).toEqual(expect.arrayContaining(['whetstone_jobs{state="RUNNING"} 0', 'whetstone_slots 2', 'whetstone_slots_used 0']));
 });

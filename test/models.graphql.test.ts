@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { classifiers } from '../src/jobs/classifiers.ts';
 import { hyperparametersOf } from '../src/jobs/presets.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
@@ -246,14 +247,17 @@ test('aliases, notes, lists and deletion', () =>
 test('presets say what a training can be told', () =>
   withServer(async (server) => {
     const query = `query ($task: Task) { presets(task: $task) {
-      name title task description hyperparameters { name type description default minimum maximum values }
+      name title task description parameters macs hasPublicWeights hyperparameters { name type description default minimum maximum values }
     } }`;
     const viewer = await server.as('VIEWER');
     const { data } = await server.graphql(query, { task: 'CLASSIFICATION' }, viewer);
-    expect(data.presets).toMatchObject([
-      { name: 'resnet18', title: 'ResNet18', task: 'CLASSIFICATION' },
-      { name: 'resnet50', title: 'ResNet50', task: 'CLASSIFICATION' },
-    ]);
+    expect(data.presets.map(({ name }: { name: string }) => name)).toEqual(Object.keys(classifiers));
+    expect(data.presets[0]).toMatchObject({ name: 'resnet18', title: 'ResNet18', task: 'CLASSIFICATION', hasPublicWeights: true });
+    expect(data.presets[0]).toMatchObject({ parameters: 11_689_512, macs: expect.closeTo(1.8e9, -8) });
+    const transformer = data.presets.at(-1);
+    expect(transformer.description).toMatch(/ViT B\/16 \(.*86\.6 million parameters, 17\.\d billion .* at 224 px .* no other image size/);
+    const [imageSize] = transformer.hyperparameters;
+    expect(imageSize).toMatchObject({ name: 'imageSize', default: 224, minimum: 224, maximum: 224 });
     expect(data.presets[0].hyperparameters).toEqual(hyperparametersOf('resnet18').map(({ search: _, ...said }) => said));
     expect(data.presets[0].hyperparameters).toContainEqual({
       name: 'optimizer',

@@ -89,6 +89,14 @@ describe('labels and preprocessing', () => {
     expect(weightsSignature(weights, described)).toMatchObject({ labelsJson: ['cat', 'dog'], preprocessJson: presetPreprocess(64) });
   });
 
+  test('of weights that take one image size only: another one is refused', () => {
+    const transformer = { ...weights, preset: 'vit_b_16' };
+    expect(weightsSignature(transformer, nothing).preprocessJson).toEqual(presetPreprocess(224));
+    const { code, message } = failure(() => weightsSignature(transformer, { labels: null, preprocess: presetPreprocess(64) }));
+    expect(code).toBe('PREPROCESS_INVALID');
+    expect(message).toBe('vit_b_16 takes images of 224 × 224 pixels only; the preprocessing says 64 × 64.');
+  });
+
   test('labels that are not as many as the classes are refused', () => {
     const described = { labels: ['cat'], preprocess: null };
     for (const run of [() => onnxSignature(onnx(), described), () => weightsSignature(weights, described)]) {

@@ -125,8 +125,8 @@ class Project {
   }
 
   /** The set-up as a child, without a terminal, from another folder. */
-  start(settings: Record<string, string> = {}) {
-    const child = spawn(node, [this.path('scripts', 'setup.mjs')], {
+  start(settings: Record<string, string> = {}, steps: string[] = []) {
+    const child = spawn(node, [this.path('scripts', 'setup.mjs'), ...steps], {
       cwd: os.tmpdir(),
       stdio: ['ignore', 'ignore', 'pipe'],
       env: {
@@ -152,8 +152,8 @@ class Project {
     return run;
   }
 
-  async run(settings?: Record<string, string>): Promise<{ status: number | null; output: string }> {
-    const run = this.start(settings);
+  async run(settings?: Record<string, string>, steps?: string[]): Promise<{ status: number | null; output: string }> {
+    const run = this.start(settings, steps);
     return { status: await run.ended, output: run.output };
   }
 
@@ -233,6 +233,30 @@ describe('set-up', { timeout: 120_000 }, () => {
 
   test('says nothing before an npm script when there is nothing to do', async ({ installed }) => {
     expect(await installed.run({ npm_lifecycle_event: 'pretui' })).toEqual({ status: 0, output: '' });
+  });
+
+  test('compiles no Node package: those with sources bring their binaries', async ({ project }) => {
+    const addon = { name: 'addon', version: '1.0.0', gypfile: false };
+    project.write('vendor/package/package.json', addon);
+    project.write('vendor/package/binding.gyp', '{ "targets": [{ "target_name": "addon", "sources": ["missing.c"] }] }');
+    execFileSync('tar', ['-czf', project.path('vendor', 'addon.tgz'), '-C', project.path('vendor'), 'package']);
+    const lock = JSON.parse(fs.readFileSync(project.path('package-lock.json'), 'utf8'));
+    const dependencies = { node: 'file:vendor/node', addon: 'file:vendor/addon.tgz' };
+    lock.packages[''].dependencies = dependencies;
+    lock.packages['node_modules/addon'] = { version: '1.0.0', resolved: 'file:vendor/addon.tgz' };
+    project.write('package-lock.json', lock);
+    project.write('package.json', { name: 'mini', private: true, scripts: { test: 'true' }, dependencies });
+    const { output } = await project.run({}, ['node']);
+    expect(output).toMatch(/^Node packages …\nNode packages: done in/);
+    expect(fs.existsSync(project.path('node_modules', 'addon', 'binding.gyp'))).toBe(true);
+  });
+
+  test('takes the steps that are named, and no others', async ({ project }) => {
+    const { output } = await project.run({}, ['node', 'native']);
+    expect(output).toMatch(/^Node packages …\nNode packages: done in \d+ s\.\nNative runtime: left out/);
+    expect(fs.existsSync(project.path('trainer', '.venv'))).toBe(false);
+    const wrong = await project.run({}, ['pyton']);
+    expect(wrong).toEqual({ status: 1, output: 'There is no step pyton, only node, python, native, openvino.\n' });
   });
 
   test.for([

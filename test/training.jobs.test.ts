@@ -1,3 +1,4 @@
+import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { comparisonsOf } from '../src/training/gates.ts';
 import { requireGate } from '../src/training/register.ts';
@@ -186,7 +187,66 @@ describe('a training on real digits', () => {
     expect(job.spec.hyperparameters).toEqual({ ...others, epochs: 3, learningRate: 0.0005 });
     expect(job.spec.preprocess).toMatchObject({ width: 32, height: 32 });
     expect((await trained(api, job.id)).children).toEqual([]);
+
+    // Both beside each other.
+    const compare = `query ($ids: [ID!]!) { compareJobs(ids: $ids) {
+      jobs { id metrics(names: ["val.loss"]) { epochs } } settings { name values } metrics { name last best bestEpochs }
+    } }`;
+    const { data, errors } = await ask(api, compare, { ids: [jobId, job.id] });
+    expect(errors).toBeUndefined();
+    const { jobs, settings, metrics } = data.compareJobs;
+    expect(jobs).toEqual([
+      { id: jobId, metrics: [{ epochs: [1, 2] }] },
+      { id: job.id, metrics: [{ epochs: [3] }] },
+    ]);
+    expect(settings).toEqual([
+      { name: 'init', values: [{ from: 'SCRATCH' }, { from: 'CHECKPOINT', modelVersionId: (await version(1)).id }] },
+      { name: 'seed', values: [7, 0] },
+      { name: 'epochs', values: [2, 3] },
+      { name: 'learningRate', values: [0.001, 0.0005] },
+    ]);
+    expect(metrics.map(({ name }: { name: string }) => name)).toEqual([
+      ...['train.loss', 'train.top1', 'val.loss', 'val.macroTop1', 'val.top1', 'val.top5'],
+    ]);
+    for (const { name, last, best, bestEpochs } of metrics) {
+      expect(name.endsWith('loss') ? best[0] <= last[0] : best[0] >= last[0], name).toBe(true);
+      expect([last[1], bestEpochs[1]]).toEqual([best[1], 3]);
+    }
+    for (const [ids, message] of [
+      [[jobId], '2 to 8 trainings are compared; `ids` names 1.'],
+      [[jobId, training.children[0].id], 'Trainings are compared; one of the jobs is CONVERT.'],
+    ]) {
+      const refusal = await ask(api, compare, { ids });
+      expect(refusal.errors?.[0]).toMatchObject({ message, extensions: { code: 'INVALID' } });
+    }
   }, 300_000);
+
+  test('shows its first pictures before it starts, with the classes that a mixed one has', async () => {
+    const preview = `query ($hyperparameters: JSON, $count: Int!, $seed: SafeInt!) { augmentationPreview(
+      datasetVersionId: "${dataset}", preset: "resnet18", hyperparameters: $hyperparameters, count: $count, seed: $seed
+    ) { dataUri classes { class share } boxes { class } } }`;
+    const shown = async (variables: object) => ask(api, preview, { count: 3, seed: 5, ...variables });
+    const { data, errors } = await shown({ hyperparameters: { imageSize: 48, cutMix: 1 } });
+    expect(errors).toBeUndefined();
+    expect(data.augmentationPreview).toHaveLength(3);
+    for (const { dataUri, classes, boxes } of data.augmentationPreview) {
+      const [, base64] = /^data:image\/jpeg;base64,(.+)$/.exec(dataUri) as unknown as [string, string];
+      expect(await sharp(Buffer.from(base64, 'base64')).metadata()).toMatchObject({ width: 48, height: 48, format: 'jpeg' });
+      expect(classes).toEqual([
+        { class: expect.stringMatching(/^[012]$/), share: expect.any(Number) },
+        { class: expect.stringMatching(/^[012]$/), share: expect.any(Number) },
+      ]);
+      expect(classes[0].share + classes[1].share).toBeCloseTo(1);
+      expect(boxes).toEqual([]);
+    }
+    for (const [variables, message] of [
+      [{ count: 17 }, 'count is 17: say 1 to 16.'],
+      [{ seed: -1 }, 'seed is -1: say 0 to 4294967295.'],
+      [{ hyperparameters: { mosaic: 1 } }, expect.stringContaining('mosaic')],
+    ] as const) {
+      expect((await shown(variables)).errors?.[0]).toMatchObject({ message, extensions: { code: 'INVALID' } });
+    }
+  }, 60_000);
 
   test('a checkpoint can be converted again, and an ONNX version cannot', async () => {
     const [checkpoint, onnx] = [await version(1), await version(2)];
@@ -220,6 +280,8 @@ describe('a training on real digits', () => {
     ['public weights of a preset that has none', { preset: 'yolov8n', init: { pretrained: true } }, ['init', 'pretrained']],
     ['a momentum that never forgets', { hyperparameters: { optimizer: 'SGD', momentum: 1 } }, ['hyperparameters', 'momentum']],
     ['an image size that no box can fill', { preset: 'yolov8n', hyperparameters: { imageSize: 960 } }, ['hyperparameters', 'imageSize']],
+    ['frozen layers of random weights', { hyperparameters: { freeze: 'BACKBONE' } }, ['hyperparameters']],
+    ['an image size that the preset has not', { preset: 'vit_b_16', hyperparameters: { imageSize: 32 } }, ['hyperparameters', 'imageSize']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],
   ])('is refused with %s, before a job is made', async (_what, change, field) => {

@@ -187,6 +187,13 @@ test.each([
   ],
   ['an objective of another task', { objectives: ['MAP50'] }, ['objectives'], /MAP50 is not measured for resnet18/],
   ['only the size as objective', { objectives: ['MACS'] }, ['objectives'], /say only how large a model is/],
+  ['frozen random weights', { fixed: { epochs: 2, freeze: 'STAGE1' } }, ['fixed'], /freeze is STAGE1, but the training starts from random/],
+  [
+    'frozen random weights in its space',
+    { space: [{ name: 'freeze', choices: ['NONE', 'BACKBONE'] }] },
+    ['space'],
+    /freeze is BACKBONE, but the training starts from random weights, which the frozen layers would keep/,
+  ],
   ['several objectives for TPE', { sampler: 'TPE' }, ['sampler'], /TPE optimises one objective/],
   ['a grid without steps', { sampler: 'GRID' }, ['space'], /needs `choices` or a `step` of learningRate/],
   [

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>

@@ -83,6 +83,17 @@ export function revisionBefore(db: Queryable, deploymentId: string): DeploymentR
     .get();
 }
 
+/** With which settings a model version has served last, in any deployment. */
+export function lastServed(db: Queryable, modelVersionId: string): DeploymentRevision | undefined {
+  return db
+    .select()
+    .from(deploymentRevision)
+    .where(and(eq(deploymentRevision.modelVersionId, modelVersionId), isNotNull(deploymentRevision.activatedAt)))
+    .orderBy(desc(deploymentRevision.activatedAt), asc(deploymentRevision.deploymentId))
+    .limit(1)
+    .get();
+}
+
 export type Revision = Pick<DeploymentRevision, 'deploymentId' | 'number'>;
 
 export const isRevision = ({ deploymentId, number }: Revision) =>

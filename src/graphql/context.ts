@@ -7,6 +7,7 @@ import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { JobKinds, JobServices } from '../jobs/kinds.ts';
+import type { ServerMetrics } from '../metrics.ts';
 import type { GpuWatch } from '../system/gpus.ts';
 
 /** What the server has one of. */
@@ -15,6 +16,7 @@ export interface Services {
   db: Db;
   bus: Bus;
   progress: JobServices['progress'];
+  metrics: ServerMetrics;
   tokens: Tokens;
   /** Of logins. */
   throttle: Throttle;

@@ -18,6 +18,7 @@ import {
 } from 'graphql';
 import type { Plugin } from 'graphql-yoga';
 import { ApiError } from '../errors.ts';
+import { fragmentsOf, rootFieldsOf } from './rootFields.ts';
 
 /** What a document may be. The whole introspection query has 15 levels, 240 selections and no alias. */
 export const limits = {
@@ -68,7 +69,7 @@ const tooCostly = (cost: number): string =>
  * inline fragments: 158 CPU-ms). One pass for each operation, and for each fragment, used or not; a fragment is measured once in it.
  */
 export function checkDocument(schema: GraphQLSchema, document: DocumentNode, variables: Record<string, unknown> = {}): void {
-  const fragments = new Map(document.definitions.flatMap((d) => (d.kind === Kind.FRAGMENT_DEFINITION ? [[d.name.value, d]] : [])));
+  const fragments = fragmentsOf(document);
   for (const definition of document.definitions) {
     if (definition.kind !== Kind.OPERATION_DEFINITION && definition.kind !== Kind.FRAGMENT_DEFINITION) continue;
     const size = sizeOf(schema, definition, fragments, variables);
@@ -147,20 +148,7 @@ function sizeOf(
 
 function checkAlone(operation: OperationDefinitionNode, fragments: Fragments): void {
   if (operation.operation !== 'mutation') return;
-  let used = 0;
-  const visited = new Set<string>();
-  const visit = (set: SelectionSetNode): void => {
-    for (const selection of set.selections) {
-      if (selection.kind === Kind.FIELD) used += alone.has(selection.name.value) ? 1 : 0;
-      else if (selection.kind === Kind.INLINE_FRAGMENT) visit(selection.selectionSet);
-      else if (!visited.has(selection.name.value)) {
-        visited.add(selection.name.value);
-        const fragment = fragments.get(selection.name.value);
-        if (fragment) visit(fragment.selectionSet);
-      }
-    }
-  };
-  visit(operation.selectionSet);
+  const used = rootFieldsOf(operation, fragments).filter((name) => alone.has(name)).length;
   if (used > 1) throw new ApiError('LIMIT', `A document holds one of ${[...alone].join(', ')}.`);
 }
 

@@ -28,6 +28,6 @@ export const useReadableResults: Plugin<Context> = {
   },
 };
 
-/** Of a type: what Pothos was told of it. */
+/** Of a type: the options that Pothos has of it. */
 const needsRead = (extensions: { pothosOptions?: { authScopes?: unknown } }): boolean =>
   (extensions.pothosOptions?.authScopes as { can?: string } | undefined)?.can === 'READ';

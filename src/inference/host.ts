@@ -182,6 +182,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     await closed;
     await json.close();
     await pool.close();
+    host.metrics.stop();
   }
 
   try {
@@ -190,6 +191,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
   } catch (error) {
     await json.close();
     await pool.close();
+    host.metrics.stop();
     throw error;
   }
   const { address, port, family } = server.address() as AddressInfo;

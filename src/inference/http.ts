@@ -52,6 +52,8 @@ interface Asked {
   model(): ServedModel;
   models(): ServedModel[];
   query: URLSearchParams;
+  /** When its head was there. */
+  beganMs: number;
 }
 type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: Asked) => unknown;
 
@@ -61,10 +63,10 @@ export const modelRoutes: Record<string, [method: string, Handler]> = {
   ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
   config: ['GET', (_, __, res, { model }) => answerJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, { model }) => answerJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', (host, req, res, { model }) => held(host, res, model(), (one, holding) => infer(host, req, res, one, holding))],
+  infer: ['POST', (host, req, res, asked) => held(host, res, asked.model(), (one, holding) => infer(host, req, res, one, holding, asked))],
   predict: [
     'POST',
-    (host, req, res, { model, query }) => held(host, res, model(), (one, holding) => predict(host, req, res, one, holding, query)),
+    (host, req, res, asked) => held(host, res, asked.model(), (one, holding) => predict(host, req, res, one, holding, asked)),
   ],
 };
 
@@ -80,6 +82,7 @@ export const routes: Record<string, [method: string, Handler]> = {
 
 /** Answers a request; never throws. */
 export async function serveRequest(host: Host, req: IncomingMessage, res: ServerResponse): Promise<void> {
+  const beganMs = nowMs();
   try {
     if (!host.auth && !host.config.accounts) refuseForeign(req.headers, host.config.hostNames);
     const { pathname, searchParams } = addressOf(req);
@@ -95,6 +98,7 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
       model: () => findModel(host, name, version),
       models: () => allModels(host).filter(({ config }) => deployments?.has(config.name) ?? true),
       query: searchParams,
+      beganMs,
     });
   } catch (error) {
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
@@ -199,7 +203,14 @@ async function sendMetrics({ metrics: { registry } }: Host, _: IncomingMessage, 
 
 // ------------------------------------------------------------------------------------------------------------- inference
 
-async function infer(host: Host, req: IncomingMessage, res: ServerResponse, model: ServedModel, holding: Holding): Promise<void> {
+async function infer(
+  host: Host,
+  req: IncomingMessage,
+  res: ServerResponse,
+  model: ServedModel,
+  holding: Holding,
+  { beganMs }: Asked,
+): Promise<void> {
   refuseIfDraining(host.state);
   const gone = () => isOver(res);
   const body = await readBody(req, host.config.bodyBytesMax, holding);
@@ -232,8 +243,9 @@ async function infer(host: Host, req: IncomingMessage, res: ServerResponse, mode
       ? jsonType
       : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
   const sent = await compressed(req, pieces);
-  answer.timing.postprocessingMs += nowMs() - doneMs;
-  model.stats.answered(parsed.rows, answer.timing);
+  const endedMs = nowMs();
+  answer.timing.postprocessingMs += endedMs - doneMs;
+  model.stats.answered(parsed.rows, answer.timing, endedMs - beganMs);
   // From here on only the answer is held, for as long as the client takes to read it.
   holding.giveAll();
   holding.count(bytesOf(sent.pieces));
@@ -246,7 +258,7 @@ async function predict(
   res: ServerResponse,
   model: ServedModel,
   holding: Holding,
-  query: URLSearchParams,
+  { query, beganMs }: Asked,
 ): Promise<void> {
   refuseIfDraining(host.state);
   const asked = parseQuery(query);
@@ -294,7 +306,7 @@ async function predict(
       model.stats.failed(nowMs() - arrivedMs);
       throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 422, found.problem.message);
     }
-    model.stats.answered(1, answer.timing);
+    model.stats.answered(1, answer.timing, nowMs() - beganMs);
     const { name, version } = model.config;
     const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
     holding.giveAll();

@@ -5,7 +5,7 @@ import { nowMs } from './clock.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { Memory } from './memory.ts';
 import type { ServedModel } from './models.ts';
-import { outcomes, type Part, parts } from './stats.ts';
+import { type Observe, outcomes, parts } from './stats.ts';
 
 /** What is true of the host, whatever its models. */
 interface Measured {
@@ -21,10 +21,11 @@ type Name = Pick<ServedModel['config'], 'name' | 'version'>;
 
 export interface HostMetrics {
   registry: Registry;
-  /** Begins the histogram of a model: its result takes the seconds of each part of an answered request. */
-  observer(model: Name): (part: Part, seconds: number) => void;
+  /** Begins the histograms of a model. */
+  observer(model: Name): Observe;
   /** The model has gone, and no other has its name and version. */
   forget(model: Name): void;
+  stop(): void;
 }
 
 /** Upper bounds in seconds. */
@@ -101,16 +102,29 @@ export function createHostMetrics(host: () => Measured): HostMetrics {
     buckets,
     registers,
   });
-  addProcessMetrics(registry);
+  const request = new Histogram({
+    name: 'whetstone_inference_request_duration_seconds',
+    help: 'Time of answered requests from their head to their answer: reading the body and checking the access, then the four parts.',
+    labelNames: ['model', 'version'],
+    buckets,
+    registers,
+  });
+  const stop = addProcessMetrics(registry);
   return {
     registry,
     observer(model) {
       const own = labelsOf(model);
+      request.zero(own);
       for (const part of parts) seconds.zero({ ...own, part });
-      return (part, value) => seconds.observe({ ...own, part }, value);
+      return {
+        part: (part, value) => seconds.observe({ ...own, part }, value),
+        request: (value) => request.observe(own, value),
+      };
     },
     forget(model) {
+      request.remove(labelsOf(model));
       for (const part of parts) seconds.remove({ ...labelsOf(model), part });
     },
+    stop,
   };
 }

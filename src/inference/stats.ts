@@ -10,6 +10,12 @@ export type Part = (typeof parts)[number];
 
 export type Timing = Record<`${Part}Ms`, number>;
 
+/** Takes the seconds of an answered request. */
+export interface Observe {
+  part(part: Part, seconds: number): void;
+  request(seconds: number): void;
+}
+
 export class ModelStats {
   readonly ended: Record<RequestOutcome, number> = { ok: 0, refused: 0, expired: 0, cancelled: 0, failed: 0 };
   /** Of the requests that are `ok`. */
@@ -20,10 +26,9 @@ export class ModelStats {
   failedMs = 0;
   totalMs = 0;
   lastAt = 0;
-  readonly #observe: (part: Part, seconds: number) => void;
+  readonly #observe: Observe;
 
-  /** `observe` takes the times for a histogram. */
-  constructor(observe: (part: Part, seconds: number) => void) {
+  constructor(observe: Observe) {
     this.#observe = observe;
   }
 
@@ -34,7 +39,8 @@ export class ModelStats {
     this.runs.set(rows, run);
   }
 
-  answered(rows: number, timing: Timing): void {
+  /** `requestMs`: from the head of the request to its answer. */
+  answered(rows: number, timing: Timing, requestMs: number): void {
     this.ended.ok += 1;
     this.inferences += rows;
     this.lastAt = Date.now();
@@ -42,8 +48,9 @@ export class ModelStats {
       const ms = timing[`${part}Ms`];
       this.totalMs += ms;
       this.partMs[part] += ms;
-      this.#observe(part, ms / 1000);
+      this.#observe.part(part, ms / 1000);
     }
+    this.#observe.request(requestMs / 1000);
   }
 
   failed(ms: number): void {

@@ -54,13 +54,15 @@ export interface RunningAttempt {
 }
 
 /** Tells the rest of the server of a committed move. */
-export function announceMove({ bus }: Pick<JobServices, 'bus'>, { job, also }: Move): void {
+export function announceMove(services: Pick<JobServices, 'bus' | 'metrics'>, { job, event, also }: Move): void {
+  const { bus, metrics } = services;
+  metrics.moved(job, event);
   bus.wake('jobEvent', job.id);
   // The end of a child may be an event of its parent.
   if (job.parentId) bus.wake('jobEvent', job.parentId);
   bus.wake('jobChanged', job.id);
   bus.wake('queueChanged', '');
-  for (const move of also) announceMove({ bus }, move);
+  for (const move of also) announceMove(services, move);
 }
 
 /** Runs a claimed attempt to its end. */

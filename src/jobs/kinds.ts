@@ -1,6 +1,7 @@
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
+import type { JobMetrics } from './metrics.ts';
 import type { Progress } from './progress.ts';
 import type { Event } from './protocol.ts';
 import type { JobKindName, Spec } from './specs.ts';
@@ -14,6 +15,7 @@ export interface JobServices {
   bus: Bus;
   /** The latest tick of each attempt that runs, by the job's id. */
   progress: Map<string, Progress>;
+  metrics: JobMetrics;
 }
 
 /** How an attempt's child is started: `spec` goes to its stdin. */

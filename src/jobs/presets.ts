@@ -4,6 +4,8 @@
  */
 import { z } from 'zod';
 import type { Task } from '../vision/spec.ts';
+import { classifiers } from './classifiers.ts';
+import facts from './presets.json' with { type: 'json' };
 import type { Dimension, Search } from './searchSpace.ts';
 
 /** What a study searches of a hyperparameter unless its user says another space. */
@@ -86,6 +88,21 @@ export const ClassificationHyperparameters = z
           'rare classes repeat, each time with other random changes. Use this or classWeights: both together favour rare classes twice.',
       )
       .meta({ before: 'SHUFFLED' }),
+    freeze: z
+      .enum(['NONE', 'STAGE1', 'STAGE2', 'STAGE3', 'BACKBONE'])
+      .default('NONE')
+      .describe(
+        'Layers that keep their weights and the statistics of their batch normalisation. STAGE1 to STAGE3: all up to the end of this stage; ' +
+          'each stage has half the resolution of the one before. BACKBONE: all but the last layer. It needs weights to start from.',
+      )
+      .meta({ before: 'NONE' }),
+    backboneLearningRateFactor: z
+      .number()
+      .gt(0)
+      .max(10)
+      .default(1)
+      .describe('All layers but the last one learn with learningRate times this: less than 1 changes pretrained weights more slowly.')
+      .meta({ before: 1 }),
     emaDecay: z
       .number()
       .min(0)
@@ -128,6 +145,34 @@ export const ClassificationHyperparameters = z
       .default(0)
       .describe('Probability that a random rectangle is erased.')
       .meta(searched({ low: 0, high: 0.5 })),
+    rotation: z
+      .number()
+      .min(0)
+      .max(180)
+      .default(0)
+      .describe('Images are turned by up to this many degrees to either side.')
+      .meta({ before: 0 }),
+    hue: z
+      .number()
+      .min(0)
+      .max(0.5)
+      .default(0)
+      .describe('All colors of an image are turned by up to this share of the color circle; 0.5 reaches every color.')
+      .meta({ before: 0 }),
+    trivialAugment: share
+      .default(0)
+      .describe(
+        'Probability of one more change that is drawn with its strength from a list of 14, as in TrivialAugment (Müller and Hutter 2021).',
+      )
+      .meta({ before: 0 }),
+    mixUp: share
+      .default(0)
+      .describe('Probability that an image is blended with another one, and its class with that of the other (MixUp, Zhang et al. 2017).')
+      .meta({ before: 0 }),
+    cutMix: share
+      .default(0)
+      .describe('Probability that a rectangle of an image shows another one, whose class counts by its area (CutMix, Yun et al. 2019).')
+      .meta({ before: 0 }),
   })
   .meta({ id: 'ClassificationHyperparameters' });
 export type ClassificationHyperparameters = z.infer<typeof ClassificationHyperparameters>;
@@ -191,29 +236,62 @@ export const DetectionHyperparameters = z
   .meta({ id: 'DetectionHyperparameters' });
 export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
 
-const classifier = { task: 'CLASSIFICATION', hyperparameters: ClassificationHyperparameters } as const;
-const classifierSource = 'Image classification with torchvision’s';
+type ClassifierName = keyof typeof classifiers;
 
-const detector = { task: 'DETECTION', hyperparameters: DetectionHyperparameters } as const;
-const detectorSource = 'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights.';
+/** A classifier of torchvision, at the image size of its public weights. */
+function classifier(name: ClassifierName) {
+  const { title, paper } = classifiers[name];
+  const { parameters, macs, imageSize, onlyImageSize } = facts[name];
+  const range = shared.imageSize.unwrap();
+  const allowed = onlyImageSize ? range.min(imageSize).max(imageSize) : range;
+  return {
+    task: 'CLASSIFICATION',
+    title,
+    description:
+      `Image classification with torchvision’s ${title} (${paper}), from scratch or from its ImageNet weights: ` +
+      `${sizeOf({ parameters, macs })} at ${imageSize} px with 1,000 classes.${onlyImageSize ? ' It takes no other image size.' : ''}`,
+    parameters,
+    macs,
+    hasPublicWeights: true,
+    onlyImageSize: onlyImageSize ? imageSize : null,
+    hyperparameters: ClassificationHyperparameters.extend({
+      imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? ''),
+    }),
+  } as const;
+}
 
-/** A preset is a topology with its task and its hyperparameters. Another one is another row. */
+function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
+  const { parameters, macs } = facts[name];
+  return {
+    task: 'DETECTION',
+    title,
+    description:
+      'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights. ' +
+      `${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
+    parameters,
+    macs,
+    hasPublicWeights: false,
+    onlyImageSize: null,
+    hyperparameters: DetectionHyperparameters,
+  } as const;
+}
+
+const sizeOf = ({ parameters, macs }: { parameters: number; macs: number }): string =>
+  `${(parameters / 1e6).toFixed(1)} million parameters, ${(macs / 1e9).toFixed(macs < 1e8 ? 2 : 1)} billion multiplications`;
+
+const names = Object.keys(classifiers) as ClassifierName[];
+
+/** A preset is a topology with its task and its hyperparameters. Another detector is another row, another classifier one in `classifiers.ts`. */
 export const presets = {
-  resnet18: {
-    ...classifier,
-    title: 'ResNet18',
-    description: `${classifierSource} ResNet18 (He et al. 2015), 11.2 million parameters and the classifier. The smaller one: for few images, or few cores.`,
-  },
-  resnet50: {
-    ...classifier,
-    title: 'ResNet50',
-    description: `${classifierSource} ResNet50 (He et al. 2015), 23.5 million parameters and the classifier.`,
-  },
-  yolov8n: { ...detector, title: 'YOLOv8n', description: `${detectorSource} The smallest size: 3.2 million parameters.` },
-  yolov8s: { ...detector, title: 'YOLOv8s', description: `${detectorSource} 11.2 million parameters.` },
-  yolov8m: { ...detector, title: 'YOLOv8m', description: `${detectorSource} 25.9 million parameters.` },
-} as const;
+  ...(Object.fromEntries(names.map((name) => [name, classifier(name)])) as Record<ClassifierName, ReturnType<typeof classifier>>),
+  yolov8n: detector('yolov8n', 'YOLOv8n'),
+  yolov8s: detector('yolov8s', 'YOLOv8s'),
+  yolov8m: detector('yolov8m', 'YOLOv8m'),
+};
 export type PresetName = keyof typeof presets;
+
+/** Of one checkpoint: weights, their average, the best ones, and twice the weights for AdamW’s memory; 4 bytes each. */
+export const checkpointBytes = (preset: PresetName): number => 5 * 4 * presets[preset].parameters;
 export const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
 export const presetsOf = (task: Task) => presetName.extract(presetName.options.filter((name) => presets[name].task === task));
 

@@ -61,12 +61,21 @@ export function onnxSignature(rawMeta: unknown, described: Described): Signature
 export function weightsSignature(rawMeta: unknown, described: Described): SignatureColumns {
   const meta = WeightsMeta.parse(rawMeta);
   if (described.labels) checkLabels(described.labels.length, meta.classCount);
+  const preset = meta.preset as PresetName;
+  const preprocess = described.preprocess ?? meta.preprocess ?? defaultPreprocess(preset);
+  const { onlyImageSize: side } = presets[preset];
+  if (side !== null && (preprocess.width !== side || preprocess.height !== side)) {
+    throw new JobFailure(
+      'PREPROCESS_INVALID',
+      `${preset} takes images of ${side} × ${side} pixels only; the preprocessing says ${preprocess.width} × ${preprocess.height}.`,
+    );
+  }
   return {
     precision: 'FP32',
-    preset: meta.preset,
+    preset,
     weightsHash: meta.weightsHash,
     signatureJson: meta,
-    preprocessJson: described.preprocess ?? meta.preprocess ?? defaultPreprocess(meta.preset as PresetName),
+    preprocessJson: preprocess,
     labelsJson: described.labels,
   };
 }

@@ -124,10 +124,15 @@ export async function requireDisk({ config }: { config: Pick<Config, 'dataDir' |
     throw diskFull(`${inMiB(missing)} more must be free: ${inMiB(bytes)} for this, and ${inMiB(config.diskReserveBytes)} stay in reserve`);
 }
 
+/** Of the file system of the data folder. */
+export function diskSpace({ config }: { config: Pick<Config, 'dataDir'> }): Pick<DiskUse, 'totalBytes' | 'freeBytes'> {
+  const { bsize, blocks, bavail } = statfsSync(config.dataDir);
+  return { totalBytes: blocks * bsize, freeBytes: bavail * bsize };
+}
+
 /** Whether the database can still be written: a sixteenth of the reserve is left. */
 export function hasRoom({ config }: { config: Pick<Config, 'dataDir' | 'diskReserveBytes'> }): boolean {
-  const { bsize, bavail } = statfsSync(config.dataDir);
-  return bavail * bsize > config.diskReserveBytes / 16;
+  return diskSpace({ config }).freeBytes > config.diskReserveBytes / 16;
 }
 
 export function diskFull(why: string): ApiError {

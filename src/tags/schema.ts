@@ -52,7 +52,13 @@ builder.relayMutationField(
   {
     interfaces: [PayloadType],
     outputFields: (t: PayloadFields<Tag[]>) => ({
-      tags: t.field({ type: [TagType], nullable: true, description: 'All that it has now, by key.', resolve: (p) => p.result }),
+      tags: t.field({
+        type: [TagType],
+        nullable: true,
+        description: 'All that it has now, by key.',
+        extensions: { size: 5 },
+        resolve: (p) => p.result,
+      }),
     }),
   },
 );

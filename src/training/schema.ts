@@ -81,6 +81,20 @@ const PresetType = builder.objectRef<PresetName>('Preset').implement({
     title: t.string({ description: 'What people call it.', resolve: (name) => presets[name].title }),
     task: t.field({ type: TaskType, description: 'What its models do with an image.', resolve: (name) => presets[name].task }),
     description: t.string({ description: 'Where it comes from and how large it is.', resolve: (name) => presets[name].description }),
+    parameters: t.int({
+      description: 'Trained numbers; with 1,000 classes for CLASSIFICATION, 80 for DETECTION.',
+      resolve: (name) => presets[name].parameters,
+    }),
+    macs: t.field({
+      type: 'SafeInt',
+      description:
+        'Multiplications with an addition for one image of the default `imageSize`, in convolutions and matrix products; with as many classes.',
+      resolve: (name) => presets[name].macs,
+    }),
+    hasPublicWeights: t.boolean({
+      description: 'Whether a training can start from `pretrained` weights: torchvision’s, learned on ImageNet.',
+      resolve: (name) => presets[name].hasPublicWeights,
+    }),
     hyperparameters: t.field({
       type: [HyperparameterType],
       description: 'In the order of a form.',
@@ -94,7 +108,7 @@ builder.queryField('presets', (t) =>
   t.field({
     type: [PresetType],
     description: 'What can be trained.',
-    extensions: { size: 5 },
+    extensions: { size: 25 },
     authScopes: { can: 'READ' },
     args: { task: t.arg({ type: TaskType, description: 'Only presets for this task.' }) },
     resolve: (_root, { task }) => (Object.keys(presets) as PresetName[]).filter((name) => !task || presets[name].task === task),

@@ -6,7 +6,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
-import { defaultsWith, type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
+import { checkpointBytes, defaultsWith, type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { Priority } from '../jobs/priority.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
@@ -26,8 +26,8 @@ import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
-/** Three checkpoints of ResNet50 with AdamW's state, with room to spare. */
-const trainingBytes = 2 * 2 ** 30;
+/** The last two checkpoints, the next one while it is written, and room for the weights and evaluations. */
+export const trainingBytes = (preset: PresetName): number => 4 * checkpointBytes(preset);
 const dayMs = 86_400_000;
 
 const Init = z.discriminatedUnion('from', [
@@ -75,6 +75,18 @@ export function trainingOf(preset: PresetName, said: Record<string, unknown>, ot
   return Training.parse({ preset, hyperparameters });
 }
 
+/** Frozen layers never learn: with random weights they would stay random. `field`: the argument that says so. */
+export function requireWeightsToFreeze(from: string, hyperparameters: object, field: string): void {
+  const { freeze } = hyperparameters as { freeze?: unknown };
+  if (from !== 'SCRATCH' || freeze === undefined || freeze === 'NONE') return;
+  refuse(
+    'INVALID',
+    field,
+    `freeze is ${freeze}, but the training starts from random weights, which the frozen layers would keep. ` +
+      'Start from `pretrained` weights or from those of a version, or say NONE.',
+  );
+}
+
 function requestOf(job: Job): TrainRequest {
   const { preset, hyperparameters, ...rest } = storedSpec(job) as TrainRequest;
   return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
@@ -95,7 +107,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   const input = parseInput(StartTrainingInput, raw);
   const { modelName, datasetVersionId, preset, init, seed, device, convert, priority } = input;
   trainingOf(preset, input.hyperparameters, {});
-  await requireDisk(services, trainingBytes);
+  await requireDisk(services, trainingBytes(preset));
   if (init.from === 'PRETRAINED') await requirePublicWeights(services, preset);
   return submitJob(services, actor, { kind: 'TRAIN', input, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
@@ -105,6 +117,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const start = 'modelVersionId' in init ? requireStart(tx, init.from, init.modelVersionId, preset, dataset.classesJson) : null;
     const earlier = start && init.from === 'CHECKPOINT' ? hyperparametersOfRun(tx, start, input.hyperparameters.epochs) : {};
     const training = trainingOf(preset, input.hyperparameters, earlier);
+    requireWeightsToFreeze(init.from, training.hyperparameters, 'hyperparameters');
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
     const found = findModelByName(tx, modelName);

@@ -8,7 +8,7 @@ import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from 
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';
-import { trainingOf } from '../training/train.ts';
+import { requireWeightsToFreeze, trainingOf } from '../training/train.ts';
 import { Budget } from './budget.ts';
 import { type ObjectiveName, objectiveNames, objectives } from './objectives.ts';
 
@@ -109,6 +109,8 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number): Stu
   const { preset, sampler, population, seed, registerMax, init, device } = input;
   const fixed = Params.parse(trainingOfFixed(preset, input.fixed ?? {}));
   const space = input.space ? saidSpace(preset, input.space, fixed) : defaultSpace(preset, fixed);
+  requireWeightsToFreeze(init.from, fixed, 'fixed');
+  for (const freeze of space.find(({ name }) => name === 'freeze')?.choices ?? []) requireWeightsToFreeze(init.from, { freeze }, 'space');
   if (space.length === 0) refuse('INVALID', 'fixed', 'Every hyperparameter of the default space is fixed: nothing is left to search.');
   const { task } = presets[preset];
   const wanted: ObjectiveName[] = input.objectives ?? [task === 'CLASSIFICATION' ? 'TOP1' : 'MAP5095'];

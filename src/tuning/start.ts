@@ -8,7 +8,7 @@ import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
 import { setHeld } from '../jobs/hold.ts';
 import { findJob, requireJob } from '../jobs/jobs.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { presets } from '../jobs/presets.ts';
+import { checkpointBytes, presets } from '../jobs/presets.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { trialsMax } from '../jobs/searchSpace.ts';
 import { isFinal } from '../jobs/states.ts';
@@ -18,6 +18,7 @@ import { Name } from '../naming.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireReadyDataset, requireTask } from '../training/sources.ts';
+import { trainingBytes } from '../training/train.ts';
 import { askForFirst, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
@@ -25,9 +26,6 @@ import { requireStudy, studySettings } from './studies.ts';
 import { type Study, study } from './tables.ts';
 
 const generationsDefault = 5;
-/** Of ResNet50 with AdamW's state: the checkpoints of a training that runs, and the one that a trial keeps. */
-const trainingBytes = 2 * 2 ** 30;
-const keptBytes = 2 ** 29;
 
 export interface StartedStudy {
   /** Null of a dry run. */
@@ -51,7 +49,9 @@ export async function startTuning(services: JobServices, actor: Actor, raw: unkn
   if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${input.modelName} is for ${found.task}.`);
   const plan = planOf(db, settings, dataset.id, trials, config.slots);
   if (input.dryRun) return { study: null, plan };
-  await requireDisk(services, config.slots * trainingBytes + settings.population * keptBytes);
+  // Trainings that run, and the checkpoint that each trial keeps.
+  const { preset, population } = settings;
+  await requireDisk(services, config.slots * trainingBytes(preset) + population * checkpointBytes(preset));
   const started = inTransaction(db, (tx) => begin(tx, actor, input, settings, trials));
   announceJob(bus, requireJob(db, started.jobId));
   return { study: started, plan };

@@ -142,7 +142,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       ...options.env?.(folder),
     });
     const { db, close } = openDatabase(folder);
-    const services: JobServices = { config, db, bus: createBus(), progress: new Map() };
+    const services: JobServices = { config, db, bus: createBus(), progress: new Map(), metrics: { moved() {} } };
     const kinds = { ...kindsOf(options.kind ?? scripted), ...options.kinds };
     const schedulers: Scheduler[] = [];
     const limits = {

@@ -1,10 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { nodeFlags } from '../../src/inference/channel.ts';
 
 const root = join(import.meta.dirname, '..', '..');
+
+/** For a program that cannot choose one and say which. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
 
 export interface Exit {
   code: number | null;
@@ -78,11 +89,17 @@ export const withListening = <T>(
   env: Record<string, string>,
   message: string,
   use: (child: Listening) => Promise<T>,
+  program?: string,
 ): Promise<T> =>
-  withChild(args, env, async (child) => {
-    const { url } = JSON.parse(await child.line((line) => line.includes(`"${message}"`)));
-    return use({ ...child, url });
-  });
+  withChild(
+    args,
+    env,
+    async (child) => {
+      const { url } = JSON.parse(await child.line((line) => line.includes(`"${message}"`)));
+      return use({ ...child, url });
+    },
+    program,
+  );
 
 /** `whetstone serve` on a free port. */
 export const withServerProcess = <T>(env: Record<string, string>, use: (server: Listening) => Promise<T>): Promise<T> =>

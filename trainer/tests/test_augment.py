@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from tests import support
-from whetstone_trainer import augment
+from whetstone_trainer import augment, classification
 from whetstone_trainer.augment import color, draws, erase, geometry
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
@@ -18,6 +18,7 @@ PARAMETERS = build(ClassificationHyperparameters, support.defaults())
 SPEC = build(PreprocessSpec, support.preprocess(32))
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8))
 OFF = replace(PARAMETERS, crop_scale=1.0, flip=0.0, color_jitter=0.0, erasing=0.0)
+SQUARE = resize(IMAGE, SPEC)
 
 
 def test_numbers_depend_on_seed_epoch_and_index_only() -> None:
@@ -117,3 +118,86 @@ def test_erasing_takes_a_square_of_some_images() -> None:
     assert float(shares[shares > 0].min()) > 0.01
     assert float(shares.max()) < 0.36
     assert not (erase(torch.ones(200, 3, 8, 8), draw, 0.0) == 0).any()
+
+
+def test_turned_off_the_later_changes_leave_a_picture_as_it_was() -> None:
+    assert torch.equal(augment.picture(IMAGE, draws(0, 0, 0), OFF, SPEC), SQUARE)
+    assert augment.mixing((0, 0, 0), 8, OFF) is None
+
+
+def test_a_rotation_stays_inside_its_range_and_fills_corners_with_the_mean_colour() -> None:
+    turned = replace(OFF, rotation=20.0)
+    for index in range(20):
+        draw = draws(0, 0, index)
+        found = augment.picture(SQUARE, draw, turned, SPEC)
+        angle = 20 * (2 * draw[augment.ROTATION] - 1)
+        assert torch.equal(found, augment.turn(SQUARE, angle, SPEC))
+        assert abs(angle) <= 20
+    corner = augment.turn(SQUARE, 45, SPEC)[:, 0, 0]
+    assert torch.allclose(corner.float(), torch.tensor([124.0, 116.0, 104.0]), atol=1)
+    assert torch.equal(augment.turn(SQUARE, 180, SPEC), SQUARE.flip(-1, -2))
+
+
+def test_hue_turns_the_colours_and_leaves_grey_alone() -> None:
+    grey = SQUARE[:1].expand(3, 32, 32)
+    found = augment.picture(grey, draws(0, 0, 0), replace(OFF, hue=0.5), SPEC)
+    assert torch.equal(found, grey)
+    assert not torch.equal(augment.picture(SQUARE, draws(0, 0, 0), replace(OFF, hue=0.5), SPEC), SQUARE)
+
+
+def test_each_change_of_trivial_augment_comes_up_and_keeps_the_form() -> None:
+    for change in augment.TRIVIAL_CHANGES:
+        for strength in (-1.0, 0.0, 0.6, 1.0):
+            made = change(SQUARE, strength, SPEC)
+            assert (made.shape, made.dtype) == (SQUARE.shape, torch.uint8)
+    drawn = {int(draws(0, 0, n)[augment.TRIVIAL_CHANGE] * len(augment.TRIVIAL_CHANGES)) for n in range(200)}
+    assert drawn == set(range(14))
+    half = replace(OFF, trivial_augment=0.5)
+    changed = [not torch.equal(augment.picture(SQUARE, draws(0, 0, n), half, SPEC), SQUARE) for n in range(200)]
+    # One of 14 changes is none.
+    assert 60 < sum(changed) < 130
+
+
+def test_mixed_pictures_show_both_images_by_their_share() -> None:
+    black, white = torch.zeros(3, 20, 30, dtype=torch.uint8), torch.full((3, 20, 30), 255, dtype=torch.uint8)
+    shares = []
+    for index in range(100):
+        up = augment.mixing((0, 0, index), 8, replace(OFF, mix_up=1.0))
+        cut = augment.mixing((0, 0, index), 8, replace(OFF, cut_mix=1.0))
+        assert up is not None
+        assert cut is not None
+        assert 0 <= up.index < 8
+        for how in (up, cut):
+            mixed, share = augment.mix(white, black, how)
+            assert float(mixed.float().mean()) / 255 == pytest.approx(share, abs=2e-3)
+        blended, _ = augment.mix(white, black, up)
+        assert blended.min() == blended.max()
+        pasted, share = augment.mix(white, black, cut)
+        assert ((pasted == 0) | (pasted == 255)).all()
+        shares.append(share)
+    assert min(shares) < 0.3
+    assert max(shares) > 0.95
+    # Each comes in its part of the images, MixUp first.
+    both = replace(OFF, mix_up=0.5, cut_mix=0.5)
+    kinds = [augment.mixing((0, 0, n), 8, both) for n in range(400)]
+    assert 160 < sum(how is not None and how.centre is None for how in kinds) < 240
+    assert 70 < sum(how is None for how in kinds) < 130
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mixed_picture_is_of_both_classes_in_the_loss(weighted: bool) -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0]) if weighted else None
+    truths: list[int | classification.Mixed] = [2, classification.Mixed(0, 1, 0.75), classification.Mixed(3, 2, 0.25)]
+    found, sums = classification.loss((logits,), truths, PARAMETERS, SPEC, weights)
+    targets = torch.tensor([[0, 0, 1, 0], [0.75, 0.25, 0, 0], [0, 0, 0.75, 0.25]])
+    smooth = targets * 0.9 + 0.1 / 4
+    if weights is None:
+        expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+        assert torch.allclose(found, expected)
+        correct = (logits.argmax(1) == torch.tensor([2, 0, 2])).sum()
+        assert sums.tolist() == pytest.approx([3 * float(expected), int(correct), 3])
+    else:
+        alone = [classification.loss((logits[1:2],), [label], PARAMETERS, SPEC, weights)[0] for label in (0, 1)]
+        only, _ = classification.loss((logits[1:2],), truths[1:2], PARAMETERS, SPEC, weights)
+        assert torch.allclose(only, 0.75 * alone[0] + 0.25 * alone[1])

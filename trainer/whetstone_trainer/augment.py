@@ -1,10 +1,13 @@
 """Random changes of training images, each a pure function of (seed, epoch, index): a resumed run repeats them exactly.
 
 Geometry happens for each image on the CPU, in torchvision's `transforms.v2`; colour for the whole batch on the device.
-Sources: random resized crop, Szegedy et al. 2014; colour jitter, Krizhevsky et al. 2012; erasing, Zhong et al. 2017.
+Sources: random resized crop, Szegedy et al. 2014; colour jitter, Krizhevsky et al. 2012; erasing, Zhong et al. 2017;
+TrivialAugment, Müller and Hutter 2021; MixUp, Zhang et al. 2017; CutMix, Yun et al. 2019.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,15 +33,128 @@ from whetstone_trainer.protocol import PreprocessSpec
     ERASE_LEFT,
     ERASE_TOP,
     VERTICAL_FLIP,
-) = range(13)
+    ROTATION,
+    HUE,
+    TRIVIAL,
+    TRIVIAL_CHANGE,
+    TRIVIAL_STRENGTH,
+) = range(18)
 
 ASPECT_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ERASED_AREAS = (0.02, 0.33)
+# Of the Beta distribution of MixUp's shares: most pictures show nearly one image.
+MIXUP_ALPHA = 0.2
 
 
 def draws(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
     """Numbers in [0, 1) for one image in one epoch. More of them leave the first ones as they were."""
-    return np.random.default_rng((seed, epoch, index)).random(VERTICAL_FLIP + 1)
+    return np.random.default_rng((seed, epoch, index)).random(TRIVIAL_STRENGTH + 1)
+
+
+def picture(
+    image: torch.Tensor, draw: NDArray[np.float64], parameters: ClassificationHyperparameters, spec: PreprocessSpec
+) -> torch.Tensor:
+    """All changes of one image that happen on the CPU."""
+    image = geometry(image, draw, parameters, spec)
+    if parameters.rotation > 0:
+        image = turn(image, parameters.rotation * (2 * draw[ROTATION] - 1), spec)
+    if parameters.hue > 0:
+        image = functional.adjust_hue(image, parameters.hue * (2 * draw[HUE] - 1))
+    if draw[TRIVIAL] < parameters.trivial_augment:
+        change = TRIVIAL_CHANGES[int(draw[TRIVIAL_CHANGE] * len(TRIVIAL_CHANGES))]
+        image = change(image, 2 * draw[TRIVIAL_STRENGTH] - 1, spec)
+    return image
+
+
+def mean_color(spec: PreprocessSpec) -> list[float]:
+    """Fills what a change leaves empty."""
+    return [255 * level for level in (spec.mean if spec.channels == "RGB" else reversed(spec.mean))]
+
+
+def turn(image: torch.Tensor, degrees: float, spec: PreprocessSpec) -> torch.Tensor:
+    bilinear = functional.InterpolationMode.BILINEAR
+    turned: torch.Tensor = functional.rotate(image, degrees, interpolation=bilinear, fill=mean_color(spec))
+    return turned
+
+
+def _affine(
+    image: torch.Tensor, spec: PreprocessSpec, shear: tuple[float, float], move: tuple[float, float]
+) -> torch.Tensor:
+    """`shear`: by the tangent; `move`: by shares of the sides."""
+    height, width = image.shape[-2:]
+    moved: torch.Tensor = functional.affine(
+        image,
+        angle=0,
+        translate=[round(move[0] * width), round(move[1] * height)],
+        scale=1,
+        shear=[math.degrees(math.atan(tangent)) for tangent in shear],
+        interpolation=functional.InterpolationMode.BILINEAR,
+        fill=mean_color(spec),
+    )
+    return moved
+
+
+# TrivialAugment's list with its wide ranges. The strength is between -1 and 1.
+TRIVIAL_CHANGES: tuple[Callable[[torch.Tensor, float, PreprocessSpec], torch.Tensor], ...] = (
+    lambda image, strength, spec: image,
+    lambda image, strength, spec: _affine(image, spec, (0.99 * strength, 0), (0, 0)),
+    lambda image, strength, spec: _affine(image, spec, (0, 0.99 * strength), (0, 0)),
+    lambda image, strength, spec: _affine(image, spec, (0, 0), (strength / 7, 0)),
+    lambda image, strength, spec: _affine(image, spec, (0, 0), (0, strength / 7)),
+    lambda image, strength, spec: turn(image, 135 * strength, spec),
+    lambda image, strength, spec: functional.adjust_brightness(image, 1 + 0.99 * strength),
+    lambda image, strength, spec: functional.adjust_saturation(image, 1 + 0.99 * strength),
+    lambda image, strength, spec: functional.adjust_contrast(image, 1 + 0.99 * strength),
+    lambda image, strength, spec: functional.adjust_sharpness(image, 1 + 0.99 * strength),
+    lambda image, strength, spec: functional.posterize(image, 8 - round(6 * abs(strength))),
+    lambda image, strength, spec: functional.solarize(image, 255 * (1 - abs(strength))),
+    lambda image, strength, spec: functional.autocontrast(image),
+    lambda image, strength, spec: functional.equalize(image),
+)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """That a picture shows a part of another image.
+
+    Args:
+        index: of the other image; draw: its numbers.
+        share: how much of the picture is the first image.
+        centre: of the rectangle that shows the other image, as shares of the sides; None: the two are blended.
+    """
+
+    index: int
+    draw: NDArray[np.float64]
+    share: float
+    centre: tuple[float, float] | None
+
+
+def mixing(place: tuple[int, int, int], count: int, parameters: ClassificationHyperparameters) -> Mixing | None:
+    """What image number % count of `count` is mixed with. `place`: (seed, epoch, number)."""
+    if parameters.mix_up == parameters.cut_mix == 0:
+        return None
+    rng = np.random.default_rng((*place, 1))
+    up, cut, index = rng.random(), rng.random(), int(rng.integers(count))
+    draw, centre = rng.random(TRIVIAL_STRENGTH + 1), (rng.random(), rng.random())
+    if up < parameters.mix_up:
+        return Mixing(index, draw, rng.beta(MIXUP_ALPHA, MIXUP_ALPHA), None)
+    return Mixing(index, draw, rng.random(), centre) if cut < parameters.cut_mix else None
+
+
+def mix(image: torch.Tensor, other: torch.Tensor, how: Mixing) -> tuple[torch.Tensor, float]:
+    """The picture of two of the same size, and the share of it that is the first one."""
+    if how.centre is None:
+        return torch.lerp(other.float(), image.float(), how.share).round_().to(torch.uint8), how.share
+    height, width = image.shape[-2:]
+    side = math.sqrt(1 - how.share)
+    left, right = (round(width * (how.centre[0] + half * side)) for half in (-0.5, 0.5))
+    top, bottom = (round(height * (how.centre[1] + half * side)) for half in (-0.5, 0.5))
+    # What lies outside of the picture does not count.
+    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    mixed = image.clone()
+    mixed[:, rows, columns] = other[:, rows, columns]
+    covered = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return mixed, 1 - covered / (height * width)
 
 
 def geometry(

@@ -38,6 +38,15 @@ class Evaluation:
     confusion: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """What a training picture of two images shows: `share` of it is of the class `label`, the rest of `other`."""
+
+    label: int
+    other: int
+    share: float
+
+
 NAME = "CLASSIFICATION"
 OUTPUTS = ("logits",)
 METRICS = Metrics
@@ -74,9 +83,14 @@ def example(
     draw: NDArray[np.float64],
     parameters: ClassificationHyperparameters,
     spec: PreprocessSpec,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, int | Mixed]:
     index = place[2] % len(images)
-    return augment.geometry(images[index], draw, parameters, spec), images.truths[index]
+    picture, label = augment.picture(images[index], draw, parameters, spec), images.truths[index]
+    how = augment.mixing(place, len(images), parameters)
+    if how is None:
+        return picture, label
+    mixed, share = augment.mix(picture, augment.picture(images[how.index], how.draw, parameters, spec), how)
+    return mixed, Mixed(label, images.truths[how.index], share)
 
 
 def inputs(
@@ -88,22 +102,34 @@ def inputs(
 
 def loss(
     outputs: Outputs,
-    truths: Sequence[int],
+    truths: Sequence[int | Mixed],
     parameters: ClassificationHyperparameters,
     spec: PreprocessSpec,
     class_weights: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy with label smoothing (Szegedy et al. 2015)."""
+    """Cross-entropy with label smoothing (Szegedy et al. 2015). Of a mixed picture the class with the larger share is
+    the true one for the running top-1."""
     (logits,) = outputs
-    wanted = torch.tensor(truths, device=logits.device)
     smoothing = parameters.label_smoothing
-    if class_weights is None:
-        mean = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing)
-    else:
+
+    def losses(labels: torch.Tensor) -> torch.Tensor:
+        each = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         # Not the function's own `weight`: it divides by the weights of the batch, which would favour batches without
         # rare classes.
-        each = nn.functional.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
-        mean = (each * class_weights[wanted]).mean()
+        return each if class_weights is None else each * class_weights[labels]
+
+    pairs = [truth if isinstance(truth, Mixed) else Mixed(truth, truth, 1.0) for truth in truths]
+    first = torch.tensor([pair.label for pair in pairs], device=logits.device)
+    wanted = first
+    if any(isinstance(truth, Mixed) for truth in truths):
+        other = torch.tensor([pair.other for pair in pairs], device=logits.device)
+        share = torch.tensor([pair.share for pair in pairs], device=logits.device)
+        mean = (share * losses(first) + (1 - share) * losses(other)).mean()
+        wanted = torch.where(share >= 0.5, first, other)
+    elif class_weights is None:
+        mean = nn.functional.cross_entropy(logits, first, label_smoothing=smoothing)
+    else:
+        mean = losses(first).mean()
     correct = (logits.detach().argmax(1) == wanted).sum()
     return mean, torch.stack([mean.detach().double() * len(wanted), correct, torch.full_like(correct, len(wanted))])
 

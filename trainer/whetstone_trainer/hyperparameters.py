@@ -17,6 +17,8 @@ class ClassificationHyperparameters:
     label_smoothing: float
     class_weights: Literal["NONE", "BALANCED"]
     sampling: Literal["SHUFFLED", "BALANCED"]
+    freeze: Literal["NONE", "STAGE1", "STAGE2", "STAGE3", "BACKBONE"]
+    backbone_learning_rate_factor: float
     ema_decay: float
     gradient_clip: float
     early_stopping: int
@@ -27,6 +29,11 @@ class ClassificationHyperparameters:
     crop_scale: float
     color_jitter: float
     erasing: float
+    rotation: float
+    hue: float
+    trivial_augment: float
+    mix_up: float
+    cut_mix: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from whetstone_trainer.model import (
     read_state,
     topology_of,
     weights_hash,
+    without_storage,
 )
 
 # Where training scripts put a state dict beside other things: of several the first, since averaged weights are the ones
@@ -131,8 +132,7 @@ def _store(state: State, preset: str | None, warnings: list[str]) -> dict[str, A
     fitted = {name: tensor.clone() for name, tensor in fitted.items()}
     digest = weights_hash(fitted)
     save_tensors(Path(WEIGHTS_FILE), fitted, {"preset": preset, "weightsHash": digest})
-    with torch.device("meta"):
-        parameters = parameter_count(build_model(preset, class_count))
+    parameters = parameter_count(without_storage(lambda: build_model(preset, class_count)))
     meta = {
         "preset": preset,
         "weightsHash": digest,

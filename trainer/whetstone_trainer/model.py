@@ -5,39 +5,50 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import resnet18, resnet50
+from torchvision.models import get_model
 
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
 from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol import CLASSIFIERS, PreprocessSpec
 
 DETAILS_MAX = 10
 # Tensors of a kind that a message names.
 NAMED_MAX = 3
 # Counters of batch normalisation, which older state dicts lack and inference does not read.
 OPTIONAL_SUFFIX = ".num_batches_tracked"
+# The public weights of ViT have names of an earlier torchvision, which torchvision itself replaces when it loads them.
+RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
 
 
 @dataclass(frozen=True)
 class Topology:
     """`head`: how the names of the tensors begin whose shape depends on the class count; `class_tensors`: those that
-    have one row for each class."""
+    have one row for each class; `stages`: how the names of the second, third and fourth stage begin, where it has
+    them."""
 
     build: Callable[[int], nn.Module]
     head: str
     class_tensors: tuple[str, ...]
+    stages: tuple[str, ...] = ()
 
 
-def _resnet(build: Callable[..., nn.Module]) -> Topology:
-    return Topology(lambda class_count: build(num_classes=class_count), "fc.", ("fc.weight", "fc.bias"))
+def _classifier(name: str, head: str, stages: Sequence[str]) -> Topology:
+    """torchvision's model of that name; `head` is its last layer."""
+
+    def build(class_count: int) -> nn.Module:
+        model: nn.Module = get_model(name, num_classes=class_count)
+        return model
+
+    return Topology(build, f"{head}.", (f"{head}.weight", f"{head}.bias"), tuple(f"{stage}." for stage in stages))
 
 
 def _detector(scale: str) -> Topology:
@@ -45,14 +56,9 @@ def _detector(scale: str) -> Topology:
     return Topology(partial(Detector, scale), "head.classes.", rows)
 
 
-# By preset. Another preset is another row.
-TOPOLOGIES: dict[str, Topology] = {
-    "resnet18": _resnet(resnet18),
-    "resnet50": _resnet(resnet50),
-    "yolov8n": _detector("n"),
-    "yolov8s": _detector("s"),
-    "yolov8m": _detector("m"),
-}
+# By preset. Another detector is another row; those of classifiers are in `src/jobs/classifiers.ts`.
+DETECTORS = {"yolov8n": _detector("n"), "yolov8s": _detector("s"), "yolov8m": _detector("m")}
+TOPOLOGIES = {**{name: _classifier(name, row["head"], row["stages"]) for name, row in CLASSIFIERS.items()}, **DETECTORS}
 
 
 def topology_of(preset: str) -> Topology:
@@ -69,8 +75,18 @@ def build_model(preset: str, class_count: int) -> nn.Module:
 
 def expected_state(preset: str, class_count: int) -> State:
     """Names, shapes and types without storage."""
-    with torch.device("meta"):
-        return dict(build_model(preset, class_count).state_dict())
+    return dict(without_storage(lambda: build_model(preset, class_count)).state_dict())
+
+
+def without_storage(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model on PyTorch's device `meta`: nothing is computed, and no random numbers are used up."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:
+        # RegNet reads its widths from tensors while it is built.
+        with torch.random.fork_rng([]):
+            return build().to("meta")
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -78,11 +94,37 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def macs(preset: str, class_count: int, spec: PreprocessSpec) -> int:
+    return macs_of(lambda: build_model(preset, class_count), spec.width, spec.height)
+
+
+def macs_of(build: Callable[[], nn.Module], width: int, height: int) -> int:
     """Multiplications with an addition for one image, in convolutions and matrix products. Nothing is computed."""
     counter = FlopCounterMode(display=False)
+    model = without_storage(build).eval()
     with torch.device("meta"), counter:
-        build_model(preset, class_count).eval()(torch.empty(1, 3, spec.height, spec.width))
+        model(torch.empty(1, 3, height, width))
     return counter.get_total_flops() // 2
+
+
+def freeze(model: nn.Module, preset: str, last: str) -> None:
+    """Keeps the parameters up to the end of a stage, or all but the head: they get no gradient.
+
+    Args:
+        last: as in the hyperparameter `freeze`.
+    """
+    topology = topology_of(preset)
+    # A topology defines its layers in their order.
+    ends = {"NONE": "", "BACKBONE": topology.head} | {f"STAGE{n}": name for n, name in enumerate(topology.stages, 1)}
+    for _, parameter in takewhile(lambda named: not named[0].startswith(ends[last]), model.named_parameters()):
+        parameter.requires_grad_(False)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training, but frozen batch normalisation keeps its statistics and uses them."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
 
 
 def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
@@ -119,6 +161,7 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
     Raises WEIGHTS_INVALID, naming up to ten missing, unexpected and misshapen tensors each.
     """
     wanted = expected_state(preset, class_count)
+    state = {_renamed(name, wanted): tensor for name, tensor in state.items()}
     head = [name for name in wanted if name.startswith(topology_of(preset).head)]
     other_head = any(name in state and state[name].shape != wanted[name].shape for name in head)
     new: tuple[str, ...] = ()
@@ -150,6 +193,10 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
     for name in compared.keys() - fitted.keys():
         fitted[name] = torch.zeros(compared[name].shape, dtype=compared[name].dtype)
     return fitted, new
+
+
+def _renamed(name: str, wanted: State) -> str:
+    return next((new for old, now in RENAMED if (new := name.replace(old, now)) in wanted), name)
 
 
 def match_classes(

@@ -23,6 +23,8 @@ SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[1] / "protocol.schem
 ERROR_CODES: dict[str, int] = SCHEMA["errorCodes"]
 # Task by preset.
 PRESETS: dict[str, str] = SCHEMA["presets"]
+# Of those that torchvision has: the last layer (`head`), the file of the public weights, where stages begin.
+CLASSIFIERS: dict[str, dict[str, Any]] = SCHEMA["classifiers"]
 EXIT_STOPPED = 75
 
 T = TypeVar("T")

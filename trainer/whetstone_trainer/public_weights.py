@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.protocol import CLASSIFIERS
 
 if TYPE_CHECKING:
     from whetstone_trainer.checkpoint import State
 
 TIMEOUT_SECONDS = 30
 # What torchvision calls the files. A name ends in the first digits of the file's SHA-256.
-FILES = {"resnet18": "resnet18-f37072fd.pth", "resnet50": "resnet50-11ad3fa6.pth"}
+FILES: dict[str, str] = {name: row["weights"] for name, row in CLASSIFIERS.items()}
 
 
 def public_weights(preset: str, file: str | None) -> State:
@@ -51,10 +52,9 @@ def require_public_weights(preset: str) -> None:
 
 def address(preset: str) -> str:
     """Where torchvision has the weights of a preset that is in FILES."""
-    from torchvision.models import ResNet18_Weights, ResNet50_Weights  # noqa: PLC0415
+    from torchvision.models import get_model_weights  # noqa: PLC0415
 
-    weights = {"resnet18": ResNet18_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
-    return str(weights[preset].url)
+    return str(get_model_weights(preset).DEFAULT.url)
 
 
 def _cached(preset: str) -> Path:

@@ -14,7 +14,8 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import build_model, fit, match_classes, read_state
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters
+from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
@@ -118,29 +119,49 @@ def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job)
 def _with_optimizer(model: nn.Module, job: Job) -> Run:
     parameters, device = job.spec.hyperparameters, job.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = new_optimizer(model, parameters)
+    backbone_factor = 1.0
+    if isinstance(parameters, ClassificationHyperparameters):
+        freeze(model, job.spec.preset, parameters.freeze)
+        backbone_factor = parameters.backbone_learning_rate_factor
+    optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).head, backbone_factor)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
 
-def new_optimizer(model: nn.Module, parameters: Hyperparameters) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017)."""
-    # Biases and normalisation are not decayed.
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+def new_optimizer(
+    model: nn.Module, parameters: Hyperparameters, head: str, backbone_factor: float
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017).
+
+    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is
+    `backbone_factor` for all but the head: the parameters whose names begin with `head`.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # Biases and normalisation are not decayed.
+            key = 1.0 if name.startswith(head) else backbone_factor, parameter.ndim > 1
+            groups.setdefault(key, []).append(parameter)
     if parameters.optimizer == "ADAMW":
-        decays = [{"params": weights, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        decays = [
+            {"params": params, "rate_factor": factor, "weight_decay": parameters.weight_decay if decayed else 0.0}
+            for (factor, decayed), params in groups.items()
+        ]
         return torch.optim.AdamW(decays, lr=0.0, fused=True)
     momentum = parameters.momentum
-    groups = [{"params": weights}, {"params": others}]
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    plain = [
+        {"params": params, "rate_factor": factor, "decayed": decayed} for (factor, decayed), params in groups.items()
+    ]
+    optimizer = torch.optim.SGD(plain, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
 
     # SGD's own weight decay goes through the momentum, which multiplies it by 1 / (1 - momentum).
     @torch.no_grad()
     def decay(sgd: torch.optim.Optimizer, *_: object) -> None:
-        torch._foreach_mul_(list[torch.Tensor](weights), 1 - sgd.param_groups[0]["lr"] * parameters.weight_decay)
+        for group in sgd.param_groups:
+            if group["decayed"]:
+                torch._foreach_mul_(group["params"], 1 - group["lr"] * parameters.weight_decay)
 
     optimizer.register_step_pre_hook(decay)
     return optimizer
@@ -162,7 +183,7 @@ def _continued(job: Job) -> Run:
     if training.ema is not training.model:
         training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
     if earlier.progress["optimizer"] == parameters.optimizer:
-        _load_optimizer(training.optimizer, earlier.tensors.get("optimizer", {}))
+        _load_optimizer(training, earlier.tensors.get("optimizer", {}))
     else:
         job.events.warn("OPTIMIZER_NEW", "The checkpoint is of another optimizer: this one starts without its memory.")
     training.progress = Progress(epoch=earlier.epoch, step=earlier.epoch * job.batches)
@@ -177,7 +198,7 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     training.model.load_state_dict(tensors["model"])
     if training.ema is not training.model:
         training.ema.load_state_dict(tensors["ema"])
-    _load_optimizer(training.optimizer, tensors.get("optimizer", {}))
+    _load_optimizer(training, tensors.get("optimizer", {}))
     if progress["scaler"]:
         training.scaler.load_state_dict(progress["scaler"])
     training.sums.copy_(tensors["state"]["sums"])
@@ -193,19 +214,25 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
         stopped_early=progress["stoppedEarly"],
     )
     torch.set_rng_state(tensors["state"]["rng"])
+    if training.sums.is_cuda and "cudaRng" in tensors["state"]:
+        torch.cuda.set_rng_state(tensors["state"]["cudaRng"], training.sums.device)
     return training
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: State) -> None:
+def _numbered(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters in the order of their numbers in a checkpoint, frozen ones too."""
+    return sorted(model.parameters(), key=lambda parameter: parameter.ndim <= 1)
+
+
+def _load_optimizer(training: Run, tensors: State) -> None:
     """From names `<parameter>/<key>`, each tensor in its parameter's memory format."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, State] = {}
+    parameters = _numbered(training.model)
     for name, tensor in tensors.items():
         number, key = name.split("/")
         parameter = parameters[int(number)]
-        like = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-        state.setdefault(int(number), {})[key] = like.detach()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if parameter.requires_grad:
+            like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
+            training.optimizer.state[parameter][key] = like.to(parameter.device).copy_(tensor).detach()
 
 
 def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
@@ -215,12 +242,15 @@ def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
         "best": training.best,
         "optimizer": {
             f"{number}/{key}": tensor
-            for number, state in training.optimizer.state_dict()["state"].items()
-            for key, tensor in state.items()
+            for number, parameter in enumerate(_numbered(training.model))
+            for key, tensor in training.optimizer.state.get(parameter, {}).items()
             if tensor is not None
         },
         "state": {"sums": training.sums, "rng": torch.get_rng_state()},
     }
+    if training.sums.is_cuda:
+        # Dropout and stochastic depth draw from the generator of the device.
+        tensors["state"]["cudaRng"] = torch.cuda.get_rng_state(training.sums.device)
     if training.ema is not training.model:
         tensors["ema"] = training.ema.state_dict()
     record = {

@@ -27,7 +27,7 @@ from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
-from whetstone_trainer.model import macs, parameter_count, weights_hash
+from whetstone_trainer.model import macs, parameter_count, train_mode, weights_hash
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
 from whetstone_trainer.state import RULES, Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
 from whetstone_trainer.task import Evaluation
@@ -97,7 +97,7 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
     progress, parameters, seed = training.progress, job.spec.hyperparameters, job.spec.seed
     started, seen = time.monotonic(), 0
     job.events.phase("training", job.batches - progress.batch)
-    training.model.train()
+    train_mode(training.model)
     order = BatchOrder(seed, progress.epoch, parameters.batch_size, first=progress.batch)
     for batch in training_batches(images, order, job.task, parameters, job.spec.preprocess, workers=job.workers):
         rate = learning_rate(progress.step, job.batches * parameters.epochs, parameters)
@@ -124,7 +124,7 @@ def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
     inputs = job.task.inputs(levels, batch.draws, parameters, job.spec.preprocess)
 
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"]
     dtype = autocast_dtype(parameters, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))

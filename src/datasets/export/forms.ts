@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, sql } from 'drizzle-orm';
 import type { Db } from '../../db.ts';
+import { textFile, type ZipFile } from '../../storage/zip.ts';
 import { type Item, listItems } from '../datasets.ts';
 import { type DatasetCounts, type DatasetVersion, datasetItem, splits } from '../tables.ts';
-import type { ZipFile } from './zip.ts';
 
 export const exportForms = ['YOLO', 'COCO'] as const;
 export type ExportForm = (typeof exportForms)[number];
@@ -34,12 +34,15 @@ export async function* exportFiles(form: ExportForm, source: Source): AsyncGener
     return;
   }
   const names = classes.map((name, i) => `  ${i}: ${JSON.stringify(name)}\n`).join('');
-  yield text('data.yaml', `${filled.map((split) => `${split}: images/${split}\n`).join('')}names:\n${names}`);
+  yield textFile('data.yaml', `${filled.map((split) => `${split}: images/${split}\n`).join('')}names:\n${names}`);
   const stems = new Set<string>();
   for await (const item of itemsOf(source)) {
     const { stem, ending } = freeName(nameOf(item), `${item.split}/`, stems);
     yield image(source, item, `${stem}${ending}`);
-    yield text(`labels/${item.split}/${stem}.txt`, (item.boxes ?? []).flatMap((box) => (box.crowd ? [] : labelLine(box, item))).join(''));
+    yield textFile(
+      `labels/${item.split}/${stem}.txt`,
+      (item.boxes ?? []).flatMap((box) => (box.crowd ? [] : labelLine(box, item))).join(''),
+    );
   }
 }
 
@@ -74,8 +77,6 @@ function freeName(name: string, folder: string, taken: Set<string>): { stem: str
   taken.add(`${folder}${stem}`.toLowerCase());
   return { stem, ending };
 }
-
-const text = (name: string, content: string): ZipFile => ({ name, content: () => [Buffer.from(content)] });
 
 function image({ folder }: Source, { path, split }: Item, name: string): ZipFile {
   return {

@@ -1,9 +1,47 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { crc32 } from 'node:zlib';
+import { ApiError } from '../errors.ts';
+import { attachment } from './files.ts';
 
 /** A file of a zip; its content is read twice, for its checksum and for itself, and is the same both times. */
 export interface ZipFile {
   name: string;
   content: () => AsyncIterable<Buffer> | Iterable<Buffer>;
+}
+
+export const textFile = (name: string, content: string): ZipFile => ({ name, content: () => [Buffer.from(content)] });
+
+/** Downloads at a time: each reads the disk as fast as its client takes it. */
+const downloadsMax = 4;
+let downloads = 0;
+
+/** Answers with a zip that is made while it is sent: neither the memory nor the disk of the server holds it. `open` prepares its files. */
+export async function sendZip(
+  req: IncomingMessage,
+  res: ServerResponse,
+  fileName: string,
+  open: () => Promise<AsyncIterable<ZipFile> | Iterable<ZipFile>>,
+): Promise<void> {
+  if (downloads >= downloadsMax)
+    throw new ApiError('UNAVAILABLE', `${downloadsMax} zips are being downloaded already. Try again in a moment.`, 5000);
+  downloads += 1;
+  try {
+    const files = await open();
+    res.setHeader('Content-Type', 'application/zip');
+    res.setHeader('Content-Disposition', attachment(fileName));
+    res.setHeader('Cache-Control', 'private, no-store');
+    if (req.method === 'HEAD') {
+      res.end();
+      return;
+    }
+    await pipeline(Readable.from(writeZip(files), { objectMode: false }), res).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
+    });
+  } finally {
+    downloads -= 1;
+  }
 }
 
 const max16 = 0xffff;
@@ -16,10 +54,10 @@ const utf8Names = 0x800;
 const recordsTogether = 1000;
 
 /**
- * A zip (APPNOTE 6.3, with the 64-bit records where they are needed) as it grows: files are stored as they are, since images do not
- * shrink, one after the other, each under 4 GiB. Of what was written only the directory stays in memory, about 100 bytes for each file.
+ * A zip (APPNOTE 6.3, with the 64-bit records where they are needed) as it grows: files are stored as they are, since images and
+ * weights do not shrink, one after the other, each under 4 GiB. Of what was written only the directory stays in memory, about 100 bytes for each file.
  */
-export async function* writeZip(files: AsyncIterable<ZipFile>): AsyncGenerator<Buffer, undefined> {
+export async function* writeZip(files: AsyncIterable<ZipFile> | Iterable<ZipFile>): AsyncGenerator<Buffer, undefined> {
   const directory: Buffer[] = [];
   let records: Buffer[] = [];
   let count = 0;

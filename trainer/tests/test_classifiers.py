@@ -1,0 +1,83 @@
+"""torchvision's classifiers as presets: their rows, and a few steps of each."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model_weights
+
+from tests import support
+from tests.conftest import train_and_convert
+from tests.support import run_here, train_spec
+from whetstone_trainer.model import DETECTORS, build_model, expected_state, fit, topology_of, without_storage
+from whetstone_trainer.preset_facts import facts_of
+from whetstone_trainer.protocol import CLASSIFIERS
+
+FACTS = json.loads((support.TRAINER.parent / "src" / "jobs" / "presets.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "mobilenet_v3_small",
+        "regnet_y_400mf",
+        *(pytest.param(preset, marks=pytest.mark.long) for preset in (*CLASSIFIERS, *DETECTORS)),
+    ],
+)
+def test_what_a_preset_says_of_its_size_and_weights_is_what_torchvision_has(preset: str) -> None:
+    assert list(FACTS) == [*CLASSIFIERS, *DETECTORS]
+    assert facts_of(preset) == FACTS[preset], "run `npm run protocol`"
+
+
+@pytest.mark.parametrize("preset", CLASSIFIERS)
+def test_every_classifier_is_built_for_three_classes_at_its_image_size(preset: str) -> None:
+    """Without computing. Its stages are layers of it, in this order."""
+    side, row = FACTS[preset]["imageSize"], CLASSIFIERS[preset]
+    model = without_storage(lambda: build_model(preset, 3))
+    assert model(torch.empty(2, 3, side, side, device="meta")).shape == (2, 3)
+    names = [name for name, _ in model.named_parameters()]
+    assert tuple(names[-2:]) == topology_of(preset).class_tensors
+    begins = [next(n for n, name in enumerate(names) if name.startswith(stage)) for stage in row["stages"]]
+    assert 0 < begins[0] < begins[1] < begins[2] < len(names) - 2
+    # Every preset normalises in the same way.
+    made = get_model_weights(preset).DEFAULT.transforms()
+    assert (made.mean, made.std) == (support.preprocess()["mean"], support.preprocess()["std"])
+
+
+def test_the_public_weights_of_vit_fit_although_their_names_are_older() -> None:
+    wanted = expected_state("vit_b_16", 1000)
+    older = {
+        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): torch.zeros(1).expand(
+            tensor.shape
+        )
+        for name, tensor in wanted.items()
+    }
+    assert older.keys() != wanted.keys()
+    fitted, new = fit(older, "vit_b_16", 3, replace_head=True)
+    assert new == ("heads.head.weight", "heads.head.bias")
+    assert fitted.keys() == wanted.keys() - set(new)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", CLASSIFIERS)
+def test_each_trains_two_epochs_of_two_steps_resumes_and_is_exported_within_the_tolerance(
+    preset: str, tmp_path: Path
+) -> None:
+    side = FACTS[preset]["imageSize"] if FACTS[preset]["onlyImageSize"] else 64
+    dataset = support.write_digits(tmp_path / "digits", 4, 4)
+    changes = {"epochs": 2, "batchSize": 2, "imageSize": side}
+    spec = train_spec(dataset, changes, preset=preset, preprocess=support.preprocess(side))
+    made = train_and_convert(tmp_path / "whole", spec)
+    assert made.exit_code == 0, made.events[-1]
+    (gate,) = [event["numbers"] for event in made.conversion if event["type"] == "gate"]
+    assert (gate["problems"], gate["images"], gate["beyondTolerance"]) == ([], 4, 0)
+    assert gate["top1DifferBeyondMargin"] == 0
+
+    # With dropout and stochastic depth.
+    code, first = run_here(tmp_path / "1", spec, type="epoch", epoch=1)
+    assert code == 75, first.events[-1]
+    resume = str(tmp_path / "1" / first.of("checkpoint")[-1]["file"])
+    _, second = run_here(tmp_path / "2", {**spec, "resumeFrom": resume})
+    assert second.events[0]["resumed"] == {"epoch": 1, "batch": 1}
+    assert second.of("artifact")[0]["meta"]["weightsHash"] == made.artifact("WEIGHTS")["meta"]["weightsHash"]

@@ -1,0 +1,53 @@
+"""What topologies are like: `python -m whetstone_trainer.preset_facts <preset> …` writes it as JSON.
+
+`npm run protocol` keeps the answer in `src/jobs/presets.json`.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import get_model, get_model_weights
+
+from whetstone_trainer.model import DETECTORS, macs_of, parameter_count, without_storage
+
+IMAGENET_CLASSES = 1000
+COCO_CLASSES, COCO_SIDE = 80, 640
+
+
+def facts_of(preset: str) -> dict[str, Any]:
+    """Its size, with the classes of ImageNet or COCO; of a classifier also what torchvision says of its weights."""
+    if preset in DETECTORS:
+        return _size(partial(DETECTORS[preset].build, COCO_CLASSES), COCO_SIDE)
+    weights = get_model_weights(preset).DEFAULT
+    side = weights.transforms().crop_size[0]
+    build = partial(get_model, preset, num_classes=IMAGENET_CLASSES)
+    *_, head = (name for name, module in without_storage(build).named_modules() if isinstance(module, nn.Linear))
+    return {
+        **_size(build, side),
+        "imageSize": side,
+        "onlyImageSize": not _takes(build, side + 32),
+        "head": head,
+        "weights": weights.url.rsplit("/", 1)[1],
+    }
+
+
+def _takes(build: Callable[[], nn.Module], side: int) -> bool:
+    """Not a transformer whose positions are learned for another size."""
+    try:
+        without_storage(build)(torch.empty(1, 3, side, side, device="meta"))
+    except AssertionError:
+        return False
+    return True
+
+
+def _size(build: Callable[[], nn.Module], side: int) -> dict[str, int]:
+    return {"parameters": parameter_count(without_storage(build)), "macs": macs_of(build, side, side)}
+
+
+if __name__ == "__main__":
+    json.dump({preset: facts_of(preset) for preset in sys.argv[1:]}, sys.stdout)
