@@ -6,7 +6,9 @@ import { engines, readEngines } from '../src/engine/engines.ts';
 import { findOpenvino } from '../src/engine/libraries.ts';
 import { floats, openvinoMissing, rounds, whyNoOpenvino, withModels } from './support/engines.ts';
 
-const unchecked = ['GatherND', 'ScatterElements', 'Slice', 'Split', 'Pad', 'Range', 'branch', 'function'].map((kind) => `unchecked-${kind}`);
+const unchecked = ['GatherND', 'ScatterElements', 'Slice', 'Split', 'Pad', 'Range', 'least', 'branch', 'function'].map(
+  (kind) => `unchecked-${kind}`,
+);
 const doubles = ['cast', 'constant', 'initializer'].map((kind) => `double-${kind}`);
 const fileOf = withModels([
   'matmuls',

@@ -65,7 +65,7 @@ constexpr Rule rules[] = {
     {"SplitToSequence", 1, "sizes that are computed"},
     {"Pad", 1, "pads that are computed"},
     {"Pad", 3, "axes that are computed"},
-    {"Slice", 4, "steps that are computed"},
+    {"Slice", 4, "steps that are computed or too large"},
     // 0 ends the process.
     {"Range", 2, "a delta that is computed"},
     // These could not be tried.

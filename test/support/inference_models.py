@@ -144,7 +144,10 @@ def lookup():
 
 
 def unchecked(kind):
-    """What of 4 numbers the integers `at` ask for, which OpenVINO does not check: `unchecked-Slice`, or in a branch: `unchecked-branch`."""
+    """What of 4 numbers the integers `at` ask for, which OpenVINO does not check: `unchecked-Slice`, or in a branch: `unchecked-branch`.
+
+    `unchecked-least` has a constant that OpenVINO does not check either.
+    """
     inputs = {
         "GatherND": ["x", "at"],
         "ScatterElements": ["x", "at", "x"],
@@ -153,9 +156,10 @@ def unchecked(kind):
         "Pad": ["x", "at"],
         "Range": ["none", "most", "delta"],
     }
+    inputs["least"] = [*inputs["Slice"][:4], "step"]
     operator = kind if kind in inputs else "GatherND"
     nodes = [helper.make_node("Squeeze", ["at"], ["delta"])] if operator == "Range" else []
-    nodes.append(helper.make_node(operator, inputs[operator], ["found"], "unsafe"))
+    nodes.append(helper.make_node("Slice" if kind == "least" else operator, inputs[operator], ["found"], "unsafe"))
     made = TensorProto.INT64 if operator == "Range" else TensorProto.FLOAT
     functions = []
     if kind == "branch":
@@ -173,6 +177,7 @@ def unchecked(kind):
         tensor(0, "none", np.int64),
         tensor(4, "most", np.int64),
         tensor(True, "yes", bool),
+        tensor([-(2**31)], "step", np.int64),
     ]
     shape = {"GatherND": [1, 1], "ScatterElements": [1, 4], "Pad": [4]}.get(operator, [1])
     built = model(
