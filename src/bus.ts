@@ -1,4 +1,4 @@
-/** What may have changed. The key is the id of a user (`accessChanged`), of a job, or '' (`queueChanged`). */
+/** What may have changed. The key is the id of a user (`accessChanged`), of a job, or '' (`queueChanged`, `alertChanged`). */
 export type Topic =
   /** The access of a user: a session, the role. */
   | 'accessChanged'
@@ -11,7 +11,9 @@ export type Topic =
   /** A job's log has a further line. */
   | 'jobLog'
   /** A job's row has changed. */
-  | 'jobChanged';
+  | 'jobChanged'
+  /** There is a further event of an alert. */
+  | 'alertChanged';
 
 /**
  * Tells inside the server that something has changed, and carries nothing: whoever is woken reads what stands behind their own cursor. So

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { BlockList, isIP, isIPv4 } from 'node:net';
+import { isIP } from 'node:net';
+import { inRanges } from './addressRanges.ts';
 
 /**
  * A function that tells from which network a request comes: an IPv4 address, or the /64 of an IPv6 address, which one machine can have
@@ -7,15 +8,7 @@ import { BlockList, isIP, isIPv4 } from 'node:net';
  * write what they like into it.
  */
 export function clientAddressOf(trusted: readonly string[]): (req: IncomingMessage) => string {
-  const proxies = new BlockList();
-  for (const range of trusted) {
-    const [address = '', bits] = range.split('/');
-    const family = isIPv4(address) ? 'ipv4' : 'ipv6';
-    if (bits === undefined) proxies.addAddress(address, family);
-    else proxies.addSubnet(address, Number(bits), family);
-  }
-  const isTrusted = (address: string) => isIP(address) !== 0 && proxies.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
-
+  const isTrusted = inRanges(trusted);
   return (req) => {
     const named = String(req.headers['x-forwarded-for'] ?? '').split(',');
     let client = unmapped(req.socket.remoteAddress ?? '');

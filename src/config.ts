@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { AddressRanges } from './addressRanges.ts';
 import { HostEngine } from './engine/hostEngine.ts';
 import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
@@ -54,13 +55,13 @@ const settings = z.object({
     .default([])
     .describe('Further web origins that may call the API, separated by commas.'),
   trustedProxies: list
-    .pipe(
-      z.array(
-        z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], { error: 'each is an address or a range such as 10.0.0.0/8 or fd00::/8' }),
-      ),
-    )
+    .pipe(AddressRanges)
     .default([])
     .describe('Addresses and ranges, separated by commas, of the reverse proxies whose X-Forwarded-For header says who a client is.'),
+  webhookAddresses: list
+    .pipe(AddressRanges)
+    .default([])
+    .describe('Private addresses and ranges, separated by commas, that webhooks may be sent to; without it only public ones.'),
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),

@@ -3,6 +3,7 @@ import { offerBootstrap } from './accounts/bootstrap.ts';
 import { serveAuthSnapshot } from './accounts/serveAuthSnapshot.ts';
 import { createThrottle } from './accounts/throttle.ts';
 import { createTokens } from './accounts/tokens.ts';
+import { startAlerts } from './alerts/watch.ts';
 import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
 import type { Config } from './config.ts';
@@ -46,6 +47,7 @@ import { trainJob } from './training/train.ts';
 import { askJob } from './tuning/ask.ts';
 import { tuneJob } from './tuning/coordinate.ts';
 import { sweepStudies } from './tuning/sweep.ts';
+import { startSender } from './webhooks/sender.ts';
 
 /** Every kind of job. */
 const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds => ({
@@ -144,6 +146,8 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
 
     const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
+    undo.push(startAlerts(services, log));
+    undo.push(startSender(services, log));
 
     const graphql = createGraphql(log, stopping.signal);
     const read = ['GET', 'HEAD'];

@@ -33,6 +33,7 @@ const allowed = {
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],
+  CONFIGURE: ['ADMIN'],
   /** READ, with a session: no API key has it. */
   LOGIN: ['VIEWER', 'ENGINEER', 'ADMIN'],
 } as const satisfies Record<string, readonly Who[]>;
@@ -76,6 +77,9 @@ const fields: Record<string, Line> = {
   'Query.regressions': 'READ',
   'Query.studies': 'READ',
   'Query.study': 'READ',
+  'Query.alerts': 'READ',
+  'Query.alertRules': 'READ',
+  'Query.webhooks': 'CONFIGURE',
 
   'Mutation.bootstrap': 'public',
   'Mutation.login': ['public', () => ({ input: { name: adminName, password: adminPassword } })],
@@ -122,6 +126,11 @@ const fields: Record<string, Line> = {
   'Mutation.pauseStudy': 'RUN_JOBS',
   'Mutation.resumeStudy': 'RUN_JOBS',
   'Mutation.extendStudy': 'RUN_JOBS',
+  'Mutation.createWebhook': 'CONFIGURE',
+  'Mutation.updateWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.deleteWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.redeliverWebhook': ['CONFIGURE', () => ({ input: { deliveryId: encode('WebhookDelivery:nothing') } })],
+  'Mutation.updateAlertRule': 'CONFIGURE',
 
   'Subscription.jobEvents': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobProgress': ['READ', () => ({ id: idOf('Job') })],
@@ -129,6 +138,7 @@ const fields: Record<string, Line> = {
   'Subscription.jobs': 'READ',
   'Subscription.inferenceStats': 'READ',
   'Subscription.system': 'READ',
+  'Subscription.alertEvents': 'READ',
 };
 
 /** For each Node type: what it needs, the id of one that belongs to nobody who asks, and the other ways to the same object. */
@@ -179,6 +189,12 @@ const nodes: Record<string, { needs: Need; id: (world: World) => Promise<string>
     needs: 'READ',
     id: stored('Study'),
     otherWays: [`{ study(id: "${idOf('Study')}") { id } }`, '{ studies { nodes { id } } }'],
+  },
+  Webhook: { needs: 'CONFIGURE', id: stored('Webhook'), otherWays: ['{ webhooks { nodes { id } } }'] },
+  WebhookDelivery: {
+    needs: 'CONFIGURE',
+    id: stored('WebhookDelivery'),
+    otherWays: ['{ webhooks { nodes { deliveries { nodes { id } } } } }'],
   },
   Job: { needs: 'READ', id: stored('Job'), otherWays: [`{ job(id: "${idOf('Job')}") { id } }`, '{ jobs { nodes { id } } }'] },
 };
@@ -465,7 +481,7 @@ test('no object type shows a column of a secret', () => {
   const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
     (isObjectType(type) || isInterfaceType(type)) &&
     !type.name.startsWith('__') &&
-    !['Mutation', 'Credentials', 'CreateApiKeyPayload'].includes(type.name)
+    !['Mutation', 'Credentials', 'CreateApiKeyPayload', 'CreateWebhookPayload'].includes(type.name)
       ? Object.keys(type.getFields())
           .filter((field) => secret.test(field))
           .map((field) => `${type.name}.${field}`)

@@ -139,6 +139,15 @@ describe('of digits', () => {
     ]);
     expect(await of({ calibration: { images: 95 } })).toMatchObject([{ field: ['calibration', 'images'] }]);
     expect(await of({ budget: -1 })).toMatchObject([{ field: ['budget'] }]);
+    expect(await of({ recover: { epochs: 21 } })).toMatchObject([{ field: ['recover', 'epochs'] }]);
+    expect(await of({ precision: 'FP16', recover: {} })).toMatchObject([
+      { field: ['recover'], message: expect.stringMatching(/^Only INT8 can be fine-tuned, not FP16/) },
+    ]);
+    // The model has a class more than this one.
+    const fewer = await digitsVersion(api, [0, 1], 70);
+    expect(await of({ datasetVersionId: fewer, recover: {} })).toMatchObject([
+      { field: ['datasetVersionId'], message: expect.stringMatching(/all classes of the model in the same order/) },
+    ]);
   });
 });
 
@@ -159,6 +168,10 @@ describe('of a foreign model', () => {
       expect(half).toMatchObject({ precision: 'FP16', evaluations: [], gate: { inputs: 'SEEDED', metric: null, steps: [] } });
       expect(await refused({ modelVersionId: foreign, precision: 'INT8' })).toMatchObject([
         { field: ['datasetVersionId'], message: 'INT8 needs a dataset: name one with `datasetVersionId`, or compress to FP16.' },
+      ]);
+      const fineTuned = { modelVersionId: foreign, precision: 'INT8', datasetVersionId: dataset, recover: {} };
+      expect(await refused(fineTuned)).toMatchObject([
+        { field: ['recover'], message: expect.stringMatching(/converted from a checkpoint trained here .*: this one is UPLOADED\./) },
       ]);
     },
     2 * minutes,
@@ -215,12 +228,13 @@ describe('the compression gate', () => {
     decisionsDiffer: 3,
     outputs: [{ name: 'logits', largest: 20, largestDifference: 3 }],
     steps: [
-      { operators: 0, metric: 0.95, sizeBytes: 24_000_000 },
-      { operators: 1, metric: 0.975, sizeBytes: 25_000_000 },
+      { operators: 0, recovered: false, metric: 0.95, sizeBytes: 24_000_000 },
+      { operators: 1, recovered: false, metric: 0.975, sizeBytes: 25_000_000 },
     ],
     quantisable: 21,
     kept: [{ name: 'Conv_1', error: 0.1 }],
     calibration: null,
+    recovery: null,
   };
   const seeded: CompressionGate = { ...good, precision: 'FP16', inputs: 'SEEDED', metric: null, steps: [], kept: [] };
 

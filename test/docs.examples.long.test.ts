@@ -30,7 +30,17 @@ const isRun = ({ info, text }: CodeBlock): boolean =>
 
 /** Documents that a reader goes through one after the other, with one server. */
 const stories = [
-  { documents: ['docs/tutorial.md', 'docs/how-to.md', 'docs/serving.md', 'docs/tuning.md', 'docs/automation.md', 'docs/deployment.md'] },
+  {
+    documents: [
+      'docs/tutorial.md',
+      'docs/how-to.md',
+      'docs/serving.md',
+      'docs/tuning.md',
+      'docs/automation.md',
+      'docs/webhooks.md',
+      'docs/deployment.md',
+    ],
+  },
   { documents: ['docs/api.md', 'docs/uploads.md'] },
 ];
 
@@ -39,12 +49,12 @@ test.each(stories)('the code of $documents runs', async ({ documents }) => {
     await writeReadersFolder(folder);
     const shell = openShell(folder);
     const server = await startServer(folder);
-    const port = await freePort();
+    const ports: Record<string, number> = { '8001': await freePort(), '9000': await freePort() };
     try {
       for (const document of documents) {
         // The addresses in the documents may be taken on this machine.
         const text = readFileSync(join(root, document), 'utf8')
-          .replaceAll('8001', `${port}`)
+          .replace(/8001|9000/g, (written) => `${ports[written]}`)
           .replaceAll('http://127.0.0.1:8080', server.url);
         for (const block of codeBlocks(text).filter(isRun)) {
           await run(block, shell, server.url, folder).catch((error: Error) => {
@@ -69,7 +79,7 @@ async function writeReadersFolder(folder: string): Promise<void> {
 }
 
 async function startServer(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
-  const env = { ...process.env, WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0' };
+  const env = { ...process.env, WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', WHETSTONE_WEBHOOK_ADDRESSES: '127.0.0.1' };
   const child = spawn('npm', ['start'], { cwd: folder, env, stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(child, 'exit');
   for await (const line of createInterface({ input: child.stdout })) {

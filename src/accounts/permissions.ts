@@ -11,6 +11,7 @@ export const permissions = {
   DELETE: ['ADMIN'],
   MANAGE_USERS: ['ADMIN'],
   READ_AUDIT: ['ADMIN'],
+  CONFIGURE: ['ADMIN'],
 } as const satisfies Record<Permission, readonly Role[]>;
 
 export function may(role: Role, permission: Permission): boolean {

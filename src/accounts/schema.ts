@@ -32,6 +32,7 @@ export const PermissionType = builder.enumType('Permission', {
     DELETE: { description: 'Delete datasets, models and jobs.' },
     MANAGE_USERS: { description: 'Create, change and disable users, end their sessions.' },
     READ_AUDIT: { description: 'Read the audit log.' },
+    CONFIGURE: { description: 'Create, change and delete webhooks, read their deliveries, change alert rules.' },
   } satisfies Record<Permission, unknown>,
 });
 

@@ -15,6 +15,7 @@ export const permissionNames = [
   'DELETE',
   'MANAGE_USERS',
   'READ_AUDIT',
+  'CONFIGURE',
 ] as const;
 export type Permission = (typeof permissionNames)[number];
 

@@ -18,6 +18,7 @@ import {
   insertDeployment,
   insertRevision,
   listDeployments,
+  queueChange,
   revisionBefore,
 } from './deployments.ts';
 import { measuredSettings } from './fromBenchmark.ts';
@@ -97,6 +98,7 @@ export function undeploy(services: DeployServices, actor: Actor, name: string): 
         .where(and(eq(deploymentRevision.deploymentId, row.id), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
         .run();
       writeAudit(tx, actor, { action: 'undeploy', target: { type: 'Deployment', id: row.id }, detail: { name } });
+      queueChange(tx, row.id, null);
       return tx.update(deployment).set({ deletedAt: now }).where(eq(deployment.id, row.id)).returning().get();
     },
     inUrgentTransaction,

@@ -2,6 +2,8 @@ import { randomUUIDv7 } from 'node:crypto';
 import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, max } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
+import { queueDeliveries } from '../webhooks/outbox.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
 
 /** Beyond, undeploy one first. */
@@ -140,15 +142,31 @@ export function activate(tx: Queryable, revision: Revision): boolean {
   const active = and(eq(deploymentRevision.deploymentId, revision.deploymentId), eq(deploymentRevision.state, 'ACTIVE'));
   tx.update(deploymentRevision).set({ state: 'RETIRED', retiredAt: now }).where(active).run();
   tx.update(deploymentRevision).set({ state: 'ACTIVE', activatedAt: now }).where(isRevision(revision)).run();
+  queueChange(tx, row.deploymentId, { ...row, state: 'ACTIVE' });
   return true;
 }
 
 /** Changes nothing where it was taken away meanwhile. */
 export function fail(tx: Queryable, revision: Revision, reason: string): void {
-  tx.update(deploymentRevision)
+  const row = tx
+    .update(deploymentRevision)
     .set({ state: 'FAILED', reason: reason.slice(0, 2000) })
     .where(and(isRevision(revision), inArray(deploymentRevision.state, ['LOADING', 'ACTIVE'])))
-    .run();
+    .returning()
+    .get();
+  if (row) queueChange(tx, row.deploymentId, row);
+}
+
+/** Queues the deliveries of a change: a revision took the traffic or FAILED, or, with null, the deployment was removed. */
+export function queueChange(tx: Queryable, deploymentId: string, revision: DeploymentRevision | null): void {
+  queueDeliveries(tx, 'DEPLOYMENT_CHANGED', {
+    deploymentId: opaqueId('Deployment', deploymentId),
+    name: findDeploymentEver(tx, deploymentId)?.name,
+    state: revision?.state ?? 'REMOVED',
+    revision: revision?.number ?? null,
+    modelVersionId: revision && opaqueId('ModelVersion', revision.modelVersionId),
+    reason: revision?.state === 'FAILED' ? revision.reason : null,
+  });
 }
 
 /** Refuses (IN_USE) to delete a model version that serves, or is to. */

@@ -1,6 +1,7 @@
 import '../accounts/apiKeys.schema.ts';
 import '../accounts/audit.schema.ts';
 import '../accounts/schema.ts';
+import '../alerts/schema.ts';
 import '../benchmark/schema.ts';
 import '../datasets/create.schema.ts';
 import '../datasets/items.schema.ts';
@@ -25,6 +26,7 @@ import '../training/preview.schema.ts';
 import '../training/schema.ts';
 import '../tuning/schema.ts';
 import '../tuning/start.schema.ts';
+import '../webhooks/schema.ts';
 import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';

@@ -201,7 +201,10 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     async load(id, model) {
       // The engine knows a model by its id, and must not unload the new one.
       await leaving.get(id);
-      const served = { ...(await loadModel(pool, id, model, folder, config)), stats: new ModelStats(host.metrics.observer(model)) };
+      const served = {
+        ...(await loadModel(pool, id, model, folder, config)),
+        stats: new ModelStats(model.deadlineMs, host.metrics.observer(model)),
+      };
       loaded.set(id, served);
       route();
       log.info({ model: model.name, version: model.version, runMs: served.times.mean(1) }, 'model is warm');

@@ -16,19 +16,26 @@ export interface Observe {
   request(seconds: number): void;
 }
 
+/** Steps of `deadlineShares`: the last one counts what took longer than the deadline. */
+export const deadlineSteps = 20;
+
 export class ModelStats {
   readonly ended: Record<RequestOutcome, number> = { ok: 0, refused: 0, expired: 0, cancelled: 0, failed: 0 };
   /** Of the requests that are `ok`. */
   readonly partMs: Record<Part, number> = { queue: 0, preprocessing: 0, compute: 0, postprocessing: 0 };
   /** Runs and their compute time, by the number of items in them. */
   readonly runs = new Map<number, { count: number; computeMs: number }>();
+  /** Answered requests by how much of the deployment's deadline they took, in steps of a twentieth. */
+  readonly deadlineShares: number[] = Array(deadlineSteps + 1).fill(0);
   inferences = 0;
   failedMs = 0;
   totalMs = 0;
   lastAt = 0;
+  readonly #deadlineMs: number;
   readonly #observe: Observe;
 
-  constructor(observe: Observe) {
+  constructor(deadlineMs: number, observe: Observe) {
+    this.#deadlineMs = deadlineMs;
     this.#observe = observe;
   }
 
@@ -51,6 +58,8 @@ export class ModelStats {
       this.#observe.part(part, ms / 1000);
     }
     this.#observe.request(requestMs / 1000);
+    const step = Math.min(deadlineSteps, Math.floor((deadlineSteps * requestMs) / this.#deadlineMs));
+    this.deadlineShares[step] = (this.deadlineShares[step] ?? 0) + 1;
   }
 
   failed(ms: number): void {
@@ -75,11 +84,18 @@ export interface HostStats {
     /** Unix milliseconds of the last answer; null before the first. */
     lastAt: number | null;
     meanMs: Record<Part, number | null>;
+    deadlineShares: readonly number[];
   } & Record<RequestOutcome, number>)[];
 }
 
 /** `meanMs`: of the answered requests; null before the first. */
-export function summaryOf({ ended, inferences, lastAt, partMs }: ModelStats): Omit<HostStats['models'][number], 'name' | 'version'> {
+export function summaryOf({
+  ended,
+  inferences,
+  lastAt,
+  partMs,
+  deadlineShares,
+}: ModelStats): Omit<HostStats['models'][number], 'name' | 'version'> {
   const meanMs = Object.fromEntries(parts.map((part) => [part, ended.ok > 0 ? partMs[part] / ended.ok : null]));
-  return { ...ended, inferences, lastAt: lastAt || null, meanMs: meanMs as Record<Part, number | null> };
+  return { ...ended, inferences, lastAt: lastAt || null, meanMs: meanMs as Record<Part, number | null>, deadlineShares };
 }

@@ -6,11 +6,13 @@ import { and, count, eq, inArray } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
+import { queueDeliveries } from '../webhooks/outbox.ts';
 import { appendEvent, readEvents } from './events.ts';
 import { age, findJob, requireJob } from './jobs.ts';
 import type { JobKinds } from './kinds.ts';
 import { insertSubjects } from './references.ts';
-import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, jobAfter } from './states.ts';
+import { type AttemptEnding, backoffMs, type Failure, isCharged, isFinal, isGateFailure, jobAfter } from './states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, job, jobEvent, slot } from './tables.ts';
 
 /** A committed move, to be announced: the job as it is now, and the event that the move appended. */
@@ -198,6 +200,24 @@ function move(
     for (const child of childrenOf(tx, row.id, ['QUEUED', 'RUNNING'])) moved.also.push(stop(tx, kinds, child));
   }
   if (state === 'SUCCEEDED') moved.also.push(...madeChildren(tx, row.id));
-  if (ended) moved.also.push(...onChildEnded(tx, kinds, moved.job));
+  if (ended) {
+    queueEnd(tx, moved.job);
+    moved.also.push(...onChildEnded(tx, kinds, moved.job));
+  }
   return moved;
+}
+
+/** The body of the deliveries of a job's end. */
+function queueEnd(tx: Queryable, { id, kind, state, parentId, createdAt, endedAt, failureCode, failureMessage }: Job): void {
+  const facts = {
+    jobId: opaqueId('Job', id),
+    kind,
+    state,
+    parentJobId: parentId === null ? null : opaqueId('Job', parentId),
+    createdAt: new Date(createdAt).toISOString(),
+    endedAt: new Date(endedAt ?? Date.now()).toISOString(),
+    failure: failureCode === null ? null : { code: failureCode, message: (failureMessage ?? '').slice(0, 1000) },
+  };
+  queueDeliveries(tx, 'JOB_ENDED', facts);
+  if (isGateFailure(failureCode)) queueDeliveries(tx, 'GATE_FAILED', facts);
 }

@@ -150,6 +150,9 @@ export const CompressSpec = z
     model: ModelRef.describe('ONNX with 32-bit weights.'),
     dataset: DatasetRef.nullable().describe('Its validation split decides; null, for FP16 only: seeded noise.'),
     compression: Compression,
+    recover: TrainSpec.nullable().describe(
+      'For INT8: the fine-tuning of the model’s checkpoint with fake quantisation, its `init`. Null: there is none.',
+    ),
   })
   .meta({ id: 'CompressSpec' });
 

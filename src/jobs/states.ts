@@ -96,6 +96,9 @@ const inputFaults = [
 
 export const isInputFault = (code: string | null | undefined): boolean => inputFaults.includes(code ?? '');
 
+/** Whether a model that a job made did not pass its gate. */
+export const isGateFailure = (code: string | null): boolean => code === 'GATE_FAILED' || code === 'BUDGET_NOT_REACHED';
+
 /** Whether the same job may succeed later, when the machine, the load or the program is another. */
 export const isRetryable = (code: string): boolean => code !== 'SPEC_INVALID' && !isInputFault(code);
 

@@ -9,7 +9,7 @@ import type { JobKindName } from './specs.ts';
 import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
-export const STORED_SPEC_VERSION = 5;
+export const STORED_SPEC_VERSION = 6;
 
 type Stored = Record<string, unknown>;
 
@@ -35,6 +35,9 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   },
   4: {
     TRAIN: () => ({ stopAfterEpoch: null, resumeOfJobId: null }),
+  },
+  5: {
+    COMPRESS: () => ({ recover: null }),
   },
 };
 

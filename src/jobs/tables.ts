@@ -51,6 +51,7 @@ export const job = sqliteTable(
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
     index('job_parent').on(t.parentId),
     index('job_created').on(t.createdAt, t.id),
+    index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
     check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
   ],
 );

@@ -4,7 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import Sqlite from 'better-sqlite3';
 
 const tables = {
-  historyBytes: ['job_event', 'metric_point', 'audit'],
+  historyBytes: ['job_event', 'metric_point', 'audit', 'webhook_delivery', 'alert_event'],
   jobBytes: [
     ...['job', 'attempt', 'job_subject', 'evaluation', 'study', 'trial', 'load_test', 'load_test_rate'],
     ...['benchmark_run', 'benchmark_row', 'benchmark_point', 'regression', 'report'],

@@ -78,7 +78,7 @@ const DiskType = builder.objectRef<DiskUse>('Disk').implement({
     historyBytes: t.expose('historyBytes', {
       type: 'SafeInt',
       description:
-        'History in the database: events and curves of jobs, and the audit log. It is removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS.',
+        'History in the database: events and curves of jobs, and the audit log, which are removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS; the last deliveries of webhooks and events of alerts.',
     }),
     jobBytes: t.expose('jobBytes', {
       type: 'SafeInt',

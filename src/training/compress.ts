@@ -4,14 +4,18 @@ import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
+import { presetName } from '../jobs/presets.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { CompressSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { CompressSpec, ConvertSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
+import { findModelVersion } from '../models/models.ts';
 import type { ModelVersion } from '../models/tables.ts';
+import { requireDisk } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { OutputLayout, PreprocessSpec } from '../vision/spec.ts';
 import { Compression, calibrationMethods, compressedPrecisions } from './gates.ts';
+import { RecoverInput, Recovery, recoverSpecOf, recoveryOf } from './recover.ts';
 import { acceptEvaluatedOnnx } from './register.ts';
 import {
   datasetRef,
@@ -24,6 +28,7 @@ import {
   requireTask,
   taskOf,
 } from './sources.ts';
+import { storedTraining, trainingBytes } from './train.ts';
 
 /** Fewer do not show the range of each tensor. */
 const calibrationImagesMin = 96;
@@ -34,10 +39,12 @@ export const CompressRequest = z.object({
   datasetVersionId: z.string().nullable(),
   outputLayout: OutputLayout.nullable(),
   cpuThreads: z.int().min(1).max(1024),
-  device: z.literal('cpu'),
+  /** Of the fine-tuning; all else is computed on the CPU. */
+  device: ConvertSpec.shape.device,
   /** Of the choice of calibration images, and of the noise where there is no dataset. */
   seed: z.int().min(0).max(0xffff_ffff),
   compression: Compression,
+  recover: Recovery.nullable(),
 });
 export type CompressRequest = z.infer<typeof CompressRequest>;
 
@@ -53,30 +60,41 @@ const StartCompressionInput = z.object({
       seed: CompressRequest.shape.seed.default(0),
     })
     .nullish(),
+  recover: RecoverInput.nullish(),
   outputLayout: OutputLayout.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });
 type StartCompressionInput = z.infer<typeof StartCompressionInput>;
 
-const requestOf = (job: Job): CompressRequest => CompressRequest.parse(storedSpec(job));
+function requestOf(job: Job): CompressRequest {
+  const { recover, ...stored } = storedSpec(job) as CompressRequest;
+  return CompressRequest.parse({ ...stored, recover: recover && storedTraining(recover) });
+}
 
 /** Puts the compression of an ONNX version with 32-bit weights into the queue. */
-export function startCompression(services: JobServices, actor: Actor, raw: unknown): Job {
+export async function startCompression(services: JobServices, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartCompressionInput, raw);
   const { modelVersionId, precision, budget, outputLayout = null } = input;
+  const preset = presetName.safeParse(findModelVersion(services.db, modelVersionId)?.preset).data;
+  // A foreign file has no preset; it is refused below.
+  if (input.recover && preset) await requireDisk(services, trainingBytes(preset));
   return submitJob(services, actor, { kind: 'COMPRESS', input }, (tx): CompressRequest => {
     const source = requireSource(tx, modelVersionId);
     // By default the data that it was trained on.
     const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
     const trainImages = datasetVersionId ? requireImages(tx, source, datasetVersionId) : 0;
+    const calibration = precision === 'INT8' ? calibrationOf(input, datasetVersionId, trainImages) : null;
+    if (input.recover && !calibration)
+      refuse('INVALID', 'recover', `Only INT8 can be fine-tuned, not ${precision}, which loses next to nothing. Leave \`recover\` out.`);
     return {
       modelVersionId,
       datasetVersionId,
       outputLayout,
       cpuThreads: cpuThreadsOf(services.config),
-      device: 'cpu',
+      device: input.recover ? 'auto' : 'cpu',
       seed: input.calibration?.seed ?? 0,
-      compression: { precision, budget, calibration: precision === 'INT8' ? calibrationOf(input, datasetVersionId, trainImages) : null },
+      compression: { precision, budget, calibration },
+      recover: input.recover && datasetVersionId ? recoveryOf(tx, source, datasetVersionId, input.recover) : null,
     };
   });
 }
@@ -120,22 +138,25 @@ function calibrationOf({ calibration }: StartCompressionInput, datasetVersionId:
 export const compressJob: JobKind = {
   timeLimitMs: 24 * 3_600_000,
 
-  async launch(services, { job }) {
-    const { modelVersionId, datasetVersionId, outputLayout, ...rest } = requestOf(job);
+  async launch(services, { job, resumeFrom }) {
+    const { modelVersionId, datasetVersionId, outputLayout, recover, ...rest } = requestOf(job);
+    const dataset = datasetVersionId ? await datasetRef(services, datasetVersionId) : null;
+    const model = modelRef(services, modelVersionId, outputLayout);
     return launchTrainer(
       CompressSpec.parse({
         kind: 'COMPRESS',
         specVersion: SPEC_VERSION,
         codeVersion,
         ...rest,
-        model: modelRef(services, modelVersionId, outputLayout),
-        dataset: datasetVersionId ? await datasetRef(services, datasetVersionId) : null,
+        model,
+        dataset,
+        recover: recover && dataset ? recoverSpecOf(services, recover, { ...rest, model, dataset, resumeFrom }) : null,
       }),
     );
   },
 
   async finish(services, attempt, outcome) {
-    const { modelVersionId, datasetVersionId, seed, compression } = requestOf(attempt.job);
+    const { modelVersionId, datasetVersionId, seed, compression, recover, device, cpuThreads } = requestOf(attempt.job);
     const source = requireReadyModel(services.db, modelVersionId);
     const dataset = datasetVersionId ? requireReadyDataset(services.db, datasetVersionId) : null;
     const numbers = outcome.gates.at(-1)?.numbers;
@@ -151,6 +172,7 @@ export const compressJob: JobKind = {
         kind: 'COMPRESS',
         seed,
         ...compression,
+        ...(recover ? { recover: { hyperparameters: recover.hyperparameters, device, cpuThreads } } : {}),
         imagesHash: numbers.calibration?.imagesHash ?? null,
         judgedBy: dataset?.contentHash ?? null,
       },
@@ -160,8 +182,9 @@ export const compressJob: JobKind = {
   },
 
   redo(tx, retried) {
-    const { modelVersionId, datasetVersionId } = requestOf(retried);
+    const { modelVersionId, datasetVersionId, recover } = requestOf(retried);
     requireReadyModel(tx, modelVersionId);
+    if (recover) requireReadyModel(tx, recover.modelVersionId);
     if (datasetVersionId) requireReadyDataset(tx, datasetVersionId);
   },
 };

@@ -32,6 +32,14 @@ const CalibrationInputType = builder.inputType('CalibrationInput', {
   }),
 });
 
+const RecoverInputType = builder.inputType('RecoverInput', {
+  description: 'How weights are fine-tuned with fake quantisation before INT8.',
+  fields: (t) => ({
+    epochs: t.int({ required: true, defaultValue: 3, description: 'Passes over the training images, 1 to 20.' }),
+    learningRate: t.float({ description: 'Peak; by default a tenth of that of the training. The rest is as in the training.' }),
+  }),
+});
+
 builder.relayMutationField(
   'startCompression',
   {
@@ -49,6 +57,11 @@ builder.relayMutationField(
           'What it is calibrated on and judged by; by default that of the training. FP16 needs none: then only outputs are compared.',
       }),
       calibration: t.field({ type: CalibrationInputType, description: 'How INT8 is calibrated; FP16 is not.' }),
+      recover: t.field({
+        type: RecoverInputType,
+        description:
+          'Fine-tunes the weights for INT8, for a version that was converted from a checkpoint trained here. They are kept only where they are better.',
+      }),
       outputLayout: t.field({
         type: OutputLayoutType,
         description: 'How the outputs of a detector hold boxes and scores. Needed where neither the file’s metadata nor its shapes say it.',
@@ -75,11 +88,13 @@ builder.relayMutationField(
 type Step = CompressionGate['steps'][number];
 type Kept = CompressionGate['kept'][number];
 type Calibration = NonNullable<CompressionGate['calibration']>;
+type Recovery = NonNullable<CompressionGate['recovery']>;
 
 const StepType = builder.objectRef<Step>('CompressionStep').implement({
   description: 'A file that was measured on the way to a compressed version.',
   fields: (t) => ({
     operators: t.exposeInt('operators', { description: 'Operators that stayed in 32-bit floats, the most harmful first.' }),
+    recovered: t.exposeBoolean('recovered', { description: 'Whether it was made of the fine-tuned weights.' }),
     metric: t.exposeFloat('metric', { description: 'On the whole val split, 0 to 1.' }),
     sizeBytes: t.expose('sizeBytes', { type: 'SafeInt', description: 'Size of the file.' }),
   }),
@@ -102,6 +117,16 @@ const CalibrationType = builder.objectRef<Calibration>('Calibration').implement(
     images: t.exposeInt('images', { description: 'Images of the train split.' }),
     seed: t.expose('seed', { type: 'SafeInt', description: 'Which images.' }),
     imagesHash: t.exposeString('imagesHash', { description: 'SHA-256 over their positions and hashes.' }),
+  }),
+});
+
+const RecoveryType = builder.objectRef<Recovery>('CompressionRecovery').implement({
+  description: 'The fine-tuning with fake quantisation before INT8.',
+  fields: (t) => ({
+    epochs: t.exposeInt('epochs', { description: 'Passes over the training images.' }),
+    learningRate: t.exposeFloat('learningRate', { description: 'Its peak.' }),
+    bestEpoch: t.exposeInt('bestEpoch', { description: 'The epoch whose weights were taken, counted from 1.' }),
+    kept: t.exposeBoolean('kept', { description: 'Whether this version has them; false: the parent’s weights gave the better file.' }),
   }),
 });
 
@@ -139,6 +164,12 @@ const CompressionType = builder.objectRef<CompressionGate>('Compression').implem
       nullable: true,
       description: 'Of INT8; null for FP16.',
       resolve: ({ calibration }) => calibration,
+    }),
+    recovery: t.field({
+      type: RecoveryType,
+      nullable: true,
+      description: 'The fine-tuning before INT8; null where none was asked for.',
+      resolve: ({ recovery }) => recovery,
     }),
   }),
 });

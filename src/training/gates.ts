@@ -100,6 +100,7 @@ export const CompressionGate = z
       .array(
         z.object({
           operators: z.int().min(0).describe('Operators that were kept in 32-bit floats, the most harmful first.'),
+          recovered: z.boolean().default(false).describe('Made of the fine-tuned weights.'),
           metric,
           sizeBytes: z.int().min(1),
         }),
@@ -115,6 +116,16 @@ export const CompressionGate = z
       )
       .describe('Operators that stayed in 32-bit floats because of the budget, the most harmful first; at most 300.'),
     calibration: z.object({ method: z.enum(calibrationMethods), images: z.int(), seed: z.int(), imagesHash: z.string() }).nullable(),
+    recovery: z
+      .object({
+        epochs: z.int().min(1),
+        learningRate: z.number(),
+        bestEpoch: z.int().min(1).describe('Its weights were taken.'),
+        kept: z.boolean().describe('Whether the candidate has the fine-tuned weights.'),
+      })
+      .nullable()
+      .default(null)
+      .describe('The fine-tuning with fake quantisation; null: there was none.'),
   })
   .meta({ id: 'CompressionGate' });
 export type CompressionGate = z.infer<typeof CompressionGate>;
@@ -197,16 +208,17 @@ export const conversionFailures = (numbers: ConversionGate): string[] =>
 /** Points of the metric that the compressed model has lost. */
 const lostOf = ({ parent, candidate }: { parent: number; candidate: number }): number => 100 * (parent - candidate);
 
-const sayStep = ({ operators, metric: reached, sizeBytes }: CompressionGate['steps'][number], parent: number): string =>
-  `${operators}: ${lostOf({ parent, candidate: reached }).toFixed(2)} points, ${(sizeBytes / 1e6).toFixed(1)} MB`;
+const sayStep = ({ operators, recovered, metric: reached, sizeBytes }: CompressionGate['steps'][number], parent: number): string =>
+  `${operators}${recovered ? ' after fine-tuning' : ''}: ${lostOf({ parent, candidate: reached }).toFixed(2)} points, ${(sizeBytes / 1e6).toFixed(1)} MB`;
 
 /** Why a compressed model misses its budget; null when it does not. */
-function budgetFailure({ metric, precision, steps }: CompressionGate): string | null {
+function budgetFailure({ metric, precision, steps, recovery }: CompressionGate): string | null {
   if (!metric || lostOf(metric) <= metric.budget + 1e-9) return null;
   const { parent, budget, name } = metric;
   const tried = steps.map((step) => sayStep(step, parent)).join('; ');
   const losses = precision === 'INT8' ? `Lost with so many operators in FP32: ${tried}` : `Lost: ${tried.replace('0: ', '')}`;
-  const instead = precision === 'INT8' ? ', compress to FP16, or calibrate by another method or on more images' : '';
+  const recover = recovery ? 'fine-tune for more epochs' : 'fine-tune with `recover` what was trained here';
+  const instead = precision === 'INT8' ? `, compress to FP16, ${recover}, or calibrate by another method or on more images` : '';
   return `${precision} misses the budget of ${budget} points of ${name} (${parent.toFixed(4)}). ${losses}. Allow more points${instead}.`;
 }
 

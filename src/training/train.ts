@@ -87,10 +87,13 @@ export function requireWeightsToFreeze(from: string, hyperparameters: object, fi
   );
 }
 
-function requestOf(job: Job): TrainRequest {
-  const { preset, hyperparameters, ...rest } = storedSpec(job) as TrainRequest;
-  return TrainRequest.parse({ ...rest, preset, hyperparameters: storedHyperparameters(preset, hyperparameters) });
-}
+const requestOf = (job: Job): TrainRequest => TrainRequest.parse(storedTraining(storedSpec(job) as TrainRequest));
+
+/** With the hyperparameters that its version of the program did not know yet. */
+export const storedTraining = <T extends Training>(stored: T) => ({
+  ...stored,
+  hyperparameters: storedHyperparameters(stored.preset, stored.hyperparameters),
+});
 
 /** Why a training that an earlier version of the program has stored cannot continue: ranges of hyperparameters may have become smaller. */
 function outOfRange(job: Job): string | null {
@@ -168,8 +171,11 @@ function hyperparametersOfRun(tx: Queryable, { id, jobId }: ModelVersion, epochs
       `The run to continue has done ${done} epochs, and \`epochs\` counts from its first: say more than ${done}.`,
     );
   }
-  return requestOf(requireJob(tx, String(jobId))).hyperparameters;
+  return trainingOfRun(tx, jobId).hyperparameters;
 }
+
+/** What the job that made a trained version was asked for. */
+export const trainingOfRun = (tx: Queryable, jobId: string | null): TrainRequest => requestOf(requireJob(tx, String(jobId)));
 
 /** What the versions of a training were made from. */
 function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin & { preprocess: PreprocessSpec } {

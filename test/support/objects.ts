@@ -9,6 +9,7 @@ import { report } from '../../src/reports/tables.ts';
 import { evaluation } from '../../src/training/tables.ts';
 import type { StudySettings } from '../../src/tuning/settings.ts';
 import { study } from '../../src/tuning/tables.ts';
+import { webhook, webhookDelivery } from '../../src/webhooks/tables.ts';
 import type { TestServer } from './server.ts';
 
 /** The id of the one object of this type that `storeObjects` makes. */
@@ -80,6 +81,12 @@ export function storeObjects({ dataDir }: TestServer): void {
   const of = { jobId: 'Job', modelId: 'Model', datasetVersionId: 'DatasetVersion' };
   db.insert(study)
     .values({ id: 'Study', ...of, settingsJson: settings, trials: 2, importanceJson: [], ...at })
+    .run();
+  db.insert(webhook)
+    .values({ id: 'Webhook', url: 'http://127.0.0.1/', eventsJson: ['JOB_ENDED'], secret: 'whsec_', enabled: false, ...at })
+    .run();
+  db.insert(webhookDelivery)
+    .values({ id: 'WebhookDelivery', webhookId: 'Webhook', event: 'JOB_ENDED', body: '{}', state: 'FAILED', triedUntil: 0, ...at })
     .run();
   client.close();
 }

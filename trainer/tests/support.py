@@ -104,7 +104,7 @@ def convert_spec(model: Json, dataset: Json | None, **changes: Any) -> Json:
 def compress_spec(model: Json, dataset: Json | None, precision: str, budget: float = 1, **calibration: Any) -> Json:
     settings = {"method": "MINMAX", "images": 96, **calibration} if precision == "INT8" else None
     compression = {"precision": precision, "budget": budget, "calibration": settings}
-    return {**computing("COMPRESS"), "model": model, "dataset": dataset, "compression": compression}
+    return {**computing("COMPRESS"), "model": model, "dataset": dataset, "compression": compression, "recover": None}
 
 
 def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:

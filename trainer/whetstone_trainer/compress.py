@@ -1,7 +1,8 @@
 """A smaller file of an ONNX version: FP16, or INT8 whose metric stays inside a budget. The job COMPRESS.
 
 The metric of the whole validation set is measured for the parent and for each candidate by the same code. When INT8
-loses more than the budget, operators go back to 32-bit floats, the most harmful first, until it does not. The server
+loses more than the budget, operators go back to 32-bit floats, the most harmful first, until it does not. Where a
+fine-tuning is asked for, INT8 is made of the fine-tuned weights too, and the better of both is kept. The server
 decides what passes; without a dataset only the outputs of noise are compared.
 """
 
@@ -19,13 +20,17 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from whetstone_trainer.checkpoint import Checkpoint
 from whetstone_trainer.convert import (
     GATE_BATCH,
     ONNX_FILE,
+    Source,
     batch_max,
     check,
+    export,
     save_onnx,
     seeded_noise,
+    write_onnx,
     write_probe,
 )
 from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
@@ -43,14 +48,17 @@ from whetstone_trainer.evaluate import (
 from whetstone_trainer.events import Events
 from whetstone_trainer.half import to_half
 from whetstone_trainer.inspect_onnx import describe
-from whetstone_trainer.protocol import CompressSpec, camel
+from whetstone_trainer.model import weights_hash
+from whetstone_trainer.protocol import CompressSpec, TrainSpec, camel
 from whetstone_trainer.quantise import (
     Feed,
     Quantiser,
     open_quantiser,
 )
+from whetstone_trainer.recover import recovered
 from whetstone_trainer.task import NOT_FINITE, Evaluation, Outputs, Task
 from whetstone_trainer.tasks import TASKS
+from whetstone_trainer.train import resumable
 
 METADATA = "whetstone.compression"
 # Calibration keeps the results of all operators of a batch in memory.
@@ -67,6 +75,7 @@ INT8_BYTES_SHARE_MAX = 0.5
 @dataclass(frozen=True)
 class Work:
     """Args:
+    device: what a fine-tuning computes on; `resumed`: where an earlier attempt has left it.
     parent: the model that is compressed, opened.
     images: of the validation split, or noise.
     numbers: what was measured so far: `CompressionGate` of the protocol.
@@ -74,6 +83,8 @@ class Work:
 
     spec: CompressSpec
     events: Events
+    device: torch.device
+    resumed: Checkpoint | None
     original: ModelProto
     parent: OnnxModel
     images: Images
@@ -90,18 +101,42 @@ class Work:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A compressed model. `operators`: how many are in 32-bit floats though they could be quantised. `lost`: points of
-    the metric."""
+    """A compressed model.
+
+    Args:
+        kept: operators that are in 32-bit floats though they could be quantised, each with its error in `rank`.
+        recovered: whether it has the fine-tuned weights.
+        lost: points of the metric.
+    """
 
     model: ModelProto
-    operators: int
+    kept: dict[str, float]
+    recovered: bool
     evaluation: Evaluation
+    size: int
     lost: float
+
+
+@dataclass(frozen=True)
+class Floats:
+    """A graph in 32-bit floats from which INT8 is made: the parent's, or that of the fine-tuned weights.
+
+    Args:
+        levels: of the images on which the operators are ranked.
+        whole: with all operators in INT8.
+    """
+
+    file: Path
+    model: OnnxModel
+    quantiser: Quantiser
+    levels: list[torch.Tensor]
+    whole: Candidate
 
 
 def run(spec: CompressSpec, events: Events) -> dict[str, Any]:
     device = prepare(spec)
-    say_hello(events, spec, device)
+    resumed = None if spec.recover is None else resumable(spec.recover, events)
+    say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
     if spec.model.format != "ONNX":
         raise TrainerError("SPEC_INVALID", "Only an ONNX version can be compressed.")
     events.phase("weights")
@@ -126,8 +161,9 @@ def run(spec: CompressSpec, events: Events) -> dict[str, Any]:
         "quantisable": 0,
         "kept": [],
         "calibration": None,
+        "recovery": None,
     }
-    work = Work(spec, events, original, parent, images, numbers)
+    work = Work(spec, events, device, resumed, original, parent, images, numbers)
     made = judged_by_metric(work) if images.items else by_outputs(work)
     events.emit("gate", gate="COMPRESSION", file=ONNX_FILE, numbers=numbers)
     return made
@@ -141,7 +177,7 @@ def judged_by_metric(work: Work) -> dict[str, Any]:
         "candidate": 0.0,
         "budget": work.spec.compression.budget,
     }
-    found = measured(work, to_half(work.original), 0) if work.numbers["precision"] == "FP16" else smallest_int8(work)
+    found = measured(work, to_half(work.original), {}) if work.numbers["precision"] == "FP16" else best_int8(work)
     work.numbers["metric"]["candidate"] = metric_of(work, found.evaluation)
     if not is_inside(work, found):
         return {"metrics": None, "engine": None}
@@ -170,18 +206,19 @@ def metric_of(work: Work, evaluation: Evaluation) -> float:
     return value
 
 
-def measured(work: Work, model: ModelProto, operators: int) -> Candidate:
+def measured(work: Work, model: ModelProto, kept: dict[str, float], *, recovered: bool = False) -> Candidate:
     data = model.SerializeToString(deterministic=True)
     evaluation = evaluate_on_all(work, open_onnx(onnx_session(data, work.spec.cpu_threads), work.spec.model))
     reached = metric_of(work, evaluation)
     lost = 100 * (work.numbers["metric"]["parent"] - reached)
-    work.numbers["steps"].append({"operators": operators, "metric": reached, "sizeBytes": len(data)})
+    step = {"operators": len(kept), "recovered": recovered, "metric": reached, "sizeBytes": len(data)}
+    work.numbers["steps"].append(step)
     print(
-        f"{work.spec.compression.precision}, {operators} operators kept in FP32: {work.task.METRIC} {reached:.4f}, "
-        f"{lost:.2f} points lost, {len(data)} bytes",
+        f"{work.spec.compression.precision}{' after fine-tuning' if recovered else ''}, {len(kept)} operators kept in "
+        f"FP32: {work.task.METRIC} {reached:.4f}, {lost:.2f} points lost, {len(data)} bytes",
         flush=True,
     )
-    return Candidate(model, operators, evaluation, lost)
+    return Candidate(model, kept, recovered, evaluation, len(data), lost)
 
 
 def is_inside(work: Work, candidate: Candidate) -> bool:
@@ -192,23 +229,75 @@ def is_inside(work: Work, candidate: Candidate) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- INT8
 
 
-def smallest_int8(work: Work) -> Candidate:
+def best_int8(work: Work) -> Candidate:
     """The smallest file inside the budget; where there is none, the best that was tried."""
+    images = calibration_images(work)
+    floats = [opened(work, Path(work.spec.model.file), images)]
+    work.numbers["quantisable"] = len(floats[0].quantiser.operators)
+    if work.spec.recover is not None:
+        floats.append(opened(work, fine_tuned(work, work.spec.recover, images), images, recovered=True))
+    # They are equally small.
+    best = min((one.whole for one in floats), key=lambda whole: whole.lost)
+    if not is_inside(work, best):
+        found = [smallest(work, one) for one in floats]
+        inside = [one for one in found if is_inside(work, one)]
+        best = min(inside or found, key=lambda one: (one.size if inside else 0, one.lost))
+    named = list(best.kept.items())[:KEPT_NAMED_MAX]
+    work.numbers["kept"] = [{"name": name[:NAME_LENGTH_MAX], "error": error} for name, error in named]
+    if work.numbers["recovery"] is not None:
+        work.numbers["recovery"]["kept"] = best.recovered
+    return best
+
+
+def opened(work: Work, file: Path, images: Images, *, recovered: bool = False) -> Floats:
     work.events.phase("export")
-    quantiser = open_quantiser(Path(work.spec.model.file), work.events.work_dir / "quantisation")
-    levels = calibrate(work, quantiser)
-    work.numbers["quantisable"] = len(quantiser.operators)
+    quantiser = open_quantiser(file, work.events.work_dir / ("recovered" if recovered else "quantisation"))
+    model = open_onnx(onnx_session(file, work.spec.cpu_threads), work.spec.model)
+    levels = calibrate(work, quantiser, model, images)
+    work.events.phase("export")
+    whole = quantiser.quantised(quantiser.operators, quantiser.ends(quantiser.operators))
+    return Floats(file, model, quantiser, levels, measured(work, whole, {}, recovered=recovered))
+
+
+def fine_tuned(work: Work, training: TrainSpec, images: Images) -> Path:
+    """An ONNX file of the parent's checkpoint after some epochs with fake quantisation."""
+    spec, events = work.spec, work.events
+    assert spec.compression.calibration is not None
+    assert spec.dataset is not None
+    method = spec.compression.calibration.method
+    model, run = recovered(training, work.device, work.resumed, events, images=images, method=method)
+    work.numbers["recovery"] = {
+        "epochs": run.progress.epoch,
+        "bestEpoch": run.progress.best_epoch,
+        "learningRate": training.hyperparameters.learning_rate,
+        "kept": False,
+    }
+    events.phase("export")
+    digest = weights_hash(model.state_dict())
+    source = Source(
+        model, training.preset, spec.model.classes, spec.model.preprocess, digest, spec.dataset.content_hash
+    )
+    opset = next(one.version for one in work.original.opset_import if one.domain == "")
+    exported, _ = export(model, work.task.OUTPUTS, spec.model.preprocess, opset, events)
+    path = events.work_dir / "recovered.onnx"
+    write_onnx(exported, source, path)
+    return path
+
+
+def smallest(work: Work, floats: Floats) -> Candidate:
+    """The smallest file of these weights that is inside the budget; where there is none, the best that was tried."""
+    quantiser, best = floats.quantiser, floats.whole
+    if is_inside(work, best):
+        return best
+    errors = rank(work, floats)
+    names = affordable(list(errors), quantiser.weights, floats.file.stat().st_size)
 
     def keeping(names: Sequence[str]) -> Candidate:
         work.events.phase("export")
         rest = [name for name in quantiser.operators if name not in names]
-        return measured(work, quantiser.quantised(rest, quantiser.ends(rest)), len(names))
+        model = quantiser.quantised(rest, quantiser.ends(rest))
+        return measured(work, model, {name: errors[name] for name in names}, recovered=best.recovered)
 
-    best = keeping([])
-    if is_inside(work, best):
-        return best
-    errors = rank(work, quantiser, levels)
-    names = affordable(list(errors), quantiser.weights, Path(work.spec.model.file).stat().st_size)
     most = len(names)
     # As many as this are too few, and from `inside` on there are enough: doubled until that is known, then halved.
     outside, inside = 0, most + 1
@@ -220,14 +309,11 @@ def smallest_int8(work: Work) -> Candidate:
         else:
             best = min(best, tried, key=lambda one: one.lost) if inside > most else best
             outside = count
-    work.numbers["kept"] = [
-        {"name": name[:NAME_LENGTH_MAX], "error": errors[name]} for name in names[: min(best.operators, KEPT_NAMED_MAX)]
-    ]
     return best
 
 
-def calibrate(work: Work, quantiser: Quantiser) -> list[torch.Tensor]:
-    """Finds the ranges on images of the training split; returns those on which the operators are ranked."""
+def calibration_images(work: Work) -> Images:
+    """Of the training split, chosen by the seed."""
     spec, calibration = work.spec, work.spec.compression.calibration
     if spec.dataset is None or calibration is None:
         raise TrainerError("SPEC_INVALID", "INT8 needs a dataset and a calibration.")
@@ -240,10 +326,13 @@ def calibrate(work: Work, quantiser: Quantiser) -> list[torch.Tensor]:
         "seed": spec.seed,
         "imagesHash": hashlib.sha256("".join(f"{item.n} {item.sha256}\n" for item in chosen).encode()).hexdigest(),
     }
-    images = open_images(spec.dataset, chosen, work.task, spec.model.preprocess)
-    size = min(
-        GATE_BATCH, max(1, CALIBRATION_PIXELS_MAX // (spec.model.preprocess.width * spec.model.preprocess.height))
-    )
+    return open_images(spec.dataset, chosen, work.task, spec.model.preprocess)
+
+
+def calibrate(work: Work, quantiser: Quantiser, model: OnnxModel, images: Images) -> list[torch.Tensor]:
+    """Finds the ranges on the images; returns those on which the operators are ranked."""
+    pixels = work.spec.model.preprocess.width * work.spec.model.preprocess.height
+    size = min(GATE_BATCH, max(1, CALIBRATION_PIXELS_MAX // pixels))
     work.events.phase("calibration", -(-len(images) // size))
     kept: list[torch.Tensor] = []
 
@@ -251,18 +340,19 @@ def calibrate(work: Work, quantiser: Quantiser) -> list[torch.Tensor]:
         for batch in ordered_batches(images, size, 0):
             if sum(map(len, kept)) < RANKING_IMAGES:
                 kept.append(batch.images[:RANKING_IMAGES])
-            for feed, _ in work.parent.feeds(batch.images):
+            for feed, _ in model.feeds(batch.images):
                 yield feed
             work.events.advance()
             work.events.check_stop()
 
-    quantiser.calibrate(feeds(), calibration.method, spec.cpu_threads)
+    quantiser.calibrate(feeds(), work.numbers["calibration"]["method"], work.spec.cpu_threads)
     return kept
 
 
-def rank(work: Work, quantiser: Quantiser, levels: list[torch.Tensor]) -> dict[str, float]:
+def rank(work: Work, floats: Floats) -> dict[str, float]:
     """The operators with the error of the outputs that quantising each alone causes, the largest first."""
-    wanted = [work.parent.run(part) for part in levels]
+    quantiser, levels = floats.quantiser, floats.levels
+    wanted = [floats.model.run(part) for part in levels]
     ends = set(quantiser.ends(quantiser.operators))
     work.events.phase("ranking", len(quantiser.operators))
     errors: dict[str, float] = {}
@@ -309,7 +399,9 @@ def finish(work: Work, model: ModelProto) -> None:
     """Writes model.onnx with its probe set, and measures what `CompressionGate` says of the file."""
     spec, events, numbers = work.spec, work.events, work.numbers
     about = {"precision": spec.compression.precision, "calibration": numbers["calibration"]}
-    kept = {entry.key: entry.value for entry in work.original.metadata_props}
+    if numbers["recovery"] is not None and numbers["recovery"]["kept"]:
+        about["recovery"] = numbers["recovery"]
+    kept = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**kept, METADATA: json.dumps(about)})
     path = events.work_dir / ONNX_FILE
     save_onnx(model, path)

@@ -179,9 +179,12 @@ class Compression:
 
 @dataclass(frozen=True, kw_only=True)
 class CompressSpec(_Computing):
+    """`recover`: the fine-tuning before INT8; None: there is none."""
+
     model: ModelRef
     dataset: DatasetRef | None
     compression: Compression
+    recover: TrainSpec | None
 
 
 @dataclass(frozen=True)
@@ -369,6 +372,8 @@ def _convert(hint: Any, value: Any) -> Any:
         return None
     if get_origin(hint) in (Union, types.UnionType):
         return _convert(next(arg for arg in get_args(hint) if arg is not type(None)), value)
+    if hint is TrainSpec:
+        hint = _SPECS[_definition(value)]
     if is_dataclass(hint):
         return build(cast(type[Any], hint), value)
     if get_origin(hint) is tuple:

@@ -78,7 +78,7 @@ class Quantiser:
             helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in computed if name not in present
         )
         session = onnx_session(exposed.SerializeToString(), threads)
-        ranges = Extremes() if method == "MINMAX" else Histograms(method)
+        ranges = observed_ranges(method)
         for feed in feeds:
             values = dict(zip(computed, session.run(computed, feed), strict=True))
             ranges.collect(values | {name: feed[name] for name in wanted if name in inputs})
@@ -164,6 +164,10 @@ def open_quantiser(file: Path, folder: Path) -> Quantiser:
 
 
 # ------------------------------------------------------------------------------------------------------------- ranges
+
+
+def observed_ranges(method: str) -> "Extremes | Histograms":
+    return Extremes() if method == "MINMAX" else Histograms(method)
 
 
 class Extremes:

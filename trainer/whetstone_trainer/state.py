@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same during a training. `batches`: optimizer steps in an epoch; `class_weights`: of the loss."""
+    """What stays the same during a training.
+
+    Args:
+        batches: optimizer steps in an epoch.
+        class_weights: of the loss.
+        adapt: makes the model that is trained of the preset's with its first weights; None: it is the preset's itself.
+    """
 
     spec: TrainSpec
     device: torch.device
     batches: int
     events: Events
     class_weights: torch.Tensor | None = None
+    adapt: Callable[[nn.Module], nn.Module] | None = None
 
     @property
     def task(self) -> Task:
@@ -118,6 +126,8 @@ def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job)
 
 def _with_optimizer(model: nn.Module, job: Job) -> Run:
     parameters, device = job.spec.hyperparameters, job.device
+    if job.adapt is not None:
+        model = job.adapt(model)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     backbone_factor = 1.0
     if isinstance(parameters, ClassificationHyperparameters):

@@ -6,12 +6,13 @@ that was killed and continues from a checkpoint ends with the weights of an undi
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from whetstone_trainer.checkpoint import load_checkpoint, newest_checkpoint, save_tensors
+from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_tensors
 from whetstone_trainer.data import (
     Batch,
     BatchOrder,
@@ -36,11 +37,36 @@ from whetstone_trainer.tasks import task_of
 
 def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     """Trains and writes the artifacts. Returns `TrainResult` of the protocol."""
-    parameters = spec.hyperparameters
     device = prepare(spec)
-    found = newest_checkpoint(events.work_dir, spec.resume_from, fingerprint(spec))
-    resumed = None if found is None else load_checkpoint(found)
+    resumed = resumable(spec, events)
     say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
+    training, job, val_images, checkpoint = train(spec, device, resumed, events)
+    return _finish(training, checkpoint, val_images, job)
+
+
+def resumable(spec: TrainSpec, events: Events) -> Checkpoint | None:
+    """The state in which an earlier attempt has left this run."""
+    found = newest_checkpoint(events.work_dir, spec.resume_from, fingerprint(spec))
+    return None if found is None else load_checkpoint(found)
+
+
+def train(
+    spec: TrainSpec,
+    device: torch.device,
+    resumed: Checkpoint | None,
+    events: Events,
+    *,
+    adapt: Callable[[nn.Module], nn.Module] | None = None,
+    begin_epoch: Callable[[nn.Module], None] | None = None,
+) -> tuple[Run, Job, Images, str]:
+    """All epochs. Returns the run at its end, its job, the validation images, and the name of the last checkpoint.
+
+    Args:
+        adapt: see `Job`.
+        begin_epoch: called with the model before the first batch of each epoch. What it changes is in the model's
+            state, or follows from it.
+    """
+    parameters = spec.hyperparameters
     if spec.resume_from is not None and resumed is None:
         events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is damaged or of another run: training starts from zero.")
 
@@ -61,7 +87,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
         task = task_of(spec.preset)
         labels = (task.labels(task.truth(item)) for item in train_items)
         weights = balanced_weights(labels, len(spec.dataset.classes)).to(device)
-    job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events, weights)
+    job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events, weights, adapt)
     training = new_run(job) if resumed is None else restored_run(job, resumed)
 
     val_images = open_images(spec.dataset, val_items, job.task, spec.preprocess)
@@ -74,6 +100,8 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     try:
         while not training.progress.finished and not _is_paused(training, spec):
             started = time.monotonic()
+            if begin_epoch is not None and training.progress.batch == 0:
+                begin_epoch(training.model)
             train_epoch(training, train_images, job, saver)
             evaluation = _validate(training.ema, val_images, job)
             _end_epoch(training, evaluation, job, started)
@@ -81,8 +109,7 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     except Stopped:
         saver.save()
         raise
-    checkpoint = saver.save()
-    return _finish(training, checkpoint, val_images, job)
+    return training, job, val_images, saver.save()
 
 
 def _is_paused(training: Run, spec: TrainSpec) -> bool:

@@ -266,6 +266,8 @@ const numbersOf = (numbers: unknown, within = ''): string =>
 
 /** Each file that a compression has measured. */
 const stepsOf = (numbers: unknown): Line[] =>
-  ((numbers as { steps?: { operators: number; metric: number; sizeBytes: number }[] } | null)?.steps ?? []).map(
-    ({ operators, metric, sizeBytes }) => ({ text: `tried ${bytes(sizeBytes)}, ${operators} operators kept in FP32: ${number(metric)}` }),
+  ((numbers as { steps?: { operators: number; recovered?: boolean; metric: number; sizeBytes: number }[] } | null)?.steps ?? []).map(
+    ({ operators, recovered, metric, sizeBytes }) => ({
+      text: `tried ${bytes(sizeBytes)}${recovered ? ' after fine-tuning' : ''}, ${operators} operators kept in FP32: ${number(metric)}`,
+    }),
   );

@@ -14,6 +14,7 @@ import { subjectOf } from './subject.ts';
 export const OverviewQuery = graphql(`
   query TuiOverview {
     inferenceHealth { state url restarts reason }
+    alerts { state since says }
     jobs(first: 3, filter: { states: [FAILED] }) { nodes { id kind endedAt failure { code message } } }
     regressions(first: 3) { nodes { at says } }
     system { version queuedJobs runningJobs slots { n job { id kind state } } disk { freeBytes totalBytes } }
@@ -160,8 +161,6 @@ function machineLines(history: SystemNow[], width: number): string[] {
   ];
 }
 
-const isShort = ({ freeBytes, totalBytes }: { freeBytes: number; totalBytes: number }): boolean => freeBytes < totalBytes * 0.05;
-
 function attentionOf(system: SystemNow, data: ResultOf<typeof OverviewQuery> | undefined): { text: string; color: string | undefined }[] {
   const health = data?.inferenceHealth;
   const bad = health && !['READY', 'IDLE', 'STARTING'].includes(health.state);
@@ -169,7 +168,10 @@ function attentionOf(system: SystemNow, data: ResultOf<typeof OverviewQuery> | u
   const failed = (data?.jobs.nodes ?? []).filter(({ endedAt }) => isRecent(endedAt));
   const worse = (data?.regressions.nodes ?? []).filter(({ at }) => isRecent(at));
   return [
-    ...(isShort(system.disk) ? [{ text: `! The disk is nearly full: ${bytes(system.disk.freeBytes)} are free.`, color: theme.bad }] : []),
+    ...(data?.alerts ?? []).map(({ state, since, says }) => ({
+      text: `! ${state === 'FIRING' ? 'Alert' : 'Pending alert'} for ${age(since)}: ${says}`,
+      color: state === 'FIRING' ? theme.bad : theme.warn,
+    })),
     ...(bad ? [{ text: `! Inference host: ${health.state}. ${health.reason ?? ''}`, color: theme.bad }] : []),
     ...failed.map(({ kind, endedAt, failure }) => ({
       text: `✗ ${kind} failed ${age(endedAt)} ago: ${failure?.code ?? ''} ${failure?.message ?? ''}`,

@@ -1,0 +1,96 @@
+import { statfs } from 'node:fs/promises';
+import { and, eq, gte, isNull, lte, or, sql } from 'drizzle-orm';
+import type { Config } from '../config.ts';
+import { type Db, prepared } from '../db.ts';
+import type { Supervisor } from '../deployments/supervise.ts';
+import type { HostStats } from '../inference/stats.ts';
+import { job } from '../jobs/tables.ts';
+
+/** What alerts are made of, at one moment. Counts of deployments and restarts only grow. */
+export interface Reading {
+  /** Of the monotonic clock, in milliseconds. */
+  at: number;
+  /** How long the oldest job waits that was never started and could be; 0 when there is none. */
+  queueWaitSeconds: number;
+  /** Jobs that FAILED within the last hour. */
+  failedJobs: number;
+  diskFreePercent: number;
+  hostRestarts: number;
+  deployments: DeploymentReading[];
+}
+
+export interface DeploymentReading {
+  name: string;
+  revision: number;
+  answered: number;
+  /** Refused, late or failed. */
+  unanswered: number;
+  /** Of those, the late ones. */
+  late: number;
+  deadlineShares: readonly number[];
+}
+
+const hourMs = 3600_000;
+
+const oldestQuery = prepared((db) =>
+  db
+    .select({ createdAt: job.createdAt })
+    .from(job)
+    .where(
+      and(
+        eq(job.state, 'QUEUED'),
+        isNull(job.startedAt),
+        eq(job.held, false),
+        or(isNull(job.notBefore), lte(job.notBefore, sql.placeholder('now'))),
+      ),
+    )
+    .orderBy(job.createdAt)
+    .limit(1)
+    .prepare(),
+);
+
+// The state as a literal: the partial index is not used for a placeholder.
+const failedQuery = prepared((db) =>
+  db
+    .select({ n: sql<number>`count(*)` })
+    .from(job)
+    .where(and(sql`${job.state} = 'FAILED'`, gte(job.endedAt, sql.placeholder('since'))))
+    .prepare(),
+);
+
+interface ReadServices {
+  config: Pick<Config, 'dataDir'>;
+  db: Db;
+  supervisor: Pick<Supervisor, 'health' | 'stats'>;
+}
+
+export async function takeReading({ config, db, supervisor }: ReadServices): Promise<Reading> {
+  const [{ blocks, bavail }, { models }] = await Promise.all([statfs(config.dataDir), supervisor.stats()]);
+  const now = Date.now();
+  const oldest = oldestQuery(db).get({ now });
+  return {
+    at: performance.now(),
+    queueWaitSeconds: oldest ? Math.max(0, now - oldest.createdAt) / 1000 : 0,
+    failedJobs: failedQuery(db).get({ since: now - hourMs })?.n ?? 0,
+    diskFreePercent: (100 * bavail) / blocks,
+    hostRestarts: supervisor.health().restarts,
+    deployments: models.map(readDeployment),
+  };
+}
+
+const readDeployment = ({
+  name,
+  version,
+  ok,
+  refused,
+  expired,
+  failed,
+  deadlineShares,
+}: HostStats['models'][number]): DeploymentReading => ({
+  name,
+  revision: version,
+  answered: ok,
+  unanswered: refused + expired + failed,
+  late: expired,
+  deadlineShares,
+});
