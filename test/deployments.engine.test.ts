@@ -4,10 +4,11 @@ import { sql } from 'drizzle-orm';
 import { describe, expect, test, vi } from 'vitest';
 import { deploymentRevision } from '../src/deployments/tables.ts';
 import { report } from '../src/reports/tables.ts';
-import { by, health, settled } from './support/deployments.ts';
-import { nativeMissing, openvinoMissing, whyNoOpenvino } from './support/engines.ts';
+import { by, deployed, health, settled } from './support/deployments.ts';
+import { nativeMissing, openvinoMissing, whyNoOpenvino, withModels } from './support/engines.ts';
 import { inferJson, makeInferenceModels } from './support/inference.ts';
-import { withFolder, withServer } from './support/server.ts';
+import { type TestServer, withFolder, withServer } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
 import { withRows } from './support/storage.ts';
 import { type Api, ask, modelVersionOf, mutate, succeeded } from './support/training.ts';
 
@@ -41,38 +42,49 @@ test('is that of the host where nobody says, also for a revision from before the
   ));
 
 describe.skipIf(openvinoMissing !== null || nativeMissing !== null)(`OpenVINO${whyNoOpenvino}`, () => {
-  test('runs the model that asks for it, and that for which a benchmark chose it', () =>
-    withFolder(async (folder) =>
-      withServer(async (server) => {
-        const api = { url: server.url, token: await server.as('ENGINEER') };
-        await makeInferenceModels(folder, ['plus-1']);
-        const modelVersionId = await modelVersionOf(api, 'plus', join(folder, 'plus-1.onnx'));
-        await mutate(api, 'deploy', { name: 'asked', modelVersionId, settings: { engine: 'OPENVINO' } }, 'deployment { name }');
-        await settled(api, 'asked');
-        expect([await engineOf(api, 'asked'), await answer(api, 'asked')]).toEqual(['OPENVINO', [2, 3, 4, 5]]);
+  const fileOf = withModels(['plus-1', 'unchecked-GatherND']);
+  let server: TestServer;
+  withSharedServer((running) => {
+    server = running;
+  });
 
-        const engines = ['ONNXRUNTIME_CPU', 'OPENVINO'];
-        const brief = { warmupSecondsMax: 0.2, secondsMin: 0.3, secondsMax: 0.3, batchSizes: [1], intraOpThreads: [1] };
-        const { job } = await mutate(api, 'startBenchmark', { modelVersionIds: [modelVersionId], engines, ...brief }, 'job { id }');
-        await succeeded(api, job.id);
-        const query =
-          'query ($id: ID!) { job(id: $id) { report { technical { rows { n engine engineVersion verdict gate { inputs } } } } } }';
-        const { rows } = (await ask(api, query, { id: job.id })).data.job.report.technical;
-        expect(rows.map(({ engine, engineVersion }: Record<string, string>) => [engine, engineVersion])).toEqual([
-          ['ONNXRUNTIME_CPU', expect.stringMatching(/^onnxruntime \d/)],
-          ['OPENVINO', expect.stringMatching(/^openvino 20\d\d/)],
-        ]);
-        // As if each in turn had been the fastest.
-        for (const [n, engine] of [
-          [0, 'AUTO'],
-          [1, 'OPENVINO'],
-        ] as const) {
-          const content = sql`json_set(${report.content}, '$.choice.n', ${n})`;
-          await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());
-          await mutate(api, 'deploy', { name: 'chosen', modelVersionId, benchmarkJobId: job.id }, 'deployment { name }');
-          await settled(api, 'chosen');
-          expect([await engineOf(api, 'chosen'), await answer(api, 'chosen')]).toEqual([engine, [2, 3, 4, 5]]);
-        }
-      }),
-    ));
+  test('does not get a model by which a request could read the memory of the host', async () => {
+    const api = { url: server.url, token: await server.as('ENGINEER') };
+    const modelVersionId = await modelVersionOf(api, 'unsafe', fileOf('unchecked-GatherND'));
+    const reason = expect.stringContaining('OpenVINO does not check its indices in a GatherND: unsafe. Run the model with ONNX Runtime.');
+    const revisions = [{ state: 'FAILED', reason }];
+    expect(await deployed(api, 'picks', modelVersionId, { engine: 'OPENVINO' })).toMatchObject({ active: null, revisions });
+    expect(await deployed(api, 'picks', modelVersionId)).toMatchObject({ active: { number: 2 } });
+    expect(await health(api)).toMatchObject({ restarts: 0 });
+  });
+
+  test('runs the model that asks for it, and that for which a benchmark chose it', async () => {
+    const api = { url: server.url, token: await server.as('ENGINEER') };
+    const modelVersionId = await modelVersionOf(api, 'plus', fileOf('plus-1'));
+    await mutate(api, 'deploy', { name: 'asked', modelVersionId, settings: { engine: 'OPENVINO' } }, 'deployment { name }');
+    await settled(api, 'asked');
+    expect([await engineOf(api, 'asked'), await answer(api, 'asked')]).toEqual(['OPENVINO', [2, 3, 4, 5]]);
+
+    const engines = ['ONNXRUNTIME_CPU', 'OPENVINO'];
+    const brief = { warmupSecondsMax: 0.2, secondsMin: 0.3, secondsMax: 0.3, batchSizes: [1], intraOpThreads: [1] };
+    const { job } = await mutate(api, 'startBenchmark', { modelVersionIds: [modelVersionId], engines, ...brief }, 'job { id }');
+    await succeeded(api, job.id);
+    const query = 'query ($id: ID!) { job(id: $id) { report { technical { rows { n engine engineVersion verdict gate { inputs } } } } } }';
+    const { rows } = (await ask(api, query, { id: job.id })).data.job.report.technical;
+    expect(rows.map(({ engine, engineVersion }: Record<string, string>) => [engine, engineVersion])).toEqual([
+      ['ONNXRUNTIME_CPU', expect.stringMatching(/^onnxruntime \d/)],
+      ['OPENVINO', expect.stringMatching(/^openvino 20\d\d/)],
+    ]);
+    // As if each in turn had been the fastest.
+    for (const [n, engine] of [
+      [0, 'AUTO'],
+      [1, 'OPENVINO'],
+    ] as const) {
+      const content = sql`json_set(${report.content}, '$.choice.n', ${n})`;
+      await withRows(server.dataDir, (db) => db.update(report).set({ content }).run());
+      await mutate(api, 'deploy', { name: 'chosen', modelVersionId, benchmarkJobId: job.id }, 'deployment { name }');
+      await settled(api, 'chosen');
+      expect([await engineOf(api, 'chosen'), await answer(api, 'chosen')]).toEqual([engine, [2, 3, 4, 5]]);
+    }
+  });
 });

@@ -5,8 +5,12 @@ import type { EngineSession, Open, OpenOptions, Tensor } from '../src/engine/eng
 import { engineNames, engines } from '../src/engine/engines.ts';
 import { floats, withModels } from './support/engines.ts';
 
+/** OpenVINO refuses models with these. */
+const narrowed: Datatype[] = ['FP64', 'UINT64'];
+const narrow = `types-${narrowed}`;
 const models = [
   'types',
+  narrow,
   'identity',
   'echo',
   'plus-1',
@@ -55,8 +59,10 @@ describe.each(names)('%s', (name) => {
     }));
 
   it(`gives values of every type back as they are${why}`, () =>
-    withSession('types', async (session) => {
-      const inputs = (Object.keys(datatypes) as Datatype[]).map((datatype): [string, Tensor] => {
+    withSession(name === 'OPENVINO' ? narrow : 'types', async (session) => {
+      const all = Object.keys(datatypes) as Datatype[];
+      const computed = name === 'OPENVINO' ? all.filter((datatype) => !narrowed.includes(datatype)) : all;
+      const inputs = computed.map((datatype): [string, Tensor] => {
         const { array } = datatypes[datatype];
         const data =
           datatype.endsWith('64') && datatype !== 'FP64'

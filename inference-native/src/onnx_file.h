@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace whetstone {
@@ -17,6 +18,6 @@ struct DeclaredPorts {
 };
 
 // Throws std::exception where the file is not as protobuf has it.
-DeclaredPorts readDeclaredPorts(const std::string& file);
+DeclaredPorts readDeclaredPorts(std::string_view model);
 
 }  // namespace whetstone

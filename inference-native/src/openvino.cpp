@@ -6,12 +6,15 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
 #include "engine.h"
 #include "onnx_file.h"
 #include "openvino_abi.h"
+#include "openvino_refusals.h"
+#include "protobuf.h"
 
 namespace whetstone {
 namespace {
@@ -112,10 +115,48 @@ class Requests {
   std::vector<Owned<ov::InferRequest>> free_;
 };
 
+using Shapes = std::vector<std::vector<std::int64_t>>;
+
+// The shapes of inputs that a model can be computed with. While it computes, the library does not check all: it multiplies a matrix with memory
+// behind a shorter input. And after the errors that it has, it may refuse the right shapes too.
+class CheckedShapes {
+ public:
+  CheckedShapes(const Library& library, Owned<ov::Model> model) : library_(library), model_(std::move(model)) {}
+
+  // Throws what the library says where it finds that shapes do not fit into the graph.
+  void require(const Shapes& shapes) {
+    const std::lock_guard lock(mutex_);
+    if (known_.count(shapes) > 0) return;
+    std::vector<std::vector<ov::Dimension>> dimensions;
+    std::vector<ov::PartialShape> wanted;
+    std::vector<std::size_t> indices;
+    for (std::size_t index = 0; index < shapes.size(); index += 1) {
+      // It does not take the shape of a scalar. What is declared as one can be nothing else.
+      if (shapes[index].empty()) continue;
+      std::vector<ov::Dimension>& of = dimensions.emplace_back();
+      for (const std::int64_t size : shapes[index]) of.push_back({size, size});
+      const auto rank = static_cast<std::int64_t>(of.size());
+      wanted.push_back({{rank, rank}, of.data()});
+      indices.push_back(index);
+    }
+    if (indices.empty()) return;
+    library_.check(library_.api.model_reshape_by_port_indexes(model_.get(), indices.data(), wanted.data(), wanted.size()));
+    if (known_.size() == knownMax) known_.clear();
+    known_.insert(shapes);
+  }
+
+ private:
+  static constexpr std::size_t knownMax = 1000;
+  const Library& library_;
+  std::mutex mutex_;
+  Owned<ov::Model> model_;
+  std::set<Shapes> known_;
+};
+
 class OpenVinoRun final : public Run {
  public:
-  OpenVinoRun(const Library& library, Requests& requests, const Signature& signature)
-      : library_(library), requests_(requests), signature_(signature), request_(requests.take()) {}
+  OpenVinoRun(const Library& library, Requests& requests, CheckedShapes& shapes, const Signature& signature)
+      : library_(library), requests_(requests), shapes_(shapes), signature_(signature), request_(requests.take()) {}
 
   // One that failed or was stopped may not be as it was.
   ~OpenVinoRun() override {
@@ -127,11 +168,14 @@ class OpenVinoRun final : public Run {
     requireInputs(signature_, inputs);
     // The request holds the memory of the inputs until then.
     std::vector<Owned<ov::Tensor>> owned;
+    Shapes shapes(signature_.inputs.size());
     for (const Input& input : inputs) {
       const std::size_t index = indexOf(signature_.inputs, input.name, "input");
       owned.push_back(tensorOf(input, signature_.inputs[index]));
+      shapes[index] = input.shape;
       library_.check(api.infer_request_set_input_tensor_by_index(request_.get(), index, owned.back().get()));
     }
+    shapes_.require(shapes);
     std::vector<std::size_t> indices;
     for (const std::string& name : outputs) indices.push_back(indexOf(signature_.outputs, name, "output"));
     times.startedNs = nowNs();
@@ -176,18 +220,23 @@ class OpenVinoRun final : public Run {
     return {tensor, library_.api.tensor_free};
   }
 
-  // The library would compute with the lower half of each number, and say nothing.
   static void requireSmall(const Input& input) {
-    if (input.type != 7) return;
-    const auto* values = static_cast<const std::int64_t*>(input.data);
+    if (input.type == 7) requireSmall<std::int64_t>(input);
+    if (input.type == 12) requireSmall<std::uint32_t>(input);
+  }
+
+  // The library would compute with the lower half of each number, or with a negative one, and say nothing.
+  template <class Number>
+  static void requireSmall(const Input& input) {
+    const auto* values = static_cast<const Number*>(input.data);
     const auto isLarge = [](std::int64_t value) {
       return value < std::numeric_limits<std::int32_t>::min() || value > std::numeric_limits<std::int32_t>::max();
     };
-    const auto* end = values + input.bytes / sizeof(std::int64_t);
+    const auto* end = values + input.bytes / sizeof(Number);
     const auto* large = std::find_if(values, end, isLarge);
     if (large != end) {
       throw std::runtime_error("Input " + input.name + " has the value " + std::to_string(*large) +
-                               ": OpenVINO computes with integers of 32 bits. Run the model with ONNX Runtime.");
+                               ": OpenVINO computes with signed integers of 32 bits. Run the model with ONNX Runtime.");
     }
   }
 
@@ -216,6 +265,7 @@ class OpenVinoRun final : public Run {
 
   const Library& library_;
   Requests& requests_;
+  CheckedShapes& shapes_;
   const Signature& signature_;
   Owned<ov::InferRequest> request_;
   std::mutex mutex_;
@@ -230,10 +280,12 @@ class OpenVinoSession final : public Session {
     const ov::Api& api = library.api;
     // The library keeps no names of dimensions, and of a port with several names one of them. This comes first: whatever is no ONNX file it would
     // take for one of other frameworks.
-    const DeclaredPorts declared = readDeclaredPorts(file);
+    const MappedFile mapped(file);
+    const DeclaredPorts declared = readDeclaredPorts(mapped.bytes());
+    requireSafeForOpenVino(mapped.bytes());
     ov::Model* read = nullptr;
     library.check(api.core_read_model(library.core, file.c_str(), nullptr, &read));
-    const Owned<ov::Model> owned(read, api.model_free);
+    Owned<ov::Model> owned(read, api.model_free);
     const std::string streams = std::to_string(options.runs);
     const std::string threads = std::to_string(options.runs * options.intraOpThreads);
     ov::CompiledModel* compiled = nullptr;
@@ -242,6 +294,7 @@ class OpenVinoSession final : public Session {
                                          threads.c_str(), "INFERENCE_PRECISION_HINT", "f32", "ENABLE_CPU_PINNING", "NO"));
     model_.reset(compiled);
     requests_ = std::make_unique<Requests>(library, compiled);
+    shapes_ = std::make_unique<CheckedShapes>(library, std::move(owned));
     std::size_t inputs = 0;
     std::size_t outputs = 0;
     library.check(api.compiled_model_inputs_size(compiled, &inputs));
@@ -256,7 +309,7 @@ class OpenVinoSession final : public Session {
   }
 
   const Signature& describe() const override { return signature_; }
-  std::unique_ptr<Run> begin() override { return std::make_unique<OpenVinoRun>(library_, *requests_, signature_); }
+  std::unique_ptr<Run> begin() override { return std::make_unique<OpenVinoRun>(library_, *requests_, *shapes_, signature_); }
 
  private:
   using GetPort = ov::Status (*)(const ov::CompiledModel*, std::size_t, ov::Port**);
@@ -286,6 +339,7 @@ class OpenVinoSession final : public Session {
   const Library& library_;
   Owned<ov::CompiledModel> model_;
   std::unique_ptr<Requests> requests_;
+  std::unique_ptr<CheckedShapes> shapes_;
   Signature signature_;
 };
 

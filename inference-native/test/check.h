@@ -27,4 +27,5 @@ std::string errorOf(Work work) {
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 void testNvml();
+void testOnnxFile(const std::string& file);
 void testVision();

@@ -235,6 +235,7 @@ int main(int count, char** arguments) {
   testNvml();
   engine = openOnnxRuntime(arguments[1]);
   folder = arguments[2];
+  testOnnxFile(fileOf("spin"));
   anEngineDoesItsPart();
   aRunIsStoppedAtItsDeadline();
   aModelIsUnloadedBehindItsRuns();

@@ -40,9 +40,9 @@ def model(nodes, inputs, outputs, initializers=()):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def types():
-    """Every type, unchanged: input `in_FP32` to output `out_FP32`, and so on."""
-    names = list(TYPES)
+def types(without):
+    """Every type, unchanged: input `in_FP32` to output `out_FP32`, and so on. `types-FP64,UINT64` has all others."""
+    names = [name for name in TYPES if name not in without.split(",")]
     nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in names]
     inputs = [value(f"in_{name}", ["n"], TYPES[name]) for name in names]
     return model(nodes, inputs, [value(f"out_{name}", ["n"], TYPES[name]) for name in names])
@@ -55,7 +55,11 @@ def identity():
 
 def echo():
     """Its input is an output too, beside a copy."""
-    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", ["n", 4])], [value("x", ["n", 4]), value("y", ["n", 4])])
+    return model(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [value("x", ["n", 4])],
+        [value("x", ["n", 4]), value("y", ["n", 4])],
+    )
 
 
 def plus(number):
@@ -137,6 +141,102 @@ def lookup():
     nodes = [helper.make_node("Gather", ["table", "index"], ["y"])]
     table = tensor([[1, 2], [3, 4], [5, 6]], "table")
     return model(nodes, [value("index", ["n"], TensorProto.INT64)], [value("y", ["n", 2])], [table])
+
+
+def unchecked(kind):
+    """What of 4 numbers the integers `at` ask for, which OpenVINO does not check: `unchecked-Slice`, or in a branch: `unchecked-branch`.
+
+    `unchecked-least` has a constant that OpenVINO does not check either.
+    """
+    inputs = {
+        "GatherND": ["x", "at"],
+        "ScatterElements": ["x", "at", "x"],
+        "Slice": ["x", "zero", "four", "zero", "at"],
+        "Split": ["x", "at"],
+        "Pad": ["x", "at"],
+        "Range": ["none", "most", "delta"],
+    }
+    inputs["least"] = [*inputs["Slice"][:4], "step"]
+    operator = kind if kind in inputs else "GatherND"
+    nodes = [helper.make_node("Squeeze", ["at"], ["delta"])] if operator == "Range" else []
+    nodes.append(helper.make_node("Slice" if kind == "least" else operator, inputs[operator], ["found"], "unsafe"))
+    made = TensorProto.INT64 if operator == "Range" else TensorProto.FLOAT
+    functions = []
+    if kind == "branch":
+        branch = helper.make_graph(nodes, "branch", [], [value("found", [1, 4])])
+        nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
+    elif kind == "function":
+        opset = [helper.make_opsetid("", 18)]
+        functions.append(helper.make_function("own", "Pick", ["x", "at"], ["found"], nodes, opset))
+        nodes = [helper.make_node("Pick", ["x", "at"], ["y"], domain="own")]
+    else:
+        nodes.append(helper.make_node("Identity", ["found"], ["y"]))
+    constants = [
+        tensor([0], "zero", np.int64),
+        tensor([4], "four", np.int64),
+        tensor(0, "none", np.int64),
+        tensor(4, "most", np.int64),
+        tensor(True, "yes", bool),
+        tensor([-(2**31)], "step", np.int64),
+    ]
+    shape = {"GatherND": [1, 1], "ScatterElements": [1, 4], "Pad": [4]}.get(operator, [1])
+    built = model(
+        nodes, [value("x", [1, 4]), value("at", shape, TensorProto.INT64)], [value("y", ["m"] if operator == "Range" else ["m", "l"], made)], constants
+    )
+    built.functions.extend(functions)
+    built.opset_import.append(helper.make_opsetid("own", 1))
+    return built
+
+
+def checked():
+    """What `unchecked` does, by constants: 4 numbers are turned round and get a 0 on both sides, and a row of a table is added."""
+    nodes = [
+        helper.make_node("Constant", [], ["step"], value_ints=[-1]),
+        helper.make_node("Slice", ["x", "last", "first", "zero", "step"], ["turned"]),
+        helper.make_node("Pad", ["turned", "sides"], ["wide"]),
+        helper.make_node("Range", ["none", "count", "one"], ["places"]),
+        helper.make_node("Gather", ["table", "places"], ["row"]),
+        helper.make_node("Add", ["wide", "row"], ["y"]),
+    ]
+    constants = [
+        tensor([-1], "last", np.int64),
+        tensor([-9], "first", np.int64),
+        tensor([0], "zero", np.int64),
+        tensor([1, 1], "sides", np.int64),
+        tensor(0, "none", np.int64),
+        tensor(1, "one", np.int64),
+        tensor(range(10, 20), "table"),
+    ]
+    return model(nodes, [value("x", [4]), value("count", [], TensorProto.INT64)], [value("y", [6])], constants)
+
+
+def dense():
+    """2 sums of 4 numbers an item; that there must be 4, only the matrix says."""
+    return model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [value("x", ["n", "m"])],
+        [value("y", ["n", 2])],
+        [tensor(np.ones((4, 2)), "w")],
+    )
+
+
+def normal():
+    """4 numbers an item, normalized; that there must be 4, only the scale says."""
+    nodes = [helper.make_node("LayerNormalization", ["x", "scale"], ["y"])]
+    return model(nodes, [value("x", ["n", "m"])], [value("y", ["n", "m"])], [tensor(np.ones(4), "scale")])
+
+
+def double(kind):
+    """A number that is FP64 within: by a cast, a constant or an initializer."""
+    numbers = numpy_helper.from_array(np.asarray([1], np.float64), "more")
+    nodes = {
+        "cast": [helper.make_node("Cast", ["x"], ["wide"], "unsafe", to=TensorProto.DOUBLE)],
+        "constant": [helper.make_node("Constant", [], ["wide"], "unsafe", value=numbers)],
+        "initializer": [helper.make_node("Identity", ["unsafe"], ["wide"])],
+    }[kind]
+    numbers.name = "unsafe"
+    nodes.append(helper.make_node("Cast", ["wide"], ["y"], to=TensorProto.FLOAT))
+    return model(nodes, [value("x", [1])], [value("y", [1])], [numbers] if kind == "initializer" else [])
 
 
 def picked(first):
@@ -260,7 +360,9 @@ def classifier(kind):
         helper.make_node("GlobalAveragePool", ["floats"], ["p"]),
         helper.make_node("Flatten", ["p"], ["means"]),
         helper.make_node("Softmax", ["means"], ["shares"]),
-        helper.make_node("Cast", ["shares" if kind == "softmax" else "means"], ["y"], to=TensorProto.FLOAT if kind == "bytes" else of),
+        helper.make_node(
+            "Cast", ["shares" if kind == "softmax" else "means"], ["y"], to=TensorProto.FLOAT if kind == "bytes" else of
+        ),
     ]
     inputs = [value("image", ["batch", 3, *size], of)]
     if kind == "two":
@@ -299,7 +401,10 @@ def weights(megabytes):
     """Products with as many matrices of 512 × 512 numbers, 1 MiB each."""
     count = int(megabytes)
     rng = np.random.default_rng(0)
-    nodes = [helper.make_node("MatMul", [f"h{n}" if n else "x", f"w{n}"], [f"h{n + 1}" if n + 1 < count else "y"]) for n in range(count)]
+    nodes = [
+        helper.make_node("MatMul", [f"h{n}" if n else "x", f"w{n}"], [f"h{n + 1}" if n + 1 < count else "y"])
+        for n in range(count)
+    ]
     matrices = [tensor(rng.normal(size=(512, 512)) / 512, f"w{n}") for n in range(count)]
     return model(nodes, [value("x", ["n", 512])], [value("y", ["n", 512])], matrices)
 
@@ -322,7 +427,9 @@ def swollen(numbers):
         helper.make_node("Add", ["whole", "count"], ["size"]),
         helper.make_node("ConstantOfShape", ["size"], ["y"]),
     ]
-    return model(nodes, [value("x", [1])], [value("y", ["m"])], [tensor([int(numbers or 40_000_000_000)], "count", np.int64)])
+    return model(
+        nodes, [value("x", [1])], [value("y", ["m"])], [tensor([int(numbers or 40_000_000_000)], "count", np.int64)]
+    )
 
 
 def external(location="weights.bin"):
@@ -335,7 +442,6 @@ def external(location="weights.bin"):
 
 
 MODELS = {
-    "types": types,
     "identity": identity,
     "echo": echo,
     "arithmetic": arithmetic,
@@ -344,6 +450,9 @@ MODELS = {
     "matmuls": matmuls,
     "stubborn": stubborn,
     "lookup": lookup,
+    "checked": checked,
+    "dense": dense,
+    "normal": normal,
     "brightness": brightness,
     "logarithm": logarithm,
     "rectangle": rectangle,
@@ -355,7 +464,19 @@ MODELS = {
 }
 
 # Their names end with what distinguishes them: `chain-30`.
-FAMILIES = {"plus": plus, "chain": chain, "fixture": fixture, "picked": picked, "swollen": swollen, "places": places, "classifier": classifier, "weights": weights}
+FAMILIES = {
+    "types": types,
+    "unchecked": unchecked,
+    "double": double,
+    "plus": plus,
+    "chain": chain,
+    "fixture": fixture,
+    "picked": picked,
+    "swollen": swollen,
+    "places": places,
+    "classifier": classifier,
+    "weights": weights,
+}
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]
