@@ -17,6 +17,7 @@ const fileOf = withModels([
   'classifier-bytes',
   'checked',
   'dense',
+  'cut',
   'normal',
   'types',
   'types-FP64,UINT64',
@@ -108,6 +109,14 @@ describe.skipIf(openvinoMissing !== null)(`OpenVINO${whyNoOpenvino}`, () => {
     await right();
     for (const size of [3, 5]) await expect(run(size)).rejects.toThrow();
     await right();
+    await session.end();
+  });
+
+  test('refuses to run a model that multiplies a row as long as a value says, behind which it would read foreign memory', async () => {
+    const session = await openVino('cut');
+    const ends = { datatype: 'INT64', shape: [1], data: BigInt64Array.of(3n) } as const;
+    const run = session.run(new Map<string, Tensor>([['x', floats([1, 4], [1, 1, 1, 1])]]).set('ends', ends));
+    await expect(run).rejects.toThrow('A size within the model depends on values of its inputs');
     await session.end();
   });
 

@@ -121,7 +121,9 @@ using Shapes = std::vector<std::vector<std::int64_t>>;
 // behind a shorter input. And after the errors that it has, it may refuse the right shapes too.
 class CheckedShapes {
  public:
-  CheckedShapes(const Library& library, Owned<ov::Model> model) : library_(library), model_(std::move(model)) {}
+  // `readsByWeights`: sizes within the graph must follow from those of the inputs alone.
+  CheckedShapes(const Library& library, Owned<ov::Model> model, bool readsByWeights)
+      : library_(library), model_(std::move(model)), readsByWeights_(readsByWeights) {}
 
   // Throws what the library says where it finds that shapes do not fit into the graph.
   void require(const Shapes& shapes) {
@@ -139,8 +141,14 @@ class CheckedShapes {
       wanted.push_back({{rank, rank}, of.data()});
       indices.push_back(index);
     }
-    if (indices.empty()) return;
-    library_.check(library_.api.model_reshape_by_port_indexes(model_.get(), indices.data(), wanted.data(), wanted.size()));
+    if (!indices.empty()) {
+      library_.check(library_.api.model_reshape_by_port_indexes(model_.get(), indices.data(), wanted.data(), wanted.size()));
+    }
+    if (readsByWeights_ && library_.api.model_is_dynamic(model_.get())) {
+      throw std::runtime_error(
+          "A size within the model depends on values of its inputs, which OpenVINO does not check before a matrix product. Run the model with ONNX "
+          "Runtime.");
+    }
     if (known_.size() == knownMax) known_.clear();
     known_.insert(shapes);
   }
@@ -150,6 +158,7 @@ class CheckedShapes {
   const Library& library_;
   std::mutex mutex_;
   Owned<ov::Model> model_;
+  const bool readsByWeights_;
   std::set<Shapes> known_;
 };
 
@@ -294,7 +303,7 @@ class OpenVinoSession final : public Session {
                                          threads.c_str(), "INFERENCE_PRECISION_HINT", "f32", "ENABLE_CPU_PINNING", "NO"));
     model_.reset(compiled);
     requests_ = std::make_unique<Requests>(library, compiled);
-    shapes_ = std::make_unique<CheckedShapes>(library, std::move(owned));
+    shapes_ = std::make_unique<CheckedShapes>(library, std::move(owned), readsByWeights(mapped.bytes()));
     std::size_t inputs = 0;
     std::size_t outputs = 0;
     library.check(api.compiled_model_inputs_size(compiled, &inputs));

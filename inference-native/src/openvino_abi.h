@@ -60,6 +60,7 @@ struct Api {
     set(core_read_model, "ov_core_read_model");
     set(core_compile_model, "ov_core_compile_model");
     set(model_reshape_by_port_indexes, "ov_model_reshape_by_port_indexes");
+    set(model_is_dynamic, "ov_model_is_dynamic");
     set(model_free, "ov_model_free");
     set(compiled_model_inputs_size, "ov_compiled_model_inputs_size");
     set(compiled_model_outputs_size, "ov_compiled_model_outputs_size");
@@ -95,6 +96,7 @@ struct Api {
   // `strings`: how many follow, names of properties and their values by turns.
   Status (*core_compile_model)(const Core*, const Model*, const char* device, std::size_t strings, CompiledModel**, ...);
   Status (*model_reshape_by_port_indexes)(const Model*, const std::size_t* inputs, const PartialShape*, std::size_t count);
+  bool (*model_is_dynamic)(const Model*);
   void (*model_free)(Model*);
   Status (*compiled_model_inputs_size)(const CompiledModel*, std::size_t*);
   Status (*compiled_model_outputs_size)(const CompiledModel*, std::size_t*);

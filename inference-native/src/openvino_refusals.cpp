@@ -224,7 +224,39 @@ void requireFunction(std::string_view bytes) {
   eachOf(bytes, function::node, [&](std::string_view node) { requireNode(node, scope, 0); });
 }
 
+constexpr std::string_view byWeights[] = {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"};
+
+bool nodeReadsByWeights(std::string_view bytes);
+
+// `id`: the field of the nodes in a graph or a function.
+bool anyReadsByWeights(std::string_view bytes, std::uint64_t id) {
+  bool found = false;
+  eachOf(bytes, id, [&found](std::string_view node) { found = found || nodeReadsByWeights(node); });
+  return found;
+}
+
+bool nodeReadsByWeights(std::string_view bytes) {
+  const std::string_view type = textOf(bytes, node::type);
+  bool found = std::find(std::begin(byWeights), std::end(byWeights), type) != std::end(byWeights);
+  eachOf(bytes, node::attribute, [&found](std::string_view attribute) {
+    eachField(attribute, [&found](const Field& field) {
+      if (field.id == attribute::graph || field.id == attribute::graphs) found = found || anyReadsByWeights(field.bytes, graph::node);
+    });
+  });
+  return found;
+}
+
 }  // namespace
+
+// Called behind `requireSafeForOpenVino`, which bounds how deep graphs are in one another.
+bool readsByWeights(std::string_view bytes) {
+  bool found = false;
+  eachField(bytes, [&found](const Field& field) {
+    if (field.id == model::graph) found = found || anyReadsByWeights(field.bytes, graph::node);
+    if (field.id == model::function) found = found || anyReadsByWeights(field.bytes, function::node);
+  });
+  return found;
+}
 
 void requireSafeForOpenVino(std::string_view bytes) {
   eachField(bytes, [](const Field& field) {

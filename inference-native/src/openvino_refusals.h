@@ -8,4 +8,7 @@ namespace whetstone {
 // Throws std::exception with a sentence for the user where an ONNX model is such a one.
 void requireSafeForOpenVino(std::string_view model);
 
+// Whether it has operators that OpenVINO lets read behind a row which is shorter than their weights, where the length is known at run time only.
+bool readsByWeights(std::string_view model);
+
 }  // namespace whetstone

@@ -220,6 +220,20 @@ def dense():
     )
 
 
+def cut():
+    """`dense` of as many of the 4 numbers as a value says."""
+    nodes = [
+        helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["part"]),
+        helper.make_node("MatMul", ["part", "w"], ["y"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array([0], np.int64), "starts"),
+        numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        tensor(np.ones((4, 2)), "w"),
+    ]
+    return model(nodes, [value("x", ["n", 4]), value("ends", [1], TensorProto.INT64)], [value("y", ["n", 2])], initializers)
+
+
 def normal():
     """4 numbers an item, normalized; that there must be 4, only the scale says."""
     nodes = [helper.make_node("LayerNormalization", ["x", "scale"], ["y"])]
@@ -452,6 +466,7 @@ MODELS = {
     "lookup": lookup,
     "checked": checked,
     "dense": dense,
+    "cut": cut,
     "normal": normal,
     "brightness": brightness,
     "logarithm": logarithm,
