@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type AlertState, evaluate, nextState } from '../src/alerts/evaluate.ts';
-import type { DeploymentReading, Reading } from '../src/alerts/readings.ts';
+import type { DeploymentReading, ServerReading } from '../src/alerts/readings.ts';
 import { type AlertRule, alertRules } from '../src/alerts/rules.ts';
 import type { AlertMetric } from '../src/alerts/tables.ts';
 import { applyReadings, listAlerts, storedStates, watchAlerts } from '../src/alerts/watch.ts';
@@ -57,7 +57,7 @@ describe('the next state of an alert', () => {
   });
 });
 
-const good: Reading = { at: 0, queueWaitSeconds: 0, failedJobs: 0, diskFreePercent: 50, hostRestarts: 0, deployments: [] };
+const good: ServerReading = { at: 0, queueWaitSeconds: 0, failedJobs: 0, diskFreePercent: 50, hostRestarts: 0, deployments: [] };
 
 /** What a host says of `n` answered requests that each took so many milliseconds of a deadline of 100. */
 function deploymentOf(times: number[], ended: { refused?: number; expired?: number; failed?: number } = {}): DeploymentReading {
@@ -84,7 +84,7 @@ describe('what is measured', () => {
       close();
     }),
   );
-  const measured = (metric: AlertMetric, ...readings: Partial<Reading>[]): number | null => {
+  const measured = (metric: AlertMetric, ...readings: Partial<ServerReading>[]): number | null => {
     const all = readings.map((reading) => ({ ...good, ...reading }));
     const rule = rules.find((one) => one.metric === metric) as AlertRule;
     return [...evaluate(rule, all, new Map(), 0).values()][0]?.value ?? null;
@@ -99,7 +99,7 @@ describe('what is measured', () => {
     );
   });
 
-  test.each<[string, AlertMetric, Partial<Reading>[], number | null]>([
+  test.each<[string, AlertMetric, Partial<ServerReading>[], number | null]>([
     ['the wait of the oldest job', 'QUEUE_WAIT', [{ queueWaitSeconds: 7 }], 7],
     ['failed jobs', 'FAILED_JOBS', [{ failedJobs: 3 }], 3],
     ['the free part of the disk', 'DISK_FREE', [{ diskFreePercent: 4.5 }], 4.5],
@@ -139,7 +139,7 @@ test('an alert is stored with its events, told to webhooks when it fires and whe
     const services = { db, bus: createBus(), config: { webhookAddresses: [] } };
     const { row } = createWebhook(services, nobody, { url: 'https://lab.example/', events: ['ALERT_CHANGED'] });
     const told = () => listDeliveries(db, row.id, null, 10, null).map(({ body }) => JSON.parse(body).data);
-    const readings = (...all: Partial<Reading>[]) => all.map((reading) => ({ ...good, ...reading }));
+    const readings = (...all: Partial<ServerReading>[]) => all.map((reading) => ({ ...good, ...reading }));
     const states = storedStates(db);
 
     applyReadings(services, readings({ at: 0, diskFreePercent: 4 }), states);

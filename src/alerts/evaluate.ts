@@ -1,4 +1,4 @@
-import type { Reading } from './readings.ts';
+import type { ServerReading } from './readings.ts';
 import type { AlertRule } from './rules.ts';
 import type { AlertStateName } from './tables.ts';
 
@@ -31,7 +31,7 @@ export function nextState(
 /** The state of a rule for the whole server (''), or for each deployment that has requests or had an alert, with what was measured. */
 export function evaluate(
   rule: AlertRule,
-  readings: readonly Reading[],
+  readings: readonly ServerReading[],
   before: ReadonlyMap<string, AlertState>,
   now: number,
 ): Map<string, AlertState & { value: number | null }> {

@@ -7,7 +7,7 @@ import type { HostStats } from '../inference/stats.ts';
 import { job } from '../jobs/tables.ts';
 
 /** What alerts are made of, at one moment. Counts of deployments and restarts only grow. */
-export interface Reading {
+export interface ServerReading {
   /** Of the monotonic clock, in milliseconds. */
   at: number;
   /** How long the oldest job waits that was never started and could be; 0 when there is none. */
@@ -64,7 +64,7 @@ interface ReadServices {
   supervisor: Pick<Supervisor, 'health' | 'stats'>;
 }
 
-export async function takeReading({ config, db, supervisor }: ReadServices): Promise<Reading> {
+export async function takeReading({ config, db, supervisor }: ReadServices): Promise<ServerReading> {
   const [{ blocks, bavail }, { models }] = await Promise.all([statfs(config.dataDir), supervisor.stats()]);
   const now = Date.now();
   const oldest = oldestQuery(db).get({ now });

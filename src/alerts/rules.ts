@@ -4,7 +4,7 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { deadlineSteps } from '../inference/stats.ts';
-import type { DeploymentReading, Reading } from './readings.ts';
+import type { DeploymentReading, ServerReading } from './readings.ts';
 import { type AlertMetric, alertMetrics, alertRule } from './tables.ts';
 
 /** Requests of the last minutes below which shares and percentiles mean nothing. */
@@ -21,7 +21,7 @@ interface Definition {
   /** Whether it is the smaller values that are bad. */
   below?: true;
   /** `readings`: those of the last minutes, the oldest first. */
-  values(readings: readonly Reading[]): Values;
+  values(readings: readonly ServerReading[]): Values;
   /** What is measured, in words. */
   says(value: number): string;
 }
@@ -77,7 +77,7 @@ const definitions: Record<AlertMetric, Definition> = {
 };
 
 /** `measure` of the requests of each deployment between the first and the last reading. */
-function ofDeployments(readings: readonly Reading[], measure: (counts: DeploymentReading) => number): Values {
+function ofDeployments(readings: readonly ServerReading[], measure: (counts: DeploymentReading) => number): Values {
   const [first, last] = [readings[0], readings.at(-1)];
   const counts = new Map<string, DeploymentReading>();
   for (const now of last?.deployments ?? []) {

@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 import { opaqueId } from '../naming.ts';
 import { queueDeliveries } from '../webhooks/outbox.ts';
 import { type AlertState, evaluate } from './evaluate.ts';
-import { type Reading, takeReading } from './readings.ts';
+import { type ServerReading, takeReading } from './readings.ts';
 import { alertRules, sayAlert } from './rules.ts';
 import { type Alert, type AlertEvent, type AlertMetric, alert, alertEvent, alertMetrics } from './tables.ts';
 
@@ -34,7 +34,7 @@ export const listAlerts = (db: Queryable): Alert[] => db.select().from(alert).or
 export function startAlerts(services: AlertServices, log: Log): () => void {
   const { db } = services;
   const states = storedStates(db);
-  let readings: Reading[] = [];
+  let readings: ServerReading[] = [];
   let stopped = false;
   /** Whether the last look failed: logged once, not at each. */
   let failed = false;
@@ -75,7 +75,11 @@ export function storedStates(db: Queryable): AlertStates {
 }
 
 /** Brings `states` and the tables to what the readings say. */
-export function applyReadings({ db, bus }: Pick<AlertServices, 'db' | 'bus'>, readings: readonly Reading[], states: AlertStates): void {
+export function applyReadings(
+  { db, bus }: Pick<AlertServices, 'db' | 'bus'>,
+  readings: readonly ServerReading[],
+  states: AlertStates,
+): void {
   const now = readings.at(-1)?.at ?? 0;
   const next: AlertStates = new Map();
   const changes: Omit<AlertEvent, 'seq' | 'at'>[] = [];

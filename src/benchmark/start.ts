@@ -7,7 +7,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { permitsOf, threadsMaxOf } from '../inference/config.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { Priority } from '../jobs/priority.ts';
+import { JobPriority } from '../jobs/priority.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import { BenchmarkSettings, BenchmarkSpec, benchmarkProfiles } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -50,7 +50,7 @@ const StartBenchmarkInput = z
     secondsMin: secondsMin.nullish(),
     secondsMax: secondsMax.nullish(),
     dryRun: z.boolean(),
-    priority: Priority.nullish(),
+    priority: JobPriority.nullish(),
     idempotencyKey: z.string().max(200).nullish(),
   })
   .strict();

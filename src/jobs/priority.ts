@@ -8,11 +8,11 @@ import { isFinal } from './states.ts';
 import { type Job, job } from './tables.ts';
 
 /** Higher starts first. */
-export const Priority = z.int().min(-100).max(100);
+export const JobPriority = z.int().min(-100).max(100);
 
 /** Moves a job that has not ended within the queue, with all that it has made and will make. */
 export function setJobPriority({ db, bus }: Pick<JobServices, 'db' | 'bus'>, actor: Actor, id: string, raw: unknown): Job {
-  const { priority } = parseInput(z.object({ priority: Priority }), raw);
+  const { priority } = parseInput(z.object({ priority: JobPriority }), raw);
   const changed = inTransaction(db, (tx) => {
     const before = requireJob(tx, id);
     if (isFinal(before.state)) refuse('INVALID', 'jobId', `The job has ended already: it is ${before.state}.`);

@@ -11,7 +11,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { ModelSettings } from '../inference/config.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { Priority } from '../jobs/priority.ts';
+import { JobPriority } from '../jobs/priority.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import { LoadTestSpec } from '../jobs/specs.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -51,7 +51,7 @@ const StartLoadTestInput = z
     secondsPerRate,
     seed,
     confirmServing: z.boolean(),
-    priority: Priority.nullish(),
+    priority: JobPriority.nullish(),
     idempotencyKey: z.string().max(200).nullish(),
   })
   .strict();

@@ -7,7 +7,7 @@ import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { checkpointBytes, defaultsWith, type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
-import { Priority } from '../jobs/priority.ts';
+import { JobPriority } from '../jobs/priority.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
 import { ConvertSpec, SPEC_VERSION, StoredTraining, Training, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
@@ -62,7 +62,7 @@ const StartTrainingInput = z.object({
   cpuThreads: ConvertSpec.shape.cpuThreads.nullish(),
   device: ConvertSpec.shape.device,
   convert: z.boolean(),
-  priority: Priority.nullish(),
+  priority: JobPriority.nullish(),
   idempotencyKey: z.string().max(200).nullish(),
 });
 

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { canonicalHash } from '../canonical.ts';
 import { InputError, refuse } from '../errors.ts';
 import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
-import { Priority } from '../jobs/priority.ts';
+import { JobPriority } from '../jobs/priority.ts';
 import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
@@ -76,7 +76,7 @@ export const StartTuningInput = z.object({
   init: StudySettings.shape.init,
   device,
   cpuThreads: cpuThreads.nullish(),
-  priority: Priority.nullish(),
+  priority: JobPriority.nullish(),
   dryRun: z.boolean(),
   idempotencyKey: z.string().max(200).nullish(),
 });
