@@ -5,7 +5,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 const long = process.env.npm_lifecycle_event === 'test:long';
 
 /** Vitest begins with the largest files. These are small and take a minute: one of them would run alone at the end. */
-const slow = /(training\.recovery|training\.jobs|upgrade|models\.attacks|graphiql\.browser|reports\.browser|setup\.script)\.test\.ts$/;
+const slow = /(training\.jobs|upgrade|models\.attacks|graphiql\.browser|reports\.browser|setup\.script)\.test\.ts$/;
 class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);

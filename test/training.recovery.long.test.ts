@@ -25,3 +25,11 @@ test.each([[inExport], [inGate], [atItsEnd], [atItsEnd], [inExport], [inGate], [
     await outlives([...random, last]);
   },
 );
+
+test('a training and its conversion outlive two kills of the server: they go on and end once', async () => {
+  const [{ attempts }] = await outlives([
+    { in: 'TRAIN', at: (told) => told.some((e) => e.__typename === 'JobEpochEvent') },
+    { in: 'CONVERT', at: (told) => told.some((e) => e.phase === 'export') },
+  ]);
+  expect(attempts[0]?.resumed).toBeNull();
+});
