@@ -1,6 +1,6 @@
 /** The units of `deploy/systemd`, as systemd reads them. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { withFolder } from './support/server.ts';
@@ -12,9 +12,11 @@ const missing = analyze('--version').status === 0 ? '' : ' (skipped: systemd-ana
 
 test.skipIf(missing)(`the units are valid, and the server has few rights${missing}`, () =>
   withFolder(async (folder) => {
+    // The program stands somewhere else here, maybe in a folder with a space in its name.
+    const program = join(folder, 'program');
+    symlinkSync(root, program);
     for (const unit of units) {
-      // The program stands somewhere else here.
-      const text = readFileSync(join(root, 'deploy', 'systemd', unit), 'utf8').replaceAll('/opt/whetstone', root);
+      const text = readFileSync(join(root, 'deploy', 'systemd', unit), 'utf8').replaceAll('/opt/whetstone', program);
       writeFileSync(join(folder, unit), text);
     }
     const paths = units.map((unit) => join(folder, unit));
