@@ -165,8 +165,8 @@ async function filled(text: string, api: { url: string; token: string }, folder:
     Object.assign(ids, { ZIP_UPLOAD_ID: uploadId, ZIP_SHA256: sha256 });
   }
   if (text.includes('PARTS_VERSION_ID')) {
-    const parts = (await postGraphql(api.url, '{ dataset(name: "parts") { version { id job { id } } } }', {}, api.token)).data.dataset
-      .version;
+    const newest = '{ dataset(name: "parts") { versions(first: 1) { nodes { id job { id } } } } }';
+    const [parts] = (await postGraphql(api.url, newest, {}, api.token)).data.dataset.versions.nodes;
     await succeeded(api, parts.job.id);
     ids.PARTS_VERSION_ID = parts.id;
   }
