@@ -1,5 +1,5 @@
 /** The metrics of a server and of an inference host, and whether dashboard and alerts ask for such that are there. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { announceJob } from '../src/jobs/enqueue.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
@@ -8,28 +8,18 @@ import { inferJson, metric, withHost } from './support/inference.ts';
 import { nobody, submit } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
 import { askedFor, expressions, samplesOf } from './support/prometheus.ts';
-import { type TestServer, withServer } from './support/server.ts';
+import type { TestServer } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
 
 let server: TestServer;
 let host: string;
-const ended = Promise.withResolvers<void>();
-let stopped: Promise<void>;
-beforeAll(async () => {
-  const started = Promise.withResolvers<TestServer>();
-  stopped = withServer(
-    async (running) => {
-      started.resolve(running);
-      await ended.promise;
-    },
-    {},
-    kindsOf(scripted),
-  );
-  server = await started.promise;
-});
-afterAll(() => {
-  ended.resolve();
-  return stopped;
-});
+withSharedServer(
+  (running) => {
+    server = running;
+  },
+  {},
+  kindsOf(scripted),
+);
 withHost({ models: [{ name: 'echo', model: 'identity' }] }, ({ url }) => {
   host = url;
 });

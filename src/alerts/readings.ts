@@ -1,10 +1,10 @@
-import { statfs } from 'node:fs/promises';
 import { and, eq, gte, isNull, lte, or, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { type Db, prepared } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { HostStats } from '../inference/stats.ts';
 import { job } from '../jobs/tables.ts';
+import { diskSpace } from '../storage/disk.ts';
 
 /** What alerts are made of, at one moment. Counts of deployments and restarts only grow. */
 export interface ServerReading {
@@ -65,14 +65,15 @@ interface ReadServices {
 }
 
 export async function takeReading({ config, db, supervisor }: ReadServices): Promise<ServerReading> {
-  const [{ blocks, bavail }, { models }] = await Promise.all([statfs(config.dataDir), supervisor.stats()]);
+  const { models } = await supervisor.stats();
+  const { totalBytes, freeBytes } = diskSpace({ config });
   const now = Date.now();
   const oldest = oldestQuery(db).get({ now });
   return {
     at: performance.now(),
     queueWaitSeconds: oldest ? Math.max(0, now - oldest.createdAt) / 1000 : 0,
     failedJobs: failedQuery(db).get({ since: now - hourMs })?.n ?? 0,
-    diskFreePercent: (100 * bavail) / blocks,
+    diskFreePercent: (100 * freeBytes) / totalBytes,
     hostRestarts: supervisor.health().restarts,
     deployments: models.map(readDeployment),
   };
