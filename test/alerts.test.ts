@@ -57,7 +57,15 @@ describe('the next state of an alert', () => {
   });
 });
 
-const good: ServerReading = { at: 0, queueWaitSeconds: 0, failedJobs: 0, diskFreePercent: 50, hostRestarts: 0, deployments: [] };
+const good: ServerReading = {
+  at: 0,
+  queueWaitSeconds: 0,
+  failedJobs: 0,
+  diskFreePercent: 50,
+  hostRestarts: 0,
+  failedBackups: undefined,
+  deployments: [],
+};
 
 /** What a host says of `n` answered requests that each took so many milliseconds of a deadline of 100. */
 function deploymentOf(times: number[], ended: { refused?: number; expired?: number; failed?: number } = {}): DeploymentReading {
