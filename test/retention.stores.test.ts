@@ -96,7 +96,10 @@ test('a deployment keeps its last 1,000 revisions, and the one that a rollback g
       .values({ ...row, number: 1, state: 'RETIRED', activatedAt: 1, retiredAt: 2 })
       .run();
     inTransaction(db, (tx) => {
-      for (let number = 2; number <= 1001; number += 1) tx.insert(deploymentRevision).values({ ...row, number, state: 'FAILED' }).run();
+      for (let number = 2; number <= 1001; number += 1)
+        tx.insert(deploymentRevision)
+          .values({ ...row, number, state: 'FAILED' })
+          .run();
     });
     expect(insertRevision(db, { ...row, createdById: null }).number).toBe(1002);
     const numbers = db.select({ number: deploymentRevision.number }).from(deploymentRevision).all();
