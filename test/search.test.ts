@@ -1,13 +1,17 @@
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { dataset, datasetVersion } from '../src/datasets/tables.ts';
-import { inTransaction } from '../src/db.ts';
+import { inTransaction, openDatabase } from '../src/db.ts';
+import { type JobFilter, listJobs } from '../src/jobs/list.ts';
 import { job, jobHyperparameter } from '../src/jobs/tables.ts';
 import { insertModel } from '../src/models/models.ts';
 import { modelVersion } from '../src/models/tables.ts';
+import { listVersionsByMetric } from '../src/models/versions.ts';
 import { opaqueId } from '../src/naming.ts';
 import { tag } from '../src/tags/tables.ts';
 import { evaluation, evaluationMetric } from '../src/training/tables.ts';
-import type { TestServer } from './support/server.ts';
+import { type TestServer, withFolder } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 
 /** What one training has made: a checkpoint, converted to ONNX, each evaluated. */
@@ -171,3 +175,36 @@ describe('what was trained and measured', () => {
     await expect(idsOf('modelVersions', `filter: {metrics: [${many}]}`)).rejects.toThrow('`metrics` has at most 5 conditions; it has 6.');
   });
 });
+
+test('what an earlier version has trained and measured is found after the upgrade', () =>
+  withFolder(async (folder) => {
+    const [dataDir, migrations] = [join(folder, 'data'), join(folder, 'migrations')];
+    cpSync('drizzle', migrations, { recursive: true });
+    const journal = join(migrations, 'meta', '_journal.json');
+    const { entries, ...rest } = JSON.parse(readFileSync(journal, 'utf8'));
+    const before = entries.findIndex(({ tag }: { tag: string }) => tag.endsWith('_retention-and-search'));
+    writeFileSync(journal, JSON.stringify({ ...rest, entries: entries.slice(0, before) }));
+    const earlier = openDatabase(dataDir, migrations);
+    earlier.db.$client.exec(`
+      INSERT INTO job (id, kind, state, specJson, slotsNeeded, priority, createdAt)
+        VALUES ('j', 'TRAIN', 'SUCCEEDED', '{"hyperparameters": {"batchSize": 16, "learningRate": 0.1, "optimizer": "SGD"}}', 1, 0, 0),
+          ('other', 'EVALUATE', 'SUCCEEDED', '{}', 1, 0, 0);
+      INSERT INTO dataset (id, name, task, createdAt) VALUES ('d', 'd', 'CLASSIFICATION', 0);
+      INSERT INTO dataset_version (id, datasetId, number, state, splitSeed, createdAt) VALUES ('dv', 'd', 1, 'READY', 0, 0);
+      INSERT INTO model (id, name, task, createdAt) VALUES ('m', 'm', 'CLASSIFICATION', 0);
+      INSERT INTO model_version (id, modelId, number, state, format, precision, origin, jobId, createdAt)
+        VALUES ('v', 'm', 1, 'READY', 'CHECKPOINT', 'FP32', 'TRAINED', 'j', 0);
+      INSERT INTO evaluation (id, modelVersionId, datasetVersionId, split, engine, metricsJson, jobId, createdAt)
+        VALUES ('e', 'v', 'dv', 'val', 'torch', '{"top1": 0.75, "images": 4}', 'j', 0)`);
+    earlier.close();
+    const { db, close } = openDatabase(dataDir);
+    try {
+      const found = (filter: JobFilter) => listJobs(db, filter, 'NEWEST', 10, null).map(({ id }) => id);
+      expect(found({ hyperparameters: [{ name: 'optimizer', comparison: 'EQUAL', value: 'SGD' }] })).toEqual(['j']);
+      expect(found({ hyperparameters: [{ name: 'learningRate', comparison: 'LESS', value: 0.2 }] })).toEqual(['j']);
+      expect(found({ metrics: [{ name: 'top1', comparison: 'AT_LEAST', value: 0.75 }] })).toEqual(['j']);
+      expect(listVersionsByMetric(db, {}, { name: 'top1', descending: true }, 10, null)).toMatchObject([{ id: 'v', metricValue: 0.75 }]);
+    } finally {
+      close();
+    }
+  }));
