@@ -103,13 +103,13 @@ describe('what was trained and measured', () => {
 
   test('jobs are found by their hyperparameters and by what they have measured', async () => {
     const by = (filter: string) => idsOf('jobs', `orderBy: OLDEST, filter: {${filter}}`);
-    expect(await by('hyperparameters: [{name: "batchSize", comparison: AT_MOST, value: 16}]')).toEqual(['train-0', 'train-1']);
+    expect(await by('hyperparameters: [{name: "batchSize", operator: AT_MOST, value: 16}]')).toEqual(['train-0', 'train-1']);
     expect(await by('hyperparameters: [{name: "optimizer", value: "SGD"}]')).toEqual(['train-0', 'train-2']);
-    expect(await by('hyperparameters: [{name: "optimizer", value: "SGD"}, {name: "batchSize", comparison: NOT_EQUAL, value: 8}]')).toEqual([
+    expect(await by('hyperparameters: [{name: "optimizer", value: "SGD"}, {name: "batchSize", operator: NOT_EQUAL, value: 8}]')).toEqual([
       'train-2',
     ]);
     expect(await by('kinds: [TRAIN], metrics: [{name: "top1", value: 0.9}]')).toEqual(['train-1', 'train-2', 'train-3']);
-    expect(await by('metrics: [{name: "top1", comparison: LESS, value: 0.5}]')).toEqual(['evaluate-1']);
+    expect(await by('metrics: [{name: "top1", operator: LESS, value: 0.5}]')).toEqual(['evaluate-1']);
     expect(await by('metrics: [{name: "map50", value: 0}]')).toEqual([]);
   });
 
@@ -168,7 +168,7 @@ describe('what was trained and measured', () => {
   });
 
   test('a filter that means nothing says so', async () => {
-    await expect(idsOf('jobs', 'filter: {hyperparameters: [{name: "optimizer", comparison: LESS, value: "SGD"}]}')).rejects.toThrow(
+    await expect(idsOf('jobs', 'filter: {hyperparameters: [{name: "optimizer", operator: LESS, value: "SGD"}]}')).rejects.toThrow(
       'The value of the hyperparameter optimizer is "SGD": compare with a number, or with a text by EQUAL or NOT_EQUAL.',
     );
     const many = Array.from({ length: 6 }, () => '{name: "top1", value: 0}').join(', ');
@@ -200,9 +200,9 @@ test('what an earlier version has trained and measured is found after the upgrad
     const { db, close } = openDatabase(dataDir);
     try {
       const found = (filter: JobFilter) => listJobs(db, filter, 'NEWEST', 10, null).map(({ id }) => id);
-      expect(found({ hyperparameters: [{ name: 'optimizer', comparison: 'EQUAL', value: 'SGD' }] })).toEqual(['j']);
-      expect(found({ hyperparameters: [{ name: 'learningRate', comparison: 'LESS', value: 0.2 }] })).toEqual(['j']);
-      expect(found({ metrics: [{ name: 'top1', comparison: 'AT_LEAST', value: 0.75 }] })).toEqual(['j']);
+      expect(found({ hyperparameters: [{ name: 'optimizer', operator: 'EQUAL', value: 'SGD' }] })).toEqual(['j']);
+      expect(found({ hyperparameters: [{ name: 'learningRate', operator: 'LESS', value: 0.2 }] })).toEqual(['j']);
+      expect(found({ metrics: [{ name: 'top1', operator: 'AT_LEAST', value: 0.75 }] })).toEqual(['j']);
       expect(listVersionsByMetric(db, {}, { name: 'top1', descending: true }, 10, null)).toMatchObject([{ id: 'v', metricValue: 0.75 }]);
     } finally {
       close();

@@ -5,7 +5,7 @@ import Sqlite from 'better-sqlite3';
 import { drizzle } from 'drizzle-orm/better-sqlite3';
 import { databaseFile } from '../db.ts';
 import { type Amount, filesAtAll, nothing, sumOf } from './files.ts';
-import { type RetentionConfig, type Services, type Store, type StoreName, stores } from './stores.ts';
+import { type RetentionConfig, type RetentionServices, type Store, type StoreName, stores } from './stores.ts';
 
 export interface StoreUse extends Amount {
   name: StoreName;
@@ -21,7 +21,7 @@ export async function measureStores(config: RetentionConfig, days: number | null
       'SELECT tbl_name, sum(pgsize) FROM dbstat JOIN sqlite_schema USING (name) WHERE aggregate = TRUE GROUP BY tbl_name',
     );
     const bytesOf = new Map(pages.raw().all() as [string, number][]);
-    const services: Services = { config, db: drizzle(client) };
+    const services: RetentionServices = { config, db: drizzle(client) };
     const names = await readdir(config.dataDir);
     const used: StoreUse[] = [];
     for (const [name, store] of Object.entries(stores) as [StoreName, Store][])
@@ -33,7 +33,7 @@ export async function measureStores(config: RetentionConfig, days: number | null
 }
 
 async function measure(
-  services: Services,
+  services: RetentionServices,
   name: StoreName,
   store: Store,
   days: number | null,

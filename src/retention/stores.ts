@@ -23,7 +23,7 @@ export const ageSettings = ['auditDays', 'auditFileDays', 'jobDays', 'jobHistory
 export type AgeSetting = (typeof ageSettings)[number];
 export type RetentionConfig = Pick<Config, 'dataDir' | 'backupFolder' | 'backupKeep' | AgeSetting>;
 
-export interface Services {
+export interface RetentionServices {
   config: RetentionConfig;
   db: Db;
 }
@@ -39,11 +39,11 @@ export interface Store {
   /** The setting with its age. */
   age?: AgeSetting;
   /** In place of the rows and the files. */
-  measure?(services: Services): Amount | Promise<Amount>;
+  measure?(services: RetentionServices): Amount | Promise<Amount>;
   /** What the next sweep would remove; `before` is the moment of the age, or now. A number is one of rows, whose bytes are their share. */
-  due?(services: Services, before: number): number | Amount | Promise<Amount>;
+  due?(services: RetentionServices, before: number): number | Amount | Promise<Amount>;
   /** Removes it. What has none is removed by its domain. */
-  remove?(services: Services, before: number): void | Promise<void>;
+  remove?(services: RetentionServices, before: number): void | Promise<void>;
 }
 
 export const stores = {

@@ -1,9 +1,9 @@
 import { builder, enumValues } from '../graphql/builder.ts';
-import type { Comparison } from './search.ts';
+import type { Operator } from './search.ts';
 
-const ComparisonType = builder.enumType('Comparison', {
+const OperatorType = builder.enumType('Operator', {
   description: 'How a value is compared with that of a filter.',
-  values: enumValues<Comparison>({
+  values: enumValues<Operator>({
     EQUAL: 'It is the same.',
     NOT_EQUAL: 'It is another.',
     LESS: 'It is smaller.',
@@ -17,17 +17,17 @@ export const MetricFilterType = builder.inputType('MetricFilter', {
   description: 'A metric that an evaluation must have, such as `{name: "top1", value: 0.9}`: at least 0.9.',
   fields: (t) => ({
     name: t.string({ required: true, description: 'Its name in `Evaluation.metrics`, such as `top1`, `macroTop1` or `map50`.' }),
-    comparison: t.field({ type: ComparisonType, required: true, defaultValue: 'AT_LEAST', description: 'How it is compared.' }),
+    operator: t.field({ type: OperatorType, required: true, defaultValue: 'AT_LEAST', description: 'How it is compared.' }),
     value: t.float({ required: true, description: 'What it is compared with.' }),
   }),
 });
 
 const HyperparameterFilterType = builder.inputType('HyperparameterFilter', {
-  description: 'A hyperparameter that a training must have, such as `{name: "batchSize", comparison: AT_MOST, value: 32}`.',
+  description: 'A hyperparameter that a training must have, such as `{name: "batchSize", operator: AT_MOST, value: 32}`.',
   fields: (t) => ({
     name: t.string({ required: true, description: 'Its name in `Preset.hyperparameters`.' }),
-    comparison: t.field({
-      type: ComparisonType,
+    operator: t.field({
+      type: OperatorType,
       required: true,
       defaultValue: 'EQUAL',
       description: 'How it is compared; a text only by EQUAL and NOT_EQUAL.',

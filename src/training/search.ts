@@ -4,19 +4,19 @@ import { ApiError } from '../errors.ts';
 import { jobHyperparameter } from '../jobs/tables.ts';
 import { evaluationMetric } from './tables.ts';
 
-export const comparisons = { EQUAL: '=', NOT_EQUAL: '<>', LESS: '<', AT_MOST: '<=', GREATER: '>', AT_LEAST: '>=' } as const;
-export type Comparison = keyof typeof comparisons;
+const operators = { EQUAL: '=', NOT_EQUAL: '<>', LESS: '<', AT_MOST: '<=', GREATER: '>', AT_LEAST: '>=' } as const;
+export type Operator = keyof typeof operators;
 
 export interface MetricFilter {
   name: string;
-  comparison: Comparison;
+  operator: Operator;
   value: number;
 }
 
 /** `value`: a number or a text. */
 export interface HyperparameterFilter {
   name: string;
-  comparison: Comparison;
+  operator: Operator;
   value?: unknown;
 }
 
@@ -39,28 +39,27 @@ function checked<T extends MetricFilter | HyperparameterFilter>(what: string, fi
   return filters ?? [];
 }
 
-const compares = (column: SQLWrapper, comparison: Comparison, value: unknown): SQL =>
-  sql`${column} ${sql.raw(comparisons[comparison])} ${value}`;
+const compares = (column: SQLWrapper, operator: Operator, value: unknown): SQL => sql`${column} ${sql.raw(operators[operator])} ${value}`;
 
 /** Whether `id` is the job, or the model version, of an evaluation with this metric, for each of the filters. */
 export function hasMetrics(id: SQLWrapper, of: 'jobId' | 'modelVersionId', { metrics }: MeasuredFilter): SQL[] {
   return checked('metrics', metrics).map(
-    ({ name, comparison, value }) => sql`${id} IN (SELECT ${evaluationMetric[of]} FROM ${evaluationMetric}
-      WHERE ${evaluationMetric.name} = ${name} AND ${compares(evaluationMetric.value, comparison, value)})`,
+    ({ name, operator, value }) => sql`${id} IN (SELECT ${evaluationMetric[of]} FROM ${evaluationMetric}
+      WHERE ${evaluationMetric.name} = ${name} AND ${compares(evaluationMetric.value, operator, value)})`,
   );
 }
 
 /** For each of the filters: the ids of trainings with this hyperparameter. */
 export function trainingsWith({ hyperparameters }: MeasuredFilter): SQL[] {
-  return checked('hyperparameters', hyperparameters).map(({ name, comparison, value }) => {
-    if (typeof value !== 'number' && (typeof value !== 'string' || !/EQUAL$/.test(comparison))) {
+  return checked('hyperparameters', hyperparameters).map(({ name, operator, value }) => {
+    if (typeof value !== 'number' && (typeof value !== 'string' || !/EQUAL$/.test(operator))) {
       throw new ApiError(
         'INVALID',
         `The value of the hyperparameter ${name} is ${JSON.stringify(value)}: compare with a number, or with a text by EQUAL or NOT_EQUAL.`,
       );
     }
     return sql`SELECT ${jobHyperparameter.jobId} FROM ${jobHyperparameter}
-      WHERE ${jobHyperparameter.name} = ${name} AND ${compares(jobHyperparameter.value, comparison, value)}`;
+      WHERE ${jobHyperparameter.name} = ${name} AND ${compares(jobHyperparameter.value, operator, value)}`;
   });
 }
 
