@@ -1,7 +1,7 @@
 /** Who may import whom (docs/architecture.md). */
 const leaves = 'engine|vision';
 const serverDomains =
-  'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|history|deployments|packages|loadTest|tags|backup|webhooks|alerts';
+  'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|history|deployments|packages|loadTest|tags|backup|webhooks|alerts|retention';
 const domains = `^src/(${serverDomains}|inference|${leaves})/`;
 
 export default {

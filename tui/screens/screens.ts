@@ -19,6 +19,7 @@ import { Overview, OverviewQuery } from './overview.tsx';
 import { Pictures, PicturesQuery } from './pictures.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
+import { Storage, StorageQuery } from './storage.tsx';
 import { uploadScreen } from './upload.tsx';
 import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx';
 
@@ -86,6 +87,7 @@ export const screens: readonly Screen[] = [
   { name: 'compare', title: 'Compare runs', needs: 'READ', from: 'PALETTE', filters: true, component: Compare, query: CompareQuery },
   { name: 'keys', title: 'API keys', needs: 'READ', from: 'PALETTE', filters: true, component: ApiKeys, query: ApiKeysQuery },
   { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
+  { name: 'storage', title: 'Storage', needs: 'READ', from: 'PALETTE', filters: true, component: Storage, query: StorageQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
   { name: 'pictures', title: 'Pictures', needs: 'READ', from: 'ROW', component: Pictures, query: PicturesQuery },
