@@ -46,10 +46,11 @@ describe('in the terminal UI', () => {
             receiver.answer = (res) => res.writeHead(401).end();
             tui.type('t');
             await tui.shows(/✗ FAILED +TEST +1 +401 .*The answer has the status 401/);
+            await tui.shows(/✓ DELIVERED +TEST +1 +204/);
             receiver.answer = (res) => res.writeHead(204).end();
 
             tui.type(key.esc);
-            await tui.shows(/✗ FAILED/);
+            await tui.shows('n new webhook');
             tui.type('S');
             await tui.shows('New secret of http://127.0.0.1');
             tui.type(key.ctrlS);
