@@ -32,8 +32,8 @@ export default {
     {
       name: 'only-the-root-imports-the-server',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/main\\.ts$' },
-      to: { path: '^src/(server|main)\\.ts$' },
+      from: { path: '^src/', pathNot: '^src/(main|commands)\\.ts$' },
+      to: { path: '^src/(server|main|commands)\\.ts$' },
     },
     {
       name: 'neighbours-do-not-import-the-server',

@@ -98,7 +98,7 @@ const clientSettings = z.object({
   url: z
     .url({ protocol: /^https?$/ })
     .default('http://127.0.0.1:8080')
-    .describe('Server that the commands `upload` and `watch` talk to.'),
+    .describe('Server that the commands talk to, such as `watch` and `predict`.'),
   token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
   refreshToken: z
     .string()

@@ -136,6 +136,8 @@ const fields: Record<string, Line> = {
   'Mutation.extendStudy': 'RUN_JOBS',
   'Mutation.createWebhook': 'CONFIGURE',
   'Mutation.updateWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.rotateWebhookSecret': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.testWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
   'Mutation.deleteWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
   'Mutation.redeliverWebhook': ['CONFIGURE', () => ({ input: { deliveryId: encode('WebhookDelivery:nothing') } })],
   'Mutation.updateAlertRule': 'CONFIGURE',
@@ -489,7 +491,7 @@ test('no object type shows a column of a secret', () => {
   const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
     (isObjectType(type) || isInterfaceType(type)) &&
     !type.name.startsWith('__') &&
-    !['Mutation', 'Credentials', 'CreateApiKeyPayload', 'CreateWebhookPayload'].includes(type.name)
+    !['Mutation', 'Credentials', 'CreateApiKeyPayload', 'CreateWebhookPayload', 'RotateWebhookSecretPayload'].includes(type.name)
       ? Object.keys(type.getFields())
           .filter((field) => secret.test(field))
           .map((field) => `${type.name}.${field}`)

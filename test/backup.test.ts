@@ -183,7 +183,7 @@ describe('is refused with what is wrong:', () => {
     }));
 
   test('a number of backups that is none', async () => {
-    expect(await whetstone(['backup', '/tmp', '--keep', '0'])).toMatchObject({ code: 1, stderr: expect.stringContaining('from 1 on') });
+    expect(await whetstone(['backup', '/tmp', '--keep', '0'])).toMatchObject({ code: 2, stderr: expect.stringContaining('from 1 to') });
   });
 });
 
