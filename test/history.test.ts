@@ -190,11 +190,18 @@ describe('a version that is less accurate', () => {
     withServer(async (server) => {
       const { db } = server.services;
       storeVersions(db, [1, 2]);
-      const evaluate = (version: number, top1: number, split: 'val' | 'test' = 'val') =>
+      const evaluate = (version: number, top1: number, split: 'val' | 'test' = 'val', testTimeAugmentation: 'NONE' | 'FLIP' = 'NONE') =>
         inTransaction(db, (tx) => {
           const job = enqueue(tx, nobody, { kind: 'EVALUATE', spec: {} });
           const about = { modelVersionId: `version-${version}`, datasetVersionId: 'data-1', split, engine: 'torch', artifactId: null };
-          const row = { id: `evaluation ${job.id}`, ...about, metricsJson: { images: 1000, top1 }, jobId: job.id, createdAt: Date.now() };
+          const row = {
+            id: `evaluation ${job.id}`,
+            ...about,
+            testTimeAugmentation,
+            metricsJson: { images: 1000, top1 },
+            jobId: job.id,
+            createdAt: Date.now(),
+          };
           tx.insert(evaluation).values(row).run();
           noteLessAccurate(tx, { job, attemptNumber: 1 }, row);
           return job.id;
@@ -202,6 +209,7 @@ describe('a version that is less accurate', () => {
       evaluate(1, 0.95);
       evaluate(2, 0.5, 'test');
       evaluate(2, 0.945);
+      evaluate(2, 0.5, 'val', 'FLIP');
       const api = await viewer(server);
       expect(await regressions(api)).toEqual([]);
       const jobId = evaluate(2, 0.9);

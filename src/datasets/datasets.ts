@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, getTableColumns, gt, gte, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
@@ -177,6 +177,15 @@ function placesOf({ items, images }: DatasetCounts, split: ItemFilter['split']):
   if (!split) return [0, items];
   const before = splits.slice(0, splits.indexOf(split)).reduce((sum, name) => sum + images[name], 0);
   return [before, before + images[split]];
+}
+
+/** The items at these places, whatever became of the version's name: of a deleted version there are none. */
+export function listItemsAt(db: Queryable, versionId: string, places: number[]): DatasetItemRow[] {
+  return db
+    .select()
+    .from(datasetItem)
+    .where(and(eq(datasetItem.versionId, versionId), inArray(datasetItem.n, places)))
+    .all();
 }
 
 /** An item of a READY version. */
