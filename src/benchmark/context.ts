@@ -172,7 +172,8 @@ function newestEvaluation(db: Queryable, modelVersionId: string) {
   );
 }
 
-function earlierAccuracy(db: Queryable, version: ModelVersion, { metric, datasetHash, split }: Accuracy): ModelContext['earlier'] {
+/** What `accuracy` of a version can be compared with. */
+export function earlierAccuracy(db: Queryable, version: ModelVersion, { metric, datasetHash, split }: Accuracy): ModelContext['earlier'] {
   const found = db
     .select({ number: modelVersion.number, metricsJson: evaluation.metricsJson })
     .from(evaluation)

@@ -26,7 +26,7 @@ from whetstone_trainer.events import Events
 
 def evaluated(labels: torch.Tensor, logits: torch.Tensor, folder: Path) -> dict[str, Any]:
     events = Events(Recorder(), "job-1", 1, folder)
-    rows = iter(logits.split(32))
+    rows = iter([logits[start : start + 32] for start in range(0, len(logits), 32)])
     count = logits.shape[1]
     images = pictures(labels)
     found = classification.evaluate(
@@ -98,7 +98,7 @@ def test_of_a_model_that_is_always_right_there_is_nothing_but_its_worst_images(t
 
 def as_coco(rows: list[dict[str, Any]], images: int, classes: int) -> COCO:
     coco = COCO()
-    coco.dataset = {
+    dataset: Any = {
         "info": {},
         "images": [{"id": n} for n in range(images)],
         "annotations": [
@@ -106,6 +106,7 @@ def as_coco(rows: list[dict[str, Any]], images: int, classes: int) -> COCO:
         ],
         "categories": [{"id": n} for n in range(classes)],
     }
+    coco.dataset = dataset
     coco.createIndex()
     return coco
 
