@@ -3,10 +3,10 @@ import { eventFile } from '../src/jobs/tensorboard.ts';
 
 /** What TensorBoard's own `RecordWriter` and `Event` have written of these curves. */
 const written =
-  'GAAAAAAAAACjf0siCQAAAED8VNlBGg1icmFpbi5FdmVudDoy7O2PnR4AAAAAAAAA2dwSMgkAAGBA/FTZQRAGKhEKDwoIdmFsLnRvcDEVAAAAP9kJOP8gAAAAAAAAACntqVAJAABgQPxU' +
-  '2UEQBioTChEKCnRyYWluLmxvc3MVAACgP9pff3kfAAAAAAAAAFFLRBgJAAAAQPxU2UEQrAIqEQoPCgh2YWwudG9wMRUAAEA/NLCl1A==';
+  'GAAAAAAAAACjf0siCQAAAED8VNlBGg1icmFpbi5FdmVudDoy7O2PnR4AAAAAAAAA2dwSMgkAAGBA/FTZQRAGKhEKDwoIdmFsLnRvcDEVAAAAP9kJOP8fAAAAAAAAAFFLRBgJAAAAQPxU' +
+  '2UEQrAIqEQoPCgh2YWwudG9wMRUAAEA/NLCl1CAAAAAAAAAAKe2pUAkAAGBA/FTZQRAGKhMKEQoKdHJhaW4ubG9zcxUAAKA/2l9/eQ==';
 
-test('curves become the bytes that TensorBoard itself would write', () => {
+test('curves become the bytes that TensorBoard itself would write', async () => {
   const curves = [
     {
       name: 'val.top1',
@@ -17,6 +17,6 @@ test('curves become the bytes that TensorBoard itself would write', () => {
     },
     { name: 'train.loss', points: [{ step: 6, epoch: 1, value: 1.25 }] },
   ];
-  const file = eventFile(curves, 1_700_000_000_000, new Map([[6, 1_700_000_001_500]]));
+  const file = await eventFile({}, curves, 1_700_000_000_000, new Map([[6, 1_700_000_001_500]]));
   expect(file.toString('base64')).toBe(written);
 });

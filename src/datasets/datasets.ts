@@ -179,7 +179,7 @@ function placesOf({ items, images }: DatasetCounts, split: ItemFilter['split']):
   return [before, before + images[split]];
 }
 
-/** The items at these places, whatever became of the version's name: of a deleted version there are none. */
+/** The items at these places; none of a deleted version. */
 export function listItemsAt(db: Queryable, versionId: string, places: number[]): DatasetItemRow[] {
   return db
     .select()

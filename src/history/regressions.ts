@@ -168,16 +168,16 @@ function reportRow(tx: Queryable, { jobId, n }: { jobId: string; n: number }): R
   return stored?.row ? (JSON.parse(stored.row) as ReportRow) : undefined;
 }
 
-/** Test-time augmentation measures another thing than what serves. */
-const isOfServing = eq(evaluation.testTimeAugmentation, 'NONE');
-
+/** Without test-time augmentation, as versions serve. */
 function newestEvaluated(tx: Queryable, split: EvaluationRow['split'], contentHash: string, isOne: SQL | undefined) {
   return tx
     .select({ versionId: modelVersion.id, metrics: evaluation.metricsJson })
     .from(evaluation)
     .innerJoin(modelVersion, eq(modelVersion.id, evaluation.modelVersionId))
     .innerJoin(datasetVersion, eq(datasetVersion.id, evaluation.datasetVersionId))
-    .where(and(isOne, eq(evaluation.split, split), eq(datasetVersion.contentHash, contentHash), isOfServing))
+    .where(
+      and(isOne, eq(evaluation.split, split), eq(datasetVersion.contentHash, contentHash), eq(evaluation.testTimeAugmentation, 'NONE')),
+    )
     .orderBy(desc(modelVersion.number), desc(evaluation.createdAt), desc(evaluation.id))
     .get();
 }

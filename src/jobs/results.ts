@@ -146,7 +146,7 @@ export const ClassificationFindings = z
 export type ClassificationFindings = z.infer<typeof ClassificationFindings>;
 
 const BestThreshold = z
-  .object({ score: probability, f1: probability, precision: probability, recall: probability })
+  .object({ score: z.number(), f1: probability, precision: probability, recall: probability })
   .meta({ id: 'BestThreshold', description: 'The score from which boxes count, where F1 is highest, at IoU 0.5.' });
 
 const OfSize = z.object({
@@ -181,7 +181,10 @@ export const DetectionFindings = z
                 kind: z.enum(['MISSED', 'FALSE']),
                 label: classIndex,
                 score: z.number().nullable().describe('Null for a missed object.'),
-                ...{ x: z.number(), y: z.number(), width: z.number(), height: z.number() },
+                x: z.number(),
+                y: z.number(),
+                width: z.number(),
+                height: z.number(),
               }),
             )
             .max(20)

@@ -8,6 +8,7 @@ import type { Db } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { attachment } from '../storage/files.ts';
 import { checkLink, type LinkContext, signedUrl } from '../storage/links.ts';
+import { inTurn } from '../turns.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { findJob } from './jobs.ts';
 import { type Job, jobEvent } from './tables.ts';
@@ -22,7 +23,7 @@ export async function serveTensorboard(services: { db: Db; linkKey: Buffer }, re
   checkLink(services, url);
   const job = findJob(services.db, url.pathname.split('/')[3] ?? '') ?? notFound('job');
   const curves = await readCurves(services.db, req, job.id, null, pointsMax);
-  const file = eventFile(curves, job.createdAt, epochTimes(services.db, job.id));
+  const file = await eventFile(req, curves, job.createdAt, epochTimes(services.db, job.id));
   res.setHeader('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'; sandbox");
   res.setHeader('Cache-Control', 'private, no-store');
   res.setHeader('Content-Type', 'application/octet-stream');
@@ -42,15 +43,18 @@ function epochTimes(db: Db, jobId: string): Map<number, number> {
   return new Map(rows.map(({ step, at }) => [step, at]));
 }
 
-/** `times` by step; a step without one has that of the job's start. */
-export function eventFile(curves: readonly Curve[], startedAt: number, times: ReadonlyMap<number, number>): Buffer {
-  const points = curves.flatMap(({ name, points }) => points.map(({ step, value }) => ({ name, step, value })));
-  return Buffer.concat([
-    record(event(startedAt, 0, text(3, 'brain.Event:2'))),
-    ...points
-      .sort((a, b) => a.step - b.step)
-      .map(({ name, step, value }) => record(event(times.get(step) ?? startedAt, step, scalar(name, value)))),
-  ]);
+/** `times` by step; a step without one has `createdAt`. Each curve takes a turn (`request` as in `inTurn`). */
+export async function eventFile(
+  request: object,
+  curves: readonly Curve[],
+  createdAt: number,
+  times: ReadonlyMap<number, number>,
+): Promise<Buffer> {
+  const parts = [record(event(createdAt, 0, text(3, 'brain.Event:2')))];
+  const written = ({ name, points }: Curve) =>
+    points.map(({ step, value }) => record(event(times.get(step) ?? createdAt, step, scalar(name, value))));
+  for (const curve of curves) parts.push(...(await inTurn(request, () => written(curve))));
+  return Buffer.concat(parts);
 }
 
 // Fields of Protocol Buffers: number and kind, then the value.

@@ -1,6 +1,6 @@
 /** Sections about an evaluation's findings: pictures of what went wrong. */
 import { number, percent, plural } from '../format.ts';
-import type { Picture, Section } from '../forms/document.ts';
+import { none, type Picture, type Section } from '../forms/document.ts';
 import type { ClassifiedFacts, DetectedFacts, FindingFacts, Thumbnail } from './findings.ts';
 
 export type Thumbnails = ReadonlyMap<number, Thumbnail>;
@@ -12,7 +12,7 @@ export function findingSections(findings: FindingFacts | null, thumbnails: Thumb
     return { address, width, height, name: path ?? `image ${n}`, caption, boxes };
   };
   const classified = (one: ClassifiedFacts, caption: string) => picture(one.n, one.path, caption);
-  const pairs: Section[] = findings.confused.slice(0, 4).some(({ examples }) => examples.length > 0)
+  const pairs: Section[] = findings.confused.some(({ examples }) => examples.length > 0)
     ? [
         {
           heading: 'Examples of confusions',
@@ -86,8 +86,6 @@ export function findingSections(findings: FindingFacts | null, thumbnails: Thumb
     },
   ];
 }
-
-const none = '(none)';
 
 function labelErrorText(count: number): string {
   if (count === 0) return 'No image looks as if it had a wrong label.';
