@@ -43,7 +43,7 @@ export function mainMetric(evaluation: EvaluationFacts | null): string | null {
 const shareText = (share: number | null): string => (share === null ? none : percent(share));
 const precisionText = (value: number | null): string => (value === null ? none : value.toFixed(4));
 
-/** The metrics, what is confused, the classes, the worst first, and what is worth a look. */
+/** The metrics, what is confused, pictures, and the classes, the worst first. */
 export function evaluationSections(evaluation: EvaluationFacts | null, thumbnails: Thumbnails): Section[] {
   if (!evaluation) return [];
   const { metrics, detail, findings, split, engine, testTimeAugmentation } = evaluation;
@@ -61,10 +61,10 @@ export function evaluationSections(evaluation: EvaluationFacts | null, thumbnail
   const gone = { text: 'The figures of each class were deleted with the model version.' };
   return [
     { heading: 'Metrics', blocks: [metricTable, detail ? { plots: detailPlots(detail) } : gone] },
-    ...(detail?.task === 'CLASSIFICATION' ? classifierSections(detail) : []),
+    ...(detail?.task === 'CLASSIFICATION' ? [pairSection(detail)] : []),
     ...(findings?.task === 'DETECTION' ? [mistakeSection(findings)] : []),
-    ...(detail?.task === 'DETECTION' ? [detectorClasses(detail)] : []),
     ...findingSections(findings, thumbnails),
+    ...(detail ? [detail.task === 'CLASSIFICATION' ? classifierClasses(detail) : detectorClasses(detail)] : []),
   ];
 }
 
@@ -86,30 +86,28 @@ function detectionRows({ best, sizes, iou }: OfTask<FindingFacts, 'DETECTION'>):
     : bySize;
 }
 
-function classifierSections({ perClass, pairs }: ClassificationDetail): Section[] {
-  return [
-    {
-      heading: 'Most confused pairs',
-      blocks:
-        pairs.length === 0
-          ? [{ text: 'Every image got its true class.' }]
-          : [
-              {
-                table: {
-                  caption: 'Images of the first class that the model takes for the second one, with their share of its images.',
-                  head: ['True class', 'Taken for', 'Images', 'Share'],
-                  rows: pairs.map(({ is, takenFor, images, share }) => [is, takenFor, `${images}`, percent(share)]),
-                },
-              },
-            ],
-    },
-    classSection(
-      perClass.toSorted((a, b) => (a.recall ?? 2) - (b.recall ?? 2)),
-      ['Class', 'Images', 'Precision', 'Recall'],
-      ({ name, images, precision, recall }) => [name, `${images}`, shareText(precision), shareText(recall)],
-    ),
-  ];
-}
+const pairSection = ({ pairs }: ClassificationDetail): Section => ({
+  heading: 'Most confused pairs',
+  blocks:
+    pairs.length === 0
+      ? [{ text: 'Every image got its true class.' }]
+      : [
+          {
+            table: {
+              caption: 'Images of the first class that the model takes for the second one, with their share of its images.',
+              head: ['True class', 'Taken for', 'Images', 'Share'],
+              rows: pairs.map(({ is, takenFor, images, share }) => [is, takenFor, `${images}`, percent(share)]),
+            },
+          },
+        ],
+});
+
+const classifierClasses = ({ perClass }: ClassificationDetail): Section =>
+  classSection(
+    perClass.toSorted((a, b) => (a.recall ?? 2) - (b.recall ?? 2)),
+    ['Class', 'Images', 'Precision', 'Recall'],
+    ({ name, images, precision, recall }) => [name, `${images}`, shareText(precision), shareText(recall)],
+  );
 
 const mistakeSection = ({ confused, iou, best }: OfTask<FindingFacts, 'DETECTION'>): Section => ({
   heading: 'Most frequent mistakes',
