@@ -41,7 +41,7 @@ test('it is whole: OpenAPI 3.1, no reference leads nowhere, each parameter of an
 });
 
 /** Links to a file and to a part of one, as the API gives them. */
-async function links(): Promise<Record<'file' | 'thumbnail' | 'dataset' | 'package' | 'report' | 'jobs', string>> {
+async function links(): Promise<Record<'curves' | 'file' | 'thumbnail' | 'dataset' | 'package' | 'report' | 'jobs', string>> {
   const { url, dataDir } = server;
   const path = join(dataDir, 'made');
   writeFileSync(path, bytesOf('file', 1000));
