@@ -240,7 +240,12 @@ export const trainJob: JobKind = {
     const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');
-    const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });
+    const insertEvaluation = await acceptEvaluation(services, attempt, made, {
+      datasetVersionId,
+      split: 'val',
+      engine,
+      testTimeAugmentation: 'NONE',
+    });
     return (tx) => {
       const { id } = insertCheckpoint(tx);
       const evaluationId = insertEvaluation(tx, id).id;

@@ -160,6 +160,7 @@ class EvaluateSpec(_Computing):
     dataset: DatasetRef
     split: Split
     batch_size: int
+    test_time_augmentation: Literal["NONE", "FLIP"]
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
         # The best epoch was in an earlier attempt.
         training.model.load_state_dict(training.best)
         evaluation = _validate(training.model, val_images, job)
-    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes))
+    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes, events))
     events.artifact("EVALUATION", "evaluation.json", {})
     return {
         "epochs": progress.epoch,
