@@ -3,8 +3,9 @@
  * API's `presets`, what a specification may hold and the trainer's types are made from it. Part of the protocol (`protocol.ts`).
  */
 import { z } from 'zod';
-import type { Task } from '../vision/spec.ts';
+import { imageNet, type PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import { classifiers } from './classifiers.ts';
+import { detectors } from './detectors.ts';
 import facts from './presets.json' with { type: 'json' };
 import type { Dimension, Search } from './searchSpace.ts';
 
@@ -208,6 +209,16 @@ export const DetectionHyperparameters = z
           'with other random changes. Use this or classWeights: both together favour rare classes twice.',
       )
       .meta({ before: 'SHUFFLED' }),
+    freeze: shared.freeze
+      .describe(
+        'Layers that keep their weights and the statistics of their batch normalisation. STAGE1 to STAGE3: all up to the end of this stage ' +
+          'of the backbone; each stage has half the resolution of the one before. BACKBONE: all of it, so that only neck and head learn. It ' +
+          'needs weights to start from.',
+      )
+      .meta({ before: 'NONE' }),
+    backboneLearningRateFactor: shared.backboneLearningRateFactor
+      .describe('The backbone learns with learningRate times this: less than 1 changes pretrained weights more slowly.')
+      .meta({ before: 1 }),
     emaDecay: shared.emaDecay,
     gradientClip: shared.gradientClip.default(10),
     earlyStopping: shared.earlyStopping,
@@ -237,6 +248,7 @@ export const DetectionHyperparameters = z
 export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
 
 type ClassifierName = keyof typeof classifiers;
+type DetectorName = keyof typeof detectors;
 
 /** A classifier of torchvision, at the image size of its public weights. */
 function classifier(name: ClassifierName) {
@@ -253,6 +265,7 @@ function classifier(name: ClassifierName) {
     parameters,
     macs,
     hasPublicWeights: true,
+    backbone: null,
     onlyImageSize: onlyImageSize ? imageSize : null,
     hyperparameters: ClassificationHyperparameters.extend({
       imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? ''),
@@ -260,17 +273,20 @@ function classifier(name: ClassifierName) {
   } as const;
 }
 
-function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
+function detector(name: DetectorName) {
+  const { title, backbone } = detectors[name];
   const { parameters, macs } = facts[name];
+  const start = backbone
+    ? `YOLOv8’s neck and head on torchvision’s ${classifiers[backbone].title}, from scratch or with its ImageNet weights`
+    : 'YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights';
   return {
     task: 'DETECTION',
     title,
-    description:
-      'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights. ' +
-      `${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
+    description: `Object detection with ${start}: ${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
     parameters,
     macs,
-    hasPublicWeights: false,
+    hasPublicWeights: backbone !== null,
+    backbone,
     onlyImageSize: null,
     hyperparameters: DetectionHyperparameters,
   } as const;
@@ -279,16 +295,19 @@ function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
 const sizeOf = ({ parameters, macs }: { parameters: number; macs: number }): string =>
   `${(parameters / 1e6).toFixed(1)} million parameters, ${(macs / 1e9).toFixed(macs < 1e8 ? 2 : 1)} billion multiplications`;
 
-const names = Object.keys(classifiers) as ClassifierName[];
+/** A row for each name of a table. */
+const rowsOf = <N extends string, R>(table: Record<N, unknown>, row: (name: N) => R) =>
+  Object.fromEntries((Object.keys(table) as N[]).map((name) => [name, row(name)])) as Record<N, R>;
 
-/** A preset is a topology with its task and its hyperparameters. Another detector is another row, another classifier one in `classifiers.ts`. */
-export const presets = {
-  ...(Object.fromEntries(names.map((name) => [name, classifier(name)])) as Record<ClassifierName, ReturnType<typeof classifier>>),
-  yolov8n: detector('yolov8n', 'YOLOv8n'),
-  yolov8s: detector('yolov8s', 'YOLOv8s'),
-  yolov8m: detector('yolov8m', 'YOLOv8m'),
-};
+/** A preset is a topology with its task and its hyperparameters. Another one is another row of `classifiers.ts` or `detectors.ts`. */
+export const presets = { ...rowsOf(classifiers, classifier), ...rowsOf(detectors, detector) };
 export type PresetName = keyof typeof presets;
+
+/** How an image becomes the input of a training. The layers of a classifier know its own mean and deviation. */
+export function preprocessOf(preset: PresetName, { imageSize }: { imageSize: number }): PreprocessSpec {
+  const { task, backbone } = presets[preset];
+  return { ...presetPreprocess(imageSize, task), ...(backbone && imageNet) };
+}
 
 /** Of one checkpoint: weights, their average, the best ones, and twice the weights for AdamW’s memory; 4 bytes each. */
 export const checkpointBytes = (preset: PresetName): number => 5 * 4 * presets[preset].parameters;

@@ -26,9 +26,12 @@ export const PreprocessSpec = z
   .meta({ id: 'PreprocessSpec' });
 export type PreprocessSpec = z.infer<typeof PreprocessSpec>;
 
+/** What torchvision's public weights were trained with. */
+export const imageNet = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] } satisfies Pick<PreprocessSpec, 'mean' | 'std'>;
+
 const presetPreprocessing = {
-  /** The largest centred square, ImageNet's mean and deviation. */
-  CLASSIFICATION: { mode: 'CROP', mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+  /** The largest centred square. */
+  CLASSIFICATION: { mode: 'CROP', ...imageNet },
   /** The whole image, its levels as 0 to 1. */
   DETECTION: { mode: 'LETTERBOX', mean: [0, 0, 0], std: [1, 1, 1] },
 } satisfies Record<Task, Pick<PreprocessSpec, 'mode' | 'mean' | 'std'>>;

@@ -48,6 +48,8 @@ class DetectionHyperparameters:
     warmup_steps: int
     class_weights: Literal["NONE", "BALANCED"]
     sampling: Literal["SHUFFLED", "BALANCED"]
+    freeze: Literal["NONE", "STAGE1", "STAGE2", "STAGE3", "BACKBONE"]
+    backbone_learning_rate_factor: float
     ema_decay: float
     gradient_clip: float
     early_stopping: int

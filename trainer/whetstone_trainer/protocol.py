@@ -25,6 +25,8 @@ ERROR_CODES: dict[str, int] = SCHEMA["errorCodes"]
 PRESETS: dict[str, str] = SCHEMA["presets"]
 # Of those that torchvision has: the last layer (`head`), the file of the public weights, where stages begin.
 CLASSIFIERS: dict[str, dict[str, Any]] = SCHEMA["classifiers"]
+# Size and backbone, null where it is YOLOv8's own.
+DETECTORS: dict[str, dict[str, Any]] = SCHEMA["detectors"]
 EXIT_STOPPED = 75
 
 T = TypeVar("T")

@@ -15,7 +15,6 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
@@ -109,9 +108,15 @@ def new_run(job: Job) -> Run:
             _warn_of_classes(fresh, earlier, job)
         model.load_state_dict(fitted, strict=False)
         if new:
-            names = ", ".join(new)
-            job.events.warn("HEAD_REPLACED", f"The weights are for other classes: {names} start from random values.")
+            job.events.warn("HEAD_REPLACED", _new_layers(new, spec.preset))
     return _with_optimizer(model, job)
+
+
+def _new_layers(new: tuple[str, ...], preset: str) -> str:
+    topology = topology_of(preset)
+    if any(not name.startswith(topology.head) for name in new):
+        return f"The weights are of {topology.classifier}: neck and head of the detector start from random values."
+    return f"The weights are for other classes: {', '.join(new)} start from random values."
 
 
 def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job) -> None:
@@ -129,30 +134,26 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     if job.adapt is not None:
         model = job.adapt(model)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backbone_factor = 1.0
-    if isinstance(parameters, ClassificationHyperparameters):
-        freeze(model, job.spec.preset, parameters.freeze)
-        backbone_factor = parameters.backbone_learning_rate_factor
-    optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).head, backbone_factor)
+    freeze(model, job.spec.preset, parameters.freeze)
+    optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
 
-def new_optimizer(
-    model: nn.Module, parameters: Hyperparameters, head: str, backbone_factor: float
-) -> torch.optim.Optimizer:
+def new_optimizer(model: nn.Module, parameters: Hyperparameters, behind: tuple[str, ...]) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017).
 
-    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is
-    `backbone_factor` for all but the head: the parameters whose names begin with `head`.
+    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is 1 for
+    the layers behind the backbone: the parameters whose names begin as one of `behind`.
     """
+    backbone_factor = parameters.backbone_learning_rate_factor
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             # Biases and normalisation are not decayed.
-            key = 1.0 if name.startswith(head) else backbone_factor, parameter.ndim > 1
+            key = 1.0 if name.startswith(behind) else backbone_factor, parameter.ndim > 1
             groups.setdefault(key, []).append(parameter)
     if parameters.optimizer == "ADAMW":
         decays = [
