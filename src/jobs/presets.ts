@@ -14,6 +14,18 @@ const searched = (search: Search) => ({ search });
 
 const share = z.number().min(0).max(1);
 
+const multiScaleUpTo = (largest: number) =>
+  z
+    .number()
+    .min(0)
+    .max(largest)
+    .default(0)
+    .describe(
+      'Each batch is resized to a side of its own: a multiple of 32 that is smaller or larger than imageSize by up to this share, inside ' +
+        'the range of imageSize. Validation keeps imageSize.',
+    )
+    .meta({ before: 0 });
+
 /** What is usual with SGD: a weight decay of 5e-4 that goes through a momentum of 0.9. That of AdamW would shrink weights ten times faster. */
 const sgdDefaults = { weightDecay: 0.005 };
 
@@ -166,6 +178,11 @@ export const ClassificationHyperparameters = z
         'Probability of one more change that is drawn with its strength from a list of 14, as in TrivialAugment (Müller and Hutter 2021).',
       )
       .meta({ before: 0 }),
+    quarterTurns: share
+      .default(0)
+      .describe('Probability that an image is turned by 90, 180 or 270 degrees, for images without an up and a down.')
+      .meta({ before: 0 }),
+    multiScale: multiScaleUpTo(0.5),
     mixUp: share
       .default(0)
       .describe('Probability that an image is blended with another one, and its class with that of the other (MixUp, Zhang et al. 2017).')
@@ -230,6 +247,8 @@ export const DetectionHyperparameters = z
     mixedPrecision: shared.mixedPrecision,
     flip: shared.flip,
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
+    quarterTurns: shared.quarterTurns,
+    multiScale: shared.multiScale,
     scale: z
       .number()
       .min(0)
@@ -269,6 +288,7 @@ function classifier(name: ClassifierName) {
     onlyImageSize: onlyImageSize ? imageSize : null,
     hyperparameters: ClassificationHyperparameters.extend({
       imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? ''),
+      multiScale: multiScaleUpTo(onlyImageSize ? 0 : 0.5),
     }),
   } as const;
 }

@@ -32,6 +32,8 @@ class ClassificationHyperparameters:
     rotation: float
     hue: float
     trivial_augment: float
+    quarter_turns: float
+    multi_scale: float
     mix_up: float
     cut_mix: float
 
@@ -57,6 +59,8 @@ class DetectionHyperparameters:
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
     vertical_flip: float
+    quarter_turns: float
+    multi_scale: float
     scale: float
     color_jitter: float
     mosaic: float
