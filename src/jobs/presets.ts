@@ -3,7 +3,7 @@
  * API's `presets`, what a specification may hold and the trainer's types are made from it. Part of the protocol (`protocol.ts`).
  */
 import { z } from 'zod';
-import { imageNet, type PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
+import { imageNet, inGrey, type PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import { classifiers } from './classifiers.ts';
 import { detectors } from './detectors.ts';
 import facts from './presets.json' with { type: 'json' };
@@ -41,6 +41,14 @@ export const defaultsWith = ({ optimizer }: Record<string, unknown>) => (optimiz
 export const ClassificationHyperparameters = z
   .object({
     imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
+    channels: z
+      .enum(['RGB', 'GREY'])
+      .default('RGB')
+      .describe(
+        'What the model sees of an image. GREY: one channel, the luma, for images without colors. Weights for RGB to start from are ' +
+          'added up over their channels.',
+      )
+      .meta({ before: 'RGB' }),
     epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
     batchSize: z
       .int()
@@ -210,6 +218,7 @@ export const DetectionHyperparameters = z
         'Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded. ' +
           'At most 928: a box reaches 480 pixels (15 strides of 32) to each side of its place, and an object may fill the image.',
       ),
+    channels: shared.channels,
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
     optimizer: shared.optimizer,
@@ -324,9 +333,13 @@ export const presets = { ...rowsOf(classifiers, classifier), ...rowsOf(detectors
 export type PresetName = keyof typeof presets;
 
 /** How an image becomes the input of a training. The layers of a classifier know its own mean and deviation. */
-export function preprocessOf(preset: PresetName, { imageSize }: { imageSize: number }): PreprocessSpec {
+export function preprocessOf(
+  preset: PresetName,
+  { imageSize, channels }: { imageSize: number; channels?: 'RGB' | 'GREY' },
+): PreprocessSpec {
   const { task, backbone } = presets[preset];
-  return { ...presetPreprocess(imageSize, task), ...(backbone && imageNet) };
+  const spec = { ...presetPreprocess(imageSize, task), ...(backbone && imageNet) };
+  return channels === 'GREY' ? inGrey(spec) : spec;
 }
 
 /** Of one checkpoint: weights, their average, the best ones, and twice the weights for AdamW’s memory; 4 bytes each. */

@@ -103,7 +103,8 @@ def resized(levels: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
 
 def mean_color(spec: PreprocessSpec) -> list[float]:
     """Fills what a change leaves empty."""
-    return [255 * level for level in (spec.mean if spec.channels == "RGB" else reversed(spec.mean))]
+    levels = [255 * level for level in (reversed(spec.mean) if spec.channels == "BGR" else spec.mean)]
+    return levels * 3 if spec.channels == "GREY" else levels
 
 
 def turn(image: torch.Tensor, degrees: float, spec: PreprocessSpec) -> torch.Tensor:

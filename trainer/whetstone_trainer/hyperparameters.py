@@ -7,6 +7,7 @@ from typing import Literal
 @dataclass(frozen=True, kw_only=True)
 class ClassificationHyperparameters:
     image_size: int
+    channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
     optimizer: Literal["ADAMW", "SGD"]
@@ -41,6 +42,7 @@ class ClassificationHyperparameters:
 @dataclass(frozen=True, kw_only=True)
 class DetectionHyperparameters:
     image_size: int
+    channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
     optimizer: Literal["ADAMW", "SGD"]

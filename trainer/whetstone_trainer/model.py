@@ -18,6 +18,7 @@ from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
 from whetstone_trainer.detection.network import STAGES, Detector
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec
 
 DETAILS_MAX = 10
@@ -88,14 +89,36 @@ def topology_of(preset: str) -> Topology:
     return TOPOLOGIES[preset]
 
 
-def build_model(preset: str, class_count: int) -> nn.Module:
-    """With random weights from PyTorch's main generator. Raises SPEC_INVALID."""
-    return topology_of(preset).build(class_count)
+def build_model(preset: str, class_count: int, channels: int = 3) -> nn.Module:
+    """With random weights from PyTorch's main generator. Raises SPEC_INVALID.
+
+    Args:
+        channels: of the input, 3 or 1.
+    """
+    model = topology_of(preset).build(class_count)
+    if channels == 1:
+        name, first = first_convolution(model)
+        one = nn.Conv2d(
+            1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
+        )  # type: ignore[arg-type]
+        one.load_state_dict({**first.state_dict(), "weight": of_one_channel(first.weight.detach())})
+        model.set_submodule(name, one)
+    return model
 
 
-def expected_state(preset: str, class_count: int) -> State:
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Which reads the image, and its name."""
+    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def of_one_channel(weight: torch.Tensor) -> torch.Tensor:
+    """What computes on grey what `weight` (C × 3 × H × W) computes where red, green and blue are equal."""
+    return weight.sum(1, keepdim=True)
+
+
+def expected_state(preset: str, class_count: int, channels: int = 3) -> State:
     """Names, shapes and types without storage."""
-    return dict(without_storage(lambda: build_model(preset, class_count)).state_dict())
+    return dict(without_storage(lambda: build_model(preset, class_count, channels)).state_dict())
 
 
 def without_storage(build: Callable[[], nn.Module]) -> nn.Module:
@@ -114,15 +137,16 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def macs(preset: str, class_count: int, spec: PreprocessSpec) -> int:
-    return macs_of(lambda: build_model(preset, class_count), spec.width, spec.height)
+    channels = channel_count(spec)
+    return macs_of(lambda: build_model(preset, class_count, channels), spec.width, spec.height, channels)
 
 
-def macs_of(build: Callable[[], nn.Module], width: int, height: int) -> int:
+def macs_of(build: Callable[[], nn.Module], width: int, height: int, channels: int = 3) -> int:
     """Multiplications with an addition for one image, in convolutions and matrix products. Nothing is computed."""
     counter = FlopCounterMode(display=False)
     model = without_storage(build).eval()
     with torch.device("meta"), counter:
-        model(torch.empty(1, 3, height, width))
+        model(torch.empty(1, channels, height, width))
     return counter.get_total_flops() // 2
 
 
@@ -176,15 +200,17 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")
 
 
-def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tuple[State, tuple[str, ...]]:
+def fit(
+    state: State, preset: str, class_count: int, replace_head: bool, channels: int = 3
+) -> tuple[State, tuple[str, ...]]:
     """The state for a model of `class_count` classes, and the tensors that have to be new.
 
     Only with `replace_head` may the head belong to another number of classes; what does not fit of it is then left out.
-    Only then may the weights be those of the classifier that the backbone is from. Raises WEIGHTS_INVALID, naming up to
-    ten missing, unexpected and misshapen tensors each.
+    Only then may the weights be those of the classifier that the backbone is from, and those for red, green and blue
+    fit a model of one channel. Raises WEIGHTS_INVALID, naming up to ten missing, unexpected and misshapen tensors each.
     """
     topology = topology_of(preset)
-    wanted = expected_state(preset, class_count)
+    wanted = expected_state(preset, class_count, channels)
     state = {_renamed(name, wanted): tensor for name, tensor in state.items()}
     head = [name for name in wanted if name.startswith(topology.head)]
     other_head = any(name in state and state[name].shape != wanted[name].shape for name in head)
@@ -195,6 +221,8 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
         new = tuple(name for name in wanted if name.startswith(topology.behind))
     elif replace_head and (other_head or not any(name in state for name in head)):
         new = tuple(name for name in head if name not in state or state[name].shape != wanted[name].shape)
+    if replace_head and channels == 1:
+        state = {name: _in_grey(tensor, wanted.get(name)) for name, tensor in state.items()}
     compared = {name: tensor for name, tensor in wanted.items() if name not in new}
     missing = [name for name in compared if name not in state and not name.endswith(OPTIONAL_SUFFIX)]
     unexpected = [name for name in state if name not in wanted]
@@ -221,6 +249,12 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
     for name in compared.keys() - fitted.keys():
         fitted[name] = torch.zeros(compared[name].shape, dtype=compared[name].dtype)
     return fitted, new
+
+
+def _in_grey(tensor: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+    """Only the first convolution has three channels where one is wanted."""
+    is_first = wanted is not None and tensor.ndim == 4 and (tensor.shape[1], wanted.shape[1]) == (3, 1)
+    return of_one_channel(tensor) if is_first else tensor
 
 
 def _renamed(name: str, wanted: State) -> str:

@@ -44,7 +44,10 @@ def _jpeg(picture: torch.Tensor, spec: PreprocessSpec) -> str:
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
     levels = ((picture * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
     file = io.BytesIO()
-    Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    # Grey has one channel.
+    Image.fromarray(levels.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(
+        file, "JPEG", quality=JPEG_QUALITY, subsampling=0
+    )
     return base64.b64encode(file.getvalue()).decode()
 
 

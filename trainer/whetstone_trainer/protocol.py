@@ -43,7 +43,7 @@ class PreprocessSpec:
     mode: Literal["STRETCH", "CROP", "LETTERBOX"]
     crop_fraction: float
     pad_color: tuple[int, ...]
-    channels: Literal["RGB", "BGR"]
+    channels: Literal["RGB", "BGR", "GREY"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: Literal["NCHW", "NHWC"]

@@ -16,6 +16,7 @@ from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, sav
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
+from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
@@ -95,13 +96,14 @@ class Job:
 def new_run(job: Job) -> Run:
     """A run at its first step, with weights as `spec.init` says."""
     spec, class_count = job.spec, len(job.spec.dataset.classes)
-    model = build_model(spec.preset, class_count)
+    channels = channel_count(spec.preprocess)
+    model = build_model(spec.preset, class_count, channels)
     if spec.init.from_ == "CHECKPOINT":
         return _continued(job)
     if spec.init.from_ != "SCRATCH":
         public = spec.init.from_ == "PRETRAINED"
         state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
-        fitted, new = fit(state, spec.preset, class_count, replace_head=True)
+        fitted, new = fit(state, spec.preset, class_count, replace_head=True, channels=channels)
         earlier = spec.init.classes or ()
         if not new and earlier != spec.dataset.classes:
             fitted, fresh = match_classes(fitted, model.state_dict(), spec.preset, earlier, spec.dataset.classes)
@@ -188,8 +190,9 @@ def _continued(job: Job) -> Run:
         raise TrainerError(
             "SPEC_INVALID", f"epochs counts from the checkpoint's first epoch: it must be more than {earlier.epoch}."
         )
-    training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), job)
-    fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
+    class_count, channels = len(spec.dataset.classes), channel_count(spec.preprocess)
+    training = _with_optimizer(build_model(spec.preset, class_count, channels), job)
+    fit(earlier.tensors["model"], spec.preset, class_count, replace_head=False, channels=channels)
     training.model.load_state_dict(earlier.tensors["model"])
     if training.ema is not training.model:
         training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
@@ -204,7 +207,7 @@ def _continued(job: Job) -> Run:
 def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     """The run exactly as it was when the checkpoint was written."""
     spec, tensors, progress = job.spec, checkpoint.tensors, checkpoint.progress
-    model = build_model(spec.preset, len(spec.dataset.classes))
+    model = build_model(spec.preset, len(spec.dataset.classes), channel_count(spec.preprocess))
     training = _with_optimizer(model, job)
     training.model.load_state_dict(tensors["model"])
     if training.ema is not training.model:
