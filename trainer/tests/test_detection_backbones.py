@@ -9,9 +9,9 @@ from scenes import write_scenes
 from tests import support
 from tests.conftest import train_and_convert
 from tests.support import detector_spec, preprocess, run_here
-from whetstone_trainer.checkpoint import save_tensors
+from whetstone_trainer.checkpoint import load_checkpoint, save_tensors
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.model import build_model, expected_state, fit, read_state, topology_of, without_storage
+from whetstone_trainer.model import build_model, expected_state, fit, topology_of, without_storage
 from whetstone_trainer.protocol import DETECTORS
 
 ON_CLASSIFIERS = [name for name, row in DETECTORS.items() if row["backbone"]]
@@ -36,7 +36,7 @@ def test_the_weights_of_a_classifier_are_those_of_the_backbone_and_only_the_rest
     places = 8 * 12 + 4 * 6 + 2 * 3
     assert (distributions.shape, logits.shape) == ((2, places, 64), (2, places, 7))
     classifier = str(DETECTORS[preset]["backbone"])
-    state = {name: torch.zeros(tensor.shape) for name, tensor in expected_state(classifier, 1000).items()}
+    state = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in expected_state(classifier, 1000).items()}
     fitted, new = fit(state, preset, 7, replace_head=True)
     assert {name for name in new if not name.startswith(("lateral.", "neck.", "head."))} == set()
     assert fitted.keys() | set(new) == model.state_dict().keys()
@@ -57,11 +57,11 @@ def test_a_frozen_backbone_keeps_the_weights_of_its_classifier_while_neck_and_he
     torch.save(public, tmp_path / "public.pth")
     init = {"from": "PRETRAINED", "file": str(tmp_path / "public.pth")}
     changes = {"epochs": 1, "freeze": "BACKBONE", "mosaic": 0.5, "quarterTurns": 0.5, "multiScale": 0.5}
-    code, recorder = run_here(tmp_path / "run", spec_of(scenes, changes, init=init))
-    assert code == 0, recorder.events[-1]
+    code, recorder = run_here(tmp_path / "run", spec_of(scenes, changes, init=init), phase="validation")
+    assert code == 75, recorder.events[-1]
     (warning,) = recorder.of("warning")
     assert (warning["code"], "neck and head" in warning["message"]) == ("HEAD_REPLACED", True)
-    after = read_state(tmp_path / "run" / "weights.safetensors")
+    after = load_checkpoint(tmp_path / "run" / str(recorder.of("checkpoint")[-1]["file"])).tensors["model"]
     kept = {name.removeprefix("backbone."): after[name] for name in after if name.startswith("backbone.")}
     assert all(torch.equal(tensor, public[name]) for name, tensor in kept.items())
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ def spec_of(dataset: support.Json, **changes: object) -> support.Json:
     return train_spec(dataset, parameters, preset=PRESET, preprocess=GREY, **changes)
 
 
-@pytest.mark.parametrize("preset", [PRESET, "yolov8_resnet18"])
+@pytest.mark.parametrize("preset", [PRESET, pytest.param("yolov8_resnet18", marks=pytest.mark.long)])
 def test_weights_for_colours_answer_the_same_on_a_grey_image_in_one_channel(preset: str) -> None:
     torch.manual_seed(0)
     colours = build_model(preset, 3)
@@ -48,6 +48,7 @@ def test_a_grey_pixel_keeps_its_level() -> None:
     assert torch.allclose(normalise(levels, spec)[0, 0, 0], torch.arange(256.0), atol=1e-3)
 
 
+@pytest.mark.long
 def test_a_training_in_grey_starts_from_weights_for_colours(tmp_path: Path) -> None:
     dataset = support.write_digits(tmp_path / "digits", 8, 4)
     torch.manual_seed(1)
