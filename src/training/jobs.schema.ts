@@ -38,11 +38,11 @@ const InitType = builder.inputType('TrainingInit', {
   isOneOf: true,
   fields: (t) => ({
     scratch: t.boolean({ description: 'Random weights from the seed. Say true.' }),
-    pretrained: t.boolean({ description: 'The public weights of the preset, downloaded once. Say true.' }),
+    pretrained: t.boolean({ description: 'The public weights of the preset, or of its backbone, downloaded once. Say true.' }),
     weightsOf: t.id({
       description:
         'The weights of a model version of the same preset. With as many classes, those of the same name keep their part of the head; ' +
-        'otherwise the head starts from random values.',
+        'otherwise the head starts from random values. A detector on the backbone of a classifier also takes a version of that classifier.',
     }),
     continueFrom: t.id({
       description:

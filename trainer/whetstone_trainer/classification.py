@@ -99,6 +99,7 @@ def example(
 def inputs(
     levels: torch.Tensor, draws: NDArray[np.float64], parameters: ClassificationHyperparameters, spec: PreprocessSpec
 ) -> torch.Tensor:
+    levels = augment.resized(levels, spec)
     levels = augment.color(levels, torch.from_numpy(draws).to(levels.device), parameters.color_jitter)
     return augment.erase(normalise(levels, spec), draws, parameters.erasing)
 

@@ -18,7 +18,7 @@ from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model, fit, read_state
-from whetstone_trainer.preprocess import normalise
+from whetstone_trainer.preprocess import channel_count, normalise
 from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json
 from whetstone_trainer.task import Evaluation, Outputs, Predict, Read
 from whetstone_trainer.tasks import TASKS
@@ -163,8 +163,9 @@ def load_model(model: ModelRef) -> nn.Module:
     """A checkpoint version with its weights. Raises WEIGHTS_INVALID, SPEC_INVALID."""
     if model.preset is None:
         raise TrainerError("SPEC_INVALID", "A checkpoint needs its preset.")
-    state, _ = fit(read_state(model.file), model.preset, len(model.classes), replace_head=False)
-    loaded = build_model(model.preset, len(model.classes))
+    class_count, channels = len(model.classes), channel_count(model.preprocess)
+    state, _ = fit(read_state(model.file), model.preset, class_count, replace_head=False, channels=channels)
+    loaded = build_model(model.preset, class_count, channels)
     loaded.load_state_dict(state)
     return loaded.to(memory_format=torch.channels_last)
 

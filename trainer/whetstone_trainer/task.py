@@ -83,7 +83,8 @@ class Task(Protocol):
     def inputs(
         self, levels: torch.Tensor, draws: NDArray[np.float64], parameters: Any, spec: PreprocessSpec, /
     ) -> torch.Tensor:
-        """Levels of a training batch (float) as the model's input, with the changes that happen on the device."""
+        """Levels of a training batch (float) as the model's input, of the spec's size, with the changes that happen on
+        the device."""
 
     def loss(
         self,
@@ -95,8 +96,8 @@ class Task(Protocol):
         /,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss (scalar) of float32 outputs, and what `RUNNING` sums up: a sum over the batch for each name, then
-        its number of images. `class_weights`: how much each class counts, on the outputs' device; None: all the
-        same."""
+        its number of images. `spec`: of the inputs. `class_weights`: how much each class counts, on the outputs'
+        device; None: all the same."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events

@@ -119,13 +119,14 @@ def example(
         boxes = to_input(objects.boxes, where) - torch.tensor([x, y, x, y])
         return Picture(images[index][:, y : y + height, x : x + width], objects.labels, boxes, objects.ignored)
 
-    made = compose(picture, len(images), place, parameters, spec, flip_draw=draw)
+    made = compose(picture, len(images), place, parameters, spec, draw=draw)
     return made.image, Objects(made.labels, made.boxes, made.ignored, spec.width, spec.height)
 
 
 def inputs(
     levels: torch.Tensor, draws: NDArray[np.float64], parameters: DetectionHyperparameters, spec: PreprocessSpec
 ) -> torch.Tensor:
+    levels = augment.resized(levels, spec)
     levels = augment.color(levels, torch.from_numpy(draws).to(levels.device), parameters.color_jitter)
     return normalise(levels, spec)
 
@@ -138,7 +139,7 @@ def loss(
     class_weights: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distributions, logits = outputs
-    objects = [part.to(logits.device) for part in padded(truths)]
+    objects = [part.to(logits.device) for part in padded(truths, spec)]
     parts = detection_loss(
         distributions, logits, *objects, height=spec.height, width=spec.width, class_weights=class_weights
     )
@@ -147,15 +148,16 @@ def loss(
     return total, torch.cat([means * count, means.new_tensor([count])])
 
 
-def padded(truths: Sequence[Objects]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Labels (N × M, −1 where an image has fewer than M objects), boxes (N × M × 4) and which are ignored (N × M), M at
-    least 1."""
+def padded(truths: Sequence[Objects], spec: PreprocessSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Labels (N × M, −1 where an image has fewer than M objects), boxes (N × M × 4, in pixels of the spec's size) and
+    which are ignored (N × M), M at least 1."""
     most = max(1, *(len(objects.labels) for objects in truths))
     labels, boxes = torch.full((len(truths), most), -1), torch.zeros(len(truths), most, 4)
     ignored = torch.zeros(len(truths), most, dtype=torch.bool)
     for n, objects in enumerate(truths):
         count = len(objects.labels)
-        labels[n, :count], boxes[n, :count], ignored[n, :count] = objects.labels, objects.boxes, objects.ignored
+        labels[n, :count], ignored[n, :count] = objects.labels, objects.ignored
+        boxes[n, :count] = objects.boxes * (spec.width / objects.width)
     return labels, boxes, ignored
 
 
