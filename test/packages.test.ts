@@ -19,12 +19,13 @@ import type { PackageForm, PackageSource } from '../src/packages/source.ts';
 import { tritonTexts } from '../src/packages/triton.ts';
 import { blobPath, type StorageServices } from '../src/storage/blobs.ts';
 import { writeZip } from '../src/storage/zip.ts';
-import { presetPreprocess } from '../src/vision/spec.ts';
+import { inGrey, presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
 import { call, python, withModelFiles } from './support/inference.ts';
 import { storeBenchmark } from './support/reports.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { sha256, withStorage } from './support/storage.ts';
+import { key, logIn, withTui } from './support/tui.ts';
 
 const run = promisify(execFile);
 
@@ -39,6 +40,13 @@ const models = {
     labels,
     inputs: [port('image', ['batch', 3, 32, 32])],
     outputs: [port('logits', ['batch', 3])],
+  },
+  grey: {
+    task: 'CLASSIFICATION',
+    preprocess: inGrey(presetPreprocess(32)),
+    labels: ['white', 'black'],
+    inputs: [port('image', ['batch', 1, 32, 32])],
+    outputs: [port('logits', ['batch', 2])],
   },
   rectangle: {
     task: 'DETECTION',
@@ -173,10 +181,19 @@ const pictures = async (): Promise<Buffer[]> => [
     .composite([{ input: { create: { width: 64, height: 32, channels: 3, background: '#ff00ff' } }, left: 32, top: 16 }])
     .webp({ lossless: true })
     .toBuffer(),
+  // Grey of 16 bits.
+  await sharp(
+    Uint16Array.from({ length: 40 * 50 }, (_, i) => 60_000 - 20 * i),
+    { raw: { width: 50, height: 40, channels: 1 } },
+  )
+    .toColourspace('grey16')
+    .png()
+    .toBuffer(),
 ];
 
 test.each<[Name, string[]]>([
   ['brightness', ['--top', '2']],
+  ['grey', []],
   ['rectangle', []],
 ])('predict.py of a bundle gives the answers of predict: %s', (name, args) =>
   withStorage(async (storage) => {
@@ -240,7 +257,7 @@ test.each<[string, Name, Parameters<typeof store>[2], PackageForm, string]>([
   }),
 );
 
-test('a viewer downloads a package by its link; the link of a version that was deleted leads nowhere', () =>
+test('a viewer downloads a package by its link, and in the terminal UI; the link of a version that was deleted leads nowhere', () =>
   withServer(async (server) => {
     const { config, db } = server.services;
     const id = store({ config, db }, 'brightness');
@@ -255,6 +272,23 @@ test('a viewer downloads a package by its link; the link of a version that was d
     expect(response.headers.get('content-disposition')).toContain(fileName);
     expect(Buffer.from(await response.arrayBuffer()).equals(await zipOf({ config, db }, id, 'TRITON'))).toBe(true);
     expect((await fetch(address.href.replace('TRITON', 'BUNDLE'))).status).toBe(403);
+    await withFolder((folder) =>
+      withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui, 'viewer');
+          await tui.shows(/› +1/);
+          tui.type('p');
+          await tui.shows('Package brightness v1');
+          tui.type(key.tab);
+          tui.type(join(folder, 'own.zip'));
+          tui.type(key.ctrlS);
+          await tui.shows('Written to');
+          expect(readFileSync(join(folder, 'own.zip')).equals(await zipOf({ config, db }, id, 'BUNDLE'))).toBe(true);
+        },
+        { first: { screen: 'model', id: 'brightness' }, columns: 120 },
+      ),
+    );
     db.update(modelVersion).set({ deletedAt: 1 }).run();
     expect((await fetch(address)).status).toBe(404);
     expect((await server.graphql(query, asked, await server.as('VIEWER'))).errors?.[0].extensions.code).toBe('NOT_FOUND');

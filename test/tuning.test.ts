@@ -200,6 +200,12 @@ test.each([
     ['space'],
     /LATENCY is measured for each imageSize, at most 16; the space has 33/,
   ],
+  [
+    'latency of trials with other channels',
+    { objectives: ['TOP1', 'LATENCY'], space: [{ name: 'channels', choices: ['RGB', 'GREY'] }] },
+    ['space'],
+    /LATENCY is measured for one value of `channels`/,
+  ],
   ['several objectives for TPE', { sampler: 'TPE' }, ['sampler'], /TPE optimises one objective/],
   ['a grid without steps', { sampler: 'GRID' }, ['space'], /needs `choices` or a `step` of learningRate/],
   [

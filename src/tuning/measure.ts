@@ -4,13 +4,13 @@
  */
 import { z } from 'zod';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
-import { presets } from '../jobs/presets.ts';
+import { preprocessOf } from '../jobs/presets.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
 import { MeasureSpec, SPEC_VERSION } from '../jobs/specs.ts';
 import { requireReadyDataset } from '../training/sources.ts';
+import { trainingOf } from '../training/train.ts';
 import { codeVersion } from '../version.ts';
-import { presetPreprocess } from '../vision/spec.ts';
 import { imageSizesOf } from './settings.ts';
 import { requireStudy, studySettings } from './studies.ts';
 import type { Study } from './tables.ts';
@@ -27,7 +27,8 @@ export const measureJob: JobKind = {
   launch({ db }, { job }) {
     const row = requireStudy(db, MeasureRequest.parse(job.specJson).studyId);
     const settings = studySettings(row);
-    const { preset, seed, cpuThreads } = settings;
+    const { preset, fixed, seed, cpuThreads } = settings;
+    const { hyperparameters } = trainingOf(preset, fixed, {});
     return launchTrainer(
       MeasureSpec.parse({
         kind: 'MEASURE',
@@ -38,7 +39,7 @@ export const measureJob: JobKind = {
         seed,
         preset,
         classCount: requireReadyDataset(db, row.datasetVersionId).classesJson.length,
-        preprocess: imageSizesOf(settings).map((size) => presetPreprocess(size, presets[preset].task)),
+        preprocess: imageSizesOf(settings).map((imageSize) => preprocessOf(preset, { ...hyperparameters, imageSize })),
       }),
     );
   },

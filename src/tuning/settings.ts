@@ -241,6 +241,8 @@ export function imageSizesOf({ preset, space, fixed }: Pick<StudySettings, 'pres
 }
 
 function requireFewSizes(settings: Pick<StudySettings, 'preset' | 'space' | 'fixed'>): void {
+  if (settings.space.some(({ name }) => name === 'channels'))
+    refuse('INVALID', 'space', 'LATENCY is measured for one value of `channels`: put it into `fixed`, or leave LATENCY out.');
   const { length } = imageSizesOf(settings);
   if (length <= imageSizesMax) return;
   const message = `LATENCY is measured for each imageSize, at most ${imageSizesMax}; the space has ${length}. Take \`choices\`, or a larger \`step\`.`;

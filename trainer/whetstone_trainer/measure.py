@@ -17,6 +17,7 @@ from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.evaluate import onnx_session
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model
+from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import MeasureSpec, PreprocessSpec
 from whetstone_trainer.tasks import task_of
 
@@ -32,7 +33,8 @@ def run(spec: MeasureSpec, events: Events) -> dict[str, Any]:
     events.phase("export", len(spec.preprocess))
     sessions = [_session(spec, preprocess, events) for preprocess in spec.preprocess]
     noise = np.random.default_rng(spec.seed)
-    inputs = [noise.standard_normal((1, 3, size.height, size.width), np.float32) for size in spec.preprocess]
+    shapes = [(1, channel_count(size), size.height, size.width) for size in spec.preprocess]
+    inputs = [noise.standard_normal(shape, np.float32) for shape in shapes]
     events.phase("measurement", (ROUNDS + 1) * len(sessions))
     rounds = []
     for _ in range(ROUNDS + 1):
@@ -44,7 +46,7 @@ def run(spec: MeasureSpec, events: Events) -> dict[str, Any]:
 
 
 def _session(spec: MeasureSpec, preprocess: PreprocessSpec, events: Events) -> ort.InferenceSession:
-    model = build_model(spec.preset, spec.class_count)
+    model = build_model(spec.preset, spec.class_count, channel_count(preprocess))
     exported, _ = export(model, task_of(spec.preset).OUTPUTS, preprocess, OPSET, events)
     events.advance()
     events.check_stop()
