@@ -34,8 +34,21 @@ export const ClassificationHyperparameters = z
       .min(2)
       .max(1024)
       .default(32)
-      .describe('Images in an optimizer step.')
+      .describe(
+        'Images that are computed at a time; an optimizer step has accumulate times as many. startTraining also takes "AUTO": what fits ' +
+          'into the memory and is fast, chosen when the job is queued.',
+      )
       .meta(searched({ choices: [16, 32, 64] })),
+    accumulate: z
+      .int()
+      .min(1)
+      .max(256)
+      .default(1)
+      .describe(
+        'Batches whose gradients are averaged for an optimizer step, for large steps with little memory. Batch normalisation ' +
+          'still sees batchSize images at a time.',
+      )
+      .meta({ before: 1 }),
     optimizer: z
       .enum(['ADAMW', 'SGD'])
       .default('ADAMW')
@@ -194,6 +207,7 @@ export const DetectionHyperparameters = z
       ),
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
+    accumulate: shared.accumulate,
     optimizer: shared.optimizer,
     learningRate: shared.learningRate.default(0.002).meta(searched({ low: 0.0003, high: 0.02, log: true })),
     momentum: shared.momentum,
@@ -241,7 +255,7 @@ type ClassifierName = keyof typeof classifiers;
 /** A classifier of torchvision, at the image size of its public weights. */
 function classifier(name: ClassifierName) {
   const { title, paper } = classifiers[name];
-  const { parameters, macs, imageSize, onlyImageSize } = facts[name];
+  const { parameters, macs, activationBytes, imageSize, onlyImageSize } = facts[name];
   const range = shared.imageSize.unwrap();
   const allowed = onlyImageSize ? range.min(imageSize).max(imageSize) : range;
   return {
@@ -252,6 +266,8 @@ function classifier(name: ClassifierName) {
       `${sizeOf({ parameters, macs })} at ${imageSize} px with 1,000 classes.${onlyImageSize ? ' It takes no other image size.' : ''}`,
     parameters,
     macs,
+    activationBytes,
+    measuredAt: imageSize,
     hasPublicWeights: true,
     onlyImageSize: onlyImageSize ? imageSize : null,
     hyperparameters: ClassificationHyperparameters.extend({
@@ -261,7 +277,7 @@ function classifier(name: ClassifierName) {
 }
 
 function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
-  const { parameters, macs } = facts[name];
+  const { parameters, macs, activationBytes } = facts[name];
   return {
     task: 'DETECTION',
     title,
@@ -270,6 +286,8 @@ function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
       `${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
     parameters,
     macs,
+    activationBytes,
+    measuredAt: 640,
     hasPublicWeights: false,
     onlyImageSize: null,
     hyperparameters: DetectionHyperparameters,
@@ -281,7 +299,10 @@ const sizeOf = ({ parameters, macs }: { parameters: number; macs: number }): str
 
 const names = Object.keys(classifiers) as ClassifierName[];
 
-/** A preset is a topology with its task and its hyperparameters. Another detector is another row, another classifier one in `classifiers.ts`. */
+/**
+ * A preset is a topology with its task and its hyperparameters. `activationBytes`: what a training step keeps of an image of `measuredAt`
+ * pixels a side. Another detector is another row, another classifier one in `classifiers.ts`.
+ */
 export const presets = {
   ...(Object.fromEntries(names.map((name) => [name, classifier(name)])) as Record<ClassifierName, ReturnType<typeof classifier>>),
   yolov8n: detector('yolov8n', 'YOLOv8n'),

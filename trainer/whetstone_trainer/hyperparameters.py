@@ -9,6 +9,7 @@ class ClassificationHyperparameters:
     image_size: int
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: Literal["ADAMW", "SGD"]
     learning_rate: float
     momentum: float
@@ -41,6 +42,7 @@ class DetectionHyperparameters:
     image_size: int
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: Literal["ADAMW", "SGD"]
     learning_rate: float
     momentum: float
