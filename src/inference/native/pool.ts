@@ -20,7 +20,7 @@ import {
 } from '../pool.ts';
 import { niceOfRuns } from '../priority.ts';
 import { createRunningFile } from '../runningFile.ts';
-import { keptOf, outputOf, stage, tensorIn, zerosOf } from '../staging.ts';
+import { keptOf, outputOf, stage, stagedInPlace, tensorOf, zerosOf } from '../staging.ts';
 import { startVision } from './vision.ts';
 
 /** Between dispatch and its end. */
@@ -134,7 +134,8 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
 
     start(key, feeds, outputs, msMax, reading) {
       const session = sessions.get(key) as Session;
-      const { memory, feeds: staged } = stage(feeds, free.pop() as ArrayBuffer);
+      const slot = free.pop() as ArrayBuffer;
+      const { feeds: staged, copiedBytes, memory } = stagedInPlace(feeds, slot) ?? stage(feeds, slot);
       let kept = memory;
       const run: UnderWay = { key, seconds: 0, secondsMax: Math.ceil(msMax / 1000) };
       underWay.add(run);
@@ -153,7 +154,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
               tensors.set(name, prepared.tensor);
               ({ memory: kept, tookMs } = prepared);
             } else {
-              tensors.set(feed.name, tensorIn(memory, feed));
+              tensors.set(feed.name, tensorOf(feed));
             }
           }
           if (signal.aborted) return { state: 'cancelled', ranMs: 0 };
@@ -182,6 +183,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
         return end;
       });
       return {
+        copiedBytes,
         ended,
         cancel() {
           controller.abort();
