@@ -116,8 +116,8 @@ def stubborn():
 
 
 def patient():
-    """The same among as many boxes as `x` has numbers: with many, its warm-up takes minutes."""
-    return suppression([helper.make_node("Shape", ["x"], ["rounds"])], value("x", ["m"]))
+    """The same among as many boxes as there are `numbers`: with many, its warm-up takes minutes."""
+    return suppression([helper.make_node("Shape", ["numbers"], ["rounds"])], value("numbers", ["m"]))
 
 
 def suppression(before, given):
