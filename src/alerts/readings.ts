@@ -1,8 +1,9 @@
-import { and, eq, gte, isNull, lte, or, sql } from 'drizzle-orm';
+import { and, gte, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import { type Db, prepared } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { HostStats } from '../inference/stats.ts';
+import { queuedSince } from '../jobs/metrics.ts';
 import { job } from '../jobs/tables.ts';
 import { diskSpace } from '../storage/disk.ts';
 
@@ -10,7 +11,7 @@ import { diskSpace } from '../storage/disk.ts';
 export interface ServerReading {
   /** Of the monotonic clock, in milliseconds. */
   at: number;
-  /** How long the oldest job waits that was never started and could be; 0 when there is none. */
+  /** How long the oldest job waits that was never started and that nobody holds; 0 when there is none. */
   queueWaitSeconds: number;
   /** Jobs that FAILED within the last hour. */
   failedJobs: number;
@@ -32,23 +33,6 @@ export interface DeploymentReading {
 
 const hourMs = 3600_000;
 
-const oldestQuery = prepared((db) =>
-  db
-    .select({ createdAt: job.createdAt })
-    .from(job)
-    .where(
-      and(
-        eq(job.state, 'QUEUED'),
-        isNull(job.startedAt),
-        eq(job.held, false),
-        or(isNull(job.notBefore), lte(job.notBefore, sql.placeholder('now'))),
-      ),
-    )
-    .orderBy(job.createdAt)
-    .limit(1)
-    .prepare(),
-);
-
 // The state as a literal: the partial index is not used for a placeholder.
 const failedQuery = prepared((db) =>
   db
@@ -68,10 +52,10 @@ export async function takeReading({ config, db, supervisor }: ReadServices): Pro
   const { models } = await supervisor.stats();
   const { totalBytes, freeBytes } = diskSpace({ config });
   const now = Date.now();
-  const oldest = oldestQuery(db).get({ now });
+  const oldest = Math.min(now, ...queuedSince(db).map(([, since]) => since ?? now));
   return {
     at: performance.now(),
-    queueWaitSeconds: oldest ? Math.max(0, now - oldest.createdAt) / 1000 : 0,
+    queueWaitSeconds: (now - oldest) / 1000,
     failedJobs: failedQuery(db).get({ since: now - hourMs })?.n ?? 0,
     diskFreePercent: (100 * freeBytes) / totalBytes,
     hostRestarts: supervisor.health().restarts,
