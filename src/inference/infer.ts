@@ -207,22 +207,20 @@ function jsonLengthOf(req: IncomingMessage): number | undefined {
   return Number(header);
 }
 
-type Urgency = Pick<v2.InferRequest, 'rows'> & Partial<Pick<v2.InferRequest, 'timeoutMs' | 'priority'>>;
-
 /** A request can stand back behind others, but push none aside. */
-const priorityOf = ({ config }: ServedModel, { priority }: Urgency): number => Math.max(priority ?? 0, config.priority);
-const limitMsOf = ({ config }: ServedModel, { timeoutMs }: Urgency): number => timeoutMs ?? config.deadlineMs;
+const priorityOf = ({ config }: ServedModel, { priority }: v2.RequestLimits): number => Math.max(priority ?? 0, config.priority);
+const limitMsOf = ({ config }: ServedModel, { timeoutMs }: v2.RequestLimits): number => timeoutMs ?? config.deadlineMs;
 
 /** Throws where the answer would come after the deadline even if the body were here now. So a refused body is not kept. */
-function refuseLate({ dispatcher }: Inferring, model: ServedModel, urgency: Urgency): void {
-  const deadlineMs = nowMs() + limitMsOf(model, urgency);
-  const refusal = dispatcher.refusal({ model, rows: urgency.rows, priority: priorityOf(model, urgency), deadlineMs });
+function refuseLate({ dispatcher }: Inferring, model: ServedModel, limits: v2.RequestLimits): void {
+  const deadlineMs = nowMs() + limitMsOf(model, limits);
+  const refusal = dispatcher.refusal({ model, rows: limits.rows, priority: priorityOf(model, limits), deadlineMs });
   if (refusal) throw refused(model, refusal);
 }
 
 /** As soon as the JSON of a request is here. Where nothing waits it is not worth reading twice. */
 function refuseEarly(host: Inferring, model: ServedModel, json: Buffer): void {
-  if (host.dispatcher.depth.queued > 0 && json.length <= earlyJsonBytesMax) refuseLate(host, model, v2.parseUrgency(model, json));
+  if (host.dispatcher.depth.queued > 0 && json.length <= earlyJsonBytesMax) refuseLate(host, model, v2.parseLimits(model, json));
 }
 
 function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): HttpError {

@@ -90,8 +90,11 @@ export function parseInfer({ signature, batched, config }: ReadBy, body: Buffer,
   };
 }
 
-/** What decides whether a request can be in time, from its JSON alone, which binary tensors follow. Throws a HttpError (400). */
-export function parseUrgency({ batched, config }: ReadBy, head: Buffer): Pick<InferRequest, 'rows' | 'timeoutMs' | 'priority'> {
+/** What decides whether a request can be in time. */
+export type RequestLimits = Pick<InferRequest, 'rows'> & Partial<Pick<InferRequest, 'timeoutMs' | 'priority'>>;
+
+/** From the JSON alone that binary tensors follow. Throws a HttpError (400). */
+export function parseLimits({ batched, config }: ReadBy, head: Buffer): RequestLimits {
   const json = parseJson(head);
   const [{ shape: [rows = 1] = [] } = {}] = json.inputs;
   return { rows: batched ? Math.min(rows, config.batchMax) : 1, ...limitsOf(json) };
