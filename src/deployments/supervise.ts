@@ -52,7 +52,7 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
-/** A load that takes longer goes on beside the rounds: it does not keep other deployments waiting. */
+/** A load that takes longer continues beside the rounds: it does not keep other deployments waiting. */
 const loadMsMax = 1000;
 
 /** How often the accounts are compared with what the host has. Mutations do not wait for this: it is for what changes without one, such as a key that expires. */
@@ -70,7 +70,7 @@ const notRefused: Refusal = { refused: null, diskFull: false };
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
   const loaded = new Set<string>();
-  /** Loads that go on beside the rounds, by id. */
+  /** Loads that continue beside the rounds, by id. */
   const longLoads = new Map<string, Promise<void>>();
   /** Why revisions that are to serve do not, by id. */
   const missing = new Map<string, string>();
