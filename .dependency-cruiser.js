@@ -1,7 +1,7 @@
 /** Who may import whom (docs/architecture.md). */
 const leaves = 'engine|vision';
 const serverDomains =
-  'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|history|deployments|packages|loadTest|tags|backup|webhooks|alerts';
+  'accounts|storage|system|datasets|models|jobs|training|tuning|benchmark|reports|history|deployments|packages|loadTest|tags|backup|webhooks|alerts|retention';
 const domains = `^src/(${serverDomains}|inference|${leaves})/`;
 
 export default {
@@ -32,8 +32,8 @@ export default {
     {
       name: 'only-the-root-imports-the-server',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/main\\.ts$' },
-      to: { path: '^src/(server|main)\\.ts$' },
+      from: { path: '^src/', pathNot: '^src/(main|commands)\\.ts$' },
+      to: { path: '^src/(server|main|commands)\\.ts$' },
     },
     {
       name: 'neighbours-do-not-import-the-server',

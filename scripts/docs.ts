@@ -1,8 +1,10 @@
 // Writes the generated parts of the documents from the code; with --check it fails when one of them differs.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Command } from 'commander';
 import { permissions } from '../src/accounts/permissions.ts';
 import { roles } from '../src/accounts/tables.ts';
+import { program } from '../src/commands.ts';
 import { describedSettings } from '../src/config.ts';
 import { errorCodes } from '../src/errors.ts';
 import { schema } from '../src/graphql/schema.ts';
@@ -34,7 +36,28 @@ const settingsOf = (part: keyof typeof describedSettings): string =>
     describedSettings[part].map(({ variable, fallback, description }) => [code(variable), fallback && code(fallback), description]),
   );
 
+/** The help of a command and of those below it, as wide everywhere. */
+const helpOf = (command: Command): string[] => [
+  command.configureHelp({ helpWidth: 120 }).helpInformation().trimEnd(),
+  ...command.commands.flatMap(helpOf),
+];
+
 const generated: Record<string, () => string> = {
+  commands: () =>
+    table(
+      ['Command', 'Does'],
+      program.commands.map((command) => [`[${code(command.name())}](#${command.name()})`, command.summary() || command.description()]),
+    ),
+  commandHelp: () =>
+    program.commands
+      .map(
+        (command) =>
+          `### ${command.name()}\n\n${helpOf(command)
+            .map((help) => `\`\`\`text\n${help}\n\`\`\``)
+            .join('\n\n')}`,
+      )
+      .join('\n\n'),
+
   serverSettings: () => settingsOf('server'),
   commandSettings: () => settingsOf('commands'),
   otherSettings: () => settingsOf('other'),

@@ -186,7 +186,7 @@ function print({ ok: runs, checks: rows }) {
   console.log(runs ? 'The server can run: npm start' : 'The server cannot run yet: see the lines that begin with ✗.');
 }
 
-const help = `Usage: npm run doctor [-- --json]
+const help = `Usage: ./whetstone doctor [--json]
 
 Checks what Whetstone needs on this machine: system, Node.js, Python, compiler, GPU, disk, ports, open files, clock.
 

@@ -69,12 +69,27 @@ const settings = z.object({
     .min(1)
     .default(50 * 1024 ** 3)
     .describe('Largest file that can be uploaded, in bytes.'),
-  auditDays: days.default(365).describe('Days that a line of the audit log stays; at most a million of them do.'),
+  auditDays: days
+    .default(365)
+    .describe(
+      'Days that a line of the audit log stays in the database; at most a million do. Then it goes to a file in `audit` of the data folder.',
+    ),
+  auditFileDays: days.default(3650).describe('Days that these files of the audit log stay.'),
   jobHistoryDays: days.default(365).describe('Days after its end that the events and the curves of a job stay.'),
   jobDays: days
     .optional()
     .describe('Days after its end that a job stays, with its reports, unless a version or a study needs it; without it until deleteJob.'),
   jobLogDays: days.default(90).describe('Days after its end that the log of a job stays.'),
+  workDays: days
+    .default(7)
+    .describe('Days after its end that the checkpoint of a job stays that failed or was cancelled: `retryJob` continues from it.'),
+  backupFolder: z
+    .string()
+    .optional()
+    .transform((path) => (path === undefined ? undefined : resolve(path)))
+    .describe('Folder outside of the data folder for backups, best on another disk; without it the server makes none by itself.'),
+  backupHours: z.coerce.number().int().min(1).max(8760).default(24).describe('Hours from one of these backups to the next.'),
+  backupKeep: z.coerce.number().int().min(1).max(10_000).default(7).describe('How many backups stay in that folder.'),
   diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
 });
 
@@ -83,7 +98,7 @@ const clientSettings = z.object({
   url: z
     .url({ protocol: /^https?$/ })
     .default('http://127.0.0.1:8080')
-    .describe('Server that the commands `upload` and `watch` talk to.'),
+    .describe('Server that the commands talk to, such as `watch` and `predict`.'),
   token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
   refreshToken: z
     .string()
@@ -130,7 +145,7 @@ export type Config = Readonly<z.infer<typeof settings>> & {
 };
 
 const prefix = 'WHETSTONE_';
-const variableOf = (name: string) => prefix + name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
+export const variableOf = (name: string) => prefix + name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
 
 /** Every variable that is read, and those of the set-up. */
 const known = new Set([...Object.keys({ ...settings.shape, ...clientSettings.shape }).map(variableOf), ...Object.keys(otherVariables)]);

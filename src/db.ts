@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
-import { getTableColumns, type InferSelectModel, sql } from 'drizzle-orm';
+import { count, getTableColumns, type InferSelectModel, type SQL, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
@@ -42,6 +42,8 @@ function open(dataDir: string, migrations: string): ReturnType<typeof openDataba
     client = new Sqlite(join(dataDir, databaseFile), { timeout: busyTimeoutMs });
     client.pragma('journal_mode = WAL');
     client.pragma('synchronous = FULL');
+    // A long reader, such as a backup, makes the log grow; afterwards it would stay as long as it was.
+    client.pragma(`journal_size_limit = ${64 * 2 ** 20}`);
     // Without it REPLACE deletes past the trigger that keeps the audit log.
     client.pragma('recursive_triggers = ON');
     const db = drizzle(client);
@@ -188,6 +190,20 @@ export function rowInsert<Table extends SQLiteTable>(table: Table): (db: Queryab
     });
     insert(db).run(Object.fromEntries(encoded));
   };
+}
+
+/** Where counts end: to count on would take too long, and nobody pages so far. */
+export const countMax = 10_000;
+
+/** How many rows there are, at most `countMax`. */
+export function countUpTo(db: Queryable, table: SQLiteTable, where: SQL | undefined, values: Record<string, unknown> = {}): number {
+  const found = db
+    .select({ one: sql`1`.as('one') })
+    .from(table)
+    .where(where)
+    .limit(countMax)
+    .as('found');
+  return db.select({ n: count() }).from(found).prepare().get(values)?.n ?? 0;
 }
 
 /** What the database and the file system say while something cannot be written now; by the start of their code. */

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { writeSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { type Logger, pino } from 'pino';
 import type { Config } from './config.ts';
 
@@ -8,9 +9,34 @@ export const requestScope = new AsyncLocalStorage<{ requestId: string; userId?: 
 
 export type Log = Logger;
 
-/** JSON lines on standard output. */
+/** JSON lines on standard output; short lines for a person where that is a terminal. */
 export function createLog({ logLevel }: Pick<Config, 'logLevel'>): Log {
-  return pino({ level: logLevel, base: null, mixin: () => requestScope.getStore() ?? {} }, lossyOutput(1));
+  const output = lossyOutput(1);
+  const destination = isatty(1) ? { write: (line: string) => output.write(`${shortLine(line)}\n`) } : output;
+  // A copy: pino writes the facts of the line into it.
+  return pino({ level: logLevel, base: null, mixin: () => ({ ...requestScope.getStore() }) }, destination);
+}
+
+/** `14:05:09 WARN the message  name=value`: level INFO is left out, and ids of requests and users where nothing is wrong. */
+function shortLine(line: string): string {
+  const {
+    level,
+    time,
+    msg = '',
+    err,
+    ...facts
+  } = JSON.parse(line) as Record<string, unknown> & { level: number; time: number; err?: { stack: string } };
+  if (level < 40) {
+    delete facts.requestId;
+    delete facts.userId;
+  }
+  const severity = level === 30 ? '' : `${pino.levels.labels[level]?.toUpperCase()} `;
+  const shown = Object.entries(facts).map(
+    ([name, value]) => `  ${name}=${typeof value === 'string' && !/\s/.test(value) ? value : JSON.stringify(value)}`,
+  );
+  const text = `${new Date(time).toTimeString().slice(0, 8)} ${severity}${msg}${shown.join('')}${err ? `\n${err.stack}` : ''}`;
+  // Names and paths in it come from users: nothing in them steers the terminal.
+  return text.replace(/[^\P{Cc}\n]|\p{Cf}/gu, ' ');
 }
 
 /**

@@ -4,6 +4,7 @@ import { serveAuthSnapshot } from './accounts/serveAuthSnapshot.ts';
 import { createThrottle } from './accounts/throttle.ts';
 import { createTokens } from './accounts/tokens.ts';
 import { startAlerts } from './alerts/watch.ts';
+import { startBackups } from './backup/schedule.ts';
 import { benchmarkJob } from './benchmark/job.ts';
 import { createBus } from './bus.ts';
 import type { Config } from './config.ts';
@@ -23,7 +24,6 @@ import { createHttp, originCheck, type Route, sendJson } from './http.ts';
 import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
-import { sweepWork } from './jobs/workFolders.ts';
 import { loadTestJob } from './loadTest/job.ts';
 import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
@@ -33,7 +33,7 @@ import { servePackage } from './packages/serve.ts';
 import { whyNotReady } from './ready.ts';
 import { serveReport } from './reports/serve.ts';
 import { keepReserve } from './reserve.ts';
-import { sweepHistory } from './retention.ts';
+import { retentionSweeps } from './retention/sweep.ts';
 import { stopMs, within } from './stopTimes.ts';
 import { serveFile } from './storage/files.ts';
 import { readLinkKey } from './storage/links.ts';
@@ -46,7 +46,6 @@ import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
 import { askJob } from './tuning/ask.ts';
 import { tuneJob } from './tuning/coordinate.ts';
-import { sweepStudies } from './tuning/sweep.ts';
 import { startSender } from './webhooks/sender.ts';
 
 /** Every kind of job. */
@@ -123,6 +122,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       config,
       db,
       bus: createBus(),
+      log,
       progress: new Map(),
       metrics,
       tokens,
@@ -131,21 +131,18 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       gpus,
       jobKinds: kinds,
       supervisor,
+      backups: startBackups(config, log),
     };
     const tokenPath = offerBootstrap(db, config.dataDir);
 
-    const stopSweeper = await startSweeper(
-      services,
-      log,
-      { work: () => sweepWork(services), history: () => sweepHistory(services), studies: async () => sweepStudies(services) },
-      { datasets: () => sweepDatasets(services) },
-    );
+    const stopSweeper = await startSweeper(services, log, retentionSweeps(services), { datasets: () => sweepDatasets(services) });
     undo.push(() => inTime('sweeper', stopSweeper()));
     const uploads = createUploads(services, log);
     undo.push(() => inTime('uploads', uploads.stop()));
 
     const scheduler = startScheduler(services, kinds, log, gpus);
     undo.push(() => scheduler.stop());
+    undo.push(() => services.backups.stop());
     undo.push(startAlerts(services, log));
     undo.push(startSender(services, log));
 

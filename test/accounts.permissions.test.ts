@@ -60,6 +60,7 @@ const fields: Record<string, Line> = {
   'Query.dataset': 'READ',
   'Query.models': 'READ',
   'Query.model': 'READ',
+  'Query.modelVersions': 'READ',
   'Query.jobs': 'READ',
   'Query.job': 'READ',
   'Query.system': 'READ',
@@ -123,12 +124,20 @@ const fields: Record<string, Line> = {
   'Mutation.cancelJob': 'RUN_JOBS',
   'Mutation.retryJob': 'RUN_JOBS',
   'Mutation.deleteJob': 'DELETE',
+  'Mutation.cancelJobs': 'RUN_JOBS',
+  'Mutation.deleteJobs': 'DELETE',
+  'Mutation.deleteModels': 'DELETE',
+  'Mutation.deleteModelVersions': 'DELETE',
+  'Mutation.deleteDatasets': 'DELETE',
+  'Mutation.deleteDatasetVersions': 'DELETE',
   'Mutation.startTuning': 'RUN_JOBS',
   'Mutation.pauseStudy': 'RUN_JOBS',
   'Mutation.resumeStudy': 'RUN_JOBS',
   'Mutation.extendStudy': 'RUN_JOBS',
   'Mutation.createWebhook': 'CONFIGURE',
   'Mutation.updateWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.rotateWebhookSecret': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
+  'Mutation.testWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
   'Mutation.deleteWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
   'Mutation.redeliverWebhook': ['CONFIGURE', () => ({ input: { deliveryId: encode('WebhookDelivery:nothing') } })],
   'Mutation.updateAlertRule': 'CONFIGURE',
@@ -482,7 +491,7 @@ test('no object type shows a column of a secret', () => {
   const shown = Object.values(schema.getTypeMap()).flatMap((type) =>
     (isObjectType(type) || isInterfaceType(type)) &&
     !type.name.startsWith('__') &&
-    !['Mutation', 'Credentials', 'CreateApiKeyPayload', 'CreateWebhookPayload'].includes(type.name)
+    !['Mutation', 'Credentials', 'CreateApiKeyPayload', 'CreateWebhookPayload', 'RotateWebhookSecretPayload'].includes(type.name)
       ? Object.keys(type.getFields())
           .filter((field) => secret.test(field))
           .map((field) => `${type.name}.${field}`)

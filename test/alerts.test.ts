@@ -57,7 +57,15 @@ describe('the next state of an alert', () => {
   });
 });
 
-const good: ServerReading = { at: 0, queueWaitSeconds: 0, failedJobs: 0, diskFreePercent: 50, hostRestarts: 0, deployments: [] };
+const good: ServerReading = {
+  at: 0,
+  queueWaitSeconds: 0,
+  failedJobs: 0,
+  diskFreePercent: 50,
+  hostRestarts: 0,
+  failedBackups: undefined,
+  deployments: [],
+};
 
 /** What a host says of `n` answered requests that each took so many milliseconds of a deadline of 100. */
 function deploymentOf(times: number[], ended: { refused?: number; expired?: number; failed?: number } = {}): DeploymentReading {
@@ -104,6 +112,8 @@ describe('what is measured', () => {
     ['failed jobs', 'FAILED_JOBS', [{ failedJobs: 3 }], 3],
     ['the free part of the disk', 'DISK_FREE', [{ diskFreePercent: 4.5 }], 4.5],
     ['restarts since the first reading', 'HOST_RESTARTS', [{ hostRestarts: 4 }, {}, { hostRestarts: 7 }], 3],
+    ['failed backups', 'FAILED_BACKUPS', [{ failedBackups: 2 }], 2],
+    ['nothing where the server makes no backups', 'FAILED_BACKUPS', [{}], null],
     ['no errors of fewer than 20 requests', 'ERRORS', [{}, { deployments: [deploymentOf(times(18, 1), { failed: 1 })] }], null],
     ['the share of errors', 'ERRORS', [{}, { deployments: [deploymentOf(times(30, 1), { refused: 5, expired: 4, failed: 1 })] }], 25],
     [

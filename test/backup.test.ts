@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { backUp } from '../src/backup/backup.ts';
@@ -77,7 +77,19 @@ test('a second backup copies only what is new; `--keep` removes older ones, and 
     expect(one).toMatchObject({ blobs: 1, newBytes: 10, removed: [] });
     // Both names of the same bytes, where the disk has hard links.
     expect(statSync(blobOf(folder, first)).ino).toBe(statSync(blobOf(server.dataDir, first)).ino);
-    expect(await backUp(server.dataDir, folder)).toMatchObject({ blobs: 1, newBytes: 0 });
+    const log = join(server.dataDir, 'logs', 'job.jsonl');
+    mkdirSync(dirname(log), { recursive: true });
+    writeFileSync(log, 'a line\n');
+    const two = await backUp(server.dataDir, folder);
+    expect(two).toMatchObject({ blobs: 1, newBytes: 0 });
+    const three = await backUp(server.dataDir, folder);
+    appendFileSync(log, 'another\n');
+    const four = await backUp(server.dataDir, folder);
+    const nodeOf = ({ path }: { path: string }) => statSync(join(path, 'logs', 'job.jsonl')).ino;
+    expect(nodeOf(three)).toBe(nodeOf(two));
+    expect(nodeOf(four)).not.toBe(nodeOf(three));
+    expect(readFileSync(join(three.path, 'logs', 'job.jsonl'), 'utf8')).toBe('a line\n');
+    for (const { path } of [two, three]) rmSync(path, { recursive: true });
     server.services.db.$client.exec('DELETE FROM artifact');
     expect(await collectBlobs({ config: { dataDir: server.dataDir }, db: server.services.db }, Date.now() + 48 * 3_600_000)).toBe(1);
     const { sha256 } = await uploaded(await apiOf(server), 'b.bin', Buffer.from('others'));
@@ -90,7 +102,7 @@ test('a second backup copies only what is new; `--keep` removes older ones, and 
 
 test('keys go along only when they are asked for', () =>
   withUpload(async (server, folder) => {
-    expect(readdirSync((await backUp(server.dataDir, folder)).path).sort()).toEqual(['logs', 'manifest.json', 'whetstone.db']);
+    expect(readdirSync((await backUp(server.dataDir, folder)).path).sort()).toEqual(['audit', 'logs', 'manifest.json', 'whetstone.db']);
     expect(readdirSync((await backUp(server.dataDir, folder, { keys: true })).path)).toEqual(
       expect.arrayContaining(['link-key', 'signing-key.pem']),
     );
@@ -171,7 +183,7 @@ describe('is refused with what is wrong:', () => {
     }));
 
   test('a number of backups that is none', async () => {
-    expect(await whetstone(['backup', '/tmp', '--keep', '0'])).toMatchObject({ code: 1, stderr: expect.stringContaining('from 1 on') });
+    expect(await whetstone(['backup', '/tmp', '--keep', '0'])).toMatchObject({ code: 2, stderr: expect.stringContaining('from 1 to') });
   });
 });
 

@@ -44,7 +44,9 @@ describe('names that are not marked as UTF-8', () => {
       await withImport(foldersOf(names), (imported) => {
         expect([...imported.summary().classes].sort()).toEqual([...asRead].sort());
         const message = messageOf(imported, 'NAMES_NOT_MARKED');
-        expect(message).toMatch(/^4 names in the zip are not ASCII and not marked as UTF-8\. Read as CP437: .*pass `nameEncoding`\.$/);
+        expect(message).toMatch(
+          /^4 names in the zip are not ASCII and not marked as UTF-8\. Read as CP437: .*, for example `nameEncoding: SHIFT_JIS`\.$/,
+        );
         for (const name of asRead) expect(message).toContain(name);
       });
       await withImport(

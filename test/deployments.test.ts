@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describePrediction, predict } from '../src/cli/predict.ts';
 import { routes } from '../src/inference/http.ts';
 import { readRunning } from '../src/inference/runningFile.ts';
 import { by, deployed, deploymentOf, echoesDuringSwap, health, hostPid, item, settled } from './support/deployments.ts';
@@ -83,6 +84,20 @@ describe('a deployment', () => {
     const { inferenceStats } = await withEvents(server.url, query, api.token, async (items) => (await nextAnswer(items))?.data);
     expect(inferenceStats).toEqual({ deployments: [{ name: 'colours', revision: 1, answered: 3, computeMs: expect.any(Number) }] });
   });
+
+  test('`whetstone predict` says what images show, also one that is too large for a document', () =>
+    withFolder(async (folder) => {
+      const session = { url: api.url, accessToken: async () => api.token };
+      const green = sharp({ create: { width: 700, height: 600, channels: 3, background: '#10e020' } });
+      for (const [name, file] of Object.entries({ 'a.png': green.png(), 'b.tiff': green.tiff({ compression: 'none' }) })) {
+        writeFileSync(join(folder, name), await file.toBuffer());
+        const prediction = await predict(session, 'colours', join(folder, name), { top: 1 });
+        expect(prediction).toMatchObject({ revision: 1, classes: [{ label: 'green', index: 1 }], detections: null });
+        expect(describePrediction(name, prediction)).toMatch(new RegExp(`^${name}: green \\d+\\.\\d %$`));
+      }
+      await expect(predict(session, 'colours', join(folder, 'none.png'), {})).rejects.toThrow('There is no file');
+      await expect(predict(session, 'none', join(folder, 'b.tiff'), {})).rejects.toThrow('none');
+    }));
 
   test('of a detector answers boxes over GraphQL', async () => {
     const preprocess = { ...rgb, width: 64, height: 64, mode: 'LETTERBOX' };

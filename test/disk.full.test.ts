@@ -3,12 +3,12 @@
  * says why, and all continues without a restart when there is room.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { audit } from '../src/accounts/tables.ts';
+import { user as account, audit, session } from '../src/accounts/tables.ts';
 import { readConfig } from '../src/config.ts';
 import { extractedFolder } from '../src/datasets/cache.ts';
 import { importDataset } from '../src/datasets/import/kind.ts';
@@ -20,7 +20,7 @@ import { job, jobEvent } from '../src/jobs/tables.ts';
 import { createLog } from '../src/log.ts';
 import { insertModel } from '../src/models/models.ts';
 import { keepReserve } from '../src/reserve.ts';
-import { sweepHistory } from '../src/retention.ts';
+import { retentionSweeps } from '../src/retention/sweep.ts';
 import { collectBlobs, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { cleanStaging } from '../src/storage/uploads.ts';
 import { createDatasetMutation, imported } from './support/datasetServer.ts';
@@ -326,8 +326,15 @@ describe.skipIf(unmountable)('where the disk is full', () => {
       const storage = { config, db };
       try {
         const line = { at: 0, action: 'login', outcome: 'OK' as const, detailJson: { client: 'x'.repeat(500) } };
+        const expired = { userId: 'ann', familyId: 'a', address: '', createdAt: 0, expiresAt: 1 };
         inTransaction(db, (tx) => {
-          for (let n = 0; n < 2000; n += 1) tx.insert(audit).values(line).run();
+          tx.insert(account).values({ id: 'ann', name: 'ann', passwordHash: '', role: 'ADMIN', createdAt: 0 }).run();
+          for (let n = 0; n < 600; n += 1) {
+            tx.insert(audit).values(line).run();
+            tx.insert(session)
+              .values({ ...expired, id: `${n}`, refreshHash: `${n}` })
+              .run();
+          }
         });
         await cleanStaging(storage);
         const file = join(dataDir, 'garbage');
@@ -335,10 +342,18 @@ describe.skipIf(unmountable)('where the disk is full', () => {
         writeFileSync(file, bytes);
         await placingBlobs(() => storeFile(storage, file));
         fillDisk(dataDir);
-        await sweepHistory(storage);
-        expect(db.select().from(audit).all()).toEqual([]);
+        const sweeps = retentionSweeps(storage);
+        // It is cut when it is in a file.
+        await expect(sweeps.AUDIT?.()).rejects.toMatchObject({ code: 'ENOSPC' });
+        expect(db.select().from(audit).all()).toHaveLength(600);
+        await sweeps.SESSIONS?.();
+        expect(db.select().from(session).all()).toEqual([]);
         expect(await collectBlobs(storage, Date.now() + 2 * 86_400_000)).toBe(1);
         expect([blobsOf(dataDir), stagingOf(dataDir)]).toEqual([[], []]);
+        await sweeps.AUDIT?.();
+        expect(db.select().from(audit).all()).toEqual([]);
+        const [exported] = readdirSync(join(dataDir, 'audit'));
+        expect(readFileSync(join(dataDir, 'audit', String(exported)), 'utf8').match(/\n/g)).toHaveLength(600);
         const { bavail, bsize } = statfsSync(dataDir);
         expect(bavail * bsize).toBeGreaterThan(0);
         expect(db.$client.pragma('integrity_check')).toEqual([{ integrity_check: 'ok' }]);

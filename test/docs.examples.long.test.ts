@@ -37,6 +37,7 @@ const stories = [
       'docs/serving.md',
       'docs/tuning.md',
       'docs/automation.md',
+      'docs/commands.md',
       'docs/webhooks.md',
       'docs/deployment.md',
     ],
@@ -145,7 +146,7 @@ async function run({ info, text }: CodeBlock, shell: Shell, url: string, folder:
 
 /** The document with the ids that a reader would put there. */
 async function filled(text: string, api: { url: string; token: string }, folder: string): Promise<string> {
-  const query = `{ dataset(name: "fruit") { version { id } } model(name: "fruit") { versions { nodes { id format } } }
+  const query = `{ dataset(name: "fruit") { version { id } } model(name: "fruit") { id versions { nodes { id format } } }
     jobs(first: 2, filter: { kinds: [TRAIN] }) { nodes { id } } }`;
   const { data } = await postGraphql(api.url, query, {}, api.token);
   const version = (format: string) => data.model.versions.nodes.find((v: { format: string }) => v.format === format).id;
@@ -153,6 +154,7 @@ async function filled(text: string, api: { url: string; token: string }, folder:
     DATASET_VERSION_ID: data.dataset.version.id,
     CHECKPOINT_VERSION_ID: version('CHECKPOINT'),
     ONNX_VERSION_ID: version('ONNX'),
+    MODEL_ID: data.model.id,
     JOB_ID: data.jobs.nodes[0].id,
     OTHER_JOB_ID: data.jobs.nodes[1]?.id,
   };

@@ -136,11 +136,11 @@ describe('watch', () => {
     };
     const steps: Step[] = ['hello', { phase: 'training' }, { wait: 'go', moving: speed }, { epoch: 1 }, 'ok'];
     const { succeeded, written } = await follow({ steps }, true, async ({ dataDir }, sofar) => {
-      await until(() => sofar.join('').includes('training 2/10'));
+      await until(() => sofar.join('').includes('epoch 2/10, training'));
       writeFileSync(join(dataDir, 'go'), '');
     });
     expect(succeeded).toBe(true);
-    const whole = '[#####...............] training 2/10  312/1248  73.1/s  80 s left  train.loss 0.3005';
+    const whole = '[#####...............] epoch 2/10, training 312/1248  73.1/s  80 s left  train.loss 0.3005';
     expect(written).toContain(whole.slice(0, 59));
     const epoch = written.findIndex((text) => text.includes('epoch 1/9'));
     expect(written.slice(epoch - 1, epoch + 2)).toEqual([

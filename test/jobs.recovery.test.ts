@@ -155,7 +155,7 @@ describe('what a server that died left', () => {
       await jobs.ended(id);
       await first.stop();
       for (const name of [id, 'nobody']) mkdirSync(join(jobs.folder, 'work', name, '1'), { recursive: true });
-      await sweepWork(jobs);
+      await sweepWork(jobs, Date.now());
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });

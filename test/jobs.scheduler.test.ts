@@ -7,8 +7,7 @@ import { cancelJob } from '../src/jobs/moves.ts';
 import { setJobPriority } from '../src/jobs/priority.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { JobEvent } from '../src/jobs/tables.ts';
-import { sweepWork } from '../src/jobs/workFolders.ts';
-import { sweepHistory } from '../src/retention.ts';
+import { retentionSweeps } from '../src/retention/sweep.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
 import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
@@ -202,7 +201,7 @@ describe('cancel', () => {
       expect(jobs.job(id).state).toBe('QUEUED');
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([id]);
       await cancel(jobs, id);
-      await sweepWork(jobs);
+      await retentionSweeps(jobs).WORK?.();
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });
@@ -436,8 +435,8 @@ describe('retry', () => {
         await cancel(jobs, first.id);
         const [second, third] = [retryJob(jobs, jobs.kinds, nobody, first.id), retryJob(jobs, jobs.kinds, nobody, id)];
         jobs.db.$client.exec("UPDATE job SET endedAt = endedAt - 10 * 24 * 3600000 WHERE state = 'CANCELLED'");
-        await sweepWork(jobs);
-        await sweepHistory({ ...jobs, config: { ...jobs.config, jobHistoryDays: 1 } });
+        const sweeps = retentionSweeps({ ...jobs, config: { ...jobs.config, jobHistoryDays: 2 } });
+        for (const name of ['WORK', 'JOB_EVENTS']) await sweeps[name]?.();
         touch(jobs, 'free');
         touch(jobs, 'go');
         for (const retry of [second, third]) expect((await jobs.ended(retry.id)).state).toBe('SUCCEEDED');
@@ -458,10 +457,10 @@ describe('retry', () => {
       const endedDaysAgo = (days: number) =>
         jobs.db.$client.prepare('UPDATE job SET endedAt = ? WHERE id = ?').run(Date.now() - days * 24 * 3600_000, id);
       endedDaysAgo(6.9);
-      await sweepWork(jobs);
+      await retentionSweeps(jobs).WORK?.();
       expect(readdirSync(join(jobs.folder, 'work', id))).toEqual(['1']);
       endedDaysAgo(7.1);
-      await sweepWork(jobs);
+      await retentionSweeps(jobs).WORK?.();
       expect(readdirSync(join(jobs.folder, 'work'))).toEqual([]);
     });
   });

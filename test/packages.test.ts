@@ -25,6 +25,7 @@ import { call, python, withModelFiles } from './support/inference.ts';
 import { storeBenchmark } from './support/reports.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { sha256, withStorage } from './support/storage.ts';
+import { key, logIn, withTui } from './support/tui.ts';
 
 const run = promisify(execFile);
 
@@ -240,7 +241,7 @@ test.each<[string, Name, Parameters<typeof store>[2], PackageForm, string]>([
   }),
 );
 
-test('a viewer downloads a package by its link; the link of a version that was deleted leads nowhere', () =>
+test('a viewer downloads a package by its link, and in the terminal UI; the link of a version that was deleted leads nowhere', () =>
   withServer(async (server) => {
     const { config, db } = server.services;
     const id = store({ config, db }, 'brightness');
@@ -255,6 +256,23 @@ test('a viewer downloads a package by its link; the link of a version that was d
     expect(response.headers.get('content-disposition')).toContain(fileName);
     expect(Buffer.from(await response.arrayBuffer()).equals(await zipOf({ config, db }, id, 'TRITON'))).toBe(true);
     expect((await fetch(address.href.replace('TRITON', 'BUNDLE'))).status).toBe(403);
+    await withFolder((folder) =>
+      withTui(
+        server.url,
+        async (tui) => {
+          await logIn(tui, 'viewer');
+          await tui.shows(/› +1/);
+          tui.type('p');
+          await tui.shows('Package brightness v1');
+          tui.type(key.tab);
+          tui.type(join(folder, 'own.zip'));
+          tui.type(key.ctrlS);
+          await tui.shows('Written to');
+          expect(readFileSync(join(folder, 'own.zip')).equals(await zipOf({ config, db }, id, 'BUNDLE'))).toBe(true);
+        },
+        { first: { screen: 'model', id: 'brightness' }, columns: 120 },
+      ),
+    );
     db.update(modelVersion).set({ deletedAt: 1 }).run();
     expect((await fetch(address)).status).toBe(404);
     expect((await server.graphql(query, asked, await server.as('VIEWER'))).errors?.[0].extensions.code).toBe('NOT_FOUND');

@@ -1,13 +1,15 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit } from '../src/accounts/tables.ts';
+import { readConfig } from '../src/config.ts';
 import { dataset, datasetVersion } from '../src/datasets/tables.ts';
-import { openDatabase } from '../src/db.ts';
+import { inTransaction, openDatabase } from '../src/db.ts';
 import { job, jobEvent, metricPoint } from '../src/jobs/tables.ts';
-import { sweepHistory } from '../src/retention.ts';
+import { measureStores } from '../src/retention/measure.ts';
+import { retentionSweeps } from '../src/retention/sweep.ts';
 import { withFolder } from './support/server.ts';
 
 const dayMs = 86_400_000;
@@ -60,15 +62,23 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
       writeFileSync(join(dataDir, 'logs', 'nobody.jsonl'), '');
       const line = { action: 'login', outcome: 'OK' as const };
       // More than one batch.
-      for (let i = 0; i < 2500; i++)
-        db.insert(audit)
-          .values({ ...line, at: ago(31) })
-          .run();
+      const line31 = ago(31);
+      inTransaction(db, (tx) => {
+        for (let i = 0; i < 2500; i++)
+          tx.insert(audit)
+            .values({ ...line, at: line31 })
+            .run();
+      });
       db.insert(audit)
         .values({ ...line, at: ago(29) })
         .run();
 
-      const sweep = () => sweepHistory({ db, config: { dataDir, auditDays: 30, jobDays: 40, jobHistoryDays: 20, jobLogDays: 10 } });
+      const config = { ...readConfig({ WHETSTONE_DATA_DIR: dataDir }), auditDays: 30, jobDays: 40, jobHistoryDays: 20, jobLogDays: 10 };
+      const due = (await measureStores(config, null)).filter(({ due }) => due.count > 0).map(({ name, due }) => [name, due.count]);
+      expect(Object.fromEntries(due)).toEqual({ AUDIT: 2500, JOBS: 2, JOB_EVENTS: 9, CURVES: 3, JOB_LOGS: 5 });
+      const sweep = async () => {
+        for (const one of Object.values(retentionSweeps({ db, config }))) await one();
+      };
       await sweep();
       const withRows = (table: typeof jobEvent | typeof metricPoint) =>
         db
@@ -85,6 +95,16 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
       expect(jobs.map(({ id }) => id).sort(), 'jobs stay for longer').toEqual(['older', 'oldest', 'recent', 'running', 'shown']);
       await sweep();
       expect(existsSync(join(dataDir, 'logs', 'running.jsonl'))).toBe(true);
+      const [file] = readdirSync(join(dataDir, 'audit'));
+      const cut = readFileSync(join(dataDir, 'audit', String(file)), 'utf8')
+        .trim()
+        .split('\n');
+      expect(cut).toHaveLength(2500);
+      expect(JSON.parse(String(cut[0]))).toMatchObject({ seq: 1, action: 'login', at: new Date(line31).toISOString() });
+      expect((await measureStores(config, null)).filter(({ due }) => due.count > 0)).toEqual([]);
+      // What other ages would remove.
+      const earlier = await measureStores(config, 12);
+      expect(earlier.find(({ name }) => name === 'JOBS')?.due.count).toBe(2);
     } finally {
       close();
     }
@@ -98,7 +118,7 @@ test('the audit log keeps a million lines and all those of the last day, and not
       db.$client.prepare(insert).run(1, ago(3));
       db.$client.prepare(insert).run(2, ago(0.5));
       db.$client.prepare(insert).run(3_000_000, ago(2));
-      await sweepHistory({ db, config: { dataDir, auditDays: 365, jobDays: undefined, jobHistoryDays: 365, jobLogDays: 365 } });
+      await retentionSweeps({ db, config: readConfig({ WHETSTONE_DATA_DIR: dataDir }) }).AUDIT?.();
       expect(db.select({ seq: audit.seq }).from(audit).all()).toEqual([{ seq: 2 }, { seq: 3_000_000 }]);
       writeAudit(db, { actorId: null, requestId: null }, { action: 'now' });
       expect(() => db.delete(audit).where(eq(audit.action, 'now')).run()).toThrow('append-only');

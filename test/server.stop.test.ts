@@ -119,7 +119,7 @@ test('a port that is in use is one message and exit 1, and the data folder is fr
     withFolder((otherDir) =>
       withServerProcess({ WHETSTONE_DATA_DIR: dataDir }, async ({ url }) => {
         const { port } = new URL(url);
-        await withChild(['src/main.ts'], { WHETSTONE_DATA_DIR: otherDir, WHETSTONE_PORT: port }, async (second) => {
+        await withChild(['src/main.ts', 'serve'], { WHETSTONE_DATA_DIR: otherDir, WHETSTONE_PORT: port }, async (second) => {
           expect(await second.exit).toEqual({ code: 1, signal: null });
           expect(second.lines.join('\n')).toMatch(/EADDRINUSE|in use/);
           expect(second.lines.join('\n')).not.toMatch(/^\s+at /m);

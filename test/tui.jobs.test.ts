@@ -174,6 +174,7 @@ describe('what is to be pasted elsewhere', () => {
       await withFolder((folder) =>
         withTerminal({ folder, args: ['model', 'one', '--url', server.url] }, async (terminal) => {
           await logInTerminal(terminal);
+          await terminal.shows(/› +1 ✓ READY/);
           await terminal.shows('o copy link');
           terminal.type('o');
           await terminal.shows('printed when you quit.');
@@ -188,9 +189,9 @@ describe('what is to be pasted elsewhere', () => {
     }),
   );
 
-  const command = `curl -s 'http://127.0.0.1:46071/v2/models/a-reader/predict' -H "authorization: Bearer $TOKEN" -H 'content-type: image/jpeg' --data-binary @image.jpg`;
+  const command = `curl -s 'http://127.0.0.1:46071/v2/models/a-reader/predict' -H "authorization: Bearer $KEY" -H 'content-type: image/jpeg' --data-binary @image.jpg`;
   const argumentsOf = (text: string) =>
-    execFileSync('sh', ['-c', `curl() { for one in "$@"; do echo "<$one>"; done; }\n${text}`], { encoding: 'utf8', env: { TOKEN: 'a' } });
+    execFileSync('sh', ['-c', `curl() { for one in "$@"; do echo "<$one>"; done; }\n${text}`], { encoding: 'utf8', env: { KEY: 'a' } });
 
   test.each([40, 60, 80, 200])('a command in lines of %i cells asks the same when it is pasted into a shell', (width) => {
     const lines = continued(command, width);

@@ -64,6 +64,13 @@ const inputs: Record<Exclude<ActionName, 'revokeApiKey'>, object> = {
   revokeSession: { sessionId: opaqueId('Session', 'nothing') },
   changePassword: { currentPassword: 'a', newPassword: 'b' },
   createApiKey: { name: '' },
+  createWebhook: { url: '', events: [] },
+  updateWebhook: { webhookId: opaqueId('Webhook', 'nothing') },
+  deleteWebhook: { webhookId: opaqueId('Webhook', 'nothing') },
+  rotateWebhookSecret: { webhookId: opaqueId('Webhook', 'nothing') },
+  testWebhook: { webhookId: opaqueId('Webhook', 'nothing') },
+  redeliverWebhook: { deliveryId: opaqueId('WebhookDelivery', 'nothing') },
+  updateAlertRule: { metric: 'DISK_FREE', threshold: -1 },
 };
 
 /** A key of this user: the list of keys shows no other to those who may not revoke it. */
@@ -120,6 +127,7 @@ async function storeWorld(server: TestServer): Promise<Record<string, string>> {
     infer: 'one',
     report: idOf('Report'),
     user: opaqueId('User', other.id),
+    webhook: idOf('Webhook'),
   };
 }
 

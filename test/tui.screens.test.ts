@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DocumentNode, print } from 'graphql';
 import { describe, expect, test, vi } from 'vitest';
+import { datasetVersion } from '../src/datasets/tables.ts';
 import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { actions } from '../tui/actions.ts';
@@ -12,8 +13,30 @@ import { rateOf } from '../tui/screens/overview.tsx';
 import { screens } from '../tui/screens/screens.ts';
 import { merged } from '../tui/session/live.tsx';
 import { age, bar, bytes, duration, number, padTo, wrap } from '../tui/ui/format.ts';
+import { storeObjects } from './support/objects.ts';
 import { withServer } from './support/server.ts';
 import { key, logIn, withTui } from './support/tui.ts';
+
+test('the names of classes are whole where there is room', () =>
+  withServer(async (server) => {
+    await server.admin();
+    storeObjects(server);
+    const name = 'Quercus robur, autumn, with acorns';
+    server.services.db
+      .update(datasetVersion)
+      .set({ classesJson: [name] })
+      .run();
+    await withTui(
+      server.url,
+      async (tui) => {
+        await logIn(tui);
+        await tui.shows(`${name} `);
+        tui.resize(60, 24);
+        await tui.shows('Quercus robur, autu… ');
+      },
+      { first: { screen: 'dataset', id: 'one' } },
+    );
+  }));
 
 describe('the way in', () => {
   test('a new server: the first account, then the overview; what the server refuses stands at its field', () =>

@@ -163,9 +163,9 @@ describe('a study', () => {
       // For a week its retry continues from the checkpoints.
       const kept = studies.checkpoints();
       expect(kept.length).toBeGreaterThan(0);
-      sweepStudies(studies.services());
+      sweepStudies(studies.services(), Date.now() - 7 * 86_400_000);
       expect(studies.checkpoints()).toEqual(kept);
-      sweepStudies(studies.services(), Date.now() + 8 * 86_400_000);
+      sweepStudies(studies.services(), Date.now() + 86_400_000);
       expect(studies.checkpoints()).toEqual([]);
       studies.retry(id);
       await workThrough(studies, id);

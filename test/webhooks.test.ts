@@ -10,7 +10,7 @@ import { addressProblem } from '../src/webhooks/addresses.ts';
 import { queueDeliveries } from '../src/webhooks/outbox.ts';
 import { type SenderLimits, startSender } from '../src/webhooks/sender.ts';
 import { type Webhook, type WebhookDelivery, type WebhookEvent, webhook, webhookDelivery } from '../src/webhooks/tables.ts';
-import { createWebhook, deleteWebhook, findDelivery, updateWebhook } from '../src/webhooks/webhooks.ts';
+import { createWebhook, deleteWebhook, findDelivery, rotateWebhookSecret, updateWebhook } from '../src/webhooks/webhooks.ts';
 import { eventually } from './support/eventually.ts';
 import { nobody, submit } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
@@ -130,15 +130,53 @@ describe('a server', () => {
       await mutation('deleteWebhook', { webhookId: made.id }, 'deletedWebhookId');
     }));
 
+  test('sends a test to a webhook, whatever it is for, tries it once and lists it with the answer', () =>
+    withReceiver(async (receiver) => {
+      const { webhook: made } = await mutation('createWebhook', { url: receiver.url, events: ['GATE_FAILED'] }, 'webhook { id }');
+      const list = `query ($id: ID!) { node(id: $id) { ... on Webhook { deliveries(first: 1) { nodes { ${deliveryFields} } } } } }`;
+      const tested = async (expected: object) => {
+        const { delivery } = await mutation('testWebhook', { webhookId: made.id }, 'delivery { id event state }');
+        expect(delivery).toMatchObject({ event: 'TEST', state: 'PENDING' });
+        await eventually(async () => {
+          const [newest] = (await asAdmin(list, { id: made.id })).node.deliveries.nodes;
+          expect(newest).toMatchObject({ id: delivery.id, attempts: 1, nextAttemptAt: null, ...expected });
+        });
+      };
+      await tested({ state: 'DELIVERED', httpStatus: 204 });
+      expect(JSON.parse((receiver.received[0] as Received).body)).toMatchObject({ type: 'test', data: { webhookId: made.id } });
+      receiver.answer = (res) => res.writeHead(401).end();
+      await tested({ state: 'FAILED', httpStatus: 401, problem: 'The answer has the status 401; 200 to 299 is a delivery.' });
+      await mutation('updateWebhook', { webhookId: made.id, enabled: false }, 'webhook { id }');
+      const refused = await mutation('testWebhook', { webhookId: made.id }, 'delivery { id }');
+      expect(refused.userErrors).toMatchObject([{ message: 'The webhook is disabled: enable it first.' }]);
+      await mutation('deleteWebhook', { webhookId: made.id }, 'deletedWebhookId');
+    }));
+
+  test('gives a webhook a new secret, shows it once, and says how long the old one is valid', async () => {
+    const input = { url: 'https://lab.example/', events: ['JOB_ENDED'] };
+    const { webhook: made, secret } = await mutation('createWebhook', input, 'secret webhook { id rotationEndsAt }');
+    expect(made.rotationEndsAt).toBeNull();
+    const rotate = (overlapHours?: number) =>
+      mutation('rotateWebhookSecret', { webhookId: made.id, overlapHours }, 'secret webhook { rotationEndsAt }');
+    const rotated = await rotate();
+    expect(rotated.secret).toMatch(/^whsec_[A-Za-z0-9+/]{43}=$/);
+    expect(rotated.secret).not.toBe(secret);
+    expect(Math.abs(Date.parse(rotated.webhook.rotationEndsAt) - Date.now() - 86_400_000)).toBeLessThan(3_600_000);
+    expect((await rotate(0)).webhook.rotationEndsAt).toBeNull();
+    expect((await rotate(169)).userErrors).toMatchObject([{ field: ['overlapHours'], message: expect.stringContaining('168') }]);
+    await mutation('deleteWebhook', { webhookId: made.id }, 'deletedWebhookId');
+  });
+
   test.each([
     ['url', { url: 'ftp://lab.example/' }, 'A webhook has an address such as https://lab.example/whetstone.'],
     ['url', { url: 'https://ada:secret@lab.example/' }, 'Leave name and password out of the URL: check the signature.'],
     ['url', { url: 'http://[::1]:8080/' }, '::1 is not a public address.'],
     ['url', { url: 'http://0x7f.2/' }, '127.0.0.2 is not a public address.'],
     ['events', { events: [] }, 'A webhook is for at least one event.'],
+    ['events.0', { events: ['TEST'] }, 'TEST is sent by `testWebhook` only: leave it out.'],
   ])('refuses a webhook whose %s is %j', async (field, input, message) => {
     const { userErrors } = await mutation('createWebhook', { url: 'https://lab.example/', events: ['JOB_ENDED'], ...input }, 'secret');
-    expect(userErrors).toMatchObject([{ code: 'INVALID', field: [field], message: expect.stringContaining(message) }]);
+    expect(userErrors).toMatchObject([{ code: 'INVALID', field: field.split('.'), message: expect.stringContaining(message) }]);
   });
 
   test('refuses the 21st webhook', async () => {
@@ -282,6 +320,22 @@ describe('a receiver that', () => {
       await cutOff.promise;
     }));
 });
+
+test('during a rotation a receiver may check with the old secret or the new one, afterwards with the new one only', () =>
+  withBoth(async ({ db, create, start, happens, becomes }, receiver) => {
+    const { row, secret } = create(receiver.url);
+    start();
+    const signedBy = async (...secrets: string[]) => {
+      await becomes(happens(row).id, { state: 'DELIVERED' });
+      return secrets.map((one) => isSigned(receiver.received.at(-1) as Received, one));
+    };
+    const second = rotateWebhookSecret({ db, config: { webhookAddresses: [] } }, nobody, row.id, { overlapHours: 1 }).secret;
+    expect(await signedBy(secret, second)).toEqual([true, true]);
+    db.update(webhook).set({ previousSecretUntil: Date.now() }).run();
+    expect(await signedBy(secret, second)).toEqual([false, true]);
+    const third = rotateWebhookSecret({ db, config: { webhookAddresses: [] } }, nobody, row.id, { overlapHours: 0 }).secret;
+    expect(await signedBy(secret, second, third)).toEqual([false, false, true]);
+  }));
 
 describe('a webhook that is', () => {
   test.each(['disabled', 'deleted'] as const)('%s stops, also in the middle of a request', (what) =>

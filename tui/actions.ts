@@ -188,6 +188,62 @@ export const actions = {
       }
     `),
   },
+  createWebhook: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiCreateWebhook($input: CreateWebhookInput!) {
+        createWebhook(input: $input) { webhook { id url } secret userErrors { field message } }
+      }
+    `),
+  },
+  updateWebhook: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiUpdateWebhook($input: UpdateWebhookInput!) {
+        updateWebhook(input: $input) { webhook { id } userErrors { field message } }
+      }
+    `),
+  },
+  deleteWebhook: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiDeleteWebhook($input: DeleteWebhookInput!) {
+        deleteWebhook(input: $input) { deletedWebhookId userErrors { field message } }
+      }
+    `),
+  },
+  rotateWebhookSecret: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiRotateWebhookSecret($input: RotateWebhookSecretInput!) {
+        rotateWebhookSecret(input: $input) { webhook { id } secret userErrors { field message } }
+      }
+    `),
+  },
+  testWebhook: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiTestWebhook($input: TestWebhookInput!) {
+        testWebhook(input: $input) { delivery { id } userErrors { field message } }
+      }
+    `),
+  },
+  redeliverWebhook: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiRedeliverWebhook($input: RedeliverWebhookInput!) {
+        redeliverWebhook(input: $input) { delivery { id } userErrors { field message } }
+      }
+    `),
+  },
+  updateAlertRule: {
+    needs: 'CONFIGURE',
+    document: graphql(`
+      mutation TuiUpdateAlertRule($input: UpdateAlertRuleInput!) {
+        updateAlertRule(input: $input) { alertRule { metric } userErrors { field message } }
+      }
+    `),
+  },
 } as const satisfies Record<string, { needs: Permission; document: TypedDocumentNode<unknown, never> }>;
 
 export type ActionName = keyof typeof actions;

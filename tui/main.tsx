@@ -1,4 +1,4 @@
-/** `npm run tui`: the terminal UI, or with --json what one of its screens shows. */
+/** `./whetstone tui`: the terminal UI, or with --json what one of its screens shows. */
 import { parseArgs } from 'node:util';
 import type { AnyVariables, TypedDocumentNode } from '@urql/core';
 import { render } from 'ink';
@@ -10,7 +10,7 @@ import { openSession } from './session/session.ts';
 import { configFolder, openStore } from './session/store.ts';
 import { App } from './ui/App.tsx';
 
-const usage = `Usage: npm run tui -- [screen] [id …] [--url <address>] [--json]
+const usage = `Usage: ./whetstone tui [screen] [id …] [--url <address>] [--json]
 
 Screens: ${screens.map(({ name }) => name).join(', ')}
 --url    the server; without it WHETSTONE_URL, WHETSTONE_PORT on this machine, the one of the last time, or http://127.0.0.1:8080
@@ -33,7 +33,7 @@ async function main(): Promise<void> {
   const url = addressOf(values.url ?? WHETSTONE_URL ?? local ?? store.url() ?? 'http://127.0.0.1:8080');
   if (values.json) return printJson(url, store, row.query, id);
   if (!process.stdin.isTTY || !process.stdout.isTTY)
-    throw new UsageError('This is no terminal. For scripts: npm run tui -- <screen> --json');
+    throw new UsageError('This is no terminal. For scripts: ./whetstone tui <screen> --json');
 
   // Node prints warnings, such as one about a deprecated call inside of a package, into the middle of the screen.
   process.removeAllListeners('warning');
@@ -82,7 +82,7 @@ async function printJson(
   const token = process.env.WHETSTONE_TOKEN;
   const session = openSession(url, token ? withToken(token) : store);
   if (!session.loggedIn())
-    throw new UsageError(`Nobody is logged in at ${url}. Run \`npm run tui\` once, or set WHETSTONE_TOKEN to an access token.`);
+    throw new UsageError(`Nobody is logged in at ${url}. Run \`./whetstone tui\` once, or set WHETSTONE_TOKEN to an access token.`);
   const { client } = connect(session);
   const { data, error } = await client
     .query(query as TypedDocumentNode<unknown, AnyVariables>, id === undefined ? {} : { id, ids: id.split(',') })

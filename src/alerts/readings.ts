@@ -1,4 +1,5 @@
 import { and, gte, sql } from 'drizzle-orm';
+import type { Backups } from '../backup/schedule.ts';
 import type { Config } from '../config.ts';
 import { type Db, prepared } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
@@ -17,6 +18,8 @@ export interface ServerReading {
   failedJobs: number;
   diskFreePercent: number;
   hostRestarts: number;
+  /** Backups in a row that have failed; undefined where the server makes none. */
+  failedBackups: number | undefined;
   deployments: DeploymentReading[];
 }
 
@@ -46,9 +49,10 @@ interface ReadServices {
   config: Pick<Config, 'dataDir'>;
   db: Db;
   supervisor: Pick<Supervisor, 'health' | 'stats'>;
+  backups: Pick<Backups, 'state'>;
 }
 
-export async function takeReading({ config, db, supervisor }: ReadServices): Promise<ServerReading> {
+export async function takeReading({ config, db, supervisor, backups }: ReadServices): Promise<ServerReading> {
   const { models } = await supervisor.stats();
   const { totalBytes, freeBytes } = diskSpace({ config });
   const now = Date.now();
@@ -59,6 +63,7 @@ export async function takeReading({ config, db, supervisor }: ReadServices): Pro
     failedJobs: failedQuery(db).get({ since: now - hourMs })?.n ?? 0,
     diskFreePercent: (100 * freeBytes) / totalBytes,
     hostRestarts: supervisor.health().restarts,
+    failedBackups: backups.state()?.failures,
     deployments: models.map(readDeployment),
   };
 }

@@ -60,6 +60,13 @@ const definitions: Record<AlertMetric, Definition> = {
     values: (readings) => ofServer((readings.at(-1)?.hostRestarts ?? 0) - (readings[0]?.hostRestarts ?? 0)),
     says: (value) => `the inference host was restarted ${value} times within 5 minutes`,
   },
+  FAILED_BACKUPS: {
+    threshold: 0,
+    thresholdMax: 1_000_000,
+    durationSeconds: 0,
+    values: (readings) => ofServer(readings.at(-1)?.failedBackups),
+    says: (value) => `${value === 1 ? 'the last backup has' : `the last ${value} backups have`} failed`,
+  },
   LATENCY: {
     threshold: 90,
     thresholdMax: 100,

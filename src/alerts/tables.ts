@@ -1,6 +1,6 @@
 import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 
-export const alertMetrics = ['QUEUE_WAIT', 'FAILED_JOBS', 'DISK_FREE', 'HOST_RESTARTS', 'LATENCY', 'ERRORS'] as const;
+export const alertMetrics = ['QUEUE_WAIT', 'FAILED_JOBS', 'DISK_FREE', 'HOST_RESTARTS', 'FAILED_BACKUPS', 'LATENCY', 'ERRORS'] as const;
 export type AlertMetric = (typeof alertMetrics)[number];
 
 export const alertStates = ['OK', 'PENDING', 'FIRING'] as const;

@@ -1,5 +1,6 @@
 /** Evaluates the rules every few seconds. Changes of state are stored, with their events and deliveries, in one transaction. */
 import { and, asc, eq, gt, lte, max } from 'drizzle-orm';
+import type { Backups } from '../backup/schedule.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
@@ -26,6 +27,7 @@ interface AlertServices {
   db: Db;
   bus: Bus;
   supervisor: Pick<Supervisor, 'health' | 'stats'>;
+  backups: Pick<Backups, 'state'>;
 }
 
 export const listAlerts = (db: Queryable): Alert[] => db.select().from(alert).orderBy(asc(alert.since), asc(alert.metric)).all();

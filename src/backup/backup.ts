@@ -1,5 +1,17 @@
 /** A backup of a data folder, while its server runs. */
-import { constants, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  constants,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
@@ -9,18 +21,20 @@ import { blobPath, sync } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
 import {
   backupsIn,
+  finishedBackups,
   type Manifest,
   manifestFile,
   migrationsOf,
   type NamedBlob,
   ownedBlobs,
-  readManifest,
   requireRoom,
   sizeOf,
   withDatabase,
 } from './folder.ts';
 
 const unfinishedEnding = '.unfinished';
+/** Folders of the data folder whose files only grow: logs of jobs, and lines that were cut from the audit log. */
+const grownFolders = ['logs', 'audit'];
 const keyFiles = ['signing-key.pem', 'link-key'];
 /** How often a copy of the database may name a blob that was deleted meanwhile. */
 const attemptsMax = 5;
@@ -46,15 +60,16 @@ export async function backUp(dataDir: string, folder: string, { keep, keys = fal
   if (!relative(dataDir, folder).startsWith('..')) {
     throw new Error('A backup inside of the data folder is lost with it. Name a folder elsewhere, best on another disk.');
   }
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder);
   const unlock = takeLock(join(folder, 'backup.lock'), `Another backup is being written to ${folder}.`);
   const name = new Date().toISOString().replaceAll(':', '-');
   const unfinished = join(folder, name + unfinishedEnding);
   try {
     for (const left of readdirSync(folder).filter((one) => one.endsWith(unfinishedEnding))) rmSync(join(folder, left), { recursive: true });
+    const newest = finishedBackups(folder).at(-1);
     mkdirSync(unfinished, { mode: 0o700 });
     const blobs = await copyData(dataDir, folder, unfinished);
-    copyLogs(dataDir, unfinished);
+    for (const one of grownFolders) copyGrown(join(dataDir, one), join(unfinished, one), newest && join(newest, one));
     for (const file of keys ? keyFiles : []) if (existsSync(join(dataDir, file))) copyFileSync(join(dataDir, file), join(unfinished, file));
     await writeManifest(unfinished);
     const path = join(folder, name);
@@ -70,18 +85,34 @@ export async function backUp(dataDir: string, folder: string, { keep, keys = fal
   }
 }
 
-function copyLogs(dataDir: string, unfinished: string): void {
-  const [from, to] = [join(dataDir, 'logs'), join(unfinished, 'logs')];
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new Error(`The folder for backups ${folder} cannot be made (${code}). Name another one, or make the folder above it writable.`);
+  }
+}
+
+/** Copies files that grow. One that is as it was in the newest backup becomes a second name of that one, not of the original, which may grow. */
+function copyGrown(from: string, to: string, before: string | undefined): void {
   mkdirSync(to, { mode: 0o700 });
   for (const name of existsSync(from) ? readdirSync(from) : []) {
+    const [original, copy, earlier] = [join(from, name), join(to, name), before && join(before, name)];
     try {
-      copyFileSync(join(from, name), join(to, name));
+      if (earlier && isSame(original, earlier)) linkSync(earlier, copy);
+      else copyFileSync(original, copy);
     } catch (error) {
       // Too old, and removed meanwhile.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+      // A disk without hard links, or a file that is too large for the memory.
+      copyFileSync(original, copy);
     }
   }
 }
+
+const isSame = (one: string, other: string): boolean =>
+  sizeOf(other) === statSync(one).size && readFileSync(one).equals(readFileSync(other));
 
 async function copyData(dataDir: string, folder: string, unfinished: string): Promise<{ blobs: number; newBytes: number }> {
   const target = join(unfinished, databaseFile);
@@ -144,7 +175,7 @@ async function writeManifest(unfinished: string): Promise<void> {
 
 /** Removes all but the newest finished backups, and the blobs that none of the others names. */
 function removeOlder(folder: string, keep: number): string[] {
-  const finished = backupsIn(folder).filter((path) => readManifest(path) !== null);
+  const finished = finishedBackups(folder);
   const removed = finished.slice(0, Math.max(0, finished.length - keep));
   for (const path of removed) rmSync(path, { recursive: true });
   const named = new Set(backupsIn(folder).flatMap((path) => withDatabase(path, ownedBlobs).map(({ sha256 }) => sha256)));

@@ -49,6 +49,10 @@ export const backupsIn = (folder: string): string[] =>
     .sort()
     .map((name) => join(folder, name));
 
+/** The backups in a folder that have been finished, the oldest first; none where there is no such folder. */
+export const finishedBackups = (folder: string): string[] =>
+  existsSync(folder) ? backupsIn(folder).filter((path) => existsSync(join(path, manifestFile))) : [];
+
 /** Runs `use` with the database of a folder, which it cannot change. */
 export function withDatabase<T>(folder: string, use: (client: Sqlite.Database) => T): T {
   const client = new Sqlite(join(folder, databaseFile), { readonly: true, fileMustExist: true });

@@ -38,34 +38,41 @@ export async function withSession<T>(
   } finally {
     const logout = 'mutation ($input: LogoutInput!) { logout(input: $input) { userErrors { message } } }';
     // The server may be gone: the login then ends by itself.
-    await graphql(url, logout, { refreshToken: credentials.refreshToken }).catch(() => {});
+    await graphql(url, logout, { input: { refreshToken: credentials.refreshToken } }).catch(() => {});
   }
 }
 
 async function enter(url: string, mutation: 'login' | 'refresh', input: object): Promise<Credentials> {
   const type = mutation === 'login' ? 'LoginInput' : 'RefreshInput';
   const fields = 'credentials { accessToken accessTokenExpiresAt refreshToken } userErrors { message }';
-  const data = await graphql(url, `mutation ($input: ${type}!) { ${mutation}(input: $input) { ${fields} } }`, input);
+  const data = await graphql(url, `mutation ($input: ${type}!) { ${mutation}(input: $input) { ${fields} } }`, { input });
   const { credentials, userErrors } = data[mutation] as { credentials: Credentials | null; userErrors: { message: string }[] };
   if (!credentials) throw new Error(userErrors.map((e) => e.message).join(' '));
   return credentials;
 }
 
-async function graphql(url: string, query: string, input: object): Promise<Record<string, unknown>> {
-  const body = JSON.stringify({ query, variables: { input } });
-  const { data } = await call(`${url}/graphql`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+/** The data of the answer to a document. An empty token asks as nobody. */
+export const ask = async ({ url, accessToken }: ClientSession, query: string, variables: object): Promise<Record<string, unknown>> =>
+  graphql(url, query, variables, await accessToken());
+
+async function graphql(url: string, query: string, variables: object, token = ''): Promise<Record<string, unknown>> {
+  const headers = { 'Content-Type': 'application/json', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  const { data } = await call(`${url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables }) });
   return data as Record<string, unknown>;
 }
 
-/** The JSON that the server answers; throws its error message, or that it cannot be reached. */
-export async function call(address: string, request: RequestInit): Promise<Record<string, unknown>> {
+/** The JSON that the server answers; throws its error messages, or that it cannot be reached. */
+async function call(address: string, request: RequestInit): Promise<Record<string, unknown>> {
   const response = await fetch(address, request).catch(() => {
     throw new Error(`There is no server at ${new URL(address).origin}. Start it with \`npm start\`, or set WHETSTONE_URL to its address.`);
   });
   const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
-  if (answer.errors) throw new Error(answer.errors[0].message);
+  if (answer.errors) throw new Error(answer.errors.map(({ message }: { message: string }) => message).join('\n'));
   return answer;
 }
+
+/** Names and messages may come from a file that somebody uploaded: nothing in them steers the terminal. */
+export const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
 
 /** A line from the terminal; a secret one is not shown while it is typed. */
 async function askTerminal(question: string, secret = false): Promise<string> {

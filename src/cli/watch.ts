@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
-import { call } from './client.ts';
+import { ask, printable } from './client.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -51,16 +51,17 @@ const progressQuery = `subscription ($id: ID!) {
 
 /**
  * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. On a
- * terminal the progress stands below them. True when all have succeeded. After a lost connection it resumes behind the last event. Throws
- * when there is no such job, or this user may not read it.
+ * terminal the progress stands below them; with `asJson` each event is a line of JSON, and nothing else is printed. True when all have
+ * succeeded. After a lost connection it resumes behind the last event. Throws when there is no such job, or this user may not read it.
  */
-export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
-  let succeeded = await watchOne(session, id, output);
+export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream, asJson = false): Promise<boolean> {
+  const screen = createScreen(output, asJson);
+  let succeeded = await watchOne(session, id, screen);
   const { children, evaluation, report } = await readJob(session, id);
-  if (succeeded && evaluation) createScreen(output).line(describeEvaluation(evaluation));
-  if (succeeded && report) createScreen(output).line(`result: ${report.simple.headline} ${report.simple.points[0] ?? ''}`);
+  if (succeeded && evaluation) screen.fact({ jobId: id, evaluation }, [describeEvaluation(evaluation)]);
+  if (succeeded && report) screen.fact({ jobId: id, report }, [`result: ${report.simple.headline} ${report.simple.points[0] ?? ''}`]);
   for (const child of children.filter(({ state }) => !endStates.includes(state))) {
-    succeeded = (await watchJob(session, child.id, output)) && succeeded;
+    succeeded = (await watchJob(session, child.id, output, asJson)) && succeeded;
   }
   return succeeded;
 }
@@ -92,16 +93,13 @@ function describeEvaluation({ images, split, top1, map5095, datasetVersion }: Ev
 async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
   const query =
     'query ($id: ID!) { job(id: $id) { kind children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
-  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${await session.accessToken()}` };
-  const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables: { id } }) });
-  const { job } = data as { job: WatchedJob | null };
+  const { job } = (await ask(session, query, { id })) as { job: WatchedJob | null };
   if (!job) throw new Error('There is no such job.');
   return job;
 }
 
-async function watchOne(session: ClientSession, id: string, output: NodeJS.WriteStream): Promise<boolean> {
+async function watchOne(session: ClientSession, id: string, screen: Screen): Promise<boolean> {
   const job = await readJob(session, id);
-  const screen = createScreen(output);
   screen.line(`Job ${id}: ${job.kind}`);
   let refusedBefore = false;
   let phase = '';
@@ -118,7 +116,7 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
       },
     });
     try {
-      if (output.isTTY) showProgress(client, id, screen);
+      if (screen.hasProgress) showProgress(client, id, screen);
       for await (const { data, errors } of client.iterate<{ jobEvents: JobEvent }>({ query: eventsQuery, variables: { id, after } })) {
         // The server stops, or the token has expired.
         if (errors || !data) break;
@@ -127,7 +125,8 @@ async function watchOne(session: ClientSession, id: string, output: NodeJS.Write
         // A benchmark measures in rounds: each is a phase.
         const isRepeated = event.type === 'JobPhaseEvent' && event.phase === phase;
         if (event.type === 'JobPhaseEvent') ({ phase } = event);
-        for (const text of isRepeated ? [] : describe(event)) screen.line(`${timeOf(event.at)}  ${text}`);
+        const words = isRepeated ? [] : describe(event).map((text) => `${timeOf(event.at)}  ${text}`);
+        screen.fact({ jobId: id, ...event }, words);
         if (event.type === 'JobStateEvent' && endStates.includes(event.state)) return event.state === 'SUCCEEDED';
       }
     } catch (error) {
@@ -177,21 +176,31 @@ function showProgress(client: Client, id: string, screen: Screen): void {
 }
 
 interface Screen {
+  /** A remark for a person. */
   line(text: string): void;
+  /** What a program reads, or the same in lines for a person. */
+  fact(value: object, words: readonly string[]): void;
+  hasProgress: boolean;
   /** The line below all others; empty: none. */
   progress(text: string): void;
 }
 
-function createScreen(output: NodeJS.WriteStream): Screen {
+function createScreen(output: NodeJS.WriteStream, asJson: boolean): Screen {
+  if (asJson) {
+    return { line() {}, fact: (value) => output.write(`${JSON.stringify(value)}\n`), hasProgress: false, progress() {} };
+  }
   let shown = '';
   const clear = () => shown && output.write('\r\x1b[K');
   const draw = () => shown && output.write(shown);
+  const line = (text: string) => {
+    clear();
+    output.write(`${printable(text)}\n`);
+    draw();
+  };
   return {
-    line(text) {
-      clear();
-      output.write(`${printable(text)}\n`);
-      draw();
-    },
+    line,
+    fact: (_value, words) => words.forEach(line),
+    hasProgress: output.isTTY,
     progress(text) {
       clear();
       shown = printable(text).slice(0, (output.columns ?? 80) - 1);
@@ -199,9 +208,6 @@ function createScreen(output: NodeJS.WriteStream): Screen {
     },
   };
 }
-
-/** Messages may come from a file that somebody uploaded: nothing in them steers the terminal. */
-const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
 
 function describe(event: JobEvent): string[] {
   switch (event.type) {
@@ -242,8 +248,7 @@ function describeProgress({ phase, done, total, epoch, epochs, itemsPerSecond, e
   const width = 20;
   const bar = total ? `[${'#'.repeat(Math.round((width * done) / total)).padEnd(width, '.')}] ` : '';
   const parts = [
-    `${bar}${phase}${epoch === null ? '' : ` ${epoch}/${epochs}`}`,
-    total === null ? String(done) : `${done}/${total}`,
+    `${bar}${epoch === null ? '' : `epoch ${epoch}/${epochs}, `}${phase} ${total === null ? done : `${done}/${total}`}`,
     itemsPerSecond === null ? '' : `${itemsPerSecond.toFixed(1)}/s`,
     etaMs === null ? '' : `${Math.round(etaMs / 1000)} s left`,
     describeMetrics(metrics),

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { attemptLimits } from '../jobs/attempt.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { startChild } from '../jobs/executor/local.ts';
@@ -84,20 +84,21 @@ async function unpack({ config, db }: JobServices, { id, jobId }: DatasetVersion
   }
 }
 
-/**
- * Removes the folders whose content hash is not `needed`, and what a dead server left unfinished. A version that becomes READY
- * meanwhile may lose its folder: it is made again when it is used.
- */
-export async function sweepCache(dataDir: string, needed: (contentHash: string) => boolean): Promise<void> {
-  // Earlier versions kept files there as they were uploaded, also those that not every reader decodes alike.
-  await rm(join(dataDir, 'cache', 'datasets'), { recursive: true, force: true });
+/** Folders whose content hash is not needed, what a dead server left unfinished, and those of earlier versions. */
+export async function uselessExtracts(dataDir: string, isNeeded: (contentHash: string) => boolean): Promise<string[]> {
   const folder = cacheDir(dataDir);
-  for (const name of existsSync(folder) ? await readdir(folder) : []) {
-    const hash = name.replace(/^\./, '');
-    if (name === hash ? needed(hash) : unpacking.has(hash)) continue;
+  const names = existsSync(folder) ? await readdir(folder) : [];
+  const useless = names.filter((name) => !(name.startsWith('.') ? unpacking.has(name.slice(1)) : isNeeded(name)));
+  // Earlier versions kept files there as they were uploaded, also those that not every reader decodes alike.
+  return [join(dataDir, 'cache', 'datasets'), ...useless.map((name) => join(folder, name))];
+}
+
+/** Removes them. A version that becomes READY meanwhile may lose its folder: it is made again when it is used. */
+export async function sweepCache(dataDir: string, isNeeded: (contentHash: string) => boolean): Promise<void> {
+  for (const path of await uselessExtracts(dataDir, isNeeded)) {
     // Gone at once under its name, then file by file.
-    const trash = unfinished(dataDir, hash);
-    if (name === hash) await rename(join(folder, name), trash);
+    const trash = join(dirname(path), `.${basename(path).replace(/^\./, '')}`);
+    if (trash !== path && existsSync(path)) await rename(path, trash);
     await rm(trash, { recursive: true, force: true });
   }
 }

@@ -1,5 +1,5 @@
-import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, sql } from 'drizzle-orm';
-import type { Queryable } from '../db.ts';
+import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, type SQL, sql } from 'drizzle-orm';
+import { countUpTo, type Queryable } from '../db.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
   type Dataset,
@@ -89,44 +89,39 @@ export const datasetOrders = {
 } as const;
 export type DatasetOrder = keyof typeof datasetOrders;
 
-export function listDatasets(
-  db: Queryable,
-  { nameContains, task, tags }: DatasetFilter,
-  order: DatasetOrder,
-  limit: number,
-  after: string | null,
-): Dataset[] {
+export function listDatasets(db: Queryable, filter: DatasetFilter, order: DatasetOrder, limit: number, after: string | null): Dataset[] {
   const { behind, by } = datasetOrders[order];
-  const wanted = wantedTags(tags);
   return db
     .select()
     .from(dataset)
-    .where(
-      and(
-        isNull(dataset.deletedAt),
-        after === null ? undefined : behind(after),
-        nameContains ? sql`instr(lower(${dataset.name}), lower(${nameContains})) > 0` : undefined,
-        task ? eq(dataset.task, task) : undefined,
-        wanted ? hasTags(dataset.id, wanted) : undefined,
-      ),
-    )
+    .where(and(after === null ? undefined : behind(after), listed(filter)))
     .orderBy(by)
     .limit(limit)
     .all();
 }
+
+export const countDatasets = (db: Queryable, filter: DatasetFilter): number => countUpTo(db, dataset, listed(filter));
+
+function listed({ nameContains, task, tags }: DatasetFilter): SQL | undefined {
+  const wanted = wantedTags(tags);
+  return and(
+    isNull(dataset.deletedAt),
+    nameContains ? sql`instr(lower(${dataset.name}), lower(${nameContains})) > 0` : undefined,
+    task ? eq(dataset.task, task) : undefined,
+    wanted ? hasTags(dataset.id, wanted) : undefined,
+  );
+}
+
+const isLiveVersionOf = (datasetId: string) => and(eq(datasetVersion.datasetId, datasetId), isNull(datasetVersion.deletedAt));
+
+export const countDatasetVersions = (db: Queryable, datasetId: string): number => countUpTo(db, datasetVersion, isLiveVersionOf(datasetId));
 
 /** Versions of a dataset, newest first, behind number `after`. */
 export function listDatasetVersions(db: Queryable, datasetId: string, limit: number, after: number | null): DatasetVersion[] {
   return db
     .select()
     .from(datasetVersion)
-    .where(
-      and(
-        eq(datasetVersion.datasetId, datasetId),
-        isNull(datasetVersion.deletedAt),
-        after === null ? undefined : lt(datasetVersion.number, after),
-      ),
-    )
+    .where(and(isLiveVersionOf(datasetId), after === null ? undefined : lt(datasetVersion.number, after)))
     .orderBy(desc(datasetVersion.number))
     .limit(limit)
     .all();

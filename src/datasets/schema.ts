@@ -1,7 +1,7 @@
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey, totalCount } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import type { FieldCost } from '../graphql/limits.ts';
@@ -14,6 +14,8 @@ import { TagFilterType } from '../tags/filter.schema.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from './change.ts';
 import {
   chooseDatasetVersion,
+  countDatasets,
+  countDatasetVersions,
   type DatasetOrder,
   datasetOrders,
   findDataset,
@@ -226,7 +228,7 @@ export const DatasetVersionType = builder.node(builder.objectRef<DatasetVersion>
 });
 
 const DatasetVersionConnection = builder.connectionObject(
-  { type: DatasetVersionType, name: 'DatasetVersionConnection', description: 'A page of dataset versions.' },
+  { type: DatasetVersionType, name: 'DatasetVersionConnection', description: 'A page of dataset versions.', fields: totalCount },
   { description: 'A dataset version in a page.' },
 );
 
@@ -256,14 +258,16 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       type: DatasetVersionConnection,
       description: 'Its versions, newest first.',
       args: pageArgs(),
-      resolve: (d, args, { db }) =>
-        page(
+      resolve: (d, args, { db }) => ({
+        ...page(
           `versions ${d.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listDatasetVersions(db, d.id, limit, after),
           (v) => v.number,
         ),
+        count: () => countDatasetVersions(db, d.id),
+      }),
     }),
   }),
 });
@@ -277,7 +281,7 @@ builder.objectField(DatasetVersionType, 'dataset', (t) =>
 );
 
 const DatasetConnection = builder.connectionObject(
-  { type: DatasetType, name: 'DatasetConnection', description: 'A page of datasets.' },
+  { type: DatasetType, name: 'DatasetConnection', description: 'A page of datasets.', fields: totalCount },
   { description: 'A dataset in a page.' },
 );
 
@@ -313,14 +317,16 @@ builder.queryFields((t) => ({
       filter: t.arg({ type: DatasetFilterType, description: 'Which datasets.' }),
       orderBy: t.arg({ type: DatasetOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
-    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(
+    resolve: (_root, { filter, orderBy, ...args }, { db }) => ({
+      ...page(
         `datasets ${orderBy}`,
         args,
         textKey,
         (limit, after: string | null) => listDatasets(db, filter ?? {}, orderBy, limit, after),
         datasetOrders[orderBy].key,
       ),
+      count: () => countDatasets(db, filter ?? {}),
+    }),
   }),
 }));
 

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, gte, inArray, isNotNull, isNull, lt, max, or, type SQL } from 'drizzle-orm';
-import { type Db, inUrgentTransaction } from '../db.ts';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { sweepCache } from './cache.ts';
 import { datasetItem, datasetVersion } from './tables.ts';
 
@@ -39,7 +39,13 @@ export async function sweepDatasets({ config, db }: { config: { dataDir: string 
     // A failed import that is tried again inserts its own.
     await removeItems(db, id, inArray(datasetItem.versionId, useless));
   }
-  await sweepCache(config.dataDir, (contentHash) => {
+  await sweepCache(config.dataDir, isExtractNeeded(db));
+}
+
+/** Whether a READY version has this content. */
+export const isExtractNeeded =
+  (db: Queryable) =>
+  (contentHash: string): boolean => {
     const ready = and(eq(datasetVersion.state, 'READY'), isNull(datasetVersion.deletedAt));
     return (
       db
@@ -48,5 +54,4 @@ export async function sweepDatasets({ config, db }: { config: { dataDir: string 
         .where(and(eq(datasetVersion.contentHash, contentHash), ready))
         .get() !== undefined
     );
-  });
-}
+  };

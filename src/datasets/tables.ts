@@ -58,7 +58,11 @@ export const datasetVersion = sqliteTable(
     createdAt: integer().notNull(),
     deletedAt: integer(),
   },
-  (t) => [uniqueIndex('dataset_version_number').on(t.datasetId, t.number), index('dataset_version_content').on(t.contentHash)],
+  (t) => [
+    uniqueIndex('dataset_version_number').on(t.datasetId, t.number),
+    index('dataset_version_content').on(t.contentHash),
+    index('dataset_version_job').on(t.jobId),
+  ],
 );
 
 /** As `LabelledBox` of the protocol. */

@@ -1,5 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, max } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, lte, max, ne } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
@@ -101,6 +101,9 @@ export type Revision = Pick<DeploymentRevision, 'deploymentId' | 'number'>;
 export const isRevision = ({ deploymentId, number }: Revision) =>
   and(eq(deploymentRevision.deploymentId, deploymentId), eq(deploymentRevision.number, number));
 
+/** Revisions of a deployment: a further one pushes out the oldest that nobody rolls back to without its number. */
+const revisionsMax = 1000;
+
 /** A next revision, LOADING. */
 export function insertRevision(
   tx: Queryable,
@@ -111,7 +114,15 @@ export function insertRevision(
     .from(deploymentRevision)
     .where(eq(deploymentRevision.deploymentId, deploymentId))
     .get();
-  const row = { deploymentId, number: (newest?.number ?? 0) + 1, ...values, state: 'LOADING', createdAt: Date.now() } as const;
+  const number = (newest?.number ?? 0) + 1;
+  const isSurplus = and(
+    eq(deploymentRevision.deploymentId, deploymentId),
+    lte(deploymentRevision.number, number - revisionsMax),
+    inArray(deploymentRevision.state, ['RETIRED', 'FAILED']),
+    ne(deploymentRevision.number, revisionBefore(tx, deploymentId)?.number ?? 0),
+  );
+  tx.delete(deploymentRevision).where(isSurplus).run();
+  const row = { deploymentId, number, ...values, state: 'LOADING', createdAt: Date.now() } as const;
   return tx.insert(deploymentRevision).values(row).returning().get();
 }
 

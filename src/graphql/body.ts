@@ -19,6 +19,8 @@ export function readDocumentBody(req: IncomingMessage): Promise<string> {
       else reject(tooLarge());
     });
     req.once('end', () => resolve(Buffer.concat(pieces).toString()));
-    req.once('close', () => reject(new ApiError('UNAVAILABLE', 'The client has gone.')));
+    req.once('close', () => {
+      if (!req.readableEnded) reject(new ApiError('UNAVAILABLE', 'The client has gone.'));
+    });
   });
 }

@@ -1,3 +1,4 @@
+import { countMax } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { builder } from './builder.ts';
 
@@ -8,6 +9,17 @@ export interface Connection<T> {
   edges: { cursor: string; node: T }[];
   pageInfo: { hasNextPage: boolean; hasPreviousPage: boolean; startCursor: string | null; endCursor: string | null };
 }
+
+/** A connection that also tells how long the list is, where somebody asks. */
+export type CountedConnection<T> = Connection<T> & { count: () => number };
+
+/** The field `totalCount` of such a connection. */
+export const totalCount = <Shape>(t: PothosSchemaTypes.ObjectFieldBuilder<typeof builder.$inferSchemaTypes, Shape>) => ({
+  totalCount: t.int({
+    description: `Items of all pages; ${countMax} where there are at least as many.`,
+    resolve: (connection) => (connection as CountedConnection<unknown>).count(),
+  }),
+});
 
 /** The arguments of every list: it is read forwards. */
 export const pageArgs = () =>

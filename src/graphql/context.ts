@@ -2,11 +2,13 @@ import type { Actor } from '../accounts/audit.ts';
 import type { Throttle } from '../accounts/throttle.ts';
 import type { Tokens } from '../accounts/tokens.ts';
 import type { Claims, Viewer } from '../accounts/viewer.ts';
+import type { Backups } from '../backup/schedule.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { JobKinds, JobServices } from '../jobs/kinds.ts';
+import type { Log } from '../log.ts';
 import type { ServerMetrics } from '../metrics.ts';
 import type { GpuWatch } from '../system/gpus.ts';
 
@@ -15,6 +17,7 @@ export interface Services {
   config: Config;
   db: Db;
   bus: Bus;
+  log: Log;
   progress: JobServices['progress'];
   metrics: ServerMetrics;
   tokens: Tokens;
@@ -27,6 +30,7 @@ export interface Services {
   jobKinds: JobKinds;
   /** Of the inference host. */
   supervisor: Supervisor;
+  backups: Backups;
 }
 
 /** What a resolver sees: the services, and who asks. */

@@ -1,10 +1,8 @@
 /** The inference host: an HTTP server over a queue over a pool of threads. It opens no database. */
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectionOptions, guardConnections } from '../connections.ts';
 import { engines } from '../engine/engines.ts';
@@ -14,6 +12,7 @@ import { readAuth } from './auth.ts';
 import type { DeploymentRoute } from './channel.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
 import { startDispatcher } from './dispatcher.ts';
+import { makeFolder } from './folder.ts';
 import { type Host, serveRequest } from './http.ts';
 import { startJson } from './json/json.ts';
 import { KeyUses } from './keyUses.ts';
@@ -72,7 +71,7 @@ export async function startHost(
   log: Log,
   prepare: (listening: RunningHost) => Promise<void> = async () => {},
 ): Promise<RunningHost> {
-  const folder = await mkdtemp(join(tmpdir(), 'whetstone-inference-'));
+  const folder = makeFolder();
   const removeFolder = () => rm(folder, { recursive: true, force: true });
   const host = await listen(config, log, folder, null).catch(async (error) => {
     await removeFolder();

@@ -1,8 +1,7 @@
 /** What every inference host does that is a process: as a child of the server, and by itself. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import type { Log } from '../log.ts';
+import { makeFolder } from './folder.ts';
 import type { RunningHost } from './host.ts';
 
 /** The limit for everything that has to end. */
@@ -10,7 +9,7 @@ const stopMs = 30_000;
 
 /** Changes into a new folder, where nothing is that a model file may refer to; it goes with the process. */
 export function enterEmptyFolder(): void {
-  const empty = mkdtempSync(join(tmpdir(), 'whetstone-empty-'));
+  const empty = makeFolder();
   process.on('exit', () => rmSync(empty, { recursive: true, force: true }));
   process.chdir(empty);
 }

@@ -3,8 +3,7 @@
  * report, samples and history of a benchmark, the rates of a load test. A version that did not fail, an evaluation of one, or a study keeps its job.
  */
 import { rm } from 'node:fs/promises';
-import { and, eq, inArray, isNull, ne, notInArray, or } from 'drizzle-orm';
-import { alias } from 'drizzle-orm/sqlite-core';
+import { and, eq, inArray, isNull, lt, ne, notInArray, type SQL, sql } from 'drizzle-orm';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -21,10 +20,11 @@ import { study, trial } from '../tuning/tables.ts';
 import { isInFamily, requireJob } from './jobs.ts';
 import { logPath } from './logs.ts';
 import { finalStates, isFinal } from './states.ts';
-import { attempt, type Job, job, jobEvent, jobSubject, metricPoint } from './tables.ts';
-import { removeAttempts, repeatedOnes } from './workFolders.ts';
+import { attempt, type Job, job, jobEvent, jobHyperparameter, jobSubject, metricPoint } from './tables.ts';
+import { removeAttempts, repeatedIds } from './workFolders.ts';
 
-const coordinator = alias(job, 'coordinator');
+/** Jobs that are looked at without a pause. */
+const pageRows = 200;
 
 /** Deletes the job with the jobs that it has made. IN_USE while one of them runs, is repeated, or keeps something. */
 export async function deleteJob(services: StorageServices, actor: Actor, id: string): Promise<Job> {
@@ -32,7 +32,7 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
     const deleted = requireJob(tx, id);
     const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
     const ids = family.map((one) => one.id);
-    requireUnneeded(tx, deleted, ids);
+    requireUnneeded(tx, deleted);
     for (const one of ids) dropResults(tx, one);
     // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
     tx.delete(job).where(inArray(job.id, ids)).run();
@@ -48,54 +48,84 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
   return deleted;
 }
 
-function requireUnneeded(tx: Queryable, { state }: Job, ids: string[]): void {
-  const inUse = (message: string) => refuse('IN_USE', 'jobId', message);
-  if (!isFinal(state)) inUse(`The job is ${state}. Wait for its end or cancel it, then delete.`);
-  const running = tx
-    .select({ kind: job.kind, state: job.state })
-    .from(job)
-    .where(and(inArray(job.id, ids), notInArray(job.state, finalStates)))
-    .get();
-  if (running)
-    inUse(`It has made a job that has not ended: ${running.kind} is ${running.state}. Wait for its end or cancel it, then delete.`);
-  const repeated = repeatedOnes(tx);
-  if (ids.some((id) => repeated.has(id)))
-    inUse('A job that has not ended repeats it, and may need its checkpoint. Wait for its end, then delete.');
-
-  const model = tx
-    .select({ number: modelVersion.number })
-    .from(modelVersion)
-    .leftJoin(evaluation, eq(evaluation.modelVersionId, modelVersion.id))
-    .where(
-      and(
-        isNull(modelVersion.deletedAt),
-        ne(modelVersion.state, 'FAILED'),
-        or(inArray(modelVersion.jobId, ids), inArray(evaluation.jobId, ids)),
-      ),
-    )
-    .get();
-  if (model) inUse(`Version ${model.number} of a model was made or evaluated by it, and shows it. Delete the version first.`);
-  const dataset = tx
-    .select({ number: datasetVersion.number })
-    .from(datasetVersion)
-    .where(and(isNull(datasetVersion.deletedAt), ne(datasetVersion.state, 'FAILED'), inArray(datasetVersion.jobId, ids)))
-    .get();
-  if (dataset) inUse(`Version ${dataset.number} of a dataset was made by it, and shows it. Delete the version first.`);
-  const ofStudy =
-    tx.select({ id: study.id }).from(study).where(inArray(study.jobId, ids)).get() ??
-    tx
-      .select({ id: trial.studyId })
-      .from(trial)
-      .where(or(inArray(trial.jobId, ids), inArray(trial.finalJobId, ids)))
-      .get() ??
+/** What keeps a job that has ended: a query that gives a value for a job with this id, and what a refusal says of that value. */
+const needs: { of: (id: SQL) => SQL; says: (value: unknown) => string }[] = [
+  {
+    of: (id) =>
+      sql`SELECT ${job.kind} || ' is ' || ${job.state} FROM ${job} WHERE ${job.id} = ${id} AND ${notInArray(job.state, finalStates)}`,
+    says: (which) => `It has made a job that has not ended: ${which}. Wait for its end or cancel it, then delete.`,
+  },
+  {
+    of: (id) => sql`SELECT 1 WHERE ${id} IN (${repeatedIds})`,
+    says: () => 'A job that has not ended repeats it, and may need its checkpoint. Wait for its end, then delete.',
+  },
+  {
+    of: (id) => sql`SELECT ${modelVersion.number} FROM ${modelVersion} WHERE ${modelVersion.jobId} = ${id} AND ${shown(modelVersion)}`,
+    says: (number) => `Version ${number} of a model was made by it, and shows it. Delete the version first.`,
+  },
+  {
+    of: (
+      id,
+    ) => sql`SELECT ${modelVersion.number} FROM ${evaluation} JOIN ${modelVersion} ON ${modelVersion.id} = ${evaluation.modelVersionId}
+      WHERE ${evaluation.jobId} = ${id} AND ${shown(modelVersion)}`,
+    says: (number) => `Version ${number} of a model was evaluated by it, and shows it. Delete the version first.`,
+  },
+  {
+    of: (id) =>
+      sql`SELECT ${datasetVersion.number} FROM ${datasetVersion} WHERE ${datasetVersion.jobId} = ${id} AND ${shown(datasetVersion)}`,
+    says: (number) => `Version ${number} of a dataset was made by it, and shows it. Delete the version first.`,
+  },
+  ...[
+    (id: SQL) => sql`SELECT 1 FROM ${study} WHERE ${study.jobId} = ${id}`,
+    (id: SQL) => sql`SELECT 1 FROM ${trial} WHERE ${trial.jobId} = ${id} OR ${trial.finalJobId} = ${id}`,
     // A trial's job of an earlier rung has the checkpoint that a later one continues from.
-    tx
-      .select({ id: job.id })
+    (id: SQL) => sql`SELECT 1 FROM ${job} JOIN ${job} AS coordinator ON coordinator.id = ${job.parentId}
+      WHERE ${job.id} = ${id} AND coordinator.kind = 'TUNE'`,
+  ].map((of) => ({ of, says: () => 'It belongs to a study, which needs the jobs of its trials.' })),
+];
+
+const shown = ({ deletedAt, state }: typeof modelVersion | typeof datasetVersion) => and(isNull(deletedAt), ne(state, 'FAILED'));
+
+function requireUnneeded(tx: Queryable, { id, state }: Job): void {
+  if (!isFinal(state)) refuse('IN_USE', 'jobId', `The job is ${state}. Wait for its end or cancel it, then delete.`);
+  for (const { of, says } of needs) {
+    const row = tx.get<{ value: unknown } | undefined>(sql`${familiesOf(sql`SELECT ${id}`)}
+      SELECT value FROM (SELECT (${of(sql`family.id`)} LIMIT 1) AS value FROM family) WHERE value IS NOT NULL LIMIT 1`);
+    if (row) refuse('IN_USE', 'jobId', says(row.value));
+  }
+}
+
+/** `family`: the jobs that are selected, each as `root` of what it has made, directly or not. */
+const familiesOf = (roots: SQL): SQL => sql`WITH RECURSIVE family(root, id) AS (
+  SELECT id, id FROM ${job} WHERE id IN (${roots})
+  UNION ALL SELECT family.root, child.id FROM ${job} AS child JOIN family ON child."parentId" = family.id)`;
+
+/** A job that ended before a moment, and how many it would take along if it was deleted. */
+export interface Deletable {
+  id: string;
+  jobs: number;
+}
+
+/** Jobs that a user started, that ended before a moment (Unix milliseconds), and that nothing needs; a page at a time. */
+export function* deletableJobs(db: Queryable, before: number): Generator<Deletable[]> {
+  for (let behind = { endedAt: 0, id: '' }; ; ) {
+    const page = db
+      .select({ id: job.id, endedAt: sql<number>`${job.endedAt}` })
       .from(job)
-      .innerJoin(coordinator, eq(coordinator.id, job.parentId))
-      .where(and(inArray(job.id, ids), eq(coordinator.kind, 'TUNE')))
-      .get();
-  if (ofStudy) inUse('It belongs to a study, which needs the jobs of its trials.');
+      .where(and(lt(job.endedAt, before), isNull(job.parentId), sql`(${job.endedAt}, ${job.id}) > (${behind.endedAt}, ${behind.id})`))
+      .orderBy(job.endedAt, job.id)
+      .limit(pageRows)
+      .all();
+    const last = page.at(-1);
+    if (!last) return;
+    behind = last;
+    const needed = sql.join(
+      needs.map(({ of }) => sql`EXISTS (${of(sql`family.id`)})`),
+      sql` OR `,
+    );
+    yield db.all<Deletable>(sql`${familiesOf(sql`SELECT value FROM json_each(${JSON.stringify(page.map(({ id }) => id))})`)}
+      SELECT root AS id, count(*) AS jobs FROM family GROUP BY root HAVING NOT max(${needed})`);
+  }
 }
 
 /** Removes all rows of a job but its own, and forgets it where a deleted or failed version, or a later try, names it. */
@@ -104,7 +134,7 @@ function dropResults(tx: Queryable, jobId: string): void {
     tx.delete(table).where(eq(table.jobId, jobId)).run();
   }
   tx.delete(report).where(eq(report.benchmarkJobId, jobId)).run();
-  for (const table of [jobEvent, metricPoint, jobSubject, attempt]) tx.delete(table).where(eq(table.jobId, jobId)).run();
+  for (const table of [jobEvent, metricPoint, jobHyperparameter, jobSubject, attempt]) tx.delete(table).where(eq(table.jobId, jobId)).run();
   tx.delete(tag).where(eq(tag.subjectId, jobId)).run();
   dropArtifacts(tx, 'JOB', jobId);
   for (const table of [modelVersion, datasetVersion]) tx.update(table).set({ jobId: null }).where(eq(table.jobId, jobId)).run();

@@ -8,7 +8,7 @@ import { refuse } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
 import { appendEvent } from './events.ts';
 import { requireJob } from './jobs.ts';
-import { insertSubjects } from './references.ts';
+import { insertHyperparameters, insertSubjects } from './references.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
 import { STORED_SPEC_VERSION } from './storedSpec.ts';
 import { type Job, job } from './tables.ts';
@@ -101,6 +101,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
     .returning()
     .get();
   insertSubjects(tx, row.id, spec);
+  insertHyperparameters(tx, row.id, spec);
   appendEvent(tx, row.id, 0, { type: 'STATE', payload: { state } });
   writeAudit(tx, actor, { action: retryOfId ? 'retryJob' : 'startJob', target: { type: 'Job', id: row.id }, detail: { kind } });
   return row;

@@ -1,10 +1,11 @@
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { readEvents } from './events.ts';
+import { JobFilterInput, jobFilterOf } from './list.schema.ts';
 import { passesFilter } from './list.ts';
 import { logReader } from './logs.ts';
 import type { LogLine, Progress } from './progress.ts';
-import { AttemptStateType, FailureType, JobFilterInput, JobStateType, JobType, jobFilterOf } from './schema.ts';
+import { AttemptStateType, FailureType, JobStateType, JobType } from './schema.ts';
 import type { Attempt, Job, JobEvent } from './tables.ts';
 import { watchEvents, watchJobs, watchLogs, watchProgress } from './watch.ts';
 

@@ -1,16 +1,18 @@
 /** Lists of jobs. */
-import { and, asc, desc, eq, gte, lt, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, getTableColumns, gte, lt, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
-import { prepared, type Queryable } from '../db.ts';
+import { countUpTo, prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
+import { hasMetrics, inMetricOrder, type MeasuredFilter, type MetricOrder, trainingsWith } from '../training/search.ts';
+import { evaluationMetric } from '../training/tables.ts';
 import { age } from './jobs.ts';
 import type { JobKindName } from './specs.ts';
 import { type Job, type JobState, job, jobSubject } from './tables.ts';
 
 /** Everything is meant where a value is null. */
-export interface JobFilter {
+export interface JobFilter extends MeasuredFilter {
   id?: string;
   kinds?: readonly JobKindName[] | null;
   states?: readonly JobState[] | null;
@@ -90,6 +92,12 @@ function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], ta
   return { parts, values: { ...values, subjectId: subjectIds[0] } };
 }
 
+/** Conditions of a filter that are not compiled: their number and their comparisons differ from list to list. */
+const measured = (filter: JobFilter): SQL[] => [
+  ...hasMetrics(job.id, 'jobId', filter),
+  ...trainingsWith(filter).map((ids) => sql`${job.id} IN (${ids})`),
+];
+
 /** `start` is the key before the first job. */
 const orders = {
   NEWEST: { isBehind: sql`<`, of: desc, start: ({ createdBefore }: JobFilter) => `${createdBefore ?? Number.MAX_SAFE_INTEGER} ` },
@@ -98,19 +106,18 @@ const orders = {
 export type JobOrder = keyof typeof orders;
 
 /** One for each order and choice of conditions, built when it is first asked for. */
-const listQueries = new Map<string, ReturnType<typeof listQuery>>();
-const listQuery = (order: JobOrder, parts: (keyof typeof conditions)[]) =>
-  prepared((db) => {
-    const { isBehind, of } = orders[order];
-    const behind = sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('behindAt')}, ${sql.placeholder('behindId')})`;
-    return db
-      .select()
-      .from(job)
-      .where(and(behind, ...parts.map((part) => conditions[part])))
-      .orderBy(of(job.createdAt), of(job.id))
-      .limit(sql.placeholder('limit'))
-      .prepare();
-  });
+const listQueries = new Map<string, ReturnType<typeof prepared<ReturnType<typeof listQuery>>>>();
+function listQuery(db: Queryable, order: JobOrder, parts: (keyof typeof conditions)[], more: SQL[]) {
+  const { isBehind, of } = orders[order];
+  const behind = sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('behindAt')}, ${sql.placeholder('behindId')})`;
+  return db
+    .select()
+    .from(job)
+    .where(and(behind, ...parts.map((part) => conditions[part]), ...more))
+    .orderBy(of(job.createdAt), of(job.id))
+    .limit(sql.placeholder('limit'))
+    .prepare();
+}
 
 /** When a job was made, and its id. */
 export const jobKey = ({ createdAt, id }: Job): string => `${createdAt} ${id}`;
@@ -120,10 +127,37 @@ export const isJobKey = (key: unknown): key is string => typeof key === 'string'
 export function listJobs(db: Queryable, filter: JobFilter, order: JobOrder, limit: number, after: string | null): Job[] {
   const [behindAt, behindId = ''] = (after ?? orders[order].start(filter)).split(' ');
   const { parts, values } = partsOf(filter);
+  const wanted = { ...values, behindAt: Number(behindAt), behindId, limit };
+  const more = measured(filter);
+  if (more.length > 0) return listQuery(db, order, parts, more).all(wanted);
   const key = [order, ...parts].join(' ');
-  const query = listQueries.get(key) ?? listQuery(order, parts);
+  const query = listQueries.get(key) ?? prepared((database) => listQuery(database, order, parts, []));
   listQueries.set(key, query);
-  return query(db).all({ ...values, behindAt: Number(behindAt), behindId, limit });
+  return query(db).all(wanted);
+}
+
+/** Jobs that have measured a metric, in its order, behind the key `after`. */
+export function listJobsByMetric(db: Queryable, filter: JobFilter, order: MetricOrder, limit: number, after: string | null) {
+  const { parts, values } = partsOf(filter);
+  const { where, by } = inMetricOrder(order, after);
+  return db
+    .select({ ...getTableColumns(job), metricValue: evaluationMetric.value, metricJobId: evaluationMetric.jobId })
+    .from(evaluationMetric)
+    .innerJoin(job, eq(job.id, evaluationMetric.jobId))
+    .where(and(where, ...parts.map((part) => conditions[part]), ...measured(filter)))
+    .orderBy(...by)
+    .limit(limit)
+    .prepare()
+    .all(values);
+}
+
+/** How many jobs there are, at most `countMax`; `metric`: only those that have it. */
+export function countListed(db: Queryable, filter: JobFilter, metric: string | null): number {
+  const { parts, values } = partsOf(filter);
+  const hasIt =
+    metric === null ? undefined : sql`${job.id} IN (SELECT "jobId" FROM ${evaluationMetric} WHERE ${evaluationMetric.name} = ${metric})`;
+  const conditionsOf = [hasIt, ...parts.map((part) => conditions[part]), ...measured(filter)];
+  return countUpTo(db, job, and(...conditionsOf), values);
 }
 
 /** Whether the filter lets this job through, as it is now. */

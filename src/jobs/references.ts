@@ -1,6 +1,6 @@
 /** What specifications and results of jobs name by id. The database keeps its own ids; the API shows those that `node(id)` takes. */
 import type { Queryable } from '../db.ts';
-import { jobSubject } from './tables.ts';
+import { jobHyperparameter, jobSubject } from './tables.ts';
 
 /** Keys that hold an id or a list of ids, and the type of what they name. */
 const typeOf: Record<string, string> = {
@@ -38,4 +38,13 @@ export function idsIn(values: readonly unknown[], wanted: string): string[] {
 export function insertSubjects(tx: Queryable, jobId: string, value: unknown): void {
   const rows = subjectTypes.flatMap((type) => idsIn([value], type)).map((subjectId) => ({ subjectId, jobId }));
   if (rows.length > 0) tx.insert(jobSubject).values(rows).onConflictDoNothing().run();
+}
+
+/** Remembers the hyperparameters of a training, so that `jobs` and `modelVersions` find it by them. */
+export function insertHyperparameters(tx: Queryable, jobId: string, spec: unknown): void {
+  const { hyperparameters = {} } = spec as { hyperparameters?: Record<string, unknown> };
+  const rows = Object.entries(hyperparameters).flatMap(([name, value]) =>
+    typeof value === 'number' || typeof value === 'string' ? [{ jobId, name, value }] : [],
+  );
+  if (rows.length > 0) tx.insert(jobHyperparameter).values(rows).run();
 }

@@ -1,15 +1,13 @@
 import { findUser } from '../accounts/users.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { page, pageArgs } from '../graphql/connection.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { opaqueId } from '../naming.ts';
 import { queuePosition } from '../system/system.ts';
-import { TagFilterType } from '../tags/filter.schema.ts';
 import { announceMove } from './attempt.ts';
 import { type Curve, readCurves } from './curves.ts';
 import { deleteJob } from './delete.ts';
 import { durationOf, findJob, newestAttempts } from './jobs.ts';
-import { isJobKey, type JobFilter, type JobOrder, jobKey, listChildren, listJobs } from './list.ts';
+import { listChildren } from './list.ts';
 import { cancelJob } from './moves.ts';
 import { setJobPriority } from './priority.ts';
 import { replaceIds } from './references.ts';
@@ -22,7 +20,7 @@ import { waitReason } from './waiting.ts';
 /** Of a job, where they stand in one list. */
 const childrenMax = 20;
 
-const JobKindType = builder.enumType('JobKind', {
+export const JobKindType = builder.enumType('JobKind', {
   description: 'What a job does.',
   values: jobKindTable as Record<JobKindName, { description: string }>,
 });
@@ -237,54 +235,6 @@ builder.objectFields(JobType, (t) => ({
   }),
 }));
 
-const JobConnection = builder.connectionObject(
-  { type: JobType, name: 'JobConnection', description: 'A page of jobs.' },
-  { description: 'A job in a page.' },
-);
-
-export const JobFilterInput = builder.inputType('JobFilter', {
-  description: 'Which jobs.',
-  fields: (t) => ({
-    kinds: t.field({ type: [JobKindType], description: 'Only these kinds.' }),
-    states: t.field({ type: [JobStateType], description: 'Only these states.' }),
-    createdById: t.id({ description: 'Only those that this user started.' }),
-    parentId: t.id({ description: 'Only those that this job has made.' }),
-    modelId: t.id({ description: 'Only those that work on a version of this model, or make one.' }),
-    modelVersionId: t.id({ description: 'Only those that work on this model version, or have made it.' }),
-    datasetId: t.id({ description: 'Only those that work on a version of this dataset, or make one.' }),
-    datasetVersionId: t.id({ description: 'Only those that work on this dataset version, or make it.' }),
-    tags: t.field({ type: [TagFilterType], description: 'Only those that have all of these tags.' }),
-    text: t.string({
-      description: 'Only those with this text in the name of a model, a dataset or the creator, or in the failure, whatever the case.',
-    }),
-    createdAfter: t.field({ type: 'DateTime', description: 'Only those from this moment on.' }),
-    createdBefore: t.field({ type: 'DateTime', description: 'Only those before this moment.' }),
-  }),
-});
-
-const subjectTypes = {
-  modelId: 'Model',
-  modelVersionId: 'ModelVersion',
-  datasetId: 'Dataset',
-  datasetVersionId: 'DatasetVersion',
-} as const;
-
-/** With the ids of the database. */
-export const jobFilterOf = (filter: typeof JobFilterInput.$inferInput | null | undefined): JobFilter => ({
-  ...filter,
-  createdById: filter?.createdById ? idOf('User', filter.createdById) : null,
-  parentId: filter?.parentId ? idOf('Job', filter.parentId) : null,
-  subjectIds: Object.entries(subjectTypes).flatMap(([name, type]) => {
-    const id = filter?.[name as keyof typeof subjectTypes];
-    return id ? [idOf(type, id)] : [];
-  }),
-});
-
-const JobOrderType = builder.enumType('JobOrder', {
-  description: 'Order of a list of jobs.',
-  values: enumValues<JobOrder>({ NEWEST: 'By creation, newest first.', OLDEST: 'By creation, oldest first.' }),
-});
-
 builder.queryFields((t) => ({
   job: t.field({
     type: JobType,
@@ -293,18 +243,6 @@ builder.queryFields((t) => ({
     authScopes: { can: 'READ' },
     args: { id: t.arg.id({ required: true, description: 'Id of the job.' }) },
     resolve: (_root, { id }, { db }) => findJob(db, idOf('Job', id)),
-  }),
-  jobs: t.field({
-    type: JobConnection,
-    description: 'Jobs, newest first by default.',
-    authScopes: { can: 'READ' },
-    args: {
-      ...pageArgs(),
-      filter: t.arg({ type: JobFilterInput, description: 'Which jobs.' }),
-      orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
-    },
-    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(`jobs ${orderBy}`, args, isJobKey, (limit, after) => listJobs(db, jobFilterOf(filter), orderBy, limit, after), jobKey),
   }),
 }));
 
@@ -360,7 +298,7 @@ builder.relayMutationField(
   },
   {
     description:
-      'Starts a new job with the specification of one that failed or was cancelled. It continues from its checkpoint, which is kept for a week.',
+      'Starts a new job with the specification of one that failed or was cancelled. It continues from its checkpoint, which is kept for WHETSTONE_WORK_DAYS (7).',
     authScopes: { can: 'RUN_JOBS' },
     resolve: (_root, { input }, context) =>
       payload(() => retryJob(context, context.jobKinds, context.actor, idOf('Job', input.jobId), input.idempotencyKey)),

@@ -50,6 +50,8 @@ export const job = sqliteTable(
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
     index('job_parent').on(t.parentId),
+    index('job_retry').on(t.retryOfId).where(sql`${t.retryOfId} IS NOT NULL`),
+    index('job_ended').on(t.endedAt, t.id),
     index('job_created').on(t.createdAt, t.id),
     index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
     check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
@@ -65,7 +67,20 @@ export const jobSubject = sqliteTable(
       .notNull()
       .references(() => job.id),
   },
-  (t) => [primaryKey({ columns: [t.subjectId, t.jobId] })],
+  (t) => [primaryKey({ columns: [t.subjectId, t.jobId] }), index('job_subject_job').on(t.jobId)],
+);
+
+/** The hyperparameters of a training, so that jobs are found by them: numbers and texts. */
+export const jobHyperparameter = sqliteTable(
+  'job_hyperparameter',
+  {
+    jobId: text()
+      .notNull()
+      .references(() => job.id),
+    name: text().notNull(),
+    value: real().$type<number | string>().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.jobId, t.name] }), index('job_hyperparameter_value').on(t.name, t.value, t.jobId)],
 );
 
 export const attempt = sqliteTable(

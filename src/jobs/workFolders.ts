@@ -1,11 +1,11 @@
 /**
  * Where the children of jobs work: `work/<job>/<attempt>` in the data folder. Beside the attempt that runs, only the folder with the
- * checkpoint that it continues from stays. A job that FAILED or was CANCELLED keeps its newest checkpoint for a week, since `retryJob`
+ * checkpoint that it continues from stays. A job that FAILED or was CANCELLED keeps its newest checkpoint for `workDays`, since `retryJob`
  * continues from it. It also keeps it while a job that has not ended repeats it.
  */
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { and, desc, eq, notInArray, sql } from 'drizzle-orm';
+import { and, desc, eq, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
 import { hashFile } from '../hash.ts';
@@ -17,9 +17,6 @@ interface WorkServices {
   config: Pick<Config, 'dataDir'>;
   db: Db;
 }
-
-/** How long after its end a job's checkpoint stays. */
-export const keptMs = 7 * 24 * 3600_000;
 
 const jobDir = (dataDir: string, jobId: string): string => join(dataDir, 'work', jobId);
 
@@ -61,15 +58,14 @@ export async function removeAttempts({ config }: WorkServices, jobId: string, ke
   if (kept.length === 0) await rm(folder, { recursive: true, force: true });
 }
 
-/** The jobs that one which has not ended repeats, directly or not: it may continue from their checkpoints. */
-export function repeatedOnes(db: Queryable): Set<string> {
-  const rows = db.all<{ id: string }>(sql`
-    WITH RECURSIVE repeated(id) AS (
-      SELECT ${job.retryOfId} FROM ${job} WHERE ${notInArray(job.state, finalStates)} AND ${job.retryOfId} IS NOT NULL
-      UNION SELECT ${job.retryOfId} FROM ${job} JOIN repeated ON ${job.id} = repeated.id WHERE ${job.retryOfId} IS NOT NULL
-    ) SELECT id FROM repeated`);
-  return new Set(rows.map(({ id }) => id));
-}
+/** The ids of the jobs that one which has not ended repeats, directly or not: it may continue from their checkpoints. */
+export const repeatedIds: SQL = sql`
+  WITH RECURSIVE repeated(id) AS (
+    SELECT ${job.retryOfId} FROM ${job} WHERE ${notInArray(job.state, finalStates)} AND ${job.retryOfId} IS NOT NULL
+    UNION SELECT ${job.retryOfId} FROM ${job} JOIN repeated ON ${job.id} = repeated.id WHERE ${job.retryOfId} IS NOT NULL
+  ) SELECT id FROM repeated`;
+
+export const repeatedOnes = (db: Queryable): Set<string> => new Set(db.all<{ id: string }>(repeatedIds).map(({ id }) => id));
 
 /**
  * Removes what nobody needs of a job: all but its newest checkpoint. One that SUCCEEDED needs nothing, nor do those that it repeated,
@@ -86,14 +82,21 @@ export async function tidyWork(services: WorkServices, tidied: Job): Promise<voi
   await removeAttempts(services, tidied.id, checkpoint === null ? [] : [dirname(checkpoint)]);
 }
 
-/** Removes the folders of jobs that ended long ago, or in the moment in which a server died. To be called at the start, and now and then. */
-export async function sweepWork(services: WorkServices): Promise<void> {
-  const { config, db } = services;
-  for (const id of await readdir(join(config.dataDir, 'work')).catch(() => [])) {
+/** The work folders that no attempt uses; `kept`: the job that keeps its checkpoint in it, of those that ended before a moment none. */
+export async function idleFolders({ config, db }: WorkServices, before: number): Promise<{ id: string; path: string; kept: Job | null }[]> {
+  const repeated = repeatedOnes(db);
+  return (await readdir(join(config.dataDir, 'work')).catch(() => [])).flatMap((id) => {
     const found = findJob(db, id);
-    if (found && !isFinal(found.state)) continue;
-    const isKept = found && ((found.endedAt ?? 0) > Date.now() - keptMs || repeatedOnes(db).has(id));
-    if (isKept) await tidyWork(services, found);
+    if (found && !isFinal(found.state)) return [];
+    const isKept = found && ((found.endedAt ?? 0) > before || repeated.has(id));
+    return [{ id, path: jobDir(config.dataDir, id), kept: isKept ? found : null }];
+  });
+}
+
+/** Removes the folders of jobs that ended before a moment, and of those that ended when a server died. To be called at the start, and now and then. */
+export async function sweepWork(services: WorkServices, before: number): Promise<void> {
+  for (const { id, kept } of await idleFolders(services, before)) {
+    if (kept) await tidyWork(services, kept);
     else await removeAttempts(services, id, []);
   }
 }

@@ -1,7 +1,8 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { and, asc, desc, eq, exists, gt, inArray, isNull, lt, max, type SQL, sql } from 'drizzle-orm';
-import type { Queryable } from '../db.ts';
+import { countUpTo, type Queryable } from '../db.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
+import { hasMetrics, type MeasuredFilter } from '../training/search.ts';
 import { type Model, type ModelAlias, type ModelVersion, model, modelAlias, modelVersion } from './tables.ts';
 
 export function findModel(db: Queryable, id: string): Model | undefined {
@@ -39,7 +40,7 @@ export function findModelVersionEver(db: Queryable, id: string): ModelVersion | 
   return db.select().from(modelVersion).where(eq(modelVersion.id, id)).get();
 }
 
-export interface ModelFilter {
+export interface ModelFilter extends Pick<MeasuredFilter, 'metrics'> {
   nameContains?: string | null;
   task?: Model['task'] | null;
   alias?: string | null;
@@ -60,13 +61,15 @@ export function listModels(db: Queryable, filter: ModelFilter, order: ModelOrder
   return db
     .select()
     .from(model)
-    .where(and(isNull(model.deletedAt), after === null ? undefined : behind(after), ...filterSql(db, filter)))
+    .where(and(after === null ? undefined : behind(after), listed(db, filter)))
     .orderBy(by)
     .limit(limit)
     .all();
 }
 
-function filterSql(db: Queryable, { nameContains, task, alias, format, tags }: ModelFilter): (SQL | undefined)[] {
+export const countModels = (db: Queryable, filter: ModelFilter): number => countUpTo(db, model, listed(db, filter));
+
+function listed(db: Queryable, { nameContains, task, alias, format, tags, metrics }: ModelFilter): SQL | undefined {
   const wanted = wantedTags(tags);
   const has = (table: typeof modelAlias | typeof modelVersion, condition: SQL | undefined) =>
     exists(
@@ -75,15 +78,18 @@ function filterSql(db: Queryable, { nameContains, task, alias, format, tags }: M
         .from(table)
         .where(and(eq(table.modelId, model.id), condition)),
     );
-  return [
+  const ready = and(eq(modelVersion.state, 'READY'), isNull(modelVersion.deletedAt));
+  return and(
+    isNull(model.deletedAt),
     nameContains ? sql`instr(lower(${model.name}), lower(${nameContains})) > 0` : undefined,
     task ? eq(model.task, task) : undefined,
     wanted ? hasTags(model.id, wanted) : undefined,
     alias ? has(modelAlias, eq(modelAlias.name, alias)) : undefined,
-    format
-      ? has(modelVersion, and(eq(modelVersion.format, format), eq(modelVersion.state, 'READY'), isNull(modelVersion.deletedAt)))
-      : undefined,
-  ];
+    format ? has(modelVersion, and(eq(modelVersion.format, format), ready)) : undefined,
+    ...hasMetrics(modelVersion.id, 'modelVersionId', { metrics }).map((isMeasured) =>
+      inArray(model.id, db.select({ id: modelVersion.modelId }).from(modelVersion).where(and(ready, isMeasured))),
+    ),
+  );
 }
 
 /** Versions of a model, newest first, behind number `after`. */

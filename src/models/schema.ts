@@ -2,17 +2,19 @@ import { findUser } from '../accounts/users.ts';
 import { findVersionEver } from '../datasets/datasets.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, textKey } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, textKey, totalCount } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import { downloadUrl } from '../storage/links.ts';
 import { TagFilterType } from '../tags/filter.schema.ts';
+import { MetricFilterType } from '../training/search.schema.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { deleteModel, deleteModelVersion, setModelAlias, updateModel } from './change.ts';
 import { parentsOf } from './lineage.ts';
 import {
   chooseModelVersion,
+  countModels,
   findModel,
   findModelByName,
   findModelEver,
@@ -26,8 +28,9 @@ import {
 import { PreprocessSpecType } from './preprocess.schema.ts';
 import { type FileSignature, ModelSignatureType } from './signature.schema.ts';
 import type { formats, Model, ModelAlias, ModelVersion, origins, precisions } from './tables.ts';
+import { countVersions } from './versions.ts';
 
-const ModelFormatType = builder.enumType('ModelFormat', {
+export const ModelFormatType = builder.enumType('ModelFormat', {
   description: 'What kind of file a model version is.',
   values: enumValues<(typeof formats)[number]>({
     CHECKPOINT: 'Weights of a preset, as safetensors: can be trained on and converted to ONNX.',
@@ -35,7 +38,7 @@ const ModelFormatType = builder.enumType('ModelFormat', {
   }),
 });
 
-const PrecisionType = builder.enumType('Precision', {
+export const PrecisionType = builder.enumType('Precision', {
   description: 'The narrowest number type of a model’s weights.',
   values: enumValues<(typeof precisions)[number]>({
     FP32: '32-bit floating point.',
@@ -156,8 +159,8 @@ builder.objectFields(ModelVersionType, (t) => ({
   }),
 }));
 
-const ModelVersionConnection = builder.connectionObject(
-  { type: ModelVersionType, name: 'ModelVersionConnection', description: 'A page of model versions.' },
+export const ModelVersionConnection = builder.connectionObject(
+  { type: ModelVersionType, name: 'ModelVersionConnection', description: 'A page of model versions.', fields: totalCount },
   { description: 'A model version in a page.' },
 );
 
@@ -205,14 +208,16 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       type: ModelVersionConnection,
       description: 'Its versions, newest first.',
       args: pageArgs(),
-      resolve: (m, args, { db }) =>
-        page(
+      resolve: (m, args, { db }) => ({
+        ...page(
           `versions ${m.id}`,
           args,
           numberKey,
           (limit, after: number | null) => listModelVersions(db, m.id, limit, after),
           (v) => v.number,
         ),
+        count: () => countVersions(db, { modelId: m.id }, null),
+      }),
     }),
   }),
 });
@@ -226,7 +231,7 @@ builder.objectField(ModelVersionType, 'model', (t) =>
 );
 
 const ModelConnection = builder.connectionObject(
-  { type: ModelType, name: 'ModelConnection', description: 'A page of models.' },
+  { type: ModelType, name: 'ModelConnection', description: 'A page of models.', fields: totalCount },
   { description: 'A model in a page.' },
 );
 
@@ -238,6 +243,10 @@ const ModelFilterType = builder.inputType('ModelFilter', {
     alias: t.string({ description: 'Only models that have this alias.' }),
     tags: t.field({ type: [TagFilterType], description: 'Only models that have all of these tags themselves.' }),
     format: t.field({ type: ModelFormatType, description: 'Only models with a READY version of this format.' }),
+    metrics: t.field({
+      type: [MetricFilterType],
+      description: 'Only models with a READY version that has an evaluation with this metric, for each of at most 5.',
+    }),
   }),
 });
 
@@ -264,14 +273,16 @@ builder.queryFields((t) => ({
       filter: t.arg({ type: ModelFilterType, description: 'Which models.' }),
       orderBy: t.arg({ type: ModelOrderType, required: true, defaultValue: 'NAME', description: 'In which order.' }),
     },
-    resolve: (_root, { filter, orderBy, ...args }, { db }) =>
-      page(
+    resolve: (_root, { filter, orderBy, ...args }, { db }) => ({
+      ...page(
         `models ${orderBy}`,
         args,
         textKey,
         (limit, after: string | null) => listModels(db, filter ?? {}, orderBy, limit, after),
         modelOrders[orderBy].key,
       ),
+      count: () => countModels(db, filter ?? {}),
+    }),
   }),
 }));
 

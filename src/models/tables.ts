@@ -56,7 +56,13 @@ export const modelVersion = sqliteTable(
     createdAt: integer().notNull(),
     deletedAt: integer(),
   },
-  (t) => [uniqueIndex('model_version_number').on(t.modelId, t.number), index('model_version_parent').on(t.parentId)],
+  (t) => [
+    uniqueIndex('model_version_number').on(t.modelId, t.number),
+    index('model_version_parent').on(t.parentId),
+    index('model_version_job').on(t.jobId),
+    // Behind the JSON of a row its last columns are slow to read.
+    index('model_version_live').on(t.id).where(sql`${t.deletedAt} IS NULL`),
+  ],
 );
 
 export const modelAlias = sqliteTable(

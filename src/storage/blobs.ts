@@ -155,11 +155,12 @@ export async function collectBlobs(services: StorageServices, now: number): Prom
   return removed;
 }
 
+/** Whether a blob has no owner, and has had none for long enough. */
+export const isGarbage = (db: Queryable, now: number) =>
+  and(lte(blob.createdAt, now - graceMs), notExists(db.select({ id: artifact.id }).from(artifact).where(eq(artifact.sha256, blob.sha256))));
+
 async function removeGarbage({ config, db }: StorageServices, now: number): Promise<number> {
-  const garbage = and(
-    lte(blob.createdAt, now - graceMs),
-    notExists(db.select({ id: artifact.id }).from(artifact).where(eq(artifact.sha256, blob.sha256))),
-  );
+  const garbage = isGarbage(db, now);
   let removed = 0;
   for (let after: string | undefined = ''; after !== undefined && removed < removedMax; ) {
     const page: { sha256: string; isGarbage: unknown }[] = db

@@ -4,7 +4,7 @@ import type { Services } from '../graphql/context.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Slot } from '../jobs/tables.ts';
-import { type DiskUse, diskUse } from '../storage/disk.ts';
+import { type DiskSpace, diskSpace } from '../storage/disk.ts';
 import { codeVersion } from '../version.ts';
 import { type Gpu, type Gpus, type GpuWatch, readGpus } from './gpus.ts';
 import { type Cpu, countJobs, type MachineMemory, readCpu, readMemory, readSlots } from './system.ts';
@@ -16,7 +16,7 @@ interface System {
   runningJobs: number;
   cpu: Cpu;
   memory: MachineMemory;
-  disk: DiskUse;
+  disk: DiskSpace;
   gpus: Gpus;
   gpusOfJobs: ReturnType<GpuWatch['state']>;
 }
@@ -25,14 +25,14 @@ const dbOf = ({ db }: Services) => db;
 
 const readSystem = sharedReading(dbOf, async (services: Services): Promise<System> => {
   const { config, db } = services;
-  const [gpus, disk] = await Promise.all([readGpus(config.childEnv.PATH ?? ''), diskUse(services)]);
+  const gpus = await readGpus(config.childEnv.PATH ?? '');
   return {
     slots: readSlots(db),
     queuedJobs: countJobs(db, 'QUEUED'),
     runningJobs: countJobs(db, 'RUNNING', 'CANCELLING'),
     cpu: readCpu(),
     memory: readMemory(),
-    disk,
+    disk: diskSpace(services),
     gpus,
     gpusOfJobs: services.gpus.state(),
   };
@@ -69,27 +69,11 @@ const MemoryType = builder.objectRef<MachineMemory>('Memory').implement({
   }),
 });
 
-const DiskType = builder.objectRef<DiskUse>('Disk').implement({
-  description: 'The disk of the data folder, and what of it Whetstone uses.',
+const DiskType = builder.objectRef<DiskSpace>('Disk').implement({
+  description: 'The disk of the data folder. `System.storage` tells what uses it.',
   fields: (t) => ({
     totalBytes: t.expose('totalBytes', { type: 'SafeInt', description: 'Size of the disk.' }),
     freeBytes: t.expose('freeBytes', { type: 'SafeInt', description: 'Free on it.' }),
-    databaseBytes: t.expose('databaseBytes', { type: 'SafeInt', description: 'The database, with its history.' }),
-    historyBytes: t.expose('historyBytes', {
-      type: 'SafeInt',
-      description:
-        'History in the database: events and curves of jobs, and the audit log, which are removed after WHETSTONE_JOB_HISTORY_DAYS and WHETSTONE_AUDIT_DAYS; the last deliveries of webhooks and events of alerts.',
-    }),
-    jobBytes: t.expose('jobBytes', {
-      type: 'SafeInt',
-      description:
-        'Jobs in the database with what they have measured, such as reports. They stay until `deleteJob`, or for WHETSTONE_JOB_DAYS where it is set.',
-    }),
-    blobBytes: t.expose('blobBytes', { type: 'SafeInt', description: 'Stored files: datasets, models, artifacts.' }),
-    uploadBytes: t.expose('uploadBytes', { type: 'SafeInt', description: 'Uploads that are not complete or not used yet.' }),
-    workBytes: t.expose('workBytes', { type: 'SafeInt', description: 'Work folders of running jobs.' }),
-    cacheBytes: t.expose('cacheBytes', { type: 'SafeInt', description: 'Extracted datasets: they can be made again.' }),
-    logBytes: t.expose('logBytes', { type: 'SafeInt', description: 'Logs of jobs. They are removed after WHETSTONE_JOB_LOG_DAYS.' }),
   }),
 });
 
@@ -121,7 +105,7 @@ const GpuType = builder.objectRef<Gpu>('Gpu').implement({
   }),
 });
 
-const SystemType = builder.objectRef<System>('System').implement({
+export const SystemType = builder.objectRef<System>('System').implement({
   description: 'The machine and what Whetstone does with it, at one moment.',
   fields: (t) => ({
     version: t.string({ description: 'Version of Whetstone.', resolve: () => codeVersion }),

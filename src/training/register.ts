@@ -15,7 +15,7 @@ import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { comparisonsOf, type GateNumbers, gateFailure } from './gates.ts';
-import { type EvaluationRow, evaluation } from './tables.ts';
+import { type EvaluationRow, evaluation, evaluationMetric } from './tables.ts';
 
 type Made = AttemptOutcome['artifacts'][number];
 
@@ -191,9 +191,17 @@ export async function acceptEvaluation(
       .onConflictDoUpdate({ target: evaluation.jobId, set: measured })
       .returning()
       .get();
+    insertMetrics(tx, row);
     noteLessAccurate(tx, attempt, row);
     return row;
   };
+}
+
+/** A repeated evaluation of a job replaces what the one before has measured. */
+function insertMetrics(tx: Queryable, { id: evaluationId, jobId, modelVersionId, metricsJson }: EvaluationRow): void {
+  tx.delete(evaluationMetric).where(eq(evaluationMetric.evaluationId, evaluationId)).run();
+  const rows = Object.entries(metricsJson).map(([name, value]) => ({ evaluationId, jobId, modelVersionId, name, value }));
+  if (rows.length > 0) tx.insert(evaluationMetric).values(rows).run();
 }
 
 const findMade = ({ artifacts }: AttemptOutcome, kind: Made['kind']): Made | undefined => artifacts.findLast((one) => one.kind === kind);

@@ -1,4 +1,4 @@
-import { index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+import { index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { datasetVersion, splits } from '../datasets/tables.ts';
 import { job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
@@ -27,6 +27,25 @@ export const evaluation = sqliteTable(
     createdAt: integer().notNull(),
   },
   (t) => [index('evaluation_version').on(t.modelVersionId), uniqueIndex('evaluation_job').on(t.jobId)],
+);
+
+/** The metrics of evaluations, so that versions and jobs are found and sorted by them. */
+export const evaluationMetric = sqliteTable(
+  'evaluation_metric',
+  {
+    evaluationId: text()
+      .notNull()
+      .references(() => evaluation.id, { onDelete: 'cascade' }),
+    jobId: text().notNull(),
+    modelVersionId: text().notNull(),
+    name: text().notNull(),
+    value: real().notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.evaluationId, t.name] }),
+    index('evaluation_metric_value').on(t.name, t.value, t.jobId, t.modelVersionId),
+    index('evaluation_metric_version').on(t.modelVersionId, t.name, t.value, t.jobId),
+  ],
 );
 
 export type EvaluationRow = typeof evaluation.$inferSelect;

@@ -1,17 +1,15 @@
 import { and, eq, gt, isNull, lt, notExists, or } from 'drizzle-orm';
 import { type Db, inUrgentTransaction } from '../db.ts';
 import { job } from '../jobs/tables.ts';
-import { keptMs } from '../jobs/workFolders.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
 import { artifact } from '../storage/tables.ts';
 import { study, trial } from './tables.ts';
 
 /**
- * Drops checkpoints of trials that no study will continue: those of a study that failed or was cancelled a week ago, and those of a training
- * that is not the newest of its trial. A study that succeeds drops its own.
+ * Drops checkpoints of trials that no study will continue: those of a study that failed or was cancelled before a moment, and those of a
+ * training that is not the newest of its trial. A study that succeeds drops its own.
  */
-export function sweepStudies({ db }: { db: Db }, now = Date.now()): void {
-  const before = now - keptMs;
+export function sweepStudies({ db }: { db: Db }, before: number): void {
   const isLive = or(isNull(job.endedAt), gt(job.endedAt, before));
   const needed = db
     .select({ number: trial.number })

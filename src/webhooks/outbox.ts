@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { asc, eq, sql } from 'drizzle-orm';
 import { canonicalJson } from '../canonical.ts';
 import { prepared, type Queryable, rowInsert } from '../db.ts';
-import { type WebhookEvent, webhook, webhookDelivery } from './tables.ts';
+import { type DeliveryEvent, type WebhookDelivery, type WebhookEvent, webhook, webhookDelivery } from './tables.ts';
 
 /** Of a webhook: a further one pushes out the oldest, even one that is not delivered yet. */
 const deliveriesMax = 1000;
@@ -10,11 +10,12 @@ const deliveriesMax = 1000;
 export const triedMs = 86_400_000;
 
 /** `type` of a body. */
-const bodyTypes: Record<WebhookEvent, string> = {
+const bodyTypes: Record<DeliveryEvent, string> = {
   JOB_ENDED: 'job.ended',
   GATE_FAILED: 'gate.failed',
   DEPLOYMENT_CHANGED: 'deployment.changed',
   ALERT_CHANGED: 'alert.changed',
+  TEST: 'test',
 };
 
 const enabledQuery = prepared((db) => db.select().from(webhook).where(eq(webhook.enabled, true)).orderBy(asc(webhook.id)).prepare());
@@ -28,28 +29,36 @@ const insertDelivery = rowInsert(webhookDelivery);
  * what was rolled back. `data`: ids as the API gives them out, and what happened; no secret.
  */
 export function queueDeliveries(tx: Queryable, event: WebhookEvent, data: Record<string, unknown>): void {
-  const wanting = enabledWebhooks(tx).filter(({ eventsJson }) => eventsJson.includes(event));
-  if (wanting.length === 0) return;
+  for (const { id, eventsJson } of enabledWebhooks(tx)) if (eventsJson.includes(event)) queueDelivery(tx, id, event, data, triedMs);
+}
+
+/** Writes one that is tried for so long; with 0 ms it is tried once. */
+export function queueDelivery(
+  tx: Queryable,
+  webhookId: string,
+  event: DeliveryEvent,
+  data: Record<string, unknown>,
+  forMs: number,
+): WebhookDelivery {
+  const surplus = sql`${webhookDelivery.id} IN (SELECT id FROM ${webhookDelivery} WHERE ${webhookDelivery.webhookId} = ${webhookId}
+    ORDER BY id DESC LIMIT -1 OFFSET ${deliveriesMax - 1})`;
+  tx.delete(webhookDelivery).where(surplus).run();
   const now = Date.now();
-  const body = canonicalJson({ type: bodyTypes[event], timestamp: new Date(now).toISOString(), data });
-  for (const { id: webhookId } of wanting) {
-    const surplus = sql`${webhookDelivery.id} IN (SELECT id FROM ${webhookDelivery} WHERE ${webhookDelivery.webhookId} = ${webhookId}
-      ORDER BY id DESC LIMIT -1 OFFSET ${deliveriesMax - 1})`;
-    tx.delete(webhookDelivery).where(surplus).run();
-    insertDelivery(tx, {
-      id: randomUUIDv7(),
-      webhookId,
-      event,
-      body,
-      state: 'PENDING',
-      attempts: 0,
-      nextAt: now,
-      triedUntil: now + triedMs,
-      httpStatus: null,
-      response: null,
-      problem: null,
-      createdAt: now,
-      endedAt: null,
-    });
-  }
+  const row: WebhookDelivery = {
+    id: randomUUIDv7(),
+    webhookId,
+    event,
+    body: canonicalJson({ type: bodyTypes[event], timestamp: new Date(now).toISOString(), data }),
+    state: 'PENDING',
+    attempts: 0,
+    nextAt: now,
+    triedUntil: now + forMs,
+    httpStatus: null,
+    response: null,
+    problem: null,
+    createdAt: now,
+    endedAt: null,
+  };
+  insertDelivery(tx, row);
+  return row;
 }

@@ -2,7 +2,7 @@ import { findUser } from '../accounts/users.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { page, pageArgs, textKey } from '../graphql/connection.ts';
 import { opaqueId } from '../naming.ts';
-import type { deliveryStates, Webhook, WebhookDelivery, WebhookEvent } from './tables.ts';
+import type { DeliveryEvent, deliveryStates, Webhook, WebhookDelivery } from './tables.ts';
 import {
   createWebhook,
   deleteWebhook,
@@ -11,16 +11,19 @@ import {
   listDeliveries,
   listWebhooks,
   redeliverWebhook,
+  rotateWebhookSecret,
+  testWebhook,
   updateWebhook,
 } from './webhooks.ts';
 
 const EventType = builder.enumType('WebhookEvent', {
   description: 'What a webhook is sent for.',
-  values: enumValues<WebhookEvent>({
+  values: enumValues<DeliveryEvent>({
     JOB_ENDED: 'A job has SUCCEEDED, FAILED or was CANCELLED (`job.ended`). The jobs that a job makes count too.',
     GATE_FAILED: 'A job failed because the model that it made did not pass its gate, or missed its budget (`gate.failed`).',
     DEPLOYMENT_CHANGED: 'A revision of a deployment took the traffic or FAILED, or the deployment was removed (`deployment.changed`).',
     ALERT_CHANGED: 'An alert fires, or fires no more (`alert.changed`).',
+    TEST: 'A test that `testWebhook` sends (`test`). A webhook cannot be made for it.',
   }),
 });
 
@@ -29,7 +32,7 @@ const DeliveryStateType = builder.enumType('WebhookDeliveryState', {
   values: enumValues<(typeof deliveryStates)[number]>({
     PENDING: 'It is sent at `nextAttemptAt`, while its webhook is enabled.',
     DELIVERED: 'The receiver answered with 200 to 299.',
-    FAILED: 'It was tried for a day. `redeliverWebhook` tries again.',
+    FAILED: 'It was tried for a day, a test once. `redeliverWebhook` tries again.',
   }),
 });
 
@@ -67,6 +70,12 @@ const WebhookType = builder.node(builder.objectRef<Webhook>('Webhook'), {
     url: t.exposeString('url', { description: 'Where it is sent to.' }),
     events: t.field({ type: [EventType], description: 'What it is sent for.', resolve: (w) => w.eventsJson }),
     enabled: t.exposeBoolean('enabled', { description: 'A disabled one gets nothing, and what happens meanwhile neither later.' }),
+    rotationEndsAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'Until when deliveries are signed with the secret before the rotation too; null when only the newest signs.',
+      resolve: ({ previousSecretUntil }) => (previousSecretUntil !== null && previousSecretUntil > Date.now() ? previousSecretUntil : null),
+    }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was made.' }),
     createdByName: t.string({
       nullable: true,
@@ -158,6 +167,54 @@ builder.relayMutationField(
     interfaces: [PayloadType],
     outputFields: (t: PayloadFields<Webhook>) => ({
       webhook: t.field({ type: WebhookType, nullable: true, description: 'The webhook as it is now.', resolve: (p) => p.result }),
+    }),
+  },
+);
+
+builder.relayMutationField(
+  'rotateWebhookSecret',
+  {
+    inputFields: (t) => ({
+      webhookId: t.id({ required: true, description: 'Which one.' }),
+      overlapHours: t.int({
+        required: true,
+        defaultValue: 24,
+        description:
+          'For so long deliveries are signed with the old secret too, 0 to 168 hours. 0 voids it at once: for a secret that has leaked.',
+      }),
+    }),
+  },
+  {
+    description: 'Gives a webhook a new secret. A secret before the old one is void at once.',
+    authScopes: { can: 'CONFIGURE' },
+    resolve: (_root, { input }, context) =>
+      payload(() => rotateWebhookSecret(context, context.actor, idOf('Webhook', input.webhookId), input)),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<ReturnType<typeof rotateWebhookSecret>>) => ({
+      webhook: t.field({ type: WebhookType, nullable: true, description: 'The webhook as it is now.', resolve: (p) => p.result?.row }),
+      secret: t.string({
+        nullable: true,
+        description: 'The new secret, shown this once.',
+        resolve: (p) => p.result?.secret,
+      }),
+    }),
+  },
+);
+
+builder.relayMutationField(
+  'testWebhook',
+  { inputFields: (t) => ({ webhookId: t.id({ required: true, description: 'Which one.' }) }) },
+  {
+    description: 'Sends a delivery with the event TEST at once and tries it once. `deliveries` of the webhook lists it with the answer.',
+    authScopes: { can: 'CONFIGURE' },
+    resolve: (_root, { input }, context) => payload(() => testWebhook(context, context.actor, idOf('Webhook', input.webhookId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<WebhookDelivery>) => ({
+      delivery: t.field({ type: DeliveryType, nullable: true, description: 'The delivery, which is PENDING.', resolve: (p) => p.result }),
     }),
   },
 );

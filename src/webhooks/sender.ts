@@ -91,7 +91,7 @@ export function startSender(
 type Answer = Posted | { problem: string };
 
 async function tryOnce(
-  { url, secret }: Webhook,
+  to: Webhook,
   { id, body }: WebhookDelivery,
   problemOf: (address: string) => string | null,
   signal: AbortSignal,
@@ -105,22 +105,28 @@ async function tryOnce(
     'user-agent': `Whetstone/${codeVersion}`,
     'webhook-id': id,
     'webhook-timestamp': String(timestamp),
-    'webhook-signature': `v1,${signatureOf(secret, `${id}.${timestamp}.${body}`)}`,
+    'webhook-signature': signaturesOf(to, `${id}.${timestamp}.${body}`),
   };
   const late = AbortSignal.timeout(answerMs);
   try {
-    return await post(new URL(url), headers, bytes, problemOf, AbortSignal.any([signal, late]));
+    return await post(new URL(to.url), headers, bytes, problemOf, AbortSignal.any([signal, late]));
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
     return { problem: late.aborted ? `There was no answer within ${answerMs / 1000} s.` : message || String(code) };
   }
 }
 
-/** Of the Standard Webhooks specification: the key is what the secret holds in base64. */
-const signatureOf = (secret: string, signed: string): string =>
-  createHmac('sha256', Buffer.from(secret.replace(/^whsec_/, ''), 'base64'))
-    .update(signed)
-    .digest('base64');
+/**
+ * Of the Standard Webhooks specification: the key is what the secret holds in base64. During a rotation there are two: a receiver compares with
+ * each.
+ */
+function signaturesOf({ secret, previousSecret, previousSecretUntil }: Webhook, signed: string): string {
+  const secrets = previousSecret !== null && Date.now() < (previousSecretUntil ?? 0) ? [secret, previousSecret] : [secret];
+  return secrets
+    .map((text) => createHmac('sha256', Buffer.from(text.replace(/^whsec_/, ''), 'base64')))
+    .map((hmac) => `v1,${hmac.update(signed).digest('base64')}`)
+    .join(' ');
+}
 
 function problemIn(answer: Answer): string | null {
   if ('problem' in answer) return answer.problem;

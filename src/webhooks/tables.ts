@@ -4,6 +4,10 @@ import { user } from '../accounts/tables.ts';
 export const webhookEvents = ['JOB_ENDED', 'GATE_FAILED', 'DEPLOYMENT_CHANGED', 'ALERT_CHANGED'] as const;
 export type WebhookEvent = (typeof webhookEvents)[number];
 
+/** TEST is for one webhook, whatever it is for. */
+const deliveryEvents = [...webhookEvents, 'TEST'] as const;
+export type DeliveryEvent = (typeof deliveryEvents)[number];
+
 export const deliveryStates = ['PENDING', 'DELIVERED', 'FAILED'] as const;
 
 /** An address that gets a POST for each event of its list. */
@@ -13,6 +17,9 @@ export const webhook = sqliteTable('webhook', {
   eventsJson: text({ mode: 'json' }).$type<WebhookEvent[]>().notNull(),
   /** As it was shown once. Signing needs the secret itself, so that a hash would not do. */
   secret: text().notNull(),
+  /** The one before; deliveries are signed with both until this moment. */
+  previousSecret: text(),
+  previousSecretUntil: integer(),
   enabled: integer({ mode: 'boolean' }).notNull(),
   createdById: text().references(() => user.id),
   createdAt: integer().notNull(),
@@ -27,7 +34,7 @@ export const webhookDelivery = sqliteTable(
     webhookId: text()
       .notNull()
       .references(() => webhook.id, { onDelete: 'cascade' }),
-    event: text({ enum: webhookEvents }).notNull(),
+    event: text({ enum: deliveryEvents }).notNull(),
     body: text().notNull(),
     state: text({ enum: deliveryStates }).notNull(),
     attempts: integer().notNull().default(0),

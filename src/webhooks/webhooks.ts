@@ -6,8 +6,9 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
+import { opaqueId } from '../naming.ts';
 import { addressProblem } from './addresses.ts';
-import { triedMs } from './outbox.ts';
+import { queueDelivery, triedMs } from './outbox.ts';
 import { type Webhook, type WebhookDelivery, webhook, webhookDelivery, webhookEvents } from './tables.ts';
 
 interface WebhookServices {
@@ -23,12 +24,16 @@ const Url = z
   .transform((text) => new URL(text))
   .refine(({ username, password }) => username === '' && password === '', 'Leave name and password out of the URL: check the signature.');
 const Events = z
-  .array(z.enum(webhookEvents))
+  .array(z.enum(webhookEvents, { error: 'TEST is sent by `testWebhook` only: leave it out.' }))
   .min(1, 'A webhook is for at least one event.')
   .transform((events) => webhookEvents.filter((name) => events.includes(name)));
 
 const CreateWebhookInput = z.object({ url: Url, events: Events });
 const UpdateWebhookInput = z.object({ url: Url.nullish(), events: Events.nullish(), enabled: z.boolean().nullish() });
+
+const RotateWebhookSecretInput = z.object({ overlapHours: z.int().min(0).max(168) });
+
+const newSecret = (): string => `whsec_${randomBytes(32).toString('base64')}`;
 
 /** Refuses an address at once that would be refused each time. What a name resolves to is checked when it is connected to. */
 function requirePublic({ config }: WebhookServices, { hostname }: URL): void {
@@ -88,7 +93,7 @@ const auditDetail = ({ url, eventsJson, enabled }: Webhook) => ({ host: new URL(
 export function createWebhook(services: WebhookServices, actor: Actor, raw: unknown): { row: Webhook; secret: string } {
   const { url, events } = parseInput(CreateWebhookInput, raw);
   requirePublic(services, url);
-  const secret = `whsec_${randomBytes(32).toString('base64')}`;
+  const secret = newSecret();
   const row = inTransaction(services.db, (tx) => {
     const { n } = tx.select({ n: count() }).from(webhook).get() ?? { n: 0 };
     if (n >= webhooksMax) refuse('LIMIT', null, `There are ${webhooksMax} webhooks: delete one first.`);
@@ -119,6 +124,37 @@ export function updateWebhook(services: WebhookServices, actor: Actor, id: strin
       .get();
     writeAudit(tx, actor, { action: 'updateWebhook', target: { type: 'Webhook', id }, detail: auditDetail(row) });
     return row;
+  });
+}
+
+/** The new secret is shown this once. With an overlap, receivers may check with either for so long; without one the old one is void at once. */
+export function rotateWebhookSecret({ db }: WebhookServices, actor: Actor, id: string, raw: unknown): { row: Webhook; secret: string } {
+  const { overlapHours } = parseInput(RotateWebhookSecretInput, raw);
+  const secret = newSecret();
+  // Urgent: to void a secret that has leaked must be possible on a full disk.
+  const row = inUrgentTransaction(db, (tx) => {
+    const before = requireWebhook(tx, id);
+    const previous =
+      overlapHours === 0
+        ? { previousSecret: null, previousSecretUntil: null }
+        : { previousSecret: before.secret, previousSecretUntil: Date.now() + overlapHours * 3_600_000 };
+    writeAudit(tx, actor, { action: 'rotateWebhookSecret', target: { type: 'Webhook', id }, detail: { overlapHours } });
+    return tx
+      .update(webhook)
+      .set({ secret, ...previous })
+      .where(eq(webhook.id, id))
+      .returning()
+      .get();
+  });
+  return { row, secret };
+}
+
+/** Sends a test delivery. It is tried once, so that the answer shows soon. */
+export function testWebhook({ db }: WebhookServices, actor: Actor, id: string): WebhookDelivery {
+  return inTransaction(db, (tx) => {
+    if (!requireWebhook(tx, id).enabled) refuse('INVALID', 'webhookId', 'The webhook is disabled: enable it first.');
+    writeAudit(tx, actor, { action: 'testWebhook', target: { type: 'Webhook', id } });
+    return queueDelivery(tx, id, 'TEST', { webhookId: opaqueId('Webhook', id) }, 0);
   });
 }
 

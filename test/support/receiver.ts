@@ -41,5 +41,6 @@ export function isSigned({ headers, body }: Received, secret: string): boolean {
   const key = Buffer.from(secret.slice('whsec_'.length), 'base64');
   const signed = `${headers['webhook-id']}.${headers['webhook-timestamp']}.${body}`;
   const isNow = Math.abs(Number(headers['webhook-timestamp']) - Date.now() / 1000) < 300;
-  return isNow && headers['webhook-signature'] === `v1,${createHmac('sha256', key).update(signed).digest('base64')}`;
+  const signature = `v1,${createHmac('sha256', key).update(signed).digest('base64')}`;
+  return isNow && String(headers['webhook-signature']).split(' ').includes(signature);
 }

@@ -1,15 +1,14 @@
 /** API keys: one's own, for an administrator those of all. A new one's secret is shown once. */
-import { Box, Text } from 'ink';
 import { useState } from 'react';
 import { useAction } from '../actions.ts';
 import { graphql, type ResultOf } from '../graphql.ts';
 import { usePages } from '../session/live.tsx';
-import { age, moment, wrap } from '../ui/format.ts';
-import { level, useKeys } from '../ui/keys.tsx';
+import { age, moment } from '../ui/format.ts';
 import { Behind, List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { theme } from '../ui/theme.ts';
 import { ActionForm } from './actionForm.tsx';
+import { Secret } from './secret.tsx';
 import { useTell } from './users.tsx';
 
 export const ApiKeysQuery = graphql(`
@@ -43,7 +42,12 @@ export function ApiKeys() {
       if (errors.length === 0) take([{ ...row, revokedAt: new Date().toISOString() }]);
     });
   const front = made ? (
-    <Secret {...made} width={width} onClose={() => setMade(null)} />
+    <Secret
+      {...made}
+      use="Programs send it as `Authorization: Bearer <secret>` to the server and to the inference host."
+      width={width}
+      onClose={() => setMade(null)}
+    />
   ) : making ? (
     <ActionForm
       title="New API key"
@@ -104,34 +108,5 @@ export function ApiKeys() {
         ]}
       />
     </Behind>
-  );
-}
-
-function Secret({ name, secret, width, onClose }: { name: string; secret: string; width: number; onClose: () => void }) {
-  // Nothing but these keys leads away: the secret could not be shown again.
-  const { copy } = useFrame();
-  useKeys(
-    [
-      { keys: ['enter', 'esc'], label: 'I have copied it', hint: true, run: onClose },
-      { keys: 'c', label: 'copy', hint: true, run: () => copy('The secret', secret, 'secret') },
-    ],
-    { level: level.part, modal: true },
-  );
-  return (
-    <Box flexDirection="column" paddingX={1}>
-      {wrap(`The secret of ${name}. It is shown this once: copy it now.`, width - 2).map((line) => (
-        <Text key={line} bold color={theme.warn}>
-          {line}
-        </Text>
-      ))}
-      <Text> </Text>
-      <Text bold>{secret}</Text>
-      <Text> </Text>
-      {wrap('Programs send it as `Authorization: Bearer <secret>` to the server and to the inference host.', width - 2).map((line) => (
-        <Text key={line} color={theme.muted}>
-          {line}
-        </Text>
-      ))}
-    </Box>
   );
 }

@@ -2,7 +2,7 @@
 import { Box, Text } from 'ink';
 import { graphql } from '../graphql.ts';
 import { useData } from '../session/live.tsx';
-import { age, bytes, number, padTo, printable } from '../ui/format.ts';
+import { age, bytes, number, padTo, printable, widest } from '../ui/format.ts';
 import { List } from '../ui/List.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { states, theme } from '../ui/theme.ts';
@@ -73,7 +73,13 @@ export function DatasetScreen({ id }: { id: string }) {
   const most = Math.max(1, ...classes.map(({ counts }) => counts.total));
   const listHeight = Math.min(versions.nodes.length + 1, Math.max(3, Math.floor(height / 2)));
   const room = height - listHeight - 2;
-  const barWidth = Math.max(4, width - 50);
+  // The longest name whole, where a bar has room beside it.
+  const nameWidth = widest(
+    classes.map(({ name }) => name),
+    12,
+    width - 40,
+  );
+  const barWidth = Math.max(4, width - nameWidth - 30);
   return (
     <Box flexDirection="column" width={width} height={height}>
       <Text bold wrap="truncate">{` ${printable(dataset.name)}  ${dataset.task}  ${printable(dataset.notes)}`}</Text>
@@ -103,11 +109,11 @@ export function DatasetScreen({ id }: { id: string }) {
         ]}
       />
       <Text color={theme.muted} wrap="truncate">
-        {` ${padTo('Class', 20)} ${padTo('train', 7, 'right')} ${padTo('val', 6, 'right')} ${padTo('test', 6, 'right')}${version?.duplicatesAcrossSplits ? `   ! ${version.duplicatesAcrossSplits} images are in several splits` : ''}`}
+        {` ${padTo('Class', nameWidth)} ${padTo('train', 7, 'right')} ${padTo('val', 6, 'right')} ${padTo('test', 6, 'right')}${version?.duplicatesAcrossSplits ? `   ! ${version.duplicatesAcrossSplits} images are in several splits` : ''}`}
       </Text>
       {classes.slice(0, room).map(({ index, name, counts }) => (
         <Text key={index} wrap="truncate">
-          {` ${padTo(name, 20)} ${padTo(String(counts.train), 7, 'right')} ${padTo(String(counts.val), 6, 'right')} ${padTo(String(counts.test), 6, 'right')} `}
+          {` ${padTo(name, nameWidth)} ${padTo(String(counts.train), 7, 'right')} ${padTo(String(counts.val), 6, 'right')} ${padTo(String(counts.test), 6, 'right')} `}
           <Text color={theme.accent}>{'█'.repeat(Math.round((counts.total / most) * barWidth))}</Text>
         </Text>
       ))}

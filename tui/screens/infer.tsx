@@ -5,7 +5,7 @@ import { type FieldError, type Outcome, useAction } from '../actions.ts';
 import { readImage } from '../session/localFiles.ts';
 import { Form } from '../ui/Form.tsx';
 import type { Field } from '../ui/fields.ts';
-import { number, padTo, printable } from '../ui/format.ts';
+import { number, padTo, printable, widest } from '../ui/format.ts';
 import { level, useKeys } from '../ui/keys.tsx';
 import { useFrame } from '../ui/nav.tsx';
 import { PictureView } from '../ui/PictureView.tsx';
@@ -109,20 +109,21 @@ function Answer({ prediction, ms, image, isLarge, width, height }: Answered & { 
 }
 
 function Results({ classes, detections, width, room }: Pick<Prediction, 'classes' | 'detections'> & { width: number; room: number }) {
-  const labelWidth = width >= 60 ? 20 : 10;
+  const nameOf = ({ label, index }: { label: string | null; index: number }) => label ?? `class ${index}`;
+  const labelWidth = widest([...(classes ?? []), ...(detections ?? [])].map(nameOf), 10, Math.floor(width / 2));
   const barWidth = Math.max(4, Math.min(40, width - labelWidth - 14));
   return (
     <>
       {(classes ?? []).slice(0, room).map(({ label, index, probability }) => (
         <Text key={index} wrap="truncate">
-          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(probability * 100).toFixed(1)} %`, 8, 'right')} `}
+          {` ${padTo(nameOf({ label, index }), labelWidth)} ${padTo(`${(probability * 100).toFixed(1)} %`, 8, 'right')} `}
           <Text color={theme.accent}>{'█'.repeat(Math.round(probability * barWidth))}</Text>
         </Text>
       ))}
       {(detections ?? []).slice(0, room).map(({ label, index, score, x, y, width: w, height: h }, n) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: an answer does not change.
         <Text key={n} wrap="truncate">
-          {` ${padTo(label ?? `class ${index}`, labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)} at ${number(x)}, ${number(y)}`}`}
+          {` ${padTo(nameOf({ label, index }), labelWidth)} ${padTo(`${(score * 100).toFixed(1)} %`, 8, 'right')}${width < 40 ? '' : `  ${number(w)} × ${number(h)} at ${number(x)}, ${number(y)}`}`}
         </Text>
       ))}
     </>

@@ -204,10 +204,10 @@ function headOf(job: Job, progress: Progress | null, epochs: number, width: numb
   const lines: Line[] = [{ text: first, color: state?.color }];
   if (!hasEnded(job) && progress) {
     const { phase, done, total, epoch, itemsPerSecond, etaMs } = progress;
-    const share = total ? bar(done / total, Math.max(12, Math.floor(width / 4))) : String(done);
-    const of = epoch === null ? '' : ` epoch ${epoch}/${progress.epochs}`;
+    const share = total ? `${bar(done / total, Math.max(12, Math.floor(width / 4)))} of` : `${done}  `;
+    const within = epoch === null ? '' : ` in epoch ${epoch}/${progress.epochs}`;
     lines.push({
-      text: ` ${share}  ${phase}${of}${itemsPerSecond ? `  ${number(itemsPerSecond)} images/s` : ''}${etaMs === null ? '' : `  ${duration(etaMs)} to the end`}`,
+      text: ` ${share} ${phase}${within}${itemsPerSecond ? `  ${number(itemsPerSecond)} images/s` : ''}${etaMs === null ? '' : `  ${duration(etaMs)} to the end`}`,
     });
   } else if (!hasEnded(job)) {
     lines.push({ text: epochs > 0 ? ' …' : ' No progress yet.', color: theme.muted });

@@ -2,6 +2,7 @@
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
 import { type ActionName, actions, type Permission } from '../actions.ts';
+import { Alerts, AlertsQuery } from './alerts.tsx';
 import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
 import { Audit, AuditQuery } from './audit.tsx';
 import { Benchmarks, BenchmarksQuery } from './benchmarks.tsx';
@@ -19,8 +20,10 @@ import { Overview, OverviewQuery } from './overview.tsx';
 import { Pictures, PicturesQuery } from './pictures.tsx';
 import { ReportQuery, ReportScreen, Reports, ReportsQuery } from './reports.tsx';
 import { type FormName, formScreen, forms } from './start.tsx';
+import { Storage, StorageQuery } from './storage.tsx';
 import { uploadScreen } from './upload.tsx';
 import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx';
+import { WebhookQuery, WebhookScreen, Webhooks, WebhooksQuery } from './webhooks.tsx';
 
 export type Screen = {
   name: string;
@@ -85,7 +88,18 @@ export const screens: readonly Screen[] = [
   { name: 'users', title: 'Users', needs: 'MANAGE_USERS', from: 'LISTED', filters: true, component: Users, query: UsersQuery },
   { name: 'compare', title: 'Compare runs', needs: 'READ', from: 'PALETTE', filters: true, component: Compare, query: CompareQuery },
   { name: 'keys', title: 'API keys', needs: 'READ', from: 'PALETTE', filters: true, component: ApiKeys, query: ApiKeysQuery },
+  { name: 'alerts', title: 'Alerts', needs: 'READ', from: 'PALETTE', filters: true, component: Alerts, query: AlertsQuery },
+  {
+    name: 'webhooks',
+    title: 'Webhooks',
+    needs: 'CONFIGURE',
+    from: 'PALETTE',
+    filters: true,
+    component: Webhooks,
+    query: WebhooksQuery,
+  },
   { name: 'audit', title: 'Audit log', needs: 'READ_AUDIT', from: 'PALETTE', filters: true, component: Audit, query: AuditQuery },
+  { name: 'storage', title: 'Storage', needs: 'READ', from: 'PALETTE', filters: true, component: Storage, query: StorageQuery },
   { name: 'job', title: 'Job', needs: 'READ', from: 'ROW', filters: true, component: JobScreen, query: JobQuery },
   { name: 'dataset', title: 'Dataset', needs: 'READ', from: 'ROW', filters: true, component: DatasetScreen, query: DatasetQuery },
   { name: 'pictures', title: 'Pictures', needs: 'READ', from: 'ROW', component: Pictures, query: PicturesQuery },
@@ -111,6 +125,7 @@ export const screens: readonly Screen[] = [
     component: DeploymentHistory,
     query: DeploymentHistoryQuery,
   },
+  { name: 'webhook', title: 'Webhook', needs: 'CONFIGURE', from: 'ROW', filters: true, component: WebhookScreen, query: WebhookQuery },
   { name: 'user', title: 'User', needs: 'MANAGE_USERS', from: 'ROW', component: UserScreen, query: UserQuery },
   { name: 'password', title: 'Change your password', does: 'changePassword', from: 'PALETTE', component: Password },
   { name: 'infer', title: 'Try an image', does: 'infer', from: 'ROW', component: Infer },

@@ -25,6 +25,10 @@ function firstCells(text: string, width: number): string {
   return result;
 }
 
+/** Cells that the longest of some texts needs, at least `least` and at most `most`. */
+export const widest = (texts: readonly string[], least: number, most: number): number =>
+  Math.max(least, Math.min(most, Math.max(0, ...texts.map((text) => stringWidth(printable(text))))));
+
 /** Lines of at most `width` cells, broken between words where that is possible. */
 export function wrap(text: string, width: number): string[] {
   return text.split('\n').flatMap((line) => {

@@ -12,7 +12,7 @@ export const SystemSubscription = graphql(`
       slots { n job { id state createdByName startedAt ${subjectFields} } }
       cpu { cores utilizationPercent loadAverage1m }
       memory { totalBytes freeBytes serverRssBytes }
-      disk { totalBytes freeBytes blobBytes workBytes uploadBytes databaseBytes cacheBytes }
+      disk { totalBytes freeBytes }
       gpus { index name utilizationPercent memoryTotalBytes memoryUsedBytes temperatureCelsius powerWatts }
       gpusReason
     }

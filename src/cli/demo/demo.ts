@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import yazl from 'yazl';
 import { type ClientSession, uploadFile } from '../../../client/upload.ts';
 import { servingEngine } from '../../engine/engines.ts';
-import { call } from '../client.ts';
+import { ask } from '../client.ts';
 import { progressBar } from '../progressBar.ts';
 import { watchJob } from '../watch.ts';
 import { digits } from './digits.ts';
@@ -129,12 +129,7 @@ async function firstLogin(url: string, folder: string): Promise<ClientSession> {
   };
 }
 
-async function query(session: ClientSession, text: string, variables: object = {}): Promise<Data> {
-  const token = await session.accessToken();
-  const headers = { 'Content-Type': 'application/json', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-  const { data } = await call(`${session.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query: text, variables }) });
-  return data;
-}
+const query = (session: ClientSession, text: string, variables: object = {}): Promise<Data> => ask(session, text, variables);
 
 /** The payload of a mutation; its user errors are thrown. */
 async function mutate(session: ClientSession, name: string, input: object, fields: string): Promise<Data> {

@@ -12,7 +12,7 @@ export function warnOfNames({ warn, spec }: ImportChild, { encoding, unmarked }:
   warn(
     'NAMES_NOT_MARKED',
     `${plural(unmarked.length, 'name')} in the zip ${unmarked.length === 1 ? 'is' : 'are'} not ASCII and not marked as UTF-8. Read as ${encoding}: ` +
-      `${someOf(folders.length > 0 ? folders : unmarked)}. If this is wrong, pass \`nameEncoding\`.`,
+      `${someOf(folders.length > 0 ? folders : unmarked)}. If they look wrong, import again and name the encoding, for example \`nameEncoding: SHIFT_JIS\`.`,
   );
 }
 

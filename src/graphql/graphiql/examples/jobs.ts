@@ -25,7 +25,6 @@ subscription System {
     }
     disk {
       freeBytes
-      blobBytes
     }
     gpus {
       name

@@ -1,0 +1,2 @@
+ALTER TABLE `webhook` ADD `previousSecret` text;--> statement-breakpoint
+ALTER TABLE `webhook` ADD `previousSecretUntil` integer;

@@ -1,0 +1,284 @@
+/**
+ * Every command, with its arguments, options and exit codes: the help, the completion and docs/commands.md are made from these. What a command
+ * needs and others do not is loaded by it: the server's modules take a second of processor time.
+ */
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
+import { type ClientSession, uploadFile } from '../client/upload.ts';
+import pkg from '../package.json' with { type: 'json' };
+import { withSession } from './cli/client.ts';
+import { completionScript, type Shell, shells } from './cli/completion.ts';
+import { jobStates, jobTable, listJobs } from './cli/jobs.ts';
+import { describePrediction, predict } from './cli/predict.ts';
+import { progressBar } from './cli/progressBar.ts';
+import { pick, query, variablesOf } from './cli/query.ts';
+import { watchJob } from './cli/watch.ts';
+import { type ClientConfig, describedSettings, describeSettings, readClientConfig, readConfig } from './config.ts';
+import { createLog } from './log.ts';
+import { stopMs } from './stopTimes.ts';
+
+/** What is wrong with the command line ends with 2. */
+class WhetstoneCommand extends Command {
+  override createCommand(name?: string): Command {
+    return new WhetstoneCommand(name);
+  }
+  override error(message: string, options = {}): never {
+    return super.error(message, { ...options, exitCode: 2 });
+  }
+}
+
+/** Paths of arguments count from where the user is, not from the project's folder, where npm runs its scripts. */
+const atCaller = (path: string): string => resolve(process.env.INIT_CWD ?? '.', path);
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+const printJson = (value: unknown): void => console.log(JSON.stringify(value, null, 2));
+const json = ['--json', 'print JSON'] as const;
+
+const countUpTo = (max: number) => (given: string) => {
+  const n = Number(given);
+  if (!Number.isInteger(n) || n < 1 || n > max) throw new InvalidArgumentError(`It is a whole number from 1 to ${max}.`);
+  return n;
+};
+
+function shareOf(given: string): number {
+  const share = Number(given);
+  if (given.trim() === '' || !(share >= 0 && share <= 1)) throw new InvalidArgumentError('It is a number from 0 to 1.');
+  return share;
+}
+
+export const program: Command = new WhetstoneCommand('whetstone')
+  .description(
+    'Computer-vision models from a dataset to a served endpoint.\n\n' +
+      'Exit codes: 0 it is done; 1 it failed, and the message says why; 2 the command line is wrong. A command that has others lists them.',
+  )
+  .version(pkg.version, '--version', 'print the version')
+  .helpOption('--help', 'print this');
+
+program
+  .command('serve')
+  .description('start the server')
+  .addHelpText('after', () => describeSettings([...describedSettings.server, ...describedSettings.other]))
+  .action(async () => {
+    const { startServer } = await import('./server.ts');
+    const { finishLoading } = await import('./loading.ts');
+    const config = readConfig(process.env);
+    const log = createLog(config);
+    const server = await startServer(config, log);
+    finishLoading();
+    let stopping = false;
+    const stop = (signal: NodeJS.Signals) => {
+      if (stopping) return;
+      stopping = true;
+      log.info({ signal }, 'stopping');
+      setTimeout(() => process.exit(1), stopMs.limit).unref();
+      server.stop().then(
+        () => process.exit(0),
+        (error: unknown) => {
+          log.error({ err: error }, 'the stop failed');
+          process.exit(1);
+        },
+      );
+    };
+    process.on('SIGTERM', stop).on('SIGINT', stop);
+  });
+
+/** Two that are programs of their own: `./whetstone` starts them. */
+const startedByScript = (npmScript: string) => () => {
+  throw new Error(`Run \`./whetstone ${npmScript}\` or \`npm run ${npmScript}\`.`);
+};
+
+program
+  .command('tui')
+  .description('open the terminal UI, or print what one of its screens shows')
+  .argument('[screen]', 'such as jobs; the help of the command lists all')
+  .argument('[id...]', 'what the screen is for')
+  .option('--url <url>', 'the server')
+  .option(...json)
+  .action(startedByScript('tui'));
+
+program
+  .command('doctor')
+  .description(
+    'check what Whetstone needs on this machine, and name the command that installs what is missing\n\nExits with 1 when the server cannot run.',
+  )
+  .summary('check what Whetstone needs on this machine')
+  .option(...json)
+  .action(startedByScript('doctor'));
+
+program
+  .command('demo')
+  .description('run all steps once: real digits, training, gate, benchmark, report')
+  .addOption(new Option('--task <task>', 'what the model does').choices(['classification', 'detection']).default('classification'))
+  .option('--keep', 'leave the server running')
+  .option('--tune', 'search the hyperparameters, and compress the best; for classification')
+  .action(async ({ task, keep = false, tune = false }: { task: 'classification' | 'detection'; keep?: boolean; tune?: boolean }) => {
+    const { runDemo } = await import('./cli/demo/demo.ts');
+    await runDemo(task, { keep, tune });
+  });
+
+interface ClientOptions {
+  url?: string;
+  json?: boolean;
+}
+
+/** A command that talks to a server. */
+const ofServer = (name: string): Command =>
+  program
+    .command(name)
+    .option('--url <url>', 'the server, instead of WHETSTONE_URL')
+    .addHelpText('after', () => describeSettings(describedSettings.commands));
+
+const asClient = <T>({ url }: ClientOptions, use: (session: ClientSession, config: ClientConfig) => Promise<T>): Promise<T> => {
+  const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
+  return withSession(config, (session) => use(session, config));
+};
+
+ofServer('query')
+  .description(
+    'send a GraphQL document and print the data of the answer as JSON\n\nExits with 1 when the answer has errors or userErrors; it prints their messages.',
+  )
+  .summary('send a GraphQL document and print the data of the answer as JSON')
+  .argument('<document>', 'the document; - reads it from standard input')
+  .option(
+    '--var <name=value>',
+    'a variable; may be repeated. A value is JSON, unless the document declares the variable as ID, String or DateTime',
+    (pair: string, before: string[] = []) => [...before, pair],
+  )
+  .option('--pick <path>', 'print only this value, such as jobs.nodes.0.id; text without quotes')
+  .action(async (given: string, options: ClientOptions & { var?: string[]; pick?: string }) => {
+    const document = given === '-' ? await text(process.stdin) : given;
+    const variables = variablesOf(document, options.var ?? []);
+    const data = await asClient(options, (session) => query(session, document, variables));
+    if (options.pick === undefined) printJson(data);
+    else console.log(pick(data, options.pick));
+  });
+
+ofServer('jobs')
+  .description('list jobs, newest first')
+  .addOption(new Option('--state <state>', 'only those in this state').choices(jobStates))
+  .option('--first <n>', 'how many', countUpTo(100), 20)
+  .option(...json)
+  .action(async (options: ClientOptions & { state?: string; first: number }) => {
+    const jobs = await asClient(options, (session) => listJobs(session, options));
+    if (options.json) printJson(jobs);
+    else console.log(jobs.length === 0 ? 'There is no such job.' : jobTable(jobs));
+  });
+
+ofServer('watch')
+  .description('follow a job until it ends\n\nExits with 0 when it has succeeded, 1 when not, 2 when it could not be followed to its end.')
+  .summary('follow a job until it ends')
+  .argument('<job>', 'id of the job')
+  .option('--json', 'print each event as a line of JSON')
+  .action(async (id: string, options: ClientOptions) => {
+    // Until it is known how the job has ended: a token that has expired is no job that has failed.
+    process.exitCode = 2;
+    const succeeded = await asClient(options, (session) => watchJob(session, id, process.stdout, options.json));
+    process.exitCode = succeeded ? 0 : 1;
+  });
+
+ofServer('predict')
+  .description('send images to a deployment and print what it sees')
+  .argument('<deployment>', 'name of the deployment')
+  .argument('<image...>', 'paths of images')
+  .option('--top <n>', 'of a classifier: how many classes', countUpTo(1000))
+  .option('--score <share>', 'of a detector: least score, 0 to 1', shareOf)
+  .option('--json', 'print one JSON object a line: image, revision, classes or detections')
+  .action(async (deployment: string, images: string[], options: ClientOptions & { top?: number; score?: number }) => {
+    await asClient(options, async (session, { folder }) => {
+      for (const image of images) {
+        const prediction = await predict(session, deployment, resolve(folder, image), options);
+        console.log(options.json ? JSON.stringify({ image, ...prediction }) : describePrediction(image, prediction));
+      }
+    });
+  });
+
+ofServer('upload')
+  .description('send a file to a server, or resume an interrupted upload; prints its upload id and SHA-256 as JSON')
+  .argument('<file>', 'path of the file')
+  .action(async (file: string, options: ClientOptions) => {
+    const bar = progressBar(process.stderr);
+    const sent = (session: ClientSession, { folder }: ClientConfig) => uploadFile(session, resolve(folder, file), bar.show);
+    console.log(JSON.stringify(await asClient(options, sent).finally(bar.end)));
+  });
+
+program
+  .command('backup')
+  .description('copy the data folder to a folder of backups, while the server runs; what is there already is not copied again')
+  .argument('<folder>', 'folder of the backups, outside of the data folder')
+  .option('--keep <n>', 'remove all but the newest backups', countUpTo(1_000_000))
+  .option('--keys', 'also the keys that tokens and links are signed with; without them everybody logs in again after a restore')
+  .option(...json)
+  .action(async (folder: string, options: { keep?: number; keys?: boolean; json?: boolean }) => {
+    const { backUp } = await import('./backup/backup.ts');
+    const made = await backUp(readConfig(process.env).dataDir, atCaller(folder), options);
+    const { path, blobs, newBytes, removed } = made;
+    if (options.json) return printJson(made);
+    console.log(
+      `${path}\n${blobs} files, ${megabytes(newBytes)} of them new${removed.length > 0 ? `; removed ${removed.length} older backups` : ''}.`,
+    );
+  });
+
+program
+  .command('restore')
+  .description('make a new data folder from a backup, after checking every byte of it')
+  .argument('<backup>', 'a backup, as `backup` has printed it')
+  .argument('<folder>', 'the new data folder')
+  .option(...json)
+  .action(async (backup: string, folder: string, options: { json?: boolean }) => {
+    const { restore } = await import('./backup/restore.ts');
+    const path = atCaller(folder);
+    const { blobs, sizeBytes } = await restore(atCaller(backup), path);
+    if (options.json) return printJson({ path, blobs, sizeBytes });
+    console.log(`Restored ${blobs} files, ${megabytes(sizeBytes)}. Start the server with WHETSTONE_DATA_DIR=${path}`);
+  });
+
+program
+  .command('verify')
+  .description('check every byte of a data folder or of a backup\n\nExits with 1 when something is damaged.')
+  .summary('check every byte of a data folder or of a backup')
+  .argument('<folder>', 'the data folder, or a backup')
+  .option(...json)
+  .action(async (folder: string, options: { json?: boolean }) => {
+    const { verify } = await import('./backup/verify.ts');
+    const found = await verify(atCaller(folder));
+    const { problems, blobs, sizeBytes, unnamed } = found;
+    process.exitCode = problems.length === 0 ? 0 : 1;
+    if (options.json) return printJson(found);
+    for (const problem of problems) console.log(problem);
+    const garbage = unnamed > 0 ? ` ${unnamed} files are not in use.` : '';
+    console.log(`${problems.length === 0 ? 'Whole' : 'Damaged'}: the database and ${blobs} files, ${megabytes(sizeBytes)}.${garbage}`);
+  });
+
+program
+  .command('admin')
+  .description('administer without a login, on the machine of the data folder, while the server is stopped')
+  .command('reset-password')
+  .description('give a user a new random password, and lift a login delay')
+  .argument('<name>', 'name of the user')
+  .option(...json)
+  .action(async (name: string, options: { json?: boolean }) => {
+    const { openDatabase, requireDatabase } = await import('./db.ts');
+    const { createBus } = await import('./bus.ts');
+    const { findUserByName, resetPassword } = await import('./accounts/users.ts');
+    const { dataDir } = readConfig(process.env);
+    requireDatabase(dataDir);
+    const { db, close } = openDatabase(dataDir);
+    try {
+      const found = findUserByName(db, name);
+      if (!found) throw new Error(`There is no user called ${name}.`);
+      const password = randomBytes(15).toString('base64url');
+      await resetPassword({ db, bus: createBus() }, { actorId: null, requestId: null }, found.id, password);
+      if (options.json) printJson({ name: found.name, password });
+      else console.log(`New password of ${found.name}: ${password}`);
+    } finally {
+      close();
+    }
+  });
+
+program
+  .command('completion')
+  .description('print a script that completes the commands of `whetstone` in your shell\n\nFor bash: source <(./whetstone completion bash)')
+  .summary('print a script for completion in your shell')
+  .addArgument(new Argument('<shell>', 'your shell').choices(shells))
+  .action((shell: Shell) => console.log(completionScript(program, shell)));

@@ -1,0 +1,59 @@
+import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { type BackupState, startBackups } from '../src/backup/schedule.ts';
+import { verify } from '../src/backup/verify.ts';
+import { createLog } from '../src/log.ts';
+import { eventually } from './support/eventually.ts';
+import { withFolder, withServer } from './support/server.ts';
+import { uploaded } from './support/training.ts';
+
+test('backups are made when they are due, and the newest stay; one that fails is told and tried again', () =>
+  withFolder(async (folder) => {
+    const backups = join(folder, 'backups');
+    // Where the folder should be is a file.
+    writeFileSync(backups, '');
+    await withServer(
+      async ({ services, url, admin, graphql }) => {
+        const token = await admin();
+        await uploaded({ url, token }, 'a.bin', Buffer.from('some bytes'));
+        const query = '{ system { backups { lastAt nextAt failures problem } } alerts { metric state } }';
+        const failing = await eventually(async () => {
+          const { data } = await graphql(query, {}, token);
+          expect(data.alerts).toEqual([{ metric: 'FAILED_BACKUPS', state: 'FIRING' }]);
+          return data.system.backups;
+        });
+        expect(failing).toMatchObject({ lastAt: null, failures: 1 });
+        // Without the folder's path.
+        expect(failing.problem).toContain('The folder for backups backups cannot be made (EEXIST). Name another one');
+        expect(failing.problem).not.toContain(folder);
+
+        rmSync(backups);
+        // Soon, in place of the server's own, which tries again in an hour.
+        const soon = startBackups(services.config, createLog({ logLevel: 'silent' }), { lookMs: 10, retryMs: 10 });
+        const made = await eventually(() => {
+          const state = soon.state() as BackupState;
+          expect(state.lastAt).not.toBeNull();
+          return state;
+        });
+        soon.stop();
+        expect(made).toMatchObject({ failures: 0, problem: null });
+        expect(made.nextAt - Number(made.lastAt)).toBe(2 * 3600_000);
+        const [first] = readdirSync(backups).filter((name) => name.endsWith('Z'));
+        expect(await verify(join(backups, String(first)))).toMatchObject({ problems: [], blobs: 1 });
+
+        // The one before was begun long ago.
+        const old = '2020-01-01T00-00-00.000Z';
+        renameSync(join(backups, String(first)), join(backups, old));
+        const due = startBackups(services.config, createLog({ logLevel: 'silent' }), { lookMs: 10, retryMs: 10 });
+        await eventually(() => expect((due.state() as BackupState).lastAt).toBeGreaterThan(Date.parse('2021-01-01')));
+        due.stop();
+        const kept = readdirSync(backups).filter((name) => name.endsWith('Z'));
+        expect(kept).toHaveLength(1);
+        expect(kept).not.toContain(old);
+        const { data } = await graphql('{ system { storage { name count } } }', {}, token);
+        expect(data.system.storage.find(({ name }: { name: string }) => name === 'BACKUPS').count).toBeGreaterThan(2);
+      },
+      { WHETSTONE_BACKUP_FOLDER: backups, WHETSTONE_BACKUP_HOURS: '2', WHETSTONE_BACKUP_KEEP: '1' },
+    );
+  }));

@@ -1,0 +1,160 @@
+/** `./whetstone`, as a person and a script use it: from any folder, in a real shell. */
+import { execFile } from 'node:child_process';
+import { symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { jobTable, listJobs } from '../src/cli/jobs.ts';
+import { pick, query, variablesOf } from '../src/cli/query.ts';
+import { program } from '../src/commands.ts';
+import { submit } from './support/jobs.ts';
+import { kindsOf, scripted } from './support/kinds.ts';
+import { type TestServer, withFolder } from './support/server.ts';
+import { withSharedServer } from './support/shared.ts';
+
+const root = join(import.meta.dirname, '..');
+
+interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+const run = (file: string, args: string[], env: Record<string, string> = {}, cwd = '/', input = ''): Promise<Ran> =>
+  new Promise((resolve) => {
+    const { PATH = '', HOME = '' } = process.env;
+    const child = execFile(file, args, { cwd, env: { PATH, HOME, ...env } }, (error, stdout, stderr) =>
+      resolve({ code: error ? Number(error.code) : 0, stdout, stderr }),
+    );
+    // A program that reads nothing may have ended.
+    child.stdin?.on('error', () => {}).end(input);
+  });
+const whetstone = (...args: string[]) => run(process.execPath, [join(root, 'src', 'main.ts'), ...args]);
+
+/** What a shell offers for the last word. */
+const completed = async (script: string, words: string[]): Promise<string[]> => {
+  const asked = `${script}\nCOMP_WORDS=(whetstone ${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length}; _whetstone; printf '%s\\n' "\${COMPREPLY[@]}"`;
+  return (await run('bash', ['--norc', '-c', asked])).stdout.split('\n').filter(Boolean);
+};
+
+describe('completion in bash', () => {
+  let script = '';
+  beforeAll(async () => {
+    ({ stdout: script } = await whetstone('completion', 'bash'));
+  });
+
+  test('offers what the help lists: commands, options, values', async () => {
+    const names = program.commands.map((command) => command.name());
+    expect(await completed(script, [''])).toEqual(names);
+    expect(await completed(script, ['ser'])).toEqual(['serve']);
+    expect(await completed(script, ['jobs', '--'])).toEqual(['--url', '--state', '--first', '--json', '--help']);
+    expect(await completed(script, ['jobs', '--state', 'CANCEL'])).toEqual(['CANCELLING', 'CANCELLED']);
+    expect(await completed(script, ['admin', ''])).toEqual(['reset-password', '--help']);
+    expect(await completed(script, ['completion', 'z'])).toEqual(['zsh']);
+  });
+
+  test('offers files where nothing else fits, also for ./whetstone', () =>
+    withFolder(async (folder) => {
+      writeFileSync(join(folder, 'my-images.zip'), '');
+      expect(await completed(script, ['upload', 'my-'])).toEqual([]);
+      const { stdout } = await run('bash', ['--norc', '-c', `${script}\ncomplete -p whetstone; compgen -o default -- my-`], {}, folder);
+      expect(stdout).toBe('complete -o default -F _whetstone whetstone\nmy-images.zip\n');
+    }));
+});
+
+test('an unknown command and an unknown option are answered with the nearest name and exit code 2', async () => {
+  const [command, option] = await Promise.all([whetstone('uplod'), whetstone('jobs', '--stat', 'FAILED')]);
+  expect(command).toMatchObject({ code: 2, stderr: expect.stringContaining('(Did you mean upload?)') });
+  expect(option).toMatchObject({ code: 2, stderr: expect.stringContaining('(Did you mean --state?)') });
+});
+
+describe('with a server', () => {
+  let server: TestServer;
+  let token = '';
+  withSharedServer(
+    (running) => {
+      server = running;
+    },
+    {},
+    kindsOf(scripted),
+  );
+  beforeAll(async () => {
+    token = await server.as('ENGINEER');
+    submit(server.services.db, { steps: [{ exit: 64 }] });
+  });
+  const session = () => ({ url: server.url, accessToken: async () => token });
+
+  test('./whetstone runs through a symbolic link, in another folder: paths are those of the user', () =>
+    withFolder(async (folder) => {
+      symlinkSync(join(root, 'whetstone'), join(folder, 'ws'));
+      writeFileSync(join(folder, 'digits.zip'), 'x');
+      const env = { WHETSTONE_TOKEN: token, WHETSTONE_URL: server.url };
+      const uploaded = await run('./ws', ['upload', 'digits.zip'], env, folder);
+      expect(uploaded).toMatchObject({ code: 0, stderr: expect.stringContaining('100 %') });
+      expect(JSON.parse(uploaded.stdout)).toMatchObject({ sizeBytes: 1 });
+      const document = 'query ($first: Int!) { jobs(first: $first) { nodes { id } } }';
+      const asked = await run('./ws', ['query', '-', '--var', 'first=1', '--pick', 'jobs.nodes.0.id'], env, folder, document);
+      expect(asked).toEqual({ code: 0, stdout: expect.stringMatching(/^\w+\n$/), stderr: '' });
+      const watched = await run('./ws', ['watch', asked.stdout.trim(), '--json'], env, folder);
+      expect(watched.code).toBe(1);
+      const states = watched.stdout.trim().split('\n');
+      expect(states.map((line) => JSON.parse(line).state)).toEqual(['QUEUED', 'RUNNING', 'FAILED']);
+    }));
+
+  test('jobs are listed in a table, those of one state where it is named', async () => {
+    expect(await listJobs(session(), { first: 20, state: 'QUEUED' })).toEqual([]);
+    const jobs = await listJobs(session(), { first: 20 });
+    expect(jobTable(jobs)).toMatch(/^ID +KIND +STATE +CREATED.*\n\w+ +IMPORT_MODEL +[A-Z]+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/);
+  });
+
+  test('a document with what a form could mend fails, as one with errors does', async () => {
+    const document = 'mutation ($name: String!) { createApiKey(input: { name: $name }) { userErrors { message } } }';
+    await expect(query(session(), document, variablesOf(document, ['name=']))).rejects.toThrow('name');
+    await expect(query(session(), '{ jobs }', {})).rejects.toThrow('selection of subfields');
+  });
+});
+
+test('variables are JSON where the document does not declare text', () => {
+  const document = 'query ($id: ID!, $n : Int, $names: [String!], $of: String) { a }';
+  expect(variablesOf(document, ['id=7', 'n=7', 'names=["a"]', 'of=true', 'odd=a=b'])).toEqual({
+    id: '7',
+    n: 7,
+    names: ['a'],
+    of: 'true',
+    odd: 'a=b',
+  });
+  expect(() => variablesOf(document, ['7'])).toThrow('--var 7 has no name. Write --var name=value.');
+});
+
+test('a picked value is as a script wants it, and one that is not there is an error', () => {
+  const data = { jobs: { nodes: [{ id: 'a', n: 1, failure: null }] } };
+  expect(['jobs.nodes.0.id', 'jobs.nodes.0.n', 'jobs.nodes.0.failure', 'jobs.nodes'].map((path) => pick(data, path))).toEqual([
+    'a',
+    '1',
+    'null',
+    '[{"id":"a","n":1,"failure":null}]',
+  ]);
+  expect(() => pick(data, 'jobs.nodes.1.id')).toThrow('There is no 1 in jobs.nodes: ');
+});
+
+test('on a terminal the log of the server is short lines that cannot steer it, elsewhere JSON', async () => {
+  const code = `import { createLog, requestScope } from './src/log.ts';
+    const log = createLog({ logLevel: 'info' });
+    requestScope.run({ requestId: 'r1' }, () => {
+      log.info({ url: 'http://127.0.0.1' }, 'ready');
+      log.warn({ name: 'a\\u001b[31m' }, 'odd');
+      log.error({ err: new Error('the cause') }, 'failed');
+    });`;
+  const node = [process.execPath, '--input-type=module', '-e', code];
+  const terminal = await run('python3', ['-c', 'import pty, sys; pty.spawn(sys.argv[1:])', ...node], {}, root);
+  const [ready, odd, failed, cause] = terminal.stdout.split('\r\n');
+  expect(ready).toMatch(/^\d\d:\d\d:\d\d ready {2}url=http:\/\/127\.0\.0\.1$/);
+  expect(odd).toMatch(/^\S+ WARN odd {2}requestId=r1 {2}name=a \[31m$/);
+  expect([failed, cause]).toEqual([expect.stringMatching(/^\S+ ERROR failed {2}requestId=r1$/), 'Error: the cause']);
+  const { stdout } = await run(node[0] as string, node.slice(1), {}, root);
+  expect(
+    stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).msg),
+  ).toEqual(['ready', 'odd', 'failed']);
+});
