@@ -61,6 +61,18 @@ const generated: Record<string, () => string> = {
   serverSettings: () => settingsOf('server'),
   commandSettings: () => settingsOf('commands'),
   otherSettings: () => settingsOf('other'),
+  detectors: () =>
+    table(
+      ['Preset', 'Backbone', 'Million parameters', 'Billion multiplications'],
+      Object.entries(presets)
+        .filter(([, { task }]) => task === 'DETECTION')
+        .map(([name, { backbone, parameters, macs }]) => [
+          code(name),
+          backbone ? `that of ${code(backbone)}` : 'its own',
+          (parameters / 1e6).toFixed(1),
+          (macs / 1e9).toFixed(1),
+        ]),
+    ),
   classifiers: () =>
     table(
       ['Preset', 'Image size', 'Million parameters', 'Billion multiplications'],

@@ -6,13 +6,14 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { classifiers } from '../src/jobs/classifiers.ts';
+import { detectors } from '../src/jobs/detectors.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
 
 const factsFile = new URL('../src/jobs/presets.json', import.meta.url);
 // What the file holds is checked by the trainer's tests: it takes PyTorch seconds.
 if (!process.argv.includes('--check')) {
-  const asked = [...Object.keys(classifiers), 'yolov8n', 'yolov8s', 'yolov8m'];
-  const answer = execFileSync(trainerPython, ['-m', 'whetstone_trainer.preset_facts', ...asked], { cwd: trainerFolder, encoding: 'utf8' });
+  const rows = JSON.stringify({ ...classifiers, ...detectors });
+  const answer = execFileSync(trainerPython, ['-m', 'whetstone_trainer.preset_facts', rows], { cwd: trainerFolder, encoding: 'utf8' });
   writeFileSync(factsFile, `${JSON.stringify(JSON.parse(answer), null, 2)}\n`);
 }
 
@@ -45,6 +46,7 @@ const schema = {
       return [name, { head, weights, stages }];
     }),
   ),
+  detectors: Object.fromEntries(Object.entries(detectors).map(([name, { size, backbone }]) => [name, { size, backbone }])),
   $defs: {
     ...definitions({ Event, Evaluation, OnnxMeta, WeightsMeta, ...results }, 'refused'),
     ...definitions({ SpecLine, CommandLine }, 'ignored'),

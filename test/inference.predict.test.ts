@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { type ModelConfig, parseHostConfig } from '../src/inference/config.ts';
 import type { RunningHost } from '../src/inference/host.ts';
 import { preprocess } from '../src/vision/preprocess.ts';
-import { presetPreprocess } from '../src/vision/spec.ts';
+import { inGrey, presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
 import { call, inferJson, metric, withHost, withModelFiles } from './support/inference.ts';
 
@@ -37,6 +37,7 @@ withHost(
       { name: 'probabilities', model: 'brightness', preprocess: shares, scores: 'PROBABILITIES', deadlineMs: 30_000 },
       { name: 'raw', model: 'brightness', deadlineMs: 30_000 },
       { name: 'logarithm', preprocess: shares, deadlineMs: 30_000 },
+      { name: 'grey', preprocess: inGrey(shares), deadlineMs: 30_000 },
       ...kinds.map((kind) => ({ name: `classifier-${kind}`, preprocess: levels, deadlineMs: 30_000 })),
       { name: 'rectangle', ...detector, labels: ['red', 'green'], preprocess: letterbox },
       { name: 'few', model: 'rectangle', ...detector, preprocess: letterbox, boxesMax: 1 },
@@ -90,6 +91,13 @@ describe('predict', () => {
     const sum = logits.reduce((all, logit) => all + Math.exp(logit), 0);
     const { json } = await predict('brightness', image);
     for (const { index, probability } of json.classes) expect(probability).toBeCloseTo(Math.exp(logits[index] as number) / sum, 5);
+  });
+
+  test('a model of one channel sees the luma of a picture in colors', async () => {
+    const { json } = await predict('grey', await flat('#10e020').png().toBuffer());
+    // 0.299 · 16 + 0.587 · 224 + 0.114 · 32
+    const logit = (4 * 140) / 255;
+    expect(json.classes[0]).toEqual({ label: null, index: 0, probability: expect.closeTo(1 / (1 + Math.exp(-2 * logit)), 5) });
   });
 
   test('as many classes as asked for; no label where there is none; probabilities as they are', async () => {

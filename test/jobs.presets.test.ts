@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { beforeOf, type PresetName, presets, storedHyperparameters } from '../src/jobs/presets.ts';
+import { beforeOf, type PresetName, preprocessOf, presets, storedHyperparameters } from '../src/jobs/presets.ts';
 import { TrainSpec } from '../src/jobs/specs.ts';
 import { trainingOf, trainJob } from '../src/training/train.ts';
+import { presetPreprocess } from '../src/vision/spec.ts';
 
 /** Those that every stored training has: they were there from the beginning. */
 const first = {
@@ -34,6 +35,14 @@ describe('a hyperparameter that was added', () => {
     const [classification] = TrainSpec.options;
     expect(Object.keys(classification.shape.hyperparameters.shape)).toEqual(Object.keys(presets.resnet50.hyperparameters.shape));
   });
+});
+
+test('a detector on the backbone of a classifier sees images with its mean and deviation, and in grey with their average', () => {
+  const { mean, std } = presetPreprocess(64, 'CLASSIFICATION');
+  expect(preprocessOf('yolov8_resnet18', { imageSize: 64 })).toEqual({ ...presetPreprocess(64, 'DETECTION'), mean, std });
+  expect(preprocessOf('yolov8n', { imageSize: 64 })).toEqual(presetPreprocess(64, 'DETECTION'));
+  const grey = preprocessOf('yolov8_resnet18', { imageSize: 64, channels: 'GREY' });
+  expect(grey).toMatchObject({ channels: 'GREY', mean: [expect.closeTo(0.449)], std: [expect.closeTo(0.226)] });
 });
 
 test('SGD has a weight decay of its own, unless one is given', () => {

@@ -9,7 +9,7 @@ import { job } from '../src/jobs/tables.ts';
 import { createModel } from '../src/models/create.ts';
 import { model, modelVersion } from '../src/models/tables.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
-import { presetPreprocess } from '../src/vision/spec.ts';
+import { inGrey, presetPreprocess } from '../src/vision/spec.ts';
 import { type Models, withModels } from './support/models.ts';
 
 /** What is in a file is the import's business: here no job runs. */
@@ -138,6 +138,13 @@ test.each<[string, string, object, string, string]>([
     { preprocess: { ...presetPreprocess(32), std: [1, 0, 1] } },
     'preprocess.std',
     'above 0',
+  ],
+  [
+    'a grey preprocessing with a mean for each color',
+    'a.onnx',
+    { preprocess: { ...inGrey(presetPreprocess(32)), mean: [0, 0, 0] } },
+    'preprocess.mean',
+    'mean has 3 numbers, but GREY has 1 channel: say one for each.',
   ],
 ])('%s is refused, and the upload can be used again', (_what, name, input, field, message) =>
   withModels(async (models) => {

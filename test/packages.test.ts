@@ -19,7 +19,7 @@ import type { PackageForm, PackageSource } from '../src/packages/source.ts';
 import { tritonTexts } from '../src/packages/triton.ts';
 import { blobPath, type StorageServices } from '../src/storage/blobs.ts';
 import { writeZip } from '../src/storage/zip.ts';
-import { presetPreprocess } from '../src/vision/spec.ts';
+import { inGrey, presetPreprocess } from '../src/vision/spec.ts';
 import { photo } from './support/images.ts';
 import { call, python, withModelFiles } from './support/inference.ts';
 import { storeBenchmark } from './support/reports.ts';
@@ -40,6 +40,13 @@ const models = {
     labels,
     inputs: [port('image', ['batch', 3, 32, 32])],
     outputs: [port('logits', ['batch', 3])],
+  },
+  grey: {
+    task: 'CLASSIFICATION',
+    preprocess: inGrey(presetPreprocess(32)),
+    labels: ['white', 'black'],
+    inputs: [port('image', ['batch', 1, 32, 32])],
+    outputs: [port('logits', ['batch', 2])],
   },
   rectangle: {
     task: 'DETECTION',
@@ -174,10 +181,19 @@ const pictures = async (): Promise<Buffer[]> => [
     .composite([{ input: { create: { width: 64, height: 32, channels: 3, background: '#ff00ff' } }, left: 32, top: 16 }])
     .webp({ lossless: true })
     .toBuffer(),
+  // Grey of 16 bits.
+  await sharp(
+    Uint16Array.from({ length: 40 * 50 }, (_, i) => 60_000 - 20 * i),
+    { raw: { width: 50, height: 40, channels: 1 } },
+  )
+    .toColourspace('grey16')
+    .png()
+    .toBuffer(),
 ];
 
 test.each<[Name, string[]]>([
   ['brightness', ['--top', '2']],
+  ['grey', []],
   ['rectangle', []],
 ])('predict.py of a bundle gives the answers of predict: %s', (name, args) =>
   withStorage(async (storage) => {

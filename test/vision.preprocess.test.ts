@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { nativeAddon } from '../src/engine/libraries.ts';
 import { decodeImage } from '../src/vision/decode.ts';
 import { type InputDatatype, preprocess } from '../src/vision/preprocess.ts';
-import { type PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
+import { channelCount, inGrey, type PreprocessSpec, presetPreprocess } from '../src/vision/spec.ts';
 import { type FillTensor, fillTensor } from '../src/vision/tensor.ts';
 import { nativeMissing, whyNoNative } from './support/engines.ts';
 
@@ -41,7 +41,7 @@ describe.each([
     expect(close(preprocess(data, width, height, asLevels(spec), 'UINT8', fill), fixture(levels), () => 1)).toBeGreaterThanOrEqual(0.999);
     if (!tensor) return;
     const values = new Float32Array(Uint8Array.from(fixture(tensor)).buffer);
-    const channel = (i: number) => (spec.layout === 'NHWC' ? i % 3 : Math.floor(i / (spec.width * spec.height)));
+    const channel = (i: number) => (spec.layout === 'NHWC' ? i % channelCount(spec) : Math.floor(i / (spec.width * spec.height)));
     const oneLevel = (i: number) => 1.0001 / (255 * (spec.std[channel(i)] as number));
     expect(close(preprocess(data, width, height, spec, 'FP32', fill), values, oneLevel)).toBeGreaterThanOrEqual(0.999);
   });
@@ -59,6 +59,8 @@ describe.skipIf(nativeMissing !== null)(`C++${whyNoNative}`, () => {
     ['FP32', { mode: 'CROP', cropFraction: 0.875, width: 33, height: 64 }],
     ['FP16', { mode: 'LETTERBOX', width: 96, height: 40, channels: 'BGR' }],
     ['FP64', { mode: 'STRETCH', width: 300, height: 20, layout: 'NHWC' }],
+    ['FP16', { ...inGrey(presetPreprocess(64)), mode: 'LETTERBOX', width: 50 }],
+    ['FP32', { ...inGrey(presetPreprocess(64)), layout: 'NHWC', height: 31 }],
     ['UINT8', { mode: 'LETTERBOX', width: 17, height: 90, mean: [0, 0, 0], std: [1 / 255, 1 / 255, 1 / 255] }],
   ];
   test.each(kinds)('gives the same bytes as TypeScript: %s, %o', (datatype, asked) => {

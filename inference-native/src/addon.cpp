@@ -305,7 +305,7 @@ void fillTensorOf(const Napi::CallbackInfo& info) {
   try {
     fillTensor({static_cast<const std::uint8_t*>(pixels.data), pixels.count, info[1].As<Napi::Number>().Uint32Value()},
                {rectangleOf("part"), rectangleOf("target"), sizeOf(spec, "width"), sizeOf(spec, "height"), {padOf(0), padOf(1), padOf(2)},
-                says("channels", "BGR"), says("layout", "NHWC")},
+                says("channels", "GREY") ? Channels::grey : says("channels", "BGR") ? Channels::bgr : Channels::rgb, says("layout", "NHWC")},
                elementsOf(4), elementsOf(5));
   } catch (const std::exception& error) {
     throw Napi::Error::New(info.Env(), error.what());

@@ -79,12 +79,24 @@ void addColumns(const std::vector<double>& sums, const std::vector<Weights>& acr
   }
 }
 
+// ITU-R BT.601 in whole numbers: the weights add up to 65,536, so that a grey pixel keeps its level.
+std::uint8_t lumaOf(const std::uint8_t* rgb) {
+  return static_cast<std::uint8_t>((19595U * rgb[0] + 38470U * rgb[1] + 7471U * rgb[2] + 32768U) >> 16U);
+}
+
+std::size_t countOf(Channels channels) { return channels == Channels::grey ? 1 : 3; }
+
 template <class T>
 void convertRow(const std::vector<std::uint8_t>& levels, std::size_t y, const TensorSpec& spec, const T* tables, T* tensor) {
+  if (spec.channels == Channels::grey) {
+    T* to = tensor + y * spec.width;
+    for (std::size_t x = 0; x < spec.width; x += 1) to[x] = tables[lumaOf(&levels[3 * x])];
+    return;
+  }
   const std::size_t plane = spec.interleaved ? 1 : spec.width * spec.height;
   const std::size_t step = spec.interleaved ? 3 : 1;
   for (std::size_t c = 0; c < 3; c += 1) {
-    const std::uint8_t* from = &levels[spec.bgr ? 2 - c : c];
+    const std::uint8_t* from = &levels[spec.channels == Channels::bgr ? 2 - c : c];
     const T* table = tables + 256 * c;
     T* to = tensor + c * plane + y * spec.width * step;
     for (std::size_t x = 0; x < spec.width; x += 1) to[step * x] = table[from[3 * x]];
@@ -93,7 +105,7 @@ void convertRow(const std::vector<std::uint8_t>& levels, std::size_t y, const Te
 
 template <class T>
 void fill(const Pixels& pixels, const TensorSpec& spec, const void* tables, void* tensor) {
-  const auto& [part, target, width, height, padColor, bgr, interleaved] = spec;
+  const auto& [part, target, width, height, padColor, channels, interleaved] = spec;
   const std::vector<Weights> across = weightsOf(part.width, target.width);
   const std::vector<Weights> down = weightsOf(part.height, target.height);
   std::vector<double> sums(3 * part.width);
@@ -120,8 +132,9 @@ void fillTensor(const Pixels& pixels, const TensorSpec& spec, const Elements& ta
   const std::size_t height = pixels.width == 0 ? 0 : pixels.bytes / 3 / pixels.width;
   if (!fits(spec.part, pixels.width, height)) throw std::runtime_error("The part does not lie in the image.");
   if (!fits(spec.target, spec.width, spec.height)) throw std::runtime_error("The target does not lie in the tensor.");
-  if (tensor.count != 3 * spec.width * spec.height) throw std::runtime_error("The tensor has another length than its shape.");
-  if (tables.count != std::size_t{3} * 256 || tables.elementBytes != tensor.elementBytes) {
+  const std::size_t channels = countOf(spec.channels);
+  if (tensor.count != channels * spec.width * spec.height) throw std::runtime_error("The tensor has another length than its shape.");
+  if (tables.count != channels * 256 || tables.elementBytes != tensor.elementBytes) {
     throw std::runtime_error("The tables are not those of the tensor.");
   }
   if (tensor.elementBytes == 1) fill<std::uint8_t>(pixels, spec, tables.data, tensor.data);

@@ -20,6 +20,8 @@ struct Pixels {
   std::size_t width;
 };
 
+enum class Channels { rgb, bgr, grey };
+
 struct TensorSpec {
   // That part of the image becomes this part of the tensor.
   Rectangle part;
@@ -27,7 +29,7 @@ struct TensorSpec {
   std::size_t width;
   std::size_t height;
   std::uint8_t padColor[3];
-  bool bgr;          // otherwise RGB
+  Channels channels;
   bool interleaved;  // NHWC, otherwise NCHW
 };
 

@@ -23,14 +23,16 @@ std::vector<T> tablesOf() {
 
 template <class T>
 std::vector<T> filled(const std::vector<std::uint8_t>& pixels, std::size_t width, const TensorSpec& spec) {
+  const std::size_t channels = spec.channels == Channels::grey ? 1 : 3;
   std::vector<T> tables = tablesOf<T>();
-  std::vector<T> tensor(3 * spec.width * spec.height);
+  tables.resize(channels * 256);
+  std::vector<T> tensor(channels * spec.width * spec.height);
   fillTensor({pixels.data(), pixels.size(), width}, spec, {tables.data(), tables.size(), sizeof(T)}, {tensor.data(), tensor.size(), sizeof(T)});
   return tensor;
 }
 
 TensorSpec stretch(std::size_t width, std::size_t height, std::size_t toWidth, std::size_t toHeight) {
-  return {{0, 0, width, height}, {0, 0, toWidth, toHeight}, toWidth, toHeight, {9, 8, 7}, false, false};
+  return {{0, 0, width, height}, {0, 0, toWidth, toHeight}, toWidth, toHeight, {9, 8, 7}, Channels::rgb, false};
 }
 
 void pixelsAreAveragedAndRoundedOnce() {
@@ -46,9 +48,15 @@ void channelsAndLayoutsAreThoseAskedFor() {
   const T blue = static_cast<T>(2 * green);
   const auto sum = [](T base, int level) { return static_cast<T>(base + static_cast<T>(level)); };
   CHECK(filled<T>(pixels, 2, spec) == std::vector<T>({1, 4, sum(green, 2), sum(green, 5), sum(blue, 3), sum(blue, 6)}));
-  spec.bgr = true;
+  spec.channels = Channels::bgr;
   spec.interleaved = true;
   CHECK(filled<T>(pixels, 2, spec) == std::vector<T>({3, sum(green, 2), sum(blue, 1), 6, sum(green, 5), sum(blue, 4)}));
+}
+
+void greyIsOneChannelAndKeepsItsLevel() {
+  TensorSpec spec = stretch(4, 1, 4, 1);
+  spec.channels = Channels::grey;
+  CHECK(filled<float>({7, 7, 7, 255, 0, 0, 0, 255, 0, 255, 255, 255}, 4, spec) == std::vector<float>({7, 76, 150, 255}));
 }
 
 void aLetterboxIsPadded() {
@@ -113,6 +121,7 @@ void testVision() {
   channelsAndLayoutsAreThoseAskedFor<std::uint16_t>();
   channelsAndLayoutsAreThoseAskedFor<float>();
   channelsAndLayoutsAreThoseAskedFor<double>();
+  greyIsOneChannelAndKeepsItsLevel();
   aLetterboxIsPadded();
   nothingBeyondThePartIsRead();
   sizesThatDoNotFitAreRefused();

@@ -3,8 +3,9 @@
  * API's `presets`, what a specification may hold and the trainer's types are made from it. Part of the protocol (`protocol.ts`).
  */
 import { z } from 'zod';
-import type { Task } from '../vision/spec.ts';
+import { imageNet, inGrey, type PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
 import { classifiers } from './classifiers.ts';
+import { detectors } from './detectors.ts';
 import facts from './presets.json' with { type: 'json' };
 import type { Dimension, Search } from './searchSpace.ts';
 
@@ -12,6 +13,18 @@ import type { Dimension, Search } from './searchSpace.ts';
 const searched = (search: Search) => ({ search });
 
 const share = z.number().min(0).max(1);
+
+const multiScaleUpTo = (largest: number) =>
+  z
+    .number()
+    .min(0)
+    .max(largest)
+    .default(0)
+    .describe(
+      'Each batch is resized to a side of its own: a multiple of 32 that is smaller or larger than imageSize by up to this share, inside ' +
+        'the range of imageSize. Validation keeps imageSize.',
+    )
+    .meta({ before: 0 });
 
 /** What is usual with SGD: a weight decay of 5e-4 that goes through a momentum of 0.9. That of AdamW would shrink weights ten times faster. */
 const sgdDefaults = { weightDecay: 0.005 };
@@ -28,6 +41,14 @@ export const defaultsWith = ({ optimizer }: Record<string, unknown>) => (optimiz
 export const ClassificationHyperparameters = z
   .object({
     imageSize: z.int().min(32).max(1024).default(224).describe('Side of the square input in pixels.'),
+    channels: z
+      .enum(['RGB', 'GREY'])
+      .default('RGB')
+      .describe(
+        'What the model sees of an image. GREY: one channel, the luma, for images without colors. Weights for RGB to start from are ' +
+          'added up over their channels.',
+      )
+      .meta({ before: 'RGB' }),
     epochs: z.int().min(1).max(1000).default(10).describe('Passes over the training images.'),
     batchSize: z
       .int()
@@ -165,6 +186,11 @@ export const ClassificationHyperparameters = z
         'Probability of one more change that is drawn with its strength from a list of 14, as in TrivialAugment (Müller and Hutter 2021).',
       )
       .meta({ before: 0 }),
+    quarterTurns: share
+      .default(0)
+      .describe('Probability that an image is turned by 90, 180 or 270 degrees, for images without an up and a down.')
+      .meta({ before: 0 }),
+    multiScale: multiScaleUpTo(0.5),
     mixUp: share
       .default(0)
       .describe('Probability that an image is blended with another one, and its class with that of the other (MixUp, Zhang et al. 2017).')
@@ -192,6 +218,7 @@ export const DetectionHyperparameters = z
         'Side of the square input in pixels, a multiple of 32. Images are fitted into it and padded. ' +
           'At most 928: a box reaches 480 pixels (15 strides of 32) to each side of its place, and an object may fill the image.',
       ),
+    channels: shared.channels,
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
     optimizer: shared.optimizer,
@@ -208,6 +235,16 @@ export const DetectionHyperparameters = z
           'with other random changes. Use this or classWeights: both together favour rare classes twice.',
       )
       .meta({ before: 'SHUFFLED' }),
+    freeze: shared.freeze
+      .describe(
+        'Layers that keep their weights and the statistics of their batch normalisation. STAGE1 to STAGE3: all up to the end of this stage ' +
+          'of the backbone; each stage has half the resolution of the one before. BACKBONE: all of it, so that only neck and head learn. It ' +
+          'needs weights to start from.',
+      )
+      .meta({ before: 'NONE' }),
+    backboneLearningRateFactor: shared.backboneLearningRateFactor
+      .describe('The backbone learns with learningRate times this: less than 1 changes pretrained weights more slowly.')
+      .meta({ before: 1 }),
     emaDecay: shared.emaDecay,
     gradientClip: shared.gradientClip.default(10),
     earlyStopping: shared.earlyStopping,
@@ -219,6 +256,8 @@ export const DetectionHyperparameters = z
     mixedPrecision: shared.mixedPrecision,
     flip: shared.flip,
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
+    quarterTurns: shared.quarterTurns,
+    multiScale: shared.multiScale,
     scale: z
       .number()
       .min(0)
@@ -237,6 +276,7 @@ export const DetectionHyperparameters = z
 export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
 
 type ClassifierName = keyof typeof classifiers;
+type DetectorName = keyof typeof detectors;
 
 /** A classifier of torchvision, at the image size of its public weights. */
 function classifier(name: ClassifierName) {
@@ -253,24 +293,29 @@ function classifier(name: ClassifierName) {
     parameters,
     macs,
     hasPublicWeights: true,
+    backbone: null,
     onlyImageSize: onlyImageSize ? imageSize : null,
     hyperparameters: ClassificationHyperparameters.extend({
       imageSize: allowed.default(imageSize).describe(shared.imageSize.description ?? ''),
+      multiScale: multiScaleUpTo(onlyImageSize ? 0 : 0.5),
     }),
   } as const;
 }
 
-function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
+function detector(name: DetectorName) {
+  const { title, backbone } = detectors[name];
   const { parameters, macs } = facts[name];
+  const start = backbone
+    ? `YOLOv8’s neck and head on torchvision’s ${classifiers[backbone].title}, from scratch or with its ImageNet weights`
+    : 'YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights';
   return {
     task: 'DETECTION',
     title,
-    description:
-      'Object detection with YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights. ' +
-      `${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
+    description: `Object detection with ${start}: ${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
     parameters,
     macs,
-    hasPublicWeights: false,
+    hasPublicWeights: backbone !== null,
+    backbone,
     onlyImageSize: null,
     hyperparameters: DetectionHyperparameters,
   } as const;
@@ -279,16 +324,23 @@ function detector(name: 'yolov8n' | 'yolov8s' | 'yolov8m', title: string) {
 const sizeOf = ({ parameters, macs }: { parameters: number; macs: number }): string =>
   `${(parameters / 1e6).toFixed(1)} million parameters, ${(macs / 1e9).toFixed(macs < 1e8 ? 2 : 1)} billion multiplications`;
 
-const names = Object.keys(classifiers) as ClassifierName[];
+/** A row for each name of a table. */
+const rowsOf = <N extends string, R>(table: Record<N, unknown>, row: (name: N) => R) =>
+  Object.fromEntries((Object.keys(table) as N[]).map((name) => [name, row(name)])) as Record<N, R>;
 
-/** A preset is a topology with its task and its hyperparameters. Another detector is another row, another classifier one in `classifiers.ts`. */
-export const presets = {
-  ...(Object.fromEntries(names.map((name) => [name, classifier(name)])) as Record<ClassifierName, ReturnType<typeof classifier>>),
-  yolov8n: detector('yolov8n', 'YOLOv8n'),
-  yolov8s: detector('yolov8s', 'YOLOv8s'),
-  yolov8m: detector('yolov8m', 'YOLOv8m'),
-};
+/** A preset is a topology with its task and its hyperparameters. Another one is another row of `classifiers.ts` or `detectors.ts`. */
+export const presets = { ...rowsOf(classifiers, classifier), ...rowsOf(detectors, detector) };
 export type PresetName = keyof typeof presets;
+
+/** How an image becomes the input of a training. The layers of a classifier know its own mean and deviation. */
+export function preprocessOf(
+  preset: PresetName,
+  { imageSize, channels }: { imageSize: number; channels?: 'RGB' | 'GREY' },
+): PreprocessSpec {
+  const { task, backbone } = presets[preset];
+  const spec = { ...presetPreprocess(imageSize, task), ...(backbone && imageNet) };
+  return channels === 'GREY' ? inGrey(spec) : spec;
+}
 
 /** Of one checkpoint: weights, their average, the best ones, and twice the weights for AdamW’s memory; 4 bytes each. */
 export const checkpointBytes = (preset: PresetName): number => 5 * 4 * presets[preset].parameters;

@@ -156,6 +156,12 @@ export const CompressSpec = z
   })
   .meta({ id: 'CompressSpec' });
 
+export const testTimeAugmentation = z
+  .enum(['NONE', 'FLIP'])
+  .describe('FLIP: each image and its mirror image. Their probabilities are averaged, their boxes suppressed together.');
+
+export type TestTimeAugmentation = z.infer<typeof testTimeAugmentation>;
+
 export const EvaluateSpec = z
   .object({
     kind: z.literal('EVALUATE'),
@@ -164,6 +170,7 @@ export const EvaluateSpec = z
     dataset: DatasetRef,
     split: z.enum(['train', 'val', 'test']),
     batchSize: z.int().min(1).max(1024).default(32),
+    testTimeAugmentation,
   })
   .meta({ id: 'EvaluateSpec' });
 

@@ -3,13 +3,12 @@
  * version added are filled in here with what the earlier one did, so that a job which waited over an upgrade continues as it began. Rows of this table are only added.
  */
 
-import { presetPreprocess } from '../vision/spec.ts';
-import { type PresetName, presets } from './presets.ts';
+import { type PresetName, preprocessOf } from './presets.ts';
 import type { JobKindName } from './specs.ts';
 import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
-export const STORED_SPEC_VERSION = 6;
+export const STORED_SPEC_VERSION = 7;
 
 type Stored = Record<string, unknown>;
 
@@ -20,7 +19,7 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
       convert: true,
       checkpointSeconds: 60,
       cacheBytesMax: 2 ** 31,
-      preprocess: presetPreprocess((hyperparameters as { imageSize: number }).imageSize, presets[preset as PresetName].task),
+      preprocess: preprocessOf(preset as PresetName, hyperparameters as { imageSize: number }),
     }),
     CONVERT: () => ({ conversion: { opset: 18, relativeTolerance: 1e-4 } }),
     EVALUATE: () => ({ outputLayout: null }),
@@ -38,6 +37,9 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   },
   5: {
     COMPRESS: () => ({ recover: null }),
+  },
+  6: {
+    EVALUATE: () => ({ testTimeAugmentation: 'NONE' }),
   },
 };
 

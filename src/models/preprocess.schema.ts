@@ -11,8 +11,12 @@ const ResizeModeType = builder.enumType('ResizeMode', {
 });
 
 const ChannelOrderType = builder.enumType('ChannelOrder', {
-  description: 'Order of the channels in a tensor.',
-  values: enumValues<PreprocessSpec['channels']>({ RGB: 'Red, green, blue.', BGR: 'Blue, green, red.' }),
+  description: 'The channels of a tensor in their order.',
+  values: enumValues<PreprocessSpec['channels']>({
+    RGB: 'Red, green, blue.',
+    BGR: 'Blue, green, red.',
+    GREY: 'One channel: the luma of red, green and blue.',
+  }),
 });
 
 const TensorLayoutType = builder.enumType('TensorLayout', {
@@ -26,9 +30,9 @@ const describe = {
   mode: 'How the image is fitted.',
   cropFraction: 'CROP only: share of the largest centred part that is kept, above 0 up to 1.',
   padColor: 'LETTERBOX only: red, green, blue, each 0 to 255.',
-  channels: 'Order of the channels.',
-  mean: 'Subtracted from values of 0 to 1: three numbers in tensor order.',
-  std: 'Divided by after the mean is subtracted: three numbers in tensor order.',
+  channels: 'The channels in their order.',
+  mean: 'Subtracted from values of 0 to 1: a number for each channel.',
+  std: 'Divided by after the mean is subtracted: a number for each channel.',
   layout: 'Order of the dimensions.',
 };
 

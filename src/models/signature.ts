@@ -1,11 +1,11 @@
 /** What a model version says of itself, read from what the trainer found in its file. */
 import { z } from 'zod';
 import { JobFailure } from '../jobs/kinds.ts';
-import { type PresetName, presets } from '../jobs/presets.ts';
+import { type PresetName, preprocessOf, presets } from '../jobs/presets.ts';
 import { OnnxMeta, WeightsMeta } from '../jobs/results.ts';
 import { unprintable } from '../naming.ts';
 import { dimsOf } from '../vision/input.ts';
-import { PreprocessSpec, presetPreprocess, type Task } from '../vision/spec.ts';
+import { PreprocessSpec, type Task } from '../vision/spec.ts';
 import type { ModelVersion } from './tables.ts';
 
 export const Labels = z
@@ -81,8 +81,7 @@ export function weightsSignature(rawMeta: unknown, described: Described): Signat
 }
 
 function defaultPreprocess(preset: PresetName): PreprocessSpec {
-  const { hyperparameters, task } = presets[preset];
-  return presetPreprocess(hyperparameters.parse({}).imageSize, task);
+  return preprocessOf(preset, presets[preset].hyperparameters.parse({}));
 }
 
 const isQuantised = (operator: string): boolean => /quantize/i.test(operator) || /^(com\.microsoft::)?QLinear|Integer$/.test(operator);

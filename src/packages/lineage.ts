@@ -2,6 +2,7 @@
 import { findDatasetEver, findVersionEver } from '../datasets/datasets.ts';
 import type { Queryable } from '../db.ts';
 import { findJob } from '../jobs/jobs.ts';
+import { presets } from '../jobs/presets.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { parentsOf } from '../models/lineage.ts';
 import { findModelEver } from '../models/models.ts';
@@ -90,7 +91,7 @@ function madeHow({ origin, dataset, training, precision }: Version): string {
   if (origin === 'DESCRIBED') return 'the file of the version below with other labels or preprocessing';
   const from = {
     SCRATCH: 'random weights',
-    PRETRAINED: `torchvision's public weights of ${training?.preset}`,
+    PRETRAINED: `torchvision's public weights of ${training && (presets[training.preset].backbone ?? training.preset)}`,
     WEIGHTS: 'the weights of the version below',
     CHECKPOINT: 'the training of the version below',
     unknown: 'unknown weights, since its job was deleted',

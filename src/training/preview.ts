@@ -3,12 +3,11 @@ import { execFile } from 'node:child_process';
 import { z } from 'zod';
 import { ApiError, InputError } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
-import { type PresetName, presets } from '../jobs/presets.ts';
+import { type PresetName, preprocessOf, presets } from '../jobs/presets.ts';
 import { PROTOCOL_VERSION } from '../jobs/protocol.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { SPEC_VERSION, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
 import { codeVersion } from '../version.ts';
-import { presetPreprocess } from '../vision/spec.ts';
 import { datasetRef, requireReadyDataset, requireTask } from './sources.ts';
 import { trainingOf } from './train.ts';
 
@@ -79,7 +78,7 @@ async function specOf(
     seed,
     ...training,
     dataset: await datasetRef(services, datasetVersionId),
-    preprocess: presetPreprocess(training.hyperparameters.imageSize, task),
+    preprocess: preprocessOf(training.preset, training.hyperparameters),
     init: { from: 'SCRATCH' },
     resumeFrom: null,
     ...TrainingRuntime.parse({}),

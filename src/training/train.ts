@@ -6,7 +6,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
-import { checkpointBytes, defaultsWith, type PresetName, presets, storedHyperparameters } from '../jobs/presets.ts';
+import { checkpointBytes, defaultsWith, type PresetName, preprocessOf, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
@@ -20,7 +20,7 @@ import { blobPath, findArtifact } from '../storage/blobs.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
-import { type PreprocessSpec, presetPreprocess } from '../vision/spec.ts';
+import type { PreprocessSpec } from '../vision/spec.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
@@ -127,20 +127,22 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     if (found && found.task !== task) refuse('INVALID', 'modelName', `The model ${modelName} is for ${found.task}.`);
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
     const cpuThreads = input.cpuThreads ?? cpuThreadsOf(services.config);
-    const preprocess = presetPreprocess(training.hyperparameters.imageSize, task);
+    const preprocess = preprocessOf(preset, training.hyperparameters);
     const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({}) };
     return { modelId: model.id, datasetVersionId, ...training, init, convert, resumeOfJobId: null, ...computing };
   });
 }
 
-function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: string, classes: string[]): ModelVersion {
+function requireStart(tx: Queryable, from: 'WEIGHTS' | 'CHECKPOINT', id: string, preset: PresetName, classes: string[]): ModelVersion {
   const field = ['init', from === 'WEIGHTS' ? 'weightsOf' : 'continueFrom'];
   const row = requireReadyModel(tx, id, field);
-  if (row.format !== 'CHECKPOINT' || row.preset !== preset) {
+  const { backbone } = presets[preset];
+  const fitting: (string | null)[] = from === 'WEIGHTS' && backbone ? [preset, backbone] : [preset];
+  if (row.format !== 'CHECKPOINT' || !fitting.includes(row.preset)) {
     refuse(
       'INVALID',
       field,
-      `A training of ${preset} starts from weights of ${preset}; this version is ${row.format} of ${row.preset ?? 'no preset'}.`,
+      `A training of ${preset} starts from weights of ${fitting.join(' or ')}; this version is ${row.format} of ${row.preset ?? 'no preset'}.`,
     );
   }
   if (from === 'CHECKPOINT' && row.origin !== 'TRAINED') {
@@ -240,7 +242,12 @@ export const trainJob: JobKind = {
     const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');
-    const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });
+    const insertEvaluation = await acceptEvaluation(services, attempt, made, {
+      datasetVersionId,
+      split: 'val',
+      engine,
+      testTimeAugmentation: 'NONE',
+    });
     return (tx) => {
       const { id } = insertCheckpoint(tx);
       const evaluationId = insertEvaluation(tx, id).id;

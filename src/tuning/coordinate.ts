@@ -15,7 +15,7 @@ import { enqueue } from '../jobs/enqueue.ts';
 import { appendEvent } from '../jobs/events.ts';
 import { age, findJob } from '../jobs/jobs.ts';
 import type { CoordinatorEnd, JobKind } from '../jobs/kinds.ts';
-import { presets } from '../jobs/presets.ts';
+import { preprocessOf } from '../jobs/presets.ts';
 import { results } from '../jobs/results.ts';
 import type { AskResult, Params } from '../jobs/searchSpace.ts';
 import { TrainingRuntime } from '../jobs/specs.ts';
@@ -24,7 +24,6 @@ import { type Job, job, jobSubject } from '../jobs/tables.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
 import { requireReadyDataset } from '../training/sources.ts';
 import type { TrainRequest } from '../training/train.ts';
-import { presetPreprocess } from '../vision/spec.ts';
 import { askRequestOf } from './ask.ts';
 import { Budget, isSpent } from './budget.ts';
 import { nextStop, survivorsOf } from './halving.ts';
@@ -226,7 +225,7 @@ function trainSpec(
 ): TrainRequest {
   const { preset, init, seed, device, cpuThreads } = settings;
   const training = hyperparametersOfTrial(settings, paramsJson);
-  const preprocess = presetPreprocess(training.hyperparameters.imageSize, presets[preset].task);
+  const preprocess = preprocessOf(preset, training.hyperparameters);
   const runtime = TrainingRuntime.parse({ stopAfterEpoch });
   const computing = { seed, device, cpuThreads, preprocess, ...runtime };
   return { ...how, datasetVersionId: row.datasetVersionId, ...training, init, resumeOfJobId: jobId, ...computing };

@@ -1,7 +1,7 @@
 /** Whether an image can be made the input of a model, told before anything is loaded or run. */
 import { keyOf } from '../engine/shapes.ts';
 import { isInputDatatype } from './preprocess.ts';
-import type { PreprocessSpec } from './spec.ts';
+import { channelCount, type PreprocessSpec } from './spec.ts';
 
 /** An input as the model declares it; a string is an open dimension. */
 interface Input {
@@ -25,7 +25,7 @@ function inputProblem(inputs: readonly Input[], spec: PreprocessSpec): string | 
     const made = madeShape(spec);
     const fits = shape.length === 4 && shape.every((dim, i) => i === 0 || typeof dim === 'string' || dim === made[i]);
     if (!fits) {
-      return `The preprocessing makes an input of ${['batch', ...made.slice(1)].join(' × ')}, but the model takes ${shape.join(' × ')}. Change its size or layout.`;
+      return `The preprocessing makes an input of ${['batch', ...made.slice(1)].join(' × ')}, but the model takes ${shape.join(' × ')}. Change its size, channels or layout.`;
     }
   }
   return datatype === 'UINT8' && !makesLevels(spec)
@@ -68,8 +68,10 @@ function imageDims(inputs: readonly Input[], spec: PreprocessSpec): { dims: Reco
 }
 
 /** Of one image. */
-export const madeShape = ({ layout, width, height }: PreprocessSpec): [number, number, number, number] =>
-  layout === 'NCHW' ? [1, 3, height, width] : [1, height, width, 3];
+export function madeShape({ layout, width, height, ...spec }: PreprocessSpec): [number, number, number, number] {
+  const channels = channelCount(spec);
+  return layout === 'NCHW' ? [1, channels, height, width] : [1, height, width, channels];
+}
 
 /** Whether a tensor holds the levels themselves: whole numbers would make 0 and 1 of anything else. */
 const makesLevels = ({ mean, std }: PreprocessSpec): boolean =>

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Values } from '../engine/datatypes.ts';
 import { nativeAddon } from '../engine/libraries.ts';
-import type { PreprocessSpec } from './spec.ts';
+import { channelCount, type PreprocessSpec } from './spec.ts';
 import { type FillTensor, fillTensor, type Placement, type Rectangle } from './tensor.ts';
 
 /** From the 32-bit floats of step 6 to the element types that an input can have. */
@@ -29,7 +29,7 @@ function fastestFillTensor(): FillTensor {
   return fastest;
 }
 
-/** `pixels`: height × width × RGB, upright. The result has the shape 1 × 3 × H × W or 1 × H × W × 3. */
+/** `pixels`: height × width × RGB, upright. The result has the shape 1 × C × H × W or 1 × H × W × C. */
 export function preprocess<T extends InputDatatype = 'FP32'>(
   pixels: Uint8Array,
   width: number,
@@ -40,12 +40,13 @@ export function preprocess<T extends InputDatatype = 'FP32'>(
 ): ReturnType<(typeof convert)[T]> {
   // A level has one of 256 values in each channel: they are normalised (step 6), and converted (step 8), once.
   const { mean, std } = spec;
-  const normalised = Float32Array.from({ length: 3 * 256 }, (_, i) => {
+  const channels = channelCount(spec);
+  const normalised = Float32Array.from({ length: channels * 256 }, (_, i) => {
     const c = Math.floor(i / 256);
     return ((i % 256) / 255 - (mean[c] as number)) / (std[c] as number);
   });
   const tables = convert[datatype](normalised);
-  const tensor = new (tables.constructor as Float32ArrayConstructor)(3 * spec.width * spec.height);
+  const tensor = new (tables.constructor as Float32ArrayConstructor)(channels * spec.width * spec.height);
   fill(pixels, width, placed(width, height, spec), spec, tables, tensor);
   return tensor as unknown as ReturnType<(typeof convert)[T]>;
 }

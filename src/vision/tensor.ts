@@ -80,6 +80,10 @@ function convertRow(
   tables: Float32Array,
   tensor: Float32Array,
 ): void {
+  if (channels === 'GREY') {
+    for (let x = 0; x < width; x += 1) tensor[y * width + x] = tables[lumaOf(levels, 3 * x)] as number;
+    return;
+  }
   const [plane, step] = layout === 'NCHW' ? [width * height, 1] : [1, 3];
   for (let c = 0; c < 3; c += 1) {
     let from = channels === 'RGB' ? c : 2 - c;
@@ -90,6 +94,12 @@ function convertRow(
       to += step;
     }
   }
+}
+
+/** ITU-R BT.601 in whole numbers: the weights add up to 65,536, so that a grey pixel keeps its level. */
+function lumaOf(levels: Uint8Array, at: number): number {
+  const [red, green, blue] = [levels[at] as number, levels[at + 1] as number, levels[at + 2] as number];
+  return (19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16;
 }
 
 /** Of the source pixels `first`, `first + 1` … for one target pixel; their sum is 1. */

@@ -275,6 +275,16 @@ def brightness():
     return model(nodes, [value("image", ["batch", 3, 32, 32])], [value("logits", ["batch", 3])])
 
 
+def grey():
+    """A classifier of 32 × 32 images of one channel: four times its mean, and the same below zero, are the logits."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["logits"]),
+    ]
+    return model(nodes, [value("image", ["batch", 1, 32, 32])], [value("logits", ["batch", 2])], [tensor([[4, -4]], "w")])
+
+
 def logarithm():
     """A classifier that has no number for what is black: the logarithms of brightness are the logits."""
     nodes = [
@@ -469,6 +479,7 @@ MODELS = {
     "cut": cut,
     "normal": normal,
     "brightness": brightness,
+    "grey": grey,
     "logarithm": logarithm,
     "rectangle": rectangle,
     "renamed": renamed,

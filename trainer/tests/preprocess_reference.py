@@ -41,6 +41,8 @@ def levels(upright: NDArray[np.uint8], spec: Json) -> NDArray[np.uint8]:
 def tensor(pixels: NDArray[np.uint8], spec: Json) -> NDArray[np.float64]:
     """Steps 6 and 7."""
     ordered = pixels if spec["channels"] == "RGB" else pixels[..., ::-1]
+    if spec["channels"] == "GREY":
+        ordered = np.floor(pixels @ np.array([19595, 38470, 7471]) / 65536 + 0.5)[..., None]
     values: NDArray[np.float64] = (ordered / 255 - np.array(spec["mean"])) / np.array(spec["std"])
     return values if spec["layout"] == "NHWC" else values.transpose(2, 0, 1)
 
@@ -102,9 +104,21 @@ CASES: list[tuple[str, str, Json]] = [
     ("blue first, channels last", "noise.png", _spec(8, 8, "CROP", channels="BGR", layout="NHWC")),
     ("levels as they are", "noise.png", _spec(8, 8, "CROP", mean=[0, 0, 0], std=[1 / 255, 1 / 255, 1 / 255])),
     *[(f"EXIF orientation {n}", f"exif{n}.jpg", _spec(16, 12, "CROP")) for n in range(1, 9)],
+    ("noise in grey", "noise.png", _spec(8, 8, "CROP", channels="GREY", mean=[0.45], std=[0.226])),
+    (
+        "16-bit grey in one channel",
+        "grey16.png",
+        _spec(16, 16, "STRETCH", channels="GREY", mean=[0], std=[1], layout="NHWC"),
+    ),
 ]
 # Cases of which the tensor is stored too.
-TENSORS = {"digit made larger", "blue first, channels last", "levels as they are"}
+TENSORS = {
+    "noise in grey",
+    "16-bit grey in one channel",
+    "digit made larger",
+    "blue first, channels last",
+    "levels as they are",
+}
 
 
 def images() -> dict[str, NDArray[np.uint8]]:

@@ -145,6 +145,31 @@ def test_hue_turns_the_colours_and_leaves_grey_alone() -> None:
     assert not torch.equal(augment.picture(SQUARE, draws(0, 0, 0), replace(OFF, hue=0.5), SPEC), SQUARE)
 
 
+def test_quarter_turns_turn_the_picture() -> None:
+    turned = replace(OFF, quarter_turns=0.6)
+    for index in range(20):
+        draw = draws(0, 0, index)
+        expected = SQUARE.rot90(augment.quarter_turns(draw, turned), (1, 2))
+        assert torch.equal(augment.picture(SQUARE, draw, turned, SPEC), expected)
+
+
+def test_multi_scale_gives_each_batch_a_side_that_is_a_multiple_of_32_inside_its_range() -> None:
+    large = replace(SPEC, width=224, height=224)
+    drawn = np.stack([draws(0, 0, n) for n in range(200)])
+
+    def sides(parameters: ClassificationHyperparameters, spec: PreprocessSpec = large) -> set[int]:
+        return {augment.batch_spec(drawn[n:], parameters, spec).width for n in range(200)}
+
+    assert sides(OFF) == {224}
+    assert sides(replace(OFF, multi_scale=0.25)) == {192, 224, 256}
+    assert sides(replace(OFF, multi_scale=0.25), SPEC) == {32}
+    assert sides(replace(OFF, multi_scale=0.5), replace(SPEC, width=1024, height=1024)) == set(range(512, 1025, 32))
+    levels = SQUARE[None].float()
+    larger = augment.batch_spec(drawn, replace(OFF, multi_scale=0.25), large)
+    made = classification.inputs(levels, drawn[:1], OFF, larger)
+    assert made.shape == (1, 3, larger.height, larger.width)
+
+
 def test_each_change_of_trivial_augment_comes_up_and_keeps_the_form() -> None:
     for change in augment.TRIVIAL_CHANGES:
         for strength in (-1.0, 0.0, 0.6, 1.0):

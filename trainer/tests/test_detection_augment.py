@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests import support
+from whetstone_trainer.augment import draws, quarter_turns
 from whetstone_trainer.detection.augment import Picture, compose, flip, lay
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.protocol import PreprocessSpec, build
@@ -26,7 +27,7 @@ def marked(index: int) -> Picture:
 
 
 def composed(index: int, epoch: int = 0, parameters: DetectionHyperparameters = PARAMETERS) -> Picture:
-    return compose(marked, 40, (0, epoch, index), parameters, SPEC, flip_draw=np.full(12, 0.25))
+    return compose(marked, 40, (0, epoch, index), parameters, SPEC, draw=np.full(20, 0.25))
 
 
 @pytest.mark.parametrize("index", range(12))
@@ -58,7 +59,7 @@ def test_what_can_be_seen_of_an_object_is_never_learned_as_background(side: int,
     shown = in_a_box = in_a_learned_box = 0
     parameters = replace(PARAMETERS, mosaic=float(mosaic))
     for index in range(200):
-        made = compose(single, 200, (0, 0, index), parameters, SPEC, flip_draw=np.full(12, 0.25))
+        made = compose(single, 200, (0, 0, index), parameters, SPEC, draw=np.full(20, 0.25))
         object_seen = made.image[0] >= 160
         boxed, learned_box = torch.zeros_like(object_seen), torch.zeros_like(object_seen)
         for (x1, y1, x2, y2), ignored in zip(made.boxes.round().int().tolist(), made.ignored.tolist(), strict=True):
@@ -107,6 +108,19 @@ def test_a_flip_turned_twice_is_none() -> None:
         assert torch.equal(flip(turned, horizontal=horizontal).boxes, marked(1).boxes)
 
 
+def test_quarter_turns_come_in_their_share_and_boxes_stay_on_what_they_mark() -> None:
+    always, plain = replace(PLAIN, quarter_turns=1.0), composed(1, parameters=PLAIN)
+    for turns in (1, 2, 3):
+        draw = np.full(20, (turns - 0.5) / 3)
+        made = compose(marked, 40, (0, 0, 1), always, SPEC, draw=draw)
+        assert torch.equal(made.image, plain.image.rot90(turns, (1, 2)))
+        x1, y1, x2, y2 = made.boxes[0].int().tolist()
+        assert (made.image[:, y1:y2, x1:x2] == 160).all()
+        assert made.image.eq(160).sum() == 3 * (x2 - x1) * (y2 - y1)
+    drawn = [quarter_turns(draws(0, 0, n), replace(PLAIN, quarter_turns=0.3)) for n in range(400)]
+    assert [drawn.count(turns) / 400 for turns in range(4)] == pytest.approx([0.7, 0.1, 0.1, 0.1], abs=0.05)
+
+
 def test_what_is_mostly_cut_off_is_ignored() -> None:
     canvas = torch.zeros(3, 96, 96, dtype=torch.uint8)
     # Of the image 96 × 64, exactly the left 20 columns fit into the region: 10 of the box's 30.
@@ -119,6 +133,6 @@ def test_what_is_mostly_cut_off_is_ignored() -> None:
 
 def test_a_crowd_stays_ignored() -> None:
     crowd = replace(marked(0), ignored=torch.tensor([True]))
-    made = compose(lambda index: crowd, 40, (0, 0, 3), PARAMETERS, SPEC, flip_draw=np.full(12, 0.25))
+    made = compose(lambda index: crowd, 40, (0, 0, 3), PARAMETERS, SPEC, draw=np.full(20, 0.25))
     assert len(made.ignored) > 0
     assert made.ignored.all()

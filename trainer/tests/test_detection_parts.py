@@ -28,7 +28,10 @@ from whetstone_trainer.protocol import SCHEMA, PreprocessSpec
 LETTERBOX = PreprocessSpec(1, 64, 64, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("yolov8n", 3.157), ("yolov8s", 11.167), ("yolov8m", 25.903)])
+@pytest.mark.parametrize(
+    ("preset", "millions"),
+    [("yolov8n", 3.157), ("yolov8s", 11.167), ("yolov8m", 25.903), ("yolov8l", 43.7), ("yolov8x", 68.2)],
+)
 def test_the_sizes_have_the_parameters_of_the_published_models(preset: str, millions: float) -> None:
     with torch.device("meta"):
         assert parameter_count(build_model(preset, 80)) == pytest.approx(millions * 1e6, rel=0.01)

@@ -55,6 +55,9 @@ def trained(folder: Path, spec: support.Json) -> State:
         ("resnet50", "BACKBONE", "fc."),
         ("vit_b_16", "STAGE2", "encoder.layers.encoder_layer_6."),
         ("mobilenet_v3_large", "BACKBONE", "classifier.3."),
+        ("yolov8n", "STAGE2", "backbone.to_p4."),
+        ("yolov8_resnet18", "STAGE1", "backbone.layer2."),
+        ("yolov8_mobilenet_v3_large", "BACKBONE", "lateral."),
     ],
 )
 def test_the_layers_up_to_a_stage_are_frozen_and_all_others_are_not(preset: str, freeze: str, first: str) -> None:

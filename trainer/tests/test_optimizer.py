@@ -16,9 +16,9 @@ from whetstone_trainer.train import learning_rate
 @pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
 def test_weight_decay_takes_the_same_share_in_each_step_and_spares_biases_and_norms(optimizer: str) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    changes = {"optimizer": optimizer, "weightDecay": 0.1}
+    changes = {"optimizer": optimizer, "weightDecay": 0.1, "backboneLearningRateFactor": 0.5}
     parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
-    made = new_optimizer(model, parameters, "1.", 0.5)
+    made = new_optimizer(model, parameters, ("1.",))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -35,8 +35,11 @@ def test_the_head_learns_at_the_full_rate_and_the_backbone_at_its_share_of_it() 
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
     next(model.parameters()).requires_grad_(False)
     for optimizer in ("ADAMW", "SGD"):
-        parameters = build(ClassificationHyperparameters, {**support.defaults(), "optimizer": optimizer})
-        groups = new_optimizer(model, parameters, "2.", 0.25).param_groups
+        parameters = build(
+            ClassificationHyperparameters,
+            {**support.defaults(), "optimizer": optimizer, "backboneLearningRateFactor": 0.25},
+        )
+        groups = new_optimizer(model, parameters, ("2.",)).param_groups
         factors = {id(parameter): group["rate_factor"] for group in groups for parameter in group["params"]}
         # The weight of the convolution is frozen, its bias is not.
         assert [factors.get(id(parameter)) for parameter in model.parameters()] == [None, 0.25, 0.25, 0.25, 1.0, 1.0]

@@ -49,14 +49,17 @@ def test_a_preview_shows_what_the_first_batch_of_the_training_holds(tmp_path: Pa
 
 def test_a_preview_of_a_detector_has_boxes_inside_the_picture(tmp_path: Path) -> None:
     dataset = write_scenes(tmp_path, 4, 2, side=64)
-    shown = preview(spec_of(support.detector_spec(dataset, 96, {"mosaic": 1})), 16)
+    spec = support.detector_spec(dataset, 96, {"mosaic": 1, "quarterTurns": 1, "multiScale": 0.4}, seed=7)
+    shown = preview(spec_of(spec), 16)
+    # What the first batch of this seed has.
+    side = 128
     # There are four images.
     assert len(shown) == 4
     for picture in shown:
-        assert decoded(picture).shape == (96, 96, 3)
+        assert decoded(picture).shape == (side, side, 3)
         assert picture["classes"] == []
         for box in picture["boxes"]:
             assert min(box["x"], box["y"]) >= 0
-            assert max(box["x"] + box["width"], box["y"] + box["height"]) <= 96
+            assert max(box["x"] + box["width"], box["y"] + box["height"]) <= side
             assert isinstance(box["ignored"], bool)
     assert any(picture["boxes"] for picture in shown)

@@ -7,7 +7,7 @@ TrivialAugment, Müller and Hutter 2021; MixUp, Zhang et al. 2017; CutMix, Yun e
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol import SCHEMA, Hyperparameters, PreprocessSpec
 
 # Which of an image's random numbers decides what. Fixed, so that turning one change off leaves the others as they were.
 (
@@ -38,17 +38,21 @@ from whetstone_trainer.protocol import PreprocessSpec
     TRIVIAL,
     TRIVIAL_CHANGE,
     TRIVIAL_STRENGTH,
-) = range(18)
+    QUARTER_TURN,
+    SIDE,
+) = range(20)
 
 ASPECT_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ERASED_AREAS = (0.02, 0.33)
 # Of the Beta distribution of MixUp's shares: most pictures show nearly one image.
 MIXUP_ALPHA = 0.2
+# The strides of every topology divide it.
+SIDE_STEP = 32
 
 
 def draws(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
     """Numbers in [0, 1) for one image in one epoch. More of them leave the first ones as they were."""
-    return np.random.default_rng((seed, epoch, index)).random(TRIVIAL_STRENGTH + 1)
+    return np.random.default_rng((seed, epoch, index)).random(SIDE + 1)
 
 
 def picture(
@@ -56,6 +60,7 @@ def picture(
 ) -> torch.Tensor:
     """All changes of one image that happen on the CPU."""
     image = geometry(image, draw, parameters, spec)
+    image = image.rot90(quarter_turns(draw, parameters), (1, 2))
     if parameters.rotation > 0:
         image = turn(image, parameters.rotation * (2 * draw[ROTATION] - 1), spec)
     if parameters.hue > 0:
@@ -66,9 +71,40 @@ def picture(
     return image
 
 
+def quarter_turns(draw: NDArray[np.float64], parameters: Hyperparameters) -> int:
+    """How often an image, which is square, is turned by 90° against the clock."""
+    turned = draw[QUARTER_TURN] < parameters.quarter_turns
+    return 1 + int(3 * draw[QUARTER_TURN] / parameters.quarter_turns) if turned else 0
+
+
+def batch_spec(draws: NDArray[np.float64], parameters: Hyperparameters, spec: PreprocessSpec) -> PreprocessSpec:
+    """The spec with the side that the pictures of a batch have: a multiple of 32 that `multi_scale` allows.
+
+    Args:
+        draws: a row for each image.
+    """
+    share = parameters.multi_scale
+    most = SCHEMA["$defs"][type(parameters).__name__]["properties"]["imageSize"]["maximum"]
+    smallest = max(1, math.ceil(spec.width * (1 - share) / SIDE_STEP))
+    largest = math.floor(min(most, spec.width * (1 + share)) / SIDE_STEP)
+    if share == 0 or smallest >= largest:
+        return spec
+    side = SIDE_STEP * (smallest + int(draws[0, SIDE] * (largest - smallest + 1)))
+    return replace(spec, width=side, height=side)
+
+
+def resized(levels: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """N × 3 × H × W levels (float) in the size of the spec."""
+    size = (spec.height, spec.width)
+    if levels.shape[-2:] == size:
+        return levels
+    return functional.resize(levels, list(size), antialias=True)  # type: ignore[no-any-return]
+
+
 def mean_color(spec: PreprocessSpec) -> list[float]:
     """Fills what a change leaves empty."""
-    return [255 * level for level in (spec.mean if spec.channels == "RGB" else reversed(spec.mean))]
+    levels = [255 * level for level in (reversed(spec.mean) if spec.channels == "BGR" else spec.mean)]
+    return levels * 3 if spec.channels == "GREY" else levels
 
 
 def turn(image: torch.Tensor, degrees: float, spec: PreprocessSpec) -> torch.Tensor:
@@ -137,8 +173,13 @@ def mixing(place: tuple[int, int, int], count: int, parameters: ClassificationHy
     up, cut, index = rng.random(), rng.random(), int(rng.integers(count))
     draw, centre = rng.random(TRIVIAL_STRENGTH + 1), (rng.random(), rng.random())
     if up < parameters.mix_up:
-        return Mixing(index, draw, rng.beta(MIXUP_ALPHA, MIXUP_ALPHA), None)
-    return Mixing(index, draw, rng.random(), centre) if cut < parameters.cut_mix else None
+        share, rectangle = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA), None
+    elif cut < parameters.cut_mix:
+        share, rectangle = rng.random(), centre
+    else:
+        return None
+    # Numbers that were added later are drawn last, so that those before stay as they were.
+    return Mixing(index, np.append(draw, rng.random(SIDE - TRIVIAL_STRENGTH)), share, rectangle)
 
 
 def mix(image: torch.Tensor, other: torch.Tensor, how: Mixing) -> tuple[torch.Tensor, float]:

@@ -35,7 +35,7 @@ from whetstone_trainer.evaluate import (
 from whetstone_trainer.events import Events
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.model import weights_hash
-from whetstone_trainer.preprocess import normalise
+from whetstone_trainer.preprocess import channel_count, normalise
 from whetstone_trainer.protocol import Conversion, ConvertSpec, ModelRef, PreprocessSpec, to_json
 from whetstone_trainer.task import Outputs, Predict, Task
 from whetstone_trainer.tasks import task_of
@@ -150,7 +150,7 @@ def export(
     """The model with a dynamic batch, and which exporter made it: DYNAMO, or TORCHSCRIPT where that one fails."""
     model = model.cpu().eval()
     # An example batch of 2: some versions take a size of 1 for a constant.
-    example = torch.zeros(2, 3, spec.height, spec.width)
+    example = torch.zeros(2, channel_count(spec), spec.height, spec.width)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": list(outputs), "opset_version": opset}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

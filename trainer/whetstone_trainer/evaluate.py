@@ -18,7 +18,7 @@ from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model, fit, read_state
-from whetstone_trainer.preprocess import normalise
+from whetstone_trainer.preprocess import channel_count, normalise
 from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json
 from whetstone_trainer.task import Evaluation, Outputs, Predict, Read
 from whetstone_trainer.tasks import TASKS
@@ -54,6 +54,16 @@ def torch_predictor(model: nn.Module, spec: PreprocessSpec, device: torch.device
         return tuple(output.float().cpu() for output in as_outputs(model(inputs)))
 
     return predict
+
+
+def mirrored_too(predict: Predict, model: ModelRef) -> Predict:
+    """`predict` on each image and on its mirror image."""
+
+    def both(levels: torch.Tensor) -> Outputs:
+        outputs, mirrored = predict(levels), predict(levels.flip(-1))
+        return TASKS[model.task].with_mirrored(outputs, mirrored, model.preprocess, len(model.classes))
+
+    return both
 
 
 def as_outputs(value: torch.Tensor | Outputs) -> Outputs:
@@ -153,8 +163,9 @@ def load_model(model: ModelRef) -> nn.Module:
     """A checkpoint version with its weights. Raises WEIGHTS_INVALID, SPEC_INVALID."""
     if model.preset is None:
         raise TrainerError("SPEC_INVALID", "A checkpoint needs its preset.")
-    state, _ = fit(read_state(model.file), model.preset, len(model.classes), replace_head=False)
-    loaded = build_model(model.preset, len(model.classes))
+    class_count, channels = len(model.classes), channel_count(model.preprocess)
+    state, _ = fit(read_state(model.file), model.preset, class_count, replace_head=False, channels=channels)
+    loaded = build_model(model.preset, class_count, channels)
     loaded.load_state_dict(state)
     return loaded.to(memory_format=torch.channels_last)
 
@@ -181,6 +192,8 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     else:
         predict = torch_predictor(load_model(spec.model).to(device), spec.model.preprocess, device)
         engine = TORCH
+    if spec.test_time_augmentation == "FLIP":
+        predict = mirrored_too(predict, spec.model)
     images = in_model_classes(spec.model, spec.dataset, spec.split)
     workers = spec.cpu_threads if device.type == "cuda" else 0
     metrics = measure(predict, images, spec.model, batch_size=spec.batch_size, workers=workers, events=events)
@@ -207,7 +220,7 @@ def evaluate(
 
 def write_evaluation(evaluation: Evaluation, model: ModelRef, events: Events) -> dict[str, Any]:
     """The EVALUATION artifact; returns the metrics as JSON."""
-    write_json(events.work_dir / "evaluation.json", TASKS[model.task].report(evaluation, model.classes))
+    write_json(events.work_dir / "evaluation.json", TASKS[model.task].report(evaluation, model.classes, events))
     events.artifact("EVALUATION", "evaluation.json", {})
     metrics: dict[str, Any] = to_json(evaluation.metrics)
     return metrics

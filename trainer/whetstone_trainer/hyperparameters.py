@@ -7,6 +7,7 @@ from typing import Literal
 @dataclass(frozen=True, kw_only=True)
 class ClassificationHyperparameters:
     image_size: int
+    channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
     optimizer: Literal["ADAMW", "SGD"]
@@ -32,6 +33,8 @@ class ClassificationHyperparameters:
     rotation: float
     hue: float
     trivial_augment: float
+    quarter_turns: float
+    multi_scale: float
     mix_up: float
     cut_mix: float
 
@@ -39,6 +42,7 @@ class ClassificationHyperparameters:
 @dataclass(frozen=True, kw_only=True)
 class DetectionHyperparameters:
     image_size: int
+    channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
     optimizer: Literal["ADAMW", "SGD"]
@@ -48,6 +52,8 @@ class DetectionHyperparameters:
     warmup_steps: int
     class_weights: Literal["NONE", "BALANCED"]
     sampling: Literal["SHUFFLED", "BALANCED"]
+    freeze: Literal["NONE", "STAGE1", "STAGE2", "STAGE3", "BACKBONE"]
+    backbone_learning_rate_factor: float
     ema_decay: float
     gradient_clip: float
     early_stopping: int
@@ -55,6 +61,8 @@ class DetectionHyperparameters:
     mixed_precision: Literal["AUTO", "OFF"]
     flip: float
     vertical_flip: float
+    quarter_turns: float
+    multi_scale: float
     scale: float
     color_jitter: float
     mosaic: float

@@ -16,9 +16,10 @@ from torchvision.models import get_model
 
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
-from whetstone_trainer.detection.network import Detector
+from whetstone_trainer.detection.network import STAGES, Detector
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.protocol import CLASSIFIERS, PreprocessSpec
+from whetstone_trainer.preprocess import channel_count
+from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec
 
 DETAILS_MAX = 10
 # Tensors of a kind that a message names.
@@ -27,18 +28,26 @@ NAMED_MAX = 3
 OPTIONAL_SUFFIX = ".num_batches_tracked"
 # The public weights of ViT have names of an earlier torchvision, which torchvision itself replaces when it loads them.
 RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
+# How the names of a detector's backbone begin.
+BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
 class Topology:
-    """`head`: how the names of the tensors begin whose shape depends on the class count; `class_tensors`: those that
-    have one row for each class; `stages`: how the names of the second, third and fourth stage begin, where it has
-    them."""
+    """What is known of a preset's layers, by how the names of their tensors begin.
+
+    Args:
+        head: whose shape depends on the class count; class_tensors: those of it that have one row for each class.
+        stages: where the second, third and fourth stage begin; behind: what is no part of the backbone.
+        classifier: the preset that `build` takes the backbone from, under the names of its tensors; None: no other one.
+    """
 
     build: Callable[[int], nn.Module]
     head: str
     class_tensors: tuple[str, ...]
-    stages: tuple[str, ...] = ()
+    stages: tuple[str, ...]
+    behind: tuple[str, ...]
+    classifier: str | None = None
 
 
 def _classifier(name: str, head: str, stages: Sequence[str]) -> Topology:
@@ -48,17 +57,29 @@ def _classifier(name: str, head: str, stages: Sequence[str]) -> Topology:
         model: nn.Module = get_model(name, num_classes=class_count)
         return model
 
-    return Topology(build, f"{head}.", (f"{head}.weight", f"{head}.bias"), tuple(f"{stage}." for stage in stages))
+    rows = (f"{head}.weight", f"{head}.bias")
+    return Topology(build, f"{head}.", rows, tuple(f"{stage}." for stage in stages), (f"{head}.",))
 
 
-def _detector(scale: str) -> Topology:
-    rows = tuple(f"head.classes.{n}.2.{kind}" for n in range(len(STRIDES)) for kind in ("weight", "bias"))
-    return Topology(partial(Detector, scale), "head.classes.", rows)
+def detector(size: str, backbone: str | None) -> Topology:
+    """YOLOv8's neck and head in a size, on its own backbone or on that of a classifier."""
+    stages = STAGES if backbone is None else CLASSIFIERS[backbone]["stages"]
+    classifier = None if backbone is None else (backbone, stages)
+    return Topology(
+        build=partial(Detector, size, classifier=classifier),
+        head="head.classes.",
+        class_tensors=tuple(f"head.classes.{n}.2.{kind}" for n in range(len(STRIDES)) for kind in ("weight", "bias")),
+        stages=tuple(f"{BACKBONE}{stage}." for stage in stages),
+        behind=("lateral.", "neck.", "head."),
+        classifier=backbone,
+    )
 
 
-# By preset. Another detector is another row; those of classifiers are in `src/jobs/classifiers.ts`.
-DETECTORS = {"yolov8n": _detector("n"), "yolov8s": _detector("s"), "yolov8m": _detector("m")}
-TOPOLOGIES = {**{name: _classifier(name, row["head"], row["stages"]) for name, row in CLASSIFIERS.items()}, **DETECTORS}
+# By preset. Their rows are in `src/jobs/classifiers.ts` and `detectors.ts`.
+TOPOLOGIES = {
+    **{name: _classifier(name, row["head"], row["stages"]) for name, row in CLASSIFIERS.items()},
+    **{name: detector(row["size"], row["backbone"]) for name, row in DETECTORS.items()},
+}
 
 
 def topology_of(preset: str) -> Topology:
@@ -68,14 +89,36 @@ def topology_of(preset: str) -> Topology:
     return TOPOLOGIES[preset]
 
 
-def build_model(preset: str, class_count: int) -> nn.Module:
-    """With random weights from PyTorch's main generator. Raises SPEC_INVALID."""
-    return topology_of(preset).build(class_count)
+def build_model(preset: str, class_count: int, channels: int = 3) -> nn.Module:
+    """With random weights from PyTorch's main generator. Raises SPEC_INVALID.
+
+    Args:
+        channels: of the input, 3 or 1.
+    """
+    model = topology_of(preset).build(class_count)
+    if channels == 1:
+        name, first = first_convolution(model)
+        one = nn.Conv2d(
+            1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
+        )  # type: ignore[arg-type]
+        one.load_state_dict({**first.state_dict(), "weight": of_one_channel(first.weight.detach())})
+        model.set_submodule(name, one)
+    return model
 
 
-def expected_state(preset: str, class_count: int) -> State:
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Which reads the image, and its name."""
+    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def of_one_channel(weight: torch.Tensor) -> torch.Tensor:
+    """What computes on grey what `weight` (C × 3 × H × W) computes where red, green and blue are equal."""
+    return weight.sum(1, keepdim=True)
+
+
+def expected_state(preset: str, class_count: int, channels: int = 3) -> State:
     """Names, shapes and types without storage."""
-    return dict(without_storage(lambda: build_model(preset, class_count)).state_dict())
+    return dict(without_storage(lambda: build_model(preset, class_count, channels)).state_dict())
 
 
 def without_storage(build: Callable[[], nn.Module]) -> nn.Module:
@@ -94,27 +137,30 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def macs(preset: str, class_count: int, spec: PreprocessSpec) -> int:
-    return macs_of(lambda: build_model(preset, class_count), spec.width, spec.height)
+    channels = channel_count(spec)
+    return macs_of(lambda: build_model(preset, class_count, channels), spec.width, spec.height, channels)
 
 
-def macs_of(build: Callable[[], nn.Module], width: int, height: int) -> int:
+def macs_of(build: Callable[[], nn.Module], width: int, height: int, channels: int = 3) -> int:
     """Multiplications with an addition for one image, in convolutions and matrix products. Nothing is computed."""
     counter = FlopCounterMode(display=False)
     model = without_storage(build).eval()
     with torch.device("meta"), counter:
-        model(torch.empty(1, 3, height, width))
+        model(torch.empty(1, channels, height, width))
     return counter.get_total_flops() // 2
 
 
 def freeze(model: nn.Module, preset: str, last: str) -> None:
-    """Keeps the parameters up to the end of a stage, or all but the head: they get no gradient.
+    """Keeps the parameters up to the end of a stage, or all of the backbone: they get no gradient.
 
     Args:
         last: as in the hyperparameter `freeze`.
     """
     topology = topology_of(preset)
     # A topology defines its layers in their order.
-    ends = {"NONE": "", "BACKBONE": topology.head} | {f"STAGE{n}": name for n, name in enumerate(topology.stages, 1)}
+    ends = {"NONE": ("",), "BACKBONE": topology.behind} | {
+        f"STAGE{n}": (name,) for n, name in enumerate(topology.stages, 1)
+    }
     for _, parameter in takewhile(lambda named: not named[0].startswith(ends[last]), model.named_parameters()):
         parameter.requires_grad_(False)
 
@@ -154,19 +200,29 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")
 
 
-def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tuple[State, tuple[str, ...]]:
+def fit(
+    state: State, preset: str, class_count: int, replace_head: bool, channels: int = 3
+) -> tuple[State, tuple[str, ...]]:
     """The state for a model of `class_count` classes, and the tensors that have to be new.
 
     Only with `replace_head` may the head belong to another number of classes; what does not fit of it is then left out.
-    Raises WEIGHTS_INVALID, naming up to ten missing, unexpected and misshapen tensors each.
+    Only then may the weights be those of the classifier that the backbone is from, and those for red, green and blue
+    fit a model of one channel. Raises WEIGHTS_INVALID, naming up to ten missing, unexpected and misshapen tensors each.
     """
-    wanted = expected_state(preset, class_count)
+    topology = topology_of(preset)
+    wanted = expected_state(preset, class_count, channels)
     state = {_renamed(name, wanted): tensor for name, tensor in state.items()}
-    head = [name for name in wanted if name.startswith(topology_of(preset).head)]
+    head = [name for name in wanted if name.startswith(topology.head)]
     other_head = any(name in state and state[name].shape != wanted[name].shape for name in head)
     new: tuple[str, ...] = ()
-    if replace_head and (other_head or not any(name in state for name in head)):
+    if replace_head and topology.classifier is not None and not any(name.startswith(BACKBONE) for name in state):
+        # What is not in the backbone is the classifier's head.
+        state = {BACKBONE + name: tensor for name, tensor in state.items() if BACKBONE + name in wanted}
+        new = tuple(name for name in wanted if name.startswith(topology.behind))
+    elif replace_head and (other_head or not any(name in state for name in head)):
         new = tuple(name for name in head if name not in state or state[name].shape != wanted[name].shape)
+    if replace_head and channels == 1:
+        state = {name: _in_grey(tensor, wanted.get(name)) for name, tensor in state.items()}
     compared = {name: tensor for name, tensor in wanted.items() if name not in new}
     missing = [name for name in compared if name not in state and not name.endswith(OPTIONAL_SUFFIX)]
     unexpected = [name for name in state if name not in wanted]
@@ -193,6 +249,12 @@ def fit(state: State, preset: str, class_count: int, replace_head: bool) -> tupl
     for name in compared.keys() - fitted.keys():
         fitted[name] = torch.zeros(compared[name].shape, dtype=compared[name].dtype)
     return fitted, new
+
+
+def _in_grey(tensor: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+    """Only the first convolution has three channels where one is wanted."""
+    is_first = wanted is not None and tensor.ndim == 4 and (tensor.shape[1], wanted.shape[1]) == (3, 1)
+    return of_one_channel(tensor) if is_first else tensor
 
 
 def _renamed(name: str, wanted: State) -> str:

@@ -120,10 +120,24 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     """N × 3 × height × width levels, RGB, as the input tensor: float32, in the spec's channel order and layout."""
     if spec.channels == "BGR":
         images = images.flip(1)
+    elif spec.channels == "GREY":
+        images = luma(images)
     mean = torch.tensor(spec.mean, device=images.device)[:, None, None]
     std = torch.tensor(spec.std, device=images.device)[:, None, None]
     values = (images.float() / 255 - mean) / std
     return values if spec.layout == "NCHW" else values.permute(0, 2, 3, 1).contiguous()
+
+
+def channel_count(spec: PreprocessSpec) -> int:
+    """Of the input."""
+    return 1 if spec.channels == "GREY" else 3
+
+
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """N × 3 × H × W levels as N × 1 × H × W. The weights add up to 65,536, so that a grey pixel keeps its level."""
+    weights = torch.tensor([19595.0, 38470.0, 7471.0], device=images.device)[:, None, None]
+    # Exact: no sum exceeds 2^24.
+    return (images.float() * weights).sum(1, keepdim=True).add_(32768).div_(65536).floor_()
 
 
 def to_numpy(images: torch.Tensor, spec: PreprocessSpec) -> NDArray[np.float32]:

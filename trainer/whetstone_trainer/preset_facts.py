@@ -1,4 +1,4 @@
-"""What topologies are like: `python -m whetstone_trainer.preset_facts <preset> …` writes it as JSON.
+"""What topologies are like: `python -m whetstone_trainer.preset_facts <rows of the presets as JSON>` writes it as JSON.
 
 `npm run protocol` keeps the answer in `src/jobs/presets.json`.
 """
@@ -13,16 +13,20 @@ import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from whetstone_trainer.model import DETECTORS, macs_of, parameter_count, without_storage
+from whetstone_trainer.model import detector, macs_of, parameter_count, without_storage
 
 IMAGENET_CLASSES = 1000
 COCO_CLASSES, COCO_SIDE = 80, 640
 
 
-def facts_of(preset: str) -> dict[str, Any]:
-    """Its size, with the classes of ImageNet or COCO; of a classifier also what torchvision says of its weights."""
-    if preset in DETECTORS:
-        return _size(partial(DETECTORS[preset].build, COCO_CLASSES), COCO_SIDE)
+def facts_of(preset: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Its size, with the classes of ImageNet or COCO; of a classifier also what torchvision says of its weights.
+
+    Args:
+        row: of `src/jobs/classifiers.ts` or `detectors.ts`.
+    """
+    if "backbone" in row:
+        return _size(partial(detector(row["size"], row["backbone"]).build, COCO_CLASSES), COCO_SIDE)
     weights = get_model_weights(preset).DEFAULT
     side = weights.transforms().crop_size[0]
     build = partial(get_model, preset, num_classes=IMAGENET_CLASSES)
@@ -50,4 +54,4 @@ def _size(build: Callable[[], nn.Module], side: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    json.dump({preset: facts_of(preset) for preset in sys.argv[1:]}, sys.stdout)
+    json.dump({preset: facts_of(preset, row) for preset, row in json.loads(sys.argv[1]).items()}, sys.stdout)

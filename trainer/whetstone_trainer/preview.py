@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from whetstone_trainer.augment import batch_spec
 from whetstone_trainer.classification import Mixed
 from whetstone_trainer.data import BatchOrder, open_images, read_split, training_batches
 from whetstone_trainer.detection.task import Objects
@@ -30,9 +31,10 @@ def preview(spec: TrainSpec, count: int) -> list[dict[str, Any]]:
     images = open_images(spec.dataset, items, task, task.kept_as(parameters, spec.preprocess))
     order = BatchOrder(spec.seed, 0, count, first=0)
     batch = next(training_batches(images, order, task, parameters, spec.preprocess, workers=0))
-    inputs = task.inputs(batch.images.float(), batch.draws, parameters, spec.preprocess)
+    shown = batch_spec(batch.draws, parameters, spec.preprocess)
+    inputs = task.inputs(batch.images.float(), batch.draws, parameters, shown)
     return [
-        {"jpeg": _jpeg(picture, spec.preprocess), **_truth(truth)}
+        {"jpeg": _jpeg(picture, shown), **_truth(truth, shown)}
         for picture, truth in zip(inputs, batch.truths, strict=True)
     ]
 
@@ -42,17 +44,22 @@ def _jpeg(picture: torch.Tensor, spec: PreprocessSpec) -> str:
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
     levels = ((picture * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
     file = io.BytesIO()
-    Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    # Grey has one channel.
+    Image.fromarray(levels.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(
+        file, "JPEG", quality=JPEG_QUALITY, subsampling=0
+    )
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _truth(truth: int | Mixed | Objects) -> dict[str, Any]:
-    """Classes with their shares of the picture; objects as left, top, width and height."""
+def _truth(truth: int | Mixed | Objects, spec: PreprocessSpec) -> dict[str, Any]:
+    """Classes with their shares of the picture; objects as left, top, width and height, in pixels of that size."""
     if isinstance(truth, int):
         return {"classes": [[truth, 1.0]], "boxes": []}
     if isinstance(truth, Mixed):
         return {"classes": [[truth.label, truth.share], [truth.other, 1 - truth.share]], "boxes": []}
-    rows = zip(truth.labels.tolist(), truth.boxes.tolist(), truth.ignored.tolist(), strict=True)
+    rows = zip(
+        truth.labels.tolist(), (truth.boxes * (spec.width / truth.width)).tolist(), truth.ignored.tolist(), strict=True
+    )
     boxes = [
         {"label": label, "x": left, "y": top, "width": right - left, "height": bottom - top, "ignored": ignored}
         for label, (left, top, right, bottom), ignored in rows

@@ -25,6 +25,8 @@ ERROR_CODES: dict[str, int] = SCHEMA["errorCodes"]
 PRESETS: dict[str, str] = SCHEMA["presets"]
 # Of those that torchvision has: the last layer (`head`), the file of the public weights, where stages begin.
 CLASSIFIERS: dict[str, dict[str, Any]] = SCHEMA["classifiers"]
+# Size and backbone, null where it is YOLOv8's own.
+DETECTORS: dict[str, dict[str, Any]] = SCHEMA["detectors"]
 EXIT_STOPPED = 75
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class PreprocessSpec:
     mode: Literal["STRETCH", "CROP", "LETTERBOX"]
     crop_fraction: float
     pad_color: tuple[int, ...]
-    channels: Literal["RGB", "BGR"]
+    channels: Literal["RGB", "BGR", "GREY"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: Literal["NCHW", "NHWC"]
@@ -160,6 +162,7 @@ class EvaluateSpec(_Computing):
     dataset: DatasetRef
     split: Split
     batch_size: int
+    test_time_augmentation: Literal["NONE", "FLIP"]
 
 
 @dataclass(frozen=True)

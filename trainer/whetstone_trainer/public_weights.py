@@ -16,19 +16,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whetstone_trainer.errors import TrainerError
-from whetstone_trainer.protocol import CLASSIFIERS
+from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS
 
 if TYPE_CHECKING:
     from whetstone_trainer.checkpoint import State
 
 TIMEOUT_SECONDS = 30
+# The classifier that a preset is, or that its backbone is from.
+CLASSIFIER_OF: dict[str, str] = {
+    **{name: name for name in CLASSIFIERS},
+    **{name: row["backbone"] for name, row in DETECTORS.items() if row["backbone"]},
+}
 # What torchvision calls the files. A name ends in the first digits of the file's SHA-256.
-FILES: dict[str, str] = {name: row["weights"] for name, row in CLASSIFIERS.items()}
+FILES: dict[str, str] = {name: CLASSIFIERS[classifier]["weights"] for name, classifier in CLASSIFIER_OF.items()}
 
 
 def public_weights(preset: str, file: str | None) -> State:
-    """torchvision's ImageNet weights of a preset, from `file` or downloaded once into TORCH_HOME. Raises
-    WEIGHTS_UNAVAILABLE."""
+    """torchvision's ImageNet weights of a preset, or of the classifier that its backbone is from.
+
+    They are read from `file`, or downloaded once into TORCH_HOME. Raises WEIGHTS_UNAVAILABLE.
+    """
     if file is not None:
         return _read_torch(Path(file))
     cached = _cached(preset)
@@ -54,7 +61,7 @@ def address(preset: str) -> str:
     """Where torchvision has the weights of a preset that is in FILES."""
     from torchvision.models import get_model_weights  # noqa: PLC0415
 
-    return str(get_model_weights(preset).DEFAULT.url)
+    return str(get_model_weights(CLASSIFIER_OF[preset]).DEFAULT.url)
 
 
 def _cached(preset: str) -> Path:

@@ -19,6 +19,7 @@ from whetstone_trainer.checkpoint import Checkpoint
 from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.evaluate import torch_predictor
 from whetstone_trainer.events import Events
+from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import PreprocessSpec, TrainSpec
 from whetstone_trainer.quantise import FEW_WEIGHTS, observed_ranges
 from whetstone_trainer.state import Run
@@ -125,7 +126,7 @@ def with_rounding(model: nn.Module, spec: PreprocessSpec) -> nn.Module:
         if isinstance(module, Layer | nn.BatchNorm2d | nn.ReLU)
         for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))
     ]
-    model(torch.zeros(1, 3, spec.height, spec.width, requires_grad=True))
+    model(torch.zeros(1, channel_count(spec), spec.height, spec.width, requires_grad=True))
     for hook in hooks:
         hook.remove()
 

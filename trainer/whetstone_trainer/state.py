@@ -15,8 +15,8 @@ from torch import nn
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
+from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
@@ -96,22 +96,29 @@ class Job:
 def new_run(job: Job) -> Run:
     """A run at its first step, with weights as `spec.init` says."""
     spec, class_count = job.spec, len(job.spec.dataset.classes)
-    model = build_model(spec.preset, class_count)
+    channels = channel_count(spec.preprocess)
+    model = build_model(spec.preset, class_count, channels)
     if spec.init.from_ == "CHECKPOINT":
         return _continued(job)
     if spec.init.from_ != "SCRATCH":
         public = spec.init.from_ == "PRETRAINED"
         state = public_weights(spec.preset, spec.init.file) if public else read_state(spec.init.file or "")
-        fitted, new = fit(state, spec.preset, class_count, replace_head=True)
+        fitted, new = fit(state, spec.preset, class_count, replace_head=True, channels=channels)
         earlier = spec.init.classes or ()
         if not new and earlier != spec.dataset.classes:
             fitted, fresh = match_classes(fitted, model.state_dict(), spec.preset, earlier, spec.dataset.classes)
             _warn_of_classes(fresh, earlier, job)
         model.load_state_dict(fitted, strict=False)
         if new:
-            names = ", ".join(new)
-            job.events.warn("HEAD_REPLACED", f"The weights are for other classes: {names} start from random values.")
+            job.events.warn("HEAD_REPLACED", _new_layers(new, spec.preset))
     return _with_optimizer(model, job)
+
+
+def _new_layers(new: tuple[str, ...], preset: str) -> str:
+    topology = topology_of(preset)
+    if any(not name.startswith(topology.head) for name in new):
+        return f"The weights are of {topology.classifier}: neck and head of the detector start from random values."
+    return f"The weights are for other classes: {', '.join(new)} start from random values."
 
 
 def _warn_of_classes(fresh: tuple[str, ...], earlier: tuple[str, ...], job: Job) -> None:
@@ -129,30 +136,26 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     if job.adapt is not None:
         model = job.adapt(model)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backbone_factor = 1.0
-    if isinstance(parameters, ClassificationHyperparameters):
-        freeze(model, job.spec.preset, parameters.freeze)
-        backbone_factor = parameters.backbone_learning_rate_factor
-    optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).head, backbone_factor)
+    freeze(model, job.spec.preset, parameters.freeze)
+    optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
 
-def new_optimizer(
-    model: nn.Module, parameters: Hyperparameters, head: str, backbone_factor: float
-) -> torch.optim.Optimizer:
+def new_optimizer(model: nn.Module, parameters: Hyperparameters, behind: tuple[str, ...]) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017).
 
-    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is
-    `backbone_factor` for all but the head: the parameters whose names begin with `head`.
+    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is 1 for
+    the layers behind the backbone: the parameters whose names begin as one of `behind`.
     """
+    backbone_factor = parameters.backbone_learning_rate_factor
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             # Biases and normalisation are not decayed.
-            key = 1.0 if name.startswith(head) else backbone_factor, parameter.ndim > 1
+            key = 1.0 if name.startswith(behind) else backbone_factor, parameter.ndim > 1
             groups.setdefault(key, []).append(parameter)
     if parameters.optimizer == "ADAMW":
         decays = [
@@ -187,8 +190,9 @@ def _continued(job: Job) -> Run:
         raise TrainerError(
             "SPEC_INVALID", f"epochs counts from the checkpoint's first epoch: it must be more than {earlier.epoch}."
         )
-    training = _with_optimizer(build_model(spec.preset, len(spec.dataset.classes)), job)
-    fit(earlier.tensors["model"], spec.preset, len(spec.dataset.classes), replace_head=False)
+    class_count, channels = len(spec.dataset.classes), channel_count(spec.preprocess)
+    training = _with_optimizer(build_model(spec.preset, class_count, channels), job)
+    fit(earlier.tensors["model"], spec.preset, class_count, replace_head=False, channels=channels)
     training.model.load_state_dict(earlier.tensors["model"])
     if training.ema is not training.model:
         training.ema.load_state_dict(earlier.tensors.get("ema", earlier.tensors["model"]))
@@ -203,7 +207,7 @@ def _continued(job: Job) -> Run:
 def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     """The run exactly as it was when the checkpoint was written."""
     spec, tensors, progress = job.spec, checkpoint.tensors, checkpoint.progress
-    model = build_model(spec.preset, len(spec.dataset.classes))
+    model = build_model(spec.preset, len(spec.dataset.classes), channel_count(spec.preprocess))
     training = _with_optimizer(model, job)
     training.model.load_state_dict(tensors["model"])
     if training.ema is not training.model:

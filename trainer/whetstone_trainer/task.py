@@ -83,7 +83,8 @@ class Task(Protocol):
     def inputs(
         self, levels: torch.Tensor, draws: NDArray[np.float64], parameters: Any, spec: PreprocessSpec, /
     ) -> torch.Tensor:
-        """Levels of a training batch (float) as the model's input, with the changes that happen on the device."""
+        """Levels of a training batch (float) as the model's input, of the spec's size, with the changes that happen on
+        the device."""
 
     def loss(
         self,
@@ -95,8 +96,8 @@ class Task(Protocol):
         /,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss (scalar) of float32 outputs, and what `RUNNING` sums up: a sum over the batch for each name, then
-        its number of images. `class_weights`: how much each class counts, on the outputs' device; None: all the
-        same."""
+        its number of images. `spec`: of the inputs. `class_weights`: how much each class counts, on the outputs'
+        device; None: all the same."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events
@@ -106,8 +107,11 @@ class Task(Protocol):
     def rank(self, metrics: Any, selection_metric: str, /) -> tuple[float, ...]:
         """By which the best epoch is found: larger is better."""
 
-    def report(self, evaluation: Any, classes: tuple[str, ...], /) -> dict[str, Any]:
-        """The EVALUATION artifact, `Evaluation` of the protocol."""
+    def report(self, evaluation: Any, classes: tuple[str, ...], events: Events, /) -> dict[str, Any]:
+        """The EVALUATION artifact, `Evaluation` of the protocol; the step moves where it takes long."""
+
+    def with_mirrored(self, outputs: Outputs, mirrored: Outputs, spec: PreprocessSpec, class_count: int, /) -> Outputs:
+        """The outputs for a batch together with those for its mirror images: test-time augmentation."""
 
     def reader(self, ports: Ports, task: str | None, model: ModelRef, /) -> Read:
         """Of an ONNX model's outputs; `task` is what the file's metadata says. Raises MODEL_INVALID where they are

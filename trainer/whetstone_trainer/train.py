@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from whetstone_trainer.augment import batch_spec
 from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_tensors
 from whetstone_trainer.data import (
     Batch,
@@ -148,7 +149,8 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
 def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
     parameters, device, optimizer, scaler = job.spec.hyperparameters, job.device, training.optimizer, training.scaler
     levels = batch.images.to(device, non_blocking=True).float()
-    inputs = job.task.inputs(levels, batch.draws, parameters, job.spec.preprocess)
+    spec = batch_spec(batch.draws, parameters, job.spec.preprocess)
+    inputs = job.task.inputs(levels, batch.draws, parameters, spec)
 
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
@@ -157,7 +159,7 @@ def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
     outputs = tuple(output.float() for output in outputs)
-    loss, sums = job.task.loss(outputs, batch.truths, parameters, job.spec.preprocess, job.class_weights)
+    loss, sums = job.task.loss(outputs, batch.truths, parameters, spec, job.class_weights)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if parameters.gradient_clip > 0:
@@ -271,7 +273,7 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
         # The best epoch was in an earlier attempt.
         training.model.load_state_dict(training.best)
         evaluation = _validate(training.model, val_images, job)
-    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes))
+    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes, events))
     events.artifact("EVALUATION", "evaluation.json", {})
     return {
         "epochs": progress.epoch,

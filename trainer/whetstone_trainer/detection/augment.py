@@ -1,8 +1,8 @@
 """Random changes of training images with boxes, each a pure function of (seed, epoch, index).
 
 One mechanism: images are scaled and laid as tiles onto a canvas; a mosaic (Bochkovskiy et al. 2020, YOLOv4) has four
-tiles around a
-random centre, any other picture one tile. Then flips. Colour comes later for the whole batch, as in classification.
+tiles around a random centre, any other picture one tile. Then flips and quarter turns. Colour comes later for the whole
+batch, as in classification.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
-from whetstone_trainer.augment import FLIP
+from whetstone_trainer.augment import FLIP, quarter_turns
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.protocol import PreprocessSpec
 
@@ -49,7 +49,7 @@ def compose(
     parameters: DetectionHyperparameters,
     spec: PreprocessSpec,
     *,
-    flip_draw: NDArray[np.float64],
+    draw: NDArray[np.float64],
 ) -> Picture:
     """The training picture of image number % count, spec.width × spec.height.
 
@@ -57,7 +57,7 @@ def compose(
         picture: an image of the split, brought to its size in the input, without padding.
         count: images of the split.
         place: (seed, epoch, number).
-        flip_draw: the image's numbers from `augment.draws`.
+        draw: the image's numbers from `augment.draws`.
     """
     rng = np.random.default_rng((*place, 1))
     last = round(parameters.mosaic_until * parameters.epochs)
@@ -77,10 +77,12 @@ def compose(
         torch.cat(parts) for parts in zip(*((tile.labels, tile.boxes, tile.ignored) for tile in laid), strict=True)
     )
     result = Picture(canvas, labels, boxes, ignored)
-    if flip_draw[FLIP] < parameters.flip:
+    if draw[FLIP] < parameters.flip:
         result = flip(result, horizontal=True)
     if rng.random() < parameters.vertical_flip:
         result = flip(result, horizontal=False)
+    for _ in range(quarter_turns(draw, parameters)):
+        result = turn(result)
     return result
 
 
@@ -117,6 +119,14 @@ def flip(picture: Picture, *, horizontal: bool) -> Picture:
     side = picture.image.shape[2 - axis]
     boxes[:, axis], boxes[:, axis + 2] = side - picture.boxes[:, axis + 2], side - picture.boxes[:, axis]
     return Picture(picture.image.flip(2 - axis), picture.labels, boxes, picture.ignored)
+
+
+def turn(picture: Picture) -> Picture:
+    """By 90° against the clock."""
+    left, top, right, bottom = picture.boxes.unbind(1)
+    width = picture.image.shape[2]
+    boxes = torch.stack([top, width - right, bottom, width - left], 1)
+    return Picture(picture.image.rot90(1, (1, 2)), picture.labels, boxes, picture.ignored)
 
 
 def area(boxes: torch.Tensor) -> torch.Tensor:

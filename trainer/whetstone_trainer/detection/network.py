@@ -5,14 +5,17 @@ al. 2022 (ELAN);
 spatial pyramid pooling, He et al. 2014; neck, Liu et al. 2018 (PANet), after Lin et al. 2016 (FPN); head without
 anchors, Tian et al.
 2019 (FCOS), decoupled, Ge et al. 2021; distances as distributions, Li et al. 2020; SiLU, Elfwing et al. 2017.
+The layers of a classifier of torchvision (BSD) can stand for the backbone.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import nn
+from torchvision.models import get_model
 
 from whetstone_trainer.detection.boxes import BINS, anchor_points, distances_to_boxes, expected_distances
 
@@ -29,7 +32,16 @@ class Size:
     channels_max: int
 
 
-SIZES = {"n": Size(0.33, 0.25, 1024), "s": Size(0.33, 0.5, 1024), "m": Size(0.67, 0.75, 768)}
+SIZES = {
+    "n": Size(0.33, 0.25, 1024),
+    "s": Size(0.33, 0.5, 1024),
+    "m": Size(0.67, 0.75, 768),
+    "l": Size(1.0, 1.0, 512),
+    "x": Size(1.0, 1.25, 512),
+}
+
+# At which layers of `Backbone` its second, third and fourth stage begin.
+STAGES = ("to_p3.3", "to_p4", "to_p5")
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -112,6 +124,50 @@ class Backbone(nn.Module):
         return p3, p4, self.to_p5(p4)
 
 
+class ClassifierBackbone(nn.Module):
+    """The convolutional layers of a classifier of torchvision under their own names: its weights fit without its head.
+
+    Args:
+        stages: the names of the layers at which its second, third and fourth stage begin.
+    """
+
+    def __init__(self, classifier: str, stages: Sequence[str]) -> None:
+        super().__init__()
+        for name, child in takewhile(lambda named: named[0] != "avgpool", get_model(classifier).named_children()):
+            self.add_module(name, child)
+        # The stages of some classifiers are layers of one module, `features`; those of others are their own.
+        self.parent = stages[0].rpartition(".")[0]
+        self.read_by = [stage.rpartition(".")[2] for stage in stages[1:]]
+        with torch.no_grad():
+            self.channels = [found.shape[1] for found in self.eval()(torch.zeros(1, 3, 32, 32))]
+        self.train()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Feature maps at strides 8, 16 and 32: what the third and the fourth stage read, and the last layer's."""
+        maps = []
+        for name, layer in self.get_submodule(self.parent).named_children():
+            if name in self.read_by:
+                maps.append(x)
+            x = layer(x)
+        p3, p4 = maps
+        return p3, p4, x
+
+
+class Lateral(nn.Module):
+    """Brings the maps of a classifier to the channels of the neck (Lin et al. 2016), the coarsest with a pooling
+    pyramid."""
+
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.to_p3, self.to_p4 = (conv(a, b, 1) for a, b in zip(inputs[:2], outputs[:2], strict=True))
+        self.to_p5 = nn.Sequential(conv(inputs[2], outputs[2], 1), SPPF(outputs[2], outputs[2]))
+
+    def forward(
+        self, p3: torch.Tensor, p4: torch.Tensor, p5: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.to_p3(p3), self.to_p4(p4), self.to_p5(p5)
+
+
 class Neck(nn.Module):
     """Top-down, then bottom-up: every map sees coarse and fine features."""
 
@@ -162,16 +218,27 @@ class Detector(nn.Module):
     (N × A × 4: left, top, right, bottom in pixels of the input) and scores (N × A × classes, of 0 to 1).
     """
 
-    def __init__(self, size: str, class_count: int) -> None:
+    def __init__(self, size: str, class_count: int, classifier: tuple[str, Sequence[str]] | None = None) -> None:
+        """`classifier`: whose layers are the backbone, and the stages of `ClassifierBackbone`; None: a backbone of this
+        size."""
         super().__init__()
         depth, width, most = SIZES[size].depth, SIZES[size].width, SIZES[size].channels_max
         widths = [round(min(channels, most) * width) for channels in (64, 128, 256, 512, 1024)]
-        self.backbone = Backbone(widths, depth)
+        self.backbone: nn.Module
+        self.lateral: nn.Module | None = None
+        if classifier is None:
+            self.backbone = Backbone(widths, depth)
+        else:
+            self.backbone = layers = ClassifierBackbone(*classifier)
+            self.lateral = Lateral(layers.channels, widths[2:])
         self.neck = Neck(widths[2:], depth)
         self.head = Head(widths[2:], class_count)
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        distributions, logits = self.head(self.neck(*self.backbone(inputs)))
+        maps = self.backbone(inputs)
+        if self.lateral is not None:
+            maps = self.lateral(*maps)
+        distributions, logits = self.head(self.neck(*maps))
         if self.training:
             return distributions, logits
         points, strides = anchor_points(inputs.shape[2], inputs.shape[3], inputs.device)
