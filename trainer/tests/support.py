@@ -108,6 +108,11 @@ def compress_spec(model: Json, dataset: Json | None, precision: str, budget: flo
     return {**computing("COMPRESS"), "model": model, "dataset": dataset, "compression": compression, "recover": None}
 
 
+def evaluate_spec(model: Json, dataset: Json, split: str = "val", **changes: Any) -> Json:
+    asked = {"split": split, "batchSize": 32, "testTimeAugmentation": "NONE", **changes}
+    return {**computing("EVALUATE"), "model": model, "dataset": dataset, **asked}
+
+
 def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:
     """A training of the smallest detector; no flips, since digits have a left and a right."""
     return {
