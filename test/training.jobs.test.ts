@@ -4,7 +4,7 @@ import { comparisonsOf } from '../src/training/gates.ts';
 import { requireGate } from '../src/training/register.ts';
 import { digitFolders } from './support/images.ts';
 import { type TestServer, withServer } from './support/server.ts';
-import { type Api, ask, datasetVersionOf, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
+import { type Api, ask, datasetVersionOf, digitsVersion, jobWhen, mutate, succeeded, trained } from './support/training.ts';
 
 const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
   evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
@@ -333,6 +333,20 @@ describe('a training on real digits', () => {
     const { data, errors } = await ask(api, refused, { input });
     expect(errors).toBeUndefined();
     expect(data.startTraining).toMatchObject({ job: null, userErrors: [{ code: 'INVALID', field }] });
+  });
+
+  test('a batch size that is left open is chosen when the job is queued, and a retry has the same', async () => {
+    const hyperparameters = { imageSize: 32, batchSize: 'AUTO' };
+    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters, device: 'CPU', workers: 1 };
+    const { job } = await mutate(api, 'startTraining', start, 'job { id spec }');
+    // As few as there may be: the dataset has 48 images to train.
+    expect(job.spec).toMatchObject({ hyperparameters: { batchSize: 4 }, workers: 1 });
+    await mutate(api, 'cancelJob', { jobId: job.id }, 'job { id }');
+    await jobWhen(api, job.id, ({ state }) => state === 'CANCELLED');
+    const retried = (await mutate(api, 'retryJob', { jobId: job.id }, 'job { id spec }')).job;
+    expect(retried.spec.hyperparameters).toEqual(job.spec.hyperparameters);
+    await mutate(api, 'cancelJob', { jobId: retried.id }, 'job { id }');
+    await jobWhen(api, retried.id, ({ state }) => state === 'CANCELLED');
   });
 });
 

@@ -163,6 +163,7 @@ def _weights(n: int, m: int) -> list[tuple[slice, NDArray[np.float64]]]:
 
 def tensor(image: NDArray[np.uint8], spec: Json) -> NDArray[np.float32]:
     """Levels as the input of the model, without the dimension of the batch."""
+    ordered: NDArray[Any]
     if spec["channels"] == "GREY":
         # ITU-R BT.601: the weights add up to 65,536, so that a grey pixel keeps its level.
         ordered = ((image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16)[..., None]

@@ -88,6 +88,13 @@ export const TrainingRuntime = z.object({
     .min(0)
     .default(2 ** 31)
     .describe('Decoded images are kept in memory when they fit into this.'),
+  workers: z
+    .int()
+    .min(0)
+    .max(64)
+    .nullable()
+    .default(null)
+    .describe('Processes that prepare training batches; null: as many as cpuThreads on a GPU, none on a CPU.'),
   stopAfterEpoch,
 });
 

@@ -40,6 +40,7 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   },
   6: {
     EVALUATE: () => ({ testTimeAugmentation: 'NONE' }),
+    TRAIN: () => ({ workers: null }),
   },
 };
 

@@ -81,6 +81,10 @@ builder.relayMutationField(
       cpuThreads: t.int({
         description: 'Threads of PyTorch; by default the cores divided by the slots. Results on a processor depend on it.',
       }),
+      workers: t.int({
+        description:
+          'Processes that prepare its batches, 0 to 64; by default as many as cpuThreads on a GPU, none on a processor. Results do not depend on it.',
+      }),
       device: t.field({ type: DeviceType, required: true, defaultValue: 'AUTO', description: 'What it computes on.' }),
       convert: t.boolean({
         required: true,

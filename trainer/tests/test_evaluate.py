@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 
 from tests import support
 from tests.conftest import Trained
-from tests.support import Recorder, run_here
+from tests.support import Recorder, evaluate_spec, run_here
 from whetstone_trainer.classification import evaluate, report
 from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
@@ -29,7 +29,7 @@ def pictures(labels: torch.Tensor) -> Images:
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator, dtype=torch.uint8)
     items = tuple(DatasetItem(n, "val", f"{n}.png", "", 8, 8, int(label), None) for n, label in enumerate(labels))
-    return Images(items, labels.tolist(), Path(), None, list(levels))
+    return Images(items, labels.tolist(), Path(), None, draft=False, cache=list(levels))
 
 
 def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
@@ -161,11 +161,6 @@ def test_an_image_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -
 
 
 # -------------------------------------------------------------------------------------------------------------- the job
-
-
-def evaluate_spec(model: support.Json, dataset: support.Json, split: str = "val") -> support.Json:
-    asked = {"split": split, "batchSize": 32, "testTimeAugmentation": "NONE"}
-    return {**support.computing("EVALUATE"), "model": model, "dataset": dataset, **asked}
 
 
 def test_an_onnx_version_that_is_to_be_evaluated_on_cuda_is_not_evaluated_on_the_cpu(

@@ -75,9 +75,12 @@ def relabelled(label: int, classes: Sequence[int]) -> int:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def kept_as(parameters: ClassificationHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
-    """Originals where crops are random, else what the model sees."""
-    return spec if parameters.crop_scale == 1 else None
+def kept_as(parameters: ClassificationHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | int:
+    """What the model sees. Where crops are random, so many pixels that the smallest and narrowest of them fills the
+    input."""
+    if parameters.crop_scale == 1:
+        return spec
+    return math.ceil(max(spec.width, spec.height) / math.sqrt(augment.NARROWEST * parameters.crop_scale))
 
 
 def example(

@@ -98,9 +98,8 @@ def build_model(preset: str, class_count: int, channels: int = 3) -> nn.Module:
     model = topology_of(preset).build(class_count)
     if channels == 1:
         name, first = first_convolution(model)
-        one = nn.Conv2d(
-            1, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
-        )  # type: ignore[arg-type]
+        form = (first.kernel_size, first.stride, first.padding)
+        one = nn.Conv2d(1, first.out_channels, *form, bias=first.bias is not None)  # type: ignore[arg-type]
         one.load_state_dict({**first.state_dict(), "weight": of_one_channel(first.weight.detach())})
         model.set_submodule(name, one)
     return model

@@ -65,8 +65,9 @@ class Task(Protocol):
     def relabelled(self, truth: Any, classes: Sequence[int], /) -> Any:
         """With other class indices: `classes[old]` is the new one."""
 
-    def kept_as(self, parameters: Any, spec: PreprocessSpec, /) -> PreprocessSpec | None:
-        """What training images are brought to before augmentation, None where that needs the originals."""
+    def kept_as(self, parameters: Any, spec: PreprocessSpec, /) -> PreprocessSpec | int:
+        """What training images are brought to before augmentation: the input, or their own form with a short side of at
+        most so many pixels."""
 
     def example(
         self,

@@ -54,6 +54,16 @@ class Objects:
     width: int
     height: int
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process sends arrays as bytes; for each tensor PyTorch would open a file in shared memory.
+        arrays = [part.numpy() for part in (self.labels, self.boxes, self.ignored)]
+        return _objects_of, (*arrays, self.width, self.height)
+
+
+def _objects_of(*values: Any) -> Objects:
+    labels, boxes, ignored = (torch.from_numpy(array) for array in values[:3])
+    return Objects(labels, boxes, ignored, *values[3:])
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -100,7 +110,7 @@ def relabelled(objects: Objects, classes: Sequence[int]) -> Objects:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def kept_as(parameters: DetectionHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
+def kept_as(parameters: DetectionHyperparameters, spec: PreprocessSpec) -> PreprocessSpec:
     """As the model sees it: a picture is composed of images that have their size in the input already."""
     return spec
 
@@ -168,7 +178,7 @@ def evaluate(
     predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
 ) -> Evaluation:
     """mAP of what is found, in pixels of the upright images."""
-    assert images.resized is not None
+    assert isinstance(images.resized, PreprocessSpec)
     found: list[Detections] = []
     for batch in ordered_batches(images, batch_size, workers):
         for *outputs, objects in zip(*predict(batch.images), batch.truths, strict=True):
