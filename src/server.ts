@@ -47,6 +47,7 @@ import { evaluateJob } from './training/evaluate.ts';
 import { trainJob } from './training/train.ts';
 import { askJob } from './tuning/ask.ts';
 import { tuneJob } from './tuning/coordinate.ts';
+import { measureJob } from './tuning/measure.ts';
 import { startSender } from './webhooks/sender.ts';
 
 /** Every kind of job. */
@@ -61,6 +62,7 @@ const jobKindsOf = (services: Pick<Services, 'supervisor' | 'tokens'>): JobKinds
   LOAD_TEST: loadTestJob(services),
   TUNE: tuneJob,
   ASK: askJob,
+  MEASURE: measureJob,
 });
 
 /** What a person can mend is one sentence with the setting's name. */

@@ -73,7 +73,7 @@ describe('specifications', () => {
   it('reads one of every kind', () => {
     const parsed = lines('specs.jsonl').map((line) => SpecLine.parse(JSON.parse(line)));
     expect(new Set(parsed.map(({ spec }) => spec.kind))).toEqual(
-      new Set(['TRAIN', 'CONVERT', 'COMPRESS', 'EVALUATE', 'IMPORT_MODEL', 'ASK', 'IMPORT_DATASET', 'BENCHMARK']),
+      new Set(['TRAIN', 'CONVERT', 'COMPRESS', 'EVALUATE', 'IMPORT_MODEL', 'ASK', 'MEASURE', 'IMPORT_DATASET', 'BENCHMARK']),
     );
   });
 

@@ -1,11 +1,13 @@
+import { setTimeout } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
+import { attempt, job } from '../src/jobs/tables.ts';
 import { study, trial } from '../src/tuning/tables.ts';
 import { type Killed, startKilled } from './support/killed.ts';
 import { storeObjects } from './support/objects.ts';
 import { withServer } from './support/server.ts';
 import { until } from './support/storage.ts';
-import { ask, digitsVersion, mutate } from './support/training.ts';
+import { ask, digitsVersion, mutate, succeeded } from './support/training.ts';
 
 const input = {
   ...{ modelName: 'tuned', preset: 'resnet18', cpuThreads: 1, device: 'CPU', seed: 7 },
@@ -102,9 +104,53 @@ test.each<[string, number, ((running: Running) => Promise<void>)?]>([
   expect(await trialsOf(slots, disturb)).toBe(wanted);
 });
 
-test('of a study of 500 trials the page, the front and the importance are answered within 200 ms each', () =>
+test('latency is measured before the first trial while nothing else computes, and is the same for trials of one image size', () =>
   withServer(async (server) => {
     const api = { url: server.url, token: await server.as('ENGINEER') };
+    const { db } = server.services;
+    const datasetVersionId = await digitsVersion(api, [0, 1, 2], 8);
+    const about = { datasetVersionId, modelName: 'fast', population: 3, generations: 2, registerMax: 0 };
+    const space = [...input.space.slice(0, 3), { name: 'imageSize', choices: [32, 128] }];
+    // Its trainings run on the other slot until the measurement wants all of them.
+    const { study: other } = await mutate(api, 'startTuning', { ...input, ...about, modelName: 'other' }, 'study { job { id } }');
+    const latency = { ...input, ...about, space, objectives: ['TOP1', 'LATENCY'] };
+    const { study: made } = await mutate(api, 'startTuning', latency, 'study { id job { id } }');
+    for (const { id } of [other.job, made.job]) await succeeded(api, id);
+
+    const { data } = await ask(
+      api,
+      'query ($id: ID!) { study(id: $id) { latencies { imageSize ms } trials { nodes { values params } } front { values } } }',
+      { id: made.id },
+    );
+    const { latencies, trials } = data.study;
+    expect(latencies.map(({ imageSize }: { imageSize: number }) => imageSize)).toEqual([32, 128]);
+    const [small, large] = latencies.map(({ ms }: { ms: number }) => ms);
+    expect(small).toBeLessThan(large);
+    for (const { values, params } of trials.nodes) if (values) expect(values[1]).toBe(params.imageSize === 32 ? small : large);
+
+    const runs = db.select({ attempt, kind: job.kind }).from(attempt).innerJoin(job, eq(job.id, attempt.jobId)).all();
+    const measured = runs.filter(({ kind }) => kind === 'MEASURE').map((run) => run.attempt);
+    expect(measured.length).toBe(1);
+    const { jobId, startedAt, endedAt } = measured[0] as (typeof measured)[number];
+    const beside = runs.filter(
+      ({ attempt: one }) => one.jobId !== jobId && one.startedAt < Number(endedAt) && Number(one.endedAt) > startedAt,
+    );
+    expect(beside).toEqual([]);
+  }));
+
+/** The share of a core that this process, with the server in it, takes. */
+async function load(): Promise<number> {
+  const [before, from] = [process.cpuUsage(), performance.now()];
+  await setTimeout(10_000);
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000 / (performance.now() - from);
+}
+
+test('of a study of 500 trials the page, the front and the importance are answered within 200 ms each, and one that waits takes no processor', () =>
+  withServer(async (server) => {
+    const api = { url: server.url, token: await server.as('ENGINEER') };
+    await load();
+    const idle = await load();
     storeObjects(server);
     const { db } = server.services;
     const importanceJson = Array.from({ length: 10 }, (_, n) => ({ name: `parameter${n}`, share: 0.1 }));
@@ -126,6 +172,18 @@ test('of a study of 500 trials the page, the front and the importance are answer
         .run();
     }
     const id = Buffer.from('Study:Study').toString('base64url');
+    const coordinator = { state: 'RUNNING', endedAt: null, held: true } as const;
+    db.update(job)
+      .set(coordinator)
+      .where(eq(job.id, String(row?.jobId)))
+      .run();
+    const waits = { id: 'waits', kind: 'TRAIN', state: 'QUEUED', slotsNeeded: 1, held: true, priority: 0, parentId: row?.jobId } as const;
+    db.insert(job)
+      .values({ ...waits, specJson: {}, createdAt: 0 })
+      .run();
+    const waiting = await load();
+    console.log(`Share of a core: ${idle.toFixed(4)} idle, ${waiting.toFixed(4)} with a study that waits`);
+    expect(waiting - idle).toBeLessThan(0.01);
     const parts = {
       page: 'trialsEnded trials(first: 100, orderBy: TOP1) { nodes { number generation state values params epochs job { id state } } }',
       front: 'front { number values params hyperparameters }',

@@ -211,6 +211,54 @@ describe('a study', () => {
     }));
 });
 
+describe('a study with latency as an objective', () => {
+  const input = { objectives: ['TOP1', 'LATENCY'] };
+
+  test('measures it once, alone on the machine, and each trial has the latency of its image size', () =>
+    withStudies(async (studies) => {
+      const other = await started(studies);
+      const id = await started(studies, input);
+      const seen = new Set<string>();
+      await workThrough(studies, id, ({ id: jobId, kind, specJson }, running) => {
+        if (running.some((one) => one.kind === 'MEASURE')) expect(running.length).toBe(1);
+        if (kind !== 'MEASURE') return false;
+        seen.add(jobId);
+        expect(specJson).toEqual({ studyId: id });
+        expect(studies.trials(id)).toEqual([]);
+        return false;
+      });
+      expect(seen.size).toBe(1);
+      expect(studies.study(id).latenciesJson).toEqual({ 32: 1.5, 64: 6 });
+      const trials = studies.trials(id);
+      expect(trials.length).toBe(12);
+      for (const { valuesJson, paramsJson } of trials) if (valuesJson) expect(valuesJson[1]).toBe(paramsJson.imageSize === 32 ? 1.5 : 6);
+      extendStudy(studies.services(), nobody, id, 1);
+      await workThrough(studies, id, ({ kind }) => {
+        expect(kind).not.toBe('MEASURE');
+        return false;
+      });
+      await workThrough(studies, other);
+      expect(studies.job(other).state).toBe('SUCCEEDED');
+    }));
+
+  test('fails where it cannot be measured, and its retry measures again', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { ...input, begin: [{ imageSize: 64 }] });
+      studies.claim();
+      for (const one of studies.attempts()) studies.end(one, { state: 'FAILED', failure: { code: 'EXPORT_FAILED', message: 'Invented.' } });
+      const { state, failureCode, failureMessage } = studies.job(id);
+      expect([state, failureCode, failureMessage]).toEqual([
+        'FAILED',
+        'MEASURE_FAILED',
+        'The latency could not be measured: Invented. Retry this job.',
+      ]);
+      studies.retry(id);
+      await workThrough(studies, id);
+      expect(studies.job(id).state).toBe('SUCCEEDED');
+      expect(studies.trials(id)[0]).toMatchObject({ paramsJson: { imageSize: 64 } });
+    }));
+});
+
 describe('halving', () => {
   test('stops the weak ones of a generation at each rung, and never continues one of them', () =>
     withStudies(async (studies) => {
@@ -247,7 +295,10 @@ describe('whatever happens', () => {
   test.each([
     ['without halving', { generations: 2 }],
     ['with halving', { halving, generations: 2 }],
-    ['that begins with trials of its user', { halving, generations: 2, begin: [{ imageSize: 32 }, { imageSize: 64 }, { imageSize: 32 }] }],
+    [
+      'that begins with trials of its user, and measures latency',
+      { halving, generations: 2, begin: [{ imageSize: 32 }, { imageSize: 64 }, { imageSize: 32 }], objectives: ['TOP1', 'LATENCY'] },
+    ],
   ])(
     'a study comes to the same trials, and runs none twice: %s',
     async (_how, input) => {

@@ -28,7 +28,9 @@ export function prepareSlots(db: Db, slots: number): void {
  * slot; one that needs all of them, waiting or running, holds back everything, so that nothing runs beside it.
  */
 export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }) | null {
-  if (!db.select({ id: job.id }).from(job).where(eq(job.state, 'QUEUED')).limit(1).get()) return null;
+  // The scheduler asks ten times a second, also while all that waits is held: then nothing more is read, and nothing locked.
+  const mayStart = and(eq(job.state, 'QUEUED'), eq(job.held, false));
+  if (!db.select({ id: job.id }).from(job).where(mayStart).limit(1).get()) return null;
   return inTransaction(db, (tx) => {
     // A coordinator, which has no attempts, takes nobody's place.
     const running = tx

@@ -112,6 +112,11 @@ export const results = {
     .meta({ id: 'EvaluateResult' }),
   IMPORT_MODEL: z.object({ format: z.enum(['ONNX', 'CHECKPOINT']) }).meta({ id: 'ImportModelResult' }),
   ASK: AskResult,
+  MEASURE: z
+    .object({
+      latenciesMs: z.array(z.number().gt(0)).describe('Of one image, in the order of the sizes: the median over the rounds.'),
+    })
+    .meta({ id: 'MeasureResult' }),
 };
 
 const place = z.int().min(0).describe('Of an image in the dataset version: `n` of its DatasetItem.');

@@ -5,6 +5,8 @@ import { z } from 'zod';
 export const dimensionsMax = 30;
 export const trialsMax = 1000;
 export const populationMax = 100;
+/** Image sizes of a study that are measured. */
+export const imageSizesMax = 16;
 
 const value = z.union([z.number(), z.string().max(100)]);
 

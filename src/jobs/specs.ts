@@ -7,7 +7,7 @@ import { engineNames } from '../engine/engines.ts';
 import { Compression } from '../training/gates.ts';
 import { OutputLayout, PreprocessSpec, Task } from '../vision/spec.ts';
 import { ClassificationHyperparameters, DetectionHyperparameters, presetName, presetsOf } from './presets.ts';
-import { Ask, stopAfterEpoch } from './searchSpace.ts';
+import { Ask, imageSizesMax, stopAfterEpoch } from './searchSpace.ts';
 
 export const SPEC_VERSION = 1;
 
@@ -355,9 +355,19 @@ export type LoadTestSpec = z.infer<typeof LoadTestSpec>;
 
 export const AskSpec = z.object({ kind: z.literal('ASK'), ...common, ...Ask.shape }).meta({ id: 'AskSpec' });
 
+export const MeasureSpec = z
+  .object({
+    kind: z.literal('MEASURE'),
+    ...computing,
+    preset: presetName,
+    classCount: z.int().min(1).max(10_000),
+    preprocess: z.array(PreprocessSpec).min(1).max(imageSizesMax).describe('One for each image size that is measured.'),
+  })
+  .meta({ id: 'MeasureSpec' });
+
 // ------------------------------------------------------------------------------------------------------------- kinds
 
-const trainerSpecs = [TrainSpec, ConvertSpec, CompressSpec, EvaluateSpec, ImportModelSpec, AskSpec] as const;
+const trainerSpecs = [TrainSpec, ConvertSpec, CompressSpec, EvaluateSpec, ImportModelSpec, AskSpec, MeasureSpec] as const;
 export const Spec = z.discriminatedUnion('kind', [...trainerSpecs, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec]).meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
@@ -377,5 +387,6 @@ export const jobKindTable = {
   LOAD_TEST: { slots: -1, description: 'Drives a deployment at growing rates of requests, with no other job beside it.' },
   TUNE: { slots: 0, description: 'Coordinates a study: its children propose hyperparameters (ASK) and train with them (TRAIN).' },
   ASK: { slots: 0, description: 'Proposes the next trials of a study.' },
+  MEASURE: { slots: -1, description: 'Measures for a study how long an image of each size takes, alone on the machine.' },
 } as const satisfies Record<Spec['kind'] | 'TUNE', { slots: -1 | 0 | 1; description: string }>;
 export type JobKindName = keyof typeof jobKindTable;

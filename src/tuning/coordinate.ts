@@ -1,6 +1,7 @@
 /**
  * The job TUNE. It holds no slot and has no process: it moves in the transactions that end its children, so that whatever is killed, the rows
- * of the study say how it continues. Its children are ASK jobs, which propose trials, and TRAIN jobs, which run them.
+ * of the study say how it continues. Its children are ASK jobs, which propose trials, and TRAIN jobs, which run them. Where latency is an
+ * objective, a MEASURE job comes before all of them.
  *
  *   ASK ends      its proposals become trials, and those that are new start
  *   a rung ends   when no child is at work: the weak trials are STOPPED, the others continue from their checkpoints
@@ -27,6 +28,7 @@ import type { TrainRequest } from '../training/train.ts';
 import { askRequestOf } from './ask.ts';
 import { Budget, isSpent } from './budget.ts';
 import { nextStop, survivorsOf } from './halving.ts';
+import { lacksLatencies } from './measure.ts';
 import { directionsOf, type ObjectiveName, valuesOf } from './objectives.ts';
 import { hashOfTrial, hyperparametersOfTrial, type StudySettings } from './settings.ts';
 import { activeChildren, findStudyOf, frontOf, listTrials, ranked, requireStudy, studySettings } from './studies.ts';
@@ -48,7 +50,8 @@ export const tuneJob: JobKind = {
     const row = findStudyOf(tx, parent);
     // The child of an earlier job of the study, which was retried or extended meanwhile.
     if (!row || row.jobId !== parent.id) return null;
-    const failure = child.kind === 'ASK' ? takeProposals(tx, row, child) : takeResult(tx, row, child);
+    const take = child.kind === 'ASK' ? takeProposals : child.kind === 'MEASURE' ? takeLatencies : takeResult;
+    const failure = take(tx, row, child);
     return failure ? { state: 'FAILED', failure } : advance(tx, requireStudy(tx, row.id), parent);
   },
 
@@ -84,8 +87,8 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
   const settings = studySettings(row);
   const open = listTrials(tx, row.id).filter(({ outcome, copyOf }) => outcome === null && copyOf === null);
   // Trials to begin with start together with the first proposals, which a study that was cancelled too early has not got.
-  if (open.some(({ jobId }) => jobId === null)) {
-    askForFirst(tx, row, parent);
+  if (lacksLatencies(row) || open.some(({ jobId }) => jobId === null)) {
+    begin(tx, row, parent);
     return null;
   }
   if (open.length > 0) {
@@ -152,10 +155,24 @@ function resultOf(tx: Queryable, row: Study, trials: Trial[], front: Trial[]): R
 
 // --------------------------------------------------------------------------------------------------------- proposals
 
-/** For the rest of the first generation. */
-export function askForFirst(tx: Queryable, row: Study, parent: Job): void {
+/** The first child of a study: it measures latencies, or proposes the rest of the first generation. */
+export function begin(tx: Queryable, row: Study, parent: Job): void {
+  if (lacksLatencies(row)) {
+    enqueue(tx, actorOf(parent), { kind: 'MEASURE', spec: { studyId: row.id }, priority: parent.priority, parentId: parent.id });
+    return;
+  }
   const known = listTrials(tx, row.id).length;
   enqueueAsk(tx, row, parent, Math.min(studySettings(row).population, row.trials) - known);
+}
+
+function takeLatencies(tx: Queryable, row: Study, child: Job): Failure | null {
+  if (child.state !== 'SUCCEEDED') {
+    const why = child.failureMessage ?? 'The job that measures it was cancelled.';
+    return { code: 'MEASURE_FAILED', message: `The latency could not be measured: ${why} Retry this job.` };
+  }
+  const { latencies } = child.resultJson as { latencies: Record<number, number> };
+  tx.update(study).set({ latenciesJson: latencies }).where(eq(study.id, row.id)).run();
+  return null;
 }
 
 function enqueueAsk(tx: Queryable, row: Study, parent: Job, count: number): void {
@@ -266,7 +283,7 @@ function takeResult(tx: Queryable, row: Study, child: Job): Failure | null {
 function recordResult(tx: Queryable, row: Study, one: Trial, { resultJson, specJson }: Job): void {
   const result = results.TRAIN.parse(resultJson);
   const { hyperparameters, resumeOfJobId } = specJson as TrainRequest;
-  const values = valuesOf(studySettings(row).objectives, result);
+  const values = valuesOf(studySettings(row).objectives, result, Number(row.latenciesJson?.[hyperparameters.imageSize]));
   // The next rung continues from the newer checkpoint.
   if (resumeOfJobId !== null) dropArtifacts(tx, 'JOB', resumeOfJobId);
   update(tx, one, { epochs: result.epochs });

@@ -1,4 +1,4 @@
-/** What a study can optimise: measured on the validation split at the best epoch, or a fact about the model. */
+/** What a study can optimise: measured on the validation split at the best epoch, a fact about the model, or its measured latency. */
 import type { z } from 'zod';
 import type { results } from '../jobs/results.ts';
 import type { Task } from '../vision/spec.ts';
@@ -12,7 +12,8 @@ interface Objective {
   /** Whether it says how good a model is, and not only how large. */
   isQuality: boolean;
   description: string;
-  of: (result: TrainResult) => number;
+  /** `latencyMs`: of one image of the trial's size. */
+  of: (result: TrainResult, latencyMs: number) => number;
 }
 
 const metric = (name: string) => (result: TrainResult) => Number((result.metrics as Record<string, number>)[name]);
@@ -74,6 +75,15 @@ export const objectives = {
     description: 'Bytes of the weights. Fewer are better.',
     of: ({ bytes }) => bytes,
   },
+  LATENCY: {
+    task: null,
+    direction: 'MINIMIZE',
+    isQuality: false,
+    description:
+      'Milliseconds that ONNX Runtime takes for one image on the CPU, with `cpuThreads`, measured alone on the machine. It is measured once for each ' +
+      'image size of the space, before the first trial: trials of one size have the same latency. Less is better.',
+    of: (_result, latencyMs) => latencyMs,
+  },
 } as const satisfies Record<string, Objective>;
 export type ObjectiveName = keyof typeof objectives;
 export const objectiveNames = Object.keys(objectives) as [ObjectiveName, ...ObjectiveName[]];
@@ -81,5 +91,5 @@ export const objectiveNames = Object.keys(objectives) as [ObjectiveName, ...Obje
 export const directionsOf = (names: readonly ObjectiveName[]) => names.map((name) => objectives[name].direction);
 
 /** The values of the objectives that a training has reached. */
-export const valuesOf = (names: readonly ObjectiveName[], result: TrainResult): number[] =>
-  names.map((name) => objectives[name].of(result));
+export const valuesOf = (names: readonly ObjectiveName[], result: TrainResult, latencyMs: number): number[] =>
+  names.map((name) => objectives[name].of(result, latencyMs));

@@ -118,6 +118,14 @@ const HalvingType = builder.objectRef<{ firstEpoch: number; reduction: number }>
   }),
 });
 
+const SizeLatencyType = builder.objectRef<{ imageSize: number; ms: number }>('ImageSizeLatency').implement({
+  description: 'The measured latency of a preset at an image size.',
+  fields: (t) => ({
+    imageSize: t.exposeInt('imageSize', { description: 'Side of the square input in pixels.' }),
+    ms: t.exposeFloat('ms', { description: 'Milliseconds for one image: the median over the rounds of the measurement.' }),
+  }),
+});
+
 const isPaused = ({ held, state }: Job) => held && !isFinal(state);
 
 const jobOf = (db: Queryable, { jobId }: Study): Job => findJob(db, jobId) as Job;
@@ -204,6 +212,12 @@ export const StudyType = builder.node(builder.objectRef<Study>('Study'), {
       extensions: { size: 10 },
       resolve: (s) => s.importanceJson,
     }),
+    latencies: t.field({
+      type: [SizeLatencyType],
+      description: 'Where LATENCY is an objective: what each image size takes, smallest first. Empty until it is measured.',
+      extensions: { size: 10 },
+      resolve: ({ latenciesJson }) => Object.entries(latenciesJson ?? {}).map(([size, ms]) => ({ imageSize: Number(size), ms })),
+    }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was started.' }),
   }),
 });
@@ -212,7 +226,7 @@ builder.objectField(JobType, 'study', (t) =>
   t.field({
     type: StudyType,
     nullable: true,
-    description: 'The study that a TUNE job coordinates, or that an ASK or TRAIN job works for; null for other jobs.',
+    description: 'The study that a TUNE job coordinates, or that an ASK, MEASURE or TRAIN job works for; null for other jobs.',
     resolve: (j, _a, { db }) => findStudyOf(db, j),
   }),
 );

@@ -4,7 +4,7 @@ import { canonicalHash } from '../canonical.ts';
 import { InputError, refuse } from '../errors.ts';
 import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
-import { Ask, Dimension, dimensionsMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
+import { Ask, Dimension, dimensionsMax, imageSizesMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';
@@ -123,6 +123,7 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number): Stu
     );
   if (sampler === 'TPE' && wanted.length > 1) refuse('INVALID', 'sampler', 'TPE optimises one objective here. Use NSGA2 for several.');
   if (sampler === 'GRID') requireGrid(space);
+  if (wanted.includes('LATENCY')) requireFewSizes({ preset, space, fixed });
   const halving = input.halving ?? null;
   if (halving && space.some(({ name }) => name === 'epochs'))
     refuse('INVALID', 'halving', 'Trials of different `epochs` cannot be compared at a rung: fix `epochs`, or leave `halving` out.');
@@ -159,7 +160,7 @@ function requireObjectives(preset: PresetName, wanted: ObjectiveName[]): void {
     refuse(
       'INVALID',
       'objectives',
-      `${wanted.join(', ')} say only how large a model is. Add one that says how good it is, such as TOP1 or MAP5095.`,
+      `${wanted.join(', ')} say only how large or fast a model is. Add one that says how good it is, such as TOP1 or MAP5095.`,
     );
 }
 
@@ -227,6 +228,25 @@ function requireValid(preset: PresetName, fixed: Params, space: Dimension[], dim
       at,
       `${name} depends on ${when.name}: that must have \`choices\` with ${when.values.join(', ')}, and no condition itself.`,
     );
+}
+
+/** The image sizes that trials may have. */
+export function imageSizesOf({ preset, space, fixed }: Pick<StudySettings, 'preset' | 'space' | 'fixed'>): number[] {
+  const { imageSize } = trainingOf(preset, fixed, {}).hyperparameters;
+  const searched = space.find(({ name }) => name === 'imageSize');
+  if (!searched) return [imageSize];
+  const { choices, low, step, when } = searched;
+  const sizes = choices?.map(Number) ?? Array.from({ length: gridPoints([searched]) }, (_, n) => Number(low) + n * (step ?? 1));
+  return [...new Set(when ? [...sizes, imageSize] : sizes)].sort((a, b) => a - b);
+}
+
+function requireFewSizes(settings: Pick<StudySettings, 'preset' | 'space' | 'fixed'>): void {
+  if (settings.space.some(({ name }) => name === 'channels'))
+    refuse('INVALID', 'space', 'LATENCY is measured for one value of `channels`: put it into `fixed`, or leave LATENCY out.');
+  const { length } = imageSizesOf(settings);
+  if (length <= imageSizesMax) return;
+  const message = `LATENCY is measured for each imageSize, at most ${imageSizesMax}; the space has ${length}. Take \`choices\`, or a larger \`step\`.`;
+  refuse('LIMIT', 'space', message);
 }
 
 /** Points of a grid, those included that a condition makes equal. */

@@ -19,7 +19,7 @@ import { requireDisk } from '../storage/disk.ts';
 import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireReadyDataset, requireTask } from '../training/sources.ts';
 import { trainingBytes } from '../training/train.ts';
-import { askForFirst, continueIn, insertTrials } from './coordinate.ts';
+import { begin, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { requireStudy, studySettings } from './studies.ts';
@@ -52,7 +52,7 @@ export async function startTuning(services: JobServices, actor: Actor, raw: unkn
   // Trainings that run, and the checkpoint that each trial keeps.
   const { preset, population } = settings;
   await requireDisk(services, config.slots * trainingBytes(preset) + population * checkpointBytes(preset));
-  const started = inTransaction(db, (tx) => begin(tx, actor, input, settings, trials));
+  const started = inTransaction(db, (tx) => insertStudy(tx, actor, input, settings, trials));
   announceJob(bus, requireJob(db, started.jobId));
   return { study: started, plan };
 }
@@ -67,7 +67,7 @@ function trialsOf({ trials, generations, population }: StartTuningInput, { sampl
   return total;
 }
 
-function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: StudySettings, trials: number): Study {
+function insertStudy(tx: Queryable, actor: Actor, input: StartTuningInput, settings: StudySettings, trials: number): Study {
   const { modelName, datasetVersionId, priority, hoursMax, target } = input;
   const earlier = findByIdempotencyKey(tx, actor, { kind: 'TUNE', input });
   if (earlier) return requireStudy(tx, (earlier.specJson as { studyId: string }).studyId);
@@ -97,7 +97,7 @@ function begin(tx: Queryable, actor: Actor, input: StartTuningInput, settings: S
     .returning()
     .get();
   insertTrials(tx, row, settings.begin.slice(0, trials), 0);
-  askForFirst(tx, row, coordinator);
+  begin(tx, row, coordinator);
   return row;
 }
 

@@ -13,7 +13,7 @@ export const findStudy = (db: Queryable, id: string): Study | undefined => db.se
 
 export const requireStudy = (db: Queryable, id: string): Study => findStudy(db, id) ?? notFound('study');
 
-/** The study that a TUNE, ASK or TRAIN job works for, also where it is not the newest of its study. */
+/** The study that a TUNE, ASK, MEASURE or TRAIN job works for, also where it is not the newest of its study. */
 export function findStudyOf(db: Queryable, { kind, specJson, parentId }: Pick<Job, 'kind' | 'specJson' | 'parentId'>): Study | undefined {
   const { studyId } = specJson as { studyId?: string };
   if (studyId !== undefined) return findStudy(db, studyId);

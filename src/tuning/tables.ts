@@ -27,6 +27,8 @@ export const study = sqliteTable(
     askedAt: integer(),
     /** What the trainer told last: the share of each hyperparameter. */
     importanceJson: text({ mode: 'json' }).$type<{ name: string; share: number }[]>().notNull(),
+    /** Milliseconds for an image of each size, where latency is an objective; null until they are measured. */
+    latenciesJson: text({ mode: 'json' }).$type<Record<number, number>>(),
     createdAt: integer().notNull(),
   },
   (t) => [index('study_job').on(t.jobId), index('study_created').on(t.createdAt, t.id)],

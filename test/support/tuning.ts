@@ -51,8 +51,8 @@ async function openStudies(folder: string, slots: number) {
       .concat(opened.db.select().from(job).where(eq(job.state, 'CANCELLING')).all())
       .filter(({ attemptNumber }) => attemptNumber > 0);
 
-  const end = (one: Job, how: End) =>
-    endAttempt(opened.db, kinds, one.id, one.attemptNumber, { ...how, backoffMs: () => 0 }, (tx) => madeBy(tx, services(), one));
+  const end = (one: Job, how: End, made: (tx: Queryable) => Record<string, unknown> = (tx) => madeBy(tx, services(), one)) =>
+    endAttempt(opened.db, kinds, one.id, one.attemptNumber, { ...how, backoffMs: () => 0 }, made);
 
   return {
     services,
@@ -62,6 +62,7 @@ async function openStudies(folder: string, slots: number) {
       while (claimNext(opened.db));
     },
     attempts: attemptsOf,
+    end,
     /** Ends a running attempt as its work decides it. */
     finish: (one: Job) =>
       end(one, one.state === 'CANCELLING' && chanceOf(one.specJson) < 0.7 ? { state: 'CANCELLED', failure: null } : endOf(one)),
@@ -163,6 +164,7 @@ function endOf({ kind, specJson }: Job): End {
 
 function madeBy(tx: Queryable, services: JobServices, one: Job): Record<string, unknown> {
   if (one.kind === 'ASK') return { ...proposalsOf(tx, one) };
+  if (one.kind === 'MEASURE') return { latencies: { 32: 1.5, 64: 6 } };
   if (one.kind === 'CONVERT') return { modelVersionId: insertVersion(tx, one) };
   const { hyperparameters, stopAfterEpoch, modelId, datasetVersionId: _, ...rest } = one.specJson as TrainRequest;
   const epochs = stopAfterEpoch ?? hyperparameters.epochs;

@@ -20,6 +20,7 @@ MODULES = {
     "EVALUATE": "evaluate",
     "IMPORT_MODEL": "import_model",
     "ASK": "ask",
+    "MEASURE": "measure",
 }
 
 

@@ -8,9 +8,9 @@ import torch
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hello import CPU, Device, emit_hello
-from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, TrainSpec
+from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, MeasureSpec, TrainSpec
 
-ComputingSpec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec
+ComputingSpec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | MeasureSpec
 
 
 def prepare(spec: ComputingSpec) -> torch.device:

@@ -257,7 +257,14 @@ class AskSpec(_Common):
     count: int
 
 
-Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec | AskSpec
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(_Computing):
+    preset: str
+    class_count: int
+    preprocess: tuple[PreprocessSpec, ...]
+
+
+Spec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | ImportModelSpec | AskSpec | MeasureSpec
 
 # The kinds that this package runs, by the definition in the schema, and the classes that hold them.
 _KINDS = {
@@ -267,6 +274,7 @@ _KINDS = {
     "EVALUATE": "EvaluateSpec",
     "IMPORT_MODEL": "ImportModelSpec",
     "ASK": "AskSpec",
+    "MEASURE": "MeasureSpec",
 }
 _SPECS: dict[str, type[Spec]] = {
     "ClassificationTrainSpec": ClassificationTrainSpec,
@@ -276,6 +284,7 @@ _SPECS: dict[str, type[Spec]] = {
     "EvaluateSpec": EvaluateSpec,
     "ImportModelSpec": ImportModelSpec,
     "AskSpec": AskSpec,
+    "MeasureSpec": MeasureSpec,
 }
 
 

@@ -19,6 +19,7 @@ export const objectiveTexts: Record<ObjectiveName, { title: string; write: (valu
   PARAMETERS: { title: 'parameters', write: millions, label: 'parameters (millions)', per: 1e6 },
   MACS: { title: 'MACs', write: millions, label: 'MACs (millions)', per: 1e6 },
   BYTES: { title: 'size', write: mebibytes, label: 'size (MiB)', per: 2 ** 20 },
+  LATENCY: { title: 'latency', write: (value) => `${number(value)} ms`, label: 'latency (ms)', per: 1 },
 };
 
 /** Axes of parallel coordinates, and slices: more are too narrow to read. */
