@@ -61,7 +61,7 @@ def small_preset() -> Iterator[None]:
         return export(*args, dynamo=False, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TOPOLOGIES, "resnet18", Topology(Small, "fc.", ("fc.weight", "fc.bias")))
+        patch.setitem(TOPOLOGIES, "resnet18", Topology(Small, "fc.", ("fc.weight", "fc.bias"), (), ("fc.",)))
         patch.setattr(torch.onnx, "export", older)
         yield
 
