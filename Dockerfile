@@ -20,9 +20,9 @@ RUN apt-get update \
 RUN npm install --global npm@11
 WORKDIR /opt/whetstone
 COPY . .
-# NODE_ENV leaves out the packages of the tests.
+# NODE_ENV leaves out the packages of the tests; onnxruntime-node brings the libraries of all systems.
 RUN NODE_ENV=production node scripts/setup.mjs node native \
-  && rm -rf /root/.npm inference-native/build/CMakeFiles
+  && rm -rf /root/.npm inference-native/build/CMakeFiles node_modules/onnxruntime-node/bin/*/darwin node_modules/onnxruntime-node/bin/*/win32
 
 # ----------------------------------------------------------------- the inference host
 FROM ${BASE} AS inference

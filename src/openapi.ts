@@ -248,6 +248,10 @@ export const serverOpenapi = {
       parameters: [parameter('path', 'artifact', 'From the link.'), parameter('path', 'range', 'From the link.'), ...link],
       ...read('A thumbnail', 'image/webp'),
     },
+    '/files/curves/{job}': {
+      parameters: [parameter('path', 'job', 'From the link.'), ...link],
+      ...made('The curves of a job as an event file of TensorBoard', ['application/octet-stream']),
+    },
     '/files/datasets/{version}/{form}': {
       parameters: [
         parameter('path', 'version', 'From the link.'),

@@ -24,6 +24,7 @@ import { createHttp, originCheck, type Route, sendJson } from './http.ts';
 import { killLeftChildren } from './jobs/executor/leftChildren.ts';
 import type { JobKinds } from './jobs/kinds.ts';
 import { startScheduler } from './jobs/scheduler.ts';
+import { serveTensorboard } from './jobs/tensorboard.ts';
 import { loadTestJob } from './loadTest/job.ts';
 import type { Log } from './log.ts';
 import { createServerMetrics } from './metrics.ts';
@@ -162,6 +163,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       { path: '/graphiql/', methods: read, handle: serveGraphiqlFile },
       { path: '/uploads', methods: ['GET', 'POST', 'OPTIONS'], handle: uploads.handle },
       { path: '/uploads/', methods: ['GET', 'HEAD', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], handle: uploads.handle },
+      { path: '/files/curves/', methods: read, handle: (req, res) => serveTensorboard(services, req, res) },
       { path: '/files/datasets/', methods: read, handle: (req, res) => serveExport(services, req, res) },
       { path: '/files/packages/', methods: read, handle: (req, res) => servePackage(services, req, res) },
       { path: '/files/reports/', methods: read, handle: (req, res) => serveReport(services, req, res) },

@@ -163,6 +163,7 @@ describe('everything that was made', () => {
       'metric_point',
       'job_subject',
       'evaluation',
+      'evaluation_findings',
       'benchmark_run',
       'benchmark_row',
       'benchmark_point',

@@ -5,7 +5,7 @@
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { deployed, item } from './support/deployments.ts';
@@ -19,10 +19,10 @@ const root = join(import.meta.dirname, '..');
 const run = promisify(execFile);
 const has = (program: string) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status === 0;
 
-/** Where the images lie: 4 GB for the inference host, 16 GB for the server. */
+/** Where the images and all files on the way to them lie: 4 GB for the inference host, 30 GB for the server with CUDA. */
 const storage = process.env.IMAGE_STORAGE ?? '/var/tmp/whetstone-images';
 const freeGb = () => {
-  const { bavail, bsize } = statfsSync('/var/tmp');
+  const { bavail, bsize } = statfsSync(dirname(storage));
   return (bavail * bsize) / 1e9;
 };
 const lacks = (gb: number): string => {
@@ -36,12 +36,14 @@ const lacks = (gb: number): string => {
 const driver = process.env.IMAGE_DRIVER ?? 'overlay';
 const common = ['--root', join(storage, 'root'), '--runroot', join(storage, 'run'), '--storage-driver', driver];
 const buildah = (...args: string[]) =>
-  run('buildah', [...common, ...args], { cwd: root, maxBuffer: 1e9 }).then(({ stdout }) => stdout.trim());
+  run('buildah', [...common, ...args], { cwd: root, maxBuffer: 1e9, env: { ...process.env, TMPDIR: storage } }).then(({ stdout }) =>
+    stdout.trim(),
+  );
 
-/** The machine's own registries and certificates, where there are such. */
+/** Which PyTorch, and the machine's own registries and certificates, where there are such. */
 const certificates = '/etc/ssl/certs/ca-certificates.crt';
-const mirrors = {
-  ...Object.fromEntries(['NPM_CONFIG_REGISTRY', 'PIP_INDEX_URL', 'UV_DEFAULT_INDEX'].map((name) => [name, process.env[name]])),
+const buildArguments = {
+  ...Object.fromEntries(['TORCH', 'NPM_CONFIG_REGISTRY', 'PIP_INDEX_URL', 'UV_DEFAULT_INDEX'].map((name) => [name, process.env[name]])),
   ...(existsSync(certificates) ? { SSL_CERT_FILE: certificates, NODE_EXTRA_CA_CERTS: certificates, PIP_CERT: certificates } : {}),
 };
 
@@ -69,10 +71,10 @@ afterAll(async () => {
 }, 300_000);
 
 async function build(target: string): Promise<string> {
-  const given = Object.entries(mirrors).flatMap(([name, value]) => (value ? ['--build-arg', `${name}=${value}`] : []));
+  const given = Object.entries(buildArguments).flatMap(([name, value]) => (value ? ['--build-arg', `${name}=${value}`] : []));
   const image = `localhost/whetstone-${target}`;
   await buildah(
-    ...['build', '--isolation', 'chroot', '--network', 'host', '--format', 'docker', '--build-arg', `BASE=${base}`, ...given],
+    ...['build', '--layers', '--isolation', 'chroot', '--network', 'host', '--format', 'docker', '--build-arg', `BASE=${base}`, ...given],
     ...['--target', target, '--tag', image, '.'],
   );
   const { size } = JSON.parse(await buildah('images', '--json', image))[0];
@@ -95,6 +97,8 @@ async function withContainer<T>(
   use: (start: (command?: string[]) => string[], config: Configured, mounted: string) => Promise<T>,
 ): Promise<T> {
   const container = await buildah('from', image);
+  // buildah mounts an empty folder of its own over one that is given for a declared volume.
+  await buildah('config', ...volumes.flatMap((volume) => ['--volume', `${volume.split(':')[1]}-`]), container);
   const { Docker } = JSON.parse(await buildah('inspect', container));
   const config: Configured = Docker.config;
   const options = [...volumes.flatMap((v) => ['-v', v]), ...Object.entries(env).flatMap(([name, value]) => ['--env', `${name}=${value}`])];
@@ -133,6 +137,24 @@ function firstOf({ pid }: Child): number {
   return Number(found);
 }
 
+/** Starts a container, runs `use` when it has logged `message`, and stops it with SIGTERM. */
+const whileRunning = (command: string[], message: string, use: () => Promise<void>): Promise<void> =>
+  withChild(
+    command,
+    {},
+    async (child) => {
+      await child.line((line) => line.includes(`"${message}"`));
+      const first = firstOf(child);
+      try {
+        await use();
+      } finally {
+        process.kill(first, 'SIGTERM');
+      }
+      expect((await child.exit).code).toBe(0);
+    },
+    'buildah',
+  );
+
 /** What a container has written outside of its volumes: nothing, as it runs with a file system that cannot be written. */
 const written = (mounted: string, since: string) =>
   execFileSync('find', [mounted, '-xdev', '-newer', since, '-type', 'f', '-not', '-path', `${mounted}/tmp/*`], { encoding: 'utf8' });
@@ -154,19 +176,11 @@ describe('the image of the inference host', () => {
     );
     await withContainer(image, [`${models}:/etc/whetstone:ro`], {}, async (start, config, mounted) => {
       expect(config.User).toBe('whetstone');
-      await withChild(
-        start(),
-        {},
-        async (child) => {
-          await child.line((line) => line.includes('"inference host is ready"'));
-          expect((await inferJson(`http://127.0.0.1:${port}`, 'echo', item(1))).json.outputs[0].data).toEqual(item(1).inputs[0]?.data);
-          expect(existsSync(join(mounted, 'opt/whetstone/inference-native/build/whetstone.node'))).toBe(true);
-          process.kill(firstOf(child), 'SIGTERM');
-          expect((await child.exit).code).toBe(0);
-          expect(written(mounted, join(models, 'models.json'))).toBe('');
-        },
-        'buildah',
-      );
+      await whileRunning(start(), 'inference host is ready', async () => {
+        expect((await inferJson(`http://127.0.0.1:${port}`, 'echo', item(1))).json.outputs[0].data).toEqual(item(1).inputs[0]?.data);
+        expect(existsSync(join(mounted, 'opt/whetstone/inference-native/build/whetstone.node'))).toBe(true);
+      });
+      expect(written(mounted, join(models, 'models.json'))).toBe('');
     });
   });
 });
@@ -195,20 +209,12 @@ describe('the image of the server', () => {
       const stamp = join(storage, 'stamp');
       writeFileSync(stamp, '');
       expect(isHealthy(start, config)).toBe(false);
-      const serve = async (use: () => Promise<void>) => {
+      const serve = (use: () => Promise<void>) => {
         const startedAt = performance.now();
-        await withChild(
-          start(),
-          {},
-          async (child) => {
-            await child.line((line) => line.includes('"whetstone is ready"'));
-            console.log(`The server in the container is ready after ${((performance.now() - startedAt) / 1000).toFixed(1)} s.`);
-            await use();
-            process.kill(firstOf(child), 'SIGTERM');
-            expect((await child.exit).code).toBe(0);
-          },
-          'buildah',
-        );
+        return whileRunning(start(), 'whetstone is ready', () => {
+          console.log(`The server in the container is ready after ${((performance.now() - startedAt) / 1000).toFixed(1)} s.`);
+          return use();
+        });
       };
       await serve(async () => {
         expect(isHealthy(start, config)).toBe(true);
@@ -233,4 +239,31 @@ describe('the image of the server', () => {
       expect(written(mounted, stamp)).toBe('');
     });
   });
+});
+
+test.skipIf(lacks(2))(`docker-compose.yml starts the services of each profile${lacks(2)}`, async () => {
+  const container = await buildah('from', base);
+  const inside = (command: string) =>
+    buildah(
+      ...['run', '--isolation', 'chroot', '--network', 'host', '-v', `${root}/docker-compose.yml:/project/docker-compose.yml:ro`],
+      ...[container, '--', 'sh', '-c', command],
+    );
+  const servicesOf = async (options: string) =>
+    (await inside(`cd /project && docker-compose ${options} config --services`)).split('\n').sort();
+  try {
+    await inside('apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends docker-compose');
+    expect(await servicesOf('')).toEqual(['server']);
+    expect(await servicesOf('--profile tls')).toEqual(['caddy', 'server']);
+    expect(await servicesOf('--profile replica')).toEqual(['replica', 'server']);
+    expect(await servicesOf('--profile monitoring')).toEqual(['grafana', 'prometheus', 'server']);
+    expect(await servicesOf('--profile gpu')).toEqual(['server', 'server-gpu']);
+    const { services } = JSON.parse(await inside("cd /project && docker-compose --profile '*' config --format json"));
+    const declared = [...readFileSync(join(root, 'Dockerfile'), 'utf8').matchAll(/^(?:ARG|FROM .* AS) (\w+)/gm)].map(([, name]) => name);
+    const used = Object.values<{ build?: { args: object; target?: string } }>(services).flatMap(({ build }) =>
+      build ? [...Object.keys(build.args), ...(build.target ? [build.target] : [])] : [],
+    );
+    expect(used.filter((name) => !declared.includes(name))).toEqual([]);
+  } finally {
+    await buildah('rm', container);
+  }
 });

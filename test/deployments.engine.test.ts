@@ -18,7 +18,7 @@ const deploying = 'mutation ($i: DeployInput!) { deploy(input: $i) { userErrors 
 const body = { inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [1, 2, 3, 4] }] };
 const answer = async (api: Api, name: string) => (await inferJson((await health(api)).url, name, body, by(api))).json.outputs[0].data;
 
-test('is that of the host where nobody says, also for a revision from before there was a choice', () =>
+test('is that of the host where nobody says, also for a revision from before there was a choice; one that is not there is refused', () =>
   withFolder(async (folder) =>
     withServer(async (server) => {
       const api = { url: server.url, token: await server.as('ENGINEER') };
@@ -33,11 +33,14 @@ test('is that of the host where nobody says, also for a revision from before the
       expect(await engineOf(api, 'usual')).toBe('AUTO');
 
       vi.stubEnv('WHETSTONE_OPENVINO_LIBRARY', '/nowhere');
+      const message = expect.stringContaining('The engine OPENVINO is not on this machine.');
       const refused = await ask(api, deploying, { i: { name: 'other', modelVersionId, settings: { engine: 'OPENVINO' } } });
+      expect(refused.data.deploy.userErrors).toEqual([{ code: 'INVALID', field: ['settings'], message }]);
+      const asOpenvino = sql`json_set(${deploymentRevision.settingsJson}, '$.engine', 'OPENVINO')`;
+      await withRows(server.dataDir, (db) => db.update(deploymentRevision).set({ settingsJson: asOpenvino }).run());
+      const back = await ask(api, 'mutation { rollback(input: { name: "usual", revision: 1 }) { userErrors { code field message } } }');
       vi.unstubAllEnvs();
-      expect(refused.data.deploy.userErrors).toEqual([
-        { code: 'INVALID', field: ['settings'], message: expect.stringContaining('The engine OPENVINO is not on this machine.') },
-      ]);
+      expect(back.data.rollback.userErrors).toEqual([{ code: 'INVALID', field: ['revision'], message }]);
     }),
   ));
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { sql } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
+import { accuracyOf, earlierAccuracy } from '../src/benchmark/context.ts';
 import { inTransaction } from '../src/db.ts';
 import { deployment, deploymentRevision } from '../src/deployments/tables.ts';
 import { accuracyLoss } from '../src/history/accuracyLoss.ts';
@@ -9,6 +10,8 @@ import { noteLessAccurate } from '../src/history/regressions.ts';
 import { benchmarkPoint } from '../src/history/tables.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
 import { readEvents } from '../src/jobs/events.ts';
+import { findModelVersion } from '../src/models/models.ts';
+import { type ModelVersion, modelVersion } from '../src/models/tables.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { deployed } from './support/deployments.ts';
 import { stretchesOf } from './support/eventLoop.ts';
@@ -190,11 +193,18 @@ describe('a version that is less accurate', () => {
     withServer(async (server) => {
       const { db } = server.services;
       storeVersions(db, [1, 2]);
-      const evaluate = (version: number, top1: number, split: 'val' | 'test' = 'val') =>
+      const evaluate = (version: number, top1: number, split: 'val' | 'test' = 'val', testTimeAugmentation: 'NONE' | 'FLIP' = 'NONE') =>
         inTransaction(db, (tx) => {
           const job = enqueue(tx, nobody, { kind: 'EVALUATE', spec: {} });
           const about = { modelVersionId: `version-${version}`, datasetVersionId: 'data-1', split, engine: 'torch', artifactId: null };
-          const row = { id: `evaluation ${job.id}`, ...about, metricsJson: { images: 1000, top1 }, jobId: job.id, createdAt: Date.now() };
+          const row = {
+            id: `evaluation ${job.id}`,
+            ...about,
+            testTimeAugmentation,
+            metricsJson: { images: 1000, top1 },
+            jobId: job.id,
+            createdAt: Date.now(),
+          };
           tx.insert(evaluation).values(row).run();
           noteLessAccurate(tx, { job, attemptNumber: 1 }, row);
           return job.id;
@@ -202,6 +212,7 @@ describe('a version that is less accurate', () => {
       evaluate(1, 0.95);
       evaluate(2, 0.5, 'test');
       evaluate(2, 0.945);
+      evaluate(2, 0.5, 'val', 'FLIP');
       const api = await viewer(server);
       expect(await regressions(api)).toEqual([]);
       const jobId = evaluate(2, 0.9);
@@ -209,6 +220,17 @@ describe('a version that is less accurate', () => {
         'digits version 2 is less accurate than version 1: 90.00 % top-1 instead of 95.00 % top-1 (2.71 to 7.34 points less, with 95 % confidence), on the same 1000 images.';
       expect(await regressions(api)).toMatchObject([{ metric: 'ACCURACY', before: 0.95, after: 0.9, says }]);
       expect(warningsOf(server, jobId)).toEqual([{ code: 'REGRESSION', message: says }]);
+
+      // A benchmark keeps what both reach as they serve.
+      const accuracy = (number: number) => {
+        const version = findModelVersion(db, `version-${number}`) as ModelVersion;
+        const own = accuracyOf(db, version);
+        return [own?.value, own && earlierAccuracy(db, version, own)];
+      };
+      expect(accuracy(1)).toEqual([0.95, null]);
+      expect(accuracy(2)).toEqual([0.9, { number: 1, value: 0.95 }]);
+      db.update(modelVersion).set({ weightsHash: 'the same' }).run();
+      expect(accuracy(2)).toEqual([0.9, null]);
     }));
 });
 

@@ -17,7 +17,11 @@ let folder = '';
 let config: ReturnType<typeof parseHostConfig>;
 beforeAll(async () => {
   const made = await withModelFiles({
-    models: ['hold', 'spin', 'identity', swollen].map((name) => ({ name, model: name === 'hold' ? 'spin' : name, deadlineMs: 60_000 })),
+    models: ['hold', 'spin', 'identity', 'stubborn', swollen].map((name) => ({
+      name,
+      model: name === 'hold' ? 'spin' : name,
+      deadlineMs: 60_000,
+    })),
   });
   folder = made.folder;
   config = parseHostConfig(made.settings, folder, 8);
@@ -90,4 +94,24 @@ test.each<[point: string, model: string, text: string, before: number, there: (s
   await reached(bodyBytes, 0);
   await eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0]));
   await host.load(id, model);
+});
+
+test('what a run still reads stays counted until it has ended, though its client has gone', async () => {
+  const { hostname, port } = new URL(host.url);
+  const socket = connect(Number(port), hostname);
+  // One kernel, which takes a while and cannot be stopped.
+  socket.write(request('stubborn', JSON.stringify(spinJson(20_000))));
+  await reached(dispatched, 1);
+  socket.destroy();
+  const readings: number[] = [];
+  await eventually(async () => {
+    const text = (await call(`${host.url}/metrics`)).body.toString();
+    const [bytes, runsLeft] = ['body_bytes', 'dispatched_runs'].map((name) =>
+      Number(new RegExp(`^whetstone_inference_${name} (.+)`, 'm').exec(text)?.[1]),
+    );
+    if (runsLeft) readings.push(bytes as number);
+    expect([bytes, runsLeft]).toEqual([0, 0]);
+  });
+  expect(readings.length).toBeGreaterThan(0);
+  expect(readings).not.toContain(0);
 });

@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { Agent } from 'node:http';
+import { connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { eventually } from './support/eventually.ts';
 import { inferJson, metric, spinJson, withHost } from './support/inference.ts';
@@ -78,6 +80,24 @@ describe('deadlines', () => {
     release();
     expect(got.status).toBe(429);
     expect(Number(got.headers['retry-after'])).toBeGreaterThanOrEqual(1);
+  });
+
+  test('and needs no tensor and no image', async () => {
+    const { release } = await hold();
+    const input = { name: 'rounds', datatype: 'INT64', shape: [1], parameters: { binary_data_size: 8 } };
+    const json = JSON.stringify({ inputs: [input], parameters: { timeout: 1000 } });
+    const { hostname, port } = new URL(url);
+    for (const [path, headers, sent] of [
+      ['spin/infer', `inference-header-content-length: ${json.length}\r\n`, json],
+      ['short/predict', '', ''],
+    ] as const) {
+      const socket = connect(Number(port), hostname);
+      socket.write(`POST /v2/models/${path} HTTP/1.1\r\nhost: x\r\n${headers}content-length: ${sent.length + 8}\r\n\r\n${sent}`);
+      const [answer] = await once(socket, 'data');
+      socket.destroy();
+      expect(String(answer)).toMatch(/^HTTP\/1\.1 429 .*\r\nretry-after: \d+/s);
+    }
+    release();
   });
 
   test('the timeout of a request counts, in microseconds', async () => {

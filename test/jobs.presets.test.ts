@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { beforeOf, type PresetName, preprocessOf, presets, storedHyperparameters } from '../src/jobs/presets.ts';
+import { beforeOf, checkpointBytes, type PresetName, preprocessOf, presets, storedHyperparameters } from '../src/jobs/presets.ts';
 import { TrainSpec } from '../src/jobs/specs.ts';
+import { batchSizeFor } from '../src/training/batchSize.ts';
 import { trainingOf, trainJob } from '../src/training/train.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
 
@@ -43,6 +44,37 @@ test('a detector on the backbone of a classifier sees images with its mean and d
   expect(preprocessOf('yolov8n', { imageSize: 64 })).toEqual(presetPreprocess(64, 'DETECTION'));
   const grey = preprocessOf('yolov8_resnet18', { imageSize: 64, channels: 'GREY' });
   expect(grey).toMatchObject({ channels: 'GREY', mean: [expect.closeTo(0.449)], std: [expect.closeTo(0.226)] });
+});
+
+describe('a batch size that is left open', () => {
+  const gibibytes = (n: number) => n * 2 ** 30;
+  const cpu = (n: number) => ({ on: 'cpu', bytes: gibibytes(n) }) as const;
+  const gpu = (n: number) => ({ on: 'gpu', bytes: gibibytes(n) }) as const;
+
+  test('is a power of two that fits into the memory', () => {
+    for (const memory of [cpu(2), cpu(4), cpu(16), gpu(8), gpu(80)]) {
+      for (const [preset, size] of [
+        ['resnet50', 224],
+        ['convnext_tiny', 224],
+        ['yolov8m', 640],
+      ] as const) {
+        const chosen = batchSizeFor(preset, size, 1_000_000, memory);
+        expect(Math.log2(chosen) % 1).toBe(0);
+        const bytes = chosen * presets[preset].activationBytes + checkpointBytes(preset);
+        expect(chosen === 4 || bytes < memory.bytes).toBe(true);
+      }
+    }
+    expect(batchSizeFor('resnet50', 224, 1_000_000, cpu(2))).toBeLessThan(batchSizeFor('resnet50', 224, 1_000_000, cpu(16)));
+    expect(batchSizeFor('yolov8n', 640, 1_000_000, gpu(8))).toBeLessThan(batchSizeFor('yolov8n', 320, 1_000_000, gpu(8)));
+  });
+
+  test('is not larger than what makes a step faster, and leaves an epoch twenty steps', () => {
+    expect(batchSizeFor('resnet18', 224, 1_000_000, cpu(64))).toBe(32);
+    expect(batchSizeFor('yolov8n', 160, 1_000_000, cpu(64))).toBe(16);
+    expect(batchSizeFor('resnet18', 224, 1_000_000, gpu(80))).toBe(128);
+    expect(batchSizeFor('resnet18', 224, 400, gpu(80))).toBe(16);
+    expect(batchSizeFor('resnet18', 224, 10, gpu(80))).toBe(4);
+  });
 });
 
 test('SGD has a weight decay of its own, unless one is given', () => {

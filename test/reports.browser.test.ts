@@ -51,7 +51,8 @@ beforeAll(async () => {
   const second = await train({ batchSize: 16, learningRate: 0.003, convert: false });
   await succeeded(api, second);
   const { modelVersionId } = (await trained(api, first)).children[0].result;
-  const evaluated = await mutate(api, 'startEvaluation', { modelVersionId, datasetVersionId, split: 'VAL' }, 'job { id }');
+  const evaluation = { modelVersionId, datasetVersionId, split: 'VAL', testTimeAugmentation: 'FLIP' };
+  const evaluated = await mutate(api, 'startEvaluation', evaluation, 'job { id }');
   await succeeded(api, evaluated.job.id);
   const seconds = captures ? 8 : 0.5;
   const times = { secondsMin: seconds, secondsMax: seconds, warmupSecondsMax: captures ? 2 : 0.2 };
@@ -121,6 +122,18 @@ describe.each(names)('the report of a %s', (name) => {
     const markdown = await fetch(server.url + (await exported(name, 'MARKDOWN')).url);
     expect(markdown.headers.get('content-disposition')).toContain(fileName.replace(/html$/, 'md'));
   });
+});
+
+test('the report of an evaluation shows its worst images, and says that mirror images were added', async () => {
+  const { content } = await exported('evaluation', 'HTML');
+  expect(content).toContain('each image together with its mirror image (test-time augmentation)');
+  const pictures = [...content.matchAll(/<image href="(data:image\/webp;base64,[^"]+)"/g)].map(([, address]) => address as string);
+  expect(pictures.length).toBeGreaterThanOrEqual(12);
+  const { format } = await sharp(Buffer.from((pictures[0] as string).split(',')[1] as string, 'base64')).metadata();
+  expect(format).toBe('webp');
+  const { evaluation } = JSON.parse((await exported('evaluation', 'JSON')).content);
+  expect(evaluation.findings.worst).toHaveLength(12);
+  expect(evaluation.findings.worst[0]).toMatchObject({ path: expect.stringMatching(/\.png$/), loss: expect.any(Number) });
 });
 
 test('what cannot be reported is refused with what can', async () => {

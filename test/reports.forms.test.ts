@@ -8,6 +8,7 @@ import { comparisonDocument } from '../src/reports/jobs/comparisonDocument.ts';
 import { classificationDetail, detectionDetail } from '../src/reports/jobs/detail.ts';
 import { evaluationDocument } from '../src/reports/jobs/evaluationDocument.ts';
 import type { EvaluationFacts, StudyFacts, TrainingFacts } from '../src/reports/jobs/facts.ts';
+import type { FindingFacts } from '../src/reports/jobs/findings.ts';
 import { studyDocument, trialTable } from '../src/reports/jobs/studyDocument.ts';
 import { trainingDocument } from '../src/reports/jobs/trainingDocument.ts';
 import { jobFacts, madeUpStudy, noDataset } from './support/studyFacts.ts';
@@ -20,17 +21,26 @@ const table = fc.integer({ min: 1, max: 4 }).chain((columns) => {
   const row = fc.array(text, { minLength: columns, maxLength: columns });
   return fc.record({ caption: text, head: row, rows: fc.array(row, { minLength: 1, maxLength: 4 }) });
 });
+const side = fc.integer({ min: 1, max: 9 });
+const address = fc.constantFrom(null, 'data:image/webp;base64,AA==');
+const boxes = fc.array(fc.record({ kind: fc.constantFrom('MISSED', 'FALSE'), x: side, y: side, width: side, height: side }), {
+  maxLength: 2,
+});
 const block: fc.Arbitrary<DocumentBlock> = fc.oneof(
   fc.record({ text }),
   fc.record({ list: fc.array(text) }),
   fc.record({ steps: fc.array(text) }),
   fc.record({ table }),
+  fc.record({ pictures: fc.array(fc.record({ address, width: side, height: side, name: text, caption: text, boxes }), { minLength: 1 }) }),
 );
 const document: fc.Arbitrary<ReportDocument> = fc.record({
   kind: text,
   title: text,
   lead: fc.array(block, { maxLength: 3 }),
-  sections: fc.array(fc.record({ heading: text, blocks: fc.array(block, { maxLength: 3 }), folded: fc.boolean() }), { maxLength: 3 }),
+  sections: fc.array(
+    fc.record({ heading: text, blocks: fc.array(block, { maxLength: 3 }), folded: fc.boolean(), screenOnly: fc.boolean() }),
+    { maxLength: 3 },
+  ),
   footer: fc.array(text, { maxLength: 2 }),
 });
 
@@ -40,7 +50,7 @@ describe('a document of any names', () => {
       fc.property(document, (made) => {
         const body = toHtml(made).replace(/^[\s\S]*<body>/, '');
         const own =
-          /<\/?(main|p|h1|h2|section|details|summary|ul|ol|li|table|caption|thead|tbody|tr|footer|body|html)>|<(p|td|th|tr) class="(kind|n|long|marked)">|<th scope="(row|col)"( class="(n|long)")?>|<\/(td|th|div)>|<td>|<div class="scroll" role="region" tabindex="0" aria-label="[^"<>]*">/g;
+          /<section class="screen">|<\/?(main|p|h1|h2|section|details|summary|ul|ol|li|table|caption|thead|tbody|tr|footer|body|html)>|<(p|td|th|tr) class="(kind|n|long|marked)">|<th scope="(row|col)"( class="(n|long)")?>|<\/(td|th|div)>|<td>|<div class="scroll" role="region" tabindex="0" aria-label="[^"<>]*">|<ul class="pictures">|<\/?(li|figure|figcaption)>|<br>|<span class="name">|<\/span>|<svg viewBox="0 0 \d \d" role="img" aria-label="[^"<>]*">|<\/svg>|<image href="data:image\/webp;base64,AA==" width="\d" height="\d"\/>|<rect class="(missed|false)" x="\d" y="\d" width="\d" height="\d"\/>/g;
         expect(body.replace(own, '')).not.toMatch(/[<>]/);
       }),
       { numRuns: 300 },
@@ -74,8 +84,7 @@ describe('the detail of an evaluation', () => {
       classes.map((_, other) => (is === other ? 10 : is === 25 && other === 29 ? 3 : is === 1 && other === 0 ? 2 : 0)),
     );
     const perClass = classes.map((name) => ({ name, images: 10, precision: 1, recall: 1 }));
-    const metrics = { images: 300, loss: 1, top1: 0.9, top5: 1, macroTop1: 0.9 };
-    const detail = classificationDetail({ metrics, classes, perClass, confusion });
+    const detail = classificationDetail({ classes, perClass, confusion });
     expect(detail.pairs).toEqual([
       { is: 'class 25', takenFor: 'class 29', images: 3, share: 0.3 },
       { is: 'class 1', takenFor: 'class 0', images: 2, share: 0.2 },
@@ -94,21 +103,58 @@ describe('the detail of an evaluation', () => {
     ap50,
     precision: ap50 === null ? null : curve(ap50),
     scores: ap50 === null ? null : curve(ap50),
+    best: ap50 === null ? null : { score: 0.3, f1: 0.5, precision: 0.5, recall: 0.5 },
   });
+  const ofSize = (objects: number) => ({ objects, ap: objects > 0 ? 0.3 : null, ap50: objects > 0 ? 0.4 : null });
+  const detector: FindingFacts = {
+    task: 'DETECTION',
+    iou: 0.5,
+    best: { score: 0.25, f1: 0.6, precision: 0.7, recall: 0.5 },
+    sizes: { small: ofSize(7), medium: ofSize(0), large: ofSize(43) },
+    confused: [
+      { class: 'class 1', predictedClass: 'class 2', count: 5, examples: [{ n: 3, path: 'val/3.png' }] },
+      { class: 'class 3', predictedClass: null, count: 2, examples: [] },
+      { class: null, predictedClass: 'class 4', count: 1, examples: [] },
+    ],
+    worst: [
+      { n: 4, path: null, missed: 1, false: 2, boxes: [{ kind: 'FALSE', class: 'class 4', score: 0.4, x: 1, y: 2, width: 3, height: 4 }] },
+    ],
+  };
 
   test('of a detector has the mean curve and those of the classes that are found worst', () => {
     const perClass = [found('none', null), ...[0.9, 0.2, 0.8, 0.5, 0.4, 0.6].map((ap50, n) => found(`class ${n}`, ap50))];
-    const detail = detectionDetail({ metrics, classes: perClass.map(({ name }) => name), perClass });
+    const classes = perClass.map(({ name }) => name);
+    const detail = detectionDetail({
+      classes,
+      perClass,
+      findings: { confusion: [...classes, ''].map((_, n) => classes.map((_c, m) => Number(n === m))) },
+    });
+    expect(detail.confusion?.classes.at(-1)).toBe('background');
     expect(detail.precision.worst.map(({ name }) => name)).toEqual(['class 1', 'class 4', 'class 3', 'class 5', 'class 2']);
     expect(detail.precision.mean?.[30]).toBeCloseTo(5 / 6, 12);
-    const html = toHtml(trainingDocument({ ...training, evaluation: { split: 'val', engine: 'torch', metrics, detail } }, 'a'.repeat(64)));
+    const html = toHtml(
+      trainingDocument({ ...training, evaluation: { ...measured, metrics, detail, findings: detector } }, sha, new Map()),
+    );
     expect(html).toContain('Precision and recall at IoU 0.5');
     expect(html).toContain('mAP50-95 0.4000');
+    expect(html).toContain('<th scope="row">class 1 taken for class 2</th>');
+    for (const said of ['class 3 missed', 'class 4 where nothing is', '1 missed, 2 false boxes', 'mAP50-95 of 7 small objects'])
+      expect(html).toContain(said);
+    expect(html).toContain('<rect class="false" x="1" y="2" width="3" height="4"/>');
+  });
+
+  test('of a file that an earlier version has stored has what that knew', () => {
+    const perClass = [found('a', 0.5)].map(({ best: _, ...one }) => one);
+    const detail = detectionDetail({ classes: ['a'], perClass });
+    expect(detail).toMatchObject({ confusion: null, perClass: [{ ap50: 0.5, best: null }] });
+    const html = toHtml(trainingDocument({ ...training, evaluation: { ...measured, metrics, detail, findings: null } }, sha, new Map()));
+    expect(html).toContain('Precision and recall at IoU 0.5');
+    expect(html).not.toMatch(/Worst images|undefined|NaN/);
   });
 
   test('of a split without objects has no curve', () => {
     const perClass = [found('none', null)];
-    expect(detectionDetail({ metrics, classes: ['none'], perClass }).precision).toEqual({ mean: null, worst: [] });
+    expect(detectionDetail({ classes: ['none'], perClass }).precision).toEqual({ mean: null, worst: [] });
   });
 });
 
@@ -132,14 +178,19 @@ const training: TrainingFacts = {
   curves: [],
 };
 const sha = 'a'.repeat(64);
+const measured = { split: 'val', engine: 'torch 2', testTimeAugmentation: 'NONE' as const };
 const begun: StudyFacts = { ...madeUpStudy, state: 'RUNNING', model: null, dataset: noDataset, trials: [], front: [], importance: [] };
 
 describe('a report of a job that has not ended, and of things that were deleted', () => {
   test.each([
-    ['training', trainingDocument(training, sha)],
+    ['training', trainingDocument(training, sha, new Map())],
     [
       'evaluation',
-      evaluationDocument({ kind: 'EVALUATE', ...jobFacts, version: null, dataset: noDataset, split: 'val', evaluation: null }, sha),
+      evaluationDocument(
+        { kind: 'EVALUATE', ...jobFacts, version: null, dataset: noDataset, split: 'val', evaluation: null },
+        sha,
+        new Map(),
+      ),
     ],
     ['study', studyDocument(begun, sha)],
     ['comparison', comparisonDocument([training, { ...training, seed: 1 }], sha)],
@@ -152,13 +203,13 @@ describe('a report of a job that has not ended, and of things that were deleted'
 
   test('names the code of a failure', () => {
     const failure = { code: 'DATA_INVALID', message: 'The images are gone.' };
-    const written = toMarkdown(trainingDocument({ ...training, state: 'FAILED', failure }, sha));
+    const written = toMarkdown(trainingDocument({ ...training, state: 'FAILED', failure }, sha, new Map()));
     expect(written).toContain('The images are gone. (DATA\\_INVALID)');
   });
 
   test('keeps the metrics of an evaluation whose file was deleted', () => {
-    const evaluation: EvaluationFacts = { split: 'val', engine: 'torch 2', metrics: { images: 12, top1: 0.75 }, detail: null };
-    const written = toMarkdown(trainingDocument({ ...training, evaluation }, sha));
+    const evaluation: EvaluationFacts = { ...measured, metrics: { images: 12, top1: 0.75 }, detail: null, findings: null };
+    const written = toMarkdown(trainingDocument({ ...training, evaluation }, sha, new Map()));
     expect(written).toContain('top-1 75.00 %');
     expect(written).toContain('were deleted with the model version');
   });

@@ -435,12 +435,43 @@ describe('the simple view', () => {
       'Compared with digits version 1, ONNX Runtime on the processor, batch 1, 1 thread',
       'How it was measured',
     ]);
-    expect(report.simple.points).toContain('Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency, compared round by round.');
+    expect(report.simple.points).toContain(
+      'Why not the others: #0 (1 thread: 11.0 ms) has a worse P95 latency, compared round by round. ' +
+        'P95 latency: 95 of 100 answers were at least this fast. Round: a short time in which every row was measured once, in a random order.',
+    );
     expect(report.simple.points).toContain(
       'How sure: Confidence HIGH: the P95 latency of every other row is worse beyond doubt. Nothing more has to be measured.',
     );
     expect(report.simple.points).toContain('Waiting: half of all answers come within 5.00 ms, and 95 of 100 within 5.50 ms.');
     expect(report.simple.points).toContain('Being right: it names the right class for 98.00 % of 360 images (digits version 1, val).');
+  });
+
+  test('explains P95 latency and rounds once, where they are met first', async () => {
+    const { report } = await reportOf([{ samples: steady(10) }, { samples: steady(5), intraOpThreads: 2 }]);
+    const said = report.simple.points.join('\n');
+    for (const [word, explanation] of [
+      ['P95 latency', 'P95 latency: 95 of 100'],
+      ['round', 'Round: a short time'],
+    ] as const) {
+      expect(said.split(explanation)).toHaveLength(2);
+      const first = report.simple.points.find((point) => point.includes(word));
+      expect(first).toContain(explanation);
+    }
+    const alone = await reportOf([{ samples: steady(10) }]);
+    expect(alone.report.simple.points.join('\n')).not.toMatch(/P95 latency:|Round:/);
+  });
+
+  test('says whether a mAP is better than that of the version before, or that there is nothing to compare it with', async () => {
+    const rightOf = async (earlier: ModelContext['earlier']) => {
+      const { accuracy, ...rest } = model(2, 0.7);
+      const detector = { ...rest, accuracy: accuracy && { ...accuracy, metric: 'MAP50_95' as const }, earlier };
+      const { report } = await reportOf([{ samples: steady(10) }], [detector]);
+      return report.simple.points.find((point) => point.startsWith('Being right'));
+    };
+    expect(await rightOf({ number: 1, value: 0.65 })).toMatch(/On the same images version 1 reached 0\.6500: this one is better\.$/);
+    expect(await rightOf({ number: 1, value: 0.75 })).toMatch(/reached 0\.7500: this one is worse\.$/);
+    expect(await rightOf(null)).toContain('No earlier version was evaluated on these images: there is nothing to compare that with.');
+    expect(await rightOf(undefined)).toMatch(/and nothing else\.$/);
   });
 
   test('of the scenario OFFLINE speaks of the work, not of waiting', async () => {

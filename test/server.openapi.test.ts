@@ -41,7 +41,7 @@ test('it is whole: OpenAPI 3.1, no reference leads nowhere, each parameter of an
 });
 
 /** Links to a file and to a part of one, as the API gives them. */
-async function links(): Promise<Record<'file' | 'thumbnail' | 'dataset' | 'package' | 'report' | 'jobs', string>> {
+async function links(): Promise<Record<'curves' | 'file' | 'thumbnail' | 'dataset' | 'package' | 'report' | 'jobs', string>> {
   const { url, dataDir } = server;
   const path = join(dataDir, 'made');
   writeFileSync(path, bytesOf('file', 1000));
@@ -59,6 +59,7 @@ async function links(): Promise<Record<'file' | 'thumbnail' | 'dataset' | 'packa
     file,
     thumbnail,
     dataset: made('/files/datasets/nothing/YOLO'),
+    curves: made('/files/curves/nothing'),
     package: made('/files/packages/nothing/BUNDLE'),
     report: made('/files/reports/nothing/HTML'),
     jobs: made('/files/reports/jobs/nothing,more/HTML'),
@@ -77,7 +78,7 @@ test('what the server answers is what the document says, for each operation', as
     return reply;
   };
   const resumable = { 'tus-resumable': '1.0.0' };
-  const { file, thumbnail, dataset, package: packaged, report, jobs } = await links();
+  const { file, thumbnail, dataset, curves, package: packaged, report, jobs } = await links();
 
   for (const path of ['/health', '/metrics', '/ready', '/openapi.json']) {
     await ask(path, 200, { method: 'GET' });
@@ -139,6 +140,7 @@ test('what the server answers is what the document says, for each operation', as
   await ask('/files/{artifact}', 403, { method: 'GET', address: `${file}x` });
   await ask('/files/datasets/{version}/{form}', 404, { method: 'GET', address: dataset });
   for (const method of ['GET', 'HEAD']) {
+    await ask('/files/curves/{job}', 404, { method, address: curves });
     await ask('/files/packages/{version}/{form}', 404, { method, address: packaged });
     await ask('/files/reports/{report}/{format}', 404, { method, address: report });
     await ask('/files/reports/jobs/{jobs}/{format}', 404, { method, address: jobs });

@@ -4,7 +4,7 @@ import { comparisonsOf } from '../src/training/gates.ts';
 import { requireGate } from '../src/training/register.ts';
 import { digitFolders } from './support/images.ts';
 import { type TestServer, withServer } from './support/server.ts';
-import { type Api, ask, datasetVersionOf, digitsVersion, mutate, succeeded, trained } from './support/training.ts';
+import { type Api, ask, datasetVersionOf, digitsVersion, jobWhen, mutate, succeeded, trained } from './support/training.ts';
 
 const versionFields = `id number state format origin precision weightsHash lineageHash labels parent { number } gate
   evaluations { split engine images top1 top5 loss macroTop1 job { kind } }`;
@@ -172,6 +172,48 @@ describe('a training on real digits', () => {
     ]);
   });
 
+  test('names what its evaluation got wrong, with pictures', async () => {
+    const image = 'item { index split path class thumbnailUrl } class predictedClass probability ownProbability loss missed boxes { kind }';
+    const query = `query ($id: ID!) { job(id: $id) { evaluation { testTimeAugmentation findings {
+      worstImages(first: 3) { ${image} } labelErrors { count images { ${image} } }
+      confusedPairs { class predictedClass count examples { class } } bestThreshold { score } bySize { small { objects } }
+    } } } }`;
+    const { data, errors } = await ask(api, query, { id: jobId });
+    expect(errors).toBeUndefined();
+    const { testTimeAugmentation, findings } = data.job.evaluation;
+    expect(testTimeAugmentation).toBe('NONE');
+    expect(findings).toMatchObject({ bestThreshold: null, bySize: null });
+    const { worstImages, labelErrors, confusedPairs } = findings;
+    expect(worstImages).toHaveLength(3);
+    for (const one of [...worstImages, ...labelErrors.images]) {
+      expect(one).toMatchObject({ item: { split: 'VAL', class: one.class }, missed: null, boxes: null });
+      expect(one.ownProbability).toBeLessThanOrEqual(one.class === one.predictedClass ? one.probability + 1e-9 : 1);
+    }
+    const losses = worstImages.map(({ loss }: { loss: number }) => loss);
+    expect(losses).toEqual(losses.toSorted((a: number, b: number) => b - a));
+    expect(Math.exp(-losses[0])).toBeCloseTo(worstImages[0].ownProbability, 6);
+    const picture = await fetch(new URL(worstImages[0].item.thumbnailUrl, api.url));
+    expect(picture.headers.get('content-type')).toBe('image/webp');
+    for (const { class: is, predictedClass, examples } of confusedPairs) {
+      expect(is).not.toBe(predictedClass);
+      for (const example of examples) expect(example.class).toBe(is);
+    }
+    const { top1 } = (await version(1)).evaluations[0] as { top1: number };
+    const wrong = confusedPairs.reduce((sum: number, { count }: { count: number }) => sum + count, 0);
+    expect(wrong).toBe(Math.round((1 - top1) * 12));
+    const many = await ask(api, query.replace('first: 3', 'first: 51'), { id: jobId });
+    expect(many.errors?.[0]).toMatchObject({ message: 'first is 51: ask for 1 to 50.', extensions: { code: 'LIMIT' } });
+  });
+
+  test('gives its curves to TensorBoard', async () => {
+    const { data } = await ask(api, 'query ($id: ID!) { job(id: $id) { tensorboardUrl metrics { name steps } } }', { id: jobId });
+    const response = await fetch(new URL(data.job.tensorboardUrl, api.url));
+    expect(response.headers.get('content-disposition')).toMatch(/filename="events\.out\.tfevents\.\d{10}\.[\w-]+"/);
+    const bytes = Buffer.from(await response.arrayBuffer());
+    for (const { name, steps } of data.job.metrics) expect(bytes.toString('latin1').split(name)).toHaveLength(steps.length + 1);
+    expect((await fetch(new URL(data.job.tensorboardUrl.replace(/curves\/.*\?/, 'curves/other?'), api.url))).status).toBe(403);
+  });
+
   test('a run that is continued has the hyperparameters of the run, unless others are said, and converts nothing when it is not asked to', async () => {
     const input = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', init: { continueFrom: (await version(1)).id } };
     const refused = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { userErrors { code field message } } }';
@@ -312,6 +354,20 @@ describe('a training on real digits', () => {
     const { data, errors } = await ask(api, refused, { input });
     expect(errors).toBeUndefined();
     expect(data.startTraining).toMatchObject({ job: null, userErrors: [{ code: 'INVALID', field }] });
+  });
+
+  test('a batch size that is left open is chosen when the job is queued, and a retry has the same', async () => {
+    const hyperparameters = { imageSize: 32, batchSize: 'AUTO' };
+    const start = { modelName: 'digits', datasetVersionId: dataset, preset: 'resnet18', hyperparameters, device: 'CPU', workers: 1 };
+    const { job } = await mutate(api, 'startTraining', start, 'job { id spec }');
+    // As few as there may be: the dataset has 48 images to train.
+    expect(job.spec).toMatchObject({ hyperparameters: { batchSize: 4 }, workers: 1 });
+    await mutate(api, 'cancelJob', { jobId: job.id }, 'job { id }');
+    await jobWhen(api, job.id, ({ state }) => state === 'CANCELLED');
+    const retried = (await mutate(api, 'retryJob', { jobId: job.id }, 'job { id spec }')).job;
+    expect(retried.spec.hyperparameters).toEqual(job.spec.hyperparameters);
+    await mutate(api, 'cancelJob', { jobId: retried.id }, 'job { id }');
+    await jobWhen(api, retried.id, ({ state }) => state === 'CANCELLED');
   });
 });
 

@@ -7,7 +7,7 @@ import { checkDocument, parseLimited } from '../src/graphql/limits.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { actions } from '../tui/actions.ts';
 import { chartsOf } from '../tui/screens/curves.ts';
-import { appended, type JobEvent } from '../tui/screens/job.tsx';
+import { appended, evaluationText, type JobEvent } from '../tui/screens/job.tsx';
 import { type JobRow, order } from '../tui/screens/jobs.tsx';
 import { rateOf } from '../tui/screens/overview.tsx';
 import { screens } from '../tui/screens/screens.ts';
@@ -226,4 +226,17 @@ describe('what the screens compute', () => {
     expect(padTo('a\x1b[31mb', 10)).toBe('a [31mb   ');
     expect(wrap('one two three', 8)).toEqual(['one two', 'three']);
   });
+});
+
+test('a job that has evaluated says what to look at first', () => {
+  const pair = { class: '3', predictedClass: '5', count: 4 };
+  const classifier = { labelErrors: { count: 1 }, bestThreshold: null, confusedPairs: [pair] };
+  expect(evaluationText({ top1: 0.975, map5095: null, findings: classifier })).toBe(
+    'top-1 0.975; most often 3 taken for 5 (4); 1 likely label error',
+  );
+  const detector = { labelErrors: null, bestThreshold: { score: 0.31 }, confusedPairs: [{ ...pair, class: null, predictedClass: 'cat' }] };
+  expect(evaluationText({ top1: null, map5095: 0.43, findings: detector })).toBe(
+    'mAP50-95 0.43; most often cat where nothing is (4); best score threshold 0.31',
+  );
+  expect(evaluationText({ top1: 0.5, map5095: null, findings: null })).toBe('top-1 0.5');
 });

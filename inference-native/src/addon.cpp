@@ -387,6 +387,7 @@ class SamplerBinding final : public Napi::ObjectWrap<SamplerBinding> {
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   whetstone::Binding::define(env, exports);
   whetstone::SamplerBinding::define(env, exports);
+  exports.Set("loadThreadsMax", Napi::Number::New(env, whetstone::Runtime::loadThreadsMax));
   exports.Set("readGpus", Napi::Function::New(env, whetstone::readGpus));
   exports.Set("fillTensor", Napi::Function::New(env, whetstone::fillTensorOf));
   return exports;

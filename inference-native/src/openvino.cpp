@@ -1,7 +1,5 @@
 // OpenVINO on the processor, bound at run time. It reads ONNX files as they are. A run computes on OpenVINO's own threads, at most
 // `LoadOptions::runs` at a time.
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -12,70 +10,12 @@
 
 #include "engine.h"
 #include "onnx_file.h"
-#include "openvino_abi.h"
+#include "openvino_library.h"
 #include "openvino_refusals.h"
 #include "protobuf.h"
 
 namespace whetstone {
 namespace {
-
-struct TypeRow {
-  ov::Type number;
-  ElementType onnx;
-  std::size_t bytes;
-  const char* name;
-};
-constexpr TypeRow typeRows[] = {
-    {1, 9, 1, "bool"},   {2, 16, 2, "bfloat16"}, {3, 10, 2, "float16"}, {4, 1, 4, "float32"},  {5, 11, 8, "float64"},
-    {7, 3, 1, "int8"},   {8, 5, 2, "int16"},     {9, 6, 4, "int32"},    {10, 7, 8, "int64"},   {16, 2, 1, "uint8"},
-    {17, 4, 2, "uint16"}, {18, 12, 4, "uint32"}, {19, 13, 8, "uint64"}, {23, 8, 0, "string"},
-};
-
-const TypeRow& typeRow(ov::Type number) {
-  for (const TypeRow& row : typeRows) {
-    if (row.number == number) return row;
-  }
-  throw std::runtime_error("An input or output has an element type that is not read: number " + std::to_string(number) + " of OpenVINO.");
-}
-
-const TypeRow& typeRowOf(ElementType onnx) {
-  for (const TypeRow& row : typeRows) {
-    if (row.onnx == onnx) return row;
-  }
-  throw std::runtime_error("OpenVINO does not compute with the element type of number " + std::to_string(onnx) + " of onnx.proto.");
-}
-
-// What lives as long as the process: the library cannot be unloaded while threads of it may still run.
-struct Library {
-  ov::Api api;
-  std::string version;
-  ov::Core* core;
-
-  // Throws what the library says. It keeps one message for all threads: a run that fails at the same time may have put its own there.
-  void check(ov::Status status) const {
-    if (status == 0) return;
-    // Of a parameter that it refuses it says nothing: what it said last is about something else.
-    const char* said = status == ov::parameterRefused ? nullptr : api.get_last_err_msg();
-    std::string message = said == nullptr ? "OpenVINO failed with the status " + std::to_string(status) + "." : said;
-    if (said != nullptr) api.free(said);
-    throw std::runtime_error(withoutPlaces(message));
-  }
-
-  // Each message is led by the lines of its C++ sources that it came through.
-  static std::string withoutPlaces(const std::string& message) {
-    std::string kept;
-    for (std::size_t from = 0; from < message.size();) {
-      const std::size_t end = std::min(message.find('\n', from), message.size());
-      const std::string line = message.substr(from, end - from);
-      if (!line.empty() && line.rfind("Exception from ", 0) != 0) kept += (kept.empty() ? "" : " ") + line;
-      from = end + 1;
-    }
-    return kept.empty() ? message : kept;
-  }
-};
-
-template <class T>
-using Owned = std::unique_ptr<T, void (*)(T*)>;
 
 // `kind`: input or output.
 std::size_t indexOf(const std::vector<Port>& ports, const std::string& name, const std::string& kind) {
@@ -87,13 +27,13 @@ std::size_t indexOf(const std::vector<Port>& ports, const std::string& name, con
 // What the library computes a run with. The first run of one takes longer, so that they are used again.
 class Requests {
  public:
-  Requests(const Library& library, const ov::CompiledModel* model) : library_(library), model_(model) {}
+  Requests(const ov::Library& library, const ov::CompiledModel* model) : library_(library), model_(model) {}
 
-  Owned<ov::InferRequest> take() {
+  ov::Owned<ov::InferRequest> take() {
     {
       const std::lock_guard lock(mutex_);
       if (!free_.empty()) {
-        Owned<ov::InferRequest> taken = std::move(free_.back());
+        ov::Owned<ov::InferRequest> taken = std::move(free_.back());
         free_.pop_back();
         return taken;
       }
@@ -103,16 +43,16 @@ class Requests {
     return {made, library_.api.infer_request_free};
   }
 
-  void giveBack(Owned<ov::InferRequest> request) {
+  void giveBack(ov::Owned<ov::InferRequest> request) {
     const std::lock_guard lock(mutex_);
     free_.push_back(std::move(request));
   }
 
  private:
-  const Library& library_;
+  const ov::Library& library_;
   const ov::CompiledModel* model_;
   std::mutex mutex_;
-  std::vector<Owned<ov::InferRequest>> free_;
+  std::vector<ov::Owned<ov::InferRequest>> free_;
 };
 
 using Shapes = std::vector<std::vector<std::int64_t>>;
@@ -122,7 +62,7 @@ using Shapes = std::vector<std::vector<std::int64_t>>;
 class CheckedShapes {
  public:
   // `readsByWeights`: sizes within the graph must follow from those of the inputs alone.
-  CheckedShapes(const Library& library, Owned<ov::Model> model, bool readsByWeights)
+  CheckedShapes(const ov::Library& library, ov::Owned<ov::Model> model, bool readsByWeights)
       : library_(library), model_(std::move(model)), readsByWeights_(readsByWeights) {}
 
   // Throws what the library says where it finds that shapes do not fit into the graph.
@@ -155,16 +95,16 @@ class CheckedShapes {
 
  private:
   static constexpr std::size_t knownMax = 1000;
-  const Library& library_;
+  const ov::Library& library_;
   std::mutex mutex_;
-  Owned<ov::Model> model_;
+  ov::Owned<ov::Model> model_;
   const bool readsByWeights_;
   std::set<Shapes> known_;
 };
 
 class OpenVinoRun final : public Run {
  public:
-  OpenVinoRun(const Library& library, Requests& requests, CheckedShapes& shapes, const Signature& signature)
+  OpenVinoRun(const ov::Library& library, Requests& requests, CheckedShapes& shapes, const Signature& signature)
       : library_(library), requests_(requests), shapes_(shapes), signature_(signature), request_(requests.take()) {}
 
   // One that failed or was stopped may not be as it was.
@@ -176,7 +116,7 @@ class OpenVinoRun final : public Run {
     const ov::Api& api = library_.api;
     requireInputs(signature_, inputs);
     // The request holds the memory of the inputs until then.
-    std::vector<Owned<ov::Tensor>> owned;
+    std::vector<ov::Owned<ov::Tensor>> owned;
     Shapes shapes(signature_.inputs.size());
     for (const Input& input : inputs) {
       const std::size_t index = indexOf(signature_.inputs, input.name, "input");
@@ -210,11 +150,11 @@ class OpenVinoRun final : public Run {
   }
 
  private:
-  Owned<ov::Tensor> tensorOf(const Input& input, const Port& port) const {
-    const TypeRow& type = typeRowOf(input.type);
+  ov::Owned<ov::Tensor> tensorOf(const Input& input, const Port& port) const {
+    const ov::TypeRow& type = ov::typeRowOf(input.type);
     if (input.type != port.type) {
       throw std::runtime_error("Input " + input.name + " has the element type " + type.name + ", and the model takes " +
-                               typeRowOf(port.type).name + ".");
+                               ov::typeRowOf(port.type).name + ".");
     }
     std::size_t bytes = type.bytes;
     for (const std::int64_t size : input.shape) bytes *= static_cast<std::size_t>(size);
@@ -272,11 +212,11 @@ class OpenVinoRun final : public Run {
     return output;
   }
 
-  const Library& library_;
+  const ov::Library& library_;
   Requests& requests_;
   CheckedShapes& shapes_;
   const Signature& signature_;
-  Owned<ov::InferRequest> request_;
+  ov::Owned<ov::InferRequest> request_;
   std::mutex mutex_;
   bool cancelled_ = false;
   bool computed_ = false;
@@ -284,7 +224,7 @@ class OpenVinoRun final : public Run {
 
 class OpenVinoSession final : public Session {
  public:
-  OpenVinoSession(const Library& library, const std::string& file, const LoadOptions& options)
+  OpenVinoSession(const ov::Library& library, const std::string& file, const LoadOptions& options)
       : library_(library), model_(nullptr, library.api.compiled_model_free) {
     const ov::Api& api = library.api;
     // The library keeps no names of dimensions, and of a port with several names one of them. This comes first: whatever is no ONNX file it would
@@ -294,7 +234,7 @@ class OpenVinoSession final : public Session {
     requireSafeForOpenVino(mapped.bytes());
     ov::Model* read = nullptr;
     library.check(api.core_read_model(library.core, file.c_str(), nullptr, &read));
-    Owned<ov::Model> owned(read, api.model_free);
+    ov::Owned<ov::Model> owned(read, api.model_free);
     const std::string streams = std::to_string(options.runs);
     const std::string threads = std::to_string(options.runs * options.intraOpThreads);
     ov::CompiledModel* compiled = nullptr;
@@ -327,10 +267,10 @@ class OpenVinoSession final : public Session {
     const ov::Api& api = library_.api;
     ov::Port* made = nullptr;
     library_.check(getPort(model_.get(), n, &made));
-    const Owned<ov::Port> owned(made, api.output_const_port_free);
+    const ov::Owned<ov::Port> owned(made, api.output_const_port_free);
     ov::Type type = 0;
     library_.check(api.port_get_element_type(made, &type));
-    Port port{declared.name, true, typeRow(type).onnx, {}};
+    Port port{declared.name, true, ov::typeRow(type).onnx, {}};
     ov::PartialShape shape{};
     library_.check(api.port_get_partial_shape(made, &shape));
     // No dimensions where their number is not known, as ONNX Runtime has it.
@@ -345,8 +285,8 @@ class OpenVinoSession final : public Session {
     return port;
   }
 
-  const Library& library_;
-  Owned<ov::CompiledModel> model_;
+  const ov::Library& library_;
+  ov::Owned<ov::CompiledModel> model_;
   std::unique_ptr<Requests> requests_;
   std::unique_ptr<CheckedShapes> shapes_;
   Signature signature_;
@@ -354,7 +294,7 @@ class OpenVinoSession final : public Session {
 
 class OpenVino final : public Engine {
  public:
-  explicit OpenVino(const Library& library) : library_(library) {}
+  explicit OpenVino(const ov::Library& library) : library_(library) {}
   std::string version() const override { return library_.version; }
   // It has no way to leave the graph as it is in the file.
   std::unique_ptr<Session> load(const std::string& file, const LoadOptions& options) override {
@@ -362,43 +302,13 @@ class OpenVino final : public Engine {
   }
 
  private:
-  const Library& library_;
+  const ov::Library& library_;
 };
-
-std::size_t bytesOfOne(const ov::Api& api, ov::Type type) {
-  std::int64_t size = 1;
-  ov::Tensor* made = nullptr;
-  std::size_t bytes = 0;
-  if (api.tensor_create(type, {1, &size}, &made) != 0) return 0;
-  api.tensor_get_byte_size(made, &bytes);
-  api.tensor_free(made);
-  return bytes;
-}
-
-const Library* openLibrary(const std::string& path) {
-  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) throw std::runtime_error(std::string("OpenVINO cannot be loaded: ") + dlerror());
-  const ov::Api api([handle](const char* name) {
-    void* function = dlsym(handle, name);
-    if (function == nullptr) throw std::runtime_error(std::string("The library is not OpenVINO: it has no ") + name + ".");
-    return function;
-  });
-  auto library = std::make_unique<Library>(Library{api, "", nullptr});
-  ov::Version version{};
-  library->check(api.get_openvino_version(&version));
-  library->version = version.buildNumber;
-  api.version_free(&version);
-  if (bytesOfOne(api, ov::float32) != 4 || bytesOfOne(api, ov::uint64) != 8) {
-    throw std::runtime_error("OpenVINO " + library->version + " numbers element types otherwise than OpenVINO 2026, which is needed.");
-  }
-  library->check(api.core_create(&library->core));
-  return library.release();
-}
 
 }  // namespace
 
 std::shared_ptr<Engine> openOpenVino(const std::string& path) {
-  static const Library* library = openLibrary(path);
+  static const ov::Library* library = ov::openLibrary(path).release();
   return std::make_shared<OpenVino>(*library);
 }
 

@@ -1,4 +1,4 @@
-// The part of OpenVINO's C interface that openvino.cpp uses. The library exports each function by its name, and the Python package that ships
+// The part of OpenVINO's C interface that is used here. The library exports each function by its name, and the Python package that ships
 // it has no header. Whatever may fail gives a status: 0 is success.
 #pragma once
 

@@ -250,7 +250,7 @@ Runtime::Runtime(unsigned threadsMax, int nice, const std::string& recordsFile)
     : deadlines_(std::make_shared<Deadlines>()),
       records_(std::make_shared<Records>(recordsFile)),
       runs_(threadsMax, nice, 0),
-      loads_(1, nice, threadsMax) {}
+      loads_(loadThreadsMax, nice, threadsMax) {}
 
 void Runtime::load(OpenEngine open, std::string key, std::string file, LoadOptions options, Loaded done) {
   loads_.add([open = std::move(open), records = records_, key = std::move(key), file = std::move(file), options,

@@ -77,7 +77,7 @@ struct RunRequest {
   std::vector<Input> inputs;
   std::vector<std::string> outputs;
   std::optional<Clock::time_point> deadline;
-  bool aside = false;  // on the thread that loads, so that it does not keep a run waiting
+  bool aside = false;  // on the threads that load, so that it does not keep a run waiting
 };
 
 class Deadlines;
@@ -128,10 +128,12 @@ class Deadlines {
 class Runtime {
  public:
   using Loaded = std::function<void(std::shared_ptr<Model> model, std::string error)>;
-  // Called on the thread that loads: the engine's library takes a while.
+  // Called on a thread that loads: the engine's library takes a while.
   using OpenEngine = std::function<std::shared_ptr<Engine>()>;
+  // Two, so that a model whose load takes minutes does not keep all others waiting.
+  static constexpr unsigned loadThreadsMax = 2;
 
-  // `recordsFile` has records for `threadsMax` threads and one more, that which loads; it may be empty.
+  // `recordsFile` has records for `threadsMax` threads and for those that load; it may be empty.
   Runtime(unsigned threadsMax, int nice, const std::string& recordsFile);
   ~Runtime() { close(); }
   // `key`: what is recorded of the model.

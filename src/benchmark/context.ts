@@ -1,4 +1,4 @@
-import { desc, eq } from 'drizzle-orm';
+import { and, desc, eq, isNull, lt, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
@@ -69,6 +69,8 @@ const ModelContext = z.object({
   /** Sizes of its open dimensions, as they were measured; benchmarks of earlier versions did not keep them. */
   dims: dimensions.optional(),
   accuracy: Accuracy.nullable(),
+  /** What the newest earlier version with other weights reaches on the same images; benchmarks of earlier versions did not look for one. */
+  earlier: z.object({ number: z.int(), value: z.number() }).nullable().optional(),
 });
 export type ModelContext = z.infer<typeof ModelContext>;
 
@@ -101,6 +103,7 @@ function modelContext(db: Queryable, id: string, { dims }: BenchmarkRequest): Mo
   if (!found) throw new Error(`Model version ${id} is gone.`);
   const { version, name } = found;
   const { number, origin, precision, preset, sizeBytes, sha256, weightsHash, lineageHash } = version;
+  const accuracy = accuracyOf(db, version);
   return {
     versionId: id,
     name,
@@ -114,7 +117,8 @@ function modelContext(db: Queryable, id: string, { dims }: BenchmarkRequest): Mo
     lineageHash: lineageHash as string,
     parameters: OnnxMeta.parse(version.signatureJson).parameters,
     dims: sizesOf(version, dims),
-    accuracy: accuracyOf(db, version),
+    accuracy,
+    earlier: accuracy && earlierAccuracy(db, version, accuracy),
   };
 }
 
@@ -155,12 +159,40 @@ export function accuracyOf(db: Queryable, version: ModelVersion): ModelContext['
 }
 
 function newestEvaluation(db: Queryable, modelVersionId: string) {
-  return db
-    .select({ evaluation, dataset: dataset.name, number: datasetVersion.number, contentHash: datasetVersion.contentHash })
+  return (
+    db
+      .select({ evaluation, dataset: dataset.name, number: datasetVersion.number, contentHash: datasetVersion.contentHash })
+      .from(evaluation)
+      .innerJoin(datasetVersion, eq(datasetVersion.id, evaluation.datasetVersionId))
+      .innerJoin(dataset, eq(dataset.id, datasetVersion.datasetId))
+      // What serves has no test-time augmentation.
+      .where(and(eq(evaluation.modelVersionId, modelVersionId), eq(evaluation.testTimeAugmentation, 'NONE')))
+      .orderBy(desc(evaluation.createdAt), desc(evaluation.id))
+      .get()
+  );
+}
+
+/** What `accuracy` of a version can be compared with. */
+export function earlierAccuracy(db: Queryable, version: ModelVersion, { metric, datasetHash, split }: Accuracy): ModelContext['earlier'] {
+  const found = db
+    .select({ number: modelVersion.number, metricsJson: evaluation.metricsJson })
     .from(evaluation)
+    .innerJoin(modelVersion, eq(modelVersion.id, evaluation.modelVersionId))
     .innerJoin(datasetVersion, eq(datasetVersion.id, evaluation.datasetVersionId))
-    .innerJoin(dataset, eq(dataset.id, datasetVersion.datasetId))
-    .where(eq(evaluation.modelVersionId, modelVersionId))
-    .orderBy(desc(evaluation.createdAt), desc(evaluation.id))
+    .where(
+      and(
+        eq(modelVersion.modelId, version.modelId),
+        lt(modelVersion.number, version.number),
+        isNull(modelVersion.deletedAt),
+        // A checkpoint and what was converted from it are the same model.
+        version.weightsHash === null ? undefined : sql`${modelVersion.weightsHash} IS NOT ${version.weightsHash}`,
+        eq(datasetVersion.contentHash, datasetHash),
+        sql`${evaluation.split} = ${split}`,
+        eq(evaluation.testTimeAugmentation, 'NONE'),
+      ),
+    )
+    .orderBy(desc(modelVersion.number), desc(evaluation.createdAt), desc(evaluation.id))
     .get();
+  const reached = found && accuracyIn(found.metricsJson);
+  return reached?.metric === metric ? { number: found?.number as number, value: reached.value } : null;
 }

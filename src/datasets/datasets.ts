@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, getTableColumns, gt, gte, isNull, lt, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, getTableColumns, gt, gte, inArray, isNull, lt, type SQL, sql } from 'drizzle-orm';
 import { countUpTo, type Queryable } from '../db.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
@@ -172,6 +172,15 @@ function placesOf({ items, images }: DatasetCounts, split: ItemFilter['split']):
   if (!split) return [0, items];
   const before = splits.slice(0, splits.indexOf(split)).reduce((sum, name) => sum + images[name], 0);
   return [before, before + images[split]];
+}
+
+/** The items at these places; none of a deleted version. */
+export function listItemsAt(db: Queryable, versionId: string, places: number[]): DatasetItemRow[] {
+  return db
+    .select()
+    .from(datasetItem)
+    .where(and(eq(datasetItem.versionId, versionId), inArray(datasetItem.n, places)))
+    .all();
 }
 
 /** An item of a READY version. */

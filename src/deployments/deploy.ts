@@ -4,6 +4,7 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { whyNotServed } from '../engine/engines.ts';
+import { ModelEngine } from '../engine/hostEngine.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';
@@ -47,21 +48,29 @@ const DeployInput = z.object({
  */
 export async function deploy(services: DeployServices, actor: Actor, raw: unknown): Promise<Deployment> {
   const { name, modelVersionId, settings, benchmarkJobId } = parseInput(DeployInput, raw);
-  const { inferenceEngine } = services.config;
-  const unserved = await whyNotServed(settings.engine, inferenceEngine);
+  const problems = await engineProblems(services.config);
+  const unserved = problems[settings.engine];
   if (unserved !== null) refuse('INVALID', 'settings', unserved);
-  const openvino = (await whyNotServed('OPENVINO', inferenceEngine)) === null;
   return committed(services, (tx) => {
     const version = requireReadyModel(tx, modelVersionId);
     if (version.format !== 'ONNX') {
       refuse('INVALID', 'modelVersionId', `Version ${version.number} is a ${version.format}: only ONNX is served. Convert it first.`);
     }
     requireServable(tx, version, name, settings);
-    const measured = benchmarkJobId ? measuredSettings(tx, services.config, benchmarkJobId, version, settings, openvino) : {};
+    const measured = benchmarkJobId
+      ? measuredSettings(tx, services.config, benchmarkJobId, version, settings, problems.OPENVINO === null)
+      : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
     addRevision(tx, actor, 'deploy', row, { modelVersionId, settingsJson: { ...settings, ...measured } });
     return row;
   });
+}
+
+/** Why the host does not run models on each engine; null where it does. */
+async function engineProblems({ inferenceEngine }: Config): Promise<Record<ModelEngine, string | null>> {
+  const engines = ModelEngine.unwrap().options;
+  const problems = await Promise.all(engines.map((engine) => whyNotServed(engine, inferenceEngine)));
+  return Object.fromEntries(engines.map((engine, i) => [engine, problems[i]])) as Record<ModelEngine, string | null>;
 }
 
 /** What is missing or wrong by what the file declares is refused at once; what only a run shows makes the revision FAILED. */
@@ -74,13 +83,16 @@ function requireServable(tx: Queryable, { id, number, signatureJson }: ModelVers
 }
 
 /** Puts back what served before, or the revision with this number, as a new revision. */
-export function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Promise<Deployment> {
+export async function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Promise<Deployment> {
+  const problems = await engineProblems(services.config);
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
+    const unserved = problems[ModelEngine.parse(settingsJson.engine)];
+    if (unserved !== null) refuse('INVALID', 'revision', `Revision ${before.number} cannot be put back. ${unserved}`);
     addRevision(tx, actor, 'rollback', row, { modelVersionId, settingsJson });
     return row;
   });

@@ -52,6 +52,9 @@ const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
 
+/** A load that takes longer continues beside the rounds: it does not keep other deployments waiting. */
+const loadMsMax = 1000;
+
 /** How often the accounts are compared with what the host has. Mutations do not wait for this: it is for what changes without one, such as a key that expires. */
 const accountsMs = 1000;
 
@@ -67,6 +70,8 @@ const notRefused: Refusal = { refused: null, diskFull: false };
 export function startSupervisor({ config, db, tokens }: SupervisorServices, log: Log): Supervisor {
   let host: HostProcess | null = null;
   const loaded = new Set<string>();
+  /** Loads that continue beside the rounds, by id. */
+  const longLoads = new Map<string, Promise<void>>();
   /** Why revisions that are to serve do not, by id. */
   const missing = new Map<string, string>();
   const health: InferenceHealth = { state: 'IDLE', url: null, restarts: 0, reason: null };
@@ -91,20 +96,20 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       asked = true;
       rounds = rounds.then(async () => {
         asked = false;
-        await reconcile().then(
-          () => {
-            misses = 0;
-          },
-          (error: Error) => {
-            misses += 1;
-            later(error, host ? misses : starts);
-          },
-        );
+        await reconcile().then(() => {
+          misses = 0;
+        }, failed);
       });
     }
-    // A long load may hold up the round. If the host or the database fails here, the next round routes again.
+    // The round may still wait for a load. If the host or the database fails here, the next round routes again.
     if (host) await route(host).catch(() => {});
   };
+
+  /** A round, or a load beside it. */
+  function failed(error: Error): void {
+    misses += 1;
+    later(error, host ? misses : starts);
+  }
 
   /** After a death, when the host cannot be started, or when something is missing. */
   function later(error: Error, tries: number): void {
@@ -152,7 +157,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
   }
 
   async function reconcile(): Promise<void> {
-    const all = wanted();
+    // Those under which the host died come last.
+    const all = wanted().sort((a, b) => (deathsOf.get(a.id)?.length ?? 0) - (deathsOf.get(b.id)?.length ?? 0));
     if (stopped || (!host && all.length === 0)) return;
     const serving = host ?? (await start());
     if (stopped) return;
@@ -162,7 +168,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
     for (const one of all) {
       // A load may have taken so long that this one is not wanted any more.
       const state = findRevision(db, one.deploymentId, one.number)?.state;
-      if (state === 'LOADING' || state === 'ACTIVE') await bring(serving, one);
+      if ((state === 'LOADING' || state === 'ACTIVE') && !longLoads.has(one.id)) await bringOrLeave(serving, one);
     }
     await serving.ask({ type: 'ready' });
     health.state = 'READY';
@@ -190,6 +196,25 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
 
   async function route(serving: HostProcess): Promise<void> {
     await serving.ask({ type: 'serve', deployments: routes() });
+  }
+
+  /** Resolves when the revision serves, or cannot; or sooner, where its load takes long. */
+  async function bringOrLeave(serving: HostProcess, one: Wanted): Promise<void> {
+    const brought = bring(serving, one);
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<boolean>((resolve) => {
+      timer = setTimeout(resolve, loadMsMax, true);
+    });
+    const isLong = await Promise.race([brought.then(() => false), limit]).finally(() => clearTimeout(timer));
+    if (!isLong) return;
+    const ended = brought
+      .then(() => {
+        const refused = missing.get(one.id);
+        if (refused !== undefined) throw new Error(refused);
+      })
+      .finally(() => longLoads.delete(one.id))
+      .then(wake, failed);
+    longLoads.set(one.id, ended);
   }
 
   /** The host has a new revision's requests before the tables say so; whoever takes it away meanwhile tells the host after this. */
@@ -279,6 +304,7 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       await rounds;
       // It may just have been started.
       await host?.stop();
+      await Promise.all(longLoads.values());
     },
   };
 }

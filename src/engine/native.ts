@@ -53,6 +53,7 @@ interface AddonRuntime {
 }
 
 interface Addon {
+  loadThreadsMax: number;
   Runtime: new (threadsMax: number, nice: number, recordsFile: string) => AddonRuntime;
 }
 
@@ -60,7 +61,7 @@ export interface RunLimits {
   /** From the call to the end of the run; it is stopped then. */
   deadlineMs?: number;
   signal?: AbortSignal;
-  /** On the thread that loads models, so that it does not keep another run waiting. */
+  /** On the threads that load models, so that it does not keep another run waiting. */
   aside?: boolean;
 }
 
@@ -90,7 +91,7 @@ export interface RuntimeOptions {
   threadsMax: number;
   /** By how much less than this thread they may have of the processor. */
   nice?: number;
-  /** See `inference/runningFile.ts`: with a record for each thread, and one more. */
+  /** See `inference/runningFile.ts`: with a record for each thread, and for each of the `loadThreadsMax`. */
   runningFile?: string;
 }
 
@@ -118,10 +119,12 @@ const types = [
 const typeOf = (datatype: Datatype): number => types.indexOf(datatypes[datatype].ort);
 const datatypeOf = (type: number): Datatype | undefined => datatypeOfOrt(String(types[type]));
 
-const { Runtime } = createRequire(import.meta.url)(nativeAddon) as Addon;
+const addon = createRequire(import.meta.url)(nativeAddon) as Addon;
+/** Models of one runtime that are loaded at the same time. */
+export const { loadThreadsMax } = addon;
 
 export function startRuntime({ threadsMax, nice = 0, runningFile = '' }: RuntimeOptions): NativeRuntime {
-  const runtime = new Runtime(threadsMax, nice, runningFile);
+  const runtime = new addon.Runtime(threadsMax, nice, runningFile);
   return { open: (file, options) => openIn(runtime, file, options), close: () => runtime.close() };
 }
 

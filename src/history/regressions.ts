@@ -71,7 +71,7 @@ export function noteLessAccurate(tx: Queryable, attempt: Attempt, row: Evaluatio
     .from(datasetVersion)
     .where(eq(datasetVersion.id, row.datasetVersionId))
     .get();
-  if (version?.format !== 'ONNX' || !images?.contentHash) return;
+  if (version?.format !== 'ONNX' || !images?.contentHash || row.testTimeAugmentation !== 'NONE') return;
   const { contentHash } = images;
   for (const earlier of earlierOf(tx, version, (isOne) => newestEvaluated(tx, row.split, contentHash, isOne))) {
     const [before, after] = [accuracyIn(earlier.metrics), accuracyIn(row.metricsJson)];
@@ -168,13 +168,16 @@ function reportRow(tx: Queryable, { jobId, n }: { jobId: string; n: number }): R
   return stored?.row ? (JSON.parse(stored.row) as ReportRow) : undefined;
 }
 
+/** Without test-time augmentation, as versions serve. */
 function newestEvaluated(tx: Queryable, split: EvaluationRow['split'], contentHash: string, isOne: SQL | undefined) {
   return tx
     .select({ versionId: modelVersion.id, metrics: evaluation.metricsJson })
     .from(evaluation)
     .innerJoin(modelVersion, eq(modelVersion.id, evaluation.modelVersionId))
     .innerJoin(datasetVersion, eq(datasetVersion.id, evaluation.datasetVersionId))
-    .where(and(isOne, eq(evaluation.split, split), eq(datasetVersion.contentHash, contentHash)))
+    .where(
+      and(isOne, eq(evaluation.split, split), eq(datasetVersion.contentHash, contentHash), eq(evaluation.testTimeAugmentation, 'NONE')),
+    )
     .orderBy(desc(modelVersion.number), desc(evaluation.createdAt), desc(evaluation.id))
     .get();
 }

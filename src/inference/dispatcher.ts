@@ -4,7 +4,7 @@ import type { Found, Reading } from '../vision/reading.ts';
 import { nowMs } from './clock.ts';
 import type { Memory } from './memory.ts';
 import type { Feed, OutputTensor, Pool, Run, RunEnd } from './pool.ts';
-import { type Batch, type Entry, Queue, type Refusal } from './queue.ts';
+import { type Batch, type Entry, Queue, type Refusal, type Urgency } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
 
@@ -32,8 +32,8 @@ export interface Request {
   /** When it could have run: its body was complete, and its image decoded. */
   arrivedMs: number;
   deadlineMs: number;
-  /** Called when the engine has a copy of the feeds, which nobody reads any more. */
-  copied(): void;
+  /** Called when its run has begun: from then on the feeds are not to change until the returned function is called, whatever becomes of the request. */
+  lend(): () => void;
 }
 
 export type Answer =
@@ -60,6 +60,8 @@ export interface Submitted {
 }
 
 export interface Dispatcher {
+  /** Why such a request would be refused now. */
+  refusal(urgency: Urgency): Refusal | null;
   submit(request: Request): Submitted;
   /** Answers everything that waits, and everything that comes, with `stopped`. */
   stop(): void;
@@ -96,16 +98,18 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
       const restMs = batch.entries.map(({ deadlineMs }) => deadlineMs - nowMs());
       const feeds = joined(batch.entries);
       const run = pool.start(model.key, feeds, outputs, Math.max(model.deadlineMs, ...restMs), reading);
-      const stagedBytes = bytesOf(feeds);
-      // Requests of a batch that fails are tried again, each by itself.
-      if (batch.entries.length === 1) first.copied();
+      const { copiedBytes } = run;
+      // Requests of a batch that fails are tried again, each by itself: they keep their feeds.
+      const giveBack = batch.entries.length === 1 ? first.lend() : () => {};
+      if (copiedBytes > 0) giveBack();
       // The copy stays also when the clients have gone.
-      memory.count(model.key, stagedBytes);
+      memory.count(model.key, copiedBytes);
       dispatched += 1;
       for (const entry of batch.entries) entry.run = { batch, run };
       void run.ended.then((end) => {
         dispatched -= 1;
-        memory.count(model.key, -stagedBytes);
+        memory.count(model.key, -copiedBytes);
+        if (copiedBytes === 0) giveBack();
         queue.ended(batch, nowMs(), end.state !== 'cancelled');
         finish(batch, end);
         dispatch();
@@ -149,6 +153,8 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
 
   pool.onRoom(dispatch);
   return {
+    refusal: (urgency) => queue.refusal(urgency, nowMs()),
+
     submit(request) {
       const now = nowMs();
       const { promise: answer, resolve } = Promise.withResolvers<Answer>();
@@ -189,9 +195,6 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
 }
 
 const asAnswer = (refusal: Refusal | null): Answer | null => refusal && { state: 'refused', ...refusal };
-
-const bytesOf = (feeds: readonly Feed[]): number =>
-  feeds.reduce((sum, { pieces }) => pieces.reduce((bytes, { length }) => bytes + length, sum), 0);
 
 /** The feeds of one run: those of its entries one behind the other along the batch axis. */
 function joined(entries: readonly Waiting[]): readonly Feed[] {

@@ -3,38 +3,26 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Log } from '../log.ts';
 import { refuseRequest } from '../refuseRequest.ts';
 import { codeVersion } from '../version.ts';
-import type { Found } from '../vision/reading.ts';
 import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
-import { readBody } from './body.ts';
 import { nowMs } from './clock.ts';
-import type { HostConfig } from './config.ts';
-import type { Answer, Dispatcher, Request, Submitted } from './dispatcher.ts';
-import { busy, HttpError } from './httpError.ts';
-import type { Json } from './json/json.ts';
+import { HttpError } from './httpError.ts';
+import { type Inferring, infer, type OneAsked, predict, refuseIfDraining } from './infer.ts';
 import type { KeyUses } from './keyUses.ts';
-import type { Holding, Memory } from './memory.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { hostOpenapi } from './openapi.ts';
-import { decodeFeed, labelled, parseQuery, readHeader, readingOf, readOutputsOf } from './predict.ts';
-import type { Refusal } from './queue.ts';
-import { answerJson, bytesOf, compressed, isOver, jsonType, nosniff, send, whenOver } from './send.ts';
+import { answerJson, isOver, jsonType, nosniff, send } from './send.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
-export interface Host {
-  config: HostConfig;
+export interface Host extends Inferring {
   log: Log;
-  dispatcher: Dispatcher;
   /** By name, then by version. */
   models: Map<string, Map<number, ServedModel>>;
   /** Names that are there, also when nothing of theirs is served. */
   deployments: ReadonlySet<string>;
   /** Why it cannot serve everything that it is to serve. */
   problem(): string | null;
-  state: 'LOADING' | 'READY' | 'DRAINING';
-  memory: Memory;
-  json: Json;
   /** See `Connections`. */
   trust(res: ServerResponse): void;
   /** Decides who may use which deployment. Null: everybody may use all, or nobody while the configured `accounts` have not arrived. */
@@ -47,13 +35,9 @@ export interface Host {
   metrics: HostMetrics;
 }
 
-/** What a request is about: the model of its address, all that its sender may use, and its query. */
-interface Asked {
-  model(): ServedModel;
+interface Asked extends OneAsked {
+  /** All that its sender may use. */
   models(): ServedModel[];
-  query: URLSearchParams;
-  /** When its head was there. */
-  beganMs: number;
 }
 type Handler = (host: Host, req: IncomingMessage, res: ServerResponse, asked: Asked) => unknown;
 
@@ -63,11 +47,8 @@ export const modelRoutes: Record<string, [method: string, Handler]> = {
   ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
   config: ['GET', (_, __, res, { model }) => answerJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, { model }) => answerJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', (host, req, res, asked) => held(host, res, asked.model(), (one, holding) => infer(host, req, res, one, holding, asked))],
-  predict: [
-    'POST',
-    (host, req, res, asked) => held(host, res, asked.model(), (one, holding) => predict(host, req, res, one, holding, asked)),
-  ],
+  infer: ['POST', infer],
+  predict: ['POST', predict],
 };
 
 export const routes: Record<string, [method: string, Handler]> = {
@@ -145,29 +126,6 @@ function modelPath(pathname: string): { name: string; version: string | undefine
   }
 }
 
-/**
- * While a request holds a model, it is not unloaded. What the request holds of the memory goes back when its work has ended and, where it
- * has an answer, the client has read that or gone: on every way out.
- */
-async function held(
-  { memory }: Host,
-  res: ServerResponse,
-  model: ServedModel,
-  work: (model: ServedModel, holding: Holding) => Promise<void>,
-): Promise<void> {
-  const holding = memory.open(model.key);
-  model.users += 1;
-  try {
-    await work(model, holding);
-    whenOver(res, () => holding.giveAll());
-  } catch (error) {
-    holding.giveAll();
-    throw error;
-  } finally {
-    model.users -= 1;
-  }
-}
-
 /** Without a version the greatest. */
 function findModel({ models, deployments, state }: Host, name: string, version: string | undefined): ServedModel {
   const versions = models.get(name);
@@ -201,192 +159,4 @@ async function sendMetrics({ metrics: { registry } }: Host, _: IncomingMessage, 
   send(res, 200, { 'content-type': registry.contentType }, [Buffer.from(await registry.metrics())]);
 }
 
-// ------------------------------------------------------------------------------------------------------------- inference
-
-async function infer(
-  host: Host,
-  req: IncomingMessage,
-  res: ServerResponse,
-  model: ServedModel,
-  holding: Holding,
-  { beganMs }: Asked,
-): Promise<void> {
-  refuseIfDraining(host.state);
-  const gone = () => isOver(res);
-  const body = await readBody(req, host.config.bodyBytesMax, holding);
-  const arrivedMs = nowMs();
-  const parsed = await host.json.parse(gone, model, body, jsonLengthOf(req));
-  for (const { pieces } of parsed.feeds) {
-    // Binary tensors lie in the body.
-    holding.count(bytesOf(pieces.filter(({ buffer }) => buffer !== body.buffer)));
-  }
-  const deadlineMs = arrivedMs + (parsed.timeoutMs ?? model.config.deadlineMs);
-  const submitted = submit(host, res, {
-    model,
-    feeds: parsed.feeds,
-    outputs: parsed.outputs.map(({ name }) => name),
-    rows: parsed.rows,
-    batchKey: v2.batchKeyOf(parsed),
-    // A request can stand back behind others, but push none aside.
-    priority: Math.max(parsed.priority ?? 0, model.config.priority),
-    arrivedMs,
-    deadlineMs,
-    copied: () => holding.giveAll(),
-  });
-  const answer = await doneOf(submitted, model, res, arrivedMs);
-  const doneMs = nowMs();
-  holding.count(bytesOf(answer.outputs.map(({ data }) => data)));
-  const { jsonLength, pieces } = await host.json.print(gone, model, parsed.id, parsed.outputs, answer.outputs);
-  holding.count(bytesOf(pieces));
-  const type =
-    jsonLength === undefined
-      ? jsonType
-      : { 'content-type': 'application/octet-stream', 'inference-header-content-length': String(jsonLength) };
-  const sent = await compressed(req, pieces);
-  const endedMs = nowMs();
-  answer.timing.postprocessingMs += endedMs - doneMs;
-  model.stats.answered(parsed.rows, answer.timing, endedMs - beganMs);
-  // From here on only the answer is held, for as long as the client takes to read it.
-  holding.giveAll();
-  holding.count(bytesOf(sent.pieces));
-  send(res, 200, { ...type, ...sent.headers, ...headersOf(model, answer) }, sent.pieces);
-}
-
-async function predict(
-  host: Host,
-  req: IncomingMessage,
-  res: ServerResponse,
-  model: ServedModel,
-  holding: Holding,
-  { query, beganMs }: Asked,
-): Promise<void> {
-  refuseIfDraining(host.state);
-  const asked = parseQuery(query);
-  if (req.headers['content-type']?.startsWith('multipart/')) {
-    const command = `curl --data-binary @image.jpg …/v2/models/${model.config.name}/predict`;
-    throw new HttpError(415, `The body is a form (curl -F). Send the image as it is: ${command}`);
-  }
-  const body = await readBody(req, host.config.bodyBytesMax, holding);
-  const arrivedMs = nowMs();
-  const { pixelBytes, decodingBytes } = await readHeader(model, body).catch((error: HttpError) => {
-    // `curl -d` leaves out line ends. --data-binary has the same type.
-    if (error.status !== 400 || req.headers['content-type'] !== 'application/x-www-form-urlencoded') throw error;
-    throw new HttpError(400, `${error.message} If it was sent by \`curl -d\`, which changes files: use \`--data-binary @image.jpg\`.`);
-  });
-  const { priority, deadlineMs } = model.config;
-  let pixels: Uint8Array | undefined;
-  // It has its place in the queue before it is decoded: an image that is not going to be looked at is not.
-  const submitted = submit(host, res, {
-    model,
-    feeds: null,
-    outputs: readOutputsOf(model),
-    rows: 1,
-    // Images have sizes of their own until the run has made tensors of them: each goes alone.
-    batchKey: `image ${arrivedMs}`,
-    priority,
-    arrivedMs,
-    deadlineMs: arrivedMs + deadlineMs,
-    copied: () => {
-      free(pixels);
-      holding.giveAll();
-    },
-  });
-  const done = doneOf(submitted, model, res, arrivedMs);
-  try {
-    await Promise.race([holding.reserveLater(decodingBytes, submitted.answer), done]);
-    const feed = await decodeFeed(model, body);
-    [pixels] = feed.pieces;
-    holding.count(pixelBytes - decodingBytes);
-    const decodedMs = nowMs();
-    submitted.ready([feed], readingOf(model, feed.image, asked));
-    const answer = await done;
-    answer.timing.preprocessingMs += decodedMs - arrivedMs;
-    const found = answer.found as Found;
-    if ('problem' in found) {
-      model.stats.failed(nowMs() - arrivedMs);
-      throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 422, found.problem.message);
-    }
-    model.stats.answered(1, answer.timing, nowMs() - beganMs);
-    const { name, version } = model.config;
-    const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
-    holding.giveAll();
-    answerJson(res, 200, said, headersOf(model, answer));
-  } finally {
-    submitted.drop();
-    free(pixels);
-  }
-}
-
-/** At once: the collector lets a burst of images lie for a long time. */
-function free(bytes: Uint8Array | undefined): void {
-  const buffer = bytes?.buffer as ArrayBuffer | undefined;
-  if (buffer && !buffer.detached) buffer.transfer(0);
-}
-
-function refuseIfDraining(state: Host['state']): void {
-  if (state === 'DRAINING') throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
-}
-
 const notLoaded = () => new HttpError(503, 'The models are being loaded.', { 'retry-after': '1' });
-
-function jsonLengthOf(req: IncomingMessage): number | undefined {
-  const header = req.headers['inference-header-content-length'];
-  if (header === undefined) return undefined;
-  if (typeof header !== 'string' || !/^\d{1,12}$/.test(header))
-    throw new HttpError(400, 'Inference-Header-Content-Length is a number of bytes.');
-  return Number(header);
-}
-
-function refused({ stats }: ServedModel, { reason, retryAfterMs }: Refusal): HttpError {
-  stats.ended.refused += 1;
-  return busy(reason === 'FULL' ? 'The queue is full.' : 'The answer would come after the deadline: too much is waiting.', retryAfterMs);
-}
-
-type Done = Extract<Answer, { state: 'done' }>;
-
-/** Where the client goes before the answer is there, the request is dropped. */
-function submit({ dispatcher }: Host, res: ServerResponse, request: Request): Submitted {
-  const submitted = dispatcher.submit(request);
-  whenOver(res, submitted.drop);
-  return submitted;
-}
-
-/** The outputs, or a HttpError. */
-async function doneOf({ answer: coming }: Submitted, model: ServedModel, res: ServerResponse, arrivedMs: number): Promise<Done> {
-  const { stats } = model;
-  const answer = await coming;
-  switch (answer.state) {
-    case 'done':
-      return answer;
-    case 'refused':
-      throw refused(model, answer);
-    case 'expired':
-      stats.ended.expired += 1;
-      throw new HttpError(504, 'The deadline has passed.');
-    case 'cancelled':
-      if (isOver(res)) stats.ended.cancelled += 1;
-      throw new HttpError(499, 'The client has gone.');
-    case 'stopped':
-      throw new HttpError(503, 'The host is stopping.', { 'retry-after': '1' });
-    case 'failed':
-      stats.failed(nowMs() - arrivedMs);
-      throw new HttpError(500, `The model failed on this input: ${answer.message}`);
-  }
-}
-
-function headersOf({ config }: ServedModel, { timing }: Done): Record<string, string> {
-  const parts = {
-    queue: timing.queueMs,
-    preprocessing: timing.preprocessingMs,
-    compute: timing.computeMs,
-    postprocessing: timing.postprocessingMs,
-  };
-  return {
-    'whetstone-revision': String(config.version),
-    ...(config.modelVersion ? { 'whetstone-model-version': String(config.modelVersion) } : {}),
-    ...(config.lineageHash ? { 'whetstone-lineage-hash': config.lineageHash } : {}),
-    'server-timing': Object.entries(parts)
-      .map(([part, ms]) => `${part};dur=${ms.toFixed(3)}`)
-      .join(', '),
-  };
-}

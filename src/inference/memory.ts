@@ -135,6 +135,16 @@ export class Holding {
     this.count(-buffer.length);
   }
 
+  /** Everything so far is the other holding's from now on. */
+  handOver(): Holding {
+    const other = new Holding(this.#memory, this.model);
+    for (const buffer of this.#buffers) other.#buffers.add(buffer);
+    other.#bytes = this.#bytes;
+    this.#buffers.clear();
+    this.#bytes = 0;
+    return other;
+  }
+
   /** Everything so far. */
   giveAll(): void {
     for (const buffer of this.#buffers) this.give(buffer);

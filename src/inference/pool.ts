@@ -59,6 +59,8 @@ export interface Cancelled {
 }
 
 export interface Run {
+  /** Bytes of the feeds that it has copied; 0 where it reads them where they lie until it has ended. */
+  copiedBytes: number;
   /** Never rejects. */
   ended: Promise<RunEnd>;
   /** A run that has not begun is dropped. One that has begun ends at once where the engine can stop it, otherwise by itself. */
@@ -137,8 +139,8 @@ export interface Pool {
   /** Calls `listener` when there is room again for another reason than the end of a run. */
   onRoom(listener: () => void): void;
   /**
-   * Copies the feeds and runs the model for the named outputs, and reads those of an image. Only where there is room. A run that computes
-   * for longer than `msMax` is overdue.
+   * Runs the model for the named outputs, and reads those of an image. Only where there is room. A run that computes for longer than `msMax`
+   * is overdue.
    */
   start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, reading?: Reading): Run;
   /** Every run that computes is overdue: nothing else can be computed. */

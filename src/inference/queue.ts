@@ -26,6 +26,9 @@ export interface Entry {
 
 export type Refusal = { reason: 'FULL' | 'LATE'; retryAfterMs: number };
 
+/** What decides whether an entry can be in time. */
+export type Urgency = Pick<Entry, 'model' | 'rows' | 'priority' | 'deadlineMs'>;
+
 /** Entries that are computed in one run. */
 export interface Batch<E> {
   entries: E[];
@@ -83,6 +86,11 @@ export class Queue<E extends Entry> {
     return this.#length;
   }
 
+  /** Why such an entry would not be let in now. */
+  refusal(urgency: Urgency, nowMs: number): Refusal | null {
+    return this.#refusalOf(urgency, this.#predict(urgency, nowMs), nowMs);
+  }
+
   /** Adds the entry, or says why not. */
   offer(entry: E, nowMs: number): Refusal | null {
     const predicted = this.#predict(entry, nowMs);
@@ -104,7 +112,7 @@ export class Queue<E extends Entry> {
   }
 
   /** Why an entry is not let in: there is no room, or by the prediction its answer would come after its deadline. */
-  #refusalOf(entry: E, { waitMs, ownMs }: Prediction, nowMs: number): Refusal | null {
+  #refusalOf(entry: Urgency, { waitMs, ownMs }: Prediction, nowMs: number): Refusal | null {
     if ((this.#waitingOf.get(entry.model) ?? 0) >= this.#requestsMax) return { reason: 'FULL', retryAfterMs: waitMs };
     const lateMs = nowMs + waitMs + ownMs - entry.deadlineMs;
     return lateMs > 0 ? { reason: 'LATE', retryAfterMs: lateMs } : null;
@@ -127,7 +135,7 @@ export class Queue<E extends Entry> {
   }
 
   /** Its own time behind the last of its model that waits; behind what was taken last, where none does. */
-  #turnOf(entry: Entry): number {
+  #turnOf(entry: Urgency): number {
     const { clock, waiting } = this.#levels.get(entry.priority) ?? { clock: 0, waiting: [] };
     return (waiting.findLast((other) => other.entry.model === entry.model)?.turn ?? clock) + costMs(entry);
   }
@@ -214,7 +222,7 @@ export class Queue<E extends Entry> {
   }
 
   /** Queued work over the permits, by as much longer as such predictions have turned out to be too short; and the entry's own time. */
-  #predict(entry: Entry, nowMs: number): Prediction {
+  #predict(entry: Urgency, nowMs: number): Prediction {
     const { times } = entry.model;
     // A permit is free: what was measured once decides, so that an average which one slow run has spoiled is tried again.
     if (this.#length === 0 && this.#dispatched.size < this.#permits) return { beforeMs: 0, waitMs: 0, ownMs: times.fastest(entry.rows) };
@@ -232,7 +240,7 @@ export class Queue<E extends Entry> {
   }
 
   /** All that is dispatched, and what waits before the entry, or before the place that it would have. */
-  #workBefore(entry: Entry, nowMs: number): number {
+  #workBefore(entry: Urgency, nowMs: number): number {
     let workMs = 0;
     for (const { estimateMs, startedMs } of this.#dispatched.values()) {
       // A run that exceeded its estimate is expected to take as long again as it exceeded it by.
@@ -251,6 +259,6 @@ export class Queue<E extends Entry> {
 }
 
 /** The entry's share of a full batch. */
-function costMs({ model: { times, batchMax }, rows }: Entry): number {
+function costMs({ model: { times, batchMax }, rows }: Urgency): number {
   return rows >= batchMax ? times.mean(rows) : (times.mean(batchMax) * rows) / batchMax;
 }

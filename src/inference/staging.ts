@@ -1,20 +1,23 @@
-/** The memory of a dispatched request: its inputs one after the other, each at a multiple of 64 bytes. */
+/** Inputs as a run takes them: each in one piece of memory, which begins at a multiple of 64 bytes. */
 import { type Datatype, datatypes, elementsOf } from '../engine/datatypes.ts';
 import type { Tensor } from '../engine/engine.ts';
-import type { Image } from '../vision/reading.ts';
 import type { Feed, OutputTensor } from './pool.ts';
 
-export interface StagedFeed {
-  name: string;
-  datatype: Datatype;
-  shape: readonly number[];
-  /** Bytes from the start of the memory; a multiple of 64. */
-  offset: number;
-  image?: Image;
+export type StagedFeed = Omit<Feed, 'pieces'> & { bytes: Uint8Array };
+
+export interface Staged {
+  feeds: StagedFeed[];
+  /** That was given, or larger memory in its place. */
+  memory: ArrayBuffer;
+  /** As `Run` has them. */
+  copiedBytes: number;
 }
 
 const alignment = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
+
+/** Bytes to leave free before what is to have its byte `at` at a multiple of 64. */
+export const gapBefore = (at: number): number => aligned(at) - at;
 
 /** Between two runs; larger memory is freed. An input of 3 × 640 × 640 has 5 MB. */
 const keptBytesMax = 8 * 2 ** 20;
@@ -22,34 +25,45 @@ const keptBytesMax = 8 * 2 ** 20;
 /** What is kept of the memory when its run has ended. */
 export const keptOf = (memory: ArrayBuffer): ArrayBuffer => (memory.byteLength > keptBytesMax ? memory.transfer(0) : memory);
 
+/** The feeds where they lie; null where a run cannot read them there. */
+export function stagedInPlace(feeds: readonly Feed[], memory: ArrayBuffer): Staged | null {
+  const staged: StagedFeed[] = [];
+  for (const { pieces, ...feed } of feeds) {
+    const [bytes] = pieces as [Uint8Array];
+    // A thread gets the memory of an image.
+    if (pieces.length > 1 || feed.image || bytes.byteOffset % alignment > 0) return null;
+    staged.push({ ...feed, bytes });
+  }
+  return { feeds: staged, memory, copiedBytes: 0 };
+}
+
 /** Copies the feeds into the memory, or into new memory where they do not fit. */
-export function stage(feeds: readonly Feed[], old: ArrayBuffer): { memory: ArrayBuffer; feeds: StagedFeed[] } {
+export function stage(feeds: readonly Feed[], old: ArrayBuffer): Staged {
   const sizes = feeds.map(({ pieces }) => pieces.reduce((sum, piece) => sum + piece.length, 0));
   const size = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
   const memory = old.byteLength < size ? new ArrayBuffer(size) : old;
-  const target = new Uint8Array(memory);
   let from = 0;
   const staged = feeds.map(({ pieces, ...feed }, i) => {
-    const offset = from;
-    let at = offset;
+    const bytes = new Uint8Array(memory, from, sizes[i]);
+    let at = 0;
     for (const piece of pieces) {
-      target.set(piece, at);
+      bytes.set(piece, at);
       at += piece.length;
     }
-    from += aligned(sizes[i] as number);
-    return { ...feed, offset };
+    from += aligned(bytes.length);
+    return { ...feed, bytes };
   });
-  return { memory, feeds: staged };
+  return { memory, feeds: staged, copiedBytes: size };
 }
 
-export const tensorIn = (memory: ArrayBuffer, { datatype, shape, offset }: Pick<StagedFeed, 'datatype' | 'shape' | 'offset'>): Tensor => ({
+export const tensorOf = ({ datatype, shape, bytes }: Pick<StagedFeed, 'datatype' | 'shape' | 'bytes'>): Tensor => ({
   datatype,
   shape,
-  data: new datatypes[datatype].array(memory, offset, elementsOf(shape)),
+  data: new datatypes[datatype].array(bytes.buffer as ArrayBuffer, bytes.byteOffset, elementsOf(shape)),
 });
 
-export const zerosOf = ({ datatype, shape }: Pick<Feed, 'datatype' | 'shape'>): Tensor =>
-  tensorIn(new ArrayBuffer(elementsOf(shape) * datatypes[datatype].bytes), { datatype, shape, offset: 0 });
+export const zerosOf = ({ datatype, shape }: { datatype: Datatype; shape: readonly number[] }): Tensor =>
+  tensorOf({ datatype, shape, bytes: new Uint8Array(elementsOf(shape) * datatypes[datatype].bytes) });
 
 /** The output of a run as it is answered: its bytes. */
 export const outputOf = ([name, { datatype, shape, data }]: [string, Tensor]): OutputTensor => ({

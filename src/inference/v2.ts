@@ -81,13 +81,28 @@ export function parseInfer({ signature, batched, config }: ReadBy, body: Buffer,
   const json = parseJson(body.subarray(0, end));
   const { feeds, read } = readInputs(json, signature.inputs, batched ? config.batchMax : Number.POSITIVE_INFINITY, body, end);
   if (read !== length) throw new HttpError(400, `The body has ${length - read} bytes more than its binary_data_size say.`);
-  const { timeout, priority } = json.parameters ?? {};
   return {
     id: json.id,
     feeds,
     outputs: wantedOutputs(json, signature.outputs),
     rows: batched ? rowsOf(feeds) : 1,
-    // 0 is what clients send for "the model's own".
+    ...limitsOf(json),
+  };
+}
+
+/** What decides whether a request can be in time. */
+export type RequestLimits = Pick<InferRequest, 'rows'> & Partial<Pick<InferRequest, 'timeoutMs' | 'priority'>>;
+
+/** From the JSON alone that binary tensors follow. Throws a HttpError (400). */
+export function parseLimits({ batched, config }: ReadBy, head: Buffer): RequestLimits {
+  const json = parseJson(head);
+  const [{ shape: [rows = 1] = [] } = {}] = json.inputs;
+  return { rows: batched ? Math.min(rows, config.batchMax) : 1, ...limitsOf(json) };
+}
+
+/** 0 is what clients send for "the model's own". */
+function limitsOf({ parameters: { timeout, priority } = {} }: InferJson): Pick<InferRequest, 'timeoutMs' | 'priority'> {
+  return {
     timeoutMs: timeout ? Math.min(timeout, timeoutUsMax) / 1000 : undefined,
     priority: priority ? Priority.parse(priority) : undefined,
   };

@@ -28,24 +28,31 @@ const pageRows = 200;
 
 /** Deletes the job with the jobs that it has made. IN_USE while one of them runs, is repeated, or keeps something. */
 export async function deleteJob(services: StorageServices, actor: Actor, id: string): Promise<Job> {
-  const { deleted, ids } = inUrgentTransaction(services.db, (tx) => {
-    const deleted = requireJob(tx, id);
-    const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
-    const ids = family.map((one) => one.id);
-    requireUnneeded(tx, deleted);
-    for (const one of ids) dropResults(tx, one);
-    // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
-    tx.delete(job).where(inArray(job.id, ids)).run();
-    const { kind, state } = deleted;
-    writeAudit(tx, actor, { action: 'deleteJob', target: { type: 'Job', id }, detail: { kind, state, jobs: ids.length } });
-    return { deleted, ids };
-  });
-  // What is left here after a crash, the sweeps remove: it belongs to no job.
-  for (const one of ids) {
-    await rm(logPath(services.config.dataDir, one), { force: true });
-    await removeAttempts(services, one, []);
-  }
+  const { deleted, ids } = inUrgentTransaction(services.db, (tx) => deleteRows(tx, actor, id));
+  await removeFiles(services, ids);
   return deleted;
+}
+
+/** What is left here after a crash, the sweeps remove: it belongs to no job. */
+export async function removeFiles(services: StorageServices, ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
+    await rm(logPath(services.config.dataDir, id), { force: true });
+    await removeAttempts(services, id, []);
+  }
+}
+
+/** In one transaction; `removeFiles` follows it. It throws IN_USE before it writes anything. */
+export function deleteRows(tx: Queryable, actor: Actor, id: string): { deleted: Job; ids: string[] } {
+  const deleted = requireJob(tx, id);
+  const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
+  const ids = family.map((one) => one.id);
+  requireUnneeded(tx, deleted);
+  for (const one of ids) dropResults(tx, one);
+  // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
+  tx.delete(job).where(inArray(job.id, ids)).run();
+  const { kind, state } = deleted;
+  writeAudit(tx, actor, { action: 'deleteJob', target: { type: 'Job', id }, detail: { kind, state, jobs: ids.length } });
+  return { deleted, ids };
 }
 
 /** What keeps a job that has ended: a query that gives a value for a job with this id, and what a refusal says of that value. */

@@ -55,8 +55,21 @@ export const ClassificationHyperparameters = z
       .min(2)
       .max(1024)
       .default(32)
-      .describe('Images in an optimizer step.')
+      .describe(
+        'Images that are computed at a time; an optimizer step has accumulate times as many. startTraining also takes "AUTO": what fits ' +
+          'into the memory and is fast, chosen when the job is queued.',
+      )
       .meta(searched({ choices: [16, 32, 64] })),
+    accumulate: z
+      .int()
+      .min(1)
+      .max(256)
+      .default(1)
+      .describe(
+        'Batches whose gradients are averaged for an optimizer step, for large steps with little memory. Batch normalisation ' +
+          'still sees batchSize images at a time.',
+      )
+      .meta({ before: 1 }),
     optimizer: z
       .enum(['ADAMW', 'SGD'])
       .default('ADAMW')
@@ -221,6 +234,7 @@ export const DetectionHyperparameters = z
     channels: shared.channels,
     epochs: shared.epochs.default(40),
     batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
+    accumulate: shared.accumulate,
     optimizer: shared.optimizer,
     learningRate: shared.learningRate.default(0.002).meta(searched({ low: 0.0003, high: 0.02, log: true })),
     momentum: shared.momentum,
@@ -281,7 +295,7 @@ type DetectorName = keyof typeof detectors;
 /** A classifier of torchvision, at the image size of its public weights. */
 function classifier(name: ClassifierName) {
   const { title, paper } = classifiers[name];
-  const { parameters, macs, imageSize, onlyImageSize } = facts[name];
+  const { parameters, macs, activationBytes, imageSize, onlyImageSize } = facts[name];
   const range = shared.imageSize.unwrap();
   const allowed = onlyImageSize ? range.min(imageSize).max(imageSize) : range;
   return {
@@ -292,6 +306,8 @@ function classifier(name: ClassifierName) {
       `${sizeOf({ parameters, macs })} at ${imageSize} px with 1,000 classes.${onlyImageSize ? ' It takes no other image size.' : ''}`,
     parameters,
     macs,
+    activationBytes,
+    measuredAt: imageSize,
     hasPublicWeights: true,
     backbone: null,
     onlyImageSize: onlyImageSize ? imageSize : null,
@@ -304,7 +320,7 @@ function classifier(name: ClassifierName) {
 
 function detector(name: DetectorName) {
   const { title, backbone } = detectors[name];
-  const { parameters, macs } = facts[name];
+  const { parameters, macs, activationBytes } = facts[name];
   const start = backbone
     ? `YOLOv8’s neck and head on torchvision’s ${classifiers[backbone].title}, from scratch or with its ImageNet weights`
     : 'YOLOv8’s topology, written from the papers of its parts; there are no pretrained weights';
@@ -314,6 +330,8 @@ function detector(name: DetectorName) {
     description: `Object detection with ${start}: ${sizeOf({ parameters, macs })} at 640 px with 80 classes.`,
     parameters,
     macs,
+    activationBytes,
+    measuredAt: 640,
     hasPublicWeights: backbone !== null,
     backbone,
     onlyImageSize: null,
@@ -328,7 +346,10 @@ const sizeOf = ({ parameters, macs }: { parameters: number; macs: number }): str
 const rowsOf = <N extends string, R>(table: Record<N, unknown>, row: (name: N) => R) =>
   Object.fromEntries((Object.keys(table) as N[]).map((name) => [name, row(name)])) as Record<N, R>;
 
-/** A preset is a topology with its task and its hyperparameters. Another one is another row of `classifiers.ts` or `detectors.ts`. */
+/**
+ * A preset is a topology with its task and its hyperparameters. `activationBytes`: what a training step keeps of an image of `measuredAt`
+ * pixels a side. Another one is another row of `classifiers.ts` or `detectors.ts`.
+ */
 export const presets = { ...rowsOf(classifiers, classifier), ...rowsOf(detectors, detector) };
 export type PresetName = keyof typeof presets;
 

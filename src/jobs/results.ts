@@ -114,6 +114,89 @@ export const results = {
   ASK: AskResult,
 };
 
+const place = z.int().min(0).describe('Of an image in the dataset version: `n` of its DatasetItem.');
+const classIndex = z.int().min(0).describe('Index into `classes`.');
+const probability = z.number().min(0).max(1);
+const examples = z.array(place).max(6).describe('Images that show it.');
+
+const ImageNote = z.object({
+  n: place,
+  label: classIndex,
+  predicted: classIndex,
+  probability: probability.describe('Of `predicted`.'),
+  ownProbability: probability.describe('Of `label`.'),
+});
+
+/** What people should look at, bounded: stored as a row beside the evaluation. */
+export const ClassificationFindings = z
+  .object({
+    worst: z
+      .array(ImageNote.extend({ loss: z.number() }))
+      .max(50)
+      .describe('The images with the largest loss.'),
+    labelErrors: z
+      .object({ count: z.int(), images: z.array(ImageNote).max(50) })
+      .describe('Images that are probably labelled wrongly, by confident learning; `predicted` is what they probably show.'),
+    confused: z
+      .array(z.object({ label: classIndex, predicted: classIndex, count: z.int(), examples }))
+      .max(20)
+      .describe('The pairs of classes with the most confused images.'),
+  })
+  .meta({ id: 'ClassificationFindings' });
+export type ClassificationFindings = z.infer<typeof ClassificationFindings>;
+
+const BestThreshold = z
+  .object({ score: z.number(), f1: probability, precision: probability, recall: probability })
+  .meta({ id: 'BestThreshold', description: 'The score from which boxes count, where F1 is highest, at IoU 0.5.' });
+
+const OfSize = z.object({
+  objects: z.int(),
+  ap: z.number().nullable().describe('Mean average precision over IoU 0.5 … 0.95; null without objects.'),
+  ap50: z.number().nullable(),
+});
+
+export const DetectionFindings = z
+  .object({
+    iou: z.number().describe('From which a box has found an object.'),
+    best: BestThreshold.nullable().describe('Of all boxes together; null where no box found an object.'),
+    sizes: z
+      .object({ small: OfSize, medium: OfSize, large: OfSize })
+      .describe('By the area of the true box in pixels: up to 32², up to 96², above.'),
+    confusion: z
+      .array(z.array(z.int()))
+      .describe('confusion[true][found] with the boxes that count by `best`; the last row and the last column are the background.'),
+    confused: z
+      .array(z.object({ label: classIndex.nullable(), predicted: classIndex.nullable(), count: z.int(), examples }))
+      .max(20)
+      .describe('The most frequent mistakes. A null `predicted` is an object that was missed, a null `label` a box without an object.'),
+    worst: z
+      .array(
+        z.object({
+          n: place,
+          missed: z.int().describe('Objects that no box of their class found.'),
+          false: z.int().describe('Boxes that found no object of their class.'),
+          boxes: z
+            .array(
+              z.object({
+                kind: z.enum(['MISSED', 'FALSE']),
+                label: classIndex,
+                score: z.number().nullable().describe('Null for a missed object.'),
+                x: z.number(),
+                y: z.number(),
+                width: z.number(),
+                height: z.number(),
+              }),
+            )
+            .max(20)
+            .describe('In pixels of the upright image.'),
+        }),
+      )
+      .max(50)
+      .describe('The images with the most missed objects and false boxes, with the boxes that count by `best`.'),
+  })
+  .meta({ id: 'DetectionFindings' });
+export type DetectionFindings = z.infer<typeof DetectionFindings>;
+
 /** Content of an EVALUATION artifact, a JSON file: rows and columns are in the order of `classes`. */
 export const ClassificationEvaluation = z
   .object({
@@ -128,6 +211,7 @@ export const ClassificationEvaluation = z
       }),
     ),
     confusion: z.array(z.array(z.int())).describe('confusion[true][predicted] counts images.'),
+    findings: ClassificationFindings,
   })
   .meta({ id: 'ClassificationEvaluation' });
 
@@ -143,8 +227,10 @@ export const DetectionEvaluation = z
         ap50: z.number().nullable().describe('At IoU 0.5.'),
         precision: z.array(z.number()).length(101).nullable().describe('At the recalls 0, 0.01 … 1, at IoU 0.5.'),
         scores: z.array(z.number()).length(101).nullable().describe('The score that a box needs for each of these recalls.'),
+        best: BestThreshold.nullable().describe('Null where no box of this class found an object.'),
       }),
     ),
+    findings: DetectionFindings,
   })
   .meta({ id: 'DetectionEvaluation' });
 

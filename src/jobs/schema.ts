@@ -15,6 +15,7 @@ import { retryJob } from './retry.ts';
 import { type JobKindName, jobKindTable } from './specs.ts';
 import { isRetryable } from './states.ts';
 import type { Attempt, attemptStates, Job, jobStates } from './tables.ts';
+import { tensorboardUrl } from './tensorboard.ts';
 import { waitReason } from './waiting.ts';
 
 /** Of a job, where they stand in one list. */
@@ -210,6 +211,10 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
         cost: (argument) => (curveCount(argument) * Number(argument('maxPoints'))) / pointsForAValue,
       } satisfies FieldCost,
       resolve: (j, { names, maxPoints }, context) => readCurves(context.db, context, j.id, names, Math.min(5000, Math.max(2, maxPoints))),
+    }),
+    tensorboardUrl: t.string({
+      description: 'A short-lived link to its curves so far as an event file of TensorBoard. `exportJobs` gives them as CSV.',
+      resolve: (j, _a, context) => tensorboardUrl(context, j),
     }),
   }),
 });

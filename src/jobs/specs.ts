@@ -88,6 +88,13 @@ export const TrainingRuntime = z.object({
     .min(0)
     .default(2 ** 31)
     .describe('Decoded images are kept in memory when they fit into this.'),
+  workers: z
+    .int()
+    .min(0)
+    .max(64)
+    .nullable()
+    .default(null)
+    .describe('Processes that prepare training batches; null: as many as cpuThreads on a GPU, none on a CPU.'),
   stopAfterEpoch,
 });
 
@@ -156,6 +163,12 @@ export const CompressSpec = z
   })
   .meta({ id: 'CompressSpec' });
 
+export const testTimeAugmentation = z
+  .enum(['NONE', 'FLIP'])
+  .describe('FLIP: each image and its mirror image. Their probabilities are averaged, their boxes suppressed together.');
+
+export type TestTimeAugmentation = z.infer<typeof testTimeAugmentation>;
+
 export const EvaluateSpec = z
   .object({
     kind: z.literal('EVALUATE'),
@@ -164,6 +177,7 @@ export const EvaluateSpec = z
     dataset: DatasetRef,
     split: z.enum(['train', 'val', 'test']),
     batchSize: z.int().min(1).max(1024).default(32),
+    testTimeAugmentation,
   })
   .meta({ id: 'EvaluateSpec' });
 

@@ -1,8 +1,37 @@
+import type { ModelContext } from '../benchmark/context.ts';
 import { engines } from '../engine/engines.ts';
 import { mebibytes, modelName, ms, number, percent, plural, rowName, seconds } from './format.ts';
 import type { ReportView, RowView, SpokenFacts } from './report.ts';
 
 const messages = (reasons: RowView['reasons']): string => reasons.map(({ message }) => message).join(' ');
+
+/** Whether a figure is good shows in comparison. Reports of earlier versions of the program did not look for an earlier one. */
+function earlierText({ metric, value }: NonNullable<ModelContext['accuracy']>, earlier: ModelContext['earlier']): string {
+  if (earlier === undefined) return '';
+  if (earlier === null) {
+    return metric === 'TOP1'
+      ? ''
+      : ' No earlier version was evaluated on these images: there is nothing to compare that with. The worst images of its evaluation show what it misses.';
+  }
+  const difference = value - earlier.value;
+  const than = difference === 0 ? 'as good' : difference > 0 ? 'better' : 'worse';
+  return ` On the same images version ${earlier.number} reached ${metric === 'TOP1' ? percent(earlier.value) : earlier.value.toFixed(4)}: this one is ${than}.`;
+}
+
+/** Said where a reader meets the word first. */
+const explanations: [word: RegExp, meaning: string][] = [
+  [/\bP95 latency\b/, 'P95 latency: 95 of 100 answers were at least this fast.'],
+  [/\brounds?\b/, 'Round: a short time in which every row was measured once, in a random order.'],
+];
+
+function explained(points: string[]): string[] {
+  const left = new Map(explanations);
+  return points.map((point) => {
+    const met = [...left].filter(([word]) => word.test(point));
+    for (const [word] of met) left.delete(word);
+    return [point, ...met.map(([, meaning]) => meaning)].join(' ');
+  });
+}
 
 const orders: Record<SpokenFacts['request']['scenario'], string> = {
   SINGLE_STREAM: 'one after the other',
@@ -33,13 +62,15 @@ const points: ((facts: SpokenFacts, row: RowView) => string | null)[] = [
     cold &&
     `Start: the first answer takes ${seconds(cold.loadNs + cold.firstInferenceNs)}, ${seconds(cold.loadNs)} of it to load the model.`,
   ({ models }, { model }) => {
-    const accuracy = models[model]?.accuracy;
+    const { accuracy, earlier } = models[model] ?? {};
     if (!accuracy) return 'Being right: nobody has evaluated this version yet.';
     const { metric, value, images, dataset, datasetVersion, split } = accuracy;
     const on = `${images} images (${dataset} version ${datasetVersion}, ${split})`;
-    return metric === 'TOP1'
-      ? `Being right: it names the right class for ${percent(value)} of ${on}.`
-      : `Being right: mAP50-95 ${value.toFixed(4)} on ${on}; 1 is every object found, with its class and its exact box, and nothing else.`;
+    const right =
+      metric === 'TOP1'
+        ? `Being right: it names the right class for ${percent(value)} of ${on}.`
+        : `Being right: mAP50-95 ${value.toFixed(4)} on ${on}; 1 is every object found, with its class and its exact box, and nothing else.`;
+    return `${right}${earlierText(accuracy, earlier)}`;
   },
   (facts, { n }) => {
     const delta = facts.deltas.find((one) => one.n === n);
@@ -62,7 +93,7 @@ export function simpleView(facts: SpokenFacts): ReportView['simple'] {
     return { headline: facts.choice.says, points: [...new Set(reasons)] };
   }
   const headline = facts.choice.n === null ? facts.choice.says : speedOf(facts, row);
-  return { headline, points: points.flatMap((say) => say(facts, row) || []) };
+  return { headline, points: explained(points.flatMap((say) => say(facts, row) || [])) };
 }
 
 function speedOf(facts: SpokenFacts, row: RowView): string {

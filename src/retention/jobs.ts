@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, lt, sql } from 'drizzle-orm';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { InputError } from '../errors.ts';
-import { deletableJobs, deleteJob } from '../jobs/delete.ts';
+import { deletableJobs, deleteRows, removeFiles } from '../jobs/delete.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { job, type jobEvent, type metricPoint } from '../jobs/tables.ts';
 import { repeatedIds, repeatedOnes } from '../jobs/workFolders.ts';
@@ -21,16 +21,30 @@ export function countDueJobs(db: Queryable, before: number): number {
   return count;
 }
 
+/** Jobs of a transaction: each transaction waits for the disk, and each job takes some milliseconds of the event loop. */
+const chunkJobs = 4;
+
 export async function removeJobs(services: Services, before: number): Promise<void> {
   for (const page of deletableJobs(services.db, before)) {
-    for (const { id } of page) {
-      await deleteJob(services, { actorId: null, requestId: null }, id).catch((error: unknown) => {
-        // Needed by something that was made meanwhile.
-        if (!(error instanceof InputError)) throw error;
-      });
+    for (let n = 0; n < page.length; n += chunkJobs) {
+      const chunk = page.slice(n, n + chunkJobs);
+      await removeFiles(
+        services,
+        inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => deletedIds(tx, id))),
+      );
       await setImmediate();
     }
     await setImmediate();
+  }
+}
+
+/** None where something that was made meanwhile needs the job. */
+function deletedIds(tx: Queryable, id: string): string[] {
+  try {
+    return deleteRows(tx, { actorId: null, requestId: null }, id).ids;
+  } catch (error) {
+    if (error instanceof InputError) return [];
+    throw error;
   }
 }
 

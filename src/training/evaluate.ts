@@ -5,7 +5,7 @@ import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
 import type { JobKind, JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
-import { EvaluateSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { EvaluateSpec, SPEC_VERSION, testTimeAugmentation } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
@@ -32,6 +32,7 @@ export const EvaluateRequest = z.object({
   cpuThreads: z.int().min(1).max(1024),
   device: z.enum(['auto', 'cpu', 'cuda']),
   seed: z.int().min(0).max(0xffff_ffff),
+  testTimeAugmentation,
 });
 export type EvaluateRequest = z.infer<typeof EvaluateRequest>;
 
@@ -40,6 +41,7 @@ const StartEvaluationInput = z.object({
   datasetVersionId: z.string(),
   split: z.enum(splits),
   outputLayout: OutputLayout.nullable().default(null),
+  testTimeAugmentation: testTimeAugmentation.default('NONE'),
   idempotencyKey: z.string().max(200).nullish(),
 });
 
@@ -48,7 +50,7 @@ const requestOf = (job: Job): EvaluateRequest => EvaluateRequest.parse(storedSpe
 /** Puts the evaluation of a version on a split of a dataset version into the queue. */
 export function startEvaluation(services: JobServices, actor: Actor, raw: unknown): Job {
   const input = parseInput(StartEvaluationInput, raw);
-  const { modelVersionId, datasetVersionId, split, outputLayout } = input;
+  const { modelVersionId, datasetVersionId, split, outputLayout, testTimeAugmentation } = input;
   return submitJob(services, actor, { kind: 'EVALUATE', input }, (tx): EvaluateRequest => {
     const version = requireReadyModel(tx, modelVersionId);
     const dataset = requireReadyDataset(tx, datasetVersionId);
@@ -65,6 +67,7 @@ export function startEvaluation(services: JobServices, actor: Actor, raw: unknow
       cpuThreads: cpuThreadsOf(services.config),
       device: 'auto',
       seed: 0,
+      testTimeAugmentation,
     };
   });
 }
@@ -88,10 +91,10 @@ export const evaluateJob: JobKind = {
   },
 
   async finish(services, attempt, outcome) {
-    const { modelVersionId, datasetVersionId, split } = requestOf(attempt.job);
+    const { modelVersionId, datasetVersionId, split, testTimeAugmentation } = requestOf(attempt.job);
     const made = requireMade(outcome, 'EVALUATION');
     const engine = String(outcome.result.engine);
-    const insert = await acceptEvaluation(services, attempt, made, { datasetVersionId, split, engine });
+    const insert = await acceptEvaluation(services, attempt, made, { datasetVersionId, split, engine, testTimeAugmentation });
     return (tx) => ({ ...outcome.result, evaluationId: insert(tx, modelVersionId).id });
   },
 

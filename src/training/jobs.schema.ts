@@ -3,17 +3,15 @@ import { SplitType } from '../datasets/items.schema.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
 import { OutputLayoutType } from '../graphql/enums.ts';
-import { findJob } from '../jobs/jobs.ts';
 import { idsIn } from '../jobs/references.ts';
 import { JobType } from '../jobs/schema.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModel, findModelVersion } from '../models/models.ts';
 import { ModelType, ModelVersionType } from '../models/schema.ts';
-import { downloadUrl } from '../storage/links.ts';
 import { startConversion } from './convert.ts';
 import { startEvaluation } from './evaluate.ts';
-import { findEvaluation, findEvaluationOf, listEvaluations } from './evaluations.ts';
-import type { EvaluationRow } from './tables.ts';
+import { EvaluationType, TestTimeAugmentationType } from './evaluation.schema.ts';
+import { findEvaluationOf, listEvaluations } from './evaluations.ts';
 import { startTraining } from './train.ts';
 
 export const jobPayload = {
@@ -83,6 +81,10 @@ builder.relayMutationField(
       cpuThreads: t.int({
         description: 'Threads of PyTorch; by default the cores divided by the slots. Results on a processor depend on it.',
       }),
+      workers: t.int({
+        description:
+          'Processes that prepare its batches, 0 to 64; by default as many as cpuThreads on a GPU, none on a processor. Results do not depend on it.',
+      }),
       device: t.field({ type: DeviceType, required: true, defaultValue: 'AUTO', description: 'What it computes on.' }),
       convert: t.boolean({
         required: true,
@@ -141,6 +143,13 @@ builder.relayMutationField(
       modelVersionId: t.id({ required: true, description: 'The version to measure.' }),
       datasetVersionId: t.id({ required: true, description: 'What it is measured on. It has the classes of the model.' }),
       split: t.field({ type: SplitType, required: true, defaultValue: 'val', description: 'Which split.' }),
+      testTimeAugmentation: t.field({
+        type: TestTimeAugmentationType,
+        required: true,
+        defaultValue: 'NONE',
+        description:
+          'Whether mirror images count too. Such figures are not those of the model when it serves: nothing is compared with them.',
+      }),
       outputLayout: t.field({
         type: OutputLayoutType,
         description: 'How the outputs of a detector hold boxes and scores. Needed where neither the file’s metadata nor its shapes say it.',
@@ -162,61 +171,6 @@ builder.relayMutationField(
   },
   jobPayload,
 );
-
-/** Null where they are those of another task. */
-const metrics = {
-  top1: 'CLASSIFICATION: share of images whose best class is the true one.',
-  top5: 'CLASSIFICATION: share of images whose true class is among the best five.',
-  macroTop1: 'CLASSIFICATION: mean recall over the classes.',
-  loss: 'CLASSIFICATION: mean cross-entropy.',
-  map50: 'DETECTION: mean average precision at IoU 0.5, by COCO’s evaluator.',
-  map5095: 'DETECTION: mean average precision over IoU 0.5, 0.55 … 0.95, by COCO’s evaluator.',
-  scoreThreshold: 'DETECTION: part of the figures’ definition: smaller scores do not count.',
-  nmsIou: 'DETECTION: part of the definition: a better box of its class that overlaps more than this takes a box away.',
-  boxesMax: 'DETECTION: part of the definition: boxes of an image that count.',
-};
-
-const EvaluationType = builder.node(builder.objectRef<EvaluationRow>('Evaluation'), {
-  description: 'What a model version reaches on a split of a dataset version.',
-  id: { resolve: (e) => e.id, description: 'Opaque id.' },
-  loadOne: (id, { db }) => findEvaluation(db, id),
-  authScopes: { can: 'READ' },
-  fields: (t) => ({
-    modelVersion: t.field({
-      type: ModelVersionType,
-      nullable: true,
-      description: 'What was measured; null when it was deleted.',
-      resolve: (e, _a, { db }) => findModelVersion(db, e.modelVersionId),
-    }),
-    datasetVersion: t.field({
-      type: DatasetVersionType,
-      description: 'What it was measured on.',
-      nullable: true,
-      resolve: (e, _a, { db }) => findVersionEver(db, e.datasetVersionId),
-    }),
-    split: t.expose('split', { type: SplitType, description: 'Which split.' }),
-    engine: t.exposeString('engine', { description: 'What computed it, with its version.' }),
-    images: t.int({ description: 'Images in the split.', resolve: (e) => e.metricsJson.images ?? 0 }),
-    ...Object.fromEntries(
-      Object.entries(metrics).map(([name, description]) => [
-        name,
-        t.float({ nullable: true, description, resolve: (e) => e.metricsJson[name] ?? null }),
-      ]),
-    ),
-    detailUrl: t.string({
-      nullable: true,
-      description: 'Download of the figures per class, with the confusion matrix or the curves, as JSON.',
-      resolve: (e, _a, context) => (e.artifactId ? downloadUrl(context, { id: e.artifactId }) : null),
-    }),
-    job: t.field({
-      type: JobType,
-      nullable: true,
-      description: 'The job that measured it.',
-      resolve: (e, _a, { db }) => findJob(db, e.jobId),
-    }),
-    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was measured.' }),
-  }),
-});
 
 builder.objectFields(JobType, (t) => ({
   model: t.field({

@@ -5,7 +5,7 @@ import { and, eq, isNull } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { noteLessAccurate } from '../history/regressions.ts';
 import { type AttemptContext, type AttemptOutcome, JobFailure, type JobServices } from '../jobs/kinds.ts';
-import { Evaluation, results, WeightsMeta } from '../jobs/results.ts';
+import { type ClassificationFindings, type DetectionFindings, Evaluation, results, WeightsMeta } from '../jobs/results.ts';
 import { gateFailures } from '../models/gate.ts';
 import { lineageHashOf } from '../models/lineage.ts';
 import { limitsFor, loadOnce } from '../models/load.ts';
@@ -14,8 +14,9 @@ import { onnxSignature } from '../models/signature.ts';
 import { type ModelVersion, modelVersion } from '../models/tables.ts';
 import { insertArtifact, type StoredBlob, storeFile } from '../storage/blobs.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
+import type { Findings } from './evaluations.ts';
 import { comparisonsOf, type GateNumbers, gateFailure } from './gates.ts';
-import { type EvaluationRow, evaluation, evaluationMetric } from './tables.ts';
+import { type EvaluationRow, evaluation, evaluationFindings, evaluationMetric } from './tables.ts';
 
 type Made = AttemptOutcome['artifacts'][number];
 
@@ -113,7 +114,12 @@ export async function acceptEvaluatedOnnx(
   const { engine } = results[kind].parse(outcome.result);
   const insertEvaluation =
     engine && datasetVersionId
-      ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), { datasetVersionId, split: 'val', engine })
+      ? await acceptEvaluation(services, attempt, requireMade(outcome, 'EVALUATION'), {
+          datasetVersionId,
+          split: 'val',
+          engine,
+          testTimeAugmentation: 'NONE',
+        })
       : null;
   return (tx) => {
     const { id } = insertOnnx(tx);
@@ -176,10 +182,11 @@ export async function acceptEvaluation(
   services: JobServices,
   attempt: AttemptContext,
   made: Made,
-  of: Pick<EvaluationRow, 'datasetVersionId' | 'split' | 'engine'>,
+  of: Pick<EvaluationRow, 'datasetVersionId' | 'split' | 'engine' | 'testTimeAugmentation'>,
 ): Promise<(tx: Queryable, modelVersionId: string) => EvaluationRow> {
   const content: unknown = JSON.parse(await readFile(join(attempt.workDir, String(made.file)), 'utf8'));
-  const { metrics } = Evaluation.parse(content);
+  const { metrics, findings } = Evaluation.parse(content);
+  const findingsJson = withoutMatrix(findings);
   const stored = await storeMade(services, attempt, made);
   return (tx, modelVersionId) => {
     const owner = { ownerType: 'MODEL_VERSION', ownerId: modelVersionId } as const;
@@ -192,6 +199,10 @@ export async function acceptEvaluation(
       .returning()
       .get();
     insertMetrics(tx, row);
+    tx.insert(evaluationFindings)
+      .values({ evaluationId: row.id, findingsJson })
+      .onConflictDoUpdate({ target: evaluationFindings.evaluationId, set: { findingsJson } })
+      .run();
     noteLessAccurate(tx, attempt, row);
     return row;
   };
@@ -202,6 +213,12 @@ function insertMetrics(tx: Queryable, { id: evaluationId, jobId, modelVersionId,
   tx.delete(evaluationMetric).where(eq(evaluationMetric.evaluationId, evaluationId)).run();
   const rows = Object.entries(metricsJson).map(([name, value]) => ({ evaluationId, jobId, modelVersionId, name, value }));
   if (rows.length > 0) tx.insert(evaluationMetric).values(rows).run();
+}
+
+function withoutMatrix(findings: ClassificationFindings | DetectionFindings): Findings {
+  if (!('confusion' in findings)) return findings;
+  const { confusion: _, ...others } = findings;
+  return others;
 }
 
 const findMade = ({ artifacts }: AttemptOutcome, kind: Made['kind']): Made | undefined => artifacts.findLast((one) => one.kind === kind);

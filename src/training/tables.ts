@@ -1,5 +1,6 @@
 import { index, integer, primaryKey, real, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { datasetVersion, splits } from '../datasets/tables.ts';
+import type { TestTimeAugmentation } from '../jobs/specs.ts';
 import { job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { artifact } from '../storage/tables.ts';
@@ -18,6 +19,8 @@ export const evaluation = sqliteTable(
     split: text({ enum: splits }).notNull(),
     /** `torch` or `onnxruntime`, with its version. */
     engine: text().notNull(),
+    /** Images that were added at evaluation: figures with and without them are not those of the same model. */
+    testTimeAugmentation: text().$type<TestTimeAugmentation>().notNull().default('NONE'),
     metricsJson: text({ mode: 'json' }).$type<Record<string, number>>().notNull(),
     /** Per class and confusion matrix: the trainer's EVALUATION file. Null once the model version was deleted. */
     artifactId: text().references(() => artifact.id, { onDelete: 'set null' }),
@@ -47,5 +50,14 @@ export const evaluationMetric = sqliteTable(
     index('evaluation_metric_version').on(t.modelVersionId, t.name, t.value, t.jobId),
   ],
 );
+
+/** What people should look at, bounded: a row of its own, since lists of evaluations do without. Earlier versions stored none. */
+export const evaluationFindings = sqliteTable('evaluation_findings', {
+  evaluationId: text()
+    .primaryKey()
+    .references(() => evaluation.id, { onDelete: 'cascade' }),
+  /** `Findings` of `evaluations.ts`. */
+  findingsJson: text({ mode: 'json' }).$type<unknown>().notNull(),
+});
 
 export type EvaluationRow = typeof evaluation.$inferSelect;

@@ -21,6 +21,7 @@ import { requireDisk } from '../storage/disk.ts';
 import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
+import { batchSizeFor, slotMemory } from './batchSize.ts';
 import { enqueueConversion } from './convert.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
@@ -60,6 +61,7 @@ const StartTrainingInput = z.object({
   init: Init,
   seed: ConvertSpec.shape.seed,
   cpuThreads: ConvertSpec.shape.cpuThreads.nullish(),
+  workers: TrainingRuntime.shape.workers.nullish(),
   device: ConvertSpec.shape.device,
   convert: z.boolean(),
   priority: JobPriority.nullish(),
@@ -109,7 +111,10 @@ function outOfRange(job: Job): string | null {
 export async function startTraining(services: JobServices, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartTrainingInput, raw);
   const { modelName, datasetVersionId, preset, init, seed, device, convert, priority } = input;
-  trainingOf(preset, input.hyperparameters, {});
+  const { batchSize, ...others } = input.hyperparameters;
+  const memory = batchSize === 'AUTO' ? await slotMemory(services.config, device) : null;
+  const said = memory ? others : input.hyperparameters;
+  trainingOf(preset, said, {});
   await requireDisk(services, trainingBytes(preset));
   if (init.from === 'PRETRAINED') await requirePublicWeights(services, preset);
   return submitJob(services, actor, { kind: 'TRAIN', input, priority }, (tx): TrainRequest => {
@@ -119,7 +124,11 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     }
     const start = 'modelVersionId' in init ? requireStart(tx, init.from, init.modelVersionId, preset, dataset.classesJson) : null;
     const earlier = start && init.from === 'CHECKPOINT' ? hyperparametersOfRun(tx, start, input.hyperparameters.epochs) : {};
-    const training = trainingOf(preset, input.hyperparameters, earlier);
+    const training = trainingOf(preset, said, earlier);
+    if (memory) {
+      const { train: images } = dataset.countsJson.images;
+      training.hyperparameters.batchSize = batchSizeFor(preset, training.hyperparameters.imageSize, images, memory);
+    }
     requireWeightsToFreeze(init.from, training.hyperparameters, 'hyperparameters');
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
@@ -128,7 +137,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
     const cpuThreads = input.cpuThreads ?? cpuThreadsOf(services.config);
     const preprocess = preprocessOf(preset, training.hyperparameters);
-    const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({}) };
+    const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({ workers: input.workers ?? null }) };
     return { modelId: model.id, datasetVersionId, ...training, init, convert, resumeOfJobId: null, ...computing };
   });
 }
@@ -242,7 +251,12 @@ export const trainJob: JobKind = {
     const insertCheckpoint = await acceptCheckpoint(services, attempt, outcome, origin);
     const { engine } = results.TRAIN.parse(outcome.result);
     const made = requireMade(outcome, 'EVALUATION');
-    const insertEvaluation = await acceptEvaluation(services, attempt, made, { datasetVersionId, split: 'val', engine });
+    const insertEvaluation = await acceptEvaluation(services, attempt, made, {
+      datasetVersionId,
+      split: 'val',
+      engine,
+      testTimeAugmentation: 'NONE',
+    });
     return (tx) => {
       const { id } = insertCheckpoint(tx);
       const evaluationId = insertEvaluation(tx, id).id;

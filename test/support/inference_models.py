@@ -112,7 +112,17 @@ def matmuls():
 
 def stubborn():
     """Suppression among `rounds` boxes that do not overlap: one kernel, which takes minutes for 300,000 and cannot be stopped."""
+    return suppression([], value("rounds", [1], TensorProto.INT64))
+
+
+def patient():
+    """The same among as many boxes as there are `numbers`: with many, its warm-up takes minutes."""
+    return suppression([helper.make_node("Shape", ["numbers"], ["rounds"])], value("numbers", ["m"]))
+
+
+def suppression(before, given):
     nodes = [
+        *before,
         helper.make_node("Squeeze", ["rounds"], ["count"]),
         helper.make_node("Range", ["zero", "count", "one"], ["whole"]),
         helper.make_node("Cast", ["whole"], ["left"], to=TensorProto.FLOAT),
@@ -132,8 +142,8 @@ def stubborn():
         tensor([0, 1], "batch2", np.int64),
         tensor([0.5], "overlap"),
     ]
-    outputs = [value("y", [1], TensorProto.INT64), value("kept", ["m", 3], TensorProto.INT64)]
-    return model(nodes, [value("rounds", [1], TensorProto.INT64)], outputs, constants)
+    outputs = [value("y", [1], TensorProto.INT64), value("kept", ["k", 3], TensorProto.INT64)]
+    return model(nodes, [given], outputs, constants)
 
 
 def lookup():
@@ -473,6 +483,7 @@ MODELS = {
     "spin": spin,
     "matmuls": matmuls,
     "stubborn": stubborn,
+    "patient": patient,
     "lookup": lookup,
     "checked": checked,
     "dense": dense,

@@ -92,6 +92,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
         "resumeFrom": None,
         "checkpointSeconds": 60,
         "cacheBytesMax": 2**30,
+        "workers": None,
         "stopAfterEpoch": None,
         **changes,
     }
@@ -105,6 +106,11 @@ def compress_spec(model: Json, dataset: Json | None, precision: str, budget: flo
     settings = {"method": "MINMAX", "images": 96, **calibration} if precision == "INT8" else None
     compression = {"precision": precision, "budget": budget, "calibration": settings}
     return {**computing("COMPRESS"), "model": model, "dataset": dataset, "compression": compression, "recover": None}
+
+
+def evaluate_spec(model: Json, dataset: Json, split: str = "val", **changes: Any) -> Json:
+    asked = {"split": split, "batchSize": 32, "testTimeAugmentation": "NONE", **changes}
+    return {**computing("EVALUATE"), "model": model, "dataset": dataset, **asked}
 
 
 def detector_spec(dataset: Json, size: int, hyperparameters: Json | None = None, **changes: Any) -> Json:

@@ -4,17 +4,20 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from scenes import write_scenes
 from tests import support
 from tests.support import Recorder
 from whetstone_trainer import classification
 from whetstone_trainer.data import (
-    BatchOrder,
+    BatchMaker,
+    Images,
     balanced_shares,
     balanced_weights,
     batch_count,
@@ -27,14 +30,20 @@ from whetstone_trainer.data import (
     training_batches,
 )
 from whetstone_trainer.detection import task as detection
+from whetstone_trainer.detection.boxes import to_input
 from whetstone_trainer.detection.metric import DetectionMetrics
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.hyperparameters import ClassificationHyperparameters
-from whetstone_trainer.protocol import DatasetRef, PreprocessSpec, build
+from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
+from whetstone_trainer.preprocess import placement
+from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec, build
 
 SPEC = build(PreprocessSpec, support.preprocess(32))
 PARAMETERS = build(ClassificationHyperparameters, {**support.defaults(), "batchSize": 16})
+
+
+def maker_of(images: Images, **changes: Any) -> BatchMaker:
+    return BatchMaker(images, classification, replace(PARAMETERS, **changes), SPEC, 7)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +140,59 @@ def test_an_image_of_another_size_than_the_manifest_says_is_named(dataset: Datas
         images.load(0)
 
 
+@pytest.mark.parametrize(("orientation", "mode"), [(1, "LETTERBOX"), (6, "LETTERBOX"), (1, "CROP"), (1, "STRETCH")])
+def test_a_box_is_where_it_was_in_a_large_jpeg_that_is_decoded_in_less_detail(
+    tmp_path: Path, orientation: int, mode: Literal["LETTERBOX", "CROP", "STRETCH"]
+) -> None:
+    """Sides that no power of two divides: the decoder rounds them up."""
+    width, height = (1207, 903) if orientation == 1 else (903, 1207)
+    box = LabelledBox(label=0, x=301.0, y=257.0, width=450.0, height=300.0, crowd=None)
+    upright = np.full((height, width, 3), 255, np.uint8)
+    upright[257 : 257 + 300, 301 : 301 + 450] = 0
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(upright)
+    (stored if orientation == 1 else stored.transpose(Image.Transpose.ROTATE_90)).save(
+        tmp_path / "a.jpg", quality=95, exif=exif
+    )
+    item = DatasetItem(
+        n=0, split="train", path="a.jpg", sha256="", width=width, height=height, label=None, boxes=(box,)
+    )
+    spec = replace(SPEC, width=128, height=128, mode=mode, pad_color=(255, 255, 255))
+    whole, less = (Images((item,), [None], tmp_path, spec, draft, []) for draft in (False, True))
+    assert (whole.reduction(item), less.reduction(item)) == (1, 4 if mode == "LETTERBOX" else 2)
+    where = placement(width, height, spec)
+    expected = to_input(torch.tensor([[box.x, box.y, box.x + box.width, box.y + box.height]]), where)[0]
+    for images in (whole, less):
+        dark = 1 - images[0].float().mean(0) / 255
+        for axis, low, high in ((0, expected[0], expected[2]), (1, expected[1], expected[3])):
+            line = dark.sum(axis) / dark.sum(axis).max()
+            assert float(line.sum()) == pytest.approx(float(high - low), abs=0.3)
+            centre = float((line * (torch.arange(128) + 0.5)).sum() / line.sum())
+            assert centre == pytest.approx(float(low + high) / 2, abs=0.3)
+    assert not torch.equal(whole[0], less[0])
+    assert torch.equal(less[0], less.load(0))
+
+
+def test_images_for_random_crops_are_kept_no_larger_than_the_crops_need(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    Image.fromarray(levels).resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg")
+    Image.fromarray(levels).save(tmp_path / "small.png")
+    items = tuple(
+        DatasetItem(n=0, split="train", path=path, sha256="", width=width, height=height, label=0, boxes=None)
+        for path, width, height in (("large.jpg", 1600, 1200), ("small.png", 40, 30))
+    )
+    kept = classification.kept_as(replace(PARAMETERS, crop_scale=0.5), SPEC)
+    # The smallest crop has half of the area; the narrowest of them is this side times √(3/4 · 1/2) wide: 32 pixels.
+    assert kept == 53
+    images = Images(items, [0, 0], tmp_path, kept, True, [])
+    fresh = replace(images, cache=[])
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    assert fill_cache(images, 2**20, 0, events) == 3 * (71 * 53 + 40 * 30)
+    assert [tuple(image.shape) for image in images.cache] == [(3, 53, 71), (3, 30, 40)]
+    assert all(torch.equal(images[n], fresh[n]) for n in (0, 1))
+
+
 def test_filling_the_cache_can_be_stopped(dataset: DatasetRef, tmp_path: Path) -> None:
     events = Events(Recorder(), "job-1", 1, tmp_path)
     events.stop_requested = "cancelled"
@@ -144,36 +206,35 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(dataset: DatasetR
     items = read_split(dataset, "train")
     images = replace(open_images(dataset, items, classification, SPEC), truths=range(50))
 
-    def epoch(number: int, first: int = 0, workers: int = 0) -> list[int]:
-        order = BatchOrder(7, number, 16, first)
-        batches = training_batches(images, order, classification, PARAMETERS, SPEC, workers=workers)
+    def shown(first: tuple[int, int], workers: int = 0) -> list[int]:
+        batches = training_batches(maker_of(images, epochs=2), first, workers)
         return [truth for batch in batches for truth in batch.truths]
 
-    shown = epoch(0)
-    assert len(shown) == 48 == batch_count(50, 16) * 16
-    assert len(set(shown)) == 48
-    assert shown != epoch(1)
-    assert epoch(0, first=2) == shown[32:]
-    assert epoch(0, workers=3) == shown
+    whole = shown((0, 0))
+    assert len(whole) == 96 == 2 * batch_count(50, 16) * 16
+    assert len(set(whole[:48])) == len(set(whole[48:])) == 48
+    assert whole[:48] != whole[48:]
+    assert shown((0, 2)) == whole[32:]
+    assert shown((1, 1)) == whole[64:]
+    assert shown((0, 2), workers=2) == whole[32:]
 
 
 def test_balanced_sampling_shows_rare_classes_as_often_as_frequent_ones() -> None:
     labels = [[0]] * 80 + [[1]] * 15 + [[2]] * 5
-    epochs = [shown(100, BatchOrder(7, epoch, 16, 0), labels) for epoch in range(30)]
+    epochs = [shown(100, 7, epoch, labels) for epoch in range(30)]
     for numbers in epochs:
         assert len(set(numbers.tolist())) == len(numbers) == 100
         counts = np.bincount([labels[number % 100][0] for number in numbers.tolist()])
         assert ((counts >= 32) & (counts <= 35)).all()
     # Over the epochs every image of the frequent class has its turn.
     assert len({number % 100 for numbers in epochs for number in numbers.tolist()}) == 100
-    assert epochs[0].tolist() == shown(100, BatchOrder(7, 0, 16, 0), labels).tolist() != epochs[1].tolist()
+    assert epochs[0].tolist() == shown(100, 7, 0, labels).tolist() != epochs[1].tolist()
 
 
 def test_an_image_that_repeats_in_an_epoch_is_changed_in_another_way_each_time(dataset: DatasetRef) -> None:
     images = open_images(dataset, read_split(dataset, "train"), classification, None)
     images = replace(images, truths=[0, *[1] * 49])
-    balanced = replace(PARAMETERS, sampling="BALANCED")
-    batches = training_batches(images, BatchOrder(7, 0, 16, 0), classification, balanced, SPEC, workers=0)
+    batches = training_batches(maker_of(images, epochs=1, sampling="BALANCED"), (0, 0), workers=0)
     rare = [
         (picture, tuple(draw))
         for batch in batches
@@ -224,14 +285,44 @@ def test_the_best_epoch_of_a_detector_is_that_of_the_chosen_metric() -> None:
 
 def test_a_batch_is_the_same_whoever_makes_it(dataset: DatasetRef) -> None:
     images = open_images(dataset, read_split(dataset, "train"), classification, None)
-    (whole, *_), (threaded, *_) = [
-        list(training_batches(images, BatchOrder(7, 3, 16, 0), classification, PARAMETERS, SPEC, workers=workers))
-        for workers in (0, 2)
-    ]
-    assert whole.images.dtype == torch.uint8
-    assert whole.images.shape == (16, 3, 32, 32)
-    assert torch.equal(whole.images, threaded.images)
-    assert (whole.draws == threaded.draws).all()
+    # Larger than what PyTorch divides among threads: the mean of a picture, for its contrast, depends on their number.
+    spec = replace(SPEC, width=224, height=224)
+    maker = replace(maker_of(images, batch_size=8, epochs=4, trivial_augment=1, mix_up=0.5), spec=spec)
+    made = []
+    for workers in (0, 1, 2):
+        # A batch is valid until the next one is asked for.
+        batches = [replace(batch, images=batch.images.clone()) for batch in training_batches(maker, (3, 1), workers)]
+        made.append(batches)
+    assert made[0][0].images.dtype == torch.uint8
+    assert made[0][0].images.shape == (8, 3, 224, 224)
+    assert len(made[0]) == 5
+    for alone, one, two in zip(*made, strict=True):
+        for other in (one, two):
+            assert torch.equal(alone.images, other.images)
+            assert alone.truths == other.truths
+            assert (alone.draws == other.draws).all()
+
+
+def test_a_detectors_batch_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
+    scenes = build(DatasetRef, write_scenes(tmp_path, 6, 2, side=64))
+    parameters = build(DetectionHyperparameters, {**support.defaults("Detection"), "epochs": 2, "mosaic": 1})
+    images = open_images(scenes, read_split(scenes, "train"), detection, SPEC)
+    maker = BatchMaker(images, detection, parameters, SPEC, 7)
+    alone, shared = (next(training_batches(maker, (0, 0), workers)) for workers in (0, 1))
+    assert torch.equal(alone.images, shared.images)
+    for objects, others in zip(alone.truths, shared.truths, strict=True):
+        assert torch.equal(objects.boxes, others.boxes)
+        assert torch.equal(objects.labels, others.labels)
+        assert torch.equal(objects.ignored, others.ignored)
+
+
+def test_an_image_that_a_worker_process_cannot_read_is_named(dataset: DatasetRef) -> None:
+    first, *rest = read_split(dataset, "train")
+    items = (replace(first, path="train/lost.png"), *rest)
+    images = open_images(dataset, items, classification, None)
+    with pytest.raises(TrainerError, match=r"train/lost\.png is missing") as caught:
+        list(training_batches(maker_of(images, batch_size=50), (0, 0), workers=1))
+    assert caught.value.code == "DATA_INVALID"
 
 
 def test_validation_shows_every_image_in_the_manifests_order(dataset: DatasetRef) -> None:

@@ -11,7 +11,7 @@ from tests import detections_reference as reference
 from tests.detections_reference import FIXTURES
 from whetstone_trainer.detection.boxes import to_image
 from whetstone_trainer.detection.layouts import choose_layout
-from whetstone_trainer.detection.metric import evaluate_detections, matching_steps
+from whetstone_trainer.detection.metric import Truth, evaluate_detections, matching_steps
 from whetstone_trainer.detection.postprocess import CANDIDATES_MAX, Detections, find, rank_candidates, read_outputs
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import placement
@@ -90,10 +90,6 @@ def test_outputs_of_another_shape_than_declared_are_refused() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- metric
-
-
-# Labels, boxes, crowds.
-Truth = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def plain_map(found: list[Detections], truths: list[Truth], classes: int, at: float) -> float:

@@ -185,8 +185,7 @@ def test_what_is_not_a_number_is_beyond_every_tolerance() -> None:
 
 
 def evaluate(folder: Path, model: support.Json, dataset: support.Json) -> tuple[int, Recorder]:
-    spec = {**support.computing("EVALUATE"), "model": model, "dataset": dataset, "split": "val", "batchSize": 4}
-    return run_here(folder, spec)
+    return run_here(folder, support.evaluate_spec(model, dataset, batchSize=4))
 
 
 @pytest.mark.parametrize("format", ["CHECKPOINT", "ONNX"])

@@ -14,13 +14,13 @@ from sklearn import metrics as sklearn_metrics
 
 from tests import support
 from tests.conftest import Trained
-from tests.support import Recorder, run_here
+from tests.support import Recorder, evaluate_spec, run_here
 from whetstone_trainer.classification import evaluate, report
 from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.evaluate import as_input, onnx_session, open_onnx
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import ModelRef, PreprocessSpec, build, validator
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, build, validator
 
 SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]))
 
@@ -28,7 +28,8 @@ SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]
 def pictures(labels: torch.Tensor) -> Images:
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator, dtype=torch.uint8)
-    return Images((), labels.tolist(), Path(), None, list(levels))
+    items = tuple(DatasetItem(n, "val", f"{n}.png", "", 8, 8, int(label), None) for n, label in enumerate(labels))
+    return Images(items, labels.tolist(), Path(), None, draft=False, cache=list(levels))
 
 
 def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:
     recalls = sklearn_metrics.recall_score(labels, best, average=None, labels=names, zero_division=0)
     assert found.metrics.macro_top1 == pytest.approx(recalls[:7].mean())
 
-    written = report(found, tuple("abcdefghi"))
+    written = report(found, tuple("abcdefghi"), events)
     assert not list(validator("Evaluation").iter_errors(written))
     precisions = sklearn_metrics.precision_score(labels, best, average=None, labels=names, zero_division=np.nan)
     for n, row in enumerate(written["perClass"]):
@@ -160,10 +161,6 @@ def test_an_image_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -
 
 
 # -------------------------------------------------------------------------------------------------------------- the job
-
-
-def evaluate_spec(model: support.Json, dataset: support.Json, split: str = "val") -> support.Json:
-    return {**support.computing("EVALUATE"), "model": model, "dataset": dataset, "split": split, "batchSize": 32}
 
 
 def test_an_onnx_version_that_is_to_be_evaluated_on_cuda_is_not_evaluated_on_the_cpu(

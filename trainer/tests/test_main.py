@@ -69,13 +69,7 @@ def test_stdin_that_closes_kills_the_whole_group(trained: Trained, tmp_path: Pat
 
 def test_a_whole_job_in_a_process_of_its_own(trained: Trained, tmp_path: Path) -> None:
     """EVALUATE of the ONNX file: events on descriptor 3 only, whatever the libraries print."""
-    spec = {
-        **support.computing("EVALUATE"),
-        "model": trained.model("ONNX"),
-        "dataset": trained.spec["dataset"],
-        "split": "val",
-        "batchSize": 7,
-    }
+    spec = support.evaluate_spec(trained.model("ONNX"), trained.spec["dataset"], batchSize=7)
     with attempt(tmp_path, spec) as running:
         assert running.end() == 0
         assert running.events[0]["pid"] == running.process.pid

@@ -11,7 +11,7 @@ from PIL import Image
 from scenes import write_scenes
 from tests import support
 from whetstone_trainer import classification
-from whetstone_trainer.data import BatchOrder, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, open_images, read_split, training_batches
 from whetstone_trainer.preview import preview
 from whetstone_trainer.protocol import DatasetRef, TrainSpec, build, read_spec_line
 
@@ -35,8 +35,8 @@ def test_a_preview_shows_what_the_first_batch_of_the_training_holds(tmp_path: Pa
     assert len(shown) == 6
     ref = build(DatasetRef, dataset)
     images = open_images(ref, read_split(ref, "train"), classification, None)
-    order = BatchOrder(3, 0, 16, first=0)
-    batch = next(training_batches(images, order, classification, spec.hyperparameters, spec.preprocess, workers=0))
+    maker = BatchMaker(images, classification, spec.hyperparameters, spec.preprocess, 3)
+    batch = next(training_batches(maker, (0, 0), workers=0))
     for n, picture in enumerate(shown):
         levels = batch.images[n].permute(1, 2, 0).numpy().astype(float)
         assert np.abs(decoded(picture) - levels).mean() < 4

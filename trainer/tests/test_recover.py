@@ -61,7 +61,7 @@ def small_preset() -> Iterator[None]:
         return export(*args, dynamo=False, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TOPOLOGIES, "resnet18", Topology(Small, "fc.", ("fc.weight", "fc.bias"), (), ("fc.",)))
+        patch.setitem(TOPOLOGIES, "resnet18", Topology(Small, "fc.", ("fc.weight", "fc.bias"), ("conv2.",), ("fc.",)))
         patch.setattr(torch.onnx, "export", older)
         yield
 

@@ -18,8 +18,8 @@ from whetstone_trainer.checkpoint import load_checkpoint, save_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.protocol import build, validator
-from whetstone_trainer.state import RULES
-from whetstone_trainer.train import learning_rate
+from whetstone_trainer.state import RULES, Progress, Run
+from whetstone_trainer.train import average, learning_rate
 
 
 def weights_of(events: list[support.Json]) -> str:
@@ -72,7 +72,7 @@ def test_its_environment_is_recorded(trained: Trained) -> None:
     hello = trained.events[0]
     assert hello["versions"]["torch"] == torch.__version__.split("+")[0]
     assert hello["environment"]["codeVersion"] == "test"
-    assert hello["environment"]["threads"] == 2
+    assert (hello["environment"]["threads"], hello["environment"]["workers"]) == (2, 0)
     assert hello["device"]["type"] == "cpu"
     assert hello["resumed"] is None
 
@@ -85,8 +85,8 @@ def test_its_environment_is_recorded(trained: Trained) -> None:
 def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(
     trained: Trained, tmp_path: Path, moments: list[tuple[int, int]]
 ) -> None:
-    """SIGKILL after a checkpoint inside an epoch; each attempt has its own folder."""
-    spec = {**trained.spec, "checkpointSeconds": 0}
+    """SIGKILL after a checkpoint inside an epoch; each attempt has its own folder, and another number of workers."""
+    spec = {**trained.spec, "checkpointSeconds": 0, "workers": 1}
     resume: str | None = None
     for number, (epoch, batch) in enumerate(moments, 1):
         with attempt(tmp_path / str(number), {**spec, "resumeFrom": resume}, number) as running:
@@ -97,8 +97,11 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_on_the_same_weights(
             os.killpg(running.process.pid, signal.SIGKILL)
             assert running.process.wait() == -signal.SIGKILL
             resume = str(running.work_dir / checkpoint["file"])
-    with attempt(tmp_path / "last", {**trained.spec, "resumeFrom": resume}, len(moments) + 1) as running:
-        assert running.wait_for("hello")["resumed"] == {"epoch": 1, "batch": 1}
+    spec = {**trained.spec, "resumeFrom": resume, "workers": 2}
+    with attempt(tmp_path / "last", spec, len(moments) + 1) as running:
+        hello = running.wait_for("hello")
+        assert hello["resumed"] == {"epoch": 1, "batch": 1}
+        assert hello["environment"]["workers"] == 2
         epoch_event = running.wait_for("epoch")
         weights = running.wait_for("artifact")
     assert weights["meta"]["weightsHash"] == weights_of(trained.events)
@@ -128,6 +131,37 @@ def test_a_training_for_unequal_classes_resumes_to_the_same_weights(tmp_path: Pa
     assert losses[0] != losses[1]
     macro = [event["metrics"]["val.macroTop1"] for event in whole.of("epoch")]
     assert whole.events[-1]["result"]["metrics"]["macroTop1"] == max(macro)
+
+
+def test_accumulated_batches_are_steps_of_a_larger_batch(tmp_path: Path) -> None:
+    """Frozen batch normalisation: otherwise it would see smaller batches."""
+    dataset = support.write_digits(tmp_path / "digits", 32, 10)
+    changes = {"epochs": 1, "freeze": "BACKBONE", "optimizer": "SGD", "learningRate": 1, "emaDecay": 0}
+    found = []
+    for size, accumulate in ((4, 4), (16, 1)):
+        folder = tmp_path / str(size)
+        spec = train_spec(dataset, {**changes, "batchSize": size, "accumulate": accumulate})
+        code, recorder = run_here(folder, spec)
+        assert code == 0, recorder.events[-1]
+        found.append((recorder.of("epoch")[0]["step"], read_state(folder / "weights.safetensors")["fc.weight"]))
+    (small, accumulated), (large, whole) = found
+    assert (small, large) == (2, 2)
+    assert torch.allclose(accumulated, whole, atol=1e-6)
+
+
+def test_it_resumes_between_two_batches_of_an_accumulated_step(tmp_path: Path) -> None:
+    dataset = support.write_digits(tmp_path / "digits", 40, 10)
+    spec = train_spec(dataset, {"epochs": 1, "batchSize": 8, "accumulate": 3}, checkpointSeconds=0)
+    code, whole = run_here(tmp_path / "whole", spec)
+    assert code == 0, whole.events[-1]
+    assert whole.of("epoch")[0]["step"] == 2
+    code, first = run_here(tmp_path / "1", spec, type="checkpoint", epoch=0, batch=2)
+    assert code == 75
+    resume = str(tmp_path / "1" / first.of("checkpoint")[-1]["file"])
+    code, second = run_here(tmp_path / "2", {**spec, "resumeFrom": resume, "workers": 1})
+    assert code == 0
+    assert second.events[0]["resumed"] == {"epoch": 0, "batch": 2}
+    assert weights_of(second.events) == weights_of(whole.events)
 
 
 def test_a_command_stops_it_at_a_checkpoint(trained: Trained, tmp_path: Path) -> None:
@@ -234,6 +268,17 @@ def test_a_training_of_three_steps_exports_trained_weights(tmp_path: Path) -> No
     assert (averaged - trained).norm() < 0.5 * (averaged - initial).norm()
     exported = read_state(tmp_path / "weights.safetensors")["fc.weight"]
     assert (exported - initial).norm() > 0.1 * (trained - initial).norm()
+
+
+def test_the_average_moves_by_several_steps_with_the_product_of_their_decays() -> None:
+    model, ema = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    before = ema.weight.detach().clone()
+    sums = torch.zeros(1)
+    training = Run(model, ema, torch.optim.SGD(model.parameters()), torch.amp.GradScaler(), sums, {}, Progress(step=5))
+    average(training, 0.3, 4)
+    # Of the steps 2 to 5; the decay warms up.
+    decay = 3 / 12 * 0.3**3
+    assert torch.allclose(ema.weight, decay * before + (1 - decay) * model.weight)
 
 
 def test_no_more_epochs_than_there_were_is_refused(trained: Trained, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ from whetstone_trainer.protocol import SCHEMA, Hyperparameters, PreprocessSpec
     SIDE,
 ) = range(20)
 
-ASPECT_RATIOS = (math.log(3 / 4), math.log(4 / 3))
+NARROWEST = 3 / 4
+ASPECT_RATIOS = (math.log(NARROWEST), math.log(1 / NARROWEST))
 ERASED_AREAS = (0.02, 0.33)
 # Of the Beta distribution of MixUp's shares: most pictures show nearly one image.
 MIXUP_ALPHA = 0.2

@@ -1,5 +1,6 @@
 """The task CLASSIFICATION: one class for each image."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from whetstone_trainer import augment
 from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
+from whetstone_trainer.findings import Predictions, findings, joined, predictions
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
@@ -36,6 +38,7 @@ class Evaluation:
 
     metrics: Metrics
     confusion: NDArray[np.int64]
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,12 @@ def relabelled(label: int, classes: Sequence[int]) -> int:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def kept_as(parameters: ClassificationHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
-    """Originals where crops are random, else what the model sees."""
-    return spec if parameters.crop_scale == 1 else None
+def kept_as(parameters: ClassificationHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | int:
+    """What the model sees. Where crops are random, so many pixels that the smallest and narrowest of them fills the
+    input."""
+    if parameters.crop_scale == 1:
+        return spec
+    return math.ceil(max(spec.width, spec.height) / math.sqrt(augment.NARROWEST * parameters.crop_scale))
 
 
 def example(
@@ -142,22 +148,22 @@ def evaluate(
     predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
 ) -> Evaluation:
     """Top-1, top-5, loss and confusions in one pass over the images in their order; the step moves with each batch."""
-    confusion = np.zeros((class_count, class_count), np.int64)
-    summed, in_top5 = 0.0, 0
+    batches = []
     for batch in ordered_batches(images, batch_size, workers):
         (logits,) = predict(batch.images)
-        wanted = torch.tensor(batch.truths)
-        summed += float(nn.functional.cross_entropy(logits.double(), wanted, reduction="sum"))
-        best = logits.topk(min(5, class_count)).indices
-        in_top5 += int((best == wanted[:, None]).any(1).sum())
-        np.add.at(confusion, (wanted.numpy(), best[:, 0].numpy()), 1)
+        batches.append(predictions(logits, torch.tensor(batch.truths)))
         events.advance()
         events.check_stop()
+    seen = joined(batches, [item.n for item in images.items])
+    confusion = np.zeros((class_count, class_count), np.int64)
+    np.add.at(confusion, (seen.labels, seen.classes[:, 0]), 1)
+    in_top5 = int((seen.classes[:, :5] == seen.labels[:, None]).any(1).sum())
     count = len(images)
     present = confusion.sum(1) > 0
     recall = confusion.diagonal()[present] / confusion.sum(1)[present]
-    metrics = Metrics(count, summed / count, int(confusion.trace()) / count, in_top5 / count, float(recall.mean()))
-    return Evaluation(metrics, confusion)
+    loss = float(seen.losses.sum()) / count
+    metrics = Metrics(count, loss, int(confusion.trace()) / count, in_top5 / count, float(recall.mean()))
+    return Evaluation(metrics, confusion, seen)
 
 
 def rank(metrics: Metrics, selection_metric: str) -> tuple[float, ...]:
@@ -166,7 +172,7 @@ def rank(metrics: Metrics, selection_metric: str) -> tuple[float, ...]:
     return (metrics.macro_top1 if selection_metric == "MACRO_TOP1" else metrics.top1, -metrics.loss)
 
 
-def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+def report(evaluation: Evaluation, classes: tuple[str, ...], events: Events) -> dict[str, Any]:
     confusion = evaluation.confusion
 
     def share(part: int, whole: int) -> float | None:
@@ -186,7 +192,14 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
         "classes": list(classes),
         "perClass": per_class,
         "confusion": confusion.tolist(),
+        "findings": findings(evaluation.predictions, confusion),
     }
+
+
+def with_mirrored(outputs: Outputs, mirrored: Outputs, spec: PreprocessSpec, class_count: int) -> Outputs:
+    """The logarithm of the mean of both probabilities."""
+    both = torch.stack([outputs[0].log_softmax(1), mirrored[0].log_softmax(1)])
+    return (both.logsumexp(0) - math.log(2),)
 
 
 def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:

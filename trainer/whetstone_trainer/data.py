@@ -1,9 +1,12 @@
 """A dataset's split as tensors: manifest, cache of decoded images, batches in a seeded order."""
 
 import json
+import math
+import mmap
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -11,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from whetstone_trainer.augment import draws
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.preprocess import decode, resize
+from whetstone_trainer.preprocess import decode, place_in, placement, resample
 from whetstone_trainer.protocol import (
     SCHEMA,
     DatasetItem,
@@ -81,20 +85,29 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
     return tuple(items)
 
 
+# A JPEG is decoded at a fraction of its size if that has so many times the wanted pixels of each side. Pillow's
+# `thumbnail` has the same limit.
+DRAFT_MARGIN = 2
+
+
 @dataclass(frozen=True)
 class Images:
     """The images of a split; the first `len(cache)` are kept in memory.
 
     Args:
         truths: of each image, in its task's form.
-        resized: what each image is brought to, or None for its own size.
+        resized: what each image is brought to: the model's input, or its own form with a short side of at most so many
+            pixels. None: its own size.
+        draft: large JPEG files are decoded in less detail, which is good enough to train with. What is measured is
+            decoded whole, as docs/preprocessing.md defines it.
         cache: 3 × height × width each, uint8.
     """
 
     items: tuple[DatasetItem, ...]
     truths: Sequence[Any]
     root: Path
-    resized: PreprocessSpec | None
+    resized: PreprocessSpec | int | None
+    draft: bool
     cache: list[torch.Tensor]
 
     def __len__(self) -> int:
@@ -105,32 +118,64 @@ class Images:
 
     def load(self, index: int) -> torch.Tensor:
         item = self.items[index]
-        image = decode(self.root / item.path, item.path)
+        reduction = self.reduction(item)
+        image = decode(self.root / item.path, item.path, reduction)
         height, width = image.shape[1:]
-        if (width, height) != (item.width, item.height):
+        if (width, height) == (item.width, item.height):
+            reduction = 1
+        elif (width, height) != (-(-item.width // reduction), -(-item.height // reduction)):
             raise TrainerError(
                 "DATA_INVALID",
                 f"{item.path} decodes to {width} x {height} pixels, "
                 f"but the manifest says {item.width} x {item.height}.",
                 hint="Import the dataset again.",
             )
-        return image if self.resized is None else resize(image, self.resized)
+        if isinstance(self.resized, PreprocessSpec):
+            return place_in(image, placement(item.width, item.height, self.resized), self.resized, reduction)
+        wanted = self.size(item)
+        return image if (width, height) == wanted else resample(image, *wanted)
+
+    def size(self, item: DatasetItem) -> tuple[int, int]:
+        """Width and height that the image is brought to."""
+        if isinstance(self.resized, PreprocessSpec):
+            return self.resized.width, self.resized.height
+        short = min(item.width, item.height)
+        if self.resized is None or short <= self.resized:
+            return item.width, item.height
+        return round(item.width * self.resized / short), round(item.height * self.resized / short)
+
+    def reduction(self, item: DatasetItem) -> int:
+        """By how much the sides of a JPEG may shrink while it is decoded."""
+        if not self.draft:
+            return 1
+        if isinstance(self.resized, PreprocessSpec):
+            place = placement(item.width, item.height, self.resized)
+            part, target = place.part[2:], place.target[2:]
+        else:
+            part, target = (item.width, item.height), self.size(item)
+        scale = min(part[0] / target[0], part[1] / target[1]) / DRAFT_MARGIN
+        return next((reduction for reduction in (8, 4, 2) if reduction <= scale), 1)
 
 
 def open_images(
-    dataset: DatasetRef, items: tuple[DatasetItem, ...], task: Task, resized: PreprocessSpec | None
+    dataset: DatasetRef,
+    items: tuple[DatasetItem, ...],
+    task: Task,
+    resized: PreprocessSpec | int | None,
+    *,
+    draft: bool = False,
 ) -> Images:
     """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another
     task."""
-    return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, [])
+    return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, draft, [])
 
 
 def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> int:
     """Decodes as many images as fit, once and for all. Returns the bytes that they take."""
     fitting, used = 0, 0
     for item in images.items:
-        target = images.resized or item
-        size = 3 * target.width * target.height
+        width, height = images.size(item)
+        size = 3 * width * height
         if used + size > bytes_max:
             break
         fitting, used = fitting + 1, used + size
@@ -153,50 +198,131 @@ class Batch:
 
 
 def batch_count(images: int, batch_size: int) -> int:
-    """Optimizer steps in an epoch: an incomplete last batch is left out, and others come in the next epoch's order."""
+    """Of an epoch: an incomplete last batch is left out, and others come in the next epoch's order."""
     return max(1, images // batch_size)
 
 
-@dataclass(frozen=True)
-class BatchOrder:
-    """Which images an epoch shows when, from its batch `first` on: the same whether or not it was interrupted."""
+# Batches that a worker process makes ahead.
+AHEAD = 2
 
+
+@dataclass
+class BatchMaker:
+    """Makes the training batch of (epoch, batch): the same one in any process, after any other."""
+
+    images: Images
+    task: Task
+    parameters: Hyperparameters
+    spec: PreprocessSpec
     seed: int
-    epoch: int
-    batch_size: int
-    first: int
 
+    def __post_init__(self) -> None:
+        self._epoch, self._numbers = -1, np.empty(0, np.int64)
 
-def training_batches(
-    images: Images, order: BatchOrder, task: Task, parameters: Hyperparameters, spec: PreprocessSpec, *, workers: int
-) -> Iterator[Batch]:
-    """The batches of an epoch with their augmentation."""
-    balanced = map(task.labels, images.truths) if parameters.sampling == "BALANCED" else None
-    numbers, size = shown(len(images), order, balanced), order.batch_size
-
-    def make(batch: int) -> Batch:
-        chosen = numbers[batch * size : (batch + 1) * size].tolist()
-        drawn = np.stack([draws(order.seed, order.epoch, number) for number in chosen])
+    def make(self, epoch: int, batch: int) -> tuple[tuple[torch.Tensor, ...], Sequence[Any], NDArray[np.float64]]:
+        """Images, truths and random numbers."""
+        if self._epoch != epoch:
+            balanced = self.parameters.sampling == "BALANCED"
+            labels = map(self.task.labels, self.images.truths) if balanced else None
+            self._epoch, self._numbers = epoch, shown(len(self.images), self.seed, epoch, labels)
+        size = self.parameters.batch_size
+        chosen = self._numbers[batch * size : (batch + 1) * size].tolist()
+        drawn = np.stack([draws(self.seed, epoch, number) for number in chosen])
         pixels, truths = zip(
             *(
-                task.example(images, (order.seed, order.epoch, number), draw, parameters, spec)
+                self.task.example(self.images, (self.seed, epoch, number), draw, self.parameters, self.spec)
                 for number, draw in zip(chosen, drawn, strict=True)
             ),
             strict=True,
         )
-        return Batch(torch.stack(pixels), truths, drawn)
-
-    return in_order(make, range(order.first, batch_count(len(images), size)), workers)
+        return pixels, truths, drawn
 
 
-def shown(count: int, order: BatchOrder, labels: Iterable[Sequence[int]] | None) -> NDArray[np.int64]:
+class SharedBatches(Dataset[Any]):
+    """A BatchMaker for worker processes, which leave the images in memory that they share with the training.
+
+    PyTorch's own way would need a file descriptor for each tensor, a socket whose path may be too long in a job's work
+    folder, and room in /dev/shm, of which a container has 64 MB. A place is free again when the training asks for
+    the next batch: by then the workers have `AHEAD` batches each, and the training has one.
+    """
+
+    def __init__(self, maker: BatchMaker, workers: int) -> None:
+        self.maker, self.places = maker, AHEAD * workers + 1
+        count = min(maker.parameters.batch_size, len(maker.images))
+        shape = (self.places, count, 3, maker.spec.height, maker.spec.width)
+        self.memory = torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Any:
+        epoch, batch, place = key
+        try:
+            pixels, *others = self.maker.make(epoch, batch)
+        except TrainerError as error:
+            # As a value: PyTorch would make another exception of it.
+            return error
+        torch.stack(pixels, out=self.memory[place])
+        return place, *others
+
+
+def training_batches(maker: BatchMaker, first: tuple[int, int], workers: int) -> Generator[Batch, None, None]:
+    """The batches of all epochs from (epoch, batch) on. A batch is valid until the next one is asked for.
+
+    Worker processes are started once, and are ahead of the training in validation too. They are forks: what is cached
+    by now is in memory once.
+    """
+    count = batch_count(len(maker.images), maker.parameters.batch_size)
+    keys = (
+        (epoch, batch)
+        for epoch in range(first[0], maker.parameters.epochs)
+        for batch in range(first[1] if epoch == first[0] else 0, count)
+    )
+    if workers == 0:
+        for key in keys:
+            with one_thread():
+                pixels, truths, drawn = maker.make(*key)
+            yield Batch(torch.stack(pixels), truths, drawn)
+        return
+    shared = SharedBatches(maker, workers)
+    loader = DataLoader(
+        shared,
+        batch_size=None,
+        sampler=((*key, n % shared.places) for n, key in enumerate(keys)),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        multiprocessing_context="fork",
+        # Otherwise it draws from the generator of the training.
+        generator=torch.Generator(),
+    )
+    for made in loader:
+        if isinstance(made, TrainerError):
+            raise made
+        place, truths, drawn = made
+        yield Batch(shared.memory[place], truths, drawn)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a worker process: sums depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def shown(count: int, seed: int, epoch: int, labels: Iterable[Sequence[int]] | None) -> NDArray[np.int64]:
     """What an epoch shows of `count` images, in its order: each once, or by the `labels` of each image all classes
     equally often.
 
     Of a number, the image is number % count; the rest counts its repeats in this epoch. So each repeat has random
     changes of its own, which are a function of (seed, epoch, number).
     """
-    rng = np.random.default_rng((order.seed, order.epoch))
+    rng = np.random.default_rng((seed, epoch))
     if labels is None:
         return rng.permutation(count)
     ends = np.cumsum(balanced_shares(labels))

@@ -1,6 +1,7 @@
 """Where an attempt runs: the device, the thread count, deterministic algorithms, and the record of it for `hello`."""
 
 import os
+import re
 
 import torch
 
@@ -33,6 +34,13 @@ def prepare(spec: ComputingSpec) -> torch.device:
     return torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def workers_of(spec: TrainSpec, device: torch.device) -> int:
+    """Processes that prepare batches. By default none on a CPU, where they would only take time from the training."""
+    if spec.workers is not None:
+        return spec.workers
+    return spec.cpu_threads if device.type == "cuda" else 0
+
+
 def say_hello(
     events: Events,
     spec: ComputingSpec,
@@ -47,6 +55,7 @@ def say_hello(
         spec.code_version,
         device=Device(device.type, properties.name, properties.total_memory) if properties else CPU,
         threads=torch.get_num_threads(),
+        workers=workers_of(spec, device) if isinstance(spec, TrainSpec) else None,
         cuda=torch.version.cuda if cuda else None,
         resumed=resumed,
     )
@@ -61,9 +70,12 @@ def say_hello(
 
 def out_of_memory(error: BaseException) -> TrainerError | None:
     """The typed form of an allocation that failed, on the GPU or in main memory; None for any other failure."""
-    hint = "Use a smaller batchSize or imageSize."
+    hint = "Use a smaller batchSize (accumulate keeps the steps as large) or imageSize."
     if isinstance(error, torch.OutOfMemoryError):
         return TrainerError("OUT_OF_MEMORY", "The GPU's memory is used up.", hint=hint)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return TrainerError("OUT_OF_MEMORY", "The machine's memory is used up.", hint=hint)
+    if re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+        message = "A process that prepares batches was killed, probably because the machine's memory is used up."
+        return TrainerError("OUT_OF_MEMORY", message, hint="Use fewer workers, or a smaller batchSize.")
     return None

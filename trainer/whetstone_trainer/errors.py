@@ -2,6 +2,8 @@
 
 import errno
 import re
+from functools import partial
+from typing import Any
 
 # A slash that begins a path of at least two parts; URLs and fractions such as 3/4 stay as they are.
 _ABSOLUTE_PATH = re.compile(r"(?<![\w/.\-])(?!(?<=:)//)/(?:[^\s/'\",;:()\[\]]+/)+([^\s/'\",;:()\[\]]*)")
@@ -33,6 +35,9 @@ class TrainerError(Exception):
         self.hint = hint
         self.details = details
         self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(TrainerError, **vars(self)), ()
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -56,6 +56,16 @@ def torch_predictor(model: nn.Module, spec: PreprocessSpec, device: torch.device
     return predict
 
 
+def mirrored_too(predict: Predict, model: ModelRef) -> Predict:
+    """`predict` on each image and on its mirror image."""
+
+    def both(levels: torch.Tensor) -> Outputs:
+        outputs, mirrored = predict(levels), predict(levels.flip(-1))
+        return TASKS[model.task].with_mirrored(outputs, mirrored, model.preprocess, len(model.classes))
+
+    return both
+
+
 def as_outputs(value: torch.Tensor | Outputs) -> Outputs:
     """What a model returns, as a tuple also where it is one tensor."""
     return (value,) if isinstance(value, torch.Tensor) else value
@@ -182,6 +192,8 @@ def run(spec: EvaluateSpec, events: Events) -> dict[str, Any]:
     else:
         predict = torch_predictor(load_model(spec.model).to(device), spec.model.preprocess, device)
         engine = TORCH
+    if spec.test_time_augmentation == "FLIP":
+        predict = mirrored_too(predict, spec.model)
     images = in_model_classes(spec.model, spec.dataset, spec.split)
     workers = spec.cpu_threads if device.type == "cuda" else 0
     metrics = measure(predict, images, spec.model, batch_size=spec.batch_size, workers=workers, events=events)
@@ -208,7 +220,7 @@ def evaluate(
 
 def write_evaluation(evaluation: Evaluation, model: ModelRef, events: Events) -> dict[str, Any]:
     """The EVALUATION artifact; returns the metrics as JSON."""
-    write_json(events.work_dir / "evaluation.json", TASKS[model.task].report(evaluation, model.classes))
+    write_json(events.work_dir / "evaluation.json", TASKS[model.task].report(evaluation, model.classes, events))
     events.artifact("EVALUATION", "evaluation.json", {})
     metrics: dict[str, Any] = to_json(evaluation.metrics)
     return metrics

@@ -10,6 +10,7 @@ class ClassificationHyperparameters:
     channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: Literal["ADAMW", "SGD"]
     learning_rate: float
     momentum: float
@@ -45,6 +46,7 @@ class DetectionHyperparameters:
     channels: Literal["RGB", "GREY"]
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: Literal["ADAMW", "SGD"]
     learning_rate: float
     momentum: float

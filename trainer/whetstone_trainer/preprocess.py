@@ -26,12 +26,18 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 ORIENTATION = 0x0112
 
 
-def decode(file: Path | BinaryIO, name: str) -> torch.Tensor:
-    """Decodes to 3 × height × width, uint8, RGB, upright by its EXIF orientation. Raises DATA_INVALID with `name`."""
+def decode(file: Path | BinaryIO, name: str, reduction: int = 1) -> torch.Tensor:
+    """Decodes to 3 × height × width, uint8, RGB, upright by its EXIF orientation. Raises DATA_INVALID with `name`.
+
+    With a `reduction` of 2, 4 or 8 the sides of a JPEG come divided by it, rounded up: its decoder leaves out the finer
+    parts, which takes a fraction of the time. Other formats come whole.
+    """
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > PIXELS_MAX:
                 raise TrainerError("DATA_INVALID", f"{name} has more than {PIXELS_MAX // 1_000_000} megapixels.")
+            if reduction > 1:
+                image.draft(None, (image.width // reduction, image.height // reduction))
             pixels = np.array(_upright(_rgb(image), image.info.get("exif", b"")))
     except FileNotFoundError as error:
         raise TrainerError("DATA_INVALID", f"{name} is missing from the dataset's folder.") from error
@@ -93,10 +99,16 @@ def placement(width: int, height: int, spec: PreprocessSpec) -> Placement:
 
 def resize(image: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     """3 × height × width levels as 3 × spec.height × spec.width levels."""
-    place = placement(image.shape[2], image.shape[1], spec)
+    return place_in(image, placement(image.shape[2], image.shape[1], spec), spec)
+
+
+def place_in(image: torch.Tensor, place: Placement, spec: PreprocessSpec, reduction: int = 1) -> torch.Tensor:
+    """The input with `place.part` of the image, of which `image` has the sides divided by `reduction`."""
     left, top, width, height = place.part
     x, y, w, h = place.target
-    resized = resample(image[:, top : top + height, left : left + width], w, h)
+    x1, x2 = round(left / reduction), round((left + width) / reduction)
+    y1, y2 = round(top / reduction), round((top + height) / reduction)
+    resized = resample(image[:, y1:y2, x1:x2], w, h)
     if (w, h) == (spec.width, spec.height):
         return resized
     canvas = torch.tensor(spec.pad_color, dtype=torch.uint8)[:, None, None].repeat(1, spec.height, spec.width)

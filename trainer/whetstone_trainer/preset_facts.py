@@ -50,7 +50,28 @@ def _takes(build: Callable[[], nn.Module], side: int) -> bool:
 
 
 def _size(build: Callable[[], nn.Module], side: int) -> dict[str, int]:
-    return {"parameters": parameter_count(without_storage(build)), "macs": macs_of(build, side, side)}
+    model = without_storage(build)
+    return {
+        "parameters": parameter_count(model),
+        "macs": macs_of(build, side, side),
+        "activationBytes": _activation_bytes(model, side),
+    }
+
+
+def _activation_bytes(model: nn.Module, side: int) -> int:
+    """What a step keeps of an image for its backward pass, in 32-bit floats. Nothing is computed."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    images = 2
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.random.fork_rng([]):
+        model.train()(torch.empty(images, 3, side, side, device="meta"))
+    state = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in state) // images
 
 
 if __name__ == "__main__":

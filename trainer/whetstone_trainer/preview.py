@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 
 from whetstone_trainer.augment import batch_spec
 from whetstone_trainer.classification import Mixed
-from whetstone_trainer.data import BatchOrder, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, open_images, read_split, training_batches
 from whetstone_trainer.detection.task import Objects
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.protocol import PreprocessSpec, TrainSpec, read_spec_line
@@ -28,9 +29,9 @@ def preview(spec: TrainSpec, count: int) -> list[dict[str, Any]]:
     """At most `count` pictures."""
     task, parameters = task_of(spec.preset), spec.hyperparameters
     items = read_split(spec.dataset, "train")
-    images = open_images(spec.dataset, items, task, task.kept_as(parameters, spec.preprocess))
-    order = BatchOrder(spec.seed, 0, count, first=0)
-    batch = next(training_batches(images, order, task, parameters, spec.preprocess, workers=0))
+    images = open_images(spec.dataset, items, task, task.kept_as(parameters, spec.preprocess), draft=True)
+    maker = BatchMaker(images, task, replace(parameters, batch_size=count), spec.preprocess, spec.seed)
+    batch = next(training_batches(maker, (0, 0), workers=0))
     shown = batch_spec(batch.draws, parameters, spec.preprocess)
     inputs = task.inputs(batch.images.float(), batch.draws, parameters, shown)
     return [

@@ -136,6 +136,7 @@ class TrainSpec(_Computing):
     resume_from: str | None
     checkpoint_seconds: int
     cache_bytes_max: int
+    workers: int | None
     stop_after_epoch: int | None
 
 
@@ -162,6 +163,7 @@ class EvaluateSpec(_Computing):
     dataset: DatasetRef
     split: Split
     batch_size: int
+    test_time_augmentation: Literal["NONE", "FLIP"]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
+from whetstone_trainer.environment import workers_of
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
@@ -22,9 +23,9 @@ from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import task_of
 
-# Grows with every change of what a run computes from the same specification: losses, assignment, averages, schedule.
-# A training continues from a checkpoint of other rules, and the job says so. Earlier checkpoints have no number.
-RULES = 2
+# Grows with every change of what a run computes from the same specification: pictures, losses, assignment, averages,
+# schedule. A training continues from a checkpoint of other rules, and the job says so. The earliest have no number.
+RULES = 3
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Progress:
     """The part of a run's state that is not tensors.
 
     Args:
-        epoch: complete epochs; batch: batches of the next one that are done; step: optimizer steps in all.
+        epoch: complete epochs; batch: batches of the next one that are done; step: optimizer steps in all. Between two
+            steps the gradients of the batches since the last one belong to the state.
         best_epoch: 0 while there is none; best: its metrics on the validation split, in the task's form.
     """
 
@@ -71,7 +73,7 @@ class Job:
     """What stays the same during a training.
 
     Args:
-        batches: optimizer steps in an epoch.
+        batches: in an epoch.
         class_weights: of the loss.
         adapt: makes the model that is trained of the preset's with its first weights; None: it is the preset's itself.
     """
@@ -88,9 +90,13 @@ class Job:
         return task_of(self.spec.preset)
 
     @property
+    def steps(self) -> int:
+        """Of the optimizer in an epoch."""
+        return -(-self.batches // self.spec.hyperparameters.accumulate)
+
+    @property
     def workers(self) -> int:
-        """Threads that prepare batches. On a CPU they would only take time from the training's own."""
-        return self.spec.cpu_threads if self.device.type == "cuda" else 0
+        return workers_of(self.spec, self.device)
 
 
 def new_run(job: Job) -> Run:
@@ -200,7 +206,7 @@ def _continued(job: Job) -> Run:
         _load_optimizer(training, earlier.tensors.get("optimizer", {}))
     else:
         job.events.warn("OPTIMIZER_NEW", "The checkpoint is of another optimizer: this one starts without its memory.")
-    training.progress = Progress(epoch=earlier.epoch, step=earlier.epoch * job.batches)
+    training.progress = Progress(epoch=earlier.epoch, step=earlier.epoch * job.steps)
     return training
 
 
@@ -213,6 +219,10 @@ def restored_run(job: Job, checkpoint: Checkpoint) -> Run:
     if training.ema is not training.model:
         training.ema.load_state_dict(tensors["ema"])
     _load_optimizer(training, tensors.get("optimizer", {}))
+    numbered = _numbered(training.model)
+    for number, gradient in tensors.get("gradients", {}).items():
+        parameter = numbered[int(number)]
+        parameter.grad = torch.empty_like(parameter).copy_(gradient).detach()
     if progress["scaler"]:
         training.scaler.load_state_dict(progress["scaler"])
     training.sums.copy_(tensors["state"]["sums"])
@@ -262,6 +272,12 @@ def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
         },
         "state": {"sums": training.sums, "rng": torch.get_rng_state()},
     }
+    if progress.batch % spec.hyperparameters.accumulate != 0:
+        tensors["gradients"] = {
+            str(number): parameter.grad
+            for number, parameter in enumerate(_numbered(training.model))
+            if parameter.grad is not None
+        }
     if training.sums.is_cuda:
         # Dropout and stochastic depth draw from the generator of the device.
         tensors["state"]["cudaRng"] = torch.cuda.get_rng_state(training.sums.device)

@@ -65,8 +65,9 @@ class Task(Protocol):
     def relabelled(self, truth: Any, classes: Sequence[int], /) -> Any:
         """With other class indices: `classes[old]` is the new one."""
 
-    def kept_as(self, parameters: Any, spec: PreprocessSpec, /) -> PreprocessSpec | None:
-        """What training images are brought to before augmentation, None where that needs the originals."""
+    def kept_as(self, parameters: Any, spec: PreprocessSpec, /) -> PreprocessSpec | int:
+        """What training images are brought to before augmentation: the input, or their own form with a short side of at
+        most so many pixels."""
 
     def example(
         self,
@@ -107,8 +108,11 @@ class Task(Protocol):
     def rank(self, metrics: Any, selection_metric: str, /) -> tuple[float, ...]:
         """By which the best epoch is found: larger is better."""
 
-    def report(self, evaluation: Any, classes: tuple[str, ...], /) -> dict[str, Any]:
-        """The EVALUATION artifact, `Evaluation` of the protocol."""
+    def report(self, evaluation: Any, classes: tuple[str, ...], events: Events, /) -> dict[str, Any]:
+        """The EVALUATION artifact, `Evaluation` of the protocol; the step moves where it takes long."""
+
+    def with_mirrored(self, outputs: Outputs, mirrored: Outputs, spec: PreprocessSpec, class_count: int, /) -> Outputs:
+        """The outputs for a batch together with those for its mirror images: test-time augmentation."""
 
     def reader(self, ports: Ports, task: str | None, model: ModelRef, /) -> Read:
         """Of an ONNX model's outputs; `task` is what the file's metadata says. Raises MODEL_INVALID where they are

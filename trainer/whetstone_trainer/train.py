@@ -6,7 +6,9 @@ that was killed and continues from a checkpoint ends with the weights of an undi
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from whetstone_trainer.augment import batch_spec
 from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_tensors
 from whetstone_trainer.data import (
     Batch,
-    BatchOrder,
+    BatchMaker,
     Images,
     balanced_weights,
     batch_count,
@@ -92,21 +94,25 @@ def train(
     training = new_run(job) if resumed is None else restored_run(job, resumed)
 
     val_images = open_images(spec.dataset, val_items, job.task, spec.preprocess)
-    train_images = open_images(spec.dataset, train_items, job.task, job.task.kept_as(parameters, spec.preprocess))
+    kept = job.task.kept_as(parameters, spec.preprocess)
+    train_images = open_images(spec.dataset, train_items, job.task, kept, draft=True)
     if not training.progress.finished:
         used = fill_cache(val_images, spec.cache_bytes_max, spec.cpu_threads, events)
         fill_cache(train_images, spec.cache_bytes_max - used, spec.cpu_threads, events)
 
     saver = Saver(training, job)
+    maker = BatchMaker(train_images, job.task, parameters, spec.preprocess, spec.seed)
+    place = training.progress.epoch, training.progress.batch
     try:
-        while not training.progress.finished and not _is_paused(training, spec):
-            started = time.monotonic()
-            if begin_epoch is not None and training.progress.batch == 0:
-                begin_epoch(training.model)
-            train_epoch(training, train_images, job, saver)
-            evaluation = _validate(training.ema, val_images, job)
-            _end_epoch(training, evaluation, job, started)
-            saver.save_if_due()
+        with closing(training_batches(maker, place, job.workers)) as batches:
+            while not training.progress.finished and not _is_paused(training, spec):
+                started = time.monotonic()
+                if begin_epoch is not None and training.progress.batch == 0:
+                    begin_epoch(training.model)
+                train_epoch(training, batches, job, saver)
+                evaluation = _validate(training.ema, val_images, job)
+                _end_epoch(training, evaluation, job, started)
+                saver.save_if_due()
     except Stopped:
         saver.save()
         raise
@@ -119,20 +125,23 @@ def _is_paused(training: Run, spec: TrainSpec) -> bool:
 
 # ----------------------------------------------------------------------------------------------------------------- loop
 
+# The moving average reads and writes all weights. So it moves by four steps at a time and at an epoch's end, with the
+# product of their decays.
+AVERAGED_STEPS = 4
 
-def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
+
+def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver) -> None:
     """The rest of the running epoch."""
-    progress, parameters, seed = training.progress, job.spec.hyperparameters, job.spec.seed
+    progress, parameters = training.progress, job.spec.hyperparameters
     started, seen = time.monotonic(), 0
     job.events.phase("training", job.batches - progress.batch)
     train_mode(training.model)
-    order = BatchOrder(seed, progress.epoch, parameters.batch_size, first=progress.batch)
-    for batch in training_batches(images, order, job.task, parameters, job.spec.preprocess, workers=job.workers):
-        rate = learning_rate(progress.step, job.batches * parameters.epochs, parameters)
-        _train_step(training, batch, rate, job)
+    for batch in islice(batches, job.batches - progress.batch):
+        rate = learning_rate(progress.step, job.steps * parameters.epochs, parameters)
+        _add_gradients(training, batch, job)
         progress.batch += 1
-        progress.step += 1
-        _average(training, parameters.ema_decay)
+        if progress.batch % parameters.accumulate == 0 or progress.batch == job.batches:
+            _step(training, rate, job)
         seen += len(batch.truths)
         speed = seen / (time.monotonic() - started)
         left = (job.batches * (parameters.epochs - progress.epoch) - progress.batch) * parameters.batch_size
@@ -146,28 +155,43 @@ def train_epoch(training: Run, images: Images, job: Job, saver: Saver) -> None:
         job.events.check_stop()
 
 
-def _train_step(training: Run, batch: Batch, rate: float, job: Job) -> None:
-    parameters, device, optimizer, scaler = job.spec.hyperparameters, job.device, training.optimizer, training.scaler
-    levels = batch.images.to(device, non_blocking=True).float()
+def _add_gradients(training: Run, batch: Batch, job: Job) -> None:
+    """Adds the batch's part to the gradients of the next step: their mean over its batches."""
+    parameters, device = job.spec.hyperparameters, job.device
+    pinned = batch.images.pin_memory() if device.type == "cuda" else batch.images
+    levels = pinned.to(device, non_blocking=True).float()
     spec = batch_spec(batch.draws, parameters, job.spec.preprocess)
     inputs = job.task.inputs(levels, batch.draws, parameters, spec)
-
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
     dtype = autocast_dtype(parameters, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
     outputs = tuple(output.float() for output in outputs)
     loss, sums = job.task.loss(outputs, batch.truths, parameters, spec, job.class_weights)
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    first = training.progress.batch // parameters.accumulate * parameters.accumulate
+    batches = min(parameters.accumulate, job.batches - first)
+    training.scaler.scale(loss / batches).backward()  # type: ignore[no-untyped-call]
+    training.sums += sums
+
+
+def _step(training: Run, rate: float, job: Job) -> None:
+    parameters, optimizer, scaler = job.spec.hyperparameters, training.optimizer, training.scaler
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
     if parameters.gradient_clip > 0:
         scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(training.model.parameters(), parameters.gradient_clip)
+        gradients = [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # A GPU multiplies by 1 where they are short enough: looking at the norm would be waiting for it.
+        if norm.is_cuda or norm > parameters.gradient_clip:
+            nn.utils.clip_grads_with_norm_(training.model.parameters(), parameters.gradient_clip, norm)
     scaler.step(optimizer)
     scaler.update()
-    training.sums += sums
+    optimizer.zero_grad(set_to_none=True)
+    training.progress.step += 1
+    of_epoch = -(-training.progress.batch // parameters.accumulate)
+    if of_epoch % AVERAGED_STEPS == 0 or of_epoch == job.steps:
+        average(training, parameters.ema_decay, (of_epoch - 1) % AVERAGED_STEPS + 1)
 
 
 def learning_rate(step: int, steps: int, parameters: Hyperparameters) -> float:
@@ -179,12 +203,13 @@ def learning_rate(step: int, steps: int, parameters: Hyperparameters) -> float:
 
 
 @torch.no_grad()
-def _average(training: Run, decay: float) -> None:
-    """Moves the averaged weights. The decay grows with the steps: a run of three keeps 1 % of its initial weights."""
+def average(training: Run, decay: float, steps: int) -> None:
+    """Moves the averaged weights by the last `steps` steps. The decay grows with them: a run of three keeps 1 % of its
+    initial weights."""
     if training.ema is training.model:
         return
-    step = training.progress.step
-    current = min(decay, (1 + step) / (10 + step))
+    last = training.progress.step
+    current = math.prod(min(decay, (1 + step) / (10 + step)) for step in range(last - steps + 1, last + 1))
     old, new = list(training.ema.state_dict().values()), list(training.model.state_dict().values())
     floats = [n for n, tensor in enumerate(old) if tensor.is_floating_point()]
     torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - current)
@@ -241,7 +266,7 @@ def _end_epoch(training: Run, evaluation: Evaluation, job: Job, started: float) 
         metrics={
             **metrics,
             **{f"val.{camel(name)}": getattr(val, name) for name in job.task.CURVES},
-            "learningRate": learning_rate(progress.step - 1, job.batches * parameters.epochs, parameters),
+            "learningRate": learning_rate(progress.step - 1, job.steps * parameters.epochs, parameters),
         },
         best=is_best,
         durationMs=round((time.monotonic() - started) * 1000),
@@ -273,7 +298,7 @@ def _finish(training: Run, checkpoint: str, val_images: Images, job: Job) -> dic
         # The best epoch was in an earlier attempt.
         training.model.load_state_dict(training.best)
         evaluation = _validate(training.model, val_images, job)
-    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes))
+    write_json(events.work_dir / "evaluation.json", job.task.report(evaluation, classes, events))
     events.artifact("EVALUATION", "evaluation.json", {})
     return {
         "epochs": progress.epoch,

@@ -26,6 +26,13 @@ export const JobQuery = graphql(`
       retryOf { id }
       report { id }
       study { id objectives }
+      evaluation {
+        top1 map5095
+        findings {
+          labelErrors { count } bestThreshold { score }
+          confusedPairs(first: 1) { class predictedClass count }
+        }
+      }
     }
   }
 `);
@@ -212,11 +219,28 @@ function headOf(job: Job, progress: Progress | null, epochs: number, width: numb
   } else if (!hasEnded(job)) {
     lines.push({ text: epochs > 0 ? ' …' : ' No progress yet.', color: theme.muted });
   }
+  if (job.evaluation) lines.push({ text: ` ${printable(evaluationText(job.evaluation))}` });
   if (job.failure) {
     for (const line of wrap(`${job.failure.code}: ${job.failure.message}`, width - 2).slice(0, 4))
       lines.push({ text: ` ${line}`, color: theme.bad });
   }
   return lines;
+}
+
+/** What it has measured, and what to look at first; reports show the rest. */
+export function evaluationText({ top1, map5095, findings }: NonNullable<Job['evaluation']>): string {
+  const [pair] = findings?.confusedPairs ?? [];
+  const mistake =
+    pair?.class == null
+      ? `${pair?.predictedClass} where nothing is`
+      : `${pair.class} ${pair.predictedClass === null ? 'missed' : `taken for ${pair.predictedClass}`}`;
+  const errors = findings?.labelErrors?.count;
+  return [
+    top1 === null ? `mAP50-95 ${number(map5095 ?? 0)}` : `top-1 ${number(top1)}`,
+    ...(pair ? [`most often ${mistake} (${pair.count})`] : []),
+    ...(errors ? [`${errors} likely label ${errors === 1 ? 'error' : 'errors'}`] : []),
+    ...(findings?.bestThreshold ? [`best score threshold ${number(findings.bestThreshold.score)}`] : []),
+  ].join('; ');
 }
 
 /** What happened beside the epochs: attempts, phases, gates, artifacts, warnings. */

@@ -1,7 +1,7 @@
 /**
- * The pool on the native runtime, with ONNX Runtime and OpenVINO: one session of each model, which the runtime's own threads share; as many compute as there are permits. A
- * model loads and warms up on another thread of the runtime, so that no run waits for it. Images become tensors, and outputs are read, in
- * JavaScript threads.
+ * The pool on the native runtime, with ONNX Runtime and OpenVINO: one session of each model, which the runtime's own threads share; as many compute as there are permits.
+ * Models load and warm up on other threads of the runtime, two at a time, so that no run waits for them. Images become tensors, and outputs
+ * are read, in JavaScript threads.
  */
 import type { Tensor } from '../../engine/engine.ts';
 import { maskPaths } from '../../maskPaths.ts';
@@ -20,7 +20,7 @@ import {
 } from '../pool.ts';
 import { niceOfRuns } from '../priority.ts';
 import { createRunningFile } from '../runningFile.ts';
-import { keptOf, outputOf, stage, tensorIn, zerosOf } from '../staging.ts';
+import { keptOf, outputOf, stage, stagedInPlace, tensorOf, zerosOf } from '../staging.ts';
 import { startVision } from './vision.ts';
 
 /** Between dispatch and its end. */
@@ -39,15 +39,18 @@ const unused = (): void => {};
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 
 export async function startNativePool({ permits, workers, folder }: PoolSettings): Promise<Pool> {
-  const { RunStopped, startRuntime } = await import('../../engine/native.ts');
-  // One record more, of the thread that loads.
-  const runtime = startRuntime({ threadsMax: permits, nice: niceOfRuns, runningFile: createRunningFile(folder, permits + 1) });
+  const { loadThreadsMax, RunStopped, startRuntime } = await import('../../engine/native.ts');
+  const runningFile = createRunningFile(folder, permits + loadThreadsMax);
+  const runtime = startRuntime({ threadsMax: permits, nice: niceOfRuns, runningFile });
   const vision = startVision(permits);
   type Session = Awaited<ReturnType<typeof runtime.open>>;
   const sessions = new Map<string, Session>();
   const free = Array.from({ length: workers }, () => new ArrayBuffer(0));
   const underWay = new Set<UnderWay>();
-  let loading: { key: string; seconds: number } | null = null;
+  /** For how many seconds each of these models has been loaded. */
+  const loading = new Map<string, number>();
+  /** Loads and unloads that have not ended. */
+  const changes = new Set<Promise<unknown>>();
   let idle = unused;
 
   const isOverdue = ({ seconds, secondsMax }: UnderWay): boolean => seconds > secondsMax;
@@ -62,22 +65,21 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
         giveUp({ key: run.key, message: `A run did not end within ${overdueSecondsMax} s after its stop.` });
       }
     }
-    if (loading) {
-      loading.seconds += 1;
-      if (loading.seconds > loadSecondsMax + overdueSecondsMax) giveUp({ key: loading.key, message: tooLong });
+    for (const [key, seconds] of loading) {
+      loading.set(key, seconds + 1);
+      if (seconds >= loadSecondsMax + overdueSecondsMax) giveUp({ key, message: tooLong });
     }
   }, 1000);
   stuckTimer.unref();
 
-  /** Models come and go one after the other. */
-  let last: Promise<unknown> = Promise.resolve();
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    const done = last.then(work);
-    last = done.catch(unused);
-    return done;
+  const untilEnded = <T>(change: Promise<T>): Promise<T> => {
+    const ended = change.finally(() => changes.delete(ended));
+    changes.add(ended);
+    return ended;
   };
 
   async function load({ key, file, engine: asked, intraOpThreads, warmUps, trial }: ModelFile): Promise<LoadedModel> {
+    loading.set(key, 0);
     const untilMs = performance.now() + 1000 * loadSecondsMax;
     const engine = asked === 'AUTO' ? 'ONNXRUNTIME_NATIVE' : asked;
     const session = await runtime.open(file, { engine, intraOpThreads, key, runs: permits });
@@ -111,22 +113,13 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
   return {
     copies: 1,
 
-    load: (model) =>
-      inTurn(async () => {
-        loading = { key: model.key, seconds: 0 };
-        try {
-          return await load(model);
-        } finally {
-          loading = null;
-        }
-      }),
+    load: (model) => untilEnded(load(model).finally(() => loading.delete(model.key))),
 
-    unload: (key) =>
-      inTurn(async () => {
-        const session = sessions.get(key);
-        sessions.delete(key);
-        await session?.close();
-      }),
+    async unload(key) {
+      const session = sessions.get(key);
+      sessions.delete(key);
+      if (session) await untilEnded(session.close());
+    },
 
     room() {
       const late = overdue();
@@ -141,7 +134,8 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
 
     start(key, feeds, outputs, msMax, reading) {
       const session = sessions.get(key) as Session;
-      const { memory, feeds: staged } = stage(feeds, free.pop() as ArrayBuffer);
+      const slot = free.pop() as ArrayBuffer;
+      const { feeds: staged, copiedBytes, memory } = stagedInPlace(feeds, slot) ?? stage(feeds, slot);
       let kept = memory;
       const run: UnderWay = { key, seconds: 0, secondsMax: Math.ceil(msMax / 1000) };
       underWay.add(run);
@@ -160,7 +154,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
               tensors.set(name, prepared.tensor);
               ({ memory: kept, tookMs } = prepared);
             } else {
-              tensors.set(feed.name, tensorIn(memory, feed));
+              tensors.set(feed.name, tensorOf(feed));
             }
           }
           if (signal.aborted) return { state: 'cancelled', ranMs: 0 };
@@ -189,6 +183,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
         return end;
       });
       return {
+        copiedBytes,
         ended,
         cancel() {
           controller.abort();
@@ -203,7 +198,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
     async close() {
       clearInterval(stuckTimer);
       if (underWay.size > 0) await new Promise<void>((resolve) => (idle = resolve));
-      await last;
+      await Promise.allSettled(changes);
       runtime.close();
       await vision.close();
     },

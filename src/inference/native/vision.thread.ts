@@ -24,11 +24,10 @@ const tensorOf = ({ datatype, shape, image }: Asked, pixels: Uint8Array): Tensor
 });
 
 const tasks = {
-  /** The tensor of an image in `memory`, which goes back. */
-  prepare({ memory, offset, ...asked }: Asked & { memory: ArrayBuffer; offset: number }): Prepared {
+  /** The tensor of an image, whose bytes are in `memory`, which goes back. */
+  prepare({ memory, bytes, ...asked }: Asked & { memory: ArrayBuffer; bytes: Uint8Array }): Prepared {
     const startedMs = nowMs();
-    const { width, height } = asked.image;
-    const tensor = tensorOf(asked, new Uint8Array(memory, offset, 3 * width * height));
+    const tensor = tensorOf(asked, bytes);
     return { tensor, memory, tookMs: nowMs() - startedMs };
   },
   /** That of the picture which a new model gets. */

@@ -202,12 +202,13 @@ export function startPool({ permits, workers, folder }: PoolSettings): Pool {
       thread.given.push(slot);
       const { promise: ended, resolve } = Promise.withResolvers<RunEnd>();
       Object.assign(slot, { key, secondsMax: Math.ceil(msMax / 1000), finish: resolve });
-      const { memory, feeds: staged } = stage(feeds, slot.memory);
+      const { memory, feeds: staged, copiedBytes } = stage(feeds, slot.memory);
       slot.memory = memory;
       Atomics.store(states, slot.n, slotStates.staged);
       const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: staged, outputs, reading };
       thread.worker.postMessage(message, [memory]);
       return {
+        copiedBytes,
         ended,
         cancel() {
           // The slot may belong to another run by now.

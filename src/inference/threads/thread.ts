@@ -10,7 +10,7 @@ import { nowMs } from '../clock.ts';
 import { type ServedSignature, servable } from '../pool.ts';
 import { giveWay } from '../priority.ts';
 import { openRunning } from '../runningFile.ts';
-import { outputOf, type StagedFeed, tensorIn, zerosOf } from '../staging.ts';
+import { outputOf, type StagedFeed, tensorOf, zerosOf } from '../staging.ts';
 import { type EngineThreadData, type FromEngineThread, slotStates, type ToEngineThread } from './messages.ts';
 
 const { states, runningFile, n } = workerData as EngineThreadData;
@@ -99,7 +99,7 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
   const startedMs = nowMs();
   try {
     const session = sessions.get(key) as EngineSession;
-    const tensors = new Map(feeds.map((feed) => [feed.name, tensorOf(feed, memory)]));
+    const tensors = new Map(feeds.map((feed) => [feed.name, fedTensor(feed)]));
     const preparedMs = nowMs();
     const { outputs: results } = await blaming(key, () => session.run(tensors, outputs));
     const endedMs = nowMs();
@@ -115,12 +115,7 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
   }
 }
 
-function tensorOf({ datatype, shape, offset, image }: StagedFeed, memory: ArrayBuffer): Tensor {
-  if (image) {
-    return imageTensor({ datatype, shape }, new Uint8Array(memory, offset, 3 * image.width * image.height), image);
-  }
-  return tensorIn(memory, { datatype, shape, offset });
-}
+const fedTensor = ({ image, ...feed }: StagedFeed): Tensor => (image ? imageTensor(feed, feed.bytes, image) : tensorOf(feed));
 
 function imageTensor({ datatype, shape }: Pick<StagedFeed, 'datatype' | 'shape'>, pixels: Uint8Array, image: Image): Tensor {
   // The model was checked for it when it was loaded.

@@ -9,11 +9,23 @@ export interface Table {
   marked?: number;
 }
 
+export interface Picture {
+  /** A `data:` address of an image; null where it was deleted. */
+  address: string | null;
+  /** Of the image, in which the boxes are. */
+  width: number;
+  height: number;
+  name: string;
+  caption: string;
+  boxes: readonly { kind: 'MISSED' | 'FALSE'; x: number; y: number; width: number; height: number }[];
+}
+
 export type DocumentBlock =
   | { text: string }
   | { list: string[] }
   | { steps: string[] }
   | { table: Table }
+  | { pictures: Picture[] }
   /** SVG, which HTML shows. */
   | { plots: string[] };
 
@@ -22,6 +34,8 @@ export interface Section {
   blocks: DocumentBlock[];
   /** Whether HTML shows it only when a reader opens it; it is not printed unless it is open. */
   folded?: boolean;
+  /** Whether it is left out in print, as pictures are: they are for a closer look. */
+  screenOnly?: boolean;
 }
 
 export interface ReportDocument {

@@ -1,13 +1,14 @@
 /** A report as one HTML file: it asks no host for anything, runs no script, follows the light or dark of the reader, and prints on A4. */
 import { plotStyle } from '../../plots/style.ts';
 import { escapeMarkup } from '../../plots/svg.ts';
-import { type DocumentBlock, none, type ReportDocument, type Section, type Table } from './document.ts';
+import { type DocumentBlock, none, type Picture, type ReportDocument, type Section, type Table } from './document.ts';
 
 /** Of the file, wherever it lies; whoever serves it adds to this. */
 export const htmlPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 const style = `
-:root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --soft: #59636e; --line: #d0d7de; --mark: #e7f1fa; }
+:root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --soft: #59636e; --line: #d0d7de; --mark: #e7f1fa;
+  --missed: #c44e00; --false: #0072b2; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 68rem; padding: 1.5rem; background: var(--back); color: var(--text);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: anywhere; }
@@ -26,9 +27,13 @@ thead th { font-weight: 600; vertical-align: bottom; }
 .marked > * { background: var(--mark); } .marked > th { font-weight: 700; }
 td:not(.n), tbody th:not(.n) { min-width: 6rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1.25rem; margin: .75rem 0; }
+ul.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; padding: 0; list-style: none; }
+.pictures svg { display: block; width: 9rem; height: 9rem; background: var(--mark); }
+.pictures rect { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; stroke: var(--missed); } .pictures .false { stroke: var(--false); stroke-dasharray: 4 3; }
+.pictures figure { margin: 0; font-size: .8rem; line-height: 1.35; } .pictures .name { color: var(--soft); font-size: .7rem; }
 summary { cursor: pointer; margin-top: 1.5rem; } summary h2 { display: inline; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --back: #14181d; --text: #e6e9ec; --soft: #a3adb8; --line: #3a424b; --mark: #1f3347; }
+  :root { --back: #14181d; --text: #e6e9ec; --soft: #a3adb8; --line: #3a424b; --mark: #1f3347; --missed: #f0803c; --false: #56b4e9; }
 }
 @page { size: A4; margin: 11mm; }
 @media print {
@@ -41,7 +46,7 @@ summary { cursor: pointer; margin-top: 1.5rem; } summary h2 { display: inline; }
   .scroll { overflow: visible; } tr, .plot { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; gap: 3mm; }
   .marked > * { print-color-adjust: exact; } .plot * { print-color-adjust: exact; }
-  details:not([open]) { display: none; }
+  details:not([open]), .screen { display: none; }
 }
 `;
 
@@ -69,18 +74,36 @@ function table({ caption, head, rows, marked }: Table): string {
   ].join('\n');
 }
 
+/** The image fills a square; the boxes are in its own pixels. */
+function picture({ address, width, height, name, caption, boxes }: Picture): string {
+  const says = `${name}: ${caption}`;
+  const shown = [
+    ...(address === null ? [] : [`<image href="${escapeMarkup(address)}" width="${width}" height="${height}"/>`]),
+    ...boxes.map(
+      (box) => `<rect class="${box.kind.toLowerCase()}" x="${box.x}" y="${box.y}" width="${box.width}" height="${box.height}"/>`,
+    ),
+  ];
+  return (
+    `<li><figure><svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeMarkup(says)}">${shown.join('')}</svg>` +
+    `<figcaption>${escapeMarkup(caption)}<br><span class="name">${escapeMarkup(name)}</span></figcaption></figure></li>`
+  );
+}
+
 function blockMarkup(block: DocumentBlock): string {
   if (Object.values(block).some((items) => Array.isArray(items) && items.length === 0)) return '';
   if ('text' in block) return `<p>${escapeMarkup(block.text)}</p>`;
   if ('list' in block) return `<ul>${block.list.map((item) => `<li>${escapeMarkup(item)}</li>`).join('\n')}</ul>`;
   if ('steps' in block) return `<ol>${block.steps.map((step) => `<li>${escapeMarkup(step)}</li>`).join('\n')}</ol>`;
+  if ('pictures' in block) return `<ul class="pictures">${block.pictures.map(picture).join('\n')}</ul>`;
   return 'table' in block ? table(block.table) : `<div class="plots">${block.plots.join('\n')}</div>`;
 }
 
-function sectionMarkup({ heading, blocks, folded }: Section): string {
+function sectionMarkup({ heading, blocks, folded, screenOnly }: Section): string {
   const title = `<h2>${escapeMarkup(heading)}</h2>`;
   const body = blocks.map(blockMarkup).join('\n');
-  return folded ? `<details><summary>${title}</summary>\n${body}\n</details>` : `<section>${title}\n${body}\n</section>`;
+  return folded
+    ? `<details><summary>${title}</summary>\n${body}\n</details>`
+    : `<section${screenOnly ? ' class="screen"' : ''}>${title}\n${body}\n</section>`;
 }
 
 export function toHtml({ kind, title, lead, sections, footer }: ReportDocument): string {

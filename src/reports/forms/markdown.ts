@@ -13,6 +13,7 @@ function blockText(block: DocumentBlock): string {
   if ('text' in block) return plain(block.text);
   if ('list' in block) return block.list.map((item) => `- ${plain(item)}`).join('\n');
   if ('steps' in block) return block.steps.map((step, i) => `${i + 1}. ${plain(step)}`).join('\n');
+  if ('pictures' in block) return block.pictures.map(({ name, caption }) => `- ${plain(name)}: ${plain(caption)}`).join('\n');
   return 'table' in block ? table(block.table) : '';
 }
 

@@ -1,6 +1,7 @@
 import { opaqueId } from '../../naming.ts';
 import { none, type ReportDocument } from '../forms/document.ts';
 import type { EvaluateFacts } from './facts.ts';
+import type { Thumbnails } from './findingSections.ts';
 import {
   attemptSection,
   datasetName,
@@ -15,7 +16,7 @@ import {
   versionRow,
 } from './parts.ts';
 
-export function evaluationDocument(facts: EvaluateFacts, sha256: string): ReportDocument {
+export function evaluationDocument(facts: EvaluateFacts, sha256: string, thumbnails: Thumbnails): ReportDocument {
   const { version, dataset, split, evaluation, state, jobId, endedAt } = facts;
   const found = mainMetric(evaluation);
   const images = evaluation?.metrics.images;
@@ -31,7 +32,7 @@ export function evaluationDocument(facts: EvaluateFacts, sha256: string): Report
       },
     ],
     sections: [
-      ...evaluationSections(evaluation),
+      ...evaluationSections(evaluation, thumbnails),
       attemptSection(facts),
       lineageSection([version]),
       provenanceSection([['The evaluation', opaqueId('Job', jobId)], ...(version ? [versionRow(version)] : []), datasetRow(dataset)]),

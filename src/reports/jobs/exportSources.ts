@@ -8,13 +8,14 @@ import { comparisonDocument } from './comparisonDocument.ts';
 import { readDetail } from './detail.ts';
 import { evaluationDocument } from './evaluationDocument.ts';
 import type { EvaluationFacts, EvaluationSource, JobSource, TrainingFacts, TrainingSource } from './facts.ts';
+import { readThumbnails } from './findings.ts';
 import { loadTestDocument, rateTable } from './loadTestDocument.ts';
 import { classTable } from './parts.ts';
 import { studyDocument, trialTable } from './studyDocument.ts';
 import { trainingDocument } from './trainingDocument.ts';
 
 /** Counts the forms of these facts. */
-const JOB_FACTS_VERSION = 1;
+const JOB_FACTS_VERSION = 2;
 
 /** One job, or several trainings. */
 export async function exportSources(sources: readonly JobSource[], format: ReportFormat): Promise<ExportedReport> {
@@ -44,7 +45,7 @@ async function exportableOf(sources: readonly JobSource[]): Promise<Exportable> 
     return exportable(
       'evaluation',
       facts,
-      (sha256) => evaluationDocument(facts, sha256),
+      (sha256) => evaluationDocument(facts, sha256, picturesOf(source)),
       () => classTable(facts.evaluation),
     );
   }
@@ -52,15 +53,17 @@ async function exportableOf(sources: readonly JobSource[]): Promise<Exportable> 
   const [run] = runs as [TrainingFacts];
   const table = () => curveTable(runs);
   return runs.length === 1
-    ? exportable('training', run, (sha256) => trainingDocument(run, sha256), table)
+    ? exportable('training', run, (sha256) => trainingDocument(run, sha256, picturesOf(source as TrainingSource)), table)
     : exportable('comparison', { kind: 'COMPARISON', trainings: runs }, (sha256) => comparisonDocument(runs, sha256), table);
 }
+
+const picturesOf = ({ evaluation }: { evaluation: EvaluationSource | null }) => readThumbnails(evaluation?.pictures ?? null);
 
 async function withDetail<S extends { evaluation: EvaluationSource | null }>(
   source: S,
 ): Promise<Omit<S, 'evaluation'> & { evaluation: EvaluationFacts | null }> {
   if (!source.evaluation) return { ...source, evaluation: null };
-  const { file, ...evaluation } = source.evaluation;
+  const { file, pictures: _, ...evaluation } = source.evaluation;
   return { ...source, evaluation: { ...evaluation, detail: file === null ? null : await readDetail(file) } };
 }
 

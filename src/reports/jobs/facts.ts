@@ -12,6 +12,7 @@ import { durationOf, findJob, newestAttempts, requireJob } from '../../jobs/jobs
 import { listChildren } from '../../jobs/list.ts';
 import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
+import type { TestTimeAugmentation } from '../../jobs/specs.ts';
 import { storedSpec } from '../../jobs/storedSpec.ts';
 import type { Job } from '../../jobs/tables.ts';
 import { findLoadTest, readRates } from '../../loadTest/loadTests.ts';
@@ -30,6 +31,7 @@ import { activeParams, type StudySettings } from '../../tuning/settings.ts';
 import { findStudyOf, frontOf, listTrials, studySettings, trialState, type trialStates } from '../../tuning/studies.ts';
 import type { Study } from '../../tuning/tables.ts';
 import type { EvaluationDetail } from './detail.ts';
+import { type FindingFacts, findingSource, type PictureSource } from './findings.ts';
 
 /** Points of a curve, and child jobs: a training has one, its conversion. */
 const pointsMax = 1000;
@@ -104,20 +106,33 @@ export type VersionFacts = NonNullable<ReturnType<typeof versionFacts>>;
 export interface EvaluationFacts {
   split: string;
   engine: string;
+  testTimeAugmentation: TestTimeAugmentation;
   metrics: Record<string, number>;
+  /** Null where an earlier version of the program has measured it. */
+  findings: FindingFacts | null;
   /** Null where the file was deleted with the model version. */
   detail: EvaluationDetail | null;
 }
 
-/** `file` is what its detail is read from: null where it was deleted with the model version. */
-export type EvaluationSource = Omit<EvaluationFacts, 'detail'> & { file: string | null };
+/** `file` is what its detail is read from: null where it was deleted with the model version. `pictures`: of the images in its findings. */
+export type EvaluationSource = Omit<EvaluationFacts, 'detail'> & { file: string | null; pictures: PictureSource | null };
 
-function evaluationSource({ config, db }: StorageServices, jobId: string): EvaluationSource | null {
+function evaluationSource(services: StorageServices, jobId: string): EvaluationSource | null {
+  const { config, db } = services;
   const found = findEvaluationOf(db, jobId);
   if (!found) return null;
-  const { split, engine, metricsJson, artifactId } = found;
+  const { split, engine, testTimeAugmentation, metricsJson, artifactId } = found;
+  const noted = findingSource(services, found);
   const file = artifactId && db.select().from(artifact).where(eq(artifact.id, artifactId)).get();
-  return { split, engine, metrics: metricsJson, file: file ? blobPath(config.dataDir, file.sha256) : null };
+  return {
+    split,
+    engine,
+    testTimeAugmentation,
+    metrics: metricsJson,
+    findings: noted?.findings ?? null,
+    file: file ? blobPath(config.dataDir, file.sha256) : null,
+    pictures: noted?.pictures ?? null,
+  };
 }
 
 /** The conversion that a training has asked for, with what its gate has measured. Of a training that a study registers, it is the study's child. */

@@ -2,7 +2,10 @@
 import { opaqueId } from '../../naming.ts';
 import { duration, number, percent, plural } from '../format.ts';
 import { none, type Section } from '../forms/document.ts';
+import type { ClassificationDetail, DetectionDetail } from './detail.ts';
 import type { DatasetFacts, EvaluationFacts, JobFacts, VersionFacts } from './facts.ts';
+import { findingSections, pairText, type Thumbnails } from './findingSections.ts';
+import type { FindingFacts } from './findings.ts';
 import { detailPlots } from './plots.ts';
 
 /** Rows of a table of classes; CSV has all of them. */
@@ -40,57 +43,101 @@ export function mainMetric(evaluation: EvaluationFacts | null): string | null {
 const shareText = (share: number | null): string => (share === null ? none : percent(share));
 const precisionText = (value: number | null): string => (value === null ? none : value.toFixed(4));
 
-/** The metrics, what is confused, and the classes, the worst first. */
-export function evaluationSections(evaluation: EvaluationFacts | null): Section[] {
+/** The metrics, what is confused, pictures, and the classes, the worst first. */
+export function evaluationSections(evaluation: EvaluationFacts | null, thumbnails: Thumbnails): Section[] {
   if (!evaluation) return [];
-  const { metrics, detail, split, engine } = evaluation;
+  const { metrics, detail, findings, split, engine, testTimeAugmentation } = evaluation;
+  const flipped = testTimeAugmentation === 'FLIP' ? ', each image together with its mirror image (test-time augmentation)' : '';
   const metricTable = {
     table: {
-      caption: `Measured on the split ${split} by ${engine}.`,
+      caption: `Measured on the split ${split} by ${engine}${flipped}.`,
       head: ['Metric', 'Value'],
-      rows: metricRows(metrics).map(({ title, text }) => [title, text]),
+      rows: [...metricRows(metrics), ...(findings?.task === 'DETECTION' ? detectionRows(findings) : [])].map(({ title, text }) => [
+        title,
+        text,
+      ]),
     },
   };
-  if (!detail) {
-    const gone = 'The figures of each class were deleted with the model version.';
-    return [{ heading: 'Metrics', blocks: [metricTable, { text: gone }] }];
-  }
-  const plots: Section = { heading: 'Metrics', blocks: [metricTable, { plots: detailPlots(detail) }] };
-  if (detail.task === 'CLASSIFICATION') {
-    const { perClass, pairs } = detail;
-    return [
-      plots,
-      {
-        heading: 'Most confused pairs',
-        blocks:
-          pairs.length === 0
-            ? [{ text: 'Every image got its true class.' }]
-            : [
-                {
-                  table: {
-                    caption: 'Images of the first class that the model takes for the second one, with their share of its images.',
-                    head: ['True class', 'Taken for', 'Images', 'Share'],
-                    rows: pairs.map(({ is, takenFor, images, share }) => [is, takenFor, `${images}`, percent(share)]),
-                  },
-                },
-              ],
-      },
-      classSection(
-        perClass.toSorted((a, b) => (a.recall ?? 2) - (b.recall ?? 2)),
-        ['Class', 'Images', 'Precision', 'Recall'],
-        ({ name, images, precision, recall }) => [name, `${images}`, shareText(precision), shareText(recall)],
-      ),
-    ];
-  }
+  const gone = { text: 'The figures of each class were deleted with the model version.' };
   return [
-    plots,
-    classSection(
-      detail.perClass.toSorted((a, b) => (a.ap ?? 2) - (b.ap ?? 2)),
-      ['Class', 'Objects', 'AP50-95', 'AP50'],
-      ({ name, objects, ap, ap50 }) => [name, `${objects}`, precisionText(ap), precisionText(ap50)],
-    ),
+    { heading: 'Metrics', blocks: [metricTable, detail ? { plots: detailPlots(detail) } : gone] },
+    ...(detail?.task === 'CLASSIFICATION' ? [pairSection(detail)] : []),
+    ...(findings?.task === 'DETECTION' ? [mistakeSection(findings)] : []),
+    ...findingSections(findings, thumbnails),
+    ...(detail ? [detail.task === 'CLASSIFICATION' ? classifierClasses(detail) : detectorClasses(detail)] : []),
   ];
 }
+
+type OfTask<T, Name extends string> = Extract<T, { task: Name }>;
+
+/** The score that a deployment should start from, and AP by size. */
+function detectionRows({ best, sizes, iou }: OfTask<FindingFacts, 'DETECTION'>): { title: string; text: string }[] {
+  const bySize = Object.entries(sizes).map(([size, { objects, ap }]) => ({
+    title: `mAP50-95 of ${plural(objects, `${size} object`)}`,
+    text: precisionText(ap),
+  }));
+  return best
+    ? [
+        { title: `best score threshold (highest F1 at IoU ${iou})`, text: number(best.score) },
+        { title: 'F1 there', text: best.f1.toFixed(4) },
+        { title: 'precision and recall there', text: `${percent(best.precision)}, ${percent(best.recall)}` },
+        ...bySize,
+      ]
+    : bySize;
+}
+
+const pairSection = ({ pairs }: ClassificationDetail): Section => ({
+  heading: 'Most confused pairs',
+  blocks:
+    pairs.length === 0
+      ? [{ text: 'Every image got its true class.' }]
+      : [
+          {
+            table: {
+              caption: 'Images of the first class that the model takes for the second one, with their share of its images.',
+              head: ['True class', 'Taken for', 'Images', 'Share'],
+              rows: pairs.map(({ is, takenFor, images, share }) => [is, takenFor, `${images}`, percent(share)]),
+            },
+          },
+        ],
+});
+
+const classifierClasses = ({ perClass }: ClassificationDetail): Section =>
+  classSection(
+    perClass.toSorted((a, b) => (a.recall ?? 2) - (b.recall ?? 2)),
+    ['Class', 'Images', 'Precision', 'Recall'],
+    ({ name, images, precision, recall }) => [name, `${images}`, shareText(precision), shareText(recall)],
+  );
+
+const mistakeSection = ({ confused, iou, best }: OfTask<FindingFacts, 'DETECTION'>): Section => ({
+  heading: 'Most frequent mistakes',
+  blocks:
+    confused.length === 0
+      ? [{ text: 'No object was missed and no box was false.' }]
+      : [
+          {
+            table: {
+              caption: `Mistakes at IoU ${iou}, where boxes count from a score of ${best ? number(best.score) : none}.`,
+              head: ['Mistake', 'How often'],
+              rows: confused.map(({ class: is, predictedClass, count }) => [pairText(is, predictedClass), `${count}`]),
+            },
+          },
+        ],
+});
+
+const detectorClasses = ({ perClass }: DetectionDetail): Section =>
+  classSection(
+    perClass.toSorted((a, b) => (a.ap ?? 2) - (b.ap ?? 2)),
+    ['Class', 'Objects', 'AP50-95', 'AP50', 'Best threshold', 'F1 there'],
+    ({ name, objects, ap, ap50, best }) => [
+      name,
+      `${objects}`,
+      precisionText(ap),
+      precisionText(ap50),
+      best ? number(best.score) : none,
+      precisionText(best?.f1 ?? null),
+    ],
+  );
 
 function classSection<T>(worstFirst: T[], head: string[], cells: (one: T) => string[]): Section {
   const left = worstFirst.length - classesMax;
@@ -103,8 +150,8 @@ export function classTable(evaluation: EvaluationFacts | null): { head: string[]
   const detail = evaluation?.detail;
   if (detail?.task === 'DETECTION') {
     return {
-      head: ['class', 'objects', 'ap5095', 'ap50'],
-      rows: detail.perClass.map(({ name, objects, ap, ap50 }) => [name, objects, ap, ap50]),
+      head: ['class', 'objects', 'ap5095', 'ap50', 'bestThreshold', 'f1'],
+      rows: detail.perClass.map(({ name, objects, ap, ap50, best }) => [name, objects, ap, ap50, best?.score ?? null, best?.f1 ?? null]),
     };
   }
   return {

@@ -3,7 +3,7 @@ import type { Curve } from '../../jobs/curves.ts';
 import { seriesMax } from '../../plots/frame.ts';
 import { linePlot, type Series } from '../../plots/lines.ts';
 import { matrixPlot } from '../../plots/matrix.ts';
-import type { EvaluationDetail } from './detail.ts';
+import type { Confusion, EvaluationDetail } from './detail.ts';
 
 /** Curves that share a plot, by the last part of their names: the others are in one of their own. */
 const groups: { measures: RegExp; title: string; label: string; percent?: boolean }[] = [
@@ -104,19 +104,18 @@ export function comparedPlots(runs: readonly NamedCurves[]): string[] {
 
 export function detailPlots(detail: EvaluationDetail): string[] {
   if (detail.task === 'CLASSIFICATION') {
-    const { classes, counts, ofClasses } = detail.confusion;
-    const part = classes.length < ofClasses ? ` Of ${ofClasses} classes these are confused most.` : '';
-    return [
-      matrixPlot({
-        title: 'Confusion matrix',
-        description: `How many images of each class the model takes for which.${part} The table of pairs has the largest numbers.`,
-        classes,
-        counts,
-      }),
-    ];
+    return [confusionPlot(detail.confusion, 'How many images of each class the model takes for which.')];
   }
+  const matrix = detail.confusion
+    ? [
+        confusionPlot(
+          detail.confusion,
+          'How many objects of each class are found as which, at IoU 0.5 and the best score threshold. The row of the background counts boxes where nothing is, its column objects that were missed.',
+        ),
+      ]
+    : [];
   const { mean, worst } = detail.precision;
-  if (!mean) return [];
+  if (!mean) return matrix;
   const drawn = worst.length > 1 ? [{ name: 'mean of all classes', values: mean }, ...worst] : worst;
   return [
     linePlot({
@@ -126,5 +125,16 @@ export function detailPlots(detail: EvaluationDetail): string[] {
       y: { label: 'precision', include: [0, 1] },
       series: drawn.map(({ name, values }) => ({ name, points: values.map((y, i) => ({ x: i / (values.length - 1), y })) })),
     }),
+    ...matrix,
   ];
+}
+
+function confusionPlot({ classes, counts, ofClasses }: Confusion, what: string): string {
+  const part = classes.length < ofClasses ? ` Of ${ofClasses} classes these are confused most.` : '';
+  return matrixPlot({
+    title: 'Confusion matrix',
+    description: `${what}${part} The table of pairs has the largest numbers.`,
+    classes,
+    counts,
+  });
 }

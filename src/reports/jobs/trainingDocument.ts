@@ -5,6 +5,7 @@ import { comparisonsOf, conversionFailures } from '../../training/gates.ts';
 import { plural } from '../format.ts';
 import { none, type ReportDocument, type Section } from '../forms/document.ts';
 import type { ConversionFacts, TrainingFacts } from './facts.ts';
+import type { Thumbnails } from './findingSections.ts';
 import {
   attemptSection,
   datasetName,
@@ -20,7 +21,7 @@ import {
 } from './parts.ts';
 import { curvePlots } from './plots.ts';
 
-export function trainingDocument(facts: TrainingFacts, sha256: string): ReportDocument {
+export function trainingDocument(facts: TrainingFacts, sha256: string, thumbnails: Thumbnails): ReportDocument {
   const { model, version, evaluation, state, curves, dataset, conversion, init, jobId, endedAt } = facts;
   const found = mainMetric(evaluation);
   return {
@@ -35,7 +36,7 @@ export function trainingDocument(facts: TrainingFacts, sha256: string): ReportDo
             ? [{ text: 'There are no curves: no epoch has ended, or they are past their retention.' }]
             : [{ plots: curvePlots(curves) }],
       },
-      ...evaluationSections(evaluation),
+      ...evaluationSections(evaluation, thumbnails),
       ...(conversion ? [conversionSection(conversion)] : []),
       settingsSection(facts),
       attemptSection(facts),

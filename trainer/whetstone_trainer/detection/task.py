@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.detection import gate as gating
 from whetstone_trainer.detection.augment import Picture, compose
 from whetstone_trainer.detection.boxes import to_image, to_input
+from whetstone_trainer.detection.findings import findings
 from whetstone_trainer.detection.layouts import choose_layout
 from whetstone_trainer.detection.loss import detection_loss
 from whetstone_trainer.detection.metric import (
+    SIZES,
     DetectionEvaluation,
     DetectionMetrics,
+    Truth,
     evaluate_detections,
+    match_detections,
     matching_steps,
 )
 from whetstone_trainer.detection.postprocess import Detections, find, read_outputs
@@ -48,6 +53,31 @@ class Objects:
     ignored: torch.Tensor
     width: int
     height: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process sends arrays as bytes; for each tensor PyTorch would open a file in shared memory.
+        arrays = [part.numpy() for part in (self.labels, self.boxes, self.ignored)]
+        return _objects_of, (*arrays, self.width, self.height)
+
+
+def _objects_of(*values: Any) -> Objects:
+    labels, boxes, ignored = (torch.from_numpy(array) for array in values[:3])
+    return Objects(labels, boxes, ignored, *values[3:])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a detector is on a split, and of what: what it has found in each image, what is true there, and the
+    image's place in the dataset."""
+
+    figures: DetectionEvaluation
+    found: Sequence[Detections]
+    truths: Sequence[Truth]
+    numbers: Sequence[int]
+
+    @property
+    def metrics(self) -> DetectionMetrics:
+        return self.figures.metrics
 
 
 NAME = "DETECTION"
@@ -80,7 +110,7 @@ def relabelled(objects: Objects, classes: Sequence[int]) -> Objects:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def kept_as(parameters: DetectionHyperparameters, spec: PreprocessSpec) -> PreprocessSpec | None:
+def kept_as(parameters: DetectionHyperparameters, spec: PreprocessSpec) -> PreprocessSpec:
     """As the model sees it: a picture is composed of images that have their size in the input already."""
     return spec
 
@@ -146,9 +176,9 @@ def padded(truths: Sequence[Objects], spec: PreprocessSpec) -> tuple[torch.Tenso
 
 def evaluate(
     predict: Predict, images: Images, *, class_count: int, batch_size: int, workers: int, events: Events
-) -> DetectionEvaluation:
+) -> Evaluation:
     """mAP of what is found, in pixels of the upright images."""
-    assert images.resized is not None
+    assert isinstance(images.resized, PreprocessSpec)
     found: list[Detections] = []
     for batch in ordered_batches(images, batch_size, workers):
         for *outputs, objects in zip(*predict(batch.images), batch.truths, strict=True):
@@ -159,13 +189,14 @@ def evaluate(
         events.advance()
         events.check_stop()
     events.phase("matching", matching_steps(len(images), class_count))
-
-    def matched() -> None:
-        events.advance()
-        events.check_stop()
-
     truths = [(objects.labels, objects.boxes, objects.ignored) for objects in images.truths]
-    return evaluate_detections(found, truths, class_count, matched)
+    figures = evaluate_detections(found, truths, class_count, partial(_move, events))
+    return Evaluation(figures, found, truths, [item.n for item in images.items])
+
+
+def _move(events: Events) -> None:
+    events.advance()
+    events.check_stop()
 
 
 def rank(metrics: DetectionMetrics, selection_metric: str) -> tuple[float, ...]:
@@ -173,25 +204,47 @@ def rank(metrics: DetectionMetrics, selection_metric: str) -> tuple[float, ...]:
     return both if selection_metric == "MAP5095" else both[::-1]
 
 
-def report(evaluation: DetectionEvaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+def report(evaluation: Evaluation, classes: tuple[str, ...], events: Events) -> dict[str, Any]:
+    figures, found, truths = evaluation.figures, evaluation.found, evaluation.truths
+    events.phase("matching", matching_steps(len(truths), len(classes), 1 + len(SIZES)))
+    matched = match_detections(found, truths, len(classes), partial(_move, events))
+    noted, thresholds = findings(matched, found, truths, evaluation.numbers, len(classes))
+
     def known(value: float) -> float | None:
         return None if math.isnan(value) else value
 
     def curve(values: NDArray[np.float64], n: int) -> list[float] | None:
-        return values[n].tolist() if evaluation.objects[n] else None
+        return values[n].tolist() if figures.objects[n] else None
 
     per_class = [
         {
             "name": name,
-            "objects": int(evaluation.objects[n]),
-            "ap": known(float(evaluation.average_precision[n])),
-            "ap50": known(float(evaluation.average_precision50[n])),
-            "precision": curve(evaluation.precision, n),
-            "scores": curve(evaluation.scores, n),
+            "objects": int(figures.objects[n]),
+            "ap": known(float(figures.average_precision[n])),
+            "ap50": known(float(figures.average_precision50[n])),
+            "precision": curve(figures.precision, n),
+            "scores": curve(figures.scores, n),
+            "best": None if best is None else vars(best),
         }
-        for n, name in enumerate(classes)
+        for n, (name, best) in enumerate(zip(classes, thresholds, strict=True))
     ]
-    return {"metrics": to_json(evaluation.metrics), "classes": list(classes), "perClass": per_class}
+    return {"metrics": to_json(figures.metrics), "classes": list(classes), "perClass": per_class, "findings": noted}
+
+
+def with_mirrored(outputs: Outputs, mirrored: Outputs, spec: PreprocessSpec, class_count: int) -> Outputs:
+    """The boxes of both: the suppression that follows takes the better one of two that overlap."""
+    boxes, scores = zip(*(_without_own_suppression(one, class_count) for one in (outputs, mirrored)), strict=True)
+    turned = boxes[1][..., [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([spec.width, 0, spec.width, 0])
+    return torch.cat([boxes[0], turned], 1), torch.cat(scores, 1)
+
+
+def _without_own_suppression(outputs: Outputs, class_count: int) -> Outputs:
+    """Of a graph that suppresses overlaps itself each box has one class: the others have no score."""
+    if len(outputs) == 2:
+        return outputs
+    boxes, scores, labels = outputs
+    each = torch.full((*scores.shape, class_count), -torch.inf)
+    return boxes, each.scatter(2, labels.clamp(0, class_count - 1)[..., None], scores[..., None])
 
 
 def reader(ports: Ports, task: str | None, model: ModelRef) -> Read:

@@ -88,6 +88,16 @@ query Job($id: ID!) {
     evaluation {
       top1
       map5095
+      findings {
+        labelErrors {
+          count
+        }
+        confusedPairs(first: 3) {
+          class
+          predictedClass
+          count
+        }
+      }
     }
     children {
       id
