@@ -10,7 +10,7 @@ import { type ClientSession, uploadFile } from '../client/upload.ts';
 import pkg from '../package.json' with { type: 'json' };
 import { withSession } from './cli/client.ts';
 import { completionScript, type Shell, shells } from './cli/completion.ts';
-import { jobStates, jobTable, listJobs } from './cli/jobs.ts';
+import { fetchJobs, jobStates, jobTable } from './cli/jobs.ts';
 import { describePrediction, predict } from './cli/predict.ts';
 import { progressBar } from './cli/progressBar.ts';
 import { pick, query, variablesOf } from './cli/query.ts';
@@ -160,7 +160,7 @@ ofServer('jobs')
   .option('--first <n>', 'how many', countUpTo(100), 20)
   .option(...json)
   .action(async (options: ClientOptions & { state?: string; first: number }) => {
-    const jobs = await asClient(options, (session) => listJobs(session, options));
+    const jobs = await asClient(options, (session) => fetchJobs(session, options));
     if (options.json) printJson(jobs);
     else console.log(jobs.length === 0 ? 'There is no such job.' : jobTable(jobs));
   });

@@ -2,7 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { hyperparametersOf, presets } from '../src/jobs/presets.ts';
+import { hyperparametersOf } from '../src/jobs/hyperparameterInfo.ts';
+import { presets } from '../src/jobs/presets.ts';
 import {
   CommandLine,
   EVENT_LINE_BYTES_MAX,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { classifiers } from '../src/jobs/classifiers.ts';
-import { hyperparametersOf } from '../src/jobs/presets.ts';
+import { hyperparametersOf } from '../src/jobs/hyperparameterInfo.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { nextAnswer, withEvents } from './support/events.ts';
 import { makeModelFiles } from './support/onnx.ts';

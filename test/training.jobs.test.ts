@@ -312,6 +312,21 @@ describe('a training on real digits', () => {
     });
   });
 
+  test('takes the weights of a classifier for the backbone of a detector, but not those of another one', async () => {
+    const { id } = await version(1);
+    const refused = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { userErrors { field message } } }';
+    const problemOf = async (preset: string) => {
+      const input = { modelName: 'finder', datasetVersionId: dataset, preset, init: { weightsOf: id } };
+      return (await ask(api, refused, { input })).data.startTraining.userErrors[0];
+    };
+    // The digits have no boxes: this is refused after the weights were accepted.
+    expect(await problemOf('yolov8_resnet18')).toMatchObject({ field: ['datasetVersionId'] });
+    expect(await problemOf('yolov8_resnet50')).toEqual({
+      field: ['init', 'weightsOf'],
+      message: 'A training of yolov8_resnet50 starts from weights of yolov8_resnet50 or resnet50; this version is CHECKPOINT of resnet18.',
+    });
+  });
+
   test.each([
     ['a hyperparameter that there is not', { hyperparameters: { epoch: 3 } }, ['hyperparameters']],
     ['a hyperparameter out of its range', { hyperparameters: { epochs: 0 } }, ['hyperparameters', 'epochs']],
@@ -324,6 +339,12 @@ describe('a training on real digits', () => {
     ['an image size that no box can fill', { preset: 'yolov8n', hyperparameters: { imageSize: 960 } }, ['hyperparameters', 'imageSize']],
     ['frozen layers of random weights', { hyperparameters: { freeze: 'BACKBONE' } }, ['hyperparameters']],
     ['an image size that the preset has not', { preset: 'vit_b_16', hyperparameters: { imageSize: 32 } }, ['hyperparameters', 'imageSize']],
+    [
+      'images of other sizes where the preset has one',
+      { preset: 'vit_b_16', hyperparameters: { multiScale: 0.2 } },
+      ['hyperparameters', 'multiScale'],
+    ],
+    ['public weights of a backbone that cannot be had', { preset: 'yolov8_resnet18', init: { pretrained: true } }, ['init', 'pretrained']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],
   ])('is refused with %s, before a job is made', async (_what, change, field) => {

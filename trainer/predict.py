@@ -163,14 +163,17 @@ def _weights(n: int, m: int) -> list[tuple[slice, NDArray[np.float64]]]:
 
 def tensor(image: NDArray[np.uint8], spec: Json) -> NDArray[np.float32]:
     """Levels as the input of the model, without the dimension of the batch."""
-    ordered: NDArray[Any]
+    ordered: Array = image if spec["channels"] == "RGB" else image[..., ::-1]
     if spec["channels"] == "GREY":
-        # ITU-R BT.601: the weights add up to 65,536, so that a grey pixel keeps its level.
-        ordered = ((image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16)[..., None]
-    else:
-        ordered = image if spec["channels"] == "RGB" else image[..., ::-1]
+        ordered = _luma(image)
     values = ((ordered / 255 - np.array(spec["mean"])) / np.array(spec["std"])).astype(np.float32)
     return values if spec["layout"] == "NHWC" else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _luma(image: NDArray[np.uint8]) -> Array:
+    """One channel. The weights add up to 65,536, so that a grey pixel keeps its level."""
+    sums: Array = image.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return (sums + 32768 >> 16)[..., None]
 
 
 # ---------------------------------------------------------------------------------- from outputs to what is in an image

@@ -72,7 +72,7 @@ async function call(address: string, request: RequestInit): Promise<Record<strin
 }
 
 /** Names and messages may come from a file that somebody uploaded: nothing in them steers the terminal. */
-export const printable = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
+export const withoutControls = (text: string): string => text.replace(/[\p{Cc}\p{Cf}]/gu, ' ');
 
 /** A line from the terminal; a secret one is not shown while it is typed. */
 async function askTerminal(question: string, secret = false): Promise<string> {

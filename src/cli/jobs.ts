@@ -1,6 +1,6 @@
 /** `whetstone jobs`: the newest jobs of a server. */
 import type { ClientSession } from '../../client/upload.ts';
-import { ask, printable } from './client.ts';
+import { ask, withoutControls } from './client.ts';
 
 export const jobStates = ['QUEUED', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED'];
 
@@ -21,7 +21,7 @@ const document = `query ($first: Int!, $filter: JobFilter) {
   }
 }`;
 
-export async function listJobs(session: ClientSession, { first, state }: { first: number; state?: string }): Promise<ListedJob[]> {
+export async function fetchJobs(session: ClientSession, { first, state }: { first: number; state?: string }): Promise<ListedJob[]> {
   const data = await ask(session, document, { first, filter: state ? { states: [state] } : {} });
   return (data.jobs as { nodes: ListedJob[] }).nodes;
 }
@@ -40,7 +40,7 @@ export function jobTable(jobs: readonly ListedJob[]): string {
       failure?.code ?? '',
     ];
   });
-  const table = [['ID', 'KIND', 'STATE', 'CREATED (UTC)', 'BY', 'ABOUT', 'FAILURE'], ...rows].map((row) => row.map(printable));
+  const table = [['ID', 'KIND', 'STATE', 'CREATED (UTC)', 'BY', 'ABOUT', 'FAILURE'], ...rows].map((row) => row.map(withoutControls));
   const widths = (table[0] as string[]).map((_, column) => Math.max(...table.map((row) => (row[column] as string).length)));
   return table
     .map((row) =>

@@ -1,9 +1,9 @@
 /** `whetstone predict`: images of this machine to a deployment. */
 import { readFile } from 'node:fs/promises';
 import type { ClientSession } from '../../client/upload.ts';
-import { ask, printable } from './client.ts';
+import { ask, withoutControls } from './client.ts';
 
-export interface Prediction {
+export interface ImagePrediction {
   revision: number;
   classes: { label: string | null; index: number; probability: number }[] | null;
   detections: { label: string | null; index: number; score: number; x: number; y: number; width: number; height: number }[] | null;
@@ -24,24 +24,24 @@ interface Asked {
   top?: number;
 }
 
-export async function predict(session: ClientSession, deployment: string, path: string, { score, top }: Asked): Promise<Prediction> {
+export async function predict(session: ClientSession, deployment: string, path: string, { score, top }: Asked): Promise<ImagePrediction> {
   const image = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     throw new Error(error.code === 'ENOENT' ? `There is no file ${path}.` : `${path} cannot be read (${error.code}).`);
   });
   if (image.length > apiBytesMax) return askHost(session, deployment, image, { score, top });
   const data = await ask(session, document, { input: { deployment, image: image.toString('base64'), score, top } });
-  const { prediction, userErrors } = data.infer as { prediction: Prediction | null; userErrors: { message: string }[] };
+  const { prediction, userErrors } = data.infer as { prediction: ImagePrediction | null; userErrors: { message: string }[] };
   if (!prediction) throw new Error(`${path}: ${userErrors.map(({ message }) => message).join(' ')}`);
   return prediction;
 }
 
-interface HostAnswer extends Partial<Pick<Prediction, 'classes' | 'detections'>> {
+interface HostAnswer extends Partial<Pick<ImagePrediction, 'classes' | 'detections'>> {
   error?: string;
   model_version: string;
 }
 
 /** The inference host takes larger images; its address must be reachable from here. */
-async function askHost(session: ClientSession, deployment: string, image: Buffer, asked: Asked): Promise<Prediction> {
+async function askHost(session: ClientSession, deployment: string, image: Buffer, asked: Asked): Promise<ImagePrediction> {
   const { inferenceHealth } = await ask(session, '{ inferenceHealth { url reason } }', {});
   const { url, reason } = inferenceHealth as { url: string | null; reason: string | null };
   if (url === null) throw new Error(reason ?? 'Nothing is deployed.');
@@ -63,8 +63,8 @@ async function askHost(session: ClientSession, deployment: string, image: Buffer
 
 const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
 
-export function describePrediction(image: string, { classes, detections }: Prediction): string {
-  const name = (label: string | null, index: number) => printable(label ?? `class ${index}`);
+export function describePrediction(image: string, { classes, detections }: ImagePrediction): string {
+  const name = (label: string | null, index: number) => withoutControls(label ?? `class ${index}`);
   if (classes) return `${image}: ${classes.map((c) => `${name(c.label, c.index)} ${percent(c.probability)}`).join(', ')}`;
   const boxes = (detections ?? []).map(({ label, index, score, ...box }) => {
     const [x, y, width, height] = [box.x, box.y, box.width, box.height].map(Math.round);

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
-import { ask, printable } from './client.ts';
+import { ask, withoutControls } from './client.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -194,7 +194,7 @@ function createScreen(output: NodeJS.WriteStream, asJson: boolean): Screen {
   const draw = () => shown && output.write(shown);
   const line = (text: string) => {
     clear();
-    output.write(`${printable(text)}\n`);
+    output.write(`${withoutControls(text)}\n`);
     draw();
   };
   return {
@@ -203,7 +203,7 @@ function createScreen(output: NodeJS.WriteStream, asJson: boolean): Screen {
     hasProgress: output.isTTY,
     progress(text) {
       clear();
-      shown = printable(text).slice(0, (output.columns ?? 80) - 1);
+      shown = withoutControls(text).slice(0, (output.columns ?? 80) - 1);
       draw();
     },
   };

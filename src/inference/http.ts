@@ -6,7 +6,7 @@ import { codeVersion } from '../version.ts';
 import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
 import { nowMs } from './clock.ts';
 import { HttpError } from './httpError.ts';
-import { type Inferring, infer, type OneAsked, predict, refuseIfDraining } from './infer.ts';
+import { answerInfer, answerPredict, type Inferring, type OneAsked, refuseIfDraining } from './infer.ts';
 import type { KeyUses } from './keyUses.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
@@ -47,8 +47,8 @@ export const modelRoutes: Record<string, [method: string, Handler]> = {
   ready: ['GET', (host, _, res, { model }) => model() && sendModelReady(host, res)],
   config: ['GET', (_, __, res, { model }) => answerJson(res, 200, v2.modelConfiguration(model()))],
   stats: ['GET', (_, __, res, { model }) => answerJson(res, 200, { model_stats: [v2.modelStatistics(model())] })],
-  infer: ['POST', infer],
-  predict: ['POST', predict],
+  infer: ['POST', answerInfer],
+  predict: ['POST', answerPredict],
 };
 
 export const routes: Record<string, [method: string, Handler]> = {

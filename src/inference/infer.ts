@@ -57,10 +57,10 @@ async function held(
   }
 }
 
-export const infer = (host: Inferring, req: IncomingMessage, res: ServerResponse, asked: OneAsked): Promise<void> =>
+export const answerInfer = (host: Inferring, req: IncomingMessage, res: ServerResponse, asked: OneAsked): Promise<void> =>
   held(host, res, asked.model(), (model, holding) => inferOn(model, holding, host, req, res, asked));
 
-export const predict = (host: Inferring, req: IncomingMessage, res: ServerResponse, asked: OneAsked): Promise<void> =>
+export const answerPredict = (host: Inferring, req: IncomingMessage, res: ServerResponse, asked: OneAsked): Promise<void> =>
   held(host, res, asked.model(), (model, holding) => predictOn(model, holding, host, req, res, asked));
 
 async function inferOn(

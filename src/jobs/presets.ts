@@ -7,7 +7,7 @@ import { imageNet, inGrey, type PreprocessSpec, presetPreprocess, type Task } fr
 import { classifiers } from './classifiers.ts';
 import { detectors } from './detectors.ts';
 import facts from './presets.json' with { type: 'json' };
-import type { Dimension, Search } from './searchSpace.ts';
+import type { Search } from './searchSpace.ts';
 
 /** What a study searches of a hyperparameter unless its user says another space. */
 const searched = (search: Search) => ({ search });
@@ -367,40 +367,6 @@ export function preprocessOf(
 export const checkpointBytes = (preset: PresetName): number => 5 * 4 * presets[preset].parameters;
 export const presetName = z.enum(Object.keys(presets) as [PresetName, ...PresetName[]]);
 export const presetsOf = (task: Task) => presetName.extract(presetName.options.filter((name) => presets[name].task === task));
-
-/** One hyperparameter as a form shows it. */
-export interface HyperparameterInfo {
-  name: string;
-  type: 'INT' | 'FLOAT' | 'ENUM';
-  description: string;
-  default: number | string;
-  minimum: number | null;
-  maximum: number | null;
-  /** The values of an ENUM, else null. */
-  values: string[] | null;
-  /** What a study searches of it by default; null: nothing. */
-  search: Dimension | null;
-}
-
-/** The hyperparameters of a preset in their declared order, read from its schema. */
-export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
-  const { properties } = z.toJSONSchema(z.object(presets[preset].hyperparameters.shape));
-  return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
-    name,
-    type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',
-    description: field.description ?? '',
-    default: field.default as number | string,
-    minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
-    maximum: field.maximum ?? null,
-    values: (field.enum as string[] | undefined) ?? null,
-    search: field.search ? dimensionOf(name, field.type === 'integer', field.search as Search) : null,
-  }));
-}
-
-function dimensionOf(name: string, isInt: boolean, search: Search): Dimension {
-  const range = { low: null, high: null, log: false, step: null, choices: null, when: null };
-  return { ...range, name, type: 'choices' in search ? 'CHOICE' : isInt ? 'INT' : 'FLOAT', ...search };
-}
 
 /** The hyperparameters of a stored training, those included that its version of the program did not know yet. */
 export function storedHyperparameters(preset: PresetName, stored: Record<string, unknown>): Record<string, unknown> {

@@ -1,6 +1,7 @@
 import { builder, enumValues } from '../graphql/builder.ts';
 import { TaskType } from '../graphql/enums.ts';
-import { type HyperparameterInfo, hyperparametersOf, type PresetName, presets } from '../jobs/presets.ts';
+import { type HyperparameterInfo, hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
+import { type PresetName, presets } from '../jobs/presets.ts';
 import type { Dimension } from '../jobs/searchSpace.ts';
 
 const HyperparameterTypeType = builder.enumType('HyperparameterType', {

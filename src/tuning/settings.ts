@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { canonicalHash } from '../canonical.ts';
 import { InputError, refuse } from '../errors.ts';
-import { hyperparametersOf, type PresetName, presetName, presets } from '../jobs/presets.ts';
+import { hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
+import { type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
 import { Ask, Dimension, dimensionsMax, imageSizesMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';

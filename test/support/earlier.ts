@@ -200,6 +200,7 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
     cacheBytesMax: 2 ** 31,
     resumeFrom: null,
     stopAfterEpoch: null,
+    workers: null,
     hyperparameters: storedHyperparameters('resnet50', hyperparameters),
   };
   const spec = { kind: 'TRAIN', specVersion: 1, codeVersion: '0.1.0', ...training, dataset, preprocess, ...runtime };

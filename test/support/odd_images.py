@@ -265,7 +265,7 @@ def read(root: str, manifest: str) -> None:
     dataset = DatasetRef(root=root, manifest=manifest, classes=("0", "1"), content_hash="0" * 64)
     for split in ("train", "val"):
         items = read_split(dataset, split)  # type: ignore[arg-type]
-        images = Images(items, [None] * len(items), Path(root), None, [])
+        images = Images(items, [None] * len(items), Path(root), None, draft=False, cache=[])
         for index, item in enumerate(items):
             line: dict[str, object] = {"path": item.path}
             try:

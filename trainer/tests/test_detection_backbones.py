@@ -36,7 +36,7 @@ def test_the_weights_of_a_classifier_are_those_of_the_backbone_and_only_the_rest
     places = 8 * 12 + 4 * 6 + 2 * 3
     assert (distributions.shape, logits.shape) == ((2, places, 64), (2, places, 7))
     classifier = str(DETECTORS[preset]["backbone"])
-    state = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in expected_state(classifier, 1000).items()}
+    state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in expected_state(classifier, 1000).items()}
     fitted, new = fit(state, preset, 7, replace_head=True)
     assert {name for name in new if not name.startswith(("lateral.", "neck.", "head."))} == set()
     assert fitted.keys() | set(new) == model.state_dict().keys()

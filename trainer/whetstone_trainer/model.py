@@ -97,17 +97,14 @@ def build_model(preset: str, class_count: int, channels: int = 3) -> nn.Module:
     """
     model = topology_of(preset).build(class_count)
     if channels == 1:
-        name, first = first_convolution(model)
-        form = (first.kernel_size, first.stride, first.padding)
-        one = nn.Conv2d(1, first.out_channels, *form, bias=first.bias is not None)  # type: ignore[arg-type]
-        one.load_state_dict({**first.state_dict(), "weight": of_one_channel(first.weight.detach())})
-        model.set_submodule(name, one)
+        first = first_convolution(model)
+        first.in_channels, first.weight = 1, nn.Parameter(of_one_channel(first.weight.detach()))
     return model
 
 
-def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Which reads the image, and its name."""
-    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+def first_convolution(model: nn.Module) -> nn.Conv2d:
+    """Which reads the image."""
+    return next(module for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
 def of_one_channel(weight: torch.Tensor) -> torch.Tensor:

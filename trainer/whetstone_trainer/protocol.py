@@ -340,6 +340,11 @@ def read_spec_line(line: bytes) -> SpecLine:
             raise TrainerError(
                 "SPEC_INVALID", "spec.preprocess must be the hyperparameters' imageSize squared, in NCHW."
             )
+        channels = 1 if parsed.preprocess.channels == "GREY" else 3
+        if (len(parsed.preprocess.mean), len(parsed.preprocess.std)) != (channels, channels):
+            raise TrainerError(
+                "SPEC_INVALID", "spec.preprocess.mean and std must have a number for each channel of the input."
+            )
     return SpecLine(value["job"], value["attempt"], value["workDir"], kind, parsed)
 
 

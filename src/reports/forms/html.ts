@@ -43,7 +43,7 @@ summary { cursor: pointer; margin-top: 1.5rem; } summary h2 { display: inline; }
   .kind, footer, table, caption { font-size: 7.5pt; } footer { margin-top: 3mm; }
   .long { font-size: 6pt; min-width: 0; }
   th, td { padding: .4mm 2mm .4mm 0; } td:not(.n), tbody th:not(.n) { min-width: 14mm; }
-  .scroll { overflow: visible; } tr, .plot { break-inside: avoid; }
+  .scroll { overflow: visible; } .tall { columns: 2; } tr, .plot { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr; gap: 3mm; }
   .marked > * { print-color-adjust: exact; } .plot * { print-color-adjust: exact; }
   details:not([open]), .screen { display: none; }
@@ -65,8 +65,9 @@ function table({ caption, head, rows, marked }: Table): string {
     row.map((cell, column) =>
       column === 0 ? `<th scope="row"${classes[0]}>${escapeMarkup(cell)}</th>` : `<td${classes[column]}>${escapeMarkup(cell)}</td>`,
     );
+  const isTall = rows.length >= 20 && head.length <= 4;
   return [
-    `<div class="scroll" role="region" tabindex="0" aria-label="${escapeMarkup(caption)}"><table>`,
+    `<div class="scroll${isTall ? ' tall' : ''}" role="region" tabindex="0" aria-label="${escapeMarkup(caption)}"><table>`,
     `<caption>${escapeMarkup(caption)}</caption>`,
     `<thead><tr>${head.map((title, column) => `<th scope="col"${classes[column]}>${escapeMarkup(title)}</th>`).join('')}</tr></thead>`,
     `<tbody>${rows.map((row, n) => `<tr${n === marked ? ' class="marked"' : ''}>${cells(row).join('')}</tr>`).join('\n')}</tbody>`,

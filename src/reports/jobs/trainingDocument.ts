@@ -1,4 +1,5 @@
-import { hyperparametersOf, type PresetName, presets } from '../../jobs/presets.ts';
+import { hyperparametersOf } from '../../jobs/hyperparameterInfo.ts';
+import { type PresetName, presets } from '../../jobs/presets.ts';
 import { gateFailures } from '../../models/gate.ts';
 import { opaqueId } from '../../naming.ts';
 import { comparisonsOf, conversionFailures } from '../../training/gates.ts';
