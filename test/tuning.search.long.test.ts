@@ -5,7 +5,7 @@
  * of a core for each seed.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -13,6 +13,7 @@ import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { canonicalHash } from '../src/canonical.ts';
 import { manifestVersion } from '../src/jobs/manifest.ts';
+import { beforeOf, presets } from '../src/jobs/presets.ts';
 import { SPEC_VERSION, type Spec, TrainSpec } from '../src/jobs/specs.ts';
 import type { Job } from '../src/jobs/tables.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
@@ -36,7 +37,12 @@ const halving = { firstEpoch: 2, reduction: 3 };
 type Curve = (number | null)[];
 
 const recordFile = join(import.meta.dirname, 'fixtures', 'trainings.json');
-const recorded: Record<string, Curve> = JSON.parse(readFileSync(recordFile, 'utf8'));
+/** `hyperparameters`: those that there were when the first curve was recorded. */
+interface Recorded {
+  hyperparameters: string[];
+  curves: Record<string, Curve>;
+}
+const { hyperparameters: names, curves }: Recorded = JSON.parse(readFileSync(recordFile, 'utf8'));
 
 let folder: string;
 let child: ChildProcess;
@@ -87,15 +93,20 @@ async function writeDataset(): Promise<object> {
 
 /** Of the epochs that a TRAIN job trains, and perhaps more. */
 async function curveOf({ preset, hyperparameters, seed, ...request }: TrainRequest): Promise<Curve> {
-  const key = canonicalHash({ preset, hyperparameters, seed }).slice(0, 16);
-  const known = recorded[key] ?? [];
+  // Without hyperparameters that were added later, where they change nothing.
+  const before = beforeOf(presets[preset].hyperparameters.shape);
+  const counted = Object.entries(hyperparameters).filter(([name, value]) => names.includes(name) || before[name] !== value);
+  const key = canonicalHash({ preset, hyperparameters: Object.fromEntries(counted), seed }).slice(0, 16);
+  const known = curves[key] ?? [];
   if (known.at(-1) === null || known.length >= (request.stopAfterEpoch ?? hyperparameters.epochs)) return known;
   if (!wanted) throw new Error(`The training ${key} of ${JSON.stringify(hyperparameters)} is not recorded.`);
   const common = { kind: 'TRAIN', specVersion: SPEC_VERSION, codeVersion: 'test', resumeFrom: null };
   const curve = (await run(TrainSpec.parse({ ...request, ...common, preset, hyperparameters, seed, dataset }))) as Curve;
-  recorded[key] = curve;
-  const lines = Object.entries(recorded).map(([name, values]) => `${JSON.stringify(name)}: ${JSON.stringify(values)}`);
-  writeFileSync(recordFile, `{\n${lines.sort().join(',\n')}\n}\n`);
+  curves[key] = curve;
+  const lines = Object.entries(curves).map(([name, values]) => `${JSON.stringify(name)}: ${JSON.stringify(values)}`);
+  const json = `{\n"hyperparameters": ${JSON.stringify(names)},\n"curves": {\n${lines.sort().join(',\n')}\n}\n}\n`;
+  writeFileSync(`${recordFile}.tmp`, json);
+  renameSync(`${recordFile}.tmp`, recordFile);
   return curve;
 }
 
