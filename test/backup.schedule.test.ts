@@ -8,7 +8,7 @@ import { eventually } from './support/eventually.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { uploaded } from './support/training.ts';
 
-test('backups are made when they are due, and the newest stay; one that fails is told and tried again', () =>
+test('backups are made when they are due, and the newest stay; a failed one is an alert and is tried again', () =>
   withFolder(async (folder) => {
     const backups = join(folder, 'backups');
     // Where the folder should be is a file.

@@ -168,6 +168,16 @@ def spec_line(work_dir: Path, spec: Json, number: int = 1) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
+def weights_after_a_stop(folder: Path, spec: Json) -> str:
+    """The hash of the weights of a training of two epochs that was stopped after the first, and resumed."""
+    code, first = run_here(folder / "1", spec, type="epoch", epoch=1)
+    assert code == 75, first.events[-1]
+    resume = str(folder / "1" / first.of("checkpoint")[-1]["file"])
+    _, second = run_here(folder / "2", {**spec, "resumeFrom": resume})
+    assert second.events[0]["resumed"] == {"epoch": 1, "batch": 1}
+    return str(second.of("artifact")[0]["meta"]["weightsHash"])
+
+
 def run_here(work_dir: Path, spec: Json, **stop_at: Any) -> tuple[int, Recorder]:
     """Runs an attempt in this process; returns the exit code and the events.
 
