@@ -45,6 +45,8 @@ export const job = sqliteTable(
     failureCode: text(),
     failureMessage: text(),
     resultJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    /** The span that asked for it (W3C, 55 characters), which its attempts continue. Null where there was none. */
+    traceparent: text(),
   },
   (t) => [
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
