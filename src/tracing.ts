@@ -1,6 +1,6 @@
 /**
  * Traces: which pieces of work a request or a job consisted of, and how long each took. A leaf that everything may import. Where tracing is
- * off (`tracingSettings.ts`) there is no `Tracing`, no span is made, and OpenTelemetry's packages are not loaded: only `otlp.ts` imports them.
+ * off (`tracingSettings.ts`) there is no `Tracing`, no span is made, and OpenTelemetry's SDK is not loaded: only `otlp.ts` imports it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { IncomingHttpHeaders } from 'node:http';

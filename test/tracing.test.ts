@@ -42,10 +42,10 @@ async function withTracing<T>({ env }: Pick<Collector, 'env'>, use: (tracing: Tr
   }
 }
 
-/** Makes a process print each module of OpenTelemetry that it loads. */
+/** Makes a process print each module of OpenTelemetry that it loads, but for its interfaces, which prom-client loads. */
 const hook = `import { registerHooks } from 'node:module';
 registerHooks({ load(url, context, next) {
-  if (/@opentelemetry|src.otlp\\.ts$/.test(url)) console.error('loaded ' + url);
+  if (/@opentelemetry.(?!api.)|src.otlp\\.ts$/.test(url)) console.error('loaded ' + url);
   return next(url, context);
 } });`;
 const showingModules = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(hook)}` };
