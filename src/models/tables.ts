@@ -61,7 +61,7 @@ export const modelVersion = sqliteTable(
     index('model_version_parent').on(t.parentId),
     index('model_version_job').on(t.jobId),
     // Behind the JSON of a row its last columns are slow to read.
-    index('model_version_live').on(t.id).where(sql`${t.deletedAt} IS NULL`),
+    index('model_version_live').on(t.id, t.modelId, t.state, t.format, t.precision, t.jobId).where(sql`${t.deletedAt} IS NULL`),
   ],
 );
 
