@@ -174,7 +174,7 @@ export function prepared<Query>(build: (db: Queryable) => Query): (db: Queryable
 
 /**
  * An argument of a compiled query whose value SQLite does not plan by. It plans joins and limits by the values of bare ones, and so compiles
- * the query anew at every call: three quarters of the time of a look-up.
+ * the query at every call: three quarters of the time of a look-up.
  */
 export const argument = (name: string, type: 'TEXT' | 'INTEGER'): SQL => sql`CAST(${sql.placeholder(name)} AS ${sql.raw(type)})`;
 
