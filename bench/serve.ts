@@ -116,6 +116,11 @@ function imageRequest(model: string): Buffer {
 }
 
 const rateOf = (replies: Reply[], ms: number): number => (1000 * replies.filter(({ status }) => status === 200).length) / ms;
+/** Processor time of a process and its threads so far. */
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
 const residentMb = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 
 function report(what: string, ours: number, theirs: number, unit: string, goal: string): void {
@@ -170,8 +175,25 @@ async function besideEngine(rows: Row[], leaving: Listening[], all: Listening[],
       const node = rows.indexOf('onnxruntime-node');
       if (node >= 0 && node !== at)
         report(`  ${permits} permits ÷ those of onnxruntime-node`, byAll, rates[rows.length + node] as number, '/s', 'none');
+      await timeOf(row, all[at] as Listening, name, alone[0] as number, byAll);
     }
   }
+}
+
+/**
+ * Where the processor's time of a request goes, and what a host that took none could answer on this machine: the clients are on it too, and
+ * with all permits taken they and HTTP take the cores from the engine.
+ */
+async function timeOf(row: Row, { url, pid }: Listening, name: string, aloneRate: number, served: number): Promise<void> {
+  const before = { host: cpuMs(pid), clients: process.cpuUsage() };
+  const count = (await closedLoop(url, imageRequest(name), connections * permits, 3 * roundMs)).length;
+  const engineMs = (1000 * permitsBeside) / aloneRate;
+  const hostMs = (cpuMs(pid) - before.host) / count;
+  const { user, system } = process.cpuUsage(before.clients);
+  const clientsMs = (user + system) / 1000 / count;
+  const rest = `${(hostMs - engineMs).toFixed(2)} ms the rest of the host, ${clientsMs.toFixed(2)} ms the clients`;
+  console.log(`  ${row}, processor time of a request: ${engineMs.toFixed(2)} ms the engine alone, ${rest}`);
+  report(`  ${permits} permits ÷ what a host without any cost could answer`, served, (1000 * cores) / (engineMs + clientsMs), '/s', 'none');
 }
 
 const servedRate = async (url: string, name: string, runs: number): Promise<number> =>
