@@ -200,19 +200,26 @@ const servedRate = async (url: string, name: string, runs: number): Promise<numb
   rateOf(await closedLoop(url, imageRequest(name), connections * runs, roundMs), roundMs);
 
 async function besideBareServer(rows: Row[], hosts: Listening[]): Promise<void> {
-  const urls = [await startArm('bare.ts').line(), ...hosts.map(({ url }) => url)];
-  const replies = urls.map(() => [] as Reply[]);
+  const bare = startArm('bare.ts');
+  const arms = [{ url: await bare.line(), pid: bare.child.pid as number }, ...hosts];
+  const replies = arms.map(() => [] as Reply[]);
+  const cpus = arms.map(() => 0);
   for (let round = 0; round <= rounds; round += 1) {
-    for (const [i, url] of urls.entries()) {
+    for (const [i, { url, pid }] of arms.entries()) {
+      const before = cpuMs(pid);
       const answered = await closedLoop(url, imageRequest('null'), 1, roundMs);
-      if (round > 0) replies[i]?.push(...answered);
+      if (round === 0) continue;
+      replies[i]?.push(...answered);
+      cpus[i] = (cpus[i] as number) + cpuMs(pid) - before;
     }
   }
   const [theirs, ...all] = replies.map(sortedMs) as [number[], ...number[][]];
+  const [theirCpu, ...cpuOf] = cpus.map((ms, i) => ms / (replies[i] as Reply[]).length) as [number, ...number[]];
   for (const [i, row] of rows.entries()) {
     const ours = all[i] as number[];
     report(`${row}, null model, 602 KB, host ÷ bare server, P50`, percentile(ours, 0.5), percentile(theirs, 0.5), 'ms', '≤ 1.3');
     report(`${row}, null model, 602 KB, host ÷ bare server, P99`, percentile(ours, 0.99), percentile(theirs, 0.99), 'ms', '≤ 2');
+    report(`${row}, null model, 602 KB, processor time of a request`, cpuOf[i] as number, theirCpu, 'ms', 'none');
   }
 }
 
