@@ -108,10 +108,10 @@ async function engineRate(file: string, ms: number, { child, line } = engineArms
   return Number(await line());
 }
 
-function imageRequest(model: string): Buffer {
+function imageRequest(model: string, parameters = {}): Buffer {
   const tensor = new Uint8Array(4 * 3 * 224 * 224);
   const input = { name: 'image', datatype: 'FP32', shape: [1, 3, 224, 224], parameters: { binary_data_size: tensor.length } };
-  const { body, headers } = binaryBody({ inputs: [input], parameters: { binary_data_output: true } }, tensor);
+  const { body, headers } = binaryBody({ inputs: [input], parameters: { binary_data_output: true, ...parameters } }, tensor);
   return postOf(`/v2/models/${model}/infer`, headers, body);
 }
 
@@ -196,6 +196,23 @@ async function timeOf(row: Row, { url, pid }: Listening, name: string, aloneRate
   report(`  ${permits} permits ÷ what a host without any cost could answer`, served, (1000 * cores) / (engineMs + clientsMs), '/s', 'none');
 }
 
+/** Processor time of the host for a refused request and for an answered one; the client sends the body of both. */
+async function refusals(rows: Row[], hosts: Listening[], name: string): Promise<void> {
+  for (const [i, row] of rows.entries()) {
+    const { url, pid } = hosts[i] as Listening;
+    const timeOf = async (request: Buffer, status: number) => {
+      const before = cpuMs(pid);
+      const replies = await closedLoop(url, request, 1, roundMs);
+      const others = replies.filter((reply) => reply.status !== status);
+      if (others[0]) throw new Error(`Not ${status} but ${others[0].status}: ${others[0].text}`);
+      return (cpuMs(pid) - before) / replies.length;
+    };
+    const answered = await timeOf(imageRequest(name), 200);
+    const refused = await timeOf(imageRequest(name, { timeout: 1 }), 429);
+    report(`${row}, model of about ${goals[0]?.[0]} ms, processor time: refusal ÷ answer`, refused, answered, 'ms', '≤ 0.33');
+  }
+}
+
 const servedRate = async (url: string, name: string, runs: number): Promise<number> =>
   rateOf(await closedLoop(url, imageRequest(name), connections * runs, roundMs), roundMs);
 
@@ -270,6 +287,7 @@ try {
     const leave = (leaving: Listening[]) => besideEngine(rows, leaving, all, folder, names);
     if (parts.includes('engine')) await withHosts(folder, { ...settings, permits: permitsBeside }, rows, leave);
     if (parts.includes('null')) await besideBareServer(rows, all);
+    if (parts.includes('null')) await refusals(rows, all, names[0] as string);
   });
   if (parts.includes('overload')) {
     const strict = { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) };
