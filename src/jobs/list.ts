@@ -2,7 +2,7 @@
 import { and, asc, count, desc, eq, getTableColumns, gte, lt, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
-import { countMax, prepared, type Queryable } from '../db.ts';
+import { countMax, limitArgument, prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
 import { inSlices, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
@@ -172,7 +172,7 @@ export function listQuery(db: Queryable, order: JobOrder, parts: Part[], more: S
     .from(job)
     .where(and(isBehind(order), isUpTo(order), ...parts.map((part) => conditions[part]), ...more))
     .orderBy(of(job.createdAt), of(job.id))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 }
 
@@ -251,7 +251,7 @@ export function metricListQuery(db: Queryable, filter: JobFilter, order: MetricO
     .innerJoin(job, eq(job.id, evaluationMetric.jobId))
     .where(and(where, within, ...parts.map((part) => conditions[part]), ...measured(filter)))
     .orderBy(...by)
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 }
 
@@ -274,7 +274,7 @@ export function countQuery(db: Queryable, parts: Part[], more: SQL[]) {
     .select({ one: sql`1`.as('one') })
     .from(job)
     .where(and(isBehind('OLDEST'), isUpTo('OLDEST'), ...parts.map((part) => conditions[part]), ...more))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .as('found');
   return db.select({ n: count() }).from(found).prepare();
 }
@@ -297,7 +297,7 @@ const childrenQuery = prepared((db) =>
     .from(job)
     .where(eq(job.parentId, sql.placeholder('parentId')))
     .orderBy(age)
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare(),
 );
 

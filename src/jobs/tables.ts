@@ -52,7 +52,7 @@ export const job = sqliteTable(
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
     index('job_parent').on(t.parentId),
-    index('job_retry').on(t.retryOfId).where(sql`${t.retryOfId} IS NOT NULL`),
+    index('job_retry').on(t.retryOfId),
     index('job_ended').on(t.endedAt, t.id),
     // Behind the JSON of a row its last columns are slow to read: these are what lists are filtered by.
     index('job_list').on(t.createdAt, t.id, t.state, t.kind, t.createdById, t.parentId),

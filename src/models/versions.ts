@@ -1,6 +1,6 @@
 /** Lists of model versions, of one model or of all, read in slices (`slices.ts`). */
 import { and, asc, count, desc, eq, getTableColumns, gt, gte, inArray, isNull, lt, lte, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
-import { countMax, type Queryable } from '../db.ts';
+import { countMax, limitArgument, type Queryable } from '../db.ts';
 import { job } from '../jobs/tables.ts';
 import { inSlices, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
@@ -132,7 +132,7 @@ export const versionListQuery = (db: Queryable, filter: VersionFilter, order: Ve
     .from(modelVersion)
     .where(and(inSlice(order), listed(filter)))
     .orderBy(orders[order].by(modelVersion.id))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 
 /** Versions that have a metric, in the order of the first of their values in it, behind the key `after`. */
@@ -154,7 +154,7 @@ export function versionMetricQuery(db: Queryable, filter: VersionFilter, order: 
     .innerJoin(modelVersion, eq(modelVersion.id, evaluationMetric.modelVersionId))
     .where(and(where, isFirst, listed(filter)))
     .orderBy(...by)
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 }
 
