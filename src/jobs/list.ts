@@ -88,7 +88,7 @@ const conditions = {
 type Part = keyof typeof conditions;
 
 /** The filter's parts that are set, and the arguments of a query with their conditions. */
-function partsOf(db: Queryable, { kinds, states, createdById, parentId, subjectIds = [], tags, text }: JobFilter) {
+export function partsOf(db: Queryable, { kinds, states, createdById, parentId, subjectIds = [], tags, text }: JobFilter) {
   const about = subjectIds.map((id, n) => [
     `subject${n}`,
     jsonList([
@@ -112,7 +112,7 @@ function partsOf(db: Queryable, { kinds, states, createdById, parentId, subjectI
 }
 
 /** Conditions of a filter that are not compiled: their number and their comparisons differ from list to list. */
-const measured = (filter: JobFilter): SQL[] => [
+export const measured = (filter: JobFilter): SQL[] => [
   ...hasMetrics(job.id, 'jobId', filter),
   ...trainedWith(filter).map((isOne) => isOne(job.id)),
 ];
@@ -124,44 +124,50 @@ interface Place {
 }
 
 const latest = Number.MAX_SAFE_INTEGER;
+/** Behind every id. */
+const lastId = '~';
+
+/** `start` is before the first place of a filter, `last` behind its last one. */
 const orders = {
   NEWEST: {
     behind: sql`<`,
     upTo: sql`>=`,
     of: desc,
     start: ({ createdBefore }: JobFilter): Place => ({ at: createdBefore ?? latest, id: '' }),
+    last: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
   },
-  OLDEST: { behind: sql`>`, upTo: sql`<=`, of: asc, start: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }) },
+  OLDEST: {
+    behind: sql`>`,
+    upTo: sql`<=`,
+    of: asc,
+    start: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
+    last: ({ createdBefore }: JobFilter): Place => ({ at: (createdBefore ?? latest) - 1, id: lastId }),
+  },
 };
 export type JobOrder = keyof typeof orders;
 
 const place = sql`(${job.createdAt}, ${job.id})`;
-
-/** From a place on, within the times of the filter. */
-function isBehind(order: JobOrder): SQL {
-  const { behind } = orders[order];
-  const since = sql`${job.createdAt} >= ${sql.placeholder('createdAfter')} AND ${job.createdAt} < ${sql.placeholder('createdBefore')}`;
-  return sql`${place} ${behind} (${sql.placeholder('at')}, ${sql.placeholder('id')}) AND ${since}`;
-}
-
-const isUpTo = (order: JobOrder): SQL => sql`${place} ${orders[order].upTo} (${sql.placeholder('endAt')}, ${sql.placeholder('endId')})`;
-
-const timesOf = ({ createdAfter, createdBefore }: JobFilter) => ({
-  createdAfter: createdAfter ?? 0,
-  createdBefore: createdBefore ?? latest,
-});
+/** Two bounds and no others: SQLite takes each of them from the index. */
+const isWithin = (order: JobOrder): SQL => {
+  const { behind, upTo } = orders[order];
+  const [from, to] = [
+    sql`(${sql.placeholder('at')}, ${sql.placeholder('id')})`,
+    sql`(${sql.placeholder('endAt')}, ${sql.placeholder('endId')})`,
+  ];
+  return sql`${place} ${behind} ${from} AND ${place} ${upTo} ${to}`;
+};
 
 /** The last place of a slice. */
 const slicesOf = (order: JobOrder) =>
   prepared((db) => {
     const { of } = orders[order];
-    const places = db.select({ at: job.createdAt, id: job.id }).from(job).where(isBehind(order)).orderBy(of(job.createdAt), of(job.id));
+    const places = db.select({ at: job.createdAt, id: job.id }).from(job).where(isWithin(order)).orderBy(of(job.createdAt), of(job.id));
     return places
       .limit(1)
       .offset(sliceRows - 1)
       .prepare();
   });
-const sliceQueries = { NEWEST: slicesOf('NEWEST'), OLDEST: slicesOf('OLDEST') };
+export const sliceQueries = { NEWEST: slicesOf('NEWEST'), OLDEST: slicesOf('OLDEST') };
 
 /** One for each order and choice of conditions, built when it is first asked for. */
 const listQueries = new Map<string, ReturnType<typeof prepared<ReturnType<typeof listQuery>>>>();
@@ -170,7 +176,7 @@ export function listQuery(db: Queryable, order: JobOrder, parts: Part[], more: S
   return db
     .select()
     .from(job)
-    .where(and(isBehind(order), isUpTo(order), ...parts.map((part) => conditions[part]), ...more))
+    .where(and(isWithin(order), ...parts.map((part) => conditions[part]), ...more))
     .orderBy(of(job.createdAt), of(job.id))
     .limit(limitArgument)
     .prepare();
@@ -191,12 +197,10 @@ function alongJobs(
   start: Place,
   read: (of: Record<string, unknown>) => boolean,
 ): Promise<void> {
-  const times = timesOf(filter);
-  const last = order === 'NEWEST' ? { endAt: -1, endId: '' } : { endAt: latest, endId: '' };
-  const endOf = (behind: Place) => (slices ? (sliceQueries[order](db).get({ ...behind, ...times }) ?? null) : null);
-  return inSlices(request, start, endOf, (behind, end) =>
-    read({ ...behind, ...times, ...(end ? { endAt: end.at, endId: end.id } : last) }),
-  );
+  const last = orders[order].last(filter);
+  const slice = (behind: Place, end: Place) => ({ ...behind, endAt: end.at, endId: end.id });
+  const endOf = (behind: Place) => (slices ? (sliceQueries[order](db).get(slice(behind, last)) ?? null) : null);
+  return inSlices(request, start, endOf, (behind, end) => read(slice(behind, end ?? last)));
 }
 
 /** `request` is that of `inTurn`. */
@@ -223,6 +227,11 @@ export async function listJobs(reader: Reader, filter: JobFilter, order: JobOrde
   });
   return found;
 }
+
+const timesOf = ({ createdAfter, createdBefore }: JobFilter) => ({
+  createdAfter: createdAfter ?? 0,
+  createdBefore: createdBefore ?? latest,
+});
 
 /** Jobs that have measured a metric, in its order, behind the key `after`. */
 export async function listJobsByMetric(
@@ -273,7 +282,7 @@ export function countQuery(db: Queryable, parts: Part[], more: SQL[]) {
   const found = db
     .select({ one: sql`1`.as('one') })
     .from(job)
-    .where(and(isBehind('OLDEST'), isUpTo('OLDEST'), ...parts.map((part) => conditions[part]), ...more))
+    .where(and(isWithin('OLDEST'), ...parts.map((part) => conditions[part]), ...more))
     .limit(limitArgument)
     .as('found');
   return db.select({ n: count() }).from(found).prepare();

@@ -34,7 +34,7 @@ function listed(filter: VersionFilter): SQL | undefined {
     isNull(modelVersion.deletedAt),
     modelId ? eq(modelVersion.modelId, modelId) : undefined,
     nameContains
-      ? sql`${modelVersion.modelId} IN (SELECT id FROM ${model} WHERE instr(lower(${model.name}), lower(${nameContains})) > 0)`
+      ? sql`+${modelVersion.modelId} IN (SELECT id FROM ${model} WHERE instr(lower(${model.name}), lower(${nameContains})) > 0)`
       : undefined,
     states ? inArray(modelVersion.state, [...states]) : undefined,
     formats ? inArray(modelVersion.format, [...formats]) : undefined,
