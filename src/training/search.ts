@@ -52,7 +52,7 @@ export function hasMetrics(id: SQLWrapper, of: 'jobId' | 'modelVersionId', { met
 /** Lists that are in the order of a metric have this table too. */
 const measure = alias(evaluationMetric, 'measure');
 
-/** The same for one metric, whatever its value where nothing is said of it. */
+/** The same for one metric; without `is` whatever its value. */
 export const hasMetric = (id: SQLWrapper, of: 'jobId' | 'modelVersionId', name: string, is: SQL = sql`1`): SQL =>
   sql`EXISTS (SELECT 1 FROM ${evaluationMetric} AS ${sql.identifier('measure')} WHERE ${measure[of]} = ${id} AND ${measure.name} = ${name} AND ${is})`;
 
