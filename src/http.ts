@@ -52,14 +52,15 @@ export function createHttp(
       res.on('close', () => {
         span?.set(res.headersSent ? { 'http.response.status_code': res.statusCode } : { 'error.type': 'ABORTED' });
         span?.end(res.headersSent && res.statusCode >= 500 ? { problem: `status ${res.statusCode}` } : {});
-        requestScope.run(scope, () => {
+        const tell = () => {
           const ms = performance.now() - startedAt;
           const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
           log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(ms) }, 'request');
           // A stream lasts for as long as its client wants.
           if (!String(res.getHeader('content-type')).startsWith('text/event-stream'))
             services.metrics.answered(route?.path, res, ms / 1000);
-        });
+        };
+        requestScope.run(scope, span ? () => activeSpan.run(span, tell) : tell);
       });
       const run = () => answer(req, res, path, route, scope).catch((error: unknown) => sendError(res, error, log));
       if (span) activeSpan.run(span, run);
