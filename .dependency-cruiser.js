@@ -109,9 +109,9 @@ export default {
     },
     {
       name: 'traces-are-loaded-on-demand',
-      comment: 'Without an endpoint nothing of OpenTelemetry is loaded.',
+      comment: "Without an endpoint OpenTelemetry's SDK is not loaded.",
       severity: 'error',
-      from: {},
+      from: { path: '^src/' },
       to: { path: '^src/otlp\\.ts$', dynamic: false },
     },
     {
