@@ -158,7 +158,12 @@ export const ClassificationHyperparameters = z
           'over the classes, so that rare ones count as much.',
       )
       .meta({ before: 'TOP1' }),
-    mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
+    mixedPrecision: z
+      .enum(['AUTO', 'BF16', 'OFF'])
+      .default('AUTO')
+      .describe(
+        'AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU. BF16: also on a CPU with AVX512_BF16 or AMX, except for models with grouped convolutions.',
+      ),
     flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
     verticalFlip: share
       .default(0)

@@ -43,9 +43,11 @@ def emit_hello(
     threads: int,
     workers: int | None = None,
     cuda: str | None = None,
+    precision: str | None = None,
     resumed: tuple[int, int] | None = None,
 ) -> None:
-    """`threads` is PyTorch's; `workers` are processes that prepare training batches; `resumed` is (epoch, batch) of the
+    """`threads` is PyTorch's; `workers` are processes that prepare training batches, `precision` is in which they
+    are computed; `resumed` is (epoch, batch) of the
     checkpoint that will be loaded."""
     events.emit(
         "hello",
@@ -60,6 +62,7 @@ def emit_hello(
             "threads": threads,
             **({} if workers is None else {"workers": workers}),
             "cuda": cuda,
+            **({} if precision is None else {"precision": precision}),
         },
         resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,
     )

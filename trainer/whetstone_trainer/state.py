@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
-from whetstone_trainer.environment import workers_of
+from whetstone_trainer.environment import autocast_dtype, workers_of
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
@@ -145,7 +145,7 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     freeze(model, job.spec.preset, parameters.freeze)
     optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device, model) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
@@ -340,10 +340,3 @@ def fingerprint(spec: TrainSpec) -> str:
         "seed": spec.seed,
     }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def autocast_dtype(parameters: Hyperparameters, device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that has it, float16 on an older one, None (float32) on a CPU."""
-    if device.type != "cuda" or parameters.mixed_precision == "OFF":
-        return None
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
