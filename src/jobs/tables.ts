@@ -54,7 +54,7 @@ export const job = sqliteTable(
     index('job_ended').on(t.endedAt, t.id),
     index('job_created').on(t.createdAt, t.id),
     index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
-    check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
+    check('job_slots', sql`${t.slotsNeeded} >= -1`),
   ],
 );
 

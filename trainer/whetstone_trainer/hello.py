@@ -42,11 +42,12 @@ def emit_hello(
     device: Device = CPU,
     threads: int,
     workers: int | None = None,
+    processes: int | None = None,
     cuda: str | None = None,
     resumed: tuple[int, int] | None = None,
 ) -> None:
-    """`threads` is PyTorch's; `workers` are processes that prepare training batches; `resumed` is (epoch, batch) of the
-    checkpoint that will be loaded."""
+    """`threads` is PyTorch's; `workers` are processes that prepare training batches, `processes` train together;
+    `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
     events.emit(
         "hello",
         pid=os.getpid(),
@@ -59,6 +60,7 @@ def emit_hello(
             "cores": os.cpu_count(),
             "threads": threads,
             **({} if workers is None else {"workers": workers}),
+            **({} if processes is None else {"processes": processes}),
             "cuda": cuda,
         },
         resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,

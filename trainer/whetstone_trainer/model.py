@@ -165,7 +165,7 @@ def train_mode(model: nn.Module) -> None:
     """Training, but frozen batch normalisation keeps its statistics and uses them."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and not module.weight.requires_grad:
             module.eval()
 
 

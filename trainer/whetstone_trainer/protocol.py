@@ -129,6 +129,7 @@ class _Computing(_Common):
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(_Computing):
     preset: str
+    processes: int
     dataset: DatasetRef
     preprocess: PreprocessSpec
     hyperparameters: Hyperparameters
