@@ -2,7 +2,7 @@
 import { and, asc, desc, eq, getTableColumns, gte, lt, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
-import { countUpTo, prepared, type Queryable } from '../db.ts';
+import { countUpTo, limitArgument, prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import { hasMetrics, inMetricOrder, type MeasuredFilter, type MetricOrder, trainingsWith } from '../training/search.ts';
@@ -115,7 +115,7 @@ function listQuery(db: Queryable, order: JobOrder, parts: (keyof typeof conditio
     .from(job)
     .where(and(behind, ...parts.map((part) => conditions[part]), ...more))
     .orderBy(of(job.createdAt), of(job.id))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 }
 
@@ -171,7 +171,7 @@ const childrenQuery = prepared((db) =>
     .from(job)
     .where(eq(job.parentId, sql.placeholder('parentId')))
     .orderBy(age)
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare(),
 );
 

@@ -50,7 +50,7 @@ export const job = sqliteTable(
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
     index('job_parent').on(t.parentId),
-    index('job_retry').on(t.retryOfId).where(sql`${t.retryOfId} IS NOT NULL`),
+    index('job_retry').on(t.retryOfId),
     index('job_ended').on(t.endedAt, t.id),
     index('job_created').on(t.createdAt, t.id),
     index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
