@@ -34,7 +34,7 @@ DROP TABLE `job`;--> statement-breakpoint
 ALTER TABLE `__new_job` RENAME TO `job`;--> statement-breakpoint
 PRAGMA foreign_keys=ON;--> statement-breakpoint
 CREATE UNIQUE INDEX `job_idempotency` ON `job` (`createdById`,`idempotencyKey`);--> statement-breakpoint
-CREATE INDEX `job_queue` ON `job` (`state`,`"priority" DESC`,`createdAt`);--> statement-breakpoint
+CREATE INDEX `job_queue` ON `job` (`state`,"priority" DESC,`createdAt`);--> statement-breakpoint
 CREATE INDEX `job_parent` ON `job` (`parentId`);--> statement-breakpoint
 CREATE INDEX `job_retry` ON `job` (`retryOfId`);--> statement-breakpoint
 CREATE INDEX `job_ended` ON `job` (`endedAt`,`id`);--> statement-breakpoint

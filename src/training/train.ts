@@ -4,6 +4,7 @@ import type { Actor } from '../accounts/audit.ts';
 import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
+import { requireInstalled } from '../jobs/extras.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { checkpointBytes, defaultsWith, type PresetName, preprocessOf, presets, storedHyperparameters } from '../jobs/presets.ts';
@@ -115,6 +116,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   const { modelName, datasetVersionId, preset, init, seed, device, convert, priority } = input;
   const { batchSize, ...others } = input.hyperparameters;
   const processes = input.processes ?? 1;
+  requireInstalled(preset);
   await requireSlots(services, processes, device);
   const memory = batchSize === 'AUTO' ? await slotMemory(services.config, device) : null;
   const said = memory ? others : input.hyperparameters;

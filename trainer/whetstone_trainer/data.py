@@ -58,7 +58,8 @@ def _current(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
-    """The items of one split in the manifest's order. Raises DATA_INVALID, also when there is none."""
+    """The items of one split in the manifest's order. Raises DATA_INVALID, also when there is none. What the lines of
+    other splits say is not looked at."""
     items = []
     try:
         lines = Path(dataset.manifest).read_bytes().splitlines()
@@ -70,6 +71,8 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
             value = _current(json.loads(line))
             if number == 1 and not validator("DatasetItem").is_valid(value):
                 raise ValueError
+            if value.get("split") != split:
+                continue
             item = build(DatasetItem, value)
             path = PurePosixPath(item.path)
             labels = [item.label] if item.label is not None else [box.label for box in item.boxes or ()]
@@ -79,8 +82,7 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
                 raise ValueError
         except (ValueError, AttributeError, TypeError) as error:
             raise TrainerError("DATA_INVALID", f"Line {number} of the dataset's manifest is not valid.") from error
-        if item.split == split:
-            items.append(item)
+        items.append(item)
     if not items:
         raise TrainerError("DATA_INVALID", f"The dataset has no images in its split {split}.")
     return tuple(items)

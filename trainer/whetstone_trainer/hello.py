@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,10 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pillow", "s
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    found = {name: metadata.version(name) for name in PACKAGES}
+    with suppress(metadata.PackageNotFoundError):
+        found["timm"] = metadata.version("timm")
+    return {"python": platform.python_version(), **found}
 
 
 def processor() -> str:

@@ -132,7 +132,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
         count = x.numel() // x.shape[1]
         total = round(count / self.share)
-        variance, mean = torch.var_mean(x.detach().float(), (0, 2, 3), correction=0)
+        # bfloat16 is too coarse for sums.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        variance, mean = torch.var_mean(x.detach().to(exact), (0, 2, 3), correction=0)
         own = torch.cat([mean, variance, mean.new_full([1], count / total)]).double()
         parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
         distributed.all_gather(parts, own)
@@ -143,7 +145,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         if self.track_running_stats:
             self._track(whole, spread * (total / max(total - 1, 1)))
         result: torch.Tensor = _Normalised.apply(
-            x, self.weight, self.bias, whole.float(), spread.float(), self.eps, total
+            x, self.weight, self.bias, whole.to(exact), spread.to(exact), self.eps, total
         )
         return result
 
@@ -180,7 +182,6 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
         x, weight, mean, scale = ctx.saved_tensors
-        # In float32, whatever the inputs are.
         normal = (x - _by_channel(mean)) * _by_channel(scale)
         of_bias, of_weight = gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))
         both = torch.stack([of_bias, of_weight])
