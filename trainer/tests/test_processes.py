@@ -124,6 +124,7 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path) -
             assert torch.allclose(found[name], tensor, rtol=1e-9, atol=1e-12), name
 
 
+@pytest.mark.long
 def test_they_train_as_one_process_does(spec: Json, whole: support.Attempt, tmp_path: Path) -> None:
     """But for rounding, which batch normalisation over a few values makes larger."""
     code, alone = run_here(tmp_path, {**spec, "processes": 1})
@@ -134,7 +135,7 @@ def test_they_train_as_one_process_does(spec: Json, whole: support.Attempt, tmp_
         assert two["metrics"]["train.loss"] == pytest.approx(one["metrics"]["train.loss"], rel=1e-2)
 
 
-def test_when_one_is_killed_the_attempt_crashes_and_the_next_ones_end_on_the_same_weights(
+def test_when_one_is_killed_the_attempt_crashes_and_the_next_one_ends_on_the_same_weights(
     spec: Json, whole: support.Attempt, tmp_path: Path
 ) -> None:
     spec = {**spec, "checkpointSeconds": 0}
@@ -150,13 +151,7 @@ def test_when_one_is_killed_the_attempt_crashes_and_the_next_ones_end_on_the_sam
         assert "Process 2 of the 2 that train together was killed by SIGKILL." in error["message"]
         wait_until(lambda: processes_of(running.process.pid) == [])
     resume = str(tmp_path / "1" / running.of("checkpoint")[-1]["file"])
-    with attempt(tmp_path / "2", {**spec, "resumeFrom": resume}, 2) as running:
-        running.wait_for("checkpoint")
-        running.send("suspend")
-        assert running.end() == 75
-        wait_until(lambda: processes_of(running.process.pid) == [])
-    resume = str(tmp_path / "2" / running.of("checkpoint")[-1]["file"])
-    with attempt(tmp_path / "3", {**spec, "resumeFrom": resume, "workers": 1}, 3) as running:
+    with attempt(tmp_path / "2", {**spec, "resumeFrom": resume, "workers": 1}, 2) as running:
         assert running.end() == 0, running.events[-1]
     assert running.events[0]["resumed"] is not None
     assert weights_of(running) == weights_of(whole)
@@ -170,6 +165,21 @@ def test_a_training_resumes_with_as_many_as_it_began_with(spec: Json, whole: sup
     assert "was written by 2 processes that trained together, and this job has 1" in recorder.events[-1]["message"]
 
 
+@pytest.mark.long
+def test_after_a_stop_they_end_on_the_same_weights(spec: Json, whole: support.Attempt, tmp_path: Path) -> None:
+    with attempt(tmp_path / "1", spec) as running:
+        running.wait_for("epoch")
+        running.send("suspend")
+        assert running.end() == 75
+        wait_until(lambda: processes_of(running.process.pid) == [])
+    resume = str(tmp_path / "1" / running.of("checkpoint")[-1]["file"])
+    with attempt(tmp_path / "2", {**spec, "resumeFrom": resume}, 2) as running:
+        assert running.end() == 0, running.events[-1]
+    assert running.events[0]["resumed"] is not None
+    assert weights_of(running) == weights_of(whole)
+
+
+@pytest.mark.long
 def test_what_goes_wrong_in_one_of_them_is_why_the_attempt_fails(spec: Json, tmp_path: Path) -> None:
     """An image that only the second process reads is damaged."""
     dataset = support.write_digits(tmp_path / "digits", 45, 10)
