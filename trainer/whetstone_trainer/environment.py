@@ -15,8 +15,12 @@ from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, 
 ComputingSpec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | MeasureSpec
 
 
-def prepare(spec: ComputingSpec) -> torch.device:
-    """Sets threads, seed and deterministic algorithms; picks the device. Raises DEVICE_UNAVAILABLE."""
+def prepare(spec: ComputingSpec, rank: int = 0) -> torch.device:
+    """Sets threads, seed and deterministic algorithms; picks the device. Raises DEVICE_UNAVAILABLE.
+
+    Args:
+        rank: of the processes that train together. Each has a GPU of its own.
+    """
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise TrainerError(
             "DEVICE_UNAVAILABLE",
@@ -33,7 +37,19 @@ def prepare(spec: ComputingSpec) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # TensorFloat-32 would put a GPU's convolutions 1e-3 away from a CPU's: beyond the conversion gate's tolerance.
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if spec.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    processes = spec.processes if isinstance(spec, TrainSpec) else 1
+    if processes == 1:
+        return torch.device("cuda")
+    if torch.cuda.device_count() < processes:
+        raise TrainerError(
+            "DEVICE_UNAVAILABLE",
+            f"{processes} processes that train together need a GPU each; this job has {torch.cuda.device_count()}.",
+            hint="Use fewer processes, or the device cpu.",
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
 def workers_of(spec: TrainSpec, device: torch.device) -> int:
@@ -85,6 +101,7 @@ def say_hello(
         device=Device(device.type, properties.name, properties.total_memory) if properties else CPU,
         threads=torch.get_num_threads(),
         workers=workers_of(spec, device) if isinstance(spec, TrainSpec) else None,
+        processes=spec.processes if isinstance(spec, TrainSpec) else None,
         cuda=torch.version.cuda if cuda else None,
         precision=precision_of(spec, device) if isinstance(spec, TrainSpec) else None,
         resumed=resumed,
