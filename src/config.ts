@@ -114,6 +114,7 @@ const otherVariables = {
   WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
   WHETSTONE_SKIP_NATIVE: '1 leaves the native runtime out of the set-up: models run on onnxruntime-node.',
   WHETSTONE_OPENVINO: '1 installs OpenVINO with the set-up, a further engine. It stays, without the setting too.',
+  WHETSTONE_TIMM: '1 installs timm with the set-up, for more presets of classifiers. It stays, without the setting too.',
   WHETSTONE_OPENVINO_LIBRARY:
     'File of another OpenVINO, its libopenvino_c.so.<version>; without it that of the set-up, then that of the system.',
   WHETSTONE_NVML_LIBRARY: 'File of NVIDIA’s management library, libnvidia-ml.so.1; without it that of the system.',

@@ -35,6 +35,10 @@ export interface NewJob {
   coordinates?: boolean;
 }
 
+/** Each process of a training has a slot. A specification of before there were several has one process. */
+const slotsOf = (kind: JobKindName, spec: unknown): number =>
+  kind === 'TRAIN' ? ((spec as { processes?: number }).processes ?? 1) : jobKindTable[kind].slots;
+
 /** Without the key itself, and a field that is null is one that was left out. */
 const inputHashOf = (kind: JobKindName, input: object = {}): string => {
   const said = Object.entries(input).filter(([name, value]) => name !== 'idempotencyKey' && value !== null);
@@ -98,7 +102,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
       state,
       specJson: spec,
       specVersion: specVersion ?? STORED_SPEC_VERSION,
-      slotsNeeded: jobKindTable[kind].slots,
+      slotsNeeded: slotsOf(kind, spec),
       priority: priority ?? 0,
       parentId,
       held: parent?.held ?? false,

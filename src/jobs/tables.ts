@@ -57,7 +57,7 @@ export const job = sqliteTable(
     // Behind the JSON of a row its last columns are slow to read: these are what lists are filtered by.
     index('job_list').on(t.createdAt, t.id, t.state, t.kind, t.createdById, t.parentId),
     index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
-    check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
+    check('job_slots', sql`${t.slotsNeeded} >= -1`),
   ],
 );
 

@@ -29,7 +29,7 @@ import { withFolder } from './server.ts';
 
 export const nobody: Actor = { actorId: null, requestId: null };
 
-export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: -1 | 0 | 1; actor?: Actor };
+export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: number; actor?: Actor };
 
 /** Puts a job into the queue that needs `slots` (one) and whose child does `steps`. */
 export function submit(
