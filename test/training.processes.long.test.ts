@@ -16,7 +16,7 @@ test('a training of two processes holds both slots, crashes with one of them, an
   await withServer(async (server) => {
     const api: Api = { url: server.url, token: await server.as('ENGINEER') };
     const datasetVersionId = await digitsVersion(api, [0, 1, 2], 40);
-    const hyperparameters = { imageSize: 32, epochs: 30, batchSize: 8, flip: 0 };
+    const hyperparameters = { imageSize: 32, epochs: 12, batchSize: 8, flip: 0 };
     const input = {
       modelName: 'digits',
       datasetVersionId,
