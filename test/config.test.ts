@@ -131,7 +131,7 @@ test('the help describes every setting with its default', () => {
   expect(lines).toContain('WHETSTONE_PORT=8080');
   expect(lines).toContain('WHETSTONE_DATA_DIR=data');
   for (let i = 0; i < lines.length; i += 2) {
-    expect(lines[i]).toMatch(/^(WHETSTONE_[A-Z_]+|NODE_ENV)(=.+)?$/);
+    expect(lines[i]).toMatch(/^((WHETSTONE|OTEL)_[A-Z_]+|NODE_ENV)(=.+)?$/);
     expect(lines[i + 1]).toMatch(/^ {4}[A-Z1`].+\.$/);
   }
   expect(text).not.toContain(process.cwd());

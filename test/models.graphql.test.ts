@@ -251,10 +251,13 @@ test('presets say what a training can be told', () =>
     } }`;
     const viewer = await server.as('VIEWER');
     const { data } = await server.graphql(query, { task: 'CLASSIFICATION' }, viewer);
-    expect(data.presets.map(({ name }: { name: string }) => name)).toEqual(Object.keys(classifiers));
+    // Those of timm follow, where it is installed.
+    const presets = data.presets.filter(({ name }: { name: string }) => !name.startsWith('timm:'));
+    expect(presets.map(({ name }: { name: string }) => name)).toEqual(Object.keys(classifiers));
+    expect(data.presets.slice(0, presets.length)).toEqual(presets);
     expect(data.presets[0]).toMatchObject({ name: 'resnet18', title: 'ResNet18', task: 'CLASSIFICATION', hasPublicWeights: true });
     expect(data.presets[0]).toMatchObject({ parameters: 11_689_512, macs: expect.closeTo(1.8e9, -8) });
-    const transformer = data.presets.at(-1);
+    const transformer = presets.at(-1);
     expect(transformer.description).toMatch(/ViT B\/16 \(.*86\.6 million parameters, 17\.\d billion .* at 224 px .* no other image size/);
     const [imageSize] = transformer.hyperparameters;
     expect(imageSize).toMatchObject({ name: 'imageSize', default: 224, minimum: 224, maximum: 224 });
