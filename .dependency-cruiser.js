@@ -108,6 +108,26 @@ export default {
       },
     },
     {
+      name: 'traces-are-loaded-on-demand',
+      comment: "Without an endpoint OpenTelemetry's SDK is not loaded.",
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { path: '^src/otlp\\.ts$', dynamic: false },
+    },
+    {
+      name: 'one-file-knows-opentelemetry',
+      severity: 'error',
+      from: { pathNot: '^src/otlp\\.ts$' },
+      to: { path: 'node_modules/@opentelemetry/' },
+    },
+    {
+      name: 'tracing-is-a-leaf',
+      comment: 'Everything may ask for the span that it belongs to.',
+      severity: 'error',
+      from: { path: '^src/tracing\\.ts$' },
+      to: { path: '^src/' },
+    },
+    {
       name: 'children-open-no-database',
       comment: "A job's child and the inference host get files, never the database.",
       severity: 'error',

@@ -47,6 +47,8 @@ interface Row {
 }
 
 async function bare(): Promise<string> {
+  // Fifty subscribers are no leak.
+  setMaxListeners(0);
   const db = new Sqlite(`${dataDir}/whetstone.db`);
   db.pragma('journal_mode = WAL');
   db.pragma('synchronous = FULL');
@@ -94,8 +96,6 @@ async function bare(): Promise<string> {
   const schema = builder.toSchema();
   const http = createServer(createYoga({ schema, graphiql: false, logging: false }));
   useServer({ schema }, new WebSocketServer({ server: http, path: '/graphql' }));
-  // Fifty subscribers are no leak.
-  setMaxListeners(0);
   let seq = (db.prepare('SELECT max(seq) AS n FROM job_event WHERE jobId = ?').get(jobId) as { n: number }).n;
   lines.on('line', () => {
     const message = String(now());

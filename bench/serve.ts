@@ -108,14 +108,19 @@ async function engineRate(file: string, ms: number, { child, line } = engineArms
   return Number(await line());
 }
 
-function imageRequest(model: string): Buffer {
+function imageRequest(model: string, parameters = {}): Buffer {
   const tensor = new Uint8Array(4 * 3 * 224 * 224);
   const input = { name: 'image', datatype: 'FP32', shape: [1, 3, 224, 224], parameters: { binary_data_size: tensor.length } };
-  const { body, headers } = binaryBody({ inputs: [input], parameters: { binary_data_output: true } }, tensor);
+  const { body, headers } = binaryBody({ inputs: [input], parameters: { binary_data_output: true, ...parameters } }, tensor);
   return postOf(`/v2/models/${model}/infer`, headers, body);
 }
 
 const rateOf = (replies: Reply[], ms: number): number => (1000 * replies.filter(({ status }) => status === 200).length) / ms;
+/** Processor time of a process and its threads so far. */
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
 const residentMb = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 
 function report(what: string, ours: number, theirs: number, unit: string, goal: string): void {
@@ -170,7 +175,41 @@ async function besideEngine(rows: Row[], leaving: Listening[], all: Listening[],
       const node = rows.indexOf('onnxruntime-node');
       if (node >= 0 && node !== at)
         report(`  ${permits} permits ÷ those of onnxruntime-node`, byAll, rates[rows.length + node] as number, '/s', 'none');
+      await timeOf(row, all[at] as Listening, name, alone[0] as number, byAll);
     }
+  }
+}
+
+/**
+ * Where the processor's time of a request goes, and what a host that took none could answer on this machine: the clients are on it too, and
+ * with all permits taken they and HTTP take the cores from the engine.
+ */
+async function timeOf(row: Row, { url, pid }: Listening, name: string, aloneRate: number, served: number): Promise<void> {
+  const before = { host: cpuMs(pid), clients: process.cpuUsage() };
+  const count = (await closedLoop(url, imageRequest(name), connections * permits, 3 * roundMs)).length;
+  const engineMs = (1000 * permitsBeside) / aloneRate;
+  const hostMs = (cpuMs(pid) - before.host) / count;
+  const { user, system } = process.cpuUsage(before.clients);
+  const clientsMs = (user + system) / 1000 / count;
+  const rest = `${(hostMs - engineMs).toFixed(2)} ms the rest of the host, ${clientsMs.toFixed(2)} ms the clients`;
+  console.log(`  ${row}, processor time of a request: ${engineMs.toFixed(2)} ms the engine alone, ${rest}`);
+  report(`  ${permits} permits ÷ what a host without any cost could answer`, served, (1000 * cores) / (engineMs + clientsMs), '/s', 'none');
+}
+
+/** Processor time of the host for a refused request and for an answered one; the client sends the body of both. */
+async function refusals(rows: Row[], hosts: Listening[], name: string): Promise<void> {
+  for (const [i, row] of rows.entries()) {
+    const { url, pid } = hosts[i] as Listening;
+    const timeOf = async (request: Buffer, status: number) => {
+      const before = cpuMs(pid);
+      const replies = await closedLoop(url, request, 1, roundMs);
+      const others = replies.filter((reply) => reply.status !== status);
+      if (others[0]) throw new Error(`Not ${status} but ${others[0].status}: ${others[0].text}`);
+      return (cpuMs(pid) - before) / replies.length;
+    };
+    const answered = await timeOf(imageRequest(name), 200);
+    const refused = await timeOf(imageRequest(name, { timeout: 1 }), 429);
+    report(`${row}, model of about ${goals[0]?.[0]} ms, processor time: refusal ÷ answer`, refused, answered, 'ms', '≤ 0.33');
   }
 }
 
@@ -178,19 +217,26 @@ const servedRate = async (url: string, name: string, runs: number): Promise<numb
   rateOf(await closedLoop(url, imageRequest(name), connections * runs, roundMs), roundMs);
 
 async function besideBareServer(rows: Row[], hosts: Listening[]): Promise<void> {
-  const urls = [await startArm('bare.ts').line(), ...hosts.map(({ url }) => url)];
-  const replies = urls.map(() => [] as Reply[]);
+  const bare = startArm('bare.ts');
+  const arms = [{ url: await bare.line(), pid: bare.child.pid as number }, ...hosts];
+  const replies = arms.map(() => [] as Reply[]);
+  const cpus = arms.map(() => 0);
   for (let round = 0; round <= rounds; round += 1) {
-    for (const [i, url] of urls.entries()) {
+    for (const [i, { url, pid }] of arms.entries()) {
+      const before = cpuMs(pid);
       const answered = await closedLoop(url, imageRequest('null'), 1, roundMs);
-      if (round > 0) replies[i]?.push(...answered);
+      if (round === 0) continue;
+      replies[i]?.push(...answered);
+      cpus[i] = (cpus[i] as number) + cpuMs(pid) - before;
     }
   }
   const [theirs, ...all] = replies.map(sortedMs) as [number[], ...number[][]];
+  const [theirCpu, ...cpuOf] = cpus.map((ms, i) => ms / (replies[i] as Reply[]).length) as [number, ...number[]];
   for (const [i, row] of rows.entries()) {
     const ours = all[i] as number[];
     report(`${row}, null model, 602 KB, host ÷ bare server, P50`, percentile(ours, 0.5), percentile(theirs, 0.5), 'ms', '≤ 1.3');
     report(`${row}, null model, 602 KB, host ÷ bare server, P99`, percentile(ours, 0.99), percentile(theirs, 0.99), 'ms', '≤ 2');
+    report(`${row}, null model, 602 KB, processor time of a request`, cpuOf[i] as number, theirCpu, 'ms', 'none');
   }
 }
 
@@ -241,6 +287,7 @@ try {
     const leave = (leaving: Listening[]) => besideEngine(rows, leaving, all, folder, names);
     if (parts.includes('engine')) await withHosts(folder, { ...settings, permits: permitsBeside }, rows, leave);
     if (parts.includes('null')) await besideBareServer(rows, all);
+    if (parts.includes('null')) await refusals(rows, all, names[0] as string);
   });
   if (parts.includes('overload')) {
     const strict = { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) };

@@ -120,6 +120,18 @@ def serve(options: argparse.Namespace) -> None:
             print(time.perf_counter() - started, flush=True)
 
 
+def environment_of(checkout: Path, name: str) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "trainer")}
+    if name == "bare":
+        return environment
+    # As the server of that checkout starts its trainer.
+    script = "import('./src/jobs/python.ts').then((m) => console.log(m.mallocTunables ?? ''))"
+    tunables = subprocess.run(
+        ["node", "-e", script], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {**environment, "GLIBC_TUNABLES": tunables}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--preset", default="resnet50")
@@ -141,7 +153,7 @@ def main() -> None:
     running = {
         name: subprocess.Popen(
             [sys.executable, checkout / "bench/train.py", *sys.argv[1:], "--arm", name],
-            env={**os.environ, "PYTHONPATH": str(checkout / "trainer")},
+            env=environment_of(checkout, name),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,8 +1,9 @@
 /**
  * `npm run bench:users`: 100 users at once who think for a second between their requests. They send a photograph to `predict` of three models
  * with random weights, one after the other; then they read GraphQL while a training runs, and when nothing does. Then all of it at once, on one
- * server beside a training: `npm run bench:users -- --minutes 10` does this alone. Prints latencies beside their targets. By N = X · (R + Z) no
- * more than 100 answers come in a second; a model that is slower has its users wait.
+ * server beside a training: `npm run bench:users -- --minutes 10` does this alone, with users who think for two seconds, and exits with 1 if a
+ * request fails. Prints latencies beside their targets. By N = X · (R + Z) no more than N / Z answers come in a second; a model that is slower
+ * has its users wait.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -16,6 +17,7 @@ import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
 import yazl from 'yazl';
 import { digits } from '../src/cli/demo/digits.ts';
+import { nowMs } from '../src/inference/clock.ts';
 import { KeptConnection, postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
@@ -23,14 +25,23 @@ import { withHostProcess, withServerProcess } from '../test/support/process.ts';
 import { percentile, sortedMs, users } from './load.ts';
 
 const { values } = parseArgs({
-  options: { seconds: { type: 'string', default: '30' }, minutes: { type: 'string' }, users: { type: 'string', default: '100' } },
+  options: {
+    seconds: { type: 'string', default: '30' },
+    minutes: { type: 'string' },
+    users: { type: 'string', default: '100' },
+    think: { type: 'string', default: '2' },
+  },
 });
 /** Of each part; of the one with everything at once, if minutes are given. */
 const ms = values.minutes ? 60_000 * Number(values.minutes) : 1000 * Number(values.seconds);
 const count = Number(values.users);
 const thinkMs = 1000;
-/** With everything at once, this share of the requests are images: 20 a second of 100 users. */
+/** With everything at once, beside a training. `--think` finds the capacity of a machine. */
+const togetherThinkMs = 1000 * Number(values.think);
+/** With everything at once, this share of the requests are images. */
 const imageShare = 0.2;
+/** A user to whom the host has said `Retry-After` asks again, for so long. */
+const patienceMs = 10_000;
 const goal = 'P50 < 100, P95 < 200, P99 < 500';
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-bench-'));
 
@@ -56,6 +67,28 @@ function report(what: string, { replies, elapsedMs }: Reached, goalOf = goal): v
   const rate = ((1000 * answered.length) / elapsedMs).toFixed(1).padStart(6);
   console.log(`${what.padEnd(44)} P50 ${p50} P95 ${p95} P99 ${p99} ms ${rate} /s, ${refused.length} not answered  (goal ${goalOf})`);
   if (refused[0]) console.log(`  The first that was not answered: ${refused[0].status} ${refused[0].text}`);
+}
+
+interface Answer extends Reply {
+  /** How often it was refused with `Retry-After` before. */
+  refusals: number;
+}
+
+/** A refusal that names a time is no error yet: the user waits so long and asks again. The latency counts from the first request. */
+async function persistently(connection: KeptConnection, request: Buffer): Promise<Answer> {
+  const sinceMs = nowMs();
+  for (let refusals = 0; ; refusals += 1) {
+    const reply = await connection.send(request, sinceMs);
+    if (reply.retryAfterMs === null || reply.ms + reply.retryAfterMs > patienceMs) return { ...reply, refusals };
+    await delay(reply.retryAfterMs);
+  }
+}
+
+function reportRefusals(answers: Answer[]): void {
+  const refused = answers.filter(({ refusals }) => refusals > 0);
+  const share = ((100 * refused.length) / answers.length).toFixed(2);
+  const most = Math.max(0, ...refused.map(({ refusals }) => refusals));
+  console.log(`  ${refused.length} of ${answers.length} (${share} %) were refused with Retry-After first, at most ${most} times each.`);
 }
 
 const photo = () => readFileSync(join(folder, 'photo.jpg'));
@@ -240,6 +273,8 @@ async function together(url: string, session: Session): Promise<void> {
   const after = (await jobOf(session, id)).events.at(-1).seq;
   const events: Reply[] = [];
   const broken: unknown[] = [];
+  /** Number of the last event of each user. */
+  const newest = Array.from({ length: count }, (): number => after);
   const own = await accounts(url, session);
   const ofUser = (user: number) => own[user % own.length] as Session;
   const clients = Array.from({ length: count }, (_, user) => {
@@ -259,9 +294,11 @@ async function together(url: string, session: Session): Promise<void> {
           complete: () => {},
         },
       );
-    // From the moment that the server has stored it with.
-    follow(`subscription ($id: ID!) { jobEvents(id: $id, after: ${after}) { at } }`, ({ jobEvents: { at } }) => {
-      events.push({ status: 200, ms: Date.now() - Date.parse(at), text: '' });
+    follow(`subscription ($id: ID!) { jobEvents(id: $id, after: ${after}) { at seq } }`, ({ jobEvents: { at, seq } }) => {
+      if (seq !== (newest[user] as number) + 1) broken.push(`User ${user} got the event ${seq} after ${newest[user]}.`);
+      newest[user] = seq;
+      // From the moment that the server has stored it with.
+      events.push({ status: 200, ms: Date.now() - Date.parse(at), text: '', retryAfterMs: null });
     });
     follow('subscription ($id: ID!) { jobProgress(id: $id) { done } }', () => {});
     return client;
@@ -270,35 +307,44 @@ async function together(url: string, session: Session): Promise<void> {
   const image = own.map(({ headers }) => postOf('/v2/models/deployed/predict', { ...headers, 'content-type': 'image/jpeg' }, photo()));
   const connections = [url, inferenceUrl].map((to) => Array.from({ length: count }, () => new KeptConnection(to)));
   const [graphqlOf, inferenceOf] = connections as [KeptConnection[], KeptConnection[]];
-  const [reads, images]: Reply[][] = [[], []];
+  const [reads, images]: [Answer[], Answer[]] = [[], []];
   const isImage = Math.round(1 / imageShare);
   const turns = Array.from({ length: count }, (_, user) => user);
   const load = (forMs: number) =>
-    users(count, thinkMs, forMs, async (user) => {
+    users(count, togetherThinkMs, forMs, async (user) => {
       const turn = (turns[user] as number)++;
-      const [connection, request, replies] =
+      const [connection, request, answers] =
         turn % isImage === 0
           ? [inferenceOf[user], image[user % own.length], images]
           : [graphqlOf[user], next[user % own.length]?.(), reads];
-      const reply = await (connection as KeptConnection).send(request as Buffer);
-      (replies as Reply[]).push(reply);
-      return reply;
+      const answer = await persistently(connection as KeptConnection, request as Buffer);
+      answers.push(answer);
+      return answer;
     });
   await load(Math.min(10_000, ms));
-  for (const warmUp of [reads, images, events]) (warmUp as Reply[]).length = 0;
+  for (const warmUp of [reads, images, events]) warmUp.length = 0;
   const startedAt = performance.now();
   await load(ms);
   const elapsedMs = performance.now() - startedAt;
   for (const connection of connections.flat()) connection.close();
-  for (const client of clients) client.dispose();
   const { state } = await jobOf(session, id);
+  const behind = Math.max(...newest);
+  for (let waitMs = 0; waitMs < patienceMs && newest.some((seq) => seq < behind); waitMs += 100) await delay(100);
+  for (const [user, seq] of newest.entries()) if (seq < behind) broken.push(`User ${user} got no event after ${seq} of ${behind}.`);
+  for (const client of clients) client.dispose();
   console.log(
-    `All at once for ${elapsedMs / 1000} s, beside a training that is ${state}; ${broken.length} subscriptions broken.`,
+    `All at once for ${(elapsedMs / 1000).toFixed(0)} s with ${togetherThinkMs} ms of thinking, beside a training that is ${state}; ` +
+      `${broken.length} subscriptions broken.`,
     ...broken.slice(0, 1),
   );
-  report(`${count} users, images of 451 x 300`, { replies: images as Reply[], elapsedMs }, imagesGoal);
-  report(`${count} users, GraphQL`, { replies: reads as Reply[], elapsedMs });
+  report(`${count} users, images of 451 x 300`, { replies: images, elapsedMs });
+  reportRefusals(images);
+  report(`${count} users, GraphQL`, { replies: reads, elapsedMs });
+  reportRefusals(reads);
   report(`${count} users, events of the training`, { replies: events, elapsedMs });
+  const failed = [...images, ...reads].filter(({ status }) => status !== 200).length;
+  console.log(`Error share: ${failed + broken.length} of ${images.length + reads.length + events.length}.`);
+  if (failed + broken.length > 0 || state !== 'RUNNING') process.exitCode = 1;
   await cancel(session, id);
 }
 
@@ -310,9 +356,7 @@ const onServer = (part: (url: string, session: Session) => Promise<void>) =>
 
 try {
   const busy = (loadavg()[0] as number) > 0.5 ? ' The machine was busy with other work when this began.' : '';
-  console.log(
-    `${cpus()[0]?.model}, ${availableParallelism()} cores; ${count} users, ${thinkMs} ms of thinking, ${ms / 1000} s each.${busy}`,
-  );
+  console.log(`${cpus()[0]?.model}, ${availableParallelism()} cores; ${count} users, ${ms / 1000} s each.${busy}`);
   if (!values.minutes) {
     await inference();
     await onServer(graphql);

@@ -97,6 +97,7 @@ const [sitePackages = ''] = globSync('trainer/.venv/lib/python*/site-packages', 
 const python = [
   ...pythonPackages('trainer/requirements.lock', join(root, sitePackages)),
   ...pythonPackages('inference-native/openvino.lock', join(root, 'inference-native', 'openvino')),
+  ...pythonPackages('trainer/timm.lock', join(root, 'trainer', 'extras')),
 ];
 for (const [ecosystem, packages] of Object.entries({ npm: npmPackages(), python: new Map(python) })) {
   const reviews: Record<string, Review> = {};

@@ -8,7 +8,9 @@ import { program } from '../src/commands.ts';
 import { describedSettings } from '../src/config.ts';
 import { errorCodes } from '../src/errors.ts';
 import { schema } from '../src/graphql/schema.ts';
-import { presets } from '../src/jobs/presets.ts';
+import { classifiers } from '../src/jobs/classifiers.ts';
+import { type PresetName, presets } from '../src/jobs/presets.ts';
+import { timmClassifiers } from '../src/jobs/timm.ts';
 
 const folder = join(import.meta.dirname, '..', 'docs');
 
@@ -29,6 +31,15 @@ function fieldsOf(permission: string): string[] {
   );
   return [...new Set(names)];
 }
+
+const classifierTable = (rows: object): string =>
+  table(
+    ['Preset', 'Image size', 'Million parameters', 'Billion multiplications'],
+    (Object.keys(rows) as PresetName[]).map((name) => {
+      const { hyperparameters, parameters, macs } = presets[name];
+      return [code(name), `${hyperparameters.parse({}).imageSize}`, (parameters / 1e6).toFixed(1), (macs / 1e9).toFixed(2)];
+    }),
+  );
 
 const settingsOf = (part: keyof typeof describedSettings): string =>
   table(
@@ -73,18 +84,8 @@ const generated: Record<string, () => string> = {
           (macs / 1e9).toFixed(1),
         ]),
     ),
-  classifiers: () =>
-    table(
-      ['Preset', 'Image size', 'Million parameters', 'Billion multiplications'],
-      Object.entries(presets)
-        .filter(([, { task }]) => task === 'CLASSIFICATION')
-        .map(([name, { hyperparameters, parameters, macs }]) => [
-          code(name),
-          `${hyperparameters.parse({}).imageSize}`,
-          (parameters / 1e6).toFixed(1),
-          (macs / 1e9).toFixed(2),
-        ]),
-    ),
+  classifiers: () => classifierTable(classifiers),
+  timm: () => classifierTable(timmClassifiers),
   roles: () =>
     table(
       ['Permission', ...roles.map((role) => role.charAt(0) + role.slice(1).toLowerCase()), 'Opens'],

@@ -7,14 +7,21 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { classifiers } from '../src/jobs/classifiers.ts';
 import { detectors } from '../src/jobs/detectors.ts';
+import { isInstalled } from '../src/jobs/extras.ts';
+import { timmClassifiers } from '../src/jobs/timm.ts';
 import { trainerFolder, trainerPython } from '../src/python.ts';
 
 const factsFile = new URL('../src/jobs/presets.json', import.meta.url);
 // What the file holds is checked by the trainer's tests: it takes PyTorch seconds.
 if (!process.argv.includes('--check')) {
-  const rows = JSON.stringify({ ...classifiers, ...detectors });
-  const answer = execFileSync(trainerPython, ['-m', 'whetstone_trainer.preset_facts', rows], { cwd: trainerFolder, encoding: 'utf8' });
-  writeFileSync(factsFile, `${JSON.stringify(JSON.parse(answer), null, 2)}\n`);
+  const rows = Object.entries({ ...classifiers, ...timmClassifiers, ...detectors });
+  const asked = JSON.stringify(Object.fromEntries(rows.filter(([name]) => isInstalled(name))));
+  const answer = execFileSync(trainerPython, ['-m', 'whetstone_trainer.preset_facts', asked], { cwd: trainerFolder, encoding: 'utf8' });
+  const found = { ...JSON.parse(readFileSync(factsFile, 'utf8')), ...JSON.parse(answer) };
+  const missing = rows.filter(([name]) => !(name in found)).map(([name]) => name);
+  if (missing.length > 0) throw new Error(`timm is not installed (WHETSTONE_TIMM=1): nothing is known of ${missing.join(', ')}.`);
+  const sorted = Object.fromEntries(rows.map(([name]) => [name, found[name]]));
+  writeFileSync(factsFile, `${JSON.stringify(sorted, null, 2)}\n`);
 }
 
 const { default: facts } = await import('../src/jobs/presets.json', { with: { type: 'json' } });
@@ -41,9 +48,9 @@ const schema = {
   phases: Object.keys(phases),
   presets: Object.fromEntries(Object.entries(presets).map(([name, { task }]) => [name, task])),
   classifiers: Object.fromEntries(
-    Object.entries(classifiers).map(([name, { stages }]) => {
-      const { head, weights } = facts[name as keyof typeof classifiers];
-      return [name, { head, weights, stages }];
+    Object.entries({ ...classifiers, ...timmClassifiers }).map(([name, { stages }]) => {
+      const { head, weights }: { head: string; weights?: string } = facts[name as keyof typeof classifiers];
+      return [name, { head, weights: weights ?? null, stages }];
     }),
   ),
   detectors: Object.fromEntries(Object.entries(detectors).map(([name, { size, backbone }]) => [name, { size, backbone }])),

@@ -72,7 +72,10 @@ function pythonPackages(timestamp: string): object {
       timestamp,
       component: { type: 'application', 'bom-ref': 'whetstone-trainer', name: 'whetstone-trainer', version: pkg.version },
     },
-    components: [...componentsOf('trainer/requirements.lock', 'required'), ...componentsOf('inference-native/openvino.lock', 'optional')],
+    components: [
+      ...componentsOf('trainer/requirements.lock', 'required'),
+      ...['inference-native/openvino.lock', 'trainer/timm.lock'].flatMap((lock) => componentsOf(lock, 'optional')),
+    ],
   };
 }
 

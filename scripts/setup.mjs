@@ -12,7 +12,7 @@
 // `node scripts/setup.mjs node native` takes these steps only: the image makes them in different stages (Dockerfile).
 //
 // Settings: WHETSTONE_PYTHON (the interpreter to use), WHETSTONE_SKIP_DISK_CHECK=1, WHETSTONE_SKIP_NATIVE=1, CXX,
-// WHETSTONE_OPENVINO=1, and those of npm, pip and uv.
+// WHETSTONE_OPENVINO=1, WHETSTONE_TIMM=1, and those of npm, pip and uv.
 
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
@@ -38,6 +38,7 @@ import {
 } from './machine.mjs';
 
 const openvino = within('inference-native', 'openvino');
+const extras = within('trainer', 'extras');
 
 /** What stops the set-up through no fault of the script: its text is all that the user sees. */
 class SetupError extends Error {}
@@ -147,6 +148,24 @@ const STEPS = [
         findUv(),
         ...['pip', 'install', '--python', venvPython, '--target', openvino, '--no-deps', '--require-hashes'],
         ...['-r', within('inference-native', 'openvino.lock')],
+      ],
+    ],
+  },
+  {
+    name: 'timm',
+    title: 'timm',
+    folder: path.join('trainer', 'extras'),
+    wanted: () => process.env.WHETSTONE_TIMM === '1' || fs.existsSync(extras),
+    inputs: () => [contents('trainer/timm.lock')],
+    works: () => fs.existsSync(path.join(extras, 'timm')),
+    needs: () => [{ folder: root, bytes: config.diskBytes.timm }],
+    problem: () => undefined,
+    // Without what it depends on: that is there, but for the client of a hub of weights, which nothing here uses.
+    commands: () => [
+      [
+        findUv(),
+        ...['pip', 'install', '--python', venvPython, '--target', extras, '--no-deps', '--require-hashes'],
+        ...['-r', within('trainer', 'timm.lock')],
       ],
     ],
   },

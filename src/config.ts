@@ -5,6 +5,7 @@ import { AddressRanges } from './addressRanges.ts';
 import { HostEngine } from './engine/hostEngine.ts';
 import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
+import { hostVariables, readTracing, type TracingSettings } from './tracingSettings.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const bytes = z.coerce.number().int().min(0);
@@ -113,10 +114,13 @@ const otherVariables = {
   WHETSTONE_PYTHON: 'Python interpreter that the set-up makes its environment of; without it the newest that is found.',
   WHETSTONE_SKIP_NATIVE: '1 leaves the native runtime out of the set-up: models run on onnxruntime-node.',
   WHETSTONE_OPENVINO: '1 installs OpenVINO with the set-up, a further engine. It stays, without the setting too.',
+  WHETSTONE_TIMM: '1 installs timm with the set-up, for more presets of classifiers. It stays, without the setting too.',
   WHETSTONE_OPENVINO_LIBRARY:
     'File of another OpenVINO, its libopenvino_c.so.<version>; without it that of the set-up, then that of the system.',
   WHETSTONE_NVML_LIBRARY: 'File of NVIDIA’s management library, libnvidia-ml.so.1; without it that of the system.',
   WHETSTONE_SKIP_DISK_CHECK: '1 skips the check of the set-up for free disk space.',
+  OTEL_EXPORTER_OTLP_ENDPOINT:
+    'Address of an OpenTelemetry collector that traces are sent to over HTTP; without it none are made. docs/deployment.md names the other OTEL_ variables.',
   NODE_ENV: '`production` requires WHETSTONE_SIGNING_KEY_FILE, instead of making a key in the data folder.',
 };
 
@@ -142,6 +146,10 @@ export type Config = Readonly<z.infer<typeof settings>> & {
   readonly production: boolean;
   readonly cores: number;
   readonly childEnv: Readonly<Record<string, string>>;
+  /** Null: no traces. */
+  readonly tracing: TracingSettings | null;
+  /** What the inference host inherits beyond `childEnv`. */
+  readonly hostEnv: Readonly<Record<string, string>>;
 };
 
 const prefix = 'WHETSTONE_';
@@ -178,9 +186,13 @@ export function readConfig(env: Environment): Config {
         '`openssl genpkey -algorithm ed25519 -out signing-key.pem`, keep it private (mode 0600), and set the variable to its path.',
     );
   }
+  const traced = readTracing(env);
+  problems.push(...traced.problems);
   if (!data || problems.length > 0) refuseSettings(problems);
+  const { tracing } = traced;
+  const hostEnv = tracing ? hostVariables(env) : {};
   const childEnv = Object.fromEntries(inherited.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])));
-  return Object.freeze({ ...data, production, cores: availableParallelism(), childEnv });
+  return Object.freeze({ ...data, production, cores: availableParallelism(), childEnv, tracing, hostEnv });
 }
 
 /** The secret of an inference host by itself; undefined where there is none. */

@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
-import { count, getTableColumns, type InferSelectModel, type SQL, sql } from 'drizzle-orm';
+import { count, getTableColumns, type InferSelectModel, type Placeholder, type SQL, sql } from 'drizzle-orm';
 import { type BetterSQLite3Database, drizzle } from 'drizzle-orm/better-sqlite3';
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
 import { ApiError } from './errors.ts';
@@ -171,6 +171,15 @@ export function prepared<Query>(build: (db: Queryable) => Query): (db: Queryable
     return query;
   };
 }
+
+/**
+ * An argument of a compiled query whose value SQLite does not plan by. It plans joins and limits by the values of bare ones, and so compiles
+ * the query at every call: three quarters of the time of a look-up.
+ */
+export const argument = (name: string, type: 'TEXT' | 'INTEGER'): SQL => sql`CAST(${sql.placeholder(name)} AS ${sql.raw(type)})`;
+
+/** The argument `limit`. */
+export const limitArgument = argument('limit', 'INTEGER') as unknown as Placeholder<'limit'>;
 
 /** Inserts a row with all its columns: an event in 10 µs, where drizzle takes 80, and 30 for each of a query of a hundred. */
 export function rowInsert<Table extends SQLiteTable>(table: Table): (db: Queryable, row: InferSelectModel<Table>) => void {

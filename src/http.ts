@@ -7,6 +7,7 @@ import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
 import { refuseRequest } from './refuseRequest.ts';
+import { activeSpan, contextIn, type Span, type Tracing } from './tracing.ts';
 
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it; `/` is that path alone. */
 export interface Route {
@@ -47,17 +48,23 @@ export function createHttp(
       const startedAt = performance.now();
       const path = pathOf(req);
       const route = routes.find((r) => r.path === path || (r.path !== '/' && r.path.endsWith('/') && path.startsWith(r.path)));
+      const span = services.tracing && !route?.polled ? traceRequest(services.tracing, req, route, requestId) : null;
       res.on('close', () => {
-        requestScope.run(scope, () => {
+        span?.set(res.headersSent ? { 'http.response.status_code': res.statusCode } : { 'error.type': 'ABORTED' });
+        span?.end(res.headersSent && res.statusCode >= 500 ? { problem: `status ${res.statusCode}` } : {});
+        const tell = () => {
           const ms = performance.now() - startedAt;
           const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
           log[level]({ method: req.method, path, status: res.statusCode, latencyMs: Math.round(ms) }, 'request');
           // A stream lasts for as long as its client wants.
           if (!String(res.getHeader('content-type')).startsWith('text/event-stream'))
             services.metrics.answered(route?.path, res, ms / 1000);
-        });
+        };
+        requestScope.run(scope, span ? () => activeSpan.run(span, tell) : tell);
       });
-      answer(req, res, path, route, scope).catch((error: unknown) => sendError(res, error, log));
+      const run = () => answer(req, res, path, route, scope).catch((error: unknown) => sendError(res, error, log));
+      if (span) activeSpan.run(span, run);
+      else run();
     });
   });
   http.setTimeout(silenceMs);
@@ -125,6 +132,16 @@ export function createHttp(
   }
 
   return { http, connections };
+}
+
+/** Its path and its query may be secrets: a signed link. So the span has the route only. */
+function traceRequest(tracing: Tracing, req: IncomingMessage, route: Route | undefined, requestId: string): Span {
+  const method = req.method ?? '';
+  return tracing.start(route ? `${method} ${route.path}` : method, {
+    kind: 'SERVER',
+    parent: contextIn(req.headers),
+    attributes: { 'http.request.method': method, ...(route ? { 'http.route': route.path } : {}), 'whetstone.request.id': requestId },
+  });
 }
 
 export function pathOf(req: IncomingMessage): string {

@@ -3,18 +3,25 @@ import { writeSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { type Logger, pino } from 'pino';
 import type { Config } from './config.ts';
+import { activeSpan } from './tracing.ts';
 
 /** What belongs to the request that the running code serves: it stands in each log line and in each error. */
 export const requestScope = new AsyncLocalStorage<{ requestId: string; userId?: string }>();
 
 export type Log = Logger;
 
+/** By it a line and its trace are found from each other. */
+function traceOf(): { traceId?: string } {
+  const span = activeSpan.getStore();
+  return span ? { traceId: span.traceId } : {};
+}
+
 /** JSON lines on standard output; short lines for a person where that is a terminal. */
 export function createLog({ logLevel }: Pick<Config, 'logLevel'>): Log {
   const output = lossyOutput(1);
   const destination = isatty(1) ? { write: (line: string) => output.write(`${shortLine(line)}\n`) } : output;
   // A copy: pino writes the facts of the line into it.
-  return pino({ level: logLevel, base: null, mixin: () => ({ ...requestScope.getStore() }) }, destination);
+  return pino({ level: logLevel, base: null, mixin: () => ({ ...requestScope.getStore(), ...traceOf() }) }, destination);
 }
 
 /** `14:05:09 WARN the message  name=value`: level INFO is left out, and ids of requests and users where nothing is wrong. */
@@ -29,6 +36,7 @@ function shortLine(line: string): string {
   if (level < 40) {
     delete facts.requestId;
     delete facts.userId;
+    delete facts.traceId;
   }
   const severity = level === 30 ? '' : `${pino.levels.labels[level]?.toUpperCase()} `;
   const shown = Object.entries(facts).map(

@@ -41,6 +41,7 @@ import { readLinkKey } from './storage/links.ts';
 import { startSweeper } from './storage/sweeper.ts';
 import { createUploads } from './storage/tus.ts';
 import { watchGpus } from './system/gpus.ts';
+import { serviceNames } from './tracingSettings.ts';
 import { compressJob } from './training/compress.ts';
 import { convertJob } from './training/convert.ts';
 import { evaluateJob } from './training/evaluate.ts';
@@ -103,6 +104,8 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
   const inTime = (part: Exclude<keyof typeof stopMs, 'limit'>, ended: Promise<unknown>) =>
     within(stopMs[part], ended, () => log.warn({ part, ms: stopMs[part] }, 'a part of the server did not stop in time'));
   try {
+    const tracing = config.tracing && (await import('./otlp.ts')).startTracing(config.tracing, serviceNames.server, log);
+    undo.push(() => tracing?.stop(stopMs.tracing));
     const { db, close } = openDatabase(config.dataDir);
     undo.push(close);
     undo.push(keepReserve(config, log));
@@ -128,6 +131,7 @@ export async function startServer(config: Config, log: Log, otherKinds?: JobKind
       log,
       progress: new Map(),
       metrics,
+      tracing,
       tokens,
       throttle: createThrottle(db),
       linkKey: readLinkKey(config.dataDir),

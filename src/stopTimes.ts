@@ -14,6 +14,7 @@ export const stopMs = {
   connections: 500,
   uploads: 500,
   sweeper: 1_000,
+  tracing: 400,
 } as const;
 
 /** Resolves when `part` has ended, or its time is over: `late` is called then. */

@@ -380,3 +380,9 @@ test('items from before there were boxes are kept, counted by split and found by
       }
     }),
   ));
+
+test('no index makes SQLite compile a query at every call, as one that is partial by IS NOT NULL does for all of its table', () =>
+  withDatabase((db) => {
+    const indexes = db.$client.prepare("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%WHERE%IS NOT NULL%'").all();
+    expect(indexes).toEqual([]);
+  }));

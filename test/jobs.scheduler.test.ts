@@ -7,6 +7,7 @@ import { cancelJob } from '../src/jobs/moves.ts';
 import { setJobPriority } from '../src/jobs/priority.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import type { JobEvent } from '../src/jobs/tables.ts';
+import { waitReason } from '../src/jobs/waiting.ts';
 import { retentionSweeps } from '../src/retention/sweep.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
@@ -99,6 +100,50 @@ describe('slots', () => {
       },
       { slots: 3, env: (folder) => ({ PATH: `${folder}:${process.env.PATH}` }) },
     );
+  });
+});
+
+describe('a job of several slots', () => {
+  test('waits for those of different GPUs, and lets no later job take one of them', async () => {
+    await withJobs(
+      async (jobs) => {
+        const smi = `#!/bin/sh\necho '0, GPU-aaa, A, 1, 1, 0, 30, 9'\necho '1, GPU-bbb, B, 1, 1, 0, 30, 9'\n`;
+        writeFileSync(join(jobs.folder, 'nvidia-smi'), smi, { mode: 0o755 });
+        await jobs.start();
+        const show = (name: string, slots: number) =>
+          jobs.submit({ steps: ['hello', { show: 'CUDA_VISIBLE_DEVICES' }, { wait: name }, 'ok'], slots }).id;
+        const [a, b, c] = [show('a', 1), show('b', 1), show('c', 1)];
+        await until(() => runningIds(jobs).length === 3);
+        const pair = show('pair', 2);
+        const later = show('later', 1);
+        for (const [name, id] of Object.entries({ a, c })) {
+          touch(jobs, name);
+          await jobs.ended(id);
+        }
+        // Both of the free slots have the first GPU.
+        expect(heldIds(jobs)).toEqual([null, b, null]);
+        expect([jobs.job(pair).state, jobs.job(later).state]).toEqual(['QUEUED', 'QUEUED']);
+        touch(jobs, 'b');
+        await jobs.event(later, isState('RUNNING'));
+        expect(heldIds(jobs)).toEqual([pair, pair, later]);
+        for (const name of ['pair', 'later']) touch(jobs, name);
+        await Promise.all([pair, later].map(jobs.ended));
+        expect(await logOf(jobs, pair)).toEqual(['GPU-aaa,GPU-bbb']);
+      },
+      { slots: 3, env: (folder) => ({ PATH: `${folder}:${process.env.PATH}` }) },
+    );
+  });
+
+  test('that a server with fewer slots finds in its queue says so, and holds nobody up', async () => {
+    await withJobs(async (jobs) => {
+      await jobs.start();
+      const { id } = jobs.submit({ slots: 3 });
+      expect((await jobs.ended(jobs.submit().id)).state).toBe('SUCCEEDED');
+      const message = 'It needs 3 slots, and the server has 2: start the server with WHETSTONE_SLOTS=3, or cancel the job.';
+      expect(waitReason(jobs, jobs.job(id))).toEqual({ code: 'TOO_FEW_SLOTS', message });
+      cancel(jobs, id);
+      expect((await jobs.ended(id)).state).toBe('CANCELLED');
+    });
   });
 });
 

@@ -406,7 +406,7 @@ describe('whatever happens to jobs', () => {
         const redone: string[] = [];
         const kinds = kindsOf({ ...scripted, undo: (_tx, { id }) => void undone.push(id), redo: (_tx, { id }) => void redone.push(id) });
         const model: Model = { jobs: [] };
-        const real = { db, config, bus, progress: new Map(), metrics: { moved() {} }, kinds, undone, redone };
+        const real = { db, config, bus, progress: new Map(), metrics: { moved() {} }, tracing: null, kinds, undone, redone };
         for (const { run } of taken) {
           await run(model, real);
           check(model, real);

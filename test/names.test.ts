@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
+const textOf = (file: string) => readFileSync(join(root, file), 'utf8');
 
 /** Names that mean the same in both files, and why they are in two. */
 const meantTwice: Record<string, string> = {
@@ -30,4 +31,17 @@ test('an exported name means one thing: no two files of src/ define the same', (
     [],
   );
   expect(twice.map(([name]) => name).sort()).toEqual(Object.keys(meantTwice).sort());
+});
+
+test('a command to copy takes its token from WHETSTONE_TOKEN, or the key of a deployment from KEY, wherever it stands', () => {
+  const files = ['README.md', ...globSync(['docs/**/*.md', 'src/**/*.ts', 'client/**/*.ts', 'tui/**/*.{ts,tsx}'], { cwd: root })];
+  const used = files.flatMap((file) =>
+    [...textOf(file).matchAll(/Bearer (?:\\?\$\{)?(?:process\.env\.|os\.environ\[')?\$?([A-Z][A-Z_]+)/g)].map(([, name = '']) => ({
+      file,
+      name,
+    })),
+  );
+  expect(used.length).toBeGreaterThan(10);
+  expect(used.filter(({ name }) => name !== 'WHETSTONE_TOKEN' && name !== 'KEY')).toEqual([]);
+  expect(files.filter((file) => /\$(TOKEN|SERVER)\b/.test(textOf(file)))).toEqual([]);
 });

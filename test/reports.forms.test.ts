@@ -170,6 +170,7 @@ const training: TrainingFacts = {
   seed: 0,
   device: 'auto',
   cpuThreads: 1,
+  processes: 1,
   hyperparameters: { epochs: 5, learningRate: 0.00015 },
   result: null,
   version: null,

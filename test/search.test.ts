@@ -199,11 +199,14 @@ test('what an earlier version has trained and measured is found after the upgrad
     earlier.close();
     const { db, close } = openDatabase(dataDir);
     try {
-      const found = (filter: JobFilter) => listJobs(db, filter, 'NEWEST', 10, null).map(({ id }) => id);
-      expect(found({ hyperparameters: [{ name: 'optimizer', operator: 'EQUAL', value: 'SGD' }] })).toEqual(['j']);
-      expect(found({ hyperparameters: [{ name: 'learningRate', operator: 'LESS', value: 0.2 }] })).toEqual(['j']);
-      expect(found({ metrics: [{ name: 'top1', operator: 'AT_LEAST', value: 0.75 }] })).toEqual(['j']);
-      expect(listVersionsByMetric(db, {}, { name: 'top1', descending: true }, 10, null)).toMatchObject([{ id: 'v', metricValue: 0.75 }]);
+      const reader = { db, request: {} };
+      const found = async (filter: JobFilter) => (await listJobs(reader, filter, 'NEWEST', 10, null)).map(({ id }) => id);
+      expect(await found({ hyperparameters: [{ name: 'optimizer', operator: 'EQUAL', value: 'SGD' }] })).toEqual(['j']);
+      expect(await found({ hyperparameters: [{ name: 'learningRate', operator: 'LESS', value: 0.2 }] })).toEqual(['j']);
+      expect(await found({ metrics: [{ name: 'top1', operator: 'AT_LEAST', value: 0.75 }] })).toEqual(['j']);
+      expect(await listVersionsByMetric(reader, {}, { name: 'top1', descending: true }, 10, null)).toMatchObject([
+        { id: 'v', metricValue: 0.75 },
+      ]);
     } finally {
       close();
     }

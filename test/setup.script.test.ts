@@ -51,6 +51,19 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
   return createHash('sha256').update(fs.readFileSync(wheel)).digest('hex');
 }
 
+/** Packages that are installed only when a setting asks for them. */
+const extras = [
+  {
+    name: 'openvino',
+    title: 'OpenVINO',
+    setting: 'WHETSTONE_OPENVINO',
+    lock: 'inference-native/openvino.lock',
+    folder: 'inference-native/openvino',
+    file: 'openvino/libs/version',
+  },
+  { name: 'timm', title: 'timm', setting: 'WHETSTONE_TIMM', lock: 'trainer/timm.lock', folder: 'trainer/extras', file: 'timm/version' },
+];
+
 class Project {
   readonly folder = fs.mkdtempSync(path.join(os.tmpdir(), 'whetstone set-up '));
   readonly #children = new Set<number>();
@@ -92,7 +105,7 @@ class Project {
     writeWheel(this.path('wheels'), 'uv', uvVersion, { [`uv-${uvVersion}.data/scripts/uv`]: `#!/bin/sh\nexec '${tools.uv}' "$@"\n` });
     this.write('trainer/requirements.in', 'tiny\n');
     this.write('trainer/requirements.lock', `tiny==1.0.0 --hash=sha256:${sha256}\n`);
-    this.openvino('1.0.0');
+    for (const extra of extras) this.lock(extra, '1.0.0');
     // As Node-API wants it, without its headers.
     this.write('inference-native/src/addon.cpp', 'extern "C" void* napi_register_module_v1(void*, void* exports) { return exports; }\n');
     this.write(
@@ -104,10 +117,10 @@ class Project {
     return this;
   }
 
-  /** The version that the lock names. */
-  openvino(version: string): void {
-    const sha256 = writeWheel(this.path('wheels'), 'openvino', version, { 'openvino/libs/version': version });
-    this.write('inference-native/openvino.lock', `openvino==${version} --hash=sha256:${sha256}\n`);
+  /** The version that the lock of an extra package names. */
+  lock({ name, lock, file }: (typeof extras)[number], version: string): void {
+    const sha256 = writeWheel(this.path('wheels'), name, version, { [file]: version });
+    this.write(lock, `${name}==${version} --hash=sha256:${sha256}\n`);
   }
 
   configure(changes: object): void {
@@ -119,7 +132,7 @@ class Project {
       python,
       uv: uvVersion,
       pythonImports: 'tiny',
-      diskBytes: { node: none, python: none, openvino: 0 },
+      diskBytes: { node: none, python: none, openvino: 0, timm: 0 },
       ...changes,
     });
   }
@@ -256,7 +269,7 @@ describe('set-up', { timeout: 120_000 }, () => {
     expect(output).toMatch(/^Node packages …\nNode packages: done in \d+ s\.\nNative runtime: left out/);
     expect(fs.existsSync(project.path('trainer', '.venv'))).toBe(false);
     const wrong = await project.run({}, ['pyton']);
-    expect(wrong).toEqual({ status: 1, output: 'There is no step pyton, only node, python, native, openvino.\n' });
+    expect(wrong).toEqual({ status: 1, output: 'There is no step pyton, only node, python, native, openvino, timm.\n' });
   });
 
   test.for([
@@ -355,19 +368,24 @@ describe.skipIf(!compiler)(`the native runtime${noCompiler}`, { timeout: 120_000
   });
 });
 
-test('OpenVINO is installed when it is asked for, stays, and follows its lock', { timeout: 120_000 }, async ({ project }) => {
-  const installed = () => fs.readFileSync(project.path('inference-native', 'openvino', 'openvino', 'libs', 'version'), 'utf8');
-  expect((await project.run()).output).not.toContain('OpenVINO');
-  const { status, output } = await project.run({ WHETSTONE_OPENVINO: '1' });
-  expect(output).toMatch(/^OpenVINO …\nOpenVINO: done in \d+ s\.\nSet-up finished/);
-  expect([status, installed()]).toEqual([0, '1.0.0']);
-  expect((await project.run()).output).toBe(nothing);
-  project.openvino('2.0.0');
-  expect((await project.run()).output).toContain('OpenVINO: done');
-  expect(installed()).toBe('2.0.0');
-  fs.rmSync(project.path('inference-native', 'openvino'), { recursive: true });
-  expect((await project.run()).output).toBe(nothing);
-});
+test.for(extras)(
+  '$title is installed when it is asked for, stays, and follows its lock',
+  { timeout: 120_000 },
+  async (extra, { project }) => {
+    const { title, folder, file, setting } = extra;
+    const installed = () => fs.readFileSync(project.path(folder, file), 'utf8');
+    expect((await project.run()).output).not.toContain(title);
+    const { status, output } = await project.run({ [setting]: '1' });
+    expect(output).toMatch(new RegExp(`^${title} …\\n${title}: done in \\d+ s\\.\\nSet-up finished`));
+    expect([status, installed()]).toEqual([0, '1.0.0']);
+    expect((await project.run()).output).toBe(nothing);
+    project.lock(extra, '2.0.0');
+    expect((await project.run()).output).toContain(`${title}: done`);
+    expect(installed()).toBe('2.0.0');
+    fs.rmSync(project.path(folder), { recursive: true });
+    expect((await project.run()).output).toBe(nothing);
+  },
+);
 
 describe('interrupted set-up', { timeout: 120_000 }, () => {
   test.for([

@@ -146,7 +146,10 @@ test(`for ${minutes} minutes jobs, uploads, swaps, clients and subscribers leave
       repeated('trainings', trainAndDelete),
       repeated('uploads', uploadAndDelete),
       repeated('swaps', swap),
-      ...Array.from({ length: inferenceClients }, (_, n) => repeated('answers', (k) => infer(1000 * k + n))),
+      ...Array.from({ length: inferenceClients }, (_, n) =>
+        // From 1: JSON has no -0. Each number once, and small enough to be exact as FP32.
+        repeated('answers', (k) => infer(1 + inferenceClients * k + n)),
+      ),
       ...Array.from({ length: subscribers }, (_, n) => repeated('connections', () => subscribe(n))),
       repeated('samples', sample),
     ]);
@@ -163,6 +166,9 @@ test(`for ${minutes} minutes jobs, uploads, swaps, clients and subscribers leave
       return { name, level, rise: Math.round(rise(values)), most: Math.round(level * share + more) };
     });
     console.table(risen);
+    // What never came to its end grows nothing.
+    const works = ['trainings', 'uploads', 'swaps', 'answers', 'connections'];
+    expect(works.filter((what) => !done[what])).toEqual([]);
     expect(risen.filter(({ rise, most }) => rise > most)).toEqual([]);
     expect(await health(api)).toMatchObject({ restarts: 0 });
     server.kill('SIGTERM');

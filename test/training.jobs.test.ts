@@ -345,6 +345,7 @@ describe('a training on real digits', () => {
       ['hyperparameters', 'multiScale'],
     ],
     ['public weights of a backbone that cannot be had', { preset: 'yolov8_resnet18', init: { pretrained: true } }, ['init', 'pretrained']],
+    ['more processes than the server has slots', { processes: 3 }, ['processes']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],
   ])('is refused with %s, before a job is made', async (_what, change, field) => {

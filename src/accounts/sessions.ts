@@ -1,6 +1,6 @@
 import { createHash, randomBytes, randomUUIDv7 } from 'node:crypto';
-import { and, desc, eq, gt, isNull, lte, sql } from 'drizzle-orm';
-import { prepared, type Queryable } from '../db.ts';
+import { and, desc, eq, gt, isNull, lte } from 'drizzle-orm';
+import { argument, prepared, type Queryable } from '../db.ts';
 import { type Session, session, type User, user } from './tables.ts';
 
 /** A session that is not refreshed for this long ends. */
@@ -36,7 +36,7 @@ const openQuery = prepared((db) =>
     .innerJoin(user, eq(user.id, session.userId))
     .where(
       and(
-        eq(session.familyId, sql.placeholder('familyId')),
+        eq(session.familyId, argument('familyId', 'TEXT')),
         isNull(session.replacedById),
         isNull(session.revokedAt),
         isNull(user.disabledAt),

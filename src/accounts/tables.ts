@@ -61,7 +61,7 @@ export const session = sqliteTable(
     index('session_family').on(t.familyId).where(sql`${t.replacedById} IS NULL`),
     index('session_user').on(t.userId).where(sql`${t.replacedById} IS NULL AND ${t.revokedAt} IS NULL`),
     index('session_expiry').on(t.expiresAt),
-    index('session_revoked').on(t.revokedAt).where(sql`${t.revokedAt} IS NOT NULL`),
+    index('session_revoked').on(t.revokedAt),
   ],
 );
 

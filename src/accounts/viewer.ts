@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { and, eq, gt, isNull, or, sql } from 'drizzle-orm';
 import type { AccessClaims } from '../accessTokens.ts';
-import { type Db, inUrgentTransaction, passingError, prepared, type Queryable } from '../db.ts';
+import { argument, type Db, inUrgentTransaction, passingError, prepared, type Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import type { Actor } from './audit.ts';
 import { may } from './permissions.ts';
@@ -38,9 +38,9 @@ const liveKeyQuery = prepared((db) =>
     .innerJoin(user, eq(user.id, apiKey.userId))
     .where(
       and(
-        eq(apiKey.id, sql.placeholder('id')),
+        eq(apiKey.id, argument('id', 'TEXT')),
         isNull(apiKey.revokedAt),
-        or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, sql.placeholder('now'))),
+        or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, argument('now', 'INTEGER'))),
         isNull(user.disabledAt),
       ),
     )

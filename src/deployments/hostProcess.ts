@@ -44,7 +44,7 @@ export interface HostProcess {
  * that were used, by the hashes of their secrets.
  */
 export async function startHostProcess(
-  { dataDir, host, inferencePort, inferenceEngine, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv }: Config,
+  { dataDir, host, inferencePort, inferenceEngine, inferencePermits, inferenceMemoryBytesMax, logLevel, childEnv, hostEnv }: Config,
   snapshot: AuthSnapshot,
   log: Log,
   onKeysUsed: (secretHashes: string[]) => void,
@@ -59,7 +59,7 @@ export async function startHostProcess(
   };
   const child = fork(program, [], {
     cwd: folder,
-    env: childEnv,
+    env: { ...childEnv, ...hostEnv },
     execArgv: nodeFlags,
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     // A group of its own: see recordChild.

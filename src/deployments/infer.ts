@@ -3,6 +3,7 @@ import type { Viewer } from '../accounts/viewer.ts';
 import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
 import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
 import { AddressName } from '../naming.ts';
+import { activeSpan } from '../tracing.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
@@ -45,7 +46,7 @@ export async function infer(
   const query = `top=${top}${score == null ? '' : `&score=${score}`}`;
   const answer = await fetch(`${url}/v2/models/${encodeURIComponent(deployment)}/predict?${query}`, {
     method: 'POST',
-    headers: { authorization: `Bearer ${token}` },
+    headers: { authorization: `Bearer ${token}`, ...activeSpan.getStore()?.context },
     body: bytes,
     signal: AbortSignal.timeout(answerMsMax),
   }).catch(() => {

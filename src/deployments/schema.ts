@@ -89,7 +89,7 @@ export const DeploymentType = builder.node(builder.objectRef<Deployment>('Deploy
     snippet: t.string({
       nullable: true,
       description:
-        'A client in a few lines, which reads an API key (`createApiKey`) from TOKEN; null while the inference host does not run.',
+        'A client in a few lines, which reads an API key (`createApiKey`) from the variable KEY; null while the inference host does not run.',
       args: { language: t.arg({ type: SnippetLanguageType, required: true, defaultValue: 'CURL', description: 'In which language.' }) },
       resolve: (d, { language }, { supervisor }) => {
         const { url } = supervisor.health();

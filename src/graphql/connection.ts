@@ -11,7 +11,7 @@ export interface Connection<T> {
 }
 
 /** A connection that also tells how long the list is, where somebody asks. */
-export type CountedConnection<T> = Connection<T> & { count: () => number };
+export type CountedConnection<T> = Connection<T> & { count: () => number | Promise<number> };
 
 /** The field `totalCount` of such a connection. */
 export const totalCount = <Shape>(t: PothosSchemaTypes.ObjectFieldBuilder<typeof builder.$inferSchemaTypes, Shape>) => ({
@@ -44,8 +44,36 @@ export function page<T, K>(
   read: (limit: number, after: K | null) => T[],
   keyOf: (row: T) => K,
 ): Connection<T> {
+  return connectionOf(list, { first, after }, read(...wantedOf(list, { first, after }, isKey)), keyOf);
+}
+
+/** The same of rows that are read in turns. */
+export async function pageInTurns<T, K>(
+  list: string,
+  args: { first: number; after?: string | null },
+  isKey: (key: unknown) => key is K,
+  read: (limit: number, after: K | null) => Promise<T[]>,
+  keyOf: (row: T) => K,
+): Promise<Connection<T>> {
+  return connectionOf(list, args, await read(...wantedOf(list, args, isKey)), keyOf);
+}
+
+/** One row more than wanted tells whether there is a next page. */
+function wantedOf<K>(
+  list: string,
+  { first, after }: { first: number; after?: string | null },
+  isKey: (key: unknown) => key is K,
+): [limit: number, after: K | null] {
   if (first < 1 || first > pageMax) throw new ApiError('LIMIT', `\`first\` is between 1 and ${pageMax}; it is ${first}.`);
-  const rows = read(first + 1, after ? parseCursor(list, after, isKey) : null);
+  return [first + 1, after ? parseCursor(list, after, isKey) : null];
+}
+
+function connectionOf<T, K>(
+  list: string,
+  { first, after }: { first: number; after?: string | null },
+  rows: T[],
+  keyOf: (row: T) => K,
+): Connection<T> {
   // Made when it is asked for: most documents ask for the rows alone.
   const edges = rows.slice(0, first).map((node) => ({
     node,

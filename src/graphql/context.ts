@@ -11,6 +11,7 @@ import type { JobKinds, JobServices } from '../jobs/kinds.ts';
 import type { Log } from '../log.ts';
 import type { ServerMetrics } from '../metrics.ts';
 import type { GpuWatch } from '../system/gpus.ts';
+import type { Tracing } from '../tracing.ts';
 
 /** What the server has one of. */
 export interface Services {
@@ -20,6 +21,7 @@ export interface Services {
   log: Log;
   progress: JobServices['progress'];
   metrics: ServerMetrics;
+  tracing: Tracing | null;
   tokens: Tokens;
   /** Of logins. */
   throttle: Throttle;

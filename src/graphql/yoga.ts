@@ -4,11 +4,13 @@ import { currentViewer } from '../accounts/viewer.ts';
 import { passingError } from '../db.ts';
 import { ApiError, errorCodes } from '../errors.ts';
 import { type Log, requestScope } from '../log.ts';
+import { activeSpan } from '../tracing.ts';
 import { untilAborted, watchAccess } from './access.ts';
 import type { Context } from './context.ts';
 import { useLimits } from './limits.ts';
 import { useReadableResults } from './results.ts';
 import { schema } from './schema.ts';
+import { traceOperation } from './trace.ts';
 
 /** Characters of a message about a document. */
 const messageMax = 1000;
@@ -174,12 +176,21 @@ function useAccessEnd(log: Log, stopping: AbortSignal): Plugin<Context> {
   };
 }
 
-/** Gives the time of each query and mutation to the metrics. */
+/** Gives the time of each query and mutation to the metrics and the trace. */
 const useTimes: Plugin<object, Context> = {
-  onExecute({ args }) {
-    const { metrics } = (args as ExecutionArgs).contextValue as Context;
+  onExecute({ args, executeFn, setExecuteFn }) {
+    const { metrics, tracing } = (args as ExecutionArgs).contextValue as Context;
     const begunAt = performance.now();
-    return { onExecuteDone: () => metrics.executed(args, (performance.now() - begunAt) / 1000) };
+    const span = tracing ? traceOperation(tracing, args as ExecutionArgs) : null;
+    // What its resolvers put into the queue belongs to it.
+    if (span) setExecuteFn((own) => activeSpan.run(span, () => executeFn(own)));
+    return {
+      onExecuteDone({ result }) {
+        metrics.executed(args as ExecutionArgs, (performance.now() - begunAt) / 1000);
+        const failed = !(Symbol.asyncIterator in result) && (result.errors?.length ?? 0) > 0;
+        span?.end(failed ? { problem: 'The answer has errors.' } : {});
+      },
+    };
   },
 };
 

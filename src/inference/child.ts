@@ -11,7 +11,7 @@ import { maskPaths } from '../maskPaths.ts';
 import type { Command, FromHost, Start, ToHost } from './channel.ts';
 import { parseHostConfig } from './config.ts';
 import { listen, type RunningHost } from './host.ts';
-import { stopOnSignals } from './process.ts';
+import { stopOnSignals, tracingOf } from './process.ts';
 import type { HostStats } from './stats.ts';
 
 type HostAnswer = Extract<FromHost, { type: 'answer' }>;
@@ -30,7 +30,7 @@ async function start(): Promise<RunningHost> {
   const empty = join(folder, 'empty');
   mkdirSync(empty);
   process.chdir(empty);
-  return listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot);
+  return listen(parseHostConfig(hostSettings, '/'), log, folder, snapshot, await tracingOf(process.env, log));
 }
 
 function startError(error: NodeJS.ErrnoException): string {

@@ -8,6 +8,7 @@ import { connectionOptions, guardConnections } from '../connections.ts';
 import { engines } from '../engine/engines.ts';
 import { hostEngineOf } from '../engine/hostEngine.ts';
 import type { Log } from '../log.ts';
+import type { Tracing } from '../tracing.ts';
 import { readAuth } from './auth.ts';
 import type { DeploymentRoute } from './channel.ts';
 import { type HostConfig, type ModelConfig, modelKey } from './config.ts';
@@ -35,6 +36,8 @@ const connectionsMax = 4000;
 const lastAnswersMs = 1_000;
 /** How long the port stays open once nothing is left: load balancers see that the host is not ready before they find it closed. */
 const lingerMs = 500;
+/** For the last spans to leave. */
+const tracesMs = 400;
 
 export interface RunningHost {
   url: string;
@@ -70,10 +73,11 @@ export async function startHost(
   config: HostConfig,
   log: Log,
   prepare: (listening: RunningHost) => Promise<void> = async () => {},
+  tracing: Tracing | null = null,
 ): Promise<RunningHost> {
   const folder = makeFolder();
   const removeFolder = () => rm(folder, { recursive: true, force: true });
-  const host = await listen(config, log, folder, null).catch(async (error) => {
+  const host = await listen(config, log, folder, null, tracing).catch(async (error) => {
     await removeFolder();
     throw error;
   });
@@ -98,7 +102,13 @@ export async function startHost(
  * in `runningFile.ts`'s file there stands what each thread computes, for whoever finds the process dead. Without
  * `snapshot`, an `AuthSnapshot`, whoever reaches the port may use it; with `accounts` in the configuration nobody, until there is one.
  */
-export async function listen(config: HostConfig, log: Log, folder: string, snapshot: unknown): Promise<RunningHost> {
+export async function listen(
+  config: HostConfig,
+  log: Log,
+  folder: string,
+  snapshot: unknown,
+  tracing: Tracing | null,
+): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
   const pool = await poolOf(config.engine, { ...config, folder });
   const memory = new Memory(config.queueBytesMax);
@@ -123,6 +133,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     keyUses: new KeyUses(),
     authRefusals: { 401: 0, 403: 0 },
     metrics: createHostMetrics(() => host),
+    tracing,
   };
   let routes: readonly DeploymentRoute[] = [];
   const loaded = new Map<string, ServedModel>();
@@ -182,6 +193,7 @@ export async function listen(config: HostConfig, log: Log, folder: string, snaps
     await json.close();
     await pool.close();
     host.metrics.stop();
+    await tracing?.stop(tracesMs);
   }
 
   try {

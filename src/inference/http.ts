@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Log } from '../log.ts';
 import { refuseRequest } from '../refuseRequest.ts';
+import { contextIn, type Span, type Tracing } from '../tracing.ts';
 import { codeVersion } from '../version.ts';
 import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
 import { nowMs } from './clock.ts';
@@ -11,7 +12,7 @@ import type { KeyUses } from './keyUses.ts';
 import type { HostMetrics } from './metrics.ts';
 import type { ServedModel } from './models.ts';
 import { hostOpenapi } from './openapi.ts';
-import { answerJson, isOver, jsonType, nosniff, send } from './send.ts';
+import { answerJson, isOver, jsonType, nosniff, send, whenOver } from './send.ts';
 import * as v2 from './v2.ts';
 
 /** What the routes see of the host. */
@@ -33,6 +34,8 @@ export interface Host extends Inferring {
   /** Answers with these statuses. */
   authRefusals: Record<401 | 403, number>;
   metrics: HostMetrics;
+  /** Null where nobody asks for traces. */
+  tracing: Tracing | null;
 }
 
 interface Asked extends OneAsked {
@@ -68,6 +71,7 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (!host.auth && !host.config.accounts) refuseForeign(req.headers, host.config.hostNames);
     const { pathname, searchParams } = addressOf(req);
     const { name, version, route } = modelPath(pathname);
+    const span = host.tracing && (route === 'infer' || route === 'predict') ? traceRequest(host.tracing, req, res, route) : null;
     const deployments = await deploymentsOf(host, req, res, pathname, name || null);
     const [table, address] = route === undefined ? [routes, pathname] : [modelRoutes, route];
     const [method, handler] = (Object.hasOwn(table, address) && table[address]) || [];
@@ -80,6 +84,7 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
       models: () => allModels(host).filter(({ config }) => deployments?.has(config.name) ?? true),
       query: searchParams,
       beganMs,
+      span,
     });
   } catch (error) {
     if (!(error instanceof HttpError)) host.log.error({ err: error }, 'a request failed');
@@ -88,6 +93,20 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (res.headersSent || isOver(res)) res.destroy();
     else refuseRequest(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
+}
+
+/** Ends with the answer: what of its time the four parts are, it gets with them (`infer.ts`). */
+function traceRequest(tracing: Tracing, req: IncomingMessage, res: ServerResponse, route: string): Span {
+  const method = req.method ?? '';
+  const address = `/v2/models/{model}/${route}`;
+  const attributes = { 'http.request.method': method, 'http.route': address };
+  const span = tracing.start(`${method} ${address}`, { kind: 'SERVER', parent: contextIn(req.headers), attributes });
+  whenOver(res, () => {
+    const { headersSent, statusCode } = res;
+    span.set(headersSent ? { 'http.response.status_code': statusCode } : { 'error.type': 'ABORTED' });
+    span.end(headersSent && statusCode >= 500 ? { problem: `status ${statusCode}` } : {});
+  });
+  return span;
 }
 
 /** Two slashes at the start are no host. */

@@ -1,5 +1,6 @@
 /** `infer` and `predict`: from a request's body to its answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Attributes, Span } from '../tracing.ts';
 import type { Found } from '../vision/reading.ts';
 import { readBody } from './body.ts';
 import { nowMs } from './clock.ts';
@@ -12,6 +13,7 @@ import type { ServedModel } from './models.ts';
 import { decodeFeed, labelled, parseQuery, readHeader, readingOf, readOutputsOf } from './predict.ts';
 import type { Refusal } from './queue.ts';
 import { answerJson, bytesOf, compressed, isOver, jsonType, send, whenOver } from './send.ts';
+import type { Timing } from './stats.ts';
 import * as v2 from './v2.ts';
 
 /** What it needs of the host. */
@@ -29,6 +31,8 @@ export interface OneAsked {
   query: URLSearchParams;
   /** When its head was there. */
   beganMs: number;
+  /** Null where nobody asks for traces. */
+  span: Span | null;
 }
 
 /** Of JSON before binary tensors, which is usually some hundred bytes. */
@@ -69,7 +73,7 @@ async function inferOn(
   host: Inferring,
   req: IncomingMessage,
   res: ServerResponse,
-  { beganMs }: OneAsked,
+  { beganMs, span }: OneAsked,
 ): Promise<void> {
   refuseIfDraining(host.state);
   const gone = () => isOver(res);
@@ -108,6 +112,7 @@ async function inferOn(
   const endedMs = nowMs();
   answer.timing.postprocessingMs += endedMs - doneMs;
   model.stats.answered(parsed.rows, answer.timing, endedMs - beganMs);
+  span?.set(partsOf(model, parsed.rows, answer.timing));
   // From here on only the answer is held, for as long as the client takes to read it.
   holding.giveAll();
   holding.count(bytesOf(sent.pieces));
@@ -120,7 +125,7 @@ async function predictOn(
   host: Inferring,
   req: IncomingMessage,
   res: ServerResponse,
-  { query, beganMs }: OneAsked,
+  { query, beganMs, span }: OneAsked,
 ): Promise<void> {
   refuseIfDraining(host.state);
   const asked = parseQuery(query);
@@ -173,6 +178,7 @@ async function predictOn(
       throw new HttpError(found.problem.code === 'NOT_NUMBERS' ? 500 : 422, found.problem.message);
     }
     model.stats.answered(1, answer.timing, nowMs() - beganMs);
+    span?.set(partsOf(model, 1, answer.timing));
     const { name, version } = model.config;
     const said = { model_name: name, model_version: String(version), ...labelled(model, found) };
     holding.giveAll();
@@ -182,6 +188,17 @@ async function predictOn(
     free(pixels);
   }
 }
+
+/** What a span says of an answered request. */
+const partsOf = ({ config }: ServedModel, items: number, timing: Timing): Attributes => ({
+  'whetstone.model': config.name,
+  'whetstone.revision': config.version,
+  'whetstone.items': items,
+  'whetstone.queue_ms': timing.queueMs,
+  'whetstone.preprocessing_ms': timing.preprocessingMs,
+  'whetstone.compute_ms': timing.computeMs,
+  'whetstone.postprocessing_ms': timing.postprocessingMs,
+});
 
 /** What the request holds is its run's until the returned function is called. */
 function lent(holding: Holding): () => void {

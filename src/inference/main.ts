@@ -6,7 +6,7 @@ import { createLog } from '../log.ts';
 import { followAccounts } from './accounts.ts';
 import { readHostConfig } from './config.ts';
 import { startHost } from './host.ts';
-import { endWhenStuck, enterEmptyFolder, stopOnSignals } from './process.ts';
+import { endWhenStuck, enterEmptyFolder, stopOnSignals, tracingOf } from './process.ts';
 
 // As in the server's: nobody else reads what it writes.
 process.umask(0o077);
@@ -22,14 +22,21 @@ try {
   // npm changes into the package's folder, and says where it was called.
   const token = readReplicaToken(process.env);
   const config = readHostConfig(resolve(process.env.INIT_CWD ?? '.', file), token);
+  // Files that its variables name are relative to this folder.
+  const tracing = await tracingOf(process.env, log);
   enterEmptyFolder();
-  const host = await startHost(config, log, async (listening) => {
-    // It may be long until it is ready.
-    log.info({ url: listening.url }, 'inference host is listening');
-    stopOnSignals(listening, log);
-    void endWhenStuck(listening, log);
-    if (config.accounts && token) await followAccounts({ ...config.accounts, token }, listening, log);
-  });
+  const host = await startHost(
+    config,
+    log,
+    async (listening) => {
+      // It may be long until it is ready.
+      log.info({ url: listening.url }, 'inference host is listening');
+      stopOnSignals(listening, log);
+      void endWhenStuck(listening, log);
+      if (config.accounts && token) await followAccounts({ ...config.accounts, token }, listening, log);
+    },
+    tracing,
+  );
   log.info({ url: host.url, permits: config.permits, intraOpThreads: config.intraOpThreads }, 'inference host is ready');
 } catch (error) {
   console.error((error as Error).message);

@@ -1,11 +1,20 @@
 /** What every inference host does that is a process: as a child of the server, and by itself. */
 import { rmSync } from 'node:fs';
 import type { Log } from '../log.ts';
+import type { Tracing } from '../tracing.ts';
+import { readTracing, serviceNames } from '../tracingSettings.ts';
 import { makeFolder } from './folder.ts';
 import type { RunningHost } from './host.ts';
 
 /** The limit for everything that has to end. */
 const stopMs = 30_000;
+
+/** Null where nobody asks for traces. Throws an Error that names every variable that is wrong. */
+export async function tracingOf(env: NodeJS.ProcessEnv, log: Log): Promise<Tracing | null> {
+  const { tracing, problems } = readTracing(env);
+  if (problems.length > 0) throw new Error(problems.join('\n'));
+  return tracing && (await import('../otlp.ts')).startTracing(tracing, serviceNames.host, log);
+}
 
 /** Changes into a new folder, where nothing is that a model file may refer to; it goes with the process. */
 export function enterEmptyFolder(): void {

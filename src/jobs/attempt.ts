@@ -5,6 +5,7 @@ import type { Log } from '../log.ts';
 import { placingBlobs } from '../storage/blobs.ts';
 import { hasRoom } from '../storage/disk.ts';
 import type { GpuShare } from '../system/gpus.ts';
+import { traceAttempt } from './attemptTrace.ts';
 import { type ChildHandle, identify, startChild } from './executor/local.ts';
 import {
   type AttemptContext,
@@ -79,6 +80,7 @@ export function runAttempt(
   const { number } = claimed.attempt;
   const kind = kinds[claimed.job.kind];
   const workDir = workDirOf(config.dataDir, jobId, number);
+  const trace = traceAttempt(services, claimed);
 
   const seen: Seen = { done: null, error: null, exitCode: null, signal: null, stopped: null, refused: null, crash: null, lack: null };
   const outcome: AttemptOutcome = { result: {}, artifacts: [], gates: [] };
@@ -193,7 +195,10 @@ export function runAttempt(
     const rows = await uncounted(() => untilWritten(() => recordEvents(db, jobId, number, events), abandoned.signal, toldToStop));
     if (rows.length > 0) bus.wake('jobEvent', jobId);
     if ((rows.at(-1)?.seq ?? 0) > eventsMax) throw new JobFailure('LIMIT_EXCEEDED', `The job told more than ${eventsMax} events.`);
-    for (const event of events) onEvent(event);
+    for (const event of events) {
+      onEvent(event);
+      trace.said(event);
+    }
   };
 
   /** A job that asks for CUDA does not run without; one that takes what is there says that it has no GPU. */
@@ -225,7 +230,7 @@ export function runAttempt(
         command,
         args,
         cwd: workDir,
-        env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: gpu.devices, ...env },
+        env: { ...config.childEnv, TMPDIR: workDir, CUDA_VISIBLE_DEVICES: gpu.devices, ...trace.env, ...env },
         nice,
         lastLinesMs: limits.lastLinesMs,
         specLine: { v: PROTOCOL_VERSION, job: jobId, attempt: number, workDir, spec },
@@ -240,6 +245,7 @@ export function runAttempt(
       started.kill('SIGKILL');
     };
     child = started;
+    trace.said({ type: 'phase', phase: 'start', t: Date.now() });
     movedAt = performance.now();
     const { pid } = started;
     if (pid !== null) {
@@ -297,15 +303,19 @@ export function runAttempt(
       fail(error);
       return written(end);
     });
+    trace.ended(move);
     if (!move) return;
     announceMove(services, move);
     // Of a job that was cancelled while it waited, the sweeper does it.
     if (isFinal(move.job.state)) await tidyWork(services, move.job).catch(() => {});
   };
 
-  const ended = placingBlobs(run).catch((error: unknown) => {
-    log.error({ err: error, jobId, attemptNumber: number }, 'the end of an attempt could not be recorded');
-  });
+  const ended = trace
+    .run(() => placingBlobs(run))
+    .catch((error: unknown) => {
+      log.error({ err: error, jobId, attemptNumber: number }, 'the end of an attempt could not be recorded');
+    })
+    .finally(() => trace.ended(null));
   return {
     jobId,
     stop,

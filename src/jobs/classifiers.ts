@@ -3,7 +3,7 @@
  * torchvision for its sizes and its public weights and writes them into `presets.json`.
  */
 
-interface Classifier {
+export interface Classifier {
   title: string;
   paper: string;
   /** Where its second, third and fourth stage begin, each at half the resolution of the one before; the layers of a ViT are split evenly. */

@@ -6,6 +6,7 @@ import { canonicalHash } from '../canonical.ts';
 import { type Db, inTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
+import { activeSpan } from '../tracing.ts';
 import { appendEvent } from './events.ts';
 import { requireJob } from './jobs.ts';
 import { insertHyperparameters, insertSubjects } from './references.ts';
@@ -33,6 +34,10 @@ export interface NewJob {
   /** It has no attempts: RUNNING from now on, and ended by its kind's `onChildEnded`. */
   coordinates?: boolean;
 }
+
+/** Each process of a training has a slot. A specification of before there were several has one process. */
+const slotsOf = (kind: JobKindName, spec: unknown): number =>
+  kind === 'TRAIN' ? ((spec as { processes?: number }).processes ?? 1) : jobKindTable[kind].slots;
 
 /** Without the key itself, and a field that is null is one that was left out. */
 const inputHashOf = (kind: JobKindName, input: object = {}): string => {
@@ -64,6 +69,15 @@ export function findByIdempotencyKey(
 }
 
 /**
+ * The span that a new job continues. Children of a coordinator continue the one of their parent: as continuations of one another the trials of a
+ * study would be as deep as they are many.
+ */
+function traceparentFor(parent: Job | null): string | null {
+  if (parent?.attemptNumber === 0) return parent.traceparent;
+  return activeSpan.getStore()?.context.traceparent ?? parent?.traceparent ?? null;
+}
+
+/**
  * Puts a job into the queue, in the caller's transaction: what the job is to make is inserted in the same one. After it, the
  * caller calls `announceJob`.
  */
@@ -77,6 +91,7 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
   if (n >= queueMax && !parentId) {
     refuse('LIMIT', null, `There are ${queueMax} jobs in the queue: wait until some have ended, or cancel some.`);
   }
+  const parent = parentId ? requireJob(tx, parentId) : null;
   const now = Date.now();
   const state = coordinates ? 'RUNNING' : 'QUEUED';
   const row = tx
@@ -87,16 +102,17 @@ export function enqueue(tx: Queryable, actor: Actor, wanted: NewJob): Job {
       state,
       specJson: spec,
       specVersion: specVersion ?? STORED_SPEC_VERSION,
-      slotsNeeded: jobKindTable[kind].slots,
+      slotsNeeded: slotsOf(kind, spec),
       priority: priority ?? 0,
       parentId,
-      held: parentId ? requireJob(tx, parentId).held : false,
+      held: parent?.held ?? false,
       retryOfId,
       createdById: actor.actorId,
       idempotencyKey: input?.idempotencyKey || null,
       inputHash: input?.idempotencyKey ? inputHashOf(kind, input) : null,
       createdAt: now,
       startedAt: coordinates ? now : null,
+      traceparent: traceparentFor(parent),
     })
     .returning()
     .get();

@@ -1,5 +1,5 @@
 import { and, asc, desc, eq, gt, sql } from 'drizzle-orm';
-import { prepared, type Queryable, rowInsert } from '../db.ts';
+import { limitArgument, prepared, type Queryable, rowInsert } from '../db.ts';
 import { notFound } from '../errors.ts';
 import { type JobEvent, job, jobEvent } from './tables.ts';
 
@@ -40,7 +40,7 @@ const eventsQuery = prepared((db) =>
     .from(jobEvent)
     .where(and(eq(jobEvent.jobId, sql.placeholder('jobId')), gt(jobEvent.seq, sql.placeholder('after'))))
     .orderBy(asc(jobEvent.seq))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare(),
 );
 

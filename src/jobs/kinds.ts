@@ -1,6 +1,7 @@
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import type { Db, Queryable } from '../db.ts';
+import type { Tracing } from '../tracing.ts';
 import type { JobMetrics } from './metrics.ts';
 import type { Progress } from './progress.ts';
 import type { Event } from './protocol.ts';
@@ -16,6 +17,8 @@ export interface JobServices {
   /** The latest tick of each attempt that runs, by the job's id. */
   progress: Map<string, Progress>;
   metrics: JobMetrics;
+  /** Null where nobody asks for traces. */
+  tracing: Tracing | null;
 }
 
 /** How an attempt's child is started: `spec` goes to its stdin. */

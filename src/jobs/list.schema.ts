@@ -1,5 +1,5 @@
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
-import { page, pageArgs, totalCount } from '../graphql/connection.ts';
+import { pageArgs, pageInTurns, totalCount } from '../graphql/connection.ts';
 import { TagFilterType } from '../tags/filter.schema.ts';
 import { MetricOrderType, measuredFields } from '../training/search.schema.ts';
 import { isMetricKey, metricKey } from '../training/search.ts';
@@ -66,18 +66,19 @@ builder.queryFields((t) => ({
       orderBy: t.arg({ type: JobOrderType, required: true, defaultValue: 'NEWEST', description: 'In which order.' }),
       byMetric: t.arg({ type: MetricOrderType, description: 'In the order of a metric that they have measured instead.' }),
     },
-    resolve: (_root, { filter, orderBy, byMetric, ...args }, { db }) => {
+    resolve: async (_root, { filter, orderBy, byMetric, ...args }, context) => {
       const wanted = jobFilterOf(filter);
-      const listed = byMetric
-        ? page(
+      const reader = { db: context.db, request: context };
+      const listed = await (byMetric
+        ? pageInTurns(
             `jobs ${byMetric.name} ${byMetric.descending}`,
             args,
             isMetricKey,
-            (limit, after) => listJobsByMetric(db, wanted, byMetric, limit, after),
+            (limit, after) => listJobsByMetric(reader, wanted, byMetric, limit, after),
             metricKey,
           )
-        : page(`jobs ${orderBy}`, args, isJobKey, (limit, after) => listJobs(db, wanted, orderBy, limit, after), jobKey);
-      return { ...listed, count: () => countListed(db, wanted, byMetric?.name ?? null) };
+        : pageInTurns(`jobs ${orderBy}`, args, isJobKey, (limit, after) => listJobs(reader, wanted, orderBy, limit, after), jobKey));
+      return { ...listed, count: () => countListed(reader, wanted, byMetric?.name ?? null) };
     },
   }),
 }));

@@ -1,11 +1,20 @@
-/** Lists of jobs. */
-import { and, asc, desc, eq, getTableColumns, gte, lt, type Placeholder, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+/** Lists of jobs. Those with a filter are read in slices (`slices.ts`). */
+import { and, asc, count, desc, eq, getTableColumns, gte, lt, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
-import { countUpTo, prepared, type Queryable } from '../db.ts';
+import { countMax, limitArgument, prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
+import { inSlices, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
-import { hasMetrics, inMetricOrder, type MeasuredFilter, type MetricOrder, trainingsWith } from '../training/search.ts';
+import {
+  alongMetric,
+  hasMetric,
+  hasMetrics,
+  inMetricOrder,
+  type MeasuredFilter,
+  type MetricOrder,
+  trainedWith,
+} from '../training/search.ts';
 import { evaluationMetric } from '../training/tables.ts';
 import { age } from './jobs.ts';
 import type { JobKindName } from './specs.ts';
@@ -13,12 +22,11 @@ import { type Job, type JobState, job, jobSubject } from './tables.ts';
 
 /** Everything is meant where a value is null. */
 export interface JobFilter extends MeasuredFilter {
-  id?: string;
   kinds?: readonly JobKindName[] | null;
   states?: readonly JobState[] | null;
   createdById?: string | null;
   parentId?: string | null;
-  /** Ids of models, their versions, datasets or their versions: the job works on each of them, or has made it. */
+  /** At most 4 ids of models, their versions, datasets or their versions: the job works on each of them, or has made it. */
   subjectIds?: readonly string[];
   tags?: readonly TagFilter[] | null;
   /** Part of a name of a model, a dataset or the creator, or of the failure. */
@@ -33,136 +41,263 @@ const isIn = (column: SQLWrapper, argument: string): SQL => sql`${column} IN (SE
 
 const jsonList = (values: readonly string[]) => JSON.stringify(values);
 
-/** Jobs about an id. A model or a dataset stands for its versions too. */
-const jobsAbout = (subjectId: SQL | Placeholder): SQL => sql`
-  SELECT "jobId" FROM ${jobSubject} WHERE ${jobSubject.subjectId} IN (
-    SELECT ${subjectId}
-    UNION ALL SELECT id FROM ${modelVersion} WHERE ${modelVersion.modelId} = ${subjectId}
-    UNION ALL SELECT id FROM ${datasetVersion} WHERE ${datasetVersion.datasetId} = ${subjectId}
-  )`;
+/** Whether a job is about one of the ids in the list `subject<n>`: an id, with those of its versions where it has any. */
+const isAbout = (n: number): SQL =>
+  sql`EXISTS (SELECT 1 FROM ${jobSubject} WHERE ${jobSubject.jobId} = ${job.id} AND ${isIn(sql`+${jobSubject.subjectId}`, `subject${n}`)})`;
 
-/** Whether a job is about every id of the argument: the index finds those about the first, and the others are looked for among these. */
-const isAboutAll = (): SQL => sql`
-  ${job.id} IN (${jobsAbout(sql.placeholder('subjectId'))})
-  AND NOT EXISTS (SELECT 1 FROM json_each(${sql.placeholder('subjectIds')}) AS wanted WHERE ${job.id} NOT IN (${jobsAbout(sql`wanted.value`)}))`;
+/** A model or a dataset stands for its versions too. */
+const idsOfSubject = prepared((db) => {
+  const id = sql.placeholder('id');
+  const versions = db.select({ id: modelVersion.id }).from(modelVersion).where(eq(modelVersion.modelId, id));
+  return versions.unionAll(db.select({ id: datasetVersion.id }).from(datasetVersion).where(eq(datasetVersion.datasetId, id))).prepare();
+});
 
 const hasText = (): SQL => {
   const text = sql.placeholder('text');
   const contains = (column: SQLWrapper) => sql`instr(lower(${column}), lower(${text})) > 0`;
+  const models = sql`(SELECT id FROM ${model} WHERE ${contains(model.name)})`;
+  const datasets = sql`(SELECT id FROM ${dataset} WHERE ${contains(dataset.name)})`;
+  // The failure is behind the JSON of its row, and slow to read.
   return sql`(
-    ${contains(sql`coalesce(${job.failureCode} || ': ' || ${job.failureMessage}, '')`)}
+    (${job.state} = 'FAILED' AND ${contains(sql`coalesce(${job.failureCode} || ': ' || ${job.failureMessage}, '')`)})
     OR ${job.createdById} IN (SELECT id FROM ${user} WHERE ${contains(user.name)})
-    OR ${job.id} IN (SELECT "jobId" FROM ${jobSubject} WHERE ${jobSubject.subjectId} IN (
-      SELECT id FROM ${model} WHERE ${contains(model.name)}
-      UNION ALL SELECT version.id FROM ${modelVersion} AS version JOIN ${model} ON ${model.id} = version."modelId" WHERE ${contains(model.name)}
-      UNION ALL SELECT version.id FROM ${datasetVersion} AS version JOIN ${dataset} ON ${dataset.id} = version."datasetId" WHERE ${contains(dataset.name)}
+    OR EXISTS (SELECT 1 FROM ${jobSubject} WHERE ${jobSubject.jobId} = ${job.id} AND (
+      ${jobSubject.subjectId} IN ${models}
+      OR EXISTS (SELECT 1 FROM ${modelVersion} WHERE ${modelVersion.id} = ${jobSubject.subjectId} AND ${modelVersion.modelId} IN ${models})
+      OR EXISTS (SELECT 1 FROM ${datasetVersion} WHERE ${datasetVersion.id} = ${jobSubject.subjectId} AND ${datasetVersion.datasetId} IN ${datasets})
     ))
   )`;
 };
 
-/** What a job must be for each part of a filter. */
+/**
+ * What a job must be for each part of a filter. Each is a question about one job, since lists are read in slices: a list of all jobs that pass
+ * would be made again for each slice. With a `+` SQLite leaves other indexes alone: `job_list` has the order and these columns.
+ */
 const conditions = {
-  id: eq(job.id, sql.placeholder('id')),
-  kinds: isIn(job.kind, 'kinds'),
-  states: isIn(job.state, 'states'),
-  createdById: eq(job.createdById, sql.placeholder('createdById')),
+  kinds: isIn(sql`+${job.kind}`, 'kinds'),
+  states: isIn(sql`+${job.state}`, 'states'),
+  createdById: sql`+${job.createdById} = ${sql.placeholder('createdById')}`,
   parentId: eq(job.parentId, sql.placeholder('parentId')),
-  subjectIds: isAboutAll(),
+  subject0: isAbout(0),
+  subject1: isAbout(1),
+  subject2: isAbout(2),
+  subject3: isAbout(3),
   tags: hasTags(job.id, sql.placeholder('tags')),
   text: hasText(),
-  createdAfter: gte(job.createdAt, sql.placeholder('createdAfter')),
-  createdBefore: lt(job.createdAt, sql.placeholder('createdBefore')),
 };
+type Part = keyof typeof conditions;
 
 /** The filter's parts that are set, and the arguments of a query with their conditions. */
-function partsOf({ id, kinds, states, createdById, parentId, subjectIds = [], tags, text, createdAfter, createdBefore }: JobFilter) {
-  const values = {
-    id,
+export function partsOf(db: Queryable, { kinds, states, createdById, parentId, subjectIds = [], tags, text }: JobFilter) {
+  const about = subjectIds.map((id, n) => [
+    `subject${n}`,
+    jsonList([
+      id,
+      ...idsOfSubject(db)
+        .all({ id })
+        .map((version) => version.id),
+    ]),
+  ]);
+  const values: Partial<Record<Part, string | null>> = {
     kinds: kinds && jsonList(kinds),
     states: states && jsonList(states),
     createdById,
     parentId,
-    subjectIds: subjectIds.length > 0 ? jsonList(subjectIds) : null,
+    ...Object.fromEntries(about),
     tags: wantedTags(tags),
     text: text || null,
-    createdAfter,
-    createdBefore,
   };
-  const parts = (Object.keys(conditions) as (keyof typeof conditions)[]).filter((part) => (values[part] ?? null) !== null);
-  return { parts, values: { ...values, subjectId: subjectIds[0] } };
+  const parts = (Object.keys(conditions) as Part[]).filter((part) => (values[part] ?? null) !== null);
+  return { parts, values };
 }
 
 /** Conditions of a filter that are not compiled: their number and their comparisons differ from list to list. */
-const measured = (filter: JobFilter): SQL[] => [
+export const measured = (filter: JobFilter): SQL[] => [
   ...hasMetrics(job.id, 'jobId', filter),
-  ...trainingsWith(filter).map((ids) => sql`${job.id} IN (${ids})`),
+  ...trainedWith(filter).map((isOne) => isOne(job.id)),
 ];
 
-/** `start` is the key before the first job. */
+/** When a job was made, and its id. */
+interface Place {
+  at: number;
+  id: string;
+}
+
+const latest = Number.MAX_SAFE_INTEGER;
+/** Behind every id. */
+const lastId = '~';
+
+/** `start` is before the first place of a filter, `last` behind its last one. */
 const orders = {
-  NEWEST: { isBehind: sql`<`, of: desc, start: ({ createdBefore }: JobFilter) => `${createdBefore ?? Number.MAX_SAFE_INTEGER} ` },
-  OLDEST: { isBehind: sql`>`, of: asc, start: ({ createdAfter }: JobFilter) => `${createdAfter ?? 0} ` },
+  NEWEST: {
+    behind: sql`<`,
+    upTo: sql`>=`,
+    of: desc,
+    start: ({ createdBefore }: JobFilter): Place => ({ at: createdBefore ?? latest, id: '' }),
+    last: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
+  },
+  OLDEST: {
+    behind: sql`>`,
+    upTo: sql`<=`,
+    of: asc,
+    start: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
+    last: ({ createdBefore }: JobFilter): Place => ({ at: (createdBefore ?? latest) - 1, id: lastId }),
+  },
 };
 export type JobOrder = keyof typeof orders;
 
+const place = sql`(${job.createdAt}, ${job.id})`;
+/** Two bounds and no others: SQLite takes each of them from the index. */
+const isWithin = (order: JobOrder): SQL => {
+  const { behind, upTo } = orders[order];
+  const [from, to] = [
+    sql`(${sql.placeholder('at')}, ${sql.placeholder('id')})`,
+    sql`(${sql.placeholder('endAt')}, ${sql.placeholder('endId')})`,
+  ];
+  return sql`${place} ${behind} ${from} AND ${place} ${upTo} ${to}`;
+};
+
+/** The last place of a slice. */
+const slicesOf = (order: JobOrder) =>
+  prepared((db) => {
+    const { of } = orders[order];
+    const places = db.select({ at: job.createdAt, id: job.id }).from(job).where(isWithin(order)).orderBy(of(job.createdAt), of(job.id));
+    return places
+      .limit(1)
+      .offset(sliceRows - 1)
+      .prepare();
+  });
+export const sliceQueries = { NEWEST: slicesOf('NEWEST'), OLDEST: slicesOf('OLDEST') };
+
 /** One for each order and choice of conditions, built when it is first asked for. */
 const listQueries = new Map<string, ReturnType<typeof prepared<ReturnType<typeof listQuery>>>>();
-function listQuery(db: Queryable, order: JobOrder, parts: (keyof typeof conditions)[], more: SQL[]) {
-  const { isBehind, of } = orders[order];
-  const behind = sql`(${job.createdAt}, ${job.id}) ${isBehind} (${sql.placeholder('behindAt')}, ${sql.placeholder('behindId')})`;
+export function listQuery(db: Queryable, order: JobOrder, parts: Part[], more: SQL[]) {
+  const { of } = orders[order];
   return db
     .select()
     .from(job)
-    .where(and(behind, ...parts.map((part) => conditions[part]), ...more))
+    .where(and(isWithin(order), ...parts.map((part) => conditions[part]), ...more))
     .orderBy(of(job.createdAt), of(job.id))
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare();
 }
 
-/** When a job was made, and its id. */
 export const jobKey = ({ createdAt, id }: Job): string => `${createdAt} ${id}`;
 export const isJobKey = (key: unknown): key is string => typeof key === 'string' && /^\d{1,15} [\w-]{1,100}$/.test(key);
 
+/** Whether a list is read in slices. Without conditions its limit is its end, and an index has the few children of a job. */
+const isLong = (parts: readonly Part[], more: readonly SQL[]): boolean => parts.length + more.length > 0 && !parts.includes('parentId');
+
+/** Reads jobs behind a place, in slices or at once. */
+function alongJobs(
+  { db, request }: Reader,
+  filter: JobFilter,
+  order: JobOrder,
+  slices: boolean,
+  start: Place,
+  read: (of: Record<string, unknown>) => boolean,
+): Promise<void> {
+  const last = orders[order].last(filter);
+  const slice = (behind: Place, end: Place) => ({ ...behind, endAt: end.at, endId: end.id });
+  const endOf = (behind: Place) => (slices ? (sliceQueries[order](db).get(slice(behind, last)) ?? null) : null);
+  return inSlices(request, start, endOf, (behind, end) => read(slice(behind, end ?? last)));
+}
+
+/** `request` is that of `inTurn`. */
+interface Reader {
+  db: Queryable;
+  request: object;
+}
+
 /** Jobs behind the key `after`. */
-export function listJobs(db: Queryable, filter: JobFilter, order: JobOrder, limit: number, after: string | null): Job[] {
-  const [behindAt, behindId = ''] = (after ?? orders[order].start(filter)).split(' ');
-  const { parts, values } = partsOf(filter);
-  const wanted = { ...values, behindAt: Number(behindAt), behindId, limit };
+export async function listJobs(reader: Reader, filter: JobFilter, order: JobOrder, limit: number, after: string | null): Promise<Job[]> {
+  const { db } = reader;
+  const [at, id = ''] = after?.split(' ') ?? [];
+  const start = at === undefined ? orders[order].start(filter) : { at: Number(at), id };
+  const { parts, values } = partsOf(db, filter);
   const more = measured(filter);
-  if (more.length > 0) return listQuery(db, order, parts, more).all(wanted);
   const key = [order, ...parts].join(' ');
   const query = listQueries.get(key) ?? prepared((database) => listQuery(database, order, parts, []));
   listQueries.set(key, query);
-  return query(db).all(wanted);
+  const compiled = more.length > 0 ? listQuery(db, order, parts, more) : query(db);
+  const found: Job[] = [];
+  await alongJobs(reader, filter, order, isLong(parts, more), start, (slice) => {
+    found.push(...compiled.all({ ...values, ...slice, limit: limit - found.length }));
+    return found.length >= limit;
+  });
+  return found;
 }
 
+const timesOf = ({ createdAfter, createdBefore }: JobFilter) => ({
+  createdAfter: createdAfter ?? 0,
+  createdBefore: createdBefore ?? latest,
+});
+
 /** Jobs that have measured a metric, in its order, behind the key `after`. */
-export function listJobsByMetric(db: Queryable, filter: JobFilter, order: MetricOrder, limit: number, after: string | null) {
-  const { parts, values } = partsOf(filter);
-  const { where, by } = inMetricOrder(order, after);
+export async function listJobsByMetric(
+  { db, request }: Reader,
+  filter: JobFilter,
+  order: MetricOrder,
+  limit: number,
+  after: string | null,
+) {
+  const { parts, values } = partsOf(db, filter);
+  const query = metricListQuery(db, filter, order, parts);
+  const found: ReturnType<typeof query.all> = [];
+  await alongMetric({ db, request }, order, after, (slice) => {
+    found.push(...query.all({ ...values, ...timesOf(filter), ...slice, limit: limit - found.length }));
+    return found.length >= limit;
+  });
+  return found;
+}
+
+export function metricListQuery(db: Queryable, filter: JobFilter, order: MetricOrder, parts: Part[]) {
+  const { where, by } = inMetricOrder(order);
+  const within = sql`+${job.createdAt} >= ${sql.placeholder('createdAfter')} AND +${job.createdAt} < ${sql.placeholder('createdBefore')}`;
   return db
     .select({ ...getTableColumns(job), metricValue: evaluationMetric.value, metricJobId: evaluationMetric.jobId })
     .from(evaluationMetric)
     .innerJoin(job, eq(job.id, evaluationMetric.jobId))
-    .where(and(where, ...parts.map((part) => conditions[part]), ...measured(filter)))
+    .where(and(where, within, ...parts.map((part) => conditions[part]), ...measured(filter)))
     .orderBy(...by)
-    .limit(limit)
-    .prepare()
-    .all(values);
+    .limit(limitArgument)
+    .prepare();
 }
 
 /** How many jobs there are, at most `countMax`; `metric`: only those that have it. */
-export function countListed(db: Queryable, filter: JobFilter, metric: string | null): number {
-  const { parts, values } = partsOf(filter);
-  const hasIt =
-    metric === null ? undefined : sql`${job.id} IN (SELECT "jobId" FROM ${evaluationMetric} WHERE ${evaluationMetric.name} = ${metric})`;
-  const conditionsOf = [hasIt, ...parts.map((part) => conditions[part]), ...measured(filter)];
-  return countUpTo(db, job, and(...conditionsOf), values);
+export async function countListed(reader: Reader, filter: JobFilter, metric: string | null): Promise<number> {
+  const { db } = reader;
+  const { parts, values } = partsOf(db, filter);
+  const more = [...(metric === null ? [] : [hasMetric(job.id, 'jobId', metric)]), ...measured(filter)];
+  const query = countQuery(db, parts, more);
+  let counted = 0;
+  await alongJobs(reader, filter, 'OLDEST', isLong(parts, more), orders.OLDEST.start(filter), (slice) => {
+    counted += query.get({ ...values, ...slice, limit: countMax })?.n ?? 0;
+    return counted >= countMax;
+  });
+  return Math.min(counted, countMax);
+}
+
+export function countQuery(db: Queryable, parts: Part[], more: SQL[]) {
+  const found = db
+    .select({ one: sql`1`.as('one') })
+    .from(job)
+    .where(and(isWithin('OLDEST'), ...parts.map((part) => conditions[part]), ...more))
+    .limit(limitArgument)
+    .as('found');
+  return db.select({ n: count() }).from(found).prepare();
 }
 
 /** Whether the filter lets this job through, as it is now. */
 export function passesFilter(db: Queryable, filter: JobFilter, id: string): boolean {
-  return listJobs(db, { ...filter, id }, 'NEWEST', 1, null).length > 0;
+  const { parts, values } = partsOf(db, filter);
+  const { createdAfter, createdBefore } = timesOf(filter);
+  const within = and(eq(job.id, id), gte(job.createdAt, createdAfter), lt(job.createdAt, createdBefore));
+  const one = db
+    .select({ id: job.id })
+    .from(job)
+    .where(and(within, ...parts.map((part) => conditions[part]), ...measured(filter)));
+  return one.prepare().get(values) !== undefined;
 }
 
 const childrenQuery = prepared((db) =>
@@ -171,7 +306,7 @@ const childrenQuery = prepared((db) =>
     .from(job)
     .where(eq(job.parentId, sql.placeholder('parentId')))
     .orderBy(age)
-    .limit(sql.placeholder('limit'))
+    .limit(limitArgument)
     .prepare(),
 );
 

@@ -8,6 +8,7 @@ import { classifiers } from './classifiers.ts';
 import { detectors } from './detectors.ts';
 import facts from './presets.json' with { type: 'json' };
 import type { Search } from './searchSpace.ts';
+import { timmClassifiers } from './timm.ts';
 
 /** What a study searches of a hyperparameter unless its user says another space. */
 const searched = (search: Search) => ({ search });
@@ -158,7 +159,12 @@ export const ClassificationHyperparameters = z
           'over the classes, so that rare ones count as much.',
       )
       .meta({ before: 'TOP1' }),
-    mixedPrecision: z.enum(['AUTO', 'OFF']).default('AUTO').describe('AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU.'),
+    mixedPrecision: z
+      .enum(['AUTO', 'BF16', 'OFF'])
+      .default('AUTO')
+      .describe(
+        'AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU. BF16: also on a CPU with AVX512_BF16 or AMX, except for models with grouped convolutions.',
+      ),
     flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
     verticalFlip: share
       .default(0)
@@ -289,12 +295,18 @@ export const DetectionHyperparameters = z
   .meta({ id: 'DetectionHyperparameters' });
 export type DetectionHyperparameters = z.infer<typeof DetectionHyperparameters>;
 
-type ClassifierName = keyof typeof classifiers;
+type ClassifierName = keyof typeof classifiers | keyof typeof timmClassifiers;
 type DetectorName = keyof typeof detectors;
 
-/** A classifier of torchvision, at the image size of its public weights. */
+const allClassifiers = { ...classifiers, ...timmClassifiers };
+
+/** A classifier of torchvision or timm, at the image size of its public weights. Those of timm have licences of their own: nothing loads them. */
 function classifier(name: ClassifierName) {
-  const { title, paper } = classifiers[name];
+  const { title, paper } = allClassifiers[name];
+  const hasPublicWeights = name in classifiers;
+  const origin = hasPublicWeights
+    ? `torchvision’s ${title} (${paper}), from scratch or from its ImageNet weights`
+    : `timm’s ${title} (${paper}), from scratch or from weights that you upload`;
   const { parameters, macs, activationBytes, imageSize, onlyImageSize } = facts[name];
   const range = shared.imageSize.unwrap();
   const allowed = onlyImageSize ? range.min(imageSize).max(imageSize) : range;
@@ -302,13 +314,13 @@ function classifier(name: ClassifierName) {
     task: 'CLASSIFICATION',
     title,
     description:
-      `Image classification with torchvision’s ${title} (${paper}), from scratch or from its ImageNet weights: ` +
+      `Image classification with ${origin}: ` +
       `${sizeOf({ parameters, macs })} at ${imageSize} px with 1,000 classes.${onlyImageSize ? ' It takes no other image size.' : ''}`,
     parameters,
     macs,
     activationBytes,
     measuredAt: imageSize,
-    hasPublicWeights: true,
+    hasPublicWeights,
     backbone: null,
     onlyImageSize: onlyImageSize ? imageSize : null,
     hyperparameters: ClassificationHyperparameters.extend({
@@ -348,9 +360,9 @@ const rowsOf = <N extends string, R>(table: Record<N, unknown>, row: (name: N) =
 
 /**
  * A preset is a topology with its task and its hyperparameters. `activationBytes`: what a training step keeps of an image of `measuredAt`
- * pixels a side. Another one is another row of `classifiers.ts` or `detectors.ts`.
+ * pixels a side. Another one is another row of `classifiers.ts`, `timm.ts` or `detectors.ts`.
  */
-export const presets = { ...rowsOf(classifiers, classifier), ...rowsOf(detectors, detector) };
+export const presets = { ...rowsOf(allClassifiers, classifier), ...rowsOf(detectors, detector) };
 export type PresetName = keyof typeof presets;
 
 /** How an image becomes the input of a training. The layers of a classifier know its own mean and deviation. */

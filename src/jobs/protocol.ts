@@ -28,7 +28,7 @@ export const exitCodes = {
   UNAVAILABLE: 69,
   /** A bug in the child. */
   BUG: 70,
-  /** Input or output failed. It counts as a crash, so that the job is tried again, unless the disk was full. */
+  /** Input or output failed, or a process that trains with it has died. A crash, so the job is tried again, unless the disk was full. */
   IO: 74,
   /** Stopped at a checkpoint by `cancel` or `suspend`. */
   STOPPED: 75,
@@ -73,6 +73,8 @@ export const trainerErrorCodes = {
   EXPORT_FAILED: exitCodes.BUG,
   INTERNAL: exitCodes.BUG,
   IO: exitCodes.IO,
+  /** One of several processes was killed: a crash, as if the only one had been. */
+  PROCESS_DIED: exitCodes.IO,
   /** Uncharged, unlike IO: the job is tried again until there is room. */
   DISK_FULL: exitCodes.IO,
 } as const;

@@ -2,7 +2,7 @@
  * The slots and the queue: which job may start next. A claim takes the slots, makes the attempt and moves the job to RUNNING in one
  * immediate transaction, so that a slot is never held twice.
  */
-import { and, asc, count, desc, eq, gt, inArray, isNull, lte, or, sql } from 'drizzle-orm';
+import { and, asc, between, count, desc, eq, gt, inArray, isNull, lte, or, sql } from 'drizzle-orm';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { appendEvent } from './events.ts';
 import { age, requireJob } from './jobs.ts';
@@ -24,10 +24,12 @@ export function prepareSlots(db: Db, slots: number): void {
 }
 
 /**
- * Starts the next job that may start: by priority, then age. One that waits for a slot holds back every later one that needs a
+ * Starts the next job that may start: by priority, then age. One that waits for slots holds back every later one that needs a
  * slot; one that needs all of them, waiting or running, holds back everything, so that nothing runs beside it.
+ *
+ * @param gpus of the machine: slot n has GPU n % gpus. A job of several slots gets those of different GPUs.
  */
-export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }) | null {
+export function claimNext(db: Db, gpus = 0): (Move & { attempt: Attempt; slots: number[] }) | null {
   // The scheduler asks ten times a second, also while all that waits is held: then nothing more is read, and nothing locked.
   const mayStart = and(eq(job.state, 'QUEUED'), eq(job.held, false));
   if (!db.select({ id: job.id }).from(job).where(mayStart).limit(1).get()) return null;
@@ -42,7 +44,7 @@ export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }
     const free = tx.select().from(slot).where(isNull(slot.jobId)).orderBy(asc(slot.n)).all();
     const slots = tx.select({ n: count() }).from(slot).get()?.n ?? 0;
     const slotless = running.filter((j) => j.slotsNeeded === 0).length;
-    for (const next of headsOfQueue(tx)) {
+    for (const next of headsOfQueue(tx, slots)) {
       if (next.slotsNeeded === -1)
         return running.length === 0 && free.length === slots
           ? start(
@@ -52,22 +54,36 @@ export function claimNext(db: Db): (Move & { attempt: Attempt; slots: number[] }
             )
           : null;
       if (next.slotsNeeded === 0 && slotless < slotlessMax) return start(tx, next, []);
-      if (next.slotsNeeded === 1 && free[0]) return start(tx, next, [free[0].n]);
+      const chosen = next.slotsNeeded > 0 ? choose(next.slotsNeeded, free, gpus) : null;
+      if (chosen) return start(tx, next, chosen);
     }
     return null;
   });
 }
 
-/** The first waiting job of each need, in the order of the queue. One that backs off or is held holds nothing back. */
-function headsOfQueue(tx: Queryable): Job[] {
+/** So many of the free slots; null where there are too few. Where the machine has fewer GPUs than that, the job says what to do. */
+function choose(needed: number, free: { n: number }[], gpus: number): number[] | null {
+  const first = new Map<number, number>();
+  for (const { n } of free) {
+    const gpu = gpus < needed ? n : n % gpus;
+    if (!first.has(gpu)) first.set(gpu, n);
+  }
+  return first.size < needed ? null : [...first.values()].slice(0, needed);
+}
+
+/**
+ * The first waiting job of each need, in the order of the queue: of all slots, of none, of some. One that backs off, is held or needs more
+ * slots than there are holds nothing back.
+ */
+function headsOfQueue(tx: Queryable, slots: number): Job[] {
   const now = Date.now();
   // What is due later than the longest back-off was written before the wall clock was put back.
   const isDue = or(isNull(job.notBefore), lte(job.notBefore, now), gt(job.notBefore, now + backoffMsMax));
-  const heads = [-1, 0, 1].flatMap((need) =>
+  const heads = [eq(job.slotsNeeded, -1), eq(job.slotsNeeded, 0), between(job.slotsNeeded, 1, slots)].flatMap((need) =>
     tx
       .select({ job, age })
       .from(job)
-      .where(and(eq(job.state, 'QUEUED'), eq(job.slotsNeeded, need), eq(job.held, false), isDue))
+      .where(and(eq(job.state, 'QUEUED'), need, eq(job.held, false), isDue))
       .orderBy(desc(job.priority), age)
       .limit(1)
       .all(),

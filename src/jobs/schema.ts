@@ -176,7 +176,7 @@ export const JobType = builder.node(builder.objectRef<Job>('Job'), {
       type: FailureType,
       nullable: true,
       description:
-        'Why it does not get on, such as DISK_FULL: the disk has no room, or what its last attempt met before the back-off. Null when it works, or only waits for its turn.',
+        'Why it does not get on, such as DISK_FULL: the disk has no room, TOO_FEW_SLOTS: it has more processes than the server has slots, or what its last attempt met before the back-off. Null when it works, or only waits for its turn.',
       resolve: (j, _a, context) => waitReason(context, j),
     }),
     createdByName: t.string({

@@ -75,6 +75,8 @@ export const Training = z.discriminatedUnion('preset', [
 ]);
 export type Training = z.infer<typeof Training>;
 
+export const processes = z.int().min(1).max(64).describe('That share each batch, with cpuThreads and a GPU each. Results depend on it.');
+
 /** How a training is carried out; its results do not depend on it. */
 export const TrainingRuntime = z.object({
   checkpointSeconds: z
@@ -100,7 +102,7 @@ export const TrainingRuntime = z.object({
 
 /** What is stored of a training, beside its data and where its weights come from. */
 export const StoredTraining = z
-  .object({ ...computing, ...TrainingRuntime.shape, preprocess: PreprocessSpec })
+  .object({ ...computing, processes, ...TrainingRuntime.shape, preprocess: PreprocessSpec })
   .omit({ specVersion: true, codeVersion: true })
   .and(Training);
 
@@ -109,6 +111,7 @@ const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
   z.object({
     kind: z.literal('TRAIN'),
     ...computing,
+    processes,
     preset: presetsOf(task),
     dataset: DatasetRef,
     preprocess: PreprocessSpec.describe('Of the hyperparameters’ imageSize.'),
@@ -371,7 +374,7 @@ const trainerSpecs = [TrainSpec, ConvertSpec, CompressSpec, EvaluateSpec, Import
 export const Spec = z.discriminatedUnion('kind', [...trainerSpecs, ImportDatasetSpec, BenchmarkSpec, LoadTestSpec]).meta({ id: 'Spec' });
 export type Spec = z.infer<typeof Spec>;
 
-/** Every kind of job: the slots that it holds (none, one, or -1 for all of them with nothing else beside it), and what it does. */
+/** Every kind of job: its slots (none, one, or -1 for all with nothing else beside it; a TRAIN has one a process), and what it does. */
 export const jobKindTable = {
   IMPORT_DATASET: { slots: 0, description: 'Checks an uploaded dataset and makes a dataset version of it.' },
   IMPORT_MODEL: { slots: 0, description: 'Checks an uploaded model and makes a model version of it.' },

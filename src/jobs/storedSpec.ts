@@ -8,7 +8,7 @@ import type { JobKindName } from './specs.ts';
 import type { Job } from './tables.ts';
 
 /** The form in which specifications are stored now. It grows by one when a kind's specification gets a field. */
-export const STORED_SPEC_VERSION = 7;
+export const STORED_SPEC_VERSION = 8;
 
 type Stored = Record<string, unknown>;
 
@@ -41,6 +41,9 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   6: {
     EVALUATE: () => ({ testTimeAugmentation: 'NONE' }),
     TRAIN: () => ({ workers: null }),
+  },
+  7: {
+    TRAIN: () => ({ processes: 1 }),
   },
 };
 

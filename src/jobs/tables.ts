@@ -45,16 +45,19 @@ export const job = sqliteTable(
     failureCode: text(),
     failureMessage: text(),
     resultJson: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    /** The span that asked for it (W3C, 55 characters), which its attempts continue. Null where there was none. */
+    traceparent: text(),
   },
   (t) => [
     uniqueIndex('job_idempotency').on(t.createdById, t.idempotencyKey),
     index('job_queue').on(t.state, sql`${t.priority} DESC`, t.createdAt),
     index('job_parent').on(t.parentId),
-    index('job_retry').on(t.retryOfId).where(sql`${t.retryOfId} IS NOT NULL`),
+    index('job_retry').on(t.retryOfId),
     index('job_ended').on(t.endedAt, t.id),
-    index('job_created').on(t.createdAt, t.id),
+    // Behind the JSON of a row its last columns are slow to read: these are what lists are filtered by.
+    index('job_list').on(t.createdAt, t.id, t.state, t.kind, t.createdById, t.parentId),
     index('job_failed').on(t.endedAt).where(sql`${t.state} = 'FAILED'`),
-    check('job_slots', sql`${t.slotsNeeded} IN (-1, 0, 1)`),
+    check('job_slots', sql`${t.slotsNeeded} >= -1`),
   ],
 );
 
@@ -80,7 +83,7 @@ export const jobHyperparameter = sqliteTable(
     name: text().notNull(),
     value: real().$type<number | string>().notNull(),
   },
-  (t) => [primaryKey({ columns: [t.jobId, t.name] }), index('job_hyperparameter_value').on(t.name, t.value, t.jobId)],
+  (t) => [primaryKey({ columns: [t.jobId, t.name] })],
 );
 
 export const attempt = sqliteTable(

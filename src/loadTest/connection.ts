@@ -8,6 +8,8 @@ export interface Reply {
   ms: number;
   /** Beginning of the body of an answer that is not 200. */
   text: string;
+  /** The `Retry-After` of the answer; null where it has none. */
+  retryAfterMs: number | null;
 }
 
 /** Instead of an HTTP status. */
@@ -28,6 +30,7 @@ export class KeptConnection {
   #status = noAnswer;
   #bodyLeft = 0;
   #text = '';
+  #retryAfterMs: number | null = null;
 
   constructor(url: string) {
     const { hostname, port } = new URL(url);
@@ -62,6 +65,8 @@ export class KeptConnection {
       const lines = head.toString('latin1', 0, end);
       this.#status = Number(lines.slice(9, 12));
       this.#bodyLeft = Number(/content-length: (\d+)/i.exec(lines)?.[1] ?? 0);
+      const retryAfter = /retry-after: (\d+)/i.exec(lines)?.[1];
+      this.#retryAfterMs = retryAfter === undefined ? null : 1000 * Number(retryAfter);
       body = head.subarray(end + headEnd.length);
     }
     if (this.#status !== 200 && this.#text.length < textMax) this.#text += body.toString('utf8', 0, textMax);
@@ -70,12 +75,13 @@ export class KeptConnection {
   }
 
   #end(status: number): void {
-    const reply = { status, ms: nowMs() - this.#sinceMs, text: this.#text };
+    const reply = { status, ms: nowMs() - this.#sinceMs, text: this.#text, retryAfterMs: this.#retryAfterMs };
     const tell = this.#tell;
     this.busy = false;
     this.#tell = () => {};
     this.#head = Buffer.alloc(0);
     this.#text = '';
+    this.#retryAfterMs = null;
     tell(reply);
   }
 

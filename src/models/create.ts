@@ -7,6 +7,7 @@ import { tasks } from '../datasets/tables.ts';
 import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { announceJob, enqueue, findByIdempotencyKey, type NewJob } from '../jobs/enqueue.ts';
+import { requireInstalled } from '../jobs/extras.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { ImportModelSpec } from '../jobs/specs.ts';
@@ -138,6 +139,7 @@ function requireFormat(fileName: string, preset: string | null): ModelVersion['f
   const format = formatOf(fileName);
   if (!format) refuse('INVALID', 'uploadId', `The name of a model's file ends in ${endings.join(', ')}, not as in ${fileName}.`);
   if (format === 'CHECKPOINT' && !preset) refuse('INVALID', 'preset', 'A state dict needs the preset that its weights belong to.');
+  requireInstalled(preset);
   if (format === 'ONNX' && preset) refuse('INVALID', 'preset', 'An ONNX file has its own topology: leave the preset out.');
   return format;
 }

@@ -208,15 +208,15 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       type: ModelVersionConnection,
       description: 'Its versions, newest first.',
       args: pageArgs(),
-      resolve: (m, args, { db }) => ({
+      resolve: (m, args, context) => ({
         ...page(
           `versions ${m.id}`,
           args,
           numberKey,
-          (limit, after: number | null) => listModelVersions(db, m.id, limit, after),
+          (limit, after: number | null) => listModelVersions(context.db, m.id, limit, after),
           (v) => v.number,
         ),
-        count: () => countVersions(db, { modelId: m.id }, null),
+        count: () => countVersions({ db: context.db, request: context }, { modelId: m.id }, null),
       }),
     }),
   }),

@@ -60,8 +60,10 @@ export const modelVersion = sqliteTable(
     uniqueIndex('model_version_number').on(t.modelId, t.number),
     index('model_version_parent').on(t.parentId),
     index('model_version_job').on(t.jobId),
-    // Behind the JSON of a row its last columns are slow to read.
-    index('model_version_live').on(t.id).where(sql`${t.deletedAt} IS NULL`),
+    // Behind the JSON of a row its last columns are slow to read: these are what lists are filtered by.
+    index('model_version_live')
+      .on(t.id, t.modelId, t.state, t.format, t.precision, t.jobId, t.deletedAt)
+      .where(sql`${t.deletedAt} IS NULL`),
   ],
 );
 

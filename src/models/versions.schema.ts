@@ -1,5 +1,5 @@
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
-import { page, pageArgs, textKey } from '../graphql/connection.ts';
+import { pageArgs, pageInTurns, textKey } from '../graphql/connection.ts';
 import { VersionStateType } from '../graphql/enums.ts';
 import { TagFilterType } from '../tags/filter.schema.ts';
 import { MetricOrderType, measuredFields } from '../training/search.schema.ts';
@@ -39,24 +39,25 @@ builder.queryField('modelVersions', (t) =>
         description: 'In the order of a metric instead. Of several evaluations the one counts that comes first.',
       }),
     },
-    resolve: (_root, { filter, orderBy, byMetric, ...args }, { db }) => {
+    resolve: async (_root, { filter, orderBy, byMetric, ...args }, context) => {
+      const reader = { db: context.db, request: context };
       const wanted: VersionFilter = { ...filter, modelId: filter?.modelId ? idOf('Model', filter.modelId) : null };
-      const listed = byMetric
-        ? page(
+      const listed = await (byMetric
+        ? pageInTurns(
             `modelVersions ${byMetric.name} ${byMetric.descending}`,
             args,
             isMetricKey,
-            (limit, after) => listVersionsByMetric(db, wanted, byMetric, limit, after),
+            (limit, after) => listVersionsByMetric(reader, wanted, byMetric, limit, after),
             metricKey,
           )
-        : page(
+        : pageInTurns(
             `modelVersions ${orderBy}`,
             args,
             textKey,
-            (limit, after: string | null) => listVersions(db, wanted, orderBy, limit, after),
+            (limit, after: string | null) => listVersions(reader, wanted, orderBy, limit, after),
             ({ id }) => id,
-          );
-      return { ...listed, count: () => countVersions(db, wanted, byMetric?.name ?? null) };
+          ));
+      return { ...listed, count: () => countVersions(reader, wanted, byMetric?.name ?? null) };
     },
   }),
 );

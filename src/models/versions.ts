@@ -1,9 +1,18 @@
-/** Lists of model versions, of one model or of all. */
-import { and, asc, desc, eq, getTableColumns, gt, inArray, isNull, lt, type SQL, sql } from 'drizzle-orm';
-import { countUpTo, type Queryable } from '../db.ts';
+/** Lists of model versions, of one model or of all, read in slices (`slices.ts`). */
+import { and, asc, count, desc, eq, getTableColumns, gt, gte, inArray, isNull, lt, lte, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { countMax, limitArgument, type Queryable } from '../db.ts';
 import { job } from '../jobs/tables.ts';
+import { inSlices, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
-import { hasMetrics, inMetricOrder, type MeasuredFilter, type MetricOrder, trainingsWith } from '../training/search.ts';
+import {
+  alongMetric,
+  hasMetric,
+  hasMetrics,
+  inMetricOrder,
+  type MeasuredFilter,
+  type MetricOrder,
+  trainedWith,
+} from '../training/search.ts';
 import { evaluationMetric } from '../training/tables.ts';
 import { type ModelVersion, model, modelVersion } from './tables.ts';
 
@@ -25,7 +34,7 @@ function listed(filter: VersionFilter): SQL | undefined {
     isNull(modelVersion.deletedAt),
     modelId ? eq(modelVersion.modelId, modelId) : undefined,
     nameContains
-      ? sql`${modelVersion.modelId} IN (SELECT id FROM ${model} WHERE instr(lower(${model.name}), lower(${nameContains})) > 0)`
+      ? sql`+${modelVersion.modelId} IN (SELECT id FROM ${model} WHERE instr(lower(${model.name}), lower(${nameContains})) > 0)`
       : undefined,
     states ? inArray(modelVersion.state, [...states]) : undefined,
     formats ? inArray(modelVersion.format, [...formats]) : undefined,
@@ -33,55 +42,136 @@ function listed(filter: VersionFilter): SQL | undefined {
     precisions ? and(inArray(modelVersion.precision, [...precisions]), eq(modelVersion.state, 'READY')) : undefined,
     wanted ? hasTags(modelVersion.id, wanted) : undefined,
     ...hasMetrics(modelVersion.id, 'modelVersionId', filter),
-    ...trainingsWith(filter).map(
-      (ids) => sql`${modelVersion.jobId} IN (${ids} UNION ALL SELECT ${job.id} FROM ${job} WHERE ${job.parentId} IN (${ids}))`,
+    ...trainedWith(filter).map(
+      (isOne) =>
+        sql`(${isOne(modelVersion.jobId)} OR EXISTS (SELECT 1 FROM ${job} WHERE ${job.id} = ${modelVersion.jobId} AND ${isOne(job.parentId)}))`,
     ),
   );
 }
 
-/** Ids are UUIDv7: they grow with the time of creation. */
+/** Ids are UUIDv7: they grow with the time of creation. `last` is behind all of them. */
 const orders = {
-  NEWEST: { behind: (id: string) => lt(modelVersion.id, id), by: desc(modelVersion.id) },
-  OLDEST: { behind: (id: string) => gt(modelVersion.id, id), by: asc(modelVersion.id) },
+  NEWEST: {
+    behind: (id: SQLWrapper) => lt(modelVersion.id, id),
+    upTo: (id: SQLWrapper) => gte(modelVersion.id, id),
+    by: desc,
+    first: '~',
+    last: '',
+  },
+  OLDEST: {
+    behind: (id: SQLWrapper) => gt(modelVersion.id, id),
+    upTo: (id: SQLWrapper) => lte(modelVersion.id, id),
+    by: asc,
+    first: '',
+    last: '~',
+  },
 };
 export type VersionOrder = keyof typeof orders;
 
+/** `request` is that of `inTurn`. */
+interface Reader {
+  db: Queryable;
+  request: object;
+}
+
+/** Reads versions behind an id in slices. */
+function alongVersions(
+  { db, request }: Reader,
+  { modelId }: VersionFilter,
+  order: VersionOrder,
+  after: string | null,
+  read: (slice: Record<string, unknown>) => boolean,
+) {
+  const { first, last } = orders[order];
+  const query = versionSliceQuery(db, order);
+  return inSlices(
+    request,
+    after ?? first,
+    // Of one model an index has the versions.
+    (behind) => (modelId ? null : (query.get({ behind })?.id ?? null)),
+    (behind, end) => read({ behind, end: end ?? last }),
+  );
+}
+
+/** The last version of a slice. */
+export function versionSliceQuery(db: Queryable, order: VersionOrder) {
+  const { behind, by } = orders[order];
+  return db
+    .select({ id: modelVersion.id })
+    .from(modelVersion)
+    .where(and(isNull(modelVersion.deletedAt), behind(sql`${sql.placeholder('behind')}`)))
+    .orderBy(by(modelVersion.id))
+    .limit(1)
+    .offset(sliceRows - 1)
+    .prepare();
+}
+
+const inSlice = (order: VersionOrder): SQL | undefined =>
+  and(orders[order].behind(sql`${sql.placeholder('behind')}`), orders[order].upTo(sql`${sql.placeholder('end')}`));
+
 /** Versions behind the one with the id `after`. */
-export function listVersions(
-  db: Queryable,
+export async function listVersions(
+  reader: Reader,
   filter: VersionFilter,
   order: VersionOrder,
   limit: number,
   after: string | null,
-): ModelVersion[] {
-  const { behind, by } = orders[order];
-  return db
-    .select()
-    .from(modelVersion)
-    .where(and(after === null ? undefined : behind(after), listed(filter)))
-    .orderBy(by)
-    .limit(limit)
-    .all();
+): Promise<ModelVersion[]> {
+  const query = versionListQuery(reader.db, filter, order);
+  const found: ModelVersion[] = [];
+  await alongVersions(reader, filter, order, after, (slice) => {
+    found.push(...query.all({ ...slice, limit: limit - found.length }));
+    return found.length >= limit;
+  });
+  return found;
 }
 
+export const versionListQuery = (db: Queryable, filter: VersionFilter, order: VersionOrder) =>
+  db
+    .select()
+    .from(modelVersion)
+    .where(and(inSlice(order), listed(filter)))
+    .orderBy(orders[order].by(modelVersion.id))
+    .limit(limitArgument)
+    .prepare();
+
 /** Versions that have a metric, in the order of the first of their values in it, behind the key `after`. */
-export function listVersionsByMetric(db: Queryable, filter: VersionFilter, order: MetricOrder, limit: number, after: string | null) {
-  const { where, isFirst, by } = inMetricOrder(order, after);
+export async function listVersionsByMetric(reader: Reader, filter: VersionFilter, order: MetricOrder, limit: number, after: string | null) {
+  const query = versionMetricQuery(reader.db, filter, order);
+  const found: ReturnType<typeof query.all> = [];
+  await alongMetric(reader, order, after, (slice) => {
+    found.push(...query.all({ ...slice, limit: limit - found.length }));
+    return found.length >= limit;
+  });
+  return found;
+}
+
+export function versionMetricQuery(db: Queryable, filter: VersionFilter, order: MetricOrder) {
+  const { where, isFirst, by } = inMetricOrder(order);
   return db
     .select({ ...getTableColumns(modelVersion), metricValue: evaluationMetric.value, metricJobId: evaluationMetric.jobId })
     .from(evaluationMetric)
     .innerJoin(modelVersion, eq(modelVersion.id, evaluationMetric.modelVersionId))
     .where(and(where, isFirst, listed(filter)))
     .orderBy(...by)
-    .limit(limit)
-    .all();
+    .limit(limitArgument)
+    .prepare();
 }
 
 /** How many there are, at most `countMax`; `metric`: only those that have it. */
-export function countVersions(db: Queryable, filter: VersionFilter, metric: string | null): number {
-  const hasIt =
-    metric === null
-      ? undefined
-      : sql`${modelVersion.id} IN (SELECT "modelVersionId" FROM ${evaluationMetric} WHERE ${evaluationMetric.name} = ${metric})`;
-  return countUpTo(db, modelVersion, and(hasIt, listed(filter)));
+export async function countVersions(reader: Reader, filter: VersionFilter, metric: string | null): Promise<number> {
+  const query = versionCountQuery(reader.db, filter, metric);
+  let counted = 0;
+  await alongVersions(reader, filter, 'OLDEST', null, (slice) => {
+    counted += query.get(slice)?.n ?? 0;
+    return counted >= countMax;
+  });
+  return Math.min(counted, countMax);
 }
+
+export const versionCountQuery = (db: Queryable, filter: VersionFilter, metric: string | null) =>
+  db
+    .select({ n: count() })
+    .from(modelVersion)
+    .where(and(inSlice('OLDEST'), metric === null ? undefined : hasMetric(modelVersion.id, 'modelVersionId', metric), listed(filter)))
+    .prepare();

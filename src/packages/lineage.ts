@@ -59,8 +59,8 @@ function datasetOf(db: Queryable, versionId: string) {
 function trainingOf(db: Queryable, { origin, jobId }: ModelVersion) {
   const job = origin === 'TRAINED' && jobId !== null ? findJob(db, jobId) : undefined;
   if (job?.kind !== 'TRAIN') return null;
-  const { preset, hyperparameters, init, seed, cpuThreads, device } = storedSpec(job) as TrainRequest;
-  return { init: init.from, preset, hyperparameters, seed, cpuThreads, device };
+  const { preset, hyperparameters, init, seed, cpuThreads, processes, device } = storedSpec(job) as TrainRequest;
+  return { init: init.from, preset, hyperparameters, seed, cpuThreads, processes, device };
 }
 
 /** What is known of the rights in a package: Whetstone stores where weights come from, not their licences. */

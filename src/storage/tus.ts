@@ -199,7 +199,7 @@ function tusRequest(req: IncomingMessage, { uploadBytesMax }: Config, call: Call
   const headers = new Headers();
   for (const [name, value] of Object.entries(req.headers)) headers.set(name, String(value));
   if (method === 'POST' && headers.get('content-type')?.startsWith('multipart/')) {
-    const command = 'curl -X POST -T digits.zip -H "Authorization: Bearer $TOKEN" "…/uploads?filename=digits.zip"';
+    const command = 'curl -X POST -T digits.zip -H "Authorization: Bearer $WHETSTONE_TOKEN" "$WHETSTONE_URL/uploads?filename=digits.zip"';
     throw new ApiError(
       'MEDIA_TYPE',
       `The body is a form (curl -F), whose envelope would become part of the file. Send the file as it is: ${command}`,

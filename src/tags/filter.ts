@@ -12,8 +12,8 @@ export interface TagFilter {
 export const wantedTags = (filters: readonly TagFilter[] | null | undefined): string | null =>
   filters && filters.length > 0 ? JSON.stringify(filters.map(({ key, value = null }) => ({ key: key.normalize('NFC'), value }))) : null;
 
-/** Whether the thing with this id has all tags that are wanted: a thing has one value for a key, so each that is met is one row. */
-export const hasTags = (id: SQLWrapper, wanted: string | Placeholder): SQL => sql`${id} IN (
-  SELECT ${tag.subjectId} FROM json_each(${wanted}) AS wanted
-  JOIN ${tag} ON ${tag.key} = wanted.value ->> 'key' AND coalesce(wanted.value ->> 'value', ${tag.value}) = ${tag.value}
-  GROUP BY ${tag.subjectId} HAVING count(*) = json_array_length(${wanted}))`;
+/** Whether the thing with this id has all tags that are wanted. */
+export const hasTags = (id: SQLWrapper, wanted: string | Placeholder): SQL => sql`NOT EXISTS (
+  SELECT 1 FROM json_each(${wanted}) AS wanted WHERE NOT EXISTS (
+    SELECT 1 FROM ${tag} WHERE ${tag.subjectId} = ${id} AND ${tag.key} = wanted.value ->> 'key'
+      AND coalesce(wanted.value ->> 'value', ${tag.value}) = ${tag.value}))`;

@@ -28,10 +28,10 @@ export async function slotMemory({ childEnv, slots }: Pick<Config, 'childEnv' | 
   return { on: 'gpu', bytes: Math.min(...gpus.map(bytesOf)) / Math.ceil(slots / gpus.length) };
 }
 
-/** The largest power of two that fits into the memory and is of use for so many training images. */
-export function batchSizeFor(preset: PresetName, imageSize: number, images: number, { on, bytes }: SlotMemory): number {
+/** The largest power of two that fits into the memory of the processes, a slot's each, and is of use for so many training images. */
+export function batchSizeFor(preset: PresetName, imageSize: number, images: number, { on, bytes }: SlotMemory, processes = 1): number {
   const { task, activationBytes, measuredAt } = presets[preset];
   const fitting = (bytes * shareUsed[on] - checkpointBytes(preset)) / (activationBytes * (imageSize / measuredAt) ** 2);
-  const wanted = Math.min(fitting, mostOn[on][task], images / stepsMin);
+  const wanted = Math.min(processes * Math.min(fitting, mostOn[on][task]), images / stepsMin);
   return 2 ** Math.floor(Math.log2(Math.max(least, wanted)));
 }

@@ -9,7 +9,9 @@ const ofEachJob = { list: false, items: true } as const;
 const ComparedSettingType = builder.objectRef<ComparedSetting>('ComparedSetting').implement({
   description: 'A setting that is not the same in all compared trainings.',
   fields: (t) => ({
-    name: t.exposeString('name', { description: 'A hyperparameter, or preset, datasetVersionId, init, seed, device, cpuThreads.' }),
+    name: t.exposeString('name', {
+      description: 'A hyperparameter, or preset, datasetVersionId, init, seed, device, cpuThreads, processes.',
+    }),
     values: t.field({
       type: ['JSON'],
       nullable: ofEachJob,

@@ -54,8 +54,8 @@ export async function compareJobs(db: Db, request: object, jobs: Job[]): Promise
 }
 
 function settingsOf(job: Job): Record<string, unknown> {
-  const { preset, hyperparameters, datasetVersionId, init, seed, device, cpuThreads } = storedSpec(job) as TrainRequest;
-  const run = replaceIds({ preset, datasetVersionId, init, seed, device, cpuThreads }, opaqueId) as Record<string, unknown>;
+  const { preset, hyperparameters, datasetVersionId, init, seed, device, cpuThreads, processes } = storedSpec(job) as TrainRequest;
+  const run = replaceIds({ preset, datasetVersionId, init, seed, device, cpuThreads, processes }, opaqueId) as Record<string, unknown>;
   return { ...run, ...storedHyperparameters(preset, hyperparameters) };
 }
 

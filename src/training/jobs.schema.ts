@@ -85,6 +85,11 @@ builder.relayMutationField(
         description:
           'Processes that prepare its batches, 0 to 64; by default as many as cpuThreads on a GPU, none on a processor. Results do not depend on it.',
       }),
+      processes: t.int({
+        description:
+          'Processes that train together, 1 unless told otherwise; each takes a slot, with a GPU of its own where the machine has any. ' +
+          'They share each batch, so batchSize is that of all together. Results depend on their number.',
+      }),
       device: t.field({ type: DeviceType, required: true, defaultValue: 'AUTO', description: 'What it computes on.' }),
       convert: t.boolean({
         required: true,

@@ -74,6 +74,7 @@ async function specOf(
     specVersion: SPEC_VERSION,
     codeVersion,
     cpuThreads: 1,
+    processes: 1,
     device: 'cpu',
     seed,
     ...training,

@@ -77,6 +77,7 @@ export function recoverSpecOf(
     device,
     seed,
     cpuThreads,
+    processes: 1,
     dataset,
     preprocess: model.preprocess,
     init: { from: 'WEIGHTS', file: versionFile(services, modelVersionId, 'WEIGHTS'), classes: model.classes },

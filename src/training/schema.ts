@@ -1,5 +1,6 @@
 import { builder, enumValues } from '../graphql/builder.ts';
 import { TaskType } from '../graphql/enums.ts';
+import { isInstalled } from '../jobs/extras.ts';
 import { type HyperparameterInfo, hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
 import { type PresetName, presets } from '../jobs/presets.ts';
 import type { Dimension } from '../jobs/searchSpace.ts';
@@ -108,10 +109,11 @@ const PresetType = builder.objectRef<PresetName>('Preset').implement({
 builder.queryField('presets', (t) =>
   t.field({
     type: [PresetType],
-    description: 'What can be trained.',
-    extensions: { size: 25 },
+    description: 'What can be trained here. Those of timm are listed where it is installed.',
+    extensions: { size: 40 },
     authScopes: { can: 'READ' },
     args: { task: t.arg({ type: TaskType, description: 'Only presets for this task.' }) },
-    resolve: (_root, { task }) => (Object.keys(presets) as PresetName[]).filter((name) => !task || presets[name].task === task),
+    resolve: (_root, { task }) =>
+      (Object.keys(presets) as PresetName[]).filter((name) => isInstalled(name) && (!task || presets[name].task === task)),
   }),
 );

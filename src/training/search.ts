@@ -1,7 +1,10 @@
 /** Conditions of lists on what was measured, and on the hyperparameters of trainings. */
-import { and, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/sqlite-core';
+import type { Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { jobHyperparameter } from '../jobs/tables.ts';
+import { inSlices, sliceRows } from '../slices.ts';
 import { evaluationMetric } from './tables.ts';
 
 const operators = { EQUAL: '=', NOT_EQUAL: '<>', LESS: '<', AT_MOST: '<=', GREATER: '>', AT_LEAST: '>=' } as const;
@@ -43,14 +46,18 @@ const compares = (column: SQLWrapper, operator: Operator, value: unknown): SQL =
 
 /** Whether `id` is the job, or the model version, of an evaluation with this metric, for each of the filters. */
 export function hasMetrics(id: SQLWrapper, of: 'jobId' | 'modelVersionId', { metrics }: MeasuredFilter): SQL[] {
-  return checked('metrics', metrics).map(
-    ({ name, operator, value }) => sql`${id} IN (SELECT ${evaluationMetric[of]} FROM ${evaluationMetric}
-      WHERE ${evaluationMetric.name} = ${name} AND ${compares(evaluationMetric.value, operator, value)})`,
-  );
+  return checked('metrics', metrics).map(({ name, operator, value }) => hasMetric(id, of, name, compares(measure.value, operator, value)));
 }
 
-/** For each of the filters: the ids of trainings with this hyperparameter. */
-export function trainingsWith({ hyperparameters }: MeasuredFilter): SQL[] {
+/** Lists that are in the order of a metric have this table too. */
+const measure = alias(evaluationMetric, 'measure');
+
+/** The same for one metric; without `is` whatever its value. */
+export const hasMetric = (id: SQLWrapper, of: 'jobId' | 'modelVersionId', name: string, is: SQL = sql`1`): SQL =>
+  sql`EXISTS (SELECT 1 FROM ${evaluationMetric} AS ${sql.identifier('measure')} WHERE ${measure[of]} = ${id} AND ${measure.name} = ${name} AND ${is})`;
+
+/** For each of the filters, whether the job with an id is a training with this hyperparameter. */
+export function trainedWith({ hyperparameters }: MeasuredFilter): ((jobId: SQLWrapper) => SQL)[] {
   return checked('hyperparameters', hyperparameters).map(({ name, operator, value }) => {
     if (typeof value !== 'number' && (typeof value !== 'string' || !/EQUAL$/.test(operator))) {
       throw new ApiError(
@@ -58,24 +65,61 @@ export function trainingsWith({ hyperparameters }: MeasuredFilter): SQL[] {
         `The value of the hyperparameter ${name} is ${JSON.stringify(value)}: compare with a number, or with a text by EQUAL or NOT_EQUAL.`,
       );
     }
-    return sql`SELECT ${jobHyperparameter.jobId} FROM ${jobHyperparameter}
-      WHERE ${jobHyperparameter.name} = ${name} AND ${compares(jobHyperparameter.value, operator, value)}`;
+    return (jobId) => sql`EXISTS (SELECT 1 FROM ${jobHyperparameter} WHERE ${jobHyperparameter.jobId} = ${jobId}
+      AND ${jobHyperparameter.name} = ${name} AND ${compares(jobHyperparameter.value, operator, value)})`;
   });
 }
 
-/** The rows of one metric behind a key, in an order: the first of a model version is its best, or its worst. */
-export function inMetricOrder({ name, descending }: MetricOrder, after: string | null) {
+const place = sql`(${evaluationMetric.value}, ${evaluationMetric.jobId})`;
+const behindPlace = sql`(${sql.placeholder('value')}, ${sql.placeholder('metricJobId')})`;
+const endPlace = sql`(${sql.placeholder('endValue')}, ${sql.placeholder('endJobId')})`;
+
+/** The rows of one metric in a slice of its order (`alongMetric`): the first of a model version is its best, or its worst. */
+export function inMetricOrder({ name, descending }: MetricOrder) {
   const direction = sql.raw(descending ? 'DESC' : 'ASC');
-  const [value, jobId] = after?.split(' ') ?? [];
-  const key = sql`(${evaluationMetric.value}, ${evaluationMetric.jobId})`;
-  const behind = value === undefined ? undefined : sql`${key} ${sql.raw(descending ? '<' : '>')} (${Number(value)}, ${jobId})`;
+  const [behind, upTo] = descending ? [sql`<`, sql`>=`] : [sql`>`, sql`<=`];
   const isFirst = sql`NOT EXISTS (SELECT 1 FROM ${evaluationMetric} AS other WHERE other."modelVersionId" = ${evaluationMetric.modelVersionId}
-    AND other.name = ${name} AND (other.value, other."jobId") ${sql.raw(descending ? '>' : '<')} ${key})`;
+    AND other.name = ${name} AND (other.value, other."jobId") ${sql.raw(descending ? '>' : '<')} ${place})`;
+  const isBehind = sql`${evaluationMetric.name} = ${name} AND ${place} ${behind} ${behindPlace}`;
   return {
-    where: and(eq(evaluationMetric.name, name), behind) as SQL,
+    isBehind,
+    where: sql`${isBehind} AND ${place} ${upTo} ${endPlace}`,
     isFirst,
     by: [sql`${evaluationMetric.value} ${direction}`, sql`${evaluationMetric.jobId} ${direction}`],
   };
+}
+
+/** Reads the rows of a metric behind the key `after` in slices: `read` gets the arguments of `inMetricOrder`. `request` is that of `inTurn`. */
+export function alongMetric(
+  { db, request }: { db: Queryable; request: object },
+  order: MetricOrder,
+  after: string | null,
+  read: (slice: Record<string, unknown>) => boolean,
+): Promise<void> {
+  const [value, metricJobId = ''] = after?.split(' ') ?? [];
+  const [first, last] = order.descending
+    ? [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+    : [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY];
+  const query = metricSliceQuery(db, order);
+  return inSlices(
+    request,
+    { value: value === undefined ? first : Number(value), metricJobId },
+    (behind) => query.get(behind) ?? null,
+    (behind, end) => read({ ...behind, endValue: end?.value ?? last, endJobId: end?.metricJobId ?? '' }),
+  );
+}
+
+/** The last place of a slice. */
+export function metricSliceQuery(db: Queryable, order: MetricOrder) {
+  const { isBehind, by } = inMetricOrder(order);
+  return db
+    .select({ value: evaluationMetric.value, metricJobId: evaluationMetric.jobId })
+    .from(evaluationMetric)
+    .where(isBehind)
+    .orderBy(...by)
+    .limit(1)
+    .offset(sliceRows - 1)
+    .prepare();
 }
 
 /** Of a row in the order of a metric. */

@@ -47,6 +47,7 @@ export const evaluationMetric = sqliteTable(
   (t) => [
     primaryKey({ columns: [t.evaluationId, t.name] }),
     index('evaluation_metric_value').on(t.name, t.value, t.jobId, t.modelVersionId),
+    index('evaluation_metric_job').on(t.jobId, t.name, t.value),
     index('evaluation_metric_version').on(t.modelVersionId, t.name, t.value, t.jobId),
   ],
 );

@@ -4,13 +4,14 @@ import type { Actor } from '../accounts/audit.ts';
 import type { Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { submitJob } from '../jobs/enqueue.ts';
+import { requireInstalled } from '../jobs/extras.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { type AttemptContext, JobFailure, type JobKind, type JobServices } from '../jobs/kinds.ts';
 import { checkpointBytes, defaultsWith, type PresetName, preprocessOf, presets, storedHyperparameters } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
 import { cpuThreadsOf, launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
-import { ConvertSpec, SPEC_VERSION, StoredTraining, Training, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
+import { ConvertSpec, processes, SPEC_VERSION, StoredTraining, Training, TrainingRuntime, TrainSpec } from '../jobs/specs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
@@ -23,6 +24,7 @@ import { codeVersion } from '../version.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { batchSizeFor, slotMemory } from './batchSize.ts';
 import { enqueueConversion } from './convert.ts';
+import { requireBatchFor, requireSlots } from './processes.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
 import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
@@ -62,6 +64,7 @@ const StartTrainingInput = z.object({
   seed: ConvertSpec.shape.seed,
   cpuThreads: ConvertSpec.shape.cpuThreads.nullish(),
   workers: TrainingRuntime.shape.workers.nullish(),
+  processes: processes.nullish(),
   device: ConvertSpec.shape.device,
   convert: z.boolean(),
   priority: JobPriority.nullish(),
@@ -112,6 +115,9 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   const input = parseInput(StartTrainingInput, raw);
   const { modelName, datasetVersionId, preset, init, seed, device, convert, priority } = input;
   const { batchSize, ...others } = input.hyperparameters;
+  const processes = input.processes ?? 1;
+  requireInstalled(preset);
+  await requireSlots(services, processes, device);
   const memory = batchSize === 'AUTO' ? await slotMemory(services.config, device) : null;
   const said = memory ? others : input.hyperparameters;
   trainingOf(preset, said, {});
@@ -127,8 +133,9 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const training = trainingOf(preset, said, earlier);
     if (memory) {
       const { train: images } = dataset.countsJson.images;
-      training.hyperparameters.batchSize = batchSizeFor(preset, training.hyperparameters.imageSize, images, memory);
+      training.hyperparameters.batchSize = batchSizeFor(preset, training.hyperparameters.imageSize, images, memory, processes);
     }
+    requireBatchFor(processes, Math.min(training.hyperparameters.batchSize, dataset.countsJson.images.train));
     requireWeightsToFreeze(init.from, training.hyperparameters, 'hyperparameters');
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
@@ -137,7 +144,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     const model = found ?? insertModel(tx, { name: modelName, task, notes: '', createdById: actor.actorId });
     const cpuThreads = input.cpuThreads ?? cpuThreadsOf(services.config);
     const preprocess = preprocessOf(preset, training.hyperparameters);
-    const computing = { seed, device, cpuThreads, preprocess, ...TrainingRuntime.parse({ workers: input.workers ?? null }) };
+    const computing = { seed, device, cpuThreads, processes, preprocess, ...TrainingRuntime.parse({ workers: input.workers ?? null }) };
     return { modelId: model.id, datasetVersionId, ...training, init, convert, resumeOfJobId: null, ...computing };
   });
 }
@@ -190,7 +197,7 @@ export const trainingOfRun = (tx: Queryable, jobId: string | null): TrainRequest
 
 /** What the versions of a training were made from. */
 function originOf(db: Queryable, { job }: AttemptContext, modelId: string): VersionOrigin & { preprocess: PreprocessSpec } {
-  const { datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, device, preprocess } = requestOf(job);
+  const { datasetVersionId, preset, hyperparameters, init, seed, cpuThreads, processes, device, preprocess } = requestOf(job);
   const { from } = init;
   return {
     modelId,
@@ -199,7 +206,7 @@ function originOf(db: Queryable, { job }: AttemptContext, modelId: string): Vers
     parentId: 'modelVersionId' in init ? init.modelVersionId : null,
     labels: requireReadyDataset(db, datasetVersionId).classesJson,
     preprocess,
-    lineageSpec: { kind: 'TRAIN', preset, hyperparameters, from, seed, cpuThreads, device },
+    lineageSpec: { kind: 'TRAIN', preset, hyperparameters, from, seed, cpuThreads, processes, device },
   };
 }
 

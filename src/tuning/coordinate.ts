@@ -244,7 +244,7 @@ function trainSpec(
   const training = hyperparametersOfTrial(settings, paramsJson);
   const preprocess = preprocessOf(preset, training.hyperparameters);
   const runtime = TrainingRuntime.parse({ stopAfterEpoch });
-  const computing = { seed, device, cpuThreads, preprocess, ...runtime };
+  const computing = { seed, device, cpuThreads, processes: 1, preprocess, ...runtime };
   return { ...how, datasetVersionId: row.datasetVersionId, ...training, init, resumeOfJobId: jobId, ...computing };
 }
 

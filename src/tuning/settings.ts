@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { canonicalHash } from '../canonical.ts';
 import { InputError, refuse } from '../errors.ts';
+import { requireInstalled } from '../jobs/extras.ts';
 import { hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
 import { type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
@@ -108,6 +109,7 @@ const rounded = (params: Params): Params =>
 /** The settings of a study from what a user said; an InputError where that is not right. */
 export function settingsOf(input: StartTuningInput, defaultThreads: number): StudySettings {
   const { preset, sampler, population, seed, registerMax, init, device } = input;
+  requireInstalled(preset);
   const fixed = Params.parse(trainingOfFixed(preset, input.fixed ?? {}));
   const space = input.space ? saidSpace(preset, input.space, fixed) : defaultSpace(preset, fixed);
   requireWeightsToFreeze(init.from, fixed, 'fixed');

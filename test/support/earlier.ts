@@ -201,6 +201,7 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
     resumeFrom: null,
     stopAfterEpoch: null,
     workers: null,
+    processes: 1,
     hyperparameters: storedHyperparameters('resnet50', hyperparameters),
   };
   const spec = { kind: 'TRAIN', specVersion: 1, codeVersion: '0.1.0', ...training, dataset, preprocess, ...runtime };

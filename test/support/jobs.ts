@@ -21,6 +21,7 @@ import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } fr
 import { watchEvents } from '../../src/jobs/watch.ts';
 import { createLog } from '../../src/log.ts';
 import { watchGpus } from '../../src/system/gpus.ts';
+import type { Tracing } from '../../src/tracing.ts';
 import type { Script } from './child.ts';
 import { kindsOf, scripted } from './kinds.ts';
 import { withListening } from './process.ts';
@@ -28,7 +29,7 @@ import { withFolder } from './server.ts';
 
 export const nobody: Actor = { actorId: null, requestId: null };
 
-export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: -1 | 0 | 1; actor?: Actor };
+export type Submitted = Partial<NewJob> & Partial<Script> & { slots?: number; actor?: Actor };
 
 /** Puts a job into the queue that needs `slots` (one) and whose child does `steps`. */
 export function submit(
@@ -128,6 +129,7 @@ interface Options {
   /** Further variables, made of the data folder. */
   env?: (folder: string) => Record<string, string>;
   folder?: string;
+  tracing?: Tracing;
 }
 
 /** Runs `use` with the jobs of a new data folder, without a server. Fails when a process of a job is left at the end. */
@@ -142,7 +144,14 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       ...options.env?.(folder),
     });
     const { db, close } = openDatabase(folder);
-    const services: JobServices = { config, db, bus: createBus(), progress: new Map(), metrics: { moved() {} } };
+    const services: JobServices = {
+      config,
+      db,
+      bus: createBus(),
+      progress: new Map(),
+      metrics: { moved() {} },
+      tracing: options.tracing ?? null,
+    };
     const kinds = { ...kindsOf(options.kind ?? scripted), ...options.kinds };
     const schedulers: Scheduler[] = [];
     const limits = {

@@ -38,7 +38,14 @@ export type Studied = Awaited<ReturnType<typeof openStudies>>;
 async function openStudies(folder: string, slots: number) {
   const config = readConfig({ WHETSTONE_DATA_DIR: folder, WHETSTONE_SLOTS: String(slots), WHETSTONE_SKIP_DISK_CHECK: '1' });
   let opened = openDatabase(join(folder));
-  const services = (): JobServices => ({ config, db: opened.db, bus: createBus(), progress: new Map(), metrics: { moved() {} } });
+  const services = (): JobServices => ({
+    config,
+    db: opened.db,
+    bus: createBus(),
+    progress: new Map(),
+    metrics: { moved() {} },
+    tracing: null,
+  });
   prepareSlots(opened.db, slots);
   insertDataset(opened.db);
 

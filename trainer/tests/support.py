@@ -84,6 +84,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
     """A short training at 32 px; no flips, since digits have a left and a right."""
     return {
         **computing("TRAIN"),
+        "processes": 1,
         "preset": "resnet18",
         "dataset": dataset,
         "preprocess": preprocess(),

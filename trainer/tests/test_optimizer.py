@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tests import support
+from whetstone_trainer.environment import autocast_dtype
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.protocol import build
-from whetstone_trainer.state import autocast_dtype, new_optimizer
+from whetstone_trainer.state import new_optimizer
 from whetstone_trainer.train import learning_rate
 
 
@@ -58,11 +60,17 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert math.isclose(learning_rate(0, 1, parameters), 1.0)
 
 
-def test_mixed_precision_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_precision_is_for_devices_that_compute_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = build(ClassificationHyperparameters, support.defaults())
-    gpu = torch.device("cuda")
-    assert autocast_dtype(parameters, torch.device("cpu")) is None
+    asked = replace(parameters, mixed_precision="BF16")
+    gpu, cpu, model = torch.device("cuda"), torch.device("cpu"), nn.Conv2d(2, 2, 1)
+    for found, dtype in (({}, None), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert autocast_dtype(asked, cpu, model) is dtype
+        assert autocast_dtype(parameters, cpu, model) is None
+    assert autocast_dtype(asked, cpu, nn.Conv2d(2, 2, 1, groups=2)) is None
+    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), cpu, model) is None
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert autocast_dtype(parameters, gpu) is dtype
-    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), gpu) is None
+        assert autocast_dtype(parameters, gpu, model) is dtype
+    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), gpu, model) is None

@@ -72,8 +72,20 @@ def test_its_environment_is_recorded(trained: Trained) -> None:
     assert hello["versions"]["torch"] == torch.__version__.split("+")[0]
     assert hello["environment"]["codeVersion"] == "test"
     assert (hello["environment"]["threads"], hello["environment"]["workers"]) == (2, 0)
+    assert hello["environment"]["precision"] == "FP32"
     assert hello["device"]["type"] == "cpu"
     assert hello["resumed"] is None
+
+
+def test_bfloat16_is_recorded_where_the_processor_computes_with_it(trained: Trained, tmp_path: Path) -> None:
+    found = torch.cpu.get_capabilities()
+    parameters = {**trained.spec["hyperparameters"], "mixedPrecision": "BF16"}
+    with attempt(tmp_path, {**trained.spec, "hyperparameters": parameters}) as running:
+        hello, first = running.wait_for("hello"), running.wait_for("epoch")
+    computes = found.get("avx512_bf16") or found.get("amx_bf16")
+    assert hello["environment"]["precision"] == ("BF16" if computes else "FP32")
+    undisturbed = next(event for event in trained.events if event["type"] == "epoch")
+    assert (first["metrics"] != undisturbed["metrics"]) == bool(computes)
 
 
 @pytest.mark.parametrize(

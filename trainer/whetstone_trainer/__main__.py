@@ -70,14 +70,14 @@ def run(line: SpecLine, events: Events) -> int:
         return EXIT_STOPPED
     except Exception as error:
         traceback.print_exc()
-        typed = _typed(error)
+        typed = typed_error(error)
         events.error(typed)
         return ERROR_CODES[typed.code]
     events.emit("done", status="ok", result=result)
     return 0
 
 
-def _typed(error: Exception) -> TrainerError:
+def typed_error(error: Exception) -> TrainerError:
     """The failure as the protocol knows it."""
     if full := disk_full(error):
         return full

@@ -18,6 +18,7 @@ from whetstone_trainer.findings import Predictions, findings, joined, prediction
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import NOT_FINITE, Outputs, Ports, Predict, Read
 
 
@@ -113,6 +114,8 @@ def loss(
     parameters: ClassificationHyperparameters,
     spec: PreprocessSpec,
     class_weights: torch.Tensor | None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy with label smoothing (Szegedy et al. 2015). Of a mixed picture the class with the larger share is
     the true one for the running top-1."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from whetstone_trainer.augment import draws
+from whetstone_trainer.augment import SIDE, draws
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.preprocess import decode, place_in, placement, resample
@@ -30,6 +30,7 @@ from whetstone_trainer.protocol import (
     build,
     validator,
 )
+from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.task import Task
 
 T = TypeVar("T")
@@ -57,7 +58,8 @@ def _current(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
-    """The items of one split in the manifest's order. Raises DATA_INVALID, also when there is none."""
+    """The items of one split in the manifest's order. Raises DATA_INVALID, also when there is none. What the lines of
+    other splits say is not looked at."""
     items = []
     try:
         lines = Path(dataset.manifest).read_bytes().splitlines()
@@ -69,6 +71,8 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
             value = _current(json.loads(line))
             if number == 1 and not validator("DatasetItem").is_valid(value):
                 raise ValueError
+            if value.get("split") != split:
+                continue
             item = build(DatasetItem, value)
             path = PurePosixPath(item.path)
             labels = [item.label] if item.label is not None else [box.label for box in item.boxes or ()]
@@ -78,8 +82,7 @@ def read_split(dataset: DatasetRef, split: Split) -> tuple[DatasetItem, ...]:
                 raise ValueError
         except (ValueError, AttributeError, TypeError) as error:
             raise TrainerError("DATA_INVALID", f"Line {number} of the dataset's manifest is not valid.") from error
-        if item.split == split:
-            items.append(item)
+        items.append(item)
     if not items:
         raise TrainerError("DATA_INVALID", f"The dataset has no images in its split {split}.")
     return tuple(items)
@@ -208,16 +211,26 @@ AHEAD = 2
 
 @dataclass
 class BatchMaker:
-    """Makes the training batch of (epoch, batch): the same one in any process, after any other."""
+    """Makes the training batch of (epoch, batch): the same one in any process, after any other.
+
+    Args:
+        ranks: it makes the part of this rank only; None: the whole batch.
+    """
 
     images: Images
     task: Task
     parameters: Hyperparameters
     spec: PreprocessSpec
     seed: int
+    ranks: Ranks | None = None
 
     def __post_init__(self) -> None:
         self._epoch, self._numbers = -1, np.empty(0, np.int64)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The first image of a batch that it takes, and the first behind."""
+        return self.ranks.part if self.ranks else (0, min(self.parameters.batch_size, len(self.images)))
 
     def make(self, epoch: int, batch: int) -> tuple[tuple[torch.Tensor, ...], Sequence[Any], NDArray[np.float64]]:
         """Images, truths and random numbers."""
@@ -226,8 +239,12 @@ class BatchMaker:
             labels = map(self.task.labels, self.images.truths) if balanced else None
             self._epoch, self._numbers = epoch, shown(len(self.images), self.seed, epoch, labels)
         size = self.parameters.batch_size
-        chosen = self._numbers[batch * size : (batch + 1) * size].tolist()
+        whole = self._numbers[batch * size : (batch + 1) * size].tolist()
+        first, end = self.part
+        chosen = whole[first:end]
         drawn = np.stack([draws(self.seed, epoch, number) for number in chosen])
+        # The first image's decides for the whole batch.
+        drawn[0, SIDE] = draws(self.seed, epoch, whole[0])[SIDE]
         pixels, truths = zip(
             *(
                 self.task.example(self.images, (self.seed, epoch, number), draw, self.parameters, self.spec)
@@ -248,8 +265,8 @@ class SharedBatches(Dataset[Any]):
 
     def __init__(self, maker: BatchMaker, workers: int) -> None:
         self.maker, self.places = maker, AHEAD * workers + 1
-        count = min(maker.parameters.batch_size, len(maker.images))
-        shape = (self.places, count, 3, maker.spec.height, maker.spec.width)
+        first, end = maker.part
+        shape = (self.places, end - first, 3, maker.spec.height, maker.spec.width)
         self.memory = torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
     def __getitem__(self, key: tuple[int, int, int]) -> Any:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,10 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pillow", "s
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    found = {name: metadata.version(name) for name in PACKAGES}
+    with suppress(metadata.PackageNotFoundError):
+        found["timm"] = metadata.version("timm")
+    return {"python": platform.python_version(), **found}
 
 
 def processor() -> str:
@@ -42,11 +46,13 @@ def emit_hello(
     device: Device = CPU,
     threads: int,
     workers: int | None = None,
+    processes: int | None = None,
     cuda: str | None = None,
+    precision: str | None = None,
     resumed: tuple[int, int] | None = None,
 ) -> None:
-    """`threads` is PyTorch's; `workers` are processes that prepare training batches; `resumed` is (epoch, batch) of the
-    checkpoint that will be loaded."""
+    """`threads` is PyTorch's; `workers` are processes that prepare training batches, `processes` train together in
+    `precision`; `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
     events.emit(
         "hello",
         pid=os.getpid(),
@@ -59,7 +65,9 @@ def emit_hello(
             "cores": os.cpu_count(),
             "threads": threads,
             **({} if workers is None else {"workers": workers}),
+            **({} if processes is None else {"processes": processes}),
             "cuda": cuda,
+            **({} if precision is None else {"precision": precision}),
         },
         resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,
     )

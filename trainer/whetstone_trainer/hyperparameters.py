@@ -25,7 +25,7 @@ class ClassificationHyperparameters:
     gradient_clip: float
     early_stopping: int
     selection_metric: Literal["TOP1", "MACRO_TOP1", "LOSS"]
-    mixed_precision: Literal["AUTO", "OFF"]
+    mixed_precision: Literal["AUTO", "BF16", "OFF"]
     flip: float
     vertical_flip: float
     crop_scale: float
@@ -60,7 +60,7 @@ class DetectionHyperparameters:
     gradient_clip: float
     early_stopping: int
     selection_metric: Literal["MAP5095", "MAP50"]
-    mixed_precision: Literal["AUTO", "OFF"]
+    mixed_precision: Literal["AUTO", "BF16", "OFF"]
     flip: float
     vertical_flip: float
     quarter_turns: float

@@ -1,12 +1,14 @@
 """The presets' topologies, and weights from elsewhere fitted into them."""
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +32,7 @@ OPTIONAL_SUFFIX = ".num_batches_tracked"
 RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
 # How the names of a detector's backbone begin.
 BACKBONE = "backbone."
+TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,28 @@ class Topology:
     classifier: str | None = None
 
 
+def build_classifier(name: str, class_count: int) -> nn.Module:
+    """torchvision's model of that name, or timm's behind `timm:`. Raises EXTRA_MISSING."""
+    model: nn.Module
+    if name.startswith(TIMM):
+        model = _timm().create_model(name.removeprefix(TIMM), num_classes=class_count)
+    else:
+        model = get_model(name, num_classes=class_count)
+    return model
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        raise TrainerError(
+            "EXTRA_MISSING", "timm is not installed.", hint="Run `WHETSTONE_TIMM=1 node scripts/setup.mjs`."
+        ) from error
+
+
 def _classifier(name: str, head: str, stages: Sequence[str]) -> Topology:
-    """torchvision's model of that name; `head` is its last layer."""
-
-    def build(class_count: int) -> nn.Module:
-        model: nn.Module = get_model(name, num_classes=class_count)
-        return model
-
+    """`head` is its last layer."""
+    build = partial(build_classifier, name)
     rows = (f"{head}.weight", f"{head}.bias")
     return Topology(build, f"{head}.", rows, tuple(f"{stage}." for stage in stages), (f"{head}.",))
 
@@ -165,7 +183,7 @@ def train_mode(model: nn.Module) -> None:
     """Training, but frozen batch normalisation keeps its statistics and uses them."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and not module.weight.requires_grad:
             module.eval()
 
 

@@ -11,39 +11,40 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model_weights
 
-from whetstone_trainer.model import detector, macs_of, parameter_count, without_storage
+from whetstone_trainer.model import TIMM, build_classifier, detector, macs_of, parameter_count, without_storage
 
 IMAGENET_CLASSES = 1000
 COCO_CLASSES, COCO_SIDE = 80, 640
 
 
 def facts_of(preset: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Its size, with the classes of ImageNet or COCO; of a classifier also what torchvision says of its weights.
+    """Its size, with the classes of ImageNet or COCO; of a classifier also what its library says of its weights.
 
     Args:
-        row: of `src/jobs/classifiers.ts` or `detectors.ts`.
+        row: of `src/jobs/classifiers.ts`, `timm.ts` or `detectors.ts`.
     """
     if "backbone" in row:
         return _size(partial(detector(row["size"], row["backbone"]).build, COCO_CLASSES), COCO_SIDE)
-    weights = get_model_weights(preset).DEFAULT
-    side = weights.transforms().crop_size[0]
-    build = partial(get_model, preset, num_classes=IMAGENET_CLASSES)
-    *_, head = (name for name, module in without_storage(build).named_modules() if isinstance(module, nn.Linear))
+    build = partial(build_classifier, preset, IMAGENET_CLASSES)
+    weights = None if preset.startswith(TIMM) else get_model_weights(preset).DEFAULT
+    model: Any = without_storage(build)
+    side = weights.transforms().crop_size[0] if weights else model.pretrained_cfg["input_size"][1]
+    *_, head = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return {
         **_size(build, side),
         "imageSize": side,
         "onlyImageSize": not _takes(build, side + 32),
         "head": head,
-        "weights": weights.url.rsplit("/", 1)[1],
+        **({"weights": weights.url.rsplit("/", 1)[1]} if weights else {}),
     }
 
 
 def _takes(build: Callable[[], nn.Module], side: int) -> bool:
     """Not a transformer whose positions are learned for another size."""
     try:
-        without_storage(build)(torch.empty(1, 3, side, side, device="meta"))
+        without_storage(build).eval()(torch.empty(1, 3, side, side, device="meta"))
     except AssertionError:
         return False
     return True

@@ -60,7 +60,7 @@ class DatasetRef:
     content_hash: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledBox:
     """In pixels of the upright image, `x` and `y` of the top left corner. `crowd`: None where it is one object."""
 
@@ -72,7 +72,7 @@ class LabelledBox:
     crowd: Literal[True] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DatasetItem:
     """Either `label` or `boxes` is None."""
 
@@ -129,6 +129,7 @@ class _Computing(_Common):
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(_Computing):
     preset: str
+    processes: int
     dataset: DatasetRef
     preprocess: PreprocessSpec
     hyperparameters: Hyperparameters
@@ -360,14 +361,14 @@ def _definition(spec: dict[str, Any]) -> str:
 
 def build(cls: type[T], value: dict[str, Any]) -> T:
     """A frozen dataclass from JSON that the schema has accepted; unknown fields are ignored."""
-    hints = _hints(cast(Any, cls))
-    values = {f.name: _convert(hints[f.name], value.get(camel(f.name))) for f in fields(cast(Any, cls))}
-    return cls(**values)
+    return cls(**{name: _convert(hint, value.get(key)) for name, key, hint in _fields(cast(Any, cls))})
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _fields(cls: Any) -> list[tuple[str, str, Any]]:
+    """Name, name in JSON and type of each. A manifest has a million lines."""
+    hints = get_type_hints(cls)
+    return [(f.name, camel(f.name), hints[f.name]) for f in fields(cls)]
 
 
 def to_json(value: object) -> Any:
@@ -386,8 +387,8 @@ def camel(name: str) -> str:
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or hint is str or hint is int:
+        return value
     if get_origin(hint) in (Union, types.UnionType):
         return _convert(next(arg for arg in get_args(hint) if arg is not type(None)), value)
     if hint is TrainSpec:

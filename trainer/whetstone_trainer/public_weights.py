@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 30
 # The classifier that a preset is, or that its backbone is from.
 CLASSIFIER_OF: dict[str, str] = {
-    **{name: name for name in CLASSIFIERS},
+    **{name: name for name, row in CLASSIFIERS.items() if row["weights"]},
     **{name: row["backbone"] for name, row in DETECTORS.items() if row["backbone"]},
 }
 # What torchvision calls the files. A name ends in the first digits of the file's SHA-256.

@@ -117,7 +117,7 @@ def with_rounding(model: nn.Module, spec: PreprocessSpec) -> nn.Module:
         if isinstance(module, Layer):
             made[module] = y
             source[y.grad_fn] = module
-        elif module in norms:
+        elif module in norms and not hasattr(module, "act"):
             source[y.grad_fn] = norms[module]
 
     hooks = [
@@ -143,7 +143,8 @@ def with_rounding(model: nn.Module, spec: PreprocessSpec) -> nn.Module:
     folded: dict[Layer, Layer] = {}
     for norm, conv in norms.items():
         folded[conv] = fuse_conv_bn_eval(conv, cast(nn.BatchNorm2d, norm))
-        model.set_submodule(names[norm], nn.Identity())
+        # timm's normalisations have an activation of their own.
+        model.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))
     for layer in made:
         plain = folded.get(layer, layer)
         model.set_submodule(names[layer], Rounded(plain, layer in relus, layer in ends) if layer in layers else plain)

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
-from whetstone_trainer.environment import workers_of
+from whetstone_trainer.environment import autocast_dtype, workers_of
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
 from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
+from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import task_of
 
@@ -76,6 +77,7 @@ class Job:
         batches: in an epoch.
         class_weights: of the loss.
         adapt: makes the model that is trained of the preset's with its first weights; None: it is the preset's itself.
+        ranks: of this process and the others that train with it.
     """
 
     spec: TrainSpec
@@ -84,6 +86,7 @@ class Job:
     events: Events
     class_weights: torch.Tensor | None = None
     adapt: Callable[[nn.Module], nn.Module] | None = None
+    ranks: Ranks = ALONE
 
     @property
     def task(self) -> Task:
@@ -141,11 +144,13 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     parameters, device = job.spec.hyperparameters, job.device
     if job.adapt is not None:
         model = job.adapt(model)
+    model = job.ranks.synchronised(model, device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, job.spec.preset, parameters.freeze)
     optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
-    ema = copy.deepcopy(model) if parameters.ema_decay > 0 else model
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device) is torch.float16)
+    # Only rank 0 validates it.
+    ema = copy.deepcopy(model) if parameters.ema_decay > 0 and job.ranks.rank == 0 else model
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device, model) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
@@ -292,6 +297,7 @@ def _checkpoint(training: Run, spec: TrainSpec) -> Checkpoint:
         "optimizer": spec.hyperparameters.optimizer,
         "scaler": training.scaler.state_dict(),
         "rules": RULES,
+        "processes": spec.processes,
     }
     return Checkpoint(fingerprint(spec), progress.epoch, progress.batch, record, tensors)
 
@@ -340,10 +346,3 @@ def fingerprint(spec: TrainSpec) -> str:
         "seed": spec.seed,
     }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def autocast_dtype(parameters: Hyperparameters, device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that has it, float16 on an older one, None (float32) on a CPU."""
-    if device.type != "cuda" or parameters.mixed_precision == "OFF":
-        return None
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
+from whetstone_trainer.ranks import Ranks
 
 if TYPE_CHECKING:
     from whetstone_trainer.data import Images
@@ -95,10 +96,13 @@ class Task(Protocol):
         spec: PreprocessSpec,
         class_weights: torch.Tensor | None,
         /,
+        *,
+        ranks: Ranks,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss (scalar) of float32 outputs, and what `RUNNING` sums up: a sum over the batch for each name, then
         its number of images. `spec`: of the inputs. `class_weights`: how much each class counts, on the outputs'
-        device; None: all the same."""
+        device; None: all the same. `ranks`: the outputs are this rank's part of a batch. Their losses, weighted by
+        their shares, have the loss of the whole batch as their sum."""
 
     def evaluate(
         self, predict: Predict, images: "Images", *, class_count: int, batch_size: int, workers: int, events: Events

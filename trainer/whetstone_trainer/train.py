@@ -6,7 +6,7 @@ that was killed and continues from a checkpoint ends with the weights of an undi
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -27,13 +27,15 @@ from whetstone_trainer.data import (
     read_split,
     training_batches,
 )
-from whetstone_trainer.environment import prepare, say_hello
+from whetstone_trainer.environment import autocast_dtype, prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import macs, parameter_count, train_mode, weights_hash
+from whetstone_trainer.processes import OtherRanks
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
-from whetstone_trainer.state import RULES, Job, Run, Saver, autocast_dtype, fingerprint, new_run, restored_run
+from whetstone_trainer.ranks import Ranks
+from whetstone_trainer.state import RULES, Job, Run, Saver, fingerprint, new_run, restored_run
 from whetstone_trainer.task import Evaluation
 from whetstone_trainer.tasks import task_of
 
@@ -50,7 +52,19 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
 def resumable(spec: TrainSpec, events: Events) -> Checkpoint | None:
     """The state in which an earlier attempt has left this run."""
     found = newest_checkpoint(events.work_dir, spec.resume_from, fingerprint(spec))
-    return None if found is None else load_checkpoint(found)
+    if found is None:
+        return None
+    checkpoint = load_checkpoint(found)
+    processes = checkpoint.progress.get("processes", 1)
+    if processes != spec.processes:
+        # Sums would be rounded in another way: the result would be of neither.
+        raise TrainerError(
+            "SPEC_INVALID",
+            f"The checkpoint was written by {processes} processes that trained together, and this job has "
+            f"{spec.processes}. A training resumes with as many as it began with.",
+            hint="Use continueFrom with a version of the earlier training: that begins a new one.",
+        )
+    return checkpoint
 
 
 def train(
@@ -69,7 +83,6 @@ def train(
         begin_epoch: called with the model before the first batch of each epoch. What it changes is in the model's
             state, or follows from it.
     """
-    parameters = spec.hyperparameters
     if spec.resume_from is not None and resumed is None:
         events.warn("CHECKPOINT_UNUSABLE", "The checkpoint is damaged or of another run: training starts from zero.")
 
@@ -82,45 +95,97 @@ def train(
 
     # Weights come before images: what is missing shows before any work is done.
     events.phase("weights")
-    train_items, val_items = read_split(spec.dataset, "train"), read_split(spec.dataset, "val")
-    if len(train_items) < 2:
-        raise TrainerError("DATA_INVALID", "The training split has one image; batch normalisation needs two.")
-    weights = None
-    if parameters.class_weights == "BALANCED":
-        task = task_of(spec.preset)
-        labels = (task.labels(task.truth(item)) for item in train_items)
-        weights = balanced_weights(labels, len(spec.dataset.classes)).to(device)
-    job = Job(spec, device, batch_count(len(train_items), parameters.batch_size), events, weights, adapt)
-    training = new_run(job) if resumed is None else restored_run(job, resumed)
-
-    val_images = open_images(spec.dataset, val_items, job.task, spec.preprocess)
-    kept = job.task.kept_as(parameters, spec.preprocess)
-    train_images = open_images(spec.dataset, train_items, job.task, kept, draft=True)
-    if not training.progress.finished:
-        used = fill_cache(val_images, spec.cache_bytes_max, spec.cpu_threads, events)
-        fill_cache(train_images, spec.cache_bytes_max - used, spec.cpu_threads, events)
-
+    training, job, train_images = _opened(spec, device, resumed, events, adapt=adapt)
+    val_images = open_images(spec.dataset, read_split(spec.dataset, "val"), job.task, spec.preprocess)
     saver = Saver(training, job)
-    maker = BatchMaker(train_images, job.task, parameters, spec.preprocess, spec.seed)
-    place = training.progress.epoch, training.progress.batch
-    try:
-        with closing(training_batches(maker, place, job.workers)) as batches:
-            while not training.progress.finished and not _is_paused(training, spec):
-                started = time.monotonic()
-                if begin_epoch is not None and training.progress.batch == 0:
-                    begin_epoch(training.model)
-                train_epoch(training, batches, job, saver)
-                evaluation = _validate(training.ema, val_images, job)
-                _end_epoch(training, evaluation, job, started)
-                saver.save_if_due()
-    except Stopped:
-        saver.save()
-        raise
+    if _is_over(training, spec):
+        return training, job, val_images, saver.save()
+
+    with OtherRanks(spec, events) as others:
+        used = fill_cache(val_images, cache_bytes(spec), spec.cpu_threads, events)
+        fill_cache(train_images, cache_bytes(spec) - used, spec.cpu_threads, events)
+        if spec.processes > 1:
+            # Until they have come so far.
+            events.phase("training", job.batches - training.progress.batch)
+        job.ranks.join(device, events.work_dir)
+        try:
+            with closing(_batches(training, job, train_images)) as batches:
+                while not _is_over(training, spec):
+                    started = time.monotonic()
+                    if begin_epoch is not None and training.progress.batch == 0:
+                        begin_epoch(training.model)
+                    others.begin_epoch()
+                    train_epoch(training, batches, job, saver)
+                    evaluation = _validate(training.ema, val_images, job)
+                    _end_epoch(training, evaluation, job, started)
+                    saver.save_if_due()
+        except Stopped:
+            saver.save()
+            raise
     return training, job, val_images, saver.save()
 
 
-def _is_paused(training: Run, spec: TrainSpec) -> bool:
-    return spec.stop_after_epoch is not None and training.progress.epoch >= spec.stop_after_epoch
+def train_as(rank: int, spec: TrainSpec, events: Events, wait_for_epoch: Callable[[], object]) -> None:
+    """What a rank other than 0 does: its part of each batch, in the epochs that rank 0 begins."""
+    device = prepare(spec, rank)
+    training, job, images = _opened(spec, device, resumable(spec, events), events, rank=rank)
+    fill_cache(images, cache_bytes(spec), spec.cpu_threads, events)
+    job.ranks.join(device, events.work_dir)
+    with closing(_batches(training, job, images)) as batches:
+        while True:
+            wait_for_epoch()
+            train_epoch(training, batches, job, None)
+            training.progress.epoch, training.progress.batch = training.progress.epoch + 1, 0
+            training.sums.zero_()
+
+
+def _opened(
+    spec: TrainSpec,
+    device: torch.device,
+    resumed: Checkpoint | None,
+    events: Events,
+    *,
+    rank: int = 0,
+    adapt: Callable[[nn.Module], nn.Module] | None = None,
+) -> tuple[Run, Job, Images]:
+    """The run as it begins or continues, its job, and the training images."""
+    parameters, task = spec.hyperparameters, task_of(spec.preset)
+    items = read_split(spec.dataset, "train")
+    if len(items) < 2:
+        raise TrainerError("DATA_INVALID", "The training split has one image; batch normalisation needs two.")
+    ranks = Ranks(rank, spec.processes, min(parameters.batch_size, len(items)))
+    if ranks.images < ranks.size:
+        raise TrainerError(
+            "SPEC_INVALID",
+            f"A batch has {ranks.images} images, too few for {ranks.size} processes.",
+            hint="Use fewer processes, or a larger batchSize.",
+        )
+    weights = None
+    if parameters.class_weights == "BALANCED":
+        labels = (task.labels(task.truth(item)) for item in items)
+        weights = balanced_weights(labels, len(spec.dataset.classes)).to(device)
+    job = Job(spec, device, batch_count(len(items), parameters.batch_size), events, weights, adapt, ranks)
+    training = new_run(job) if resumed is None else restored_run(job, resumed)
+    images = open_images(spec.dataset, items, task, task.kept_as(parameters, spec.preprocess), draft=True)
+    return training, job, images
+
+
+def _batches(training: Run, job: Job, images: Images) -> Generator[Batch, None, None]:
+    """The training's batches from where it is."""
+    spec, progress = job.spec, training.progress
+    maker = BatchMaker(images, job.task, spec.hyperparameters, spec.preprocess, spec.seed, job.ranks)
+    return training_batches(maker, (progress.epoch, progress.batch), job.workers)
+
+
+def cache_bytes(spec: TrainSpec) -> int:
+    """Of one process."""
+    return spec.cache_bytes_max // spec.processes
+
+
+def _is_over(training: Run, spec: TrainSpec) -> bool:
+    """Finished, or to be resumed by another job."""
+    progress = training.progress
+    return progress.finished or (spec.stop_after_epoch is not None and progress.epoch >= spec.stop_after_epoch)
 
 
 # ----------------------------------------------------------------------------------------------------------------- loop
@@ -130,8 +195,8 @@ def _is_paused(training: Run, spec: TrainSpec) -> bool:
 AVERAGED_STEPS = 4
 
 
-def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver) -> None:
-    """The rest of the running epoch."""
+def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver | None) -> None:
+    """The rest of the running epoch. Only rank 0 has a saver, and may stop."""
     progress, parameters = training.progress, job.spec.hyperparameters
     started, seen = time.monotonic(), 0
     job.events.phase("training", job.batches - progress.batch)
@@ -140,9 +205,10 @@ def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver)
         rate = learning_rate(progress.step, job.steps * parameters.epochs, parameters)
         _add_gradients(training, batch, job)
         progress.batch += 1
-        if progress.batch % parameters.accumulate == 0 or progress.batch == job.batches:
+        is_step = progress.batch % parameters.accumulate == 0 or progress.batch == job.batches
+        if is_step:
             _step(training, rate, job)
-        seen += len(batch.truths)
+        seen += job.ranks.images
         speed = seen / (time.monotonic() - started)
         left = (job.batches * (parameters.epochs - progress.epoch) - progress.batch) * parameters.batch_size
         job.events.advance(
@@ -151,33 +217,37 @@ def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver)
             items_per_second=speed,
             eta_seconds=left / speed,
         )
-        saver.save_if_due()
-        job.events.check_stop()
+        # Between steps each rank has gradients of its own, which no checkpoint of rank 0 holds.
+        if saver is not None and (is_step or job.ranks.size == 1):
+            saver.save_if_due()
+            job.events.check_stop()
 
 
 def _add_gradients(training: Run, batch: Batch, job: Job) -> None:
     """Adds the batch's part to the gradients of the next step: their mean over its batches."""
-    parameters, device = job.spec.hyperparameters, job.device
+    parameters, device, progress = job.spec.hyperparameters, job.device, training.progress
+    job.ranks.seed(job.spec.seed, progress.epoch, progress.batch)
     pinned = batch.images.pin_memory() if device.type == "cuda" else batch.images
     levels = pinned.to(device, non_blocking=True).float()
     spec = batch_spec(batch.draws, parameters, job.spec.preprocess)
     inputs = job.task.inputs(levels, batch.draws, parameters, spec)
-    dtype = autocast_dtype(parameters, device)
+    dtype = autocast_dtype(parameters, device, training.model)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
     outputs = tuple(output.float() for output in outputs)
-    loss, sums = job.task.loss(outputs, batch.truths, parameters, spec, job.class_weights)
-    first = training.progress.batch // parameters.accumulate * parameters.accumulate
+    loss, sums = job.task.loss(outputs, batch.truths, parameters, spec, job.class_weights, ranks=job.ranks)
+    first = progress.batch // parameters.accumulate * parameters.accumulate
     batches = min(parameters.accumulate, job.batches - first)
-    training.scaler.scale(loss / batches).backward()  # type: ignore[no-untyped-call]
-    training.sums += sums
+    training.scaler.scale(loss * job.ranks.share / batches).backward()  # type: ignore[no-untyped-call]
+    training.sums += job.ranks.sum(sums.double())
 
 
 def _step(training: Run, rate: float, job: Job) -> None:
     parameters, optimizer, scaler = job.spec.hyperparameters, training.optimizer, training.scaler
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
+    job.ranks.sum_gradients(training.model)
     if parameters.gradient_clip > 0:
         scaler.unscale_(optimizer)
         gradients = [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]

@@ -74,6 +74,7 @@ function settingSection(runs: TrainingFacts[], names: string[]): Section {
     ['seed', String(run.seed)],
     ['device', run.device],
     ['threads of PyTorch', String(run.cpuThreads)],
+    ['processes', String(run.processes)],
     ...Object.entries(run.hyperparameters).map(([name, value]): [string, string] => [name, String(value)]),
   ]).filter(([, ...values]) => new Set(values).size > 1);
   return {

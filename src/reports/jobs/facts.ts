@@ -161,6 +161,7 @@ export interface TrainingFacts extends JobFacts {
   seed: number;
   device: string;
   cpuThreads: number;
+  processes: number;
   hyperparameters: Record<string, unknown>;
   result: { epochs: number; bestEpoch: number; stoppedEarly: boolean } | null;
   version: VersionFacts | null;
@@ -177,7 +178,7 @@ export type EvaluateSource = SourceOf<EvaluateFacts>;
 /** `request` is that of `inTurn`: a training may have many points. */
 export async function trainingSource(services: StorageServices, request: object, job: Job): Promise<TrainingSource> {
   const { db } = services;
-  const { preset, hyperparameters, init, seed, device, cpuThreads, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
+  const { preset, hyperparameters, init, seed, device, cpuThreads, processes, modelId, datasetVersionId } = storedSpec(job) as TrainRequest;
   const ended = results.TRAIN.pick({ epochs: true, bestEpoch: true, stoppedEarly: true }).safeParse(job.resultJson);
   return {
     kind: 'TRAIN',
@@ -190,6 +191,7 @@ export async function trainingSource(services: StorageServices, request: object,
     seed,
     device,
     cpuThreads,
+    processes,
     hyperparameters: storedHyperparameters(preset, hyperparameters),
     result: ended.data ?? null,
     version: job.resultJson?.modelVersionId ? versionFacts(db, String(job.resultJson.modelVersionId)) : null,

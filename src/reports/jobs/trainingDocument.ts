@@ -133,7 +133,12 @@ function settingsSection(facts: TrainingFacts): Section {
           ]),
         },
       },
-      { text: `Seed ${facts.seed}, device ${facts.device}, ${plural(facts.cpuThreads, 'thread')} of PyTorch.` },
+      { text: computingText(facts) },
     ],
   };
+}
+
+function computingText({ seed, device, cpuThreads, processes }: TrainingFacts): string {
+  const threads = `${plural(cpuThreads, 'thread')} of PyTorch`;
+  return `Seed ${seed}, device ${device}, ${processes === 1 ? threads : `${processes} processes with ${threads} each`}.`;
 }

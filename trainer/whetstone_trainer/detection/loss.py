@@ -12,6 +12,7 @@ from whetstone_trainer.detection.boxes import (
     distances_to_boxes,
     expected_distances,
 )
+from whetstone_trainer.ranks import ALONE, Ranks
 
 CLASS_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 0.5, 7.5, 1.5
 
@@ -26,6 +27,7 @@ def detection_loss(
     height: int,
     width: int,
     class_weights: torch.Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
     """The weighted class, box and distribution losses (3), each a mean over the assigned quality (Feng et al. 2021).
 
@@ -36,6 +38,8 @@ def detection_loss(
         truths: N × M × 4.
         ignored: N × M, bool. Nothing is learned from these boxes, and inside them nothing against their class.
         class_weights: how much an object of each class counts.
+        ranks: the images are this rank's part of a batch. The mean is over the quality in the whole batch, as if this
+            part had its share of it.
     """
     points, strides = anchor_points(height, width, logits.device)
     # Most places learn no box: only those that do take part in the gradient.
@@ -43,7 +47,7 @@ def detection_loss(
         boxes = distances_to_boxes(expected_distances(distributions), points, strides)
     target = assign(logits.detach().sigmoid(), boxes, points, labels.masked_fill(ignored, -1), truths)
     quality = target.scores if class_weights is None else target.scores * class_weights
-    total = quality.sum().clamp_min(1)
+    total = ranks.sum(quality.sum()).clamp_min(1) * ranks.share
     entropy = nn.functional.binary_cross_entropy_with_logits(logits, target.scores, reduction="none")
     if class_weights is not None:
         entropy = entropy * torch.where(target.scores > 0, class_weights, 1.0)

@@ -33,6 +33,7 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.preprocess import normalise, placement
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import Outputs, Ports, Predict, Read
 
 
@@ -147,11 +148,19 @@ def loss(
     parameters: DetectionHyperparameters,
     spec: PreprocessSpec,
     class_weights: torch.Tensor | None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distributions, logits = outputs
     objects = [part.to(logits.device) for part in padded(truths, spec)]
     parts = detection_loss(
-        distributions, logits, *objects, height=spec.height, width=spec.width, class_weights=class_weights
+        distributions,
+        logits,
+        *objects,
+        height=spec.height,
+        width=spec.width,
+        class_weights=class_weights,
+        ranks=ranks,
     )
     total, count = parts.sum(), len(truths)
     means = torch.cat([total.detach()[None], parts.detach()]).double()

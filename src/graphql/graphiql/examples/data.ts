@@ -44,8 +44,8 @@ query Datasets($filter: DatasetFilter) {
     query: `# Makes a dataset of an uploaded zip. The upload,
 # which answers "uploadId" and "sha256":
 #   curl -X POST -T digits.zip \\
-#     -H "Authorization: Bearer $TOKEN" \\
-#     "$SERVER/uploads?filename=digits.zip"
+#     -H "Authorization: Bearer $WHETSTONE_TOKEN" \\
+#     "$WHETSTONE_URL/uploads?filename=digits.zip"
 mutation CreateDataset($input: CreateDatasetInput!) {
   createDataset(input: $input) {
     datasetVersion {
