@@ -42,7 +42,8 @@ interface Recorded {
   hyperparameters: string[];
   curves: Record<string, Curve>;
 }
-const { hyperparameters: names, curves }: Recorded = JSON.parse(readFileSync(recordFile, 'utf8'));
+const readRecorded = (): Recorded => JSON.parse(readFileSync(recordFile, 'utf8'));
+const { hyperparameters: names, curves } = readRecorded();
 
 let folder: string;
 let child: ChildProcess;
@@ -102,7 +103,8 @@ async function curveOf({ preset, hyperparameters, seed, ...request }: TrainReque
   if (!wanted) throw new Error(`The training ${key} of ${JSON.stringify(hyperparameters)} is not recorded.`);
   const common = { kind: 'TRAIN', specVersion: SPEC_VERSION, codeVersion: 'test', resumeFrom: null };
   const curve = (await run(TrainSpec.parse({ ...request, ...common, preset, hyperparameters, seed, dataset }))) as Curve;
-  curves[key] = curve;
+  // Another process may record other seeds at the same time.
+  Object.assign(curves, { ...readRecorded().curves, ...curves, [key]: curve });
   const lines = Object.entries(curves).map(([name, values]) => `${JSON.stringify(name)}: ${JSON.stringify(values)}`);
   const json = `{\n"hyperparameters": ${JSON.stringify(names)},\n"curves": {\n${lines.sort().join(',\n')}\n}\n}\n`;
   writeFileSync(`${recordFile}.tmp`, json);
@@ -159,12 +161,15 @@ const searched = (sampler: string, seed: number, changes: object = {}): Promise<
 const meanOf = (all: Found[], of: (one: Found) => number): number => all.reduce((sum, one) => sum + of(one), 0) / all.length;
 const top1Of = (all: Found[]): number => meanOf(all, ({ top1 }) => top1);
 
-const found: Record<'nsga2' | 'random' | 'defaults' | 'halved', Found[]> = { nsga2: [], random: [], defaults: [], halved: [] };
+type Search = 'nsga2' | 'halved' | 'random' | 'randomHalved' | 'defaults';
+const found: Record<Search, Found[]> = { nsga2: [], halved: [], random: [], randomHalved: [], defaults: [] };
 beforeAll(async () => {
   for (const seed of seeds) {
     found.nsga2.push(await searched('NSGA2', seed));
     found.halved.push(await searched('NSGA2', seed, { halving }));
     found.random.push(await searched('RANDOM', seed));
+    // The same trials: what is lost is what halving stops by mistake. Only printed.
+    found.randomHalved.push(await searched('RANDOM', seed, { halving }));
     found.defaults.push(await searched('RANDOM', seed, { begin: [{}], generations: null, trials: 1 }));
     console.log(JSON.stringify(found));
   }
@@ -175,6 +180,10 @@ test('the best of NSGA-II is at least as good as that of random values, and bett
   expect(top1Of(found.nsga2)).toBeGreaterThan(top1Of(found.defaults));
 });
 
-test('halving saves 40 % of the epochs', () => {
-  expect(meanOf(found.halved, ({ epochs }) => epochs)).toBeLessThanOrEqual(0.6 * meanOf(found.nsga2, ({ epochs }) => epochs));
+const epochsOf = (all: Found[]): number => meanOf(all, ({ epochs }) => epochs);
+
+test('halving saves 40 % of the epochs, and NSGA-II loses at most half a point by it', () => {
+  expect(epochsOf(found.halved)).toBeLessThanOrEqual(0.6 * epochsOf(found.nsga2));
+  expect(epochsOf(found.randomHalved)).toBeLessThanOrEqual(0.6 * epochsOf(found.random));
+  expect(top1Of(found.halved)).toBeGreaterThanOrEqual(top1Of(found.nsga2) - 0.5);
 });
