@@ -82,9 +82,9 @@ def test_with_mixed_precision_the_loss_is_computed_in_full(
     seen: list[tuple[bool, set[torch.dtype]]] = []
     loss = detection.loss
 
-    def recording(outputs: Any, *others: Any) -> Any:
+    def recording(outputs: Any, *others: Any, **named: Any) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), {output.dtype for output in outputs}))
-        return loss(outputs, *others)
+        return loss(outputs, *others, **named)
 
     monkeypatch.setattr(train, "autocast_dtype", lambda parameters, device, model: torch.bfloat16)
     monkeypatch.setattr(detection, "loss", recording)
