@@ -74,13 +74,28 @@ interface Answer extends Reply {
   refusals: number;
 }
 
-/** A refusal that names a time is no error yet: the user waits so long and asks again. The latency counts from the first request. */
-async function persistently(connection: KeptConnection, request: Buffer): Promise<Answer> {
-  const sinceMs = nowMs();
-  for (let refusals = 0; ; refusals += 1) {
-    const reply = await connection.send(request, sinceMs);
-    if (reply.retryAfterMs === null || reply.ms + reply.retryAfterMs > patienceMs) return { ...reply, refusals };
-    await delay(reply.retryAfterMs);
+/** As an HTTP client does: a connection is opened for the first request, kept, and opened again where the server has closed it meanwhile. */
+class PatientClient {
+  readonly #url: string;
+  #connection: KeptConnection | null = null;
+
+  constructor(url: string) {
+    this.#url = url;
+  }
+
+  /** A refusal that names a time is no error yet: the user waits so long and asks again. The latency counts from the first request. */
+  async send(request: Buffer): Promise<Answer> {
+    const sinceMs = nowMs();
+    for (let refusals = 0; ; refusals += 1) {
+      if (!this.#connection || this.#connection.closed) this.#connection = new KeptConnection(this.#url);
+      const reply = await this.#connection.send(request, sinceMs);
+      if (reply.retryAfterMs === null || reply.ms + reply.retryAfterMs > patienceMs) return { ...reply, refusals };
+      await delay(reply.retryAfterMs);
+    }
+  }
+
+  close(): void {
+    this.#connection?.close();
   }
 }
 
@@ -305,8 +320,8 @@ async function together(url: string, session: Session): Promise<void> {
   });
   const next = own.map((one) => reader(one, id));
   const image = own.map(({ headers }) => postOf('/v2/models/deployed/predict', { ...headers, 'content-type': 'image/jpeg' }, photo()));
-  const connections = [url, inferenceUrl].map((to) => Array.from({ length: count }, () => new KeptConnection(to)));
-  const [graphqlOf, inferenceOf] = connections as [KeptConnection[], KeptConnection[]];
+  const connections = [url, inferenceUrl].map((to) => Array.from({ length: count }, () => new PatientClient(to)));
+  const [graphqlOf, inferenceOf] = connections as [PatientClient[], PatientClient[]];
   const [reads, images]: [Answer[], Answer[]] = [[], []];
   const isImage = Math.round(1 / imageShare);
   const turns = Array.from({ length: count }, (_, user) => user);
@@ -317,7 +332,7 @@ async function together(url: string, session: Session): Promise<void> {
         turn % isImage === 0
           ? [inferenceOf[user], image[user % own.length], images]
           : [graphqlOf[user], next[user % own.length]?.(), reads];
-      const answer = await persistently(connection as KeptConnection, request as Buffer);
+      const answer = await (connection as PatientClient).send(request as Buffer);
       answers.push(answer);
       return answer;
     });
