@@ -86,7 +86,7 @@ def test_with_mixed_precision_the_loss_is_computed_in_full(
         seen.append((torch.is_autocast_enabled("cpu"), {output.dtype for output in outputs}))
         return loss(outputs, *others, **named)
 
-    monkeypatch.setattr(train, "autocast_dtype", lambda parameters, device, model: torch.bfloat16)
+    monkeypatch.setattr(train, "autocast_dtype", lambda spec, device: torch.bfloat16)
     monkeypatch.setattr(detection, "loss", recording)
     code, recorder = run_here(tmp_path, detector_spec(scenes, 64, {"epochs": 1}), phase="validation")
     assert code == 75, recorder.events[-1]

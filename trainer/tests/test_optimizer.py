@@ -1,17 +1,15 @@
 """The optimizer, its learning rate and its precision, without a job."""
 
 import math
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tests import support
-from whetstone_trainer.environment import autocast_dtype
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
-from whetstone_trainer.protocol import build
-from whetstone_trainer.state import new_optimizer
+from whetstone_trainer.protocol import TrainSpec, build, read_spec_line
+from whetstone_trainer.state import autocast_dtype, new_optimizer
 from whetstone_trainer.train import learning_rate
 
 
@@ -61,16 +59,28 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_mixed_precision_is_for_devices_that_compute_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = build(ClassificationHyperparameters, support.defaults())
-    asked = replace(parameters, mixed_precision="BF16")
-    gpu, cpu, model = torch.device("cuda"), torch.device("cpu"), nn.Conv2d(2, 2, 1)
+    def spec_of(mixed_precision: str, preset: str = "resnet18") -> TrainSpec:
+        dataset = {
+            "manifest": "/m",
+            "root": "/",
+            "task": "CLASSIFICATION",
+            "classes": ["a", "b"],
+            "contentHash": "0" * 64,
+        }
+        spec = support.train_spec(dataset, {"mixedPrecision": mixed_precision}, preset=preset)
+        read = read_spec_line(support.spec_line(Path("/"), spec)).spec
+        assert isinstance(read, TrainSpec)
+        return read
+
+    auto, asked, off = spec_of("AUTO"), spec_of("BF16"), spec_of("OFF")
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
     for found, dtype in (({}, None), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
-        assert autocast_dtype(asked, cpu, model) is dtype
-        assert autocast_dtype(parameters, cpu, model) is None
-    assert autocast_dtype(asked, cpu, nn.Conv2d(2, 2, 1, groups=2)) is None
-    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), cpu, model) is None
+        assert autocast_dtype(asked, cpu) is dtype
+        assert autocast_dtype(auto, cpu) is None
+    assert autocast_dtype(spec_of("BF16", "efficientnet_b0"), cpu) is None
+    assert autocast_dtype(off, cpu) is None
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert autocast_dtype(parameters, gpu, model) is dtype
-    assert autocast_dtype(replace(parameters, mixed_precision="OFF"), gpu, model) is None
+        assert autocast_dtype(auto, gpu) is dtype
+    assert autocast_dtype(off, gpu) is None

@@ -230,7 +230,7 @@ class BatchMaker:
     @property
     def part(self) -> tuple[int, int]:
         """The first image of a batch that it takes, and the first behind."""
-        return self.ranks.part if self.ranks else (0, min(self.parameters.batch_size, len(self.images)))
+        return (self.ranks or Ranks(0, 1, min(self.parameters.batch_size, len(self.images)))).part
 
     def make(self, epoch: int, batch: int) -> tuple[tuple[torch.Tensor, ...], Sequence[Any], NDArray[np.float64]]:
         """Images, truths and random numbers."""
@@ -243,8 +243,9 @@ class BatchMaker:
         first, end = self.part
         chosen = whole[first:end]
         drawn = np.stack([draws(self.seed, epoch, number) for number in chosen])
-        # The first image's decides for the whole batch.
-        drawn[0, SIDE] = draws(self.seed, epoch, whole[0])[SIDE]
+        if first > 0:
+            # The first image's decides for the whole batch.
+            drawn[0, SIDE] = draws(self.seed, epoch, whole[0])[SIDE]
         pixels, truths = zip(
             *(
                 self.task.example(self.images, (self.seed, epoch, number), draw, self.parameters, self.spec)

@@ -4,13 +4,11 @@ import os
 import re
 
 import torch
-from torch import nn
 
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hello import CPU, Device, emit_hello
-from whetstone_trainer.model import build_model, without_storage
-from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, Hyperparameters, MeasureSpec, TrainSpec
+from whetstone_trainer.protocol import CompressSpec, ConvertSpec, EvaluateSpec, MeasureSpec, TrainSpec
 
 ComputingSpec = TrainSpec | ConvertSpec | CompressSpec | EvaluateSpec | MeasureSpec
 
@@ -59,40 +57,15 @@ def workers_of(spec: TrainSpec, device: torch.device) -> int:
     return spec.cpu_threads if device.type == "cuda" else 0
 
 
-def autocast_dtype(parameters: Hyperparameters, device: torch.device, model: nn.Module) -> torch.dtype | None:
-    """bfloat16 on a GPU that has it, float16 on an older one. On a processor None (float32), or bfloat16 if asked for.
-
-    Instructions for bfloat16 make convolutions 1.6 times as fast. None suit grouped ones: EfficientNet takes twice as
-    long with them.
-    """
-    if parameters.mixed_precision == "OFF":
-        return None
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    if parameters.mixed_precision == "AUTO":
-        return None
-    found = torch.cpu.get_capabilities()
-    if not (found.get("avx512_bf16") or found.get("amx_bf16")):
-        return None
-    grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
-    return None if grouped else torch.bfloat16
-
-
-PRECISIONS = {torch.bfloat16: "BF16", torch.float16: "FP16", None: "FP32"}
-
-
-def precision_of(spec: TrainSpec, device: torch.device) -> str:
-    model = without_storage(lambda: build_model(spec.preset, len(spec.dataset.classes)))
-    return PRECISIONS[autocast_dtype(spec.hyperparameters, device, model)]
-
-
 def say_hello(
     events: Events,
     spec: ComputingSpec,
     device: torch.device,
     resumed: tuple[int, int] | None = None,
+    precision: str | None = None,
 ) -> None:
-    """The first event. `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
+    """The first event. `resumed` is (epoch, batch) of the checkpoint that will be loaded; `precision` is that of a
+    training."""
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     emit_hello(
@@ -103,7 +76,7 @@ def say_hello(
         workers=workers_of(spec, device) if isinstance(spec, TrainSpec) else None,
         processes=spec.processes if isinstance(spec, TrainSpec) else None,
         cuda=torch.version.cuda if cuda else None,
-        precision=precision_of(spec, device) if isinstance(spec, TrainSpec) else None,
+        precision=precision,
         resumed=resumed,
     )
     # The server names the GPUs of the slot here.

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch
 from torch import nn
 
 from whetstone_trainer.checkpoint import Checkpoint, State, load_checkpoint, save_checkpoint
-from whetstone_trainer.environment import autocast_dtype, workers_of
+from whetstone_trainer.environment import workers_of
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
-from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of
+from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of, without_storage
 from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
@@ -150,7 +151,7 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     # Only rank 0 validates it.
     ema = copy.deepcopy(model) if parameters.ema_decay > 0 and job.ranks.rank == 0 else model
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(parameters, device, model) is torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(job.spec, device) is torch.float16)
     sums = torch.zeros(len(job.task.RUNNING) + 1, dtype=torch.float64, device=device)
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
@@ -346,3 +347,28 @@ def fingerprint(spec: TrainSpec) -> str:
         "seed": spec.seed,
     }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+PRECISIONS = {torch.bfloat16: "BF16", torch.float16: "FP16", None: "FP32"}
+
+
+def autocast_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype | None:
+    """bfloat16 on a GPU that has it, float16 on an older one. On a processor None (float32), or bfloat16 if asked for.
+
+    Instructions for bfloat16 make convolutions 1.6 times as fast. None suit grouped ones: EfficientNet takes twice as
+    long with them.
+    """
+    asked = spec.hyperparameters.mixed_precision
+    if asked == "OFF":
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    found = torch.cpu.get_capabilities() if asked == "BF16" else {}
+    computes = found.get("avx512_bf16") or found.get("amx_bf16")
+    return torch.bfloat16 if computes and not _has_grouped_convolutions(spec.preset) else None
+
+
+@cache
+def _has_grouped_convolutions(preset: str) -> bool:
+    layers = without_storage(lambda: build_model(preset, 1)).modules()
+    return any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers)

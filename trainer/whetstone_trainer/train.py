@@ -27,7 +27,7 @@ from whetstone_trainer.data import (
     read_split,
     training_batches,
 )
-from whetstone_trainer.environment import autocast_dtype, prepare, say_hello
+from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
@@ -35,7 +35,17 @@ from whetstone_trainer.model import macs, parameter_count, train_mode, weights_h
 from whetstone_trainer.processes import OtherRanks
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
 from whetstone_trainer.ranks import Ranks
-from whetstone_trainer.state import RULES, Job, Run, Saver, fingerprint, new_run, restored_run
+from whetstone_trainer.state import (
+    PRECISIONS,
+    RULES,
+    Job,
+    Run,
+    Saver,
+    autocast_dtype,
+    fingerprint,
+    new_run,
+    restored_run,
+)
 from whetstone_trainer.task import Evaluation
 from whetstone_trainer.tasks import task_of
 
@@ -44,7 +54,8 @@ def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
     """Trains and writes the artifacts. Returns `TrainResult` of the protocol."""
     device = prepare(spec)
     resumed = resumable(spec, events)
-    say_hello(events, spec, device, None if resumed is None else (resumed.epoch, resumed.batch))
+    place = None if resumed is None else (resumed.epoch, resumed.batch)
+    say_hello(events, spec, device, place, PRECISIONS[autocast_dtype(spec, device)])
     training, job, val_images, checkpoint = train(spec, device, resumed, events)
     return _finish(training, checkpoint, val_images, job)
 
@@ -231,7 +242,7 @@ def _add_gradients(training: Run, batch: Batch, job: Job) -> None:
     levels = pinned.to(device, non_blocking=True).float()
     spec = batch_spec(batch.draws, parameters, job.spec.preprocess)
     inputs = job.task.inputs(levels, batch.draws, parameters, spec)
-    dtype = autocast_dtype(parameters, device, training.model)
+    dtype = autocast_dtype(job.spec, device)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
