@@ -2,10 +2,29 @@
  * Lists of many rows with filters are read in slices, each in a turn of its own: a filter that few rows pass would hold the event loop for as
  * long as the table is, however good its index.
  */
+import { asc, desc, sql } from 'drizzle-orm';
+import { countMax, type Queryable } from './db.ts';
 import { inTurn } from './turns.ts';
 
 /** Rows of the order that are looked at in a turn: about 4 ms where each is looked up by the order of a metric. */
 export const sliceRows = 250;
+
+/** `request` is that of `inTurn`. */
+export interface Reader {
+  db: Queryable;
+  request: object;
+}
+
+/** How rows are ordered, and a slice is cut out: what is behind one place, up to another. */
+export const directions = {
+  DESCENDING: { behind: sql`<`, upTo: sql`>=`, by: desc },
+  ASCENDING: { behind: sql`>`, upTo: sql`<=`, by: asc },
+};
+
+/** The arguments of a query that say which slice it reads. */
+export type Slice = Record<string, unknown>;
+/** Reads a list slice by slice until `read` says that it has enough. */
+type Along = (read: (slice: Slice) => boolean) => Promise<void>;
 
 /**
  * Goes along an order in slices. `endOf` gives the key that is `sliceRows` rows behind another; null near the end. `read` reads the rows behind a
@@ -26,4 +45,24 @@ export async function inSlices<K>(
       return false;
     });
   }
+}
+
+/** The first rows: `all` gives those of a slice, at most as many as its argument `limit` says. */
+export async function firstInSlices<T>(limit: number, along: Along, all: (slice: Slice) => T[]): Promise<T[]> {
+  const found: T[] = [];
+  await along((slice) => {
+    found.push(...all({ ...slice, limit: limit - found.length }));
+    return found.length >= limit;
+  });
+  return found;
+}
+
+/** How many rows there are, at most `countMax`: `countOf` gives those of a slice. */
+export async function countInSlices(along: Along, countOf: (slice: Slice) => number): Promise<number> {
+  let counted = 0;
+  await along((slice) => {
+    counted += countOf(slice);
+    return counted >= countMax;
+  });
+  return Math.min(counted, countMax);
 }

@@ -1,10 +1,10 @@
 /** Lists of jobs. Those with a filter are read in slices (`slices.ts`). */
-import { and, asc, count, desc, eq, getTableColumns, gte, lt, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import { and, count, eq, getTableColumns, gte, lt, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { user } from '../accounts/tables.ts';
 import { dataset, datasetVersion } from '../datasets/tables.ts';
 import { countMax, limitArgument, prepared, type Queryable } from '../db.ts';
 import { model, modelVersion } from '../models/tables.ts';
-import { inSlices, sliceRows } from '../slices.ts';
+import { countInSlices, directions, firstInSlices, inSlices, type Reader, type Slice, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
   alongMetric,
@@ -130,16 +130,12 @@ const lastId = '~';
 /** `start` is before the first place of a filter, `last` behind its last one. */
 const orders = {
   NEWEST: {
-    behind: sql`<`,
-    upTo: sql`>=`,
-    of: desc,
+    ...directions.DESCENDING,
     start: ({ createdBefore }: JobFilter): Place => ({ at: createdBefore ?? latest, id: '' }),
     last: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
   },
   OLDEST: {
-    behind: sql`>`,
-    upTo: sql`<=`,
-    of: asc,
+    ...directions.ASCENDING,
     start: ({ createdAfter }: JobFilter): Place => ({ at: createdAfter ?? 0, id: '' }),
     last: ({ createdBefore }: JobFilter): Place => ({ at: (createdBefore ?? latest) - 1, id: lastId }),
   },
@@ -160,8 +156,8 @@ const isWithin = (order: JobOrder): SQL => {
 /** The last place of a slice. */
 const slicesOf = (order: JobOrder) =>
   prepared((db) => {
-    const { of } = orders[order];
-    const places = db.select({ at: job.createdAt, id: job.id }).from(job).where(isWithin(order)).orderBy(of(job.createdAt), of(job.id));
+    const { by } = orders[order];
+    const places = db.select({ at: job.createdAt, id: job.id }).from(job).where(isWithin(order)).orderBy(by(job.createdAt), by(job.id));
     return places
       .limit(1)
       .offset(sliceRows - 1)
@@ -171,13 +167,20 @@ export const sliceQueries = { NEWEST: slicesOf('NEWEST'), OLDEST: slicesOf('OLDE
 
 /** One for each order and choice of conditions, built when it is first asked for. */
 const listQueries = new Map<string, ReturnType<typeof prepared<ReturnType<typeof listQuery>>>>();
+function compiledList(order: JobOrder, parts: Part[]) {
+  const key = [order, ...parts].join(' ');
+  const query = listQueries.get(key) ?? prepared((db) => listQuery(db, order, parts, []));
+  listQueries.set(key, query);
+  return query;
+}
+
 export function listQuery(db: Queryable, order: JobOrder, parts: Part[], more: SQL[]) {
-  const { of } = orders[order];
+  const { by } = orders[order];
   return db
     .select()
     .from(job)
     .where(and(isWithin(order), ...parts.map((part) => conditions[part]), ...more))
-    .orderBy(of(job.createdAt), of(job.id))
+    .orderBy(by(job.createdAt), by(job.id))
     .limit(limitArgument)
     .prepare();
 }
@@ -195,18 +198,12 @@ function alongJobs(
   order: JobOrder,
   slices: boolean,
   start: Place,
-  read: (of: Record<string, unknown>) => boolean,
+  read: (slice: Slice) => boolean,
 ): Promise<void> {
   const last = orders[order].last(filter);
   const slice = (behind: Place, end: Place) => ({ ...behind, endAt: end.at, endId: end.id });
   const endOf = (behind: Place) => (slices ? (sliceQueries[order](db).get(slice(behind, last)) ?? null) : null);
   return inSlices(request, start, endOf, (behind, end) => read(slice(behind, end ?? last)));
-}
-
-/** `request` is that of `inTurn`. */
-interface Reader {
-  db: Queryable;
-  request: object;
 }
 
 /** Jobs behind the key `after`. */
@@ -216,16 +213,12 @@ export async function listJobs(reader: Reader, filter: JobFilter, order: JobOrde
   const start = at === undefined ? orders[order].start(filter) : { at: Number(at), id };
   const { parts, values } = partsOf(db, filter);
   const more = measured(filter);
-  const key = [order, ...parts].join(' ');
-  const query = listQueries.get(key) ?? prepared((database) => listQuery(database, order, parts, []));
-  listQueries.set(key, query);
-  const compiled = more.length > 0 ? listQuery(db, order, parts, more) : query(db);
-  const found: Job[] = [];
-  await alongJobs(reader, filter, order, isLong(parts, more), start, (slice) => {
-    found.push(...compiled.all({ ...values, ...slice, limit: limit - found.length }));
-    return found.length >= limit;
-  });
-  return found;
+  const query = more.length > 0 ? listQuery(db, order, parts, more) : compiledList(order, parts)(db);
+  return firstInSlices(
+    limit,
+    (read) => alongJobs(reader, filter, order, isLong(parts, more), start, read),
+    (slice) => query.all({ ...values, ...slice }),
+  );
 }
 
 const timesOf = ({ createdAfter, createdBefore }: JobFilter) => ({
@@ -234,21 +227,14 @@ const timesOf = ({ createdAfter, createdBefore }: JobFilter) => ({
 });
 
 /** Jobs that have measured a metric, in its order, behind the key `after`. */
-export async function listJobsByMetric(
-  { db, request }: Reader,
-  filter: JobFilter,
-  order: MetricOrder,
-  limit: number,
-  after: string | null,
-) {
-  const { parts, values } = partsOf(db, filter);
-  const query = metricListQuery(db, filter, order, parts);
-  const found: ReturnType<typeof query.all> = [];
-  await alongMetric({ db, request }, order, after, (slice) => {
-    found.push(...query.all({ ...values, ...timesOf(filter), ...slice, limit: limit - found.length }));
-    return found.length >= limit;
-  });
-  return found;
+export async function listJobsByMetric(reader: Reader, filter: JobFilter, order: MetricOrder, limit: number, after: string | null) {
+  const { parts, values } = partsOf(reader.db, filter);
+  const query = metricListQuery(reader.db, filter, order, parts);
+  return firstInSlices(
+    limit,
+    (read) => alongMetric(reader, order, after, read),
+    (slice) => query.all({ ...values, ...timesOf(filter), ...slice }),
+  );
 }
 
 export function metricListQuery(db: Queryable, filter: JobFilter, order: MetricOrder, parts: Part[]) {
@@ -270,12 +256,10 @@ export async function countListed(reader: Reader, filter: JobFilter, metric: str
   const { parts, values } = partsOf(db, filter);
   const more = [...(metric === null ? [] : [hasMetric(job.id, 'jobId', metric)]), ...measured(filter)];
   const query = countQuery(db, parts, more);
-  let counted = 0;
-  await alongJobs(reader, filter, 'OLDEST', isLong(parts, more), orders.OLDEST.start(filter), (slice) => {
-    counted += query.get({ ...values, ...slice, limit: countMax })?.n ?? 0;
-    return counted >= countMax;
-  });
-  return Math.min(counted, countMax);
+  return countInSlices(
+    (read) => alongJobs(reader, filter, 'OLDEST', isLong(parts, more), orders.OLDEST.start(filter), read),
+    (slice) => query.get({ ...values, ...slice, limit: countMax })?.n ?? 0,
+  );
 }
 
 export function countQuery(db: Queryable, parts: Part[], more: SQL[]) {

@@ -1,8 +1,8 @@
 /** Lists of model versions, of one model or of all, read in slices (`slices.ts`). */
-import { and, asc, count, desc, eq, getTableColumns, gt, gte, inArray, isNull, lt, lte, type SQL, type SQLWrapper, sql } from 'drizzle-orm';
-import { countMax, limitArgument, type Queryable } from '../db.ts';
+import { and, count, eq, getTableColumns, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import { limitArgument, type Queryable } from '../db.ts';
 import { job } from '../jobs/tables.ts';
-import { inSlices, sliceRows } from '../slices.ts';
+import { countInSlices, directions, firstInSlices, inSlices, type Reader, type Slice, sliceRows } from '../slices.ts';
 import { hasTags, type TagFilter, wantedTags } from '../tags/filter.ts';
 import {
   alongMetric,
@@ -51,28 +51,14 @@ function listed(filter: VersionFilter): SQL | undefined {
 
 /** Ids are UUIDv7: they grow with the time of creation. `last` is behind all of them. */
 const orders = {
-  NEWEST: {
-    behind: (id: SQLWrapper) => lt(modelVersion.id, id),
-    upTo: (id: SQLWrapper) => gte(modelVersion.id, id),
-    by: desc,
-    first: '~',
-    last: '',
-  },
-  OLDEST: {
-    behind: (id: SQLWrapper) => gt(modelVersion.id, id),
-    upTo: (id: SQLWrapper) => lte(modelVersion.id, id),
-    by: asc,
-    first: '',
-    last: '~',
-  },
+  NEWEST: { ...directions.DESCENDING, first: '~', last: '' },
+  OLDEST: { ...directions.ASCENDING, first: '', last: '~' },
 };
 export type VersionOrder = keyof typeof orders;
 
-/** `request` is that of `inTurn`. */
-interface Reader {
-  db: Queryable;
-  request: object;
-}
+const isBehind = (order: VersionOrder): SQL => sql`${modelVersion.id} ${orders[order].behind} ${sql.placeholder('behind')}`;
+const inSlice = (order: VersionOrder): SQL =>
+  sql`${isBehind(order)} AND ${modelVersion.id} ${orders[order].upTo} ${sql.placeholder('end')}`;
 
 /** Reads versions behind an id in slices. */
 function alongVersions(
@@ -80,7 +66,7 @@ function alongVersions(
   { modelId }: VersionFilter,
   order: VersionOrder,
   after: string | null,
-  read: (slice: Record<string, unknown>) => boolean,
+  read: (slice: Slice) => boolean,
 ) {
   const { first, last } = orders[order];
   const query = versionSliceQuery(db, order);
@@ -95,19 +81,15 @@ function alongVersions(
 
 /** The last version of a slice. */
 export function versionSliceQuery(db: Queryable, order: VersionOrder) {
-  const { behind, by } = orders[order];
   return db
     .select({ id: modelVersion.id })
     .from(modelVersion)
-    .where(and(isNull(modelVersion.deletedAt), behind(sql`${sql.placeholder('behind')}`)))
-    .orderBy(by(modelVersion.id))
+    .where(and(isNull(modelVersion.deletedAt), isBehind(order)))
+    .orderBy(orders[order].by(modelVersion.id))
     .limit(1)
     .offset(sliceRows - 1)
     .prepare();
 }
-
-const inSlice = (order: VersionOrder): SQL | undefined =>
-  and(orders[order].behind(sql`${sql.placeholder('behind')}`), orders[order].upTo(sql`${sql.placeholder('end')}`));
 
 /** Versions behind the one with the id `after`. */
 export async function listVersions(
@@ -118,12 +100,11 @@ export async function listVersions(
   after: string | null,
 ): Promise<ModelVersion[]> {
   const query = versionListQuery(reader.db, filter, order);
-  const found: ModelVersion[] = [];
-  await alongVersions(reader, filter, order, after, (slice) => {
-    found.push(...query.all({ ...slice, limit: limit - found.length }));
-    return found.length >= limit;
-  });
-  return found;
+  return firstInSlices(
+    limit,
+    (read) => alongVersions(reader, filter, order, after, read),
+    (slice) => query.all(slice),
+  );
 }
 
 export const versionListQuery = (db: Queryable, filter: VersionFilter, order: VersionOrder) =>
@@ -138,12 +119,11 @@ export const versionListQuery = (db: Queryable, filter: VersionFilter, order: Ve
 /** Versions that have a metric, in the order of the first of their values in it, behind the key `after`. */
 export async function listVersionsByMetric(reader: Reader, filter: VersionFilter, order: MetricOrder, limit: number, after: string | null) {
   const query = versionMetricQuery(reader.db, filter, order);
-  const found: ReturnType<typeof query.all> = [];
-  await alongMetric(reader, order, after, (slice) => {
-    found.push(...query.all({ ...slice, limit: limit - found.length }));
-    return found.length >= limit;
-  });
-  return found;
+  return firstInSlices(
+    limit,
+    (read) => alongMetric(reader, order, after, read),
+    (slice) => query.all(slice),
+  );
 }
 
 export function versionMetricQuery(db: Queryable, filter: VersionFilter, order: MetricOrder) {
@@ -161,12 +141,10 @@ export function versionMetricQuery(db: Queryable, filter: VersionFilter, order: 
 /** How many there are, at most `countMax`; `metric`: only those that have it. */
 export async function countVersions(reader: Reader, filter: VersionFilter, metric: string | null): Promise<number> {
   const query = versionCountQuery(reader.db, filter, metric);
-  let counted = 0;
-  await alongVersions(reader, filter, 'OLDEST', null, (slice) => {
-    counted += query.get(slice)?.n ?? 0;
-    return counted >= countMax;
-  });
-  return Math.min(counted, countMax);
+  return countInSlices(
+    (read) => alongVersions(reader, filter, 'OLDEST', null, read),
+    (slice) => query.get(slice)?.n ?? 0,
+  );
 }
 
 export const versionCountQuery = (db: Queryable, filter: VersionFilter, metric: string | null) =>

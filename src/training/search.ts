@@ -4,7 +4,7 @@ import { alias } from 'drizzle-orm/sqlite-core';
 import type { Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
 import { jobHyperparameter } from '../jobs/tables.ts';
-import { inSlices, sliceRows } from '../slices.ts';
+import { directions, inSlices, type Reader, type Slice, sliceRows } from '../slices.ts';
 import { evaluationMetric } from './tables.ts';
 
 const operators = { EQUAL: '=', NOT_EQUAL: '<>', LESS: '<', AT_MOST: '<=', GREATER: '>', AT_LEAST: '>=' } as const;
@@ -76,8 +76,7 @@ const endPlace = sql`(${sql.placeholder('endValue')}, ${sql.placeholder('endJobI
 
 /** The rows of one metric in a slice of its order (`alongMetric`): the first of a model version is its best, or its worst. */
 export function inMetricOrder({ name, descending }: MetricOrder) {
-  const direction = sql.raw(descending ? 'DESC' : 'ASC');
-  const [behind, upTo] = descending ? [sql`<`, sql`>=`] : [sql`>`, sql`<=`];
+  const { behind, upTo, by } = directions[descending ? 'DESCENDING' : 'ASCENDING'];
   const isFirst = sql`NOT EXISTS (SELECT 1 FROM ${evaluationMetric} AS other WHERE other."modelVersionId" = ${evaluationMetric.modelVersionId}
     AND other.name = ${name} AND (other.value, other."jobId") ${sql.raw(descending ? '>' : '<')} ${place})`;
   const isBehind = sql`${evaluationMetric.name} = ${name} AND ${place} ${behind} ${behindPlace}`;
@@ -85,16 +84,16 @@ export function inMetricOrder({ name, descending }: MetricOrder) {
     isBehind,
     where: sql`${isBehind} AND ${place} ${upTo} ${endPlace}`,
     isFirst,
-    by: [sql`${evaluationMetric.value} ${direction}`, sql`${evaluationMetric.jobId} ${direction}`],
+    by: [by(evaluationMetric.value), by(evaluationMetric.jobId)],
   };
 }
 
-/** Reads the rows of a metric behind the key `after` in slices: `read` gets the arguments of `inMetricOrder`. `request` is that of `inTurn`. */
+/** Reads the rows of a metric behind the key `after` in slices: `read` gets the arguments of `inMetricOrder`. */
 export function alongMetric(
-  { db, request }: { db: Queryable; request: object },
+  { db, request }: Reader,
   order: MetricOrder,
   after: string | null,
-  read: (slice: Record<string, unknown>) => boolean,
+  read: (slice: Slice) => boolean,
 ): Promise<void> {
   const [value, metricJobId = ''] = after?.split(' ') ?? [];
   const [first, last] = order.descending
