@@ -37,9 +37,6 @@ import {
   within,
 } from './machine.mjs';
 
-const openvino = within('inference-native', 'openvino');
-const extras = within('trainer', 'extras');
-
 /** What stops the set-up through no fault of the script: its text is all that the user sees. */
 class SetupError extends Error {}
 
@@ -132,44 +129,39 @@ const STEPS = [
       'The native runtime does not build with this compiler. Set CXX to another one, or WHETSTONE_SKIP_NATIVE=1 to do without: everything ' +
       'works on onnxruntime-node then.',
   },
-  {
+  // In a folder of its own, since only its libraries are used: what its Python package depends on sends telemetry.
+  extra({
     name: 'openvino',
     title: 'OpenVINO',
-    folder: path.join('inference-native', 'openvino'),
-    // Once it is there, it stays and is kept up to date.
-    wanted: () => process.env.WHETSTONE_OPENVINO === '1' || fs.existsSync(openvino),
-    inputs: () => [contents('inference-native/openvino.lock')],
-    works: () => fs.existsSync(path.join(openvino, 'openvino', 'libs')),
-    needs: () => [{ folder: root, bytes: config.diskBytes.openvino }],
-    problem: () => undefined,
-    // In a folder of its own, since only its libraries are used: what its Python package depends on sends telemetry.
-    commands: () => [
-      [
-        findUv(),
-        ...['pip', 'install', '--python', venvPython, '--target', openvino, '--no-deps', '--require-hashes'],
-        ...['-r', within('inference-native', 'openvino.lock')],
-      ],
-    ],
-  },
-  {
-    name: 'timm',
-    title: 'timm',
-    folder: path.join('trainer', 'extras'),
-    wanted: () => process.env.WHETSTONE_TIMM === '1' || fs.existsSync(extras),
-    inputs: () => [contents('trainer/timm.lock')],
-    works: () => fs.existsSync(path.join(extras, 'timm')),
-    needs: () => [{ folder: root, bytes: config.diskBytes.timm }],
-    problem: () => undefined,
-    // Without what it depends on: that is there, but for the client of a hub of weights, which nothing here uses.
-    commands: () => [
-      [
-        findUv(),
-        ...['pip', 'install', '--python', venvPython, '--target', extras, '--no-deps', '--require-hashes'],
-        ...['-r', within('trainer', 'timm.lock')],
-      ],
-    ],
-  },
+    folder: 'inference-native/openvino',
+    lock: 'inference-native/openvino.lock',
+    made: 'openvino/libs',
+  }),
+  // What it depends on is there, but for the client of a hub of weights, which nothing here uses.
+  extra({ name: 'timm', title: 'timm', folder: 'trainer/extras', lock: 'trainer/timm.lock', made: 'timm' }),
 ];
+
+/** A Python package that is installed when its setting asks for it, into a folder of its own and without what it depends on. */
+function extra({ name, title, folder, lock, made }) {
+  return {
+    name,
+    title,
+    folder,
+    // Once it is there, it stays and is kept up to date.
+    wanted: () => process.env[`WHETSTONE_${name.toUpperCase()}`] === '1' || fs.existsSync(within(folder)),
+    inputs: () => [contents(lock)],
+    works: () => fs.existsSync(within(folder, made)),
+    needs: () => [{ folder: root, bytes: config.diskBytes[name] }],
+    problem: () => undefined,
+    commands: () => [
+      [
+        findUv(),
+        ...['pip', 'install', '--python', venvPython, '--target', within(folder), '--no-deps', '--require-hashes'],
+        ...['-r', within(lock)],
+      ],
+    ],
+  };
+}
 
 const findUv = () => (runs('uv', ['--version']) ? 'uv' : within('trainer', '.venv', 'bin', 'uv'));
 
