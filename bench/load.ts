@@ -1,4 +1,5 @@
-/** The load of the benchmarks of serving. */
+/** What benchmarks share: load, and what is made of its measurements. */
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nowMs } from '../src/inference/clock.ts';
 import { KeptConnection, type Reply } from '../src/loadTest/connection.ts';
@@ -60,6 +61,12 @@ export async function users(count: number, thinkMs: number, ms: number, send: (u
     }),
   );
   return replies;
+}
+
+/** The processor time that a process has used, in milliseconds: in /proc it is in hundredths of a second. */
+export function cpuMs(pid: number): number {
+  const [user = 0, system = 0] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').slice(11, 13).map(Number) ?? [];
+  return 10 * (user + system);
 }
 
 export const percentile = (sorted: number[], p: number): number => sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)] ?? Number.NaN;

@@ -17,7 +17,7 @@ import { postOf, type Reply } from '../src/loadTest/connection.ts';
 import { trainerPython } from '../src/python.ts';
 import { binaryBody, metric, type Settings, withModelFiles } from '../test/support/inference.ts';
 import { type Listening, withHostProcess } from '../test/support/process.ts';
-import { closedLoop, median, openLoop, percentile, sortedMs } from './load.ts';
+import { closedLoop, cpuMs, median, openLoop, percentile, sortedMs } from './load.ts';
 
 const { values } = parseArgs({
   options: {
@@ -116,11 +116,6 @@ function imageRequest(model: string, parameters = {}): Buffer {
 }
 
 const rateOf = (replies: Reply[], ms: number): number => (1000 * replies.filter(({ status }) => status === 200).length) / ms;
-/** Processor time of a process and its threads so far. */
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-}
 const residentMb = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 
 function report(what: string, ours: number, theirs: number, unit: string, goal: string): void {
@@ -200,15 +195,15 @@ async function timeOf(row: Row, { url, pid }: Listening, name: string, aloneRate
 async function refusals(rows: Row[], hosts: Listening[], name: string): Promise<void> {
   for (const [i, row] of rows.entries()) {
     const { url, pid } = hosts[i] as Listening;
-    const timeOf = async (request: Buffer, status: number) => {
+    const costOf = async (request: Buffer, status: number) => {
       const before = cpuMs(pid);
       const replies = await closedLoop(url, request, 1, roundMs);
       const others = replies.filter((reply) => reply.status !== status);
       if (others[0]) throw new Error(`Not ${status} but ${others[0].status}: ${others[0].text}`);
       return (cpuMs(pid) - before) / replies.length;
     };
-    const answered = await timeOf(imageRequest(name), 200);
-    const refused = await timeOf(imageRequest(name, { timeout: 1 }), 429);
+    const answered = await costOf(imageRequest(name), 200);
+    const refused = await costOf(imageRequest(name, { timeout: 1 }), 429);
     report(`${row}, model of about ${goals[0]?.[0]} ms, processor time: refusal ÷ answer`, refused, answered, 'ms', '≤ 0.33');
   }
 }
@@ -286,8 +281,10 @@ try {
   await withHosts(folder, settings, rows, async (all) => {
     const leave = (leaving: Listening[]) => besideEngine(rows, leaving, all, folder, names);
     if (parts.includes('engine')) await withHosts(folder, { ...settings, permits: permitsBeside }, rows, leave);
-    if (parts.includes('null')) await besideBareServer(rows, all);
-    if (parts.includes('null')) await refusals(rows, all, names[0] as string);
+    if (parts.includes('null')) {
+      await besideBareServer(rows, all);
+      await refusals(rows, all, names[0] as string);
+    }
   });
   if (parts.includes('overload')) {
     const strict = { ...settings, models: settings.models.map((model) => ({ ...model, deadlineMs })) };

@@ -14,6 +14,7 @@ import { inTransaction, openDatabase } from '../src/db.ts';
 import { job } from '../src/jobs/tables.ts';
 import type { Step } from '../test/support/child.ts';
 import { submit, withJobServer } from '../test/support/jobs.ts';
+import { cpuMs } from './load.ts';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, keys: { type: 'string', default: '200' } } });
 const [seconds, keys] = [Number(values.seconds), Number(values.keys)];
@@ -21,12 +22,6 @@ const updatesPerSecond = 10;
 const folder = mkdtempSync(join(tmpdir(), 'whetstone-bench-'));
 const root = join(import.meta.dirname, '..');
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { tui: string } };
-
-/** The processor time that a process has used, in milliseconds: in /proc it is in hundredths of a second. */
-function cpuMs(pid: number): number {
-  const [user = 0, system = 0] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').slice(11, 13).map(Number) ?? [];
-  return 10 * (user + system);
-}
 
 const mebibytesOf = (pid: number, what: 'VmRSS' | 'VmHWM'): number =>
   Number(new RegExp(`^${what}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
