@@ -1,4 +1,4 @@
-/** The spans of an attempt: one for itself, and in it one for each phase that its child tells of. */
+/** The spans of an attempt: one for the attempt, which contains one for each phase that the child process reports. */
 import { and, eq } from 'drizzle-orm';
 import { opaqueId } from '../naming.ts';
 import { activeSpan, type Span } from '../tracing.ts';
