@@ -7,7 +7,7 @@ import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
 import { type Log, requestScope } from './log.ts';
 import { refuseRequest } from './refuseRequest.ts';
-import { activeSpan, contextIn, type Span, type Tracing } from './tracing.ts';
+import { activeSpan, endRequest, traceRequest } from './tracing.ts';
 
 /** Answers the requests whose path is `path` or, when that ends with a slash, lies below it; `/` is that path alone. */
 export interface Route {
@@ -48,10 +48,10 @@ export function createHttp(
       const startedAt = performance.now();
       const path = pathOf(req);
       const route = routes.find((r) => r.path === path || (r.path !== '/' && r.path.endsWith('/') && path.startsWith(r.path)));
-      const span = services.tracing && !route?.polled ? traceRequest(services.tracing, req, route, requestId) : null;
+      const traced = services.tracing && !route?.polled ? services.tracing : null;
+      const span = traced && traceRequest(traced, req, route?.path, { 'whetstone.request.id': requestId });
       res.on('close', () => {
-        span?.set(res.headersSent ? { 'http.response.status_code': res.statusCode } : { 'error.type': 'ABORTED' });
-        span?.end(res.headersSent && res.statusCode >= 500 ? { problem: `status ${res.statusCode}` } : {});
+        if (span) endRequest(span, res);
         const tell = () => {
           const ms = performance.now() - startedAt;
           const level = route?.polled && res.statusCode < 400 ? 'debug' : 'info';
@@ -132,16 +132,6 @@ export function createHttp(
   }
 
   return { http, connections };
-}
-
-/** Its path and its query may be secrets: a signed link. So the span has the route only. */
-function traceRequest(tracing: Tracing, req: IncomingMessage, route: Route | undefined, requestId: string): Span {
-  const method = req.method ?? '';
-  return tracing.start(route ? `${method} ${route.path}` : method, {
-    kind: 'SERVER',
-    parent: contextIn(req.headers),
-    attributes: { 'http.request.method': method, ...(route ? { 'http.route': route.path } : {}), 'whetstone.request.id': requestId },
-  });
 }
 
 export function pathOf(req: IncomingMessage): string {

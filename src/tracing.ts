@@ -3,7 +3,7 @@
  * off (`tracingSettings.ts`) there is no `Tracing`, no span is made, and OpenTelemetry's SDK is not loaded: only `otlp.ts` imports it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { IncomingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 
 /** W3C's headers of the same names: the span that others continue. `traceparent` has 55 characters. */
 export interface TraceContext {
@@ -42,7 +42,23 @@ export interface Tracing {
 export const activeSpan = new AsyncLocalStorage<Span>();
 
 /** What a request says that it continues. */
-export function contextIn({ traceparent, tracestate }: IncomingHttpHeaders): TraceContext | undefined {
+function contextIn({ traceparent, tracestate }: IncomingHttpHeaders): TraceContext | undefined {
   if (typeof traceparent !== 'string') return undefined;
   return { traceparent, ...(typeof tracestate === 'string' ? { tracestate } : {}) };
+}
+
+/** Begins the span of a request. Its path and its query may be secrets, such as a signed link: so the span has the route only, where there is one. */
+export function traceRequest(tracing: Tracing, req: IncomingMessage, route: string | undefined, attributes: Attributes = {}): Span {
+  const method = req.method ?? '';
+  return tracing.start(route === undefined ? method : `${method} ${route}`, {
+    kind: 'SERVER',
+    parent: contextIn(req.headers),
+    attributes: { 'http.request.method': method, ...(route === undefined ? {} : { 'http.route': route }), ...attributes },
+  });
+}
+
+/** Ends it, when the answer has been sent or the client has gone. */
+export function endRequest(span: Span, { headersSent, statusCode }: ServerResponse): void {
+  span.set(headersSent ? { 'http.response.status_code': statusCode } : { 'error.type': 'ABORTED' });
+  span.end(headersSent && statusCode >= 500 ? { problem: `status ${statusCode}` } : {});
 }

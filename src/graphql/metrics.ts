@@ -1,7 +1,7 @@
 /** The times of GraphQL's operations, by the fields with which they begin: the schema's own, so that clients cannot make labels up. */
-import { type ExecutionArgs, getOperationAST } from 'graphql';
+import type { ExecutionArgs } from 'graphql';
 import { Histogram, type Registry } from 'prom-client';
-import { fragmentsOf, rootFieldsOf } from './rootFields.ts';
+import { executedOperation } from './rootFields.ts';
 
 export interface GraphqlMetrics {
   /** Takes an executed query or mutation. */
@@ -20,12 +20,12 @@ export function createGraphqlMetrics(registry: Registry): GraphqlMetrics {
     registers: [registry],
   });
   return {
-    executed({ schema, document, operationName }, seconds) {
-      const definition = getOperationAST(document, operationName);
-      if (!definition || definition.operation === 'subscription') return;
-      const { operation } = definition;
-      const known = schema.getRootType(operation)?.getFields() ?? {};
-      for (const field of new Set(rootFieldsOf(definition, fragmentsOf(document)))) {
+    executed(args, seconds) {
+      const executed = executedOperation(args);
+      if (!executed) return;
+      const { operation } = executed.definition;
+      const known = args.schema.getRootType(operation)?.getFields() ?? {};
+      for (const field of executed.fields) {
         if (Object.hasOwn(known, field)) histogram.observe({ operation, field }, seconds);
       }
     },

@@ -1,6 +1,6 @@
-import { type ExecutionArgs, getOperationAST } from 'graphql';
+import type { ExecutionArgs } from 'graphql';
 import { activeSpan, type Span, type Tracing } from '../tracing.ts';
-import { fragmentsOf, rootFieldsOf } from './rootFields.ts';
+import { executedOperation } from './rootFields.ts';
 
 /** Root fields in the name of a span: a document can have hundreds. */
 const fieldsMax = 5;
@@ -9,11 +9,11 @@ const fieldsMax = 5;
  * The span of a query or a mutation, named after the fields with which it begins: the client's name for it is an attribute, since clients
  * can make any number of names. The document is left out, which may hold a password.
  */
-export function traceOperation(tracing: Tracing, { document, operationName }: ExecutionArgs): Span | null {
-  const definition = getOperationAST(document, operationName);
-  if (!definition || definition.operation === 'subscription') return null;
+export function traceOperation(tracing: Tracing, args: ExecutionArgs): Span | null {
+  const executed = executedOperation(args);
+  if (!executed) return null;
+  const { definition, fields } = executed;
   const { operation, name } = definition;
-  const fields = [...new Set(rootFieldsOf(definition, fragmentsOf(document)))];
   const shown = fields.slice(0, fieldsMax).join(', ');
   return tracing.start(`${operation} ${shown}${fields.length > fieldsMax ? ', …' : ''}`, {
     parent: activeSpan.getStore()?.context,

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Log } from '../log.ts';
 import { refuseRequest } from '../refuseRequest.ts';
-import { contextIn, type Span, type Tracing } from '../tracing.ts';
+import { endRequest, type Tracing, traceRequest } from '../tracing.ts';
 import { codeVersion } from '../version.ts';
 import { type Auth, authorize, type Deployments, refuseForeign } from './auth.ts';
 import { nowMs } from './clock.ts';
@@ -71,7 +71,10 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (!host.auth && !host.config.accounts) refuseForeign(req.headers, host.config.hostNames);
     const { pathname, searchParams } = addressOf(req);
     const { name, version, route } = modelPath(pathname);
-    const span = host.tracing && (route === 'infer' || route === 'predict') ? traceRequest(host.tracing, req, res, route) : null;
+    const traced = route === 'infer' || route === 'predict' ? host.tracing : null;
+    const span = traced && traceRequest(traced, req, `/v2/models/{model}/${route}`);
+    // What of its time the four parts are, it gets with the answer (`infer.ts`).
+    if (span) whenOver(res, () => endRequest(span, res));
     const deployments = await deploymentsOf(host, req, res, pathname, name || null);
     const [table, address] = route === undefined ? [routes, pathname] : [modelRoutes, route];
     const [method, handler] = (Object.hasOwn(table, address) && table[address]) || [];
@@ -93,20 +96,6 @@ export async function serveRequest(host: Host, req: IncomingMessage, res: Server
     if (res.headersSent || isOver(res)) res.destroy();
     else refuseRequest(res, status, { ...jsonType, ...nosniff, ...headers }, JSON.stringify({ error: message }));
   }
-}
-
-/** Ends with the answer: what of its time the four parts are, it gets with them (`infer.ts`). */
-function traceRequest(tracing: Tracing, req: IncomingMessage, res: ServerResponse, route: string): Span {
-  const method = req.method ?? '';
-  const address = `/v2/models/{model}/${route}`;
-  const attributes = { 'http.request.method': method, 'http.route': address };
-  const span = tracing.start(`${method} ${address}`, { kind: 'SERVER', parent: contextIn(req.headers), attributes });
-  whenOver(res, () => {
-    const { headersSent, statusCode } = res;
-    span.set(headersSent ? { 'http.response.status_code': statusCode } : { 'error.type': 'ABORTED' });
-    span.end(headersSent && statusCode >= 500 ? { problem: `status ${statusCode}` } : {});
-  });
-  return span;
 }
 
 /** Two slashes at the start are no host. */
