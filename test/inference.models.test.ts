@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { hasExternalData } from '../src/engine/externalData.ts';
 import { parseHostConfig } from '../src/inference/config.ts';
-import { loadModel } from '../src/inference/models.ts';
+import { loadModel, startChecks } from '../src/inference/models.ts';
 import { startNativePool } from '../src/inference/native/pool.ts';
 import type { Pool } from '../src/inference/pool.ts';
 import { startPool } from '../src/inference/threads/pool.ts';
@@ -45,6 +45,7 @@ describe.each(Object.entries(pools))('a model that cannot be served on %s', (_, 
   let folder = '';
   let config: ReturnType<typeof parseHostConfig>;
   let engine: Pool;
+  const checks = startChecks();
   beforeAll(async () => {
     engine = await start({ permits: 1, workers: 2, folder: own });
     const made = await withModelFiles({
@@ -57,6 +58,7 @@ describe.each(Object.entries(pools))('a model that cannot be served on %s', (_, 
   });
   afterAll(async () => {
     await engine.close();
+    await checks.close();
     rmSync(own, { recursive: true });
     rmSync(folder, { recursive: true, force: true });
   });
@@ -64,7 +66,9 @@ describe.each(Object.entries(pools))('a model that cannot be served on %s', (_, 
   const load = async (name: string, change: object = {}, limits: object = {}) => {
     const own = mkdtempSync(join(tmpdir(), 'whetstone-load-'));
     const model = config.models.find((one) => one.name === name) as (typeof config.models)[number];
-    return loadModel(engine, name, { ...model, ...change }, own, { ...config, ...limits }).finally(() => rmSync(own, { recursive: true }));
+    return loadModel(engine, checks, name, { ...model, ...change }, own, { ...config, ...limits }).finally(() =>
+      rmSync(own, { recursive: true }),
+    );
   };
   const rehashed = (name: string, bytes: Uint8Array) => {
     const file = join(folder, `${name}-changed.onnx`);

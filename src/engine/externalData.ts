@@ -19,18 +19,21 @@ const externalDataField = 13;
 const dataLocationField = 14;
 const depthMax = 100;
 
+/** Those of a file, which need not all be in memory. */
+export type Bytes = Pick<Uint8Array, 'length' | 'at'>;
+
 /** Throws an Error where the bytes are not a protocol buffer. */
-export function hasExternalData(file: Uint8Array): boolean {
+export function hasExternalData(file: Bytes): boolean {
   return search(file, 0, file.length, 'model', 0);
 }
 
-function search(bytes: Uint8Array, from: number, to: number, message: Message, depth: number): boolean {
+function search(bytes: Bytes, from: number, to: number, message: Message, depth: number): boolean {
   if (depth > depthMax) throw damaged();
   let at = from;
   function varint(): number {
     let value = 0;
     for (let shift = 1; ; shift *= 128) {
-      const byte = bytes[at];
+      const byte = bytes.at(at);
       if (byte === undefined || at >= to || shift > 2 ** 63) throw damaged();
       at += 1;
       value += (byte & 127) * shift;

@@ -19,7 +19,7 @@ import { startJson } from './json/json.ts';
 import { KeyUses } from './keyUses.ts';
 import { Memory } from './memory.ts';
 import { createHostMetrics } from './metrics.ts';
-import { loadModel, type ServedModel } from './models.ts';
+import { loadModel, type ServedModel, startChecks } from './models.ts';
 import { startNativePool } from './native/pool.ts';
 import type { Pool, PoolSettings, Stuck } from './pool.ts';
 import { whenOver } from './send.ts';
@@ -113,6 +113,7 @@ export async function listen(
   const pool = await poolOf(config.engine, { ...config, folder });
   const memory = new Memory(config.queueBytesMax);
   const json = startJson();
+  const checks = startChecks();
   const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
   const server = createServer({ ...connectionOptions, requestTimeout: 60_000, keepAliveTimeout: silenceMs });
   server.setTimeout(silenceMs);
@@ -175,6 +176,12 @@ export async function listen(
     log.info({ model: name, version }, 'model is unloaded');
   }
 
+  async function endThreads(): Promise<void> {
+    await checks.close();
+    await json.close();
+    await pool.close();
+  }
+
   async function stop(): Promise<void> {
     host.state = 'DRAINING';
     connections.closeAfterAnswers();
@@ -190,8 +197,7 @@ export async function listen(
     server.close();
     connections.closeAll();
     await closed;
-    await json.close();
-    await pool.close();
+    await endThreads();
     host.metrics.stop();
     await tracing?.stop(tracesMs);
   }
@@ -200,8 +206,7 @@ export async function listen(
     server.listen(config.port, config.host);
     await once(server, 'listening');
   } catch (error) {
-    await json.close();
-    await pool.close();
+    await endThreads();
     host.metrics.stop();
     throw error;
   }
@@ -213,7 +218,7 @@ export async function listen(
       // The engine knows a model by its id, and must not unload the new one.
       await leaving.get(id);
       const served = {
-        ...(await loadModel(pool, id, model, folder, config)),
+        ...(await loadModel(pool, checks, id, model, folder, config)),
         stats: new ModelStats(model.deadlineMs, host.metrics.observer(model)),
       };
       loaded.set(id, served);

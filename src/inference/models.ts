@@ -1,20 +1,19 @@
 /** A model of the configuration becomes one that is served: checked, loaded, warm. */
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
 import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { datatypes, elementsOf } from '../engine/datatypes.ts';
 import { whyNotServed } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
-import type { Checked, ToCheck } from './checkFile.ts';
+import type { CheckTasks } from './checkFile.thread.ts';
 import { type HostConfig, type ModelConfig, modelKey, threadsMaxOf } from './config.ts';
 import { planInputs } from './declared.ts';
 import type { Served } from './dispatcher.ts';
 import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
 import { trialOf } from './predict.ts';
 import { RunTimes } from './runTimes.ts';
+import { startTaskThreads, type TaskThreads } from './taskThreads.ts';
 
 export interface ServedModel extends Served {
   config: ModelConfig;
@@ -30,12 +29,16 @@ type Limits = Pick<HostConfig, 'engine' | 'permits' | 'cores' | 'intraOpThreads'
 /** Bytes of a model's inputs: no request can have larger ones. */
 const inputBytesMax = 2 ** 30;
 
+/** One, for all models that are loaded: a thread that starts takes a core for longer than its work, and the memory that all share with it. */
+export const startChecks = (): TaskThreads<CheckTasks> => startTaskThreads<CheckTasks>(join(import.meta.dirname, 'checkFile.thread.ts'), 1);
+
 /**
  * Loads a model into the pool under `id` and runs it on zeros, and `predict` on a picture. `folder`: a private one, in which the file gets a
  * name of its own, so that nothing lies beside it that it may refer to. Throws an Error that says why the model cannot be served.
  */
 export async function loadModel(
   pool: Pool,
+  checks: TaskThreads<CheckTasks>,
   id: string,
   config: ModelConfig,
   folder: string,
@@ -55,7 +58,8 @@ export async function loadModel(
     await linkOrCopy(config.file, file);
     const { size } = await stat(file);
     requireMemory(limits, pool.copies * size);
-    await check({ file, sha256: config.sha256 });
+    const problem = await checks.ask('problemOf', { file, sha256: config.sha256 });
+    if (problem !== null) throw new Error(problem);
     const { signature, runs } = await pool.load({
       key: id,
       file,
@@ -87,13 +91,6 @@ const isBatched = ({ inputs, outputs }: ServedSignature): boolean => batchSymbol
 /** A second name for the file takes no space, so that a full disk does not keep a model from being loaded; another file system needs a copy. */
 async function linkOrCopy(from: string, to: string): Promise<void> {
   await link(await realpath(from), to).catch(() => copyFile(from, to));
-}
-
-/** Throws where the file is not the one that was meant, or not all of the model. Runs in its own thread, so that HTTP is not blocked. */
-async function check(workerData: ToCheck): Promise<void> {
-  const worker = new Worker(join(import.meta.dirname, 'checkFile.ts'), { workerData });
-  const [{ problem }] = (await once(worker, 'message')) as [Checked];
-  if (problem !== null) throw new Error(problem);
 }
 
 function requireCores({ permits, cores }: Limits, intraOpThreads: number): void {

@@ -1,14 +1,13 @@
 /** The host's thread for large JSON. */
-import { getPriority, setPriority } from 'node:os';
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { HttpError } from '../httpError.ts';
+import { giveWay } from '../priority.ts';
 import { makeResponse, parseInfer } from '../v2.ts';
 import type { Work, Worked } from './messages.ts';
 
 const port = parentPort as MessagePort;
 
-// As the threads of the pool: it gives way to the one that answers HTTP.
-if (process.platform === 'linux') setPriority(Math.min(19, getPriority() + 5));
+giveWay();
 
 port.on('message', (work: Work) => {
   try {

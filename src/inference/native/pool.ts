@@ -3,6 +3,7 @@
  * Models load and warm up on other threads of the runtime, two at a time, so that no run waits for them. Images become tensors, and outputs
  * are read, in JavaScript threads.
  */
+import { join } from 'node:path';
 import type { Tensor } from '../../engine/engine.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { nowMs } from '../clock.ts';
@@ -21,7 +22,8 @@ import {
 import { niceOfRuns } from '../priority.ts';
 import { createRunningFile } from '../runningFile.ts';
 import { keptOf, outputOf, stage, stagedInPlace, tensorOf, zerosOf } from '../staging.ts';
-import { startVision } from './vision.ts';
+import { startTaskThreads } from '../taskThreads.ts';
+import type { VisionTasks } from './vision.thread.ts';
 
 /** Between dispatch and its end. */
 interface UnderWay {
@@ -42,7 +44,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
   const { loadThreadsMax, RunStopped, startRuntime } = await import('../../engine/native.ts');
   const runningFile = createRunningFile(folder, permits + loadThreadsMax);
   const runtime = startRuntime({ threadsMax: permits, nice: niceOfRuns, runningFile });
-  const vision = startVision(permits);
+  const vision = startTaskThreads<VisionTasks>(join(import.meta.dirname, 'vision.thread.ts'), permits);
   type Session = Awaited<ReturnType<typeof runtime.open>>;
   const sessions = new Map<string, Session>();
   const free = Array.from({ length: workers }, () => new ArrayBuffer(0));

@@ -1,12 +1,11 @@
-/** A thread of `vision.ts`. It does one thing after the other. */
-import { type MessagePort, parentPort } from 'node:worker_threads';
+/** A thread that makes tensors of images and reads outputs, which takes milliseconds. */
 import type { Tensor } from '../../engine/engine.ts';
 import { type InputDatatype, preprocess } from '../../vision/preprocess.ts';
 import { type Found, type Image, type Outputs, type Reading, read } from '../../vision/reading.ts';
 import { trialPicture, trialProblem } from '../../vision/trial.ts';
 import { nowMs } from '../clock.ts';
 import type { Feed } from '../pool.ts';
-import { giveWay } from '../priority.ts';
+import { serveTasks } from '../taskThread.ts';
 
 type Asked = Pick<Feed, 'datatype' | 'shape'> & { image: Image };
 
@@ -37,20 +36,7 @@ const tasks = {
   judge: ({ reading, outputs }: { reading: Reading; outputs: Outputs }): string | null => trialProblem(reading, outputs),
 };
 export type VisionTasks = typeof tasks;
-export type VisionRequest = { task: keyof VisionTasks; request: Parameters<VisionTasks[keyof VisionTasks]>[0] };
-export type VisionReply = { answer: unknown } | { message: string };
 
-giveWay();
-const port = parentPort as MessagePort;
-const say = (reply: VisionReply, transfer: ArrayBuffer[] = []): void => port.postMessage(reply, transfer);
-port.on('message', (message: VisionRequest | null) => {
-  if (!message) return port.close();
-  try {
-    const answer = (tasks[message.task] as (request: unknown) => unknown)(message.request);
-    if (message.task !== 'prepare') return say({ answer });
-    const { memory, tensor } = answer as Prepared;
-    say({ answer }, [memory, tensor.data.buffer as ArrayBuffer]);
-  } catch (error) {
-    say({ message: (error as Error).message });
-  }
-});
+serveTasks(tasks, (answer) =>
+  answer !== null && typeof answer === 'object' && 'memory' in answer ? [answer.memory, answer.tensor.data.buffer as ArrayBuffer] : [],
+);
