@@ -1,7 +1,10 @@
 /** The other side of `taskThreads.ts`: what a thread does with its requests, one after the other. */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { giveWay } from './priority.ts';
-import type { Tasks } from './taskThreads.ts';
+
+/** What a thread can be asked for. */
+// biome-ignore lint/suspicious/noExplicitAny: each has a request of its own.
+export type Tasks = Record<string, (request: any) => unknown>;
 
 export interface Asked {
   task: string;

@@ -1,11 +1,7 @@
 /** JavaScript threads that do what would keep the main thread, and with it every client, waiting. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import type { Asked, Reply } from './taskThread.ts';
-
-/** What a thread can be asked for. */
-// biome-ignore lint/suspicious/noExplicitAny: each has a request of its own.
-export type Tasks = Record<string, (request: any) => unknown>;
+import type { Asked, Reply, Tasks } from './taskThread.ts';
 
 export interface TaskThreads<T extends Tasks> {
   /** `transfer`: memory of the request, which the thread gets. Rejects where the task throws, and where the threads were closed. */
