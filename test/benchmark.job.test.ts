@@ -194,6 +194,8 @@ describe('a benchmark of two versions', () => {
       expect.objectContaining({ name: 'ONNXRUNTIME_NATIVE', title: 'ONNX Runtime in native threads', version: data.engines[0].version }),
       expect.objectContaining({ name: 'OPENVINO', title: 'OpenVINO on the processor', version: expect.stringMatching(/^openvino/) }),
       expect.objectContaining({ name: 'ONNXRUNTIME_CUDA', title: expect.any(String) }),
+      expect.objectContaining({ name: 'ONNXRUNTIME_NATIVE_CUDA', version: data.engines[0].version }),
+      expect.objectContaining({ name: 'ONNXRUNTIME_NATIVE_TENSORRT', version: data.engines[0].version }),
     ]);
     for (const { available, reason } of data.engines) expect(available).toBe(reason === null);
   });

@@ -24,6 +24,8 @@ test('lists the native engines with the reason', () => {
     ONNXRUNTIME_CPU: null,
     ONNXRUNTIME_NATIVE: expect.stringContaining('The native runtime is not built'),
     OPENVINO: expect.stringMatching(/^OpenVINO is not installed|The native runtime is not built/),
+    ONNXRUNTIME_NATIVE_CUDA: expect.stringMatching(/^There is no NVIDIA GPU|The native runtime is not built/),
+    ONNXRUNTIME_NATIVE_TENSORRT: expect.stringMatching(/^There is no NVIDIA GPU|The native runtime is not built/),
   });
 });
 

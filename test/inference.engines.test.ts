@@ -1,6 +1,6 @@
 /** What the host does alike with every engine: onnxruntime-node, and those of the native runtime. All other tests run on the default. */
 import { rmSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { type RunningHost, startHost } from '../src/inference/host.ts';
 import { createLog } from '../src/log.ts';
@@ -100,10 +100,15 @@ describe.skipIf(nativeMissing !== null)(`the native runtime in the host${whyNoNa
   });
 });
 
-test('a model that asks for an engine that the host does not run is refused with the reason', async () => {
-  const { folder, settings } = await withModelFiles({ engine: 'ONNXRUNTIME_CPU', models: [{ name: 'plus-1', engine: 'OPENVINO' }] });
-  const reason = openvinoMissing ?? 'The inference host runs every model on ONNXRUNTIME_CPU, not on OPENVINO';
+test.each([
+  ['OPENVINO', 'ONNXRUNTIME_CPU', openvinoMissing ?? 'The inference host runs every model on ONNXRUNTIME_CPU, not on OPENVINO'],
+  ['ONNXRUNTIME_NATIVE_CUDA', 'AUTO', 'There is no NVIDIA GPU to be seen'],
+  ['ONNXRUNTIME_NATIVE_TENSORRT', 'AUTO', 'There is no NVIDIA GPU to be seen'],
+])('a model that asks for %s in a host on %s, which does not run it, is refused with the reason', async (engine, ofHost, reason) => {
+  const { folder, settings } = await withModelFiles({ engine: ofHost, models: [{ name: 'plus-1', engine }] });
+  vi.stubEnv('PATH', '/nowhere');
   const starting = startHost(parseHostConfig(settings, folder, 8), createLog({ logLevel: 'silent' }));
   await expect(starting).rejects.toThrow(reason);
+  vi.unstubAllEnvs();
   rmSync(folder, { recursive: true });
 });

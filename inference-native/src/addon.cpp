@@ -1,6 +1,5 @@
 // The binding for Node. Promises in front of a `Runtime`: what its threads have done comes back over a thread-safe function, and is answered on
-// the thread of JavaScript. src/engine/native.ts uses it, and has the types. Beside it `fillTensor` as
-// src/vision/tensor.ts has it, and what src/system/nvml.ts reads of the GPUs.
+// the thread of JavaScript. src/engine/native.ts uses it, and has the types.
 #include <napi.h>
 
 #include <memory>
@@ -9,9 +8,8 @@
 #include <unordered_map>
 #include <utility>
 
-#include "nvml.h"
+#include "bindings.h"
 #include "runtime.h"
-#include "vision.h"
 
 namespace whetstone {
 namespace {
@@ -23,6 +21,11 @@ struct Completion {
   std::shared_ptr<Model> model;  // of a load
   std::unique_ptr<RunResult> run;
 };
+
+Provider providerOf(const Napi::Value& value) {
+  const std::string name = value.As<Napi::String>();
+  return name == "tensorrt" ? Provider::tensorRt : name == "cuda" ? Provider::cuda : Provider::cpu;
+}
 
 class Binding;
 void answer(Napi::Env env, Napi::Function, Binding* binding, Completion* completion);
@@ -111,12 +114,13 @@ class Binding final : public Napi::ObjectWrap<Binding> {
   };
   using Handle = Napi::External<std::shared_ptr<Model>>;
 
-  // (id, engine, library, key, file, intraOpThreads, runs, optimized)
+  // (id, engine, library, key, file, intraOpThreads, runs, optimized, provider)
   Napi::Value load(const Napi::CallbackInfo& info) {
     const double id = info[0].As<Napi::Number>();
     const std::string engine = info[1].As<Napi::String>();
     const std::string library = info[2].As<Napi::String>();
-    const LoadOptions options{info[5].As<Napi::Number>().Int32Value(), info[6].As<Napi::Number>().Int32Value(), info[7].As<Napi::Boolean>()};
+    const LoadOptions options{info[5].As<Napi::Number>().Int32Value(), info[6].As<Napi::Number>().Int32Value(), info[7].As<Napi::Boolean>(),
+                              providerOf(info[8])};
     return promise(info.Env(), id, [&] {
       const auto done = [channel = channel_, id](std::shared_ptr<Model> model, std::string error) {
         channel->send(std::unique_ptr<Completion>(new Completion{id, std::move(error), std::move(model), nullptr}));
@@ -284,112 +288,20 @@ void answer(Napi::Env env, Napi::Function, Binding* binding, Completion* complet
   if (env != nullptr) binding->complete(env, *owned);
 }
 
-// (pixels, width, {part, target}, {width, height, padColor, channels, layout}, tables, tensor)
-void fillTensorOf(const Napi::CallbackInfo& info) {
-  const auto sizeOf = [](const Napi::Object& object, const char* name) -> std::size_t {
-    return object.Get(name).As<Napi::Number>().Uint32Value();
-  };
-  const auto rectangleOf = [&](const char* name) -> Rectangle {
-    const auto object = info[2].As<Napi::Object>().Get(name).As<Napi::Object>();
-    return {sizeOf(object, "left"), sizeOf(object, "top"), sizeOf(object, "width"), sizeOf(object, "height")};
-  };
-  const auto elementsOf = [&](std::size_t n) -> Elements {
-    const auto array = info[n].As<Napi::TypedArray>();
-    return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ElementLength(), array.ElementSize()};
-  };
-  const auto spec = info[3].As<Napi::Object>();
-  const auto says = [&spec](const char* name, const char* value) { return spec.Get(name).As<Napi::String>().Utf8Value() == value; };
-  const auto padColor = spec.Get("padColor").As<Napi::Array>();
-  const auto padOf = [&padColor](std::uint32_t c) { return static_cast<std::uint8_t>(padColor.Get(c).As<Napi::Number>().Uint32Value()); };
-  const Elements pixels = elementsOf(0);
-  try {
-    fillTensor({static_cast<const std::uint8_t*>(pixels.data), pixels.count, info[1].As<Napi::Number>().Uint32Value()},
-               {rectangleOf("part"), rectangleOf("target"), sizeOf(spec, "width"), sizeOf(spec, "height"), {padOf(0), padOf(1), padOf(2)},
-                says("channels", "GREY") ? Channels::grey : says("channels", "BGR") ? Channels::bgr : Channels::rgb, says("layout", "NHWC")},
-               elementsOf(4), elementsOf(5));
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
+// (library, provider)
+Napi::Value providerProblemOf(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), providerProblem(info[0].As<Napi::String>(), providerOf(info[1])));
 }
-
-template <class T>
-Napi::Value numberOf(Napi::Env env, const std::optional<T>& value) {
-  return value ? Napi::Number::New(env, static_cast<double>(*value)) : env.Null();
-}
-
-// (library). It may take as long as the driver does.
-Napi::Value readGpus(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  try {
-    const Nvml nvml(info[0].As<Napi::String>());
-    const std::vector<Gpu> gpus = nvml.gpus();
-    const auto result = Napi::Array::New(env, gpus.size());
-    for (std::uint32_t n = 0; n < gpus.size(); n += 1) {
-      const GpuState state = nvml.state(gpus[n]);
-      const auto gpu = Napi::Object::New(env);
-      gpu.Set("index", gpus[n].index);
-      gpu.Set("uuid", gpus[n].uuid);
-      gpu.Set("name", gpus[n].name);
-      gpu.Set("memoryTotalBytes", numberOf(env, state.memoryTotalBytes));
-      gpu.Set("memoryUsedBytes", numberOf(env, state.memoryUsedBytes));
-      gpu.Set("utilizationPercent", numberOf(env, state.utilizationPercent));
-      gpu.Set("temperatureCelsius", numberOf(env, state.temperatureCelsius));
-      gpu.Set("powerMilliwatts", numberOf(env, state.powerMilliwatts));
-      gpu.Set("throttleReasons", numberOf(env, state.throttleReasons));
-      result.Set(n, gpu);
-    }
-    return result;
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(env, error.what());
-  }
-}
-
-class SamplerBinding final : public Napi::ObjectWrap<SamplerBinding> {
- public:
-  static void define(Napi::Env env, Napi::Object exports) {
-    exports.Set("GpuSampler", DefineClass(env, "GpuSampler",
-                                          {InstanceMethod<&SamplerBinding::start>("start"), InstanceMethod<&SamplerBinding::stop>("stop"),
-                                           InstanceMethod<&SamplerBinding::use>("use")}));
-  }
-
-  // (library, uuid, intervalMs)
-  explicit SamplerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SamplerBinding>(info) {
-    try {
-      const std::chrono::milliseconds interval(info[2].As<Napi::Number>().Int64Value());
-      sampler_ = std::make_unique<GpuSampler>(std::make_unique<Nvml>(info[0].As<Napi::String>()), info[1].As<Napi::String>(), interval);
-    } catch (const std::exception& error) {
-      throw Napi::Error::New(info.Env(), error.what());
-    }
-  }
-
- private:
-  void start(const Napi::CallbackInfo&) { sampler_->start(); }
-  void stop(const Napi::CallbackInfo&) { sampler_->stop(); }
-
-  Napi::Value use(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    const GpuUse use = sampler_->use();
-    const auto result = Napi::Object::New(env);
-    result.Set("utilizationPercent", numberOf(env, use.utilizationPercent));
-    result.Set("powerWatts", numberOf(env, use.powerWatts));
-    result.Set("memoryBytesMax", numberOf(env, use.memoryUsedBytesMax));
-    result.Set("temperatureCelsiusMax", numberOf(env, use.temperatureCelsiusMax));
-    result.Set("throttleReasons", numberOf(env, use.throttleReasons));
-    return result;
-  }
-
-  std::unique_ptr<GpuSampler> sampler_;
-};
 
 }  // namespace
 }  // namespace whetstone
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   whetstone::Binding::define(env, exports);
-  whetstone::SamplerBinding::define(env, exports);
+  whetstone::defineGpus(env, exports);
+  whetstone::defineVision(env, exports);
   exports.Set("loadThreadsMax", Napi::Number::New(env, whetstone::Runtime::loadThreadsMax));
-  exports.Set("readGpus", Napi::Function::New(env, whetstone::readGpus));
-  exports.Set("fillTensor", Napi::Function::New(env, whetstone::fillTensorOf));
+  exports.Set("providerProblem", Napi::Function::New(env, whetstone::providerProblemOf));
   return exports;
 }
 

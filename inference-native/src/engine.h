@@ -75,10 +75,14 @@ class Session {
   virtual std::unique_ptr<Run> begin() = 0;
 };
 
+// What ONNX Runtime computes on. The processor computes what a GPU cannot.
+enum class Provider { cpu, cuda, tensorRt };
+
 struct LoadOptions {
   int intraOpThreads;  // of one run
   int runs;            // so many compute at the same time; an engine whose runs bring their own threads has no use for it
   bool optimized;      // otherwise the graph is computed as it is in the file, by an engine that can
+  Provider provider = Provider::cpu;  // of ONNX Runtime; other engines have no use for it
 };
 
 class Engine {
@@ -95,5 +99,8 @@ void requireInputs(const Signature& signature, const std::vector<Input>& inputs)
 // The library of this file. Throws std::exception where it cannot be used.
 std::shared_ptr<Engine> openOnnxRuntime(const std::string& library);
 std::shared_ptr<Engine> openOpenVino(const std::string& library);
+
+// Why ONNX Runtime's library cannot use a provider; empty where it can. It loads the provider, and with it the libraries of CUDA.
+std::string providerProblem(const std::string& library, Provider provider);
 
 }  // namespace whetstone

@@ -1,4 +1,4 @@
-// ONNX Runtime on the processor, bound at run time to the library that onnxruntime-node ships.
+// ONNX Runtime, bound at run time to the library that onnxruntime-node ships.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -7,45 +7,11 @@
 #include <utility>
 
 #include "engine.h"
-#include "ort_abi.h"
+#include "ort_api.h"
+#include "ort_providers.h"
 
 namespace whetstone {
 namespace {
-
-class Api {
- public:
-  explicit Api(ort::Table table) : table_(table) {}
-
-  template <class Signature>
-  Signature* operator[](ort::Function<Signature> function) const {
-    return reinterpret_cast<Signature*>(table_[function.position]);
-  }
-
-  // Throws what the library says.
-  template <class... Parameters, class... Arguments>
-  void call(ort::Fallible<Parameters...> function, Arguments... arguments) const {
-    check((*this)[function](arguments...));
-  }
-
-  void check(ort::Status* status) const {
-    if (status == nullptr) return;
-    std::runtime_error error((*this)[ort::GetErrorMessage](status));
-    (*this)[ort::ReleaseStatus](status);
-    throw error;
-  }
-
-  // Owns what one of its functions has made.
-  template <class T>
-  std::unique_ptr<T, void (*)(T*)> own(T* made, ort::Function<void(T*)> release) const {
-    return {made, (*this)[release]};
-  }
-
- private:
-  ort::Table table_;
-};
-
-template <class T>
-using Owned = std::unique_ptr<T, void (*)(T*)>;
 
 struct Type {
   ElementType element;
@@ -173,6 +139,7 @@ class OnnxSession final : public Session {
     api.call(ort::SetSessionGraphOptimizationLevel, made, options.optimized ? ort::optimizationsAll : ort::optimizationsNone);
     api.call(ort::SetIntraOpNumThreads, made, options.intraOpThreads);
     api.call(ort::SetInterOpNumThreads, made, 1);
+    appendProviders(api, made, options.provider);
     ort::Session* session = nullptr;
     api.call(ort::CreateSession, library.env, file.c_str(), made, &session);
     session_ = api.own(session, ort::ReleaseSession);
@@ -254,11 +221,26 @@ const Library* openLibrary(const std::string& path) {
   return library.release();
 }
 
+const Library& libraryOf(const std::string& path) {
+  static const Library* library = openLibrary(path);
+  return *library;
+}
+
 }  // namespace
 
-std::shared_ptr<Engine> openOnnxRuntime(const std::string& path) {
-  static const Library* library = openLibrary(path);
-  return std::make_shared<OnnxRuntime>(*library);
+std::shared_ptr<Engine> openOnnxRuntime(const std::string& path) { return std::make_shared<OnnxRuntime>(libraryOf(path)); }
+
+std::string providerProblem(const std::string& path, Provider provider) {
+  try {
+    const Api& api = libraryOf(path).api;
+    ort::SessionOptions* made = nullptr;
+    api.call(ort::CreateSessionOptions, &made);
+    const auto options = api.own(made, ort::ReleaseSessionOptions);
+    appendProviders(api, made, provider);
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
 }
 
 }  // namespace whetstone

@@ -1,4 +1,4 @@
-// The part of ONNX Runtime's C interface that onnxruntime.cpp uses. Its only exported function gives a table of functions, whose order never
+// The part of ONNX Runtime's C interface that onnxruntime.cpp and ort_providers.cpp use. Its only exported function gives a table of functions, whose order never
 // changes: new ones are appended. So a function is its position in the table and its signature, and the library that onnxruntime-node ships
 // needs no header. The C++ tests call every function that is listed here: a wrong position fails there.
 #pragma once
@@ -9,12 +9,14 @@
 namespace whetstone::ort {
 
 struct Allocator;
+struct CudaProviderOptions;
 struct Env;
 struct MemoryInfo;
 struct RunOptions;
 struct Session;
 struct SessionOptions;
 struct Status;
+struct TensorRtProviderOptions;
 struct TensorTypeAndShapeInfo;
 struct TypeInfo;
 struct Value;
@@ -82,5 +84,15 @@ constexpr Function<void(RunOptions*)> ReleaseRunOptions{97};
 constexpr Function<void(TypeInfo*)> ReleaseTypeInfo{98};
 constexpr Function<void(TensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo{99};
 constexpr Function<void(SessionOptions*)> ReleaseSessionOptions{100};
+constexpr Fallible<char***, int*> GetAvailableProviders{125};
+constexpr Fallible<char**, int> ReleaseAvailableProviders{126};
+constexpr Fallible<SessionOptions*, const TensorRtProviderOptions*> AppendTensorRtProvider{170};
+constexpr Fallible<TensorRtProviderOptions**> CreateTensorRtProviderOptions{171};
+constexpr Fallible<TensorRtProviderOptions*, const char* const*, const char* const*, std::size_t> UpdateTensorRtProviderOptions{172};
+constexpr Function<void(TensorRtProviderOptions*)> ReleaseTensorRtProviderOptions{174};
+constexpr Fallible<SessionOptions*, const CudaProviderOptions*> AppendCudaProvider{204};
+constexpr Fallible<CudaProviderOptions**> CreateCudaProviderOptions{205};
+constexpr Fallible<CudaProviderOptions*, const char* const*, const char* const*, std::size_t> UpdateCudaProviderOptions{206};
+constexpr Function<void(CudaProviderOptions*)> ReleaseCudaProviderOptions{208};
 
 }  // namespace whetstone::ort

@@ -28,4 +28,5 @@ inline bool contains(const std::string& text, const std::string& part) { return 
 
 void testNvml();
 void testOnnxFile(const std::string& file);
+void testProviders(const std::string& library);
 void testVision();

@@ -215,6 +215,15 @@ void theEndStopsEveryRun() {
   for (const auto& run : runs) CHECK(run->end().stop == Stop::cancelled);
 }
 
+// On a machine with a GPU and the providers' libraries it runs instead.
+void aProviderThatIsNotThereRefusesTheModel(const std::string& library) {
+  for (const Provider provider : {Provider::cuda, Provider::tensorRt}) {
+    const std::string problem = providerProblem(library, provider);
+    if (!problem.empty()) CHECK(errorOf([&] { engine->load(fileOf("identity"), {1, 1, true, provider}); }) == problem);
+  }
+  CHECK(!engine->load(fileOf("identity"), {1, 1, true})->describe().inputs.empty());
+}
+
 // What every engine does.
 void anEngineDoesItsPart() {
   describesRunsAndRefuses();
@@ -233,6 +242,7 @@ int main(int count, char** arguments) {
   CHECK(contains(errorOf([&] { openOpenVino(arguments[1]); }), "is not OpenVINO"));
   testVision();
   testNvml();
+  testProviders(arguments[1]);
   engine = openOnnxRuntime(arguments[1]);
   folder = arguments[2];
   testOnnxFile(fileOf("spin"));
@@ -240,6 +250,7 @@ int main(int count, char** arguments) {
   aRunIsStoppedAtItsDeadline();
   aModelIsUnloadedBehindItsRuns();
   aFileTellsWhatIsComputed();
+  aProviderThatIsNotThereRefusesTheModel(arguments[1]);
   theEndStopsEveryRun();
   if (count == 4) {
     engine = openOpenVino(arguments[3]);

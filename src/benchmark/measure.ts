@@ -1,6 +1,6 @@
 /** One configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, then blocks of the measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { EngineSession } from '../engine/engine.ts';
+import type { Engine, EngineSession } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
@@ -69,7 +69,7 @@ export async function openCell(
   progress: MeasureProgress,
 ): Promise<{ telemetry: Telemetry; warm: WarmCell | null }> {
   const model = spec.models[cell.model] as BenchmarkSpec['models'][number];
-  const { device, load: loadEngine } = engines[cell.engine];
+  const { device, computesIn, load: loadEngine }: Engine = engines[cell.engine];
   const open = await loadEngine();
   const feeds = feedsOf(prepared.inputs, model.probe, spec.seed, prepared.expected.length);
   const advance: Advance = () => progress.advance(cell.batchSize);
@@ -96,7 +96,7 @@ export async function openCell(
   const telemetry: Telemetry = {
     unavailable: null,
     cold: { loadNs, firstInferenceNs: since(firstAt) },
-    gate: await compare(session, feeds, prepared, model.precision, advance),
+    gate: await compare(session, feeds, prepared, model.precision === 'FP32' ? (computesIn ?? 'FP32') : model.precision, advance),
     warmup: null,
     memory: null,
     noise: null,

@@ -48,9 +48,9 @@ const DeployInput = z.object({
  */
 export async function deploy(services: DeployServices, actor: Actor, raw: unknown): Promise<Deployment> {
   const { name, modelVersionId, settings, benchmarkJobId } = parseInput(DeployInput, raw);
-  const problems = await engineProblems(services.config);
-  const unserved = problems[settings.engine];
-  if (unserved !== null) refuse('INVALID', 'settings', unserved);
+  const problems = await engineProblems(services.config, benchmarkJobId ? engines : [settings.engine]);
+  const unserved = problems.get(settings.engine);
+  if (unserved) refuse('INVALID', 'settings', unserved);
   return committed(services, (tx) => {
     const version = requireReadyModel(tx, modelVersionId);
     if (version.format !== 'ONNX') {
@@ -58,7 +58,7 @@ export async function deploy(services: DeployServices, actor: Actor, raw: unknow
     }
     requireServable(tx, version, name, settings);
     const measured = benchmarkJobId
-      ? measuredSettings(tx, services.config, benchmarkJobId, version, settings, problems.OPENVINO === null)
+      ? measuredSettings(tx, services.config, benchmarkJobId, version, settings, (engine) => problems.get(engine) === null)
       : {};
     const row = findDeploymentByName(tx, name) ?? insertNew(tx, name);
     addRevision(tx, actor, 'deploy', row, { modelVersionId, settingsJson: { ...settings, ...measured } });
@@ -66,11 +66,10 @@ export async function deploy(services: DeployServices, actor: Actor, raw: unknow
   });
 }
 
-/** Why the host does not run models on each engine; null where it does. */
-async function engineProblems({ inferenceEngine }: Config): Promise<Record<ModelEngine, string | null>> {
-  const engines = ModelEngine.unwrap().options;
-  const problems = await Promise.all(engines.map((engine) => whyNotServed(engine, inferenceEngine)));
-  return Object.fromEntries(engines.map((engine, i) => [engine, problems[i]])) as Record<ModelEngine, string | null>;
+const engines = ModelEngine.unwrap().options;
+/** Why the host does not run models on each of these engines; null where it does. Those of a GPU ask its driver. */
+async function engineProblems({ inferenceEngine }: Config, asked: ModelEngine[]): Promise<Map<ModelEngine, string | null>> {
+  return new Map(await Promise.all(asked.map(async (engine) => [engine, await whyNotServed(engine, inferenceEngine)] as const)));
 }
 
 /** What is missing or wrong by what the file declares is refused at once; what only a run shows makes the revision FAILED. */
@@ -84,15 +83,15 @@ function requireServable(tx: Queryable, { id, number, signatureJson }: ModelVers
 
 /** Puts back what served before, or the revision with this number, as a new revision. */
 export async function rollback(services: DeployServices, actor: Actor, name: string, number: number | null): Promise<Deployment> {
-  const problems = await engineProblems(services.config);
+  const problems = await engineProblems(services.config, engines);
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
     if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
-    const unserved = problems[ModelEngine.parse(settingsJson.engine)];
-    if (unserved !== null) refuse('INVALID', 'revision', `Revision ${before.number} cannot be put back. ${unserved}`);
+    const unserved = problems.get(ModelEngine.parse(settingsJson.engine));
+    if (unserved) refuse('INVALID', 'revision', `Revision ${before.number} cannot be put back. ${unserved}`);
     addRevision(tx, actor, 'rollback', row, { modelVersionId, settingsJson });
     return row;
   });

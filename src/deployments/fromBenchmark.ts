@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import type { Queryable } from '../db.ts';
 import { type EngineName, servingEngine } from '../engine/engines.ts';
-import { hostEngineOf } from '../engine/hostEngine.ts';
+import { hostEngineOf, ModelEngine } from '../engine/hostEngine.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf, threadsMaxOf } from '../inference/config.ts';
@@ -12,6 +12,9 @@ import { findReportOf, readContent } from '../reports/reports.ts';
 
 /** More threads, or more items in a run, have to make an item this much cheaper. */
 const worthwhile = 0.9;
+
+/** What AUTO is where the native runtime is built. */
+const hostsOwn = 'ONNXRUNTIME_NATIVE';
 
 type Measured = Required<Pick<ModelConfig, 'intraOpThreads' | 'batchMax' | 'runMs'>>;
 interface Curve extends Measured {
@@ -27,7 +30,7 @@ type Machine = Record<'permits' | 'cores' | 'deadlineMs', number>;
 /**
  * Engine, threads, batch and run times of the row that the report of a benchmark chose. If it cannot be served, they are those of the best row
  * that can and that the report did not reject. A row with a batch cannot be where requests cannot share a run, nor one of another engine than
- * the settings ask for. Refuses (`benchmarkJobId`) where there is none. `openvino`: whether the host has it.
+ * the settings ask for. Refuses (`benchmarkJobId`) where there is none. `isServed`: whether the host has an engine.
  */
 export function measuredSettings(
   db: Queryable,
@@ -39,7 +42,7 @@ export function measuredSettings(
   jobId: string,
   { id, number, signatureJson }: Pick<ModelVersion, 'id' | 'number' | 'signatureJson'>,
   { deadlineMs, engine: asked }: Pick<ModelConfig, 'deadlineMs' | 'engine'>,
-  openvino: boolean,
+  isServed: (engine: ModelEngine) => boolean,
 ): Measured & Pick<ModelConfig, 'engine'> {
   const report = findReportOf(db, jobId) ?? refuse('NOT_FOUND', 'benchmarkJobId', 'There is no benchmark of this id that has ended.');
   const { models, rows, choice } = JSON.parse(readContent(db, report)) as Report;
@@ -62,11 +65,12 @@ export function measuredSettings(
     return chosenOf(usable, choice.n, machine) ?? bestOf(usable, machine);
   };
   const chosen = accepted.find(({ n }) => n === choice.n);
-  const byChoice = asked === 'AUTO' && openvino && chosen?.engine === 'OPENVINO' ? measuredOn('OPENVINO') : null;
-  if (byChoice) return { engine: 'OPENVINO', ...byChoice };
+  const { data: chosenEngine } = ModelEngine.unwrap().exclude(['AUTO', hostsOwn]).safeParse(chosen?.engine);
+  const byChoice = asked === 'AUTO' && chosenEngine && isServed(chosenEngine) ? measuredOn(chosenEngine) : null;
+  if (chosenEngine && byChoice) return { engine: chosenEngine, ...byChoice };
   const host = asked === 'AUTO' ? hostEngineOf(inferenceEngine) : asked;
-  // Both engines of ONNX Runtime run the same library on the same processor.
-  const engine: EngineName = host === 'OPENVINO' || accepted.some((row) => row.engine === host) ? host : servingEngine;
+  // Both engines of ONNX Runtime for the processor run the same library.
+  const engine: EngineName = host !== hostsOwn || accepted.some((row) => row.engine === host) ? host : servingEngine;
   const measured =
     measuredOn(engine) ??
     refuse(

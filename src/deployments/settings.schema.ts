@@ -19,6 +19,9 @@ const EngineType = builder.enumType('DeploymentEngine', {
     AUTO: 'The engine of the inference host: ONNX Runtime, in native threads where the set-up has built them.',
     ONNXRUNTIME_NATIVE: 'ONNX Runtime in native threads.',
     OPENVINO: 'OpenVINO on the processor. It computes with integers of 32 bits, and cannot stop a run within a loop of the model.',
+    ONNXRUNTIME_NATIVE_CUDA: 'ONNX Runtime on an NVIDIA GPU; `intraOpThreads` matters only for what the GPU cannot compute.',
+    ONNXRUNTIME_NATIVE_TENSORRT:
+      'TensorRT in 16-bit floats, and CUDA for what it cannot compute. Loading takes long, and a run cannot be stopped within what TensorRT computes.',
   }),
 });
 

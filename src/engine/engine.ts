@@ -55,6 +55,8 @@ export interface Engine {
   version: string;
   /** What its runs compute on. */
   device: 'cpu' | 'cuda';
+  /** What it computes models of FP32 in, where that is not FP32. */
+  computesIn?: 'FP16';
   /** Why it cannot be used on this machine; null when it can. `path` is the PATH that programs are looked for in. */
   missing(path: string): Promise<string | null>;
   /** Loads its library into this process, before a measurement begins. */

@@ -3,12 +3,25 @@ import { existsSync } from 'node:fs';
 import { readGpus } from '../system/gpus.ts';
 import type { Engine } from './engine.ts';
 import { type HostEngine, hostEngineOf, type ModelEngine } from './hostEngine.ts';
-import { cudaLibrary, findOpenvino, nativeAddon, onnxruntimeVersion } from './libraries.ts';
+import { findOpenvino, type GpuProvider, nativeAddon, onnxruntimeVersion, providerLibrary } from './libraries.ts';
+import { providerProblem } from './providers.ts';
 
 const nativeMissing = async (): Promise<string | null> => {
   if (existsSync(nativeAddon)) return null;
   return 'The native runtime is not built: install CMake 3.16 or newer and a C++17 compiler, and run `node scripts/setup.mjs`.';
 };
+
+async function gpuMissing(path: string, provider: GpuProvider): Promise<string | null> {
+  const { reason } = await readGpus(path);
+  if (reason !== null) return `There is no NVIDIA GPU to be seen: ${reason}`;
+  if (existsSync(providerLibrary(provider))) return null;
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `onnxruntime-node has its CUDA libraries for Linux on x86-64 only; this is ${process.platform} on ${process.arch}.`;
+  return 'ONNX Runtime was installed without its CUDA libraries: set ONNXRUNTIME_NODE_INSTALL=cuda12 and install the packages again.';
+}
+
+const nativeGpuMissing = async (path: string, provider: GpuProvider): Promise<string | null> =>
+  (await gpuMissing(path, provider)) ?? (await nativeMissing()) ?? providerProblem(provider);
 
 export const engines = {
   ONNXRUNTIME_CPU: {
@@ -41,13 +54,23 @@ export const engines = {
     title: 'ONNX Runtime on an NVIDIA GPU',
     version: onnxruntimeVersion,
     device: 'cuda',
-    async missing(path) {
-      const { reason } = await readGpus(path);
-      if (reason !== null) return `There is no NVIDIA GPU to be seen: ${reason}`;
-      if (existsSync(cudaLibrary)) return null;
-      return 'ONNX Runtime was installed without its CUDA libraries: set ONNXRUNTIME_NODE_INSTALL=cuda12 and install the packages again.';
-    },
+    missing: (path) => gpuMissing(path, 'cuda'),
     load: async () => (await import('./onnxruntime.ts')).opener('cuda'),
+  },
+  ONNXRUNTIME_NATIVE_CUDA: {
+    title: 'ONNX Runtime on an NVIDIA GPU, in native threads',
+    version: onnxruntimeVersion,
+    device: 'cuda',
+    missing: (path) => nativeGpuMissing(path, 'cuda'),
+    load: async () => (await import('./native.ts')).nativeOpener('ONNXRUNTIME_NATIVE_CUDA'),
+  },
+  ONNXRUNTIME_NATIVE_TENSORRT: {
+    title: 'TensorRT in 16-bit floats, through ONNX Runtime in native threads',
+    version: onnxruntimeVersion,
+    device: 'cuda',
+    computesIn: 'FP16',
+    missing: (path) => nativeGpuMissing(path, 'tensorrt'),
+    load: async () => (await import('./native.ts')).nativeOpener('ONNXRUNTIME_NATIVE_TENSORRT'),
   },
 } satisfies Record<string, Engine>;
 
@@ -77,7 +100,7 @@ export async function readEngines(path: string): Promise<EngineState[]> {
 /** Why a host does not run models on an engine; null when it does. */
 export async function whyNotServed(engine: ModelEngine, host: HostEngine): Promise<string | null> {
   if (engine === 'AUTO') return null;
-  const missing = await engines[engine].missing();
+  const missing = await engines[engine].missing(process.env.PATH ?? '');
   if (missing !== null) return `The engine ${engine} is not on this machine. ${missing}`;
   if (hostEngineOf(host) !== 'ONNXRUNTIME_CPU') return null;
   return `The inference host runs every model on ONNXRUNTIME_CPU, not on ${engine}: set WHETSTONE_INFERENCE_ENGINE, or \`engine\` of a replica, to AUTO.`;

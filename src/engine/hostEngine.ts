@@ -14,5 +14,7 @@ export const hostEngineOf = (setting: HostEngine): Exclude<HostEngine, 'AUTO'> =
   return existsSync(nativeAddon) ? 'ONNXRUNTIME_NATIVE' : 'ONNXRUNTIME_CPU';
 };
 
-export const ModelEngine = z.enum(['AUTO', 'ONNXRUNTIME_NATIVE', 'OPENVINO']).default('AUTO');
+export const ModelEngine = z
+  .enum(['AUTO', 'ONNXRUNTIME_NATIVE', 'OPENVINO', 'ONNXRUNTIME_NATIVE_CUDA', 'ONNXRUNTIME_NATIVE_TENSORRT'])
+  .default('AUTO');
 export type ModelEngine = z.infer<typeof ModelEngine>;

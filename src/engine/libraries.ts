@@ -13,7 +13,9 @@ export const onnxruntimeVersion = `onnxruntime ${version}`;
 const folder = join(dirname(packageFile), 'bin', 'napi-v6', platform, arch);
 /** That onnxruntime-node ships. */
 export const onnxruntimeLibrary = join(folder, platform === 'darwin' ? `libonnxruntime.${version}.dylib` : 'libonnxruntime.so.1');
-export const cudaLibrary = join(folder, 'libonnxruntime_providers_cuda.so');
+/** What ONNX Runtime computes on, beside the processor. Each has a library of its own. */
+export type GpuProvider = 'cuda' | 'tensorrt';
+export const providerLibrary = (provider: GpuProvider): string => join(folder, `libonnxruntime_providers_${provider}.so`);
 
 /** The addon of `inference-native/`, which the set-up builds where it can. */
 export const nativeAddon = join(import.meta.dirname, '..', '..', 'inference-native', 'build', 'whetstone.node');

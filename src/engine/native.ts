@@ -1,12 +1,12 @@
 /**
- * The engines of our own addon (`inference-native/`): ONNX Runtime and OpenVINO. A model is one session, which any number of runs share; nothing
- * computes on the calling thread, and a run can be stopped.
+ * The engines of our own addon (`inference-native/`): ONNX Runtime, on the processor or a GPU, and OpenVINO. A model is one session, which any
+ * number of runs share; nothing computes on the calling thread, and a run can be stopped.
  */
 import './telemetry.ts';
 import { createRequire } from 'node:module';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from './datatypes.ts';
 import type { EngineSession, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
-import { findOpenvino, nativeAddon, onnxruntimeLibrary } from './libraries.ts';
+import { findOpenvino, type GpuProvider, nativeAddon, onnxruntimeLibrary } from './libraries.ts';
 
 /** As the addon has them: the types by number, a run that was stopped without outputs. */
 interface AddonPort {
@@ -35,6 +35,7 @@ interface AddonRuntime {
     intraOpThreads: number,
     runs: number,
     optimized: boolean,
+    provider: 'cpu' | GpuProvider,
   ): Promise<AddonModel>;
   run(
     id: number,
@@ -76,7 +77,13 @@ export interface NativeSession extends EngineSession {
   run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[], limits?: RunLimits): Promise<NativeOutputs>;
 }
 
-export type NativeEngine = 'ONNXRUNTIME_NATIVE' | 'OPENVINO';
+/** The providers of ONNX Runtime; OpenVINO is a library of its own. */
+const providers = {
+  ONNXRUNTIME_NATIVE: 'cpu',
+  ONNXRUNTIME_NATIVE_CUDA: 'cuda',
+  ONNXRUNTIME_NATIVE_TENSORRT: 'tensorrt',
+} as const;
+export type NativeEngine = keyof typeof providers | 'OPENVINO';
 
 export interface NativeOpenOptions extends OpenOptions {
   engine: NativeEngine;
@@ -147,9 +154,11 @@ async function openIn(
   file: string,
   { engine, intraOpThreads, optimized = true, key = '', runs = 1 }: NativeOpenOptions,
 ): Promise<NativeSession> {
-  const [name, library] =
-    engine === 'OPENVINO' ? (['openvino', findOpenvino()?.file ?? ''] as const) : (['onnxruntime', onnxruntimeLibrary] as const);
-  const { model, inputs, outputs } = await runtime.load(newId(), name, library, key, file, intraOpThreads, runs, optimized);
+  const [name, library, provider] =
+    engine === 'OPENVINO'
+      ? (['openvino', findOpenvino()?.file ?? '', 'cpu'] as const)
+      : (['onnxruntime', onnxruntimeLibrary, providers[engine]] as const);
+  const { model, inputs, outputs } = await runtime.load(newId(), name, library, key, file, intraOpThreads, runs, optimized, provider);
   const signature = { inputs: inputs.map(portOf), outputs: outputs.map(portOf) };
   const tensors = signature.outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []));
   return {
