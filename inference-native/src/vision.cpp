@@ -1,9 +1,11 @@
-// Computes the same numbers in the same order as src/vision/tensor.ts, so that both give the same bytes: change them together.
+// Computes the same numbers in the same order as src/vision/tensor.ts and detections.ts, so that both give the same bytes: change them together.
 #include "vision.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
+#include <unordered_map>
 #include <vector>
 
 namespace whetstone {
@@ -126,7 +128,89 @@ bool fits(const Rectangle& inner, std::size_t width, std::size_t height) {
          inner.height <= height - inner.top;
 }
 
+// Vector instructions, as above: most scores of a detector reach nothing.
+bool anyReaches(const float* scores, std::size_t count, float least) {
+  int any = 0;
+  for (std::size_t i = 0; i < count; i += 1) any |= scores[i] >= least ? 1 : 0;
+  return any != 0;
+}
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+struct Box {
+  double left;
+  double top;
+  double right;
+  double bottom;
+  double area;
+};
+
+Box boxAt(const float* at) {
+  const double left = at[0];
+  const double top = at[1];
+  const double right = at[2];
+  const double bottom = at[3];
+  return {left, top, right, bottom, (right - left) * (bottom - top)};
+}
+
+double intersectionOverUnion(const Box& a, const Box& b) {
+  const double width = std::max(0.0, std::min(a.right, b.right) - std::max(a.left, b.left));
+  const double height = std::max(0.0, std::min(a.bottom, b.bottom) - std::max(a.top, b.top));
+  const double all = a.area + b.area - width * height;
+  return all > 0 ? (width * height) / all : 0;
+}
+
 }  // namespace
+
+std::vector<std::uint32_t> bestOf(Span<float> scores, double threshold, std::size_t max) {
+  if (max == 0) return {};
+  // The least 32-bit float that reaches it. A score of −∞ is none.
+  float least = static_cast<float>(threshold);
+  if (static_cast<double>(least) < threshold) least = std::nextafter(least, infinity);
+  least = std::max(least, std::numeric_limits<float>::lowest());
+  std::vector<std::uint32_t> indices;
+  const auto better = [&scores](std::uint32_t a, std::uint32_t b) {
+    return scores.data[a] > scores.data[b] || (scores.data[a] == scores.data[b] && a < b);
+  };
+  const auto cut = [&] {
+    std::nth_element(indices.begin(), indices.begin() + static_cast<std::ptrdiff_t>(max - 1), indices.end(), better);
+    indices.resize(max);
+  };
+  constexpr std::size_t blockMax = 256;
+  for (std::size_t start = 0; start < scores.count; start += blockMax) {
+    const std::size_t end = std::min(scores.count, start + blockMax);
+    if (!anyReaches(scores.data + start, end - start, least)) continue;
+    for (std::size_t i = start; i < end; i += 1) {
+      if (!(scores.data[i] >= least)) continue;
+      indices.push_back(static_cast<std::uint32_t>(i));
+      // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
+      if (indices.size() < 4 * max) continue;
+      cut();
+      least = std::nextafter(scores.data[indices.back()], infinity);
+    }
+  }
+  if (indices.size() > max) cut();
+  std::sort(indices.begin(), indices.end(), better);
+  return indices;
+}
+
+std::vector<std::uint32_t> suppress(Span<float> boxes, Span<std::uint32_t> candidates, std::size_t classCount, double iouMax,
+                                    std::size_t boxesMax) {
+  if (classCount == 0) throw std::runtime_error("There are no classes.");
+  std::vector<std::uint32_t> kept;
+  std::unordered_map<std::size_t, std::vector<Box>> byLabel;
+  for (std::size_t n = 0; n < candidates.count && kept.size() < boxesMax; n += 1) {
+    const std::size_t place = candidates.data[n] / classCount;
+    if (place >= boxes.count / 4) throw std::runtime_error("A candidate has no box.");
+    const Box box = boxAt(boxes.data + 4 * place);
+    std::vector<Box>& better = byLabel[candidates.data[n] % classCount];
+    const auto overlaps = [&](const Box& other) { return intersectionOverUnion(other, box) > iouMax; };
+    if (std::any_of(better.begin(), better.end(), overlaps)) continue;
+    better.push_back(box);
+    kept.push_back(candidates.data[n]);
+  }
+  return kept;
+}
 
 void fillTensor(const Pixels& pixels, const TensorSpec& spec, const Elements& tables, const Elements& tensor) {
   const std::size_t height = pixels.width == 0 ? 0 : pixels.bytes / 3 / pixels.width;

@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <cstdint>
 #include <stdexcept>
+#include <vector>
 
 #include "bindings.h"
 #include "vision.h"
@@ -34,10 +37,43 @@ void fillTensorOf(const Napi::CallbackInfo& info) {
   }
 }
 
+template <class T>
+Span<T> spanOf(const Napi::CallbackInfo& info, std::size_t n, napi_typedarray_type type) {
+  const auto array = info[n].As<Napi::TypedArray>();
+  if (array.TypedArrayType() != type) throw Napi::Error::New(info.Env(), "An array has elements of another type.");
+  return {reinterpret_cast<const T*>(static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset()), array.ElementLength()};
+}
+
+Napi::Value arrayOf(Napi::Env env, const std::vector<std::uint32_t>& values) {
+  auto array = Napi::Uint32Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
+
+// (scores, threshold, max)
+Napi::Value bestOfScores(const Napi::CallbackInfo& info) {
+  const auto scores = spanOf<float>(info, 0, napi_float32_array);
+  return arrayOf(info.Env(), bestOf(scores, info[1].As<Napi::Number>(), info[2].As<Napi::Number>().Uint32Value()));
+}
+
+// (boxes, candidates, classCount, iouMax, boxesMax)
+Napi::Value suppressOf(const Napi::CallbackInfo& info) {
+  const auto boxes = spanOf<float>(info, 0, napi_float32_array);
+  const auto candidates = spanOf<std::uint32_t>(info, 1, napi_uint32_array);
+  const auto sizeAt = [&info](std::size_t n) -> std::size_t { return info[n].As<Napi::Number>().Uint32Value(); };
+  try {
+    return arrayOf(info.Env(), suppress(boxes, candidates, sizeAt(2), info[3].As<Napi::Number>(), sizeAt(4)));
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
 }  // namespace
 
 void defineVision(Napi::Env env, Napi::Object exports) {
   exports.Set("fillTensor", Napi::Function::New(env, fillTensorOf));
+  exports.Set("bestOf", Napi::Function::New(env, bestOfScores));
+  exports.Set("suppress", Napi::Function::New(env, suppressOf));
 }
 
 }  // namespace whetstone

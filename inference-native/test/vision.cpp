@@ -1,7 +1,9 @@
 // The golden fixtures are checked by test/vision.preprocess.test.ts; this is about memory and threads, and values that can be seen at a glance.
 #include "vision.h"
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -113,9 +115,44 @@ void threadsShareAnImage() {
   for (std::thread& thread : threads) thread.join();
 }
 
+using Indices = std::vector<std::uint32_t>;
+
+Indices best(const std::vector<float>& scores, double threshold, std::size_t max) { return bestOf({scores.data(), scores.size()}, threshold, max); }
+
+void theBestScoresComeFirstAndOfEqualOnesTheFirst() {
+  CHECK(best({0.5F, 0.1F, 0.9F, 0.5F}, 0.2, 10) == Indices({2, 0, 3}));
+  CHECK(best({0.5F, 0.1F, 0.9F, 0.5F}, 0.5, 2) == Indices({2, 0}));
+  CHECK(best({}, 0, 10).empty() && best({1.0F}, 0, 0).empty());
+  const float none = -std::numeric_limits<float>::infinity();
+  CHECK(best({none, std::nanf(""), 0.0F, -0.0F}, 0, 10) == Indices({2, 3}));
+  // 0.1 lies between two 32-bit floats.
+  CHECK(best({0.1F, std::nextafter(0.1F, 0.0F)}, 0.1, 10) == Indices({0}));
+  std::vector<float> scores(1000);
+  for (std::size_t i = 0; i < scores.size(); i += 1) scores[i] = static_cast<float>(i % 7);
+  CHECK(best(scores, 0, 4) == Indices({6, 13, 20, 27}));
+  const std::vector<float> equal(1000, 1.0F);
+  CHECK(best(equal, 1, 3) == Indices({0, 1, 2}));
+}
+
+void aBetterBoxOfItsClassSuppresses() {
+  const std::vector<float> boxes{0, 0, 10, 10, 1, 0, 11, 10, 20, 0, 30, 10};
+  const auto kept = [&boxes](const Indices& candidates, std::size_t classes, double iouMax, std::size_t boxesMax) {
+    return suppress({boxes.data(), boxes.size()}, {candidates.data(), candidates.size()}, classes, iouMax, boxesMax);
+  };
+  CHECK(kept({1, 0, 2}, 1, 0.5, 10) == Indices({1, 2}));
+  CHECK(kept({1, 0, 2}, 1, 0.9, 10) == Indices({1, 0, 2}));
+  CHECK(kept({1, 0, 2}, 1, 0.9, 2) == Indices({1, 0}));
+  // The first two are of different classes.
+  CHECK(kept({0, 3, 2}, 2, 0.5, 10) == Indices({0, 3}));
+  CHECK(contains(errorOf([&] { kept({3}, 1, 0.5, 10); }), "no box"));
+  CHECK(contains(errorOf([&] { kept({0}, 0, 0.5, 10); }), "no classes"));
+}
+
 }  // namespace
 
 void testVision() {
+  theBestScoresComeFirstAndOfEqualOnesTheFirst();
+  aBetterBoxOfItsClassSuppresses();
   pixelsAreAveragedAndRoundedOnce();
   channelsAndLayoutsAreThoseAskedFor<std::uint8_t>();
   channelsAndLayoutsAreThoseAskedFor<std::uint16_t>();

@@ -1,5 +1,5 @@
 /** From a detector's outputs to the boxes that are found: the one definition, docs/preprocessing.md, "Detections". */
-
+import { fastest } from './fastest.ts';
 import { chooseLayout, LayoutError } from './layouts.ts';
 import type { OutputLayout } from './spec.ts';
 import type { Placement } from './tensor.ts';
@@ -104,6 +104,17 @@ function fromSuppressed(values: Float32Array, rows: number): ImageOutput {
   return { boxes, scores, labels };
 }
 
+/** The two steps that take time. `inference-native/src/vision.cpp` computes the same numbers, so that both find the same: change them together. */
+export interface DetectionSteps {
+  /** The indices of the best scores that reach the threshold, `max` at most: best first, equal ones as they come. */
+  bestOf(scores: Float32Array, threshold: number, max: number): Uint32Array;
+  /**
+   * Those of the candidates, best first, that no better one of their class overlaps by an IoU above `iouMax`. Candidate i is class
+   * i mod `classCount` of the box i ÷ `classCount`.
+   */
+  suppress(boxes: Float32Array, candidates: Uint32Array, classCount: number, iouMax: number, boxesMax: number): Uint32Array;
+}
+
 /**
  * The boxes of one image, best first: every pair of an anchor and a class whose score reaches the threshold is a candidate; the best are kept
  * (ties: the earlier anchor, then the earlier class); one falls when a better one of its class overlaps it by an IoU above `nmsIou`, unless
@@ -113,41 +124,55 @@ export function findDetections(
   { boxes, scores, labels }: ImageOutput,
   classCount: number,
   { scoreThreshold, nmsIou, boxesMax }: DetectionLimits = detectionDefinition,
+  steps = fastest(detectionSteps),
 ): Detection[] {
-  const kept: Detection[] = [];
-  const byLabel = new Map<number, Detection[]>();
-  for (const candidate of bestOf(scores, scoreThreshold)) {
-    if (kept.length === boxesMax) break;
+  const best = steps.bestOf(scores, scoreThreshold, candidatesMax);
+  const kept = labels ? best.subarray(0, boxesMax) : steps.suppress(boxes, best, classCount, nmsIou, boxesMax);
+  return Array.from(kept, (candidate) => {
     const anchor = labels ? candidate : Math.floor(candidate / classCount);
     const label = labels ? (labels[anchor] as number) : candidate % classCount;
-    const [left, top, right, bottom] = boxes.subarray(4 * anchor, 4 * anchor + 4) as unknown as [number, number, number, number];
-    const detection = { label, score: scores[candidate] as number, left, top, right, bottom };
-    const better = byLabel.get(label) ?? [];
-    if (!labels && better.some((other) => intersectionOverUnion(other, detection) > nmsIou)) continue;
-    byLabel.set(label, better);
-    better.push(detection);
-    kept.push(detection);
-  }
-  return kept;
+    return { label, score: scores[candidate] as number, ...boxAt(boxes, anchor) };
+  });
 }
 
-/** The indices of the best `candidatesMax` scores that reach the threshold, best first, equal ones as they come. */
-function bestOf(scores: Float32Array, threshold: number): number[] {
-  const best = (indices: number[]) =>
-    indices.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, candidatesMax);
-  let indices: number[] = [];
-  let least = Number.NEGATIVE_INFINITY;
-  // A loop: `filter` alone takes 15 ms for 672,000 scores, all of this 4.
-  for (let i = 0; i < scores.length; i += 1) {
-    const score = scores[i] as number;
-    if (!(score >= threshold && score > least)) continue;
-    indices.push(i);
-    // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
-    if (indices.length < 4 * candidatesMax) continue;
-    indices = best(indices);
-    least = scores[indices.at(-1) as number] as number;
-  }
-  return best(indices);
+export const detectionSteps: DetectionSteps = {
+  bestOf(scores, threshold, max) {
+    const best = (indices: number[]) => indices.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b).slice(0, max);
+    let indices: number[] = [];
+    let least = Number.NEGATIVE_INFINITY;
+    // A loop: `filter` alone takes 15 ms for 672,000 scores, all of this 4.
+    for (let i = 0; i < scores.length; i += 1) {
+      const score = scores[i] as number;
+      if (!(score >= threshold && score > least)) continue;
+      indices.push(i);
+      // A model can make a candidate of everything. What comes after the best so far has to be better than the last of them.
+      if (indices.length < 4 * max) continue;
+      indices = best(indices);
+      least = scores[indices.at(-1) as number] as number;
+    }
+    return Uint32Array.from(best(indices));
+  },
+
+  suppress(boxes, candidates, classCount, iouMax, boxesMax) {
+    const kept: number[] = [];
+    const byLabel = new Map<number, Box[]>();
+    for (const candidate of candidates) {
+      if (kept.length === boxesMax) break;
+      const label = candidate % classCount;
+      const box = boxAt(boxes, Math.floor(candidate / classCount));
+      const better = byLabel.get(label) ?? [];
+      if (better.some((other) => intersectionOverUnion(other, box) > iouMax)) continue;
+      byLabel.set(label, better);
+      better.push(box);
+      kept.push(candidate);
+    }
+    return Uint32Array.from(kept);
+  },
+};
+
+function boxAt(boxes: Float32Array, anchor: number): Box {
+  const [left, top, right, bottom] = boxes.subarray(4 * anchor, 4 * anchor + 4) as unknown as [number, number, number, number];
+  return { left, top, right, bottom };
 }
 
 /** A detection of an input as one of its image, whose size is `width` × `height` pixels and which it does not reach out of. */

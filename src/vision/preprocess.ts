@@ -1,10 +1,8 @@
 /** From pixels to a tensor, as docs/preprocessing.md defines it (steps 4 to 8). */
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import type { Values } from '../engine/datatypes.ts';
-import { nativeAddon } from '../engine/libraries.ts';
+import { fastest } from './fastest.ts';
 import { channelCount, type PreprocessSpec } from './spec.ts';
-import { type FillTensor, fillTensor, type Placement, type Rectangle } from './tensor.ts';
+import { fillTensor, type Placement, type Rectangle } from './tensor.ts';
 
 /** From the 32-bit floats of step 6 to the element types that an input can have. */
 const convert = {
@@ -22,13 +20,6 @@ const convert = {
 export type InputDatatype = keyof typeof convert;
 export const isInputDatatype = (datatype: string): datatype is InputDatatype => Object.hasOwn(convert, datatype);
 
-let fastest: FillTensor | undefined;
-/** That of the native runtime where it is built. Nothing is loaded before the first image comes. */
-function fastestFillTensor(): FillTensor {
-  fastest ??= existsSync(nativeAddon) ? (createRequire(import.meta.url)(nativeAddon) as { fillTensor: FillTensor }).fillTensor : fillTensor;
-  return fastest;
-}
-
 /** `pixels`: height × width × RGB, upright. The result has the shape 1 × C × H × W or 1 × H × W × C. */
 export function preprocess<T extends InputDatatype = 'FP32'>(
   pixels: Uint8Array,
@@ -36,7 +27,7 @@ export function preprocess<T extends InputDatatype = 'FP32'>(
   height: number,
   spec: PreprocessSpec,
   datatype: T = 'FP32' as T,
-  fill = fastestFillTensor(),
+  fill = fastest({ fillTensor }).fillTensor,
 ): ReturnType<(typeof convert)[T]> {
   // A level has one of 256 values in each channel: they are normalised (step 6), and converted (step 8), once.
   const { mean, std } = spec;
