@@ -47,7 +47,10 @@ interface SupervisorServices {
   tokens: Tokens;
 }
 
-/** Before the next try after a death, or after a load that failed: doubled each time, until a host has lived for a minute, or everything is loaded. */
+/**
+ * Before the next try after a death, or after a load that failed: doubled each time, until a host has lived for a minute, a revision is to blame
+ * for its death, or everything is loaded.
+ */
 const backoffMs = { first: 250, most: 30_000, livedMin: 60_000 };
 /** A revision under which the host died so often within this time is not loaded again. */
 const breaker = { deathsMax: 3, withinMs: 3600_000 };
@@ -142,7 +145,8 @@ export function startSupervisor({ config, db, tokens }: SupervisorServices, log:
       health.url = null;
       if (stopped) return;
       health.restarts += 1;
-      if (performance.now() - startedAt > backoffMs.livedMin) starts = 1;
+      // A revision that is to blame is taken out at its third death (`blame`): the others need not wait for longer each time.
+      if (death.blamed.length > 0 || performance.now() - startedAt > backoffMs.livedMin) starts = 1;
       later(new Error(death.reason ? `The inference host had to be ended: ${death.reason}` : 'The inference host has died.'), starts);
       try {
         for (const id of death.blamed) blame(id, death);

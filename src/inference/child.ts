@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { isDiskFull } from '../diskFull.ts';
 import { createLog } from '../log.ts';
@@ -17,6 +18,8 @@ import type { HostStats } from './stats.ts';
 type HostAnswer = Extract<FromHost, { type: 'answer' }>;
 /** In one answer. */
 const keysMax = 1000;
+/** By then what it needs is loaded. */
+const compiledAfterMs = 5000;
 
 const say = (message: FromHost): void => void process.send?.(message);
 // Not by `exit`, which waits for the runs of the threads.
@@ -79,3 +82,5 @@ process.on('message', ({ n, ...command }: ToHost) => {
   );
 });
 say({ type: 'listening', url: host.url });
+// Whoever is killed has no exit, at which Node would do it.
+setTimeout(flushCompileCache, compiledAfterMs).unref();
