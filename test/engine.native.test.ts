@@ -64,6 +64,26 @@ describe.skipIf(nativeMissing !== null)(`the native runtime${whyNoNative}`, () =
     await other.close();
   });
 
+  test('answers all runs that ended while JavaScript was busy in one turn of the event loop', async () => {
+    const session = await openNative('identity');
+    let answered = 0;
+    const runs = Array.from({ length: 200 }, async (_, n) => {
+      const run = await session.run(new Map([['x', floats([1, 4], [n, n, n, n])]]));
+      answered += 1;
+      return run;
+    });
+    // They compute meanwhile.
+    const busyFrom = process.hrtime.bigint();
+    while (process.hrtime.bigint() - busyFrom < 300_000_000n);
+    const freeAt = Number(process.hrtime.bigint());
+    await new Promise(setImmediate);
+    const inOneTurn = answered;
+    const ended = (await Promise.all(runs)).filter(({ endedNs }) => endedNs < freeAt - 50e6).length;
+    expect(ended).toBeGreaterThan(1);
+    expect(inOneTurn).toBeGreaterThanOrEqual(ended);
+    await session.close();
+  });
+
   test.each(['idle', 'running'])('a process that has it open and %s ends when it is done, or told to', (state) => {
     expect(runAlone('endNative.ts', fileOf('spin'), state)).toBe(`${state}\n`);
   });
