@@ -103,7 +103,7 @@ export default {
       from: {},
       to: {
         path: '^src/engine/',
-        pathNot: '^src/engine/(engine|engines|hostEngine|libraries|datatypes|shapes|externalData|telemetry)\\.ts$',
+        pathNot: '^src/engine/(engine|engines|hostEngine|libraries|providers|datatypes|shapes|externalData|telemetry)\\.ts$',
         dynamic: false,
       },
     },
