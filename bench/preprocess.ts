@@ -1,6 +1,6 @@
 /**
- * `npm run bench:preprocess`: from a JPEG of 1920 × 1080 pixels to an input of 640 × 640, and from the outputs of a detector (8,400 places × 80
- * classes) to its detections, in TypeScript and in the native runtime, in one run by turns. Prints the median times of the parts and their
+ * `npm run bench:preprocess`: TypeScript and the native runtime beside each other, in one run by turns. Makes inputs of 640 × 640 from a JPEG of
+ * 1920 × 1080 pixels, and detections from the outputs of a detector (8,400 places × 80 classes). Prints the median times of the parts and their
  * ratios. `-- --rounds 100` measures more often.
  */
 import { availableParallelism, cpus, loadavg } from 'node:os';
