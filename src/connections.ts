@@ -38,13 +38,13 @@ export interface Connections {
 }
 
 /** Why a request was refused before it was one. */
-export interface Refused {
+export interface RefusedHead {
   status: 400 | 408 | 413 | 431;
   message: string;
 }
 
 /** By the code of the error that Node's parser, or its time limits, end a request with; any other is 400. */
-const refusals: Record<string, Refused> = {
+const refusals: Record<string, RefusedHead> = {
   HPE_INVALID_URL: {
     status: 400,
     message: 'The address has characters that must be percent-encoded, such as a space, or a letter beyond ASCII: %C3%A4 for ä.',
@@ -67,7 +67,7 @@ interface Limits {
 /** `bodyOf`: what a client reads, as JSON, whose request could not be parsed. */
 export function guardedServer(
   { max, requestMs, headersMs = 10_000 }: Limits,
-  bodyOf: (refused: Refused) => string,
+  bodyOf: (refused: RefusedHead) => string,
   listener?: RequestListener,
 ): { http: Server; connections: Connections } {
   const http = createServer({
@@ -83,7 +83,7 @@ export function guardedServer(
   return { http, connections };
 }
 
-function guardConnections(http: Server, max: number, bodyOf: (refused: Refused) => string): Connections {
+function guardConnections(http: Server, max: number, bodyOf: (refused: RefusedHead) => string): Connections {
   /** In the order in which they began to wait for their clients. */
   const connections = new Map<Duplex, Connection>();
   let stopping = false;

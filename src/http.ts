@@ -1,7 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { actorOf, type Claims, claimsOf, currentViewer } from './accounts/viewer.ts';
 import { clientAddressOf } from './clientAddress.ts';
-import { type Connections, guardedServer, type Refused } from './connections.ts';
+import { type Connections, guardedServer, type RefusedHead } from './connections.ts';
 import { ApiError, type ErrorCode, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
@@ -66,7 +66,7 @@ export function createHttp(
     });
   });
 
-  function bodyOf({ status, message }: Refused): string {
+  function bodyOf({ status, message }: RefusedHead): string {
     const requestId = crypto.randomUUID();
     log.info({ requestId, status, message }, 'request that is not HTTP');
     const code: ErrorCode = status === 400 ? 'INVALID' : status === 408 ? 'UNAVAILABLE' : 'LIMIT';
