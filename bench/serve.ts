@@ -37,10 +37,11 @@ const cores = availableParallelism();
 const permits = permitsOf(cores, 1);
 /** So HTTP and the clients, who would be on another machine, have a core. */
 const permitsBeside = Math.max(1, cores - 1);
-const goals: [ms: number, goal: number][] = [
-  [2, 0.9],
-  [12, 0.97],
-  [100, 0.99],
+/** Served ÷ engine alone, and the native runtime with all cores ÷ onnxruntime-node. */
+const goals: [ms: number, served: number, native: number | null][] = [
+  [2, 0.9, 1.25],
+  [12, 0.97, 1.1],
+  [100, 0.99, null],
 ];
 /** Of the overload: the model takes about 12 ms. */
 const deadlineMs = 200;
@@ -150,7 +151,7 @@ async function medians(arms: (() => Promise<number>)[]): Promise<number[]> {
 /** Hosts `leaving` a core, and hosts with as many permits as there are cores. */
 async function besideEngine(rows: Row[], leaving: Listening[], all: Listening[], folder: string, names: string[]): Promise<void> {
   for (const [i, name] of names.entries()) {
-    const [ms, goal] = goals[i] as [number, number];
+    const [ms, goal, nativeGoal] = goals[i] as (typeof goals)[number];
     const served =
       ({ url }: Listening, runs: number) =>
       () =>
@@ -169,7 +170,13 @@ async function besideEngine(rows: Row[], leaving: Listening[], all: Listening[],
       report(`  ${permits} permits ÷ the machine's best, ${says}`, byAll, best, '/s', 'none');
       const node = rows.indexOf('onnxruntime-node');
       if (node >= 0 && node !== at)
-        report(`  ${permits} permits ÷ those of onnxruntime-node`, byAll, rates[rows.length + node] as number, '/s', 'none');
+        report(
+          `  ${permits} permits ÷ those of onnxruntime-node`,
+          byAll,
+          rates[rows.length + node] as number,
+          '/s',
+          row === 'native' && nativeGoal ? `≥ ${nativeGoal}` : 'none',
+        );
       await timeOf(row, all[at] as Listening, name, alone[0] as number, byAll);
     }
   }
@@ -255,7 +262,9 @@ async function overload(row: Row, { url, pid }: Listening, name: string, runs: n
 
   const accepted = replies.filter(({ status }) => status === 200);
   const inTime = accepted.filter(({ ms, inWindow }) => inWindow && ms <= deadlineMs);
-  report(`${row}, twice the capacity, ${runs} permits: in time ÷ capacity`, (1000 * inTime.length) / overloadMs, capacity, '/s', '≥ 0.9');
+  // With a permit for each core the clients take from what computes.
+  const goal = runs < cores ? '≥ 0.95' : '≥ 0.9';
+  report(`${row}, twice the capacity, ${runs} permits: in time ÷ capacity`, (1000 * inTime.length) / overloadMs, capacity, '/s', goal);
   const byStatus = Object.entries(Object.groupBy(replies, ({ status }) => String(status)));
   console.log(`  statuses: ${byStatus.map(([status, all]) => `${status} × ${all?.length}`).join(', ')} (goal: 200 and 429 only)`);
   const [p50, p95, p99] = [0.5, 0.95, 0.99].map((p) => percentile(sortedMs(accepted), p).toFixed(0));

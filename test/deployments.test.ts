@@ -47,8 +47,9 @@ describe('a deployment', () => {
       active: { number: 1, settings: { deadlineMs: 30_000, batchMax: 1 } },
       revisions: [{ number: 1, state: 'ACTIVE', reason: null }],
     });
-    const { state, url } = await health(api);
-    expect(state).toBe('READY');
+    // The host learns that everything was tried after the revision has become ACTIVE.
+    await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY' }));
+    const { url } = await health(api);
     const { data } = await ask(api, '{ deployment(name: "colours") { snippet(language: PYTHON) } }');
     expect(data.deployment.snippet).toContain(`requests.post("${url}/v2/models/colours/predict"`);
     const image = await sharp({ create: { width: 40, height: 30, channels: 3, background: '#10e020' } })

@@ -82,5 +82,6 @@ constexpr Function<void(RunOptions*)> ReleaseRunOptions{97};
 constexpr Function<void(TypeInfo*)> ReleaseTypeInfo{98};
 constexpr Function<void(TensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo{99};
 constexpr Function<void(SessionOptions*)> ReleaseSessionOptions{100};
+constexpr Fallible<RunOptions*, const char*, const char*> AddRunConfigEntry{165};
 
 }  // namespace whetstone::ort

@@ -10,7 +10,7 @@ export interface Asked {
   task: string;
   request: unknown;
 }
-export type Reply = { answer: unknown } | { message: string };
+export type TaskReply = { answer: unknown } | { message: string };
 
 /** `memoryOf`: memory of an answer that changes hands instead of being copied. */
 export function serveTasks<T extends Tasks>(tasks: T, memoryOf: (answer: ReturnType<T[keyof T]>) => ArrayBuffer[] = () => []): void {
@@ -20,9 +20,9 @@ export function serveTasks<T extends Tasks>(tasks: T, memoryOf: (answer: ReturnT
     if (!asked) return port.close();
     try {
       const answer = tasks[asked.task]?.(asked.request) as ReturnType<T[keyof T]>;
-      port.postMessage({ answer } satisfies Reply, memoryOf(answer));
+      port.postMessage({ answer } satisfies TaskReply, memoryOf(answer));
     } catch (error) {
-      port.postMessage({ message: (error as Error).message } satisfies Reply);
+      port.postMessage({ message: (error as Error).message } satisfies TaskReply);
     }
   });
 }

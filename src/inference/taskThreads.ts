@@ -1,7 +1,7 @@
 /** JavaScript threads that do what would keep the main thread, and with it every client, waiting. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import type { Asked, Reply, Tasks } from './taskThread.ts';
+import type { Asked, TaskReply, Tasks } from './taskThread.ts';
 
 export interface TaskThreads<T extends Tasks> {
   /** `transfer`: memory of the request, which the thread gets. Rejects where the task throws, and where the threads were closed. */
@@ -22,7 +22,7 @@ export function startTaskThreads<T extends Tasks>(file: string, count: number): 
     const worker = new Worker(file);
     const waiting: Waiting[] = [];
     // It answers in the order of its requests.
-    worker.on('message', (reply: Reply) => {
+    worker.on('message', (reply: TaskReply) => {
       const { resolve, reject } = waiting.shift() as Waiting;
       if ('answer' in reply) resolve(reply.answer);
       else reject(new Error(reply.message));

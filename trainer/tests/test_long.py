@@ -50,8 +50,9 @@ def test_digits_on_photographs_are_found(tmp_path: Path) -> None:
     metrics = running.events[-1]["result"]["metrics"]
     gate = gate_of(tmp_path, spec)
     print(metrics, gate["numbers"])
+    print(sum(event["durationMs"] for event in running.events if event["type"] == "epoch") / 1000, "s of training")
     assert metrics["map50"] >= 0.90
-    assert metrics["map5095"] >= 0.65
+    assert metrics["map5095"] >= 0.75
     numbers = gate["numbers"]
     assert (numbers["images"], numbers["problems"], numbers["beyondTolerance"]) == (80, [], 0)
     assert numbers["detectionsDifferBeyondMargin"] == 0
