@@ -15,7 +15,6 @@ test('the dearest document of each list, and of each list inside another, holds 
     const documents = dearestDocuments(schema, 3, new Set(['Query.augmentationPreview']));
     expect(documents.size).toBeGreaterThan(300);
     const stretches = await stretchesOfDocuments(schema, documents, context);
-    console.log(stretches.slice(0, 12));
     const isFront = (name: string) => /\bfront\b/.test(name);
     expect(stretches.filter(({ name, ms }) => ms > (isFront(name) ? frontMsMax : msMax))).toEqual([]);
   }));
