@@ -5,16 +5,17 @@
  * A new connection is always taken. Where that makes too many, another one is closed: the one that has waited longest for its client, of the
  * address that has most of them. So those who open thousands lose their own, and the server need not know whether an address is a proxy with many users.
  */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
-const headersMs = 10_000;
+/**
+ * A connection on which nothing moves for so long is closed: its client does not read what it holds memory for, or has gone. It is longer than
+ * what `infer` waits for (`deployments/infer.ts`), and that is longer than the longest deadline (`inference/config.ts`).
+ */
+export const silenceMs = 75_000;
 /** A body of which less arrives within that time is cut off: its client has stopped, or takes care to be slow. */
 const progress = { ms: 10_000, bytesMin: 10 * 1024 };
-
-/** Options for `createServer`. By default Node checks its time limits only every 30 seconds. */
-export const connectionOptions = { headersTimeout: headersMs, connectionsCheckingInterval: 1000 };
 
 interface Connection {
   socket: Socket;
@@ -37,13 +38,13 @@ export interface Connections {
 }
 
 /** Why a request was refused before it was one. */
-interface Refused {
+export interface RefusedHead {
   status: 400 | 408 | 413 | 431;
   message: string;
 }
 
 /** By the code of the error that Node's parser, or its time limits, end a request with; any other is 400. */
-const refusals: Record<string, Refused> = {
+const refusals: Record<string, RefusedHead> = {
   HPE_INVALID_URL: {
     status: 400,
     message: 'The address has characters that must be percent-encoded, such as a space, or a letter beyond ASCII: %C3%A4 for ä.',
@@ -54,8 +55,35 @@ const refusals: Record<string, Refused> = {
 };
 const phrases = { 400: 'Bad Request', 408: 'Request Timeout', 413: 'Payload Too Large', 431: 'Request Header Fields Too Large' };
 
-/** `max`: connections at a time. `bodyOf`: what a client reads, as JSON, whose request could not be parsed. */
-export function guardConnections(http: Server, max: number, bodyOf: (refused: Refused) => string): Connections {
+interface Limits {
+  /** Connections of all kinds at a time. */
+  max: number;
+  /** How long a whole request may take to arrive; 0 where uploads take as long as they move. */
+  requestMs: number;
+  /** How long a head may take, or a connection that sends nothing. */
+  headersMs?: number;
+}
+
+/** `bodyOf`: what a client reads, as JSON, whose request could not be parsed. */
+export function guardedServer(
+  { max, requestMs, headersMs = 10_000 }: Limits,
+  bodyOf: (refused: RefusedHead) => string,
+  listener?: RequestListener,
+): { http: Server; connections: Connections } {
+  const http = createServer({
+    headersTimeout: headersMs,
+    requestTimeout: requestMs,
+    keepAliveTimeout: silenceMs,
+    // By default Node checks these limits only every 30 seconds.
+    connectionsCheckingInterval: Math.min(1000, headersMs),
+  });
+  http.setTimeout(silenceMs);
+  const connections = guardConnections(http, max, bodyOf);
+  if (listener) http.on('request', listener);
+  return { http, connections };
+}
+
+function guardConnections(http: Server, max: number, bodyOf: (refused: RefusedHead) => string): Connections {
   /** In the order in which they began to wait for their clients. */
   const connections = new Map<Duplex, Connection>();
   let stopping = false;
@@ -92,7 +120,7 @@ export function guardConnections(http: Server, max: number, bodyOf: (refused: Re
     );
   });
 
-  http.prependListener('request', (req: IncomingMessage, res: ServerResponse) => {
+  http.on('request', (req: IncomingMessage, res: ServerResponse) => {
     const connection = connections.get(req.socket);
     if (!connection) return;
     connection.open.add(res);

@@ -1,7 +1,7 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { actorOf, type Claims, claimsOf, currentViewer } from './accounts/viewer.ts';
 import { clientAddressOf } from './clientAddress.ts';
-import { type Connections, connectionOptions, guardConnections } from './connections.ts';
+import { type Connections, guardedServer, type RefusedHead } from './connections.ts';
 import { ApiError, type ErrorCode, errorCodes } from './errors.ts';
 import type { Context, Services } from './graphql/context.ts';
 import { describeError } from './graphql/yoga.ts';
@@ -25,8 +25,6 @@ export interface Route {
 
 /** Connections of all kinds. */
 const connectionsMax = 2000;
-/** A connection on which nothing moves for so long is closed. `infer` waits for an answer of the inference host for up to 65 s. */
-const silenceMs = 75_000;
 
 /**
  * The HTTP server: origin check, bearer token, security headers, request id and log line around the routes. A token that is not
@@ -39,7 +37,7 @@ export function createHttp(
   originAllowed: (origin: string | undefined) => boolean,
 ): { http: Server; connections: Connections } {
   const addressOf = clientAddressOf(services.config.trustedProxies);
-  const http = createServer({ ...connectionOptions, keepAliveTimeout: silenceMs, requestTimeout: 0 }, (req, res) => {
+  const { http, connections } = guardedServer({ max: connectionsMax, requestMs: 0 }, bodyOf, (req, res) => {
     // A client's own id is taken over so that its logs and ours meet, if it is harmless to print.
     const given = req.headers['x-request-id'];
     const requestId = typeof given === 'string' && /^[\w.-]{1,64}$/.test(given) ? given : crypto.randomUUID();
@@ -67,13 +65,13 @@ export function createHttp(
       else run();
     });
   });
-  http.setTimeout(silenceMs);
-  const connections = guardConnections(http, connectionsMax, ({ status, message }) => {
+
+  function bodyOf({ status, message }: RefusedHead): string {
     const requestId = crypto.randomUUID();
     log.info({ requestId, status, message }, 'request that is not HTTP');
     const code: ErrorCode = status === 400 ? 'INVALID' : status === 408 ? 'UNAVAILABLE' : 'LIMIT';
     return jsonText({ errors: [{ message, extensions: { code, retryable: errorCodes[code].retryable, requestId } }] });
-  });
+  }
 
   async function answer(
     req: IncomingMessage,

@@ -57,6 +57,28 @@ export async function firstInSlices<T>(limit: number, along: Along, all: (slice:
   return found;
 }
 
+/** Rows with large values, such as the names of 10,000 classes, that are read at a time: so many take up to 12 ms. */
+const largeRowsMax = 5;
+
+/** So many rows with large values behind the key `after`, a few in each turn. `request` is that of `inTurn`. */
+export async function inPieces<T, K>(
+  request: object,
+  limit: number,
+  after: K | null,
+  read: (limit: number, after: K | null) => T[],
+  keyOf: (row: T) => K,
+): Promise<T[]> {
+  const rows: T[] = [];
+  for (let isOver = false; !isOver; ) {
+    const wanted = Math.min(largeRowsMax, limit - rows.length);
+    const last = rows.at(-1);
+    const piece = await inTurn(request, () => read(wanted, last === undefined ? after : keyOf(last)));
+    rows.push(...piece);
+    isOver = piece.length < wanted || rows.length === limit;
+  }
+  return rows;
+}
+
 /** How many rows there are, at most `countMax`: `countOf` gives those of a slice. */
 export async function countInSlices(along: Along, countOf: (slice: Slice) => number): Promise<number> {
   let counted = 0;

@@ -17,6 +17,14 @@ export const stopMs = {
   tracing: 400,
 } as const;
 
+/** Of the inference host, one after the other. With its threads it ends before the server kills it. */
+export const drainMs = {
+  /** After this what still waits is answered with 503. */
+  requests: 23_000,
+  /** For answers to leave; then connections are closed, whatever they still send. */
+  lastAnswers: 1_000,
+} as const;
+
 /** Resolves when `part` has ended, or its time is over: `late` is called then. */
 export async function within(ms: number, part: Promise<unknown>, late: () => void): Promise<void> {
   let timer: NodeJS.Timeout | undefined;

@@ -1,9 +1,10 @@
 /** What those who open many connections, or are slow on purpose, can take from others: nothing. */
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { type Connections, connectionOptions, guardConnections } from '../src/connections.ts';
+import { type Connections, guardedServer, silenceMs } from '../src/connections.ts';
+import { answerMsMax } from '../src/deployments/infer.ts';
+import { ModelSettings } from '../src/inference/config.ts';
 import { eventually } from './support/eventually.ts';
 
 afterEach(() => {
@@ -21,18 +22,22 @@ interface Guarded {
 }
 
 /** A server that takes three connections and answers `/` at once, anything else never; `/trusted` is of a user. */
-async function withGuard(use: (guarded: Guarded) => Promise<void>): Promise<void> {
+async function withGuard(use: (guarded: Guarded) => Promise<void>, headersMs?: number): Promise<void> {
   let arrived = 0;
   let received = 0;
-  const http = createServer(connectionOptions, (req: IncomingMessage, res: ServerResponse) => {
-    arrived += 1;
-    req.on('data', ({ length }) => {
-      received += length;
-    });
-    if (req.url === '/trusted') connections.trust(res);
-    if (req.url === '/') res.end('here');
-  });
-  const connections = guardConnections(http, 3, ({ message }) => JSON.stringify({ message }));
+  const limits = { max: 3, requestMs: 0, headersMs };
+  const { http, connections } = guardedServer(
+    limits,
+    ({ message }) => JSON.stringify({ message }),
+    (req, res) => {
+      arrived += 1;
+      req.on('data', ({ length }) => {
+        received += length;
+      });
+      if (req.url === '/trusted') connections.trust(res);
+      if (req.url === '/') res.end('here');
+    },
+  );
   http.listen(0, '127.0.0.1');
   await once(http, 'listening');
   const { port } = http.address() as AddressInfo;
@@ -103,6 +108,36 @@ describe('a connection too many is taken, and another is closed', () => {
       for (let n = 0; n < 300; n += 1) await come('');
       expect(await answered(await come(get('/')))).toContain('here');
     }));
+});
+
+describe('once its time is over', () => {
+  const headersMs = 300;
+
+  test('a head that arrives a byte at a time is answered with 408 and closed, before it is whole', () =>
+    withGuard(async ({ come }) => {
+      const socket = await come('GET / HTTP/1.1\r\nHost: x\r\nX-Long: ');
+      const dripping = setInterval(() => socket.write('x'), 10);
+      try {
+        const closed = once(socket, 'close');
+        expect(await answered(socket)).toMatch(/^HTTP\/1.1 408 .*Send it again/s);
+        await closed;
+      } finally {
+        clearInterval(dripping);
+      }
+    }, headersMs));
+
+  test('a connection that sends nothing is closed, so that others need not be', () =>
+    withGuard(async ({ come }) => {
+      const silent = await Promise.all([come(''), come(''), come('')]);
+      await Promise.all(silent.map((socket) => once(socket.resume(), 'close')));
+    }, headersMs));
+});
+
+test('a client gets the answer of the host that misses its deadline, and the word that there is none, before its connection is closed', () => {
+  const deadlines = (ms: number) => ModelSettings.shape.deadlineMs.safeParse(ms).success;
+  expect([deadlines(60_000), deadlines(60_001)]).toEqual([true, false]);
+  expect(answerMsMax).toBeGreaterThan(60_000);
+  expect(silenceMs).toBeGreaterThan(answerMsMax);
 });
 
 test('a body that drips is cut off after 10 seconds; one that comes slowly arrives', () =>

@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { digit, digitFolders, photo, type RawEntry, rawZip, zipOf } from './support/images.ts';
 import { asChild, type Imported, withImport } from './support/imports.ts';
+import { unprintables } from './support/unprintable.ts';
 
 const good = await digitFolders([0, 1], 2);
 const image = await digit(3, 0);
@@ -44,6 +45,11 @@ const attacks: Attack[] = [
   { title: 'a backslash', zip: () => withEntries({ name: '0\\..\\..\\evil.png', data: image }), says: /leads out of the zip/ },
   { title: 'a NUL', zip: () => withEntries({ name: '0/a.png\0.txt', data: image }), says: /0\/a\.png\\u0000\.txt: the name has a control/ },
   { title: 'a line feed', zip: () => withEntries({ name: '0/a\n.png', data: image }), says: /control character/ },
+  ...Object.entries(unprintables).map(([what, odd]) => ({
+    title: `a class folder with ${what}`,
+    zip: () => withEntries({ name: `cup${odd}x/a.png`, data: image }),
+    says: /cup\\u[0-9a-f]{4}x.*: (the name has a control character|has control characters or direction marks)/,
+  })),
   { title: 'an empty part', zip: () => withEntries({ name: '0//a.png', data: image }), says: /empty part/ },
   {
     title: 'a name of 300 characters',

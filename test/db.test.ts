@@ -100,9 +100,20 @@ test('nobody else on the machine can read what a server writes, nor what an earl
     });
   }));
 
-test.skipIf(process.getuid?.() === 0)('a data folder of somebody else that everybody can read is refused with one sentence', () => {
-  expect(() => openDatabase('/var/tmp')).toThrow(/^Other users can read the data folder .* its mode cannot be changed\. Run `chmod 700`/);
-});
+test('a data folder of somebody else that everybody can read is refused with one sentence', () =>
+  withFolder(async (folder) => {
+    chmodSync(folder, 0o755);
+    const isRoot = process.getuid?.() === 0;
+    // Root may change the mode of every folder: meanwhile this process is somebody else. Nothing is awaited until it is root again.
+    if (isRoot) process.seteuid?.('nobody');
+    try {
+      expect(() => openDatabase(isRoot ? folder : '/var/tmp')).toThrow(
+        /^Other users can read the data folder .* its mode cannot be changed\. Run `chmod 700`/,
+      );
+    } finally {
+      if (isRoot) process.seteuid?.(0);
+    }
+  }));
 
 test('a second server on the same folder is refused with a message, and may start when the first was killed', () =>
   withFolder(async (WHETSTONE_DATA_DIR) => {

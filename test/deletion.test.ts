@@ -1,17 +1,44 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { deleteDataset } from '../src/datasets/change.ts';
+import type { Queryable } from '../src/db.ts';
+import { deleteJob } from '../src/jobs/delete.ts';
+import { jobKindTable } from '../src/jobs/specs.ts';
+import { job } from '../src/jobs/tables.ts';
+import { deleteModel } from '../src/models/change.ts';
 import { artifact } from '../src/storage/tables.ts';
+import { extendStudy } from '../src/tuning/start.ts';
 import { deployed } from './support/deployments.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, zipOf } from './support/images.ts';
+import { nobody } from './support/jobs.ts';
 import { makeModelFiles } from './support/onnx.ts';
 import type { TestServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 import { blobsOf } from './support/storage.ts';
 import { type Api, ask, datasetVersionOf, modelVersionOf, mutate, succeeded, trained, uploaded } from './support/training.ts';
+import { withStudies, workThrough } from './support/tuning.ts';
+
+/** Kinds of the jobs of which it is tried what deleting does. */
+const kindsTried = new Set<string>();
+const tryKinds = (db: Queryable) => {
+  for (const { kind } of db.selectDistinct({ kind: job.kind }).from(job).all()) kindsTried.add(kind);
+};
+
+/** What has rows when all is deleted: the tombstones of versions and deployments, who did it, and what no user has made. */
+const staying = [
+  ...['dataset', 'dataset_version', 'model', 'model_version', 'deployment', 'deployment_revision', 'upload'],
+  ...['audit', 'user', 'session', 'slot', 'sqlite_sequence', '__drizzle_migrations'],
+];
+
+/** Tables of the program that have rows. */
+const tablesWithRows = (db: Queryable): string[] =>
+  db
+    .all<{ name: string }>(sql`SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name`)
+    .flatMap(({ name }) => (db.get(sql`SELECT 1 FROM ${sql.identifier(name)}`) ? [name] : []));
 
 /** One of everything that the product makes and can delete, in every state in which it may be when it is deleted. */
 describe('everything that was made', () => {
@@ -51,13 +78,14 @@ describe('everything that was made', () => {
     const start = { modelName: 'trained', datasetVersionId: dataset, preset: 'resnet18', hyperparameters };
     await trained(api, (await mutate(api, 'startTraining', start, 'job { id }')).job.id);
     const versions = (await ids('models'))[0]?.versions.nodes ?? [];
-    for (const { id } of versions) {
-      const { job } = await mutate(api, 'startEvaluation', { modelVersionId: id, datasetVersionId: dataset, split: 'TRAIN' }, 'job { id }');
-      await succeeded(api, job.id);
-    }
     const onnx = String(versions[0]?.id);
+    const measuring = versions.map(({ id }) =>
+      mutate(api, 'startEvaluation', { modelVersionId: id, datasetVersionId: dataset, split: 'TRAIN' }, 'job { id }'),
+    );
+    const compressing = mutate(api, 'startCompression', { modelVersionId: onnx, precision: 'FP16', budget: 10 }, 'job { id }');
+    for (const { job } of await Promise.all([...measuring, compressing])) await succeeded(api, job.id);
 
-    // Benchmarked with a report, deployed and undeployed.
+    // Benchmarked with a report, deployed, driven and undeployed.
     const brief = {
       batchSizes: [1],
       intraOpThreads: [1],
@@ -70,6 +98,8 @@ describe('everything that was made', () => {
     await succeeded(api, job.id);
     const linear = await modelVersionOf(api, 'uploaded', join(files, 'linear.onnx'));
     await deployed(api, 'linear', linear);
+    const driving = { deployment: 'linear', rates: [5], secondsPerRate: 1 };
+    await succeeded(api, (await mutate(api, 'startLoadTest', driving, 'job { id }')).job.id);
 
     // Uploaded weights, with an alias; imports that failed.
     const weights = await modelVersionOf(api, 'weights', join(files, 'resnet50.safetensors'), { preset: 'resnet50' });
@@ -103,7 +133,7 @@ describe('everything that was made', () => {
   test('keeps the jobs that it shows: of a version, of an evaluation', async () => {
     const { data } = await ask(
       api,
-      '{ jobs(first: 100, filter: {kinds: [TRAIN, CONVERT, EVALUATE, IMPORT_DATASET]}) { nodes { id state } } }',
+      '{ jobs(first: 100, filter: {kinds: [TRAIN, CONVERT, COMPRESS, EVALUATE, IMPORT_DATASET]}) { nodes { id state } } }',
     );
     const done = data.jobs.nodes.filter(({ state }: { state: string }) => state === 'SUCCEEDED');
     for (const { id } of done) expect(await jobDeletion(id)).toEqual(['IN_USE']);
@@ -124,7 +154,7 @@ describe('everything that was made', () => {
     const { config, db } = server.services;
     expect(db.all(sql`SELECT ownerType, kind FROM artifact WHERE ownerType IN ('DATASET_VERSION', 'MODEL_VERSION')`)).toEqual([]);
     // What was measured stays as a record, without its files.
-    expect(db.get(sql`SELECT count(*) AS n, count(artifactId) AS files FROM evaluation`)).toEqual({ n: 4, files: 0 });
+    expect(db.get(sql`SELECT count(*) AS n, count(artifactId) AS files FROM evaluation`)).toEqual({ n: 5, files: 0 });
     // A report can be made again of its benchmark's samples.
     const kept = db.select({ sha256: artifact.sha256, kind: artifact.kind }).from(artifact).all();
     expect(kept.map(({ kind }) => kind)).toEqual(['SAMPLES']);
@@ -153,29 +183,60 @@ describe('everything that was made', () => {
     const { config, db } = server.services;
     const jobs = await rootJobs();
     expect(jobs.length).toBeGreaterThan(8);
+    tryKinds(db);
     for (const id of jobs) expect(await jobDeletion(id)).toEqual([]);
     const gone = await ask(api, 'query ($id: ID!) { job(id: $id) { id } }', { id: jobs[0] });
     expect(gone.data.job).toBeNull();
-    for (const table of [
-      'job',
-      'attempt',
-      'job_event',
-      'metric_point',
-      'job_subject',
-      'evaluation',
-      'evaluation_findings',
-      'benchmark_run',
-      'benchmark_row',
-      'benchmark_point',
-      'report',
-      'artifact',
-    ]) {
-      expect([table, db.all(sql`SELECT * FROM ${sql.identifier(table)}`)]).toEqual([table, []]);
-    }
     expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
     expect(readdirSync(join(config.dataDir, 'logs'))).toEqual([]);
     await eventually(() => expect(blobsOf(config.dataDir)).toEqual([]));
+    await eventually(() => expect(tablesWithRows(db).filter((name) => !staying.includes(name))).toEqual([]));
     const audited = db.get(sql`SELECT count(*) AS n FROM audit WHERE action = 'deleteJob'`);
     expect(audited).toEqual({ n: jobs.length });
   });
+});
+
+describe('a study', () => {
+  test('keeps its jobs, in every state; its data and its model can be deleted when it has ended, and then it begins nothing more', () =>
+    withStudies(async (studies) => {
+      const services = studies.services();
+      const { db } = services;
+      const study = { objectives: ['TOP1', 'LATENCY'], halving: { firstEpoch: 1, reduction: 2 }, registerMax: 1 };
+      const begin = async (modelName: string) => {
+        const started = (await studies.start({ ...study, modelName })).study;
+        if (!started) throw new Error('The study was not started.');
+        expect(() => deleteModel(services, nobody, started.modelId)).toThrow(/^A job \(TUNE\) needs the model /);
+        expect(() => deleteDataset(services, nobody, 'set')).toThrow(/^A job \(TUNE\) needs version 1/);
+        return started;
+      };
+      const ended = await begin('ended');
+      await workThrough(studies, ended.id);
+      const cancelled = await begin('cancelled');
+      studies.cancel(cancelled.id);
+      await workThrough(studies, cancelled.id);
+      const failed = await begin('failed');
+      await workThrough(studies, failed.id, (one) => {
+        if (one.kind === 'TRAIN') studies.end(one, { state: 'FAILED', failure: { code: 'INTERNAL', message: 'Invented.' } });
+        return one.kind === 'TRAIN';
+      });
+      // What ran beside the trial that failed.
+      for (let [one] = studies.attempts(); one; [one] = studies.attempts()) studies.finish(one);
+      expect([ended, cancelled, failed].map(({ id }) => studies.job(id).state)).toEqual(['SUCCEEDED', 'CANCELLED', 'FAILED']);
+      tryKinds(db);
+
+      for (const { modelId } of [ended, cancelled, failed]) deleteModel(services, nobody, modelId);
+      expect(db.select().from(artifact).where(eq(artifact.ownerType, 'MODEL_VERSION')).all()).toEqual([]);
+      expect(() => extendStudy(services, nobody, ended.id, 1)).toThrow(/^The model was deleted/);
+      for (const { id } of [cancelled, failed]) expect(() => studies.retry(id)).toThrow(/^The model was deleted/);
+      deleteDataset(services, nobody, 'set');
+      for (const { id } of db.select().from(job).all()) {
+        const deleting = deleteJob(services, nobody, id);
+        await expect(deleting).rejects.toThrow('It belongs to a study, which needs the jobs of its trials.');
+      }
+      expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
+    }));
+});
+
+test('no kind of job is left out: it was tried what deleting does to one of each', () => {
+  expect([...kindsTried].sort()).toEqual(Object.keys(jobKindTable).sort());
 });

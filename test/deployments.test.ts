@@ -47,7 +47,7 @@ describe('a deployment', () => {
       active: { number: 1, settings: { deadlineMs: 30_000, batchMax: 1 } },
       revisions: [{ number: 1, state: 'ACTIVE', reason: null }],
     });
-    // The server tells the host that everything was tried, after the revision has become ACTIVE.
+    // The host learns that everything was tried after the revision has become ACTIVE.
     await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY' }));
     const { url } = await health(api);
     const { data } = await ask(api, '{ deployment(name: "colours") { snippet(language: PYTHON) } }');

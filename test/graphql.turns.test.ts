@@ -70,6 +70,19 @@ describe('the work of a request', () => {
   });
 });
 
+test('what is made of the result of a piece of work counts too: ten long lists do not follow one another without a turn', async () => {
+  const request = {};
+  inTurn(request, () => undefined);
+  compute(12);
+  const { turns } = await stretchesOf(() => {
+    inTurn(request, () => undefined);
+    // The time of this turn is over.
+    compute(12);
+    return Promise.all(Array.from({ length: 10 }, () => Promise.resolve(inTurn(request, () => 'a list')).then(() => compute(8))));
+  });
+  expect(turns).toBeGreaterThanOrEqual(8);
+});
+
 test('the costliest documents that the limits allow hold the event loop for a small part of their time only', async () => {
   await withServer(async ({ services }) => {
     const { db } = services;

@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { connect, type Socket as TcpSocket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -72,11 +73,46 @@ describe('an upgrade', () => {
         );
       }
     }));
+
+  test('that is refused leaves no connection, though its client never ends its own', () =>
+    withServer(async (server) => {
+      /** The server's ends, by the ports of the clients'. */
+      const taken = new Map<number, TcpSocket>();
+      const take = (message: unknown) => {
+        const { socket } = message as { socket: TcpSocket };
+        taken.set(Number(socket.remotePort), socket);
+      };
+      subscribe('net.server.socket', take);
+      const refused = async (status: string, path: string, ...headers: string[]) => {
+        const socket = await upgrade(server.url, path, { headers, allowHalfOpen: true });
+        expect(String((await once(socket, 'data'))[0])).toMatch(`HTTP/1.1 ${status}\r\n`);
+        await eventually(() => expect([status, taken.get(Number(socket.localPort))?.destroyed]).toEqual([status, true]));
+        expect(socket.writableEnded).toBe(false);
+        socket.destroy();
+      };
+      const members: TcpSocket[] = [];
+      try {
+        await refused('403 Forbidden', '/graphql', 'Origin: http://evil.example');
+        await refused('404 Not Found', '/nothing');
+        await refused('400 Bad Request', '/graphql', 'Sec-WebSocket-Version: 13');
+        // All places are taken by users.
+        const authorization = `Bearer ${await server.as('VIEWER')}`;
+        members.push(...(await Promise.all(Array.from({ length: 1000 }, () => upgrade(server.url, '/graphql')))));
+        await Promise.all(members.map((socket) => once(socket, 'data')));
+        for (const socket of members) socket.write(textFrame({ ...init, payload: { authorization } }));
+        for (const [answer] of await Promise.all(members.map((socket) => once(socket, 'data'))))
+          expect(String(answer)).toContain('connection_ack');
+        await refused('503 Service Unavailable', '/graphql');
+      } finally {
+        unsubscribe('net.server.socket', take);
+        for (const socket of members) socket.destroy();
+      }
+    }));
 });
 
 /** A TCP connection that has sent the head of an upgrade. */
-async function upgrade(url: string, path: string): Promise<TcpSocket> {
-  const socket = connect(Number(new URL(url).port), '127.0.0.1');
+async function upgrade(url: string, path: string, { headers = [] as string[], allowHalfOpen = false } = {}): Promise<TcpSocket> {
+  const socket = connect({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen });
   await once(socket, 'connect');
   const lines = [
     'Host: localhost',
@@ -85,8 +121,15 @@ async function upgrade(url: string, path: string): Promise<TcpSocket> {
     'Sec-WebSocket-Version: 13',
     'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
   ];
-  socket.write(`GET ${path} HTTP/1.1\r\n${[...lines, 'Sec-WebSocket-Protocol: graphql-transport-ws'].join('\r\n')}\r\n\r\n`);
+  socket.write(`GET ${path} HTTP/1.1\r\n${[...lines, 'Sec-WebSocket-Protocol: graphql-transport-ws', ...headers].join('\r\n')}\r\n\r\n`);
   return socket;
+}
+
+/** A message in one text frame with a mask of zeros. */
+function textFrame(message: object): Buffer {
+  const text = Buffer.from(JSON.stringify(message));
+  const length = text.length < 126 ? [0x80 | text.length] : [0x80 | 126, text.length >> 8, text.length & 0xff];
+  return Buffer.concat([Buffer.from([0x81, ...length, 0, 0, 0, 0]), text]);
 }
 
 describe('the protocol', () => {
@@ -361,9 +404,8 @@ test('1,000 sockets without a token keep nobody out: the oldest of them makes pl
   withServer(async ({ url }) => {
     const sockets = await Promise.all(Array.from({ length: 1000 }, () => upgrade(url, '/graphql')));
     await Promise.all(sockets.map((socket) => once(socket, 'data')));
-    // One text frame with a mask of zeros, or they would be closed for their silence.
-    const text = JSON.stringify(init);
-    for (const socket of sockets) socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]));
+    // Or they would be closed for their silence.
+    for (const socket of sockets) socket.write(textFrame(init));
     const closed = once(sockets[0] as TcpSocket, 'close');
     await withConnection(url, undefined, async (socket) => expect((await ask(socket, '1', '{ __typename }')).payload).toEqual(typename));
     await closed;

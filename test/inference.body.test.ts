@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { gzipSync } from 'node:zlib';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { readBody } from '../src/inference/body.ts';
 import { Memory } from '../src/inference/memory.ts';
 import { stagedInPlace } from '../src/inference/staging.ts';
@@ -22,6 +22,7 @@ async function received(counts: number[], pack: (body: Buffer) => Buffer = (body
   const jsonLength = Number(headers['inference-header-content-length']);
   const packed = pack(body);
   const holding = new Memory(8 * bytesMax).open('model');
+  const taken = vi.spyOn(holding, 'take');
   const server = createServer(async (req, res) => {
     const read = await readBody(req, bytesMax, holding, { bytes: jsonLength, arrived: () => {} });
     const { feeds } = parseInfer(model(counts), read, jsonLength);
@@ -37,7 +38,9 @@ async function received(counts: number[], pack: (body: Buffer) => Buffer = (body
   ]);
   server.close();
   expect(read.equals(body)).toBe(true);
-  return { staged: stagedInPlace(feeds, new ArrayBuffer(0)), read };
+  // Each but the last was copied into the next.
+  const copiedBytes = taken.mock.calls.slice(0, -1).reduce((sum, [bytes]) => sum + bytes, 0);
+  return { staged: stagedInPlace(feeds, new ArrayBuffer(0)), read, copiedBytes };
 }
 
 test.each([
@@ -52,6 +55,11 @@ test.each([
     expect(bytes.buffer).toBe(read.buffer);
     expect(bytes.byteOffset % 64).toBe(0);
   }
+});
+
+test('of an image of 640 × 640 no more than the first MiB is copied while it arrives', async () => {
+  const { copiedBytes } = await received([3 * 640 * 640]);
+  expect(copiedBytes).toBeLessThan(1.01 * 2 ** 20);
 });
 
 test('a second input that is not aligned has to be copied', async () => {

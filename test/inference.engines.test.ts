@@ -100,6 +100,33 @@ describe.skipIf(nativeMissing !== null)(`the native runtime in the host${whyNoNa
   });
 });
 
+test('while one of two permits is held by a run past its deadline, the host is ready, answers on the other, and says that it is slower', async () => {
+  const { folder, settings } = await withModelFiles({
+    engine: 'ONNXRUNTIME_CPU',
+    permits: 2,
+    models: [
+      { name: 'stubborn', deadlineMs: 50 },
+      { name: 'plus-1', deadlineMs: 60_000 },
+    ],
+  });
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  const host = await startHost(parseHostConfig(settings, folder, 8), createLog({ logLevel: 'silent' }));
+  try {
+    // A kernel of some tenths of a second, during which the clock of the pool advances by two seconds.
+    expect((await inferJson(host.url, 'stubborn', spinJson(20_000))).status).toBe(504);
+    vi.advanceTimersByTime(2000);
+    expect(host.problem()).toMatch(/^1 of 2 permits is held by a run past the deadline/);
+    expect((await call(`${host.url}/v2/health/ready`)).status).toBe(200);
+    const four = { inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [1, 2, 3, 4] }] };
+    expect((await inferJson(host.url, 'plus-1', four)).status).toBe(200);
+    await eventually(() => expect(host.problem()).toBeNull());
+  } finally {
+    vi.useRealTimers();
+    await host.stop();
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test.each([
   ['OPENVINO', 'ONNXRUNTIME_CPU', openvinoMissing ?? 'The inference host runs every model on ONNXRUNTIME_CPU, not on OPENVINO'],
   ['ONNXRUNTIME_NATIVE_CUDA', 'AUTO', 'There is no NVIDIA GPU to be seen'],

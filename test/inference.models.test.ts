@@ -47,7 +47,7 @@ describe.each(Object.entries(pools))('a model that cannot be served on %s', (_, 
   let engine: Pool;
   const checks = startChecks();
   beforeAll(async () => {
-    engine = await start({ permits: 1, workers: 2, folder: own });
+    engine = await start({ permits: 1, workers: 2, folder: own, loadSecondsMax: 120 });
     const made = await withModelFiles({
       models: ['identity', 'external', 'text', 'brightness', 'spin', 'renamed', 'picked-0.5', 'swollen-80000000', 'weights-20'].map(
         (name) => ({ name }),

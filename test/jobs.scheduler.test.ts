@@ -1,6 +1,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
+import { pino } from 'pino';
 import { describe, expect, test } from 'vitest';
 import type { JobKind } from '../src/jobs/kinds.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
@@ -11,7 +12,7 @@ import { waitReason } from '../src/jobs/waiting.ts';
 import { retentionSweeps } from '../src/retention/sweep.ts';
 import { readSlots } from '../src/system/system.ts';
 import type { Step } from './support/child.ts';
-import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, nobody, touch, until, withJobs } from './support/jobs.ts';
+import { cancel, endings, isAlive, isState, isType, type Jobs, logOf, look, nobody, touch, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
 
 const runningIds = (jobs: Jobs) =>
@@ -146,6 +147,23 @@ describe('a job of several slots', () => {
     });
   });
 });
+
+test("the scheduler's error is logged once, not ten times a second, and again where it comes back", () =>
+  withJobs(async (jobs) => {
+    const errors: string[] = [];
+    await jobs.start(pino({ level: 'error' }, { write: (line) => errors.push(JSON.parse(line).msg) }));
+    const { $client } = jobs.db;
+    for (const times of [1, 2]) {
+      const { id } = jobs.submit();
+      $client.pragma('query_only = ON');
+      for (let looks = 0; looks < 20; looks += 1) await look(jobs);
+      expect(jobs.job(id).state).toBe('QUEUED');
+      expect(errors).toEqual(Array(times).fill('The scheduler could not look at the queue: attempt to write a readonly database'));
+      $client.pragma('query_only = OFF');
+      expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
+    }
+    expect(errors).toHaveLength(2);
+  }));
 
 describe('back-off', () => {
   const crashing: Step[] = ['hello', { signal: 'SIGKILL', attempt: 1 }, 'ok'];

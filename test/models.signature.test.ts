@@ -6,10 +6,11 @@ import { datasetVersion } from '../src/datasets/tables.ts';
 import { JobFailure } from '../src/jobs/kinds.ts';
 import type { OnnxMeta } from '../src/jobs/results.ts';
 import { lineageHashOf } from '../src/models/lineage.ts';
-import { onnxSignature, weightsSignature } from '../src/models/signature.ts';
+import { Labels, onnxSignature, weightsSignature } from '../src/models/signature.ts';
 import { type ModelVersion, modelVersion } from '../src/models/tables.ts';
 import { presetPreprocess } from '../src/vision/spec.ts';
 import { withStorage } from './support/storage.ts';
+import { unprintables } from './support/unprintable.ts';
 
 type Onnx = z.infer<typeof OnnxMeta>;
 
@@ -72,6 +73,17 @@ describe('labels and preprocessing', () => {
   test('of a file that Whetstone made are read from it', () => {
     expect(onnxSignature(own, nothing)).toMatchObject({ labelsJson: ['cat', 'dog'], preprocessJson: presetPreprocess(32) });
   });
+  test.each(Object.entries(unprintables))(
+    'of a file of which one holds %s are not taken over, and a user cannot give them',
+    (_what, odd) => {
+      for (const name of [odd, `dog${odd}`, `d${odd}og`]) {
+        expect(onnxSignature(onnx({ labels: ['cat', name] }), nothing).labelsJson).toBeNull();
+        expect(Labels.safeParse(['cat', name]).error?.issues).toMatchObject([
+          { path: [1], message: 'A label has no control characters and no direction marks.' },
+        ]);
+      }
+    },
+  );
   test('that the user gives count before those of the file', () => {
     const described = { labels: ['eel', 'fox'], preprocess: { ...presetPreprocess(32), channels: 'BGR' as const } };
     expect(onnxSignature(own, described)).toMatchObject({ labelsJson: described.labels, preprocessJson: described.preprocess });

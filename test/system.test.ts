@@ -1,10 +1,12 @@
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { eventually } from './support/eventually.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { ask, withConnection } from './support/socket.ts';
+
+afterEach(() => void vi.restoreAllMocks());
 
 const fields = `version slots { n job { id } } queuedJobs runningJobs
   cpu { cores utilizationPercent loadAverage1m } memory { totalBytes freeBytes serverRssBytes }
@@ -96,6 +98,33 @@ test('the subscription reads at once, then after each interval, which has its li
             extensions: { code: 'LIMIT' },
           });
         }
+      }),
+    { PATH: '/nowhere' },
+  ));
+
+test('many subscriptions at once cost one reading of the machine, and its next ones are later', () =>
+  withServer(
+    async ({ url, as, services }) =>
+      withConnection(url, await as('VIEWER'), async (socket) => {
+        let ms = performance.now();
+        vi.spyOn(performance, 'now').mockImplementation(() => ms);
+        const queries = vi.spyOn(services.db.$client, 'prepare');
+        const readings = () => queries.mock.calls.filter(([text]) => text.includes(' from "slot" order by ')).length;
+        const ids = Array.from({ length: 20 }, (_, n) => `${n}`);
+        /** Each of the streams gets so many further values. */
+        const receive = async (values: number) => {
+          socket.messages.length = 0;
+          await eventually(() => {
+            for (const id of ids) expect(socket.messages.filter((m) => m.id === id).length).toBeGreaterThanOrEqual(values);
+          });
+        };
+        const query = 'subscription { system(intervalMs: 250) { queuedJobs } }';
+        for (const id of ids) socket.send({ type: 'subscribe', id, payload: { query } });
+        await receive(3);
+        expect(readings()).toBe(1);
+        ms += 250;
+        await receive(2);
+        expect(readings()).toBe(2);
       }),
     { PATH: '/nowhere' },
   ));

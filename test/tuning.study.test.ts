@@ -291,6 +291,61 @@ describe('halving', () => {
 const hyperparametersOf = (searches: ReturnType<Studied['trainings']>, jobId: string | null): string =>
   JSON.stringify(searches.find(({ id }) => id === jobId)?.spec.hyperparameters);
 
+/** Trainings of the search beyond the rung at which halving has stopped their trial. Registering one of the front is no search. */
+function continuedLosers(studies: Studied, id: string): string[] {
+  const searches = studies.trainings().filter(({ spec }) => spec.modelId === null);
+  const stopped = studies.trials(id).filter(({ outcome, copyOf }) => outcome === 'STOPPED' && copyOf === null);
+  return stopped.flatMap(({ number, epochs, jobId }) =>
+    searches
+      .filter(({ spec }) => JSON.stringify(spec.hyperparameters) === hyperparametersOf(searches, jobId))
+      .filter(({ spec }) => (spec.stopAfterEpoch ?? spec.hyperparameters.epochs) > epochs)
+      .map(({ spec }) => `trial ${number}, stopped after epoch ${epochs}, was trained to ${spec.stopAfterEpoch ?? 'its end'}`),
+  );
+}
+
+describe('a study of another sampler', () => {
+  const grid = {
+    sampler: 'GRID',
+    space: [
+      { name: 'learningRate', choices: [0.001, 0.01] },
+      { name: 'optimizer', choices: ['ADAMW', 'SGD'] },
+      { name: 'imageSize', choices: [32, 64] },
+    ],
+    generations: null,
+    registerMax: 1,
+  };
+
+  test.each([
+    ['within a generation', 3, 11],
+    ['at the end of one', 4, 11],
+    ['with the last trial', 4, 8],
+  ])('GRID ends with the last point of its grid, %s, and has no more to do where it is extended', (_when, population, trials) =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { ...grid, population, trials });
+      for (const time of ['first', 'extended']) {
+        await workThrough(studies, id);
+        expect(studies.job(id)).toMatchObject({ state: 'SUCCEEDED', resultJson: { trials: 8 } });
+        expect(studies.job(id).resultJson?.modelVersionIds).not.toEqual([]);
+        expect(studies.study(id).trials).toBe(8);
+        const points = studies.trials(id).map(({ paramsJson }) => JSON.stringify(paramsJson));
+        expect([points.length, new Set(points).size]).toEqual([8, 8]);
+        if (time === 'first') extendStudy(studies.services(), nobody, id, 1);
+      }
+    }),
+  );
+
+  test('TPE makes all its trials, and registers the best one of its objective', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { sampler: 'TPE', objectives: ['TOP1'], halving });
+      await workThrough(studies, id);
+      const trials = studies.trials(id);
+      expect(studies.job(id)).toMatchObject({ state: 'SUCCEEDED', resultJson: { trials: 12 } });
+      const best = Math.max(...trials.map(({ valuesJson }) => valuesJson?.[0] ?? 0));
+      const registered = trials.filter(({ finalJobId }) => finalJobId !== null);
+      expect(registered.map(({ valuesJson }) => valuesJson)).toEqual([[best]]);
+    }));
+});
+
 describe('whatever happens', () => {
   test.each([
     ['without halving', { generations: 2 }],
@@ -337,6 +392,7 @@ describe('whatever happens', () => {
               .filter(({ state }) => state === 'SUCCEEDED')
               .map(({ spec }) => JSON.stringify([spec.hyperparameters, spec.stopAfterEpoch, spec.modelId]));
             expect(new Set(succeeded).size).toBe(succeeded.length);
+            expect(continuedLosers(studies, id)).toEqual([]);
             expect(studies.slotsHeld()).toBe(0);
           }, slots),
         ),

@@ -130,7 +130,7 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     });
   }
 
-  // (id, model, names, types, shapes, arrays, outputs, deadlineMs, aside): the first four arrays belong together. No deadline is Infinity.
+  // (id, model, names, types, shapes, arrays, outputs, deadlineMs, aside, keepsMemory): the first four arrays belong together. No deadline is Infinity.
   Napi::Value run(const Napi::CallbackInfo& info) {
     const double id = info[0].As<Napi::Number>();
     const auto names = info[2].As<Napi::Array>();
@@ -141,6 +141,7 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     const double deadlineMs = info[7].As<Napi::Number>();
     RunRequest request;
     request.aside = info[8].As<Napi::Boolean>();
+    request.keepsMemory = info[9].As<Napi::Boolean>();
     // A year is far enough, and does not overflow.
     if (deadlineMs < 365.0 * 86'400'000.0) {
       request.deadline = Clock::now() + std::chrono::microseconds(static_cast<std::int64_t>(deadlineMs * 1000.0));

@@ -72,7 +72,9 @@ class Session {
  public:
   virtual ~Session() = default;
   virtual const Signature& describe() const = 0;
-  virtual std::unique_ptr<Run> begin() = 0;
+  // `keepsMemory`: what the run takes is kept for the next one, which is faster for it. Otherwise the run frees it at
+  // its end, with an engine that can.
+  virtual std::unique_ptr<Run> begin(bool keepsMemory = true) = 0;
 };
 
 // What ONNX Runtime computes on. The processor computes what a GPU cannot.

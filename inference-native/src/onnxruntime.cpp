@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <utility>
 
@@ -12,6 +13,11 @@
 
 namespace whetstone {
 namespace {
+
+struct AtEnd {
+  std::function<void()> work;
+  ~AtEnd() { work(); }
+};
 
 struct Type {
   ElementType element;
@@ -48,12 +54,8 @@ std::size_t bytesOf(ElementType type) {
 
 class OnnxRun final : public Run {
  public:
-  OnnxRun(const Api& api, ort::Session* session, const ort::MemoryInfo* memory, const Signature& signature)
-      : api_(api), session_(session), memory_(memory), signature_(signature), options_(nullptr, nullptr) {
-    ort::RunOptions* options = nullptr;
-    api_.call(ort::CreateRunOptions, &options);
-    options_ = api_.own(options, ort::ReleaseRunOptions);
-  }
+  OnnxRun(const Api& api, ort::Session* session, const ort::MemoryInfo* memory, const Signature& signature, bool keepsMemory)
+      : api_(api), session_(session), memory_(memory), signature_(signature), keepsMemory_(keepsMemory), options_(makeOptions()) {}
 
   std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) override {
     requireInputs(signature_, inputs);
@@ -73,9 +75,21 @@ class OnnxRun final : public Run {
     std::vector<const char*> outputNames;
     for (const std::string& name : outputs) outputNames.push_back(name.c_str());
     std::vector<ort::Value*> results(outputs.size(), nullptr);
+    const auto run = [&](const ort::RunOptions* options) {
+      return api_[ort::RunSession](session_, options, inputNames.data(), values.data(), values.size(), outputNames.data(), outputNames.size(),
+                                   results.data());
+    };
+    const Owned<ort::RunOptions> shrinking = keepsMemory_ ? Owned<ort::RunOptions>(nullptr, nullptr) : shrinkingOptions();
+    // Also where the run fails, and after all else: the library frees what nothing uses.
+    const AtEnd shrink{[&] {
+      if (keepsMemory_) return;
+      results.assign(results.size(), nullptr);
+      ort::Status* const ended = run(shrinking.get());
+      if (ended != nullptr) api_[ort::ReleaseStatus](ended);
+      for (ort::Value* value : results) api_[ort::ReleaseValue](value);
+    }};
     times.startedNs = nowNs();
-    ort::Status* status = api_[ort::RunSession](session_, options_.get(), inputNames.data(), values.data(), values.size(),
-                                                outputNames.data(), outputNames.size(), results.data());
+    ort::Status* status = run(options_.get());
     times.endedNs = nowNs();
     api_.check(status);
     std::vector<std::shared_ptr<void>> made;
@@ -88,6 +102,21 @@ class OnnxRun final : public Run {
   void cancel() override { api_.call(ort::RunOptionsSetTerminate, options_.get()); }
 
  private:
+  Owned<ort::RunOptions> makeOptions() const {
+    ort::RunOptions* options = nullptr;
+    api_.call(ort::CreateRunOptions, &options);
+    return api_.own(options, ort::ReleaseRunOptions);
+  }
+
+  // Of a run that ends before its first kernel, and frees the memory of the session that nothing uses. The library does that at the end of runs
+  // only, and what a run has answered lies in that memory until it was copied.
+  Owned<ort::RunOptions> shrinkingOptions() const {
+    Owned<ort::RunOptions> options = makeOptions();
+    api_.call(ort::RunOptionsSetTerminate, options.get());
+    api_.call(ort::AddRunConfigEntry, options.get(), "memory.enable_memory_arena_shrinkage", "cpu:0");
+    return options;
+  }
+
   Output outputOf(const std::shared_ptr<void>& owner, const std::vector<Input>& inputs, const std::vector<Output>& others) const {
     ort::Value* value = static_cast<ort::Value*>(owner.get());
     ort::TensorTypeAndShapeInfo* made = nullptr;
@@ -104,7 +133,7 @@ class OnnxRun final : public Run {
     };
     const bool shared = std::any_of(inputs.begin(), inputs.end(), [&](const Input& input) { return at(input.data, input.bytes); }) ||
                         std::any_of(others.begin(), others.end(), [&](const Output& other) { return at(other.data.get(), other.bytes); });
-    if (shared) {
+    if (shared || !keepsMemory_) {
       std::shared_ptr<void> copy(new char[bytes], [](void* memory) { delete[] static_cast<char*>(memory); });
       std::memcpy(copy.get(), data, bytes);
       return {type.element, std::move(type.sizes), std::move(copy), bytes};
@@ -116,6 +145,7 @@ class OnnxRun final : public Run {
   ort::Session* session_;
   const ort::MemoryInfo* memory_;
   const Signature& signature_;
+  const bool keepsMemory_;
   Owned<ort::RunOptions> options_;
 };
 
@@ -156,7 +186,9 @@ class OnnxSession final : public Session {
   }
 
   const Signature& describe() const override { return signature_; }
-  std::unique_ptr<Run> begin() override { return std::make_unique<OnnxRun>(library_.api, session_.get(), library_.memory, signature_); }
+  std::unique_ptr<Run> begin(bool keepsMemory) override {
+    return std::make_unique<OnnxRun>(library_.api, session_.get(), library_.memory, signature_, keepsMemory);
+  }
 
  private:
   using GetName = ort::Fallible<const ort::Session*, std::size_t, ort::Allocator*, char**>;

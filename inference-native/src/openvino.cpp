@@ -258,7 +258,8 @@ class OpenVinoSession final : public Session {
   }
 
   const Signature& describe() const override { return signature_; }
-  std::unique_ptr<Run> begin() override { return std::make_unique<OpenVinoRun>(library_, *requests_, *shapes_, signature_); }
+  // It has no way to free the memory of a run.
+  std::unique_ptr<Run> begin(bool /*keepsMemory*/) override { return std::make_unique<OpenVinoRun>(library_, *requests_, *shapes_, signature_); }
 
  private:
   using GetPort = ov::Status (*)(const ov::CompiledModel*, std::size_t, ov::Port**);

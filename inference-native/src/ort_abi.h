@@ -86,6 +86,7 @@ constexpr Function<void(TensorTypeAndShapeInfo*)> ReleaseTensorTypeAndShapeInfo{
 constexpr Function<void(SessionOptions*)> ReleaseSessionOptions{100};
 constexpr Fallible<char***, int*> GetAvailableProviders{125};
 constexpr Fallible<char**, int> ReleaseAvailableProviders{126};
+constexpr Fallible<RunOptions*, const char*, const char*> AddRunConfigEntry{165};
 constexpr Fallible<SessionOptions*, const TensorRtProviderOptions*> AppendTensorRtProvider{170};
 constexpr Fallible<TensorRtProviderOptions**> CreateTensorRtProviderOptions{171};
 constexpr Fallible<TensorRtProviderOptions*, const char* const*, const char* const*, std::size_t> UpdateTensorRtProviderOptions{172};

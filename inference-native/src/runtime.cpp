@@ -140,7 +140,7 @@ void Job::compute(unsigned thread, Records& records) {
       const std::lock_guard lock(mutex_);
       if (state_ != waiting) return;
       state_ = computing;
-      run_ = model_->session->begin();
+      run_ = model_->session->begin(request_.keepsMemory);
     }
     records.begin(thread, model_->key);
     result.outputs = run_->compute(request_.inputs, request_.outputs, result.times);

@@ -78,6 +78,7 @@ struct RunRequest {
   std::vector<std::string> outputs;
   std::optional<Clock::time_point> deadline;
   bool aside = false;  // on the threads that load, so that it does not keep a run waiting
+  bool keepsMemory = true;
 };
 
 class Deadlines;

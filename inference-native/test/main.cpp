@@ -102,6 +102,22 @@ void outputsHaveMemoryOfTheirOwn() {
   CHECK(outputs[1].data != outputs[2].data);
 }
 
+// A run that keeps no memory answers and fails like any other.
+void aRunFreesItsMemory() {
+  const auto session = engine->load(fileOf("echo"), {1, 1, true});
+  Times times;
+  std::vector<float> values{1, 2, 3, 4};
+  for (int n = 0; n < 3; n += 1) {
+    const auto outputs = session->begin(false)->compute({floats("x", {1, 4}, values)}, {"x", "y", "y"}, times);
+    CHECK(outputs.size() == 3);
+    for (const Output& output : outputs) CHECK(valuesOf(output) == values);
+    CHECK(!errorOf([&] { session->begin(false)->compute({floats("x", {1, 4}, values)}, {"no"}, times); }).empty());
+  }
+  const auto run = session->begin(false);
+  run->cancel();
+  CHECK(!errorOf([&] { run->compute({floats("x", {1, 4}, values)}, {"y"}, times); }).empty());
+}
+
 void twentyThreadsShareASession() {
   Runtime runtime(20, 0, "");
   const auto model = load(runtime, "plus-1");
@@ -228,6 +244,7 @@ void aProviderThatIsNotThereRefusesTheModel(const std::string& library) {
 void anEngineDoesItsPart() {
   describesRunsAndRefuses();
   outputsHaveMemoryOfTheirOwn();
+  aRunFreesItsMemory();
   twentyThreadsShareASession();
   aRunIsStoppedBetweenItsKernels();
   aFileThatIsRefusedSaysWhy();

@@ -1,12 +1,13 @@
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, textKey, totalCount } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, pageInTurns, textKey, totalCount } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
+import { inPieces } from '../slices.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -258,16 +259,14 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       type: DatasetVersionConnection,
       description: 'Its versions, newest first.',
       args: pageArgs(),
-      resolve: (d, args, { db }) => ({
-        ...page(
-          `versions ${d.id}`,
-          args,
-          numberKey,
-          (limit, after: number | null) => listDatasetVersions(db, d.id, limit, after),
-          (v) => v.number,
-        ),
-        count: () => countDatasetVersions(db, d.id),
-      }),
+      resolve: async (d, args, context) => {
+        const { db } = context;
+        const keyOf = (v: DatasetVersion) => v.number;
+        const read = (limit: number, after: number | null) => listDatasetVersions(db, d.id, limit, after);
+        const readPieces = (limit: number, after: number | null) => inPieces(context, limit, after, read, keyOf);
+        const listed = await pageInTurns(`versions ${d.id}`, args, numberKey, readPieces, keyOf);
+        return { ...listed, count: () => countDatasetVersions(db, d.id) };
+      },
     }),
   }),
 });

@@ -8,11 +8,10 @@ import { readRunning } from '../inference/runningFile.ts';
 import { recordChild } from '../jobs/executor/leftChildren.ts';
 import { compiledFolder } from '../loading.ts';
 import type { Log } from '../log.ts';
+import { stopMs } from '../stopTimes.ts';
 
 const program = join(import.meta.dirname, '..', 'inference', 'child.ts');
 
-/** Time to answer what waits and to end by itself. */
-const drainMs = 25_000;
 /** How long a host may say nothing, in seconds: it is asked once a second. Until it listens it loads its code. */
 const silentSecondsMax = { starting: 30, listening: 10 };
 /** From then on it counts as a problem. */
@@ -36,7 +35,7 @@ export interface HostProcess {
   problem(): string | null;
   /** Resolves when the process has gone. */
   ended: Promise<Death>;
-  /** Drains it; after 25 seconds it is killed. */
+  /** Drains it; where it is late it is killed. */
   stop(): Promise<void>;
 }
 
@@ -132,7 +131,7 @@ export async function startHostProcess(
     problem: () => (silentSeconds >= silentSecondsMin ? `The inference host has not answered for ${silentSeconds} s.` : problem),
     async stop() {
       child.kill('SIGTERM');
-      const timer = setTimeout(() => child.kill('SIGKILL'), drainMs);
+      const timer = setTimeout(() => child.kill('SIGKILL'), stopMs.inferenceHost);
       await ended;
       clearTimeout(timer);
     },

@@ -2,6 +2,7 @@ import type { Tokens } from '../accounts/tokens.ts';
 import type { Viewer } from '../accounts/viewer.ts';
 import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
 import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
+import { deadlineMsMax } from '../inference/config.ts';
 import { AddressName } from '../naming.ts';
 import { activeSpan } from '../tracing.ts';
 import type { Supervisor } from './supervise.ts';
@@ -24,8 +25,8 @@ interface InferServices {
   tokens: Tokens;
 }
 
-/** An answer that has not arrived by then is UNAVAILABLE; deadlines end at 60 s. */
-const answerMsMax = 65_000;
+/** An answer that has not arrived by then is UNAVAILABLE: it would have come at its deadline. */
+export const answerMsMax = deadlineMsMax + 5_000;
 
 /** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG, WebP, TIFF or BMP file in base64. */
 export async function infer(

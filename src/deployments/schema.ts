@@ -110,7 +110,8 @@ const InferenceStateType = builder.enumType('InferenceState', {
     IDLE: 'Nothing is deployed: there is no host.',
     STARTING: 'It is being started, or loads its first models.',
     READY: 'It serves.',
-    DEGRADED: 'It does not serve everything: `reason` says what is missing. It is tried again within 30 seconds.',
+    DEGRADED:
+      'It does not serve everything, or computes fewer runs at a time than it should: `reason` says why. What is missing is tried again within 30 seconds.',
     RESTARTING: 'It has died, or could not be started; the next try follows within 30 seconds.',
   }),
 });

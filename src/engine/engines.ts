@@ -77,7 +77,7 @@ export const engines = {
 export type EngineName = keyof typeof engines;
 export const engineNames = Object.keys(engines) as [EngineName, ...EngineName[]];
 /** What checks at an import whether models can be served, and serves them where there is no native engine. */
-export const servingEngine: EngineName = 'ONNXRUNTIME_CPU';
+export const servingEngine = 'ONNXRUNTIME_CPU' satisfies EngineName;
 
 export interface EngineState {
   name: EngineName;

@@ -2,7 +2,7 @@
 import './telemetry.ts';
 import type { InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-node';
 import { type Datatype, datatypeOfOrt, datatypes } from './datatypes.ts';
-import type { Open, Port, Tensor } from './engine.ts';
+import type { EngineSession, OpenOptions, Port, Tensor } from './engine.ts';
 
 // Where Float16Array exists (Node 24), onnxruntime-node 1.30 takes it for the type of 16-bit tensors and then refuses them
 // ("not enough space: expected 8, got 0"); without it they are Uint16Arrays.
@@ -10,14 +10,20 @@ delete (globalThis as { Float16Array?: unknown }).Float16Array;
 
 const ort = await import('onnxruntime-node');
 
+export interface OnnxOpenOptions extends OpenOptions {
+  /** Without: what a run takes goes back to the system, and each run is slower. With, the largest run decides how much stays with the session. */
+  keepsMemory?: boolean;
+}
+
 /** `open` of an execution provider. */
 export const opener =
-  (provider: 'cpu' | 'cuda'): Open =>
-  async (file, { intraOpThreads, optimized = true }) => {
+  (provider: 'cpu' | 'cuda') =>
+  async (file: string, { intraOpThreads, optimized = true, keepsMemory = true }: OnnxOpenOptions): Promise<EngineSession> => {
     const session = await ort.InferenceSession.create(file, {
       executionProviders: [provider],
       intraOpNumThreads: intraOpThreads,
       interOpNumThreads: 1,
+      enableCpuMemArena: keepsMemory,
       graphOptimizationLevel: optimized ? 'all' : 'disabled',
       // Its errors are thrown: it would also write a line for each to standard error.
       logSeverityLevel: 4,

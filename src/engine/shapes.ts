@@ -50,6 +50,12 @@ export function planShapes(
   return { shapes };
 }
 
+/** Whether a request can have larger inputs than the most items of a batch have. */
+export const hasOpenSizes = (inputs: readonly Port[], outputs: readonly Port[]): boolean => {
+  const sizesFrom = batchSymbolOf([...inputs, ...outputs]) === null ? 0 : 1;
+  return inputs.some(({ shape }) => shape?.slice(sizesFrom).some((dim) => typeof dim === 'string'));
+};
+
 /** Every name that `dims` may use for a model. */
 export const dimensionsOf = (ports: readonly Port[]): string[] =>
   ports.flatMap(({ name, shape }) => (shape ?? []).flatMap((dim, axis) => (typeof dim === 'string' ? [keyOf(name, axis, dim)] : [])));

@@ -6,8 +6,10 @@ import { HttpError } from './httpError.ts';
 import type { Holding } from './memory.ts';
 import { gapBefore } from './staging.ts';
 
-/** A body that is larger grows into its memory as it arrives, whatever length it claims to have. */
+/** Memory for a body before it arrives, whatever length it claims to have. */
 const firstBytesMax = 2 ** 20;
+/** Once that is full it gets what it claims to need, up to so many times what has arrived: few bytes are copied, and nobody gets much for a claim. */
+const claimFactor = 8;
 const unpackedChunkBytes = 2 ** 16;
 
 /** JSON at the start of a body, with binary tensors behind it. */
@@ -46,7 +48,7 @@ export async function readBody(req: IncomingMessage, bytesMax: number, holding: 
   }
 }
 
-function collect(source: Readable, expected: number, bytesMax: number, holding: Holding, head?: Head): Promise<Buffer> {
+function collect(source: Readable, declared: number, bytesMax: number, holding: Holding, head?: Head): Promise<Buffer> {
   const gap = head ? gapBefore(head.bytes) : 0;
   return new Promise((resolve, reject) => {
     let coming = head;
@@ -57,7 +59,9 @@ function collect(source: Readable, expected: number, bytesMax: number, holding: 
         const needed = end + piece.length;
         if (needed - gap > bytesMax) throw tooLarge(bytesMax);
         if (!taken || taken.length < needed) {
-          const wanted = taken ? 2 * taken.length : gap + Math.min(expected, firstBytesMax);
+          // A packed body becomes larger than its declared length.
+          const grown = needed <= gap + declared ? Math.min(gap + declared, claimFactor * end) : 2 * end;
+          const wanted = taken ? grown : gap + Math.min(declared, firstBytesMax);
           const larger = holding.take(Math.max(needed, Math.min(wanted, gap + bytesMax)));
           taken?.copy(larger, 0, 0, end);
           if (taken) holding.give(taken);

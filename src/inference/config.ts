@@ -16,6 +16,9 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'A SHA-256 is 64 hexadecimal d
 /** 1 goes before 2, and so on. */
 export const Priority = z.int().min(1).max(10);
 
+/** Longest deadline of a request. */
+export const deadlineMsMax = 60_000;
+
 /** From which score on people are shown a detection. */
 const shownScore = 0.25;
 
@@ -44,7 +47,7 @@ export const ModelSettings = z.object({
   deadlineMs: z
     .number()
     .gt(0)
-    .max(60_000)
+    .max(deadlineMsMax)
     .default(1000)
     .describe('From the arrival of a request to its answer; a request may say another one.'),
   priority: Priority.default(5).describe('1 goes first, 10 last; a request may say a later one.'),

@@ -1,13 +1,13 @@
 /** The inference host: an HTTP server over a queue over a pool of threads. It opens no database. */
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
-import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { connectionOptions, guardConnections } from '../connections.ts';
+import { guardedServer } from '../connections.ts';
 import { engines } from '../engine/engines.ts';
 import { hostEngineOf } from '../engine/hostEngine.ts';
 import type { Log } from '../log.ts';
+import { drainMs as drainTimes } from '../stopTimes.ts';
 import type { Tracing } from '../tracing.ts';
 import { readAuth } from './auth.ts';
 import type { DeploymentRoute } from './channel.ts';
@@ -26,14 +26,10 @@ import { whenOver } from './send.ts';
 import { type HostStats, ModelStats, summaryOf } from './stats.ts';
 import { startPool } from './threads/pool.ts';
 
-/** After this much of a drain, what still waits is answered with 503. */
-const drainMs = 25_000;
-/** A connection on which nothing moves for so long is closed: a request waits for 60 s at most, and a client that does not read holds memory. */
-const silenceMs = 75_000;
+/** Longest that one model may load and warm up, however many are loaded. */
+const loadSecondsMax = 120;
 /** Of all kinds. */
 const connectionsMax = 4000;
-/** After the limit of a drain its answers get so much longer to leave; who still sends a body is cut off. */
-const lastAnswersMs = 1_000;
 /** How long the port stays open once nothing is left: load balancers see that the host is not ready before they find it closed. */
 const lingerMs = 500;
 /** For the last spans to leave. */
@@ -57,7 +53,7 @@ export interface RunningHost {
   keysUsed(max: number): string[];
   /** Everything that was to be loaded was tried: the host is ready with what it has, unless it is stopping. */
   ready(): void;
-  /** Why the host cannot serve everything that it is to serve; null when it can. */
+  /** Why the host cannot serve everything that it is to serve, or not as fast as it should; null when it can. */
   problem(): string | null;
   /** Resolves when a model has taken hold of a thread for good. Only the end of the process sets it free. */
   stuck: Promise<Stuck>;
@@ -74,10 +70,11 @@ export async function startHost(
   log: Log,
   prepare: (listening: RunningHost) => Promise<void> = async () => {},
   tracing: Tracing | null = null,
+  drainMs: number = drainTimes.requests,
 ): Promise<RunningHost> {
   const folder = makeFolder();
   const removeFolder = () => rm(folder, { recursive: true, force: true });
-  const host = await listen(config, log, folder, null, tracing).catch(async (error) => {
+  const host = await listen(config, log, folder, null, tracing, drainMs).catch(async (error) => {
     await removeFolder();
     throw error;
   });
@@ -108,23 +105,23 @@ export async function listen(
   folder: string,
   snapshot: unknown,
   tracing: Tracing | null,
+  drainMs: number = drainTimes.requests,
 ): Promise<RunningHost> {
   const auth = snapshot === null ? null : readAuth(snapshot);
-  const pool = await poolOf(config.engine, { ...config, folder });
+  const pool = await poolOf(config.engine, { ...config, folder, loadSecondsMax });
   const memory = new Memory(config.queueBytesMax);
   const json = startJson();
   const checks = startChecks();
   const dispatcher = startDispatcher(pool, memory, { permits: config.permits, requestsMax: config.queueRequestsMax });
-  const server = createServer({ ...connectionOptions, requestTimeout: 60_000, keepAliveTimeout: silenceMs });
-  server.setTimeout(silenceMs);
-  const connections = guardConnections(server, connectionsMax, ({ message }) => JSON.stringify({ error: message }));
+  const limits = { max: connectionsMax, requestMs: 60_000 };
+  const { http: server, connections } = guardedServer(limits, ({ message }) => JSON.stringify({ error: message }));
   const host: Host = {
     config,
     log,
     dispatcher,
     models: new Map(),
     deployments: new Set(),
-    problem,
+    unready,
     state: 'LOADING',
     memory,
     json,
@@ -161,11 +158,19 @@ export async function listen(
     }
   }
 
-  function problem(): string | null {
+  function unready(): string | null {
     const wanted = routes.flatMap(({ ids }) => ids);
     const missing = wanted.filter((id) => !loaded.has(id));
     if (missing.length > 0) return `${missing.length} of ${wanted.length} models are not loaded.`;
     return pool.stalled() ? 'Every run that computes is past its deadline: no other can be computed.' : null;
+  }
+
+  function problem(): string | null {
+    const reason = unready();
+    const overdue = pool.overdue();
+    if (reason !== null || overdue === 0) return reason;
+    const held = `${overdue} of ${config.permits} permits ${overdue === 1 ? 'is' : 'are'} held by ${overdue === 1 ? 'a run' : 'runs'}`;
+    return `${held} past the deadline: fewer runs than usual compute at the same time.`;
   }
 
   async function leave(served: ServedModel): Promise<void> {
@@ -186,7 +191,7 @@ export async function listen(
     host.state = 'DRAINING';
     connections.closeAfterAnswers();
     const limit = setTimeout(() => dispatcher.stop(), drainMs);
-    const end = setTimeout(connections.closeAll, drainMs + lastAnswersMs);
+    const end = setTimeout(connections.closeAll, drainMs + drainTimes.lastAnswers);
     for (let quietMs = 0; quietMs < lingerMs; ) {
       await delay(10);
       quietMs = open === 0 ? quietMs + 10 : 0;

@@ -22,8 +22,8 @@ export interface Host extends Inferring {
   models: Map<string, Map<number, ServedModel>>;
   /** Names that are there, also when nothing of theirs is served. */
   deployments: ReadonlySet<string>;
-  /** Why it cannot serve everything that it is to serve. */
-  problem(): string | null;
+  /** Why it cannot serve everything that it is to serve. One permit that hangs among others is no reason. */
+  unready(): string | null;
   /** See `Connections`. */
   trust(res: ServerResponse): void;
   /** Decides who may use which deployment. Null: everybody may use all, or nobody while the configured `accounts` have not arrived. */
@@ -152,8 +152,8 @@ const allModels = ({ models }: Host): ServedModel[] => [...models.values()].flat
 
 function sendReady(host: Host, res: ServerResponse): void {
   if (host.state === 'LOADING') throw notLoaded();
-  const problem = host.problem();
-  if (problem !== null) throw new HttpError(503, problem, { 'retry-after': '1' });
+  const reason = host.unready();
+  if (reason !== null) throw new HttpError(503, reason, { 'retry-after': '1' });
   sendModelReady(host, res);
 }
 

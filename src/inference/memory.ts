@@ -3,10 +3,14 @@
  * their clients have read them. Bytes are counted before they exist, and each request gives back all of its own at its end.
  */
 import { busy, HttpError } from './httpError.ts';
+import { whenIdle } from './idle.ts';
 
 const freeBytesMax = 32 * 2 ** 20;
 /** Of the budget, for one model: the clients of one cannot keep out those of another. */
 const shareMax = 3 / 4;
+
+/** The collector would let a burst of large buffers lie for a long time. */
+const freeNow = ({ buffer }: Buffer): void => void (buffer as ArrayBuffer).transfer(0);
 
 interface Waiter {
   holding: Holding;
@@ -18,6 +22,9 @@ export class Memory {
   readonly #max: number;
   readonly #free: Buffer[] = [];
   readonly #byModel = new Map<string, number>();
+  readonly #used = whenIdle(() => {
+    for (const buffer of this.#free.splice(0)) freeNow(buffer);
+  });
   #waiting: Waiter[] = [];
   /** Bytes that are held. */
   used = 0;
@@ -76,14 +83,15 @@ export class Memory {
     return this.#free.splice(at, at < 0 ? 0 : 1)[0] ?? Buffer.allocUnsafeSlow(bytes);
   }
 
+  /** For other requests, as long as there are some. */
   recycle(buffer: Buffer): void {
     this.#free.push(buffer);
     for (let free = this.#free.reduce((sum, { length }) => sum + length, 0); free > freeBytesMax; ) {
       const dropped = this.#free.shift() as Buffer;
       free -= dropped.length;
-      // At once: the collector lets a burst of large buffers lie for a long time.
-      (dropped.buffer as ArrayBuffer).transfer(0);
+      freeNow(dropped);
     }
+    this.#used();
   }
 }
 

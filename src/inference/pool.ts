@@ -107,8 +107,6 @@ export interface LoadedModel {
 export const givenMax = 2;
 /** The first does not count. */
 export const warmUpRounds = 4;
-/** Longest that a model may load and warm up. */
-export const loadSecondsMax = 120;
 
 export interface PoolSettings {
   /** Runs that compute at the same time. */
@@ -117,6 +115,8 @@ export interface PoolSettings {
   workers: number;
   /** A private folder, for `runningFile.ts`. */
   folder: string;
+  /** Longest that one model may load and warm up. */
+  loadSecondsMax: number;
 }
 
 /** A model whose run or load does not end and cannot be stopped: only the end of the process does. */
@@ -143,9 +143,11 @@ export interface Pool {
    * is overdue.
    */
   start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, reading?: Reading): Run;
+  /** Permits that are held by overdue runs. */
+  overdue(): number;
   /** Every run that computes is overdue: nothing else can be computed. */
   stalled(): boolean;
-  /** Resolves when a run is overdue by some seconds, or a thread has loaded a model for 120 s. */
+  /** Resolves when a run is overdue by some seconds, or a model has been loaded for `loadSecondsMax` and cannot be stopped. */
   stuck: Promise<Stuck>;
   /** Ends the threads when their runs have ended. */
   close(): Promise<void>;

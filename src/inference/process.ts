@@ -1,13 +1,11 @@
 /** What every inference host does that is a process: as a child of the server, and by itself. */
 import { rmSync } from 'node:fs';
 import type { Log } from '../log.ts';
+import { stopMs } from '../stopTimes.ts';
 import type { Tracing } from '../tracing.ts';
 import { readTracing, serviceNames } from '../tracingSettings.ts';
 import { makeFolder } from './folder.ts';
 import type { RunningHost } from './host.ts';
-
-/** The limit for everything that has to end. */
-const stopMs = 30_000;
 
 /** Null where nobody asks for traces. Throws an Error that names every variable that is wrong. */
 export async function tracingOf(env: NodeJS.ProcessEnv, log: Log): Promise<Tracing | null> {
@@ -31,7 +29,7 @@ export function stopOnSignals(host: RunningHost, log: Log): void {
     stopping = true;
     log.info({ signal }, 'stopping');
     // A thread inside a run that never ends cannot be ended in any other way.
-    setTimeout(endNow, stopMs).unref();
+    setTimeout(endNow, stopMs.limit).unref();
     void host.stop().then(() => process.exit(0));
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);

@@ -11,6 +11,7 @@ import type { Job } from './tables.ts';
 export const STORED_SPEC_VERSION = 8;
 
 type Stored = Record<string, unknown>;
+export type StoredJob = Pick<Job, 'kind' | 'specJson' | 'specVersion'>;
 
 /** What the specifications of each version lack, by kind. A hyperparameter says it by itself: `before` in `presets.ts`. */
 const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => Stored>>> = {
@@ -31,6 +32,7 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
   },
   3: {
     BENCHMARK: () => ({ scenario: 'SINGLE_STREAM', instances: [1] }),
+    IMPORT_DATASET: () => ({ nameEncoding: null, onProblem: 'REFUSE', leftOutShareMax: 0.05 }),
   },
   4: {
     TRAIN: () => ({ stopAfterEpoch: null, resumeOfJobId: null }),
@@ -48,7 +50,7 @@ const lacking: Record<number, Partial<Record<JobKindName, (stored: Stored) => St
 };
 
 /** A job's specification with what its version did not say. */
-export function storedSpec({ kind, specJson, specVersion }: Pick<Job, 'kind' | 'specJson' | 'specVersion'>): Stored {
+export function storedSpec({ kind, specJson, specVersion }: StoredJob): Stored {
   let stored = specJson as Stored;
   for (let version = specVersion; version < STORED_SPEC_VERSION; version += 1)
     stored = { ...lacking[version]?.[kind]?.(stored), ...stored };

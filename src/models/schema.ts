@@ -2,10 +2,11 @@ import { findUser } from '../accounts/users.ts';
 import { findVersionEver } from '../datasets/datasets.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, textKey, totalCount } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, pageInTurns, textKey, totalCount } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
+import { inPieces } from '../slices.ts';
 import { downloadUrl } from '../storage/links.ts';
 import { TagFilterType } from '../tags/filter.schema.ts';
 import { MetricFilterType } from '../training/search.schema.ts';
@@ -208,16 +209,14 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       type: ModelVersionConnection,
       description: 'Its versions, newest first.',
       args: pageArgs(),
-      resolve: (m, args, context) => ({
-        ...page(
-          `versions ${m.id}`,
-          args,
-          numberKey,
-          (limit, after: number | null) => listModelVersions(context.db, m.id, limit, after),
-          (v) => v.number,
-        ),
-        count: () => countVersions({ db: context.db, request: context }, { modelId: m.id }, null),
-      }),
+      resolve: async (m, args, context) => {
+        const { db } = context;
+        const keyOf = (v: ModelVersion) => v.number;
+        const read = (limit: number, after: number | null) => listModelVersions(db, m.id, limit, after);
+        const readPieces = (limit: number, after: number | null) => inPieces(context, limit, after, read, keyOf);
+        const listed = await pageInTurns(`versions ${m.id}`, args, numberKey, readPieces, keyOf);
+        return { ...listed, count: () => countVersions({ db, request: context }, { modelId: m.id }, null) };
+      },
     }),
   }),
 });

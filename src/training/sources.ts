@@ -6,7 +6,7 @@ import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import type { PresetName } from '../jobs/presets.ts';
 import type { Spec } from '../jobs/specs.ts';
-import { findModelVersion } from '../models/models.ts';
+import { findModel, findModelVersion } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -27,6 +27,12 @@ export function requireReadyDataset(db: Queryable, id: string): DatasetVersion &
   if (state !== 'READY' || !classesJson || !contentHash)
     refuse('INVALID', 'datasetVersionId', `The dataset version is ${state}, not READY.`);
   return { ...row, classesJson, contentHash };
+}
+
+/** An InputError where the model to which a job would add its version was deleted. */
+export function requireModel(db: Queryable, id: string, field: string): void {
+  if (!findModel(db, id))
+    refuse('NOT_FOUND', field, 'The model was deleted: nobody would see a version of it. Start anew with `modelName`.');
 }
 
 /** What the model of a version does with an image. */

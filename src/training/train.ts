@@ -27,7 +27,7 @@ import { enqueueConversion } from './convert.ts';
 import { requireBatchFor, requireSlots } from './processes.ts';
 import { requirePublicWeights } from './publicWeights.ts';
 import { acceptCheckpoint, acceptEvaluation, keepCheckpoint, requireMade, type VersionOrigin } from './register.ts';
-import { datasetRef, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
+import { datasetRef, requireModel, requireReadyDataset, requireReadyModel, requireTask, versionFile } from './sources.ts';
 
 /** The last two checkpoints, the next one while it is written, and room for the weights and evaluations. */
 export const trainingBytes = (preset: PresetName): number => 4 * checkpointBytes(preset);
@@ -275,7 +275,8 @@ export const trainJob: JobKind = {
   redo(tx, retried) {
     const problem = outOfRange(retried);
     if (problem) refuse('INVALID', 'jobId', problem);
-    const { datasetVersionId, init } = requestOf(retried);
+    const { modelId, datasetVersionId, init } = requestOf(retried);
+    if (modelId !== null) requireModel(tx, modelId, 'jobId');
     requireReadyDataset(tx, datasetVersionId);
     if ('modelVersionId' in init) requireReadyModel(tx, init.modelVersionId);
   },

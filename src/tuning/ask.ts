@@ -3,20 +3,20 @@ import { JobFailure, type JobKind } from '../jobs/kinds.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { AskResult, populationMax } from '../jobs/searchSpace.ts';
 import { AskSpec, SPEC_VERSION } from '../jobs/specs.ts';
-import type { Job } from '../jobs/tables.ts';
+import { type StoredJob, storedSpec } from '../jobs/storedSpec.ts';
 import { codeVersion } from '../version.ts';
 import { directionsOf } from './objectives.ts';
 import { listTrials, requireStudy, studySettings } from './studies.ts';
 
 /** `specJson` of an ASK job. */
-const AskRequest = z.object({
+export const AskRequest = z.object({
   studyId: z.string(),
   generation: z.int().min(0),
   count: z.int().min(0).max(populationMax),
 });
-type AskRequest = z.infer<typeof AskRequest>;
+export type AskRequest = z.infer<typeof AskRequest>;
 
-export const askRequestOf = ({ specJson }: Pick<Job, 'specJson'>): AskRequest => AskRequest.parse(specJson);
+export const askRequestOf = (job: StoredJob): AskRequest => AskRequest.parse(storedSpec(job));
 
 /** What the trainer proposes next: a child of the TUNE job, which inserts the trials. */
 export const askJob: JobKind = {

@@ -21,9 +21,10 @@ import { results } from '../jobs/results.ts';
 import type { AskResult, Params } from '../jobs/searchSpace.ts';
 import { TrainingRuntime } from '../jobs/specs.ts';
 import type { Failure } from '../jobs/states.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job, jobSubject } from '../jobs/tables.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
-import { requireReadyDataset } from '../training/sources.ts';
+import { requireModel, requireReadyDataset } from '../training/sources.ts';
 import type { TrainRequest } from '../training/train.ts';
 import { askRequestOf } from './ask.ts';
 import { Budget, isSpent } from './budget.ts';
@@ -58,6 +59,7 @@ export const tuneJob: JobKind = {
   redo(tx, retried) {
     const row = findStudyOf(tx, retried);
     if (!row || row.jobId !== retried.retryOfId) refuse('INVALID', 'jobId', 'The study has a newer job: retry that one.');
+    requireModel(tx, row.modelId, 'jobId');
     requireReadyDataset(tx, row.datasetVersionId);
     continueIn(tx, row, retried);
   },
@@ -104,7 +106,7 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
   const trials = listTrials(tx, row.id);
   const front = frontOf(settings, trials);
   dropCheckpoints(tx, trials, front);
-  const budget = Budget.parse(parent.specJson);
+  const budget = Budget.parse(storedSpec(parent));
   const inAll = isSpent(budget, settings.objectives[0] as ObjectiveName, front[0], Date.now() - parent.createdAt)
     ? trials.length
     : row.trials;

@@ -3,11 +3,13 @@
  * size and the number of classes, and its speed not on the weights. So it is measured once for all trials, before the first one.
  */
 import { z } from 'zod';
+import type { Queryable } from '../db.ts';
 import { JobFailure, type JobKind } from '../jobs/kinds.ts';
 import { preprocessOf } from '../jobs/presets.ts';
 import { launchTrainer } from '../jobs/python.ts';
 import { results } from '../jobs/results.ts';
 import { MeasureSpec, SPEC_VERSION } from '../jobs/specs.ts';
+import { type StoredJob, storedSpec } from '../jobs/storedSpec.ts';
 import { requireReadyDataset } from '../training/sources.ts';
 import { trainingOf } from '../training/train.ts';
 import { codeVersion } from '../version.ts';
@@ -16,7 +18,9 @@ import { requireStudy, studySettings } from './studies.ts';
 import type { Study } from './tables.ts';
 
 /** `specJson` of a MEASURE job. */
-const MeasureRequest = z.object({ studyId: z.string() });
+export const MeasureRequest = z.object({ studyId: z.string() });
+
+const studyOf = (db: Queryable, job: StoredJob): Study => requireStudy(db, MeasureRequest.parse(storedSpec(job)).studyId);
 
 /** Whether a study has to wait for latencies. */
 export const lacksLatencies = (row: Study): boolean => row.latenciesJson === null && studySettings(row).objectives.includes('LATENCY');
@@ -25,7 +29,7 @@ export const measureJob: JobKind = {
   timeLimitMs: 4 * 3_600_000,
 
   launch({ db }, { job }) {
-    const row = requireStudy(db, MeasureRequest.parse(job.specJson).studyId);
+    const row = studyOf(db, job);
     const settings = studySettings(row);
     const { preset, fixed, seed, cpuThreads } = settings;
     const { hyperparameters } = trainingOf(preset, fixed, {});
@@ -46,7 +50,7 @@ export const measureJob: JobKind = {
 
   async finish({ db }, { job }, outcome) {
     const { latenciesMs } = results.MEASURE.parse(outcome.result);
-    const sizes = imageSizesOf(studySettings(requireStudy(db, MeasureRequest.parse(job.specJson).studyId)));
+    const sizes = imageSizesOf(studySettings(studyOf(db, job)));
     if (latenciesMs.length !== sizes.length)
       throw new JobFailure('INTERNAL', `The trainer has measured ${latenciesMs.length} of ${sizes.length} sizes.`);
     return () => ({ latencies: Object.fromEntries(sizes.map((size, n) => [size, latenciesMs[n]])) });

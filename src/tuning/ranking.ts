@@ -10,13 +10,7 @@ export interface Ranked {
 /** Whether `a` is nowhere worse than `b`, and better in one objective. */
 export function dominates(a: Ranked, b: Ranked, directions: readonly Direction[]): boolean {
   if (a.values === null || b.values === null) return a.values !== null && b.values === null;
-  let isBetter = false;
-  for (const [n, direction] of directions.entries()) {
-    const gain = gainOf(a, n, direction) - gainOf(b, n, direction);
-    if (gain < 0) return false;
-    isBetter ||= gain > 0;
-  }
-  return isBetter;
+  return beats(gainsOf(a, directions), gainsOf(b, directions));
 }
 
 /** Larger is better. */
@@ -25,9 +19,34 @@ const gainOf = ({ values }: Ranked, objective: number, direction: Direction): nu
   return direction === 'MAXIMIZE' ? value : -value;
 };
 
+const gainsOf = (one: Ranked, directions: readonly Direction[]): number[] => directions.map((direction, n) => gainOf(one, n, direction));
+
+function beats(a: readonly number[], b: readonly number[]): boolean {
+  let isBetter = false;
+  for (let n = 0; n < a.length; n += 1) {
+    const [gain, other] = [a[n] as number, b[n] as number];
+    if (gain < other) return false;
+    isBetter ||= gain > other;
+  }
+  return isBetter;
+}
+
 /** The trials that no other one dominates, in the order of `trials`; none of those that have no values. */
-export const nonDominated = <T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] =>
-  trials.filter((one) => one.values !== null && !trials.some((other) => dominates(other, one, directions)));
+export function nonDominated<T extends Ranked>(trials: readonly T[], directions: readonly Direction[]): T[] {
+  const sorted = trials.filter(({ values }) => values !== null).map((one) => ({ one, gains: gainsOf(one, directions) }));
+  sorted.sort((a, b) => firstDifference(b.gains, a.gains));
+  // What dominates a trial is better in the first objective in which they differ, so it is among those before it. Of 1,000 trials, none of
+  // which dominates another, each pair is compared only once.
+  const front: typeof sorted = [];
+  for (const next of sorted) if (!front.some(({ gains }) => beats(gains, next.gains))) front.push(next);
+  const found = new Set(front.map(({ one }) => one));
+  return trials.filter((one) => found.has(one));
+}
+
+const firstDifference = (a: readonly number[], b: readonly number[]): number => {
+  const n = a.findIndex((gain, i) => gain !== b[i]);
+  return n < 0 ? 0 : (a[n] as number) - (b[n] as number);
+};
 
 /**
  * Best first: by the fronts of NSGA-II, inside a front those that stand apart (crowding distance), then those with the smaller number. For

@@ -17,7 +17,7 @@ import { findModelByName, insertModel } from '../models/models.ts';
 import { Name } from '../naming.ts';
 import { requireDisk } from '../storage/disk.ts';
 import { requirePublicWeights } from '../training/publicWeights.ts';
-import { requireReadyDataset, requireTask } from '../training/sources.ts';
+import { requireModel, requireReadyDataset, requireTask } from '../training/sources.ts';
 import { trainingBytes } from '../training/train.ts';
 import { begin, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
@@ -114,6 +114,7 @@ export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, 
     tx.update(study).set({ trials }).where(eq(study.id, id)).run();
     writeAudit(tx, actor, { action: 'extendStudy', target: { type: 'Study', id }, detail: { trials } });
     if (current.state === 'SUCCEEDED') {
+      requireModel(tx, row.modelId, 'studyId');
       requireReadyDataset(tx, row.datasetVersionId);
       const { specJson, specVersion, priority } = current;
       // What has ended it is not to end it again at once.

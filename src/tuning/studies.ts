@@ -1,5 +1,5 @@
 /** Look-ups of studies and their trials. */
-import { and, count, desc, eq, inArray, isNotNull, lt, or } from 'drizzle-orm';
+import { and, count, desc, eq, gt, inArray, isNotNull, lt, or } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -82,18 +82,26 @@ export function trialState(db: Queryable, { outcome, jobId }: Trial): keyof type
 
 /** A page of trials behind the one with the number `after`: by number, or the best by an objective first. */
 export function pageTrials(db: Queryable, row: Study, objective: ObjectiveName | null, limit: number, after: number | null): Trial[] {
-  const trials = listTrials(db, row.id);
-  if (objective !== null) {
-    const place = studySettings(row).objectives.indexOf(objective);
-    if (place < 0)
-      throw new ApiError(
-        'INVALID',
-        `The study does not optimise ${objective}: its objectives are ${studySettings(row).objectives.join(', ')}.`,
-      );
-    const sign = objectives[objective].direction === 'MAXIMIZE' ? -1 : 1;
-    const worth = ({ valuesJson }: Trial) => (valuesJson ? sign * (valuesJson[place] as number) : Number.POSITIVE_INFINITY);
-    trials.sort((a, b) => (worth(a) === worth(b) ? a.number - b.number : worth(a) - worth(b)));
+  if (objective === null) {
+    const isBehind = after === null ? undefined : gt(trial.number, after);
+    return db
+      .select()
+      .from(trial)
+      .where(and(eq(trial.studyId, row.id), isBehind))
+      .orderBy(trial.number)
+      .limit(limit)
+      .all();
   }
+  const trials = listTrials(db, row.id);
+  const place = studySettings(row).objectives.indexOf(objective);
+  if (place < 0)
+    throw new ApiError(
+      'INVALID',
+      `The study does not optimise ${objective}: its objectives are ${studySettings(row).objectives.join(', ')}.`,
+    );
+  const sign = objectives[objective].direction === 'MAXIMIZE' ? -1 : 1;
+  const worth = ({ valuesJson }: Trial) => (valuesJson ? sign * (valuesJson[place] as number) : Number.POSITIVE_INFINITY);
+  trials.sort((a, b) => (worth(a) === worth(b) ? a.number - b.number : worth(a) - worth(b)));
   const start = after === null ? 0 : trials.findIndex(({ number }) => number === after) + 1;
   return trials.slice(start, start + limit);
 }

@@ -110,6 +110,19 @@ def matmuls():
     return model(nodes, [value("x", ["n", 512])], [value("y", ["n", 512])], [tensor(np.eye(512), "w")])
 
 
+def products():
+    """The greatest product of each two of `m` numbers, and a whole copy of all products meanwhile: memory for 2 · m² numbers."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "last"], ["column"]),
+        helper.make_node("Unsqueeze", ["x", "middle"], ["row"]),
+        helper.make_node("Mul", ["column", "row"], ["all"]),
+        helper.make_node("Transpose", ["all"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("ReduceMax", ["turned", "both"], ["y"], keepdims=0),
+    ]
+    constants = [tensor([2], "last", np.int64), tensor([1], "middle", np.int64), tensor([1, 2], "both", np.int64)]
+    return model(nodes, [value("x", ["n", "m"])], [value("y", ["n"])], constants)
+
+
 def stubborn():
     """Suppression among `rounds` boxes that do not overlap: one kernel, which takes minutes for 300,000 and cannot be stopped."""
     return suppression([], value("rounds", [1], TensorProto.INT64))
@@ -482,6 +495,7 @@ MODELS = {
     "scalar": scalar,
     "spin": spin,
     "matmuls": matmuls,
+    "products": products,
     "stubborn": stubborn,
     "patient": patient,
     "lookup": lookup,

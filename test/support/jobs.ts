@@ -19,7 +19,7 @@ import { type Scheduler, startScheduler } from '../../src/jobs/scheduler.ts';
 import { isFinal } from '../../src/jobs/states.ts';
 import { type Attempt, attempt, type Job, type JobEvent, type JobState, job } from '../../src/jobs/tables.ts';
 import { watchEvents } from '../../src/jobs/watch.ts';
-import { createLog } from '../../src/log.ts';
+import { createLog, type Log } from '../../src/log.ts';
 import { watchGpus } from '../../src/system/gpus.ts';
 import type { Tracing } from '../../src/tracing.ts';
 import type { Script } from './child.ts';
@@ -105,8 +105,8 @@ export const touch = ({ folder }: Jobs, name: string): void => writeFileSync(joi
 export interface Jobs extends JobServices {
   folder: string;
   kinds: JobKinds;
-  /** Starts the scheduler; it is stopped at the end. */
-  start(): Promise<Scheduler>;
+  /** Starts the scheduler, which logs nothing unless there is a log; it is stopped at the end. */
+  start(log?: Log): Promise<Scheduler>;
   submit(submitted?: Submitted): Job;
   job(id: string): Job;
   attempts(id: string): Attempt[];
@@ -169,8 +169,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
       ...services,
       folder,
       kinds,
-      async start() {
-        const log = createLog(config);
+      async start(log = createLog(config)) {
         const gpus = await watchGpus(config.childEnv.PATH ?? '', log);
         const scheduler = startScheduler(services, kinds, log, gpus, limits);
         schedulers.push({ stop: () => scheduler.stop().finally(() => gpus.stop()) });

@@ -12,7 +12,7 @@ import type { JobServices } from '../../src/jobs/kinds.ts';
 import { cancelJob, type End, endAttempt } from '../../src/jobs/moves.ts';
 import { claimNext, prepareSlots } from '../../src/jobs/queue.ts';
 import { retryJob } from '../../src/jobs/retry.ts';
-import type { AskResult, Params } from '../../src/jobs/searchSpace.ts';
+import type { AskResult, Dimension, Params } from '../../src/jobs/searchSpace.ts';
 import { isFinal } from '../../src/jobs/states.ts';
 import { type Job, job, slot } from '../../src/jobs/tables.ts';
 import { modelVersion } from '../../src/models/tables.ts';
@@ -190,8 +190,9 @@ function madeBy(tx: Queryable, services: JobServices, one: Job): Record<string, 
 function proposalsOf(tx: Queryable, one: Job): AskResult {
   const { studyId, count } = askRequestOf(one);
   const row = requireStudy(tx, studyId);
-  const { space, seed } = studySettings(row);
+  const { sampler, space, seed } = studySettings(row);
   const known = listTrials(tx, studyId);
+  if (sampler === 'GRID') return { proposals: pointsOf(space).slice(known.length, known.length + count), importance: [] };
   // They depend on what is known, as those of a sampler do.
   const results = known.filter(({ outcome }) => outcome !== null).map(({ valuesJson }) => valuesJson);
   const proposals = Array.from({ length: count }, (_, n): Params => {
@@ -208,6 +209,13 @@ function proposalsOf(tx: Queryable, one: Job): AskResult {
   });
   return { proposals, importance: [] };
 }
+
+/** Of a grid whose dimensions have choices. */
+const pointsOf = (space: readonly Dimension[]): Params[] =>
+  space.reduce<Params[]>(
+    (points, { name, choices }) => points.flatMap((point) => (choices ?? []).map((value) => ({ ...point, [name]: value }))),
+    [{}],
+  );
 
 function insertFile(tx: Queryable, owner: Pick<Artifact, 'ownerType' | 'ownerId' | 'kind'>): string {
   const file = { sha256: randomUUIDv7(), sizeBytes: 1 };

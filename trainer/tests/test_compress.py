@@ -85,11 +85,16 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(
     assert [event["numbers"] for event in running.of("gate")] == [gate_of(int8[1])]
 
 
-def test_fp16_has_half_of_the_bytes_and_takes_32_bit_inputs(trained: Trained, tmp_path: Path) -> None:
-    code, recorder = run_here(
-        tmp_path, support.compress_spec(trained.model("ONNX"), trained.spec["dataset"], "FP16", 2)
-    )
+def test_fp16_has_half_of_the_bytes_and_takes_32_bit_inputs_and_is_the_same_bytes_in_another_process(
+    trained: Trained, tmp_path: Path
+) -> None:
+    spec = support.compress_spec(trained.model("ONNX"), trained.spec["dataset"], "FP16", 2)
+    code, recorder = run_here(tmp_path, spec)
     assert code == 0
+    with attempt(tmp_path / "again", spec, PYTHONHASHSEED="7") as running:
+        assert running.end() == 0
+    for name in ("model.onnx", "probe.safetensors", "evaluation.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
     model = onnx.load(str(tmp_path / "model.onnx"))
     assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
         TensorProto.FLOAT

@@ -16,7 +16,7 @@ from scenes import write_scenes
 from tests import support
 from tests.conftest import Trained, train_and_convert
 from tests.support import Recorder, attempt, detector_spec, run_here
-from whetstone_trainer import train
+from whetstone_trainer import events, train
 from whetstone_trainer.convert import Source, gate_numbers
 from whetstone_trainer.data import open_images, read_split
 from whetstone_trainer.detection import gate
@@ -196,6 +196,25 @@ def test_checkpoint_and_onnx_find_what_the_training_said(trained: Trained, tmp_p
     result = recorder.events[-1]["result"]
     assert not list(validator("EvaluateResult").iter_errors(result))
     assert result["metrics"] == pytest.approx(trained.artifact("WEIGHTS")["meta"]["metrics"], abs=1e-3)
+
+
+def test_while_boxes_are_compared_the_step_moves_so_that_it_is_no_hang_and_a_cancel_is_heard(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "TICK_SECONDS", 0)
+    spec = support.evaluate_spec(trained.model("CHECKPOINT"), trained.spec["dataset"], batchSize=4)
+    code, recorder = run_here(tmp_path / "whole", spec)
+    assert code == 0
+    totals = [event["total"] for event in recorder.of("phase") if event["phase"] == "matching"]
+    assert len(totals) == 2
+    ticks = [event for event in recorder.of("batch") if event["phase"] == "matching"]
+    assert [tick["done"] for tick in ticks] == [done for total in totals for done in range(1, total + 1)]
+    steps = [tick["step"] for tick in ticks]
+    assert steps == sorted(set(steps))
+
+    code, recorder = run_here(tmp_path / "cancelled", spec, type="batch", phase="matching", done=2)
+    assert code == 75
+    assert recorder.of("batch")[-1]["done"] == 2
 
 
 @pytest.mark.parametrize("said", [None, "CENTRES_FIRST", "BOXES_SCORES"])

@@ -4,13 +4,15 @@
  * are read, in JavaScript threads.
  */
 import { join } from 'node:path';
+import { datatypes, elementsOf } from '../../engine/datatypes.ts';
 import type { Tensor } from '../../engine/engine.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { nowMs } from '../clock.ts';
+import { whenIdle } from '../idle.ts';
 import {
+  type Feed,
   givenMax,
   type LoadedModel,
-  loadSecondsMax,
   type ModelFile,
   type Pool,
   type PoolSettings,
@@ -36,24 +38,31 @@ interface UnderWay {
 
 /** A run that continues for so long after its stop is in a kernel that does not end. */
 const overdueSecondsMax = 5;
-const tooLong = `It did not load and warm up within ${loadSecondsMax} s.`;
 const unused = (): void => {};
+const bytesOf = (tensors: readonly Pick<Feed, 'datatype' | 'shape'>[]): number =>
+  tensors.reduce((sum, { datatype, shape }) => sum + datatypes[datatype].bytes * elementsOf(shape), 0);
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 
-export async function startNativePool({ permits, workers, folder }: PoolSettings): Promise<Pool> {
+export async function startNativePool({ permits, workers, folder, loadSecondsMax }: PoolSettings): Promise<Pool> {
   const { loadThreadsMax, RunStopped, startRuntime } = await import('../../engine/native.ts');
   const runningFile = createRunningFile(folder, permits + loadThreadsMax);
   const runtime = startRuntime({ threadsMax: permits, nice: niceOfRuns, runningFile });
   const vision = startTaskThreads<VisionTasks>(join(import.meta.dirname, 'vision.thread.ts'), permits);
   type Session = Awaited<ReturnType<typeof runtime.open>>;
   const sessions = new Map<string, Session>();
+  /** Most bytes of inputs that each model was warmed up with. */
+  const warmBytes = new Map<string, number>();
   const free = Array.from({ length: workers }, () => new ArrayBuffer(0));
   const underWay = new Set<UnderWay>();
   /** For how many seconds each of these models has been loaded. */
   const loading = new Map<string, number>();
   /** Loads and unloads that have not ended. */
   const changes = new Set<Promise<unknown>>();
+  const used = whenIdle(() => {
+    for (const [n, memory] of free.entries()) free[n] = memory.transfer(0);
+  });
   let idle = unused;
+  const tooLong = `It did not load and warm up within ${loadSecondsMax} s.`;
 
   const isOverdue = ({ seconds, secondsMax }: UnderWay): boolean => seconds > secondsMax;
   const overdue = (): number => [...underWay].filter(isOverdue).length;
@@ -94,6 +103,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
       });
     const runs: LoadedModel['runs'] = [];
     for (const { rows, inputs } of warmUps(signature)) {
+      warmBytes.set(key, Math.max(warmBytes.get(key) ?? 0, bytesOf(inputs)));
       const zeros = new Map(inputs.map((input): [string, Tensor] => [input.name, zerosOf(input)]));
       for (let round = 0; round < warmUpRounds; round += 1) {
         const { outputs, runNs } = await runAside(zeros, names, 'It does not run');
@@ -120,6 +130,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
     async unload(key) {
       const session = sessions.get(key);
       sessions.delete(key);
+      warmBytes.delete(key);
       if (session) await untilEnded(session.close());
     },
 
@@ -160,7 +171,8 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
             }
           }
           if (signal.aborted) return { state: 'cancelled', ranMs: 0 };
-          const result = await session.run(tensors, outputs, { deadlineMs: msMax, signal });
+          const keepsMemory = bytesOf(feeds) <= (warmBytes.get(key) ?? 0);
+          const result = await session.run(tensors, outputs, { deadlineMs: msMax, signal, keepsMemory });
           const [preparedMs, endedMs] = [result.startedNs / 1e6, result.endedNs / 1e6];
           const found = reading ? await vision.ask('read', { reading, outputs: result.outputs }) : null;
           return {
@@ -181,6 +193,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
       const ended = compute().then((end) => {
         underWay.delete(run);
         free.push(keptOf(kept));
+        used();
         if (underWay.size === 0) idle();
         return end;
       });
@@ -194,6 +207,7 @@ export async function startNativePool({ permits, workers, folder }: PoolSettings
       };
     },
 
+    overdue: () => Math.min(overdue(), permits),
     stalled: () => overdue() >= permits,
     stuck,
 

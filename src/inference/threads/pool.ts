@@ -8,10 +8,10 @@ import '../../engine/telemetry.ts';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { whenIdle } from '../idle.ts';
 import {
   givenMax,
   type LoadedModel,
-  loadSecondsMax,
   type ModelFile,
   type Pool,
   type PoolSettings,
@@ -54,7 +54,7 @@ const overdueSecondsMax = 10;
 const unused = (): void => {};
 const tellsOfRun = (message: FromEngineThread): message is Exclude<FromEngineThread, EngineReply> => 'slot' in message;
 
-export function startPool({ permits, workers, folder }: PoolSettings): Pool {
+export function startPool({ permits, workers, folder, loadSecondsMax }: PoolSettings): Pool {
   const copies = Math.max(2, permits);
   const runningFile = createRunningFile(folder, copies);
   const states = new Int32Array(new SharedArrayBuffer(4 * workers));
@@ -63,6 +63,9 @@ export function startPool({ permits, workers, folder }: PoolSettings): Pool {
     (_, n): Slot => ({ n, memory: new ArrayBuffer(0), key: '', secondsMax: 0, finish: unused }),
   );
   const free = [...slots];
+  const used = whenIdle(() => {
+    for (const slot of free) slot.memory = slot.memory.transfer(0);
+  });
   let roomAgain = unused;
   const threads = Array.from({ length: copies }, (_, n): Thread => {
     const workerData: EngineThreadData = { states, runningFile, n };
@@ -79,6 +82,7 @@ export function startPool({ permits, workers, folder }: PoolSettings): Pool {
       slot.finish = unused;
       const { type: state, slot: _, memory, ...end } = message;
       slot.memory = keptOf(memory);
+      used();
       finish({ state, ...end } as RunEnd);
     });
     return thread;
@@ -217,6 +221,7 @@ export function startPool({ permits, workers, folder }: PoolSettings): Pool {
       };
     },
 
+    overdue: () => threads.filter((thread) => thread.serving && isOverdue(thread)).length,
     stalled: () => usable().length === 0,
     stuck,
 

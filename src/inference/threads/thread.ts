@@ -2,6 +2,7 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { EngineSession, Tensor } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
+import { hasOpenSizes } from '../../engine/shapes.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { type InputDatatype, preprocess } from '../../vision/preprocess.ts';
 import { type Image, read } from '../../vision/reading.ts';
@@ -52,10 +53,16 @@ async function blaming<T>(key: string, work: () => Promise<T>): Promise<T> {
 
 async function load({ key, file, intraOpThreads }: Extract<ToEngineThread, { type: 'load' }>): Promise<void> {
   try {
-    const session = await blaming(key, () => open(file, { intraOpThreads }));
+    const openIt = (keepsMemory: boolean) => blaming(key, () => open(file, { intraOpThreads, keepsMemory }));
+    let session = await openIt(true);
     const { inputs, outputs } = session.signature;
-    const signature: ServedSignature = { inputs: inputs.map(servable), outputs: outputs.map(servable) };
+    // One large request would take memory for good. Here the library cannot give it back; the native engine can (`native/pool.ts`).
+    if (hasOpenSizes(inputs, outputs)) {
+      await session.close();
+      session = await openIt(false);
+    }
     sessions.set(key, session);
+    const signature: ServedSignature = { inputs: inputs.map(servable), outputs: outputs.map(servable) };
     say({ type: 'loaded', signature });
   } catch (error) {
     say({ type: 'refused', message: said(error) });
