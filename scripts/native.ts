@@ -34,28 +34,30 @@ async function check(sanitizer: string, models: string): Promise<void> {
   const coverage = sanitizer === counted ? 'ON' : 'OFF';
   await run('cmake', ['-S', source, '-B', build, `-DSANITIZE=${sanitizer}`, `-DCOVERAGE=${coverage}`]);
   await run('cmake', ['--build', build], { maxBuffer: 2 ** 24 });
-  const objects = join(build, 'CMakeFiles', 'native_test.dir', 'src');
-  for (const name of readdirSync(objects)) if (name.endsWith('.gcda')) rmSync(join(objects, name));
+  const objects = join(build, 'CMakeFiles', 'native_test.dir');
+  for (const name of countsIn(objects)) rmSync(name);
   const openvino = findOpenvino();
   const { stdout, stderr } = await run(join(build, 'native_test'), [onnxruntimeLibrary, models, ...(openvino ? [openvino.file] : [])], {
     env: { ...process.env, ...options, ORT_DISABLE_TELEMETRY: '1' },
     maxBuffer: 2 ** 24,
   });
   console.log(`${sanitizer}: ${stdout}${stderr}`.trim());
-  if (sanitizer === counted) await sayCoverage(objects);
+  if (sanitizer === counted) await sayCoverage(countsIn(objects));
 }
+
+const countsIn = (folder: string): string[] =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' }).flatMap((name) => (name.endsWith('.gcda') ? [join(folder, name)] : []));
 
 interface GcovReport {
   files: { file: string; lines: { line_number: number; count: number }[] }[];
 }
 
 /** The share of lines that were run, of those of `src/` that the compiler has made code of. Throws where they are too few. */
-async function sayCoverage(objects: string): Promise<void> {
-  const counts = readdirSync(objects).filter((name) => name.endsWith('.gcda'));
+async function sayCoverage(counts: string[]): Promise<void> {
   if (counts.length === 0) return console.log('lines that were run: not counted, since the compiler is not GCC');
   const ran = new Map<string, boolean>();
   for (const name of counts) {
-    const { stdout } = await run('gcov', ['--json-format', '--stdout', join(objects, name)], { maxBuffer: 2 ** 26 });
+    const { stdout } = await run('gcov', ['--json-format', '--stdout', name], { maxBuffer: 2 ** 26 });
     const { files } = JSON.parse(stdout) as GcovReport;
     for (const { file, lines } of files.filter((of) => resolve(source, of.file).startsWith(join(source, 'src')))) {
       for (const { line_number, count } of lines) ran.set(`${file}:${line_number}`, ran.get(`${file}:${line_number}`) || count > 0);
