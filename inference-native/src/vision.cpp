@@ -111,9 +111,11 @@ void fill(const Pixels& pixels, const TensorSpec& spec, const void* tables, void
   const std::vector<Weights> across = weightsOf(part.width, target.width);
   const std::vector<Weights> down = weightsOf(part.height, target.height);
   std::vector<double> sums(3 * part.width);
-  std::vector<std::uint8_t> levels(3 * width);
+  std::vector<std::uint8_t> padding(3 * width);
+  for (std::size_t i = 0; i < padding.size(); i += 1) padding[i] = padColor[i % 3];
+  std::vector<std::uint8_t> levels;
   for (std::size_t y = 0; y < height; y += 1) {
-    for (std::size_t i = 0; i < levels.size(); i += 1) levels[i] = padColor[i % 3];
+    levels = padding;
     if (y >= target.top && y - target.top < target.height) {
       addRows(pixels.data + 3 * (part.top * pixels.width + part.left), 3 * pixels.width, down[y - target.top], sums);
       addColumns(sums, across, &levels[3 * target.left]);
