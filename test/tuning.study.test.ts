@@ -5,8 +5,9 @@ import { deleteJob } from '../src/jobs/delete.ts';
 import { job } from '../src/jobs/tables.ts';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
-import { frontOf, ranked, studySettings } from '../src/tuning/studies.ts';
+import { frontOf, ranked, studySettings, trainingsOf } from '../src/tuning/studies.ts';
 import { sweepStudies } from '../src/tuning/sweep.ts';
+import type { Trial } from '../src/tuning/tables.ts';
 import { nobody } from './support/jobs.ts';
 import { type Studied, withStudies, workThrough } from './support/tuning.ts';
 
@@ -82,6 +83,37 @@ describe('a study', () => {
           .map(({ paramsJson }) => paramsJson),
       ).toEqual([{ learningRate: 0.001 }, { learningRate: 0.02 }]);
       expect(studies.trials(id).length).toBe(12);
+    }));
+
+  test('begins with the front of an earlier study, as far as it is searched here, behind what its user names', () =>
+    withStudies(async (studies) => {
+      const rate = { name: 'learningRate', low: 0.0001, high: 0.1, log: true };
+      const earlier = await started(studies, { space: [rate, { name: 'weightDecay', low: 0, high: 0.1 }] });
+      await expect(started(studies, { space: [rate], beginStudyId: earlier })).rejects.toThrow('None of its trials has a result yet');
+      await workThrough(studies, earlier);
+      const front = frontOf(studySettings(studies.study(earlier)), studies.trials(earlier));
+      const best = front.map(({ paramsJson }) => ({ learningRate: paramsJson.learningRate }));
+      const id = await started(studies, { space: [rate], begin: [{}], beginStudyId: earlier });
+      const begun = studies.trials(id).map(({ paramsJson }) => paramsJson);
+      expect(begun.slice(0, 1 + best.length)).toEqual([{ learningRate: 0.001 }, ...best].slice(0, 4));
+      const narrow = { space: [{ ...rate, high: 0.000101 }], beginStudyId: earlier };
+      await expect(started(studies, narrow)).rejects.toThrow(/learningRate is .* not in the space/);
+      await expect(started(studies, { beginStudyId: 'nothing' })).rejects.toThrow('study');
+    }));
+
+  test('has for each trial the trainings of its rungs, each of which continues the one before', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { halving });
+      await workThrough(studies, id);
+      const { db } = studies.services();
+      const chains = studies.trials(id).map((one) => trainingsOf(db, one).map((child) => child.resultJson?.epochs));
+      expect(Math.max(...chains.map((epochs) => epochs.length))).toBeGreaterThan(1);
+      for (const [n, epochs] of chains.entries()) {
+        const { copyOf } = studies.trials(id)[n] as Trial;
+        expect(epochs.length > 0).toBe(copyOf === null);
+        expect(epochs).toEqual(epochs.toSorted((a, b) => Number(a) - Number(b)));
+        expect(epochs[0] ?? halving.firstEpoch).toBe(halving.firstEpoch);
+      }
     }));
 
   test('trains a value that was computed back from its logarithm only once', () =>

@@ -37,7 +37,7 @@ const refusalOf = async (changes: object) => {
 };
 
 const trialFields =
-  'number generation state params values epochs copyOf hyperparameters job { id kind model { id } } modelVersion { number evaluations { job { kind } } }';
+  'number generation state params values epochs copyOf hyperparameters job { id kind model { id } } jobs { metrics { name steps } } modelVersion { number evaluations { job { kind } } }';
 const studyFields = `id paused sampler objectives population seed trialsWanted trialsEnded preset fixed halving { firstEpoch reduction }
   space { name type low high log step choices when { name values } } model { name } datasetVersion { id } importance { name share }
   job { id state kind result children { kind state } } front { number values }`;
@@ -79,11 +79,15 @@ describe('a study of real trainings', () => {
       [3, 1],
     ]);
     expect(all[0]).toMatchObject({ params: { learningRate: 0.001, optimizer: 'ADAMW', imageSize: 32 }, hyperparameters: { epochs: 2 } });
-    for (const { state, values, epochs, copyOf, job: training } of all) {
+    for (const { state, values, epochs, copyOf, job: training, jobs } of all) {
       expect([state, epochs]).toEqual(state === 'STOPPED' ? ['STOPPED', 1] : ['COMPLETE', 2]);
       expect(values[0]).toBeGreaterThanOrEqual(0);
       expect(values[1]).toBeGreaterThan(1e6);
-      if (copyOf === null) expect(training).toMatchObject({ kind: 'TRAIN', model: null });
+      if (copyOf !== null) continue;
+      expect(training).toMatchObject({ kind: 'TRAIN', model: null });
+      type Curve = { name: string; steps: number[] };
+      const steps = jobs.flatMap(({ metrics }: { metrics: Curve[] }) => metrics.find(({ name }) => name === 'val.top1')?.steps ?? []);
+      expect(steps).toEqual(epochs === 1 ? [1] : [1, 2]);
     }
     // One of each generation continues; a copy has no training of its own.
     expect(new Set(all.map(({ state }) => state))).toEqual(new Set(['COMPLETE', 'STOPPED']));

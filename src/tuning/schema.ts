@@ -24,6 +24,7 @@ import {
   pageTrials,
   studyKey,
   studySettings,
+  trainingsOf,
   trialState,
   trialStates,
 } from './studies.ts';
@@ -80,6 +81,13 @@ const TrialType = builder.objectRef<Trial>('Trial').implement({
       nullable: true,
       description: 'Its newest training; null of a copy.',
       resolve: (one, _a, { db }) => (one.jobId ? findJob(db, one.jobId) : null),
+    }),
+    jobs: t.field({
+      type: [JobType],
+      description:
+        'Its trainings: one for each rung, the first rung first, and the one that registered it. Their metrics, one after the other, are its curves. Empty of a copy, which has those of `copyOf`.',
+      extensions: { size: 5 },
+      resolve: (one, _a, { db }) => trainingsOf(db, one),
     }),
     modelVersion: t.field({
       type: ModelVersionType,

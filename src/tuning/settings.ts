@@ -74,6 +74,7 @@ export const StartTuningInput = z.object({
   seed,
   halving: Halving.nullish(),
   begin: z.array(z.record(z.string(), z.unknown())).max(populationMax).nullish(),
+  beginStudyId: z.string().nullish(),
   registerMax: z.int().min(0).max(10),
   init: StudySettings.shape.init,
   device,
@@ -106,8 +107,11 @@ const rounded = (params: Params): Params =>
     Object.entries(params).map(([name, value]) => [name, typeof value === 'number' ? Number(value.toPrecision(12)) : value]),
   );
 
-/** The settings of a study from what a user said; an InputError where that is not right. */
-export function settingsOf(input: StartTuningInput, defaultThreads: number): StudySettings {
+/**
+ * The settings of a study from what a user said; an InputError where that is not right. `earlier`: the best trials of the study that it begins
+ * with, best first.
+ */
+export function settingsOf(input: StartTuningInput, defaultThreads: number, earlier: readonly Params[]): StudySettings {
   const { preset, sampler, population, seed, registerMax, init, device } = input;
   requireInstalled(preset);
   const fixed = Params.parse(trainingOfFixed(preset, input.fixed ?? {}));
@@ -132,9 +136,13 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number): Stu
     refuse('INVALID', 'halving', 'Trials of different `epochs` cannot be compared at a rung: fix `epochs`, or leave `halving` out.');
   const cpuThreads = input.cpuThreads ?? defaultThreads;
   const common = { preset, sampler, space, fixed, population, seed, halving, registerMax, init, device, cpuThreads };
-  const begin = (input.begin ?? []).map((said, n) => beginningOf(preset, space, fixed, said, n));
+  const begin = (input.begin ?? []).map((said, n) => beginningOf(preset, space, fixed, said, ['begin', String(n)]));
   if (begin.length > population)
     refuse('INVALID', 'begin', `A generation has ${population} trials: begin with at most as many, not with ${begin.length}.`);
+  for (const params of earlier.slice(0, population - begin.length)) {
+    const searched = Object.entries(params).filter(([name]) => space.some((one) => one.name === name));
+    begin.push(beginningOf(preset, space, fixed, Object.fromEntries(searched), ['beginStudyId']));
+  }
   return { ...common, objectives: wanted, begin };
 }
 
@@ -263,9 +271,8 @@ function requireGrid(space: Dimension[]): void {
   if (points > 100_000) refuse('LIMIT', 'space', `The grid has ${points} points: take larger steps or fewer choices.`);
 }
 
-/** A trial to begin with: each dimension from what the user said, or else the default of the preset. */
-function beginningOf(preset: PresetName, space: Dimension[], fixed: Params, said: Record<string, unknown>, n: number): Params {
-  const at = ['begin', String(n)];
+/** A trial to begin with: each dimension from `said`, or else the default of the preset. `at`: its place in the input. */
+function beginningOf(preset: PresetName, space: Dimension[], fixed: Params, said: Record<string, unknown>, at: string[]): Params {
   const stranger = Object.keys(said).find((name) => !space.some((one) => one.name === name));
   if (stranger !== undefined) refuse('INVALID', at, `${stranger} is not searched: a trial to begin with has values of the space.`);
   const { hyperparameters } = trainingAt(at, preset, { ...fixed, ...said });
@@ -274,7 +281,8 @@ function beginningOf(preset: PresetName, space: Dimension[], fixed: Params, said
     const value = params[name] as number;
     const isOnStep = step === null || Math.abs((value - (low ?? 0)) / step - Math.round((value - (low ?? 0)) / step)) < 1e-9;
     const isInside = choices ? choices.includes(value) : value >= (low as number) && value <= (high as number) && isOnStep;
-    if (!isInside) refuse('INVALID', at, `${name} is ${value} there, which is not in the space. Say a value of the space.`);
+    if (!isInside)
+      refuse('INVALID', at, `${name} is ${value} there, which is not in the space. Say a value of the space, or a larger space.`);
   }
   return params;
 }

@@ -98,6 +98,11 @@ builder.relayMutationField(
         type: ['JSON'],
         description: 'Trials to begin with: objects with values of the space, the defaults for the rest. `[{}]` begins with the defaults.',
       }),
+      beginStudyId: t.id({
+        description:
+          'An earlier study whose front the trials begin with: behind those of `begin`, best first, until the first generation is full. They have ' +
+          'its values of the hyperparameters that are searched here too, and the defaults for the rest.',
+      }),
       registerMax: t.int({
         required: true,
         defaultValue: 1,
@@ -126,6 +131,7 @@ builder.relayMutationField(
         startTuning(context, context.actor, {
           ...input,
           datasetVersionId: idOf('DatasetVersion', input.datasetVersionId),
+          beginStudyId: input.beginStudyId && idOf('Study', input.beginStudyId),
           init: { from: pretrained ? 'PRETRAINED' : 'SCRATCH' },
           device: input.device.toLowerCase(),
         }),

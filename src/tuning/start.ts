@@ -10,7 +10,7 @@ import { findJob, requireJob } from '../jobs/jobs.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { checkpointBytes, presets } from '../jobs/presets.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
-import { trialsMax } from '../jobs/searchSpace.ts';
+import { type Params, trialsMax } from '../jobs/searchSpace.ts';
 import { isFinal } from '../jobs/states.ts';
 import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
@@ -22,7 +22,7 @@ import { trainingBytes } from '../training/train.ts';
 import { begin, continueIn, insertTrials } from './coordinate.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
-import { requireStudy, studySettings } from './studies.ts';
+import { frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
 import { type Study, study } from './tables.ts';
 
 const generationsDefault = 5;
@@ -37,7 +37,7 @@ export interface StartedStudy {
 export async function startTuning(services: JobServices, actor: Actor, raw: unknown): Promise<StartedStudy> {
   const { db, bus, config } = services;
   const input = parseInput(StartTuningInput.extend({ modelName: Name }), raw);
-  const settings = settingsOf(input, cpuThreadsOf(config));
+  const settings = settingsOf(input, cpuThreadsOf(config), bestOf(db, input.beginStudyId ?? null));
   const trials = trialsOf(input, settings);
   if (settings.init.from === 'PRETRAINED') await requirePublicWeights(services, settings.preset);
   const { task } = presets[settings.preset];
@@ -55,6 +55,14 @@ export async function startTuning(services: JobServices, actor: Actor, raw: unkn
   const started = inTransaction(db, (tx) => insertStudy(tx, actor, input, settings, trials));
   announceJob(bus, requireJob(db, started.jobId));
   return { study: started, plan };
+}
+
+/** The hyperparameters of a study's front, best first. */
+function bestOf(db: Queryable, studyId: string | null): Params[] {
+  if (studyId === null) return [];
+  const front = frontOf(studySettings(requireStudy(db, studyId)), listTrials(db, studyId));
+  if (front.length === 0) refuse('INVALID', 'beginStudyId', 'None of its trials has a result yet: wait for its first generation.');
+  return front.map(({ paramsJson }) => paramsJson);
 }
 
 /** Trials in all. */

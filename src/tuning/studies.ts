@@ -3,6 +3,7 @@ import { and, count, desc, eq, gt, inArray, isNotNull, lt, or } from 'drizzle-or
 import type { Queryable } from '../db.ts';
 import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
+import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { directionsOf, type ObjectiveName, objectives } from './objectives.ts';
 import { nonDominated, type Ranked } from './ranking.ts';
@@ -78,6 +79,17 @@ export function trialState(db: Queryable, { outcome, jobId }: Trial): keyof type
   if (outcome !== null) return outcome;
   const state = jobId === null ? undefined : findJob(db, jobId)?.state;
   return state === 'RUNNING' || state === 'CANCELLING' ? 'RUNNING' : 'WAITING';
+}
+
+/** The trainings of a trial, that of the first rung first and that which registered it last: each continues the one before. */
+export function trainingsOf(db: Queryable, { jobId, finalJobId }: Trial): Job[] {
+  const found: Job[] = [];
+  for (let id: unknown = finalJobId ?? jobId; typeof id === 'string'; ) {
+    const one = findJob(db, id);
+    if (one) found.unshift(one);
+    id = one && storedSpec(one).resumeOfJobId;
+  }
+  return found;
 }
 
 /** A page of trials behind the one with the number `after`: by number, or the best by an objective first. */

@@ -137,7 +137,7 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
     // Studies, the first of which has all trials that one may have, none better than another.
     const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
     const asked = { preset, space, sampler: 'NSGA2', objectives: ['TOP1', 'MACS'], population: 100, seed: 0, registerMax: 1 } as const;
-    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1);
+    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1, []);
     for (const n of numbers(many)) {
       const { id: jobId } = enqueue(tx, nobody, { kind: 'TUNE', spec: { studyId: `study-${n}` } });
       const of = { jobId, modelId: 'model-0', datasetVersionId: 'set-0-0', settingsJson, importanceJson: [], createdAt: n };
