@@ -1,13 +1,12 @@
 import { findUser } from '../accounts/users.ts';
 import { ApiError } from '../errors.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, pageInTurns, textKey, totalCount } from '../graphql/connection.ts';
+import { numberKey, page, pageArgs, pageInPieces, textKey, totalCount } from '../graphql/connection.ts';
 import type { Context } from '../graphql/context.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import type { FieldCost } from '../graphql/limits.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
-import { inPieces } from '../slices.ts';
 import { findArtifact } from '../storage/blobs.ts';
 import { downloadUrl } from '../storage/links.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -261,10 +260,7 @@ export const DatasetType = builder.node(builder.objectRef<Dataset>('Dataset'), {
       args: pageArgs(),
       resolve: async (d, args, context) => {
         const { db } = context;
-        const keyOf = (v: DatasetVersion) => v.number;
-        const read = (limit: number, after: number | null) => listDatasetVersions(db, d.id, limit, after);
-        const readPieces = (limit: number, after: number | null) => inPieces(context, limit, after, read, keyOf);
-        const listed = await pageInTurns(`versions ${d.id}`, args, numberKey, readPieces, keyOf);
+        const listed = await pageInPieces(`versions ${d.id}`, args, context, (limit, after) => listDatasetVersions(db, d.id, limit, after));
         return { ...listed, count: () => countDatasetVersions(db, d.id) };
       },
     }),

@@ -24,3 +24,7 @@ const byOrtName = new Map<string, Datatype>(Object.entries(datatypes).map(([name
 export const datatypeOfOrt = (name: string): Datatype | undefined => byOrtName.get(name);
 
 export const elementsOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+/** Of a tensor. */
+export const tensorBytesOf = ({ datatype, shape }: { datatype: Datatype; shape: readonly number[] }): number =>
+  elementsOf(shape) * datatypes[datatype].bytes;

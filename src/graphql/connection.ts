@@ -1,5 +1,6 @@
 import { countMax } from '../db.ts';
 import { ApiError } from '../errors.ts';
+import { inPieces } from '../slices.ts';
 import { builder } from './builder.ts';
 
 const pageDefault = 20;
@@ -56,6 +57,17 @@ export async function pageInTurns<T, K>(
   keyOf: (row: T) => K,
 ): Promise<Connection<T>> {
   return connectionOf(list, args, await read(...wantedOf(list, args, isKey)), keyOf);
+}
+
+/** The same of rows with large values, by their numbers, which `read` reads a few at a time. `request` is that of `inTurn`. */
+export function pageInPieces<T extends { number: number }>(
+  list: string,
+  args: { first: number; after?: string | null },
+  request: object,
+  read: (limit: number, after: number | null) => T[],
+): Promise<Connection<T>> {
+  const keyOf = (row: T) => row.number;
+  return pageInTurns(list, args, numberKey, (limit, after) => inPieces(request, limit, after, read, keyOf), keyOf);
 }
 
 /** One row more than wanted tells whether there is a next page. */

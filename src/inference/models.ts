@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { copyFile, link, realpath, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { datatypes, elementsOf } from '../engine/datatypes.ts';
+import { tensorBytesOf } from '../engine/datatypes.ts';
 import { whyNotServed } from '../engine/engines.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { maskPaths } from '../maskPaths.ts';
@@ -113,8 +113,7 @@ function warmUpOf({ inputs }: ServedSignature, config: ModelConfig, rows: number
   const planned = planInputs(inputs, config, rows);
   if ('problem' in planned) throw new Error(planned.problem);
   const zeros = inputs.map(({ name, datatype }: ServedPort) => ({ name, datatype, shape: planned.shapes.get(name) as number[] }));
-  const sizes = zeros.map(({ datatype, shape }) => elementsOf(shape) * datatypes[datatype].bytes);
-  const bytes = sizes.reduce((sum, size) => sum + size, 0);
+  const bytes = zeros.reduce((sum, zero) => sum + tensorBytesOf(zero), 0);
   if (bytes > inputBytesMax) throw new Error(`Its inputs have ${bytes} bytes for a batch of ${rows}; ${inputBytesMax} are possible.`);
   return { rows, inputs: zeros };
 }

@@ -1,5 +1,5 @@
 /** Inputs as a run takes them: each in one piece of memory, which begins at a multiple of 64 bytes. */
-import { type Datatype, datatypes, elementsOf } from '../engine/datatypes.ts';
+import { type Datatype, datatypes, elementsOf, tensorBytesOf } from '../engine/datatypes.ts';
 import type { Tensor } from '../engine/engine.ts';
 import type { Feed, OutputTensor } from './pool.ts';
 
@@ -63,7 +63,7 @@ export const tensorOf = ({ datatype, shape, bytes }: Pick<StagedFeed, 'datatype'
 });
 
 export const zerosOf = ({ datatype, shape }: { datatype: Datatype; shape: readonly number[] }): Tensor =>
-  tensorOf({ datatype, shape, bytes: new Uint8Array(elementsOf(shape) * datatypes[datatype].bytes) });
+  tensorOf({ datatype, shape, bytes: new Uint8Array(tensorBytesOf({ datatype, shape })) });
 
 /** The output of a run as it is answered: its bytes. */
 export const outputOf = ([name, { datatype, shape, data }]: [string, Tensor]): OutputTensor => ({

@@ -1,6 +1,6 @@
 /** The Open Inference Protocol V2 with its binary tensor extension: what requests and answers are made of. */
 import { z } from 'zod';
-import { datatypes, elementsOf } from '../engine/datatypes.ts';
+import { tensorBytesOf } from '../engine/datatypes.ts';
 import { Priority } from './config.ts';
 import { HttpError } from './httpError.ts';
 import type { ServedModel } from './models.ts';
@@ -152,7 +152,7 @@ function readInputs(
     if (size === undefined) {
       pieces = [bytesFromJson(name, port.datatype, shape, data)];
     } else {
-      const needed = elementsOf(shape) * datatypes[port.datatype].bytes;
+      const needed = tensorBytesOf({ datatype: port.datatype, shape });
       if (size !== needed)
         throw new HttpError(400, `Input ${name} of shape [${shape}] needs ${needed} bytes; its binary_data_size is ${size}.`);
       pieces = [body.subarray(at, at + size)];

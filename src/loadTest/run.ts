@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { feedsOf, type PlannedInput } from '../benchmark/inputs.ts';
 import { canonicalJson } from '../canonical.ts';
-import { datatypes, elementsOf } from '../engine/datatypes.ts';
+import { tensorBytesOf } from '../engine/datatypes.ts';
 import { type ChildAttempt, ChildError, type MadeFile } from '../jobs/childio.ts';
 import { identify } from '../jobs/executor/local.ts';
 import type { LoadTestSpec } from '../jobs/specs.ts';
@@ -114,13 +114,12 @@ async function answeredByHost({ spec: { url, token } }: Child): Promise<number |
 /** Requests of the protocol V2 with binary tensors, for the revision: after a swap they are refused, rather than counted for another one. */
 export function requestsOf({ name, revision, token, inputs, probe, deadlineMs, seed }: LoadTestSpec): Buffer[] {
   const planned = inputs as PlannedInput[];
-  const bytesOf = ({ datatype, shape }: PlannedInput) => elementsOf(shape) * datatypes[datatype].bytes;
-  const bytes = planned.reduce((sum, input) => sum + bytesOf(input), 0);
+  const bytes = planned.reduce((sum, input) => sum + tensorBytesOf(input), 0);
   const count = Math.max(1, Math.min(inputsMax, Math.floor(inputBytesMax / bytes)));
   const json = Buffer.from(
     JSON.stringify({
       parameters: { timeout: 1000 * deadlineMs, binary_data_output: true },
-      inputs: planned.map((input) => ({ ...input, parameters: { binary_data_size: bytesOf(input) } })),
+      inputs: planned.map((input) => ({ ...input, parameters: { binary_data_size: tensorBytesOf(input) } })),
     }),
   );
   const path = `/v2/models/${encodeURIComponent(name)}/versions/${revision}/infer`;

@@ -2,11 +2,10 @@ import { findUser } from '../accounts/users.ts';
 import { findVersionEver } from '../datasets/datasets.ts';
 import { DatasetVersionType } from '../datasets/schema.ts';
 import { builder, enumValues, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
-import { numberKey, page, pageArgs, pageInTurns, textKey, totalCount } from '../graphql/connection.ts';
+import { page, pageArgs, pageInPieces, textKey, totalCount } from '../graphql/connection.ts';
 import { TaskType, VersionStateType } from '../graphql/enums.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { JobType } from '../jobs/schema.ts';
-import { inPieces } from '../slices.ts';
 import { downloadUrl } from '../storage/links.ts';
 import { TagFilterType } from '../tags/filter.schema.ts';
 import { MetricFilterType } from '../training/search.schema.ts';
@@ -211,10 +210,7 @@ export const ModelType = builder.node(builder.objectRef<Model>('Model'), {
       args: pageArgs(),
       resolve: async (m, args, context) => {
         const { db } = context;
-        const keyOf = (v: ModelVersion) => v.number;
-        const read = (limit: number, after: number | null) => listModelVersions(db, m.id, limit, after);
-        const readPieces = (limit: number, after: number | null) => inPieces(context, limit, after, read, keyOf);
-        const listed = await pageInTurns(`versions ${m.id}`, args, numberKey, readPieces, keyOf);
+        const listed = await pageInPieces(`versions ${m.id}`, args, context, (limit, after) => listModelVersions(db, m.id, limit, after));
         return { ...listed, count: () => countVersions({ db, request: context }, { modelId: m.id }, null) };
       },
     }),

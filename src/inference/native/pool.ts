@@ -4,7 +4,7 @@
  * are read, in JavaScript threads.
  */
 import { join } from 'node:path';
-import { datatypes, elementsOf } from '../../engine/datatypes.ts';
+import { tensorBytesOf } from '../../engine/datatypes.ts';
 import type { Tensor } from '../../engine/engine.ts';
 import { maskPaths } from '../../maskPaths.ts';
 import { nowMs } from '../clock.ts';
@@ -40,7 +40,7 @@ interface UnderWay {
 const overdueSecondsMax = 5;
 const unused = (): void => {};
 const bytesOf = (tensors: readonly Pick<Feed, 'datatype' | 'shape'>[]): number =>
-  tensors.reduce((sum, { datatype, shape }) => sum + datatypes[datatype].bytes * elementsOf(shape), 0);
+  tensors.reduce((sum, tensor) => sum + tensorBytesOf(tensor), 0);
 const said = (error: unknown): string => maskPaths(String((error as Error).message)).slice(0, 1000);
 
 export async function startNativePool({ permits, workers, folder, loadSecondsMax }: PoolSettings): Promise<Pool> {
