@@ -4,7 +4,6 @@ import Sqlite from 'better-sqlite3';
 import { describe, expect, test, vi } from 'vitest';
 import { openDatabase } from '../src/db.ts';
 import { readLog } from '../src/jobs/logs.ts';
-import type { LogLine } from '../src/jobs/progress.ts';
 import type { RunningServer } from '../src/server.ts';
 import type { Step } from './support/child.ts';
 import { processesIn, submit, until, withJobServer } from './support/jobs.ts';
@@ -35,7 +34,8 @@ describe('kill -9 of the server', () => {
     there?: string;
     /** Attempt and number of each epoch in the end. */
     epochs: [number, number][];
-    lines: string[];
+    /** What each attempt prints. The kill waits for the first one's: output in a pipe that the server has not read dies with both. */
+    lines: [string[], string[]];
   }
   const never: Step = { wait: 'never', attempt: 1 };
   const moments: Moment[] = [
@@ -44,14 +44,14 @@ describe('kill -9 of the server', () => {
       steps: [never, 'hello', { epoch: 1 }, 'ok'],
       told: (e) => e.state === 'RUNNING',
       epochs: [[2, 1]],
-      lines: [],
+      lines: [[], []],
     },
     {
       name: 'in the middle of an epoch',
       steps: ['hello', { print: 'a line' }, { phase: 'training' }, never, { epoch: 1 }, 'ok'],
       told: (e) => e.type === 'JobPhaseEvent',
       epochs: [[2, 1]],
-      lines: ['a line', 'a line'],
+      lines: [['a line'], ['a line']],
     },
     {
       name: 'behind a checkpoint',
@@ -62,7 +62,7 @@ describe('kill -9 of the server', () => {
         [1, 2],
         [2, 3],
       ],
-      lines: ['a line', 'a line', 'the end'],
+      lines: [['a line'], ['a line', 'the end']],
     },
     {
       name: 'while its result is being registered',
@@ -70,7 +70,7 @@ describe('kill -9 of the server', () => {
       finishWaits: 'never',
       there: 'finishing',
       epochs: [[1, 1]],
-      lines: ['the end', 'the end'],
+      lines: [['the end'], ['the end']],
     },
   ];
 
@@ -92,11 +92,13 @@ describe('kill -9 of the server', () => {
             return received();
           });
 
+        const log = () => Array.fromAsync(readLog(folder, id, 0));
         const before = await withJobServer(folder, async ({ url, kill }) => {
           token = await client({ url } as RunningServer, folder).admin();
-          const received = await receive(url, 0, (sofar) =>
-            until(() => (there ? existsSync(join(folder, there)) : sofar().some(told as never))),
-          );
+          const received = await receive(url, 0, async (sofar) => {
+            await until(() => (there ? existsSync(join(folder, there)) : sofar().some(told as never)));
+            await until(async () => (await log()).length === lines[0].length);
+          });
           await kill();
           return received;
         });
@@ -119,10 +121,9 @@ describe('kill -9 of the server', () => {
         ]);
         expect(file.prepare('SELECT count(*) FROM job_event WHERE jobId = ?').pluck().get(id)).toBe(received.length);
         file.close();
-        const kept: LogLine[] = [];
-        for await (const line of readLog(folder, id, 0)) kept.push(line);
+        const kept = await log();
         expect(kept.map(({ n }) => n)).toEqual(kept.map((_, i) => i + 1));
-        expect(kept.map(({ text }) => text)).toEqual(lines);
+        expect(kept.map(({ text }) => text)).toEqual(lines.flat());
       });
     },
   );
