@@ -518,6 +518,7 @@ MODELS = {
     "normal": normal,
     "brightness": brightness,
     "grey": grey,
+    "dim": dim,
     "logarithm": logarithm,
     "rectangle": rectangle,
     "renamed": renamed,
