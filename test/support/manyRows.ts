@@ -2,10 +2,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { sql } from 'drizzle-orm';
+import { insertSession } from '../../src/accounts/sessions.ts';
 import { audit, user } from '../../src/accounts/tables.ts';
 import { dataset, datasetItem, datasetItemLabel, datasetVersion } from '../../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, rowInsert } from '../../src/db.ts';
-import type { Context } from '../../src/graphql/context.ts';
 import { enqueue } from '../../src/jobs/enqueue.ts';
 import { appendEvent } from '../../src/jobs/events.ts';
 import { logPath } from '../../src/jobs/logs.ts';
@@ -19,14 +19,17 @@ import { presetPreprocess } from '../../src/vision/spec.ts';
 import { nobody } from './jobs.ts';
 import { storeBenchmark, storeVersions } from './reports.ts';
 import { withFolder, withServer } from './server.ts';
+import type { Api } from './training.ts';
 
 /** Items of a list that is read as one page. */
 const many = 100;
 const classesMany = 10_000;
 const trialsMany = 1000;
 
-/** Runs `use` with the context of an administrator who reads such a database. */
-export const withManyRows = (use: (context: Context) => Promise<void>): Promise<void> =>
+const administrator = { userId: 'user-0', familyId: 'family' };
+
+/** Runs `use` with the API of a server on such a database, as an administrator. */
+export const withManyRows = (use: (api: Api) => Promise<void>): Promise<void> =>
   withFolder(async (dataDir) => {
     const { db, close } = openDatabase(dataDir);
     try {
@@ -34,8 +37,10 @@ export const withManyRows = (use: (context: Context) => Promise<void>): Promise<
     } finally {
       close();
     }
-    const viewer = { by: 'SESSION', user: { id: 'user-0', name: 'user-0', role: 'ADMIN', createdAt: 0 } };
-    await withServer(({ services }) => use({ ...services, viewer } as unknown as Context), { WHETSTONE_DATA_DIR: dataDir });
+    const { userId, familyId } = administrator;
+    await withServer(async ({ url, services }) => use({ url, token: await services.tokens.sign(userId, familyId) }), {
+      WHETSTONE_DATA_DIR: dataDir,
+    });
   });
 
 async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
@@ -56,7 +61,7 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
   inTransaction(db, (tx) => {
     for (const n of numbers(many)) {
       tx.insert(user)
-        .values({ id: `user-${n}`, name: `user-${n}`, passwordHash: '', role: 'VIEWER', createdAt })
+        .values({ id: `user-${n}`, name: `user-${n}`, passwordHash: '', role: 'ADMIN', createdAt })
         .run();
       tx.insert(audit).values({ at: n, action: 'something', outcome: 'OK', detailJson: { n } }).run();
       tx.insert(dataset)
@@ -66,6 +71,8 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
         .values({ id: `model-${n}`, name: `model-${n}`, task: 'CLASSIFICATION', createdAt })
         .run();
     }
+
+    insertSession(tx, administrator.userId, administrator.familyId, { client: null, address: '' });
 
     // A dataset of which each version has all classes that a dataset may have.
     const each = classes.map((_, n) => n);
