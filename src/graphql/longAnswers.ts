@@ -18,7 +18,7 @@ export const useLongAnswers: Plugin = {
     setResult({
       ...result,
       stringify: (own) => {
-        results.set(serverContext, own);
+        results.set(serverContext, { ...own, stringify: undefined });
         return '';
       },
     });

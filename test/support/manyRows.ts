@@ -94,9 +94,27 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
       for (const label of numbers(300)) insertLabel(tx, { versionId: 'set-0-0', n, label });
     }
 
-    // Trainings with curves, events and a log; what they made, with as many labels; evaluations of the first.
-    const insertPoint = rowInsert(metricPoint);
     const { preset, hyperparameters } = { preset: 'resnet50', hyperparameters: presets.resnet50.hyperparameters.parse({}) } as const;
+    // Studies, the first of which has all trials that one may have, none better than another.
+    const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
+    const asked = { preset, space, sampler: 'NSGA2', objectives: ['TOP1', 'MACS'], population: 100, seed: 0, registerMax: 1 } as const;
+    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1, []);
+    for (const n of numbers(many)) {
+      const { id: jobId } = enqueue(tx, nobody, { kind: 'TUNE', spec: { studyId: `study-${n}` } });
+      const of = { jobId, modelId: 'model-0', datasetVersionId: 'set-0-0', settingsJson, importanceJson: [], createdAt: n };
+      tx.insert(study)
+        .values({ id: `study-${n}`, ...of, trials: trialsMany })
+        .run();
+    }
+    for (const n of numbers(trialsMany)) {
+      const result = { outcome: 'COMPLETE' as const, valuesJson: [n, n], epochs: 9 };
+      const studyId = `study-${many - 1}`;
+      tx.insert(trial)
+        .values({ studyId, number: n, generation: 0, paramsJson: { learningRate: 0.001 + n / 1e5 }, hash: `${n}`, ...result })
+        .run();
+    }
+    // Trainings, the newest with curves and logs; what they made, with as many labels; evaluations of the first.
+    const insertPoint = rowInsert(metricPoint);
     const port = (name: string, shape: (string | number)[]) => [{ name, elementType: 'FLOAT', shape: ['batch', ...shape] }];
     const signatureJson = {
       ...{
@@ -119,7 +137,7 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
     for (const n of numbers(many)) {
       const spec = { modelId: 'model-0', datasetVersionId: 'set-0-0', preset, hyperparameters, init: { from: 'SCRATCH' }, seed: 0 };
       const { id: jobId } = enqueue(tx, nobody, { kind: 'TRAIN', spec });
-      for (const i of numbers(n < 30 ? 20 * 200 : 0))
+      for (const i of numbers(n >= many - 30 ? 20 * 200 : 0))
         insertPoint(tx, { jobId, name: `m${i % 20}`, step: i, epoch: i, value: i, attemptNumber: 1 });
       for (const epoch of numbers(many)) appendEvent(tx, jobId, 1, { type: 'EPOCH', payload: { epoch, step: epoch, metrics: {} } });
       const about = { state: 'READY', format: 'ONNX', precision: 'FP32', origin: 'TRAINED', preset, jobId } as const;
@@ -135,29 +153,10 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
       tx.insert(evaluationFindings)
         .values({ evaluationId: `evaluation-${n}`, findingsJson })
         .run();
-      if (n > 0) continue;
+      if (n < many - 10) continue;
       mkdirSync(dirname(logPath(dataDir, jobId)), { recursive: true });
       const line = (i: number) => JSON.stringify({ n: i + 1, at: 0, attemptNumber: 1, stream: 'stdout', text: 'x'.repeat(1000) });
       writeFileSync(logPath(dataDir, jobId), `${numbers(2000).map(line).join('\n')}\n`);
-    }
-
-    // Studies, the first of which has all trials that one may have, none better than another.
-    const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
-    const asked = { preset, space, sampler: 'NSGA2', objectives: ['TOP1', 'MACS'], population: 100, seed: 0, registerMax: 1 } as const;
-    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1, []);
-    for (const n of numbers(many)) {
-      const { id: jobId } = enqueue(tx, nobody, { kind: 'TUNE', spec: { studyId: `study-${n}` } });
-      const of = { jobId, modelId: 'model-0', datasetVersionId: 'set-0-0', settingsJson, importanceJson: [], createdAt: n };
-      tx.insert(study)
-        .values({ id: `study-${n}`, ...of, trials: trialsMany })
-        .run();
-    }
-    for (const n of numbers(trialsMany)) {
-      const result = { outcome: 'COMPLETE' as const, valuesJson: [n, n], epochs: 9 };
-      const studyId = `study-${many - 1}`;
-      tx.insert(trial)
-        .values({ studyId, number: n, generation: 0, paramsJson: { learningRate: 0.001 + n / 1e5 }, hash: `${n}`, ...result })
-        .run();
     }
     // A server starts none of them.
     tx.run(sql`UPDATE job SET state = 'SUCCEEDED', startedAt = createdAt, endedAt = createdAt`);
