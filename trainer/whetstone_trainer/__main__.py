@@ -1,5 +1,6 @@
 """`python -m whetstone_trainer`: one job attempt. Commands come in on stdin, events go out on fd 3, logs on stderr."""
 
+import atexit
 import gc
 import importlib
 import os
@@ -89,6 +90,8 @@ def imported(name: str) -> Any:
         finally:
             gc.freeze()
             gc.enable()
+            # nanobind, with which Triton is made, reports what is not freed at the end.
+            atexit.register(gc.unfreeze)
     return sys.modules[full]
 
 
