@@ -27,6 +27,8 @@ Object.assign(env, {
   PATH: [...folders, path.dirname(process.execPath)].join(':'),
   // The CUDA libraries come from a host that may be out of reach, and the installation fails without it.
   ONNXRUNTIME_NODE_INSTALL: env.ONNXRUNTIME_NODE_INSTALL ?? 'skip',
+  // The proof that the Python packages work loads the engine too.
+  ORT_DISABLE_TELEMETRY: '1',
   // Warnings: packages want a newer Node than the one that installs them; they run on the one that is installed.
   npm_config_loglevel: 'error',
 });

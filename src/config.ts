@@ -76,7 +76,9 @@ const settings = z.object({
       'Days that a line of the audit log stays in the database; at most a million do. Then it goes to a file in `audit` of the data folder.',
     ),
   auditFileDays: days.default(3650).describe('Days that these files of the audit log stay.'),
-  jobHistoryDays: days.default(365).describe('Days after its end that the events and the curves of a job stay.'),
+  jobHistoryDays: days
+    .default(365)
+    .describe('Days after its end that the events and the curves of a job, and the events of a study, stay.'),
   jobDays: days
     .optional()
     .describe('Days after its end that a job stays, with its reports, unless a version or a study needs it; without it until deleteJob.'),

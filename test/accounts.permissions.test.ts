@@ -146,6 +146,7 @@ const fields: Record<string, Line> = {
   'Subscription.jobProgress': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobLogs': ['READ', () => ({ id: idOf('Job') })],
   'Subscription.jobs': 'READ',
+  'Subscription.studyEvents': ['READ', () => ({ id: idOf('Study') })],
   'Subscription.inferenceStats': 'READ',
   'Subscription.system': 'READ',
   'Subscription.alertEvents': 'READ',

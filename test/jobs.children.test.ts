@@ -96,7 +96,7 @@ describe('a job that leaves its work to a child', () => {
     withChild(['hello', 'ok'], async (jobs) => {
       prepareSlots(jobs.db, 1);
       const { id } = jobs.submit({ kind: 'TRAIN' });
-      claimNext(jobs.db);
+      claimNext(jobs.db, jobs.kinds);
       inTransaction(jobs.db, (tx) => {
         for (let n = 0; n < 1000; n += 1) enqueue(tx, nobody, { kind: 'EVALUATE', spec: {} });
       });

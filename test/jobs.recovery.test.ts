@@ -37,7 +37,7 @@ async function withProcess<T>(
 function claimAs(jobs: Jobs, child: Parameters<typeof recordProcess>[3], steps: Step[] = ['hello', 'ok']): string {
   const { id } = jobs.submit({ steps });
   prepareSlots(jobs.db, jobs.config.slots);
-  expect(claimNext(jobs.db)?.job.id).toBe(id);
+  expect(claimNext(jobs.db, jobs.kinds)?.job.id).toBe(id);
   recordProcess(jobs.db, id, 1, child);
   return id;
 }
@@ -122,7 +122,7 @@ describe('what a server that died left', () => {
         expect(recover(jobs, jobs.kinds, silent)).toEqual([]);
         expect(jobs.job(id).state).toBe('QUEUED');
         jobs.db.$client.exec('UPDATE job SET notBefore = NULL');
-        expect(claimNext(jobs.db)?.job.id).toBe(id);
+        expect(claimNext(jobs.db, jobs.kinds)?.job.id).toBe(id);
       }
       recover(jobs, jobs.kinds, silent);
       const failureMessage = '3 attempts crashed; the last one: The server died while the attempt ran.';

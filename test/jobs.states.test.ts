@@ -256,12 +256,12 @@ const submitStep = fc.record({ slots: fc.constantFrom<(-1 | 0 | 1)[]>(0, 1, 1, -
 );
 
 const claimStep = fc.constant(
-  step('claim', (model, { db }) => {
+  step('claim', (model, { db, kinds }) => {
     const expected = nextToStart(model);
     const positions = model.jobs.filter((j) => j.state === 'QUEUED').sort((a, b) => b.priority - a.priority);
     const rows = positions.map(({ id }) => db.$client.prepare('SELECT * FROM job WHERE id = ?').get(id) as never);
     expect(rows.map((row) => queuePosition(db, row))).toEqual(positions.map((_, i) => i + 1));
-    const claimed = claimNext(db);
+    const claimed = claimNext(db, kinds);
     expect(claimed?.job.id).toBe(expected?.id);
     if (!expected) return;
     expected.state = 'RUNNING';

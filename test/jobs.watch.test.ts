@@ -18,7 +18,7 @@ import { type Jobs, withJobs } from './support/jobs.ts';
 function runningJob(jobs: Jobs): string {
   prepareSlots(jobs.db, jobs.config.slots);
   const { id } = jobs.submit({ slots: 0 });
-  claimNext(jobs.db);
+  claimNext(jobs.db, jobs.kinds);
   return id;
 }
 

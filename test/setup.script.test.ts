@@ -421,6 +421,11 @@ describe('interrupted set-up', { timeout: 120_000 }, () => {
     expect(second.output).not.toContain('packages');
   });
 
+  test('the engine that the Python packages bring is tried without its telemetry', async ({ project }) => {
+    project.configure({ pythonImports: "os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'" });
+    expect(await project.run({}, ['python'])).toMatchObject({ status: 0 });
+  });
+
   test('packages that install but do not import are not taken for good', async ({ project }) => {
     project.configure({ pythonImports: 'tiny, absent' });
     const { status, output } = await project.run();

@@ -32,6 +32,7 @@ import '../training/jobs.schema.ts';
 import '../training/preview.schema.ts';
 import '../training/schema.ts';
 import '../tuning/schema.ts';
+import '../tuning/events.schema.ts';
 import '../tuning/start.schema.ts';
 import '../webhooks/schema.ts';
 import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';

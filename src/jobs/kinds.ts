@@ -70,6 +70,10 @@ export interface JobKind {
    * what this returns; null: it waits for further children. Must not throw: the child could not end.
    */
   onChildEnded?(tx: Queryable, parent: Job, child: Job): CoordinatorEnd | null;
+  /** In the transaction that starts an attempt of a child of `parent`. Must not throw: nothing could start. */
+  onChildStarted?(tx: Queryable, parent: Job, child: Job): void;
+  /** In the transaction that moves the job to another state, once its row has that state. Must not throw. */
+  onMoved?(tx: Queryable, job: Job): void;
 }
 
 export type CoordinatorEnd = { state: 'SUCCEEDED'; result: Record<string, unknown> } | { state: 'FAILED'; failure: Failure };

@@ -195,6 +195,7 @@ function move(
   const payload = { state, ...(attemptState ? { attemptState } : {}), ...(failure ? { failure } : {}) };
   const event = appendEvent(tx, row.id, row.attemptNumber, { type: 'STATE', payload });
   const moved: Move = { job: requireJob(tx, row.id), event, also: [] };
+  kinds[row.kind].onMoved?.(tx, moved.job);
   // Also of a job that succeeded before it could stop: nobody wants the rest.
   if (state === 'CANCELLING' || state === 'CANCELLED' || state === 'FAILED' || row.state === 'CANCELLING') {
     for (const child of childrenOf(tx, row.id, ['QUEUED', 'RUNNING'])) moved.also.push(stop(tx, kinds, child));

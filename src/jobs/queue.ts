@@ -5,7 +5,8 @@
 import { and, asc, between, count, desc, eq, gt, inArray, isNull, lte, or, sql } from 'drizzle-orm';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { appendEvent } from './events.ts';
-import { age, requireJob } from './jobs.ts';
+import { age, findJob, requireJob } from './jobs.ts';
+import type { JobKinds } from './kinds.ts';
 import type { Move } from './moves.ts';
 import { backoffMsMax } from './states.ts';
 import { type Attempt, attempt, type Job, job, slot } from './tables.ts';
@@ -29,7 +30,7 @@ export function prepareSlots(db: Db, slots: number): void {
  *
  * @param gpus of the machine: slot n has GPU n % gpus. A job of several slots gets those of different GPUs.
  */
-export function claimNext(db: Db, gpus = 0): (Move & { attempt: Attempt; slots: number[] }) | null {
+export function claimNext(db: Db, kinds: JobKinds, gpus = 0): (Move & { attempt: Attempt; slots: number[] }) | null {
   // The scheduler asks ten times a second, also while all that waits is held: then nothing more is read, and nothing locked.
   const mayStart = and(eq(job.state, 'QUEUED'), eq(job.held, false));
   if (!db.select({ id: job.id }).from(job).where(mayStart).limit(1).get()) return null;
@@ -49,13 +50,14 @@ export function claimNext(db: Db, gpus = 0): (Move & { attempt: Attempt; slots: 
         return running.length === 0 && free.length === slots
           ? start(
               tx,
+              kinds,
               next,
               free.map((s) => s.n),
             )
           : null;
-      if (next.slotsNeeded === 0 && slotless < slotlessMax) return start(tx, next, []);
+      if (next.slotsNeeded === 0 && slotless < slotlessMax) return start(tx, kinds, next, []);
       const chosen = next.slotsNeeded > 0 ? choose(next.slotsNeeded, free, gpus) : null;
-      if (chosen) return start(tx, next, chosen);
+      if (chosen) return start(tx, kinds, next, chosen);
     }
     return null;
   });
@@ -91,7 +93,7 @@ function headsOfQueue(tx: Queryable, slots: number): Job[] {
   return heads.sort((a, b) => b.job.priority - a.job.priority || a.age - b.age).map((head) => head.job);
 }
 
-function start(tx: Queryable, { id, attemptNumber, startedAt }: Job, slots: number[]) {
+function start(tx: Queryable, kinds: JobKinds, { id, attemptNumber, startedAt, parentId }: Job, slots: number[]) {
   const number = attemptNumber + 1;
   const now = Date.now();
   const started = tx.insert(attempt).values({ jobId: id, number, state: 'STARTING', startedAt: now }).returning().get();
@@ -101,5 +103,8 @@ function start(tx: Queryable, { id, attemptNumber, startedAt }: Job, slots: numb
     .where(eq(job.id, id))
     .run();
   const event = appendEvent(tx, id, number, { type: 'STATE', payload: { state: 'RUNNING' } });
-  return { job: requireJob(tx, id), attempt: started, slots, event, also: [] };
+  const claimed = requireJob(tx, id);
+  const parent = parentId === null ? undefined : findJob(tx, parentId);
+  if (parent) kinds[parent.kind].onChildStarted?.(tx, parent, claimed);
+  return { job: claimed, attempt: started, slots, event, also: [] };
 }

@@ -50,7 +50,7 @@ export function startScheduler(
       if (orphans.length > 0) orphans = recover(services, kinds, log, orphans);
       if (state !== 'open') return;
       if (!hasRoom(services)) return tell('The disk is too full to start jobs. They wait until there is room.');
-      const claim = () => claimNext(db, gpus.state().known.gpus?.length);
+      const claim = () => claimNext(db, kinds, gpus.state().known.gpus?.length);
       for (let claimed = claim(); claimed; claimed = claim()) {
         const one = runAttempt(services, kinds, log, claimed, gpus.of(claimed.slots), limits);
         running.set(one.jobId, one);

@@ -13,7 +13,7 @@ import { jobEvent, metricPoint } from '../jobs/tables.ts';
 import { idleFolders, sweepWork } from '../jobs/workFolders.ts';
 import { isGarbage } from '../storage/blobs.ts';
 import { blob, upload } from '../storage/tables.ts';
-import { sweepStudies } from '../tuning/sweep.ts';
+import { countDueStudyEvents, removeStudyEvents, sweepStudies } from '../tuning/sweep.ts';
 import { auditRowsMax, countDueAudit, cutAudit, oldAuditFiles, removeAuditFiles } from './audit.ts';
 import { type Amount, filesAt, filesAtAll, nothing } from './files.ts';
 import { countDueHistory, countDueJobs, dueLogs, removeHistory, removeJobs, removeLogs } from './jobs.ts';
@@ -110,6 +110,14 @@ export const stores = {
     age: 'jobHistoryDays',
     due: ({ db }, before) => countDueHistory(db, jobEvent, before),
     remove: (services, before) => removeHistory(services, jobEvent, before),
+  },
+  STUDY_EVENTS: {
+    description: 'Events of studies.',
+    tables: ['study_event'],
+    bound: 'Until the study has ended long enough.',
+    age: 'jobHistoryDays',
+    due: ({ db }, before) => countDueStudyEvents(db, before),
+    remove: ({ db }, before) => removeStudyEvents(db, before),
   },
   CURVES: {
     description: 'Points of the curves of jobs.',

@@ -28,6 +28,7 @@ import { requireModel, requireReadyDataset } from '../training/sources.ts';
 import type { TrainRequest } from '../training/train.ts';
 import { askRequestOf } from './ask.ts';
 import { Budget, isSpent } from './budget.ts';
+import { appendStudyEvent, recordFront, recordGenerationEnd, recordStart, recordState } from './events.ts';
 import { nextStop, survivorsOf } from './halving.ts';
 import { lacksLatencies } from './measure.ts';
 import { directionsOf, type ObjectiveName, valuesOf } from './objectives.ts';
@@ -56,6 +57,13 @@ export const tuneJob: JobKind = {
     return failure ? { state: 'FAILED', failure } : advance(tx, requireStudy(tx, row.id), parent);
   },
 
+  onChildStarted: (tx, _parent, child) => recordStart(tx, child),
+
+  onMoved(tx, moved) {
+    const row = findStudyOf(tx, moved);
+    if (row?.jobId === moved.id) recordState(tx, row.id, moved);
+  },
+
   redo(tx, retried) {
     const row = findStudyOf(tx, retried);
     if (!row || row.jobId !== retried.retryOfId) refuse('INVALID', 'jobId', 'The study has a newer job: retry that one.');
@@ -69,16 +77,18 @@ export const tuneJob: JobKind = {
 export function continueIn(tx: Queryable, { id }: Study, parent: Job): void {
   tx.update(study).set({ jobId: parent.id }).where(eq(study.id, id)).run();
   const row = requireStudy(tx, id);
+  recordState(tx, id, parent);
   for (const one of listTrials(tx, row.id)) {
     const search = one.outcome === null && one.jobId !== null ? findJob(tx, one.jobId) : undefined;
     if (search?.state === 'SUCCEEDED') recordResult(tx, row, one, search);
-    else if (search) update(tx, one, { jobId: enqueueChild(tx, parent, search.specJson as TrainRequest, search).id });
+    else if (search) trainAgain(tx, row, parent, one, search);
     const final = one.finalJobId === null ? undefined : findJob(tx, one.finalJobId);
     if (!final) continue;
     if (final.state !== 'SUCCEEDED') update(tx, one, { finalJobId: null });
     const conversion = conversionOf(tx, final);
     if (conversion?.state === 'CANCELLED') retryConversion(tx, parent, conversion);
   }
+  recordFront(tx, row);
   // Where nothing is left to do, the end of an empty ASK ends the job: this transaction only begins it.
   if (advance(tx, row, parent)) enqueueAsk(tx, row, parent, 0);
 }
@@ -100,10 +110,12 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
       if (numbers.has(one.number)) startTrial(tx, row, settings, parent, one);
       else endTrial(tx, row, one, 'STOPPED', one.valuesJson);
     }
+    recordFront(tx, row);
     return null;
   }
   copyResults(tx, row);
   const trials = listTrials(tx, row.id);
+  recordGenerationEnd(tx, row, trials);
   const front = frontOf(settings, trials);
   dropCheckpoints(tx, trials, front);
   const budget = Budget.parse(storedSpec(parent));
@@ -120,7 +132,8 @@ function advance(tx: Queryable, row: Study, parent: Job): CoordinatorEnd | null 
   const missing = best.filter(({ finalJobId }) => finalJobId === null);
   for (const one of missing) {
     const spec = trainSpec(row, settings, one, { modelId: row.modelId, convert: true, stopAfterEpoch: null });
-    update(tx, one, { finalJobId: enqueueChild(tx, parent, spec).id });
+    const { id: finalJobId } = enqueueTraining(tx, row, parent, one, spec);
+    update(tx, one, { finalJobId });
   }
   if (missing.length > 0) return null;
   dropCheckpoints(tx, trials, []);
@@ -233,7 +246,30 @@ function startTrial(tx: Queryable, row: Study, settings: StudySettings, parent: 
   const { hyperparameters } = hyperparametersOfTrial(settings, one.paramsJson);
   const stopAfterEpoch = nextStop(settings.halving, hyperparameters.epochs, one.epochs);
   const spec = trainSpec(row, settings, one, { modelId: null, convert: false, stopAfterEpoch });
-  update(tx, one, { jobId: enqueueChild(tx, parent, spec).id });
+  if (one.jobId === null) {
+    update(tx, one, { jobId: enqueueTraining(tx, row, parent, one, spec).id });
+    return;
+  }
+  const { number, generation, valuesJson: values, epochs } = one;
+  const { id: jobId } = enqueueChild(tx, parent, spec);
+  update(tx, one, { jobId });
+  appendStudyEvent(tx, row.id, 'PROMOTION', { number, generation, values, epochs, jobId, stopAfterEpoch });
+}
+
+/** The training of a trial that failed or was cancelled with the earlier job of the study. */
+function trainAgain(tx: Queryable, row: Study, parent: Job, one: Trial, search: Job): void {
+  update(tx, one, { jobId: enqueueTraining(tx, row, parent, one, search.specJson as TrainRequest, search).id });
+}
+
+function enqueueTraining(tx: Queryable, row: Study, parent: Job, one: Trial, spec: TrainRequest, retryOf?: Job): Job {
+  const made = enqueueChild(tx, parent, spec, retryOf);
+  const { number, generation, paramsJson: params } = one;
+  const { stopAfterEpoch, modelId } = spec;
+  appendStudyEvent(tx, row.id, 'TRIAL_ENQUEUED', {
+    ...{ number, generation, params, jobId: made.id },
+    ...{ stopAfterEpoch: stopAfterEpoch ?? null, registers: modelId !== null },
+  });
+  return made;
 }
 
 function trainSpec(
@@ -272,6 +308,7 @@ function takeResult(tx: Queryable, row: Study, child: Job): Failure | null {
   if (!one || one.outcome !== null) return null;
   if (child.state === 'SUCCEEDED') {
     recordResult(tx, row, one, child);
+    recordFront(tx, row);
     return null;
   }
   if (child.state === 'CANCELLED' || ownFaults.includes(child.failureCode ?? '')) {
@@ -308,7 +345,16 @@ function endTrial(tx: Queryable, row: Study, one: Trial, outcome: TrialOutcome, 
   update(tx, one, { outcome, valuesJson });
   const { number, generation, copyOf } = one;
   appendEvent(tx, row.jobId, 0, { type: 'TRIAL', payload: { number, generation, outcome, values: valuesJson, copyOf } });
+  const epochs = epochsOf(tx, one);
+  appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, outcome, values: valuesJson, epochs, copyOf });
 }
+
+const epochsOf = (tx: Queryable, { studyId, number }: Trial): number =>
+  tx
+    .select({ epochs: trial.epochs })
+    .from(trial)
+    .where(and(eq(trial.studyId, studyId), eq(trial.number, number)))
+    .get()?.epochs ?? 0;
 
 function update(tx: Queryable, { studyId, number }: Trial, values: Partial<Trial>): void {
   tx.update(trial)

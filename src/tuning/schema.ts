@@ -28,7 +28,7 @@ import {
   trialState,
   trialStates,
 } from './studies.ts';
-import type { Study, Trial } from './tables.ts';
+import type { Study, Trial, TrialOutcome } from './tables.ts';
 
 export const ObjectiveType = builder.enumType('Objective', {
   description: 'What a study optimises.',
@@ -46,6 +46,11 @@ export const SamplerType = builder.enumType('Sampler', {
 const TrialStateType = builder.enumType('TrialState', {
   description: 'Where a trial stands.',
   values: enumValues<keyof typeof trialStates>(trialStates),
+});
+
+export const TrialOutcomeType = builder.enumType('TrialOutcome', {
+  description: 'How a trial has ended.',
+  values: enumValues<TrialOutcome>({ COMPLETE: trialStates.COMPLETE, STOPPED: trialStates.STOPPED, WORST: trialStates.WORST }),
 });
 
 const TrialType = builder.objectRef<Trial>('Trial').implement({
@@ -147,7 +152,7 @@ export const StudyType = builder.node(builder.objectRef<Study>('Study'), {
     job: t.field({
       type: JobType,
       description:
-        'The job that coordinates the study: the newest one if it was retried or extended. Each trial that ends is an event of it.',
+        'The job that coordinates the study: the newest one if it was retried or extended. `studyEvents` follows the study over all of them.',
       resolve: (s, _a, { db }) => jobOf(db, s),
     }),
     paused: t.boolean({ description: 'Whether it was paused: its jobs wait.', resolve: (s, _a, { db }) => isPaused(jobOf(db, s)) }),

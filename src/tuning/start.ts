@@ -20,6 +20,7 @@ import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireModel, requireReadyDataset, requireTask } from '../training/sources.ts';
 import { trainingBytes } from '../training/train.ts';
 import { begin, continueIn, insertTrials } from './coordinate.ts';
+import { recordState } from './events.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
@@ -104,6 +105,7 @@ function insertStudy(tx: Queryable, actor: Actor, input: StartTuningInput, setti
     })
     .returning()
     .get();
+  recordState(tx, id, coordinator);
   insertTrials(tx, row, settings.begin.slice(0, trials), 0);
   begin(tx, row, coordinator);
   return row;
@@ -143,6 +145,7 @@ export function pauseStudy({ db, bus }: JobServices, actor: Actor, id: string, p
     const { state } = findJob(tx, found.jobId) as Job;
     if (isFinal(state)) refuse('INVALID', 'studyId', `The study has ended already: it is ${state}.`);
     setHeld(tx, found.jobId, paused);
+    recordState(tx, id, requireJob(tx, found.jobId));
     writeAudit(tx, actor, { action: paused ? 'pauseStudy' : 'resumeStudy', target: { type: 'Study', id } });
     return found;
   });

@@ -1,9 +1,9 @@
-import { and, eq, gt, isNull, lt, notExists, or } from 'drizzle-orm';
-import { type Db, inUrgentTransaction } from '../db.ts';
+import { and, count, eq, gt, inArray, isNull, lt, notExists, or } from 'drizzle-orm';
+import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { job } from '../jobs/tables.ts';
 import { dropArtifacts } from '../storage/blobs.ts';
 import { artifact } from '../storage/tables.ts';
-import { study, trial } from './tables.ts';
+import { study, studyEvent, trial } from './tables.ts';
 
 /**
  * Drops checkpoints of trials that no study will continue: those of a study that failed or was cancelled before a moment, and those of a
@@ -23,4 +23,18 @@ export function sweepStudies({ db }: { db: Db }, before: number): void {
   inUrgentTransaction(db, (tx) => {
     for (const { id } of old) dropArtifacts(tx, 'JOB', id);
   });
+}
+
+/** Events of studies whose job ended before a moment. */
+const oldEvents = (db: Queryable, before: number) =>
+  inArray(
+    studyEvent.studyId,
+    db.select({ id: study.id }).from(study).innerJoin(job, eq(job.id, study.jobId)).where(lt(job.endedAt, before)),
+  );
+
+export const countDueStudyEvents = (db: Queryable, before: number): number =>
+  db.select({ n: count() }).from(studyEvent).where(oldEvents(db, before)).get()?.n ?? 0;
+
+export function removeStudyEvents(db: Db, before: number): void {
+  inUrgentTransaction(db, (tx) => tx.delete(studyEvent).where(oldEvents(tx, before)).run());
 }

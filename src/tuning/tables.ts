@@ -29,6 +29,8 @@ export const study = sqliteTable(
     importanceJson: text({ mode: 'json' }).$type<{ name: string; share: number }[]>().notNull(),
     /** Milliseconds for an image of each size, where latency is an objective; null until they are measured. */
     latenciesJson: text({ mode: 'json' }).$type<Record<number, number>>(),
+    /** The seq of its next event. */
+    nextSeq: integer().notNull().default(1),
     createdAt: integer().notNull(),
   },
   (t) => [index('study_job').on(t.jobId), index('study_created').on(t.createdAt, t.id)],
@@ -67,5 +69,32 @@ export const trial = sqliteTable(
   (t) => [primaryKey({ columns: [t.studyId, t.number] }), index('trial_job').on(t.jobId), index('trial_final').on(t.finalJobId)],
 );
 
+export const studyEventTypes = [
+  'STATE',
+  'TRIAL_ENQUEUED',
+  'TRIAL_STARTED',
+  'TRIAL_ENDED',
+  'PROMOTION',
+  'GENERATION_ENDED',
+  'FRONT_CHANGED',
+] as const;
+
+/** The stored events of a study, in order and without gaps, over all jobs that have coordinated it. */
+export const studyEvent = sqliteTable(
+  'study_event',
+  {
+    studyId: text()
+      .notNull()
+      .references(() => study.id),
+    seq: integer().notNull(),
+    at: integer().notNull(),
+    type: text({ enum: studyEventTypes }).notNull(),
+    /** `StudyEventPayloads` of `events.ts`. */
+    payloadJson: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.studyId, t.seq] })],
+);
+
+export type StudyEvent = typeof studyEvent.$inferSelect;
 export type Study = typeof study.$inferSelect;
 export type Trial = typeof trial.$inferSelect;

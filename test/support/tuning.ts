@@ -66,7 +66,7 @@ async function openStudies(folder: string, slots: number) {
     start: (input: object) => startTuning(services(), nobody, { ...defaults, ...input }),
     /** Starts what may start. */
     claim: () => {
-      while (claimNext(opened.db));
+      while (claimNext(opened.db, kinds));
     },
     attempts: attemptsOf,
     end,

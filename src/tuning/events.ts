@@ -1,0 +1,133 @@
+/**
+ * The events of a study. Each is stored in the transaction of the change that it describes. So whatever is killed, the stream has no gap and
+ * nothing twice. A study keeps its numbers when a retry or an extension gives it another job.
+ */
+import { and, asc, desc, eq, gt, or, sql } from 'drizzle-orm';
+import type { Bus } from '../bus.ts';
+import type { Db, Queryable } from '../db.ts';
+import { notFound } from '../errors.ts';
+import { follow } from '../follow.ts';
+import { findJob } from '../jobs/jobs.ts';
+import type { Failure } from '../jobs/states.ts';
+import type { Job, JobState } from '../jobs/tables.ts';
+import { findStudy, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
+import { type Study, type StudyEvent, study, studyEvent, type Trial, type TrialOutcome, trial } from './tables.ts';
+
+/** Events that are read at a time. */
+const pageRows = 200;
+
+type OfTrial = Pick<Trial, 'number' | 'generation'>;
+
+export interface StudyEventPayloads {
+  STATE: { state: JobState; paused: boolean; jobId: string; failure: Failure | null };
+  TRIAL_ENQUEUED: OfTrial & { params: Trial['paramsJson']; jobId: string; stopAfterEpoch: number | null; registers: boolean };
+  TRIAL_STARTED: OfTrial & { jobId: string; attempt: number };
+  TRIAL_ENDED: OfTrial & { outcome: TrialOutcome; values: number[] | null; epochs: number; copyOf: number | null };
+  PROMOTION: OfTrial & { values: number[] | null; epochs: number; jobId: string; stopAfterEpoch: number | null };
+  GENERATION_ENDED: { generation: number; trials: number };
+  FRONT_CHANGED: { front: number[] };
+}
+
+/** In the transaction of what it describes. Announce a move of the study's job, or of a child of it, once that is committed. */
+export function appendStudyEvent<T extends StudyEvent['type']>(
+  tx: Queryable,
+  studyId: string,
+  type: T,
+  payload: StudyEventPayloads[T],
+): void {
+  const { next } =
+    tx
+      .update(study)
+      .set({ nextSeq: sql`${study.nextSeq} + 1` })
+      .where(eq(study.id, studyId))
+      .returning({ next: study.nextSeq })
+      .get() ?? notFound('study');
+  tx.insert(studyEvent)
+    .values({ studyId, seq: next - 1, at: Date.now(), type, payloadJson: { ...payload } })
+    .run();
+}
+
+export function recordState(tx: Queryable, studyId: string, { id, state, held, failureCode, failureMessage }: Job): void {
+  const failure = failureCode === null ? null : { code: failureCode, message: failureMessage ?? '' };
+  appendStudyEvent(tx, studyId, 'STATE', { state, paused: held, jobId: id, failure });
+}
+
+/** An attempt at the training of a trial starts. Other children, and trainings that a user repeated, belong to no trial. */
+export function recordStart(tx: Queryable, { id, attemptNumber }: Job): void {
+  const one = tx
+    .select()
+    .from(trial)
+    .where(or(eq(trial.jobId, id), eq(trial.finalJobId, id)))
+    .get();
+  if (!one) return;
+  const { studyId, number, generation } = one;
+  appendStudyEvent(tx, studyId, 'TRIAL_STARTED', { number, generation, jobId: id, attempt: attemptNumber });
+}
+
+/** Once for each change of the front. */
+export function recordFront(tx: Queryable, row: Study): void {
+  const front = frontOf(studySettings(row), listTrials(tx, row.id)).map(({ number }) => number);
+  const before = lastPayload(tx, row.id, 'FRONT_CHANGED')?.front ?? [];
+  if (front.join() !== before.join()) appendStudyEvent(tx, row.id, 'FRONT_CHANGED', { front });
+}
+
+/** When all of the trials have ended; nothing when that is known already. An extension may fill up a generation that was not full. */
+export function recordGenerationEnd(tx: Queryable, { id }: Study, trials: readonly Trial[]): void {
+  const last = trials.at(-1);
+  if (!last || lastPayload(tx, id, 'GENERATION_ENDED')?.trials === trials.length) return;
+  appendStudyEvent(tx, id, 'GENERATION_ENDED', { generation: last.generation, trials: trials.length });
+}
+
+function lastPayload<T extends StudyEvent['type']>(tx: Queryable, studyId: string, type: T): StudyEventPayloads[T] | undefined {
+  const isOne = and(eq(studyEvent.studyId, studyId), eq(studyEvent.type, type));
+  const last = tx.select().from(studyEvent).where(isOne).orderBy(desc(studyEvent.seq)).limit(1).get();
+  return last?.payloadJson as StudyEventPayloads[T] | undefined;
+}
+
+/** At most `limit` events with a seq greater than `after`, in order. */
+export const readStudyEvents = (db: Queryable, studyId: string, after: number, limit: number): StudyEvent[] =>
+  db
+    .select()
+    .from(studyEvent)
+    .where(and(eq(studyEvent.studyId, studyId), gt(studyEvent.seq, after)))
+    .orderBy(asc(studyEvent.seq))
+    .limit(limit)
+    .all();
+
+/**
+ * The events of a study with a seq greater than `after`, without a gap. A retry or an extension can follow every end, so the stream ends only
+ * when the study is deleted. NOT_FOUND without such a study.
+ */
+export function watchStudyEvents({ db, bus }: { db: Db; bus: Bus }, studyId: string, after: number) {
+  requireStudy(db, studyId);
+  let seq = after;
+  return follow<StudyEvent>(
+    (wake) => {
+      let jobId = findStudy(db, studyId)?.jobId;
+      // A move of a child wakes `jobEvent` of the job that coordinates it.
+      const isOurs = (key: string) => key === jobId;
+      const offs = [
+        bus.on('jobEvent', null, (key) => isOurs(key) && wake()),
+        bus.on('jobChanged', null, (key) => {
+          jobId = findStudy(db, studyId)?.jobId ?? key;
+          if (isOurs(key)) wake();
+        }),
+      ];
+      return () => {
+        for (const off of offs) off();
+      };
+    },
+    function* () {
+      for (let rows = readStudyEvents(db, studyId, seq, pageRows); rows.length > 0; rows = readStudyEvents(db, studyId, seq, pageRows)) {
+        for (const row of rows) {
+          yield row;
+          seq = row.seq;
+        }
+      }
+      return findStudy(db, studyId) === undefined;
+    },
+  );
+}
+
+/** The job that an event names; null when it was deleted. */
+export const jobOfEvent = (db: Queryable, { payloadJson }: StudyEvent): Job | null => findJob(db, String(payloadJson.jobId)) ?? null;

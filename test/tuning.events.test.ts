@@ -1,0 +1,145 @@
+import { expect, test } from 'vitest';
+import { createBus } from '../src/bus.ts';
+import { announceJob } from '../src/jobs/enqueue.ts';
+import { requireJob } from '../src/jobs/jobs.ts';
+import { readStudyEvents, type StudyEventPayloads, watchStudyEvents } from '../src/tuning/events.ts';
+import { extendStudy, pauseStudy } from '../src/tuning/start.ts';
+import { frontOf, studySettings } from '../src/tuning/studies.ts';
+import { countDueStudyEvents, removeStudyEvents } from '../src/tuning/sweep.ts';
+import type { StudyEvent } from '../src/tuning/tables.ts';
+import { nobody } from './support/jobs.ts';
+import { type Studied, withStudies, workThrough } from './support/tuning.ts';
+
+const halving = { firstEpoch: 1, reduction: 2 };
+
+const begun = async (studies: Studied, input: object = {}): Promise<string> => String((await studies.start(input)).study?.id);
+
+const eventsOf = (studies: Studied, id: string, after = 0): StudyEvent[] => readStudyEvents(studies.services().db, id, after, 10_000);
+
+const payloads = <T extends StudyEvent['type']>(events: StudyEvent[], type: T): StudyEventPayloads[T][] =>
+  events.filter((one) => one.type === type).map(({ payloadJson }) => payloadJson as unknown as StudyEventPayloads[T]);
+
+/** What a reader of all events knows is what the rows say. */
+function expectTrue(studies: Studied, id: string): StudyEvent[] {
+  const events = eventsOf(studies, id);
+  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, n) => n + 1));
+  const { state, id: jobId, held } = studies.job(id);
+  expect(payloads(events, 'STATE').at(-1)).toMatchObject({ state, jobId, paused: held });
+  const trials = studies.trials(id);
+  const ended = payloads(events, 'TRIAL_ENDED').sort((a, b) => a.number - b.number);
+  const wanted = trials.filter(({ outcome }) => outcome !== null);
+  expect(ended).toEqual(
+    wanted.map(({ number, generation, outcome, valuesJson: values, epochs, copyOf }) => ({
+      ...{ number, generation, outcome, values, epochs, copyOf },
+    })),
+  );
+  const front = frontOf(studySettings(studies.study(id)), trials).map(({ number }) => number);
+  expect(payloads(events, 'FRONT_CHANGED').at(-1)?.front ?? []).toEqual(front);
+  return events;
+}
+
+test('the events of a study tell each trial from its queue to its end, each rung, generation and front, once and in order', () =>
+  withStudies(async (studies) => {
+    const id = await begun(studies, { halving });
+    await workThrough(studies, id);
+    const events = expectTrue(studies, id);
+    expect(events[0]).toMatchObject({ type: 'STATE', payloadJson: { state: 'RUNNING', paused: false } });
+    expect(events.at(-1)).toMatchObject({ type: 'STATE', payloadJson: { state: 'SUCCEEDED' } });
+    expect(payloads(events, 'GENERATION_ENDED')).toEqual([0, 1, 2].map((generation) => ({ generation, trials: 4 * (generation + 1) })));
+    for (const { number, copyOf, finalJobId } of studies.trials(id)) {
+      const of = events.filter(({ payloadJson }) => payloadJson.number === number).map(({ type }) => type);
+      if (copyOf !== null) {
+        expect(of).toEqual(['TRIAL_ENDED']);
+        continue;
+      }
+      const [first, second, ...rest] = of;
+      expect([first, second]).toEqual(['TRIAL_ENQUEUED', 'TRIAL_STARTED']);
+      const search = rest.slice(0, rest.indexOf('TRIAL_ENDED'));
+      expect(search).toEqual(search.map((_, n) => (n % 2 === 0 ? 'PROMOTION' : 'TRIAL_STARTED')));
+      expect(rest.slice(search.length + 1)).toEqual(finalJobId === null ? [] : ['TRIAL_ENQUEUED', 'TRIAL_STARTED']);
+    }
+    expect(payloads(events, 'PROMOTION').length).toBeGreaterThan(0);
+    const registered = payloads(events, 'TRIAL_ENQUEUED').filter(({ registers }) => registers);
+    expect(registered.length).toBe(studies.trials(id).filter(({ finalJobId }) => finalJobId !== null).length);
+  }));
+
+test('they are numbered on through pause, crash, restart, cancel, retry and extension, each of which they tell', () =>
+  withStudies(async (studies) => {
+    const id = await begun(studies, { registerMax: 0 });
+    let step = 0;
+    await workThrough(studies, id, (one) => {
+      if (one.kind !== 'TRAIN') return false;
+      step += 1;
+      if (step === 2) studies.break(one, 'CRASHED');
+      else if (step === 3) studies.restart();
+      else if (step === 4) {
+        studies.pause(id, true);
+        studies.break(one, 'SUSPENDED');
+        studies.pause(id, false);
+      } else if (step === 6) studies.cancel(id);
+      else return false;
+      expectTrue(studies, id);
+      return true;
+    });
+    expect(studies.job(id).state).toBe('CANCELLED');
+    const cancelled = expectTrue(studies, id).length;
+    studies.retry(id);
+    await workThrough(studies, id);
+    extendStudy(studies.services(), nobody, id, 1);
+    await workThrough(studies, id);
+    const events = expectTrue(studies, id);
+    const states = payloads(events, 'STATE');
+    expect(states.map(({ state, paused }) => (paused ? 'PAUSED' : state))).toEqual([
+      ...['RUNNING', 'PAUSED', 'RUNNING', 'CANCELLING', 'CANCELLED'],
+      ...['RUNNING', 'SUCCEEDED', 'RUNNING', 'SUCCEEDED'],
+    ]);
+    expect(new Set(states.map(({ jobId }) => jobId)).size).toBe(3);
+    expect(eventsOf(studies, id, cancelled)[0]).toMatchObject({ seq: cancelled + 1, type: 'STATE' });
+    expect(Math.max(...payloads(events, 'TRIAL_STARTED').map(({ attempt }) => attempt))).toBeGreaterThan(1);
+    expect(payloads(events, 'GENERATION_ENDED').map(({ trials }) => trials)).toEqual([4, 8, 12, 16]);
+  }));
+
+test('a reader gets what is behind its seq, then each as it comes, also from another job of the study, and what waited while it read nothing', () =>
+  withStudies(async (studies) => {
+    const id = await begun(studies, { registerMax: 0, generations: 1 });
+    const services = { ...studies.services(), bus: createBus() };
+    const events = watchStudyEvents(services, id, 0);
+    const taken: number[] = [];
+    const take = async (count: number) => {
+      for (let n = 0; n < count; n += 1) taken.push((await events.next()).value?.seq as number);
+    };
+    await take(eventsOf(studies, id).length);
+    const next = events.next();
+    pauseStudy(services, nobody, id, true);
+    expect((await next).value).toMatchObject({ type: 'STATE', payloadJson: { paused: true } });
+    taken.push(taken.length + 1);
+    pauseStudy(services, nobody, id, false);
+    // Nobody wakes the reader of all this, and it reads nothing meanwhile.
+    await workThrough(studies, id);
+    const { id: jobId } = studies.job(id);
+    announceJob(services.bus, requireJob(services.db, jobId));
+    await take(eventsOf(studies, id).length - taken.length);
+    const extended = events.next();
+    extendStudy(services, nobody, id, 1);
+    const told = (await extended).value;
+    expect(told).toMatchObject({ type: 'STATE', payloadJson: { state: 'RUNNING' } });
+    expect(told?.payloadJson.jobId).not.toBe(jobId);
+    expect([...taken, told?.seq]).toEqual(Array.from({ length: taken.length + 1 }, (_, n) => n + 1));
+    await events.return();
+    expect(() => watchStudyEvents(services, 'nothing', 0)).toThrow('There is no such study');
+  }));
+
+test('they are removed when their study has ended for long enough, and an extension then numbers on', () =>
+  withStudies(async (studies) => {
+    const id = await begun(studies, { registerMax: 0 });
+    const { db } = studies.services();
+    const later = Date.now() + 86_400_000;
+    expect(countDueStudyEvents(db, later)).toBe(0);
+    await workThrough(studies, id);
+    const events = eventsOf(studies, id);
+    expect([countDueStudyEvents(db, 0), countDueStudyEvents(db, later)]).toEqual([0, events.length]);
+    removeStudyEvents(db, later);
+    expect(eventsOf(studies, id)).toEqual([]);
+    extendStudy(studies.services(), nobody, id, 1);
+    expect(eventsOf(studies, id)[0]?.seq).toBe(events.length + 1);
+  }));
