@@ -29,6 +29,24 @@ def lines():
 attempt(lines(), Stream())
 """
 
+# Calls what torchvision has instead of the functions of the compiler.
+CALLS = """
+import json, sys
+from whetstone_trainer import vision
+import torchvision, torch
+
+before = "torch._dynamo" in sys.modules
+
+supported = torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu")
+from torch._dynamo.utils import is_compile_supported
+
+image = torchvision.tv_tensors.Image(torch.zeros(3, 8, 8))
+wrapped = torchvision.tv_tensors.wrap(torch.ones(3, 8, 8), like=image)
+
+same = supported == is_compile_supported("cpu")
+print(json.dumps([before, "torch._dynamo" in sys.modules, same, type(wrapped).__name__]))
+"""
+
 
 @pytest.mark.parametrize("preset", ["resnet18", "yolov8n"])
 def test_it_comes_to_its_first_batch_without_the_compiler(preset: str, tmp_path: Path) -> None:
@@ -51,17 +69,5 @@ def test_it_comes_to_its_first_batch_without_the_compiler(preset: str, tmp_path:
 
 
 def test_what_torchvision_was_given_instead_of_the_compiler_imports_it_when_it_is_called() -> None:
-    script = """
-import json, sys
-from whetstone_trainer import vision
-import torchvision, torch
-before = "torch._dynamo" in sys.modules
-supported = torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu")
-from torch._dynamo.utils import is_compile_supported
-image = torchvision.tv_tensors.Image(torch.zeros(3, 8, 8))
-wrapped = torchvision.tv_tensors.wrap(torch.ones(3, 8, 8), like=image)
-same = supported == is_compile_supported("cpu")
-print(json.dumps([before, "torch._dynamo" in sys.modules, same, type(wrapped).__name__]))
-"""
-    result = subprocess.run([sys.executable, "-c", script], cwd=support.TRAINER, capture_output=True, check=True)
+    result = subprocess.run([sys.executable, "-c", CALLS], cwd=support.TRAINER, capture_output=True, check=True)
     assert json.loads(result.stdout) == [False, True, True, "Image"]
