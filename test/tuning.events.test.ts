@@ -24,6 +24,7 @@ const payloads = <T extends StudyEvent['type']>(events: StudyEvent[], type: T): 
 function expectTrue(studies: Studied, id: string): StudyEvent[] {
   const events = eventsOf(studies, id);
   expect(events.map(({ seq }) => seq)).toEqual(events.map((_, n) => n + 1));
+  expect(studies.study(id).nextSeq).toBe(events.length + 1);
   const { state, id: jobId, held } = studies.job(id);
   expect(payloads(events, 'STATE').at(-1)).toMatchObject({ state, jobId, paused: held });
   const trials = studies.trials(id);
