@@ -31,6 +31,9 @@ export function inTurn<T>(request: object, work: () => T): T | Promise<Awaited<T
   });
 }
 
+/** Whether a request has worked for longer than its first slice. */
+export const tookTurns = (request: object): boolean => performance.now() - (begunAt.get(request) ?? Number.POSITIVE_INFINITY) >= sliceMs;
+
 function isOver(request: object): boolean {
   const now = performance.now();
   const since = begunAt.get(request);

@@ -4,14 +4,14 @@ import { hashInTurn } from '../src/accounts/passwords.ts';
 import { eventually } from './support/eventually.ts';
 import { type Answer, adminName, adminPassword, postGraphql, type TestServer, withServer } from './support/server.ts';
 
-/** How long held tries waited for their answer. */
-const waits: number[] = [];
+/** When held tries began to wait for their answer, and for how long. */
+const waits: { atMs: number; ms: number }[] = [];
 
 vi.mock(import('node:timers/promises'), async (original) => {
   const real = await original();
   const setTimeout = ((ms: number, ...rest: []) => {
     const isHeld = ms > 300 && ms <= 500;
-    if (isHeld) waits.push(ms);
+    if (isHeld) waits.push({ atMs: performance.now(), ms });
     return real.setTimeout(isHeld ? 0 : ms, ...rest);
   }) as typeof real.setTimeout;
   return { ...real, default: { ...real, setTimeout }, setTimeout };
@@ -137,10 +137,18 @@ test('the last administrator, a user and an unknown name get the same answers at
       const answers: unknown[] = [];
       for (let step = 0; step < 14; step++) {
         waits.length = 0;
+        const askedAt = performance.now();
         // Each has an address of its own, with nothing on its account.
         const { status, errors } = await tryLogin(server, i === 1 ? attacker : `203.0.113.${100 + i}`, name);
         const { requestId: _, ...extensions } = errors?.[0].extensions ?? {};
         answers.push([status, errors?.[0].message, extensions, waits.length]);
+        if (extensions.code === 'RATE_LIMITED') {
+          // Half a second after it came: what the check of a password took is a part of that.
+          expect(waits).toHaveLength(1);
+          const [held] = waits as [{ atMs: number; ms: number }];
+          expect(held.ms).toBeLessThan(500);
+          expect(held.atMs + held.ms - askedAt).toBeGreaterThanOrEqual(500);
+        }
         if (step % 3 === 2) later(extensions.retryAfterMs ?? 0);
         else later(1);
       }

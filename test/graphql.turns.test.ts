@@ -5,13 +5,14 @@ import { describe, expect, test } from 'vitest';
 import { inTransaction, rowInsert } from '../src/db.ts';
 import type { Context } from '../src/graphql/context.ts';
 import { checkDocument } from '../src/graphql/limits.ts';
+import { piecesOf } from '../src/graphql/longAnswers.ts';
 import { schema } from '../src/graphql/schema.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
 import { metricPoint } from '../src/jobs/tables.ts';
 import { inTurn } from '../src/turns.ts';
 import { stretchesOf } from './support/eventLoop.ts';
 import { nobody } from './support/jobs.ts';
-import { withServer } from './support/server.ts';
+import { postGraphql, withServer } from './support/server.ts';
 
 /** Computes for this long. */
 function compute(ms: number): void {
@@ -117,4 +118,38 @@ test('the costliest documents that the limits allow hold the event loop for a sm
       }
     }
   });
+});
+
+describe('a long answer', () => {
+  test('has the text of JSON.stringify, however it is cut', () => {
+    const object = (fields: object) => Object.assign(Object.create(null), fields);
+    const labels = Array.from({ length: 2500 }, (_, n) => (n % 7 ? `a "class" ${n}\n` : null));
+    const scalar = { at: new Date(0), nothing: undefined, list: [undefined, { a: 1 }] };
+    const nested = [null, object({ labels, lists: [[1, 2], [], [null]] }), object({})];
+    const answer = object({ data: object({ nested, scalar, empty: [], text: '€', left: undefined, no: false }) });
+    const pieces = [...piecesOf(answer)];
+    expect(pieces.join('')).toBe(JSON.stringify(answer));
+    expect(pieces.length).toBeGreaterThan(20);
+  });
+
+  test('is the same over HTTP, with its errors and its headers, and its connection goes on', () =>
+    withServer(async (server) => {
+      const { db } = server.services;
+      inTransaction(db, (tx) => {
+        const insert = rowInsert(metricPoint);
+        const { id } = enqueue(tx, nobody, { kind: 'BENCHMARK', spec: {} });
+        for (let i = 0; i < 20 * 1000; i += 1)
+          insert(tx, { jobId: id, name: `m${i % 20}`, step: i, epoch: i, value: i / 3, attemptNumber: 1 });
+      });
+      const curves = 'jobs(first: 1) { nodes { metrics(maxPoints: 1000) { name values } } }';
+      for (let times = 0; times < 2; times += 1) {
+        const answer = await postGraphql(server.url, `{ ${curves} node(id: "x") { id } }`, {}, await server.as('VIEWER'));
+        expect([answer.status, answer.headers.get('transfer-encoding')]).toEqual([200, 'chunked']);
+        expect(Object.keys(answer)).not.toContain('stringify');
+        const { metrics } = answer.data.jobs.nodes[0];
+        expect(metrics.map(({ values }: { values: number[] }) => values.length)).toEqual(Array(20).fill(1000));
+        expect(answer.errors?.[0]).toMatchObject({ path: ['node'], extensions: { requestId: expect.any(String) } });
+        expect(JSON.stringify(answer.errors)).not.toContain('spec');
+      }
+    }));
 });

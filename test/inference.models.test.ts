@@ -132,6 +132,14 @@ describe.each(Object.entries(pools))('a model that cannot be served on %s', (_, 
     expect([times.fastest(1), times.fastest(4)].every((ms) => ms > 0)).toBe(true);
   });
 
+  test('requests share its runs where an item of a full batch takes a tenth less: by the run times of a benchmark, or else of the warm-up', async () => {
+    const batchMaxOf = async (change: object) => (await load('identity', { batchMax: 4, ...change })).batchMax;
+    expect(await batchMaxOf({ runMs: { 1: 10, 4: 36 } })).toBe(4);
+    expect(await batchMaxOf({ runMs: { 1: 10, 4: 36.1 } })).toBe(1);
+    // A run of the identity takes as long for four items as for one.
+    expect(await batchMaxOf({ runMs: { 1: 10 } })).toBe(4);
+  });
+
   test('external data is found wherever a tensor can be: initializers, attributes, graphs in nodes, functions, sparse tensors', () => {
     const message = (field: number, ...parts: Buffer[]) => {
       const body = Buffer.concat(parts);

@@ -5,13 +5,11 @@ import { hostEngineOf, ModelEngine } from '../engine/hostEngine.ts';
 import { batchSymbolOf } from '../engine/shapes.ts';
 import { refuse } from '../errors.ts';
 import { type ModelConfig, permitsOf, threadsMaxOf } from '../inference/config.ts';
+import { worthwhile } from '../inference/runTimes.ts';
 import { OnnxMeta } from '../jobs/results.ts';
 import type { ModelVersion } from '../models/tables.ts';
 import type { Report, ReportRow } from '../reports/report.ts';
 import { findReportOf, readContent } from '../reports/reports.ts';
-
-/** More threads, or more items in a run, have to make an item this much cheaper. */
-const worthwhile = 0.9;
 
 /** What AUTO is where the native runtime is built. */
 const hostsOwn = 'ONNXRUNTIME_NATIVE';

@@ -35,7 +35,15 @@ import '../tuning/schema.ts';
 import '../tuning/events.schema.ts';
 import '../tuning/start.schema.ts';
 import '../webhooks/schema.ts';
-import { type GraphQLSchema, isIntrospectionType, isObjectType } from 'graphql';
+import {
+  type GraphQLOutputType,
+  type GraphQLSchema,
+  getNullableType,
+  isIntrospectionType,
+  isLeafType,
+  isListType,
+  isObjectType,
+} from 'graphql';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';
 import type { Context } from './context.ts';
@@ -49,8 +57,26 @@ function takingTurns(made: GraphQLSchema): GraphQLSchema {
     if (!isObjectType(type) || isIntrospectionType(type)) continue;
     for (const field of Object.values(type.getFields())) {
       const { resolve } = field;
-      if (resolve) field.resolve = (parent, args, context: Context, info) => inTurn(context, () => resolve(parent, args, context, info));
+      if (!resolve) continue;
+      const result = isObjectList(field.type)
+        ? (context: Context, value: unknown) => (Array.isArray(value) ? itemsInTurns(context, value) : value)
+        : null;
+      field.resolve = (parent, args, context: Context, info) => {
+        const value = inTurn(context, () => resolve(parent, args, context, info));
+        if (!result) return value;
+        return value instanceof Promise ? value.then((list) => result(context, list)) : result(context, value);
+      };
     }
   }
   return made;
+}
+
+function isObjectList(type: GraphQLOutputType): boolean {
+  const list = getNullableType(type);
+  return isListType(list) && !isLeafType(getNullableType(list.ofType));
+}
+
+/** GraphQL begins all items of a list at once: each of a long one waits for its turn with all its fields. */
+function* itemsInTurns<T>(request: object, items: readonly T[]): Generator<T | Promise<T>> {
+  for (const item of items) yield inTurn(request, () => item) as T | Promise<T>;
 }

@@ -8,6 +8,7 @@ import { activeSpan } from '../tracing.ts';
 import { untilAborted, watchAccess } from './access.ts';
 import type { Context } from './context.ts';
 import { useLimits } from './limits.ts';
+import { useLongAnswers } from './longAnswers.ts';
 import { useReadableResults } from './results.ts';
 import { schema } from './schema.ts';
 import { traceOperation } from './trace.ts';
@@ -225,7 +226,7 @@ export function createGraphql(log: Log, stopping: AbortSignal) {
       documentCache: createLRUCache({ max: documentsMax }),
       errorCache: { get: () => undefined, set: () => undefined },
     },
-    plugins: [useForm, useViewer, useLimits, useReadableResults, useTimes, useErrorCodes(log), useAccessEnd(log, stopping)],
+    plugins: [useForm, useViewer, useLimits, useReadableResults, useTimes, useErrorCodes(log), useLongAnswers, useAccessEnd(log, stopping)],
   });
 }
 

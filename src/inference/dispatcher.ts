@@ -1,9 +1,9 @@
 /** Between the requests and the pool: queue, timers, runs. Each submitted request gets exactly one answer. */
 
-import type { Found, Reading } from '../vision/reading.ts';
+import type { Found, Image, Reading } from '../vision/reading.ts';
 import { nowMs } from './clock.ts';
 import type { Memory } from './memory.ts';
-import type { Feed, OutputTensor, Pool, Run, RunEnd } from './pool.ts';
+import type { Feed, OutputTensor, Pool, Run, RunEnd, RunResult } from './pool.ts';
 import { type Batch, type Entry, Queue, type Refusal, type Urgency } from './queue.ts';
 import type { RunTimes } from './runTimes.ts';
 import type { ModelStats, Timing } from './stats.ts';
@@ -12,7 +12,7 @@ export interface Served {
   key: string;
   /** From the arrival of a request to its answer, where the request says no other. */
   deadlineMs: number;
-  /** Most rows of a run; becomes 1 when the outputs of a batch cannot be divided among its requests. */
+  /** Most rows of a run that requests share: 1 where that does not pay, or where the outputs of a batch could not be divided among its requests. */
   batchMax: number;
   times: RunTimes;
   stats: ModelStats;
@@ -23,7 +23,7 @@ export interface Request {
   /** Null while they are still being made: the request has its place, and runs when it is `ready`. */
   feeds: readonly Feed[] | null;
   outputs: readonly string[];
-  /** The outputs are read by the run. Such requests have batch keys of their own. */
+  /** The outputs are read by the run, for one image. Such requests share no batch key with others. */
   reading?: Reading;
   rows: number;
   /** Requests of a model with the same key may be computed together. */
@@ -94,10 +94,12 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
       const batch = queue.take(nowMs(), { staged: room === 'STAGED' });
       if (!batch) return;
       const [first] = batch.entries as [Waiting];
-      const { model, outputs, reading } = first;
+      const { model, outputs } = first;
+      const readings = batch.entries.flatMap(({ reading }) => reading ?? []);
       const restMs = batch.entries.map(({ deadlineMs }) => deadlineMs - nowMs());
       const feeds = joined(batch.entries);
-      const run = pool.start(model.key, feeds, outputs, Math.max(model.deadlineMs, ...restMs), reading);
+      const msMax = Math.max(model.deadlineMs, ...restMs);
+      const run = pool.start(model.key, feeds, outputs, msMax, first.reading && readings);
       const { copiedBytes } = run;
       // Requests of a batch that fails are tried again, each by itself: they keep their feeds.
       const giveBack = batch.entries.length === 1 ? first.lend() : () => {};
@@ -127,13 +129,14 @@ export function startDispatcher(pool: Pool, memory: Pick<Memory, 'count'>, limit
     }
     // It would have taken longer: without this a model that is always stopped would be taken for a fast one.
     if (end.state === 'cancelled' && end.ranMs > model.times.mean(batch.rows)) model.times.observe(batch.rows, end.ranMs);
-    if (end.state === 'done' && isDivisible(end.outputs, batch)) {
+    if (end.state === 'done' && isDivisible(end, batch)) {
       let row = 0;
       const preprocessingMs = end.preparedMs - end.startedMs;
       const postprocessingMs = end.readMs - end.endedMs;
-      for (const entry of batch.entries) {
+      for (const [i, entry] of batch.entries.entries()) {
         const timing = { queueMs: end.startedMs - entry.arrivedMs, preprocessingMs, computeMs, postprocessingMs };
-        settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), found: end.found, timing });
+        const found = end.found?.[i] ?? null;
+        settle(entry, { state: 'done', outputs: share(end.outputs, batch, row, entry.rows), found, timing });
         row += entry.rows;
       }
     } else if (end.state !== 'cancelled' && batch.entries.length > 1) {
@@ -206,12 +209,15 @@ function joined(entries: readonly Waiting[]): readonly Feed[] {
     ...feed,
     shape: [rows, ...feed.shape.slice(1)],
     pieces: all.flatMap((feeds) => (feeds[i] as Feed).pieces),
+    ...(feed.images ? { images: all.flatMap((feeds) => (feeds[i] as Feed).images as Image[]) } : {}),
   }));
 }
 
 /** Whether each row of the outputs is that of a row of the inputs. What a model declares may not be so, where it drops or finds rows itself. */
-const isDivisible = (outputs: readonly OutputTensor[], { entries, rows }: Batch<Waiting>): boolean =>
-  entries.length === 1 || outputs.every(({ shape }) => shape[0] === rows);
+function isDivisible({ outputs, found }: RunResult, { entries: [first, ...others], rows }: Batch<Waiting>): boolean {
+  if (others.length === 0) return true;
+  return first?.reading ? found !== null : outputs.every(({ shape }) => shape[0] === rows);
+}
 
 /** An entry's rows of the outputs of its run. */
 function share(outputs: OutputTensor[], batch: Batch<Waiting>, row: number, rows: number): OutputTensor[] {

@@ -149,8 +149,8 @@ async function predictOn(
     feeds: null,
     outputs: readOutputsOf(model),
     rows: 1,
-    // Images have sizes of their own until the run has made tensors of them: each goes alone.
-    batchKey: `image ${arrivedMs}`,
+    // Whatever their sizes are: the run makes tensors of the same shape of them.
+    batchKey: 'images',
     priority,
     arrivedMs,
     deadlineMs: arrivedMs + deadlineMs,

@@ -10,9 +10,9 @@ import type { CheckTasks } from './checkFile.thread.ts';
 import { type HostConfig, type ModelConfig, modelKey, threadsMaxOf } from './config.ts';
 import { planInputs } from './declared.ts';
 import type { Served } from './dispatcher.ts';
-import type { Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
+import type { LoadedModel, Pool, ServedPort, ServedSignature, WarmUp } from './pool.ts';
 import { trialOf } from './predict.ts';
-import { RunTimes } from './runTimes.ts';
+import { RunTimes, worthwhile } from './runTimes.ts';
 import { startTaskThreads, type TaskThreads } from './taskThreads.ts';
 
 export interface ServedModel extends Served {
@@ -77,13 +77,22 @@ export async function loadModel(
       times.observe(rows, runMs);
     }
     const batched = isBatched(signature);
-    return { key: id, config, signature, batched, batchMax, deadlineMs, times, users: 0 };
+    return { key: id, config, signature, batched, batchMax: sharedRowsMax(config, runs), deadlineMs, times, users: 0 };
   } catch (error) {
     await pool.unload(id);
     throw new Error(`${modelKey(config)} cannot be served: ${maskPaths((error as Error).message)}`, { cause: error });
   } finally {
     await rm(file, { force: true });
   }
+}
+
+/** `batchMax` where an item of a full batch takes 10 % less than one alone, otherwise 1: by a benchmark's run times, without one by the warm-up's. */
+function sharedRowsMax({ batchMax, runMs }: ModelConfig, runs: LoadedModel['runs']): number {
+  const measured = [1, batchMax].map((rows) => runMs[rows]);
+  // The shortest: whatever else the machine does makes a run longer.
+  const warm = [1, batchMax].map((asked) => Math.min(...runs.flatMap(({ rows, runMs: ms }) => (rows === asked ? [ms] : []))));
+  const [single, full] = (measured.includes(undefined) ? warm : measured) as [number, number];
+  return full / batchMax <= worthwhile * single ? batchMax : 1;
 }
 
 const isBatched = ({ inputs, outputs }: ServedSignature): boolean => batchSymbolOf([...inputs, ...outputs]) !== null;

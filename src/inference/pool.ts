@@ -23,8 +23,8 @@ export interface Feed {
   datatype: Datatype;
   shape: readonly number[];
   pieces: readonly Uint8Array[];
-  /** The pieces are no tensor yet but an upright image, height × width × RGB, of which the run makes one first. */
-  image?: Image;
+  /** The pieces are no tensors yet but upright images, height × width × RGB, of which the run makes one tensor first: an item of each. */
+  images?: readonly Image[];
 }
 
 /** Throws where tensors of its type are not run. */
@@ -42,8 +42,10 @@ export interface OutputTensor {
 
 /** Times are of `nowMs`: the run began, its tensors were there, its outputs were there, they were read. */
 export interface RunResult {
+  /** None where they were read. */
   outputs: OutputTensor[];
-  found: Found | null;
+  /** For each image; null where the outputs were not to be read, or cannot be divided among the images. */
+  found: Found[] | null;
   startedMs: number;
   preparedMs: number;
   endedMs: number;
@@ -139,10 +141,10 @@ export interface Pool {
   /** Calls `listener` when there is room again for another reason than the end of a run. */
   onRoom(listener: () => void): void;
   /**
-   * Runs the model for the named outputs, and reads those of an image. Only where there is room. A run that computes for longer than `msMax`
-   * is overdue.
+   * Runs the model for the named outputs, and reads them for each image as its reading says. Only where there is room. A run that computes for
+   * longer than `msMax` is overdue.
    */
-  start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, reading?: Reading): Run;
+  start(key: string, feeds: readonly Feed[], outputs: readonly string[], msMax: number, readings?: readonly Reading[]): Run;
   /** Permits that are held by overdue runs. */
   overdue(): number;
   /** Every run that computes is overdue: nothing else can be computed. */

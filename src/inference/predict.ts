@@ -55,7 +55,8 @@ export async function readHeader({ config }: Predicting, file: Buffer): Promise<
 export async function decodeFeed({ config, signature }: Predicting, file: Buffer): Promise<Feed & { image: Image }> {
   const preprocess = config.preprocess as PreprocessSpec;
   const { data, ...size } = await decodeImage(file, config.maxImagePixels).catch(refuseImage);
-  return { ...imageFeed(signature, preprocess), pieces: [data], image: { ...size, preprocess } };
+  const image = { ...size, preprocess };
+  return { ...imageFeed(signature, preprocess), pieces: [data], images: [image], image };
 }
 
 function imageFeed({ inputs }: Pick<ServedSignature, 'inputs'>, preprocess: PreprocessSpec): Pick<Feed, 'name' | 'datatype' | 'shape'> {

@@ -1,4 +1,8 @@
 /** How long a model's runs take, by the number of items that are computed together. */
+
+/** More items in a run, or more threads, have to make an item this much cheaper. */
+export const worthwhile = 0.9;
+
 interface Observed {
   mean: number;
   deviation: number;

@@ -30,8 +30,8 @@ export function stagedInPlace(feeds: readonly Feed[], memory: ArrayBuffer): Stag
   const staged: StagedFeed[] = [];
   for (const { pieces, ...feed } of feeds) {
     const [bytes] = pieces as [Uint8Array];
-    // A thread gets the memory of an image.
-    if (pieces.length > 1 || feed.image || bytes.byteOffset % alignment > 0) return null;
+    // A thread gets the memory of images.
+    if (pieces.length > 1 || feed.images || bytes.byteOffset % alignment > 0) return null;
     staged.push({ ...feed, bytes });
   }
   return { feeds: staged, memory, copiedBytes: 0 };

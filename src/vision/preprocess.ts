@@ -20,6 +20,12 @@ const convert = {
 export type InputDatatype = keyof typeof convert;
 export const isInputDatatype = (datatype: string): datatype is InputDatatype => Object.hasOwn(convert, datatype);
 
+/** Of one image. */
+interface Size {
+  width: number;
+  height: number;
+}
+
 /** `pixels`: height × width × RGB, upright. The result has the shape 1 × C × H × W or 1 × H × W × C. */
 export function preprocess<T extends InputDatatype = 'FP32'>(
   pixels: Uint8Array,
@@ -29,6 +35,17 @@ export function preprocess<T extends InputDatatype = 'FP32'>(
   datatype: T = 'FP32' as T,
   fill = fastest({ fillTensor }).fillTensor,
 ): ReturnType<(typeof convert)[T]> {
+  return preprocessAll(pixels, [{ width, height, preprocess: spec }], datatype, fill);
+}
+
+/** The images of a batch, whose pixels lie one behind the other and which have the same preprocessing. The result has a row for each. */
+export function preprocessAll<T extends InputDatatype>(
+  pixels: Uint8Array,
+  images: readonly (Size & { preprocess: PreprocessSpec })[],
+  datatype: T,
+  fill = fastest({ fillTensor }).fillTensor,
+): ReturnType<(typeof convert)[T]> {
+  const { preprocess: spec } = images[0] as { preprocess: PreprocessSpec };
   // A level has one of 256 values in each channel: they are normalised (step 6), and converted (step 8), once.
   const { mean, std } = spec;
   const channels = channelCount(spec);
@@ -37,8 +54,13 @@ export function preprocess<T extends InputDatatype = 'FP32'>(
     return ((i % 256) / 255 - (mean[c] as number)) / (std[c] as number);
   });
   const tables = convert[datatype](normalised);
-  const tensor = new (tables.constructor as Float32ArrayConstructor)(channels * spec.width * spec.height);
-  fill(pixels, width, placed(width, height, spec), spec, tables, tensor);
+  const values = channels * spec.width * spec.height;
+  const tensor = new (tables.constructor as Float32ArrayConstructor)(images.length * values);
+  let from = 0;
+  for (const [i, { width, height }] of images.entries()) {
+    fill(pixels.subarray(from), width, placed(width, height, spec), spec, tables, tensor.subarray(i * values, (i + 1) * values));
+    from += 3 * width * height;
+  }
   return tensor as unknown as ReturnType<(typeof convert)[T]>;
 }
 

@@ -75,6 +75,19 @@ export function read(reading: Reading, outputs: Outputs): Found {
   }
 }
 
+/** The outputs of a run of several images; null where they have no row for each. */
+export function readEach(readings: readonly Reading[], outputs: Outputs): Found[] | null {
+  const [only, ...others] = readings as [Reading, ...Reading[]];
+  if (others.length === 0) return [read(only, outputs)];
+  if ([...outputs.values()].some(({ shape }) => shape[0] !== readings.length)) return null;
+  return readings.map((reading, row) => read(reading, new Map([...outputs].map(([name, output]) => [name, rowOf(output, row)]))));
+}
+
+function rowOf({ datatype, shape: [rows = 1, ...shape], data }: Tensor, row: number): Tensor {
+  const values = data.length / rows;
+  return { datatype, shape: [1, ...shape], data: data.subarray(row * values, (row + 1) * values) };
+}
+
 function classesOf(reading: Reading, outputs: Outputs): Found {
   const scores = classScoresOf(reading, outputs);
   const probabilities = reading.scores === 'PROBABILITIES' ? scores : softmax(scores);

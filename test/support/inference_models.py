@@ -308,6 +308,19 @@ def grey():
     return model(nodes, [value("image", ["batch", 1, 32, 32])], [value("logits", ["batch", 2])], [tensor([[4, -4]], "w")])
 
 
+def dim():
+    """Of a batch of 32 × 32 images those that are less bright than 0.9, with the means of red, green and blue. So its rows may be fewer than the batch's."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("ReduceMean", ["f", "columns"], ["mean"], keepdims=0),
+        helper.make_node("Less", ["mean", "threshold"], ["chosen"]),
+        helper.make_node("Compress", ["f", "chosen"], ["logits"], axis=0),
+    ]
+    constants = [tensor([1], "columns", np.int64), tensor(0.9, "threshold")]
+    return model(nodes, [value("image", ["batch", 3, 32, 32])], [value("logits", ["batch", 3])], constants)
+
+
 def logarithm():
     """A classifier that has no number for what is black: the logarithms of brightness are the logits."""
     nodes = [
@@ -505,6 +518,7 @@ MODELS = {
     "normal": normal,
     "brightness": brightness,
     "grey": grey,
+    "dim": dim,
     "logarithm": logarithm,
     "rectangle": rectangle,
     "renamed": renamed,

@@ -2,10 +2,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { sql } from 'drizzle-orm';
+import { insertSession } from '../../src/accounts/sessions.ts';
 import { audit, user } from '../../src/accounts/tables.ts';
 import { dataset, datasetItem, datasetItemLabel, datasetVersion } from '../../src/datasets/tables.ts';
 import { type Db, inTransaction, openDatabase, rowInsert } from '../../src/db.ts';
-import type { Context } from '../../src/graphql/context.ts';
 import { enqueue } from '../../src/jobs/enqueue.ts';
 import { appendEvent } from '../../src/jobs/events.ts';
 import { logPath } from '../../src/jobs/logs.ts';
@@ -19,14 +19,17 @@ import { presetPreprocess } from '../../src/vision/spec.ts';
 import { nobody } from './jobs.ts';
 import { storeBenchmark, storeVersions } from './reports.ts';
 import { withFolder, withServer } from './server.ts';
+import type { Api } from './training.ts';
 
 /** Items of a list that is read as one page. */
 const many = 100;
 const classesMany = 10_000;
 const trialsMany = 1000;
 
-/** Runs `use` with the context of an administrator who reads such a database. */
-export const withManyRows = (use: (context: Context) => Promise<void>): Promise<void> =>
+const administrator = { userId: 'user-0', familyId: 'family' };
+
+/** Runs `use` with the API of a server on such a database, as an administrator. */
+export const withManyRows = (use: (api: Api) => Promise<void>): Promise<void> =>
   withFolder(async (dataDir) => {
     const { db, close } = openDatabase(dataDir);
     try {
@@ -34,8 +37,10 @@ export const withManyRows = (use: (context: Context) => Promise<void>): Promise<
     } finally {
       close();
     }
-    const viewer = { by: 'SESSION', user: { id: 'user-0', name: 'user-0', role: 'ADMIN', createdAt: 0 } };
-    await withServer(({ services }) => use({ ...services, viewer } as unknown as Context), { WHETSTONE_DATA_DIR: dataDir });
+    const { userId, familyId } = administrator;
+    await withServer(async ({ url, services }) => use({ url, token: await services.tokens.sign(userId, familyId) }), {
+      WHETSTONE_DATA_DIR: dataDir,
+    });
   });
 
 async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
@@ -56,7 +61,7 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
   inTransaction(db, (tx) => {
     for (const n of numbers(many)) {
       tx.insert(user)
-        .values({ id: `user-${n}`, name: `user-${n}`, passwordHash: '', role: 'VIEWER', createdAt })
+        .values({ id: `user-${n}`, name: `user-${n}`, passwordHash: '', role: 'ADMIN', createdAt })
         .run();
       tx.insert(audit).values({ at: n, action: 'something', outcome: 'OK', detailJson: { n } }).run();
       tx.insert(dataset)
@@ -66,6 +71,8 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
         .values({ id: `model-${n}`, name: `model-${n}`, task: 'CLASSIFICATION', createdAt })
         .run();
     }
+
+    insertSession(tx, administrator.userId, administrator.familyId, { client: null, address: '' });
 
     // A dataset of which each version has all classes that a dataset may have.
     const each = classes.map((_, n) => n);
@@ -87,9 +94,27 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
       for (const label of numbers(300)) insertLabel(tx, { versionId: 'set-0-0', n, label });
     }
 
-    // Trainings with curves, events and a log; what they made, with as many labels; evaluations of the first.
-    const insertPoint = rowInsert(metricPoint);
     const { preset, hyperparameters } = { preset: 'resnet50', hyperparameters: presets.resnet50.hyperparameters.parse({}) } as const;
+    // Studies, the first of which has all trials that one may have, none better than another.
+    const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
+    const asked = { preset, space, sampler: 'NSGA2', objectives: ['TOP1', 'MACS'], population: 100, seed: 0, registerMax: 1 } as const;
+    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1, []);
+    for (const n of numbers(many)) {
+      const { id: jobId } = enqueue(tx, nobody, { kind: 'TUNE', spec: { studyId: `study-${n}` } });
+      const of = { jobId, modelId: 'model-0', datasetVersionId: 'set-0-0', settingsJson, importanceJson: [], createdAt: n };
+      tx.insert(study)
+        .values({ id: `study-${n}`, ...of, trials: trialsMany })
+        .run();
+    }
+    for (const n of numbers(trialsMany)) {
+      const result = { outcome: 'COMPLETE' as const, valuesJson: [n, n], epochs: 9 };
+      const studyId = `study-${many - 1}`;
+      tx.insert(trial)
+        .values({ studyId, number: n, generation: 0, paramsJson: { learningRate: 0.001 + n / 1e5 }, hash: `${n}`, ...result })
+        .run();
+    }
+    // Trainings, the newest with curves and logs; what they made, with as many labels; evaluations of the first.
+    const insertPoint = rowInsert(metricPoint);
     const port = (name: string, shape: (string | number)[]) => [{ name, elementType: 'FLOAT', shape: ['batch', ...shape] }];
     const signatureJson = {
       ...{
@@ -112,7 +137,7 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
     for (const n of numbers(many)) {
       const spec = { modelId: 'model-0', datasetVersionId: 'set-0-0', preset, hyperparameters, init: { from: 'SCRATCH' }, seed: 0 };
       const { id: jobId } = enqueue(tx, nobody, { kind: 'TRAIN', spec });
-      for (const i of numbers(n < 30 ? 20 * 200 : 0))
+      for (const i of numbers(n >= many - 30 ? 20 * 200 : 0))
         insertPoint(tx, { jobId, name: `m${i % 20}`, step: i, epoch: i, value: i, attemptNumber: 1 });
       for (const epoch of numbers(many)) appendEvent(tx, jobId, 1, { type: 'EPOCH', payload: { epoch, step: epoch, metrics: {} } });
       const about = { state: 'READY', format: 'ONNX', precision: 'FP32', origin: 'TRAINED', preset, jobId } as const;
@@ -128,29 +153,10 @@ async function fillWithManyRows(db: Db, dataDir: string): Promise<void> {
       tx.insert(evaluationFindings)
         .values({ evaluationId: `evaluation-${n}`, findingsJson })
         .run();
-      if (n > 0) continue;
+      if (n < many - 10) continue;
       mkdirSync(dirname(logPath(dataDir, jobId)), { recursive: true });
       const line = (i: number) => JSON.stringify({ n: i + 1, at: 0, attemptNumber: 1, stream: 'stdout', text: 'x'.repeat(1000) });
       writeFileSync(logPath(dataDir, jobId), `${numbers(2000).map(line).join('\n')}\n`);
-    }
-
-    // Studies, the first of which has all trials that one may have, none better than another.
-    const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
-    const asked = { preset, space, sampler: 'NSGA2', objectives: ['TOP1', 'MACS'], population: 100, seed: 0, registerMax: 1 } as const;
-    const settingsJson = settingsOf({ ...asked, init: { from: 'SCRATCH' }, device: 'cpu' } as never, 1, []);
-    for (const n of numbers(many)) {
-      const { id: jobId } = enqueue(tx, nobody, { kind: 'TUNE', spec: { studyId: `study-${n}` } });
-      const of = { jobId, modelId: 'model-0', datasetVersionId: 'set-0-0', settingsJson, importanceJson: [], createdAt: n };
-      tx.insert(study)
-        .values({ id: `study-${n}`, ...of, trials: trialsMany })
-        .run();
-    }
-    for (const n of numbers(trialsMany)) {
-      const result = { outcome: 'COMPLETE' as const, valuesJson: [n, n], epochs: 9 };
-      const studyId = `study-${many - 1}`;
-      tx.insert(trial)
-        .values({ studyId, number: n, generation: 0, paramsJson: { learningRate: 0.001 + n / 1e5 }, hash: `${n}`, ...result })
-        .run();
     }
     // A server starts none of them.
     tx.run(sql`UPDATE job SET state = 'SUCCEEDED', startedAt = createdAt, endedAt = createdAt`);

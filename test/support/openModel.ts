@@ -25,34 +25,8 @@ async function runNode(args: string[], onLine: (line: string, stop: () => void) 
 const program = (...path: string[]) => join(import.meta.dirname, '..', '..', 'src', ...path);
 
 async function measureCell(engine: EngineName): Promise<void> {
-  const { benchmark } = await import('../../src/benchmark/run.ts');
-  const { createChildAttempt } = await import('../../src/jobs/childio.ts');
-  const { BenchmarkSpec } = await import('../../src/jobs/specs.ts');
-  const runs = { gateInputs: 1, warmupRunsMin: 1, warmupSecondsMin: 0, warmupSecondsMax: 1, samplesWanted: 1, samplesMax: 10 };
-  const spec = BenchmarkSpec.parse({
-    ...{
-      kind: 'BENCHMARK',
-      specVersion: 1,
-      codeVersion: 'test',
-      cpuThreads: 1,
-      scenario: 'SINGLE_STREAM',
-      instances: [1],
-      seed: 0,
-      target: 'LATENCY',
-      resumeFrom: null,
-    },
-    ...{
-      batchSizes: [1],
-      engines: [engine],
-      intraOpThreads: [1],
-      models: [{ file, probe: null, precision: 'FP32', dims: {} }],
-    },
-    settings: { ...runs, secondsMin: 0.1, secondsMax: 0.1, blockSeconds: 1 },
-  });
-  const child = createChildAttempt(spec, folder, new Int32Array(new SharedArrayBuffer(8)), () => {});
-  const made = await benchmark(child);
-  const [{ telemetry }] = JSON.parse(readFileSync(join(folder, made.file), 'utf8')).cells;
-  if (telemetry.unavailable) throw new Error(telemetry.unavailable.message);
+  const { measureModel } = await import('./benchmarkChild.ts');
+  await measureModel(folder, [engine], { file, probe: null, precision: 'FP32' }, 1);
 }
 
 const kinds: Record<string, () => Promise<void>> = {

@@ -198,6 +198,19 @@ def run_here(work_dir: Path, spec: Json, **stop_at: Any) -> tuple[int, Recorder]
     return run(line, events), recorder
 
 
+def check_in_engines(work: Path, precision: str) -> None:
+    """Each engine that is here opens work / "model.onnx", and its outputs are those of the probe set."""
+    program, folder = TRAINER.parent / "test" / "support" / "measureEngines.ts", work / "engines"
+    folder.mkdir()
+    node = TRAINER.parent / "node_modules" / ".bin" / "node"
+    command = [node, program, work / "model.onnx", work / "probe.safetensors", precision, folder]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    print(found)
+    assert {"ONNXRUNTIME_CPU"} <= found.keys()
+    for gate in found.values():
+        assert (gate["reference"], gate["failures"]) == ("PROBE", [])
+
+
 def import_file(tmp_path: Path, file: Path, **options: Any) -> tuple[int, Recorder]:
     """Runs the job; whatever happens, its inspection folder is gone."""
     code, recorder = run_here(tmp_path / "work", import_spec(file, **options))

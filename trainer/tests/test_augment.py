@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import functional
 
 from tests import support
 from whetstone_trainer import augment, classification
@@ -13,6 +12,7 @@ from whetstone_trainer.augment import color, draws, erase, geometry
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
 from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.vision import functional
 
 PARAMETERS = build(ClassificationHyperparameters, support.defaults())
 SPEC = build(PreprocessSpec, support.preprocess(32))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.models import get_model_weights
 
 from tests import support
 from tests.conftest import train_and_convert
@@ -19,6 +18,7 @@ from whetstone_trainer.model import build_model, expected_state, fit, topology_o
 from whetstone_trainer.preset_facts import facts_of
 from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec, build
 from whetstone_trainer.recover import Rounded, with_rounding, without_rounding
+from whetstone_trainer.vision import get_model_weights
 
 TORCHVISION = [name for name, row in CLASSIFIERS.items() if row["weights"]]
 TIMM = [name for name in CLASSIFIERS if name not in TORCHVISION]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.ops import box_iou
 
 from whetstone_trainer.detection import assign as assignment
 from whetstone_trainer.detection.assign import assign
@@ -24,6 +23,7 @@ from whetstone_trainer.detection.network import Detector
 from whetstone_trainer.model import build_model, parameter_count
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import SCHEMA, PreprocessSpec
+from whetstone_trainer.vision import box_iou
 
 LETTERBOX = PreprocessSpec(1, 64, 64, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
 

@@ -33,6 +33,7 @@ def int8_of(folder: Path, spec: support.Json, budget: float = 1) -> tuple[float,
     lost = 100 * (metric["parent"] - metric["candidate"])
     share = (work / "model.onnx").stat().st_size / Path(model["file"]).stat().st_size
     print(f"INT8 within {budget} points loses {lost:.2f}, {share:.3f} of the bytes; steps {steps}")
+    support.check_in_engines(work, "INT8")
     return lost, share
 
 

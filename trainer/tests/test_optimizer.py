@@ -1,5 +1,6 @@
 """The optimizer, its learning rate and its precision, without a job."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -43,6 +44,49 @@ def test_the_head_learns_at_the_full_rate_and_the_backbone_at_its_share_of_it() 
         factors = {id(parameter): group["rate_factor"] for group in groups for parameter in group["params"]}
         # The weight of the convolution is frozen, its bias is not.
         assert [factors.get(id(parameter)) for parameter in model.parameters()] == [None, 0.25, 0.25, 0.25, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_a_step_whose_gradients_overflow_is_left_out(optimizer: str) -> None:
+    model = torch.nn.Linear(3, 2)
+    changes = {"optimizer": optimizer, "weightDecay": 0}
+    made = new_optimizer(model, build(ClassificationHyperparameters, {**support.defaults(), **changes}), ())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    weights = []
+    for factor in (1.0, float("inf"), 1.0):
+        for group in made.param_groups:
+            group["lr"] = 0.5
+        scaler.scale(factor * model(torch.ones(1, 3)).sum()).backward()
+        scaler.step(made)  # type: ignore[arg-type]
+        scaler.update()
+        made.zero_grad()
+        weights.append(model.weight.detach().clone())
+    assert torch.isfinite(weights[2]).all()
+    assert [torch.equal(weights[0], later) for later in weights[1:]] == [True, False]
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_it_moves_weights_as_the_optimizer_of_pytorch_does(optimizer: str) -> None:
+    changes = {"optimizer": optimizer, "weightDecay": 0, "momentum": 0.9}
+    parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
+    torch.manual_seed(0)
+    ours = torch.nn.Linear(3, 2)
+    theirs = copy.deepcopy(ours)
+    made = new_optimizer(ours, parameters, ("",))
+    wanted: torch.optim.Optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0, fused=True)
+    if optimizer == "SGD":
+        wanted = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
+    for _ in range(4):
+        inputs = torch.randn(5, 3)
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(inputs).square().sum().backward()
+        for group in made.param_groups:
+            group["lr"] = 0.1
+        made.step()
+        wanted.step()
+    for now, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(now, expected)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -116,6 +116,7 @@ def test_a_network_that_int8_harms_keeps_its_metric_with_all_operators_in_int8(t
     metadata = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
     assert json.loads(metadata["whetstone.compression"])["recovery"] == numbers["recovery"]
     assert json.loads(metadata["whetstone.classes"]) == task["dataset"]["classes"]
+    support.check_in_engines(tmp_path, "INT8")
 
 
 def fine_tuned(folder: Path, task: Json, events: Events | None = None, **changes: Any) -> str:

@@ -16,6 +16,7 @@ from tests.support import attempt, run_here, train_spec
 from whetstone_trainer.checkpoint import load_checkpoint, save_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, read_state, weights_hash
+from whetstone_trainer.optimizer import AdamW
 from whetstone_trainer.protocol import build, validator
 from whetstone_trainer.state import RULES, Progress, Run
 from whetstone_trainer.train import average, learning_rate
@@ -285,7 +286,7 @@ def test_the_average_moves_by_several_steps_with_the_product_of_their_decays() -
     model, ema = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     before = ema.weight.detach().clone()
     sums = torch.zeros(1)
-    training = Run(model, ema, torch.optim.SGD(model.parameters()), torch.amp.GradScaler(), sums, {}, Progress(step=5))
+    training = Run(model, ema, AdamW([]), torch.amp.GradScaler(), sums, {}, Progress(step=5))
     average(training, 0.3, 4)
     # Of the steps 2 to 5; the decay warms up.
     decay = 3 / 12 * 0.3**3

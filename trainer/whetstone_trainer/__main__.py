@@ -1,11 +1,14 @@
 """`python -m whetstone_trainer`: one job attempt. Commands come in on stdin, events go out on fd 3, logs on stderr."""
 
+import atexit
+import gc
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events, Stream, input_lines, kill_process_group, start_heartbeat, start_watcher
@@ -63,8 +66,7 @@ def attempt(lines: Iterator[bytes], stream: Stream) -> int:
 def run(line: SpecLine, events: Events) -> int:
     """Runs the job and says how it ended."""
     try:
-        module = importlib.import_module(f"whetstone_trainer.{MODULES[line.kind]}")
-        result = module.run(line.spec, events)
+        result = imported(MODULES[line.kind]).run(line.spec, events)
     except Stopped as stopped:
         events.emit("done", status=stopped.status, result={})
         return EXIT_STOPPED
@@ -75,6 +77,22 @@ def run(line: SpecLine, events: Events) -> int:
         return ERROR_CODES[typed.code]
     events.emit("done", status="ok", result=result)
     return 0
+
+
+def imported(name: str) -> Any:
+    """The module of that name. What its imports make stays to the end: looking for garbage in it meanwhile, and in
+    every later search, would take a fifth of the time of the imports."""
+    full = f"whetstone_trainer.{name}"
+    if full not in sys.modules:
+        gc.disable()
+        try:
+            importlib.import_module(full)
+        finally:
+            gc.freeze()
+            gc.enable()
+            # nanobind, with which Triton is made, reports what is not freed at the end.
+            atexit.register(gc.unfreeze)
+    return sys.modules[full]
 
 
 def typed_error(error: Exception) -> TrainerError:

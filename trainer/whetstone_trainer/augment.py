@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import functional
 
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
 from whetstone_trainer.protocol import SCHEMA, Hyperparameters, PreprocessSpec
+from whetstone_trainer.vision import functional
 
 # Which of an image's random numbers decides what. Fixed, so that turning one change off leaves the others as they were.
 (

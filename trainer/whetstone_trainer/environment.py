@@ -29,7 +29,8 @@ def prepare(spec: ComputingSpec, rank: int = 0) -> torch.device:
     torch.manual_seed(spec.seed)
     # Has to be set before the first call of cuBLAS, see torch.use_deterministic_algorithms.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As torch.use_deterministic_algorithms(True, warn_only=True), which imports the compiler (see `vision.py`).
+    torch.set_deterministic_debug_mode("warn")
     # That also fills each new tensor with NaN before it is written, which takes time in every operation. Nothing here
     # reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

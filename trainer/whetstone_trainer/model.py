@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import get_model
 
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.detection.boxes import STRIDES
@@ -22,6 +20,7 @@ from whetstone_trainer.detection.network import STAGES, Detector
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec
+from whetstone_trainer.vision import get_model
 
 DETAILS_MAX = 10
 # Tensors of a kind that a message names.
@@ -157,6 +156,9 @@ def macs(preset: str, class_count: int, spec: PreprocessSpec) -> int:
 
 def macs_of(build: Callable[[], nn.Module], width: int, height: int, channels: int = 3) -> int:
     """Multiplications with an addition for one image, in convolutions and matrix products. Nothing is computed."""
+    # Only now: it imports Triton, which takes 0.2 s.
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
     counter = FlopCounterMode(display=False)
     model = without_storage(build).eval()
     with torch.device("meta"), counter:

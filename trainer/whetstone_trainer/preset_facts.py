@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import get_model_weights
 
 from whetstone_trainer.model import TIMM, build_classifier, detector, macs_of, parameter_count, without_storage
+from whetstone_trainer.vision import get_model_weights
 
 IMAGENET_CLASSES = 1000
 COCO_CLASSES, COCO_SIDE = 80, 640

@@ -59,7 +59,7 @@ def require_public_weights(preset: str) -> None:
 
 def address(preset: str) -> str:
     """Where torchvision has the weights of a preset that is in FILES."""
-    from torchvision.models import get_model_weights  # noqa: PLC0415
+    from whetstone_trainer.vision import get_model_weights  # noqa: PLC0415
 
     return str(get_model_weights(CLASSIFIER_OF[preset]).DEFAULT.url)
 

@@ -18,6 +18,7 @@ from whetstone_trainer.environment import workers_of
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of, without_storage
+from whetstone_trainer.optimizer import SGD, AdamW, Group, Optimizer
 from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
@@ -62,7 +63,7 @@ class Run:
 
     model: nn.Module
     ema: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     scaler: torch.amp.GradScaler
     sums: torch.Tensor
     best: State
@@ -156,12 +157,9 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     return Run(model, ema, optimizer, scaler, sums, {}, Progress())
 
 
-def new_optimizer(model: nn.Module, parameters: Hyperparameters, behind: tuple[str, ...]) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; the weight decay of both is decoupled (Loshchilov and Hutter 2017).
-
-    It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is 1 for
-    the layers behind the backbone: the parameters whose names begin as one of `behind`.
-    """
+def new_optimizer(model: nn.Module, parameters: Hyperparameters, behind: tuple[str, ...]) -> Optimizer:
+    """It has what is not frozen. The learning rate of a group is that of the step times its `rate_factor`, which is 1
+    for the layers behind the backbone: the parameters whose names begin as one of `behind`."""
     backbone_factor = parameters.backbone_learning_rate_factor
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -169,27 +167,11 @@ def new_optimizer(model: nn.Module, parameters: Hyperparameters, behind: tuple[s
             # Biases and normalisation are not decayed.
             key = 1.0 if name.startswith(behind) else backbone_factor, parameter.ndim > 1
             groups.setdefault(key, []).append(parameter)
-    if parameters.optimizer == "ADAMW":
-        decays = [
-            {"params": params, "rate_factor": factor, "weight_decay": parameters.weight_decay if decayed else 0.0}
-            for (factor, decayed), params in groups.items()
-        ]
-        return torch.optim.AdamW(decays, lr=0.0, fused=True)
-    momentum = parameters.momentum
-    plain = [
-        {"params": params, "rate_factor": factor, "decayed": decayed} for (factor, decayed), params in groups.items()
+    decays: list[Group] = [
+        {"params": params, "rate_factor": factor, "lr": 0.0, "weight_decay": parameters.weight_decay if decayed else 0}
+        for (factor, decayed), params in groups.items()
     ]
-    optimizer = torch.optim.SGD(plain, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
-
-    # SGD's own weight decay goes through the momentum, which multiplies it by 1 / (1 - momentum).
-    @torch.no_grad()
-    def decay(sgd: torch.optim.Optimizer, *_: object) -> None:
-        for group in sgd.param_groups:
-            if group["decayed"]:
-                torch._foreach_mul_(group["params"], 1 - group["lr"] * parameters.weight_decay)
-
-    optimizer.register_step_pre_hook(decay)
-    return optimizer
+    return AdamW(decays) if parameters.optimizer == "ADAMW" else SGD(decays, parameters.momentum)
 
 
 def _continued(job: Job) -> Run:

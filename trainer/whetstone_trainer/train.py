@@ -260,15 +260,15 @@ def _step(training: Run, rate: float, job: Job) -> None:
         group["lr"] = rate * group["rate_factor"]
     job.ranks.sum_gradients(training.model)
     if parameters.gradient_clip > 0:
-        scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)  # type: ignore[arg-type]
         gradients = [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # A GPU multiplies by 1 where they are short enough: looking at the norm would be waiting for it.
         if norm.is_cuda or norm > parameters.gradient_clip:
             nn.utils.clip_grads_with_norm_(training.model.parameters(), parameters.gradient_clip, norm)
-    scaler.step(optimizer)
+    scaler.step(optimizer)  # type: ignore[arg-type]
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     training.progress.step += 1
     of_epoch = -(-training.progress.batch // parameters.accumulate)
     if of_epoch % AVERAGED_STEPS == 0 or of_epoch == job.steps:

@@ -114,7 +114,7 @@ export async function startNativePool({ permits, workers, folder, loadSecondsMax
     const predict = trial(signature);
     if (predict) {
       const { feed, outputs: wanted, reading } = predict;
-      const picture = await vision.ask('picture', { datatype: feed.datatype, shape: feed.shape, image: reading.image });
+      const picture = await vision.ask('picture', { datatype: feed.datatype, shape: feed.shape, images: [reading.image] });
       const { outputs } = await runAside(new Map([[feed.name, picture]]), wanted, 'It does not run on a picture');
       const problem = await vision.ask('judge', { reading, outputs });
       if (problem !== null) throw new Error(`predict cannot serve it. ${problem}`);
@@ -145,7 +145,7 @@ export async function startNativePool({ permits, workers, folder, loadSecondsMax
     // There is always room again when a run has ended, and only then.
     onRoom: unused,
 
-    start(key, feeds, outputs, msMax, reading) {
+    start(key, feeds, outputs, msMax, readings) {
       const session = sessions.get(key) as Session;
       const slot = free.pop() as ArrayBuffer;
       const { feeds: staged, copiedBytes, memory } = stagedInPlace(feeds, slot) ?? stage(feeds, slot);
@@ -159,11 +159,11 @@ export async function startNativePool({ permits, workers, folder, loadSecondsMax
         try {
           const tensors = new Map<string, Tensor>();
           let tookMs = 0;
-          for (const { image, ...feed } of staged) {
-            if (image) {
+          for (const { images, ...feed } of staged) {
+            if (images) {
               const { name, ...asked } = feed;
               kept = new ArrayBuffer(0);
-              const prepared = await vision.ask('prepare', { ...asked, image, memory }, [memory]);
+              const prepared = await vision.ask('prepare', { ...asked, images, memory }, [memory]);
               tensors.set(name, prepared.tensor);
               ({ memory: kept, tookMs } = prepared);
             } else {
@@ -174,16 +174,16 @@ export async function startNativePool({ permits, workers, folder, loadSecondsMax
           const keepsMemory = bytesOf(feeds) <= (warmBytes.get(key) ?? 0);
           const result = await session.run(tensors, outputs, { deadlineMs: msMax, signal, keepsMemory });
           const [preparedMs, endedMs] = [result.startedNs / 1e6, result.endedNs / 1e6];
-          const found = reading ? await vision.ask('read', { reading, outputs: result.outputs }) : null;
+          const found = readings ? await vision.ask('read', { readings, outputs: result.outputs }) : null;
           return {
             state: 'done',
-            outputs: reading ? [] : [...result.outputs].map(outputOf),
+            outputs: readings ? [] : [...result.outputs].map(outputOf),
             found,
-            // The tensor of an image may be there before a permit is free.
+            // The tensor of images may be there before a permit is free.
             startedMs: preparedMs - tookMs,
             preparedMs,
             endedMs,
-            readMs: reading ? nowMs() : endedMs,
+            readMs: readings ? nowMs() : endedMs,
           };
         } catch (error) {
           if (error instanceof RunStopped) return { state: 'cancelled', ranMs: error.runNs / 1e6 };

@@ -20,7 +20,15 @@ export type ToEngineThread =
   | ({ type: 'try'; key: string } & PictureTrial)
   | { type: 'unload'; key: string }
   /** `memory` goes over, and comes back with the end of the run. */
-  | { type: 'run'; slot: number; memory: ArrayBuffer; key: string; feeds: StagedFeed[]; outputs: readonly string[]; reading?: Reading }
+  | {
+      type: 'run';
+      slot: number;
+      memory: ArrayBuffer;
+      key: string;
+      feeds: StagedFeed[];
+      outputs: readonly string[];
+      readings?: readonly Reading[];
+    }
   | { type: 'close' };
 
 /** To `load`, `warm`, `try` and `unload`. */

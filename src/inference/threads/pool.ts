@@ -199,7 +199,7 @@ export function startPool({ permits, workers, folder, loadSecondsMax }: PoolSett
       roomAgain = listener;
     },
 
-    start(key, feeds, outputs, msMax, reading): Run {
+    start(key, feeds, outputs, msMax, readings): Run {
       const slot = free.pop() as Slot;
       const thread = leastBusy() as Thread;
       if (thread.given.length === 0) thread.busySeconds = 0;
@@ -209,7 +209,7 @@ export function startPool({ permits, workers, folder, loadSecondsMax }: PoolSett
       const { memory, feeds: staged, copiedBytes } = stage(feeds, slot.memory);
       slot.memory = memory;
       Atomics.store(states, slot.n, slotStates.staged);
-      const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: staged, outputs, reading };
+      const message: ToEngineThread = { type: 'run', slot: slot.n, memory, key, feeds: staged, outputs, readings };
       thread.worker.postMessage(message, [memory]);
       return {
         copiedBytes,

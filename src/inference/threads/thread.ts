@@ -4,8 +4,8 @@ import type { EngineSession, Tensor } from '../../engine/engine.ts';
 import { engines, servingEngine } from '../../engine/engines.ts';
 import { hasOpenSizes } from '../../engine/shapes.ts';
 import { maskPaths } from '../../maskPaths.ts';
-import { type InputDatatype, preprocess } from '../../vision/preprocess.ts';
-import { type Image, read } from '../../vision/reading.ts';
+import { type InputDatatype, preprocessAll } from '../../vision/preprocess.ts';
+import { type Image, readEach } from '../../vision/reading.ts';
 import { trialPicture, trialProblem } from '../../vision/trial.ts';
 import { nowMs } from '../clock.ts';
 import { type ServedSignature, servable } from '../pool.ts';
@@ -86,7 +86,7 @@ async function tryPicture({ key, feed, outputs, reading }: Extract<ToEngineThrea
   try {
     const { image } = reading;
     const session = sessions.get(key) as EngineSession;
-    const picture = imageTensor(feed, trialPicture(), image);
+    const picture = imagesTensor(feed, trialPicture(), [image]);
     const { outputs: results } = await blaming(key, () => session.run(new Map([[feed.name, picture]]), outputs));
     say({ type: 'tried', problem: trialProblem(reading, results) });
   } catch (error) {
@@ -100,7 +100,7 @@ async function unload({ key }: Extract<ToEngineThread, { type: 'unload' }>): Pro
   say({ type: 'unloaded' });
 }
 
-async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEngineThread, { type: 'run' }>): Promise<void> {
+async function run({ slot, memory, key, feeds, outputs, readings }: Extract<ToEngineThread, { type: 'run' }>): Promise<void> {
   if (Atomics.compareExchange(states, slot, slotStates.staged, slotStates.running) === slotStates.cancelled)
     return say({ type: 'cancelled', slot, memory, ranMs: 0 }, [memory]);
   const startedMs = nowMs();
@@ -110,8 +110,8 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
     const preparedMs = nowMs();
     const { outputs: results } = await blaming(key, () => session.run(tensors, outputs));
     const endedMs = nowMs();
-    const found = reading ? read(reading, results) : null;
-    const told = reading ? [] : [...results].map(outputOf);
+    const found = readings ? readEach(readings, results) : null;
+    const told = readings ? [] : [...results].map(outputOf);
     // Their memory goes to the other thread as it is.
     say({ type: 'done', slot, memory, outputs: told, found, startedMs, preparedMs, endedMs, readMs: nowMs() }, [
       memory,
@@ -122,10 +122,9 @@ async function run({ slot, memory, key, feeds, outputs, reading }: Extract<ToEng
   }
 }
 
-const fedTensor = ({ image, ...feed }: StagedFeed): Tensor => (image ? imageTensor(feed, feed.bytes, image) : tensorOf(feed));
+const fedTensor = ({ images, ...feed }: StagedFeed): Tensor => (images ? imagesTensor(feed, feed.bytes, images) : tensorOf(feed));
 
-function imageTensor({ datatype, shape }: Pick<StagedFeed, 'datatype' | 'shape'>, pixels: Uint8Array, image: Image): Tensor {
+function imagesTensor({ datatype, shape }: Pick<StagedFeed, 'datatype' | 'shape'>, pixels: Uint8Array, images: readonly Image[]): Tensor {
   // The model was checked for it when it was loaded.
-  const data = preprocess(pixels, image.width, image.height, image.preprocess, datatype as InputDatatype);
-  return { datatype, shape, data };
+  return { datatype, shape, data: preprocessAll(pixels, images, datatype as InputDatatype) };
 }

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import functional
 
 from whetstone_trainer.augment import FLIP, quarter_turns
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.vision import functional
 
 # What is cut off is an object to learn where this share of it can still be seen, or where it fills that share of its
 # tile: a part of a large object is no background. Of anything else the rest is ignored.

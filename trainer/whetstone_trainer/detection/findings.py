@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from whetstone_trainer.detection.metric import Matched, Truth
 from whetstone_trainer.detection.postprocess import Detections
 from whetstone_trainer.findings import EXAMPLES_MAX, PAIRS_MAX, WORST_MAX
+from whetstone_trainer.vision import box_iou
 
 MATCH_IOU = 0.5
 BOXES_MAX = 20

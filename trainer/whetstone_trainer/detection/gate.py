@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from whetstone_trainer.detection.postprocess import (
     BOXES_MAX,
@@ -18,6 +17,7 @@ from whetstone_trainer.detection.postprocess import (
     suppress,
 )
 from whetstone_trainer.task import NOT_FINITE, Outputs
+from whetstone_trainer.vision import box_iou
 
 BOX_TOLERANCE = 1e-2
 # Boxes that are BOX_TOLERANCE apart have IoUs that are this far apart where they are 20 pixels wide.

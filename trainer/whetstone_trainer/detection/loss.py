@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torchvision.ops import complete_box_iou_loss
 
 from whetstone_trainer.detection.assign import assign, in_parts, inside
 from whetstone_trainer.detection.boxes import (
@@ -13,6 +12,7 @@ from whetstone_trainer.detection.boxes import (
     expected_distances,
 )
 from whetstone_trainer.ranks import ALONE, Ranks
+from whetstone_trainer.vision import complete_box_iou_loss
 
 CLASS_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 0.5, 7.5, 1.5
 

@@ -15,9 +15,9 @@ from itertools import takewhile
 
 import torch
 from torch import nn
-from torchvision.models import get_model
 
 from whetstone_trainer.detection.boxes import BINS, anchor_points, distances_to_boxes, expected_distances
+from whetstone_trainer.vision import get_model
 
 # Probability that every class starts with: without it the many empty places drown the first steps (Lin et al. 2017).
 PRIOR = 0.01

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from whetstone_trainer.detection.layouts import Layout, fits
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.vision import nms
 
 # Part of the metric's definition, the same everywhere, stored with each figure.
 SCORE_THRESHOLD = 0.001

@@ -1,0 +1,79 @@
+/** A long answer is written in turns too: as one text, the names of the 10,000 classes of 100 versions would hold the event loop for 200 ms. */
+import type { ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import type { Plugin } from 'graphql-yoga';
+import { silenceMs } from '../connections.ts';
+import { inTurn, tookTurns } from '../turns.ts';
+
+const pieceCharacters = 32 * 1024;
+/** Numbers or texts of a list that are written at a time: 1,000 texts take 0.1 ms. */
+const leavesMax = 1000;
+
+/** Writes in pieces what took turns: the rest was made within the first 5 ms, and is written faster than it was made. */
+export const useLongAnswers: Plugin = {
+  onResultProcess({ request, result, setResult, serverContext }) {
+    if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
+    // An answer as an event is one text.
+    if (request.headers.get('accept')?.includes('text/event-stream')) return;
+    setResult({
+      ...result,
+      stringify: (own) => {
+        results.set(serverContext, { ...own, stringify: undefined });
+        return '';
+      },
+    });
+  },
+  onResponse({ serverContext, response, setResponse, fetchAPI }) {
+    const result = results.get(serverContext);
+    if (!result) return;
+    const { status, headers } = response;
+    headers.delete('content-length');
+    const body = Readable.from(textInTurns(serverContext as { res?: ServerResponse }, result));
+    setResponse(new fetchAPI.Response(body as never, { status, headers }));
+  },
+};
+
+/** By the context of their requests. */
+const results = new WeakMap<object, object>();
+
+async function* textInTurns(context: { res?: ServerResponse }, result: object): AsyncGenerator<string> {
+  // Yoga lets a stream wait for ever for a client that does not read.
+  context.res?.socket?.setTimeout(silenceMs);
+  const pieces = piecesOf({ __proto__: null, ...result });
+  for (let text = ' '; text; ) {
+    text = await inTurn(context, () => {
+      let part = '';
+      while (part.length < pieceCharacters) {
+        const { done, value } = pieces.next();
+        if (done) break;
+        part += value;
+      }
+      return part;
+    });
+    if (text) yield text;
+  }
+}
+
+/** The text of `JSON.stringify`. The objects that GraphQL makes have no prototype, so that what is inside a scalar is written at once. */
+export function* piecesOf(value: unknown): Generator<string> {
+  if (Array.isArray(value)) {
+    const isNested = typeof value.find((one) => one !== null) === 'object';
+    const length = isNested ? 1 : leavesMax;
+    yield '[';
+    for (let n = 0; n < value.length; n += length) {
+      if (n > 0) yield ',';
+      if (isNested) yield* piecesOf(value[n]);
+      else yield JSON.stringify(value.slice(n, n + length)).slice(1, -1);
+    }
+    yield ']';
+  } else if (typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === null) {
+    let before = '{';
+    for (const [name, one] of Object.entries(value)) {
+      if (one === undefined) continue;
+      yield `${before}${JSON.stringify(name)}:`;
+      yield* piecesOf(one);
+      before = ',';
+    }
+    yield before === '{' ? '{}' : '}';
+  } else yield JSON.stringify(value) ?? 'null';
+}
