@@ -19,8 +19,9 @@ import { deployed } from './support/deployments.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, zipOf } from './support/images.ts';
 import { nobody } from './support/jobs.ts';
+import { idOf, storeObjects } from './support/objects.ts';
 import { makeModelFiles } from './support/onnx.ts';
-import type { TestServer } from './support/server.ts';
+import { type TestServer, withServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 import { blobsOf } from './support/storage.ts';
 import { type Api, ask, datasetVersionOf, modelVersionOf, mutate, succeeded, trained, uploaded } from './support/training.ts';
@@ -264,6 +265,22 @@ describe('a study', () => {
       expect(audited.map(({ targetId }) => targetId)).toEqual([ended.id, cancelled.id, failed.id]);
       expect(audited.reduce((sum, line) => sum + line.jobs, 0)).toBe(jobs.length);
       await expect(deleteStudy(services, nobody, ended.id)).rejects.toThrow('There is no such study');
+    }));
+
+  test('is deleted over the API: its id is the answer, and then there is no such study', () =>
+    withServer(async (server) => {
+      storeObjects(server);
+      const own = { url: server.url, token: await server.admin() };
+      const mutation = 'mutation ($id: ID!) { deleteStudy(input: { studyId: $id }) { deletedStudyId userErrors { code field message } } }';
+      const id = idOf('Study');
+      const { db } = server.services;
+      db.update(job).set({ state: 'RUNNING' }).where(eq(job.id, 'Job')).run();
+      const message = 'The study is RUNNING. Wait for its end or cancel its job, then delete.';
+      const running = (await ask(own, mutation, { id })).data.deleteStudy;
+      expect(running).toEqual({ deletedStudyId: null, userErrors: [{ code: 'IN_USE', field: ['studyId'], message }] });
+      db.update(job).set({ state: 'SUCCEEDED' }).where(eq(job.id, 'Job')).run();
+      expect((await ask(own, mutation, { id })).data.deleteStudy).toEqual({ deletedStudyId: id, userErrors: [] });
+      expect((await ask(own, 'query ($id: ID!) { study(id: $id) { id } }', { id })).data.study).toBeNull();
     }));
 
   test.each(['deleteStudy', 'its age'])('leaves what made a version that is still there when it is deleted by %s', (how) =>
