@@ -96,7 +96,8 @@ export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('Mo
       type: ['String'],
       nullable: true,
       description: 'Class names in the order of the model’s output; null where nobody told.',
-      extensions: { cost: 5 },
+      // There may be 10,000.
+      extensions: { cost: 100 },
       resolve: (v) => v.labelsJson,
     }),
     downloadUrl: t.string({

@@ -11,6 +11,7 @@ import type { Job } from '../jobs/tables.ts';
 import { findModel, findModelVersion } from '../models/models.ts';
 import { ModelType, ModelVersionType } from '../models/schema.ts';
 import { SearchDimensionType } from '../training/schema.ts';
+import { inTurn } from '../turns.ts';
 import { type ObjectiveName, objectives } from './objectives.ts';
 import { hyperparametersOfTrial } from './settings.ts';
 import {
@@ -217,7 +218,10 @@ export const StudyType = builder.node(builder.objectRef<Study>('Study'), {
       description:
         'The Pareto front: trials that no other one beats in an objective without losing in another, the best by the first objective first. With one objective: the best, and those that are equal to it. Copies are left out.',
       extensions: { size: 10 },
-      resolve: (s, _a, { db }) => frontOf(studySettings(s), listTrials(db, s.id)),
+      resolve: async (s, _a, context) => {
+        const trials = await inTurn(context, () => listTrials(context.db, s.id));
+        return inTurn(context, () => frontOf(studySettings(s), trials));
+      },
     }),
     importance: t.field({
       type: [ImportanceType],
