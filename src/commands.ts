@@ -166,9 +166,11 @@ ofServer('jobs')
   });
 
 ofServer('watch')
-  .description('follow a job until it ends\n\nExits with 0 when it has succeeded, 1 when not, 2 when it could not be followed to its end.')
-  .summary('follow a job until it ends')
-  .argument('<job>', 'id of the job')
+  .description(
+    'follow a job or a study until it ends\n\nExits with 0 when it has succeeded, 1 when not, 2 when it could not be followed to its end.',
+  )
+  .summary('follow a job or a study until it ends')
+  .argument('<job>', 'id of the job, or of the study')
   .option('--json', 'print each event as a line of JSON')
   .action(async (id: string, options: ClientOptions) => {
     // Until it is known how the job has ended: a token that has expired is no job that has failed.

@@ -81,7 +81,9 @@ const settings = z.object({
     .describe('Days after its end that the events and the curves of a job, and the events of a study, stay.'),
   jobDays: days
     .optional()
-    .describe('Days after its end that a job stays, with its reports, unless a version or a study needs it; without it until deleteJob.'),
+    .describe(
+      'Days after its end that a job or a study stays, with its reports, unless a version needs it; without it until deleteJob or deleteStudy.',
+    ),
   jobLogDays: days.default(90).describe('Days after its end that the log of a job stays.'),
   workDays: days
     .default(7)

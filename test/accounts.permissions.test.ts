@@ -134,6 +134,7 @@ const fields: Record<string, Line> = {
   'Mutation.pauseStudy': 'RUN_JOBS',
   'Mutation.resumeStudy': 'RUN_JOBS',
   'Mutation.extendStudy': 'RUN_JOBS',
+  'Mutation.deleteStudy': 'DELETE',
   'Mutation.createWebhook': 'CONFIGURE',
   'Mutation.updateWebhook': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],
   'Mutation.rotateWebhookSecret': ['CONFIGURE', () => ({ input: { webhookId: encode('Webhook:nothing') } })],

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eq, sql } from 'drizzle-orm';
@@ -9,18 +9,23 @@ import { deleteJob } from '../src/jobs/delete.ts';
 import { jobKindTable } from '../src/jobs/specs.ts';
 import { job } from '../src/jobs/tables.ts';
 import { deleteModel } from '../src/models/change.ts';
+import { modelVersion } from '../src/models/tables.ts';
+import { countDueJobs, removeJobs } from '../src/retention/jobs.ts';
 import { artifact } from '../src/storage/tables.ts';
+import { deleteStudy } from '../src/tuning/delete.ts';
 import { extendStudy } from '../src/tuning/start.ts';
+import { findStudy, findStudyOf, frontOf, studySettings, trainingsOf } from '../src/tuning/studies.ts';
 import { deployed } from './support/deployments.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, zipOf } from './support/images.ts';
 import { nobody } from './support/jobs.ts';
+import { idOf, storeObjects } from './support/objects.ts';
 import { makeModelFiles } from './support/onnx.ts';
-import type { TestServer } from './support/server.ts';
+import { type TestServer, withServer } from './support/server.ts';
 import { withSharedServer } from './support/shared.ts';
 import { blobsOf } from './support/storage.ts';
 import { type Api, ask, datasetVersionOf, modelVersionOf, mutate, succeeded, trained, uploaded } from './support/training.ts';
-import { withStudies, workThrough } from './support/tuning.ts';
+import { type Studied, withStudies, workThrough } from './support/tuning.ts';
 
 /** Kinds of the jobs of which it is tried what deleting does. */
 const kindsTried = new Set<string>();
@@ -197,16 +202,28 @@ describe('everything that was made', () => {
 });
 
 describe('a study', () => {
-  test('keeps its jobs, in every state; its data and its model can be deleted when it has ended, and then it begins nothing more', () =>
+  const halved = { objectives: ['TOP1', 'LATENCY'], halving: { firstEpoch: 1, reduction: 2 }, registerMax: 1 };
+
+  const finishAll = (studies: Studied) => {
+    studies.claim();
+    for (let [one] = studies.attempts(); one; [one] = studies.attempts()) {
+      studies.finish(one);
+      studies.claim();
+    }
+  };
+
+  test('can be deleted in every state in which it may have ended, and nothing is left of it but the audit log', () =>
     withStudies(async (studies) => {
       const services = studies.services();
-      const { db } = services;
-      const study = { objectives: ['TOP1', 'LATENCY'], halving: { firstEpoch: 1, reduction: 2 }, registerMax: 1 };
+      const { db, config } = services;
       const begin = async (modelName: string) => {
-        const started = (await studies.start({ ...study, modelName })).study;
+        const started = (await studies.start({ ...halved, modelName })).study;
         if (!started) throw new Error('The study was not started.');
         expect(() => deleteModel(services, nobody, started.modelId)).toThrow(/^A job \(TUNE\) needs the model /);
         expect(() => deleteDataset(services, nobody, 'set')).toThrow(/^A job \(TUNE\) needs version 1/);
+        await expect(deleteStudy(services, nobody, started.id)).rejects.toThrow(
+          /^The study is RUNNING\. Wait for its end or cancel its job/,
+        );
         return started;
       };
       const ended = await begin('ended');
@@ -220,7 +237,8 @@ describe('a study', () => {
         return one.kind === 'TRAIN';
       });
       // What ran beside the trial that failed.
-      for (let [one] = studies.attempts(); one; [one] = studies.attempts()) studies.finish(one);
+      await expect(deleteStudy(services, nobody, failed.id)).rejects.toThrow('It has made a job that has not ended: TRAIN is CANCELLING.');
+      finishAll(studies);
       expect([ended, cancelled, failed].map(({ id }) => studies.job(id).state)).toEqual(['SUCCEEDED', 'CANCELLED', 'FAILED']);
       tryKinds(db);
 
@@ -229,12 +247,101 @@ describe('a study', () => {
       expect(() => extendStudy(services, nobody, ended.id, 1)).toThrow(/^The model was deleted/);
       for (const { id } of [cancelled, failed]) expect(() => studies.retry(id)).toThrow(/^The model was deleted/);
       deleteDataset(services, nobody, 'set');
-      for (const { id } of db.select().from(job).all()) {
+      const jobs = db.select().from(job).all();
+      for (const { id } of jobs) {
         const deleting = deleteJob(services, nobody, id);
-        await expect(deleting).rejects.toThrow('It belongs to a study, which needs the jobs of its trials.');
+        await expect(deleting).rejects.toThrow('It belongs to a study, which needs the jobs of its trials. Delete the study');
+        mkdirSync(join(config.dataDir, 'work', id, '1'), { recursive: true });
+        mkdirSync(join(config.dataDir, 'logs'), { recursive: true });
+        writeFileSync(join(config.dataDir, 'logs', `${id}.jsonl`), '');
       }
+      for (const { id } of [ended, cancelled, failed]) await deleteStudy(services, nobody, id);
       expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
+      expect(tablesWithRows(db).filter((name) => !staying.includes(name))).toEqual(['blob']);
+      for (const folder of ['work', 'logs']) expect(readdirSync(join(config.dataDir, folder))).toEqual([]);
+      const audited = db.all<{ targetId: string; jobs: number }>(
+        sql`SELECT targetId, detailJson ->> 'jobs' AS jobs FROM audit WHERE action = 'deleteStudy' ORDER BY seq`,
+      );
+      expect(audited.map(({ targetId }) => targetId)).toEqual([ended.id, cancelled.id, failed.id]);
+      expect(audited.reduce((sum, line) => sum + line.jobs, 0)).toBe(jobs.length);
+      await expect(deleteStudy(services, nobody, ended.id)).rejects.toThrow('There is no such study');
     }));
+
+  test('is deleted over the API: its id is the answer, and then there is no such study', () =>
+    withServer(async (server) => {
+      storeObjects(server);
+      const own = { url: server.url, token: await server.admin() };
+      const mutation = 'mutation ($id: ID!) { deleteStudy(input: { studyId: $id }) { deletedStudyId userErrors { code field message } } }';
+      const id = idOf('Study');
+      const { db } = server.services;
+      db.update(job).set({ state: 'RUNNING' }).where(eq(job.id, 'Job')).run();
+      const message = 'The study is RUNNING. Wait for its end or cancel its job, then delete.';
+      const running = (await ask(own, mutation, { id })).data.deleteStudy;
+      expect(running).toEqual({ deletedStudyId: null, userErrors: [{ code: 'IN_USE', field: ['studyId'], message }] });
+      db.update(job).set({ state: 'SUCCEEDED' }).where(eq(job.id, 'Job')).run();
+      expect((await ask(own, mutation, { id })).data.deleteStudy).toEqual({ deletedStudyId: id, userErrors: [] });
+      expect((await ask(own, 'query ($id: ID!) { study(id: $id) { id } }', { id })).data.study).toBeNull();
+    }));
+
+  test.each(['deleteStudy', 'its age'])('leaves what made a version that is still there when it is deleted by %s', (how) =>
+    withStudies(async (studies) => {
+      const services = studies.services();
+      const { db } = services;
+      const jobs = () => db.select().from(job).orderBy(sql`rowid`).all();
+      const id = String((await studies.start(halved)).study?.id);
+      let step = 0;
+      await workThrough(studies, id, (one) => {
+        step += one.kind === 'TRAIN' ? 1 : 0;
+        if (step === 6) studies.cancel(id);
+        return step === 6;
+      });
+      studies.retry(id);
+      await workThrough(studies, id);
+      extendStudy(services, nobody, id, 1);
+      await workThrough(studies, id);
+      finishAll(studies);
+      expect(jobs().filter(({ kind }) => kind === 'TUNE')).toHaveLength(3);
+      const made = studies
+        .trials(id)
+        .flatMap((one) => (one.finalJobId === null ? [] : [trainingsOf(db, one).map((training) => training.id)]));
+      expect(made.length).toBeGreaterThan(0);
+      const conversions = jobs().filter(({ kind }) => kind === 'CONVERT');
+      const versions = db.select().from(modelVersion).all();
+      const later = String((await studies.start({ modelName: 'later', beginStudyId: id, registerMax: 0 })).study?.id);
+      const front = frontOf(studySettings(studies.study(id)), studies.trials(id)).map(({ paramsJson }) => paramsJson);
+
+      if (how === 'deleteStudy') await deleteStudy(services, nobody, id);
+      else {
+        const before = jobs().length;
+        const due = countDueJobs(db, Date.now() + 1000);
+        expect(countDueJobs(db, 0)).toBe(0);
+        await removeJobs(services, Date.now() + 1000);
+        expect(before - jobs().length).toBe(due);
+        expect(countDueJobs(db, Date.now() + 1000)).toBe(0);
+      }
+      expect(findStudy(db, id)).toBeUndefined();
+      expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
+      const kept = jobs().filter(({ state }) => state === 'SUCCEEDED');
+      expect(kept.map((one) => one.id).sort()).toEqual([...new Set(made.flat()), ...conversions.map((one) => one.id)].sort());
+      const parentOf = (jobId: string) => kept.find((one) => one.id === jobId)?.parentId;
+      for (const chain of made) expect(chain.map(parentOf)).toEqual([null, ...chain.slice(0, -1)]);
+      const trainings = conversions.map(
+        ({ specJson }) => versions.find((one) => one.id === (specJson as { modelVersionId: string }).modelVersionId)?.jobId,
+      );
+      expect(conversions.map((one) => parentOf(one.id))).toEqual(trainings);
+      expect(db.select().from(modelVersion).all()).toEqual(versions);
+      for (const one of kept) expect(findStudyOf(db, one)).toBeUndefined();
+      await workThrough(studies, later);
+      expect(studies.trials(later).slice(0, front.length)).toMatchObject(front.map((paramsJson) => ({ paramsJson })));
+
+      const roots = new Set(made.map(([first]) => String(first)));
+      for (const root of roots) await expect(deleteJob(services, nobody, root)).rejects.toThrow(/^Version \d+ of a model was made by it/);
+      deleteModel(services, nobody, String(versions[0]?.modelId));
+      for (const root of roots) await deleteJob(services, nobody, root);
+      await deleteStudy(services, nobody, later);
+      expect(jobs()).toEqual([]);
+    }),
+  );
 });
 
 test('no kind of job is left out: it was tried what deleting does to one of each', () => {

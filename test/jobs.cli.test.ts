@@ -7,12 +7,16 @@ import { text } from 'node:stream/consumers';
 import { eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
 import { watchJob } from '../src/cli/watch.ts';
-import { inTransaction, openDatabase } from '../src/db.ts';
-import { appendEvent } from '../src/jobs/events.ts';
+import { openDatabase } from '../src/db.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
-import { job } from '../src/jobs/tables.ts';
+import type { Failure } from '../src/jobs/states.ts';
+import { type JobState, job } from '../src/jobs/tables.ts';
+import { opaqueId } from '../src/naming.ts';
 import type { RunningServer } from '../src/server.ts';
 import { evaluation } from '../src/training/tables.ts';
+import { appendStudyEvent, type StudyEventPayloads } from '../src/tuning/events.ts';
+import { removeStudyEvents } from '../src/tuning/sweep.ts';
+import { type StudyEvent, study } from '../src/tuning/tables.ts';
 import type { Step } from './support/child.ts';
 import { nobody, type Submitted, submit, until, withJobServer } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
@@ -198,35 +202,77 @@ describe('watch', () => {
     expect(lines().at(-1)).toBe('SUCCEEDED');
   });
 
-  test('of a study prints each trial, with the values of its objectives', async () => {
-    const { output, lines } = outputOf(false);
+  test('of a study prints each trial with its values, over a retry, whether its id or that of one of its jobs is given', async () => {
     await withServer(async (server) => {
       storeObjects(server);
-      const { db } = server.services;
-      const about = { state: 'RUNNING', slotsNeeded: 1, priority: 0, createdAt: Date.now() } as const;
-      db.insert(job)
-        .values({ id: 'study', kind: 'TUNE', specJson: { studyId: 'Study' }, ...about })
-        .run();
-      const trial = { number: 0, generation: 0, outcome: 'COMPLETE', values: [0.97222, 83_417_088], copyOf: null };
-      inTransaction(db, (tx) => {
-        appendEvent(tx, 'study', 0, { type: 'STATE', payload: { state: 'RUNNING' } });
-        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: trial });
-        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: { ...trial, number: 1, copyOf: 0 } });
-        appendEvent(tx, 'study', 0, { type: 'TRIAL', payload: { ...trial, number: 2, outcome: 'WORST', values: null } });
-        appendEvent(tx, 'study', 0, { type: 'STATE', payload: { state: 'SUCCEEDED' } });
-        tx.update(job).set({ state: 'SUCCEEDED', endedAt: Date.now() }).where(eq(job.id, 'study')).run();
-      });
+      const { db, bus } = server.services;
+      const jobs = ['first', 'second'];
+      const about = {
+        kind: 'TUNE',
+        specJson: { studyId: 'Study' },
+        state: 'FAILED',
+        slotsNeeded: 0,
+        priority: 0,
+        createdAt: Date.now(),
+      } as const;
+      for (const id of jobs)
+        db.insert(job)
+          .values({ id, ...about })
+          .run();
+      const tell = <T extends StudyEvent['type']>(type: T, payload: StudyEventPayloads[T]) => appendStudyEvent(db, 'Study', type, payload);
+      const move = (id: string, state: JobState, failure: Failure | null = null, paused = false) => {
+        db.update(study).set({ jobId: id }).run();
+        db.update(job).set({ state }).where(eq(job.id, id)).run();
+        tell('STATE', { state, paused, jobId: id, failure });
+      };
+      const ended = { generation: 0, outcome: 'COMPLETE', values: [0.97222, 83_417_088], epochs: 2, copyOf: null } as const;
+      move('first', 'RUNNING');
+      tell('TRIAL_ENQUEUED', { number: 0, generation: 0, params: {}, jobId: 'Job', stopAfterEpoch: 1, registers: false });
+      tell('PROMOTION', { number: 0, generation: 0, values: [0.5, 83_417_088], epochs: 1, jobId: 'Job', stopAfterEpoch: null });
+      tell('TRIAL_ENDED', { number: 0, ...ended, values: [...ended.values] });
+      move('first', 'FAILED', { code: 'TRIAL_FAILED', message: 'Trial 1 failed.' });
+      move('second', 'RUNNING');
+      move('second', 'RUNNING', null, true);
       const token = await server.as('VIEWER');
-      const id = Buffer.from('Job:study').toString('base64url');
-      expect(await watchJob({ url: server.url, accessToken: async () => token }, id, output)).toBe(true);
+      const watched = ['Job:first', 'Study:Study'].map((id) => {
+        const { output, lines } = outputOf(false);
+        const end = watchJob({ url: server.url, accessToken: async () => token }, Buffer.from(id).toString('base64url'), output);
+        return { end, lines };
+      });
+      for (const { lines } of watched) await until(() => lines().includes('PAUSED'));
+      move('second', 'RUNNING');
+      tell('TRIAL_ENDED', { number: 1, ...ended, values: [...ended.values], copyOf: 0 });
+      tell('TRIAL_ENDED', { number: 2, ...ended, outcome: 'WORST', values: null });
+      tell('FRONT_CHANGED', { front: [0] });
+      tell('GENERATION_ENDED', { generation: 0, trials: 3 });
+      move('second', 'SUCCEEDED');
+      bus.wake('jobEvent', 'second');
+      const [first, second] = jobs.map((id) => opaqueId('Job', id));
+      for (const { end, lines } of watched) {
+        expect(await end).toBe(true);
+        expect(lines()).toEqual([
+          `Study ${opaqueId('Study', 'Study')}`,
+          `RUNNING, job ${first}`,
+          'trial 0, generation 0  continues after epoch 1  0.5  83420000',
+          'trial 0, generation 0  COMPLETE  0.9722  83420000',
+          'FAILED  TRIAL_FAILED: Trial 1 failed.',
+          `RUNNING, job ${second}`,
+          'PAUSED',
+          'RUNNING',
+          'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
+          'trial 2, generation 0  WORST',
+          'best so far: trial 0',
+          'generation 0 has ended, 3 trials so far',
+          'SUCCEEDED',
+        ]);
+      }
+
+      db.update(job).set({ endedAt: 1 }).where(eq(job.id, 'second')).run();
+      removeStudyEvents(db, Date.now() + 1000);
+      const { output, written } = outputOf(false);
+      expect(await watchJob({ url: server.url, accessToken: async () => token }, String(second), output, true)).toBe(true);
+      expect(written.map((line) => JSON.parse(line))).toEqual([{ studyId: opaqueId('Study', 'Study'), state: 'SUCCEEDED' }]);
     });
-    expect(lines().slice(1)).toEqual([
-      'RUNNING',
-      'trial 0, generation 0  COMPLETE  0.9722  83420000',
-      'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
-      'trial 2, generation 0  WORST',
-      'SUCCEEDED',
-    ]);
   });
 
   test('a job that there is not, a bad token, and no server are errors at once', async () => {

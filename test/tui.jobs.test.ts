@@ -5,7 +5,8 @@ import { describe, expect, test } from 'vitest';
 import { job } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact, blob } from '../src/storage/tables.ts';
-import { study, trial } from '../src/tuning/tables.ts';
+import { appendStudyEvent, type StudyEventPayloads } from '../src/tuning/events.ts';
+import { type StudyEvent, study, trial } from '../src/tuning/tables.ts';
 import { continued } from '../tui/ui/format.ts';
 import { digitFolders, writeZip } from './support/images.ts';
 import { storeObjects } from './support/objects.ts';
@@ -65,7 +66,11 @@ describe('the list of jobs', () => {
     withServer(async (server) => {
       await server.admin();
       storeObjects(server);
-      const { db } = server.services;
+      const { db, bus } = server.services;
+      const tell = <T extends StudyEvent['type']>(type: T, payload: StudyEventPayloads[T]) => {
+        appendStudyEvent(db, 'Study', type, payload);
+        bus.wake('jobEvent', 'Job');
+      };
       storeJob(server, {
         kind: 'TUNE',
         state: 'RUNNING',
@@ -101,16 +106,21 @@ describe('the list of jobs', () => {
             .set({ outcome: 'STOPPED', valuesJson: [0.5], epochs: 1 })
             .where(eq(trial.number, 2))
             .run();
+          tell('TRIAL_ENDED', { number: 2, generation: 0, outcome: 'STOPPED', values: [0.5], epochs: 1, copyOf: null });
           await tui.shows(/ 2 +○ STOPPED +0\.5/);
           db.update(study)
             .set({ importanceJson: [{ name: 'learningRate', share: 1 }] })
             .run();
+          tell('GENERATION_ENDED', { generation: 0, trials: 3 });
           tui.type('c');
           await tui.shows(/TOP1 by trial +• trials 2 +\* best 1/);
           expect(tui.lines().some((line) => /[│┤].*[\u2801-\u28ff▀▄█]/.test(line))).toBe(true);
           await tui.shows(/learningRate +█+ 100 %/);
           tui.type('c');
           await tui.shows(/ 1 \* ✓ COMPLETE/);
+          db.update(study).set({ trials: 4 }).run();
+          tell('FRONT_CHANGED', { front: [1] });
+          await tui.shows('3 of 4 trials');
         },
         { columns: 120 },
       );

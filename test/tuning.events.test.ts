@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { createBus } from '../src/bus.ts';
 import { announceJob } from '../src/jobs/enqueue.ts';
 import { requireJob } from '../src/jobs/jobs.ts';
+import { deleteStudy } from '../src/tuning/delete.ts';
 import { readStudyEvents, type StudyEventPayloads, watchStudyEvents } from '../src/tuning/events.ts';
 import { extendStudy, pauseStudy } from '../src/tuning/start.ts';
 import { frontOf, studySettings } from '../src/tuning/studies.ts';
@@ -23,6 +24,7 @@ const payloads = <T extends StudyEvent['type']>(events: StudyEvent[], type: T): 
 function expectTrue(studies: Studied, id: string): StudyEvent[] {
   const events = eventsOf(studies, id);
   expect(events.map(({ seq }) => seq)).toEqual(events.map((_, n) => n + 1));
+  expect(studies.study(id).nextSeq).toBe(events.length + 1);
   const { state, id: jobId, held } = studies.job(id);
   expect(payloads(events, 'STATE').at(-1)).toMatchObject({ state, jobId, paused: held });
   const trials = studies.trials(id);
@@ -142,4 +144,25 @@ test('they are removed when their study has ended for long enough, and an extens
     expect(eventsOf(studies, id)).toEqual([]);
     extendStudy(studies.services(), nobody, id, 1);
     expect(eventsOf(studies, id)[0]?.seq).toBe(events.length + 1);
+  }));
+
+test('a reader who waits, one who has read nothing yet, and one in the middle come to an end when the study is deleted', () =>
+  withStudies(async (studies) => {
+    const id = await begun(studies, { registerMax: 0 });
+    await workThrough(studies, id);
+    const services = { ...studies.services(), bus: createBus() };
+    const last = eventsOf(studies, id).length;
+    const readers = [last, 0, 0].map((after) => watchStudyEvents(services, id, after));
+    const waiting = readers[0]?.next();
+    expect((await readers[2]?.next())?.value).toMatchObject({ seq: 1 });
+    await deleteStudy(services, nobody, id);
+    expect(await waiting).toMatchObject({ done: true });
+    for (const events of readers) {
+      const rest: number[] = [];
+      for await (const { seq } of events) rest.push(seq);
+      // What was read from the database before the deletion may still come.
+      expect(rest).toEqual(rest.map((_, n) => n + 2));
+    }
+    expect(eventsOf(studies, id)).toEqual([]);
+    expect(() => watchStudyEvents(services, id, 0)).toThrow('There is no such study');
   }));

@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
 import { ask, withoutControls } from './client.ts';
+import { findStudy, isContinued, readStudy, type StudyEvent, studyDescriber, studyEventsQuery } from './studyEvents.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -19,7 +20,6 @@ type JobEvent = { seq: number; at: string; attempt: number } & (
   | { type: 'JobArtifactEvent'; kind: string; sizeBytes: number }
   | { type: 'JobGateEvent'; gate: string; numbers: Record<string, unknown> }
   | { type: 'JobWarningEvent'; code: string; message: string }
-  | { type: 'JobTrialEvent'; number: number; generation: number; outcome: string; copyOf: number | null; values: number[] | null }
 );
 
 interface Progress {
@@ -34,7 +34,7 @@ interface Progress {
 }
 
 const eventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
-  jobEvents(id: $id, after: $after) {
+  events: jobEvents(id: $id, after: $after) {
     type: __typename seq at attempt
     ... on JobStateEvent { state attemptState failure { code message } }
     ... on JobPhaseEvent { phase total }
@@ -42,7 +42,6 @@ const eventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
     ... on JobArtifactEvent { kind sizeBytes }
     ... on JobGateEvent { gate numbers }
     ... on JobWarningEvent { code message }
-    ... on JobTrialEvent { number generation outcome copyOf values }
   }
 }`;
 const progressQuery = `subscription ($id: ID!) {
@@ -50,12 +49,15 @@ const progressQuery = `subscription ($id: ID!) {
 }`;
 
 /**
- * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. On a
+ * Prints the events of a job until it ends and what it has measured, then those of its children, such as a training's conversion. Of a study,
+ * or of a job that coordinates one, it prints the events of the study, over its retries and extensions so far. On a
  * terminal the progress stands below them; with `asJson` each event is a line of JSON, and nothing else is printed. True when all have
  * succeeded. After a lost connection it resumes behind the last event. Throws when there is no such job, or this user may not read it.
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream, asJson = false): Promise<boolean> {
   const screen = createScreen(output, asJson);
+  const studyId = await findStudy(session, id);
+  if (studyId !== null) return watchStudy(session, studyId, screen);
   let succeeded = await watchOne(session, id, screen);
   const { children, evaluation, report } = await readJob(session, id);
   if (succeeded && evaluation) screen.fact({ jobId: id, evaluation }, [describeEvaluation(evaluation)]);
@@ -101,8 +103,59 @@ async function readJob(session: ClientSession, id: string): Promise<WatchedJob> 
 async function watchOne(session: ClientSession, id: string, screen: Screen): Promise<boolean> {
   const job = await readJob(session, id);
   screen.line(`Job ${id}: ${job.kind}`);
-  let refusedBefore = false;
   let phase = '';
+  return followEvents<JobEvent>(session, screen, {
+    id,
+    query: eventsQuery,
+    hasProgress: true,
+    take(event) {
+      // A benchmark measures in rounds: each is a phase.
+      const isRepeated = event.type === 'JobPhaseEvent' && event.phase === phase;
+      if (event.type === 'JobPhaseEvent') ({ phase } = event);
+      const words = isRepeated ? [] : describe(event).map((text) => `${timeOf(event.at)}  ${text}`);
+      screen.fact({ jobId: id, ...event }, words);
+      return event.type === 'JobStateEvent' && endStates.includes(event.state) ? event.state === 'SUCCEEDED' : null;
+    },
+  });
+}
+
+async function watchStudy(session: ClientSession, id: string, screen: Screen): Promise<boolean> {
+  const { state, hasEvents } = await readStudy(session, id);
+  screen.line(`Study ${id}`);
+  if (!hasEvents && endStates.includes(state)) {
+    screen.fact({ studyId: id, state }, [`${state}. Its events have been removed.`]);
+    return state === 'SUCCEEDED';
+  }
+  const words = studyDescriber();
+  return followEvents<StudyEvent>(session, screen, {
+    id,
+    query: studyEventsQuery,
+    hasProgress: false,
+    take(event) {
+      screen.fact(
+        { studyId: id, ...event },
+        words(event).map((text) => `${timeOf(event.at)}  ${text}`),
+      );
+      const isEnd = event.type === 'StudyStateEvent' && endStates.includes(event.state) && !isContinued(event);
+      return isEnd ? event.state === 'SUCCEEDED' : null;
+    },
+  });
+}
+
+interface Followed<Event> {
+  id: string;
+  query: string;
+  hasProgress: boolean;
+  /** Prints an event. Whether it was a success where it is the last one, otherwise null. */
+  take(event: Event): boolean | null;
+}
+
+async function followEvents<Event extends { seq: number }>(
+  session: ClientSession,
+  screen: Screen,
+  { id, query, hasProgress, take }: Followed<Event>,
+): Promise<boolean> {
+  let refusedBefore = false;
   for (let after = 0; ; ) {
     let [connected, tokenEnded] = [false, false];
     const client = createClient({
@@ -116,18 +169,13 @@ async function watchOne(session: ClientSession, id: string, screen: Screen): Pro
       },
     });
     try {
-      if (screen.hasProgress) showProgress(client, id, screen);
-      for await (const { data, errors } of client.iterate<{ jobEvents: JobEvent }>({ query: eventsQuery, variables: { id, after } })) {
+      if (screen.hasProgress && hasProgress) showProgress(client, id, screen);
+      for await (const { data, errors } of client.iterate<{ events: Event }>({ query, variables: { id, after } })) {
         // The server stops, or the token has expired.
         if (errors || !data) break;
-        const event = data.jobEvents;
-        after = event.seq;
-        // A benchmark measures in rounds: each is a phase.
-        const isRepeated = event.type === 'JobPhaseEvent' && event.phase === phase;
-        if (event.type === 'JobPhaseEvent') ({ phase } = event);
-        const words = isRepeated ? [] : describe(event).map((text) => `${timeOf(event.at)}  ${text}`);
-        screen.fact({ jobId: id, ...event }, words);
-        if (event.type === 'JobStateEvent' && endStates.includes(event.state)) return event.state === 'SUCCEEDED';
+        after = data.events.seq;
+        const end = take(data.events);
+        if (end !== null) return end;
       }
     } catch (error) {
       // GraphQL's errors come as a list, the end of the connection as what closed it.
@@ -233,11 +281,6 @@ function describe(event: JobEvent): string[] {
     }
     case 'JobWarningEvent':
       return [`warning ${event.code}: ${event.message}`];
-    case 'JobTrialEvent': {
-      const { number, generation, outcome, copyOf, values } = event;
-      const result = values?.map((value) => Number(value.toPrecision(4))).join('  ') ?? '';
-      return [`trial ${number}, generation ${generation}  ${outcome}${copyOf === null ? '' : ` (copy of ${copyOf})`}  ${result}`.trimEnd()];
-    }
     // A newer server may have other events.
     default:
       return [];

@@ -1,9 +1,11 @@
 /**
  * Deletes ended jobs for good, each with what it has made and nothing else keeps: attempts, events, curves, the log, its checkpoint; the
  * report, samples and history of a benchmark, the rates of a load test. A version that did not fail, an evaluation of one, or a study keeps its job.
+ * `tuning/delete.ts` deletes a study with its jobs.
  */
 import { rm } from 'node:fs/promises';
-import { and, eq, inArray, isNull, lt, ne, notInArray, type SQL, sql } from 'drizzle-orm';
+import { and, isNull, lt, ne, notInArray, type SQL, sql } from 'drizzle-orm';
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
 import { benchmarkRow, benchmarkRun } from '../benchmark/tables.ts';
 import { datasetVersion } from '../datasets/tables.ts';
@@ -47,16 +49,19 @@ export function deleteRows(tx: Queryable, actor: Actor, id: string): { deleted: 
   const family = tx.select({ id: job.id }).from(job).where(isInFamily(id)).all();
   const ids = family.map((one) => one.id);
   requireUnneeded(tx, deleted);
-  for (const one of ids) dropResults(tx, one);
-  // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
-  tx.delete(job).where(inArray(job.id, ids)).run();
+  dropJobs(tx, ids);
   const { kind, state } = deleted;
   writeAudit(tx, actor, { action: 'deleteJob', target: { type: 'Job', id }, detail: { kind, state, jobs: ids.length } });
   return { deleted, ids };
 }
 
 /** What keeps a job that has ended: a query that gives a value for a job with this id, and what a refusal says of that value. */
-const needs: { of: (id: SQL) => SQL; says: (value: unknown) => string }[] = [
+interface Need {
+  of: (id: SQL) => SQL;
+  says: (value: unknown) => string;
+}
+
+const ofUnended: Need[] = [
   {
     of: (id) =>
       sql`SELECT ${job.kind} || ' is ' || ${job.state} FROM ${job} WHERE ${job.id} = ${id} AND ${notInArray(job.state, finalStates)}`,
@@ -66,6 +71,9 @@ const needs: { of: (id: SQL) => SQL; says: (value: unknown) => string }[] = [
     of: (id) => sql`SELECT 1 WHERE ${id} IN (${repeatedIds})`,
     says: () => 'A job that has not ended repeats it, and may need its checkpoint. Wait for its end, then delete.',
   },
+];
+
+const ofVersions: Need[] = [
   {
     of: (id) => sql`SELECT ${modelVersion.number} FROM ${modelVersion} WHERE ${modelVersion.jobId} = ${id} AND ${shown(modelVersion)}`,
     says: (number) => `Version ${number} of a model was made by it, and shows it. Delete the version first.`,
@@ -82,25 +90,50 @@ const needs: { of: (id: SQL) => SQL; says: (value: unknown) => string }[] = [
       sql`SELECT ${datasetVersion.number} FROM ${datasetVersion} WHERE ${datasetVersion.jobId} = ${id} AND ${shown(datasetVersion)}`,
     says: (number) => `Version ${number} of a dataset was made by it, and shows it. Delete the version first.`,
   },
-  ...[
-    (id: SQL) => sql`SELECT 1 FROM ${study} WHERE ${study.jobId} = ${id}`,
-    (id: SQL) => sql`SELECT 1 FROM ${trial} WHERE ${trial.jobId} = ${id} OR ${trial.finalJobId} = ${id}`,
-    // A trial's job of an earlier rung has the checkpoint that a later one continues from.
-    (id: SQL) => sql`SELECT 1 FROM ${job} JOIN ${job} AS coordinator ON coordinator.id = ${job.parentId}
-      WHERE ${job.id} = ${id} AND coordinator.kind = 'TUNE'`,
-  ].map((of) => ({ of, says: () => 'It belongs to a study, which needs the jobs of its trials.' })),
 ];
+
+const ofStudies: Need[] = [
+  (id: SQL) => sql`SELECT 1 FROM ${study} WHERE ${study.jobId} = ${id}`,
+  (id: SQL) => sql`SELECT 1 FROM ${trial} WHERE ${trial.jobId} = ${id} OR ${trial.finalJobId} = ${id}`,
+  // A trial's job of an earlier rung has the checkpoint that a later one continues from.
+  (id: SQL) => sql`SELECT 1 FROM ${job} JOIN ${job} AS coordinator ON coordinator.id = ${job.parentId}
+    WHERE ${job.id} = ${id} AND coordinator.kind = 'TUNE'`,
+].map((of) => ({ of, says: () => 'It belongs to a study, which needs the jobs of its trials. Delete the study, with `deleteStudy`.' }));
+
+const needs = [...ofUnended, ...ofVersions, ...ofStudies];
 
 const shown = ({ deletedAt, state }: typeof modelVersion | typeof datasetVersion) => and(isNull(deletedAt), ne(state, 'FAILED'));
 
 function requireUnneeded(tx: Queryable, { id, state }: Job): void {
   if (!isFinal(state)) refuse('IN_USE', 'jobId', `The job is ${state}. Wait for its end or cancel it, then delete.`);
-  for (const { of, says } of needs) {
-    const row = tx.get<{ value: unknown } | undefined>(sql`${familiesOf(sql`SELECT ${id}`)}
-      SELECT value FROM (SELECT (${of(sql`family.id`)} LIMIT 1) AS value FROM family) WHERE value IS NOT NULL LIMIT 1`);
-    if (row) refuse('IN_USE', 'jobId', says(row.value));
-  }
+  const reason = whyNeeded(tx, [id], needs);
+  if (reason !== null) refuse('IN_USE', 'jobId', reason);
 }
+
+function whyNeeded(tx: Queryable, roots: readonly string[], some: readonly Need[]): string | null {
+  for (const { of, says } of some) {
+    const row = tx.get<{ value: unknown } | undefined>(sql`${familiesOf(idsOf(roots))}
+      SELECT value FROM (SELECT (${of(sql`family.id`)} LIMIT 1) AS value FROM family) WHERE value IS NOT NULL LIMIT 1`);
+    if (row) return says(row.value);
+  }
+  return null;
+}
+
+/** Why none of these jobs, with what they have made, may be deleted yet, whatever needs their results; null: they have all ended. */
+export const whyUnended = (tx: Queryable, roots: readonly string[]): string | null => whyNeeded(tx, roots, ofUnended);
+
+/** These jobs with those that they have made, and whether a version needs it. */
+export const listFamilies = (tx: Queryable, roots: readonly string[]): { id: string; parentId: string | null; needed: number }[] =>
+  tx.all(sql`${familiesOf(idsOf(roots))}
+    SELECT family.id AS id, ${job.parentId} AS "parentId", ${anyOf(ofVersions)} AS needed FROM family JOIN ${job} ON ${job.id} = family.id`);
+
+const anyOf = (some: readonly Need[]): SQL =>
+  sql`(${sql.join(
+    some.map(({ of }) => sql`EXISTS (${of(sql`family.id`)})`),
+    sql` OR `,
+  )})`;
+
+const idsOf = (ids: readonly string[]): SQL => sql`SELECT value FROM json_each(${JSON.stringify(ids)})`;
 
 /** `family`: the jobs that are selected, each as `root` of what it has made, directly or not. */
 const familiesOf = (roots: SQL): SQL => sql`WITH RECURSIVE family(root, id) AS (
@@ -126,24 +159,23 @@ export function* deletableJobs(db: Queryable, before: number): Generator<Deletab
     const last = page.at(-1);
     if (!last) return;
     behind = last;
-    const needed = sql.join(
-      needs.map(({ of }) => sql`EXISTS (${of(sql`family.id`)})`),
-      sql` OR `,
-    );
-    yield db.all<Deletable>(sql`${familiesOf(sql`SELECT value FROM json_each(${JSON.stringify(page.map(({ id }) => id))})`)}
-      SELECT root AS id, count(*) AS jobs FROM family GROUP BY root HAVING NOT max(${needed})`);
+    yield db.all<Deletable>(sql`${familiesOf(idsOf(page.map(({ id }) => id)))}
+      SELECT root AS id, count(*) AS jobs FROM family GROUP BY root HAVING NOT max(${anyOf(needs)})`);
   }
 }
 
-/** Removes all rows of a job but its own, and forgets it where a deleted or failed version, or a later try, names it. */
-function dropResults(tx: Queryable, jobId: string): void {
+/** Removes the rows of jobs, and forgets them where a deleted or failed version, or a later try, names one. */
+export function dropJobs(tx: Queryable, ids: readonly string[]): void {
+  const isOne = (column: SQLiteColumn) => sql`${column} IN (${idsOf(ids)})`;
   for (const table of [benchmarkPoint, benchmarkRow, benchmarkRun, regression, loadTestRate, loadTest, evaluation]) {
-    tx.delete(table).where(eq(table.jobId, jobId)).run();
+    tx.delete(table).where(isOne(table.jobId)).run();
   }
-  tx.delete(report).where(eq(report.benchmarkJobId, jobId)).run();
-  for (const table of [jobEvent, metricPoint, jobHyperparameter, jobSubject, attempt]) tx.delete(table).where(eq(table.jobId, jobId)).run();
-  tx.delete(tag).where(eq(tag.subjectId, jobId)).run();
-  dropArtifacts(tx, 'JOB', jobId);
-  for (const table of [modelVersion, datasetVersion]) tx.update(table).set({ jobId: null }).where(eq(table.jobId, jobId)).run();
-  tx.update(job).set({ retryOfId: null }).where(eq(job.retryOfId, jobId)).run();
+  tx.delete(report).where(isOne(report.benchmarkJobId)).run();
+  for (const table of [jobEvent, metricPoint, jobHyperparameter, jobSubject, attempt]) tx.delete(table).where(isOne(table.jobId)).run();
+  tx.delete(tag).where(isOne(tag.subjectId)).run();
+  for (const id of ids) dropArtifacts(tx, 'JOB', id);
+  for (const table of [modelVersion, datasetVersion]) tx.update(table).set({ jobId: null }).where(isOne(table.jobId)).run();
+  tx.update(job).set({ retryOfId: null }).where(isOne(job.retryOfId)).run();
+  // At once: a child names its parent. What else names one of them makes this throw, and nothing is deleted.
+  tx.delete(job).where(isOne(job.id)).run();
 }

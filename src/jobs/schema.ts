@@ -317,7 +317,8 @@ builder.relayMutationField(
   {
     description:
       'Deletes a job for good, with the jobs that it has made, their events, curves and logs, and what they have measured: reports and load ' +
-      'tests. IN_USE while it runs, while a job repeats it, and while a version that it has made or evaluated, or a study, needs it.',
+      'tests. IN_USE while it runs, while a job repeats it, and while a version that it has made or evaluated, or a study, needs it: ' +
+      '`deleteStudy` deletes a study with its jobs.',
     authScopes: { can: 'DELETE' },
     resolve: (_root, { input }, context) => payload(() => deleteJob(context, context.actor, idOf('Job', input.jobId))),
   },

@@ -3,12 +3,14 @@ import { readdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, lt, sql } from 'drizzle-orm';
+import type { Actor } from '../accounts/audit.ts';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { InputError } from '../errors.ts';
 import { deletableJobs, deleteRows, removeFiles } from '../jobs/delete.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { job, type jobEvent, type metricPoint } from '../jobs/tables.ts';
 import { repeatedIds, repeatedOnes } from '../jobs/workFolders.ts';
+import { deletableStudies, deleteStudyRows } from '../tuning/delete.ts';
 
 interface Services {
   config: { dataDir: string };
@@ -17,6 +19,7 @@ interface Services {
 
 export function countDueJobs(db: Queryable, before: number): number {
   let count = 0;
+  for (const { jobs } of deletableStudies(db, before)) count += jobs;
   for (const page of deletableJobs(db, before)) for (const { jobs } of page) count += jobs;
   return count;
 }
@@ -25,12 +28,19 @@ export function countDueJobs(db: Queryable, before: number): number {
 const chunkJobs = 4;
 
 export async function removeJobs(services: Services, before: number): Promise<void> {
+  for (const { id } of deletableStudies(services.db, before)) {
+    await removeFiles(
+      services,
+      inUrgentTransaction(services.db, (tx) => idsDeleted(() => deleteStudyRows(tx, server, id))),
+    );
+    await setImmediate();
+  }
   for (const page of deletableJobs(services.db, before)) {
     for (let n = 0; n < page.length; n += chunkJobs) {
       const chunk = page.slice(n, n + chunkJobs);
       await removeFiles(
         services,
-        inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => deletedIds(tx, id))),
+        inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => idsDeleted(() => deleteRows(tx, server, id)))),
       );
       await setImmediate();
     }
@@ -38,10 +48,12 @@ export async function removeJobs(services: Services, before: number): Promise<vo
   }
 }
 
-/** None where something that was made meanwhile needs the job. */
-function deletedIds(tx: Queryable, id: string): string[] {
+const server: Actor = { actorId: null, requestId: null };
+
+/** None where something that was made meanwhile needs a job. */
+function idsDeleted(deleteThem: () => { ids: string[] }): string[] {
   try {
-    return deleteRows(tx, { actorId: null, requestId: null }, id).ids;
+    return deleteThem().ids;
   } catch (error) {
     if (error instanceof InputError) return [];
     throw error;

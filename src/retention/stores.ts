@@ -98,7 +98,7 @@ export const stores = {
       ],
       ...['load_test_rate', 'benchmark_run', 'benchmark_row', 'benchmark_point', 'regression', 'report'],
     ],
-    bound: 'Until `deleteJob`. What a version or a study needs stays.',
+    bound: 'Until `deleteJob` or `deleteStudy`. What a version needs stays.',
     age: 'jobDays',
     due: ({ db }, before) => countDueJobs(db, before),
     remove: removeJobs,
@@ -114,7 +114,7 @@ export const stores = {
   STUDY_EVENTS: {
     description: 'Events of studies.',
     tables: ['study_event'],
-    bound: 'Until the study has ended long enough.',
+    bound: 'Until the study is deleted.',
     age: 'jobHistoryDays',
     due: ({ db }, before) => countDueStudyEvents(db, before),
     remove: ({ db }, before) => removeStudyEvents(db, before),

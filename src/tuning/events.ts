@@ -109,6 +109,7 @@ export function watchStudyEvents({ db, bus }: { db: Db; bus: Bus }, studyId: str
       const offs = [
         bus.on('jobEvent', null, (key) => isOurs(key) && wake()),
         bus.on('jobChanged', null, (key) => {
+          // Of a deleted study each change wakes, so that the stream ends.
           jobId = findStudy(db, studyId)?.jobId ?? key;
           if (isOurs(key)) wake();
         }),

@@ -235,6 +235,11 @@ export const StudyType = builder.node(builder.objectRef<Study>('Study'), {
       extensions: { size: 10 },
       resolve: ({ latenciesJson }) => Object.entries(latenciesJson ?? {}).map(([size, ms]) => ({ imageSize: Number(size), ms })),
     }),
+    lastSeq: t.field({
+      type: 'SafeInt',
+      description: 'The `seq` of its newest event: `studyEvents` behind it tells what has changed since this answer.',
+      resolve: ({ nextSeq }) => nextSeq - 1,
+    }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was started.' }),
   }),
 });

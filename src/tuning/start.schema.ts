@@ -1,5 +1,7 @@
 import { builder, idOf, type PayloadFields, PayloadType, payload } from '../graphql/builder.ts';
+import { opaqueId } from '../naming.ts';
 import { DeviceType } from '../training/jobs.schema.ts';
+import { deleteStudy } from './delete.ts';
 import type { StudyPlan } from './plan.ts';
 import { ObjectiveType, SamplerType, StudyType } from './schema.ts';
 import { extendStudy, pauseStudy, type StartedStudy, startTuning } from './start.ts';
@@ -190,4 +192,26 @@ builder.relayMutationField(
       payload(() => extendStudy(context, context.actor, idOf('Study', input.studyId), input.generations)),
   },
   studyPayload,
+);
+
+builder.relayMutationField(
+  'deleteStudy',
+  { inputFields: (t) => ({ studyId: t.id({ required: true, description: 'A study that has ended.' }) }) },
+  {
+    description:
+      'Deletes a study for good: its trials, its events, and its jobs with all that `deleteJob` deletes. The trainings and conversions of versions ' +
+      'that are still there stay. IN_USE while it runs, or one of its jobs does.',
+    authScopes: { can: 'DELETE' },
+    resolve: (_root, { input }, context) => payload(() => deleteStudy(context, context.actor, idOf('Study', input.studyId))),
+  },
+  {
+    interfaces: [PayloadType],
+    outputFields: (t: PayloadFields<Study>) => ({
+      deletedStudyId: t.id({
+        nullable: true,
+        description: 'The id of the study, which nothing has any more.',
+        resolve: (p) => p.result && opaqueId('Study', p.result.id),
+      }),
+    }),
+  },
 );

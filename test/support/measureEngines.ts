@@ -1,6 +1,6 @@
 /**
- * `node measureEngines.ts MODEL.onnx PROBE PRECISION FOLDER`: opens the model in each engine that is here, and prints what is wrong with its
- * outputs for the inputs of the probe set, and how far they are from the outputs in it: JSON by the engine's name.
+ * `node measureEngines.ts MODEL.onnx PROBE PRECISION FOLDER` opens the model in each engine that is here, and runs it with the inputs of the probe
+ * set. It prints JSON by the engine's name: how far the outputs are from those in the set, and what is wrong with them.
  */
 import { type EngineName, engines } from '../../src/engine/engines.ts';
 import { gateFailures } from '../../src/models/gate.ts';
@@ -8,7 +8,8 @@ import { measureModel } from './benchmarkChild.ts';
 
 const [file, probe, precision, folder] = process.argv.slice(2) as [string, string, 'FP32' | 'FP16' | 'INT8', string];
 const names: EngineName[] = [];
-for (const [name, { missing }] of Object.entries(engines)) if ((await missing(process.env.PATH ?? '')) === null) names.push(name as EngineName);
+for (const [name, { missing }] of Object.entries(engines))
+  if ((await missing(process.env.PATH ?? '')) === null) names.push(name as EngineName);
 const cells = await measureModel(folder, names, { file, probe, precision }, 64);
 console.log(JSON.stringify(Object.fromEntries(names.map((name, n) => [name, judged(cells[n].telemetry.gate)]))));
 

@@ -203,7 +203,7 @@ def check_in_engines(work: Path, precision: str) -> None:
     program, folder = TRAINER.parent / "test" / "support" / "measureEngines.ts", work / "engines"
     folder.mkdir()
     node = TRAINER.parent / "node_modules" / ".bin" / "node"
-    command = [node, program, work / "model.onnx", work / "probe.safetensors", precision, folder]
+    command: list[str | Path] = [node, program, work / "model.onnx", work / "probe.safetensors", precision, folder]
     found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     print(found)
     assert {"ONNXRUNTIME_CPU"} <= found.keys()

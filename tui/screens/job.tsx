@@ -140,7 +140,7 @@ export function JobScreen({ id }: { id: string }) {
               {text}
             </Text>
           ))}
-        <StudyTrials study={tuned} isLive={!hasEnded(job)} width={width} height={height - head.length} />
+        <StudyTrials study={tuned} width={width} height={height - head.length} />
       </Box>
     );
   const childrenHeight = job.children.length > 0 ? Math.min(job.children.length + 1, 4) : 0;

@@ -1,8 +1,8 @@
 /** The trials of a study, the best first, live; `c` shows them as points, and which hyperparameters matter. */
 import { Box, Text } from 'ink';
-import { useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import { graphql, type ResultOf } from '../graphql.ts';
-import { useData } from '../session/live.tsx';
+import { useData, useLive } from '../session/live.tsx';
 import { ChartView } from '../ui/Chart.tsx';
 import { bar, number, padTo } from '../ui/format.ts';
 import { useKeys } from '../ui/keys.tsx';
@@ -13,7 +13,7 @@ import { states, theme } from '../ui/theme.ts';
 export const StudyQuery = graphql(`
   query TuiStudy($id: ID!, $orderBy: Objective) {
     study(id: $id) {
-      paused preset sampler objectives population trialsWanted trialsEnded
+      lastSeq paused preset sampler objectives population trialsWanted trialsEnded
       space { name }
       importance { name share }
       front { number values }
@@ -24,23 +24,32 @@ export const StudyQuery = graphql(`
   }
 `);
 
+const EventsSubscription = graphql(`
+  subscription TuiStudyEvents($id: ID!, $after: SafeInt!) {
+    studyEvents(id: $id, after: $after) { seq }
+  }
+`);
+
+/** Events of a study come in bursts: the trials are read once for those that are closer together than this. */
+const burstMs = 300;
+
 type Study = NonNullable<ResultOf<typeof StudyQuery>['study']>;
 type Trial = Study['trials']['nodes'][number];
 
 interface Props {
   study: { id: string; objectives: readonly Study['objectives'][number][] };
-  isLive: boolean;
   width: number;
   height: number;
 }
 
-export function StudyTrials({ study: { id, objectives }, isLive, width, height }: Props) {
+export function StudyTrials({ study: { id, objectives }, width, height }: Props) {
   const { go } = useFrame();
-  const { data } = useData(StudyQuery, { id, orderBy: objectives[0] ?? null }, isLive ? 1000 : undefined);
+  const { data, again } = useData(StudyQuery, { id, orderBy: objectives[0] ?? null });
+  useStudyChanges(id, data?.study?.lastSeq, again);
   const [isChart, setChart] = useState(false);
   const study = data?.study;
   useKeys(study ? [{ keys: 'c', label: isChart ? 'table' : 'chart', hint: true, run: () => setChart(!isChart) }] : []);
-  if (!study) return <Text color={theme.muted}> Reading the trials …</Text>;
+  if (!study) return <Text color={theme.muted}>{data ? ' The study was deleted.' : ' Reading the trials …'}</Text>;
   const head = headOf(study);
   const front = new Set(study.front.map((trial) => trial.number));
   if (isChart) return <StudyChart study={study} width={width} height={height} />;
@@ -76,6 +85,20 @@ export function StudyTrials({ study: { id, objectives }, isLive, width, height }
       />
     </Box>
   );
+}
+
+/** Calls `onChange` for what happens behind the first answer, whose last event is `lastSeq`: also when an extension continues a study that has ended. */
+function useStudyChanges(id: string, lastSeq: number | undefined, onChange: () => void): void {
+  const first = useRef<number>(undefined);
+  first.current ??= lastSeq;
+  const timer = useRef<NodeJS.Timeout>(undefined);
+  useLive(EventsSubscription, first.current === undefined ? null : { id, after: first.current }, () => {
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined;
+      onChange();
+    }, burstMs);
+  });
+  useEffect(() => () => clearTimeout(timer.current), []);
 }
 
 /** The first objective by the second one, or by the number of the trial; below it the importance of the hyperparameters. */
