@@ -149,9 +149,9 @@ async function load(): Promise<number> {
 test('of a study of 500 trials the page, the front and the importance are answered within 200 ms each, and one that waits takes no processor', () =>
   withServer(async (server) => {
     const api = { url: server.url, token: await server.as('ENGINEER') };
+    storeObjects(server);
     await load();
     const idle = await load();
-    storeObjects(server);
     const { db } = server.services;
     const importanceJson = Array.from({ length: 10 }, (_, n) => ({ name: `parameter${n}`, share: 0.1 }));
     const row = db.select().from(study).get();
