@@ -20,8 +20,6 @@ export default defineConfig({
   test: {
     include: [long ? 'test/**/*.long.test.ts' : 'test/**/*.test.ts'],
     exclude: long ? [] : ['test/**/*.long.test.ts'],
-    // As the server itself: the collector of garbage takes its part of every stretch of work that is measured.
-    execArgv: long ? ['--max-semi-space-size=2'] : [],
     testTimeout: long ? 3_600_000 : 60_000,
     // Vitest leaves a core free: on two it would use one, and take 813 s in place of 609. Three are no faster there. A file that trains
     // takes 1.5 GB.

@@ -29,7 +29,7 @@ interface StudyStateEvent {
   job: { id: string; study: { job: { id: string } } | null } | null;
 }
 
-export type StudyEvent = { seq: number; at: string } & (
+export type ShownStudyEvent = { seq: number; at: string } & (
   | StudyStateEvent
   | ({ type: 'StudyTrialEnqueuedEvent' | 'StudyTrialStartedEvent' } & OfTrial)
   | ({ type: 'StudyTrialEndedEvent'; outcome: string; copyOf: number | null; values: number[] | null } & OfTrial)
@@ -39,7 +39,7 @@ export type StudyEvent = { seq: number; at: string } & (
 );
 
 /** The id of the study that is meant: its own, or that of a job which coordinates it; null of other jobs. */
-export async function findStudy(session: ClientSession, id: string): Promise<string | null> {
+export async function studyIdOf(session: ClientSession, id: string): Promise<string | null> {
   const query = 'query ($id: ID!) { node(id: $id) { type: __typename ... on Study { id } ... on Job { kind study { id } } } }';
   const { node } = (await ask(session, query, { id })) as {
     node: { type: string; id?: string; kind?: string; study?: { id: string } | null } | null;
@@ -60,7 +60,7 @@ export async function readStudy(session: ClientSession, id: string): Promise<{ s
 export const isContinued = ({ job }: StudyStateEvent): boolean => job !== null && job.study?.job.id !== job.id;
 
 /** Describes the events of one study, each in its turn. */
-export function studyDescriber(): (event: StudyEvent) => string[] {
+export function studyDescriber(): (event: ShownStudyEvent) => string[] {
   let jobId: string | undefined;
   return (event) => {
     switch (event.type) {

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
 import { ask, withoutControls } from './client.ts';
-import { findStudy, isContinued, readStudy, type StudyEvent, studyDescriber, studyEventsQuery } from './studyEvents.ts';
+import { isContinued, readStudy, type ShownStudyEvent, studyDescriber, studyEventsQuery, studyIdOf } from './studyEvents.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -56,7 +56,7 @@ const progressQuery = `subscription ($id: ID!) {
  */
 export async function watchJob(session: ClientSession, id: string, output: NodeJS.WriteStream, asJson = false): Promise<boolean> {
   const screen = createScreen(output, asJson);
-  const studyId = await findStudy(session, id);
+  const studyId = await studyIdOf(session, id);
   if (studyId !== null) return watchStudy(session, studyId, screen);
   let succeeded = await watchOne(session, id, screen);
   const { children, evaluation, report } = await readJob(session, id);
@@ -127,7 +127,7 @@ async function watchStudy(session: ClientSession, id: string, screen: Screen): P
     return state === 'SUCCEEDED';
   }
   const words = studyDescriber();
-  return followEvents<StudyEvent>(session, screen, {
+  return followEvents<ShownStudyEvent>(session, screen, {
     id,
     query: studyEventsQuery,
     hasProgress: false,

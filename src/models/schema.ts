@@ -96,8 +96,7 @@ export const ModelVersionType = builder.node(builder.objectRef<ModelVersion>('Mo
       type: ['String'],
       nullable: true,
       description: 'Class names in the order of the model’s output; null where nobody told.',
-      // There may be 10,000.
-      extensions: { cost: 100 },
+      extensions: { cost: 5 },
       resolve: (v) => v.labelsJson,
     }),
     downloadUrl: t.string({
