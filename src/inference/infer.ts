@@ -165,11 +165,11 @@ async function predictOn(
   const done = doneOf(submitted, model, res, arrivedMs);
   try {
     await Promise.race([holding.reserveLater(decodingBytes, submitted.answer), done]);
-    const feed = await decodeFeed(model, body);
+    const { feed, image } = await decodeFeed(model, body);
     [pixels] = feed.pieces;
     holding.count(pixelBytes - decodingBytes);
     const decodedMs = nowMs();
-    submitted.ready([feed], readingOf(model, feed.image, asked));
+    submitted.ready([feed], readingOf(model, image, asked));
     const answer = await done;
     answer.timing.preprocessingMs += decodedMs - arrivedMs;
     const found = answer.found as Found;

@@ -52,11 +52,11 @@ export async function readHeader({ config }: Predicting, file: Buffer): Promise<
 }
 
 /** The model's input from a file whose header was read. Throws a HttpError (400). */
-export async function decodeFeed({ config, signature }: Predicting, file: Buffer): Promise<Feed & { image: Image }> {
+export async function decodeFeed({ config, signature }: Predicting, file: Buffer): Promise<{ feed: Feed; image: Image }> {
   const preprocess = config.preprocess as PreprocessSpec;
   const { data, ...size } = await decodeImage(file, config.maxImagePixels).catch(refuseImage);
   const image = { ...size, preprocess };
-  return { ...imageFeed(signature, preprocess), pieces: [data], images: [image], image };
+  return { feed: { ...imageFeed(signature, preprocess), pieces: [data], images: [image] }, image };
 }
 
 function imageFeed({ inputs }: Pick<ServedSignature, 'inputs'>, preprocess: PreprocessSpec): Pick<Feed, 'name' | 'datatype' | 'shape'> {

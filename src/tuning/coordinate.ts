@@ -326,7 +326,8 @@ function recordResult(tx: Queryable, row: Study, one: Trial, { resultJson, specJ
   // The next rung continues from the newer checkpoint.
   if (resumeOfJobId !== null) dropArtifacts(tx, 'JOB', resumeOfJobId);
   update(tx, one, { epochs: result.epochs });
-  if (result.stoppedEarly || result.epochs >= hyperparameters.epochs) endTrial(tx, row, one, 'COMPLETE', values);
+  if (result.stoppedEarly || result.epochs >= hyperparameters.epochs)
+    endTrial(tx, row, { ...one, epochs: result.epochs }, 'COMPLETE', values);
   else update(tx, one, { valuesJson: values });
 }
 
@@ -337,24 +338,16 @@ function copyResults(tx: Queryable, row: Study): void {
     const first = one.outcome === null && one.copyOf !== null ? trials[one.copyOf] : undefined;
     if (!first?.outcome) continue;
     update(tx, one, { epochs: first.epochs });
-    endTrial(tx, row, one, first.outcome, first.valuesJson);
+    endTrial(tx, row, { ...one, epochs: first.epochs }, first.outcome, first.valuesJson);
   }
 }
 
 function endTrial(tx: Queryable, row: Study, one: Trial, outcome: TrialOutcome, valuesJson: number[] | null): void {
   update(tx, one, { outcome, valuesJson });
-  const { number, generation, copyOf } = one;
+  const { number, generation, epochs, copyOf } = one;
   appendEvent(tx, row.jobId, 0, { type: 'TRIAL', payload: { number, generation, outcome, values: valuesJson, copyOf } });
-  const epochs = epochsOf(tx, one);
   appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, outcome, values: valuesJson, epochs, copyOf });
 }
-
-const epochsOf = (tx: Queryable, { studyId, number }: Trial): number =>
-  tx
-    .select({ epochs: trial.epochs })
-    .from(trial)
-    .where(and(eq(trial.studyId, studyId), eq(trial.number, number)))
-    .get()?.epochs ?? 0;
 
 function update(tx: Queryable, { studyId, number }: Trial, values: Partial<Trial>): void {
   tx.update(trial)
