@@ -9,7 +9,10 @@ const pieceCharacters = 32 * 1024;
 /** Numbers or texts of a list that are written at a time: 1,000 texts take 0.1 ms. */
 const leavesMax = 1000;
 
-/** Writes in pieces what took turns: the rest was made within the first 5 ms, and is written faster than it was made. */
+/**
+ * Writes in pieces what took turns: the rest was made within the first 5 ms, and is written faster than it was made. What is one piece is
+ * answered as ever, so that its headers do not tell how long it took.
+ */
 export const useLongAnswers: Plugin = {
   onResultProcess({ request, result, setResult, serverContext }) {
     if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
@@ -18,40 +21,42 @@ export const useLongAnswers: Plugin = {
     setResult({
       ...result,
       stringify: (own) => {
-        results.set(serverContext, { ...own, stringify: undefined });
-        return '';
+        const pieces = piecesOf({ __proto__: null, ...own, stringify: undefined });
+        const first = nextPart(pieces);
+        if (first.length >= pieceCharacters) longAnswers.set(serverContext, { first, pieces });
+        return first;
       },
     });
   },
   onResponse({ serverContext, response, setResponse, fetchAPI }) {
-    const result = results.get(serverContext);
-    if (!result) return;
+    const answer = longAnswers.get(serverContext);
+    if (!answer) return;
     const { status, headers } = response;
     headers.delete('content-length');
-    const body = Readable.from(textInTurns(serverContext as { res?: ServerResponse }, result));
+    const body = Readable.from(textInTurns(serverContext as { res?: ServerResponse }, answer));
     setResponse(new fetchAPI.Response(body as never, { status, headers }));
   },
 };
 
+type LongAnswer = { first: string; pieces: Generator<string> };
 /** By the context of their requests. */
-const results = new WeakMap<object, object>();
+const longAnswers = new WeakMap<object, LongAnswer>();
 
-async function* textInTurns(context: { res?: ServerResponse }, result: object): AsyncGenerator<string> {
+async function* textInTurns(context: { res?: ServerResponse }, { first, pieces }: LongAnswer): AsyncGenerator<string> {
   // Yoga lets a stream wait for ever for a client that does not read.
   context.res?.socket?.setTimeout(silenceMs);
-  const pieces = piecesOf({ __proto__: null, ...result });
-  for (let text = ' '; text; ) {
-    text = await inTurn(context, () => {
-      let part = '';
-      while (part.length < pieceCharacters) {
-        const { done, value } = pieces.next();
-        if (done) break;
-        part += value;
-      }
-      return part;
-    });
-    if (text) yield text;
+  for (let text = first; text; text = await inTurn(context, () => nextPart(pieces))) yield text;
+}
+
+/** Empty at the end; shorter than a piece only for the last. */
+function nextPart(pieces: Generator<string>): string {
+  let part = '';
+  while (part.length < pieceCharacters) {
+    const { done, value } = pieces.next();
+    if (done) break;
+    part += value;
   }
+  return part;
 }
 
 /** The text of `JSON.stringify`. The objects that GraphQL makes have no prototype, so that what is inside a scalar is written at once. */
