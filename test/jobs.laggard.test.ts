@@ -30,13 +30,13 @@ test('2,000 events to 20 sockets and one that does not read: the 20 get all, the
       await withConnections(21, [], async ([laggard, ...sockets]) => {
         if (!laggard) throw new Error('no socket');
         for (const socket of sockets) await follow(socket, 'message');
-        // 80 kB an event: 160 MB if all were kept.
-        await follow(laggard, Array.from({ length: 40 }, (_, i) => `m${i}: message`).join(' '));
+        // 200 kB an event: 400 MB if all were kept. What the collector leaves for later is the more, the less of the processor it gets.
+        await follow(laggard, Array.from({ length: 100 }, (_, i) => `m${i}: message`).join(' '));
         laggard.raw.pause();
         const before = residentMiB(pid);
         writeFileSync(join(folder, 'go'), '');
         for (const socket of sockets) await socket.message((m) => m.type === 'complete');
-        expect(residentMiB(pid) - before, 'MiB').toBeLessThan(100);
+        expect(residentMiB(pid) - before, 'MiB').toBeLessThan(200);
         const all = Array.from({ length: 2003 }, (_, i) => i + 1);
         for (const socket of sockets) expect(seqs(socket)).toEqual(all);
         expect(seqs(laggard).length).toBeLessThan(2000);
