@@ -113,12 +113,17 @@ test('what is deleted in the middle of a sweep, whose blobs that sweep still tak
     const { config } = storage;
     for (const content of ['first', 'second']) await register(storage, content);
     let sweeps = 0;
-    const stop = await startSweeper(storage, createLog({ logLevel: 'silent' }), {}, {
-      datasets: async () => {
-        sweeps += 1;
-        if (sweeps === 2) forget(storage, 'second');
+    const stop = await startSweeper(
+      storage,
+      createLog({ logLevel: 'silent' }),
+      {},
+      {
+        datasets: async () => {
+          sweeps += 1;
+          if (sweeps === 2) forget(storage, 'second');
+        },
       },
-    });
+    );
     await until(() => sweeps === 1);
     forget(storage, 'first');
     await until(() => blobsOf(config.dataDir).length === 0);

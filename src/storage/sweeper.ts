@@ -1,5 +1,5 @@
 import type { Log } from '../log.ts';
-import { collectBlobs, takeCollectable, type StorageServices } from './blobs.ts';
+import { collectBlobs, type StorageServices, takeCollectable } from './blobs.ts';
 import { cleanStaging, expireUploads } from './uploads.ts';
 
 const everyMs = 3600_000;
