@@ -28,8 +28,8 @@ test('while a file of 256 MiB is checked the event loop of the host is never bus
     const file = join(folder, 'large.onnx');
     const { sha256, hashUs } = writeLarge(file, 2 ** 28);
     // Processor time of this thread: for how long it stands still is also up to what else the machine does.
-    const { longest } = await stretchesOf(async () => expect(await checks.ask('problemOf', { file, sha256 })).toBeNull());
-    expect(longest).toBeLessThan(hashUs / 5);
+    const { longestOfWork } = await stretchesOf(async () => expect(await checks.ask('problemOf', { file, sha256 })).toBeNull());
+    expect(longestOfWork).toBeLessThan(hashUs / 5);
   } finally {
     await checks.close();
     rmSync(folder, { recursive: true });
