@@ -111,7 +111,7 @@ test('while one of two permits is held by a run past its deadline, the host is r
   const host = await startHost(parseHostConfig(settings, folder, 8), createLog({ logLevel: 'silent' }));
   try {
     // A kernel of a second or more, during which the clock of the pool advances by two seconds.
-    expect((await inferJson(host.url, 'stubborn', spinJson(40_000))).status).toBe(504);
+    expect((await inferJson(host.url, 'stubborn', spinJson(30_000))).status).toBe(504);
     vi.advanceTimersByTime(2000);
     expect(host.problem()).toMatch(/^1 of 2 permits is held by a run past the deadline/);
     expect((await call(`${host.url}/v2/health/ready`)).status).toBe(200);
