@@ -31,7 +31,7 @@ export const importDataset: JobKind = {
   timeLimitMs: importTimeLimitMs,
 
   launch({ config }, attempt) {
-    const spec = specOf(config.dataDir, requestOf(attempt.job));
+    const spec = specOf(config, requestOf(attempt.job));
     return { ...importCommand(spec, attempt.workDir), spec };
   },
 
