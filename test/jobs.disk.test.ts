@@ -25,8 +25,8 @@ describe('a job that meets a full disk goes back into the queue, uncharged', () 
       expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
       expect(endings(jobs, id)).toEqual([...Array(5).fill('SUSPENDED'), 'SUCCEEDED']);
       expect(failures(jobs, id)).toEqual(Array(5).fill('DISK_FULL'));
-      const { failure } = jobs.events(id).filter(isState('QUEUED')).at(-1)?.payloadJson as { failure: { message: string } };
-      expect(failure.message).toMatch(/delete what is not needed\.\n9 MiB are missing\.$/);
+      const waits = jobs.events(id).filter(isState('QUEUED')).at(-1)?.payloadJson;
+      expect(waits).toMatchObject({ failure: { message: expect.stringMatching(/delete what is not needed\.\n9 MiB are missing\.$/) } });
       // Its checkpoint is kept.
       expect(jobs.events(id).filter(isType('EPOCH'))).toHaveLength(2);
     }));
