@@ -1,4 +1,4 @@
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
 import { describe, expect, test } from 'vitest';
@@ -288,6 +288,35 @@ describe('items', () => {
       expect(turns).toBeGreaterThan(10);
       expect(listItems(datasets.db, datasets.version(version.id), {}, 10, null)).toEqual([]);
       expect(findItem(datasets.db, version.id, 0)).toBeUndefined();
+    }));
+
+  test('are inserted without waiting for the disk on the event loop; what counts them in waits for it', () =>
+    withDatasets(async (datasets) => {
+      const { db, folder } = datasets;
+      const { version } = await datasets.create(classes);
+      const items = sorted(12_000);
+      const path = join(folder, 'items.jsonl');
+      writeFileSync(path, lines(items));
+      const pragma = (name: string) => db.$client.pragma(name, { simple: true });
+      const inside: unknown[] = [];
+      const transaction = vi.spyOn(db.$client, 'transaction').mockImplementation(((work: () => unknown) => ({
+        immediate() {
+          db.$client.exec('BEGIN IMMEDIATE');
+          inside.push([pragma('synchronous'), pragma('wal_autocheckpoint')]);
+          const result = work();
+          db.$client.exec('COMMIT');
+          return result;
+        },
+      })) as never);
+      await insertItems(db, version.id, path, { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 });
+      transaction.mockRestore();
+      // 24 full ones and the rest: NORMAL, and no checkpoint at their end.
+      expect(inside).toEqual(Array(25).fill([1, 0]));
+      expect([pragma('synchronous'), pragma('wal_autocheckpoint')]).toEqual([2, 1000]);
+      // The thread has moved them into the database, so that the next commit finds little.
+      expect(pragma('wal_checkpoint(PASSIVE)')).toBe(0);
+      expect(statSync(join(folder, 'whetstone.db-wal')).size).toBeLessThan(1000 * 4120);
+      expect(itemsOf(datasets, version.id)).toHaveLength(12_000);
     }));
 
   test.each([
