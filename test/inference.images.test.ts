@@ -108,4 +108,3 @@ describe.each(hostEngines)('images that wait together, in a host on %s with mode
     }
   });
 });
-
