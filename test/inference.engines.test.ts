@@ -4,18 +4,13 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { type RunningHost, startHost } from '../src/inference/host.ts';
 import { createLog } from '../src/log.ts';
-import { nativeMissing, openvinoMissing, whyNoNative } from './support/engines.ts';
+import { hostEngines, nativeMissing, openvinoMissing, whyNoNative } from './support/engines.ts';
 import { eventually } from './support/eventually.ts';
 import { call, inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
 
 const names = ['plus-1', 'plus-2', 'spin', 'lookup'];
 
-describe.each([
-  ['ONNXRUNTIME_CPU', 'AUTO', null],
-  ['ONNXRUNTIME_NATIVE', 'AUTO', nativeMissing],
-  // Its models run beside those of ONNX Runtime, in the same threads.
-  ['ONNXRUNTIME_NATIVE', 'OPENVINO', openvinoMissing],
-] as const)('the host on %s with models on %s', (engine, ofModels, missing) => {
+describe.each(hostEngines)('the host on %s with models on %s', (engine, ofModels, missing) => {
   const left = missing !== null;
   const whyLeft = left ? ` (skipped: ${missing})` : '';
   const it = test.skipIf(left);
