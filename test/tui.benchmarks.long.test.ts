@@ -36,7 +36,9 @@ test.skipIf(!hasTmux)(
           await terminal.shows(/1 digits v1 +1 +1 +[\d,]+.*█/);
           await terminal.shows(/digits v1 +2 +1 +[\d,]+/);
           await terminal.shows('open the report');
-          expect(terminal.screen()).toMatch(/★.*digits v1 FP32 +[12] +1 +[\d.]+ +[\d.]+ ms █/);
+          expect(terminal.screen()).toMatch(/★.*digits v1 FP32 +[12] +1 +[\d.]+ +[\d.]+ ms/);
+          // The slowest has a bar; that of one which is many times as fast may be shorter than a cell.
+          expect(terminal.screen()).toMatch(/digits v1 FP32 +[12] +1 +[\d.]+ +[\d.]+ ms █/);
           terminal.type('Space');
           await terminal.shows('reference');
           await terminal.shows(/slower|faster|≈ the same/);
