@@ -1,7 +1,7 @@
 /** A long answer is written in turns too: as one text, the names of the 10,000 classes of 100 versions would hold the event loop for 200 ms. */
 import type { ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
-import type { Plugin } from 'graphql-yoga';
+import { type Plugin, processRegularResult } from 'graphql-yoga';
 import { silenceMs } from '../connections.ts';
 import { inTurn, tookTurns } from '../turns.ts';
 
@@ -14,10 +14,10 @@ const leavesMax = 1000;
  * answered as ever, so that its headers do not tell how long it took.
  */
 export const useLongAnswers: Plugin = {
-  onResultProcess({ request, result, setResult, serverContext }) {
+  onResultProcess({ result, resultProcessor, setResult, serverContext }) {
     if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
-    // An answer as an event is one text.
-    if (request.headers.get('accept')?.includes('text/event-stream')) return;
+    // As an event or a part of a multipart answer it is one text.
+    if (resultProcessor !== processRegularResult) return;
     setResult({
       ...result,
       stringify: (own) => {
