@@ -155,7 +155,11 @@ describe('a long answer', () => {
       const whole = JSON.stringify((await postGraphql(server.url, `{ ${curves} }`, {}, await server.as('VIEWER'))).data);
       for (const accept of ['multipart/mixed', 'text/*', 'Text/Event-Stream', 'application/json, text/event-stream, multipart/mixed']) {
         const headers = { 'content-type': 'application/json', accept, authorization: `Bearer ${await server.as('VIEWER')}` };
-        const response = await fetch(`${server.url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query: `{ ${curves} }` }) });
+        const response = await fetch(`${server.url}/graphql`, {
+          method: 'POST',
+          headers,
+          body: JSON.stringify({ query: `{ ${curves} }` }),
+        });
         expect(await response.text(), accept).toContain(whole);
         if (accept.startsWith('application/json')) expect(response.headers.get('transfer-encoding')).toBe('chunked');
       }
