@@ -28,7 +28,7 @@ export async function deleteStudy(services: StorageServices & { bus: Bus }, acto
 }
 
 /** In one transaction; `removeFiles` follows it. It throws IN_USE before it writes anything. */
-export function deleteStudyRows(tx: Queryable, actor: Actor, id: string): { deleted: Study; ids: string[] } {
+function deleteStudyRows(tx: Queryable, actor: Actor, id: string): { deleted: Study; ids: string[] } {
   const deleted = requireStudy(tx, id);
   const { state } = requireJob(tx, deleted.jobId);
   if (!isFinal(state)) refuse('IN_USE', 'studyId', `The study is ${state}. Wait for its end or cancel its job, then delete.`);
