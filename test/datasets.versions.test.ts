@@ -1,7 +1,7 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { audit } from '../src/accounts/tables.ts';
 import { cacheDir, extractedFolder } from '../src/datasets/cache.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from '../src/datasets/change.ts';
@@ -32,6 +32,7 @@ import { job } from '../src/jobs/tables.ts';
 import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
+import { eventually } from './support/eventually.ts';
 import { digitFolders, type Files, zipOf } from './support/images.ts';
 import { recordedChild } from './support/jobs.ts';
 
@@ -165,7 +166,7 @@ describe('an import', () => {
       );
       const folder = await extractedFolder(datasets, version);
       for (const { path } of rows) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
-      await vi.waitFor(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
+      await eventually(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
     }));
 
   test('of content that the dataset has ends with that version, however it was zipped, and leaves nothing', () =>
