@@ -125,18 +125,29 @@ function askAndForget({ url, token }: Api, query: string): Promise<void> {
   });
 }
 
-/** The longest stretch of each document without a turn of the event loop, the longest first; in milliseconds of a machine of usual speed. */
-export async function stretchesOfDocuments(documents: Map<string, string>, api: Api): Promise<{ name: string; ms: number }[]> {
+/** Of a document, in milliseconds of a machine of usual speed. */
+export interface DocumentStretch {
+  name: string;
+  /** The longest stretch without a turn of the event loop. */
+  ms: number;
+  /** The same, without what the collector of garbage took of each. */
+  workMs: number;
+}
+
+/** The longest stretch of each document, the longest work first. */
+export async function stretchesOfDocuments(documents: Map<string, string>, api: Api): Promise<DocumentStretch[]> {
   const unit = twentyMs() / 20;
-  const found: { name: string; ms: number }[] = [];
+  const found: DocumentStretch[] = [];
   for (const [name, text] of documents) {
-    const stretches: number[] = [];
+    const all: number[] = [];
+    const works: number[] = [];
     // The first answer also compiles, and the collector of garbage takes its time in any of them.
-    for (let times = 0; times < 3 && (times < 2 || Math.min(...stretches) > 20); times += 1) {
-      const { longest } = await stretchesOf(() => askAndForget(api, text));
-      stretches.push(longest / 1000 / unit);
+    for (let times = 0; times < 3 && (times < 2 || Math.min(...all) > 20); times += 1) {
+      const { longest, longestOfWork } = await stretchesOf(() => askAndForget(api, text));
+      all.push(longest / 1000 / unit);
+      works.push(longestOfWork / 1000 / unit);
     }
-    found.push({ name, ms: Math.min(...stretches) });
+    found.push({ name, ms: Math.min(...all), workMs: Math.min(...works) });
   }
-  return found.sort((a, b) => b.ms - a.ms);
+  return found.sort((a, b) => b.workMs - a.workMs);
 }

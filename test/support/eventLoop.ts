@@ -1,10 +1,22 @@
+import { PerformanceObserver } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers/promises';
 
-/**
- * Processor time of this thread in microseconds: all that `run` takes, and the longest stretch of it without a turn of the event loop. And how often the
- * loop has turned meanwhile.
- */
-export async function stretchesOf(run: () => Promise<unknown>): Promise<{ longest: number; total: number; turns: number }> {
+interface Stretches {
+  /** The longest stretch without a turn of the event loop. */
+  longest: number;
+  /** The same, without what the collector of garbage took of each. */
+  longestOfWork: number;
+  /** All that was taken. */
+  total: number;
+  /** How often the event loop has turned. */
+  turns: number;
+}
+
+/** Processor time of this thread in microseconds that `run` takes. */
+export async function stretchesOf(run: () => Promise<unknown>): Promise<Stretches> {
+  const collections: { startTime: number; duration: number }[] = [];
+  const observer = new PerformanceObserver((list) => collections.push(...list.getEntries()));
+  observer.observe({ entryTypes: ['gc'] });
   const used = () => {
     const { user, system } = process.threadCpuUsage();
     return user + system;
@@ -15,15 +27,23 @@ export async function stretchesOf(run: () => Promise<unknown>): Promise<{ longes
   const done = run().finally(() => {
     isDone = true;
   });
-  let longest = 0;
-  let turns = 0;
-  for (let before = begun; !isDone; ) {
+  const stretches: { from: number; to: number; used: number }[] = [];
+  for (let [before, from] = [begun, performance.now()]; !isDone; ) {
     await setImmediate();
-    turns += 1;
-    const now = used();
-    longest = Math.max(longest, now - before);
-    before = now;
+    const [now, to] = [used(), performance.now()];
+    stretches.push({ from, to, used: now - before });
+    [before, from] = [now, to];
   }
   await done;
-  return { longest, total: used() - begun, turns };
+  const total = used() - begun;
+  await setImmediate();
+  observer.disconnect();
+  let [longest, longestOfWork] = [0, 0];
+  for (const stretch of stretches) {
+    const within = collections.filter(({ startTime }) => startTime >= stretch.from && startTime < stretch.to);
+    const collecting = within.reduce((sum, { duration }) => sum + duration * 1000, 0);
+    longest = Math.max(longest, stretch.used);
+    longestOfWork = Math.max(longestOfWork, stretch.used - collecting);
+  }
+  return { longest, longestOfWork, total, turns: stretches.length };
 }
