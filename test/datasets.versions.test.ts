@@ -1,7 +1,7 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { audit } from '../src/accounts/tables.ts';
 import { cacheDir, extractedFolder } from '../src/datasets/cache.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from '../src/datasets/change.ts';
