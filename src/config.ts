@@ -70,6 +70,17 @@ const settings = z.object({
     .min(1)
     .default(50 * 1024 ** 3)
     .describe('Largest file that can be uploaded, in bytes.'),
+  importFilesMax: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(20_000_000)
+    .default(2_000_000)
+    .describe('Most files and folders in the zip of a dataset.'),
+  importBytesMax: bytes
+    .min(1)
+    .optional()
+    .describe('Most bytes that the zip of a dataset may unpack to; without it as many as the disk has room for.'),
   auditDays: days
     .default(365)
     .describe(
@@ -95,7 +106,7 @@ const settings = z.object({
     .describe('Folder outside of the data folder for backups, best on another disk; without it the server makes none by itself.'),
   backupHours: z.coerce.number().int().min(1).max(8760).default(24).describe('Hours from one of these backups to the next.'),
   backupKeep: z.coerce.number().int().min(1).max(10_000).default(7).describe('How many backups stay in that folder.'),
-  diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads leave free.'),
+  diskReserveBytes: bytes.default(1024 ** 3).describe('Bytes of the disk that uploads and imports of datasets leave free.'),
 });
 
 /** What the commands read that talk to a server. */

@@ -15,6 +15,9 @@ export type Queryable = Pick<Db, 'select' | 'selectDistinct' | 'insert' | 'updat
 /** How long a statement waits for another process that holds the lock; the event loop stands still meanwhile. */
 const busyTimeoutMs = 250;
 
+/** Pages of the log from which a commit moves them into the database: SQLite's own default. */
+const autocheckpointPages = 1000;
+
 export const databaseFile = 'whetstone.db';
 
 /**
@@ -155,6 +158,22 @@ export function inTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
 /** One that may use the room that is kept for it on a full disk: it lets people in, takes rights away, frees room or ends something. */
 export function inUrgentTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
   return withReserve(dirname(db.$client.name), () => transact(db, work));
+}
+
+/**
+ * One of many whose rows nobody sees before a later transaction counts them in: it does not wait for the disk. The next `inTransaction` brings
+ * its rows to the disk with its own, and until then a power cut may take them. `checkpoint` of `checkpoints.ts` has to be called now and then:
+ * the log grows, and whoever finds it long waits for the disk.
+ */
+export function inUnsyncedTransaction<T>(db: Db, work: (tx: Queryable) => T): T {
+  db.$client.pragma('synchronous = NORMAL');
+  db.$client.pragma('wal_autocheckpoint = 0');
+  try {
+    return inTransaction(db, work);
+  } finally {
+    db.$client.pragma(`wal_autocheckpoint = ${autocheckpointPages}`);
+    db.$client.pragma('synchronous = FULL');
+  }
 }
 
 const transact = <T>(db: Db, work: (tx: Queryable) => T): T => db.$client.transaction(() => work(db)).immediate();

@@ -12,7 +12,11 @@ export const errorCodes = {
   RATE_LIMITED: { status: 429, retryable: true, description: 'Too many attempts: wait for `retryAfterMs`.' },
   UNAVAILABLE: { status: 503, retryable: true, description: 'The server is starting, stopping or busy: try again.' },
   DEADLINE: { status: 504, retryable: true, description: 'The answer was not there by the deadline.' },
-  LIMIT: { status: 400, retryable: false, description: 'The document is larger, deeper or costlier than allowed.' },
+  LIMIT: {
+    status: 400,
+    retryable: false,
+    description: 'The document is larger, deeper or costlier than allowed, or its answer is longer than a message may be.',
+  },
   TOO_LARGE: { status: 413, retryable: false, description: 'The file or the body is larger than the server takes, or than was announced.' },
   CONFLICT: { status: 409, retryable: true, description: 'This has changed meanwhile: look at it again, then repeat.' },
   DISK_FULL: { status: 507, retryable: true, description: "The server's disk has no room for this: the message says how much is missing." },

@@ -17,7 +17,8 @@ withHost({ models: [] }, ({ url }) => {
   hostUrl = url;
 });
 
-const closed = (sockets: Socket[]) => sockets.filter((socket) => socket.closed).length;
+/** Those that had to go. Others hear that their time is over, where a slow machine takes that long to connect them all. */
+const closedForOthers = (sockets: Socket[]) => sockets.filter(({ closed, bytesRead }) => closed && bytesRead === 0).length;
 
 async function statusFor(localAddress: string, address: string): Promise<number | undefined> {
   const [answer] = (await once(get(address, { localAddress, agent: false }), 'response')) as [IncomingMessage];
@@ -38,9 +39,10 @@ test.each([
       await Promise.all(more.map((socket) => once(socket, 'connect')));
     }
     expect(await statusFor('127.0.0.2', address())).toBe(200);
-    // One of the silent ones had to go for it. It closes its own again, which leaves a place.
-    await eventually(() => expect(closed(sockets)).toBe(1));
+    // One of the silent ones went for it. It closes its own again, which leaves a place.
+    await eventually(() => expect(sockets.some((socket) => socket.closed)).toBe(true));
     expect(await statusFor('127.0.0.1', address())).toBe(200);
+    expect(closedForOthers(sockets)).toBeLessThanOrEqual(1);
   } finally {
     for (const socket of sockets) socket.destroy();
   }

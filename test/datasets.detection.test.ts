@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import sharp from 'sharp';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { cacheDir } from '../src/datasets/cache.ts';
 import { files as outputs } from '../src/datasets/import/outputs.ts';
 import { datasetItem, datasetItemLabel } from '../src/datasets/tables.ts';
@@ -11,6 +11,7 @@ import { DatasetItem } from '../src/jobs/manifest.ts';
 import { artifact } from '../src/storage/tables.ts';
 import { withDatasets } from './support/datasets.ts';
 import { annotationsOf, type Coco, changed, coco, names, scenes, unsplit, yolo } from './support/detection.ts';
+import { eventually } from './support/eventually.ts';
 import { type Files, photo } from './support/images.ts';
 import { asChild, type SpecChanges, withImport } from './support/imports.ts';
 
@@ -607,5 +608,5 @@ test('a refused dataset leaves no row and no file but its failed version', () =>
     const owned = datasets.db.select().from(artifact).where(eq(artifact.ownerId, version.id)).all();
     expect(owned).toEqual([]);
     expect(existsSync(cacheDir(datasets.folder))).toBe(false);
-    await vi.waitFor(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
+    await eventually(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
   }));

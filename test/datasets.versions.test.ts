@@ -1,4 +1,4 @@
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
 import { describe, expect, test, vi } from 'vitest';
@@ -32,6 +32,7 @@ import { job } from '../src/jobs/tables.ts';
 import { blobPath, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
 import { type Datasets, withDatasets } from './support/datasets.ts';
+import { eventually } from './support/eventually.ts';
 import { digitFolders, type Files, zipOf } from './support/images.ts';
 import { recordedChild } from './support/jobs.ts';
 
@@ -165,7 +166,7 @@ describe('an import', () => {
       );
       const folder = await extractedFolder(datasets, version);
       for (const { path } of rows) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
-      await vi.waitFor(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
+      await eventually(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
     }));
 
   test('of content that the dataset has ends with that version, however it was zipped, and leaves nothing', () =>
@@ -287,6 +288,35 @@ describe('items', () => {
       expect(turns).toBeGreaterThan(10);
       expect(listItems(datasets.db, datasets.version(version.id), {}, 10, null)).toEqual([]);
       expect(findItem(datasets.db, version.id, 0)).toBeUndefined();
+    }));
+
+  test('are inserted without waiting for the disk on the event loop; what counts them in waits for it', () =>
+    withDatasets(async (datasets) => {
+      const { db, folder } = datasets;
+      const { version } = await datasets.create(classes);
+      const items = sorted(12_000);
+      const path = join(folder, 'items.jsonl');
+      writeFileSync(path, lines(items));
+      const pragma = (name: string) => db.$client.pragma(name, { simple: true });
+      const inside: unknown[] = [];
+      const transaction = vi.spyOn(db.$client, 'transaction').mockImplementation(((work: () => unknown) => ({
+        immediate() {
+          db.$client.exec('BEGIN IMMEDIATE');
+          inside.push([pragma('synchronous'), pragma('wal_autocheckpoint')]);
+          const result = work();
+          db.$client.exec('COMMIT');
+          return result;
+        },
+      })) as never);
+      await insertItems(db, version.id, path, { ...summarizeDataset('CLASSIFICATION', items, ['0', '1']), sizeBytes: 1 });
+      transaction.mockRestore();
+      // 24 full ones and the rest: NORMAL, and no checkpoint at their end.
+      expect(inside).toEqual(Array(25).fill([1, 0]));
+      expect([pragma('synchronous'), pragma('wal_autocheckpoint')]).toEqual([2, 1000]);
+      // The thread has moved them into the database, so that the next commit finds little.
+      expect(pragma('wal_checkpoint(PASSIVE)')).toBe(0);
+      expect(statSync(join(folder, 'whetstone.db-wal')).size).toBeLessThan(1000 * 4120);
+      expect(itemsOf(datasets, version.id)).toHaveLength(12_000);
     }));
 
   test.each([

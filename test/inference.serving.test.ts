@@ -1,20 +1,12 @@
 import { once } from 'node:events';
 import { Agent } from 'node:http';
 import { connect } from 'node:net';
-import sharp from 'sharp';
 import { afterEach, describe, expect, test } from 'vitest';
-import { presetPreprocess } from '../src/vision/spec.ts';
 import { eventually } from './support/eventually.ts';
-import { call, inferJson, metric, spinJson, withHost } from './support/inference.ts';
+import { holding, long } from './support/holding.ts';
+import { inferJson, spinJson, withHost } from './support/inference.ts';
 
 let url = '';
-const images = {
-  preprocess: { ...presetPreprocess(32), mean: [0, 0, 0], std: [1, 1, 1] },
-  deadlineMs: 60_000,
-  batchMax: 8,
-  // Images share runs by what a benchmark has measured.
-  runMs: { 1: 1, 8: 2 },
-};
 withHost(
   {
     queueRequestsMax: 600,
@@ -26,10 +18,6 @@ withHost(
       { name: 'identity', deadlineMs: 60_000, batchMax: 8 },
       { name: 'lookup', deadlineMs: 60_000, batchMax: 8 },
       { name: 'picked', model: 'picked--1', deadlineMs: 60_000, batchMax: 8 },
-      { name: 'brightness', ...images },
-      { name: 'brightness-alone', model: 'brightness', ...images, runMs: { 1: 1, 8: 7.5 } },
-      { name: 'logarithm', ...images },
-      { name: 'dim', ...images },
     ],
   },
   (host) => {
@@ -37,49 +25,18 @@ withHost(
   },
 );
 
-/** A hundred milliseconds or so on any machine. */
-const long = 10_000;
+const { hold, runs, ended, underWay, dispatched } = holding(() => url);
 const spin = (rounds: number, parameters = {}) => inferJson(url, 'spin', spinJson(rounds, parameters));
-const runs = (model: string) => metric(url, `whetstone_inference_runs_total{model="${model}"`);
-const ended = (model: string, outcome: string) =>
-  metric(url, `whetstone_inference_requests_total{model="${model}",version="1",outcome="${outcome}"}`);
-const waiting = () => metric(url, 'whetstone_inference_queue_requests');
-const dispatched = () => metric(url, 'whetstone_inference_dispatched_runs');
-
-/** Long runs of a model with priority 1, one after the other, keep everything else waiting until the function that is returned is called. */
-async function hold(): Promise<{ queued: (count: number) => Promise<void>; release: () => void }> {
-  const agent = new Agent({ maxSockets: held });
-  const leaving = new AbortController();
-  for (let n = 0; n < held; n += 1) {
-    inferJson(url, 'hold', spinJson(long), { agent, signal: leaving.signal }).catch(() => {});
-  }
-  const heldBack = async (count: number) => {
-    const before = await ended('hold', 'ok');
-    const total = (await waiting()) + (await dispatched());
-    // Nothing has ended between the two readings.
-    expect(await ended('hold', 'ok')).toBe(before);
-    expect(total).toBe(held - (before - start) + count);
-  };
-  const start = await ended('hold', 'ok');
-  await eventually(() => heldBack(0));
-  return {
-    queued: (count) => eventually(() => heldBack(count)),
-    release() {
-      leaving.abort();
-      agent.destroy();
-    },
-  };
-}
-const held = 40;
 
 // Each test begins with an idle host.
-afterEach(() => eventually(async () => expect([await waiting(), await dispatched()]).toEqual([0, 0])));
+afterEach(() => eventually(async () => expect(await underWay()).toBe(0)));
 
 describe('deadlines', () => {
   test('a run that overruns its estimate: 504 is sent before it has ended', async () => {
-    for (let n = 0; n < 5; n += 1) {
+    for (let n = 0; n < 3; n += 1) {
       const before = await runs('short');
-      const got = await inferJson(url, 'short', spinJson(long));
+      // So long that it has not ended when the answer has come and the runs are asked for.
+      const got = await inferJson(url, 'short', spinJson(5 * long));
       expect(got.status).toBe(504);
       expect(got.json.error).toContain('deadline');
       expect(await runs('short')).toBe(before);
@@ -199,65 +156,6 @@ describe('batches', () => {
       ]);
       // A batch was tried once, and not again.
       expect((await runs('picked')) - before).toBe(4 + 3 * round);
-    }
-  });
-});
-
-describe('images', () => {
-  /** Of one color, in a size of its own. */
-  const picture = (n: number, [r, g, b]: number[]) =>
-    sharp({ create: { width: 20 + (n % 37), height: 20 + (n % 23), channels: 3, background: { r: r ?? 0, g: g ?? 0, b: b ?? 0 } } })
-      .png()
-      .toBuffer();
-  const colorOf = (n: number) => [n, (7 * n) % 256, 255 - n];
-  const predict = (model: string, body: Buffer) => call(`${url}/v2/models/${model}/predict?top=3`, { method: 'POST', body });
-  /** All at once, while another model keeps them waiting until they are decoded. */
-  async function predictTogether(model: string, colors: number[][]) {
-    const pictures = await Promise.all(colors.map((color, n) => picture(n, color)));
-    const { queued, release } = await hold();
-    const asked = pictures.map((body) => predict(model, body));
-    await queued(colors.length);
-    const before = await ended('hold', 'ok');
-    await eventually(async () => expect(await ended('hold', 'ok')).toBeGreaterThan(before + 2));
-    release();
-    return Promise.all(asked);
-  }
-  type Found = { index: number; probability: number };
-  const probabilities = (classes: Found[]) => classes.toSorted((a, b) => a.index - b.index).map(({ probability }) => probability);
-  const softmaxOf = (color: number[]) => {
-    const powers = color.map((level) => Math.exp(level / 255));
-    return powers.map((power) => expect.closeTo(power / powers.reduce((a, b) => a + b), 5));
-  };
-
-  test.each([
-    ['share runs where that pays', 'brightness', 8, 100],
-    ['go alone where an item of a full batch takes nearly as long as alone', 'brightness-alone', 200, 200],
-  ])('of 200 clients %s, and each gets what was found on its own', async (_what, model, least, most) => {
-    const before = await runs(model);
-    const colors = Array.from({ length: 200 }, (_, n) => colorOf(n));
-    const got = await predictTogether(model, colors);
-    expect(got.map(({ json }) => probabilities(json.classes))).toEqual(colors.map(softmaxOf));
-    const count = (await runs(model)) - before;
-    expect(count).toBeGreaterThanOrEqual(least);
-    expect(count).toBeLessThanOrEqual(most);
-  });
-
-  test('one that the model has no number for does not take its neighbours with it', async () => {
-    const got = await predictTogether('logarithm', [colorOf(9), [0, 0, 0], colorOf(99)]);
-    expect(got.map(({ status }) => status)).toEqual([200, 500, 200]);
-    expect(got[1]?.json.error).toContain('not made of numbers');
-  });
-
-  test('nobody gets what was found for another where the model answers for fewer images than it is given', async () => {
-    const colors = [colorOf(9), [255, 255, 255], colorOf(99)];
-    const before = await runs('dim');
-    for (const round of [0, 1]) {
-      const got = await predictTogether('dim', colors);
-      // Of nothing there are no classes.
-      expect(got.map(({ status }) => status)).toEqual([200, 422, 200]);
-      for (const n of [0, 2]) expect(probabilities(got[n]?.json.classes)).toEqual(softmaxOf(colors[n] as number[]));
-      // A batch was tried once, and not again.
-      expect((await runs('dim')) - before).toBe(4 + 3 * round);
     }
   });
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { phases } from '../src/jobs/protocol.ts';
 import type { Step } from './support/child.ts';
-import { endings, isType, type Jobs, look, touch, until, withJobs } from './support/jobs.ts';
+import { endings, isState, isType, type Jobs, look, touch, until, withJobs } from './support/jobs.ts';
 import { scripted } from './support/kinds.ts';
 import { fillDisk, unmountable, withSmallDisk } from './support/smallDisk.ts';
 
@@ -16,7 +16,7 @@ describe('a job that meets a full disk goes back into the queue, uncharged', () 
   test('told by its child, however often', () =>
     withJobs(async (jobs) => {
       await jobs.start();
-      const error = { type: 'error', code: 'DISK_FULL', message: 'full', retryable: true, hint: null, details: [] };
+      const error = { type: 'error', code: 'DISK_FULL', message: 'full', retryable: true, hint: null, details: ['9 MiB are missing.'] };
       const full = [1, 2, 3, 4, 5].flatMap((attempt): Step[] => [
         { say: error, attempt },
         { exit: 74, attempt },
@@ -25,6 +25,8 @@ describe('a job that meets a full disk goes back into the queue, uncharged', () 
       expect((await jobs.ended(id)).state).toBe('SUCCEEDED');
       expect(endings(jobs, id)).toEqual([...Array(5).fill('SUSPENDED'), 'SUCCEEDED']);
       expect(failures(jobs, id)).toEqual(Array(5).fill('DISK_FULL'));
+      const waits = jobs.events(id).filter(isState('QUEUED')).at(-1)?.payloadJson;
+      expect(waits).toMatchObject({ failure: { message: expect.stringMatching(/delete what is not needed\.\n9 MiB are missing\.$/) } });
       // Its checkpoint is kept.
       expect(jobs.events(id).filter(isType('EPOCH'))).toHaveLength(2);
     }));

@@ -59,13 +59,13 @@ test('the command uploads a file, shows how far it is, and prints what a mutatio
 
 test('killed in the middle and run again, it goes on where it stopped', () =>
   withServer(async ({ url, admin, dataDir }) => {
-    const bytes = bytesOf('killed client', 160 * mebibyte);
+    const bytes = bytesOf('killed client', 96 * mebibyte);
     const WHETSTONE_TOKEN = await admin();
     await withFile(bytes, async (path) => {
       await withChild(['src/main.ts', 'upload', path, '--url', url], { WHETSTONE_TOKEN }, async (child: Child) => {
         await until(async () => {
           const [row] = await withRows(dataDir, (db) => db.select().from(upload).all());
-          return row !== undefined && sizeOf(join(dataDir, 'uploads', row.id)) > 20 * mebibyte;
+          return row !== undefined && sizeOf(join(dataDir, 'uploads', row.id)) > 12 * mebibyte;
         });
         child.kill('SIGKILL');
         await child.exit;
@@ -80,7 +80,7 @@ test('killed in the middle and run again, it goes on where it stopped', () =>
 test('a server that is killed and started again under it costs nothing but time', () =>
   withFolder(async (WHETSTONE_DATA_DIR) => {
     const WHETSTONE_TOKEN = await withServer(({ admin }) => admin(), { WHETSTONE_DATA_DIR });
-    const bytes = bytesOf('killed server', 160 * mebibyte);
+    const bytes = bytesOf('killed server', 96 * mebibyte);
     const env = { WHETSTONE_DATA_DIR };
     await withFile(bytes, async (path) => {
       let begun: ReturnType<typeof uploading> | undefined;
@@ -88,7 +88,7 @@ test('a server that is killed and started again under it costs nothing but time'
         begun = uploading([path, '--url', server.url], { WHETSTONE_TOKEN });
         await until(async () => {
           const [row] = await withRows(WHETSTONE_DATA_DIR, (db) => db.select().from(upload).all());
-          return row !== undefined && sizeOf(join(WHETSTONE_DATA_DIR, 'uploads', row.id)) > 20 * mebibyte;
+          return row !== undefined && sizeOf(join(WHETSTONE_DATA_DIR, 'uploads', row.id)) > 12 * mebibyte;
         });
         server.kill('SIGKILL');
         await server.exit;

@@ -108,6 +108,29 @@ test('deleting the last owner of a blob frees its bytes at once; what another ow
     await stop();
   }));
 
+test('what is deleted in the middle of a sweep, whose blobs that sweep still takes, is swept again for the rest of what it has left', () =>
+  withStorage(async (storage) => {
+    const { config } = storage;
+    for (const content of ['first', 'second']) await register(storage, content);
+    let sweeps = 0;
+    const stop = await startSweeper(
+      storage,
+      createLog({ logLevel: 'silent' }),
+      {},
+      {
+        datasets: async () => {
+          sweeps += 1;
+          if (sweeps === 2) forget(storage, 'second');
+        },
+      },
+    );
+    await until(() => sweeps === 1);
+    forget(storage, 'first');
+    await until(() => blobsOf(config.dataDir).length === 0);
+    await until(() => sweeps === 3);
+    await stop();
+  }));
+
 test('the same content that comes again while its last owner is deleted stays, and goes when it gets no owner', () =>
   withStorage(async (storage) => {
     const { config } = storage;

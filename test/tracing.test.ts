@@ -63,7 +63,7 @@ describe('of a server', () => {
           const file = join(models, 'brightness.onnx');
           const version = await modelVersionOf(api, 'colours', file, about);
           const made = await collector.span('mutation createModel');
-          const request = collector.spans().find(({ spanId }) => spanId === made.parentSpanId) as CollectedSpan;
+          const request = await collector.parentOf(made);
           expect(request).toMatchObject({ name: 'POST /graphql', kind: 2, parentSpanId: '', service: 'whetstone' });
           expect(request.attributes).toMatchObject({ 'http.route': '/graphql', 'http.response.status_code': 200 });
           expect(made.attributes).toEqual({ 'graphql.operation.type': 'mutation' });
@@ -97,13 +97,12 @@ describe('of a server', () => {
           expect(data.infer.prediction.classes).toEqual([{ label: 'green' }]);
           const infer = await collector.span('mutation infer');
           const run = await collector.span('POST /v2/models/{model}/predict');
-          const asked = collector.spans().find(({ spanId }) => spanId === infer.parentSpanId);
-          expect(asked).toMatchObject({ traceId: callerTrace, parentSpanId: callerSpan });
+          expect(await collector.parentOf(infer)).toMatchObject({ traceId: callerTrace, parentSpanId: callerSpan });
           expect(run).toMatchObject({ traceId: callerTrace, parentSpanId: infer.spanId, kind: 2, service: 'whetstone-inference' });
           expect(run.attributes).toMatchObject({ 'whetstone.model': 'colours', 'whetstone.revision': 1, 'http.response.status_code': 200 });
 
           // Its log names the trace.
-          expect(server.lines.some((line) => line.includes(`"traceId":"${callerTrace}"`) && line.includes('"msg":"request"'))).toBe(true);
+          await server.line((line) => line.includes(`"traceId":"${callerTrace}"`) && line.includes('"msg":"request"'));
           expect(loadedIn(server.lines).length).toBeGreaterThan(10);
           expect(collector.spans().filter(({ name }) => /health|ready|metrics/.test(name))).toEqual([]);
         }),

@@ -13,6 +13,7 @@ import { rateOf } from '../tui/screens/overview.tsx';
 import { screens } from '../tui/screens/screens.ts';
 import { merged } from '../tui/session/live.tsx';
 import { age, bar, bytes, duration, number, padTo, wrap } from '../tui/ui/format.ts';
+import { eventually } from './support/eventually.ts';
 import { storeObjects } from './support/objects.ts';
 import { withServer } from './support/server.ts';
 import { key, logIn, withTui } from './support/tui.ts';
@@ -66,7 +67,7 @@ describe('the way in', () => {
           tui.type(token);
           await tui.shows(/› Name .*✗/);
           const shown = () => tui.lines().join(' ').replace(/\s+/g, ' ');
-          await vi.waitFor(() => expect(shown()).toContain('no spaces, and starts with a letter or digit.'));
+          await eventually(() => expect(shown()).toContain('no spaces, and starts with a letter or digit.'));
         },
         { columns: 40, rows: 18 },
       );

@@ -289,10 +289,11 @@ describe('a receiver that', () => {
     withBoth(async ({ create, start, happens, becomes, deliveries }, receiver) => {
       const [hangs, other] = [create(`${receiver.url}/hangs`), create(`${receiver.url}/other`)];
       receiver.answer = (res, { path }) => path === '/other' && res.end();
-      start({ answerMs: 200 });
+      // A second, in which the other one is to answer on a slow machine too.
+      start({ answerMs: 1000 });
       const { id } = happens(hangs.row);
       await becomes(deliveries(other.row.id)[0]?.id ?? '', { state: 'DELIVERED' });
-      await becomes(id, { state: 'PENDING', attempts: 1, httpStatus: null, problem: 'There was no answer within 0.2 s.' });
+      await becomes(id, { state: 'PENDING', attempts: 1, httpStatus: null, problem: 'There was no answer within 1 s.' });
     }));
 
   test('redirects to loopback is not followed', () =>

@@ -53,7 +53,9 @@ async function unpack({ config, db }: JobServices, { id, jobId }: DatasetVersion
   const manifest = findArtifact(db, 'DATASET_VERSION', id, 'MANIFEST');
   if (!manifest) throw new Error('A READY version has no manifest.');
   const job = requireJob(db, jobId as string);
-  const spec = specOf(config.dataDir, ImportDatasetRequest.parse(storedSpec(job)));
+  // The settings may be smaller today: what was imported stays.
+  const unlimited = { ...config, importFilesMax: Number.MAX_SAFE_INTEGER, importBytesMax: undefined };
+  const spec = specOf(unlimited, ImportDatasetRequest.parse(storedSpec(job)));
   const workDir = unfinished(config.dataDir, hash);
   await rm(workDir, { recursive: true, force: true });
   await mkdir(workDir, { recursive: true });

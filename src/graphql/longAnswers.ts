@@ -1,22 +1,41 @@
 /** A long answer is written in turns too: as one text, the names of the 10,000 classes of 100 versions would hold the event loop for 200 ms. */
 import type { ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
+import { type ExecutionArgs, type ExecutionResult, GraphQLError, getOperationAST } from 'graphql';
 import { type Plugin, processRegularResult } from 'graphql-yoga';
 import { silenceMs } from '../connections.ts';
+import { ApiError } from '../errors.ts';
 import { inTurn, tookTurns } from '../turns.ts';
 
 const pieceCharacters = 32 * 1024;
+/** MiB of text that is written at once, which takes 20 ms: what one message holds. */
+const messageMebibytes = 4;
 /** Numbers or texts of a list that are written at a time: 1,000 texts take 0.1 ms. */
 const leavesMax = 1000;
 
 /**
  * Writes in pieces what took turns: the rest was made within the first 5 ms, and is written faster than it was made. What is one piece is
- * answered as ever, so that its headers do not tell how long it took.
+ * answered as ever, so that its headers do not tell how long it took. A message of a WebSocket and an event are one text: there, a query whose
+ * answer is too long for that is refused.
  */
 export const useLongAnswers: Plugin = {
+  onExecute({ args }) {
+    const { document, operationName, contextValue } = args as ExecutionArgs;
+    const { request } = contextValue as { request?: Request };
+    // What a mutation did is not to be hidden.
+    if ((request && takesJson(request)) || getOperationAST(document, operationName)?.operation !== 'query') return;
+    return {
+      async onExecuteDone({ result, setResult }) {
+        if (Symbol.asyncIterator in result || !tookTurns(contextValue as object)) return;
+        if (await fitsMessage(contextValue as object, result)) return;
+        const message = `An answer in one message has at most ${messageMebibytes} MiB. Ask for less, or by POST without events.`;
+        setResult({ errors: [new GraphQLError(message, { originalError: new ApiError('LIMIT', message) })] });
+      },
+    };
+  },
   onResultProcess({ result, resultProcessor, setResult, serverContext }) {
     if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
-    // As an event or a part of a multipart answer it is one text.
+    // What Yoga has chosen, not what the client accepts: the rest of any other answer would be left out.
     if (resultProcessor !== processRegularResult) return;
     setResult({
       ...result,
@@ -37,6 +56,18 @@ export const useLongAnswers: Plugin = {
     setResponse(new fetchAPI.Response(body as never, { status, headers }));
   },
 };
+
+/** Yoga answers with JSON where it may: the answer is a body by itself, and no event or part of something. */
+const takesJson = ({ headers }: Request): boolean =>
+  /(^|,)\s*(\*\/\*|application\/(\*|json|graphql-response\+json))\s*(,|;|$)/i.test(headers.get('accept') || '*/*');
+
+async function fitsMessage(context: object, result: ExecutionResult): Promise<boolean> {
+  const pieces = piecesOf({ __proto__: null, ...result });
+  let length = 0;
+  for (let part = ' '; part && length <= messageMebibytes * 2 ** 20; length += part.length)
+    part = await inTurn(context, () => nextPart(pieces));
+  return length <= messageMebibytes * 2 ** 20;
+}
 
 type LongAnswer = { first: string; pieces: Generator<string> };
 /** By the context of their requests. */

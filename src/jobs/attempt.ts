@@ -172,7 +172,7 @@ export function runAttempt(
       case 'error': {
         const { code, retryable, message, hint, details } = event;
         seen.error = { code, retryable, message: [message, hint, ...details].filter(Boolean).join('\n') };
-        if (code === diskFullCode) seen.lack = diskIsFull;
+        if (code === diskFullCode) seen.lack = { ...diskIsFull, message: [diskIsFull.message, ...details].join('\n') };
         break;
       }
       case 'done':

@@ -241,8 +241,9 @@ export const ImportDatasetSpec = z
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({
       ...importLimits,
-      filesMax: z.int().min(1).default(1_000_000),
-      extractedBytesMax: bytes.default(64 * 2 ** 30),
+      filesMax: z.int().min(1).default(2_000_000).describe('Entries of the zip, folders included.'),
+      extractedBytesMax: bytes.nullable().default(null).describe('Null: what the disk has room for.'),
+      diskReserveBytes: bytes.default(0).describe('Stay free on the disk.'),
       imagePixelsMax: z.int().min(1).default(25_000_000),
       boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),

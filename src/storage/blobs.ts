@@ -115,7 +115,11 @@ export function insertArtifact(
 
 /** Databases with blobs that `collectBlobs` can take at once, or could soon. */
 const collectable = new WeakSet<Queryable>();
-export const hasCollectable = (db: Queryable): boolean => collectable.has(db);
+/**
+ * Whether there are any since the last call. Ask before the first sweep of a round: what is deleted later in the round is for the next one,
+ * also where this round still takes its blobs.
+ */
+export const takeCollectable = (db: Queryable): boolean => collectable.delete(db);
 
 /** Forgets every file of an owner: its bytes go when nothing else names them, and rows that point to an artifact then point to none. */
 export function dropArtifacts(tx: Queryable, ownerType: Artifact['ownerType'], ownerId: string): void {
@@ -144,7 +148,6 @@ export function findArtifact(
 /** Removes blobs that are garbage at `now`, at most 1,000, and returns how many. It goes in pages, so that requests come in between. */
 export async function collectBlobs(services: StorageServices, now: number): Promise<number> {
   const { db } = services;
-  collectable.delete(db);
   let removed = removedMax;
   try {
     removed = await removeGarbage(services, now);

@@ -1,5 +1,5 @@
 import type { Log } from '../log.ts';
-import { collectBlobs, hasCollectable, type StorageServices } from './blobs.ts';
+import { collectBlobs, type StorageServices, takeCollectable } from './blobs.ts';
 import { cleanStaging, expireUploads } from './uploads.ts';
 
 const everyMs = 3600_000;
@@ -44,7 +44,7 @@ export async function startSweeper(services: StorageServices, log: Log, domains:
   const timers = [
     setInterval(startAll, everyMs),
     setInterval(() => {
-      if (hasCollectable(services.db)) start(freeing);
+      if (!rounds.has(freeing) && takeCollectable(services.db)) start(freeing);
     }, lookMs),
   ];
   return async () => {

@@ -25,12 +25,20 @@ export interface Collector {
   spans(): CollectedSpan[];
   /** The span, sent already or later, with this name. */
   span(name: string): Promise<CollectedSpan>;
+  /** The span around this one, which ends, and so is sent, after it. */
+  parentOf(span: CollectedSpan): Promise<CollectedSpan>;
 }
 
 export const withCollector = <T>(use: (collector: Collector) => Promise<T>): Promise<T> =>
   withReceiver(async (receiver) => {
     receiver.answer = (res) => res.writeHead(200, { 'content-type': 'application/json' }).end('{}');
     const spans = () => receiver.received.flatMap(({ body }) => spansIn(JSON.parse(body)));
+    const sent = (what: string, matches: (span: CollectedSpan) => boolean) =>
+      eventually(() => {
+        const found = spans().find(matches);
+        if (!found) throw new Error(`There is no span ${what}, but ${spans().map((one) => one.name)}.`);
+        return found;
+      });
     return use({
       env: {
         OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
@@ -39,12 +47,8 @@ export const withCollector = <T>(use: (collector: Collector) => Promise<T>): Pro
       },
       receiver,
       spans,
-      span: (name) =>
-        eventually(() => {
-          const found = spans().find((one) => one.name === name);
-          if (!found) throw new Error(`There is no span ${name}, but ${spans().map((one) => one.name)}.`);
-          return found;
-        }),
+      span: (name) => sent(name, (one) => one.name === name),
+      parentOf: ({ name, parentSpanId }) => sent(`around ${name}`, ({ spanId }) => spanId === parentSpanId),
     });
   });
 

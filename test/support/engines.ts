@@ -12,6 +12,14 @@ export const whyNoNative = nativeMissing === null ? '' : ` (skipped: ${nativeMis
 export const openvinoMissing = await engines.OPENVINO.missing();
 export const whyNoOpenvino = openvinoMissing === null ? '' : ` (skipped: ${openvinoMissing})`;
 
+/** The engine of a host, that of its models, and what of it is missing here. */
+export const hostEngines = [
+  ['ONNXRUNTIME_CPU', 'AUTO', null],
+  ['ONNXRUNTIME_NATIVE', 'AUTO', nativeMissing],
+  // Its models run beside those of ONNX Runtime, in the same threads.
+  ['ONNXRUNTIME_NATIVE', 'OPENVINO', openvinoMissing],
+] as const;
+
 /** Paths of models of `inference_models.py`, which are made before the first test of the file. */
 export function withModels(names: string[]): (name: string) => string {
   const folder = mkdtempSync(join(tmpdir(), 'whetstone-'));

@@ -43,9 +43,6 @@ export function submit(
   });
 }
 
-/** As in the product, but that a test which fails does not wait for a child that does not obey. */
-const ladderMs: AttemptLimits['ladderMs'] = { ...attemptLimits.ladderMs, suspend: [5000, 1000] };
-
 /** Whether the process of an attempt is there; a later one with its pid is another. */
 export const isAlive = ({ pid, pidStart }: Attempt): boolean => pid !== null && pidStart !== null && identify(pid)?.pidStart === pidStart;
 
@@ -156,7 +153,7 @@ export async function withJobs<T>(use: (jobs: Jobs) => Promise<T>, options: Opti
     const schedulers: Scheduler[] = [];
     const limits = {
       ...attemptLimits,
-      ladderMs: { ...ladderMs, ...options.ladderMs },
+      ladderMs: { ...attemptLimits.ladderMs, ...options.ladderMs },
       lastLinesMs: options.lastLinesMs,
       backoffMs: options.backoffMs ?? (() => 0),
     };

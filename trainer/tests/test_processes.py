@@ -140,6 +140,9 @@ def test_when_one_is_killed_the_attempt_crashes_and_the_next_one_ends_on_the_sam
 ) -> None:
     spec = {**spec, "checkpointSeconds": 0}
     with attempt(tmp_path / "1", spec) as running:
+        # All of them import PyTorch at the same time.
+        running.wait_for("hello")
+        assert len(processes_of(running.process.pid)) == 2
         # Between the batches of a step no checkpoint is written.
         checkpoint = running.wait_for("checkpoint")
         assert (checkpoint["epoch"], checkpoint["batch"]) == (0, 2)

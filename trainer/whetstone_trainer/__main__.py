@@ -1,21 +1,19 @@
 """`python -m whetstone_trainer`: one job attempt. Commands come in on stdin, events go out on fd 3, logs on stderr."""
 
-import atexit
-import gc
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events, Stream, input_lines, kill_process_group, start_heartbeat, start_watcher
-from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, read_spec_line
+from whetstone_trainer.imports import imported
+from whetstone_trainer.processes import OtherRanks
+from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, TrainSpec, read_spec_line
 
 EVENTS_FD = 3
-# The module that runs a kind. Imported when it is asked for: PyTorch takes seconds.
+# The module that runs a kind.
 MODULES = {
     "TRAIN": "train",
     "CONVERT": "convert",
@@ -66,7 +64,12 @@ def attempt(lines: Iterator[bytes], stream: Stream) -> int:
 def run(line: SpecLine, events: Events) -> int:
     """Runs the job and says how it ended."""
     try:
-        result = imported(MODULES[line.kind]).run(line.spec, events)
+        if isinstance(line.spec, TrainSpec):
+            # All of them import PyTorch at the same time.
+            with OtherRanks(line.spec, events) as others:
+                result = imported(MODULES[line.kind]).run(line.spec, events, others)
+        else:
+            result = imported(MODULES[line.kind]).run(line.spec, events)
     except Stopped as stopped:
         events.emit("done", status=stopped.status, result={})
         return EXIT_STOPPED
@@ -77,22 +80,6 @@ def run(line: SpecLine, events: Events) -> int:
         return ERROR_CODES[typed.code]
     events.emit("done", status="ok", result=result)
     return 0
-
-
-def imported(name: str) -> Any:
-    """The module of that name. What its imports make stays to the end: looking for garbage in it meanwhile, and in
-    every later search, would take a fifth of the time of the imports."""
-    full = f"whetstone_trainer.{name}"
-    if full not in sys.modules:
-        gc.disable()
-        try:
-            importlib.import_module(full)
-        finally:
-            gc.freeze()
-            gc.enable()
-            # nanobind, with which Triton is made, reports what is not freed at the end.
-            atexit.register(gc.unfreeze)
-    return sys.modules[full]
 
 
 def typed_error(error: Exception) -> TrainerError:

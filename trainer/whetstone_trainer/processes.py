@@ -18,22 +18,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch import distributed
-
-from whetstone_trainer.environment import out_of_memory
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, input_lines
+from whetstone_trainer.imports import imported
 from whetstone_trainer.protocol import ERROR_CODES, VERSION, TrainSpec, read_spec_line, to_json
-from whetstone_trainer.ranks import RENDEZVOUS
 
 # When one rank ends, the others get an error of the network. So long they wait until the cause is known.
 PATIENCE_SECONDS = 10
 END_SECONDS = 5
 SAID_BYTES_MAX = 65536
+# The file in the work folder by which they meet.
+RENDEZVOUS = "rendezvous"
 
 
 class OtherRanks:
-    """All but rank 0, from the start of this until its end as a context. Without others it does nothing."""
+    """All but rank 0, from the start of this until its first end as a context. Without others it does nothing."""
 
     def __init__(self, spec: TrainSpec, events: Events) -> None:
         self._events, self._size, self._ending = events, spec.processes, False
@@ -82,7 +81,9 @@ class OtherRanks:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if distributed.is_initialized():
+        self._processes = []
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_initialized():
             distributed.destroy_process_group()
 
     @staticmethod
@@ -120,7 +121,7 @@ class OtherRanks:
 
 def _may_be_of_another(error: BaseException | None) -> bool:
     """Whether the error may be that another rank has ended."""
-    return isinstance(error, RuntimeError) and out_of_memory(error) is None
+    return isinstance(error, RuntimeError) and imported("environment").out_of_memory(error) is None
 
 
 def main(rank: int, descriptor: int) -> None:
@@ -136,12 +137,10 @@ def main(rank: int, descriptor: int) -> None:
 
     threading.Thread(target=listen, name="listener", daemon=True).start()
     try:
-        from whetstone_trainer.train import train_as  # noqa: PLC0415 (it imports this module)
-
         assert isinstance(line.spec, TrainSpec)
         with open(os.devnull, "wb") as nowhere:
             events = Events(nowhere, line.job, line.attempt, Path(line.work_dir))
-            train_as(rank, line.spec, events, epochs.get)
+            imported("train").train_as(rank, line.spec, events, epochs.get)
     except Exception as error:
         traceback.print_exc()
         if _may_be_of_another(error):

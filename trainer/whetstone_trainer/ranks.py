@@ -18,11 +18,12 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
+from whetstone_trainer.processes import RENDEZVOUS
+
 # Rank 0 validates while the others wait, for as long as that takes: the server finds what hangs.
 TIMEOUT = timedelta(days=14)
 # Gradients are added up in parts of so many bytes.
 PART_BYTES = 32 * 2**20
-RENDEZVOUS = "rendezvous"
 
 
 @dataclass(frozen=True)

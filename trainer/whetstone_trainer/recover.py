@@ -20,6 +20,7 @@ from whetstone_trainer.data import Images, ordered_batches
 from whetstone_trainer.evaluate import torch_predictor
 from whetstone_trainer.events import Events
 from whetstone_trainer.preprocess import channel_count
+from whetstone_trainer.processes import OtherRanks
 from whetstone_trainer.protocol import PreprocessSpec, TrainSpec
 from whetstone_trainer.quantise import FEW_WEIGHTS, observed_ranges
 from whetstone_trainer.state import Run
@@ -85,6 +86,7 @@ def recovered(
         device,
         resumed,
         events,
+        OtherRanks(spec, events),
         adapt=lambda model: with_rounding(model, spec.preprocess),
         begin_epoch=lambda model: find_ranges(model, spec, device, events, images=images, method=method),
     )

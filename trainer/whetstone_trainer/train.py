@@ -50,13 +50,13 @@ from whetstone_trainer.task import Evaluation
 from whetstone_trainer.tasks import task_of
 
 
-def run(spec: TrainSpec, events: Events) -> dict[str, Any]:
+def run(spec: TrainSpec, events: Events, others: OtherRanks) -> dict[str, Any]:
     """Trains and writes the artifacts. Returns `TrainResult` of the protocol."""
     device = prepare(spec)
     resumed = resumable(spec, events)
     place = None if resumed is None else (resumed.epoch, resumed.batch)
     say_hello(events, spec, device, place, PRECISIONS[autocast_dtype(spec, device)])
-    training, job, val_images, checkpoint = train(spec, device, resumed, events)
+    training, job, val_images, checkpoint = train(spec, device, resumed, events, others)
     return _finish(training, checkpoint, val_images, job)
 
 
@@ -83,6 +83,7 @@ def train(
     device: torch.device,
     resumed: Checkpoint | None,
     events: Events,
+    others: OtherRanks,
     *,
     adapt: Callable[[nn.Module], nn.Module] | None = None,
     begin_epoch: Callable[[nn.Module], None] | None = None,
@@ -90,6 +91,7 @@ def train(
     """All epochs. Returns the run at its end, its job, the validation images, and the name of the last checkpoint.
 
     Args:
+        others: are ended when the last batch is done.
         adapt: see `Job`.
         begin_epoch: called with the model before the first batch of each epoch. What it changes is in the model's
             state, or follows from it.
@@ -112,7 +114,7 @@ def train(
     if _is_over(training, spec):
         return training, job, val_images, saver.save()
 
-    with OtherRanks(spec, events) as others:
+    with others:
         used = fill_cache(val_images, cache_bytes(spec), spec.cpu_threads, events)
         fill_cache(train_images, cache_bytes(spec) - used, spec.cpu_threads, events)
         if spec.processes > 1:

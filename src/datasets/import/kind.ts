@@ -2,8 +2,10 @@ import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setImmediate } from 'node:timers/promises';
 import { and, eq, isNull, ne } from 'drizzle-orm';
-import { type Db, inTransaction, type Queryable, rowInsert } from '../../db.ts';
+import { withCheckpoints } from '../../checkpoints.ts';
+import { type Db, inUnsyncedTransaction, type Queryable, rowInsert } from '../../db.ts';
 import { refuse } from '../../errors.ts';
 import type { JobKind } from '../../jobs/kinds.ts';
 import { isInputFault } from '../../jobs/states.ts';
@@ -23,6 +25,8 @@ const leftOutStored = 100;
 
 /** Items and boxes of a transaction: 500 items keep the event loop for about 10 ms. */
 const chunkSize = 500;
+/** Transactions between two checkpoints: their pages are fewer than those from which a commit would wait for the disk. */
+const checkpointEvery = 8;
 
 const requestOf = (job: Job): ImportDatasetRequest => ImportDatasetRequest.parse(storedSpec(job));
 
@@ -31,7 +35,7 @@ export const importDataset: JobKind = {
   timeLimitMs: importTimeLimitMs,
 
   launch({ config }, attempt) {
-    const spec = specOf(config.dataDir, requestOf(attempt.job));
+    const spec = specOf(config, requestOf(attempt.job));
     return { ...importCommand(spec, attempt.workDir), spec };
   },
 
@@ -120,17 +124,24 @@ const insertLabel = rowInsert(datasetItemLabel);
  */
 export async function insertItems(db: Db, versionId: string, path: string, summary: DatasetSummary): Promise<void> {
   await removeItems(db, versionId);
+  await withCheckpoints(db, (checkpoint) => insertAll(db, versionId, path, summary, checkpoint));
+}
+
+async function insertAll(db: Db, versionId: string, path: string, summary: DatasetSummary, checkpoint: () => Promise<void>): Promise<void> {
   const hash = createContentHash(summary.boxesBySplit ? 'DETECTION' : 'CLASSIFICATION', summary.classes);
   let n = 0;
   let rows: DatasetItemRow[] = [];
   let labels: (typeof datasetItemLabel.$inferSelect)[] = [];
   let size = 0;
-  const flush = () => {
-    inTransaction(db, (tx) => {
+  let flushed = 0;
+  const flush = async () => {
+    inUnsyncedTransaction(db, (tx) => {
       for (const row of rows) insertItem(tx, row);
       for (const row of labels) insertLabel(tx, row);
     });
     [rows, labels, size] = [[], [], 0];
+    flushed += 1;
+    await (flushed % checkpointEvery === 0 ? checkpoint() : setImmediate());
   };
   for await (const line of createInterface({ input: createReadStream(path) })) {
     const item = ImportedItem.parse(JSON.parse(line));
@@ -142,9 +153,10 @@ export async function insertItems(db: Db, versionId: string, path: string, summa
     rows.push({ versionId, ...row, boxesJson: boxes });
     for (const label of shown) labels.push({ versionId, n: item.n, label });
     size += 1 + (boxes?.length ?? 0);
-    if (size >= chunkSize) flush();
+    if (size >= chunkSize) await flush();
   }
-  flush();
+  await flush();
+  await checkpoint();
   if (n !== summary.items || hash.digest(summary.leftOut) !== summary.contentHash) {
     throw new Error('The items of an import are not those of its summary.');
   }

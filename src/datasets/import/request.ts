@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Config } from '../../config.ts';
 import { ImportDatasetSpec, SPEC_VERSION } from '../../jobs/specs.ts';
 import { blobPath } from '../../storage/blobs.ts';
 import { codeVersion } from '../../version.ts';
@@ -21,11 +22,11 @@ export const ImportDatasetRequest = z.object({
 });
 export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
 
-/** Entries of a zip, folders included: a table of contents of more is not even read. */
-const filesMax = 500_000;
+export type ImportSettings = Pick<Config, 'dataDir' | 'diskReserveBytes' | 'importFilesMax' | 'importBytesMax'>;
 
 /** The request to the child. */
-export function specOf(dataDir: string, request: ImportDatasetRequest): ImportDatasetSpec {
+export function specOf(config: ImportSettings, request: ImportDatasetRequest): ImportDatasetSpec {
+  const { dataDir, diskReserveBytes, importFilesMax, importBytesMax } = config;
   const { datasetVersionId: _, sha256, ...rest } = request;
   return ImportDatasetSpec.parse({
     kind: 'IMPORT_DATASET',
@@ -33,6 +34,6 @@ export function specOf(dataDir: string, request: ImportDatasetRequest): ImportDa
     codeVersion,
     file: blobPath(dataDir, sha256),
     ...rest,
-    limits: { filesMax },
+    limits: { filesMax: importFilesMax, extractedBytesMax: importBytesMax ?? null, diskReserveBytes },
   });
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { jsonLine } from '../../canonical.ts';
@@ -36,7 +36,7 @@ import {
   warnOfNames,
   warnOfXmp,
 } from './warnings.ts';
-import { openZip, type Zip, type ZipEntry } from './zip.ts';
+import { openZip, unpackedBytes, type Zip, type ZipEntry } from './zip.ts';
 
 interface Extracted extends PlacedFile<ZipEntry> {
   /** Of the file in the zip. */
@@ -136,12 +136,30 @@ export async function extractAgain(child: ImportChild, manifest: string): Promis
 
 const sha256Of = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
 
-function openChecked(child: ImportChild, problems: Problems): Promise<Zip> {
+async function openChecked(child: ImportChild, problems: Problems): Promise<Zip> {
   const { file, limits, nameEncoding } = child.spec;
-  return openZip(file, { ...limits, nameEncoding }, problems, () => {
+  const zip = await openZip(file, { ...limits, nameEncoding }, problems, () => {
     child.advance();
     child.checkStop();
   });
+  try {
+    await checkRoom(child, unpackedBytes(zip.files));
+    return zip;
+  } catch (error) {
+    zip.close();
+    throw error;
+  }
+}
+
+/** A dataset that does not fit would take the room of everything else before its import ends. */
+async function checkRoom({ workDir, spec }: ImportChild, bytes: number): Promise<void> {
+  const { bsize, bavail } = await statfs(workDir);
+  const missing = bytes + spec.limits.diskReserveBytes - bavail * bsize;
+  if (missing <= 0) return;
+  const [wanted, more] = [bytes, missing].map((size) => `${Math.ceil(size / 2 ** 20).toLocaleString('en-US')} MiB`);
+  throw new ChildError('DISK_FULL', 'The disk has no room for the images: free some space.', [
+    `The images take ${wanted} unpacked: ${more} more must be free.`,
+  ]);
 }
 
 /** Writes images under their paths in the folder `extracted`; the writer says whether it converted one. */

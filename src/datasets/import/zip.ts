@@ -13,7 +13,8 @@ export interface ZipOptions {
   nameEncoding: NameEncoding | null;
   /** Entries, folders included. */
   filesMax: number;
-  extractedBytesMax: number;
+  /** Null: no limit but that of how far images shrink in a zip. */
+  extractedBytesMax: number | null;
 }
 
 /** Largest file: 25 megapixels of 16-bit RGBA have 200 MB, the annotations of COCO's training split (2017) 449 MB. */
@@ -66,7 +67,7 @@ export async function openZip(path: string, limits: ZipOptions, problems: Proble
     archive.close();
     throw new ChildError(
       'LIMIT_EXCEEDED',
-      `The zip has ${plural(archive.entryCount, 'entry', 'entries')}; ${limits.filesMax.toLocaleString('en-US')} are allowed.`,
+      `The zip has ${plural(archive.entryCount, 'entry', 'entries')}; ${limits.filesMax.toLocaleString('en-US')} are allowed. An administrator can allow more with WHETSTONE_IMPORT_FILES_MAX.`,
     );
   }
   const fd = openSync(path, 'r');
@@ -203,15 +204,19 @@ function entryProblem(
 }
 
 function checkSizes(files: ZipEntry[], zipBytes: number, { extractedBytesMax }: ZipOptions): void {
-  const total = files.reduce((sum, file) => sum + file.sizeBytes, 0);
-  const max = Math.min(extractedBytesMax, Math.max(ratioFreeBytes, zipBytes * ratioMax));
+  const total = unpackedBytes(files);
+  const max = Math.min(extractedBytesMax ?? Number.POSITIVE_INFINITY, Math.max(ratioFreeBytes, zipBytes * ratioMax));
   if (total > max) {
+    const hint = max === extractedBytesMax ? ' An administrator can allow more with WHETSTONE_IMPORT_BYTES_MAX.' : '';
     throw new ChildError(
       'LIMIT_EXCEEDED',
-      `The zip would unpack to ${plural(total, 'byte')}; ${max.toLocaleString('en-US')} are allowed for it.`,
+      `The zip would unpack to ${plural(total, 'byte')}; ${max.toLocaleString('en-US')} are allowed for it.${hint}`,
     );
   }
 }
+
+/** Of all files, as the zip declares them. */
+export const unpackedBytes = (files: readonly ZipEntry[]): number => files.reduce((sum, file) => sum + file.sizeBytes, 0);
 
 async function readFile(archive: yauzl.ZipFile, fd: number, entry: ZipEntry): Promise<Buffer> {
   const { relativeOffsetOfLocalHeader, compressedBytes, sizeBytes } = entry;
