@@ -203,9 +203,9 @@ describe('a long answer', () => {
         expect(answer.errors?.[0]).toMatchObject({ path: ['node'], extensions: { requestId: expect.any(String) } });
         expect(JSON.stringify(answer.errors)).not.toContain('spec');
       }
-      // The last of them is what urql sends.
+      // JSON in another character set is no JSON to Yoga.
       const whole = JSON.stringify((await postGraphql(server.url, `{ ${curves} }`, {}, await server.as('VIEWER'))).data);
-      for (const accept of ['multipart/mixed', 'text/*', 'Text/Event-Stream', 'application/json, text/event-stream, multipart/mixed']) {
+      for (const accept of ['application/json;charset=latin1, multipart/mixed', 'multipart/mixed', 'text/*', 'Text/Event-Stream']) {
         const headers = { 'content-type': 'application/json', accept, authorization: `Bearer ${await server.as('VIEWER')}` };
         const response = await fetch(`${server.url}/graphql`, {
           method: 'POST',
@@ -213,7 +213,6 @@ describe('a long answer', () => {
           body: JSON.stringify({ query: `{ ${curves} }` }),
         });
         expect(await response.text(), accept).toContain(whole);
-        if (accept.startsWith('application/json')) expect(response.headers.get('transfer-encoding')).toBe('chunked');
       }
     }));
 });

@@ -121,7 +121,7 @@ test('a reader gets what is behind its seq, then each as it comes, also from ano
     await take(eventsOf(studies, id).length);
     const next = events.next();
     const { nextSeq } = pauseStudy(services, nobody, id, true);
-    // Nothing changes, and nothing is told.
+    // Nothing changes, and there is no event.
     expect(pauseStudy(services, nobody, id, true).nextSeq).toBe(nextSeq);
     expect(nextSeq).toBe(eventsOf(studies, id).length + 1);
     expect((await next).value).toMatchObject({ type: 'STATE', payloadJson: { paused: true } });

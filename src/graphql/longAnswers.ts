@@ -35,6 +35,7 @@ export const useLongAnswers: Plugin = {
   },
   onResultProcess({ result, resultProcessor, setResult, serverContext }) {
     if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
+    // What Yoga has chosen, not what the client accepts: the rest of any other answer would be left out.
     if (resultProcessor !== processRegularResult) return;
     setResult({
       ...result,
