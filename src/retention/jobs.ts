@@ -7,7 +7,7 @@ import type { Actor } from '../accounts/audit.ts';
 import type { Bus } from '../bus.ts';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { InputError } from '../errors.ts';
-import { deletableJobs, deleteRows, removeFiles } from '../jobs/delete.ts';
+import { deletableJobs, deletedAtOnce, deleteRows, removeFiles } from '../jobs/delete.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { job, type jobEvent, type metricPoint } from '../jobs/tables.ts';
 import { repeatedIds, repeatedOnes } from '../jobs/workFolders.ts';
@@ -25,17 +25,14 @@ export function countDueJobs(db: Queryable, before: number): number {
   return count;
 }
 
-/** Jobs of a transaction: each transaction waits for the disk, and each job takes some milliseconds of the event loop. */
-const chunkJobs = 4;
-
 export async function removeJobs(services: Services & { bus: Bus }, before: number): Promise<void> {
   for (const { id } of deletableStudies(services.db, before)) {
     await deleteStudy(services, server, id).catch(passOver);
     await setImmediate();
   }
   for (const page of deletableJobs(services.db, before)) {
-    for (let n = 0; n < page.length; n += chunkJobs) {
-      const chunk = page.slice(n, n + chunkJobs);
+    for (let n = 0; n < page.length; n += deletedAtOnce) {
+      const chunk = page.slice(n, n + deletedAtOnce);
       await removeFiles(
         services,
         inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => idsDeleted(() => deleteRows(tx, server, id)))),
