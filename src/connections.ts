@@ -165,10 +165,16 @@ function requireProgress(req: IncomingMessage): void {
   const timer = setInterval(() => {
     const moved = socket.bytesRead - before;
     before = socket.bytesRead;
-    if (req.complete) clearInterval(timer);
+    if (req.complete) over();
     // What waits here to be read is not the client's fault.
     else if (moved < progress.bytesMin && req.readableLength === 0) socket.destroy();
   }, progress.ms).unref();
-  socket.once('close', () => clearInterval(timer));
-  req.once('close', () => clearInterval(timer));
+  // A listener that stays on a connection keeps its request in memory for as long as the connection is kept alive.
+  const over = (): void => {
+    clearInterval(timer);
+    socket.off('close', over);
+    req.off('close', over);
+  };
+  socket.once('close', over);
+  req.once('close', over);
 }

@@ -19,18 +19,22 @@ interface Guarded {
   arrived(): number;
   /** Bytes of bodies. */
   received(): number;
+  /** How many listeners its connection had when each request arrived. */
+  listeners: number[];
 }
 
 /** A server that takes three connections and answers `/` at once, anything else never; `/trusted` is of a user. */
 async function withGuard(use: (guarded: Guarded) => Promise<void>, headersMs?: number): Promise<void> {
   let arrived = 0;
   let received = 0;
+  const listeners: number[] = [];
   const limits = { max: 3, requestMs: 0, headersMs };
   const { http, connections } = guardedServer(
     limits,
     ({ message }) => JSON.stringify({ message }),
     (req, res) => {
       arrived += 1;
+      listeners.push(req.socket.listenerCount('close'));
       req.on('data', ({ length }) => {
         received += length;
       });
@@ -46,6 +50,7 @@ async function withGuard(use: (guarded: Guarded) => Promise<void>, headersMs?: n
       connections,
       arrived: () => arrived,
       received: () => received,
+      listeners,
       async come(text, localAddress = '127.0.0.1') {
         const socket = connect({ port, host: '127.0.0.1', localAddress });
         socket.on('error', () => {});
@@ -109,6 +114,19 @@ describe('a connection too many is taken, and another is closed', () => {
       expect(await answered(await come(get('/')))).toContain('here');
     }));
 });
+
+test('a connection that is kept alive holds nothing of the requests before', () =>
+  withGuard(async ({ come, listeners }) => {
+    const socket = await come('');
+    for (let n = 1; n <= 10; n += 1) {
+      const answer = answered(socket);
+      socket.write(halfBody('/'));
+      expect(await answer).toContain('here');
+      socket.write('x'.repeat(99_999));
+    }
+    // The request before may still be ending.
+    expect(Math.max(...listeners)).toBeLessThanOrEqual(1 + Math.min(...listeners));
+  }));
 
 describe('once its time is over', () => {
   const headersMs = 300;

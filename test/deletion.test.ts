@@ -2,10 +2,10 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eq, sql } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { deleteDataset } from '../src/datasets/change.ts';
 import type { Queryable } from '../src/db.ts';
-import { deleteJob } from '../src/jobs/delete.ts';
+import { deletedAtOnce, deleteJob } from '../src/jobs/delete.ts';
 import { jobKindTable } from '../src/jobs/specs.ts';
 import { job } from '../src/jobs/tables.ts';
 import { deleteModel } from '../src/models/change.ts';
@@ -266,6 +266,33 @@ describe('a study', () => {
       expect(audited.map(({ targetId }) => targetId)).toEqual([ended.id, cancelled.id, failed.id]);
       expect(audited.reduce((sum, line) => sum + line.jobs, 0)).toBe(jobs.length);
       await expect(deleteStudy(services, nobody, ended.id)).rejects.toThrow('There is no such study');
+    }));
+
+  test('is gone at once, and its jobs a few at a time: those that a crash leaves behind are deleted as others', () =>
+    withStudies(async (studies) => {
+      const services = studies.services();
+      const { db } = services;
+      const id = String((await studies.start({ ...halved, registerMax: 0 })).study?.id);
+      const { jobId } = studies.study(id);
+      await workThrough(studies, id);
+      finishAll(studies);
+      const count = () => db.select().from(job).all().length;
+      const before = count();
+      const { transaction } = db.$client;
+      let begun = 0;
+      const dying = vi.spyOn(db.$client, 'transaction').mockImplementation(((work: () => unknown) => {
+        begun += 1;
+        if (begun === 3) throw new Error('The server dies here.');
+        return transaction.call(db.$client, work);
+      }) as never);
+      await expect(deleteStudy(services, nobody, id)).rejects.toThrow('dies here');
+      dying.mockRestore();
+      expect(findStudy(db, id)).toBeUndefined();
+      expect(before - count()).toBe(deletedAtOnce);
+      expect(db.all(sql`PRAGMA foreign_key_check`)).toEqual([]);
+      expect(countDueJobs(db, Date.now() + 1000)).toBe(count());
+      await deleteJob(services, nobody, jobId);
+      expect(count()).toBe(0);
     }));
 
   test('is deleted over the API: its id is the answer, and then there is no such study', () =>

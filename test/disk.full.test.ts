@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { user as account, audit, session } from '../src/accounts/tables.ts';
+import { createBus } from '../src/bus.ts';
 import { readConfig } from '../src/config.ts';
 import { extractedFolder } from '../src/datasets/cache.ts';
 import { importDataset } from '../src/datasets/import/kind.ts';
@@ -342,7 +343,7 @@ describe.skipIf(unmountable)('where the disk is full', () => {
         writeFileSync(file, bytes);
         await placingBlobs(() => storeFile(storage, file));
         fillDisk(dataDir);
-        const sweeps = retentionSweeps(storage);
+        const sweeps = retentionSweeps({ ...storage, bus: createBus() });
         // It is cut when it is in a file.
         await expect(sweeps.AUDIT?.()).rejects.toMatchObject({ code: 'ENOSPC' });
         expect(db.select().from(audit).all()).toHaveLength(600);

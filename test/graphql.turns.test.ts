@@ -10,6 +10,8 @@ import { schema } from '../src/graphql/schema.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
 import { metricPoint } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
+import { opaqueId } from '../src/naming.ts';
+import { tag } from '../src/tags/tables.ts';
 import { inTurn } from '../src/turns.ts';
 import { stretchesOf } from './support/eventLoop.ts';
 import { nobody } from './support/jobs.ts';
@@ -123,6 +125,26 @@ test('the costliest documents that the limits allow hold the event loop for a sm
   });
 });
 
+test('for a client that has gone nothing more is read, and what it wants to be done is done', () =>
+  withServer(async ({ services }) => {
+    const { db } = services;
+    const jobs = inTransaction(db, (tx) => Array.from({ length: 100 }, () => enqueue(tx, nobody, { kind: 'BENCHMARK', spec: {} })));
+    const viewer = { by: 'SESSION', user: { role: 'ADMIN' } };
+    const contextOf = (res: { destroyed: boolean }) => ({ ...services, viewer, actor: nobody, res }) as unknown as Context;
+    const fields = Array.from({ length: 40 }, (_, i) => `a${i}: queuePosition`).join(' ');
+    const document = parse(`{ jobs(first: 100) { nodes { ${fields} } } }`);
+    const res = { destroyed: false };
+    const answer = execute({ schema, document, contextValue: contextOf(res) });
+    res.destroyed = true;
+    const { errors } = (await answer) as { errors?: GraphQLError[] };
+    expect(new Set(errors?.map(({ message }) => message))).toEqual(new Set(['The client has gone.']));
+
+    const set = (n: number) =>
+      `t${n}: setTags(input: { subjectId: "${opaqueId('Job', String(jobs[n]?.id))}", tags: [{ key: "k", value: "v" }] }) { clientMutationId }`;
+    await execute({ schema, document: parse(`mutation { ${[0, 1, 2].map(set).join(' ')} }`), contextValue: contextOf(res) });
+    expect(db.select().from(tag).all().length).toBe(3);
+  }));
+
 describe('a long answer', () => {
   test('has the text of JSON.stringify, however it is cut', () => {
     const object = (fields: object) => Object.assign(Object.create(null), fields);
@@ -180,6 +202,17 @@ describe('a long answer', () => {
         expect(metrics.map(({ values }: { values: number[] }) => values.length)).toEqual(Array(20).fill(1000));
         expect(answer.errors?.[0]).toMatchObject({ path: ['node'], extensions: { requestId: expect.any(String) } });
         expect(JSON.stringify(answer.errors)).not.toContain('spec');
+      }
+      // JSON in another character set is no JSON to Yoga.
+      const whole = JSON.stringify((await postGraphql(server.url, `{ ${curves} }`, {}, await server.as('VIEWER'))).data);
+      for (const accept of ['application/json;charset=latin1, multipart/mixed', 'multipart/mixed', 'text/*', 'Text/Event-Stream']) {
+        const headers = { 'content-type': 'application/json', accept, authorization: `Bearer ${await server.as('VIEWER')}` };
+        const response = await fetch(`${server.url}/graphql`, {
+          method: 'POST',
+          headers,
+          body: JSON.stringify({ query: `{ ${curves} }` }),
+        });
+        expect(await response.text(), accept).toContain(whole);
       }
     }));
 });

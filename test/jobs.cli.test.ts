@@ -268,7 +268,7 @@ describe('watch', () => {
       }
 
       db.update(job).set({ endedAt: 1 }).where(eq(job.id, 'second')).run();
-      removeStudyEvents(db, Date.now() + 1000);
+      await removeStudyEvents(db, Date.now() + 1000);
       const { output, written } = outputOf(false);
       expect(await watchJob({ url: server.url, accessToken: async () => token }, String(second), output, true)).toBe(true);
       expect(written.map((line) => JSON.parse(line))).toEqual([{ studyId: opaqueId('Study', 'Study'), state: 'SUCCEEDED' }]);

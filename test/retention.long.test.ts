@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { createBus } from '../src/bus.ts';
 import { readConfig } from '../src/config.ts';
 import { inTransaction, openDatabase } from '../src/db.ts';
 import { job, jobEvent, jobHyperparameter, jobSubject, metricPoint } from '../src/jobs/tables.ts';
@@ -35,7 +36,7 @@ test('with retention on, 10,000 jobs that end each month make the database no la
         });
       };
       const sweep = async () => {
-        for (const one of Object.values(retentionSweeps({ db, config }))) await one();
+        for (const one of Object.values(retentionSweeps({ db, bus: createBus(), config }))) await one();
       };
       const size = () => {
         db.$client.pragma('wal_checkpoint(PASSIVE)');

@@ -4,6 +4,7 @@ import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { writeAudit } from '../src/accounts/audit.ts';
 import { audit } from '../src/accounts/tables.ts';
+import { createBus } from '../src/bus.ts';
 import { readConfig } from '../src/config.ts';
 import { dataset, datasetVersion } from '../src/datasets/tables.ts';
 import { inTransaction, openDatabase } from '../src/db.ts';
@@ -77,7 +78,7 @@ test('what grows with use goes at its age: audit lines, and events, curves and l
       const due = (await measureStores(config, null)).filter(({ due }) => due.count > 0).map(({ name, due }) => [name, due.count]);
       expect(Object.fromEntries(due)).toEqual({ AUDIT: 2500, JOBS: 2, JOB_EVENTS: 9, CURVES: 3, JOB_LOGS: 5 });
       const sweep = async () => {
-        for (const one of Object.values(retentionSweeps({ db, config }))) await one();
+        for (const one of Object.values(retentionSweeps({ db, config, bus: createBus() }))) await one();
       };
       await sweep();
       const withRows = (table: typeof jobEvent | typeof metricPoint) =>
@@ -118,7 +119,7 @@ test('the audit log keeps a million lines and all those of the last day, and not
       db.$client.prepare(insert).run(1, ago(3));
       db.$client.prepare(insert).run(2, ago(0.5));
       db.$client.prepare(insert).run(3_000_000, ago(2));
-      await retentionSweeps({ db, config: readConfig({ WHETSTONE_DATA_DIR: dataDir }) }).AUDIT?.();
+      await retentionSweeps({ db, bus: createBus(), config: readConfig({ WHETSTONE_DATA_DIR: dataDir }) }).AUDIT?.();
       expect(db.select({ seq: audit.seq }).from(audit).all()).toEqual([{ seq: 2 }, { seq: 3_000_000 }]);
       writeAudit(db, { actorId: null, requestId: null }, { action: 'now' });
       expect(() => db.delete(audit).where(eq(audit.action, 'now')).run()).toThrow('append-only');

@@ -51,6 +51,9 @@ const readings = {
   'data folder': { read: () => filesOf(dataDir), more: 5e6 },
 } satisfies Record<string, { read: (server: number, host: number) => number; share?: number; more?: number }>;
 
+/** Bytes in MB, numbers of descriptors as they are. */
+const shortOf = (value: number) => (value < 100_000 ? `${value}` : `${(value / 1e6).toFixed(1)} MB`);
+
 /** By how much the values rise from the first to the last: the median slope of all pairs, which single high or low ones do not move. */
 function rise(values: number[]): number {
   const slopes = values.flatMap((late, j) => values.slice(0, j).map((early, i) => (late - early) / (j - i)));
@@ -137,8 +140,16 @@ test(`for ${minutes} minutes jobs, uploads, swaps, clients and subscribers leave
 
     const host = hostPid(server.pid) as number;
     const taken = Object.fromEntries(Object.keys(readings).map((name) => [name, [] as number[]]));
+    const startedAt = performance.now();
+    let shown = 0;
     const sample = async () => {
       for (const [name, { read }] of Object.entries(readings)) taken[name]?.push(read(server.pid, host));
+      const minute = Math.floor((performance.now() - startedAt) / 60_000);
+      if (minute >= shown) {
+        const newest = Object.entries(taken).map(([name, values]) => `${name} ${shortOf(values.at(-1) as number)}`);
+        console.log(`Minute ${minute}: ${newest.join(', ')}`);
+        shown = minute + 1;
+      }
       await delay(sampleMs);
     };
 

@@ -2,6 +2,8 @@ import { expect, test } from 'vitest';
 import { createBus } from '../src/bus.ts';
 import { announceJob } from '../src/jobs/enqueue.ts';
 import { requireJob } from '../src/jobs/jobs.ts';
+import type { JobServices } from '../src/jobs/kinds.ts';
+import { removeJobs } from '../src/retention/jobs.ts';
 import { deleteStudy } from '../src/tuning/delete.ts';
 import { readStudyEvents, type StudyEventPayloads, watchStudyEvents } from '../src/tuning/events.ts';
 import { extendStudy, pauseStudy } from '../src/tuning/start.ts';
@@ -39,6 +41,12 @@ function expectTrue(studies: Studied, id: string): StudyEvent[] {
   expect(payloads(events, 'FRONT_CHANGED').at(-1)?.front ?? []).toEqual(front);
   return events;
 }
+
+test('a study is answered with the seq that its events have come to', () =>
+  withStudies(async (studies) => {
+    const { study: started } = await studies.start({});
+    expect(started?.nextSeq).toBe(eventsOf(studies, String(started?.id)).length + 1);
+  }));
 
 test('the events of a study tell each trial from its queue to its end, each rung, generation and front, once and in order', () =>
   withStudies(async (studies) => {
@@ -112,7 +120,10 @@ test('a reader gets what is behind its seq, then each as it comes, also from ano
     };
     await take(eventsOf(studies, id).length);
     const next = events.next();
-    pauseStudy(services, nobody, id, true);
+    const { nextSeq } = pauseStudy(services, nobody, id, true);
+    // Nothing changes, and there is no event.
+    expect(pauseStudy(services, nobody, id, true).nextSeq).toBe(nextSeq);
+    expect(nextSeq).toBe(eventsOf(studies, id).length + 1);
     expect((await next).value).toMatchObject({ type: 'STATE', payloadJson: { paused: true } });
     taken.push(taken.length + 1);
     pauseStudy(services, nobody, id, false);
@@ -140,29 +151,37 @@ test('they are removed when their study has ended for long enough, and an extens
     await workThrough(studies, id);
     const events = eventsOf(studies, id);
     expect([countDueStudyEvents(db, 0), countDueStudyEvents(db, later)]).toEqual([0, events.length]);
-    removeStudyEvents(db, later);
+    await removeStudyEvents(db, later);
     expect(eventsOf(studies, id)).toEqual([]);
     extendStudy(studies.services(), nobody, id, 1);
     expect(eventsOf(studies, id)[0]?.seq).toBe(events.length + 1);
   }));
 
-test('a reader who waits, one who has read nothing yet, and one in the middle come to an end when the study is deleted', () =>
-  withStudies(async (studies) => {
-    const id = await begun(studies, { registerMax: 0 });
-    await workThrough(studies, id);
-    const services = { ...studies.services(), bus: createBus() };
-    const last = eventsOf(studies, id).length;
-    const readers = [last, 0, 0].map((after) => watchStudyEvents(services, id, after));
-    const waiting = readers[0]?.next();
-    expect((await readers[2]?.next())?.value).toMatchObject({ seq: 1 });
-    await deleteStudy(services, nobody, id);
-    expect(await waiting).toMatchObject({ done: true });
-    for (const events of readers) {
-      const rest: number[] = [];
-      for await (const { seq } of events) rest.push(seq);
-      // What was read from the database before the deletion may still come.
-      expect(rest).toEqual(rest.map((_, n) => n + 2));
-    }
-    expect(eventsOf(studies, id)).toEqual([]);
-    expect(() => watchStudyEvents(services, id, 0)).toThrow('There is no such study');
-  }));
+const deletions = {
+  deleteStudy: (services: JobServices, id: string) => deleteStudy(services, nobody, id),
+  'its age': (services: JobServices) => removeJobs(services, Date.now() + 1000),
+};
+
+test.each(Object.entries(deletions))(
+  'a reader who waits, one who has read nothing yet, and one in the middle come to an end when the study is deleted by %s',
+  (_how, remove) =>
+    withStudies(async (studies) => {
+      const id = await begun(studies, { registerMax: 0 });
+      await workThrough(studies, id);
+      const services = { ...studies.services(), bus: createBus() };
+      const last = eventsOf(studies, id).length;
+      const readers = [last, 0, 0].map((after) => watchStudyEvents(services, id, after));
+      const waiting = readers[0]?.next();
+      expect((await readers[2]?.next())?.value).toMatchObject({ seq: 1 });
+      await remove(services, id);
+      expect(await waiting).toMatchObject({ done: true });
+      for (const events of readers) {
+        const rest: number[] = [];
+        for await (const { seq } of events) rest.push(seq);
+        // What was read from the database before the deletion may still come.
+        expect(rest).toEqual(rest.map((_, n) => n + 2));
+      }
+      expect(eventsOf(studies, id)).toEqual([]);
+      expect(() => watchStudyEvents(services, id, 0)).toThrow('There is no such study');
+    }),
+);

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { Actor } from '../accounts/audit.ts';
 import type { Throttle } from '../accounts/throttle.ts';
 import type { Tokens } from '../accounts/tokens.ts';
@@ -45,6 +46,8 @@ export interface Context extends Services {
   client: string | null;
   /** The network that the request comes from (`clientAddress.ts`). */
   address: string;
+  /** Over HTTP: the answer. It is destroyed when its client has gone. */
+  res?: ServerResponse;
 }
 
 /** The viewer of a field that has a scope. */

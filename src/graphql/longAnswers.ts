@@ -2,7 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { type ExecutionArgs, type ExecutionResult, GraphQLError, getOperationAST } from 'graphql';
-import type { Plugin } from 'graphql-yoga';
+import { type Plugin, processRegularResult } from 'graphql-yoga';
 import { silenceMs } from '../connections.ts';
 import { ApiError } from '../errors.ts';
 import { inTurn, tookTurns } from '../turns.ts';
@@ -33,8 +33,10 @@ export const useLongAnswers: Plugin = {
       },
     };
   },
-  onResultProcess({ request, result, setResult, serverContext }) {
-    if (Symbol.asyncIterator in result || Array.isArray(result) || !takesJson(request) || !tookTurns(serverContext)) return;
+  onResultProcess({ result, resultProcessor, setResult, serverContext }) {
+    if (Symbol.asyncIterator in result || Array.isArray(result) || !tookTurns(serverContext)) return;
+    // What Yoga has chosen, not what the client accepts: the rest of any other answer would be left out.
+    if (resultProcessor !== processRegularResult) return;
     setResult({
       ...result,
       stringify: (own) => {
@@ -55,7 +57,7 @@ export const useLongAnswers: Plugin = {
   },
 };
 
-/** Yoga answers with JSON where it may: the answer is a body by itself, and no event or part of something. */
+/** Yoga answers with JSON where it may: with a body by itself, and no event or part of something. */
 const takesJson = ({ headers }: Request): boolean =>
   /(^|,)\s*(\*\/\*|application\/(\*|json|graphql-response\+json))\s*(,|;|$)/i.test(headers.get('accept') || '*/*');
 

@@ -36,6 +36,7 @@ import '../tuning/events.schema.ts';
 import '../tuning/start.schema.ts';
 import '../webhooks/schema.ts';
 import {
+  type GraphQLFieldResolver,
   type GraphQLOutputType,
   type GraphQLSchema,
   getNullableType,
@@ -44,6 +45,7 @@ import {
   isListType,
   isObjectType,
 } from 'graphql';
+import { ApiError } from '../errors.ts';
 import { inTurn } from '../turns.ts';
 import { builder } from './builder.ts';
 import type { Context } from './context.ts';
@@ -51,12 +53,15 @@ import type { Context } from './context.ts';
 /** The whole API. Each domain's schema.ts adds its types and root fields to the builder when it is imported. */
 export const schema = takingTurns(builder.toSchema());
 
-/** However many fields a document has, those of one request do not hold the event loop for longer than one of them takes. */
+/**
+ * However many fields a document has, those of one request do not hold the event loop for longer than one of them takes. For a client that has
+ * gone nothing more is read; what it wants to be done is done.
+ */
 function takingTurns(made: GraphQLSchema): GraphQLSchema {
   for (const type of Object.values(made.getTypeMap())) {
     if (!isObjectType(type) || isIntrospectionType(type)) continue;
     for (const field of Object.values(type.getFields())) {
-      const { resolve } = field;
+      const resolve = field.resolve && (type === made.getMutationType() ? field.resolve : whileAsked(field.resolve));
       if (!resolve) continue;
       const result = isObjectList(field.type)
         ? (context: Context, value: unknown) => (Array.isArray(value) ? itemsInTurns(context, value) : value)
@@ -71,12 +76,27 @@ function takingTurns(made: GraphQLSchema): GraphQLSchema {
   return made;
 }
 
+function whileAsked(resolve: GraphQLFieldResolver<unknown, Context>): GraphQLFieldResolver<unknown, Context> {
+  return (parent, args, context, info) => {
+    requireClient(context);
+    return resolve(parent, args, context, info);
+  };
+}
+
+function requireClient({ res }: Context): void {
+  if (res?.destroyed) throw new ApiError('UNAVAILABLE', 'The client has gone.');
+}
+
 function isObjectList(type: GraphQLOutputType): boolean {
   const list = getNullableType(type);
   return isListType(list) && !isLeafType(getNullableType(list.ofType));
 }
 
 /** GraphQL begins all items of a list at once: each of a long one waits for its turn with all its fields. */
-function* itemsInTurns<T>(request: object, items: readonly T[]): Generator<T | Promise<T>> {
-  for (const item of items) yield inTurn(request, () => item) as T | Promise<T>;
+function* itemsInTurns<T>(request: Context, items: readonly T[]): Generator<T | Promise<T>> {
+  const asked = (item: T) => {
+    requireClient(request);
+    return item;
+  };
+  for (const item of items) yield inTurn(request, () => asked(item)) as T | Promise<T>;
 }

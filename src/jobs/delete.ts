@@ -4,6 +4,7 @@
  * `tuning/delete.ts` deletes a study with its jobs.
  */
 import { rm } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
 import { and, isNull, lt, ne, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core';
 import { type Actor, writeAudit } from '../accounts/audit.ts';
@@ -19,7 +20,7 @@ import { dropArtifacts, type StorageServices } from '../storage/blobs.ts';
 import { tag } from '../tags/tables.ts';
 import { evaluation } from '../training/tables.ts';
 import { study, trial } from '../tuning/tables.ts';
-import { isInFamily, requireJob } from './jobs.ts';
+import { age, isInFamily, requireJob } from './jobs.ts';
 import { logPath } from './logs.ts';
 import { finalStates, isFinal } from './states.ts';
 import { attempt, type Job, job, jobEvent, jobHyperparameter, jobSubject, metricPoint } from './tables.ts';
@@ -33,6 +34,26 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
   const { deleted, ids } = inUrgentTransaction(services.db, (tx) => deleteRows(tx, actor, id));
   await removeFiles(services, ids);
   return deleted;
+}
+
+/** Jobs of a transaction: each transaction waits for the disk, and each job takes some milliseconds of the event loop. */
+export const deletedAtOnce = 4;
+
+/**
+ * Removes ended jobs that nothing needs, a few at a time: `ids` has each before the job that made it. One that a new job repeats meanwhile
+ * stays, with that which made it.
+ */
+export async function dropInTurns(services: StorageServices, ids: readonly string[]): Promise<void> {
+  for (let n = 0; n < ids.length; n += deletedAtOnce) {
+    const some = ids.slice(n, n + deletedAtOnce);
+    const dropped = inUrgentTransaction(services.db, (tx) => {
+      const free = some.filter((id) => whyUnended(tx, [id]) === null);
+      dropJobs(tx, free);
+      return free;
+    });
+    await removeFiles(services, dropped);
+    await setImmediate();
+  }
 }
 
 /** What is left here after a crash, the sweeps remove: it belongs to no job. */
@@ -97,7 +118,7 @@ const ofStudies: Need[] = [
   (id: SQL) => sql`SELECT 1 FROM ${trial} WHERE ${trial.jobId} = ${id} OR ${trial.finalJobId} = ${id}`,
   // A trial's job of an earlier rung has the checkpoint that a later one continues from.
   (id: SQL) => sql`SELECT 1 FROM ${job} JOIN ${job} AS coordinator ON coordinator.id = ${job.parentId}
-    WHERE ${job.id} = ${id} AND coordinator.kind = 'TUNE'`,
+    JOIN ${study} ON ${study.id} = coordinator."specJson" ->> 'studyId' WHERE ${job.id} = ${id} AND coordinator.kind = 'TUNE'`,
 ].map((of) => ({ of, says: () => 'It belongs to a study, which needs the jobs of its trials. Delete the study, with `deleteStudy`.' }));
 
 const needs = [...ofUnended, ...ofVersions, ...ofStudies];
@@ -122,10 +143,10 @@ function whyNeeded(tx: Queryable, roots: readonly string[], some: readonly Need[
 /** Why none of these jobs, with what they have made, may be deleted yet, whatever needs their results; null: they have all ended. */
 export const whyUnended = (tx: Queryable, roots: readonly string[]): string | null => whyNeeded(tx, roots, ofUnended);
 
-/** These jobs with those that they have made, and whether a version needs it. */
+/** These jobs with those that they have made, each behind that which made it, and whether a version needs it. */
 export const listFamilies = (tx: Queryable, roots: readonly string[]): { id: string; parentId: string | null; needed: number }[] =>
   tx.all(sql`${familiesOf(idsOf(roots))}
-    SELECT family.id AS id, ${job.parentId} AS "parentId", ${anyOf(ofVersions)} AS needed FROM family JOIN ${job} ON ${job.id} = family.id`);
+    SELECT family.id AS id, ${job.parentId} AS "parentId", ${anyOf(ofVersions)} AS needed FROM family JOIN ${job} ON ${job.id} = family.id ORDER BY ${age}`);
 
 const anyOf = (some: readonly Need[]): SQL =>
   sql`(${sql.join(
@@ -165,7 +186,7 @@ export function* deletableJobs(db: Queryable, before: number): Generator<Deletab
 }
 
 /** Removes the rows of jobs, and forgets them where a deleted or failed version, or a later try, names one. */
-export function dropJobs(tx: Queryable, ids: readonly string[]): void {
+function dropJobs(tx: Queryable, ids: readonly string[]): void {
   const isOne = (column: SQLiteColumn) => sql`${column} IN (${idsOf(ids)})`;
   for (const table of [benchmarkPoint, benchmarkRow, benchmarkRun, regression, loadTestRate, loadTest, evaluation]) {
     tx.delete(table).where(isOne(table.jobId)).run();

@@ -243,7 +243,7 @@ export const ImportDatasetSpec = z
       ...importLimits,
       filesMax: z.int().min(1).default(2_000_000).describe('Entries of the zip, folders included.'),
       extractedBytesMax: bytes.nullable().default(null).describe('Null: what the disk has room for.'),
-      diskReserveBytes: bytes.default(0).describe('Stay free on the disk.'),
+      diskReserveBytes: z.int().min(0).default(0).describe('Stay free on the disk.'),
       imagePixelsMax: z.int().min(1).default(25_000_000),
       boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),

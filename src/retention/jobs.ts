@@ -4,13 +4,14 @@ import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, exists, lt, sql } from 'drizzle-orm';
 import type { Actor } from '../accounts/audit.ts';
+import type { Bus } from '../bus.ts';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { InputError } from '../errors.ts';
-import { deletableJobs, deleteRows, removeFiles } from '../jobs/delete.ts';
+import { deletableJobs, deletedAtOnce, deleteRows, removeFiles } from '../jobs/delete.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { job, type jobEvent, type metricPoint } from '../jobs/tables.ts';
 import { repeatedIds, repeatedOnes } from '../jobs/workFolders.ts';
-import { deletableStudies, deleteStudyRows } from '../tuning/delete.ts';
+import { deletableStudies, deleteStudy } from '../tuning/delete.ts';
 
 interface Services {
   config: { dataDir: string };
@@ -24,20 +25,14 @@ export function countDueJobs(db: Queryable, before: number): number {
   return count;
 }
 
-/** Jobs of a transaction: each transaction waits for the disk, and each job takes some milliseconds of the event loop. */
-const chunkJobs = 4;
-
-export async function removeJobs(services: Services, before: number): Promise<void> {
+export async function removeJobs(services: Services & { bus: Bus }, before: number): Promise<void> {
   for (const { id } of deletableStudies(services.db, before)) {
-    await removeFiles(
-      services,
-      inUrgentTransaction(services.db, (tx) => idsDeleted(() => deleteStudyRows(tx, server, id))),
-    );
+    await deleteStudy(services, server, id).catch(passOver);
     await setImmediate();
   }
   for (const page of deletableJobs(services.db, before)) {
-    for (let n = 0; n < page.length; n += chunkJobs) {
-      const chunk = page.slice(n, n + chunkJobs);
+    for (let n = 0; n < page.length; n += deletedAtOnce) {
+      const chunk = page.slice(n, n + deletedAtOnce);
       await removeFiles(
         services,
         inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => idsDeleted(() => deleteRows(tx, server, id)))),
@@ -50,13 +45,17 @@ export async function removeJobs(services: Services, before: number): Promise<vo
 
 const server: Actor = { actorId: null, requestId: null };
 
-/** None where something that was made meanwhile needs a job. */
+/** What something that was made meanwhile needs stays. */
+function passOver(error: unknown): void {
+  if (!(error instanceof InputError)) throw error;
+}
+
 function idsDeleted(deleteThem: () => { ids: string[] }): string[] {
   try {
     return deleteThem().ids;
   } catch (error) {
-    if (error instanceof InputError) return [];
-    throw error;
+    passOver(error);
+    return [];
   }
 }
 

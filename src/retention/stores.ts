@@ -5,6 +5,7 @@
 import { count, lte, sql } from 'drizzle-orm';
 import { session } from '../accounts/tables.ts';
 import { finishedBackups } from '../backup/folder.ts';
+import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import { uselessExtracts } from '../datasets/cache.ts';
 import { isExtractNeeded } from '../datasets/sweep.ts';
@@ -28,6 +29,9 @@ export interface RetentionServices {
   db: Db;
 }
 
+/** What removes tells those who follow it. */
+export type SweepServices = RetentionServices & { bus: Bus };
+
 export interface Store {
   description: string;
   /** The tables whose pages count, the one first whose rows are counted. */
@@ -43,7 +47,7 @@ export interface Store {
   /** What the next sweep would remove; `before` is the moment of the age, or now. A number is one of rows, whose bytes are their share. */
   due?(services: RetentionServices, before: number): number | Amount | Promise<Amount>;
   /** Removes it. What has none is removed by its domain. */
-  remove?(services: RetentionServices, before: number): void | Promise<void>;
+  remove?(services: SweepServices, before: number): void | Promise<void>;
 }
 
 export const stores = {

@@ -1,8 +1,8 @@
 import { removedBefore } from './measure.ts';
-import { type RetentionServices, type Store, stores } from './stores.ts';
+import { type Store, type SweepServices, stores } from './stores.ts';
 
 /** What removes that which is due of each store: to be called at the start, and now and then. */
-export const retentionSweeps = (services: RetentionServices): Record<string, () => Promise<void>> =>
+export const retentionSweeps = (services: SweepServices): Record<string, () => Promise<void>> =>
   Object.fromEntries(
     Object.entries<Store>(stores).flatMap(([name, store]) =>
       store.remove

@@ -8,7 +8,7 @@ import { type Actor, writeAudit } from '../accounts/audit.ts';
 import type { Bus } from '../bus.ts';
 import { inUrgentTransaction, type Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
-import { dropJobs, listFamilies, removeFiles, whyUnended } from '../jobs/delete.ts';
+import { dropInTurns, listFamilies, whyUnended } from '../jobs/delete.ts';
 import { requireJob } from '../jobs/jobs.ts';
 import { isFinal } from '../jobs/states.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
@@ -18,17 +18,20 @@ import type { StorageServices } from '../storage/blobs.ts';
 import { requireStudy } from './studies.ts';
 import { type Study, study, studyEvent, trial } from './tables.ts';
 
-/** IN_USE while it runs, or one of its jobs does. */
+/**
+ * IN_USE while it runs, or one of its jobs does. The study is gone at once, its jobs follow a few at a time: those that a crash leaves behind
+ * belong to no study, and can be deleted as others.
+ */
 export async function deleteStudy(services: StorageServices & { bus: Bus }, actor: Actor, id: string): Promise<Study> {
   const { deleted, ids } = inUrgentTransaction(services.db, (tx) => deleteStudyRows(tx, actor, id));
   // Ends the streams of its events.
   services.bus.wake('jobChanged', deleted.jobId);
-  await removeFiles(services, ids);
+  await dropInTurns(services, ids.toReversed());
   return deleted;
 }
 
-/** In one transaction; `removeFiles` follows it. It throws IN_USE before it writes anything. */
-export function deleteStudyRows(tx: Queryable, actor: Actor, id: string): { deleted: Study; ids: string[] } {
+/** All but the jobs that go with it: their ids are returned, each behind that of the job that made it. It throws IN_USE before it writes anything. */
+function deleteStudyRows(tx: Queryable, actor: Actor, id: string): { deleted: Study; ids: string[] } {
   const deleted = requireStudy(tx, id);
   const { state } = requireJob(tx, deleted.jobId);
   if (!isFinal(state)) refuse('IN_USE', 'studyId', `The study is ${state}. Wait for its end or cancel its job, then delete.`);
@@ -39,7 +42,6 @@ export function deleteStudyRows(tx: Queryable, actor: Actor, id: string): { dele
   for (const table of [studyEvent, trial]) tx.delete(table).where(eq(table.studyId, id)).run();
   tx.delete(study).where(eq(study.id, id)).run();
   for (const [one, parentId] of kept) tx.update(job).set({ parentId }).where(eq(job.id, one)).run();
-  dropJobs(tx, ids);
   writeAudit(tx, actor, {
     action: 'deleteStudy',
     target: { type: 'Study', id },

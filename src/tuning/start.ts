@@ -6,13 +6,12 @@ import { inTransaction, type Queryable } from '../db.ts';
 import { parseInput, refuse } from '../errors.ts';
 import { announceJob, enqueue, findByIdempotencyKey } from '../jobs/enqueue.ts';
 import { setHeld } from '../jobs/hold.ts';
-import { findJob, requireJob } from '../jobs/jobs.ts';
+import { requireJob } from '../jobs/jobs.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import { checkpointBytes, presets } from '../jobs/presets.ts';
 import { cpuThreadsOf } from '../jobs/python.ts';
 import { type Params, trialsMax } from '../jobs/searchSpace.ts';
 import { isFinal } from '../jobs/states.ts';
-import type { Job } from '../jobs/tables.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
 import { Name } from '../naming.ts';
 import { requireDisk } from '../storage/disk.ts';
@@ -108,7 +107,7 @@ function insertStudy(tx: Queryable, actor: Actor, input: StartTuningInput, setti
   recordState(tx, id, coordinator);
   insertTrials(tx, row, settings.begin.slice(0, trials), 0);
   begin(tx, row, coordinator);
-  return row;
+  return requireStudy(tx, id);
 }
 
 /** More generations. A study that runs makes them when it comes to its end; one that has ended continues in another job. */
@@ -142,12 +141,13 @@ export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, 
 export function pauseStudy({ db, bus }: JobServices, actor: Actor, id: string, paused: boolean): Study {
   const row = inTransaction(db, (tx) => {
     const found = requireStudy(tx, id);
-    const { state } = findJob(tx, found.jobId) as Job;
+    const { state, held } = requireJob(tx, found.jobId);
     if (isFinal(state)) refuse('INVALID', 'studyId', `The study has ended already: it is ${state}.`);
+    if (held === paused) return found;
     setHeld(tx, found.jobId, paused);
     recordState(tx, id, requireJob(tx, found.jobId));
     writeAudit(tx, actor, { action: paused ? 'pauseStudy' : 'resumeStudy', target: { type: 'Study', id } });
-    return found;
+    return requireStudy(tx, id);
   });
   announceJob(bus, requireJob(db, row.jobId));
   return row;

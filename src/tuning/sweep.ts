@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { and, count, eq, gt, inArray, isNull, lt, notExists, or } from 'drizzle-orm';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { job } from '../jobs/tables.ts';
@@ -25,16 +26,24 @@ export function sweepStudies({ db }: { db: Db }, before: number): void {
   });
 }
 
-/** Events of studies whose job ended before a moment. */
-const oldEvents = (db: Queryable, before: number) =>
-  inArray(
-    studyEvent.studyId,
-    db.select({ id: study.id }).from(study).innerJoin(job, eq(job.id, study.jobId)).where(lt(job.endedAt, before)),
-  );
+/** Studies whose job ended before a moment. */
+const endedBefore = (db: Queryable, before: number) =>
+  db.select({ id: study.id }).from(study).innerJoin(job, eq(job.id, study.jobId)).where(lt(job.endedAt, before));
+
+const isOfEnded = (db: Queryable, before: number) => inArray(studyEvent.studyId, endedBefore(db, before));
 
 export const countDueStudyEvents = (db: Queryable, before: number): number =>
-  db.select({ n: count() }).from(studyEvent).where(oldEvents(db, before)).get()?.n ?? 0;
+  db.select({ n: count() }).from(studyEvent).where(isOfEnded(db, before)).get()?.n ?? 0;
 
-export function removeStudyEvents(db: Db, before: number): void {
-  inUrgentTransaction(db, (tx) => tx.delete(studyEvent).where(oldEvents(tx, before)).run());
+/** A study at a time. One that was extended meanwhile keeps its events. */
+export async function removeStudyEvents(db: Db, before: number): Promise<void> {
+  for (const { id } of endedBefore(db, before).all()) {
+    inUrgentTransaction(db, (tx) =>
+      tx
+        .delete(studyEvent)
+        .where(and(eq(studyEvent.studyId, id), isOfEnded(tx, before)))
+        .run(),
+    );
+    await setImmediate();
+  }
 }

@@ -28,6 +28,8 @@ export function importCommand(
   const readable = [...code, ...[file, ...(manifest ? [manifest] : [])].flatMap((path) => [realpathSync(path), path]), workDir];
   const node = [
     '--permission',
+    // Node's own limit is a quarter of the machine's memory: too little for what is known of two million images.
+    `--max-old-space-size=${Math.floor(limits.memoryBytesMax / 2 ** 20)}`,
     // sharp is an addon; the thread that speaks with the server is a worker. Neither can start a process.
     '--allow-addons',
     '--allow-worker',
