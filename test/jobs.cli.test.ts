@@ -225,9 +225,10 @@ describe('watch', () => {
         db.update(job).set({ state }).where(eq(job.id, id)).run();
         tell('STATE', { state, paused, jobId: id, failure });
       };
-      const ended = { generation: 0, outcome: 'COMPLETE', values: [0.97222, 83_417_088], epochs: 2, copyOf: null } as const;
+      const ended = { generation: 0, params: {}, outcome: 'COMPLETE', values: [0.97222, 83_417_088], epochs: 2, copyOf: null } as const;
       move('first', 'RUNNING');
       tell('TRIAL_ENQUEUED', { number: 0, generation: 0, params: {}, jobId: 'Job', stopAfterEpoch: 1, registers: false });
+      tell('RUNG_ENDED', { number: 0, generation: 0, values: [0.5, 83_417_088], epochs: 1 });
       tell('PROMOTION', { number: 0, generation: 0, values: [0.5, 83_417_088], epochs: 1, jobId: 'Job', stopAfterEpoch: null });
       tell('TRIAL_ENDED', { number: 0, ...ended, values: [...ended.values] });
       move('first', 'FAILED', { code: 'TRIAL_FAILED', message: 'Trial 1 failed.' });
@@ -245,6 +246,9 @@ describe('watch', () => {
       tell('TRIAL_ENDED', { number: 2, ...ended, outcome: 'WORST', values: null });
       tell('FRONT_CHANGED', { front: [0] });
       tell('GENERATION_ENDED', { generation: 0, trials: 3 });
+      const registration = { number: 0, generation: 0, jobId: 'Job' } as const;
+      tell('REGISTRATION_ENDED', { ...registration, state: 'SUCCEEDED', modelVersionId: 'ModelVersion' });
+      tell('REGISTRATION_ENDED', { ...registration, state: 'FAILED', modelVersionId: null });
       move('second', 'SUCCEEDED');
       bus.wake('jobEvent', 'second');
       const [first, second] = jobs.map((id) => opaqueId('Job', id));
@@ -253,6 +257,7 @@ describe('watch', () => {
         expect(lines()).toEqual([
           `Study ${opaqueId('Study', 'Study')}`,
           `RUNNING, job ${first}`,
+          'trial 0, generation 0  waits after epoch 1  0.5  83420000',
           'trial 0, generation 0  continues after epoch 1  0.5  83420000',
           'trial 0, generation 0  COMPLETE  0.9722  83420000',
           'FAILED  TRIAL_FAILED: Trial 1 failed.',
@@ -263,6 +268,8 @@ describe('watch', () => {
           'trial 2, generation 0  WORST',
           'best so far: trial 0',
           'generation 0 has ended, 3 trials so far',
+          'trial 0, generation 0  IMPORT_DATASET SUCCEEDED: version 1 of one',
+          'trial 0, generation 0  IMPORT_DATASET FAILED',
           'SUCCEEDED',
         ]);
       }

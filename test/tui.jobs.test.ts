@@ -5,10 +5,12 @@ import { describe, expect, test } from 'vitest';
 import { job } from '../src/jobs/tables.ts';
 import { modelVersion } from '../src/models/tables.ts';
 import { artifact, blob } from '../src/storage/tables.ts';
+import { deleteStudy } from '../src/tuning/delete.ts';
 import { appendStudyEvent, type StudyEventPayloads } from '../src/tuning/events.ts';
 import { type StudyEvent, study, trial } from '../src/tuning/tables.ts';
 import { continued } from '../tui/ui/format.ts';
 import { digitFolders, writeZip } from './support/images.ts';
+import { nobody } from './support/jobs.ts';
 import { storeObjects } from './support/objects.ts';
 import { type TestServer, withFolder, withServer } from './support/server.ts';
 import { hasTmux, logIn as logInTerminal, whyNot, withTerminal } from './support/terminal.ts';
@@ -56,7 +58,7 @@ describe('the list of jobs', () => {
           await tui.shows(/IMPORT_MODEL +one v1 FP32 a\.onnx /);
           await tui.shows(/IMPORT_DATASET +one v1 a\.zip /);
           await tui.shows(/TUNE +one on one v1 /);
-          await tui.shows(/ASK +generation 2 /);
+          await tui.shows(/ASK +generation 1 /);
         },
         { columns: 100 },
       );
@@ -106,7 +108,7 @@ describe('the list of jobs', () => {
             .set({ outcome: 'STOPPED', valuesJson: [0.5], epochs: 1 })
             .where(eq(trial.number, 2))
             .run();
-          tell('TRIAL_ENDED', { number: 2, generation: 0, outcome: 'STOPPED', values: [0.5], epochs: 1, copyOf: null });
+          tell('TRIAL_ENDED', { number: 2, generation: 0, params: {}, outcome: 'STOPPED', values: [0.5], epochs: 1, copyOf: null });
           await tui.shows(/ 2 +○ STOPPED +0\.5/);
           db.update(study)
             .set({ importanceJson: [{ name: 'learningRate', share: 1 }] })
@@ -121,6 +123,9 @@ describe('the list of jobs', () => {
           db.update(study).set({ trials: 4 }).run();
           tell('FRONT_CHANGED', { front: [1] });
           await tui.shows('3 of 4 trials');
+          db.update(job).set({ state: 'SUCCEEDED' }).run();
+          await deleteStudy(server.services, nobody, 'Study');
+          await tui.shows('The study was deleted.');
         },
         { columns: 120 },
       );

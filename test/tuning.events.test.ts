@@ -1,8 +1,10 @@
+import { eq } from 'drizzle-orm';
 import { expect, test } from 'vitest';
 import { createBus } from '../src/bus.ts';
 import { announceJob } from '../src/jobs/enqueue.ts';
 import { requireJob } from '../src/jobs/jobs.ts';
 import type { JobServices } from '../src/jobs/kinds.ts';
+import { modelVersion } from '../src/models/tables.ts';
 import { removeJobs } from '../src/retention/jobs.ts';
 import { deleteStudy } from '../src/tuning/delete.ts';
 import { readStudyEvents, type StudyEventPayloads, watchStudyEvents } from '../src/tuning/events.ts';
@@ -33,8 +35,8 @@ function expectTrue(studies: Studied, id: string): StudyEvent[] {
   const ended = payloads(events, 'TRIAL_ENDED').sort((a, b) => a.number - b.number);
   const wanted = trials.filter(({ outcome }) => outcome !== null);
   expect(ended).toEqual(
-    wanted.map(({ number, generation, outcome, valuesJson: values, epochs, copyOf }) => ({
-      ...{ number, generation, outcome, values, epochs, copyOf },
+    wanted.map(({ number, generation, paramsJson: params, outcome, valuesJson: values, epochs, copyOf }) => ({
+      ...{ number, generation, params, outcome, values, epochs, copyOf },
     })),
   );
   const front = frontOf(studySettings(studies.study(id)), trials).map(({ number }) => number);
@@ -65,12 +67,27 @@ test('the events of a study tell each trial from its queue to its end, each rung
       const [first, second, ...rest] = of;
       expect([first, second]).toEqual(['TRIAL_ENQUEUED', 'TRIAL_STARTED']);
       const search = rest.slice(0, rest.indexOf('TRIAL_ENDED'));
-      expect(search).toEqual(search.map((_, n) => (n % 2 === 0 ? 'PROMOTION' : 'TRIAL_STARTED')));
-      expect(rest.slice(search.length + 1)).toEqual(finalJobId === null ? [] : ['TRIAL_ENQUEUED', 'TRIAL_STARTED']);
+      expect(search).toEqual(search.map((_, n) => ['RUNG_ENDED', 'PROMOTION', 'TRIAL_STARTED'][n % 3]));
+      const registration = ['TRIAL_ENQUEUED', 'TRIAL_STARTED', 'REGISTRATION_ENDED', 'REGISTRATION_ENDED'];
+      expect(rest.slice(search.length + 1)).toEqual(finalJobId === null ? [] : registration);
     }
     expect(payloads(events, 'PROMOTION').length).toBeGreaterThan(0);
     const registered = payloads(events, 'TRIAL_ENQUEUED').filter(({ registers }) => registers);
     expect(registered.length).toBe(studies.trials(id).filter(({ finalJobId }) => finalJobId !== null).length);
+    const made = payloads(events, 'REGISTRATION_ENDED').map(({ state, jobId, modelVersionId }) => [state, jobId, modelVersionId]);
+    const { db } = studies.services();
+    expect(made).toEqual(
+      made.map(([, jobId]) => [
+        'SUCCEEDED',
+        jobId,
+        db
+          .select()
+          .from(modelVersion)
+          .where(eq(modelVersion.jobId, String(jobId)))
+          .get()?.id,
+      ]),
+    );
+    expect(made.length).toBe(2 * registered.length);
   }));
 
 test('they are numbered on through pause, crash, restart, cancel, retry and extension, each of which they tell', () =>

@@ -9,7 +9,9 @@ export const studyEventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
     ... on StudyTrialEvent { number generation }
     ... on StudyTrialEnqueuedEvent { params stopAfterEpoch registers job { id } }
     ... on StudyTrialStartedEvent { attempt job { id } }
-    ... on StudyTrialEndedEvent { outcome copyOf epochs values }
+    ... on StudyRungEndedEvent { epochs values }
+    ... on StudyTrialEndedEvent { params outcome copyOf epochs values }
+    ... on StudyRegistrationEndedEvent { state modelVersion { id number model { name } } job { id kind } }
     ... on StudyPromotionEvent { epochs values stopAfterEpoch job { id } }
     ... on StudyGenerationEndedEvent { generation trials }
     ... on StudyFrontEvent { front }
@@ -33,7 +35,13 @@ export type ShownStudyEvent = { seq: number; at: string } & (
   | StudyStateEvent
   | ({ type: 'StudyTrialEnqueuedEvent' | 'StudyTrialStartedEvent' } & OfTrial)
   | ({ type: 'StudyTrialEndedEvent'; outcome: string; copyOf: number | null; values: number[] | null } & OfTrial)
-  | ({ type: 'StudyPromotionEvent'; epochs: number; values: number[] | null } & OfTrial)
+  | ({ type: 'StudyRungEndedEvent' | 'StudyPromotionEvent'; epochs: number; values: number[] | null } & OfTrial)
+  | ({
+      type: 'StudyRegistrationEndedEvent';
+      state: string;
+      modelVersion: { number: number; model: { name: string } } | null;
+      job: { kind: string } | null;
+    } & OfTrial)
   | { type: 'StudyGenerationEndedEvent'; generation: number; trials: number }
   | { type: 'StudyFrontEvent'; front: number[] }
 );
@@ -75,6 +83,13 @@ export function studyDescriber(): (event: ShownStudyEvent) => string[] {
       case 'StudyTrialEndedEvent': {
         const { outcome, copyOf, values } = event;
         return [`${trialOf(event)}  ${outcome}${copyOf === null ? '' : ` (copy of ${copyOf})`}  ${numbersOf(values)}`.trimEnd()];
+      }
+      case 'StudyRungEndedEvent':
+        return [`${trialOf(event)}  waits after epoch ${event.epochs}  ${numbersOf(event.values)}`.trimEnd()];
+      case 'StudyRegistrationEndedEvent': {
+        const { state, modelVersion: version, job } = event;
+        const made = version ? `: version ${version.number} of ${version.model.name}` : '';
+        return [`${trialOf(event)}  ${job?.kind ?? 'its registration'} ${state}${made}`];
       }
       case 'StudyPromotionEvent':
         return [`${trialOf(event)}  continues after epoch ${event.epochs}  ${numbersOf(event.values)}`.trimEnd()];

@@ -28,7 +28,7 @@ import { requireModel, requireReadyDataset } from '../training/sources.ts';
 import type { TrainRequest } from '../training/train.ts';
 import { askRequestOf } from './ask.ts';
 import { Budget, isSpent } from './budget.ts';
-import { appendStudyEvent, recordFront, recordGenerationEnd, recordStart, recordState } from './events.ts';
+import { appendStudyEvent, recordFront, recordGenerationEnd, recordRegistration, recordStart, recordState } from './events.ts';
 import { nextStop, survivorsOf } from './halving.ts';
 import { lacksLatencies } from './measure.ts';
 import { directionsOf, type ObjectiveName, valuesOf } from './objectives.ts';
@@ -300,6 +300,7 @@ const actorOf = ({ createdById }: Job) => ({ actorId: createdById, requestId: nu
 
 /** Of a TRAIN or CONVERT job. Only a trial's own job has a result that counts: one that a user repeated has not. */
 function takeResult(tx: Queryable, row: Study, child: Job): Failure | null {
+  recordRegistration(tx, row.id, child);
   const one = tx
     .select()
     .from(trial)
@@ -328,7 +329,10 @@ function recordResult(tx: Queryable, row: Study, one: Trial, { resultJson, specJ
   update(tx, one, { epochs: result.epochs });
   if (result.stoppedEarly || result.epochs >= hyperparameters.epochs)
     endTrial(tx, row, { ...one, epochs: result.epochs }, 'COMPLETE', values);
-  else update(tx, one, { valuesJson: values });
+  else {
+    update(tx, one, { valuesJson: values });
+    appendStudyEvent(tx, row.id, 'RUNG_ENDED', { number: one.number, generation: one.generation, values, epochs: result.epochs });
+  }
 }
 
 /** Copies have the result of the first trial with the same hyperparameters. */
@@ -344,9 +348,9 @@ function copyResults(tx: Queryable, row: Study): void {
 
 function endTrial(tx: Queryable, row: Study, one: Trial, outcome: TrialOutcome, valuesJson: number[] | null): void {
   update(tx, one, { outcome, valuesJson });
-  const { number, generation, epochs, copyOf } = one;
+  const { number, generation, paramsJson: params, epochs, copyOf } = one;
   appendEvent(tx, row.jobId, 0, { type: 'TRIAL', payload: { number, generation, outcome, values: valuesJson, copyOf } });
-  appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, outcome, values: valuesJson, epochs, copyOf });
+  appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, params, outcome, values: valuesJson, epochs, copyOf });
 }
 
 function update(tx: Queryable, { studyId, number }: Trial, values: Partial<Trial>): void {

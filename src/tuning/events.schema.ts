@@ -1,6 +1,8 @@
 import { ApiError } from '../errors.ts';
 import { builder, idOf } from '../graphql/builder.ts';
 import { FailureType, JobStateType, JobType } from '../jobs/schema.ts';
+import { findModelVersion } from '../models/models.ts';
+import { ModelVersionType } from '../models/schema.ts';
 import { jobOfEvent, readStudyEvents, type StudyEventPayloads, watchStudyEvents } from './events.ts';
 import { StudyType, TrialOutcomeType } from './schema.ts';
 import type { StudyEvent } from './tables.ts';
@@ -11,8 +13,10 @@ const typeNames = {
   STATE: 'StudyStateEvent',
   TRIAL_ENQUEUED: 'StudyTrialEnqueuedEvent',
   TRIAL_STARTED: 'StudyTrialStartedEvent',
-  TRIAL_ENDED: 'StudyTrialEndedEvent',
+  RUNG_ENDED: 'StudyRungEndedEvent',
   PROMOTION: 'StudyPromotionEvent',
+  TRIAL_ENDED: 'StudyTrialEndedEvent',
+  REGISTRATION_ENDED: 'StudyRegistrationEndedEvent',
   GENERATION_ENDED: 'StudyGenerationEndedEvent',
   FRONT_CHANGED: 'StudyFrontEvent',
 } as const satisfies Record<StudyEvent['type'], string>;
@@ -89,9 +93,14 @@ builder.objectType(builder.objectRef<StudyEvent>(typeNames.TRIAL_STARTED), {
 });
 
 builder.objectType(builder.objectRef<StudyEvent>(typeNames.TRIAL_ENDED), {
-  description: 'A trial has ended.',
+  description: 'A trial has ended. Of a copy this is the only event: it is not trained.',
   interfaces: [StudyEventType, StudyTrialEventType],
   fields: (t) => ({
+    params: t.field({
+      type: 'JSON',
+      description: 'The value of each dimension of the space.',
+      resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).params,
+    }),
     outcome: t.field({ type: TrialOutcomeType, description: 'How it ended.', resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).outcome }),
     values: t.floatList({
       nullable: true,
@@ -103,6 +112,42 @@ builder.objectType(builder.objectRef<StudyEvent>(typeNames.TRIAL_ENDED), {
       nullable: true,
       description: 'The trial with the same hyperparameters whose result it has; null when it was trained itself.',
       resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).copyOf,
+    }),
+  }),
+});
+
+builder.objectType(builder.objectRef<StudyEvent>(typeNames.RUNG_ENDED), {
+  description: 'A trial has trained to a rung, and waits there for the others of its generation.',
+  interfaces: [StudyEventType, StudyTrialEventType],
+  fields: (t) => ({
+    epochs: t.int({ description: 'The rung: whole epochs so far.', resolve: (e) => payloadOf<'RUNG_ENDED'>(e).epochs }),
+    values: t.floatList({
+      nullable: true,
+      description: 'Of the objectives of the study at the rung, in their order.',
+      resolve: (e) => payloadOf<'RUNG_ENDED'>(e).values,
+    }),
+  }),
+});
+
+builder.objectType(builder.objectRef<StudyEvent>(typeNames.REGISTRATION_ENDED), {
+  description: 'The training that registers a trial has ended, or the conversion of the version that it has registered.',
+  interfaces: [StudyEventType, StudyTrialEventType],
+  fields: (t) => ({
+    state: t.field({ type: JobStateType, description: 'How the job ended.', resolve: (e) => payloadOf<'REGISTRATION_ENDED'>(e).state }),
+    modelVersion: t.field({
+      type: ModelVersionType,
+      nullable: true,
+      description: 'The version that it made; null where it made none, or the version was deleted.',
+      resolve: (e, _a, { db }) => {
+        const { modelVersionId } = payloadOf<'REGISTRATION_ENDED'>(e);
+        return modelVersionId === null ? null : findModelVersion(db, modelVersionId);
+      },
+    }),
+    job: t.field({
+      type: JobType,
+      nullable: true,
+      description: 'The training or the conversion.',
+      resolve: (e, _a, { db }) => jobOfEvent(db, e),
     }),
   }),
 });

@@ -10,6 +10,7 @@ import { follow } from '../follow.ts';
 import { findJob } from '../jobs/jobs.ts';
 import type { Failure } from '../jobs/states.ts';
 import type { Job, JobState } from '../jobs/tables.ts';
+import { modelVersion } from '../models/tables.ts';
 import { findStudy, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
 import { type Study, type StudyEvent, study, studyEvent, type Trial, type TrialOutcome, trial } from './tables.ts';
 
@@ -22,8 +23,16 @@ export interface StudyEventPayloads {
   STATE: { state: JobState; paused: boolean; jobId: string; failure: Failure | null };
   TRIAL_ENQUEUED: OfTrial & { params: Trial['paramsJson']; jobId: string; stopAfterEpoch: number | null; registers: boolean };
   TRIAL_STARTED: OfTrial & { jobId: string; attempt: number };
-  TRIAL_ENDED: OfTrial & { outcome: TrialOutcome; values: number[] | null; epochs: number; copyOf: number | null };
+  RUNG_ENDED: OfTrial & { values: number[]; epochs: number };
   PROMOTION: OfTrial & { values: number[] | null; epochs: number; jobId: string; stopAfterEpoch: number | null };
+  TRIAL_ENDED: OfTrial & {
+    params: Trial['paramsJson'];
+    outcome: TrialOutcome;
+    values: number[] | null;
+    epochs: number;
+    copyOf: number | null;
+  };
+  REGISTRATION_ENDED: OfTrial & { jobId: string; state: JobState; modelVersionId: string | null };
   GENERATION_ENDED: { generation: number; trials: number };
   FRONT_CHANGED: { front: number[] };
 }
@@ -62,6 +71,21 @@ export function recordStart(tx: Queryable, { id, attemptNumber }: Job): void {
   if (!one) return;
   const { studyId, number, generation } = one;
   appendStudyEvent(tx, studyId, 'TRIAL_STARTED', { number, generation, jobId: id, attempt: attemptNumber });
+}
+
+/** Of a training that registers a trial, or of the conversion of what one has registered; nothing of other jobs. */
+export function recordRegistration(tx: Queryable, studyId: string, { id, kind, state, specJson, resultJson }: Job): void {
+  const isConverted = eq(modelVersion.id, String((specJson as { modelVersionId?: string }).modelVersionId));
+  const training = kind === 'CONVERT' ? tx.select().from(modelVersion).where(isConverted).get()?.jobId : id;
+  const one = tx
+    .select()
+    .from(trial)
+    .where(and(eq(trial.studyId, studyId), eq(trial.finalJobId, String(training))))
+    .get();
+  if (!one) return;
+  const modelVersionId = resultJson?.modelVersionId ? String(resultJson.modelVersionId) : null;
+  const { number, generation } = one;
+  appendStudyEvent(tx, studyId, 'REGISTRATION_ENDED', { number, generation, jobId: id, state, modelVersionId });
 }
 
 /** Once for each change of the front. */

@@ -73,8 +73,10 @@ export const studyEventTypes = [
   'STATE',
   'TRIAL_ENQUEUED',
   'TRIAL_STARTED',
-  'TRIAL_ENDED',
+  'RUNG_ENDED',
   'PROMOTION',
+  'TRIAL_ENDED',
+  'REGISTRATION_ENDED',
   'GENERATION_ENDED',
   'FRONT_CHANGED',
 ] as const;

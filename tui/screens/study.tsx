@@ -92,12 +92,14 @@ function useStudyChanges(id: string, lastSeq: number | undefined, onChange: () =
   const first = useRef<number>(undefined);
   first.current ??= lastSeq;
   const timer = useRef<NodeJS.Timeout>(undefined);
-  useLive(EventsSubscription, first.current === undefined ? null : { id, after: first.current }, () => {
+  const change = () => {
     timer.current ??= setTimeout(() => {
       timer.current = undefined;
       onChange();
     }, burstMs);
-  });
+  };
+  // They end when the study is deleted.
+  useLive(EventsSubscription, first.current === undefined ? null : { id, after: first.current }, change, change);
   useEffect(() => () => clearTimeout(timer.current), []);
 }
 

@@ -48,7 +48,7 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
   const parts: Record<string, (string | null | undefined | false)[]> = {
     TRAIN: [model?.name ?? 'trial', preset, dataset && `on ${dataset}`],
     TUNE: [model?.name, dataset && `on ${dataset}`],
-    ASK: [`generation ${(generation ?? 0) + 1}`],
+    ASK: [`generation ${generation ?? 0}`],
     MEASURE: ['latency of a study'],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
     COMPRESS: [versions[0], made ? `→ v${made.number} ${made.precision ?? ''}` : compression && `→ ${compression.precision}`],

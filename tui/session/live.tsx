@@ -23,15 +23,16 @@ export function useLink(): LinkState {
 /** Items that arrive faster than this are handed on together: a screen need not be drawn more often. */
 const flushMs = 100;
 
-/** Hands on what a subscription brings, for as long as the component is there. Null instead of variables: nothing. */
+/** Hands on what a subscription brings, for as long as the component is there, and its end. Null instead of variables: nothing. */
 export function useLive<Data, Variables extends AnyVariables>(
   document: TypedDocumentNode<Data, Variables>,
   variables: Variables | null,
   take: (items: Data[]) => void,
+  end?: () => void,
 ): void {
   const client = useClient();
-  const latest = useRef(take);
-  latest.current = take;
+  const latest = useRef({ take, end });
+  latest.current = { take, end };
   const key = JSON.stringify(variables);
   useEffect(() => {
     const wanted = JSON.parse(key) as Variables | null;
@@ -42,11 +43,12 @@ export function useLive<Data, Variables extends AnyVariables>(
       timer = undefined;
       const items = waiting;
       waiting = [];
-      latest.current(items);
+      latest.current.take(items);
     };
     const { unsubscribe } = client.subscription(document, wanted).subscribe(({ data, hasNext }) => {
       // At its end urql repeats the last item.
-      if (!data || !hasNext) return;
+      if (!hasNext) return latest.current.end?.();
+      if (!data) return;
       waiting.push(data);
       timer ??= setTimeout(flush, flushMs);
     });
