@@ -403,6 +403,8 @@ describe('whatever happens', () => {
               const one = running[which % Math.max(1, running.length)];
               if (what === 'restart') studies.restart();
               else if (studies.isOver(id)) continue;
+              else if (what === 'pause' && studies.job(id).state === 'CANCELLING')
+                expect(() => studies.pause(id, true)).toThrow('The study is being cancelled.');
               else if (what === 'pause' || what === 'resume') studies.pause(id, what === 'pause');
               else if (what === 'cancel') studies.cancel(id);
               else if (one && what === 'finish') studies.finish(one);

@@ -143,7 +143,7 @@ export function pauseStudy({ db, bus }: JobServices, actor: Actor, id: string, p
     const found = requireStudy(tx, id);
     const { state, held } = requireJob(tx, found.jobId);
     if (isFinal(state)) refuse('INVALID', 'studyId', `The study has ended already: it is ${state}.`);
-    if (state === 'CANCELLING') refuse('INVALID', 'studyId', 'The study is being cancelled.');
+    if (paused && state === 'CANCELLING') refuse('INVALID', 'studyId', 'The study is being cancelled.');
     if (held === paused) return found;
     setHeld(tx, found.jobId, paused);
     recordState(tx, id, requireJob(tx, found.jobId));
