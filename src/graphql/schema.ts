@@ -36,7 +36,6 @@ import '../tuning/events.schema.ts';
 import '../tuning/start.schema.ts';
 import '../webhooks/schema.ts';
 import {
-  type GraphQLFieldResolver,
   type GraphQLOutputType,
   type GraphQLSchema,
   getNullableType,
@@ -61,13 +60,14 @@ function takingTurns(made: GraphQLSchema): GraphQLSchema {
   for (const type of Object.values(made.getTypeMap())) {
     if (!isObjectType(type) || isIntrospectionType(type)) continue;
     for (const field of Object.values(type.getFields())) {
-      const resolve = field.resolve && (type === made.getMutationType() ? field.resolve : whileAsked(field.resolve));
+      const { resolve } = field;
       if (!resolve) continue;
+      const run = type === made.getMutationType() ? inTurn : whileAsked;
       const result = isObjectList(field.type)
         ? (context: Context, value: unknown) => (Array.isArray(value) ? itemsInTurns(context, value) : value)
         : null;
       field.resolve = (parent, args, context: Context, info) => {
-        const value = inTurn(context, () => resolve(parent, args, context, info));
+        const value = run(context, () => resolve(parent, args, context, info));
         if (!result) return value;
         return value instanceof Promise ? value.then((list) => result(context, list)) : result(context, value);
       };
@@ -76,15 +76,11 @@ function takingTurns(made: GraphQLSchema): GraphQLSchema {
   return made;
 }
 
-function whileAsked(resolve: GraphQLFieldResolver<unknown, Context>): GraphQLFieldResolver<unknown, Context> {
-  return (parent, args, context, info) => {
-    requireClient(context);
-    return resolve(parent, args, context, info);
-  };
-}
-
-function requireClient({ res }: Context): void {
-  if (res?.destroyed) throw new ApiError('UNAVAILABLE', 'The client has gone.');
+function whileAsked<T>(context: Context, work: () => T): T | Promise<Awaited<T>> {
+  return inTurn(context, () => {
+    if (context.res?.destroyed) throw new ApiError('UNAVAILABLE', 'The client has gone.');
+    return work();
+  });
 }
 
 function isObjectList(type: GraphQLOutputType): boolean {
@@ -94,9 +90,5 @@ function isObjectList(type: GraphQLOutputType): boolean {
 
 /** GraphQL begins all items of a list at once: each of a long one waits for its turn with all its fields. */
 function* itemsInTurns<T>(request: Context, items: readonly T[]): Generator<T | Promise<T>> {
-  const asked = (item: T) => {
-    requireClient(request);
-    return item;
-  };
-  for (const item of items) yield inTurn(request, () => asked(item)) as T | Promise<T>;
+  for (const item of items) yield whileAsked(request, () => item) as T | Promise<T>;
 }

@@ -39,25 +39,35 @@ export async function deleteJob(services: StorageServices, actor: Actor, id: str
 /** Jobs of a transaction: each transaction waits for the disk, and each job takes some milliseconds of the event loop. */
 export const deletedAtOnce = 4;
 
-/**
- * Removes ended jobs that nothing needs, a few at a time: `ids` has each before the job that made it. One that a new job repeats meanwhile
- * stays, with that which made it.
- */
-export async function dropInTurns(services: StorageServices, ids: readonly string[]): Promise<void> {
-  for (let n = 0; n < ids.length; n += deletedAtOnce) {
-    const some = ids.slice(n, n + deletedAtOnce);
-    const dropped = inUrgentTransaction(services.db, (tx) => {
-      const free = some.filter((id) => whyUnended(tx, [id]) === null);
-      dropJobs(tx, free);
-      return free;
-    });
-    await removeFiles(services, dropped);
+/** Removes jobs a few at a time. `remove` removes the rows of some, and gives the ids of the jobs that went. */
+export async function removeInTurns<T>(
+  services: StorageServices,
+  jobs: readonly T[],
+  remove: (tx: Queryable, some: readonly T[]) => string[],
+): Promise<void> {
+  for (let n = 0; n < jobs.length; n += deletedAtOnce) {
+    const some = jobs.slice(n, n + deletedAtOnce);
+    await removeFiles(
+      services,
+      inUrgentTransaction(services.db, (tx) => remove(tx, some)),
+    );
     await setImmediate();
   }
 }
 
+/**
+ * Removes ended jobs that nothing needs: `ids` has each before the job that made it. One that a new job repeats meanwhile stays, with that
+ * which made it.
+ */
+export const dropInTurns = (services: StorageServices, ids: readonly string[]): Promise<void> =>
+  removeInTurns(services, ids, (tx, some) => {
+    const free = some.filter((id) => whyUnended(tx, [id]) === null);
+    dropJobs(tx, free);
+    return free;
+  });
+
 /** What is left here after a crash, the sweeps remove: it belongs to no job. */
-export async function removeFiles(services: StorageServices, ids: readonly string[]): Promise<void> {
+async function removeFiles(services: StorageServices, ids: readonly string[]): Promise<void> {
   for (const id of ids) {
     await rm(logPath(services.config.dataDir, id), { force: true });
     await removeAttempts(services, id, []);

@@ -7,7 +7,7 @@ import type { Actor } from '../accounts/audit.ts';
 import type { Bus } from '../bus.ts';
 import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
 import { InputError } from '../errors.ts';
-import { deletableJobs, deletedAtOnce, deleteRows, removeFiles } from '../jobs/delete.ts';
+import { deletableJobs, deleteRows, removeInTurns } from '../jobs/delete.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { job, type jobEvent, type metricPoint } from '../jobs/tables.ts';
 import { repeatedIds, repeatedOnes } from '../jobs/workFolders.ts';
@@ -31,14 +31,7 @@ export async function removeJobs(services: Services & { bus: Bus }, before: numb
     await setImmediate();
   }
   for (const page of deletableJobs(services.db, before)) {
-    for (let n = 0; n < page.length; n += deletedAtOnce) {
-      const chunk = page.slice(n, n + deletedAtOnce);
-      await removeFiles(
-        services,
-        inUrgentTransaction(services.db, (tx) => chunk.flatMap(({ id }) => idsDeleted(() => deleteRows(tx, server, id)))),
-      );
-      await setImmediate();
-    }
+    await removeInTurns(services, page, (tx, some) => some.flatMap(({ id }) => idsDeleted(() => deleteRows(tx, server, id))));
     await setImmediate();
   }
 }

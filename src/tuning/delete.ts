@@ -13,9 +13,8 @@ import { requireJob } from '../jobs/jobs.ts';
 import { isFinal } from '../jobs/states.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { job, jobSubject } from '../jobs/tables.ts';
-import { modelVersion } from '../models/tables.ts';
 import type { StorageServices } from '../storage/blobs.ts';
-import { requireStudy } from './studies.ts';
+import { convertedJobId, requireStudy } from './studies.ts';
 import { type Study, study, studyEvent, trial } from './tables.ts';
 
 /**
@@ -84,11 +83,10 @@ function divide(tx: Queryable, coordinators: readonly string[]): { ids: string[]
 /** The training from whose checkpoint a training continues, or whose version a conversion converts. */
 function sourceOf(tx: Queryable, id: string): string | null {
   const found = requireJob(tx, id);
-  const { resumeOfJobId, modelVersionId } = storedSpec(found) as { resumeOfJobId?: string | null; modelVersionId?: string };
-  if (found.kind === 'TRAIN') return resumeOfJobId ?? null;
-  if (found.kind !== 'CONVERT') return null;
-  const isSource = eq(modelVersion.id, String(modelVersionId));
-  return tx.select({ jobId: modelVersion.jobId }).from(modelVersion).where(isSource).get()?.jobId ?? null;
+  if (found.kind === 'CONVERT') return convertedJobId(tx, found);
+  if (found.kind !== 'TRAIN') return null;
+  const { resumeOfJobId } = storedSpec(found) as { resumeOfJobId?: string | null };
+  return resumeOfJobId ?? null;
 }
 
 /** Studies that ended before a moment (Unix milliseconds) and can be deleted, oldest first, each with how many jobs go with it. */

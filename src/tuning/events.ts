@@ -10,8 +10,7 @@ import { follow } from '../follow.ts';
 import { findJob } from '../jobs/jobs.ts';
 import type { Failure } from '../jobs/states.ts';
 import type { Job, JobState } from '../jobs/tables.ts';
-import { modelVersion } from '../models/tables.ts';
-import { findStudy, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
+import { convertedJobId, findStudy, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
 import { type Study, type StudyEvent, study, studyEvent, type Trial, type TrialOutcome, trial } from './tables.ts';
 
 /** Events that are read at a time. */
@@ -74,9 +73,9 @@ export function recordStart(tx: Queryable, { id, attemptNumber }: Job): void {
 }
 
 /** Of a training that registers a trial, or of the conversion of what one has registered; nothing of other jobs. */
-export function recordRegistration(tx: Queryable, studyId: string, { id, kind, state, specJson, resultJson }: Job): void {
-  const isConverted = eq(modelVersion.id, String((specJson as { modelVersionId?: string }).modelVersionId));
-  const training = kind === 'CONVERT' ? tx.select().from(modelVersion).where(isConverted).get()?.jobId : id;
+export function recordRegistration(tx: Queryable, studyId: string, ended: Job): void {
+  const { id, kind, state, resultJson } = ended;
+  const training = kind === 'CONVERT' ? convertedJobId(tx, ended) : id;
   const one = tx
     .select()
     .from(trial)

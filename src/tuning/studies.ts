@@ -5,6 +5,7 @@ import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
+import { modelVersion } from '../models/tables.ts';
 import { directionsOf, type ObjectiveName, objectives } from './objectives.ts';
 import { nonDominated, type Ranked } from './ranking.ts';
 import { StudySettings } from './settings.ts';
@@ -90,6 +91,13 @@ export function trainingsOf(db: Queryable, { jobId, finalJobId }: Trial): Job[] 
     id = one && storedSpec(one).resumeOfJobId;
   }
   return found;
+}
+
+/** The job that made the version which a conversion converts; null where that job was deleted. */
+export function convertedJobId(db: Queryable, conversion: Job): string | null {
+  const { modelVersionId } = storedSpec(conversion) as { modelVersionId?: string };
+  const isSource = eq(modelVersion.id, String(modelVersionId));
+  return db.select({ jobId: modelVersion.jobId }).from(modelVersion).where(isSource).get()?.jobId ?? null;
 }
 
 /** A page of trials behind the one with the number `after`: by number, or the best by an objective first. */

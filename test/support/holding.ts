@@ -1,6 +1,6 @@
 /** Keeps what a host has been sent waiting, so that a test knows what is in its queue when the next run begins. */
 import { Agent } from 'node:http';
-import { expect } from 'vitest';
+import { expect, onTestFinished } from 'vitest';
 import { eventually } from './eventually.ts';
 import { call, inferJson, metric, spinJson } from './inference.ts';
 
@@ -34,14 +34,14 @@ export function holding(url: () => string) {
     for (let n = 0; n < holders; n += 1) void sending();
     // There are never more: as many have all arrived, and none of the clients is between an answer and its next request.
     const queued = (count: number) => eventually(async () => expect(await underWay()).toBe(holders + count));
-    await queued(0);
-    return {
-      queued,
-      release() {
-        leaving.abort();
-        agent.destroy();
-      },
+    const release = (): void => {
+      leaving.abort();
+      agent.destroy();
     };
+    // A test that fails does not hold those after it.
+    onTestFinished(release);
+    await queued(0);
+    return { queued, release };
   }
 
   return { hold, runs, ended, underWay, dispatched };

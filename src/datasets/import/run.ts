@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { readFile, statfs, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
 import { type DatasetItem, manifestVersion } from '../../jobs/manifest.ts';
+import { inMiB, missingBytes } from '../../storage/disk.ts';
 import type { Task } from '../../vision/spec.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
@@ -153,12 +154,10 @@ async function openChecked(child: ImportChild, problems: Problems): Promise<Zip>
 
 /** A dataset that does not fit would take the room of everything else before its import ends. */
 async function checkRoom({ workDir, spec }: ImportChild, bytes: number): Promise<void> {
-  const { bsize, bavail } = await statfs(workDir);
-  const missing = bytes + spec.limits.diskReserveBytes - bavail * bsize;
+  const missing = await missingBytes(workDir, spec.limits.diskReserveBytes, bytes);
   if (missing <= 0) return;
-  const [wanted, more] = [bytes, missing].map((size) => `${Math.ceil(size / 2 ** 20).toLocaleString('en-US')} MiB`);
   throw new ChildError('DISK_FULL', 'The disk has no room for the images: free some space.', [
-    `The images take ${wanted} unpacked: ${more} more must be free.`,
+    `The images take ${inMiB(bytes)} unpacked: ${inMiB(missing)} more must be free.`,
   ]);
 }
 
