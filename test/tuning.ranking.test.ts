@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { epochsOfGeneration, nextStop, rungsOf, survivorsOf } from '../src/tuning/halving.ts';
+import { nextStop, rungsOf, survivorsOf, workOfGeneration } from '../src/tuning/halving.ts';
 import { type Direction, dominates, nonDominated, type Ranked, rank } from '../src/tuning/ranking.ts';
 
 const directions: Direction[] = ['MAXIMIZE', 'MINIMIZE'];
@@ -84,7 +84,8 @@ describe('halving', () => {
   });
 
   test('saves most of the epochs', () => {
-    expect(epochsOfGeneration(null, 9, 9)).toBe(81);
-    expect(epochsOfGeneration({ firstEpoch: 1, reduction: 3 }, 9, 9)).toBe(9 + 3 * 2 + 6);
+    expect(workOfGeneration(null, 9, 9)).toEqual({ epochs: 81, trainings: 9 });
+    expect(workOfGeneration({ firstEpoch: 1, reduction: 3 }, 9, 9)).toEqual({ epochs: 9 + 3 * 2 + 6, trainings: 9 + 3 + 1 });
+    expect(workOfGeneration(null, 9, 0)).toEqual({ epochs: 0, trainings: 0 });
   });
 });

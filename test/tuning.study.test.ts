@@ -2,7 +2,7 @@ import { eq } from 'drizzle-orm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { deleteJob } from '../src/jobs/delete.ts';
-import { job } from '../src/jobs/tables.ts';
+import { attempt, type JobEvent, job, jobEvent } from '../src/jobs/tables.ts';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
 import { frontOf, ranked, studySettings, trainingsOf } from '../src/tuning/studies.ts';
@@ -69,6 +69,31 @@ describe('a study', () => {
           .filter(({ spec }) => spec.hyperparameters.optimizer === 'ADAMW')
           .every(({ spec }) => spec.hyperparameters.momentum === 0.9),
       ).toBe(true);
+    }));
+
+  test('is estimated from the epochs of an earlier training and from the time that its process took to start', () =>
+    withStudies(async (studies) => {
+      const id = await started(studies, { registerMax: 0 });
+      await workThrough(studies, id);
+      const { db } = studies.services();
+      const [{ id: jobId, spec } = { id: '', spec: null }] = studies.trainings();
+      const first = db.select().from(attempt).where(eq(attempt.jobId, jobId)).get();
+      const [startedAt, pixels] = [Number(first?.startedAt), 16 * (spec?.hyperparameters.imageSize as number) ** 2];
+      const events: [JobEvent['type'], number, object][] = [
+        ['PHASE', 2000, { phase: 'weights' }],
+        ['PHASE', 7000, { phase: 'training' }],
+        ['EPOCH', 8000, { durationMs: pixels / 16 }],
+        ['PHASE', 9000, { phase: 'training' }],
+      ];
+      for (const [n, [type, ms, payload]] of events.entries())
+        db.insert(jobEvent)
+          .values({ ...{ jobId, seq: 100 + n, attemptNumber: 1, at: startedAt + ms, type }, payloadJson: { ...payload } })
+          .run();
+      // A generation of four trials: four trainings of an epoch, two of the second and one of the rest. All on two slots.
+      const space = [{ name: 'learningRate', low: 0.001, high: 0.1, log: true }];
+      const { plan } = await studies.start({ space, fixed: { epochs: 4, imageSize: 64 }, halving, dryRun: true });
+      const work = { trials: 12, generations: 3, epochs: 3 * (4 + 2 + 2) };
+      expect(plan).toEqual({ ...work, estimatedMs: Math.round((work.epochs * 64 ** 2 + 3 * 7 * 7000) / 2), basedOn: 1 });
     }));
 
   test('begins with the trials that its user names, the defaults for the rest', () =>

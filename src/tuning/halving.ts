@@ -26,13 +26,22 @@ export const nextStop = (halving: Halving | null, epochs: number, done: number):
 export const survivorsOf = <T extends Ranked>(trials: readonly T[], { reduction }: Halving, directions: readonly Direction[]): T[] =>
   rank(trials, directions).slice(0, Math.max(1, Math.floor(trials.length / reduction)));
 
-/** Epochs that a generation of so many trials trains at most. */
-export function epochsOfGeneration(halving: Halving | null, epochs: number, trials: number): number {
-  let [total, done, left] = [0, 0, trials];
+export interface Work {
+  epochs: number;
+  /** Each begins with a process of its own. */
+  trainings: number;
+}
+
+/** What a generation of so many trials trains at most. */
+export function workOfGeneration(halving: Halving | null, epochs: number, trials: number): Work {
+  const work = { epochs: 0, trainings: 0 };
+  let [done, left] = [0, trials];
+  if (trials === 0) return work;
   for (const stop of [...rungsOf(halving, epochs), epochs]) {
-    total += left * (stop - done);
+    work.epochs += left * (stop - done);
+    work.trainings += left;
     done = stop;
     left = Math.max(1, Math.floor(left / (halving?.reduction ?? 1)));
   }
-  return total;
+  return work;
 }

@@ -49,7 +49,8 @@ const PlanType = builder.objectRef<StudyPlan>('StudyPlan').implement({
     estimatedMs: t.expose('estimatedMs', {
       type: 'SafeInt',
       nullable: true,
-      description: 'Roughly how long the trials train on all slots; null where no training of the preset tells how fast they are.',
+      description:
+        'Roughly how long the trials take on all slots, with the start of each training; null where no training of the preset tells how fast they are.',
     }),
     basedOn: t.exposeInt('basedOn', { description: 'Earlier trainings of the preset from whose speed that is estimated, at most 20.' }),
   }),
