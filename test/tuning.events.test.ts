@@ -172,6 +172,12 @@ test('they are removed when their study has ended for long enough, and an extens
     expect(eventsOf(studies, id)).toEqual([]);
     extendStudy(studies.services(), nobody, id, 1);
     expect(eventsOf(studies, id)[0]?.seq).toBe(events.length + 1);
+    await workThrough(studies, id);
+    // Fronts and generations that readers know are no events again.
+    const further = eventsOf(studies, id);
+    expect(payloads(further, 'GENERATION_ENDED').map(({ generation }) => generation)).toEqual([3]);
+    const fronts = [...payloads(events, 'FRONT_CHANGED'), ...payloads(further, 'FRONT_CHANGED')].map(({ front }) => front.join());
+    for (const [n, front] of fronts.entries()) expect(front).not.toBe(fronts[n - 1]);
   }));
 
 const deletions = {

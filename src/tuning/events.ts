@@ -2,7 +2,7 @@
  * The events of a study. Each is stored in the transaction of the change that it describes. So whatever is killed, the stream has no gap and
  * nothing twice. A study keeps its numbers when a retry or an extension gives it another job.
  */
-import { and, asc, desc, eq, gt, or, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, or, sql } from 'drizzle-orm';
 import type { Bus } from '../bus.ts';
 import type { Db, Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
@@ -88,23 +88,20 @@ export function recordRegistration(tx: Queryable, studyId: string, ended: Job): 
 }
 
 /** Once for each change of the front. */
-export function recordFront(tx: Queryable, row: Study): void {
-  const front = frontOf(studySettings(row), listTrials(tx, row.id)).map(({ number }) => number);
-  const before = lastPayload(tx, row.id, 'FRONT_CHANGED')?.front ?? [];
-  if (front.join() !== before.join()) appendStudyEvent(tx, row.id, 'FRONT_CHANGED', { front });
+export function recordFront(tx: Queryable, { id }: Study): void {
+  const row = requireStudy(tx, id);
+  const front = frontOf(studySettings(row), listTrials(tx, id)).map(({ number }) => number);
+  if (front.join() === (row.toldFrontJson ?? []).join()) return;
+  tx.update(study).set({ toldFrontJson: front }).where(eq(study.id, id)).run();
+  appendStudyEvent(tx, id, 'FRONT_CHANGED', { front });
 }
 
 /** When all of the trials have ended; nothing when that is known already. An extension may fill up a generation that was not full. */
 export function recordGenerationEnd(tx: Queryable, { id }: Study, trials: readonly Trial[]): void {
   const last = trials.at(-1);
-  if (!last || lastPayload(tx, id, 'GENERATION_ENDED')?.trials === trials.length) return;
+  if (!last || requireStudy(tx, id).toldTrials === trials.length) return;
+  tx.update(study).set({ toldTrials: trials.length }).where(eq(study.id, id)).run();
   appendStudyEvent(tx, id, 'GENERATION_ENDED', { generation: last.generation, trials: trials.length });
-}
-
-function lastPayload<T extends StudyEvent['type']>(tx: Queryable, studyId: string, type: T): StudyEventPayloads[T] | undefined {
-  const isOne = and(eq(studyEvent.studyId, studyId), eq(studyEvent.type, type));
-  const last = tx.select().from(studyEvent).where(isOne).orderBy(desc(studyEvent.seq)).limit(1).get();
-  return last?.payloadJson as StudyEventPayloads[T] | undefined;
 }
 
 /** At most `limit` events with a seq greater than `after`, in order. */

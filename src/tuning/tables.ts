@@ -31,6 +31,9 @@ export const study = sqliteTable(
     latenciesJson: text({ mode: 'json' }).$type<Record<number, number>>(),
     /** The seq of its next event. */
     nextSeq: integer().notNull().default(1),
+    /** What its newest FRONT_CHANGED said, and its newest GENERATION_ENDED: they are removed before the study. Null before the first one. */
+    toldFrontJson: text({ mode: 'json' }).$type<number[]>(),
+    toldTrials: integer(),
     createdAt: integer().notNull(),
   },
   (t) => [index('study_job').on(t.jobId), index('study_created').on(t.createdAt, t.id)],

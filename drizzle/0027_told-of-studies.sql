@@ -1,0 +1,2 @@
+ALTER TABLE `study` ADD `toldFrontJson` text;--> statement-breakpoint
+ALTER TABLE `study` ADD `toldTrials` integer;
