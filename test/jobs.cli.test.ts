@@ -225,7 +225,15 @@ describe('watch', () => {
         db.update(job).set({ state }).where(eq(job.id, id)).run();
         tell('STATE', { state, paused, jobId: id, failure });
       };
-      const ended = { generation: 0, params: {}, outcome: 'COMPLETE', values: [0.97222, 83_417_088], epochs: 2, copyOf: null } as const;
+      const ended = {
+        generation: 0,
+        params: {},
+        outcome: 'COMPLETE',
+        failure: null,
+        values: [0.97222, 83_417_088],
+        epochs: 2,
+        copyOf: null,
+      } as const;
       move('first', 'RUNNING');
       tell('TRIAL_ENQUEUED', { number: 0, generation: 0, params: {}, jobId: 'Job', stopAfterEpoch: 1, registers: false });
       tell('RUNG_ENDED', { number: 0, generation: 0, values: [0.5, 83_417_088], epochs: 1 });
@@ -243,7 +251,8 @@ describe('watch', () => {
       for (const { lines } of watched) await until(() => lines().includes('PAUSED'));
       move('second', 'RUNNING');
       tell('TRIAL_ENDED', { number: 1, ...ended, values: [...ended.values], copyOf: 0 });
-      tell('TRIAL_ENDED', { number: 2, ...ended, outcome: 'WORST', values: null });
+      tell('TRIAL_ENDED', { number: 2, ...ended, outcome: 'WORST', values: null, failure: { code: 'DIVERGED', message: 'No number.' } });
+      tell('TRIAL_ENDED', { number: 3, ...ended, outcome: 'WORST', values: null });
       tell('FRONT_CHANGED', { front: [0] });
       tell('GENERATION_ENDED', { generation: 0, trials: 3 });
       const registration = { number: 0, generation: 0, jobId: 'Job' } as const;
@@ -265,7 +274,8 @@ describe('watch', () => {
           'PAUSED',
           'RUNNING',
           'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
-          'trial 2, generation 0  WORST',
+          'trial 2, generation 0  WORST  DIVERGED: No number.',
+          'trial 3, generation 0  WORST  cancelled',
           'best so far: trial 0',
           'generation 0 has ended, 3 trials so far',
           'trial 0, generation 0  IMPORT_DATASET SUCCEEDED: version 1 of one',

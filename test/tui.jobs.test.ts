@@ -108,7 +108,7 @@ describe('the list of jobs', () => {
             .set({ outcome: 'STOPPED', valuesJson: [0.5], epochs: 1 })
             .where(eq(trial.number, 2))
             .run();
-          tell('TRIAL_ENDED', { number: 2, generation: 0, params: {}, outcome: 'STOPPED', values: [0.5], epochs: 1, copyOf: null });
+          tell('TRIAL_ENDED', { number: 2, generation: 0, params: {}, outcome: 'STOPPED', values: [0.5], failure: null, epochs: 1, copyOf: null });
           await tui.shows(/ 2 +○ STOPPED +0\.5/);
           db.update(study)
             .set({ importanceJson: [{ name: 'learningRate', share: 1 }] })

@@ -9,7 +9,7 @@ import { removeJobs } from '../src/retention/jobs.ts';
 import { deleteStudy } from '../src/tuning/delete.ts';
 import { readStudyEvents, type StudyEventPayloads, watchStudyEvents } from '../src/tuning/events.ts';
 import { extendStudy, pauseStudy } from '../src/tuning/start.ts';
-import { frontOf, studySettings } from '../src/tuning/studies.ts';
+import { frontOf, studySettings, trialFailure } from '../src/tuning/studies.ts';
 import { countDueStudyEvents, removeStudyEvents } from '../src/tuning/sweep.ts';
 import type { StudyEvent } from '../src/tuning/tables.ts';
 import { nobody } from './support/jobs.ts';
@@ -37,6 +37,7 @@ function expectTrue(studies: Studied, id: string): StudyEvent[] {
   expect(ended).toEqual(
     wanted.map(({ number, generation, paramsJson: params, outcome, valuesJson: values, epochs, copyOf }) => ({
       ...{ number, generation, params, outcome, values, epochs, copyOf },
+      failure: outcome === 'WORST' ? expect.objectContaining({ code: 'DIVERGED' }) : null,
     })),
   );
   const front = frontOf(studySettings(studies.study(id)), trials).map(({ number }) => number);
@@ -88,6 +89,30 @@ test('the events of a study tell each trial from its queue to its end, each rung
       ]),
     );
     expect(made.length).toBe(2 * registered.length);
+  }));
+
+test('the end of a WORST trial tells why: the failure of its training, nothing where that was cancelled', () =>
+  withStudies(async (studies) => {
+    const { db } = studies.services();
+    const diverges = { learningRate: 0.1, optimizer: 'SGD', momentum: 0.9, imageSize: 32 };
+    const begin = [diverges, diverges, { imageSize: 32 }];
+    const id = await begun(studies, { begin, registerMax: 0, generations: 1 });
+    await workThrough(studies, id, (one) => {
+      if (one.id !== studies.trials(id)[2]?.jobId) return false;
+      studies.end(one, { state: 'CANCELLED', failure: null });
+      return true;
+    });
+    const ended = payloads(eventsOf(studies, id), 'TRIAL_ENDED');
+    const failureOf = (number: number) => ended.find((one) => one.number === number)?.failure;
+    const failure = { code: 'DIVERGED', message: 'The loss is not a finite number any more.' };
+    expect(studies.trials(id).map(({ outcome, copyOf }) => [outcome, copyOf])).toMatchObject([
+      ['WORST', null],
+      ['WORST', 0],
+      ['WORST', null],
+      [expect.anything(), null],
+    ]);
+    expect([0, 1, 2].map(failureOf)).toEqual([failure, failure, null]);
+    expect(studies.trials(id).map((one) => trialFailure(db, one))).toEqual([0, 1, 2, 3].map(failureOf));
   }));
 
 test('they are numbered on through pause, crash, restart, cancel, retry and extension, each of which they tell', () =>

@@ -10,13 +10,18 @@ export const studyEventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
     ... on StudyTrialEnqueuedEvent { params stopAfterEpoch registers job { id } }
     ... on StudyTrialStartedEvent { attempt job { id } }
     ... on StudyRungEndedEvent { epochs values }
-    ... on StudyTrialEndedEvent { params outcome copyOf epochs values }
+    ... on StudyTrialEndedEvent { params outcome failure { code message } copyOf epochs values }
     ... on StudyRegistrationEndedEvent { state modelVersion { id number model { name } } job { id kind } }
     ... on StudyPromotionEvent { epochs values stopAfterEpoch job { id } }
     ... on StudyGenerationEndedEvent { generation trials }
     ... on StudyFrontEvent { front }
   }
 }`;
+
+interface Failure {
+  code: string;
+  message: string;
+}
 
 interface OfTrial {
   number: number;
@@ -27,14 +32,20 @@ interface StudyStateEvent {
   type: 'StudyStateEvent';
   state: string;
   paused: boolean;
-  failure: { code: string; message: string } | null;
+  failure: Failure | null;
   job: { id: string; study: { job: { id: string } } | null } | null;
 }
 
 export type ShownStudyEvent = { seq: number; at: string } & (
   | StudyStateEvent
   | ({ type: 'StudyTrialEnqueuedEvent' | 'StudyTrialStartedEvent' } & OfTrial)
-  | ({ type: 'StudyTrialEndedEvent'; outcome: string; copyOf: number | null; values: number[] | null } & OfTrial)
+  | ({
+      type: 'StudyTrialEndedEvent';
+      outcome: string;
+      failure: Failure | null;
+      copyOf: number | null;
+      values: number[] | null;
+    } & OfTrial)
   | ({ type: 'StudyRungEndedEvent' | 'StudyPromotionEvent'; epochs: number; values: number[] | null } & OfTrial)
   | ({
       type: 'StudyRegistrationEndedEvent';
@@ -81,8 +92,9 @@ export function studyDescriber(): (event: ShownStudyEvent) => string[] {
         );
       }
       case 'StudyTrialEndedEvent': {
-        const { outcome, copyOf, values } = event;
-        return [`${trialOf(event)}  ${outcome}${copyOf === null ? '' : ` (copy of ${copyOf})`}  ${numbersOf(values)}`.trimEnd()];
+        const { outcome, failure, copyOf, values } = event;
+        const why = failure ? `${failure.code}: ${failure.message}` : outcome === 'WORST' ? 'cancelled' : numbersOf(values);
+        return `${trialOf(event)}  ${outcome}${copyOf === null ? '' : ` (copy of ${copyOf})`}  ${why}`.trimEnd().split('\n');
       }
       case 'StudyRungEndedEvent':
         return [`${trialOf(event)}  waits after epoch ${event.epochs}  ${numbersOf(event.values)}`.trimEnd()];

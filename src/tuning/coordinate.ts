@@ -33,7 +33,7 @@ import { nextStop, survivorsOf } from './halving.ts';
 import { lacksLatencies } from './measure.ts';
 import { directionsOf, type ObjectiveName, valuesOf } from './objectives.ts';
 import { hashOfTrial, hyperparametersOfTrial, type StudySettings } from './settings.ts';
-import { activeChildren, findStudyOf, frontOf, listTrials, ranked, requireStudy, studySettings } from './studies.ts';
+import { activeChildren, findStudyOf, frontOf, listTrials, ranked, requireStudy, studySettings, trialFailure } from './studies.ts';
 import { type Study, study, type Trial, type TrialOutcome, trial } from './tables.ts';
 
 /** Failures that the hyperparameters of a trial cause: it counts as worse than any other, and the study continues. */
@@ -350,7 +350,8 @@ function endTrial(tx: Queryable, row: Study, one: Trial, outcome: TrialOutcome, 
   update(tx, one, { outcome, valuesJson });
   const { number, generation, paramsJson: params, epochs, copyOf } = one;
   appendEvent(tx, row.jobId, 0, { type: 'TRIAL', payload: { number, generation, outcome, values: valuesJson, copyOf } });
-  appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, params, outcome, values: valuesJson, epochs, copyOf });
+  const failure = trialFailure(tx, { ...one, outcome });
+  appendStudyEvent(tx, row.id, 'TRIAL_ENDED', { number, generation, params, outcome, failure, values: valuesJson, epochs, copyOf });
 }
 
 function update(tx: Queryable, { studyId, number }: Trial, values: Partial<Trial>): void {

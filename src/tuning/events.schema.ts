@@ -4,7 +4,7 @@ import { FailureType, JobStateType, JobType } from '../jobs/schema.ts';
 import { findModelVersion } from '../models/models.ts';
 import { ModelVersionType } from '../models/schema.ts';
 import { jobOfEvent, readStudyEvents, type StudyEventPayloads, watchStudyEvents } from './events.ts';
-import { StudyType, TrialOutcomeType } from './schema.ts';
+import { StudyType, TrialOutcomeType, trialFailureSays } from './schema.ts';
 import type { StudyEvent } from './tables.ts';
 
 const payloadOf = <T extends StudyEvent['type']>({ payloadJson }: StudyEvent) => payloadJson as unknown as StudyEventPayloads[T];
@@ -102,6 +102,12 @@ builder.objectType(builder.objectRef<StudyEvent>(typeNames.TRIAL_ENDED), {
       resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).params,
     }),
     outcome: t.field({ type: TrialOutcomeType, description: 'How it ended.', resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).outcome }),
+    failure: t.field({
+      type: FailureType,
+      nullable: true,
+      description: trialFailureSays,
+      resolve: (e) => payloadOf<'TRIAL_ENDED'>(e).failure,
+    }),
     values: t.floatList({
       nullable: true,
       description: 'Of the objectives of the study, in their order; null of a WORST one.',

@@ -27,6 +27,8 @@ export interface StudyEventPayloads {
   TRIAL_ENDED: OfTrial & {
     params: Trial['paramsJson'];
     outcome: TrialOutcome;
+    /** Of the training of a WORST one; null when that was cancelled. */
+    failure: Failure | null;
     values: number[] | null;
     epochs: number;
     copyOf: number | null;

@@ -4,7 +4,7 @@ import type { Queryable } from '../db.ts';
 import { builder, enumValues, idOf } from '../graphql/builder.ts';
 import { numberKey, page, pageArgs } from '../graphql/connection.ts';
 import { findJob } from '../jobs/jobs.ts';
-import { JobType } from '../jobs/schema.ts';
+import { FailureType, JobType } from '../jobs/schema.ts';
 import { type Sampler, samplers } from '../jobs/searchSpace.ts';
 import { isFinal } from '../jobs/states.ts';
 import type { Job } from '../jobs/tables.ts';
@@ -26,6 +26,7 @@ import {
   studyKey,
   studySettings,
   trainingsOf,
+  trialFailure,
   trialState,
   trialStates,
 } from './studies.ts';
@@ -54,12 +55,20 @@ export const TrialOutcomeType = builder.enumType('TrialOutcome', {
   values: enumValues<TrialOutcome>({ COMPLETE: trialStates.COMPLETE, STOPPED: trialStates.STOPPED, WORST: trialStates.WORST }),
 });
 
+export const trialFailureSays = 'Why its training failed, where it is WORST; null of others, and when the training was cancelled.';
+
 const TrialType = builder.objectRef<Trial>('Trial').implement({
   description: 'One set of hyperparameters of a study, and what a training with them has reached.',
   fields: (t) => ({
     number: t.exposeInt('number', { description: 'From 0, in the order of the proposals.' }),
     generation: t.exposeInt('generation', { description: 'From 0.' }),
     state: t.field({ type: TrialStateType, description: 'Where it stands.', resolve: (one, _a, { db }) => trialState(db, one) }),
+    failure: t.field({
+      type: FailureType,
+      nullable: true,
+      description: trialFailureSays,
+      resolve: (one, _a, { db }) => trialFailure(db, one),
+    }),
     params: t.field({
       type: 'JSON',
       description: 'The value of each dimension of the space, those included that have no effect.',

@@ -3,6 +3,7 @@ import { and, count, desc, eq, gt, inArray, isNotNull, lt, or } from 'drizzle-or
 import type { Queryable } from '../db.ts';
 import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
+import type { Failure } from '../jobs/states.ts';
 import { storedSpec } from '../jobs/storedSpec.ts';
 import { type Job, job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
@@ -80,6 +81,15 @@ export function trialState(db: Queryable, { outcome, jobId }: Trial): keyof type
   if (outcome !== null) return outcome;
   const state = jobId === null ? undefined : findJob(db, jobId)?.state;
   return state === 'RUNNING' || state === 'CANCELLING' ? 'RUNNING' : 'WAITING';
+}
+
+/** Why the training of a WORST trial failed, or that of the trial that it copies; null when it was cancelled, and of others. */
+export function trialFailure(db: Queryable, { studyId, outcome, copyOf, jobId }: Trial): Failure | null {
+  if (outcome !== 'WORST') return null;
+  const isFirst = and(eq(trial.studyId, studyId), eq(trial.number, copyOf ?? -1));
+  const trainedBy = copyOf === null ? jobId : db.select({ jobId: trial.jobId }).from(trial).where(isFirst).get()?.jobId;
+  const training = trainedBy ? findJob(db, trainedBy) : undefined;
+  return training?.failureCode ? { code: training.failureCode, message: training.failureMessage ?? '' } : null;
 }
 
 /** The trainings of a trial, that of the first rung first and that which registered it last: each continues the one before. */

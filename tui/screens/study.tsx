@@ -18,7 +18,7 @@ export const StudyQuery = graphql(`
       importance { name share }
       front { number values }
       trials(first: 100, orderBy: $orderBy) {
-        nodes { number generation state params values epochs copyOf job { id } modelVersion { number } }
+        nodes { number generation state failure { code } params values epochs copyOf job { id } modelVersion { number } }
       }
     }
   }
@@ -80,7 +80,7 @@ export function StudyTrials({ study: { id, objectives }, width, height }: Props)
             (name, place): Column<Trial> => ({ title: name, width: 12, align: 'right', text: ({ values }) => number(values?.[place]) }),
           ),
           { title: 'Epochs', width: 6, from: 70, align: 'right', text: ({ epochs }) => String(epochs) },
-          { title: 'Hyperparameters', text: ({ params }) => paramsOf(params) },
+          { title: 'Hyperparameters', text: ({ failure, params }) => `${failure ? `${failure.code}  ` : ''}${paramsOf(params)}` },
         ]}
       />
     </Box>
