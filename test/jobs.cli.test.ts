@@ -250,6 +250,7 @@ describe('watch', () => {
       });
       for (const { lines } of watched) await until(() => lines().includes('PAUSED'));
       move('second', 'RUNNING');
+      tell('EXTENDED', { generations: 2, trialsWanted: 11 });
       tell('TRIAL_ENDED', { number: 1, ...ended, values: [...ended.values], copyOf: 0 });
       tell('TRIAL_ENDED', { number: 2, ...ended, outcome: 'WORST', values: null, failure: { code: 'DIVERGED', message: 'No number.' } });
       tell('TRIAL_ENDED', { number: 3, ...ended, outcome: 'WORST', values: null });
@@ -273,6 +274,7 @@ describe('watch', () => {
           `RUNNING, job ${second}`,
           'PAUSED',
           'RUNNING',
+          'extended by 2 generations, to 11 trials',
           'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
           'trial 2, generation 0  WORST  DIVERGED: No number.',
           'trial 3, generation 0  WORST  cancelled',

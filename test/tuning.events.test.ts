@@ -177,8 +177,13 @@ test('a reader gets what is behind its seq, then each as it comes, also from ano
     const extended = events.next();
     extendStudy(services, nobody, id, 1);
     const told = (await extended).value;
-    expect(told).toMatchObject({ type: 'STATE', payloadJson: { state: 'RUNNING' } });
-    expect(told?.payloadJson.jobId).not.toBe(jobId);
+    expect(told).toMatchObject({ type: 'EXTENDED', payloadJson: { generations: 1, trialsWanted: 8 } });
+    const [state] = eventsOf(studies, id, told?.seq);
+    expect(state).toMatchObject({ type: 'STATE', payloadJson: { state: 'RUNNING' } });
+    expect(state?.payloadJson.jobId).not.toBe(jobId);
+    // One that runs has no other event of that.
+    const { nextSeq: seq } = extendStudy(services, nobody, id, 2);
+    expect(eventsOf(studies, id, seq - 2)).toMatchObject([{ type: 'EXTENDED', payloadJson: { generations: 2, trialsWanted: 16 } }]);
     expect([...taken, told?.seq]).toEqual(Array.from({ length: taken.length + 1 }, (_, n) => n + 1));
     await events.return();
     expect(() => watchStudyEvents(services, 'nothing', 0)).toThrow('There is no such study');

@@ -15,6 +15,7 @@ export const studyEventsQuery = `subscription ($id: ID!, $after: SafeInt!) {
     ... on StudyPromotionEvent { epochs values stopAfterEpoch job { id } }
     ... on StudyGenerationEndedEvent { generation trials }
     ... on StudyFrontEvent { front }
+    ... on StudyExtendedEvent { generations trialsWanted }
   }
 }`;
 
@@ -55,6 +56,7 @@ export type ShownStudyEvent = { seq: number; at: string } & (
     } & OfTrial)
   | { type: 'StudyGenerationEndedEvent'; generation: number; trials: number }
   | { type: 'StudyFrontEvent'; front: number[] }
+  | { type: 'StudyExtendedEvent'; generations: number; trialsWanted: number }
 );
 
 /** The id of the study that is meant: its own, or that of a job which coordinates it; null of other jobs. */
@@ -109,6 +111,10 @@ export function studyDescriber(): (event: ShownStudyEvent) => string[] {
         return [`generation ${event.generation} has ended, ${event.trials} trials so far`];
       case 'StudyFrontEvent':
         return [`best so far: trial ${event.front.join(', ')}`];
+      case 'StudyExtendedEvent': {
+        const { generations, trialsWanted } = event;
+        return [`extended by ${generations} ${generations === 1 ? 'generation' : 'generations'}, to ${trialsWanted} trials`];
+      }
       // What waits and starts is for programs. A newer server may have other events.
       default:
         return [];

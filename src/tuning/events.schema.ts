@@ -19,6 +19,7 @@ const typeNames = {
   REGISTRATION_ENDED: 'StudyRegistrationEndedEvent',
   GENERATION_ENDED: 'StudyGenerationEndedEvent',
   FRONT_CHANGED: 'StudyFrontEvent',
+  EXTENDED: 'StudyExtendedEvent',
 } as const satisfies Record<StudyEvent['type'], string>;
 
 const StudyEventType = builder.interfaceRef<StudyEvent>('StudyEvent').implement({
@@ -201,6 +202,18 @@ builder.objectType(builder.objectRef<StudyEvent>(typeNames.FRONT_CHANGED), {
     front: t.intList({
       description: 'Numbers of its trials, the best by the first objective first.',
       resolve: (e) => payloadOf<'FRONT_CHANGED'>(e).front,
+    }),
+  }),
+});
+
+builder.objectType(builder.objectRef<StudyEvent>(typeNames.EXTENDED), {
+  description: 'Somebody has extended the study. One that had succeeded then continues in another job.',
+  interfaces: [StudyEventType],
+  fields: (t) => ({
+    generations: t.int({ description: 'Further generations.', resolve: (e) => payloadOf<'EXTENDED'>(e).generations }),
+    trialsWanted: t.int({
+      description: 'Trials that the study makes in all from now on.',
+      resolve: (e) => payloadOf<'EXTENDED'>(e).trialsWanted,
     }),
   }),
 });

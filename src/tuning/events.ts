@@ -36,6 +36,7 @@ export interface StudyEventPayloads {
   REGISTRATION_ENDED: OfTrial & { jobId: string; state: JobState; modelVersionId: string | null };
   GENERATION_ENDED: { generation: number; trials: number };
   FRONT_CHANGED: { front: number[] };
+  EXTENDED: { generations: number; trialsWanted: number };
 }
 
 /** In the transaction of what it describes. Announce a move of the study's job, or of a child of it, once that is committed. */

@@ -19,7 +19,7 @@ import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireModel, requireReadyDataset, requireTask } from '../training/sources.ts';
 import { trainingBytes } from '../training/train.ts';
 import { begin, continueIn, insertTrials } from './coordinate.ts';
-import { recordState } from './events.ts';
+import { appendStudyEvent, recordState } from './events.ts';
 import { planOf, type StudyPlan } from './plan.ts';
 import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
@@ -121,6 +121,7 @@ export function extendStudy({ db, bus }: JobServices, actor: Actor, id: string, 
     const trials = row.trials + generations * studySettings(row).population;
     if (trials > trialsMax) refuse('LIMIT', 'generations', `A study has at most ${trialsMax} trials; this would be ${trials}.`);
     tx.update(study).set({ trials }).where(eq(study.id, id)).run();
+    appendStudyEvent(tx, id, 'EXTENDED', { generations, trialsWanted: trials });
     writeAudit(tx, actor, { action: 'extendStudy', target: { type: 'Study', id }, detail: { trials } });
     if (current.state === 'SUCCEEDED') {
       requireModel(tx, row.modelId, 'studyId');

@@ -82,6 +82,7 @@ export const studyEventTypes = [
   'REGISTRATION_ENDED',
   'GENERATION_ENDED',
   'FRONT_CHANGED',
+  'EXTENDED',
 ] as const;
 
 /** The stored events of a study, in order and without gaps, over all jobs that have coordinated it. */
