@@ -45,6 +45,12 @@ describe('the list of jobs', () => {
       storeJob(server, { kind: 'IMPORT_DATASET', specJson: { datasetVersionId, fileName: 'a.zip' } });
       storeJob(server, { kind: 'TUNE', specJson: { studyId: 'Study', modelId: 'Model', datasetVersionId } });
       storeJob(server, { kind: 'ASK', specJson: { studyId: 'Study', generation: 1, count: 2 } });
+      const training = { datasetVersionId, preset: 'resnet50', modelId: null };
+      storeJob(server, { id: 'training', kind: 'TRAIN', parentId: 'TUNE', specJson: training });
+      server.services.db
+        .insert(trial)
+        .values({ studyId: 'Study', number: 7, generation: 1, hash: '', paramsJson: {}, jobId: 'training' })
+        .run();
       await withTui(
         server.url,
         async (tui) => {
@@ -58,7 +64,8 @@ describe('the list of jobs', () => {
           await tui.shows(/IMPORT_MODEL +one v1 FP32 a\.onnx /);
           await tui.shows(/IMPORT_DATASET +one v1 a\.zip /);
           await tui.shows(/TUNE +one on one v1 /);
-          await tui.shows(/ASK +generation 1 /);
+          await tui.shows(/ASK +one generation 1 /);
+          await tui.shows(/TRAIN +one trial 7 resnet50 on one v1 /);
         },
         { columns: 100 },
       );
@@ -108,7 +115,16 @@ describe('the list of jobs', () => {
             .set({ outcome: 'STOPPED', valuesJson: [0.5], epochs: 1 })
             .where(eq(trial.number, 2))
             .run();
-          tell('TRIAL_ENDED', { number: 2, generation: 0, params: {}, outcome: 'STOPPED', values: [0.5], failure: null, epochs: 1, copyOf: null });
+          tell('TRIAL_ENDED', {
+            number: 2,
+            generation: 0,
+            params: {},
+            outcome: 'STOPPED',
+            values: [0.5],
+            failure: null,
+            epochs: 1,
+            copyOf: null,
+          });
           await tui.shows(/ 2 +○ STOPPED +0\.5/);
           db.update(study)
             .set({ importanceJson: [{ name: 'learningRate', share: 1 }] })

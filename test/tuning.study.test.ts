@@ -5,7 +5,7 @@ import { deleteJob } from '../src/jobs/delete.ts';
 import { attempt, type JobEvent, job, jobEvent } from '../src/jobs/tables.ts';
 import { dominates } from '../src/tuning/ranking.ts';
 import { extendStudy } from '../src/tuning/start.ts';
-import { frontOf, ranked, studySettings, trainingsOf } from '../src/tuning/studies.ts';
+import { findTrialOf, frontOf, ranked, studySettings, trainingsOf } from '../src/tuning/studies.ts';
 import { sweepStudies } from '../src/tuning/sweep.ts';
 import type { Trial } from '../src/tuning/tables.ts';
 import { nobody } from './support/jobs.ts';
@@ -139,6 +139,7 @@ describe('a study', () => {
         expect(epochs).toEqual(epochs.toSorted((a, b) => Number(a) - Number(b)));
         expect(epochs[0] ?? halving.firstEpoch).toBe(halving.firstEpoch);
       }
+      for (const one of studies.trials(id)) for (const child of trainingsOf(db, one)) expect(findTrialOf(db, child)).toEqual(one);
     }));
 
   test('trains a value that was computed back from its logarithm only once', () =>

@@ -2,7 +2,7 @@
  * The events of a study. Each is stored in the transaction of the change that it describes. So whatever is killed, the stream has no gap and
  * nothing twice. A study keeps its numbers when a retry or an extension gives it another job.
  */
-import { and, asc, eq, gt, or, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, sql } from 'drizzle-orm';
 import type { Bus } from '../bus.ts';
 import type { Db, Queryable } from '../db.ts';
 import { notFound } from '../errors.ts';
@@ -10,7 +10,7 @@ import { follow } from '../follow.ts';
 import { findJob } from '../jobs/jobs.ts';
 import type { Failure } from '../jobs/states.ts';
 import type { Job, JobState } from '../jobs/tables.ts';
-import { convertedJobId, findStudy, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
+import { convertedJobId, findStudy, findTrialOfTraining, frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
 import { type Study, type StudyEvent, study, studyEvent, type Trial, type TrialOutcome, trial } from './tables.ts';
 
 /** Events that are read at a time. */
@@ -65,11 +65,7 @@ export function recordState(tx: Queryable, studyId: string, { id, state, held, f
 
 /** An attempt at the training of a trial starts. Other children, and trainings that a user repeated, belong to no trial. */
 export function recordStart(tx: Queryable, { id, attemptNumber }: Job): void {
-  const one = tx
-    .select()
-    .from(trial)
-    .where(or(eq(trial.jobId, id), eq(trial.finalJobId, id)))
-    .get();
+  const one = findTrialOfTraining(tx, id);
   if (!one) return;
   const { studyId, number, generation } = one;
   appendStudyEvent(tx, studyId, 'TRIAL_STARTED', { number, generation, jobId: id, attempt: attemptNumber });

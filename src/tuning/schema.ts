@@ -18,6 +18,7 @@ import {
   countEnded,
   findStudy,
   findStudyOf,
+  findTrialOf,
   frontOf,
   isStudyKey,
   listStudies,
@@ -259,6 +260,16 @@ builder.objectField(JobType, 'study', (t) =>
     nullable: true,
     description: 'The study that a TUNE job coordinates, or that an ASK, MEASURE or TRAIN job works for; null for other jobs.',
     resolve: (j, _a, { db }) => findStudyOf(db, j),
+  }),
+);
+
+builder.objectField(JobType, 'trial', (t) =>
+  t.field({
+    type: TrialType,
+    nullable: true,
+    description: 'The trial of `study` that a TRAIN job trains, to a rung or to its end; null for other jobs.',
+    extensions: { cost: 5 },
+    resolve: (j, _a, { db }) => findTrialOf(db, j),
   }),
 );
 

@@ -9,7 +9,7 @@ import { type Job, job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { directionsOf, type ObjectiveName, objectives } from './objectives.ts';
 import { nonDominated, type Ranked } from './ranking.ts';
-import { StudySettings } from './settings.ts';
+import { activeParams, StudySettings } from './settings.ts';
 import { type Study, study, type Trial, trial } from './tables.ts';
 
 export const findStudy = (db: Queryable, id: string): Study | undefined => db.select().from(study).where(eq(study.id, id)).get();
@@ -81,6 +81,25 @@ export function trialState(db: Queryable, { outcome, jobId }: Trial): keyof type
   if (outcome !== null) return outcome;
   const state = jobId === null ? undefined : findJob(db, jobId)?.state;
   return state === 'RUNNING' || state === 'CANCELLING' ? 'RUNNING' : 'WAITING';
+}
+
+/** The trial whose newest training, or the training that registers it, a job is. */
+export const findTrialOfTraining = (db: Queryable, jobId: string): Trial | undefined =>
+  db
+    .select()
+    .from(trial)
+    .where(or(eq(trial.jobId, jobId), eq(trial.finalJobId, jobId)))
+    .get();
+
+/** The trial that a TRAIN job trains, also to an earlier rung, and where a user has repeated it: by its hyperparameters. */
+export function findTrialOf(db: Queryable, { id, kind, specJson, parentId }: Job): Trial | undefined {
+  const row = kind === 'TRAIN' && parentId !== null ? findStudyOf(db, { kind, specJson, parentId }) : undefined;
+  if (!row) return undefined;
+  const { space } = studySettings(row);
+  const { hyperparameters = {} } = specJson as { hyperparameters?: Record<string, unknown> };
+  const hasParams = ({ paramsJson }: Trial) =>
+    Object.entries(activeParams(space, paramsJson)).every(([name, value]) => hyperparameters[name] === value);
+  return findTrialOfTraining(db, id) ?? listTrials(db, row.id).find((one) => one.copyOf === null && hasParams(one));
 }
 
 /** Why the training of a WORST trial failed, or that of the trial that it copies; null when it was cancelled, and of others. */

@@ -4,6 +4,8 @@
 export const subjectFields = `
   kind spec
   model { name }
+  study { model { name } }
+  trial { number }
   modelVersions { number precision model { name } }
   datasetVersion { number dataset { name } }
 `;
@@ -12,6 +14,8 @@ interface Subject {
   kind: string;
   spec: unknown;
   model: { name: string } | null;
+  study: { model: { name: string } | null } | null;
+  trial: { number: number } | null;
   /** Those that it works on, then those that it has made. */
   modelVersions: readonly { number: number; precision: string | null; model: { name: string } }[];
   datasetVersion: { number: number; dataset: { name: string } } | null;
@@ -29,7 +33,7 @@ interface Spec {
   intraOpThreads?: unknown[];
 }
 
-export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: Subject): string {
+export function subjectOf({ kind, spec, model, study, trial, modelVersions, datasetVersion }: Subject): string {
   const {
     fileName,
     preset,
@@ -46,10 +50,10 @@ export function subjectOf({ kind, spec, model, modelVersions, datasetVersion }: 
   const dataset = datasetVersion && `${datasetVersion.dataset.name} v${datasetVersion.number}`;
   const rows = modelVersionIds.length * batchSizes.length * engines.length * intraOpThreads.length;
   const parts: Record<string, (string | null | undefined | false)[]> = {
-    TRAIN: [model?.name ?? 'trial', preset, dataset && `on ${dataset}`],
+    TRAIN: [model?.name ?? study?.model?.name, trial && `trial ${trial.number}`, preset, dataset && `on ${dataset}`],
     TUNE: [model?.name, dataset && `on ${dataset}`],
-    ASK: [`generation ${generation ?? 0}`],
-    MEASURE: ['latency of a study'],
+    ASK: [study?.model?.name, `generation ${generation ?? 0}`],
+    MEASURE: [study?.model?.name, 'latency of a study'],
     CONVERT: [versions[0], made && `→ v${made.number} ${made.precision ?? ''}`],
     COMPRESS: [versions[0], made ? `→ v${made.number} ${made.precision ?? ''}` : compression && `→ ${compression.precision}`],
     EVALUATE: [versions[0], dataset && `on ${dataset}`, split],
