@@ -298,9 +298,12 @@ describe('watch', () => {
     const { output, written } = outputOf(false);
     await withServer(async (server) => {
       const token = await server.as('VIEWER');
-      const watching = (url: string, accessToken: string) =>
-        watchJob({ url, accessToken: async () => accessToken }, Buffer.from('Job:nobody').toString('base64'), output);
-      await expect(watching(server.url, token)).rejects.toThrow('There is no such job.');
+      const watching = (url: string, accessToken: string, id = opaqueId('Job', 'nobody')) =>
+        watchJob({ url, accessToken: async () => accessToken }, id, output);
+      for (const type of ['Job', 'Study'] as const) {
+        const gone = watching(server.url, token, opaqueId(type, 'nobody'));
+        await expect(gone).rejects.toThrow('There is no such job or study: it may have been deleted.');
+      }
       await expect(watching(server.url, 'bad')).rejects.toThrow('access token');
       await expect(watching('http://127.0.0.1:1', token)).rejects.toThrow('There is no server at http://127.0.0.1:1.');
     });
@@ -392,7 +395,10 @@ test('`watch <job>` exits with 1 when the job has not succeeded, with 2 when it 
       const ended = (job: string, bearer: string) =>
         withWatch(job, server.url, bearer, async ({ lines, exit }) => [(await exit).code, withoutTime(lines).at(-1)]);
       expect(await ended(id, token)).toEqual([1, 'FAILED  SPEC_INVALID: The job was specified wrongly.']);
-      expect(await ended(Buffer.from('Job:nobody').toString('base64'), token)).toEqual([2, 'There is no such job.']);
+      expect(await ended(Buffer.from('Job:nobody').toString('base64'), token)).toEqual([
+        2,
+        'There is no such job or study: it may have been deleted.',
+      ]);
       expect(await ended(id, 'dead')).toEqual([2, 'The access token is invalid or expired. Refresh it, or log in again.']);
 
       // A session that ends while the job runs, as when its token expires.

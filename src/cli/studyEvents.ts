@@ -59,21 +59,22 @@ export type ShownStudyEvent = { seq: number; at: string } & (
   | { type: 'StudyExtendedEvent'; generations: number; trialsWanted: number }
 );
 
-/** The id of the study that is meant: its own, or that of a job which coordinates it; null of other jobs. */
+/** The id of the study that is meant: its own, or that of a job which coordinates it; null of other jobs. Throws where there is neither. */
 export async function studyIdOf(session: ClientSession, id: string): Promise<string | null> {
   const query = 'query ($id: ID!) { node(id: $id) { type: __typename ... on Study { id } ... on Job { kind study { id } } } }';
   const { node } = (await ask(session, query, { id })) as {
     node: { type: string; id?: string; kind?: string; study?: { id: string } | null } | null;
   };
-  if (node?.type === 'Study') return node.id ?? null;
-  return node?.kind === 'TUNE' ? (node.study?.id ?? null) : null;
+  if (!node) throw new Error('There is no such job or study: it may have been deleted.');
+  if (node.type === 'Study') return node.id ?? null;
+  return node.kind === 'TUNE' ? (node.study?.id ?? null) : null;
 }
 
 /** The state of a study's job, and whether it has events: they are removed when it has ended for long. */
 export async function readStudy(session: ClientSession, id: string): Promise<{ state: string; hasEvents: boolean }> {
   const query = 'query ($id: ID!) { study(id: $id) { job { state } events(first: 1) { seq } } }';
   const { study } = (await ask(session, query, { id })) as { study: { job: { state: string }; events: unknown[] } | null };
-  if (!study) throw new Error('There is no such study.');
+  if (!study) throw new Error('There is no such study: it may have been deleted.');
   return { state: study.job.state, hasEvents: study.events.length > 0 };
 }
 

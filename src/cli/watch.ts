@@ -96,7 +96,7 @@ async function readJob(session: ClientSession, id: string): Promise<WatchedJob> 
   const query =
     'query ($id: ID!) { job(id: $id) { kind children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
   const { job } = (await ask(session, query, { id })) as { job: WatchedJob | null };
-  if (!job) throw new Error('There is no such job.');
+  if (!job) throw new Error('There is no such job: it may have been deleted.');
   return job;
 }
 
