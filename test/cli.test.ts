@@ -1,6 +1,6 @@
 /** `./whetstone`, as a person and a script use it: from any folder, in a real shell. */
 import { execFile } from 'node:child_process';
-import { symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { fetchJobs, jobStates, jobTable } from '../src/cli/jobs.ts';
@@ -67,6 +67,32 @@ test('an unknown command and an unknown option are answered with the nearest nam
   expect(command).toMatchObject({ code: 2, stderr: expect.stringContaining('(Did you mean upload?)') });
   expect(option).toMatchObject({ code: 2, stderr: expect.stringContaining('(Did you mean --state?)') });
 });
+
+test('help installs nothing, and is there before anything is installed', () =>
+  withFolder(async (folder) => {
+    for (const file of ['whetstone', 'package.json', 'docs/commands.md']) cpSync(join(root, file), join(folder, file));
+    const ws = join(folder, 'whetstone');
+    const helps = await Promise.all(
+      [['tui', '--help'], ['help', 'tui'], ['--help'], ['uplod', '--help'], ['--version']].map((args) => run(ws, args)),
+    );
+    expect(helps.map(({ code, stderr }) => [code, stderr])).toEqual(helps.map(() => [0, '']));
+    const [command, same, all, none, version] = helps.map(({ stdout }) => stdout.trim());
+    expect(command).toMatch(/^Usage: whetstone tui .*\n[\s\S]*--help +print this$/);
+    expect(all).toMatch(/^serve: start the server\n/);
+    expect([same, none]).toEqual([command, all]);
+    expect(version).toBe(program.version());
+    expect(readdirSync(folder).sort()).toEqual(['docs', 'package.json', 'whetstone']);
+
+    mkdirSync(join(folder, 'node_modules', '.bin'), { recursive: true });
+    writeFileSync(join(folder, 'node_modules', '.package-lock.json'), '{}');
+    writeFileSync(join(folder, 'node_modules', '.bin', 'node'), '#!/bin/sh\necho "$@"\n', { mode: 0o755 });
+    const startedBy = async (...args: string[]) => (await run(ws, args)).stdout.trim().split('\n');
+    expect(await startedBy('jobs', '--help')).toEqual(['src/main.ts jobs --help']);
+    expect(await startedBy('completion', 'bash')).toEqual(['src/main.ts completion bash']);
+    expect(await startedBy('tui', '--help')).toEqual([expect.stringMatching(/scripts\/tui\.mjs --help$/)]);
+    expect(await startedBy('jobs', '--json')).toEqual(['scripts/setup.mjs node', 'src/main.ts jobs --json']);
+    expect(await startedBy('tui')).toEqual(['scripts/setup.mjs', expect.stringMatching(/scripts\/tui\.mjs$/)]);
+  }));
 
 describe('with a server', () => {
   let server: TestServer;
