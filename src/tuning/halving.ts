@@ -26,14 +26,14 @@ export const nextStop = (halving: Halving | null, epochs: number, done: number):
 export const survivorsOf = <T extends Ranked>(trials: readonly T[], { reduction }: Halving, directions: readonly Direction[]): T[] =>
   rank(trials, directions).slice(0, Math.max(1, Math.floor(trials.length / reduction)));
 
-export interface Work {
+export interface GenerationWork {
   epochs: number;
   /** Each begins with a process of its own. */
   trainings: number;
 }
 
 /** What a generation of so many trials trains at most. */
-export function workOfGeneration(halving: Halving | null, epochs: number, trials: number): Work {
+export function workOfGeneration(halving: Halving | null, epochs: number, trials: number): GenerationWork {
   const work = { epochs: 0, trainings: 0 };
   let [done, left] = [0, trials];
   if (trials === 0) return work;

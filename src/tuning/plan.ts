@@ -3,7 +3,7 @@ import { findVersionEver } from '../datasets/datasets.ts';
 import type { Queryable } from '../db.ts';
 import { attempt, type Job, job, jobEvent } from '../jobs/tables.ts';
 import type { TrainRequest } from '../training/train.ts';
-import { type Work, workOfGeneration } from './halving.ts';
+import { type GenerationWork, workOfGeneration } from './halving.ts';
 import { hyperparametersOfTrial, type StudySettings } from './settings.ts';
 
 /** Trainings from whose speed the duration is estimated. */
@@ -25,7 +25,7 @@ export function planOf(db: Queryable, settings: StudySettings, datasetVersionId:
   const { population, halving } = settings;
   const { epochs: epochsOfTrial, imageSize } = hyperparametersOfTrial(settings, middleOf(settings)).hyperparameters;
   const [whole, rest] = [Math.floor(trials / population), trials % population];
-  const [full, last] = [population, rest].map((size) => workOfGeneration(halving, epochsOfTrial, size)) as [Work, Work];
+  const [full, last] = [population, rest].map((size) => workOfGeneration(halving, epochsOfTrial, size)) as [GenerationWork, GenerationWork];
   const epochs = whole * full.epochs + last.epochs;
   const trainings = whole * full.trainings + last.trainings;
   const paces = pacesOf(db, settings.preset);

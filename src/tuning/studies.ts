@@ -93,13 +93,15 @@ export const findTrialOfTraining = (db: Queryable, jobId: string): Trial | undef
 
 /** The trial that a TRAIN job trains, also to an earlier rung, and where a user has repeated it: by its hyperparameters. */
 export function findTrialOf(db: Queryable, { id, kind, specJson, parentId }: Job): Trial | undefined {
-  const row = kind === 'TRAIN' && parentId !== null ? findStudyOf(db, { kind, specJson, parentId }) : undefined;
-  if (!row) return undefined;
+  if (kind !== 'TRAIN' || parentId === null) return undefined;
+  const newest = findTrialOfTraining(db, id);
+  const row = newest ? undefined : findStudyOf(db, { kind, specJson, parentId });
+  if (!row) return newest;
   const { space } = studySettings(row);
   const { hyperparameters = {} } = specJson as { hyperparameters?: Record<string, unknown> };
   const hasParams = ({ paramsJson }: Trial) =>
     Object.entries(activeParams(space, paramsJson)).every(([name, value]) => hyperparameters[name] === value);
-  return findTrialOfTraining(db, id) ?? listTrials(db, row.id).find((one) => one.copyOf === null && hasParams(one));
+  return listTrials(db, row.id).find((one) => one.copyOf === null && hasParams(one));
 }
 
 /** Why the training of a WORST trial failed, or that of the trial that it copies; null when it was cancelled, and of others. */
