@@ -48,6 +48,7 @@ const seriesNs = 100_000_000n;
 const warmupSeriesNs = 20_000_000n;
 /** Of a series: 1 MiB. */
 const seriesRunsMax = 2 ** 16;
+const never = 2n ** 62n;
 
 /** Some inferences of a warm-up, and how long each took in nanoseconds. They follow each other as closely as in a block. */
 export async function warmUpSome(session: EngineSession, feeds: readonly Feeds[], firstFeed: number): Promise<Float64Array> {
@@ -55,7 +56,7 @@ export async function warmUpSome(session: EngineSession, feeds: readonly Feeds[]
   return timed([await session.series(feeds, asked)], 0n).latencyNs;
 }
 
-/** One inference after the other. */
+/** One inference after the other, and one at least where the instances share none. */
 export async function stream(
   session: EngineSession,
   feeds: readonly Feeds[],
@@ -66,14 +67,14 @@ export async function stream(
   const taken = memory.subarray(shared.taken, shared.taken + 1);
   const share = total === null ? null : { taken, total };
   const startedAt = Atomics.load(memory, shared.startNs);
-  const endsAt = share ? null : startedAt + BigInt(Math.round(seconds * 1e9));
+  const endsAt = share ? never : startedAt + BigInt(Math.round(seconds * 1e9));
   const all: BigInt64Array[] = [];
   let runs = 0;
-  let lastAt = startedAt;
-  const isMore = () => runs < samplesMax && (share ? Atomics.load(taken, 0) < share.total : lastAt < (endsAt as bigint));
+  let lastAt = 0n;
+  const isMore = () => runs < samplesMax && lastAt < endsAt && (!share || Atomics.load(taken, 0) < share.total);
   while (isMore()) {
     const until = now() + seriesNs;
-    const untilNs = endsAt !== null && endsAt < until ? endsAt : until;
+    const untilNs = endsAt < until ? endsAt : until;
     const runsMax = Math.min(samplesMax - runs, seriesRunsMax);
     const times = await session.series(feeds, { firstFeed: runs % feeds.length, runsMax, untilNs, share });
     all.push(times);
