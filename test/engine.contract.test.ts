@@ -207,7 +207,7 @@ describe.each(names)('%s', (name) => {
       expect(times.at(-1)).toBeLessThanOrEqual(process.hrtime.bigint());
     }));
 
-  it(`ends a series with the run that is under way at its time, after one at least${why}`, () =>
+  it(`ends a series with the run that computes at its time, after one at least${why}`, () =>
     withSession('plus-1', async (session) => {
       expect(await session.series(feeds, { firstFeed: 0, runsMax: 50, untilNs: 0n, share: null })).toHaveLength(2);
       const untilNs = process.hrtime.bigint() + 20_000_000n;

@@ -79,7 +79,7 @@ struct Share {
 struct Series {
   std::size_t firstFeed = 0;  // of the first run; the other feeds follow in turn
   std::size_t runsMax = 1;    // bounds the memory: 16 bytes each
-  std::int64_t untilNs = std::numeric_limits<std::int64_t>::max();  // of `nowNs`: it ends with the run that is under way then
+  std::int64_t untilNs = std::numeric_limits<std::int64_t>::max();  // of `nowNs`: it ends with the run that computes then
   std::optional<Share> share = {};
 };
 

@@ -42,7 +42,7 @@ export type FromInstance = 'loaded' | 'warm' | 'ready' | Refused | Streamed;
 
 const now = (): bigint => process.hrtime.bigint();
 
-/** Progress is shown between two series. What lies between them, about 0.2 ms, must not count. */
+/** Progress is shown between two series, whose distance of about 0.2 ms is small beside this. */
 const seriesNs = 100_000_000n;
 /** The speed is looked at between two series of a warm-up. */
 const warmupSeriesNs = 20_000_000n;

@@ -46,7 +46,7 @@ export interface SeriesAsked {
   firstFeed: number;
   /** Bounds the memory: 16 bytes each. */
   runsMax: number;
-  /** Of `process.hrtime.bigint`: the run that is under way then is the last. */
+  /** Of `process.hrtime.bigint`: the run that computes then is the last. */
   untilNs: bigint;
   /** Runs that several sessions share: how many are taken, one value in memory that their threads share. The series ends when none is left. */
   share: { taken: BigInt64Array; total: number } | null;
