@@ -114,6 +114,15 @@ describe('a benchmark', () => {
       expect(elapsedNs(blocks.slice(0, -1))).toBeLessThan(0.2e9);
     }));
 
+  test('spreads the most samples of a row over ten rounds, however fast it is', () =>
+    withFolder(async (workDir) => {
+      const settings = { ...briefly, secondsMin: 60, secondsMax: 60, samplesMax: 200 };
+      const { file } = await run(workDir, benchmarkSpec({ models: [classifier], settings }));
+      const counted = file.cells[0]?.blocks.map(({ count }) => count) ?? [];
+      expect(counted.reduce((sum, count) => sum + count, 0)).toBe(200);
+      expect(Math.max(...counted)).toBeLessThanOrEqual(20);
+    }));
+
   test('goes on with rows that may be the best until the rounds tell, not with one that is beaten', () =>
     withFolder(async (workDir) => {
       const settings = { ...briefly, gateInputs: 1, secondsMin: 0.3, secondsMax: 2.4, samplesWanted: 100, precision: 0.001 };

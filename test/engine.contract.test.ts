@@ -190,6 +190,54 @@ describe.each(names)('%s', (name) => {
       expect(runNs).toBeLessThanOrEqual(Number(process.hrtime.bigint() - startedAt));
     }));
 
+  /** Starts and ends of a series, by turns. Fails where one run begins before the last has ended. */
+  const oneAfterTheOther = (times: BigInt64Array, beganNs: bigint): void => {
+    expect([beganNs, ...times]).toEqual([beganNs, ...times].sort((a, b) => Number(a - b)));
+  };
+  const feeds = [0, 100, 200].map((first) => new Map([['x', floats([1, 4], [first, first + 1, first + 2, first + 3])]]));
+  const never = 2n ** 62n;
+
+  it(`computes a series, one run after the other, and says when each began and ended${why}`, () =>
+    withSession('plus-1', async (session) => {
+      const beganNs = process.hrtime.bigint();
+      const times = await session.series(feeds, { firstFeed: 2, runsMax: 50, untilNs: never, share: null });
+      expect(times).toBeInstanceOf(BigInt64Array);
+      expect(times).toHaveLength(100);
+      oneAfterTheOther(times, beganNs);
+      expect(times.at(-1)).toBeLessThanOrEqual(process.hrtime.bigint());
+    }));
+
+  it(`ends a series with the run that computes at its time, after one at least${why}`, () =>
+    withSession('plus-1', async (session) => {
+      expect(await session.series(feeds, { firstFeed: 0, runsMax: 50, untilNs: 0n, share: null })).toHaveLength(2);
+      const untilNs = process.hrtime.bigint() + 20_000_000n;
+      const times = await session.series(feeds, { firstFeed: 0, runsMax: 100_000, untilNs, share: null });
+      expect(times.at(-1)).toBeGreaterThanOrEqual(untilNs);
+      expect(times.at(-3) ?? 0n).toBeLessThan(untilNs);
+    }));
+
+  it(`computes as many runs as series share, and what a series takes it computes${why}`, () =>
+    withSession('plus-1', async (session) => {
+      // Not at the start of its memory.
+      const taken = new BigInt64Array(new SharedArrayBuffer(24), 8, 1);
+      const asked = { firstFeed: 0, runsMax: 1000, untilNs: never, share: { taken, total: 500 } };
+      const both = await Promise.all([session.series(feeds, asked), session.series(feeds, asked)]);
+      expect(both.map(({ length }) => length / 2).reduce((sum, runs) => sum + runs)).toBe(500);
+      taken[0] = 0n;
+      expect(await session.series(feeds, { ...asked, runsMax: 7 })).toHaveLength(14);
+      expect(taken[0]).toBe(7n);
+      taken[0] = 500n;
+      expect(await session.series(feeds, asked)).toHaveLength(0);
+    }));
+
+  it(`says why a run of a series fails, and computes the next series${why}`, () =>
+    withSession('identity', async (session) => {
+      const [right] = feeds as [(typeof feeds)[number]];
+      const asked = { firstFeed: 0, runsMax: 9, untilNs: never, share: null };
+      await expect(session.series([right, new Map([['x', floats([1, 5], [0, 0, 0, 0, 0])]])], asked)).rejects.toThrow(/dimensions|shape/i);
+      expect(await session.series([right], asked)).toHaveLength(18);
+    }));
+
   it(`never mixes the answers of two clients${why}`, () =>
     withSession('plus-1', async (session) => {
       const client = async (first: number) => {

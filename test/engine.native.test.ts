@@ -84,6 +84,23 @@ describe.skipIf(nativeMissing !== null)(`the native runtime${whyNoNative}`, () =
     await session.close();
   });
 
+  test('computes a series without the thread of JavaScript, which is busy until its last run is taken', async () => {
+    const session = await openNative('identity');
+    const taken = new BigInt64Array(new SharedArrayBuffer(8));
+    const share = { taken, total: 100 };
+    const feeds = [new Map([['x', floats([1, 4], [1, 2, 3, 4])]])];
+    const series = session.series(feeds, { firstFeed: 0, runsMax: 1000, untilNs: 2n ** 62n, share });
+    const hangsAt = process.hrtime.bigint() + 10_000_000_000n;
+    // It asks for one more than there are.
+    while (Atomics.load(taken, 0) <= share.total && process.hrtime.bigint() < hangsAt);
+    const freeAt = process.hrtime.bigint();
+    const times = await series;
+    expect(times).toHaveLength(200);
+    expect(times.at(-1)).toBeLessThanOrEqual(freeAt);
+    await session.close();
+    await expect(session.series(feeds, { firstFeed: 0, runsMax: 1, untilNs: 0n, share: null })).rejects.toThrow('The model is closed.');
+  });
+
   test.each(['idle', 'running'])('a process that has it open and %s ends when it is done, or told to', (state) => {
     expect(runAlone('endNative.ts', fileOf('spin'), state)).toBe(`${state}\n`);
   });

@@ -60,8 +60,8 @@ class Binding final : public Napi::ObjectWrap<Binding> {
   static void define(Napi::Env env, Napi::Object exports) {
     exports.Set("Runtime", DefineClass(env, "Runtime",
                                        {InstanceMethod<&Binding::load>("load"), InstanceMethod<&Binding::run>("run"),
-                                        InstanceMethod<&Binding::cancel>("cancel"), InstanceMethod<&Binding::unload>("unload"),
-                                        InstanceMethod<&Binding::close>("close")}));
+                                        InstanceMethod<&Binding::series>("series"), InstanceMethod<&Binding::cancel>("cancel"),
+                                        InstanceMethod<&Binding::unload>("unload"), InstanceMethod<&Binding::close>("close")}));
   }
 
   // (threads, nice, recordsFile)
@@ -97,7 +97,7 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     if (!completion.error.empty()) {
       pending.deferred.Reject(Napi::Error::New(env, completion.error).Value());
     } else if (completion.run) {
-      pending.deferred.Resolve(resultOf(env, *completion.run));
+      pending.deferred.Resolve(resultOf(env, *completion.run, pending.isSeries));
     } else if (completion.model) {
       pending.deferred.Resolve(modelOf(env, completion.model));
     } else {
@@ -106,10 +106,12 @@ class Binding final : public Napi::ObjectWrap<Binding> {
   }
 
  private:
-  // A promise that is not answered yet. The reference keeps the memory of the inputs.
+  // A promise that is not answered yet. The references keep the memory of the inputs, and that which series share.
   struct Pending {
     Napi::Promise::Deferred deferred;
-    Napi::ObjectReference inputs;
+    Napi::ObjectReference feeds;
+    Napi::ObjectReference taken;
+    bool isSeries = false;
     std::weak_ptr<Job> job;
   };
   using Handle = Napi::External<std::shared_ptr<Model>>;
@@ -130,22 +132,57 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     });
   }
 
-  // (id, model, names, types, shapes, arrays, outputs, deadlineMs, aside, keepsMemory): the first four arrays belong together. No deadline is Infinity.
-  Napi::Value run(const Napi::CallbackInfo& info) {
+  // (id, model, feeds, outputs, deadlineMs, aside, keepsMemory). No deadline is Infinity.
+  Napi::Value run(const Napi::CallbackInfo& info) { return start(info, {}, false); }
+
+  // (…, firstFeed, runsMax, untilNs, taken, total): `taken` is null where it shares its runs with no other.
+  Napi::Value series(const Napi::CallbackInfo& info) {
+    Series series;
+    series.firstFeed = static_cast<std::size_t>(info[7].As<Napi::Number>().Int64Value());
+    series.runsMax = static_cast<std::size_t>(info[8].As<Napi::Number>().Int64Value());
+    bool lossless = true;
+    series.untilNs = info[9].As<Napi::BigInt>().Int64Value(&lossless);
+    if (!info[10].IsNull()) series.share = Share{info[10].As<Napi::BigInt64Array>().Data(), info[11].As<Napi::Number>().Int64Value()};
+    return start(info, series, true);
+  }
+
+  Napi::Value start(const Napi::CallbackInfo& info, const Series& series, bool isSeries) {
     const double id = info[0].As<Napi::Number>();
-    const auto names = info[2].As<Napi::Array>();
-    const auto types = info[3].As<Napi::Array>();
-    const auto shapes = info[4].As<Napi::Array>();
-    const auto arrays = info[5].As<Napi::Array>();
-    const auto outputs = info[6].As<Napi::Array>();
-    const double deadlineMs = info[7].As<Napi::Number>();
+    const auto feeds = info[2].As<Napi::Array>();
+    const auto outputs = info[3].As<Napi::Array>();
+    const double deadlineMs = info[4].As<Napi::Number>();
     RunRequest request;
-    request.aside = info[8].As<Napi::Boolean>();
-    request.keepsMemory = info[9].As<Napi::Boolean>();
+    request.series = series;
+    request.aside = info[5].As<Napi::Boolean>();
+    request.keepsMemory = info[6].As<Napi::Boolean>();
     // A year is far enough, and does not overflow.
     if (deadlineMs < 365.0 * 86'400'000.0) {
       request.deadline = Clock::now() + std::chrono::microseconds(static_cast<std::int64_t>(deadlineMs * 1000.0));
     }
+    for (std::uint32_t n = 0; n < feeds.Length(); n += 1) request.feeds.push_back(feedOf(feeds.Get(n).As<Napi::Array>()));
+    for (std::uint32_t n = 0; n < outputs.Length(); n += 1) request.outputs.push_back(outputs.Get(n).As<Napi::String>());
+    const std::shared_ptr<Model>& model = *info[1].As<Handle>().Data();
+    return promise(info.Env(), id, [&] {
+      if (!model) throw std::runtime_error("The model is closed.");
+      Pending& pending = pending_.at(id);
+      pending.feeds = Napi::Persistent(feeds.As<Napi::Object>());
+      pending.isSeries = isSeries;
+      if (series.share) pending.taken = Napi::Persistent(info[10].As<Napi::Object>());
+      pending.job = runtime_->run(model, std::move(request), [channel = channel_, id](RunResult result) {
+        std::string error = result.stop == Stop::none ? result.error : "";
+        auto run = error.empty() ? std::make_unique<RunResult>(std::move(result)) : nullptr;
+        channel->send(std::unique_ptr<Completion>(new Completion{id, std::move(error), nullptr, std::move(run)}));
+      });
+    });
+  }
+
+  // [names, types, shapes, arrays], which belong together.
+  static std::vector<Input> feedOf(const Napi::Array& feed) {
+    const auto names = feed.Get(0U).As<Napi::Array>();
+    const auto types = feed.Get(1U).As<Napi::Array>();
+    const auto shapes = feed.Get(2U).As<Napi::Array>();
+    const auto arrays = feed.Get(3U).As<Napi::Array>();
+    std::vector<Input> inputs;
     for (std::uint32_t n = 0; n < names.Length(); n += 1) {
       Input input{names.Get(n).As<Napi::String>(), types.Get(n).As<Napi::Number>(), {}, nullptr, 0};
       const auto shape = shapes.Get(n).As<Napi::Array>();
@@ -155,19 +192,9 @@ class Binding final : public Napi::ObjectWrap<Binding> {
       const auto array = arrays.Get(n).As<Napi::TypedArray>();
       input.data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
       input.bytes = array.ByteLength();
-      request.inputs.push_back(std::move(input));
+      inputs.push_back(std::move(input));
     }
-    for (std::uint32_t n = 0; n < outputs.Length(); n += 1) request.outputs.push_back(outputs.Get(n).As<Napi::String>());
-    const std::shared_ptr<Model>& model = *info[1].As<Handle>().Data();
-    return promise(info.Env(), id, [&] {
-      if (!model) throw std::runtime_error("The model is closed.");
-      pending_.at(id).inputs = Napi::Persistent(arrays.As<Napi::Object>());
-      pending_.at(id).job = runtime_->run(model, std::move(request), [channel = channel_, id](RunResult result) {
-        std::string error = result.stop == Stop::none ? result.error : "";
-        auto run = error.empty() ? std::make_unique<RunResult>(std::move(result)) : nullptr;
-        channel->send(std::unique_ptr<Completion>(new Completion{id, std::move(error), nullptr, std::move(run)}));
-      });
-    });
+    return inputs;
   }
 
   // (id)
@@ -199,7 +226,7 @@ class Binding final : public Napi::ObjectWrap<Binding> {
       channel_->function().Ref(env);
       Ref();
     }
-    pending_.emplace(id, Pending{deferred, {}, {}});
+    pending_.emplace(id, Pending{deferred, {}, {}, false, {}});
     try {
       start();
     } catch (const std::exception& error) {
@@ -237,13 +264,19 @@ class Binding final : public Napi::ObjectWrap<Binding> {
     return result;
   }
 
-  // Takes the outputs over: their memory goes to JavaScript as it is.
-  static Napi::Value resultOf(Napi::Env env, RunResult& run) {
+  // Takes the outputs over, or the times of a series: their memory goes to JavaScript as it is.
+  static Napi::Value resultOf(Napi::Env env, RunResult& run, bool isSeries) {
     const auto result = Napi::Object::New(env);
-    result.Set("startedNs", static_cast<double>(run.times.startedNs));
-    result.Set("endedNs", static_cast<double>(run.times.endedNs));
+    result.Set("startedNs", run.times.empty() ? 0.0 : static_cast<double>(run.times.front().startedNs));
+    result.Set("endedNs", run.times.empty() ? 0.0 : static_cast<double>(run.times.back().endedNs));
     if (run.stop != Stop::none) {
       result.Set("stopped", run.stop == Stop::deadline ? "DEADLINE" : "CANCELLED");
+      return result;
+    }
+    if (isSeries) {
+      const std::size_t bytes = run.times.size() * sizeof(Times);
+      const auto times = std::make_shared<std::vector<Times>>(std::move(run.times));
+      result.Set("times", bufferOf(env, std::shared_ptr<void>(times, times->data()), bytes));
       return result;
     }
     const auto outputs = Napi::Array::New(env, run.outputs.size());
@@ -254,18 +287,18 @@ class Binding final : public Napi::ObjectWrap<Binding> {
       const auto one = Napi::Object::New(env);
       one.Set("type", output.type);
       one.Set("shape", shape);
-      one.Set("data", bufferOf(env, output));
+      one.Set("data", bufferOf(env, std::move(output.data), output.bytes));
       outputs.Set(n, one);
     }
     result.Set("outputs", outputs);
     return result;
   }
 
-  static Napi::Value bufferOf(Napi::Env env, Output& output) {
-    if (output.bytes == 0) return Napi::ArrayBuffer::New(env, 0);
+  static Napi::Value bufferOf(Napi::Env env, std::shared_ptr<void> data, std::size_t bytes) {
+    if (bytes == 0) return Napi::ArrayBuffer::New(env, 0);
     using Owner = std::shared_ptr<void>;
-    auto* owner = new Owner(std::move(output.data));
-    return Napi::ArrayBuffer::New(env, owner->get(), output.bytes, [](Napi::Env, void*, Owner* held) { delete held; }, owner);
+    auto* owner = new Owner(std::move(data));
+    return Napi::ArrayBuffer::New(env, owner->get(), bytes, [](Napi::Env, void*, Owner* held) { delete held; }, owner);
   }
 
   static void endOf(void* self) { static_cast<Binding*>(self)->end(); }

@@ -57,13 +57,14 @@ struct Times {
 // Of that clock.
 std::int64_t nowNs();
 
-// One run of a session.
+// What computes a session: once, or several times one after the other, until it has failed.
 class Run {
  public:
   virtual ~Run() = default;
   // Gives the named outputs in their order. Throws std::exception with what the library says.
   virtual std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) = 0;
-  // Ends `compute` with an exception at the next kernel. May be called by any thread at any time in the life of the run.
+  // Ends `compute` with an exception at the next kernel, and every later call of it at once. May be called by any thread at any time in the life
+  // of the run.
   virtual void cancel() = 0;
 };
 

@@ -109,11 +109,12 @@ class OpenVinoRun final : public Run {
 
   // One that failed or was stopped may not be as it was.
   ~OpenVinoRun() override {
-    if (computed_ && !cancelled_) requests_.giveBack(std::move(request_));
+    if (usable_ && !cancelled_) requests_.giveBack(std::move(request_));
   }
 
   std::vector<Output> compute(const std::vector<Input>& inputs, const std::vector<std::string>& outputs, Times& times) override {
     const ov::Api& api = library_.api;
+    usable_ = false;
     requireInputs(signature_, inputs);
     // The request holds the memory of the inputs until then.
     std::vector<ov::Owned<ov::Tensor>> owned;
@@ -127,11 +128,11 @@ class OpenVinoRun final : public Run {
     shapes_.require(shapes);
     std::vector<std::size_t> indices;
     for (const std::string& name : outputs) indices.push_back(indexOf(signature_.outputs, name, "output"));
-    times.startedNs = nowNs();
     {
       // Only a request that has started can be cancelled.
       const std::lock_guard lock(mutex_);
       if (cancelled_) throw std::runtime_error("Infer Request was canceled");
+      times.startedNs = nowNs();
       library_.check(api.infer_request_start_async(request_.get()));
     }
     const ov::Status status = api.infer_request_wait(request_.get());
@@ -139,7 +140,7 @@ class OpenVinoRun final : public Run {
     library_.check(status);
     std::vector<Output> read;
     for (const std::size_t index : indices) read.push_back(outputOf(index));
-    computed_ = true;
+    usable_ = true;
     return read;
   }
 
@@ -219,7 +220,7 @@ class OpenVinoRun final : public Run {
   ov::Owned<ov::InferRequest> request_;
   std::mutex mutex_;
   bool cancelled_ = false;
-  bool computed_ = false;
+  bool usable_ = true;
 };
 
 class OpenVinoSession final : public Session {

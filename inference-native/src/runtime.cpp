@@ -143,10 +143,11 @@ void Job::compute(unsigned thread, Records& records) {
       run_ = model_->session->begin(request_.keepsMemory);
     }
     records.begin(thread, model_->key);
-    result.outputs = run_->compute(request_.inputs, request_.outputs, result.times);
+    computeSeries(result);
   } catch (const std::exception& error) {
     result.error = error.what();
     if (result.error.empty()) result.error = "The engine does not say what is wrong.";
+    if (!result.times.empty() && result.times.back().endedNs == 0) result.times.pop_back();
   }
   records.end(thread);
   {
@@ -155,6 +156,19 @@ void Job::compute(unsigned thread, Records& records) {
     run_.reset();
   }
   finish(std::move(result));
+}
+
+void Job::computeSeries(RunResult& result) {
+  const Series& series = request_.series;
+  // Memory that grows would take time between two runs.
+  result.times.reserve(series.runsMax);
+  for (std::size_t n = 0; n < series.runsMax && (!series.share || series.share->take()); n += 1) {
+    // First, so that the library may use their memory again.
+    result.outputs.clear();
+    Times& times = result.times.emplace_back();
+    result.outputs = run_->compute(request_.feeds[(series.firstFeed + n) % request_.feeds.size()], request_.outputs, times);
+    if (times.endedNs >= series.untilNs) return;
+  }
 }
 
 void Job::stop(Stop why) {
@@ -271,6 +285,7 @@ void Runtime::load(OpenEngine open, std::string key, std::string file, LoadOptio
 }
 
 std::shared_ptr<Job> Runtime::run(std::shared_ptr<Model> model, RunRequest request, Job::Done done) {
+  if (request.feeds.empty()) throw std::invalid_argument("There is no feed: a run needs one, which is empty where the model takes no inputs.");
   Lane& lane = request.aside ? loads_ : runs_;
   auto job = std::make_shared<Job>(std::move(model), std::move(request), std::move(done), deadlines_);
   deadlines_->add(job);

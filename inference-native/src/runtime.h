@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -66,24 +67,41 @@ struct Model {
 
 enum class Stop { none, cancelled, deadline };
 
+// Runs that several series share, in memory that their threads share.
+struct Share {
+  std::int64_t* taken;
+  std::int64_t total;
+  // Whether there was one more to take.
+  bool take() const { return __atomic_fetch_add(taken, 1, __ATOMIC_SEQ_CST) < total; }
+};
+
+// Runs one after the other on one thread, with nothing between them: by default a single one. It ends at the first limit.
+struct Series {
+  std::size_t firstFeed = 0;  // of the first run; the other feeds follow in turn
+  std::size_t runsMax = 1;    // bounds the memory: 16 bytes each
+  std::int64_t untilNs = std::numeric_limits<std::int64_t>::max();  // of `nowNs`: it ends with the run that computes then
+  std::optional<Share> share = {};
+};
+
 struct RunResult {
-  std::vector<Output> outputs;
-  std::string error;  // empty where the run succeeded
+  std::vector<Output> outputs;  // of the last run
+  std::string error;            // empty where every run succeeded
   Stop stop = Stop::none;
-  Times times;
+  std::vector<Times> times;  // of each run that the library began
 };
 
 struct RunRequest {
-  std::vector<Input> inputs;
+  std::vector<std::vector<Input>> feeds;  // the inputs of a run each
   std::vector<std::string> outputs;
   std::optional<Clock::time_point> deadline;
   bool aside = false;  // on the threads that load, so that it does not keep a run waiting
   bool keepsMemory = true;
+  Series series = {};
 };
 
 class Deadlines;
 
-// A run from its request to its end. `done` is called once, by any thread.
+// A series of runs from its request to its end. `done` is called once, by any thread.
 class Job {
  public:
   using Done = std::function<void(RunResult)>;
@@ -94,6 +112,7 @@ class Job {
 
  private:
   friend class Deadlines;
+  void computeSeries(RunResult& result);
   void finish(RunResult result);
 
   std::shared_ptr<Model> model_;
@@ -139,6 +158,7 @@ class Runtime {
   ~Runtime() { close(); }
   // `key`: what is recorded of the model.
   void load(OpenEngine open, std::string key, std::string file, LoadOptions options, Loaded done);
+  // Throws std::invalid_argument where there is no feed.
   std::shared_ptr<Job> run(std::shared_ptr<Model> model, RunRequest request, Job::Done done);
   // `done` is called when its memory is free: after the runs that hold it.
   void unload(std::shared_ptr<Model> model, std::function<void()> done);

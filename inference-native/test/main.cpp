@@ -50,7 +50,7 @@ struct Spin {
 
   Spin(Runtime& runtime, const std::shared_ptr<Model>& model, std::int64_t count, std::optional<Clock::time_point> deadline = {})
       : rounds(count) {
-    RunRequest request{{{"rounds", int64, {1}, &rounds, sizeof rounds}}, {"y"}, deadline, false};
+    RunRequest request{{{{"rounds", int64, {1}, &rounds, sizeof rounds}}}, {"y"}, deadline};
     job = runtime.run(model, std::move(request), [this](RunResult result) { promise.set_value(std::move(result)); });
   }
   RunResult end() { return promise.get_future().get(); }
@@ -85,6 +85,7 @@ void describesRunsAndRefuses() {
   run->cancel();
   const std::string stopped = errorOf([&] { run->compute({floats("x", {1, 4}, values)}, {"y"}, times); });
   CHECK(contains(stopped, "terminate") || contains(stopped, "cancel"));
+  CHECK(!errorOf([&] { run->compute({floats("x", {1, 4}, values)}, {"y"}, times); }).empty());
   CHECK(!engine->load(fileOf("text"), {1, 1, false})->describe().inputs.empty());
 }
 
@@ -128,7 +129,7 @@ void twentyThreadsShareASession() {
   std::atomic<int> ended{0};
   std::promise<void> all;
   for (int n = 0; n < runs; n += 1) {
-    RunRequest request{{floats("x", {1, 4}, inputs[n])}, {"y"}, Clock::now() + std::chrono::minutes(1), n % 10 == 0};
+    RunRequest request{{{floats("x", {1, 4}, inputs[n])}}, {"y"}, Clock::now() + std::chrono::minutes(1), n % 10 == 0};
     runtime.run(model, std::move(request), [&, n](RunResult result) {
       if (result.error.empty() && valuesOf(result.outputs[0]) == std::vector<float>(4, static_cast<float>(n + 1))) right += 1;
       if (++ended == runs) all.set_value();
@@ -155,13 +156,81 @@ void aRunIsStoppedAtItsDeadline() {
   CHECK(Spin(runtime, model, 3).end().error.empty());
 }
 
+// The answer of two feeds of `plus-1`: of ones, and of twos. `shape` is that of the second.
+std::future<RunResult> startSeries(Runtime& runtime, const std::shared_ptr<Model>& model, Series series, std::vector<std::int64_t> shape = {1, 4}) {
+  static std::vector<float> ones(4, 1);
+  static std::vector<float> twos(4, 2);
+  RunRequest request{{{floats("x", {1, 4}, ones)}, {floats("x", std::move(shape), twos)}}, {"y"}, {}};
+  request.series = series;
+  const auto ended = std::make_shared<std::promise<RunResult>>();
+  runtime.run(model, std::move(request), [ended](RunResult result) { ended->set_value(std::move(result)); });
+  return ended->get_future();
+}
+
+void aSeriesComputesOneRunAfterTheOther() {
+  Runtime runtime(2, 0, "");
+  const auto model = load(runtime, "plus-1");
+  const std::int64_t beganNs = nowNs();
+  const RunResult five = startSeries(runtime, model, {1, 5}).get();
+  CHECK(five.error.empty() && five.times.size() == 5);
+  std::int64_t before = beganNs;
+  for (const Times& times : five.times) {
+    CHECK(times.startedNs >= before && times.endedNs >= times.startedNs);
+    before = times.endedNs;
+  }
+  CHECK(before <= nowNs());
+  // The fifth run has the second feed again.
+  CHECK(valuesOf(five.outputs.at(0)) == std::vector<float>(4, 3));
+
+  CHECK(startSeries(runtime, model, {0, 0}).get().times.empty());
+  CHECK(startSeries(runtime, model, {0, 100, nowNs()}).get().times.size() == 1);
+  const std::int64_t untilNs = nowNs() + 20'000'000;
+  const RunResult timed = startSeries(runtime, model, {0, 1'000'000, untilNs}).get();
+  CHECK(timed.times.back().endedNs >= untilNs && timed.times.at(timed.times.size() - 2).endedNs < untilNs);
+
+  const RunResult failed = startSeries(runtime, model, {0, 100}, {4}).get();
+  CHECK(!failed.error.empty() && failed.stop == Stop::none);
+  CHECK(startSeries(runtime, model, {0, 2}).get().error.empty());
+  CHECK(contains(errorOf([&] { runtime.run(model, {{}, {"y"}, {}}, [](RunResult) {}); }), "There is no feed"));
+}
+
+void twoSeriesShareTheirRuns() {
+  Runtime runtime(2, 0, "");
+  const auto model = load(runtime, "plus-1");
+  std::int64_t taken = 0;
+  Series series{0, 3000, endless, Share{&taken, 2000}};
+  auto first = startSeries(runtime, model, series);
+  auto second = startSeries(runtime, model, series);
+  CHECK(first.get().times.size() + second.get().times.size() == 2000);
+  // Each asked once more than there was.
+  CHECK(taken == 2002);
+  // A limit of its own comes first: what it takes it computes.
+  taken = 0;
+  series.runsMax = 3;
+  CHECK(startSeries(runtime, model, series).get().times.size() == 3 && taken == 3);
+}
+
+void aSeriesIsStoppedAtItsDeadline() {
+  Runtime runtime(1, 0, "");
+  const auto model = load(runtime, "spin");
+  std::int64_t rounds[] = {3, endless};
+  RunRequest request{{}, {"y"}, Clock::now() + std::chrono::milliseconds(200)};
+  for (std::int64_t& count : rounds) request.feeds.push_back({{"rounds", int64, {1}, &count, sizeof count}});
+  request.series.runsMax = 9;
+  std::promise<RunResult> ended;
+  runtime.run(model, std::move(request), [&ended](RunResult result) { ended.set_value(std::move(result)); });
+  const RunResult stopped = ended.get_future().get();
+  CHECK(stopped.stop == Stop::deadline && stopped.times.size() <= 2);
+  CHECK(Spin(runtime, model, 3).end().error.empty());
+}
+
 // In no loop of the model: there OpenVINO does not look whether it is to stop.
 void aRunIsStoppedBetweenItsKernels() {
   Runtime runtime(1, 0, "");
   const auto model = load(runtime, "matmuls");
   std::vector<float> values(std::size_t{4096} * 512);
   std::promise<RunResult> ended;
-  RunRequest request{{floats("x", {4096, 512}, values)}, {"y"}, Clock::now() + std::chrono::milliseconds(50), false};
+  RunRequest request{{{floats("x", {4096, 512}, values)}}, {"y"}, Clock::now() + std::chrono::milliseconds(50)};
   runtime.run(model, std::move(request), [&ended](RunResult result) { ended.set_value(std::move(result)); });
   CHECK(ended.get_future().get().stop == Stop::deadline);
 }
@@ -246,6 +315,8 @@ void anEngineDoesItsPart() {
   outputsHaveMemoryOfTheirOwn();
   aRunFreesItsMemory();
   twentyThreadsShareASession();
+  aSeriesComputesOneRunAfterTheOther();
+  twoSeriesShareTheirRuns();
   aRunIsStoppedBetweenItsKernels();
   aFileThatIsRefusedSaysWhy();
 }
@@ -265,6 +336,7 @@ int main(int count, char** arguments) {
   testOnnxFile(fileOf("spin"));
   anEngineDoesItsPart();
   aRunIsStoppedAtItsDeadline();
+  aSeriesIsStoppedAtItsDeadline();
   aModelIsUnloadedBehindItsRuns();
   aFileTellsWhatIsComputed();
   aProviderThatIsNotThereRefusesTheModel(arguments[1]);

@@ -1,7 +1,7 @@
 /** The inputs of a measurement with the outputs that they should give. */
 import { createCipheriv, createHash } from 'node:crypto';
 import { type Datatype, elementsOf } from '../engine/datatypes.ts';
-import type { EngineSession, Open, OpenOptions, Tensor } from '../engine/engine.ts';
+import type { EngineSession, Feeds, Open, OpenOptions, Tensor } from '../engine/engine.ts';
 import { engines, servingEngine } from '../engine/engines.ts';
 import { type Problem, planShapes } from '../engine/shapes.ts';
 import type { BenchmarkSpec } from '../jobs/specs.ts';
@@ -27,7 +27,6 @@ export interface Prepared {
   count: number;
 }
 
-export type Feeds = ReadonlyMap<string, Tensor>;
 export type Refused = { problem: { code: Problem['code'] | 'LOAD_FAILED'; message: string } };
 type Asked = Pick<BenchmarkSpec, 'seed' | 'settings'>;
 

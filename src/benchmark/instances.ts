@@ -5,9 +5,9 @@
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { EngineSession } from '../engine/engine.ts';
+import type { EngineSession, Feeds } from '../engine/engine.ts';
 import type { EngineName } from '../engine/engines.ts';
-import type { Feeds, PlannedInput, Refused } from './inputs.ts';
+import type { PlannedInput, Refused } from './inputs.ts';
 
 /** Places in the memory that the instances of a cell share. */
 export const shared = { generation: 0, taken: 1, startNs: 2 } as const;
@@ -42,28 +42,64 @@ export type FromInstance = 'loaded' | 'warm' | 'ready' | Refused | Streamed;
 
 const now = (): bigint => process.hrtime.bigint();
 
-/** One inference after the other. */
+/** Progress is shown between two series, whose distance of about 0.2 ms is small beside this. */
+const seriesNs = 100_000_000n;
+/** The speed is looked at between two series of a warm-up. */
+const warmupSeriesNs = 20_000_000n;
+/** Of a series: 1 MiB. */
+const seriesRunsMax = 2 ** 16;
+const never = 2n ** 62n;
+
+/** Some inferences of a warm-up, and how long each took in nanoseconds. They follow each other as closely as in a block. */
+export async function warmUpSome(session: EngineSession, feeds: readonly Feeds[], firstFeed: number): Promise<Float64Array> {
+  const asked = { firstFeed, runsMax: seriesRunsMax, untilNs: now() + warmupSeriesNs, share: null };
+  return timed([await session.series(feeds, asked)], 0n).latencyNs;
+}
+
+/** One inference after the other, and one at least where the instances share none. */
 export async function stream(
   session: EngineSession,
   feeds: readonly Feeds[],
   memory: BigInt64Array,
   { seconds, samplesMax, total }: StreamAsked,
-  advance: () => void,
+  advance: (runs: number) => void,
 ): Promise<Streamed> {
-  const latencies: number[] = [];
-  const ends: number[] = [];
+  const taken = memory.subarray(shared.taken, shared.taken + 1);
+  const share = total === null ? null : { taken, total };
   const startedAt = Atomics.load(memory, shared.startNs);
-  let elapsedNs = 0;
-  const isMore = () =>
-    latencies.length < samplesMax && (total === null ? elapsedNs < seconds * 1e9 : Atomics.add(memory, shared.taken, 1n) < total);
+  const endsAt = share ? never : startedAt + BigInt(Math.round(seconds * 1e9));
+  const all: BigInt64Array[] = [];
+  let runs = 0;
+  let lastAt = 0n;
+  const isMore = () => runs < samplesMax && lastAt < endsAt && (!share || Atomics.load(taken, 0) < share.total);
   while (isMore()) {
-    const { runNs } = await session.run(feeds[latencies.length % feeds.length] as Feeds);
-    elapsedNs = Number(now() - startedAt);
-    latencies.push(runNs);
-    ends.push(elapsedNs);
-    advance();
+    const until = now() + seriesNs;
+    const untilNs = endsAt < until ? endsAt : until;
+    const runsMax = Math.min(samplesMax - runs, seriesRunsMax);
+    const times = await session.series(feeds, { firstFeed: runs % feeds.length, runsMax, untilNs, share });
+    all.push(times);
+    runs += times.length / 2;
+    lastAt = times.at(-1) ?? lastAt;
+    advance(times.length / 2);
   }
-  return { latencyNs: Float64Array.from(latencies), endNs: Float64Array.from(ends) };
+  return timed(all, startedAt);
+}
+
+/** Of the starts and ends of several series. */
+function timed(series: readonly BigInt64Array[], startedAt: bigint): Streamed {
+  const runs = series.reduce((sum, times) => sum + times.length / 2, 0);
+  const latencyNs = new Float64Array(runs);
+  const endNs = new Float64Array(runs);
+  let run = 0;
+  for (const times of series) {
+    for (let at = 0; at < times.length; at += 2) {
+      const ended = times[at + 1] as bigint;
+      latencyNs[run] = Number(ended - (times[at] as bigint));
+      endNs[run] = Number(ended - startedAt);
+      run += 1;
+    }
+  }
+  return { latencyNs, endNs };
 }
 
 /** All instances of a cell. */
@@ -71,7 +107,7 @@ export interface Instances {
   /** Runs the others for as long as `own` runs. */
   beside<T>(own: () => Promise<T>): Promise<T>;
   /** A block of all instances, in the order in which their inferences ended. */
-  block(asked: StreamAsked, advance: () => void): Promise<Streamed>;
+  block(asked: StreamAsked, advance: (runs: number) => void): Promise<Streamed>;
   close(): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 /** One configuration, alone in this process (`cell.ts`): cold start, gate, warm-up, then blocks of the measurement. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import type { Engine, EngineSession } from '../engine/engine.ts';
+import type { Engine, EngineSession, Feeds } from '../engine/engine.ts';
 import { engines } from '../engine/engines.ts';
 import type { Phase } from '../jobs/protocol.ts';
 import type { BenchmarkSettings, BenchmarkSpec } from '../jobs/specs.ts';
@@ -8,8 +8,8 @@ import { gateFailures, magnitudeMin, tolerances } from '../models/gate.ts';
 import { largestDifference } from '../models/probe.ts';
 import { type GateResult, nothingMeasured, type PlannedCell, planCells, type Telemetry } from './cells.ts';
 import { type GpuMeter, openGpuMeter } from './gpuMeter.ts';
-import { type Feeds, feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
-import { type Instances, openInstances } from './instances.ts';
+import { feedsOf, load, numbersOf, type Prepared, run } from './inputs.ts';
+import { type Instances, openInstances, warmUpSome } from './instances.ts';
 import { noiseBetween, readNoise } from './noise.ts';
 import type { RawSamples } from './samples.ts';
 import { figuresOf, median } from './statistics.ts';
@@ -33,8 +33,8 @@ export interface MeasureProgress {
   advance(items: number, metrics?: Record<string, number>): void;
 }
 
-/** Called after each inference. */
-type Advance = () => void;
+/** So many more inferences are done. */
+type Advance = (runs: number) => void;
 
 /** What a block of the measurement is asked for. It ends at the first limit, after one inference at least. */
 export interface BlockAsked {
@@ -72,7 +72,7 @@ export async function openCell(
   const { device, computesIn, load: loadEngine }: Engine = engines[cell.engine];
   const open = await loadEngine();
   const feeds = feedsOf(prepared.inputs, model.probe, spec.seed, prepared.expected.length);
-  const advance: Advance = () => progress.advance(cell.batchSize);
+  const advance: Advance = (runs) => progress.advance(runs * cell.batchSize);
 
   const { n, batchSize, intraOpThreads, instances: count } = cell;
   const about = { cell: n, cells: planCells(spec).length, model: cell.model, batchSize, intraOpThreads, instances: count };
@@ -162,7 +162,7 @@ async function compare(
         values: values + wanted.length,
       });
     }
-    advance();
+    advance(1);
   }
   const outputs = [...seen].flatMap(([output, { difference, magnitude, sum, values }]) => [
     comparison(output, difference, tolerances[precision] * magnitude),
@@ -184,14 +184,16 @@ async function warmUp(
   advance: Advance,
 ): Promise<NonNullable<Telemetry['warmup']>> {
   const startedAt = now();
-  const latencies: number[] = [];
-  for (let runs = 0; ; runs += 1) {
+  let latencies: number[] = [];
+  let runs = 0;
+  for (;;) {
     const durationNs = since(startedAt);
     const settled = runs >= warmupRunsMin && durationNs >= warmupSecondsMin * 1e9 && agree(latencies);
     if (settled || durationNs >= warmupSecondsMax * 1e9) return { runs, durationNs, settled };
-    const { runNs } = await session.run(feeds[runs % feeds.length] as Feeds);
-    latencies.push(runNs);
-    advance();
+    const more = await warmUpSome(session, feeds, runs % feeds.length);
+    latencies = [...latencies, ...more].slice(-2 * warmupBlock);
+    runs += more.length;
+    advance(more.length);
   }
 }
 

@@ -163,7 +163,8 @@ async function measureRound(
   const asked = {
     round,
     seconds: Math.max(Math.min(blockSeconds, secondsMin / roundsMin), secondsMax / roundsMax),
-    samplesMax: samplesMax - countOf(cell),
+    // A model of a few microseconds has as many rounds as another.
+    samplesMax: Math.min(samplesMax - countOf(cell), Math.ceil(samplesMax / roundsMin)),
     elapsedNs: elapsedOf(cell),
   };
   const block = await process.ask<Block>({ do: 'block', asked });

@@ -21,7 +21,7 @@ export const durationMsMax = 20 * 3_600_000;
 
 /** To start two processes, make the inputs, load the model and compare its outputs: what a model of 100 MB takes on a slow processor. */
 const cellOverheadMs = 3000;
-/** A sample takes 24 bytes, and an inference that does nothing 20 µs. */
+/** A sample takes 24 bytes, and an inference of the smallest models in use 20 µs. */
 const bytesPerSecond = 24 * 50_000;
 
 const { warmupSecondsMax, secondsMin, secondsMax } = BenchmarkSettings.shape;

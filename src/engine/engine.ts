@@ -37,11 +37,31 @@ export interface RunOutputs {
   runNs: number;
 }
 
+/** The inputs of a run by name. */
+export type Feeds = ReadonlyMap<string, Tensor>;
+
+/** Runs one after the other. They end at the first limit. */
+export interface SeriesAsked {
+  /** Of the first run; the others follow in turn. */
+  firstFeed: number;
+  /** Bounds the memory: 16 bytes each. */
+  runsMax: number;
+  /** Of `process.hrtime.bigint`: the run that computes then is the last. */
+  untilNs: bigint;
+  /** Runs that several sessions share: how many are taken, one value in memory that their threads share. The series ends when none is left. */
+  share: { taken: BigInt64Array; total: number } | null;
+}
+
 /** A loaded model. An engine without threads of its own does one thing after the other, on the thread that calls it. */
 export interface EngineSession {
   signature: Signature;
   /** Every output, or the named ones; those of no `datatype` are left out. Rejects with what the engine says. */
-  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[]): Promise<RunOutputs>;
+  run(inputs: Feeds, outputs?: readonly string[]): Promise<RunOutputs>;
+  /**
+   * Runs with every output, which are dropped: as little as the engine can lies between two. Gives when each began and ended, by turns, in
+   * nanoseconds of `process.hrtime.bigint`. Rejects with what the engine says of the first run that fails.
+   */
+  series(feeds: readonly Feeds[], asked: SeriesAsked): Promise<BigInt64Array>;
   /** Frees its memory. */
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@
 import './telemetry.ts';
 import { createRequire } from 'node:module';
 import { type Datatype, datatypeOfOrt, datatypes, elementsOf } from './datatypes.ts';
-import type { EngineSession, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
+import type { EngineSession, Feeds, OpenOptions, Port, RunOutputs, Tensor } from './engine.ts';
 import { findOpenvino, type GpuProvider, nativeAddon, onnxruntimeLibrary } from './libraries.ts';
 
 /** As the addon has them: the types by number, a run that was stopped without outputs. */
@@ -19,10 +19,25 @@ interface AddonModel {
   inputs: AddonPort[];
   outputs: AddonPort[];
 }
-type AddonResult = { startedNs: number; endedNs: number } & (
-  | { stopped: 'DEADLINE' | 'CANCELLED' }
-  | { stopped?: undefined; outputs: { type: number; shape: number[]; data: ArrayBuffer }[] }
-);
+/** Of a series from the start of its first run to the end of its last. */
+interface AddonTimes {
+  startedNs: number;
+  endedNs: number;
+}
+type AddonResult<T> = AddonTimes & ({ stopped: 'DEADLINE' | 'CANCELLED' } | ({ stopped?: undefined } & T));
+interface AddonOutputs {
+  outputs: { type: number; shape: number[]; data: ArrayBuffer }[];
+}
+type AddonFeed = [names: string[], types: number[], shapes: (readonly number[])[], arrays: Tensor['data'][]];
+type AddonRequest = [
+  id: number,
+  model: unknown,
+  feeds: AddonFeed[],
+  outputs: readonly string[],
+  deadlineMs: number,
+  aside: boolean,
+  keepsMemory: boolean,
+];
 
 /** `id`: of a promise, which nothing else has. */
 interface AddonRuntime {
@@ -37,18 +52,10 @@ interface AddonRuntime {
     optimized: boolean,
     provider: 'cpu' | GpuProvider,
   ): Promise<AddonModel>;
-  run(
-    id: number,
-    model: unknown,
-    names: string[],
-    types: number[],
-    shapes: (readonly number[])[],
-    arrays: Tensor['data'][],
-    outputs: readonly string[],
-    deadlineMs: number,
-    aside: boolean,
-    keepsMemory: boolean,
-  ): Promise<AddonResult>;
+  run(...request: AddonRequest): Promise<AddonResult<AddonOutputs>>;
+  series(
+    ...request: [...AddonRequest, firstFeed: number, runsMax: number, untilNs: bigint, taken: BigInt64Array | null, total: number]
+  ): Promise<AddonResult<{ times: ArrayBuffer }>>;
   cancel(id: number): void;
   unload(id: number, model: unknown): Promise<void>;
   close(): void;
@@ -77,7 +84,7 @@ export interface NativeOutputs extends RunOutputs {
 
 export interface NativeSession extends EngineSession {
   /** The inputs must not change before it ends. Rejects with a `RunStopped` where it was stopped. */
-  run(inputs: ReadonlyMap<string, Tensor>, outputs?: readonly string[], limits?: RunLimits): Promise<NativeOutputs>;
+  run(inputs: Feeds, outputs?: readonly string[], limits?: RunLimits): Promise<NativeOutputs>;
 }
 
 /** The providers of ONNX Runtime; OpenVINO is a library of its own. */
@@ -164,41 +171,52 @@ async function openIn(
   const { model, inputs, outputs } = await runtime.load(newId(), name, library, key, file, intraOpThreads, runs, optimized, provider);
   const signature = { inputs: inputs.map(portOf), outputs: outputs.map(portOf) };
   const tensors = signature.outputs.flatMap(({ name, datatype }) => (datatype ? [name] : []));
+
+  async function perform<T>(
+    feeds: readonly Feeds[],
+    names: readonly string[],
+    { deadlineMs = Number.POSITIVE_INFINITY, signal, aside = false, keepsMemory = true }: RunLimits,
+    start: (...request: AddonRequest) => Promise<AddonResult<T>>,
+  ): Promise<AddonTimes & T> {
+    signal?.throwIfAborted();
+    const id = newId();
+    const request: AddonRequest = [id, model, feeds.map(feedOf), names, deadlineMs, aside, keepsMemory];
+    const cancel = () => runtime.cancel(id);
+    signal?.addEventListener('abort', cancel, { once: true });
+    const result = await start(...request).finally(() => signal?.removeEventListener('abort', cancel));
+    if (result.stopped === undefined) return result;
+    const runNs = result.endedNs - result.startedNs;
+    if (result.stopped === 'CANCELLED') throw new RunStopped('The run was cancelled.', runNs);
+    throw new RunStopped(`The run did not end within ${deadlineMs} ms, its deadline, and was stopped.`, runNs);
+  }
+
   return {
     signature,
-    async run(feeds, names = tensors, { deadlineMs = Number.POSITIVE_INFINITY, signal, aside = false, keepsMemory = true } = {}) {
-      signal?.throwIfAborted();
-      const wrong = [...feeds].find(([, { shape, data }]) => data.length !== elementsOf(shape));
-      if (wrong)
-        throw new Error(`Input ${wrong[0]} has ${wrong[1].data.length} values, which its shape [${wrong[1].shape}] does not hold.`);
-      const tensorsIn = [...feeds.values()];
-      const id = newId();
-      const cancel = () => runtime.cancel(id);
-      signal?.addEventListener('abort', cancel, { once: true });
-      const result = await runtime
-        .run(
-          id,
-          model,
-          [...feeds.keys()],
-          tensorsIn.map(({ datatype }) => typeOf(datatype)),
-          tensorsIn.map(({ shape }) => shape),
-          tensorsIn.map(({ data }) => data),
-          names,
-          deadlineMs,
-          aside,
-          keepsMemory,
-        )
-        .finally(() => signal?.removeEventListener('abort', cancel));
-      const { startedNs, endedNs } = result;
-      const runNs = endedNs - startedNs;
-      if (result.stopped === 'DEADLINE')
-        throw new RunStopped(`The run did not end within ${deadlineMs} ms, its deadline, and was stopped.`, runNs);
-      if (result.stopped) throw new RunStopped('The run was cancelled.', runNs);
-      const made = new Map(result.outputs.map((output, n) => [names[n] as string, tensorOf(output)]));
-      return { outputs: made, runNs, startedNs, endedNs };
+    async run(inputs, names = tensors, limits = {}) {
+      const { outputs, startedNs, endedNs } = await perform([inputs], names, limits, (...request) => runtime.run(...request));
+      const made = new Map(outputs.map((output, n) => [names[n] as string, tensorOf(output)]));
+      return { outputs: made, runNs: endedNs - startedNs, startedNs, endedNs };
+    },
+    async series(feeds, { firstFeed, runsMax, untilNs, share }) {
+      const { times } = await perform(feeds, tensors, {}, (...request) =>
+        runtime.series(...request, firstFeed, runsMax, untilNs, share?.taken ?? null, share?.total ?? 0),
+      );
+      return new BigInt64Array(times);
     },
     close: () => runtime.unload(newId(), model),
   };
+}
+
+function feedOf(feeds: Feeds): AddonFeed {
+  const wrong = [...feeds].find(([, { shape, data }]) => data.length !== elementsOf(shape));
+  if (wrong) throw new Error(`Input ${wrong[0]} has ${wrong[1].data.length} values, which its shape [${wrong[1].shape}] does not hold.`);
+  const tensors = [...feeds.values()];
+  return [
+    [...feeds.keys()],
+    tensors.map(({ datatype }) => typeOf(datatype)),
+    tensors.map(({ shape }) => shape),
+    tensors.map(({ data }) => data),
+  ];
 }
 
 function portOf({ name, type, shape }: AddonPort): Port {

@@ -2,7 +2,7 @@
 import './telemetry.ts';
 import type { InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-node';
 import { type Datatype, datatypeOfOrt, datatypes } from './datatypes.ts';
-import type { EngineSession, OpenOptions, Port, Tensor } from './engine.ts';
+import type { EngineSession, Feeds, OpenOptions, Port, Tensor } from './engine.ts';
 
 // Where Float16Array exists (Node 24), onnxruntime-node 1.30 takes it for the type of 16-bit tensors and then refuses them
 // ("not enough space: expected 8, got 0"); without it they are Uint16Arrays.
@@ -33,11 +33,23 @@ export const opener =
     return {
       signature: { inputs: session.inputMetadata.map(portOf), outputs },
       async run(inputs, names = tensors) {
-        const feeds = Object.fromEntries([...inputs].map(([name, tensor]) => [name, toOnnx(tensor)]));
+        const feeds = feedsToOnnx(inputs);
         const startedAt = process.hrtime.bigint();
         const results = await session.run(feeds, names);
         const runNs = Number(process.hrtime.bigint() - startedAt);
         return { outputs: new Map(names.map((name) => [name, fromOnnx(results[name] as OnnxTensor)])), runNs };
+      },
+      async series(feeds, { firstFeed, runsMax, untilNs, share }) {
+        const ready = feeds.map(feedsToOnnx);
+        const times: bigint[] = [];
+        for (let n = 0; n < runsMax && (share === null || Atomics.add(share.taken, 0, 1n) < share.total); n += 1) {
+          const startedNs = process.hrtime.bigint();
+          await session.run(ready[(firstFeed + n) % ready.length] as InferenceSession.FeedsType, tensors);
+          const endedNs = process.hrtime.bigint();
+          times.push(startedNs, endedNs);
+          if (endedNs >= untilNs) break;
+        }
+        return BigInt64Array.from(times);
       },
       close: () => session.release(),
     };
@@ -51,6 +63,9 @@ function portOf(metadata: InferenceSession.ValueMetadata): Port {
 
 const toOnnx = ({ datatype, shape, data }: Tensor): OnnxTensor =>
   new ort.Tensor(datatypes[datatype].ort as 'float32', data as Float32Array, shape);
+
+const feedsToOnnx = (feeds: Feeds): Record<string, OnnxTensor> =>
+  Object.fromEntries([...feeds].map(([name, tensor]) => [name, toOnnx(tensor)]));
 
 const fromOnnx = ({ type, dims, data }: OnnxTensor): Tensor => ({
   datatype: datatypeOfOrt(type) as Datatype,
