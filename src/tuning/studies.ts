@@ -1,5 +1,5 @@
 /** Look-ups of studies and their trials. */
-import { and, count, desc, eq, gt, inArray, isNotNull, lt, or } from 'drizzle-orm';
+import { and, count, desc, eq, gt, inArray, isNotNull, isNull, lt, or } from 'drizzle-orm';
 import type { Queryable } from '../db.ts';
 import { ApiError, notFound } from '../errors.ts';
 import { findJob } from '../jobs/jobs.ts';
@@ -9,7 +9,7 @@ import { type Job, job } from '../jobs/tables.ts';
 import { modelVersion } from '../models/tables.ts';
 import { directionsOf, type ObjectiveName, objectives } from './objectives.ts';
 import { nonDominated, type Ranked } from './ranking.ts';
-import { activeParams, StudySettings } from './settings.ts';
+import { hashOfTrial, StudySettings } from './settings.ts';
 import { type Study, study, type Trial, trial } from './tables.ts';
 
 export const findStudy = (db: Queryable, id: string): Study | undefined => db.select().from(study).where(eq(study.id, id)).get();
@@ -97,11 +97,11 @@ export function findTrialOf(db: Queryable, { id, kind, specJson, parentId }: Job
   const newest = findTrialOfTraining(db, id);
   const row = newest ? undefined : findStudyOf(db, { kind, specJson, parentId });
   if (!row) return newest;
-  const { space } = studySettings(row);
-  const { hyperparameters = {} } = specJson as { hyperparameters?: Record<string, unknown> };
-  const hasParams = ({ paramsJson }: Trial) =>
-    Object.entries(activeParams(space, paramsJson)).every(([name, value]) => hyperparameters[name] === value);
-  return listTrials(db, row.id).find((one) => one.copyOf === null && hasParams(one));
+  const settings = studySettings(row);
+  const { hyperparameters = {} } = specJson as { hyperparameters?: Trial['paramsJson'] };
+  const params = Object.fromEntries(settings.space.map(({ name }) => [name, hyperparameters[name] as number | string]));
+  const isFirst = and(eq(trial.studyId, row.id), eq(trial.hash, hashOfTrial(settings, params)), isNull(trial.copyOf));
+  return db.select().from(trial).where(isFirst).get();
 }
 
 /** Why the training of a WORST trial failed, or that of the trial that it copies; null when it was cancelled, and of others. */
