@@ -1,6 +1,6 @@
 /**
  * The whole way in one terminal: first account, dataset, training, gate, benchmark, report, deployment, an image. `npm run captures`
- * also writes its screens into docs/tui.md.
+ * also writes its screens into the documents that show them.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { adminName, adminPassword, withFolder } from './support/server.ts';
 import { fill, hasTmux, toField, whyNot, withTerminal } from './support/terminal.ts';
 
 const longMs = 900_000;
-const document = join(import.meta.dirname, '..', 'docs', 'tui.md');
+const documents = ['README.md', 'docs/tui.md'].map((name) => join(import.meta.dirname, '..', name));
 
 /** A screen with its pictures as text without colours: half blocks where a pixel is bright. */
 function inBlackAndWhite(coloured: string): string {
@@ -221,11 +221,13 @@ test.skipIf(!hasTmux)(`from the first account to the answer for an image${whyNot
       });
 
       if (process.env.WHETSTONE_CAPTURES) {
-        const text = readFileSync(document, 'utf8').replace(/<!-- capture: (.+?) -->\n```text\n[\s\S]*?```/g, (whole, name: string) => {
-          const screen = captures.get(name)?.replaceAll(folder, '~');
-          return screen ? `<!-- capture: ${name} -->\n\`\`\`text\n${screen.replace(/ +$/gm, '')}\n\`\`\`` : whole;
-        });
-        writeFileSync(document, text);
+        for (const document of documents) {
+          const text = readFileSync(document, 'utf8').replace(/<!-- capture: (.+?) -->\n```text\n[\s\S]*?```/g, (whole, name: string) => {
+            const screen = captures.get(name)?.replaceAll(folder, '~');
+            return screen ? `<!-- capture: ${name} -->\n\`\`\`text\n${screen.replace(/ +$/gm, '')}\n\`\`\`` : whole;
+          });
+          writeFileSync(document, text);
+        }
       }
     }),
   ),
