@@ -278,7 +278,7 @@ describe('watch', () => {
           'trial 1, generation 0  COMPLETE (copy of 0)  0.9722  83420000',
           'trial 2, generation 0  WORST  DIVERGED: No number.',
           'trial 3, generation 0  WORST  cancelled',
-          'best so far: trial 0',
+          'best of those that have ended: trial 0',
           'generation 0 has ended, 3 trials so far',
           'trial 0, generation 0  IMPORT_DATASET SUCCEEDED: version 1 of one',
           'trial 0, generation 0  IMPORT_DATASET FAILED',

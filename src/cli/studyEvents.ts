@@ -111,7 +111,7 @@ export function studyDescriber(): (event: ShownStudyEvent) => string[] {
       case 'StudyGenerationEndedEvent':
         return [`generation ${event.generation} has ended, ${event.trials} trials so far`];
       case 'StudyFrontEvent':
-        return [`best so far: trial ${event.front.join(', ')}`];
+        return [`best of those that have ended: trial ${event.front.join(', ')}`];
       case 'StudyExtendedEvent': {
         const { generations, trialsWanted } = event;
         return [`extended by ${generations} ${generations === 1 ? 'generation' : 'generations'}, to ${trialsWanted} trials`];

@@ -196,7 +196,7 @@ builder.objectType(builder.objectRef<StudyEvent>(typeNames.GENERATION_ENDED), {
 });
 
 builder.objectType(builder.objectRef<StudyEvent>(typeNames.FRONT_CHANGED), {
-  description: 'The Pareto front has changed; with one objective: the best trials.',
+  description: 'The Pareto front of the trials that have ended has changed; with one objective: the best of them.',
   interfaces: [StudyEventType],
   fields: (t) => ({
     front: t.intList({
