@@ -31,7 +31,7 @@ export default defineConfig({
     // Tests have GPUs of their own: those of the machine would be read before them.
     env: { ONNXRUNTIME_NODE_INSTALL: 'skip', WHETSTONE_NVML_LIBRARY: '/nowhere' },
     coverage: {
-      // V8's own counts slow every loaded package down: tests took 1.4 to 2 times the processor's time with them, 1.0 to 1.4 with these.
+      // V8's own counts slow every loaded package down: two files took 1.4 and 2 times the processor's time with them, 1.0 and 1.4 with these.
       provider: 'istanbul',
       include: ['src/**/*.ts', 'client/**/*.ts', 'tui/**/*.{ts,tsx}'],
       reporter: ['text-summary'],
