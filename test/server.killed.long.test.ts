@@ -146,7 +146,7 @@ const rows: Row[] = [
   row('an import of a model', importModel, ['child', phase('inspection')], ['check', there('check')]),
 
   row('a training', train, ['server', phase('training')], ['server', epoch], ['server', phase('validation')], ['server', artifact]),
-  row('a training', train, ['server', random(9000)], ['server', random(9000)], ['server', checkpointTold]),
+  row('a training', train, ['server', checkpointTold], ['server', random(9000)], ['server', random(9000)]),
   row('a training', train, ['child', phase('training')], ['child', checkpointTold]),
   row('a training', train, ['child', phase('validation')], ['child', artifact]),
 
