@@ -52,7 +52,7 @@ export interface Moment {
   when: string;
   /** Whether it is there; given what the attempts that began after the last kill have told. */
   isNow: (told: Told[]) => unknown;
-  /** On a fast machine the job may have ended by then: the server is killed behind it. */
+  /** On a fast machine the job may have ended by then: the server is killed behind it, and any kill after that one may be late as well. */
   mayBeLate?: true;
 }
 
