@@ -4,7 +4,8 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import pkg from '../package.json' with { type: 'json' };
@@ -36,9 +37,20 @@ function archive(): Buffer {
   return gzipSync(tar, { level: 9 });
 }
 
-/** Without what is not of the commit: a random number, the time, and the name of this folder. */
+/**
+ * Of the lock file without what is for development alone: npm itself would leave out what is for development too, as graphql. Without what is
+ * not of the commit: a random number, the time, and the name of this folder.
+ */
 function npmPackages(timestamp: string): object {
-  const made = JSON.parse(String(output('npm', 'sbom', '--sbom-format', 'cyclonedx', '--package-lock-only', '--omit', 'dev')));
+  const lock = JSON.parse(read('package-lock.json')) as { packages: Record<string, { dev?: true; devDependencies?: object }> };
+  for (const [path, { dev }] of Object.entries(lock.packages)) if (dev) delete lock.packages[path];
+  delete lock.packages['']?.devDependencies;
+  const { devDependencies: _, ...product } = pkg;
+  const own = mkdtempSync(join(tmpdir(), 'whetstone-release-'));
+  writeFileSync(join(own, 'package-lock.json'), JSON.stringify(lock));
+  writeFileSync(join(own, 'package.json'), JSON.stringify(product));
+  const made = JSON.parse(String(output('npm', 'sbom', '--prefix', own, '--sbom-format', 'cyclonedx', '--package-lock-only')));
+  rmSync(own, { recursive: true });
   delete made.serialNumber;
   const component = { ...made.metadata.component, type: 'application', name: pkg.name };
   return { ...made, metadata: { ...made.metadata, timestamp, component } };
