@@ -232,7 +232,7 @@ program
     const path = atCaller(folder);
     const { blobs, sizeBytes } = await restore(atCaller(backup), path);
     if (options.json) return printJson({ path, blobs, sizeBytes });
-    console.log(`Restored ${blobs} files, ${megabytes(sizeBytes)}. Start the server with WHETSTONE_DATA_DIR=${path}`);
+    console.log(`Restored ${blobs} files, ${megabytes(sizeBytes)}. Start the server with WHETSTONE_DATA_DIR='${path}'`);
   });
 
 program
