@@ -37,6 +37,18 @@ function archive(): Buffer {
   return gzipSync(tar, { level: 9 });
 }
 
+/** npm's CycloneDX document of a package.json and its lock file. */
+function packagesOf(product: object, lock: object): string {
+  const own = mkdtempSync(join(tmpdir(), 'whetstone-release-'));
+  try {
+    writeFileSync(join(own, 'package-lock.json'), JSON.stringify(lock));
+    writeFileSync(join(own, 'package.json'), JSON.stringify(product));
+    return String(output('npm', 'sbom', '--prefix', own, '--sbom-format', 'cyclonedx', '--package-lock-only'));
+  } finally {
+    rmSync(own, { recursive: true });
+  }
+}
+
 /**
  * Of the lock file without what is for development alone: npm itself would leave out what is for development too, as graphql. Without what is
  * not of the commit: a random number, the time, and the name of this folder.
@@ -46,11 +58,7 @@ function npmPackages(timestamp: string): object {
   for (const [path, { dev }] of Object.entries(lock.packages)) if (dev) delete lock.packages[path];
   delete lock.packages['']?.devDependencies;
   const { devDependencies: _, ...product } = pkg;
-  const own = mkdtempSync(join(tmpdir(), 'whetstone-release-'));
-  writeFileSync(join(own, 'package-lock.json'), JSON.stringify(lock));
-  writeFileSync(join(own, 'package.json'), JSON.stringify(product));
-  const made = JSON.parse(String(output('npm', 'sbom', '--prefix', own, '--sbom-format', 'cyclonedx', '--package-lock-only')));
-  rmSync(own, { recursive: true });
+  const made = JSON.parse(packagesOf(product, lock));
   delete made.serialNumber;
   const component = { ...made.metadata.component, type: 'application', name: pkg.name };
   return { ...made, metadata: { ...made.metadata, timestamp, component } };
