@@ -128,8 +128,8 @@ def compresses_both_ways():
 
 
 def raises_for_an_unknown_model():
-    raises("404", "no model nothing", lambda: client.infer("nothing", inputs()))
-    raises("404", "no model nothing", lambda: client.get_model_metadata("nothing"))
+    raises("404", "no deployment or model nothing", lambda: client.infer("nothing", inputs()))
+    raises("404", "no deployment or model nothing", lambda: client.get_model_metadata("nothing"))
 
 
 def raises_for_a_missing_input():
