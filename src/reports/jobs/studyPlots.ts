@@ -4,6 +4,7 @@ import { rowPlot } from '../../plots/rows.ts';
 import type { Axis } from '../../plots/scale.ts';
 import { paretoFront, scatterPlot } from '../../plots/scatter.ts';
 import { type ObjectiveName, objectives } from '../../tuning/objectives.ts';
+import type { HyperparameterValue } from '../../jobs/searchSpace.ts';
 import { mebibytes, number, percent } from '../format.ts';
 import type { StudyFacts, TrialFacts } from './facts.ts';
 
@@ -54,8 +55,8 @@ function drawnTrials({ trials, front, objectives: names }: StudyFacts): DrawnTri
   });
 }
 
-export const valueText = (value: number | string): string =>
-  typeof value === 'string' || Number.isInteger(value) ? `${value}` : number(value);
+export const valueText = (value: HyperparameterValue): string =>
+  typeof value !== 'number' || Number.isInteger(value) ? `${value}` : number(value);
 export const paramsText = (params: TrialFacts['params']): string =>
   Object.entries(params)
     .map(([name, value]) => `${name} ${valueText(value)}`)
