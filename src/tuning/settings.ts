@@ -6,7 +6,16 @@ import { requireInstalled } from '../jobs/extras.ts';
 import { hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
 import { type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
-import { Ask, Dimension, dimensionsMax, type HyperparameterValue, imageSizesMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
+import {
+  Ask,
+  Dimension,
+  dimensionsMax,
+  type HyperparameterValue,
+  imageSizesMax,
+  Params,
+  populationMax,
+  trialsMax,
+} from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';

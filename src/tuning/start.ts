@@ -42,7 +42,12 @@ export async function startTuning(services: JobServices, actor: Actor, raw: unkn
   const trials = trialsOf(input, settings);
   if (settings.init.from === 'PRETRAINED') await requirePublicWeights(services, settings.preset);
   if (mayBe('compile', settings).includes(true))
-    requireCompilable({ compile: true }, 'compile' in settings.fixed ? 'fixed' : 'space', 1, await compilerProblem(services, settings.device));
+    requireCompilable(
+      { compile: true },
+      'compile' in settings.fixed ? 'fixed' : 'space',
+      1,
+      await compilerProblem(services, settings.device),
+    );
   const { task } = presets[settings.preset];
   const dataset = requireReadyDataset(db, input.datasetVersionId);
   requireTask(db, dataset, task);

@@ -120,7 +120,7 @@ def train(
         return training, job, val_images, saver.save()
 
     if spec.hyperparameters.compile:
-        _compile(training, job)
+        compile_model(training, job)
     with others:
         used = fill_cache(val_images, cache_bytes(spec), spec.cpu_threads, events)
         fill_cache(train_images, cache_bytes(spec) - used, spec.cpu_threads, events)
@@ -269,7 +269,7 @@ def _inputs(images: torch.Tensor, draws: NDArray[np.float64], spec: PreprocessSp
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
-def _compile(training: Run, job: Job) -> None:
+def compile_model(training: Run, job: Job) -> None:
     """Compiles what a training batch goes through; all have the same shape."""
     spec, (first, end) = job.spec.preprocess, job.ranks.part
     train_mode(training.model)

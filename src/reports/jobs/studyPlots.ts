@@ -1,10 +1,11 @@
 /** The plots of a study, and how its objectives are written. */
+
+import type { HyperparameterValue } from '../../jobs/searchSpace.ts';
 import { parallelPlot } from '../../plots/parallel.ts';
 import { rowPlot } from '../../plots/rows.ts';
 import type { Axis } from '../../plots/scale.ts';
 import { paretoFront, scatterPlot } from '../../plots/scatter.ts';
 import { type ObjectiveName, objectives } from '../../tuning/objectives.ts';
-import type { HyperparameterValue } from '../../jobs/searchSpace.ts';
 import { mebibytes, number, percent } from '../format.ts';
 import type { StudyFacts, TrialFacts } from './facts.ts';
 
