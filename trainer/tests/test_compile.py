@@ -119,7 +119,11 @@ def test_a_compiler_that_fails_ends_it_with_a_plain_message(
 def test_compiled_code_resumes_bit_by_bit_and_trains_as_well(digits: support.Json, tmp_path: Path) -> None:
     # It has dropout, so random numbers count.
     spec = {**spec_of(digits, accumulate=2), "preset": "mobilenet_v3_small", "checkpointSeconds": 0}
-    with support.attempt(tmp_path / "whole", spec) as whole:
+    outside = [tmp_path / "home", tmp_path / "temporary"]
+    for folder in outside:
+        folder.mkdir()
+    environment = {"HOME": str(outside[0]), "TMPDIR": str(outside[1])}
+    with support.attempt(tmp_path / "whole", {**spec, "workers": 1}, **environment) as whole:
         assert whole.end() == 0
     expected = whole.of("artifact")[0]["meta"]["weightsHash"]
 
@@ -144,6 +148,7 @@ def test_compiled_code_resumes_bit_by_bit_and_trains_as_well(digits: support.Jso
     # Each kernel moved the step, and nothing was written elsewhere.
     assert [event for event in whole.of("batch") if event["phase"] == "compilation"]
     assert any((tmp_path / "whole" / "compiled").rglob("*.so"))
+    assert [list(folder.iterdir()) for folder in outside] == [[], []]
 
 
 @pytest.mark.long
