@@ -30,7 +30,10 @@ test('a server without a compiler refuses it before there is a job', async () =>
       const api: Api = { url: server.url, token: await server.as('ENGINEER') };
       const datasetVersionId = await digitsVersion(api, [0, 1, 2], 20);
       const input = { modelName: 'digits', datasetVersionId, preset: 'resnet18', hyperparameters: { compile: true } };
-      await expect(mutate(api, 'startTraining', input, 'job { id }')).rejects.toThrow('no-such-compiler');
+      const start = 'mutation ($input: StartTrainingInput!) { startTraining(input: $input) { job { id } userErrors { field message } } }';
+      const { data } = await ask(api, start, { input });
+      const message = expect.stringContaining('compiler is missing on the server (no-such-compiler)');
+      expect(data.startTraining).toEqual({ job: null, userErrors: [{ field: ['hyperparameters'], message }] });
     },
     { CXX: 'no-such-compiler' },
   );

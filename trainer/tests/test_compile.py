@@ -15,6 +15,8 @@ from safetensors import safe_open
 
 from tests import support
 from whetstone_trainer import toolchain
+from whetstone_trainer.model import build_model, train_mode
+from whetstone_trainer.protocol import SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +180,16 @@ def test_it_stops_while_the_compiler_works(command: str, digits: support.Json, t
 
 
 @pytest.mark.long
-def test_a_detector_is_compiled_in_one_piece(tmp_path: Path) -> None:
-    from scenes import write_scenes
-
-    changes = {"batchSize": 2, "epochs": 1, "compile": True}
-    spec = support.detector_spec(write_scenes(tmp_path / "data", 4, 2, side=64), 64, changes)
-    with support.attempt(tmp_path / "work", spec) as attempt:
-        assert attempt.end() == 0
+@pytest.mark.parametrize("preset", sorted(SCHEMA["classifiers"] | SCHEMA["detectors"]))
+def test_each_preset_is_one_graph(preset: str) -> None:
+    if preset.startswith("timm:"):
+        pytest.importorskip("timm")
+    torch._dynamo.reset()
+    model = build_model(preset, 3)
+    train_mode(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Transformers take no other size.
+    size = 64 if preset in SCHEMA["detectors"] else 224
+    images = torch.zeros(2, 3, size, size).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.compile(model, backend="eager", fullgraph=True, dynamic=False)(images)
