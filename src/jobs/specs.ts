@@ -18,7 +18,8 @@ const bytes = z.int().min(1);
 
 export const DatasetRef = z
   .object({
-    root: path.describe('The extracted folder.'),
+    zip: path.describe('As it was uploaded: images are read in place.'),
+    images: path.describe('Where each image is: `imageTable.ts`.'),
     manifest: path.describe('JSON lines, one DatasetItem each.'),
     classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
     contentHash: sha256,
@@ -243,7 +244,6 @@ export const ImportDatasetSpec = z
       ...importLimits,
       filesMax: z.int().min(1).default(2_000_000).describe('Entries of the zip, folders included.'),
       extractedBytesMax: bytes.nullable().default(null).describe('Null: what the disk has room for.'),
-      diskReserveBytes: z.int().min(0).default(0).describe('Stay free on the disk.'),
       imagePixelsMax: z.int().min(1).default(25_000_000),
       boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),

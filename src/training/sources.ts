@@ -1,5 +1,5 @@
 import { and, eq, isNull } from 'drizzle-orm';
-import { extractedFolder } from '../datasets/cache.ts';
+import { imageFiles } from '../datasets/imageFiles.ts';
 import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
@@ -101,13 +101,13 @@ export function versionFile({ config, db }: JobServices, versionId: string, kind
   return blobPath(config.dataDir, found.sha256);
 }
 
-/** The dataset as a child reads it; extracted again if its cache is gone. */
+/** The dataset as a child reads it. */
 export async function datasetRef(services: JobServices, id: string): Promise<DatasetRef> {
   const row = requireReadyDataset(services.db, id);
   const manifest = findArtifact(services.db, 'DATASET_VERSION', id, 'MANIFEST');
   if (!manifest) throw new Error(`Dataset version ${id} has no manifest.`);
   return {
-    root: await extractedFolder(services, row),
+    ...(await imageFiles(services, row)),
     manifest: blobPath(services.config.dataDir, manifest.sha256),
     classes: row.classesJson,
     contentHash: row.contentHash,

@@ -1,5 +1,6 @@
 """Manifests, the cache, and the order of batches."""
 
+import io
 import json
 import threading
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenes import write_scenes
+from scenes import png, write_images, write_scenes
 from tests import support
 from tests.support import Recorder
 from whetstone_trainer import classification
@@ -37,9 +38,14 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec, build
+from whetstone_trainer.stored_images import StoredImages
 
 SPEC = build(PreprocessSpec, support.preprocess(32))
 PARAMETERS = build(ClassificationHyperparameters, {**support.defaults(), "batchSize": 16})
+
+
+def stored_in(folder: Path, files: dict[str, bytes]) -> StoredImages:
+    return StoredImages(DatasetRef(**write_images(folder, files), manifest="", classes=("0",), content_hash=""))
 
 
 def maker_of(images: Images, **changes: Any) -> BatchMaker:
@@ -151,15 +157,16 @@ def test_a_box_is_where_it_was_in_a_large_jpeg_that_is_decoded_in_less_detail(
     upright[257 : 257 + 300, 301 : 301 + 450] = 0
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(upright)
-    (stored if orientation == 1 else stored.transpose(Image.Transpose.ROTATE_90)).save(
-        tmp_path / "a.jpg", quality=95, exif=exif
+    image, file = Image.fromarray(upright), io.BytesIO()
+    (image if orientation == 1 else image.transpose(Image.Transpose.ROTATE_90)).save(
+        file, "JPEG", quality=95, exif=exif
     )
+    stored = stored_in(tmp_path, {"a.jpg": file.getvalue()})
     item = DatasetItem(
         n=0, split="train", path="a.jpg", sha256="", width=width, height=height, label=None, boxes=(box,)
     )
     spec = replace(SPEC, width=128, height=128, mode=mode, pad_color=(255, 255, 255))
-    whole, less = (Images((item,), [None], tmp_path, spec, draft, []) for draft in (False, True))
+    whole, less = (Images((item,), [None], stored, spec, draft, []) for draft in (False, True))
     assert (whole.reduction(item), less.reduction(item)) == (1, 4 if mode == "LETTERBOX" else 2)
     where = placement(width, height, spec)
     expected = to_input(torch.tensor([[box.x, box.y, box.x + box.width, box.y + box.height]]), where)[0]
@@ -176,16 +183,17 @@ def test_a_box_is_where_it_was_in_a_large_jpeg_that_is_decoded_in_less_detail(
 
 def test_images_for_random_crops_are_kept_no_larger_than_the_crops_need(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    Image.fromarray(levels).resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg")
-    Image.fromarray(levels).save(tmp_path / "small.png")
+    large = io.BytesIO()
+    Image.fromarray(levels).resize((1600, 1200), Image.Resampling.BICUBIC).save(large, "JPEG")
+    stored = stored_in(tmp_path, {"large.jpg": large.getvalue(), "small.png": png(levels)})
     items = tuple(
-        DatasetItem(n=0, split="train", path=path, sha256="", width=width, height=height, label=0, boxes=None)
-        for path, width, height in (("large.jpg", 1600, 1200), ("small.png", 40, 30))
+        DatasetItem(n=n, split="train", path=path, sha256="", width=width, height=height, label=0, boxes=None)
+        for n, (path, width, height) in enumerate((("large.jpg", 1600, 1200), ("small.png", 40, 30)))
     )
     kept = classification.kept_as(replace(PARAMETERS, crop_scale=0.5), SPEC)
     # The smallest crop has half of the area; the narrowest of them is this side times √(3/4 · 1/2) wide: 32 pixels.
     assert kept == 53
-    images = Images(items, [0, 0], tmp_path, kept, True, [])
+    images = Images(items, [0, 0], stored, kept, True, [])
     fresh = replace(images, cache=[])
     events = Events(Recorder(), "job-1", 1, tmp_path)
     assert fill_cache(images, 2**20, 0, events) == 3 * (71 * 53 + 40 * 30)
@@ -318,9 +326,9 @@ def test_a_detectors_batch_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
 
 def test_an_image_that_a_worker_process_cannot_read_is_named(dataset: DatasetRef) -> None:
     first, *rest = read_split(dataset, "train")
-    items = (replace(first, path="train/lost.png"), *rest)
+    items = (replace(first, path="train/lost.png", n=60_000), *rest)
     images = open_images(dataset, items, classification, None)
-    with pytest.raises(TrainerError, match=r"train/lost\.png is missing") as caught:
+    with pytest.raises(TrainerError, match=r"train/lost\.png is damaged") as caught:
         list(training_batches(maker_of(images, batch_size=50), (0, 0), workers=1))
     assert caught.value.code == "DATA_INVALID"
 

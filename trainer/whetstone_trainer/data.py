@@ -31,6 +31,7 @@ from whetstone_trainer.protocol import (
     validator,
 )
 from whetstone_trainer.ranks import Ranks
+from whetstone_trainer.stored_images import StoredImages
 from whetstone_trainer.task import Task
 
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class Images:
 
     Args:
         truths: of each image, in its task's form.
+        stored: where their bytes are; None: all are in the cache.
         resized: what each image is brought to: the model's input, or its own form with a short side of at most so many
             pixels. None: its own size.
         draft: large JPEG files are decoded in less detail, which is good enough to train with. What is measured is
@@ -108,7 +110,7 @@ class Images:
 
     items: tuple[DatasetItem, ...]
     truths: Sequence[Any]
-    root: Path
+    stored: StoredImages | None
     resized: PreprocessSpec | int | None
     draft: bool
     cache: list[torch.Tensor]
@@ -122,7 +124,9 @@ class Images:
     def load(self, index: int) -> torch.Tensor:
         item = self.items[index]
         reduction = self.reduction(item)
-        image = decode(self.root / item.path, item.path, reduction)
+        if self.stored is None:
+            raise IndexError(index)
+        image = decode(self.stored.read(item.n, item.path), item.path, reduction)
         height, width = image.shape[1:]
         if (width, height) == (item.width, item.height):
             reduction = 1
@@ -170,7 +174,7 @@ def open_images(
 ) -> Images:
     """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another
     task."""
-    return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, draft, [])
+    return Images(items, [task.truth(item) for item in items], StoredImages(dataset), resized, draft, [])
 
 
 def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> int:

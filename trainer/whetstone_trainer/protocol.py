@@ -54,7 +54,8 @@ Hyperparameters = ClassificationHyperparameters | DetectionHyperparameters
 
 @dataclass(frozen=True)
 class DatasetRef:
-    root: str
+    zip: str
+    images: str
     manifest: str
     classes: tuple[str, ...]
     content_hash: str
