@@ -80,7 +80,7 @@ const settings = z.object({
   importBytesMax: bytes
     .min(1)
     .optional()
-    .describe('Most bytes that the zip of a dataset may unpack to; without it as many as the disk has room for.'),
+    .describe('Most bytes that the files in the zip of a dataset may have; without it 100 times the size of the zip.'),
   auditDays: days
     .default(365)
     .describe(

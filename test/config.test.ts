@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { expect, test } from 'vitest';
@@ -124,6 +125,12 @@ test('a misspelt flag is answered with the nearest', () =>
     expect((await child.exit).code).not.toBe(0);
     expect(child.lines).toContain('(Did you mean --url?)');
   }));
+
+// Node's own limit lets the objects that die young have 130 MB.
+test.each(['package.json', 'Dockerfile', 'whetstone', 'tui/session/localServer.ts'])(
+  '%s starts the server with its limit of memory',
+  (file) => expect(readFileSync(file, 'utf8')).toMatch(/--max-semi-space-size=16\W+src\/main\.ts/),
+);
 
 test('the help describes every setting with its default', () => {
   const text = describeSettings(Object.values(describedSettings).flat()).replace(/^\n.*\n/, '');

@@ -242,8 +242,9 @@ export const ImportDatasetSpec = z
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({
       ...importLimits,
+      outputBytesMax: bytes.default(2 ** 40).describe('Largest single file that it may write: all thumbnails are in one.'),
       filesMax: z.int().min(1).default(2_000_000).describe('Entries of the zip, folders included.'),
-      extractedBytesMax: bytes.nullable().default(null).describe('Null: what the disk has room for.'),
+      extractedBytesMax: bytes.nullable().default(null).describe('Null: 100 times the size of the zip.'),
       imagePixelsMax: z.int().min(1).default(25_000_000),
       boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),
