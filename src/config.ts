@@ -66,6 +66,9 @@ const settings = z.object({
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),
+  trainingCacheDiskBytes: bytes
+    .default(0)
+    .describe('Bytes of the disk that a training may use for decoded images, where 2 GiB of its memory hold only a part of them.'),
   uploadBytesMax: bytes
     .min(1)
     .default(50 * 1024 ** 3)

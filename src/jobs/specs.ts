@@ -120,6 +120,7 @@ const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
     init: Init,
     resumeFrom: path.nullable().describe('Newest checkpoint of an earlier attempt of this job; one in workDir that is further on wins.'),
     ...TrainingRuntime.shape,
+    cacheDiskBytesMax: z.int().min(0).default(0).describe('Further decoded images are kept in a file without a name in workDir.'),
   });
 
 export const TrainSpec = z

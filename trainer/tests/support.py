@@ -104,6 +104,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
         "resumeFrom": None,
         "checkpointSeconds": 60,
         "cacheBytesMax": 2**30,
+        "cacheDiskBytesMax": 0,
         "workers": None,
         "stopAfterEpoch": None,
         **changes,

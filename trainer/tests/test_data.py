@@ -1,7 +1,9 @@
 """Manifests, the cache, and the order of batches."""
 
+import errno
 import io
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support import Recorder
 from whetstone_trainer import classification
 from whetstone_trainer.data import (
     BatchMaker,
+    CacheRoom,
     Images,
     balanced_shares,
     balanced_weights,
@@ -33,7 +36,7 @@ from whetstone_trainer.data import (
 from whetstone_trainer.detection import task as detection
 from whetstone_trainer.detection.boxes import to_input
 from whetstone_trainer.detection.metric import DetectionMetrics
-from whetstone_trainer.errors import Stopped, TrainerError
+from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
 from whetstone_trainer.preprocess import placement
@@ -131,12 +134,41 @@ def test_the_cache_holds_what_fits_and_gives_the_same_images(dataset: DatasetRef
     items = read_split(dataset, "train")
     resized, originals = (open_images(dataset, items, classification, spec) for spec in (SPEC, None))
     fresh = open_images(dataset, items, classification, SPEC)
-    assert fill_cache(resized, 10 * 3 * 32 * 32 + 1, 2, events) == 10 * 3 * 32 * 32
-    assert fill_cache(originals, 2**30, 0, events) == 50 * 3 * 8 * 8
+    assert fill_cache(resized, CacheRoom(10 * 3 * 32 * 32 + 1, 0), 2, events) == CacheRoom(1, 0)
+    assert fill_cache(originals, CacheRoom(50 * 3 * 8 * 8, 7), 0, events) == CacheRoom(0, 7)
     assert [len(images.cache) for images in (resized, originals)] == [10, 50]
     assert all(torch.equal(resized[n], fresh[n]) for n in range(len(items)))
     assert originals[0].shape == (3, 8, 8)
     assert [event["total"] for event in recorder.of("phase")] == [10, 50]
+
+
+@pytest.mark.parametrize("in_memory", [0, 10])
+def test_what_memory_does_not_hold_is_kept_on_the_disk(dataset: DatasetRef, tmp_path: Path, in_memory: int) -> None:
+    size = 3 * 32 * 32
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    items = read_split(dataset, "train")
+    images, fresh = (open_images(dataset, items, classification, SPEC) for _ in range(2))
+    room = CacheRoom(in_memory * size + 1, 25 * size + 2)
+    assert fill_cache(images, room, 2, events) == CacheRoom(1, 2)
+    assert len(images.cache) == in_memory + 25
+    assert all(torch.equal(images[n], fresh[n]) for n in range(len(items)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_for_which_the_disk_has_no_room_is_told(
+    dataset: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    images = open_images(dataset, read_split(dataset, "train"), classification, SPEC)
+    with pytest.raises(OSError, match="No space") as caught:
+        fill_cache(images, CacheRoom(0, 2**20), 0, events)
+    told = disk_full(caught.value)
+    assert told is not None
+    assert told.retryable
 
 
 def test_an_image_of_another_size_than_the_manifest_says_is_named(dataset: DatasetRef) -> None:
@@ -196,7 +228,7 @@ def test_images_for_random_crops_are_kept_no_larger_than_the_crops_need(tmp_path
     images = Images(items, [0, 0], stored, kept, True, [])
     fresh = replace(images, cache=[])
     events = Events(Recorder(), "job-1", 1, tmp_path)
-    assert fill_cache(images, 2**20, 0, events) == 3 * (71 * 53 + 40 * 30)
+    assert fill_cache(images, CacheRoom(2**20, 0), 0, events).memory == 2**20 - 3 * (71 * 53 + 40 * 30)
     assert [tuple(image.shape) for image in images.cache] == [(3, 53, 71), (3, 30, 40)]
     assert all(torch.equal(images[n], fresh[n]) for n in (0, 1))
 
@@ -206,7 +238,7 @@ def test_filling_the_cache_can_be_stopped(dataset: DatasetRef, tmp_path: Path) -
     events.stop_requested = "cancelled"
     images = open_images(dataset, read_split(dataset, "train"), classification, None)
     with pytest.raises(Stopped):
-        fill_cache(images, 2**30, 2, events)
+        fill_cache(images, CacheRoom(2**30, 0), 2, events)
     assert len(images.cache) == 1
 
 

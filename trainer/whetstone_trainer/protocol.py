@@ -138,6 +138,7 @@ class TrainSpec(_Computing):
     resume_from: str | None
     checkpoint_seconds: int
     cache_bytes_max: int
+    cache_disk_bytes_max: int
     workers: int | None
     stop_after_epoch: int | None
 
