@@ -28,7 +28,7 @@ const boundOf = ({ days, setting, bound }: Row): string =>
 
 function backupLine({ backups }: System): { text: string; color: string | undefined } {
   if (!backups) return { text: 'The server makes no backups by itself: WHETSTONE_BACKUP_FOLDER is not set.', color: theme.muted };
-  if (backups.problem !== null) return { text: `The last backup has failed: ${backups.problem}`, color: theme.bad };
+  if (backups.problem !== null) return { text: `Wrong with the last backup: ${backups.problem}`, color: theme.bad };
   return {
     text: `Last backup: ${backups.lastAt ? moment(backups.lastAt) : 'none yet'}. Next: ${moment(backups.nextAt)}.`,
     color: undefined,
