@@ -229,7 +229,7 @@ program
     if (options.json) return printJson(made);
     const done = [
       `${blobs} files, ${megabytes(newBytes)} of them new`,
-      ...(repaired > 0 ? [`copied ${repaired} damaged copies again`] : []),
+      ...(repaired > 0 ? [`${repaired} damaged ${repaired === 1 ? 'copy' : 'copies'} replaced`] : []),
       ...(removed.length > 0 ? [`removed ${removed.length} older backups`] : []),
     ];
     console.log(`${path}\n${done.join('; ')}.`);

@@ -114,8 +114,8 @@ const namedMax = 10;
 export function describeDamage(dataDir: string, damaged: string[]): string {
   const more = damaged.length > namedMax ? `, and ${damaged.length - namedMax} more` : '';
   return (
-    `${damaged.length} stored files are damaged or missing in the data folder: \`npm run verify -- '${dataDir}'\` says what is wrong with each. ` +
-    'Replace each by a whole copy: from the folder of backups where `npm run verify` of the newest backup does not name it, ' +
-    `else from an older copy elsewhere. They lie at blobs/<first two digits>/<SHA-256>: ${damaged.slice(0, namedMax).join(', ')}${more}.`
+    `${damaged.length} stored ${damaged.length === 1 ? 'file is' : 'files are'} damaged or missing in the data folder: \`npm run verify -- '${dataDir}'\` says what is wrong with each. ` +
+    'Replace each by a whole copy: from the folder of backups if `npm run verify` of the newest backup does not name it, ' +
+    `otherwise from an older copy elsewhere. They lie at blobs/<first two digits>/<SHA-256>: ${damaged.slice(0, namedMax).join(', ')}${more}.`
   );
 }
