@@ -52,7 +52,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** What a backup has checked; null where there is none, where an earlier version has made it, or where its manifest cannot be read: then all is checked anew. */
+/** What a backup has checked; null where there is none, where an earlier version has made it, or where its manifest cannot be read: then nothing counts as checked. */
 export function checksOf(backup: string | undefined): Checks | null {
   try {
     return (backup === undefined ? null : readManifest(backup)?.checks) ?? null;
