@@ -8,6 +8,7 @@ import { eventually } from './support/eventually.ts';
 import { withFolder, withServer } from './support/server.ts';
 import { blobOf } from './support/storage.ts';
 import { uploaded } from './support/training.ts';
+import { logIn, type Tui, withTui } from './support/tui.ts';
 
 test('backups are made when they are due, and the newest stay; a failed one is an alert and is tried again', () =>
   withFolder(async (folder) => {
@@ -28,6 +29,13 @@ test('backups are made when they are due, and the newest stay; a failed one is a
         // Without the folder's path.
         expect(failing.problem).toContain('The folder for backups backups cannot be made (EEXIST). Name another one');
         expect(failing.problem).not.toContain(folder);
+        // Its end says what to do: on a terminal of 80 columns too.
+        const showsProblem = async (tui: Tui) => {
+          await logIn(tui);
+          await tui.shows('Wrong with the last backup: The folder for backups');
+          expect(tui.lines().join('').replaceAll(' ', '')).toContain('makethefolderaboveitwritable.');
+        };
+        await withTui(url, showsProblem, { first: { screen: 'storage' } });
 
         rmSync(backups);
         // Soon, in place of the server's own, which tries again in an hour.
