@@ -206,19 +206,33 @@ ofServer('upload')
 
 program
   .command('backup')
-  .description('copy the data folder to a folder of backups, while the server runs; what is there already is not copied again')
+  .description(
+    'copy the data folder to a folder of backups, while the server runs; what is there already is not copied again\n\n' +
+      'Each backup also reads a sixteenth of what is there, and copies again what is damaged.\n' +
+      'Exits with 1 when files of the data folder itself are damaged; the backup is made all the same.',
+  )
+  .summary('copy the data folder to a folder of backups, while the server runs; what is there already is not copied again')
   .argument('<folder>', 'folder of the backups, outside of the data folder')
   .option('--keep <n>', 'remove all but the newest backups', countUpTo(1_000_000))
   .option('--keys', 'also the keys that tokens and links are signed with; without them everybody logs in again after a restore')
   .option(...json)
   .action(async (folder: string, options: { keep?: number; keys?: boolean; json?: boolean }) => {
     const { backUp } = await import('./backup/backup.ts');
-    const made = await backUp(readConfig(process.env).dataDir, atCaller(folder), options);
-    const { path, blobs, newBytes, removed } = made;
+    const { describeDamage } = await import('./backup/folder.ts');
+    const { dataDir } = readConfig(process.env);
+    const made = await backUp(dataDir, atCaller(folder), options);
+    const { path, blobs, newBytes, repaired, damaged, removed } = made;
+    if (damaged.length > 0) {
+      process.exitCode = 1;
+      console.error(describeDamage(dataDir, damaged));
+    }
     if (options.json) return printJson(made);
-    console.log(
-      `${path}\n${blobs} files, ${megabytes(newBytes)} of them new${removed.length > 0 ? `; removed ${removed.length} older backups` : ''}.`,
-    );
+    const done = [
+      `${blobs} files, ${megabytes(newBytes)} of them new`,
+      ...(repaired > 0 ? [`${repaired} damaged ${repaired === 1 ? 'copy' : 'copies'} replaced`] : []),
+      ...(removed.length > 0 ? [`removed ${removed.length} older backups`] : []),
+    ];
+    console.log(`${path}\n${done.join('; ')}.`);
   });
 
 program

@@ -18,7 +18,7 @@ const list = z.string().transform((text) =>
 );
 
 /**
- * Every setting of Whetstone. Each is an environment variable: `dataDir` is WHETSTONE_DATA_DIR, and so on. `npm start -- --help`
+ * Every setting of Whetstone. Each is an environment variable: `dataDir` is WHETSTONE_DATA_DIR, and so on. `./whetstone serve --help`
  * prints this table.
  */
 const settings = z.object({
