@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { addressForm, isAddress } from '../client/address.ts';
 import { AddressRanges } from './addressRanges.ts';
 import { HostEngine } from './engine/hostEngine.ts';
 import { rangeProblem } from './ranges.ts';
@@ -48,7 +49,7 @@ const settings = z.object({
     .transform((path) => resolve(path))
     .describe('Folder of the database, the blobs and the keys.'),
   publicUrl: z
-    .url({ protocol: /^https?$/ })
+    .url({ protocol: /^https?$/, error: ({ input }) => `“${String(input).slice(0, 100)}” is not an address such as https://lab.example.` })
     .optional()
     .describe('Address under which people reach the server; for links.'),
   allowedOrigins: list
@@ -112,7 +113,8 @@ const settings = z.object({
 /** What the commands read that talk to a server. */
 const clientSettings = z.object({
   url: z
-    .url({ protocol: /^https?$/ })
+    .string()
+    .refine(isAddress, { error: ({ input }) => `“${String(input).slice(0, 100)}” is not ${addressForm}.` })
     .default('http://127.0.0.1:8080')
     .describe('Server that the commands talk to, such as `watch` and `predict`.'),
   token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
@@ -224,7 +226,7 @@ export function readClientConfig(env: Environment): ClientConfig {
   return Object.freeze({ ...data, folder: env.INIT_CWD ?? process.cwd() });
 }
 
-interface DescribedSetting {
+export interface DescribedSetting {
   variable: string;
   /** Empty where there is none. */
   fallback: string;
