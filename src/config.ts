@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { addressForm, isAddress } from '../client/address.ts';
 import { AddressRanges } from './addressRanges.ts';
 import { HostEngine } from './engine/hostEngine.ts';
+import { isInside } from './folders.ts';
 import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
 import { hostVariables, readTracing, type TracingSettings } from './tracingSettings.ts';
@@ -193,6 +194,23 @@ function refuseSettings(problems: string[]): never {
   throw new Error(`The configuration is wrong.\n${problems.join('\n')}`);
 }
 
+/** Settings that are right by themselves, and not together. */
+function contradictions({ dataDir, backupFolder, port, inferencePort }: z.infer<typeof settings>): string[] {
+  const problems: string[] = [];
+  if (backupFolder !== undefined && isInside(dataDir, backupFolder)) {
+    problems.push(
+      `WHETSTONE_BACKUP_FOLDER: ${backupFolder} is inside of the data folder ${dataDir} (WHETSTONE_DATA_DIR), and would be lost with it. ` +
+        'Name a folder elsewhere, best on another disk.',
+    );
+  }
+  if (port !== 0 && port === inferencePort) {
+    problems.push(
+      `WHETSTONE_INFERENCE_PORT: ${port} is the port of the server too (WHETSTONE_PORT). Name another one, or 0 for a free one.`,
+    );
+  }
+  return problems;
+}
+
 /** The configuration in `env`; throws one Error that names every setting that is wrong. Nothing else reads the environment. */
 export function readConfig(env: Environment): Config {
   const { data, problems } = parseSettings(settings, env);
@@ -203,6 +221,7 @@ export function readConfig(env: Environment): Config {
         '`openssl genpkey -algorithm ed25519 -out signing-key.pem`, keep it private (mode 0600), and set the variable to its path.',
     );
   }
+  if (data) problems.push(...contradictions(data));
   const traced = readTracing(env);
   problems.push(...traced.problems);
   if (!data || problems.length > 0) refuseSettings(problems);
