@@ -165,7 +165,8 @@ ofServer('jobs')
   .action(async (options: ClientOptions & { state?: string; first: number }) => {
     const jobs = await asClient(options, (session) => fetchJobs(session, options));
     if (options.json) printJson(jobs);
-    else console.log(jobs.length === 0 ? 'There is no such job.' : jobTable(jobs));
+    else if (jobs.length > 0) console.log(jobTable(jobs));
+    else console.log(options.state ? `No job is ${options.state}.` : 'There are no jobs yet.');
   });
 
 ofServer('watch')

@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { whyNotServed } from '../engine/engines.ts';
 import { ModelEngine } from '../engine/hostEngine.ts';
-import { notFound, parseInput, refuse } from '../errors.ts';
+import { ApiError, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';
 import { OnnxMeta } from '../jobs/results.ts';
@@ -21,6 +21,7 @@ import {
   listDeployments,
   queueChange,
   revisionBefore,
+  whyNoDeployment,
 } from './deployments.ts';
 import { measuredSettings } from './fromBenchmark.ts';
 import { modelConfigOf } from './modelConfig.ts';
@@ -127,7 +128,11 @@ async function committed(
   return row;
 }
 
-const requireDeployment = (tx: Queryable, name: string): Deployment => findDeploymentByName(tx, name) ?? notFound('deployment');
+function requireDeployment(tx: Queryable, name: string): Deployment {
+  const found = findDeploymentByName(tx, name);
+  if (!found) throw new ApiError('NOT_FOUND', whyNoDeployment(tx, name));
+  return found;
+}
 
 function insertNew(tx: Queryable, name: string): Deployment {
   if (listDeployments(tx, deploymentsMax, null).length === deploymentsMax)
