@@ -19,6 +19,7 @@ import {
   insertDeployment,
   insertRevision,
   listDeployments,
+  listRevisions,
   queueChange,
   revisionBefore,
   whyNoDeployment,
@@ -88,7 +89,11 @@ export async function rollback(services: DeployServices, actor: Actor, name: str
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
-    if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
+    if (!before) {
+      const newest = listRevisions(tx, row.id, 1)[0]?.number;
+      const what = number === null ? 'Nothing served before.' : `There is no revision ${number}: the newest is ${newest}.`;
+      refuse('NOT_FOUND', 'revision', what);
+    }
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
     const unserved = problems.get(ModelEngine.parse(settingsJson.engine));
