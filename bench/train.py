@@ -31,7 +31,7 @@ import torch
 from torchvision.models import resnet50
 
 from scenes import write_scenes
-from whetstone_trainer.data import BatchMaker, batch_count, fill_cache, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, CacheRoom, batch_count, fill_cache, open_images, read_split, training_batches
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import TrainSpec, read_spec_line
@@ -88,7 +88,7 @@ def trainer_epoch(options: argparse.Namespace, folder: Path) -> Callable[[], Non
     task = task_of(read.preset)
     kept = task.kept_as(read.hyperparameters, read.preprocess)
     images = open_images(read.dataset, read_split(read.dataset, "train"), task, kept, draft=True)
-    fill_cache(images, 2**30, 2, events)
+    fill_cache(images, CacheRoom(2**30, 0), 2, events)
     job = Job(read, device, batch_count(len(images), options.batch), events)
     training = new_run(job)
     if read.hyperparameters.compile:

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -129,9 +130,104 @@ describe('a damaged backup', () => {
   );
 });
 
+describe('what is damaged in the folder of backups or in the data folder', () => {
+  /** Some bytes whose hash begins with a digit: the first backup reads those with 0, the next those with 1. */
+  const bytesWith = (digit: string): Buffer => {
+    for (let n = 0; ; n += 1) {
+      const bytes = Buffer.from(`bytes ${n}`);
+      if (createHash('sha256').update(bytes).digest('hex').startsWith(digit)) return bytes;
+    }
+  };
+  const sameSize = (bytes: Buffer): Buffer => Buffer.concat([bytes.subarray(1), Buffer.from('x')]);
+  const withBlob = (
+    use: (of: { dataDir: string; folder: string; sha256: string; bytes: Buffer; copy: string; original: string }) => Promise<void>,
+  ) =>
+    withFolder((folder) =>
+      withServer(async (server) => {
+        const bytes = bytesWith('1');
+        const { sha256 } = await uploaded(await apiOf(server), 'a.bin', bytes);
+        const { dataDir } = server;
+        await use({ dataDir, folder, sha256, bytes, copy: blobOf(folder, sha256), original: blobOf(dataDir, sha256) });
+      }),
+    );
+
+  test('a damaged copy of the same size is found when its digit is due, and copied again from the whole original', () =>
+    withBlob(async ({ dataDir, folder, sha256, bytes, copy }) => {
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0, damaged: [] });
+      rewrite(copy, sameSize(bytes));
+      const { path, ...made } = await backUp(dataDir, folder);
+      expect(made).toMatchObject({ newBytes: 0, repaired: 1, damaged: [] });
+      expect(await verify(path)).toMatchObject({ problems: [] });
+      // Its turn comes again after those of the 15 other digits, however the earlier manifests are.
+      rewrite(copy, sameSize(bytes));
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0 });
+      const newest = await backUp(dataDir, folder);
+      const manifest = JSON.parse(readFileSync(join(newest.path, 'manifest.json'), 'utf8'));
+      expect(manifest.checks).toEqual({ digit: 3, damaged: [] });
+      writeFileSync(join(newest.path, 'manifest.json'), JSON.stringify({ ...manifest, checks: { digit: 15, damaged: [] } }));
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0 });
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 1 });
+      // A manifest of an earlier version, and one that cannot be read.
+      for (const text of [JSON.stringify({ ...manifest, checks: undefined }), 'no manifest']) {
+        const { path: last } = await backUp(dataDir, folder);
+        writeFileSync(join(last, 'manifest.json'), text);
+        expect(JSON.parse(readFileSync(join((await backUp(dataDir, folder)).path, 'manifest.json'), 'utf8')).checks.digit).toBe(0);
+      }
+      expect(blobsOf(folder)).toContain(sha256);
+    }));
+
+  test('one file with two names is damaged in both: it is named with exit code 1 until a whole one is there, and nothing is copied over it', () =>
+    withBlob(async ({ dataDir, folder, sha256, bytes, copy, original }) => {
+      await backUp(dataDir, folder);
+      expect(statSync(copy).ino).toBe(statSync(original).ino);
+      writeFileSync(original, sameSize(bytes));
+      const run = await whetstone(['backup', folder], { WHETSTONE_DATA_DIR: dataDir });
+      expect(run).toMatchObject({ code: 1, stderr: expect.stringContaining(`npm run verify -- '${dataDir}'`) });
+      expect(run.stderr).toContain(sha256);
+      const path = run.stdout.split('\n')[0] as string;
+      expect((await verify(path)).problems).toEqual([`The blob ${sha256} has other bytes than its SHA-256 says.`]);
+      // Though other digits are due now.
+      const again = await whetstone(['backup', folder, '--json'], { WHETSTONE_DATA_DIR: dataDir });
+      expect(again.code).toBe(1);
+      expect(JSON.parse(again.stdout)).toMatchObject({ repaired: 0, damaged: [sha256] });
+      // A whole copy in the folder of backups alone does not mend the data folder.
+      rewrite(copy, bytes);
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0, damaged: [sha256] });
+      rewrite(original, bytes);
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0, damaged: [] });
+    }));
+
+  test('a file of the data folder that was cut is named, whether or not there is a whole copy', () =>
+    withBlob(async ({ dataDir, folder, sha256, bytes, copy, original }) => {
+      rewrite(original, bytes.subarray(1));
+      expect(await backUp(dataDir, folder)).toMatchObject({ newBytes: 0, repaired: 0, damaged: [sha256] });
+      expect(existsSync(copy)).toBe(false);
+      rewrite(original, bytes);
+      expect(await backUp(dataDir, folder)).toMatchObject({ newBytes: bytes.length, repaired: 0, damaged: [] });
+      rewrite(original, bytes.subarray(1));
+      expect(await backUp(dataDir, folder)).toMatchObject({ repaired: 0, damaged: [sha256] });
+      expect(readFileSync(copy)).toEqual(bytes);
+    }));
+
+  test('a backup whose database cannot be read keeps neither the next one from being made, nor older ones from being removed', () =>
+    withBlob(async ({ dataDir, folder }) => {
+      const [first, second] = [await backUp(dataDir, folder), await backUp(dataDir, folder)];
+      writeFileSync(join(second.path, 'whetstone.db'), 'nothing');
+      expect(await backUp(dataDir, folder, { keep: 2 })).toMatchObject({ damaged: [], removed: [first.path] });
+    }));
+
+  test('a data folder without stored files', () =>
+    withFolder((folder) =>
+      withServer(async ({ dataDir }) => {
+        const { path } = await backUp(dataDir, folder);
+        expect(await backUp(dataDir, folder, { keep: 1 })).toMatchObject({ blobs: 0, removed: [path] });
+      }),
+    ));
+});
+
 /** Its own bytes: the data folder may have a link to the old ones. */
 function rewrite(path: string, bytes: Buffer): void {
-  renameSync(path, `${path}.old`);
+  rmSync(path);
   writeFileSync(path, bytes);
 }
 
@@ -142,7 +238,7 @@ function flip(path: string): void {
 }
 
 test('`verify` of a data folder names what is missing, and counts what nothing uses', () =>
-  withUpload(async (server, _folder, sha256) => {
+  withUpload(async (server, folder, sha256) => {
     expect(await whetstone(['verify', server.dataDir])).toMatchObject({
       code: 0,
       stdout: expect.stringContaining('Whole: the database and 1 files'),
@@ -151,7 +247,7 @@ test('`verify` of a data folder names what is missing, and counts what nothing u
     mkdirSync(join(server.dataDir, 'blobs', '00'), { recursive: true });
     renameSync(blob, blobOf(server.dataDir, `00${sha256.slice(2)}`));
     expect(await verify(server.dataDir)).toMatchObject({ problems: [`The blob ${sha256} is missing.`], unnamed: 1 });
-    await expect(backUp(server.dataDir, _folder)).rejects.toThrow(`missing in ${server.dataDir}, such as ${sha256}`);
+    expect(await backUp(server.dataDir, folder)).toMatchObject({ blobs: 1, newBytes: 0, damaged: [sha256] });
   }));
 
 describe('is refused with what is wrong:', () => {

@@ -65,7 +65,8 @@ const definitions: Record<AlertMetric, Definition> = {
     thresholdMax: 1_000_000,
     durationSeconds: 0,
     values: (readings) => ofServer(readings.at(-1)?.failedBackups),
-    says: (value) => `${value === 1 ? 'the last backup has' : `the last ${value} backups have`} failed`,
+    says: (value) =>
+      `${value === 1 ? 'the last backup has' : `the last ${value} backups have`} failed or found damaged files: system.backups.problem says what to do`,
   },
   LATENCY: {
     threshold: 90,

@@ -12,7 +12,8 @@ const MetricType = builder.enumType('AlertMetric', {
     FAILED_JOBS: 'Jobs that FAILED within the last hour.',
     DISK_FREE: 'Percent of the disk of the data folder that are free. It is bad when it is less than the threshold.',
     HOST_RESTARTS: 'Deaths of the inference host within 5 minutes.',
-    FAILED_BACKUPS: 'Backups that have failed since the last one that has not, where the server makes them.',
+    FAILED_BACKUPS:
+      'Backups that have failed, or have found damaged files of the data folder, since the last one that did neither; where the server makes them.',
     LATENCY:
       'The P95 of the times of requests, late ones included, in percent of the deadline of the deployment: in steps of 5, and 105 when it is over.',
     ERRORS: 'Percent of the requests that were refused, late or failed.',

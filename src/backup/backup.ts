@@ -1,6 +1,5 @@
 /** A backup of a data folder, while its server runs. */
 import {
-  constants,
   copyFileSync,
   existsSync,
   linkSync,
@@ -12,20 +11,23 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { databaseFile, passingKind, requireDatabase, takeLock } from '../db.ts';
+import { isInside } from '../folders.ts';
 import { hashFile } from '../hash.ts';
-import { blobPath, sync } from '../storage/blobs.ts';
+import { sync } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
+import { blobCopier, type Copied, type Copier } from './blobs.ts';
 import {
   backupsIn,
+  type Checks,
+  checksOf,
   finishedBackups,
   type Manifest,
   manifestFile,
   migrationsOf,
-  type NamedBlob,
   ownedBlobs,
   requireRoom,
   sizeOf,
@@ -36,6 +38,9 @@ const unfinishedEnding = '.unfinished';
 /** Folders of the data folder whose files only grow: logs of jobs, and lines that were cut from the audit log. */
 const grownFolders = ['logs', 'audit'];
 const keyFiles = ['signing-key.pem', 'link-key'];
+const digits = 16;
+/** The next backup begins with the digit 0. */
+const uncheckedBefore: Checks = { digit: digits - 1, damaged: [] };
 /** How often a copy of the database may name a blob that was deleted meanwhile. */
 const attemptsMax = 5;
 
@@ -46,19 +51,21 @@ export interface BackupOptions {
   keys?: boolean;
 }
 
-export interface MadeBackup {
+export interface MadeBackup extends Omit<Copied, 'damaged'> {
   path: string;
   blobs: number;
-  /** Bytes of the blobs that were not in the folder before. */
-  newBytes: number;
   removed: string[];
+  /** Hashes of stored files that the data folder itself has damaged or lost. */
+  damaged: string[];
 }
 
 /** Copies the database as it is at one moment, then what it names. Throws what is wrong as a sentence. */
 export async function backUp(dataDir: string, folder: string, { keep, keys = false }: BackupOptions = {}): Promise<MadeBackup> {
   requireDatabase(dataDir);
-  if (!relative(dataDir, folder).startsWith('..')) {
-    throw new Error('A backup inside of the data folder is lost with it. Name a folder elsewhere, best on another disk.');
+  if (isInside(dataDir, folder)) {
+    throw new Error(
+      `${folder} is inside of the data folder ${dataDir}, and would be lost with it. Name a folder elsewhere, best on another disk.`,
+    );
   }
   makeFolder(folder);
   const unlock = takeLock(join(folder, 'backup.lock'), `Another backup is being written to ${folder}.`);
@@ -68,14 +75,18 @@ export async function backUp(dataDir: string, folder: string, { keep, keys = fal
     for (const left of readdirSync(folder).filter((one) => one.endsWith(unfinishedEnding))) rmSync(join(folder, left), { recursive: true });
     const newest = finishedBackups(folder).at(-1);
     mkdirSync(unfinished, { mode: 0o700 });
-    const blobs = await copyData(dataDir, folder, unfinished);
+    const before = checksOf(newest) ?? uncheckedBefore;
+    const digit = (before.digit + 1) % digits;
+    const copier = blobCopier(dataDir, folder, { digit: digit.toString(16), damaged: new Set(before.damaged) });
+    const { blobs } = await copyData(dataDir, unfinished, copier);
+    const damaged = [...copier.copied.damaged].sort();
     for (const one of grownFolders) copyGrown(join(dataDir, one), join(unfinished, one), newest && join(newest, one));
     for (const file of keys ? keyFiles : []) if (existsSync(join(dataDir, file))) copyFileSync(join(dataDir, file), join(unfinished, file));
-    await writeManifest(unfinished);
+    await writeManifest(unfinished, { digit, damaged });
     const path = join(folder, name);
     renameSync(unfinished, path);
     await sync(folder);
-    return { path, ...blobs, removed: keep === undefined ? [] : removeOlder(folder, keep) };
+    return { path, blobs, ...copier.copied, damaged, removed: keep === undefined ? [] : removeOlder(folder, keep) };
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
     if (passingKind(error) !== 'FULL') throw error;
@@ -114,54 +125,33 @@ function copyGrown(from: string, to: string, before: string | undefined): void {
 const isSame = (one: string, other: string): boolean =>
   sizeOf(other) === statSync(one).size && readFileSync(one).equals(readFileSync(other));
 
-async function copyData(dataDir: string, folder: string, unfinished: string): Promise<{ blobs: number; newBytes: number }> {
+async function copyData(dataDir: string, unfinished: string, copier: Copier): Promise<{ blobs: number }> {
   const target = join(unfinished, databaseFile);
   // What is stored already first: then little can be deleted between the copy of the database and that of its blobs.
-  let newBytes = await copyBlobs(dataDir, folder, withDatabase(dataDir, ownedBlobs)).then(({ bytes }) => bytes);
+  await copier.copy(withDatabase(dataDir, ownedBlobs));
   for (let attempt = 1; ; attempt += 1) {
     rmSync(target, { force: true });
-    requireRoom(folder, sizeOf(join(dataDir, databaseFile)) ?? 0);
+    requireRoom(dirname(unfinished), sizeOf(join(dataDir, databaseFile)) ?? 0);
     // One read transaction: it keeps no writer waiting, and what is written meanwhile is not in the copy.
     withDatabase(dataDir, (client) => client.prepare('VACUUM INTO ?').run(target));
     const blobs = withDatabase(unfinished, ownedBlobs);
-    const { bytes, missing } = await copyBlobs(dataDir, folder, blobs);
-    newBytes += bytes;
-    if (missing.length === 0) return { blobs: blobs.length, newBytes };
-    // Deleted between the two copies: the next copy of the database does not name it. A file that is lost stays missing.
+    const missing = await copier.copy(blobs);
+    // What the database of the server still names is lost. The rest was deleted between the two copies: the next copy of the database does not
+    // name it.
+    const stored = new Set(missing.length > 0 ? withDatabase(dataDir, ownedBlobs).map(({ sha256 }) => sha256) : []);
+    if (missing.every(({ sha256 }) => stored.has(sha256))) {
+      for (const { sha256 } of missing) copier.copied.damaged.add(sha256);
+      return { blobs: blobs.length };
+    }
     if (attempt === attemptsMax) {
       throw new Error(
-        `${missing.length} stored files that the database names are missing in ${dataDir}, such as ${missing[0]?.sha256}: \`npm run verify\` lists them.`,
+        `Stored files were deleted during each of ${attemptsMax} tries, so no backup was made. Back up again when less is deleted.`,
       );
     }
   }
 }
 
-/** Brings blobs that are not in the folder yet into it, whole under their name or not at all. */
-async function copyBlobs(dataDir: string, folder: string, blobs: NamedBlob[]): Promise<{ bytes: number; missing: NamedBlob[] }> {
-  const missing: NamedBlob[] = [];
-  let bytes = 0;
-  for (const blob of blobs) {
-    const [from, to] = [blobPath(dataDir, blob.sha256), blobPath(folder, blob.sha256)];
-    if (sizeOf(to) === blob.sizeBytes) continue;
-    if (sizeOf(from) === null) {
-      missing.push(blob);
-      continue;
-    }
-    await mkdir(dirname(to), { recursive: true, mode: 0o700 });
-    await rm(to, { force: true });
-    await link(from, to).catch(async (error: NodeJS.ErrnoException) => {
-      // On another disk, or on one without hard links.
-      if (!['EXDEV', 'EPERM', 'ENOTSUP', 'EMLINK'].includes(String(error.code))) throw error;
-      await copyFile(from, `${to}.new`, constants.COPYFILE_FICLONE);
-      await sync(`${to}.new`);
-      await rename(`${to}.new`, to);
-    });
-    bytes += blob.sizeBytes;
-  }
-  return { bytes, missing };
-}
-
-async function writeManifest(unfinished: string): Promise<void> {
+async function writeManifest(unfinished: string, checks: Checks): Promise<void> {
   const names = (await readdir(unfinished, { recursive: true })).filter((name) => statSync(join(unfinished, name)).isFile()).sort();
   const files: Manifest['files'] = [];
   for (const name of names) {
@@ -169,7 +159,7 @@ async function writeManifest(unfinished: string): Promise<void> {
     files.push({ name, sha256: await hashFile(join(unfinished, name)), sizeBytes: statSync(join(unfinished, name)).size });
   }
   const migrations = withDatabase(unfinished, migrationsOf);
-  const manifest: Manifest = { form: 1, createdAt: new Date().toISOString(), codeVersion, migrations, files };
+  const manifest: Manifest = { form: 1, createdAt: new Date().toISOString(), codeVersion, migrations, files, checks };
   writeFileSync(join(unfinished, manifestFile), canonicalJson(manifest), { mode: 0o600, flush: true });
 }
 
@@ -178,11 +168,20 @@ function removeOlder(folder: string, keep: number): string[] {
   const finished = finishedBackups(folder);
   const removed = finished.slice(0, Math.max(0, finished.length - keep));
   for (const path of removed) rmSync(path, { recursive: true });
-  const named = new Set(backupsIn(folder).flatMap((path) => withDatabase(path, ownedBlobs).map(({ sha256 }) => sha256)));
-  for (const prefix of removed.length > 0 ? readdirSync(join(folder, 'blobs')) : []) {
+  const named = removed.length > 0 ? blobsNamedIn(folder) : null;
+  for (const prefix of named && existsSync(join(folder, 'blobs')) ? readdirSync(join(folder, 'blobs')) : []) {
     for (const file of readdirSync(join(folder, 'blobs', prefix))) {
-      if (!named.has(file)) rmSync(join(folder, 'blobs', prefix, file));
+      if (!named?.has(file)) rmSync(join(folder, 'blobs', prefix, file));
     }
   }
   return removed;
+}
+
+/** The blobs that some backup names; null where the database of one is damaged: what it names must stay, since its blobs may be whole. */
+function blobsNamedIn(folder: string): Set<string> | null {
+  try {
+    return new Set(backupsIn(folder).flatMap((path) => withDatabase(path, ownedBlobs).map(({ sha256 }) => sha256)));
+  } catch {
+    return null;
+  }
 }

@@ -13,6 +13,14 @@ export const manifestFile = 'manifest.json';
 
 const StoredFile = z.object({ name: z.string(), sha256: z.string(), sizeBytes: z.int() });
 
+const Checks = z.object({
+  /** The shared blobs whose hash begins with this hexadecimal digit were read; the next backup reads those of the next digit. */
+  digit: z.int().min(0).max(15),
+  /** Hashes of the stored files that the data folder had damaged or lost. The next backup reads them again, whatever their digit. */
+  damaged: z.array(z.string()),
+});
+export type Checks = z.infer<typeof Checks>;
+
 export const Manifest = z.object({
   form: z.literal(1),
   /** ISO 8601, UTC. */
@@ -22,6 +30,8 @@ export const Manifest = z.object({
   migrations: z.int(),
   /** Everything in the backup's own folder, sorted by name. */
   files: z.array(StoredFile),
+  /** Earlier versions have checked nothing. */
+  checks: Checks.optional(),
 });
 export type Manifest = z.infer<typeof Manifest>;
 
@@ -37,6 +47,15 @@ export function readManifest(backup: string): Manifest | null {
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** What a backup has checked; null where there is none, where an earlier version has made it, or where its manifest cannot be read: then nothing counts as checked. */
+export function checksOf(backup: string | undefined): Checks | null {
+  try {
+    return (backup === undefined ? null : readManifest(backup)?.checks) ?? null;
   } catch {
     return null;
   }
@@ -87,3 +106,16 @@ export function requireRoom(folder: string, bytes: number): void {
 }
 
 const inMegabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6)} MB`;
+
+/** Most damaged files that a message names. */
+const namedMax = 10;
+
+/** What a user has to do about files that the data folder itself has damaged. */
+export function describeDamage(dataDir: string, damaged: string[]): string {
+  const more = damaged.length > namedMax ? `, and ${damaged.length - namedMax} more` : '';
+  return (
+    `${damaged.length} stored ${damaged.length === 1 ? 'file is' : 'files are'} damaged or missing in the data folder: \`npm run verify -- '${dataDir}'\` says what is wrong with each. ` +
+    'Replace each by a whole copy: from the folder of backups if `npm run verify` of the newest backup does not name it, ' +
+    `otherwise from an older copy elsewhere. They lie at blobs/<first two digits>/<SHA-256>: ${damaged.slice(0, namedMax).join(', ')}${more}.`
+  );
+}

@@ -5,15 +5,16 @@ import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Log } from '../log.ts';
-import { manifestFile } from './folder.ts';
+import { checksOf, describeDamage, manifestFile } from './folder.ts';
 
 export interface BackupState {
   /** When the newest backup in the folder was begun (Unix milliseconds); null where there is none. */
   lastAt: number | null;
   /** When the next one is due. */
   nextAt: number;
-  /** How many have failed since the last one that did not, and why the last of them did. */
+  /** How many have failed, or have found damaged files of the data folder, since the last one that did neither. */
   failures: number;
+  /** What was wrong with the last of them, and what to do. */
   problem: string | null;
 }
 
@@ -28,17 +29,23 @@ type BackupConfig = Pick<Config, 'dataDir' | 'backupFolder' | 'backupHours' | 'b
 const hourMs = 3600_000;
 const backupLimits = { lookMs: 60_000, retryMs: hourMs };
 
-/** When the newest finished backup was begun: its name is that time, with dashes for colons. A folder on another disk may be slow to answer. */
-async function newestTime(folder: string): Promise<number | null> {
+interface Newest {
+  path: string;
+  /** When it was begun: its name is that time, with dashes for colons. */
+  at: number;
+}
+
+/** The newest finished backup. A folder on another disk may be slow to answer. */
+async function newestIn(folder: string): Promise<Newest | null> {
   const names = await readdir(folder).catch(() => []);
   for (const name of names.sort().reverse()) {
-    const time = Date.parse(name.replace(/T(\d\d)-(\d\d)-/, 'T$1:$2:'));
+    const at = Date.parse(name.replace(/T(\d\d)-(\d\d)-/, 'T$1:$2:'));
     const isFinished = () =>
       access(join(folder, name, manifestFile)).then(
         () => true,
         () => false,
       );
-    if (!Number.isNaN(time) && (await isFinished())) return time;
+    if (!Number.isNaN(at) && (await isFinished())) return { path: join(folder, name), at };
   }
   return null;
 }
@@ -51,29 +58,44 @@ export function startBackups(config: BackupConfig, log: Log, { lookMs, retryMs }
   let stopped = false;
   let timer: NodeJS.Timeout | undefined;
 
-  const readNewest = async () => {
-    known.lastAt = await newestTime(folder);
-    if (known.failures === 0) known.nextAt = known.lastAt === null ? 0 : known.lastAt + backupHours * hourMs;
+  /** When a backup that was not made is tried again. */
+  let retryAt: number | null = null;
+
+  const setTimes = (newest: Newest | null) => {
+    known.lastAt = newest?.at ?? null;
+    known.nextAt = retryAt ?? (newest === null ? 0 : newest.at + backupHours * hourMs);
   };
   const backUp = async () => {
-    const { problem, path } = await new Promise<Ended>((resolve) => {
+    const before = known.lastAt;
+    const problem = await new Promise<string | null>((resolve) => {
       running = makeBackup(config, folder, resolve);
     });
     running = undefined;
     if (stopped) return;
+    const newest = await newestIn(folder);
+    const isMade = newest !== null && newest.at !== before;
+    // One that has found damaged files is made: to make it again each hour would push older backups out of the folder.
+    retryAt = isMade ? null : Date.now() + retryMs;
     known.problem = problem;
     known.failures = problem === null ? 0 : known.failures + 1;
-    known.nextAt = Date.now() + retryMs;
-    if (problem === null) log.info({ backup: path }, 'a backup was made');
+    if (problem === null) log.info({ backup: newest?.path }, 'a backup was made');
+    else if (isMade) log.error({ problem, backup: newest.path }, 'a backup was made, but something is wrong');
     else log.error({ problem }, 'the backup failed; it is tried again');
-    await readNewest();
+    setTimes(newest);
+  };
+  /** What the newest backup has found holds on after a restart. */
+  const recall = async () => {
+    const newest = await newestIn(folder);
+    setTimes(newest);
+    const damaged = checksOf(newest?.path)?.damaged ?? [];
+    if (damaged.length > 0) Object.assign(known, { failures: 1, problem: describeDamage(config.dataDir, damaged) });
   };
   const look = async () => {
-    await readNewest();
+    setTimes(await newestIn(folder));
     if (!stopped && Date.now() >= known.nextAt) await backUp();
     if (!stopped) timer = setTimeout(look, lookMs);
   };
-  void look();
+  void recall().then(look);
   return {
     state: () => ({ ...known }),
     stop() {
@@ -85,17 +107,16 @@ export function startBackups(config: BackupConfig, log: Log, { lookMs, retryMs }
   };
 }
 
-interface Ended {
-  /** Why it failed; null where it did not. */
-  problem: string | null;
-  path: string | undefined;
-}
-
-function makeBackup({ dataDir, backupKeep, childEnv }: BackupConfig, folder: string, ended: (how: Ended) => void): ChildProcess {
+/** `ended` gets why the command ended with another exit code than 0; null where it did not. */
+function makeBackup(
+  { dataDir, backupKeep, childEnv }: BackupConfig,
+  folder: string,
+  ended: (problem: string | null) => void,
+): ChildProcess {
   const main = join(import.meta.dirname, '..', 'main.ts');
   const env = { ...childEnv, WHETSTONE_DATA_DIR: dataDir };
-  const child = execFile(process.execPath, [main, 'backup', folder, '--keep', String(backupKeep)], { env }, (error, stdout, stderr) =>
-    ended({ problem: error && (stderr.trim() || error.message), path: stdout.split('\n')[0] }),
+  const child = execFile(process.execPath, [main, 'backup', folder, '--keep', String(backupKeep)], { env }, (error, _stdout, stderr) =>
+    ended(error && (stderr.trim() || error.message)),
   );
   if (child.pid !== undefined) setPriority(child.pid, 10);
   return child;

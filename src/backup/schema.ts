@@ -12,10 +12,12 @@ const BackupsType = builder.objectRef<BackupState>('Backups').implement({
       description: 'When the newest was begun; null where there is none yet.',
     }),
     nextAt: t.expose('nextAt', { type: 'DateTime', description: 'When the next is due.' }),
-    failures: t.exposeInt('failures', { description: 'How many have failed since the last one that has not.' }),
+    failures: t.exposeInt('failures', {
+      description: 'How many have failed, or have found damaged files of the data folder, since the last one that did neither.',
+    }),
     problem: t.string({
       nullable: true,
-      description: 'Why the last one failed; null where it has not.',
+      description: 'What is wrong with the last one, and what to do; null where nothing is.',
       resolve: ({ problem }) => problem && maskPaths(problem),
     }),
   }),

@@ -72,5 +72,10 @@ async function problemsOf(path: string, name: string, wanted: { sha256: string; 
   const size = sizeOf(path);
   if (size === null) return [`The ${name} is missing.`];
   if (size !== wanted.sizeBytes) return [`The ${name} has ${size} bytes instead of ${wanted.sizeBytes}.`];
-  return (await hashFile(path)) === wanted.sha256 ? [] : [`The ${name} has other bytes than its SHA-256 says.`];
+  try {
+    return (await hashFile(path)) === wanted.sha256 ? [] : [`The ${name} has other bytes than its SHA-256 says.`];
+  } catch (error) {
+    // A disk that cannot read its own sectors must not hide what else is damaged.
+    return [`The ${name} cannot be read (${(error as NodeJS.ErrnoException).code}).`];
+  }
 }

@@ -355,7 +355,7 @@ builder.relayMutationField(
   {
     description:
       'Deletes a dataset with all its versions. Their metadata and hashes stay in the lineage of models; the name is free again, the ' +
-      'files go after a day. IN_USE while a job needs one of them.',
+      'files go within seconds, but for those that others share. IN_USE while a job needs one of them.',
     authScopes: { can: 'DELETE' },
     resolve: (_root, { input }, context) => payload(() => deleteDataset(context, context.actor, idOf('Dataset', input.datasetId))),
   },

@@ -195,7 +195,7 @@ const Checkpoint = z
   })
   .meta({ id: 'Checkpoint', description: 'Written, fsynced and in place. The last two are kept, older names are gone.' });
 
-export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'SAMPLES']);
+export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'IMAGES', 'SAMPLES']);
 
 const Artifact = z
   .object({

@@ -334,7 +334,7 @@ builder.relayMutationField(
   {
     description:
       'Deletes a model with all its versions and aliases. Their metadata and hashes stay in the lineage of others; the name is free ' +
-      'again, the files go after a day. IN_USE while a job needs one of them.',
+      'again, the files go within seconds, but for those that others share. IN_USE while a job needs one of them.',
     authScopes: { can: 'DELETE' },
     resolve: (_root, { input }, context) => payload(() => deleteModel(context, context.actor, idOf('Model', input.modelId))),
   },

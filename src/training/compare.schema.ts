@@ -35,7 +35,7 @@ const ComparedMetricType = builder.objectRef<ComparedMetric>('ComparedMetric').i
     bestEpochs: t.field({
       type: ['Int'],
       nullable: ofEachJob,
-      description: 'The epoch, from 1, that reached the best value.',
+      description: 'The epoch, from 1, that reached the best value: the first of several.',
       resolve: (m) => m.bestEpochs,
     }),
   }),

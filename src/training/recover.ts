@@ -84,6 +84,7 @@ export function recoverSpecOf(
     preprocess: model.preprocess,
     init: { from: 'WEIGHTS', file: versionFile(services, modelVersionId, 'WEIGHTS'), classes: model.classes },
     resumeFrom,
+    cacheDiskBytesMax: services.config.trainingCacheDiskBytes,
     ...TrainingRuntime.parse({}),
   };
 }

@@ -246,6 +246,7 @@ export const trainJob: JobKind = {
         dataset: await datasetRef(services, datasetVersionId),
         init: start,
         resumeFrom: resumeFrom ?? (earlier ? blobPath(services.config.dataDir, earlier.sha256) : null),
+        cacheDiskBytesMax: services.config.trainingCacheDiskBytes,
       }),
     );
   },

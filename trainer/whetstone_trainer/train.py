@@ -22,6 +22,7 @@ from whetstone_trainer.compiled import compiled, compiler_of
 from whetstone_trainer.data import (
     Batch,
     BatchMaker,
+    CacheRoom,
     Images,
     balanced_weights,
     batch_count,
@@ -122,8 +123,8 @@ def train(
     if spec.hyperparameters.compile:
         compile_model(training, job)
     with others:
-        used = fill_cache(val_images, cache_bytes(spec), spec.cpu_threads, events)
-        fill_cache(train_images, cache_bytes(spec) - used, spec.cpu_threads, events)
+        left = fill_cache(val_images, cache_room(spec), spec.cpu_threads, events)
+        fill_cache(train_images, left, spec.cpu_threads, events)
         if spec.processes > 1:
             # Until they have come so far.
             events.phase("training", job.batches - training.progress.batch)
@@ -149,7 +150,7 @@ def train_as(rank: int, spec: TrainSpec, events: Events, wait_for_epoch: Callabl
     """What a rank other than 0 does: its part of each batch, in the epochs that rank 0 begins."""
     device = prepare(spec, rank)
     training, job, images = _opened(spec, device, resumable(spec, events), events, rank=rank)
-    fill_cache(images, cache_bytes(spec), spec.cpu_threads, events)
+    fill_cache(images, cache_room(spec), spec.cpu_threads, events)
     job.ranks.join(device, events.work_dir)
     with closing(_batches(training, job, images)) as batches:
         while True:
@@ -197,9 +198,9 @@ def _batches(training: Run, job: Job, images: Images) -> Generator[Batch, None, 
     return training_batches(maker, (progress.epoch, progress.batch), job.workers)
 
 
-def cache_bytes(spec: TrainSpec) -> int:
+def cache_room(spec: TrainSpec) -> CacheRoom:
     """Of one process."""
-    return spec.cache_bytes_max // spec.processes
+    return CacheRoom(spec.cache_bytes_max // spec.processes, spec.cache_disk_bytes_max // spec.processes)
 
 
 def _is_over(training: Run, spec: TrainSpec) -> bool:

@@ -28,7 +28,7 @@ const boundOf = ({ days, setting, bound }: Row): string =>
 
 function backupLine({ backups }: System): { text: string; color: string | undefined } {
   if (!backups) return { text: 'The server makes no backups by itself: WHETSTONE_BACKUP_FOLDER is not set.', color: theme.muted };
-  if (backups.problem !== null) return { text: `The last backup has failed: ${backups.problem}`, color: theme.bad };
+  if (backups.problem !== null) return { text: `Wrong with the last backup: ${backups.problem}`, color: theme.bad };
   return {
     text: `Last backup: ${backups.lastAt ? moment(backups.lastAt) : 'none yet'}. Next: ${moment(backups.nextAt)}.`,
     color: undefined,
@@ -39,16 +39,21 @@ export function Storage() {
   const { width, height } = useFrame();
   const { data } = useData(StorageQuery, {}, refreshMs);
   const line = data && backupLine(data.system);
+  const text = line ? ` ${printable(line.text)}` : ' Measuring …';
+  // A problem says what to do: it has as many lines as it needs.
+  const lines = Math.min(Math.ceil(text.length / width), height - 2);
   return (
     <Box flexDirection="column">
-      <Text wrap="truncate" color={line?.color}>
-        {line ? ` ${printable(line.text)}` : ' Measuring …'}
-      </Text>
+      <Box height={lines} flexShrink={0} overflow="hidden">
+        <Text wrap="hard" color={line?.color}>
+          {text}
+        </Text>
+      </Box>
       <List
         rows={(data?.system.storage ?? []).toSorted((a, b) => b.sizeBytes - a.sizeBytes)}
         keyOf={({ name }) => name}
         width={width}
-        height={height - 1}
+        height={height - lines}
         empty=""
         columns={[
           { title: 'What', width: 15, text: ({ name }) => name },
