@@ -152,6 +152,8 @@ const inherited = [
   'LANG',
   'LD_LIBRARY_PATH',
   'TORCH_HOME',
+  'CC',
+  'CXX',
   'HTTPS_PROXY',
   'NO_PROXY',
   'SSL_CERT_FILE',
