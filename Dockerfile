@@ -68,4 +68,4 @@ USER whetstone
 VOLUME /data
 EXPOSE 8080
 HEALTHCHECK --start-period=60s CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.WHETSTONE_PORT ?? 8080) + '/health').then((answer) => process.exit(answer.ok ? 0 : 1))"]
-CMD ["node", "src/main.ts", "serve"]
+CMD ["node", "--max-semi-space-size=16", "src/main.ts", "serve"]

@@ -6,8 +6,11 @@ ResNet50 is compared with a bare PyTorch loop with the same batch, threads, imag
 That loop has its inputs ready in memory: no augmentation, no normalisation, no moving average, no metrics. Goal: ratio
 ≥ 1. With --parent also with the trainer of another checkout, which detectors are compared with.
 
+With --compile also with the same trainer whose model is compiled: a ratio below 1 says which share of the time a
+compiled epoch takes. Its compilation, before the first round, is reported on stderr.
+
     PYTHONPATH=trainer trainer/.venv/bin/python bench/train.py [--preset yolov8n] [--size 32] [--batch 32] [--threads 2]
-        [--workers 0] [--rounds 8] [--parent FOLDER]
+        [--workers 0] [--rounds 8] [--parent FOLDER] [--compile]
 """
 
 import argparse
@@ -28,13 +31,13 @@ import torch
 from torchvision.models import resnet50
 
 from scenes import write_scenes
-from whetstone_trainer.data import BatchMaker, batch_count, fill_cache, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, CacheRoom, batch_count, fill_cache, open_images, read_split, training_batches
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import TrainSpec, read_spec_line
 from whetstone_trainer.state import Job, Saver, new_run
 from whetstone_trainer.tasks import task_of
-from whetstone_trainer.train import train_epoch
+from whetstone_trainer.train import compile_model, train_epoch
 
 STEPS = 10
 
@@ -66,6 +69,7 @@ def bare_epoch(options: argparse.Namespace) -> Callable[[], None]:
 def spec_of(options: argparse.Namespace, folder: Path, epochs: int) -> support.Json:
     images = STEPS * options.batch
     changes = {"imageSize": options.size, "batchSize": options.batch, "epochs": epochs}
+    changes["compile"] = options.arm == "compiled"
     if options.preset.startswith("resnet"):
         dataset = support.write_digits(folder, images, images // 4)
         spec = support.train_spec(dataset, changes, preprocess=support.preprocess(options.size))
@@ -84,9 +88,13 @@ def trainer_epoch(options: argparse.Namespace, folder: Path) -> Callable[[], Non
     task = task_of(read.preset)
     kept = task.kept_as(read.hyperparameters, read.preprocess)
     images = open_images(read.dataset, read_split(read.dataset, "train"), task, kept, draft=True)
-    fill_cache(images, 2**30, 2, events)
+    fill_cache(images, CacheRoom(2**30, 0), 2, events)
     job = Job(read, device, batch_count(len(images), options.batch), events)
     training = new_run(job)
+    if read.hyperparameters.compile:
+        started = time.perf_counter()
+        compile_model(training, job)
+        print(f"compiled in {time.perf_counter() - started:.1f} s", file=sys.stderr)
     saver = Saver(training, job)
     maker = BatchMaker(images, task, read.hyperparameters, read.preprocess, read.seed)
     batches = training_batches(maker, (0, 0), job.workers)
@@ -138,6 +146,7 @@ def main() -> None:
     for name, default in (("size", 32), ("batch", 32), ("threads", 2), ("workers", 0), ("rounds", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--parent", type=Path)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--arm")
     options = parser.parse_args()
     if options.arm:
@@ -148,11 +157,15 @@ def main() -> None:
     arms = {"trainer": here}
     if options.preset == "resnet50":
         arms["bare"] = here
+    if options.compile:
+        arms["compiled"] = here
     if options.parent:
         arms["parent"] = options.parent.resolve()
+    # A parent may not know it.
+    asked = [argument for argument in sys.argv[1:] if argument != "--compile"]
     running = {
         name: subprocess.Popen(
-            [sys.executable, checkout / "bench/train.py", *sys.argv[1:], "--arm", name],
+            [sys.executable, checkout / "bench/train.py", *asked, "--arm", name],
             env=environment_of(checkout, name),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

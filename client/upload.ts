@@ -5,6 +5,7 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { DetailedError, Upload } from 'tus-js-client';
+import { startOrName } from './address.ts';
 
 /** Where files are sent, and as whom. */
 export interface ClientSession {
@@ -69,7 +70,7 @@ const authorization = async (session: ClientSession) => ({ Authorization: `Beare
 
 async function ask(session: ClientSession, address: string): Promise<Record<string, unknown>> {
   const response = await fetch(address, { headers: await authorization(session) }).catch(() => {
-    throw new Error(`There is no server at ${session.url}. Start it with \`npm start\`, or set WHETSTONE_URL to its address.`);
+    throw new Error(`There is no server at ${session.url}. ${startOrName}`);
   });
   const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
   if (answer.errors) throw new Error(answer.errors[0].message);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { permissions } from '../src/accounts/permissions.ts';
 import { roles } from '../src/accounts/tables.ts';
-import { program } from '../src/commands.ts';
+import { program, settingsOfCommands } from '../src/commands.ts';
 import { describedSettings } from '../src/config.ts';
 import { errorCodes } from '../src/errors.ts';
 import { schema } from '../src/graphql/schema.ts';
@@ -47,11 +47,13 @@ const settingsOf = (part: keyof typeof describedSettings): string =>
     describedSettings[part].map(({ variable, fallback, description }) => [code(variable), fallback && code(fallback), description]),
   );
 
-/** The help of a command and of those below it, as wide everywhere. */
-const helpOf = (command: Command): string[] => [
-  command.configureHelp({ helpWidth: 120 }).helpInformation().trimEnd(),
-  ...command.commands.flatMap(helpOf),
-];
+/** The help of a command and of those below it, as wide everywhere. A list of settings stands elsewhere. */
+const helpOf = (command: Command): string[] => {
+  const help = command.configureHelp({ helpWidth: 120 }).helpInformation().trimEnd();
+  const settings = settingsOfCommands.get(command)?.map(({ variable }) => code(variable));
+  const listed = settings && (settings.length > 5 ? 'those of the server' : settings.join(', '));
+  return [`\`\`\`text\n${help}\n\`\`\``, ...(listed ? [`[Settings](settings.md): ${listed}.`] : []), ...command.commands.flatMap(helpOf)];
+};
 
 const generated: Record<string, () => string> = {
   commands: () =>
@@ -59,15 +61,7 @@ const generated: Record<string, () => string> = {
       ['Command', 'Does'],
       program.commands.map((command) => [`[${code(command.name())}](#${command.name()})`, command.summary() || command.description()]),
     ),
-  commandHelp: () =>
-    program.commands
-      .map(
-        (command) =>
-          `### ${command.name()}\n\n${helpOf(command)
-            .map((help) => `\`\`\`text\n${help}\n\`\`\``)
-            .join('\n\n')}`,
-      )
-      .join('\n\n'),
+  commandHelp: () => program.commands.map((command) => `### ${command.name()}\n\n${helpOf(command).join('\n\n')}`).join('\n\n'),
 
   serverSettings: () => settingsOf('server'),
   commandSettings: () => settingsOf('commands'),

@@ -186,24 +186,24 @@ function print({ ok: runs, checks: rows }) {
   console.log(runs ? 'The server can run: npm start' : 'The server cannot run yet: see the lines that begin with ✗.');
 }
 
-const help = `Usage: ./whetstone doctor [--json]
+/** As `whetstone help doctor` prints it; where its packages are missing, from the document that is made of it. */
+function printHelp() {
+  const { status } = spawnSync(within('node_modules', '.bin', 'node'), [within('src', 'main.ts'), 'help', 'doctor'], { stdio: 'inherit' });
+  if (status === 0) return;
+  console.log(/^### doctor\n\n```text\n([\s\S]*?)\n```$/m.exec(fs.readFileSync(within('docs', 'commands.md'), 'utf8'))?.[1]);
+}
 
-Checks what Whetstone needs on this machine: system, Node.js, Python, compiler, GPU, disk, ports, open files, clock.
-
-  --json   print {ok, checks: [{name, state: OK | WARNING | MISSING, found, mend}]}
-  --help   print this
-
-Exits with 0 when the server can run, with 1 when something that it needs is missing, with 2 for an unknown argument.`;
-
-const unknown = process.argv.slice(2).find((argument) => !['--json', '--help'].includes(argument));
+const given = process.argv.slice(2);
+const unknown = given.find((argument) => !['--json', '--help', '-h'].includes(argument));
 if (unknown !== undefined) {
-  console.error(`There is no argument ${unknown}.\n\n${help}`);
+  const what = unknown.startsWith('-') ? 'option' : 'argument';
+  console.error(`error: unknown ${what} '${unknown}'\n\nUsage: whetstone doctor [options]\n\`whetstone doctor --help\` says more.`);
   process.exitCode = 2;
-} else if (process.argv.includes('--help')) {
-  console.log(help);
+} else if (given.includes('--help') || given.includes('-h')) {
+  printHelp();
 } else {
   const result = await examine();
-  if (process.argv.includes('--json')) console.log(JSON.stringify(result, null, 2));
+  if (given.includes('--json')) console.log(JSON.stringify(result, null, 2));
   else print(result);
   process.exitCode = result.ok ? 0 : 1;
 }

@@ -62,11 +62,13 @@ const schema = {
   },
 };
 
+const pythonTypes: Record<string, string> = { integer: 'int', boolean: 'bool' };
+
 /** The fields of a Python dataclass, with the names that `camel` in the trainer's `protocol.py` makes of them. */
 function fieldsOf({ shape }: z.ZodObject): string {
   const { properties } = z.toJSONSchema(z.object(shape));
   const typeOf = ({ enum: values, type }: z.core.JSONSchema.Schema) =>
-    values ? `Literal[${values.map((value) => JSON.stringify(value)).join(', ')}]` : type === 'integer' ? 'int' : 'float';
+    values ? `Literal[${values.map((value) => JSON.stringify(value)).join(', ')}]` : (pythonTypes[String(type)] ?? 'float');
   return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>)
     .map(([name, field]) => `    ${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}: ${typeOf(field)}\n`)
     .join('');

@@ -6,6 +6,12 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
+if (process.argv.some((argument) => ['-h', '--help'].includes(argument))) {
+  // The help has more than the program needs, such as the settings.
+  process.argv = [...process.argv.slice(0, 2), 'help', 'tui'];
+  await import('../src/main.ts');
+}
+
 const root = join(import.meta.dirname, '..');
 const outfile = join(root, '.setup', 'tui', 'main.mjs');
 

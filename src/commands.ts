@@ -5,7 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { Argument, Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
+import { addHelpCommand, parseAddress, WhetstoneCommand } from '../client/command.ts';
+import { describeTui } from '../client/tui.ts';
 import { type ClientSession, uploadFile } from '../client/upload.ts';
 import pkg from '../package.json' with { type: 'json' };
 import { withSession } from './cli/client.ts';
@@ -13,21 +15,12 @@ import { completionScript, type Shell, shells } from './cli/completion.ts';
 import { fetchJobs, jobStates, jobTable } from './cli/jobs.ts';
 import { describePrediction, predict } from './cli/predict.ts';
 import { progressBar } from './cli/progressBar.ts';
-import { pick, query, variablesOf } from './cli/query.ts';
+import { parseVariable, pick, query, variablesOf } from './cli/query.ts';
 import { watchJob } from './cli/watch.ts';
-import { type ClientConfig, describedSettings, describeSettings, readClientConfig, readConfig } from './config.ts';
+import { type ClientConfig, type DescribedSetting, describedSettings, describeSettings, readClientConfig, readConfig } from './config.ts';
 import { createLog } from './log.ts';
 import { stopMs } from './stopTimes.ts';
-
-/** What is wrong with the command line ends with 2. */
-class WhetstoneCommand extends Command {
-  override createCommand(name?: string): Command {
-    return new WhetstoneCommand(name);
-  }
-  override error(message: string, options = {}): never {
-    return super.error(message, { ...options, exitCode: 2 });
-  }
-}
+import { suggestion } from './suggest.ts';
 
 /** Paths of arguments count from where the user is, not from the project's folder, where npm runs its scripts. */
 const atCaller = (path: string): string => resolve(process.env.INIT_CWD ?? '.', path);
@@ -52,13 +45,24 @@ export const program: Command = new WhetstoneCommand('whetstone')
     'Computer-vision models from a dataset to a served endpoint.\n\n' +
       'Exit codes: 0 it is done; 1 it failed, and the message says why; 2 the command line is wrong. A command that has others lists them.',
   )
-  .version(pkg.version, '--version', 'print the version')
-  .helpOption('--help', 'print this');
+  .version(pkg.version, '--version', 'print the version');
 
-program
-  .command('serve')
+/** What each command reads, for docs/commands.md. */
+export const settingsOfCommands = new Map<Command, readonly DescribedSetting[]>();
+
+/** Says in the help of a command which settings it reads. */
+function withSettings(command: Command, settings: readonly DescribedSetting[]): Command {
+  settingsOfCommands.set(command, settings);
+  return command.addHelpText('after', () => describeSettings(settings));
+}
+const settingsNamed = (...variables: string[]) =>
+  Object.values(describedSettings)
+    .flat()
+    .filter(({ variable }) => variables.includes(variable));
+const dataFolder = settingsNamed('WHETSTONE_DATA_DIR');
+
+withSettings(program.command('serve'), [...describedSettings.server, ...describedSettings.other])
   .description('start the server')
-  .addHelpText('after', () => describeSettings([...describedSettings.server, ...describedSettings.other]))
   .action(async () => {
     const { startServer } = await import('./server.ts');
     const { finishLoading } = await import('./loading.ts');
@@ -83,27 +87,26 @@ program
     process.on('SIGTERM', stop).on('SIGINT', stop);
   });
 
+/** What scripts/doctor.mjs reads, which has to run without this file. */
+const doctorVariables = ['HOST', 'PORT', 'INFERENCE_PORT', 'DATA_DIR', 'DISK_RESERVE_BYTES'].map((name) => `WHETSTONE_${name}`);
+
 /** Two that are programs of their own: `./whetstone` starts them. */
 const startedByScript = (npmScript: string) => () => {
   throw new Error(`Run \`./whetstone ${npmScript}\` or \`npm run ${npmScript}\`.`);
 };
 
-program
-  .command('tui')
-  .description('open the terminal UI, or print what one of its screens shows')
-  .argument('[screen]', 'such as jobs; the help of the command lists all')
-  .argument('[id...]', 'what the screen is for')
-  .option('--url <url>', 'the server')
-  .option(...json)
-  .action(startedByScript('tui'));
+withSettings(
+  describeTui(program.command('tui')),
+  settingsNamed('WHETSTONE_URL', 'WHETSTONE_TOKEN', 'WHETSTONE_PORT', 'WHETSTONE_DATA_DIR'),
+).action(startedByScript('tui'));
 
-program
-  .command('doctor')
+withSettings(program.command('doctor'), settingsNamed(...doctorVariables))
   .description(
-    'check what Whetstone needs on this machine, and name the command that installs what is missing\n\nExits with 1 when the server cannot run.',
+    'check what Whetstone needs on this machine, and name the command that installs what is missing: system, Node.js, Python, compiler, GPU, ' +
+      'disk, ports, open files, clock\n\nExits with 1 when something is missing that the server needs.',
   )
   .summary('check what Whetstone needs on this machine')
-  .option(...json)
+  .option('--json', 'print {ok, checks: [{name, state: OK | WARNING | MISSING, found, mend}]}')
   .action(startedByScript('doctor'));
 
 program
@@ -124,10 +127,10 @@ interface ClientOptions {
 
 /** A command that talks to a server. */
 const ofServer = (name: string): Command =>
-  program
-    .command(name)
-    .option('--url <url>', 'the server, instead of WHETSTONE_URL')
-    .addHelpText('after', () => describeSettings(describedSettings.commands));
+  withSettings(
+    program.command(name).option('--url <url>', 'the server, instead of WHETSTONE_URL', parseAddress),
+    describedSettings.commands,
+  );
 
 const asClient = <T>({ url }: ClientOptions, use: (session: ClientSession, config: ClientConfig) => Promise<T>): Promise<T> => {
   const config = readClientConfig({ ...process.env, ...(url ? { WHETSTONE_URL: url } : {}) });
@@ -136,17 +139,17 @@ const asClient = <T>({ url }: ClientOptions, use: (session: ClientSession, confi
 
 ofServer('query')
   .description(
-    'send a GraphQL document and print the data of the answer as JSON\n\nExits with 1 when the answer has errors or userErrors; it prints their messages.',
+    'send a GraphQL document and print the data of the answer as JSON\n\nExits with 1 when the answer has errors, or userErrors at any depth; it prints their messages.',
   )
   .summary('send a GraphQL document and print the data of the answer as JSON')
   .argument('<document>', 'the document; - reads it from standard input')
   .option(
     '--var <name=value>',
     'a variable; may be repeated. A value is JSON, unless the document declares the variable as ID, String or DateTime',
-    (pair: string, before: string[] = []) => [...before, pair],
+    (pair: string, before: [string, string][] = []) => [...before, parseVariable(pair)],
   )
   .option('--pick <path>', 'print only this value, such as jobs.nodes.0.id; text without quotes')
-  .action(async (given: string, options: ClientOptions & { var?: string[]; pick?: string }) => {
+  .action(async (given: string, options: ClientOptions & { var?: [string, string][]; pick?: string }) => {
     const document = given === '-' ? await text(process.stdin) : given;
     const variables = variablesOf(document, options.var ?? []);
     const data = await asClient(options, (session) => query(session, document, variables));
@@ -162,7 +165,8 @@ ofServer('jobs')
   .action(async (options: ClientOptions & { state?: string; first: number }) => {
     const jobs = await asClient(options, (session) => fetchJobs(session, options));
     if (options.json) printJson(jobs);
-    else console.log(jobs.length === 0 ? 'There is no such job.' : jobTable(jobs));
+    else if (jobs.length > 0) console.log(jobTable(jobs));
+    else console.log(options.state ? `No job is ${options.state}.` : 'There are no jobs yet.');
   });
 
 ofServer('watch')
@@ -204,8 +208,7 @@ ofServer('upload')
     console.log(JSON.stringify(await asClient(options, sent).finally(bar.end)));
   });
 
-program
-  .command('backup')
+withSettings(program.command('backup'), dataFolder)
   .description(
     'copy the data folder to a folder of backups, while the server runs; what is there already is not copied again\n\n' +
       'Each backup also reads a sixteenth of what is there, and copies again what is damaged.\n' +
@@ -266,23 +269,30 @@ program
     console.log(`${problems.length === 0 ? 'Whole' : 'Damaged'}: the database and ${blobs} files, ${megabytes(sizeBytes)}.${garbage}`);
   });
 
-program
+const admin = program
   .command('admin')
-  .description('administer without a login, on the machine of the data folder, while the server is stopped')
-  .command('reset-password')
+  .description('administer without a login, on the machine of the data folder, while the server is stopped');
+
+withSettings(admin.command('reset-password'), dataFolder)
   .description('give a user a new random password, and lift a login delay')
   .argument('<name>', 'name of the user')
   .option(...json)
   .action(async (name: string, options: { json?: boolean }) => {
     const { openDatabase, requireDatabase } = await import('./db.ts');
     const { createBus } = await import('./bus.ts');
-    const { findUserByName, resetPassword } = await import('./accounts/users.ts');
+    const { findUserByName, listUsers, resetPassword } = await import('./accounts/users.ts');
     const { dataDir } = readConfig(process.env);
     requireDatabase(dataDir);
     const { db, close } = openDatabase(dataDir);
     try {
       const found = findUserByName(db, name);
-      if (!found) throw new Error(`There is no user called ${name}.`);
+      if (!found)
+        throw new Error(
+          `There is no user called ${name}.${suggestion(
+            name,
+            listUsers(db, {}, 1000, null).map((user) => user.name),
+          )}`,
+        );
       const password = randomBytes(15).toString('base64url');
       await resetPassword({ db, bus: createBus() }, { actorId: null, requestId: null }, found.id, password);
       if (options.json) printJson({ name: found.name, password });
@@ -298,3 +308,5 @@ program
   .summary('print a script for completion in your shell')
   .addArgument(new Argument('<shell>', 'your shell').choices(shells))
   .action((shell: Shell) => console.log(completionScript(program, shell)));
+
+addHelpCommand(program);

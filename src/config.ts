@@ -1,8 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { addressForm, isAddress } from '../client/address.ts';
 import { AddressRanges } from './addressRanges.ts';
 import { HostEngine } from './engine/hostEngine.ts';
+import { isInside } from './folders.ts';
 import { rangeProblem } from './ranges.ts';
 import { suggestion } from './suggest.ts';
 import { hostVariables, readTracing, type TracingSettings } from './tracingSettings.ts';
@@ -48,7 +50,7 @@ const settings = z.object({
     .transform((path) => resolve(path))
     .describe('Folder of the database, the blobs and the keys.'),
   publicUrl: z
-    .url({ protocol: /^https?$/ })
+    .url({ protocol: /^https?$/, error: ({ input }) => `“${String(input).slice(0, 100)}” is not an address such as https://lab.example.` })
     .optional()
     .describe('Address under which people reach the server; for links.'),
   allowedOrigins: list
@@ -66,6 +68,9 @@ const settings = z.object({
   signingKeyFile: z.string().optional().describe('Ed25519 private key (PKCS #8, PEM) that signs access tokens; required in production.'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe log line written.'),
   slots: z.coerce.number().int().min(1).max(64).default(2).describe('GPU jobs that run at the same time.'),
+  trainingCacheDiskBytes: bytes
+    .default(0)
+    .describe('Bytes of the disk that a training may use for decoded images, where 2 GiB of its memory hold only a part of them.'),
   uploadBytesMax: bytes
     .min(1)
     .default(50 * 1024 ** 3)
@@ -80,7 +85,7 @@ const settings = z.object({
   importBytesMax: bytes
     .min(1)
     .optional()
-    .describe('Most bytes that the zip of a dataset may unpack to; without it as many as the disk has room for.'),
+    .describe('Most bytes that the files in the zip of a dataset may have; without it 100 times the size of the zip.'),
   auditDays: days
     .default(365)
     .describe(
@@ -112,7 +117,8 @@ const settings = z.object({
 /** What the commands read that talk to a server. */
 const clientSettings = z.object({
   url: z
-    .url({ protocol: /^https?$/ })
+    .string()
+    .refine(isAddress, { error: ({ input }) => `“${String(input).slice(0, 100)}” is not ${addressForm}.` })
     .default('http://127.0.0.1:8080')
     .describe('Server that the commands talk to, such as `watch` and `predict`.'),
   token: z.string().optional().describe('API key or access token for these commands; without one they ask for a name and a password.'),
@@ -146,6 +152,8 @@ const inherited = [
   'LANG',
   'LD_LIBRARY_PATH',
   'TORCH_HOME',
+  'CC',
+  'CXX',
   'HTTPS_PROXY',
   'NO_PROXY',
   'SSL_CERT_FILE',
@@ -191,6 +199,23 @@ function refuseSettings(problems: string[]): never {
   throw new Error(`The configuration is wrong.\n${problems.join('\n')}`);
 }
 
+/** Settings that are right by themselves, and not together. */
+function contradictions({ dataDir, backupFolder, port, inferencePort }: z.infer<typeof settings>): string[] {
+  const problems: string[] = [];
+  if (backupFolder !== undefined && isInside(dataDir, backupFolder)) {
+    problems.push(
+      `WHETSTONE_BACKUP_FOLDER: ${backupFolder} is inside of the data folder ${dataDir} (WHETSTONE_DATA_DIR), and would be lost with it. ` +
+        'Name a folder elsewhere, best on another disk.',
+    );
+  }
+  if (port !== 0 && port === inferencePort) {
+    problems.push(
+      `WHETSTONE_INFERENCE_PORT: ${port} is the port of the server too (WHETSTONE_PORT). Name another one, or 0 for a free one.`,
+    );
+  }
+  return problems;
+}
+
 /** The configuration in `env`; throws one Error that names every setting that is wrong. Nothing else reads the environment. */
 export function readConfig(env: Environment): Config {
   const { data, problems } = parseSettings(settings, env);
@@ -201,6 +226,7 @@ export function readConfig(env: Environment): Config {
         '`openssl genpkey -algorithm ed25519 -out signing-key.pem`, keep it private (mode 0600), and set the variable to its path.',
     );
   }
+  if (data) problems.push(...contradictions(data));
   const traced = readTracing(env);
   problems.push(...traced.problems);
   if (!data || problems.length > 0) refuseSettings(problems);
@@ -224,7 +250,7 @@ export function readClientConfig(env: Environment): ClientConfig {
   return Object.freeze({ ...data, folder: env.INIT_CWD ?? process.cwd() });
 }
 
-interface DescribedSetting {
+export interface DescribedSetting {
   variable: string;
   /** Empty where there is none. */
   fallback: string;

@@ -445,6 +445,9 @@ describe('a benchmark of two versions', () => {
     services.db.update(job).set({ state: 'FAILED' }).where(eq(job.id, id)).run();
     const query = 'mutation ($id: ID!) { retryJob(input: { jobId: $id }) { job { id } userErrors { code message } } }';
     const { data } = await ask(api, query, { id: Buffer.from(`Job:${id}`).toString('base64url') });
-    expect(data.retryJob).toEqual({ job: null, userErrors: [{ code: 'INVALID', message: 'There is no such model version.' }] });
+    expect(data.retryJob).toEqual({
+      job: null,
+      userErrors: [{ code: 'INVALID', message: expect.stringMatching(/^Version \d+ of the model .+ was deleted: use another one\.$/) }],
+    });
   });
 });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { datasetVersion } from '../src/datasets/tables.ts';
 import { type CompressionGate, comparisonsOf } from '../src/training/gates.ts';
 import { requireGate } from '../src/training/register.ts';
 import { makeModelFiles } from './support/onnx.ts';
@@ -148,6 +149,26 @@ describe('of digits', () => {
     expect(await of({ datasetVersionId: fewer, recover: {} })).toMatchObject([
       { field: ['datasetVersionId'], message: expect.stringMatching(/all classes of the model in the same order/) },
     ]);
+  });
+
+  test('names the dataset that was deleted, where the one of the training is to be used or is named', async () => {
+    const { db } = server.services;
+    const deletedAt = (at: number | null) => db.update(datasetVersion).set({ deletedAt: at }).run();
+    deletedAt(1);
+    const message = expect.stringMatching(
+      /^Version 1 of the dataset \S+, on which the model was trained, was deleted: name another one with `datasetVersionId`\.$/,
+    );
+    const wrong = [{ code: 'NOT_FOUND', field: ['datasetVersionId'], message }];
+    expect(await refused({ modelVersionId: onnx, precision: 'FP16' })).toEqual(wrong);
+    const { data } = await ask(
+      api,
+      'mutation ($input: StartConversionInput!) { startConversion(input: $input) { userErrors { code field message } } }',
+      { input: { modelVersionId: checkpoint } },
+    );
+    expect(data.startConversion.userErrors).toEqual(wrong);
+    const [named] = await refused({ modelVersionId: onnx, precision: 'FP16', datasetVersionId: dataset });
+    expect(named).toMatchObject({ message: expect.stringMatching(/^Version 1 of the dataset \S+ was deleted: use another one\.$/) });
+    deletedAt(null);
   });
 });
 

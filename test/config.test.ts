@@ -1,6 +1,7 @@
 import { once } from 'node:events';
+import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
 import { describedSettings, describeSettings, readClientConfig, readConfig } from '../src/config.ts';
 import { originCheck } from '../src/http.ts';
@@ -58,6 +59,23 @@ test.each([
 ])('%s=%s is refused by the name of the variable', (variable, value) => {
   expect(() => readConfig({ [variable]: value })).toThrow(new RegExp(`^The configuration is wrong\\.\n${variable}: .+\\.$`));
 });
+
+test('settings that make no sense together are refused by the name of one', () =>
+  withFolder(async (folder) => {
+    const link = join(folder, 'link');
+    mkdirSync(join(folder, 'data'));
+    symlinkSync(join(folder, 'data'), link);
+    const inside = ['', '/backups', '/a/../b', '/..backups'].map((end) => join(folder, 'data') + end);
+    for (const WHETSTONE_BACKUP_FOLDER of [...inside, join(link, 'backups')]) {
+      const env = { WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_BACKUP_FOLDER };
+      expect(() => readConfig(env)).toThrow(/^The configuration is wrong\.\nWHETSTONE_BACKUP_FOLDER: .+ is inside of the data folder/);
+    }
+    for (const WHETSTONE_BACKUP_FOLDER of [folder, join(folder, 'data-backups'), join(folder, 'data', '..', 'b')]) {
+      readConfig({ WHETSTONE_DATA_DIR: join(folder, 'data'), WHETSTONE_BACKUP_FOLDER });
+    }
+    expect(() => readConfig({ WHETSTONE_PORT: '8000' })).toThrow(/\nWHETSTONE_INFERENCE_PORT: 8000 is the port of the server too/);
+    readConfig({ WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0' });
+  }));
 
 test('everything that is wrong is named at once', () => {
   const wrong = { WHETSTONE_PORT: 'x', WHETSTONE_SLOTS: '0', WHETSTONE_DATADIR: '/x' };
@@ -124,6 +142,12 @@ test('a misspelt flag is answered with the nearest', () =>
     expect((await child.exit).code).not.toBe(0);
     expect(child.lines).toContain('(Did you mean --url?)');
   }));
+
+// Node's own limit lets the objects that die young have 130 MB.
+test.each(['package.json', 'Dockerfile', 'whetstone', 'tui/session/localServer.ts'])(
+  '%s starts the server with its limit of memory',
+  (file) => expect(readFileSync(file, 'utf8')).toMatch(/--max-semi-space-size=16\W+src\/main\.ts/),
+);
 
 test('the help describes every setting with its default', () => {
   const text = describeSettings(Object.values(describedSettings).flat()).replace(/^\n.*\n/, '');

@@ -92,19 +92,6 @@ describe('a child', () => {
       expect(await event((e) => e.type === 'heartbeat' && e.n > beat.n)).toMatchObject({ step: 1 });
     }));
 
-  test('refuses before it writes anything what the disk has no room for, and says how much is missing', () =>
-    withImport(
-      classes,
-      ({ error, exitCode, workDir }) => {
-        expect([error?.code, error?.retryable, exitCode]).toEqual(['DISK_FULL', true, 74]);
-        expect(error?.details).toEqual([
-          expect.stringMatching(/^The images take 1 MiB unpacked: 4,29\d(,\d{3})+ MiB more must be free\.$/),
-        ]);
-        expect(readdirSync(workDir)).toEqual([]);
-      },
-      { run: asChild, limits: { diskReserveBytes: 2 ** 52 } },
-    ));
-
   test('ends itself when the server is gone, also while it waits', () =>
     withFolder(async (folder) => {
       const zip = join(folder, 'pipe.zip');

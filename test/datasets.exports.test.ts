@@ -1,8 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { extractedFolder } from '../src/datasets/cache.ts';
 import { exportFiles, exportForms } from '../src/datasets/export/forms.ts';
+import { imageFiles } from '../src/datasets/imageFiles.ts';
 import { files as outputs } from '../src/datasets/import/outputs.ts';
 import { collectProblems } from '../src/datasets/import/problems.ts';
 import { openZip } from '../src/datasets/import/zip.ts';
@@ -113,8 +113,8 @@ test.each(exportForms)('images that were split by seed, and two of one name but 
     await datasets.start();
     const twin = { split: null, name: 'train-a.jpg', image: await photo(28, 28).jpeg().toBuffer(), boxes: [[1, 1, 1, 9, 9]] };
     const { version } = await datasets.import(coco([...unsplit(scenes), twin]), detection);
-    const folder = await extractedFolder(datasets, version);
-    const zip = await bytesOf(writeZip(exportFiles(form, { db: datasets.db, version, folder })));
+    const images = await imageFiles(datasets, version);
+    const zip = await bytesOf(writeZip(exportFiles(form, { db: datasets.db, version, images })));
     await withImport(
       zip,
       ({ summary, paths }) => {

@@ -1,8 +1,5 @@
-/** What import accepts, the import, the inference host and the trainer decode to the same pixels. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { files, type ImportedItem } from '../src/datasets/import/outputs.ts';
+import type { ImportedItem } from '../src/datasets/import/outputs.ts';
 import { type Files, photo, zipOf } from './support/images.ts';
 import { withImport } from './support/imports.ts';
 import { byHost, byTrainer, type Decoded, oddImages } from './support/oddImages.ts';
@@ -27,12 +24,12 @@ beforeAll(async () => {
   for (const [i, [name, bytes]] of [...images].entries()) zip[`${i % 2}/${name}`] = bytes;
   await withImport(
     zipOf(zip),
-    async ({ items, workDir, error, summary }) => {
+    async ({ items, image, zip, workDir, error, summary }) => {
       expect(error).toBeUndefined();
-      const trainer = byTrainer(workDir);
+      const trainer = byTrainer(zip, workDir);
       for (const item of items()) {
         const name = item.path.slice(2);
-        const stored = readFileSync(join(workDir, files.extracted, item.path));
+        const stored = await image(item);
         accepted.set(name, {
           item,
           host: await byHost(images.get(name) as Buffer),

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
+import { readImage } from '../src/datasets/imageTable.ts';
 import { layOutClassFolders } from '../src/datasets/import/classFolders.ts';
 import { nameProblem } from '../src/datasets/import/names.ts';
 import { createOutputFile, files } from '../src/datasets/import/outputs.ts';
@@ -187,10 +188,18 @@ describe('what is made', () => {
         expect(lines[item.n]).toBe(JSON.stringify({ v: manifestVersion, ...item }));
     }));
 
-  test('the extracted images are the ones of the zip', () =>
-    withImport(classes, ({ workDir, items }) => {
-      for (const { path } of items()) expect(readFileSync(join(workDir, files.extracted, path))).toEqual(classes[path]);
-    }));
+  test.each([true, false])('the images are read from where they lie in the zip, deflated there: %s', (compress) =>
+    withImport(zipOf(classes, { compress }), async ({ zip, items, image, workDir }) => {
+      for (const item of items()) expect(await image(item)).toEqual(classes[item.path]);
+      const bytes = readFileSync(zip);
+      bytes.fill(0, 40, 200);
+      writeFileSync(zip, bytes);
+      await expect(Promise.all(items().map(image))).rejects.toThrow();
+      await expect(readImage({ zip, images: join(workDir, files.images) }, items().length)).rejects.toThrow(
+        /has 15 images, none with the number 15/,
+      );
+    }),
+  );
 
   test('a thumbnail is a WebP of at most 96 pixels, upright, and where the item says', async () => {
     const turned = await photo(300, 200).withMetadata({ orientation: 6 }).jpeg().toBuffer();
@@ -223,7 +232,7 @@ describe('what is made', () => {
           expect.stringMatching(/^60 files cannot be used as images\. .*`onProblem: LEAVE_OUT`.* The first 50:$/),
         );
         expect(error?.details).toHaveLength(50);
-        expect(existsSync(join(workDir, files.extracted))).toBe(false);
+        expect(readdirSync(workDir)).toEqual([]);
       },
     ));
 

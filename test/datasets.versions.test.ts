@@ -1,9 +1,9 @@
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { and, eq } from 'drizzle-orm';
+import sharp from 'sharp';
 import { describe, expect, test, vi } from 'vitest';
 import { audit } from '../src/accounts/tables.ts';
-import { cacheDir, extractedFolder } from '../src/datasets/cache.ts';
 import { deleteDataset, deleteDatasetVersion, updateDataset } from '../src/datasets/change.ts';
 import { createDataset } from '../src/datasets/create.ts';
 import {
@@ -17,11 +17,13 @@ import {
   listDatasetVersions,
   listItems,
 } from '../src/datasets/datasets.ts';
+import { imageFiles } from '../src/datasets/imageFiles.ts';
+import { readImage } from '../src/datasets/imageTable.ts';
 import { insertItems } from '../src/datasets/import/kind.ts';
 import type { DatasetSummary } from '../src/datasets/import/outputs.ts';
 import { summarizeDataset } from '../src/datasets/import/run.ts';
 import { sweepDatasets } from '../src/datasets/sweep.ts';
-import { datasetItem, datasetVersion } from '../src/datasets/tables.ts';
+import { type DatasetVersion, datasetItem, datasetVersion } from '../src/datasets/tables.ts';
 import { InputError, type UserError } from '../src/errors.ts';
 import { enqueue } from '../src/jobs/enqueue.ts';
 import { AttemptCrash, JobFailure } from '../src/jobs/kinds.ts';
@@ -29,9 +31,9 @@ import { manifestVersion } from '../src/jobs/manifest.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import { retryJob } from '../src/jobs/retry.ts';
 import { job } from '../src/jobs/tables.ts';
-import { blobPath, findArtifact } from '../src/storage/blobs.ts';
+import { blobPath, collectBlobs, findArtifact } from '../src/storage/blobs.ts';
 import { artifact, upload } from '../src/storage/tables.ts';
-import { type Datasets, withDatasets } from './support/datasets.ts';
+import { type Datasets, forgetImages, withDatasets } from './support/datasets.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, type Files, zipOf } from './support/images.ts';
 import { recordedChild } from './support/jobs.ts';
@@ -58,7 +60,16 @@ const kindsOf = ({ db }: Datasets, ownerId: string) =>
     .sort();
 const itemsOf = ({ db }: Datasets, versionId: string) =>
   db.select().from(datasetItem).where(eq(datasetItem.versionId, versionId)).orderBy(datasetItem.n).all();
-const cached = ({ config }: Datasets) => (existsSync(cacheDir(config.dataDir)) ? readdirSync(cacheDir(config.dataDir)) : []);
+const cached = ({ config }: Datasets) => {
+  const folder = join(config.dataDir, 'cache');
+  return existsSync(folder) ? readdirSync(folder) : [];
+};
+/** By path, as the dataset has them. */
+const imagesOf = async (datasets: Datasets, version: DatasetVersion): Promise<Files> => {
+  const stored = await imageFiles(datasets, version);
+  const read = itemsOf(datasets, version.id).map(async ({ n, path }) => [path, await readImage(stored, n)] as const);
+  return Object.fromEntries(await Promise.all(read));
+};
 
 describe('creation', () => {
   test('an upload becomes version 1 of a new dataset, whose import waits in the queue', () =>
@@ -129,7 +140,7 @@ describe('creation', () => {
 });
 
 describe('an import', () => {
-  test('makes the version READY with its items, files and unpacked images', () =>
+  test('makes the version READY with its items, files and images', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
       const { job, version } = await datasets.import(classes);
@@ -150,7 +161,7 @@ describe('an import', () => {
         },
         sizeBytes: bytes,
       });
-      expect(kindsOf(datasets, version.id)).toEqual(['DATASET_ZIP', 'MANIFEST', 'THUMBNAILS']);
+      expect(kindsOf(datasets, version.id)).toEqual(['DATASET_ZIP', 'IMAGES', 'MANIFEST', 'THUMBNAILS']);
 
       const rows = itemsOf(datasets, version.id);
       const manifest = findArtifact(datasets.db, 'DATASET_VERSION', version.id, 'MANIFEST');
@@ -164,8 +175,8 @@ describe('an import', () => {
           boxes,
         })),
       );
-      const folder = await extractedFolder(datasets, version);
-      for (const { path } of rows) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
+      expect(await imagesOf(datasets, version)).toEqual(classes);
+      expect(cached(datasets)).toEqual([]);
       await eventually(() => expect(readdirSync(join(datasets.folder, 'work'))).toEqual([]));
     }));
 
@@ -195,7 +206,7 @@ describe('an import', () => {
       const second = (await datasets.import(classes, { name: 'copy' })).version;
       expect(second).toMatchObject({ state: 'READY', number: 1, contentHash: first.contentHash });
       expect(second.id).not.toBe(first.id);
-      expect(await extractedFolder(datasets, second)).toBe(await extractedFolder(datasets, first));
+      expect(await imageFiles(datasets, second)).toEqual(await imageFiles(datasets, first));
       expect(itemsOf(datasets, second.id).length).toBe(10);
     }));
 
@@ -354,68 +365,83 @@ describe('items', () => {
     }));
 });
 
-describe('the unpacked images', () => {
-  test('are unpacked again when they are gone, once for all who wait', () =>
+describe('the images of a version of before there was a table of them', () => {
+  test('are found in its zip when they are first used, once for all who wait', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
       const { version } = await datasets.import(classes);
-      const folder = await extractedFolder(datasets, version);
-      rmSync(folder, { recursive: true });
-      const both = Promise.all([extractedFolder(datasets, version), extractedFolder(datasets, version)]);
+      const files = await imageFiles(datasets, version);
+      forgetImages(datasets.db.$client);
+      const both = Promise.all([imageFiles(datasets, version), imageFiles(datasets, version)]);
       await sweepDatasets(datasets);
-      expect(await both).toEqual([folder, folder]);
-      for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(classes[path]);
-      expect(cached(datasets)).toEqual([version.contentHash]);
+      expect(await both).toEqual([files, files]);
+      expect(await imagesOf(datasets, version)).toEqual(classes);
+      expect([cached(datasets), kindsOf(datasets, version.id)]).toEqual([[], ['DATASET_ZIP', 'IMAGES', 'MANIFEST', 'THUMBNAILS']]);
     }));
 
-  test('are unpacked by the manifest, however a later version would read the zip; the same bytes may be there twice', () =>
+  test('are found by the manifest, however a later version would read the zip; the same bytes may be there twice', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
-      const twice: Files = { ...classes, '1/again.png': classes['1/0.png'] as Buffer };
+      const converted = await sharp(classes['0/0.png'] as Buffer)
+        .toColourspace('cmyk')
+        .jpeg()
+        .toBuffer();
+      const twice: Files = { ...classes, '1/again.png': classes['1/0.png'] as Buffer, '1/cmyk.jpg': converted };
       const { version } = await datasets.import(twice);
-      const folder = await extractedFolder(datasets, version);
-      rmSync(folder, { recursive: true });
+      const before = await imagesOf(datasets, version);
+      expect(String(before['1/cmyk.jpg']).slice(1, 4)).toBe('PNG');
+      forgetImages(datasets.db.$client);
       const { specJson } = datasets.job(version.jobId as string);
       datasets.db
         .update(job)
         .set({ specJson: { ...(specJson as object), task: 'DETECTION' } })
         .where(eq(job.id, version.jobId as string))
         .run();
-      expect(await extractedFolder(datasets, version)).toBe(folder);
-      for (const { path } of itemsOf(datasets, version.id)) expect(readFileSync(join(folder, path))).toEqual(twice[path]);
+      expect(await imagesOf(datasets, version)).toEqual(before);
     }));
 
-  test('are unpacked by the next attempt when the process that does it is killed', () =>
+  test('are found by the next attempt when the process that does it is killed', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
       const { version } = await datasets.import(classes);
-      rmSync(await extractedFolder(datasets, version), { recursive: true });
-      const killed = expect(extractedFolder(datasets, version)).rejects.toBeInstanceOf(AttemptCrash);
+      forgetImages(datasets.db.$client);
+      const killed = expect(imageFiles(datasets, version)).rejects.toBeInstanceOf(AttemptCrash);
       process.kill(await recordedChild(datasets.folder), 'SIGKILL');
       await killed;
-      expect(existsSync(await extractedFolder(datasets, version))).toBe(true);
+      expect(await imagesOf(datasets, version)).toEqual(classes);
     }));
 
   test('cannot be when the zip is damaged: that is said, and nothing is left', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
       const { version } = await datasets.import(classes);
-      const zip = findArtifact(datasets.db, 'DATASET_VERSION', version.id, 'DATASET_ZIP');
-      writeFileSync(blobPath(datasets.folder, String(zip?.sha256)), 'damaged');
-      rmSync(await extractedFolder(datasets, version), { recursive: true });
-      const failure = await extractedFolder(datasets, version).catch((error: unknown) => error);
+      const { zip } = await imageFiles(datasets, version);
+      writeFileSync(zip, 'damaged');
+      forgetImages(datasets.db.$client);
+      const failure = await imageFiles(datasets, version).catch((error: unknown) => error);
       expect(failure).toBeInstanceOf(JobFailure);
       expect(failure).toMatchObject({
         code: 'DATASET_UNAVAILABLE',
-        message: expect.stringMatching(/could not be unpacked again: The file is not a whole/),
+        message: expect.stringMatching(/cannot be read from its zip: The file is not a whole/),
       });
       expect(cached(datasets)).toEqual([]);
+    }));
+
+  test('are not kept when it is deleted meanwhile', () =>
+    withDatasets(async (datasets) => {
+      await datasets.start();
+      const { version } = await datasets.import(classes);
+      forgetImages(datasets.db.$client);
+      const finding = expect(imageFiles(datasets, version)).rejects.toMatchObject({ code: 'DATASET_UNAVAILABLE' });
+      deleteDatasetVersion(datasets, datasets.actor, version.id);
+      await finding;
+      expect([cached(datasets), kindsOf(datasets, version.id)]).toEqual([[], []]);
     }));
 
   test('are there for READY versions only', () =>
     withDatasets(async (datasets) => {
       const { version } = await datasets.create(classes);
-      await expect(extractedFolder(datasets, version)).rejects.toThrow('READY');
+      await expect(imageFiles(datasets, version)).rejects.toThrow('READY');
     }));
 });
 
@@ -478,7 +504,7 @@ describe('deletion', () => {
       await sweepDatasets(datasets);
       expect(itemsOf(datasets, version.id)).toEqual([]);
       expect(itemsOf(datasets, kept.id)).toHaveLength(9);
-      expect(cached(datasets)).toEqual([kept.contentHash]);
+      expect(await imagesOf(datasets, kept)).toEqual(more);
       expect((await datasets.import(classes)).version).toMatchObject({ number: 3, state: 'READY', contentHash: version.contentHash });
     }));
 
@@ -486,10 +512,10 @@ describe('deletion', () => {
     withDatasets(async (datasets) => {
       await datasets.start();
       const { version } = await datasets.import(classes);
-      await datasets.import(classes, { name: 'copy' });
+      const copy = (await datasets.import(classes, { name: 'copy' })).version;
       deleteDatasetVersion(datasets, datasets.actor, version.id);
-      await sweepDatasets(datasets);
-      expect(cached(datasets)).toEqual([version.contentHash]);
+      await collectBlobs(datasets, Date.now());
+      expect(await imagesOf(datasets, copy)).toEqual(classes);
     }));
 
   test('of a dataset takes all its versions, and frees the name', () =>
@@ -518,15 +544,13 @@ describe('deletion', () => {
       expect(findDatasetVersion(datasets.db, importing.version.id)?.state).toBe('READY');
     }));
 
-  test('what a dead server left unfinished in the cache is swept', () =>
+  test('what a dead server left unfinished, and what earlier versions of Whetstone unpacked, is swept', () =>
     withDatasets(async (datasets) => {
       await datasets.start();
       const { version } = await datasets.import(classes);
-      const folder = await extractedFolder(datasets, version);
-      cpSync(folder, join(cacheDir(datasets.folder), `.${'0'.repeat(64)}`), { recursive: true });
-      cpSync(folder, join(cacheDir(datasets.folder), '1'.repeat(64)), { recursive: true });
+      for (const name of ['images/0', 'datasets/1', version.id]) mkdirSync(join(datasets.folder, 'cache', name), { recursive: true });
       await sweepDatasets(datasets);
-      expect(cached(datasets)).toEqual([version.contentHash]);
+      expect(cached(datasets)).toEqual([]);
       const last = and(eq(audit.action, 'createDataset'), eq(audit.targetId, version.id));
       expect(datasets.db.select().from(audit).where(last).all()).toHaveLength(1);
     }));

@@ -164,7 +164,9 @@ describe('a deployment', () => {
       prediction: null,
       userErrors: [{ code: 'INVALID', field: ['image'], message: expect.stringContaining('not a JPEG') }],
     });
-    expect((await wrong({ deployment: 'nothing' })).errors?.[0].extensions.code).toBe('NOT_FOUND');
+    const { errors } = await wrong({ deployment: 'colour' });
+    const message = expect.stringMatching(/^There is no deployment colour\. Did you mean colours\? There are: .*colours/);
+    expect(errors?.[0]).toMatchObject({ message, extensions: { code: 'NOT_FOUND' } });
   });
 
   test('an API key opens its deployments as soon as it is shown, no others, and nothing once it is revoked', async () => {

@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { user as account, audit, session } from '../src/accounts/tables.ts';
 import { createBus } from '../src/bus.ts';
 import { readConfig } from '../src/config.ts';
-import { extractedFolder } from '../src/datasets/cache.ts';
+import { imageFiles } from '../src/datasets/imageFiles.ts';
 import { importDataset } from '../src/datasets/import/kind.ts';
 import { type DatasetVersion, datasetVersion } from '../src/datasets/tables.ts';
 import { inTransaction, openDatabase } from '../src/db.ts';
@@ -25,10 +25,11 @@ import { retentionSweeps } from '../src/retention/sweep.ts';
 import { collectBlobs, placingBlobs, storeFile } from '../src/storage/blobs.ts';
 import { cleanStaging } from '../src/storage/uploads.ts';
 import { createDatasetMutation, imported } from './support/datasetServer.ts';
+import { forgetImages } from './support/datasets.ts';
 import { by, deploymentOf, health, hostPid, item } from './support/deployments.ts';
 import { yolo } from './support/detection.ts';
 import { eventually } from './support/eventually.ts';
-import { digitFolders, zipOf } from './support/images.ts';
+import { digitFolders, photo, zipOf } from './support/images.ts';
 import { inferJson, makeInferenceModels } from './support/inference.ts';
 import { submit } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
@@ -250,7 +251,7 @@ describe.skipIf(unmountable)('where the disk is full', () => {
     }),
   );
 
-  test(title('a dataset whose images were unpacked no more is downloaded when there is room'), () =>
+  test(title('a dataset of an earlier version is downloaded when there is room'), () =>
     onSmallDisk(async (server, api) => {
       await imported(server, api.token, yolo(), { name: 'rings', task: 'DETECTION' });
       const { data } = await ask(api, '{ dataset(name: "rings") { version { exportUrl(form: COCO) } } }');
@@ -260,7 +261,7 @@ describe.skipIf(unmountable)('where the disk is full', () => {
       };
       const before = await download();
       expect(before.status).toBe(200);
-      rmSync(join(server.dataDir, 'cache'), { recursive: true });
+      forgetImages(server.services.db.$client);
       const free = fillDisk(server.dataDir);
       const refused = await download();
       expect([refused.status, JSON.parse(refused.bytes.toString()).errors[0].extensions]).toMatchObject([507, { code: 'DISK_FULL' }]);
@@ -269,16 +270,17 @@ describe.skipIf(unmountable)('where the disk is full', () => {
     }),
   );
 
-  test(title('a job whose dataset cannot be unpacked again waits'), () => {
+  test(title('a job waits whose dataset is of an earlier version'), () => {
     const launch: typeof scripted.launch = async (services, context) => {
       const version = services.db.select().from(datasetVersion).get() as DatasetVersion;
-      await extractedFolder(services, version);
+      await imageFiles(services, version);
       return scripted.launch(services, context);
     };
     return onSmallDisk(
       async (server, api) => {
-        await imported(server, api.token, await digitFolders([0, 1, 2, 3], 100));
-        rmSync(join(server.dataDir, 'cache'), { recursive: true });
+        const cmyk = await photo(200, 200).toColourspace('cmyk').jpeg().toBuffer();
+        await imported(server, api.token, Object.fromEntries(Array.from({ length: 20 }, (_, n) => [`${n % 2}/${n}.jpg`, cmyk])));
+        forgetImages(server.services.db.$client);
         const { id: rawId } = submit(server.services.db, { folder: server.dataDir });
         const free = fillDisk(server.dataDir, 700 * 1024);
         server.services.bus.wake('queueChanged', '');

@@ -74,8 +74,8 @@ test('too little disk for the reserve is missing, and an argument that it does n
     expect.objectContaining({ state: 'MISSING', mend: expect.stringContaining('WHETSTONE_DATA_DIR') }),
   ]);
   const unknown = examine({}, '--fix');
-  expect([unknown.status, unknown.stderr]).toEqual([2, expect.stringContaining('There is no argument --fix.')]);
-  expect(examine({}, '--help').stdout).toContain('Exits with 0');
+  expect([unknown.status, unknown.stderr]).toEqual([2, expect.stringContaining("unknown option '--fix'")]);
+  expect(examine({}, '--help').stdout).toContain('Exits with 1');
 });
 
 test('its defaults are those of the server', () => {

@@ -251,7 +251,13 @@ const x = (change: object) => ({ inputs: [{ name: 'x', datatype: 'FP32', shape: 
 
 /** Each wrong request, its status, and what the message says. */
 const wrong: [what: string, path: string, json: unknown, status: number, says: string][] = [
-  ['a model that is not there', 'nothing', x({}), 404, 'no deployment or model nothing'],
+  [
+    'a model that is not there',
+    'nothing',
+    x({}),
+    404,
+    'no deployment or model nothing: POST /v2/repository/index lists those that there are.',
+  ],
   ['a version that is not there', 'identity/versions/2', x({}), 404, 'no version 2; it has 1, 3'],
   ['an input that the model has not', 'identity', x({ name: 'z' }), 400, 'no input z; it has x'],
   ['a missing input', 'identity', { inputs: [] }, 400, 'Missing input: x'],

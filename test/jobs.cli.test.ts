@@ -10,13 +10,13 @@ import { watchJob } from '../src/cli/watch.ts';
 import { openDatabase } from '../src/db.ts';
 import { cancelJob } from '../src/jobs/moves.ts';
 import type { Failure } from '../src/jobs/states.ts';
-import { type JobState, job } from '../src/jobs/tables.ts';
+import { type JobState, job, jobEvent } from '../src/jobs/tables.ts';
 import { opaqueId } from '../src/naming.ts';
 import type { RunningServer } from '../src/server.ts';
 import { evaluation } from '../src/training/tables.ts';
 import { appendStudyEvent, type StudyEventPayloads } from '../src/tuning/events.ts';
 import { removeStudyEvents } from '../src/tuning/sweep.ts';
-import { type StudyEvent, study } from '../src/tuning/tables.ts';
+import { type StudyEvent, study, studyEvent } from '../src/tuning/tables.ts';
 import type { Step } from './support/child.ts';
 import { nobody, type Submitted, submit, until, withJobServer } from './support/jobs.ts';
 import { kindsOf, scripted } from './support/kinds.ts';
@@ -291,6 +291,32 @@ describe('watch', () => {
       const { output, written } = outputOf(false);
       expect(await watchJob({ url: server.url, accessToken: async () => token }, String(second), output, true)).toBe(true);
       expect(written.map((line) => JSON.parse(line))).toEqual([{ studyId: opaqueId('Study', 'Study'), state: 'SUCCEEDED' }]);
+
+      // Deleted while it is followed: the connection is not what is lost.
+      move('second', 'RUNNING');
+      const session = { url: server.url, accessToken: async () => token };
+      const last = outputOf(false);
+      const gone = watchJob(session, opaqueId('Study', 'Study'), last.output);
+      gone.catch(() => {});
+      await until(() => last.lines().length === 2);
+      for (const table of [studyEvent, study]) db.delete(table).run();
+      bus.wake('jobChanged', 'second');
+      await expect(gone).rejects.toThrow(/^The study was deleted\.$/);
+      expect(last.lines()).toEqual([`Study ${opaqueId('Study', 'Study')}`, `RUNNING, job ${second}`]);
+    });
+  });
+
+  test('of a job whose events have been removed prints how it has ended', async () => {
+    await withServer(async (server) => {
+      const { db } = server.services;
+      const { id } = submit(db);
+      db.update(job).set({ state: 'FAILED', startedAt: 1, endedAt: 1 }).where(eq(job.id, id)).run();
+      db.delete(jobEvent).run();
+      const { output, lines } = outputOf(false);
+      const token = await server.as('VIEWER');
+      const session = { url: server.url, accessToken: async () => token };
+      expect(await watchJob(session, opaqueId('Job', id), output)).toBe(false);
+      expect(lines()).toEqual([`Job ${opaqueId('Job', id)}: IMPORT_MODEL`, 'FAILED. Its events have been removed.']);
     });
   });
 

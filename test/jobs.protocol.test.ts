@@ -96,7 +96,7 @@ describe('presets', () => {
     for (const info of infos) {
       expect(info.description, info.name).toMatch(/\.$/);
       if (info.type === 'ENUM') expect(info.values).toContain(info.default);
-      else expect(info.minimum, info.name).not.toBeNull();
+      else if (info.type !== 'BOOLEAN') expect(info.minimum, info.name).not.toBeNull();
     }
   });
 

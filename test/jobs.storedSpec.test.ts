@@ -5,7 +5,6 @@ import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { BenchmarkRequest } from '../src/benchmark/context.ts';
 import { benchmarkJob } from '../src/benchmark/job.ts';
-import { cacheDir } from '../src/datasets/cache.ts';
 import { importDataset } from '../src/datasets/import/kind.ts';
 import { ImportDatasetRequest } from '../src/datasets/import/request.ts';
 import type { JobKind } from '../src/jobs/kinds.ts';
@@ -128,12 +127,10 @@ const withRows = (use: (studies: Studied) => Promise<void>): Promise<void> =>
         .run();
       return insertArtifact(db, file, { ownerType, ownerId, kind, name: 'file' }).id;
     };
-    keep('DATASET_VERSION', 'data', 'MANIFEST');
+    for (const kind of ['DATASET_ZIP', 'MANIFEST', 'IMAGES'] as const) keep('DATASET_VERSION', 'data', kind);
     const zip = blobPath(config.dataDir, String(stored.IMPORT_DATASET[0]?.spec.sha256));
     mkdirSync(dirname(zip), { recursive: true });
     writeFileSync(zip, '');
-    // As it is when its images were extracted already.
-    mkdirSync(join(cacheDir(config.dataDir), '0'.repeat(64)), { recursive: true });
     db.insert(model).values({ id: 'model', name: 'versions', task: 'CLASSIFICATION', createdAt: 0 }).run();
     const port = (name: string, shape: (string | number)[]) => [{ name, elementType: 'FLOAT', shape: ['batch', ...shape] }];
     const signatureJson = {

@@ -7,7 +7,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import Sqlite from 'better-sqlite3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { databaseFile } from '../src/db.ts';
+import { forgetImages } from './support/datasets.ts';
 import { deployed, deploymentOf, settled } from './support/deployments.ts';
 import { eventually } from './support/eventually.ts';
 import { digitFolders, zipOf } from './support/images.ts';
@@ -97,8 +100,10 @@ async function train(): Promise<string> {
   return (await mutate(killed.api(), 'startTraining', input, 'job { id }')).job.id;
 }
 
-async function convertWithoutCache(): Promise<string> {
-  rmSync(join(killed.dataDir, 'cache'), { recursive: true });
+async function convertWithoutImages(): Promise<string> {
+  const client = new Sqlite(join(killed.dataDir, databaseFile));
+  forgetImages(client);
+  client.close();
   return convert();
 }
 
@@ -155,7 +160,7 @@ const rows: Row[] = [
   row('a conversion', convert, ['server', gate]),
   row('a conversion', convert, ['server', gate], ['server', there('check')]),
   row('a conversion', convert, ['server', random(9000)]),
-  row('a conversion whose dataset has to be unpacked again', convertWithoutCache, ['unpack', there('unpack')]),
+  row('a conversion whose dataset is of an earlier version', convertWithoutImages, ['index', there('index')]),
   row('a conversion', convert, ['child', phase('export')], ['child', phase('gate')]),
   row('a conversion', convert, ['child', gate]),
   row('a conversion', convert, ['child', phase('export')], ['check', there('check')]),

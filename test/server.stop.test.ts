@@ -60,6 +60,8 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
           });
         });
         expect(await server.exit).toEqual({ code: 0, signal: null });
+        // The inference host stops too, and says nothing of its own.
+        expect(server.lines.filter((line) => line.includes('"stopping"'))).toHaveLength(1);
       }),
     ),
 );

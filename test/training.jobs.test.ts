@@ -345,6 +345,8 @@ describe('a training on real digits', () => {
       ['hyperparameters', 'multiScale'],
     ],
     ['public weights of a backbone that cannot be had', { preset: 'yolov8_resnet18', init: { pretrained: true } }, ['init', 'pretrained']],
+    ['a compiled model for changing image sizes', { hyperparameters: { compile: true, multiScale: 0.2 } }, ['hyperparameters']],
+    ['a compiled model of several processes', { processes: 2, hyperparameters: { compile: true } }, ['processes']],
     ['more processes than the server has slots', { processes: 3 }, ['processes']],
     ['a seed that is negative', { seed: -1 }, ['seed']],
     ['a name that is none', { modelName: '../digits' }, ['modelName']],

@@ -1,7 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { screenNames } from '../client/tui.ts';
 import { openDatabase } from '../src/db.ts';
+import { screens } from '../tui/screens/screens.ts';
 import type { Step } from './support/child.ts';
 import { submit, withJobServer } from './support/jobs.ts';
 import { client, withFolder, withServer } from './support/server.ts';
@@ -153,19 +155,24 @@ describe('without a terminal', () => {
     ));
 
   test.each([
-    { args: ['nowhere'], says: 'There is no screen “nowhere”.' },
-    { args: ['--url', 'lab'], says: '“lab” is no address such as http://127.0.0.1:8080.' },
-    { args: ['--colour'], says: "Unknown option '--colour'" },
-    { args: ['jobs'], says: 'This is no terminal.' },
-    { args: ['jobs', '--json', '--url', 'http://127.0.0.1:1'], says: 'Nobody is logged in at http://127.0.0.1:1.' },
-    { args: ['events', '--json', '--url', 'http://127.0.0.1:1'], says: 'This screen has nothing to print.' },
-  ])('$args is refused in a sentence', async ({ args, says }) => {
+    { args: ['nowhere'], code: 2, says: 'Allowed choices are overview, jobs,' },
+    { args: ['--url', 'lab'], code: 2, says: "option '--url <url>' argument 'lab' is invalid. It must be an address such as" },
+    { args: ['--colour'], code: 2, says: "unknown option '--colour'" },
+    { args: ['--url'], code: 2, says: 'Usage: whetstone tui [options] [screen] [id...]' },
+    { args: ['jobs'], code: 1, says: 'This is no terminal.' },
+    { args: ['jobs'], variable: ['WHETSTONE_URL', 'lab'], code: 1, says: 'WHETSTONE_URL: “lab” is not an address such as' },
+    { args: ['jobs'], variable: ['WHETSTONE_PORT', 'x'], code: 1, says: 'WHETSTONE_PORT: “http://127.0.0.1:x” is not an address such as' },
+    { args: ['jobs', '--json', '--url', 'http://127.0.0.1:1'], code: 1, says: 'Nobody is logged in at http://127.0.0.1:1.' },
+    { args: ['events', '--json', '--url', 'http://127.0.0.1:1'], code: 1, says: 'This screen has nothing to print.' },
+  ])('$args is refused in a sentence', async ({ args, variable, code, says }) => {
     await withFolder(async (folder) => {
-      await expect(script(args, { XDG_CONFIG_HOME: folder })).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(says) });
+      const ran = script(args, Object.fromEntries([['XDG_CONFIG_HOME', folder], ...(variable ? [variable] : [])]));
+      await expect(ran).rejects.toMatchObject({ code, stderr: expect.stringContaining(says) });
     });
   });
 
-  test('--help lists the screens', async () => {
-    expect((await script(['--help'], {})).stdout).toContain('Screens: overview, jobs,');
+  test('--help lists the screens, all that there are', async () => {
+    expect((await script(['--help'], {})).stdout).toContain('(choices: "overview", "jobs",');
+    expect(screens.map(({ name }) => name)).toEqual(screenNames);
   });
 });

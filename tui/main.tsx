@@ -1,7 +1,9 @@
 /** `./whetstone tui`: the terminal UI, or with --json what one of its screens shows. */
-import { parseArgs } from 'node:util';
 import type { AnyVariables, TypedDocumentNode } from '@urql/core';
 import { render } from 'ink';
+import { addressForm, isAddress } from '../client/address.ts';
+import { WhetstoneCommand } from '../client/command.ts';
+import { describeTui, type ScreenName, type TuiOptions } from '../client/tui.ts';
 import { reasonOf } from './actions.ts';
 import { screens } from './screens/screens.ts';
 import { connect } from './session/connection.ts';
@@ -10,28 +12,18 @@ import { openSession } from './session/session.ts';
 import { configFolder, openStore } from './session/store.ts';
 import { App } from './ui/App.tsx';
 
-const usage = `Usage: ./whetstone tui [screen] [id …] [--url <address>] [--json]
-
-Screens: ${screens.map(({ name }) => name).join(', ')}
---url    the server; without it WHETSTONE_URL, WHETSTONE_PORT on this machine, the one of the last time, or http://127.0.0.1:8080
---json   print what the screen shows as JSON, with the login of the terminal UI or WHETSTONE_TOKEN`;
-
 /** What a person can mend: its text is all that is shown. */
 class UsageError extends Error {}
 
-async function main(): Promise<void> {
-  const { values, positionals } = parse();
-  if (values.help) return console.log(usage);
-  const [screen = 'overview', ...ids] = positionals;
+async function main(screen: ScreenName, ids: string[], options: TuiOptions): Promise<void> {
   const id = ids.length > 0 ? ids.join(',') : undefined;
-  const row = screens.find(({ name }) => name === screen);
-  if (!row) throw new UsageError(`There is no screen “${screen}”.\n\n${usage}`);
   const folder = configFolder(process.env);
   const store = openStore(folder);
   const { WHETSTONE_URL, WHETSTONE_PORT } = process.env;
-  const local = WHETSTONE_PORT && `http://127.0.0.1:${WHETSTONE_PORT}`;
-  const url = addressOf(values.url ?? WHETSTONE_URL ?? local ?? store.url() ?? 'http://127.0.0.1:8080');
-  if (values.json) return printJson(url, store, row.query, id);
+  const local = WHETSTONE_PORT && originOf(`http://127.0.0.1:${WHETSTONE_PORT}`, 'WHETSTONE_PORT');
+  const fallback = local || store.url() || 'http://127.0.0.1:8080';
+  const url = options.url ? originOf(options.url, '--url') : WHETSTONE_URL ? originOf(WHETSTONE_URL, 'WHETSTONE_URL') : fallback;
+  if (options.json) return printJson(url, store, screens.find(({ name }) => name === screen)?.query, id);
   if (!process.stdin.isTTY || !process.stdout.isTTY)
     throw new UsageError('This is no terminal. For scripts: ./whetstone tui <screen> --json');
 
@@ -54,22 +46,9 @@ async function main(): Promise<void> {
   process.exit(0);
 }
 
-function parse() {
-  try {
-    return parseArgs({
-      options: { url: { type: 'string' }, json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
-      allowPositionals: true,
-    });
-  } catch (error) {
-    throw new UsageError(`${(error as Error).message}\n\n${usage}`);
-  }
-}
-
-function addressOf(text: string): string {
-  const { origin, protocol } = URL.parse(text) ?? {};
-  if (!origin || !['http:', 'https:'].includes(protocol ?? ''))
-    throw new UsageError(`“${text}” is no address such as http://127.0.0.1:8080.`);
-  return origin;
+function originOf(address: string, source: string): string {
+  if (!isAddress(address)) throw new UsageError(`${source}: “${address}” is not ${addressForm}.`);
+  return new URL(address).origin;
 }
 
 async function printJson(
@@ -103,7 +82,9 @@ const withToken = (accessToken: string): ReturnType<typeof openStore> => ({
   exclusively: (use) => use(),
 });
 
-main().catch((error: unknown) => {
+const program = new WhetstoneCommand('whetstone');
+describeTui(program.command('tui')).action(main);
+program.parseAsync(['tui', ...process.argv.slice(2)], { from: 'user' }).catch((error: unknown) => {
   console.error(error instanceof UsageError ? error.message : error);
   process.exit(1);
 });

@@ -4,10 +4,9 @@ import { z } from 'zod';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
-import { deploymentsMax, listDeployments } from '../deployments/deployments.ts';
+import { findDeploymentByName, whyNoDeployment } from '../deployments/deployments.ts';
 import { notFound, parseInput, refuse } from '../errors.ts';
 import { AddressName } from '../naming.ts';
-import { suggestion } from '../suggest.ts';
 import { type Actor, writeAudit } from './audit.ts';
 import { may } from './permissions.ts';
 import { type ApiKey, apiKey, permissionNames, type User } from './tables.ts';
@@ -101,11 +100,8 @@ export function createApiKey(
 }
 
 function requireDeployments(db: Queryable, names: readonly string[]): void {
-  const known = listDeployments(db, deploymentsMax, null).map((row) => row.name);
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown === undefined) return;
-  const there = known.length > 0 ? `There are: ${known.join(', ')}.` : 'Nothing is deployed yet.';
-  refuse('NOT_FOUND', 'deployments', `There is no deployment ${unknown}.${suggestion(unknown, known)} ${there} Deploy it first.`);
+  const unknown = names.find((name) => !findDeploymentByName(db, name));
+  if (unknown !== undefined) refuse('NOT_FOUND', 'deployments', `${whyNoDeployment(db, unknown)} Deploy it first.`);
 }
 
 /** Ends a key and what its programs have open; one that was revoked before stays as it is. */

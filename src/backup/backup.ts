@@ -12,9 +12,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join } from 'node:path';
 import { canonicalJson } from '../canonical.ts';
 import { databaseFile, passingKind, requireDatabase, takeLock } from '../db.ts';
+import { isInside } from '../folders.ts';
 import { hashFile } from '../hash.ts';
 import { sync } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
@@ -61,8 +62,10 @@ export interface MadeBackup extends Omit<Copied, 'damaged'> {
 /** Copies the database as it is at one moment, then what it names. Throws what is wrong as a sentence. */
 export async function backUp(dataDir: string, folder: string, { keep, keys = false }: BackupOptions = {}): Promise<MadeBackup> {
   requireDatabase(dataDir);
-  if (!relative(dataDir, folder).startsWith('..')) {
-    throw new Error('A backup inside of the data folder is lost with it. Name a folder elsewhere, best on another disk.');
+  if (isInside(dataDir, folder)) {
+    throw new Error(
+      `${folder} is inside of the data folder ${dataDir}, and would be lost with it. Name a folder elsewhere, best on another disk.`,
+    );
   }
   makeFolder(folder);
   const unlock = takeLock(join(folder, 'backup.lock'), `Another backup is being written to ${folder}.`);

@@ -3,6 +3,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { databaseFile } from '../db.ts';
+import { isInside } from '../folders.ts';
 import { knownMigrations } from '../migrations.ts';
 import { blobPath } from '../storage/blobs.ts';
 import { codeVersion } from '../version.ts';
@@ -21,6 +22,7 @@ export async function restore(backup: string, dataDir: string): Promise<{ blobs:
       `The backup was made by Whetstone ${manifest.codeVersion}, which is newer than this one (${codeVersion}). Restore it with that version.`,
     );
   }
+  if (isInside(backup, dataDir)) throw new Error(`${dataDir} is inside of the backup, and would go with it. Name a folder elsewhere.`);
   if (existsSync(dataDir) && readdirSync(dataDir).length > 0) {
     throw new Error(`${dataDir} is not empty: a backup is restored to a new folder, so that nothing is overwritten.`);
   }

@@ -1,6 +1,7 @@
 /** What the commands have in common that talk to a server over its public API. */
 import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
+import { startOrName } from '../../client/address.ts';
 import type { ClientSession } from '../../client/upload.ts';
 import type { ClientConfig } from '../config.ts';
 
@@ -64,7 +65,7 @@ async function graphql(url: string, query: string, variables: object, token = ''
 /** The JSON that the server answers; throws its error messages, or that it cannot be reached. */
 async function call(address: string, request: RequestInit): Promise<Record<string, unknown>> {
   const response = await fetch(address, request).catch(() => {
-    throw new Error(`There is no server at ${new URL(address).origin}. Start it with \`npm start\`, or set WHETSTONE_URL to its address.`);
+    throw new Error(`There is no server at ${new URL(address).origin}. ${startOrName}`);
   });
   const answer = await response.json().catch(() => ({ errors: [{ message: `${address} answered ${response.status}, but no JSON.` }] }));
   if (answer.errors) throw new Error(answer.errors.map(({ message }: { message: string }) => message).join('\n'));

@@ -1,5 +1,6 @@
 /** Completion for shells, made from the commands themselves: whatever `--help` lists can be completed. */
 import type { Command } from 'commander';
+import { pathOf } from '../../client/command.ts';
 
 interface Word {
   word: string;
@@ -8,50 +9,47 @@ interface Word {
   values: readonly string[] | null;
 }
 
+/** A command, or one below it. */
 interface Completed {
-  command: string;
+  path: string[];
   about: string;
   words: Word[];
 }
 
-const completedOf = (program: Command): Completed[] =>
-  program.commands.map((command) => {
-    const help = command.createHelp();
-    const children = help.visibleCommands(command).filter((child) => child.name() !== 'help');
-    const [first] = command.registeredArguments;
-    return {
-      command: command.name(),
-      about: help.subcommandDescription(command),
-      words: [
-        ...children.map((child) => ({ word: child.name(), about: help.subcommandDescription(child), values: null })),
-        ...(first?.argChoices ?? []).map((word) => ({ word, about: first?.description ?? '', values: null })),
-        ...help.visibleOptions(command).flatMap(({ long, description, required, argChoices }) => {
-          return long ? [{ word: long, about: description, values: required ? (argChoices ?? []) : null }] : [];
-        }),
-      ],
-    };
-  });
+const completedOf = (command: Command): Completed[] => {
+  const help = command.createHelp();
+  const [first] = command.registeredArguments;
+  const words = [
+    ...command.commands.map((child) => ({ word: child.name(), about: help.subcommandDescription(child), values: null })),
+    ...(first?.argChoices ?? []).map((word) => ({ word, about: first?.description ?? '', values: null })),
+    ...help.visibleOptions(command).flatMap(({ long, description, required, argChoices }) => {
+      return long ? [{ word: long, about: description, values: required ? (argChoices ?? []) : null }] : [];
+    }),
+  ];
+  const [, ...path] = pathOf(command);
+  return [{ path, about: help.subcommandDescription(command), words }, ...command.commands.flatMap(completedOf)];
+};
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** `case <number of the word>:<command>:<word before>`, as bash and zsh read it. */
+/** `case <command>:<command below it>:<word before>`, as bash and zsh read it. Those of the longest path come first. */
 function cases(of: readonly Completed[], list: (words: readonly Pick<Word, 'word' | 'about'>[]) => string): string {
-  const branches = [
-    { pattern: '1:*', words: of.map(({ command, about }) => ({ word: command, about })) },
-    ...of.flatMap(({ command, words }) => [
-      ...words.flatMap(({ word, about, values }) =>
-        values === null ? [] : [{ pattern: `*:${command}:${word}`, words: values.map((value) => ({ word: value, about })) }],
-      ),
-      { pattern: `*:${command}:*`, words },
-    ]),
-  ];
+  const branches = of.toReversed().flatMap(({ path, words }) => {
+    const prefix = path.length === 0 ? ':' : `${path[0]}:${path[1] ?? '*'}`;
+    const ofValues = words.flatMap(({ word, about, values }) =>
+      values === null ? [] : [{ pattern: `${prefix}:${word}`, words: values.map((value) => ({ word: value, about })) }],
+    );
+    return [...ofValues, { pattern: `${prefix}:*`, words }];
+  });
   return branches.map(({ pattern, words }) => `    ${pattern}) found=(${words.length === 0 ? '' : list(words)}) ;;`).join('\n');
 }
 
 const scripts = {
   bash: (of: Completed[]): string => `_whetstone() {
   local found=()
-  case "$COMP_CWORD:\${COMP_WORDS[1]}:\${COMP_WORDS[COMP_CWORD-1]}" in
+  # The words before the one that is completed.
+  set -- "\${COMP_WORDS[@]:1:COMP_CWORD-1}"
+  case "\${1-}:\${2-}:\${COMP_WORDS[COMP_CWORD-1]}" in
 ${cases(of, (words) => words.map(({ word }) => quoted(word)).join(' '))}
   esac
   COMPREPLY=($(compgen -W "\${found[*]}" -- "\${COMP_WORDS[COMP_CWORD]}"))
@@ -62,7 +60,10 @@ complete -o default -F _whetstone whetstone`,
   zsh: (of: Completed[]): string => `#compdef whetstone
 _whetstone() {
   local -a found
-  case "$((CURRENT - 1)):\${words[2]}:\${words[CURRENT-1]}" in
+  local before=\${words[CURRENT-1]}
+  # The words before the one that is completed.
+  set -- "\${(@)words[2,CURRENT-1]}"
+  case "\${1-}:\${2-}:$before" in
 ${cases(of, (words) => words.map(({ word, about }) => quoted(`${word}:${about}`)).join(' '))}
   esac
   _describe 'whetstone' found || _files
@@ -71,14 +72,14 @@ compdef _whetstone whetstone`,
 
   fish: (of: Completed[]): string =>
     of
-      .flatMap(({ command, about, words }) => [
-        `complete -c whetstone -n __fish_use_subcommand -f -a ${command} -d ${quoted(about)}`,
-        ...words.map(({ word, about: says, values }) => {
+      .flatMap(({ path, words }) => {
+        const isThere = path.map((command) => `__fish_seen_subcommand_from ${command}`).join('; and ') || '__fish_use_subcommand';
+        return words.map(({ word, about, values }) => {
           const what = word.startsWith('--') ? `-l ${word.slice(2)}` : `-f -a ${word}`;
           const value = values === null ? '' : values.length === 0 ? ' -r' : ` -x -a ${quoted(values.join(' '))}`;
-          return `complete -c whetstone -n '__fish_seen_subcommand_from ${command}' ${what}${value} -d ${quoted(says)}`;
-        }),
-      ])
+          return `complete -c whetstone -n '${isThere}' ${what}${value} -d ${quoted(about)}`;
+        });
+      })
       .join('\n'),
 };
 

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
 import { ask, withoutControls } from './client.ts';
-import { isContinued, readStudy, type ShownStudyEvent, studyDescriber, studyEventsQuery, studyIdOf } from './studyEvents.ts';
+import { findStudy, isContinued, readStudy, type ShownStudyEvent, studyDescriber, studyEventsQuery, studyIdOf } from './studyEvents.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -72,6 +72,7 @@ const endStates = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
 
 interface WatchedJob {
   kind: string;
+  state: string;
   children: { id: string; state: string }[];
   evaluation: Evaluation | null;
   /** Of a benchmark. */
@@ -92,10 +93,15 @@ function describeEvaluation({ images, split, top1, map5095, datasetVersion }: Ev
   return `result: ${accuracy} on ${images} images${of}, split ${split}`;
 }
 
-async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
+async function findJob(session: ClientSession, id: string): Promise<WatchedJob | null> {
   const query =
-    'query ($id: ID!) { job(id: $id) { kind children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
+    'query ($id: ID!) { job(id: $id) { kind state children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
   const { job } = (await ask(session, query, { id })) as { job: WatchedJob | null };
+  return job;
+}
+
+async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
+  const job = await findJob(session, id);
   if (!job) throw new Error('There is no such job: it may have been deleted.');
   return job;
 }
@@ -116,16 +122,19 @@ async function watchOne(session: ClientSession, id: string, screen: Screen): Pro
       screen.fact({ jobId: id, ...event }, words);
       return event.type === 'JobStateEvent' && endStates.includes(event.state) ? event.state === 'SUCCEEDED' : null;
     },
+    async whenOver() {
+      const found = await findJob(session, id);
+      if (!found) throw new Error('The job was deleted.');
+      return withoutEvents(screen, { jobId: id, state: found.state });
+    },
   });
 }
 
 async function watchStudy(session: ClientSession, id: string, screen: Screen): Promise<boolean> {
   const { state, hasEvents } = await readStudy(session, id);
   screen.line(`Study ${id}`);
-  if (!hasEvents && endStates.includes(state)) {
-    screen.fact({ studyId: id, state }, [`${state}. Its events have been removed.`]);
-    return state === 'SUCCEEDED';
-  }
+  const ended = hasEvents ? null : withoutEvents(screen, { studyId: id, state });
+  if (ended !== null) return ended;
   const words = studyDescriber();
   return followEvents<ShownStudyEvent>(session, screen, {
     id,
@@ -139,7 +148,19 @@ async function watchStudy(session: ClientSession, id: string, screen: Screen): P
       const isEnd = event.type === 'StudyStateEvent' && endStates.includes(event.state) && !isContinued(event);
       return isEnd ? event.state === 'SUCCEEDED' : null;
     },
+    async whenOver() {
+      const found = await findStudy(session, id);
+      if (!found) throw new Error('The study was deleted.');
+      return withoutEvents(screen, { studyId: id, state: found.state });
+    },
   });
+}
+
+/** Of what has ended so long ago that its events are gone: whether it was a success. Null where it has not ended. */
+function withoutEvents(screen: Screen, facts: { state: string; jobId?: string; studyId?: string }): boolean | null {
+  if (!endStates.includes(facts.state)) return null;
+  screen.fact(facts, [`${facts.state}. Its events have been removed.`]);
+  return facts.state === 'SUCCEEDED';
 }
 
 interface Followed<Event> {
@@ -148,16 +169,18 @@ interface Followed<Event> {
   hasProgress: boolean;
   /** Prints an event. Whether it was a success where it is the last one, otherwise null. */
   take(event: Event): boolean | null;
+  /** Called when the server has no more events, though none was the last one. As `take`; throws where it was deleted. */
+  whenOver(): Promise<boolean | null>;
 }
 
 async function followEvents<Event extends { seq: number }>(
   session: ClientSession,
   screen: Screen,
-  { id, query, hasProgress, take }: Followed<Event>,
+  { id, query, hasProgress, take, whenOver }: Followed<Event>,
 ): Promise<boolean> {
   let refusedBefore = false;
   for (let after = 0; ; ) {
-    let [connected, tokenEnded] = [false, false];
+    let [connected, tokenEnded, isOver] = [false, false, true];
     const client = createClient({
       url: `${session.url.replace(/^http/, 'ws')}/graphql`,
       connectionParams: async () => ({ authorization: `Bearer ${await session.accessToken()}` }),
@@ -172,6 +195,7 @@ async function followEvents<Event extends { seq: number }>(
       if (screen.hasProgress && hasProgress) showProgress(client, id, screen);
       for await (const { data, errors } of client.iterate<{ events: Event }>({ query, variables: { id, after } })) {
         // The server stops, or the token has expired.
+        isOver = !errors && Boolean(data);
         if (errors || !data) break;
         after = data.events.seq;
         const end = take(data.events);
@@ -180,6 +204,7 @@ async function followEvents<Event extends { seq: number }>(
     } catch (error) {
       // GraphQL's errors come as a list, the end of the connection as what closed it.
       const refused = Array.isArray(error) ? error[0] : null;
+      isOver = false;
       if (refused && !refused.extensions?.retryable) throw new Error(refused.message);
       tokenEnded = (error as CloseEvent).code === 4403;
       if (!connected && tokenEnded) {
@@ -192,7 +217,10 @@ async function followEvents<Event extends { seq: number }>(
       screen.progress('');
       await client.dispose();
     }
-    if (connected && !tokenEnded) screen.line('The connection is lost. Trying again.');
+    if (isOver && (await answers(session.url))) {
+      const end = await whenOver();
+      if (end !== null) return end;
+    } else if (connected && !tokenEnded) screen.line('The connection is lost. Trying again.');
     // A server that is not there comes back. One that answers, but not over WebSocket, may never.
     const refused = !connected && (await answers(session.url));
     if (refused && !refusedBefore) screen.line(refusal(session.url));

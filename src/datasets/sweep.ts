@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
-import { and, eq, exists, gte, inArray, isNotNull, isNull, lt, max, or, type SQL } from 'drizzle-orm';
-import { type Db, inUrgentTransaction, type Queryable } from '../db.ts';
-import { sweepCache } from './cache.ts';
+import { and, eq, exists, gte, inArray, isNotNull, lt, max, or, type SQL } from 'drizzle-orm';
+import { type Db, inUrgentTransaction } from '../db.ts';
+import { sweepCache } from './imageFiles.ts';
 import { datasetItem, datasetVersion } from './tables.ts';
 
 /** Items of a transaction: those of 10 classes each keep the event loop for 25 ms. */
@@ -24,8 +24,8 @@ export async function removeItems(db: Db, versionId: string, when?: SQL): Promis
 }
 
 /**
- * Removes what deleted and failed versions leave: the rows of their items, and extracted images that no READY version has. To be
- * called at the start, and now and then.
+ * Removes what deleted and failed versions leave: the rows of their items. To be called at the start, and now and
+ * then.
  */
 export async function sweepDatasets({ config, db }: { config: { dataDir: string }; db: Db }): Promise<void> {
   const isUseless = or(isNotNull(datasetVersion.deletedAt), eq(datasetVersion.state, 'FAILED'));
@@ -39,19 +39,5 @@ export async function sweepDatasets({ config, db }: { config: { dataDir: string 
     // A failed import that is tried again inserts its own.
     await removeItems(db, id, inArray(datasetItem.versionId, useless));
   }
-  await sweepCache(config.dataDir, isExtractNeeded(db));
+  await sweepCache(config.dataDir);
 }
-
-/** Whether a READY version has this content. */
-export const isExtractNeeded =
-  (db: Queryable) =>
-  (contentHash: string): boolean => {
-    const ready = and(eq(datasetVersion.state, 'READY'), isNull(datasetVersion.deletedAt));
-    return (
-      db
-        .select({ id: datasetVersion.id })
-        .from(datasetVersion)
-        .where(and(eq(datasetVersion.contentHash, contentHash), ready))
-        .get() !== undefined
-    );
-  };

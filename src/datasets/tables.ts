@@ -83,7 +83,7 @@ export const datasetItem = sqliteTable(
       .references(() => datasetVersion.id, { onDelete: 'cascade' }),
     n: integer().notNull(),
     split: text({ enum: splits }).notNull(),
-    /** Relative to the extracted folder, with "/". */
+    /** In the dataset, with "/". */
     path: text().notNull(),
     sha256: text().notNull(),
     width: integer().notNull(),

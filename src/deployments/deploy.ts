@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { type Db, inTransaction, inUrgentTransaction, type Queryable } from '../db.ts';
 import { whyNotServed } from '../engine/engines.ts';
 import { ModelEngine } from '../engine/hostEngine.ts';
-import { notFound, parseInput, refuse } from '../errors.ts';
+import { ApiError, parseInput, refuse } from '../errors.ts';
 import { ModelSettings, ServedName } from '../inference/config.ts';
 import { declaredProblem } from '../inference/declared.ts';
 import { OnnxMeta } from '../jobs/results.ts';
@@ -19,8 +19,10 @@ import {
   insertDeployment,
   insertRevision,
   listDeployments,
+  listRevisions,
   queueChange,
   revisionBefore,
+  whyNoDeployment,
 } from './deployments.ts';
 import { measuredSettings } from './fromBenchmark.ts';
 import { modelConfigOf } from './modelConfig.ts';
@@ -87,7 +89,11 @@ export async function rollback(services: DeployServices, actor: Actor, name: str
   return committed(services, (tx) => {
     const row = requireDeployment(tx, name);
     const before = number === null ? revisionBefore(tx, row.id) : findRevision(tx, row.id, number);
-    if (!before) refuse('NOT_FOUND', 'revision', number === null ? 'Nothing served before.' : `There is no revision ${number}.`);
+    if (!before) {
+      const newest = listRevisions(tx, row.id, 1)[0]?.number;
+      const what = number === null ? 'Nothing served before.' : `There is no revision ${number}: the newest is ${newest}.`;
+      refuse('NOT_FOUND', 'revision', what);
+    }
     const { modelVersionId, settingsJson } = before;
     requireReadyModel(tx, modelVersionId, 'revision');
     const unserved = problems.get(ModelEngine.parse(settingsJson.engine));
@@ -127,7 +133,11 @@ async function committed(
   return row;
 }
 
-const requireDeployment = (tx: Queryable, name: string): Deployment => findDeploymentByName(tx, name) ?? notFound('deployment');
+function requireDeployment(tx: Queryable, name: string): Deployment {
+  const found = findDeploymentByName(tx, name);
+  if (!found) throw new ApiError('NOT_FOUND', whyNoDeployment(tx, name));
+  return found;
+}
 
 function insertNew(tx: Queryable, name: string): Deployment {
   if (listDeployments(tx, deploymentsMax, null).length === deploymentsMax)

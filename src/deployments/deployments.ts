@@ -3,6 +3,7 @@ import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, lte, max, ne } from
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import { opaqueId } from '../naming.ts';
+import { suggestion } from '../suggest.ts';
 import { queueDeliveries } from '../webhooks/outbox.ts';
 import { type Deployment, type DeploymentRevision, deployment, deploymentRevision } from './tables.ts';
 
@@ -39,6 +40,13 @@ export function listDeployments(db: Queryable, limit: number, after: string | nu
     .orderBy(asc(deployment.name))
     .limit(limit)
     .all();
+}
+
+/** For who has named one that there is not: which was meant, and which there are. */
+export function whyNoDeployment(db: Queryable, name: string): string {
+  const known = listDeployments(db, deploymentsMax, null).map((row) => row.name);
+  const there = known.length > 0 ? `There are: ${known.join(', ')}.` : 'Nothing is deployed yet.';
+  return `There is no deployment ${name.slice(0, 100)}.${suggestion(name, known)} ${there}`;
 }
 
 /** Newest first. */

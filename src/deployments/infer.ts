@@ -1,10 +1,12 @@
 import type { Tokens } from '../accounts/tokens.ts';
 import type { Viewer } from '../accounts/viewer.ts';
-import { ApiError, InputError, notFound, parseInput, refuse, type UserError } from '../errors.ts';
+import type { Db } from '../db.ts';
+import { ApiError, InputError, parseInput, refuse, type UserError } from '../errors.ts';
 import { type Classes, type Detections, PredictQuery } from '../inference/answers.ts';
 import { deadlineMsMax } from '../inference/config.ts';
 import { AddressName } from '../naming.ts';
 import { activeSpan } from '../tracing.ts';
+import { findDeploymentByName, whyNoDeployment } from './deployments.ts';
 import type { Supervisor } from './supervise.ts';
 
 export type ClassScore = Classes['classes'][number];
@@ -21,6 +23,7 @@ interface Asked {
 }
 
 interface InferServices {
+  db: Db;
   supervisor: Supervisor;
   tokens: Tokens;
 }
@@ -30,13 +33,13 @@ export const answerMsMax = deadlineMsMax + 5_000;
 
 /** Sends an image to a deployment the way any client does. `image`: a JPEG, PNG, WebP, TIFF or BMP file in base64. */
 export async function infer(
-  { supervisor, tokens }: InferServices,
+  { supervisor, tokens, db }: InferServices,
   viewer: Viewer,
   { deployment, image, top, score }: Asked & { image: string },
 ): Promise<Prediction> {
   requireDeployment(viewer, deployment);
   // It becomes part of a path, where `.` and `..` mean something else.
-  if (!AddressName.safeParse(deployment).success) notFound('deployment');
+  if (!AddressName.safeParse(deployment).success) throw new ApiError('NOT_FOUND', whyNoDeployment(db, deployment));
   const { url, reason } = supervisor.health();
   if (url === null) throw new ApiError('UNAVAILABLE', reason ?? 'Nothing is deployed.', 1000);
   parseInput(PredictQuery, { top, score: score ?? undefined });
@@ -59,7 +62,8 @@ export async function infer(
   const retryAfterMs = 1000 * Number(answer.headers.get('retry-after') ?? 1);
   switch (answer.status) {
     case 404:
-      throw new ApiError('NOT_FOUND', message);
+      // The host may not know one of just now yet.
+      throw new ApiError('NOT_FOUND', findDeploymentByName(db, deployment) ? message : whyNoDeployment(db, deployment));
     case 429:
       throw new ApiError('RATE_LIMITED', message, retryAfterMs);
     case 503:

@@ -46,7 +46,7 @@ const host = await start().catch((error: NodeJS.ErrnoException) => {
   say({ type: 'failed', message: startError(error) });
   process.exit(1);
 });
-stopOnSignals(host, log);
+stopOnSignals(host);
 void host.stuck.then((stuck) => say({ type: 'stuck', ...stuck }));
 
 async function obey(command: Command): Promise<HostStats | undefined> {

@@ -141,7 +141,11 @@ function findModel({ models, deployments, state }: Host, name: string, version: 
   if (!versions && deployments.has(name)) {
     throw new HttpError(503, `No revision of ${name} can be served now: its revisions in GraphQL say why.`, { 'retry-after': '1' });
   }
-  if (!versions) throw new HttpError(404, `There is no deployment or model ${name.slice(0, 100)}.`);
+  if (!versions)
+    throw new HttpError(
+      404,
+      `There is no deployment or model ${name.slice(0, 100)}: POST /v2/repository/index lists those that there are.`,
+    );
   const found = versions.get(version === undefined ? Math.max(...versions.keys()) : Number(version));
   if (!found) throw new HttpError(404, `${name} has no version ${version?.slice(0, 100)}; it has ${[...versions.keys()].join(', ')}.`);
   return found;

@@ -1,6 +1,6 @@
 /** `npm run serve:inference -- --config models.json`: an inference host by itself. */
 import { resolve } from 'node:path';
-import { Command } from 'commander';
+import { WhetstoneCommand } from '../../client/command.ts';
 import { readReplicaToken } from '../config.ts';
 import { createLog } from '../log.ts';
 import { followAccounts } from './accounts.ts';
@@ -11,7 +11,7 @@ import { endWhenStuck, enterEmptyFolder, stopOnSignals, tracingOf } from './proc
 // As in the server's: nobody else reads what it writes.
 process.umask(0o077);
 
-const { config: file } = new Command('serve:inference')
+const { config: file } = new WhetstoneCommand('serve:inference')
   .description('Serves ONNX models over the Open Inference Protocol (docs/serving.md).')
   .requiredOption('--config <file>', 'JSON file that names the models')
   .parse()

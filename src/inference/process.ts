@@ -21,13 +21,13 @@ export function enterEmptyFolder(): void {
   process.chdir(empty);
 }
 
-/** Drains and exits with 0 on SIGTERM or SIGINT. */
-export function stopOnSignals(host: RunningHost, log: Log): void {
+/** Drains and exits with 0 on SIGTERM or SIGINT. Without a log where whoever sends them has said so. */
+export function stopOnSignals(host: RunningHost, log?: Log): void {
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
     if (stopping) return;
     stopping = true;
-    log.info({ signal }, 'stopping');
+    log?.info({ signal }, 'stopping');
     // A thread inside a run that never ends cannot be ended in any other way.
     setTimeout(endNow, stopMs.limit).unref();
     void host.stop().then(() => process.exit(0));

@@ -6,9 +6,9 @@ import type { Dimension, Search } from './searchSpace.ts';
 /** One hyperparameter as a form shows it. */
 export interface HyperparameterInfo {
   name: string;
-  type: 'INT' | 'FLOAT' | 'ENUM';
+  type: 'INT' | 'FLOAT' | 'ENUM' | 'BOOLEAN';
   description: string;
-  default: number | string;
+  default: number | string | boolean;
   minimum: number | null;
   maximum: number | null;
   /** The values of an ENUM, else null. */
@@ -22,14 +22,19 @@ export function hyperparametersOf(preset: PresetName): HyperparameterInfo[] {
   const { properties } = z.toJSONSchema(z.object(presets[preset].hyperparameters.shape));
   return Object.entries(properties as Record<string, z.core.JSONSchema.Schema>).map(([name, field]) => ({
     name,
-    type: field.enum ? 'ENUM' : field.type === 'integer' ? 'INT' : 'FLOAT',
+    type: typeOf(field),
     description: field.description ?? '',
-    default: field.default as number | string,
+    default: field.default as HyperparameterInfo['default'],
     minimum: (field.minimum ?? field.exclusiveMinimum ?? null) as number | null,
     maximum: field.maximum ?? null,
     values: (field.enum as string[] | undefined) ?? null,
     search: field.search ? dimensionOf(name, field.type === 'integer', field.search as Search) : null,
   }));
+}
+
+function typeOf({ enum: values, type }: z.core.JSONSchema.Schema): HyperparameterInfo['type'] {
+  if (values) return 'ENUM';
+  return type === 'boolean' ? 'BOOLEAN' : type === 'integer' ? 'INT' : 'FLOAT';
 }
 
 function dimensionOf(name: string, isInt: boolean, search: Search): Dimension {

@@ -33,8 +33,6 @@ const sgdDefaults = { weightDecay: 0.005 };
 /** Defaults that another hyperparameter decides. */
 export const defaultsWith = ({ optimizer }: Record<string, unknown>) => (optimizer === 'SGD' ? sgdDefaults : {});
 
-// -------------------------------------------------------------------------------------------------- hyperparameters
-
 /**
  * Each has a description, a range and a default; `search` is what a study searches of it by default. One that is added later says besides,
  * as `.meta({ before: … })`, with which value a run does what it did before: trainings that were stored earlier continue with that.
@@ -165,6 +163,11 @@ export const ClassificationHyperparameters = z
       .describe(
         'AUTO: bfloat16 or float16 on a GPU that has it, float32 on a CPU. BF16: also on a CPU with AVX512_BF16 or AMX, except for models with grouped convolutions.',
       ),
+    compile: z
+      .boolean()
+      .default(false)
+      .describe('Whether PyTorch compiles the model first (torch.compile), in minutes, for faster steps. Sums are rounded in another way.')
+      .meta({ before: false }),
     flip: share.default(0.5).describe('Probability of a horizontal flip. Set 0 where left and right differ, as in digits and text.'),
     verticalFlip: share
       .default(0)
@@ -274,6 +277,7 @@ export const DetectionHyperparameters = z
       .describe('The validation metric that selects the best epoch, whose weights are kept, and that earlyStopping watches.')
       .meta({ before: 'MAP5095' }),
     mixedPrecision: shared.mixedPrecision,
+    compile: shared.compile,
     flip: shared.flip,
     verticalFlip: share.default(0).describe('Probability of a vertical flip, for images without an up and a down.'),
     quarterTurns: shared.quarterTurns,

@@ -39,6 +39,8 @@ export const phases = {
   start: { stallMsMax: 300_000 },
   weights: { stallMsMax: 600_000 },
   caching: { stallMsMax: 120_000 },
+  /** Its step moves with each compiled kernel. */
+  compilation: { stallMsMax: 900_000 },
   training: { stallMsMax: 600_000 },
   validation: { stallMsMax: 600_000 },
   export: { stallMsMax: 900_000 },
@@ -70,7 +72,10 @@ export const trainerErrorCodes = {
   DEVICE_UNAVAILABLE: exitCodes.UNAVAILABLE,
   EXTRA_MISSING: exitCodes.UNAVAILABLE,
   OUT_OF_MEMORY: exitCodes.UNAVAILABLE,
+  /** What torch.compile needs at run time: a compiler, Python's headers, Triton. */
+  COMPILER_MISSING: exitCodes.UNAVAILABLE,
   EXPORT_FAILED: exitCodes.BUG,
+  COMPILE_FAILED: exitCodes.BUG,
   INTERNAL: exitCodes.BUG,
   IO: exitCodes.IO,
   /** One of several processes was killed: a crash, as if the only one had been. */
@@ -190,7 +195,7 @@ const Checkpoint = z
   })
   .meta({ id: 'Checkpoint', description: 'Written, fsynced and in place. The last two are kept, older names are gone.' });
 
-export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'SAMPLES']);
+export const ArtifactKind = z.enum(['WEIGHTS', 'CHECKPOINT', 'ONNX', 'PROBE', 'EVALUATION', 'MANIFEST', 'THUMBNAILS', 'IMAGES', 'SAMPLES']);
 
 const Artifact = z
   .object({

@@ -40,11 +40,15 @@ export function insertSubjects(tx: Queryable, jobId: string, value: unknown): vo
   if (rows.length > 0) tx.insert(jobSubject).values(rows).onConflictDoNothing().run();
 }
 
+/** As `job_hyperparameter` has a value: SQLite has no booleans. */
+export const searchable = (value: unknown): unknown => (typeof value === 'boolean' ? String(value) : value);
+
 /** Remembers the hyperparameters of a training, so that `jobs` and `modelVersions` find it by them. */
 export function insertHyperparameters(tx: Queryable, jobId: string, spec: unknown): void {
   const { hyperparameters = {} } = spec as { hyperparameters?: Record<string, unknown> };
-  const rows = Object.entries(hyperparameters).flatMap(([name, value]) =>
-    typeof value === 'number' || typeof value === 'string' ? [{ jobId, name, value }] : [],
-  );
+  const rows = Object.entries(hyperparameters).flatMap(([name, said]) => {
+    const value = searchable(said);
+    return typeof value === 'number' || typeof value === 'string' ? [{ jobId, name, value }] : [];
+  });
   if (rows.length > 0) tx.insert(jobHyperparameter).values(rows).run();
 }

@@ -8,7 +8,9 @@ export const populationMax = 100;
 /** Image sizes of a study that are measured. */
 export const imageSizesMax = 16;
 
-const value = z.union([z.number(), z.string().max(100)]);
+const value = z.union([z.number(), z.string().max(100), z.boolean()]);
+
+export type HyperparameterValue = z.infer<typeof value>;
 
 /** A set of hyperparameters by name. */
 export const Params = z.record(z.string().max(100), value);
@@ -32,7 +34,7 @@ export const Dimension = z
 export type Dimension = z.infer<typeof Dimension>;
 
 /** Beside the range of a hyperparameter: what is searched of it unless the user says another space. */
-export type Search = ({ low: number; high: number; log?: boolean; step?: number } | { choices: (number | string)[] }) & {
+export type Search = ({ low: number; high: number; log?: boolean; step?: number } | { choices: HyperparameterValue[] }) & {
   when?: Dimension['when'];
 };
 

@@ -18,7 +18,8 @@ const bytes = z.int().min(1);
 
 export const DatasetRef = z
   .object({
-    root: path.describe('The extracted folder.'),
+    zip: path.describe('As it was uploaded: images are read in place.'),
+    images: path.describe('Where each image is: `imageTable.ts`.'),
     manifest: path.describe('JSON lines, one DatasetItem each.'),
     classes: z.array(z.string().min(1).max(200)).min(1).max(10_000),
     contentHash: sha256,
@@ -119,6 +120,7 @@ const trainSpec = <T extends z.ZodType>(task: Task, hyperparameters: T) =>
     init: Init,
     resumeFrom: path.nullable().describe('Newest checkpoint of an earlier attempt of this job; one in workDir that is further on wins.'),
     ...TrainingRuntime.shape,
+    cacheDiskBytesMax: z.int().min(0).default(0).describe('Further decoded images are kept in a file without a name in workDir.'),
   });
 
 export const TrainSpec = z
@@ -241,9 +243,9 @@ export const ImportDatasetSpec = z
     splitShares: z.object({ val: share.default(0.2), test: share.default(0) }),
     limits: z.object({
       ...importLimits,
+      outputBytesMax: bytes.default(2 ** 40).describe('Largest single file that it may write: all thumbnails are in one.'),
       filesMax: z.int().min(1).default(2_000_000).describe('Entries of the zip, folders included.'),
-      extractedBytesMax: bytes.nullable().default(null).describe('Null: what the disk has room for.'),
-      diskReserveBytes: z.int().min(0).default(0).describe('Stay free on the disk.'),
+      extractedBytesMax: bytes.nullable().default(null).describe('Null: 100 times the size of the zip.'),
       imagePixelsMax: z.int().min(1).default(25_000_000),
       boxesMax: z.int().min(1).default(2_000_000).describe('Of the dataset.'),
       problemsMax: z.int().min(1).max(50).default(50),

@@ -73,7 +73,7 @@ export const jobSubject = sqliteTable(
   (t) => [primaryKey({ columns: [t.subjectId, t.jobId] }), index('job_subject_job').on(t.jobId)],
 );
 
-/** The hyperparameters of a training, so that jobs are found by them: numbers and texts. */
+/** The hyperparameters of a training, so that jobs are found by them: numbers and texts; a boolean is `true` or `false`. */
 export const jobHyperparameter = sqliteTable(
   'job_hyperparameter',
   {

@@ -3,7 +3,7 @@ import type { Actor } from '../accounts/audit.ts';
 import { sizesOf } from '../benchmark/context.ts';
 import { canMake } from '../benchmark/inputs.ts';
 import type { Queryable } from '../db.ts';
-import { findDeployment, findDeploymentByName, revisionIn } from '../deployments/deployments.ts';
+import { findDeployment, findDeploymentByName, revisionIn, whyNoDeployment } from '../deployments/deployments.ts';
 import type { Supervisor } from '../deployments/supervise.ts';
 import type { Deployment } from '../deployments/tables.ts';
 import { planShapes } from '../engine/shapes.ts';
@@ -60,8 +60,7 @@ const StartLoadTestInput = z
 export async function startLoadTest(services: JobServices & { supervisor: Supervisor }, actor: Actor, raw: unknown): Promise<Job> {
   const input = parseInput(StartLoadTestInput, raw);
   const { supervisor, db } = services;
-  const row =
-    findDeploymentByName(db, input.deployment) ?? refuse('NOT_FOUND', 'deployment', `There is no deployment ${input.deployment}.`);
+  const row = findDeploymentByName(db, input.deployment) ?? refuse('NOT_FOUND', 'deployment', whyNoDeployment(db, input.deployment));
   const lastAt = await lastAnsweredAt(supervisor, row);
   return submitJob(services, actor, { kind: 'LOAD_TEST', input, priority: input.priority }, (tx): LoadTestRequest => {
     if (!input.confirmServing) refuseIfServing(tx, row, lastAt, null);

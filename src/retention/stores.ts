@@ -7,8 +7,7 @@ import { session } from '../accounts/tables.ts';
 import { finishedBackups } from '../backup/folder.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
-import { uselessExtracts } from '../datasets/cache.ts';
-import { isExtractNeeded } from '../datasets/sweep.ts';
+import { uselessExtracts } from '../datasets/imageFiles.ts';
 import { type Db, databaseFile, inUrgentTransaction } from '../db.ts';
 import { jobEvent, metricPoint } from '../jobs/tables.ts';
 import { idleFolders, sweepWork } from '../jobs/workFolders.ts';
@@ -185,10 +184,10 @@ export const stores = {
     due: ({ db }, now) => db.select({ n: count() }).from(upload).where(lte(upload.expiresAt, now)).get()?.n ?? 0,
   },
   CACHE: {
-    description: 'Images of datasets, extracted for trainings: they can be made again.',
+    description: 'Unfinished tables of where images are in the zips of datasets; images that earlier versions of Whetstone have unpacked.',
     files: /^cache$/,
-    bound: 'Until the dataset version is deleted.',
-    due: async ({ config, db }) => filesAtAll(await uselessExtracts(config.dataDir, isExtractNeeded(db))),
+    bound: 'Until the next sweep.',
+    due: async ({ config }) => filesAtAll(await uselessExtracts(config.dataDir)),
   },
   WEBHOOKS: {
     description: 'Webhooks with their deliveries.',

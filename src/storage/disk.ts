@@ -12,15 +12,10 @@ export interface DiskSpace {
 
 /** Throws DISK_FULL unless so many bytes can be written and the reserve is left. */
 export async function requireDisk({ config }: { config: Pick<Config, 'dataDir' | 'diskReserveBytes'> }, bytes: number): Promise<void> {
-  const missing = await missingBytes(config.dataDir, config.diskReserveBytes, bytes);
+  const { bsize, bavail } = await statfs(config.dataDir);
+  const missing = bytes + config.diskReserveBytes - bavail * bsize;
   if (missing > 0)
     throw diskFull(`${inMiB(missing)} more must be free: ${inMiB(bytes)} for this, and ${inMiB(config.diskReserveBytes)} stay in reserve`);
-}
-
-/** What must be freed on the disk of a folder, so that so many bytes can be written and the reserve is left; not above 0 where that is so. */
-export async function missingBytes(folder: string, reserveBytes: number, bytes: number): Promise<number> {
-  const { bsize, bavail } = await statfs(folder);
-  return bytes + reserveBytes - bavail * bsize;
 }
 
 export function diskSpace({ config }: { config: Pick<Config, 'dataDir'> }): DiskSpace {
@@ -37,4 +32,4 @@ export function diskFull(why: string): ApiError {
   return new ApiError('DISK_FULL', `The server's disk is too full: ${why}. Delete what is not needed, then repeat this.`);
 }
 
-export const inMiB = (bytes: number): string => `${Math.ceil(bytes / 1024 ** 2).toLocaleString('en')} MiB`;
+const inMiB = (bytes: number): string => `${Math.ceil(bytes / 1024 ** 2).toLocaleString('en')} MiB`;

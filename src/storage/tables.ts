@@ -37,6 +37,7 @@ export const artifactKinds = [
   'DATASET_ZIP',
   'MANIFEST',
   'THUMBNAILS',
+  'IMAGES',
   'ONNX',
   'WEIGHTS',
   'CHECKPOINT',

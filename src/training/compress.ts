@@ -18,6 +18,7 @@ import { Compression, calibrationMethods, compressedPrecisions } from './gates.t
 import { RecoverInput, Recovery, recoverSpecOf, recoveryOf } from './recover.ts';
 import { acceptEvaluatedOnnx } from './register.ts';
 import {
+  datasetFor,
   datasetRef,
   modelRef,
   requireClasses,
@@ -80,8 +81,7 @@ export async function startCompression(services: JobServices, actor: Actor, raw:
   if (input.recover && preset) await requireDisk(services, trainingBytes(preset));
   return submitJob(services, actor, { kind: 'COMPRESS', input }, (tx): CompressRequest => {
     const source = requireSource(tx, modelVersionId);
-    // By default the data that it was trained on.
-    const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
+    const datasetVersionId = datasetFor(tx, source, input.datasetVersionId);
     const trainImages = datasetVersionId ? requireImages(tx, source, datasetVersionId) : 0;
     const calibration = precision === 'INT8' ? calibrationOf(input, datasetVersionId, trainImages) : null;
     if (input.recover && !calibration)

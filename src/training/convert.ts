@@ -11,7 +11,7 @@ import { storedSpec } from '../jobs/storedSpec.ts';
 import type { Job } from '../jobs/tables.ts';
 import { codeVersion } from '../version.ts';
 import { acceptEvaluatedOnnx } from './register.ts';
-import { datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
+import { datasetFor, datasetRef, modelRef, requireLabels, requireReadyDataset, requireReadyModel, requireTask, taskOf } from './sources.ts';
 
 /** `specJson` of a CONVERT job. */
 export const ConvertRequest = z.object({
@@ -50,8 +50,7 @@ export function startConversion(services: JobServices, actor: Actor, raw: unknow
     if (source.format !== 'CHECKPOINT')
       refuse('INVALID', 'modelVersionId', 'Only a checkpoint can be converted: this version is ONNX already.');
     requireLabels(source);
-    // By default the data that it was trained on.
-    const datasetVersionId = input.datasetVersionId ?? source.datasetVersionId;
+    const datasetVersionId = datasetFor(tx, source, input.datasetVersionId);
     if (datasetVersionId) requireTask(tx, requireReadyDataset(tx, datasetVersionId), taskOf(tx, source));
     return requestFor(services.config, modelVersionId, datasetVersionId);
   });

@@ -48,6 +48,8 @@ export function recoveryOf(tx: Queryable, source: ModelVersion, datasetVersionId
     // The weights that were rounded are kept, not an average of them; 16-bit floats would round on their own.
     emaDecay: 0,
     mixedPrecision: 'OFF',
+    // The graph with fake quantisation is another one.
+    compile: false,
     earlyStopping: 0,
     ...('mosaicUntil' in hyperparameters ? { mosaicUntil: 0 } : {}),
   };
@@ -82,6 +84,7 @@ export function recoverSpecOf(
     preprocess: model.preprocess,
     init: { from: 'WEIGHTS', file: versionFile(services, modelVersionId, 'WEIGHTS'), classes: model.classes },
     resumeFrom,
+    cacheDiskBytesMax: services.config.trainingCacheDiskBytes,
     ...TrainingRuntime.parse({}),
   };
 }

@@ -11,6 +11,7 @@ const HyperparameterTypeType = builder.enumType('HyperparameterType', {
     INT: 'A whole number.',
     FLOAT: 'A number.',
     ENUM: 'One of `values`.',
+    BOOLEAN: 'True or false.',
   }),
 });
 
@@ -58,7 +59,7 @@ const HyperparameterType = builder.objectRef<HyperparameterInfo>('Hyperparameter
     description: t.exposeString('description', { description: 'What it does.' }),
     default: t.field({
       type: 'JSON',
-      description: 'The value of a training that does not say another: a number or a string.',
+      description: 'The value of a training that does not say another: a number, a string or a boolean.',
       resolve: (h) => h.default,
     }),
     minimum: t.exposeFloat('minimum', {

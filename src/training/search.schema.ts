@@ -30,9 +30,9 @@ const HyperparameterFilterType = builder.inputType('HyperparameterFilter', {
       type: OperatorType,
       required: true,
       defaultValue: 'EQUAL',
-      description: 'How it is compared; a text only by EQUAL and NOT_EQUAL.',
+      description: 'How it is compared; a text or a boolean only by EQUAL and NOT_EQUAL.',
     }),
-    value: t.field({ type: 'JSON', required: true, description: 'A number or a text.' }),
+    value: t.field({ type: 'JSON', required: true, description: 'A number, a text or a boolean.' }),
   }),
 });
 

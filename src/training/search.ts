@@ -3,6 +3,7 @@ import { type SQL, type SQLWrapper, sql } from 'drizzle-orm';
 import { alias } from 'drizzle-orm/sqlite-core';
 import type { Queryable } from '../db.ts';
 import { ApiError } from '../errors.ts';
+import { searchable } from '../jobs/references.ts';
 import { jobHyperparameter } from '../jobs/tables.ts';
 import { directions, inSlices, type Reader, type Slice, sliceRows } from '../slices.ts';
 import { evaluationMetric } from './tables.ts';
@@ -58,11 +59,12 @@ export const hasMetric = (id: SQLWrapper, of: 'jobId' | 'modelVersionId', name: 
 
 /** For each of the filters, whether the job with an id is a training with this hyperparameter. */
 export function trainedWith({ hyperparameters }: MeasuredFilter): ((jobId: SQLWrapper) => SQL)[] {
-  return checked('hyperparameters', hyperparameters).map(({ name, operator, value }) => {
+  return checked('hyperparameters', hyperparameters).map(({ name, operator, value: said }) => {
+    const value = searchable(said);
     if (typeof value !== 'number' && (typeof value !== 'string' || !/EQUAL$/.test(operator))) {
       throw new ApiError(
         'INVALID',
-        `The value of the hyperparameter ${name} is ${JSON.stringify(value)}: compare with a number, or with a text by EQUAL or NOT_EQUAL.`,
+        `The value of the hyperparameter ${name} is ${JSON.stringify(value)}: compare with a number, or with a text or a boolean by EQUAL or NOT_EQUAL.`,
       );
     }
     return (jobId) => sql`EXISTS (SELECT 1 FROM ${jobHyperparameter} WHERE ${jobHyperparameter.jobId} = ${jobId}

@@ -1,12 +1,13 @@
-import { and, eq, isNull } from 'drizzle-orm';
-import { extractedFolder } from '../datasets/cache.ts';
-import { type DatasetVersion, dataset, datasetVersion } from '../datasets/tables.ts';
+import { eq } from 'drizzle-orm';
+import { findDatasetEver, findVersionEver } from '../datasets/datasets.ts';
+import { imageFiles } from '../datasets/imageFiles.ts';
+import { type DatasetVersion, dataset } from '../datasets/tables.ts';
 import type { Queryable } from '../db.ts';
 import { refuse } from '../errors.ts';
 import type { JobServices } from '../jobs/kinds.ts';
 import type { PresetName } from '../jobs/presets.ts';
 import type { Spec } from '../jobs/specs.ts';
-import { findModel, findModelVersion } from '../models/models.ts';
+import { findModel, findModelVersionEver } from '../models/models.ts';
 import { type ModelVersion, model } from '../models/tables.ts';
 import { blobPath, findArtifact } from '../storage/blobs.ts';
 import type { Artifact } from '../storage/tables.ts';
@@ -17,16 +18,28 @@ type ModelRef = Extract<Spec, { kind: 'EVALUATE' }>['model'];
 
 /** A dataset version that a job can read; an InputError otherwise. */
 export function requireReadyDataset(db: Queryable, id: string): DatasetVersion & { classesJson: string[]; contentHash: string } {
-  const row = db
-    .select()
-    .from(datasetVersion)
-    .where(and(eq(datasetVersion.id, id), isNull(datasetVersion.deletedAt)))
-    .get();
+  const row = findVersionEver(db, id);
   if (!row) refuse('NOT_FOUND', 'datasetVersionId', 'There is no such dataset version.');
+  if (row.deletedAt !== null) refuse('NOT_FOUND', 'datasetVersionId', `${nameOfDataset(db, row)} was deleted: use another one.`);
   const { state, classesJson, contentHash } = row;
   if (state !== 'READY' || !classesJson || !contentHash)
     refuse('INVALID', 'datasetVersionId', `The dataset version is ${state}, not READY.`);
   return { ...row, classesJson, contentHash };
+}
+
+const nameOfDataset = (db: Queryable, { datasetId, number }: DatasetVersion): string =>
+  `Version ${number} of the dataset ${findDatasetEver(db, datasetId)?.name}`;
+
+/** The dataset version that was named for a model, by default that of its training; null where there is none. */
+export function datasetFor(db: Queryable, source: ModelVersion, named: string | null | undefined): string | null {
+  const { datasetVersionId: own } = source;
+  if (named || own === null) return named ?? null;
+  const row = findVersionEver(db, own);
+  if (row && row.deletedAt !== null) {
+    const what = `${nameOfDataset(db, row)}, on which the model was trained, was deleted`;
+    refuse('NOT_FOUND', 'datasetVersionId', `${what}: name another one with \`datasetVersionId\`.`);
+  }
+  return own;
 }
 
 /** An InputError where the model to which a job would add its version was deleted. */
@@ -54,8 +67,12 @@ export function requireReadyModel(
   id: string,
   field: string | string[] = 'modelVersionId',
 ): ModelVersion & { artifactId: string } {
-  const row = findModelVersion(db, id);
+  const row = findModelVersionEver(db, id);
   if (!row) refuse('NOT_FOUND', field, 'There is no such model version.');
+  if (row.deletedAt !== null) {
+    const found = db.select({ name: model.name }).from(model).where(eq(model.id, row.modelId)).get();
+    refuse('NOT_FOUND', field, `Version ${row.number} of the model ${found?.name} was deleted: use another one.`);
+  }
   const { state, artifactId } = row;
   if (state !== 'READY' || !artifactId) refuse('INVALID', field, `The model version is ${state}, not READY.`);
   return { ...row, artifactId };
@@ -101,13 +118,13 @@ export function versionFile({ config, db }: JobServices, versionId: string, kind
   return blobPath(config.dataDir, found.sha256);
 }
 
-/** The dataset as a child reads it; extracted again if its cache is gone. */
+/** The dataset as a child reads it. */
 export async function datasetRef(services: JobServices, id: string): Promise<DatasetRef> {
   const row = requireReadyDataset(services.db, id);
   const manifest = findArtifact(services.db, 'DATASET_VERSION', id, 'MANIFEST');
   if (!manifest) throw new Error(`Dataset version ${id} has no manifest.`);
   return {
-    root: await extractedFolder(services, row),
+    ...(await imageFiles(services, row)),
     manifest: blobPath(services.config.dataDir, manifest.sha256),
     classes: row.classesJson,
     contentHash: row.contentHash,

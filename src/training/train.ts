@@ -23,6 +23,7 @@ import { strict } from '../suggest.ts';
 import { codeVersion } from '../version.ts';
 import type { PreprocessSpec } from '../vision/spec.ts';
 import { batchSizeFor, slotMemory } from './batchSize.ts';
+import { compilerProblem, requireCompilable, requireOneSize } from './compile.ts';
 import { enqueueConversion } from './convert.ts';
 import { requireBatchFor, requireSlots } from './processes.ts';
 import { requirePublicWeights } from './publicWeights.ts';
@@ -77,6 +78,7 @@ export function trainingOf(preset: PresetName, said: Record<string, unknown>, ot
   const { hyperparameters } = parseInput(z.object({ hyperparameters: strict(presets[preset].hyperparameters.shape) }), {
     hyperparameters: { ...defaultsWith(given), ...given },
   });
+  requireOneSize(hyperparameters, 'hyperparameters');
   return Training.parse({ preset, hyperparameters });
 }
 
@@ -123,6 +125,9 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
   trainingOf(preset, said, {});
   await requireDisk(services, trainingBytes(preset));
   if (init.from === 'PRETRAINED') await requirePublicWeights(services, preset);
+  // A run to continue may have been compiled.
+  const mayCompile = said.compile === true || (init.from === 'CHECKPOINT' && said.compile !== false);
+  const problem = mayCompile ? await compilerProblem(services, device) : null;
   return submitJob(services, actor, { kind: 'TRAIN', input, priority }, (tx): TrainRequest => {
     const dataset = requireReadyDataset(tx, datasetVersionId);
     if (!dataset.countsJson?.images.val) {
@@ -137,6 +142,7 @@ export async function startTraining(services: JobServices, actor: Actor, raw: un
     }
     requireBatchFor(processes, Math.min(training.hyperparameters.batchSize, dataset.countsJson.images.train));
     requireWeightsToFreeze(init.from, training.hyperparameters, 'hyperparameters');
+    requireCompilable(training.hyperparameters, 'hyperparameters', processes, problem);
     const { task } = presets[preset];
     requireTask(tx, dataset, task);
     const found = findModelByName(tx, modelName);
@@ -240,6 +246,7 @@ export const trainJob: JobKind = {
         dataset: await datasetRef(services, datasetVersionId),
         init: start,
         resumeFrom: resumeFrom ?? (earlier ? blobPath(services.config.dataDir, earlier.sha256) : null),
+        cacheDiskBytesMax: services.config.trainingCacheDiskBytes,
       }),
     );
   },

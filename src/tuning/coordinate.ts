@@ -37,7 +37,7 @@ import { activeChildren, findStudyOf, frontOf, listTrials, ranked, requireStudy,
 import { type Study, study, type Trial, type TrialOutcome, trial } from './tables.ts';
 
 /** Failures that the hyperparameters of a trial cause: it counts as worse than any other, and the study continues. */
-const ownFaults = ['DIVERGED', 'OUT_OF_MEMORY'];
+const ownFaults = ['DIVERGED', 'OUT_OF_MEMORY', 'COMPILE_FAILED'];
 
 const noAttempts = () => {
   throw new Error('A coordinator has no attempts.');

@@ -6,10 +6,20 @@ import { requireInstalled } from '../jobs/extras.ts';
 import { hyperparametersOf } from '../jobs/hyperparameterInfo.ts';
 import { type PresetName, presetName, presets } from '../jobs/presets.ts';
 import { JobPriority } from '../jobs/priority.ts';
-import { Ask, Dimension, dimensionsMax, imageSizesMax, Params, populationMax, trialsMax } from '../jobs/searchSpace.ts';
+import {
+  Ask,
+  Dimension,
+  dimensionsMax,
+  type HyperparameterValue,
+  imageSizesMax,
+  Params,
+  populationMax,
+  trialsMax,
+} from '../jobs/searchSpace.ts';
 import { ConvertSpec } from '../jobs/specs.ts';
 import { rangeProblem } from '../ranges.ts';
 import { suggestion } from '../suggest.ts';
+import { requireOneSize } from '../training/compile.ts';
 import { requireWeightsToFreeze, trainingOf } from '../training/train.ts';
 import { Budget } from './budget.ts';
 import { type ObjectiveName, objectiveNames, objectives } from './objectives.ts';
@@ -87,8 +97,8 @@ export type StartTuningInput = z.infer<typeof StartTuningInput>;
 
 /** Without those that have no effect, such as the momentum of AdamW. */
 export function activeParams(space: Dimension[], params: Params): Params {
-  const active = space.filter(({ when }) => when === null || when.values.includes(params[when.name] as string | number));
-  return Object.fromEntries(active.map(({ name }) => [name, params[name] as string | number]));
+  const active = space.filter(({ when }) => when === null || when.values.includes(params[when.name] as HyperparameterValue));
+  return Object.fromEntries(active.map(({ name }) => [name, params[name] as HyperparameterValue]));
 }
 
 /** The hyperparameters that a trial trains with. A dimension without effect has its default, so that trials which do the same are equal. */
@@ -118,6 +128,8 @@ export function settingsOf(input: StartTuningInput, defaultThreads: number, earl
   const space = input.space ? saidSpace(preset, input.space, fixed) : defaultSpace(preset, fixed);
   requireWeightsToFreeze(init.from, fixed, 'fixed');
   for (const freeze of space.find(({ name }) => name === 'freeze')?.choices ?? []) requireWeightsToFreeze(init.from, { freeze }, 'space');
+  const sizes = { multiScale: Math.max(0, ...mayBe('multiScale', { space, fixed }).map(Number)) };
+  if (mayBe('compile', { space, fixed }).includes(true)) requireOneSize({ compile: true, ...sizes }, 'space');
   if (space.length === 0) refuse('INVALID', 'fixed', 'Every hyperparameter of the default space is fixed: nothing is left to search.');
   const { task } = presets[preset];
   const wanted: ObjectiveName[] = input.objectives ?? [task === 'CLASSIFICATION' ? 'TOP1' : 'MAP5095'];
@@ -201,7 +213,8 @@ function saidSpace(preset: PresetName, said: SaidDimension[], fixed: Params): Di
       if (low != null || high != null) refuse('INVALID', at, `${name} has choices and a range: say one of the two.`);
       return { ...base, type: 'CHOICE', choices };
     }
-    if (info.type === 'ENUM') return refuse('INVALID', at, `${name} takes ${info.values?.join(' or ')}: say the \`choices\`.`);
+    if (info.type === 'ENUM' || info.type === 'BOOLEAN')
+      return refuse('INVALID', at, `${name} takes ${info.values?.join(' or ') ?? 'true or false'}: say the \`choices\`.`);
     if (low == null || high == null || low > high)
       return refuse('INVALID', at, `${name} needs \`choices\`, or a range with \`low\` ≤ \`high\`.`);
     if (log && (low <= 0 || step != null))
@@ -239,6 +252,12 @@ function requireValid(preset: PresetName, fixed: Params, space: Dimension[], dim
       at,
       `${name} depends on ${when.name}: that must have \`choices\` with ${when.values.join(', ')}, and no condition itself.`,
     );
+}
+
+/** The values that trials may have of a hyperparameter, of a range its ends. */
+export function mayBe(name: string, { space, fixed }: Pick<StudySettings, 'space' | 'fixed'>): unknown[] {
+  const { choices, low, high } = space.find((one) => one.name === name) ?? { choices: [fixed[name]] };
+  return (choices ?? [low, high]).filter((value) => value != null);
 }
 
 /** The image sizes that trials may have. */

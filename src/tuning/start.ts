@@ -15,13 +15,14 @@ import { isFinal } from '../jobs/states.ts';
 import { findModelByName, insertModel } from '../models/models.ts';
 import { Name } from '../naming.ts';
 import { requireDisk } from '../storage/disk.ts';
+import { compilerProblem, requireCompilable } from '../training/compile.ts';
 import { requirePublicWeights } from '../training/publicWeights.ts';
 import { requireModel, requireReadyDataset, requireTask } from '../training/sources.ts';
 import { trainingBytes } from '../training/train.ts';
 import { begin, continueIn, insertTrials } from './coordinate.ts';
 import { appendStudyEvent, recordState } from './events.ts';
 import { planOf, type StudyPlan } from './plan.ts';
-import { Generations, gridPoints, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
+import { Generations, gridPoints, mayBe, StartTuningInput, type StudySettings, settingsOf } from './settings.ts';
 import { frontOf, listTrials, requireStudy, studySettings } from './studies.ts';
 import { type Study, study } from './tables.ts';
 
@@ -40,6 +41,13 @@ export async function startTuning(services: JobServices, actor: Actor, raw: unkn
   const settings = settingsOf(input, cpuThreadsOf(config), bestOf(db, input.beginStudyId ?? null));
   const trials = trialsOf(input, settings);
   if (settings.init.from === 'PRETRAINED') await requirePublicWeights(services, settings.preset);
+  if (mayBe('compile', settings).includes(true))
+    requireCompilable(
+      { compile: true },
+      'compile' in settings.fixed ? 'fixed' : 'space',
+      1,
+      await compilerProblem(services, settings.device),
+    );
   const { task } = presets[settings.preset];
   const dataset = requireReadyDataset(db, input.datasetVersionId);
   requireTask(db, dataset, task);

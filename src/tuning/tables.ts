@@ -1,5 +1,6 @@
 import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import { datasetVersion } from '../datasets/tables.ts';
+import type { Params } from '../jobs/searchSpace.ts';
 import { job } from '../jobs/tables.ts';
 import { model } from '../models/tables.ts';
 
@@ -53,7 +54,7 @@ export const trial = sqliteTable(
     number: integer().notNull(),
     generation: integer().notNull(),
     /** A value for each dimension of the space, those without effect included. */
-    paramsJson: text({ mode: 'json' }).$type<Record<string, number | string>>().notNull(),
+    paramsJson: text({ mode: 'json' }).$type<Params>().notNull(),
     /** Of the hyperparameters that are trained with: equal ones have equal results. */
     hash: text().notNull(),
     /** The first trial with these hyperparameters, whose result this one has. */

@@ -1,5 +1,6 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import type Sqlite from 'better-sqlite3';
 import type { Actor } from '../../src/accounts/audit.ts';
 import { user } from '../../src/accounts/tables.ts';
 import { type CreatedDatasetVersion, createDataset } from '../../src/datasets/create.ts';
@@ -11,6 +12,9 @@ import { stagingDir } from '../../src/storage/blobs.ts';
 import { completeUpload, hashOfUpload, openUpload, stagingPath } from '../../src/storage/uploads.ts';
 import { type Files, zipOf } from './images.ts';
 import { type Jobs, withJobs } from './jobs.ts';
+
+/** Datasets are as versions of Whetstone have left them that unpacked images: no table says where these are in the zips. */
+export const forgetImages = (client: Sqlite.Database): void => void client.exec("DELETE FROM artifact WHERE kind = 'IMAGES'");
 
 export interface Datasets extends Jobs {
   actor: Actor & { actorId: string };

@@ -2,6 +2,8 @@
 import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { createImageTable } from '../../src/datasets/imageTable.ts';
 import { type Db, openDatabase } from '../../src/db.ts';
 import { startChild } from '../../src/jobs/executor/local.ts';
 import { storedHyperparameters } from '../../src/jobs/presets.ts';
@@ -188,12 +190,16 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
   job('TRAIN', 1, { modelId: 'model', datasetVersionId: 'data', ...training });
 
   // The checkpoint in the middle of the training.
-  const extracted = join(folder, 'images');
-  for (const [path, bytes] of Object.entries(images)) {
-    mkdirSync(dirname(join(extracted, path)), { recursive: true });
-    writeFileSync(join(extracted, path), bytes);
+  const table = createImageTable(items.length);
+  const contents = items.map(({ path }) => images[path] as Buffer);
+  let offset = 0;
+  for (const [n, { length }] of contents.entries()) {
+    table.set(n, { offset, storedBytes: length, sizeBytes: length, crc32: crc32(contents[n] as Buffer), where: 'HERE' });
+    offset += length;
   }
-  const dataset = { root: extracted, manifest: blobPath(dataDir, hashOf(manifest)), classes, contentHash };
+  const found = join(folder, 'images.bin');
+  writeFileSync(found, Buffer.concat([...contents, table.end(items.length)]));
+  const dataset = { zip: found, images: found, manifest: blobPath(dataDir, hashOf(manifest)), classes, contentHash };
   // The checkpoint is made by today's trainer.
   const runtime = {
     checkpointSeconds: 0,

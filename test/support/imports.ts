@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readImage } from '../../src/datasets/imageTable.ts';
 import { importCommand } from '../../src/datasets/import/launch.ts';
 import { type DatasetSummary, type ImportedItem, files as outputs } from '../../src/datasets/import/outputs.ts';
 import { importZip } from '../../src/datasets/import/run.ts';
@@ -35,6 +36,7 @@ export const specOf = (file: string, { limits, command: _, ...changes }: SpecCha
 });
 
 export interface Imported {
+  zip: string;
   /** Empty but for what the import has left. */
   workDir: string;
   exitCode: number | null;
@@ -48,9 +50,11 @@ export interface Imported {
   /** "train 0/1.png" for each item. */
   paths(): string[];
   text(name: string): string;
+  /** The bytes that the dataset has of an item. */
+  image(item: Pick<ImportedItem, 'n'>): Promise<Buffer>;
 }
 
-function imported(workDir: string, events: Said[], exitCode: number | null): Imported {
+function imported(zip: string, workDir: string, events: Said[], exitCode: number | null): Imported {
   const only = <T extends Said['type']>(type: T) => events.filter((e): e is Extract<Said, { type: T }> => e.type === type);
   const text = (name: string) => readFileSync(join(workDir, name), 'utf8');
   const items = () =>
@@ -59,6 +63,7 @@ function imported(workDir: string, events: Said[], exitCode: number | null): Imp
       .split('\n')
       .map((line) => JSON.parse(line) as ImportedItem);
   return {
+    zip,
     workDir,
     exitCode,
     events,
@@ -69,6 +74,7 @@ function imported(workDir: string, events: Said[], exitCode: number | null): Imp
     items,
     paths: () => items().map(({ split, path }) => `${split} ${path}`),
     text,
+    image: ({ n }) => readImage({ zip, images: join(workDir, outputs.images) }, n),
   };
 }
 
@@ -84,14 +90,14 @@ export const inProcess: Run = async (zip, workDir, changes) => {
     (result) => ({ event: { type: 'done', status: 'ok', result } as const, exitCode: exitCodes.OK }),
     (error: unknown) => lastEventOf(error),
   );
-  return imported(workDir, [...events, end.event], end.exitCode);
+  return imported(zip, workDir, [...events, end.event], end.exitCode);
 };
 
 export const asChild: Run = async (zip, workDir, changes) => {
   const { events, child } = start(zip, workDir, changes);
   if (changes.command) child.command(changes.command);
   const { exitCode } = await child.ended;
-  return imported(workDir, events, exitCode);
+  return imported(zip, workDir, events, exitCode);
 };
 
 export interface Started {

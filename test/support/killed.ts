@@ -38,7 +38,7 @@ const helpers = {
   /** Loads a model file with the serving engine. */
   check: ({ cwd }: Running) => cwd.endsWith('/load'),
   /** Unpacks a dataset again. */
-  unpack: ({ command }: Running) => command.includes('--extract-only'),
+  index: ({ command }: Running) => command.includes('--index-only'),
 };
 
 interface Running {
@@ -61,7 +61,7 @@ const rawId = (id: string): string => Buffer.from(id, 'base64url').toString().sp
 
 /** What a job of each kind leaves. */
 const artifacts: Record<string, string[]> = {
-  IMPORT_DATASET: ['DATASET_ZIP', 'MANIFEST', 'THUMBNAILS'],
+  IMPORT_DATASET: ['DATASET_ZIP', 'IMAGES', 'MANIFEST', 'THUMBNAILS'],
   IMPORT_MODEL: ['ONNX'],
   TRAIN: ['CHECKPOINT', 'EVALUATION', 'WEIGHTS'],
   CONVERT: ['EVALUATION', 'ONNX', 'PROBE'],

@@ -38,8 +38,8 @@ export const byHost = (bytes: Buffer): Promise<Decoded> =>
   );
 
 /** As the trainer decodes each image of what an import has left in this folder, by path. */
-export function byTrainer(workDir: string): Map<string, Decoded> {
-  const lines = python('read', join(workDir, files.extracted), join(workDir, files.manifest)).trimEnd().split('\n');
+export function byTrainer(zip: string, workDir: string): Map<string, Decoded> {
+  const lines = python('read', zip, join(workDir, files.images), join(workDir, files.manifest)).trimEnd().split('\n');
   return new Map(
     lines.map((line) => {
       const { path, width, height, sha256, error } = JSON.parse(line);

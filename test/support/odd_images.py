@@ -1,6 +1,6 @@
 """Image files of every kind that people have, and damaged ones, from Pillow and by hand.
 
-`odd_images.py make FOLDER` writes them. `odd_images.py read ROOT MANIFEST` prints what the trainer decodes of each item of a
+`odd_images.py make FOLDER` writes them. `odd_images.py read ZIP IMAGES MANIFEST` prints what the trainer decodes of each item of a
 dataset: a JSON line with its path, size and the SHA-256 of its pixels.
 """
 
@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from whetstone_trainer.data import Images, read_split
 from whetstone_trainer.protocol import DatasetRef
+from whetstone_trainer.stored_images import StoredImages
 
 W, H = 61, 47
 RNG = np.random.default_rng(5)
@@ -261,15 +262,15 @@ def make(folder: Path) -> None:
             (folder / name).write_bytes(content)
 
 
-def read(root: str, manifest: str) -> None:
-    dataset = DatasetRef(root=root, manifest=manifest, classes=("0", "1"), content_hash="0" * 64)
+def read(zip: str, images: str, manifest: str) -> None:
+    dataset = DatasetRef(zip=zip, images=images, manifest=manifest, classes=("0", "1"), content_hash="0" * 64)
     for split in ("train", "val"):
         items = read_split(dataset, split)  # type: ignore[arg-type]
-        images = Images(items, [None] * len(items), Path(root), None, draft=False, cache=[])
+        loaded = Images(items, [None] * len(items), StoredImages(dataset), None, draft=False, cache=[])
         for index, item in enumerate(items):
             line: dict[str, object] = {"path": item.path}
             try:
-                pixels = images.load(index).permute(1, 2, 0).contiguous().numpy()
+                pixels = loaded.load(index).permute(1, 2, 0).contiguous().numpy()
                 line |= {"width": pixels.shape[1], "height": pixels.shape[0], "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
             except Exception as error:  # noqa: BLE001
                 line |= {"error": str(error)}
@@ -281,4 +282,4 @@ if __name__ == "__main__":
         PngImagePlugin.MAX_TEXT_CHUNK = 2**30
         make(Path(sys.argv[2]))
     else:
-        read(sys.argv[2], sys.argv[3])
+        read(*sys.argv[2:])

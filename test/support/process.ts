@@ -103,7 +103,12 @@ export const withListening = <T>(
 
 /** `whetstone serve` on a free port. */
 export const withServerProcess = <T>(env: Record<string, string>, use: (server: Listening) => Promise<T>): Promise<T> =>
-  withListening(['src/main.ts', 'serve'], { WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', ...env }, 'whetstone is ready', use);
+  withListening(
+    ['--max-semi-space-size=16', 'src/main.ts', 'serve'],
+    { WHETSTONE_PORT: '0', WHETSTONE_INFERENCE_PORT: '0', ...env },
+    'whetstone is ready',
+    use,
+  );
 
 /** The inference host alone, with this configuration file. */
 export const withHostProcess = <T>(config: string, use: (host: Listening) => Promise<T>): Promise<T> =>

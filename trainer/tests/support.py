@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.datasets import load_digits
 
+from scenes import png, write_images
 from whetstone_trainer.__main__ import run
 from whetstone_trainer.events import Events
 from whetstone_trainer.protocol import LINE_BYTES_MAX, SCHEMA, read_spec_line, validator
+from whetstone_trainer.stored_images import ROW
 
 TRAINER = Path(__file__).parents[1]
 Json = dict[str, Any]
@@ -28,23 +29,33 @@ def write_digits(folder: Path, train: int, val: int) -> Json:
     """The first `train` + `val` of scikit-learn's 1,797 digits in a seeded order, 8 × 8 PNGs. Returns a DatasetRef."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
-    lines = []
+    lines, files = [], {}
     for n, index in enumerate(order[: train + val]):
         label, split = int(digits.target[index]), "train" if n < train else "val"
         path = f"{split}/{label}/{n:04d}.png"
-        file = folder / "images" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((digits.images[index] * (255 / 16)).astype(np.uint8)).save(file)
+        files[path] = png((digits.images[index] * (255 / 16)).astype(np.uint8))
         item = {"n": n, "split": split, "path": path, "sha256": "0" * 64, "width": 8, "height": 8}
         lines.append(json.dumps({**item, "label": label, "boxes": None}))
+    images = write_images(folder, files)
     manifest = folder / "manifest.jsonl"
     manifest.write_text("\n".join(lines) + "\n", "utf-8")
     return {
-        "root": str(folder / "images"),
+        **images,
         "manifest": str(manifest),
         "classes": [str(digit) for digit in range(10)],
         "contentHash": hashlib.sha256(manifest.read_bytes()).hexdigest(),
     }
+
+
+def damage(dataset: Json, n: int) -> None:
+    """Changes a byte of image `n` on the disk."""
+    with Path(dataset["images"]).open("rb") as table:
+        rows = np.frombuffer(table.read()[:-8], ROW)
+    with Path(dataset["zip"]).open("r+b") as archive:
+        archive.seek(int(rows[n]["offset"]) + int(rows[n]["stored"]) // 2)
+        (byte,) = archive.read(1)
+        archive.seek(-1, os.SEEK_CUR)
+        archive.write(bytes([byte ^ 0xFF]))
 
 
 def defaults(task: str = "Classification") -> Json:
@@ -93,6 +104,7 @@ def train_spec(dataset: Json, hyperparameters: Json | None = None, **changes: An
         "resumeFrom": None,
         "checkpointSeconds": 60,
         "cacheBytesMax": 2**30,
+        "cacheDiskBytesMax": 0,
         "workers": None,
         "stopAfterEpoch": None,
         **changes,

@@ -1,6 +1,9 @@
 """Manifests, the cache, and the order of batches."""
 
+import errno
+import io
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from scenes import write_scenes
+from scenes import png, write_images, write_scenes
 from tests import support
 from tests.support import Recorder
 from whetstone_trainer import classification
 from whetstone_trainer.data import (
     BatchMaker,
+    CacheRoom,
     Images,
     balanced_shares,
     balanced_weights,
@@ -32,14 +36,19 @@ from whetstone_trainer.data import (
 from whetstone_trainer.detection import task as detection
 from whetstone_trainer.detection.boxes import to_input
 from whetstone_trainer.detection.metric import DetectionMetrics
-from whetstone_trainer.errors import Stopped, TrainerError
+from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec, build
+from whetstone_trainer.stored_images import StoredImages
 
 SPEC = build(PreprocessSpec, support.preprocess(32))
 PARAMETERS = build(ClassificationHyperparameters, {**support.defaults(), "batchSize": 16})
+
+
+def stored_in(folder: Path, files: dict[str, bytes]) -> StoredImages:
+    return StoredImages(DatasetRef(**write_images(folder, files), manifest="", classes=("0",), content_hash=""))
 
 
 def maker_of(images: Images, **changes: Any) -> BatchMaker:
@@ -125,12 +134,41 @@ def test_the_cache_holds_what_fits_and_gives_the_same_images(dataset: DatasetRef
     items = read_split(dataset, "train")
     resized, originals = (open_images(dataset, items, classification, spec) for spec in (SPEC, None))
     fresh = open_images(dataset, items, classification, SPEC)
-    assert fill_cache(resized, 10 * 3 * 32 * 32 + 1, 2, events) == 10 * 3 * 32 * 32
-    assert fill_cache(originals, 2**30, 0, events) == 50 * 3 * 8 * 8
+    assert fill_cache(resized, CacheRoom(10 * 3 * 32 * 32 + 1, 0), 2, events) == CacheRoom(1, 0)
+    assert fill_cache(originals, CacheRoom(50 * 3 * 8 * 8, 7), 0, events) == CacheRoom(0, 7)
     assert [len(images.cache) for images in (resized, originals)] == [10, 50]
     assert all(torch.equal(resized[n], fresh[n]) for n in range(len(items)))
     assert originals[0].shape == (3, 8, 8)
     assert [event["total"] for event in recorder.of("phase")] == [10, 50]
+
+
+@pytest.mark.parametrize("in_memory", [0, 10])
+def test_what_memory_does_not_hold_is_kept_on_the_disk(dataset: DatasetRef, tmp_path: Path, in_memory: int) -> None:
+    size = 3 * 32 * 32
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    items = read_split(dataset, "train")
+    images, fresh = (open_images(dataset, items, classification, SPEC) for _ in range(2))
+    room = CacheRoom(in_memory * size + 1, 25 * size + 2)
+    assert fill_cache(images, room, 2, events) == CacheRoom(1, 2)
+    assert len(images.cache) == in_memory + 25
+    assert all(torch.equal(images[n], fresh[n]) for n in range(len(items)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_for_which_the_disk_has_no_room_is_told(
+    dataset: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    events = Events(Recorder(), "job-1", 1, tmp_path)
+    images = open_images(dataset, read_split(dataset, "train"), classification, SPEC)
+    with pytest.raises(OSError, match="No space") as caught:
+        fill_cache(images, CacheRoom(0, 2**20), 0, events)
+    told = disk_full(caught.value)
+    assert told is not None
+    assert told.retryable
 
 
 def test_an_image_of_another_size_than_the_manifest_says_is_named(dataset: DatasetRef) -> None:
@@ -151,15 +189,16 @@ def test_a_box_is_where_it_was_in_a_large_jpeg_that_is_decoded_in_less_detail(
     upright[257 : 257 + 300, 301 : 301 + 450] = 0
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(upright)
-    (stored if orientation == 1 else stored.transpose(Image.Transpose.ROTATE_90)).save(
-        tmp_path / "a.jpg", quality=95, exif=exif
+    image, file = Image.fromarray(upright), io.BytesIO()
+    (image if orientation == 1 else image.transpose(Image.Transpose.ROTATE_90)).save(
+        file, "JPEG", quality=95, exif=exif
     )
+    stored = stored_in(tmp_path, {"a.jpg": file.getvalue()})
     item = DatasetItem(
         n=0, split="train", path="a.jpg", sha256="", width=width, height=height, label=None, boxes=(box,)
     )
     spec = replace(SPEC, width=128, height=128, mode=mode, pad_color=(255, 255, 255))
-    whole, less = (Images((item,), [None], tmp_path, spec, draft, []) for draft in (False, True))
+    whole, less = (Images((item,), [None], stored, spec, draft, []) for draft in (False, True))
     assert (whole.reduction(item), less.reduction(item)) == (1, 4 if mode == "LETTERBOX" else 2)
     where = placement(width, height, spec)
     expected = to_input(torch.tensor([[box.x, box.y, box.x + box.width, box.y + box.height]]), where)[0]
@@ -176,19 +215,20 @@ def test_a_box_is_where_it_was_in_a_large_jpeg_that_is_decoded_in_less_detail(
 
 def test_images_for_random_crops_are_kept_no_larger_than_the_crops_need(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    Image.fromarray(levels).resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg")
-    Image.fromarray(levels).save(tmp_path / "small.png")
+    large = io.BytesIO()
+    Image.fromarray(levels).resize((1600, 1200), Image.Resampling.BICUBIC).save(large, "JPEG")
+    stored = stored_in(tmp_path, {"large.jpg": large.getvalue(), "small.png": png(levels)})
     items = tuple(
-        DatasetItem(n=0, split="train", path=path, sha256="", width=width, height=height, label=0, boxes=None)
-        for path, width, height in (("large.jpg", 1600, 1200), ("small.png", 40, 30))
+        DatasetItem(n=n, split="train", path=path, sha256="", width=width, height=height, label=0, boxes=None)
+        for n, (path, width, height) in enumerate((("large.jpg", 1600, 1200), ("small.png", 40, 30)))
     )
     kept = classification.kept_as(replace(PARAMETERS, crop_scale=0.5), SPEC)
     # The smallest crop has half of the area; the narrowest of them is this side times √(3/4 · 1/2) wide: 32 pixels.
     assert kept == 53
-    images = Images(items, [0, 0], tmp_path, kept, True, [])
+    images = Images(items, [0, 0], stored, kept, True, [])
     fresh = replace(images, cache=[])
     events = Events(Recorder(), "job-1", 1, tmp_path)
-    assert fill_cache(images, 2**20, 0, events) == 3 * (71 * 53 + 40 * 30)
+    assert fill_cache(images, CacheRoom(2**20, 0), 0, events).memory == 2**20 - 3 * (71 * 53 + 40 * 30)
     assert [tuple(image.shape) for image in images.cache] == [(3, 53, 71), (3, 30, 40)]
     assert all(torch.equal(images[n], fresh[n]) for n in (0, 1))
 
@@ -198,7 +238,7 @@ def test_filling_the_cache_can_be_stopped(dataset: DatasetRef, tmp_path: Path) -
     events.stop_requested = "cancelled"
     images = open_images(dataset, read_split(dataset, "train"), classification, None)
     with pytest.raises(Stopped):
-        fill_cache(images, 2**30, 2, events)
+        fill_cache(images, CacheRoom(2**30, 0), 2, events)
     assert len(images.cache) == 1
 
 
@@ -318,9 +358,9 @@ def test_a_detectors_batch_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
 
 def test_an_image_that_a_worker_process_cannot_read_is_named(dataset: DatasetRef) -> None:
     first, *rest = read_split(dataset, "train")
-    items = (replace(first, path="train/lost.png"), *rest)
+    items = (replace(first, path="train/lost.png", n=60_000), *rest)
     images = open_images(dataset, items, classification, None)
-    with pytest.raises(TrainerError, match=r"train/lost\.png is missing") as caught:
+    with pytest.raises(TrainerError, match=r"train/lost\.png is damaged") as caught:
         list(training_batches(maker_of(images, batch_size=50), (0, 0), workers=1))
     assert caught.value.code == "DATA_INVALID"
 

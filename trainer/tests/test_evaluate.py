@@ -29,7 +29,7 @@ def pictures(labels: torch.Tensor) -> Images:
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator, dtype=torch.uint8)
     items = tuple(DatasetItem(n, "val", f"{n}.png", "", 8, 8, int(label), None) for n, label in enumerate(labels))
-    return Images(items, labels.tolist(), Path(), None, draft=False, cache=list(levels))
+    return Images(items, labels.tolist(), None, None, draft=False, cache=list(levels))
 
 
 def test_metrics_are_those_of_scikit_learn(tmp_path: Path) -> None:

@@ -79,12 +79,13 @@ def test_a_resnet50_of_digits_loses_at_most_a_point_in_int8(tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_digits_at_32_pixels_reach_the_documented_accuracy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["resnet18", "resnet50"])
+def test_digits_at_32_pixels_reach_the_documented_accuracy(tmp_path: Path, preset: str) -> None:
     """All 1,797 digits, 10 epochs, 2 threads, the preset's defaults: median top-1 of three seeds ≥ 0.97."""
     dataset = support.write_digits(tmp_path / "digits", 1437, 360)
     top1 = []
     for seed in (0, 1, 2):
-        spec = train_spec(dataset, {"epochs": 10}, seed=seed)
+        spec = train_spec(dataset, {"epochs": 10}, preset=preset, seed=seed)
         with attempt(tmp_path / str(seed) / "run", spec) as running:
             assert running.end() == 0
             top1.append(running.events[-1]["result"]["metrics"]["top1"])

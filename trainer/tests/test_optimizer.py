@@ -106,7 +106,8 @@ def test_mixed_precision_is_for_devices_that_compute_with_it(monkeypatch: pytest
     def spec_of(mixed_precision: str, preset: str = "resnet18") -> TrainSpec:
         dataset = {
             "manifest": "/m",
-            "root": "/",
+            "zip": "/zip",
+            "images": "/images",
             "task": "CLASSIFICATION",
             "classes": ["a", "b"],
             "contentHash": "0" * 64,

@@ -189,7 +189,7 @@ def test_what_goes_wrong_in_one_of_them_is_why_the_attempt_fails(spec: Json, tmp
     number = int(shown(45, spec["seed"], 0, None)[14])
     lines = [json.loads(line) for line in Path(dataset["manifest"]).read_text("utf-8").splitlines()]
     path = lines[number]["path"]
-    (Path(dataset["root"]) / path).write_bytes(b"no image")
+    support.damage(dataset, number)
     with attempt(tmp_path / "work", {**spec, "dataset": dataset, "cacheBytesMax": 0}) as running:
         assert running.end() == 65
         error = running.events[-1]

@@ -110,7 +110,7 @@ def seeded_noise(seed: int, spec: PreprocessSpec) -> Images:
     generator = torch.Generator().manual_seed(seed)
     shape = (OTHER_BATCHES_IMAGES, 3, spec.height, spec.width)
     levels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return Images((), [None] * len(levels), Path(), None, draft=False, cache=list(levels))
+    return Images((), [None] * len(levels), None, None, draft=False, cache=list(levels))
 
 
 def convert(

@@ -3,6 +3,8 @@
 import json
 import math
 import mmap
+import os
+import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,7 @@ from whetstone_trainer.protocol import (
     validator,
 )
 from whetstone_trainer.ranks import Ranks
+from whetstone_trainer.stored_images import StoredImages
 from whetstone_trainer.task import Task
 
 T = TypeVar("T")
@@ -95,10 +98,11 @@ DRAFT_MARGIN = 2
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a split; the first `len(cache)` are kept in memory.
+    """The images of a split; the first `len(cache)` are kept decoded.
 
     Args:
         truths: of each image, in its task's form.
+        stored: where their bytes are; None: all are in the cache.
         resized: what each image is brought to: the model's input, or its own form with a short side of at most so many
             pixels. None: its own size.
         draft: large JPEG files are decoded in less detail, which is good enough to train with. What is measured is
@@ -108,7 +112,7 @@ class Images:
 
     items: tuple[DatasetItem, ...]
     truths: Sequence[Any]
-    root: Path
+    stored: StoredImages | None
     resized: PreprocessSpec | int | None
     draft: bool
     cache: list[torch.Tensor]
@@ -122,7 +126,9 @@ class Images:
     def load(self, index: int) -> torch.Tensor:
         item = self.items[index]
         reduction = self.reduction(item)
-        image = decode(self.root / item.path, item.path, reduction)
+        if self.stored is None:
+            raise IndexError(index)
+        image = decode(self.stored.read(item.n, item.path), item.path, reduction)
         height, width = image.shape[1:]
         if (width, height) == (item.width, item.height):
             reduction = 1
@@ -170,24 +176,45 @@ def open_images(
 ) -> Images:
     """Images that are read from their files each time, until `fill_cache`. Raises DATA_INVALID for data of another
     task."""
-    return Images(items, [task.truth(item) for item in items], Path(dataset.root), resized, draft, [])
+    return Images(items, [task.truth(item) for item in items], StoredImages(dataset), resized, draft, [])
 
 
-def fill_cache(images: Images, bytes_max: int, threads: int, events: Events) -> int:
-    """Decodes as many images as fit, once and for all. Returns the bytes that they take."""
-    fitting, used = 0, 0
-    for item in images.items:
-        width, height = images.size(item)
-        size = 3 * width * height
-        if used + size > bytes_max:
-            break
-        fitting, used = fitting + 1, used + size
-    events.phase("caching", fitting)
-    for image in in_order(images.load, range(fitting), threads):
-        images.cache.append(image)
+@dataclass(frozen=True)
+class CacheRoom:
+    """Bytes for decoded images, in memory and on the disk."""
+
+    memory: int
+    disk: int
+
+
+def fill_cache(images: Images, room: CacheRoom, threads: int, events: Events) -> CacheRoom:
+    """Decodes as many images as fit, once and for all: the first into memory, those after them into a file. Returns the
+    room that is left."""
+    ends = np.cumsum([3 * width * height for width, height in map(images.size, images.items)])
+    in_memory = int(np.searchsorted(ends, room.memory, side="right"))
+    memory = int(ends[in_memory - 1]) if in_memory > 0 else 0
+    kept = max(in_memory, int(np.searchsorted(ends, memory + room.disk, side="right")))
+    disk = int(ends[kept - 1]) - memory if kept > in_memory else 0
+    events.phase("caching", kept)
+    file = _unnamed_file(events.work_dir, disk) if disk > 0 else b""
+    for index, image in enumerate(in_order(images.load, range(kept), threads)):
+        if index < in_memory:
+            images.cache.append(image)
+        else:
+            begins = int(ends[index]) - image.numel() - memory
+            place = torch.frombuffer(file, dtype=torch.uint8, count=image.numel(), offset=begins)
+            images.cache.append(place.view(image.shape).copy_(image))
         events.advance()
         events.check_stop()
-    return used
+    return CacheRoom(room.memory - memory, room.disk - disk)
+
+
+def _unnamed_file(folder: Path, size: int) -> mmap.mmap:
+    """A file that ends with the process, however that ends, as memory. Its room on the disk is taken at once: to write
+    to a page for which there is none would kill the process."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return mmap.mmap(file.fileno(), size)
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,12 @@ def say_hello(
     spec: ComputingSpec,
     device: torch.device,
     resumed: tuple[int, int] | None = None,
+    *,
     precision: str | None = None,
+    compiler: str | None = None,
 ) -> None:
     """The first event. `resumed` is (epoch, batch) of the checkpoint that will be loaded; `precision` is that of a
-    training."""
+    training, and `compiler` what compiles its model."""
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     emit_hello(
@@ -78,6 +80,7 @@ def say_hello(
         processes=spec.processes if isinstance(spec, TrainSpec) else None,
         cuda=torch.version.cuda if cuda else None,
         precision=precision,
+        compiler=compiler,
         resumed=resumed,
     )
     # The server names the GPUs of the slot here.

@@ -49,10 +49,11 @@ def emit_hello(
     processes: int | None = None,
     cuda: str | None = None,
     precision: str | None = None,
+    compiler: str | None = None,
     resumed: tuple[int, int] | None = None,
 ) -> None:
     """`threads` is PyTorch's; `workers` are processes that prepare training batches, `processes` train together in
-    `precision`; `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
+    `precision`; `compiler` compiles the model; `resumed` is (epoch, batch) of the checkpoint that will be loaded."""
     events.emit(
         "hello",
         pid=os.getpid(),
@@ -68,6 +69,7 @@ def emit_hello(
             **({} if processes is None else {"processes": processes}),
             "cuda": cuda,
             **({} if precision is None else {"precision": precision}),
+            **({} if compiler is None else {"compiler": compiler}),
         },
         resumed={"epoch": resumed[0], "batch": resumed[1]} if resumed else None,
     )

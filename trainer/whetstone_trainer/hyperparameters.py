@@ -26,6 +26,7 @@ class ClassificationHyperparameters:
     early_stopping: int
     selection_metric: Literal["TOP1", "MACRO_TOP1", "LOSS"]
     mixed_precision: Literal["AUTO", "BF16", "OFF"]
+    compile: bool
     flip: float
     vertical_flip: float
     crop_scale: float
@@ -61,6 +62,7 @@ class DetectionHyperparameters:
     early_stopping: int
     selection_metric: Literal["MAP5095", "MAP50"]
     mixed_precision: Literal["AUTO", "BF16", "OFF"]
+    compile: bool
     flip: float
     vertical_flip: float
     quarter_turns: float

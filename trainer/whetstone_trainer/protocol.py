@@ -54,7 +54,8 @@ Hyperparameters = ClassificationHyperparameters | DetectionHyperparameters
 
 @dataclass(frozen=True)
 class DatasetRef:
-    root: str
+    zip: str
+    images: str
     manifest: str
     classes: tuple[str, ...]
     content_hash: str
@@ -137,6 +138,7 @@ class TrainSpec(_Computing):
     resume_from: str | None
     checkpoint_seconds: int
     cache_bytes_max: int
+    cache_disk_bytes_max: int
     workers: int | None
     stop_after_epoch: int | None
 

@@ -50,6 +50,9 @@ class Progress:
     stopped_early: bool = False
 
 
+Forward = Callable[[torch.Tensor], Any]
+
+
 @dataclass
 class Run:
     """What changes during a training, and goes into a checkpoint.
@@ -59,6 +62,7 @@ class Run:
         sums: of the running epoch, one for each of the task's `RUNNING` and the seen images, float64, on the device.
         best: weights of the best epoch so far (the averaged ones), on the CPU.
         best_evaluation: of that epoch; not in a checkpoint, so None where it was in an earlier attempt.
+        compiled: the training's forward pass of `model` where it is compiled; not in a checkpoint.
     """
 
     model: nn.Module
@@ -69,6 +73,7 @@ class Run:
     best: State
     progress: Progress
     best_evaluation: Evaluation | None = None
+    compiled: Forward | None = None
 
 
 @dataclass(frozen=True)
@@ -348,6 +353,12 @@ def autocast_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype | None:
     found = torch.cpu.get_capabilities() if asked == "BF16" else {}
     computes = found.get("avx512_bf16") or found.get("amx_bf16")
     return torch.bfloat16 if computes and not _has_grouped_convolutions(spec.preset) else None
+
+
+def autocast(job: Job) -> torch.autocast:
+    """Of the model's forward pass in training."""
+    dtype = autocast_dtype(job.spec, job.device)
+    return torch.autocast(job.device.type, dtype, enabled=dtype is not None)
 
 
 @cache

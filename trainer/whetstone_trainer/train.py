@@ -11,14 +11,18 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from whetstone_trainer.augment import batch_spec
+from whetstone_trainer.augment import SIDE, batch_spec
 from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_tensors
+from whetstone_trainer.compiled import compiled, compiler_of
 from whetstone_trainer.data import (
     Batch,
     BatchMaker,
+    CacheRoom,
     Images,
     balanced_weights,
     batch_count,
@@ -33,7 +37,7 @@ from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import macs, parameter_count, train_mode, weights_hash
 from whetstone_trainer.processes import OtherRanks
-from whetstone_trainer.protocol import Hyperparameters, TrainSpec, camel, to_json
+from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, TrainSpec, camel, to_json
 from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.state import (
     PRECISIONS,
@@ -41,6 +45,7 @@ from whetstone_trainer.state import (
     Job,
     Run,
     Saver,
+    autocast,
     autocast_dtype,
     fingerprint,
     new_run,
@@ -55,7 +60,8 @@ def run(spec: TrainSpec, events: Events, others: OtherRanks) -> dict[str, Any]:
     device = prepare(spec)
     resumed = resumable(spec, events)
     place = None if resumed is None else (resumed.epoch, resumed.batch)
-    say_hello(events, spec, device, place, PRECISIONS[autocast_dtype(spec, device)])
+    precision = PRECISIONS[autocast_dtype(spec, device)]
+    say_hello(events, spec, device, place, precision=precision, compiler=compiler_of(spec, device))
     training, job, val_images, checkpoint = train(spec, device, resumed, events, others)
     return _finish(training, checkpoint, val_images, job)
 
@@ -114,9 +120,11 @@ def train(
     if _is_over(training, spec):
         return training, job, val_images, saver.save()
 
+    if spec.hyperparameters.compile:
+        compile_model(training, job)
     with others:
-        used = fill_cache(val_images, cache_bytes(spec), spec.cpu_threads, events)
-        fill_cache(train_images, cache_bytes(spec) - used, spec.cpu_threads, events)
+        left = fill_cache(val_images, cache_room(spec), spec.cpu_threads, events)
+        fill_cache(train_images, left, spec.cpu_threads, events)
         if spec.processes > 1:
             # Until they have come so far.
             events.phase("training", job.batches - training.progress.batch)
@@ -142,7 +150,7 @@ def train_as(rank: int, spec: TrainSpec, events: Events, wait_for_epoch: Callabl
     """What a rank other than 0 does: its part of each batch, in the epochs that rank 0 begins."""
     device = prepare(spec, rank)
     training, job, images = _opened(spec, device, resumable(spec, events), events, rank=rank)
-    fill_cache(images, cache_bytes(spec), spec.cpu_threads, events)
+    fill_cache(images, cache_room(spec), spec.cpu_threads, events)
     job.ranks.join(device, events.work_dir)
     with closing(_batches(training, job, images)) as batches:
         while True:
@@ -190,9 +198,9 @@ def _batches(training: Run, job: Job, images: Images) -> Generator[Batch, None, 
     return training_batches(maker, (progress.epoch, progress.batch), job.workers)
 
 
-def cache_bytes(spec: TrainSpec) -> int:
+def cache_room(spec: TrainSpec) -> CacheRoom:
     """Of one process."""
-    return spec.cache_bytes_max // spec.processes
+    return CacheRoom(spec.cache_bytes_max // spec.processes, spec.cache_disk_bytes_max // spec.processes)
 
 
 def _is_over(training: Run, spec: TrainSpec) -> bool:
@@ -238,15 +246,13 @@ def train_epoch(training: Run, batches: Iterator[Batch], job: Job, saver: Saver 
 
 def _add_gradients(training: Run, batch: Batch, job: Job) -> None:
     """Adds the batch's part to the gradients of the next step: their mean over its batches."""
-    parameters, device, progress = job.spec.hyperparameters, job.device, training.progress
+    parameters, progress = job.spec.hyperparameters, training.progress
     job.ranks.seed(job.spec.seed, progress.epoch, progress.batch)
-    pinned = batch.images.pin_memory() if device.type == "cuda" else batch.images
-    levels = pinned.to(device, non_blocking=True).float()
     spec = batch_spec(batch.draws, parameters, job.spec.preprocess)
-    inputs = job.task.inputs(levels, batch.draws, parameters, spec)
-    dtype = autocast_dtype(job.spec, device)
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        outputs = as_outputs(training.model(inputs.contiguous(memory_format=torch.channels_last)))
+    inputs = _inputs(batch.images, batch.draws, spec, job)
+    with autocast(job):
+        forward = training.model if training.compiled is None else training.compiled
+        outputs = as_outputs(forward(inputs))
     # Outside autocast and in float32: bfloat16 would round the boxes of the loss to 2 pixels at stride 32.
     outputs = tuple(output.float() for output in outputs)
     loss, sums = job.task.loss(outputs, batch.truths, parameters, spec, job.class_weights, ranks=job.ranks)
@@ -254,6 +260,22 @@ def _add_gradients(training: Run, batch: Batch, job: Job) -> None:
     batches = min(parameters.accumulate, job.batches - first)
     training.scaler.scale(loss * job.ranks.share / batches).backward()  # type: ignore[no-untyped-call]
     training.sums += job.ranks.sum(sums.double())
+
+
+def _inputs(images: torch.Tensor, draws: NDArray[np.float64], spec: PreprocessSpec, job: Job) -> torch.Tensor:
+    """What the model sees of a batch of training images."""
+    pinned = images.pin_memory() if job.device.type == "cuda" else images
+    levels = pinned.to(job.device, non_blocking=True).float()
+    inputs = job.task.inputs(levels, draws, job.spec.hyperparameters, spec)
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def compile_model(training: Run, job: Job) -> None:
+    """Compiles what a training batch goes through; all have the same shape."""
+    spec, (first, end) = job.spec.preprocess, job.ranks.part
+    train_mode(training.model)
+    images = torch.zeros((end - first, 3, spec.height, spec.width), dtype=torch.uint8)
+    training.compiled = compiled(training, job, _inputs(images, np.zeros((len(images), SIDE + 1)), spec, job))
 
 
 def _step(training: Run, rate: float, job: Job) -> None:

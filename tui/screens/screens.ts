@@ -1,6 +1,7 @@
-/** The screens. A new one is a file and a row here: its number, its place in the palette, and `--json` follow from it. */
+/** The screens. A new one is a file, a name in client/tui.ts and a row here: its number, its place in the palette, and `--json` follow from it. */
 import type { TypedDocumentNode } from '@urql/core';
 import type { ComponentType } from 'react';
+import type { ScreenName } from '../../client/tui.ts';
 import { type ActionName, actions, type Permission } from '../actions.ts';
 import { Alerts, AlertsQuery } from './alerts.tsx';
 import { ApiKeys, ApiKeysQuery } from './apiKeys.tsx';
@@ -26,7 +27,7 @@ import { Password, UserQuery, UserScreen, Users, UsersQuery } from './users.tsx'
 import { WebhookQuery, WebhookScreen, Webhooks, WebhooksQuery } from './webhooks.tsx';
 
 export type Screen = {
-  name: string;
+  name: ScreenName;
   title: string;
   /** What the row of screens calls it where all titles do not fit. */
   short?: string;

@@ -83,17 +83,20 @@ const modelVersions = ({ models }: Choices, format?: string, only?: string): Opt
 
 const presetOf = ({ presets }: Choices, { preset }: Values) => presets.find(({ name }) => name === preset) ?? presets[0];
 
+const kindOf = { ENUM: 'choice', BOOLEAN: 'choice', INT: 'integer', FLOAT: 'number' } as const;
+
 const hyperparameterFields = (choices: Choices, values: Values): Field[] =>
   (presetOf(choices, values)?.hyperparameters ?? []).map((parameter) => ({
     name: `hyperparameters.${parameter.name}`,
     label: labelOf(parameter.name),
     description: parameter.description,
-    kind: parameter.type === 'ENUM' ? 'choice' : parameter.type === 'INT' ? 'integer' : 'number',
+    kind: kindOf[parameter.type],
+    boolean: parameter.type === 'BOOLEAN',
     required: false,
     initial: String(parameter.default),
     minimum: parameter.minimum,
     maximum: parameter.maximum,
-    options: (parameter.values ?? []).map((value) => ({ value, label: value })),
+    options: (parameter.values ?? (parameter.type === 'BOOLEAN' ? ['true', 'false'] : [])).map((value) => ({ value, label: value })),
   }));
 
 /** `init` is one of several: here it is one text, `scratch`, `weightsOf:<id>` … */

@@ -144,6 +144,6 @@ function headOf({ sampler, preset, population, trialsEnded, trialsWanted, paused
 }
 
 const paramsOf = (params: unknown): string =>
-  Object.entries((params ?? {}) as Record<string, number | string>)
+  Object.entries((params ?? {}) as Record<string, number | string | boolean>)
     .map(([name, value]) => `${name} ${typeof value === 'number' ? number(value) : value}`)
     .join('  ');

@@ -33,7 +33,7 @@ export function localServer(url: string, root: string, logFolder: string, env: N
     async start() {
       mkdirSync(dirname(logFile), { recursive: true, mode: 0o700 });
       const log = openSync(logFile, 'w', 0o600);
-      const child = spawn(process.execPath, ['src/main.ts', 'serve'], {
+      const child = spawn(process.execPath, ['--max-semi-space-size=16', 'src/main.ts', 'serve'], {
         cwd: root,
         env: { ...env, WHETSTONE_DATA_DIR: dataDir, WHETSTONE_PORT: port || '80' },
         detached: true,

@@ -1,11 +1,10 @@
 /** A detection dataset version in the forms that the import reads: what comes out goes in again as the same content. YOLO has no crowds. */
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { and, eq, sql } from 'drizzle-orm';
 import type { Db } from '../../db.ts';
 import { textFile, type ZipFile } from '../../storage/zip.ts';
 import { type Item, listItems } from '../datasets.ts';
+import { type ImageFiles, readImage } from '../imageTable.ts';
 import { type DatasetCounts, type DatasetVersion, datasetItem, splits } from '../tables.ts';
 
 export const exportForms = ['YOLO', 'COCO'] as const;
@@ -17,8 +16,7 @@ const pageSize = 200;
 interface Source {
   db: Db;
   version: DatasetVersion;
-  /** Of its unpacked images. */
-  folder: string;
+  images: ImageFiles;
 }
 
 /** The files of a READY version of task DETECTION, in an order that only depends on it. */
@@ -78,11 +76,11 @@ function freeName(name: string, folder: string, taken: Set<string>): { stem: str
   return { stem, ending };
 }
 
-function image({ folder }: Source, { path, split }: Item, name: string): ZipFile {
+function image({ images }: Source, { n, split }: Item, name: string): ZipFile {
   return {
     name: `images/${split}/${name}`,
     async *content() {
-      yield await readFile(join(folder, path));
+      yield await readImage(images, n);
     },
   };
 }

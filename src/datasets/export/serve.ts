@@ -3,8 +3,8 @@ import { ApiError, notFound } from '../../errors.ts';
 import { AttemptCrash, JobFailure, type JobServices } from '../../jobs/kinds.ts';
 import { checkLink, type LinkContext, signedUrl } from '../../storage/links.ts';
 import { sendZip } from '../../storage/zip.ts';
-import { extractedFolder } from '../cache.ts';
 import { findDataset, findDatasetVersion } from '../datasets.ts';
+import { imageFiles } from '../imageFiles.ts';
 import type { DatasetVersion } from '../tables.ts';
 import { type ExportForm, exportFiles, exportForms } from './forms.ts';
 
@@ -23,9 +23,9 @@ export async function serveExport(services: JobServices & { linkKey: Buffer }, r
   const dataset = version && findDataset(services.db, version.datasetId);
   if (!version || !dataset || version.state !== 'READY' || dataset.task !== 'DETECTION') notFound('dataset version');
   await sendZip(req, res, `${dataset.name}-${version.number}-${form.toLowerCase()}.zip`, async () => {
-    const folder = await extractedFolder(services, version).catch((error: unknown) => {
+    const images = await imageFiles(services, version).catch((error: unknown) => {
       throw error instanceof JobFailure || error instanceof AttemptCrash ? new ApiError('UNAVAILABLE', error.message) : error;
     });
-    return exportFiles(form, { db: services.db, version, folder });
+    return exportFiles(form, { db: services.db, version, images });
   });
 }

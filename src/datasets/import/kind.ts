@@ -12,7 +12,6 @@ import { isInputFault } from '../../jobs/states.ts';
 import { storedSpec } from '../../jobs/storedSpec.ts';
 import { type Job, job } from '../../jobs/tables.ts';
 import { dropArtifacts, findArtifact, insertArtifact, storeFile } from '../../storage/blobs.ts';
-import { keepExtracted } from '../cache.ts';
 import { findContent, findDatasetVersion, findVersionEver } from '../datasets.ts';
 import { removeItems } from '../sweep.ts';
 import { type DatasetItemRow, type DatasetVersion, dataset, datasetItem, datasetItemLabel, datasetVersion } from '../tables.ts';
@@ -40,7 +39,7 @@ export const importDataset: JobKind = {
   },
 
   async finish(services, { job, workDir }, { artifacts }) {
-    const { config, db } = services;
+    const { db } = services;
     const { datasetVersionId: id } = requestOf(job);
     const version = findDatasetVersion(db, id);
     if (!version) throw new Error('The version of an import is gone.');
@@ -49,16 +48,17 @@ export const importDataset: JobKind = {
 
     const manifest = await storeFile(services, join(workDir, files.manifest));
     const thumbnails = await storeFile(services, join(workDir, files.thumbnails));
-    for (const stored of [manifest, thumbnails]) {
+    const images = await storeFile(services, join(workDir, files.images));
+    for (const stored of [manifest, thumbnails, images]) {
       if (!artifacts.some(({ sha256 }) => sha256 === stored.sha256)) throw new Error('A file is not the one that the import has made.');
     }
     await insertItems(db, id, join(workDir, files.items), summary);
-    await keepExtracted(config.dataDir, join(workDir, files.extracted), summary.contentHash);
     return (tx) =>
       register(tx, version, summary, () => {
         const owner = { ownerType: 'DATASET_VERSION', ownerId: id } as const;
         insertArtifact(tx, manifest, { ...owner, kind: 'MANIFEST', name: files.manifest });
         insertArtifact(tx, thumbnails, { ...owner, kind: 'THUMBNAILS', name: files.thumbnails });
+        insertArtifact(tx, images, { ...owner, kind: 'IMAGES', name: files.images });
       });
   },
 

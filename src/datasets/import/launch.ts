@@ -15,7 +15,7 @@ export const importTimeLimitMs = 12 * 3600_000;
 
 /**
  * The command of the import's child: under `ulimit`, and with Node's permission model, so that its code can write nothing but
- * `workDir` and read nothing but that, the zip and the program. With the manifest of an earlier import it only unpacks the zip again.
+ * `workDir` and read nothing but that, the zip and the program. With the manifest of an earlier import it only finds its images in the zip.
  */
 export function importCommand(
   { file, cpuThreads, limits }: ImportDatasetSpec,
@@ -37,7 +37,7 @@ export function importCommand(
     ...readable.map((path) => `--allow-fs-read=${path}`),
     `--allow-fs-write=${workDir}`,
   ];
-  const command = limited(process.execPath, [...node, program, ...(manifest ? ['--extract-only', manifest] : [])], {
+  const command = limited(process.execPath, [...node, program, ...(manifest ? ['--index-only', manifest] : [])], {
     memoryBytes: startMemoryBytes + limits.memoryBytesMax,
     cpuSeconds: (importTimeLimitMs / 1000) * (threads + 1),
     fileBytes: limits.outputBytesMax,

@@ -8,8 +8,8 @@ import { splits } from './layout.ts';
 
 /** What the child leaves in its work folder for the server. */
 export const files = {
-  /** The images under their paths in the dataset. */
-  extracted: 'extracted',
+  /** Where each image is, and those that were converted: `imageTable.ts`. */
+  images: 'images.bin',
   /** One `DatasetItem` a line, sorted by n. */
   manifest: 'manifest.jsonl',
   /** One `ImportedItem` a line, sorted by n. */

@@ -22,11 +22,11 @@ export const ImportDatasetRequest = z.object({
 });
 export type ImportDatasetRequest = z.infer<typeof ImportDatasetRequest>;
 
-export type ImportSettings = Pick<Config, 'dataDir' | 'diskReserveBytes' | 'importFilesMax' | 'importBytesMax'>;
+export type ImportSettings = Pick<Config, 'dataDir' | 'importFilesMax' | 'importBytesMax'>;
 
 /** The request to the child. */
 export function specOf(config: ImportSettings, request: ImportDatasetRequest): ImportDatasetSpec {
-  const { dataDir, diskReserveBytes, importFilesMax, importBytesMax } = config;
+  const { dataDir, importFilesMax, importBytesMax } = config;
   const { datasetVersionId: _, sha256, ...rest } = request;
   return ImportDatasetSpec.parse({
     kind: 'IMPORT_DATASET',
@@ -34,6 +34,6 @@ export function specOf(config: ImportSettings, request: ImportDatasetRequest): I
     codeVersion,
     file: blobPath(dataDir, sha256),
     ...rest,
-    limits: { filesMax: importFilesMax, extractedBytesMax: importBytesMax ?? null, diskReserveBytes },
+    limits: { filesMax: importFilesMax, extractedBytesMax: importBytesMax ?? null },
   });
 }

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { createReadStream, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { crc32 } from 'node:zlib';
 import { jsonLine } from '../../canonical.ts';
 import { ChildError } from '../../jobs/childio.ts';
 import { type DatasetItem, manifestVersion } from '../../jobs/manifest.ts';
-import { inMiB, missingBytes } from '../../storage/disk.ts';
 import type { Task } from '../../vision/spec.ts';
+import { createImageTable } from '../imageTable.ts';
 import { type CheckedBoxes, checkBoxes } from './boxes.ts';
 import { layOut } from './forms.ts';
 import { isTurnedByXmp, openImage, storedBytes } from './image.ts';
@@ -24,6 +24,7 @@ import {
   files,
   type ImportedItem,
   type OutputFile,
+  type WrittenFile,
 } from './outputs.ts';
 import { collectProblems, type LeftOut, type Problems, plural, printable, someOf } from './problems.ts';
 import { splitBySeed } from './splits.ts';
@@ -37,13 +38,13 @@ import {
   warnOfNames,
   warnOfXmp,
 } from './warnings.ts';
-import { openZip, unpackedBytes, type Zip, type ZipEntry } from './zip.ts';
+import { openZip, type Zip, type ZipEntry } from './zip.ts';
 
-interface Extracted extends PlacedFile<ZipEntry> {
+interface Hashed extends PlacedFile<ZipEntry> {
   /** Of the file in the zip. */
   sha256: string;
 }
-interface Placed extends Extracted {
+interface Placed extends Hashed {
   split: Split;
 }
 type MadeItem = ContentItem & { sizeBytes: number };
@@ -53,13 +54,18 @@ type MadeItem = ContentItem & { sizeBytes: number };
  * cannot be accepted, and then leaves nothing.
  */
 export async function importZip(child: ImportChild): Promise<{ items: number; classes: number; contentHash: string }> {
+  const leftOut: LeftOut = new Map();
+  const problems = collectProblems(child.spec.limits.problemsMax, leftOut, child.spec.onProblem === 'LEAVE_OUT');
+  let zip: Zip | undefined;
   try {
-    const { zip, layout, images, leftOut, problems } = await extract(child);
+    child.phase('extraction', null);
+    zip = await open(child, problems);
+    const { layout, images } = await readAll(child, zip, leftOut, problems);
     const { classes } = layout;
     const items = assignSplits(child, images);
     // Otherwise the cause is reported below, after all images.
     if (problems.count === 0) checkTraining(child, items, classes);
-    const made = await decodeAll(child, items, leftOut, problems);
+    const made = await decodeAll(child, zip, items, leftOut, problems);
     const sidecars = [...leftOut.keys()].filter((name) => sidecar.test(name));
     const leftOutImages = new Map([...leftOut].filter(([name]) => !sidecar.test(name)));
     if (leftOut.size > 0) {
@@ -80,55 +86,55 @@ export async function importZip(child: ImportChild): Promise<{ items: number; cl
   } catch (error) {
     for (const name of Object.values(files)) rmSync(join(child.workDir, name), { recursive: true, force: true });
     throw error;
+  } finally {
+    zip?.close();
   }
 }
 
-interface Extraction {
-  zip: Zip;
+interface Found {
   /** As the zip has them, those that are left out too. */
   layout: Layout<ZipEntry>;
   /** Without those that are left out. */
-  images: Extracted[];
-  leftOut: LeftOut;
-  /** Of single images that are not left out. */
-  problems: Problems;
+  images: Hashed[];
 }
 
 /**
- * For a zip that was imported before: its manifest says which files are where. How the import reads a zip changes with the versions of
+ * For a zip that was imported before: its manifest says which files are its images. How the import reads a zip changes with the versions of
  * Whetstone, and a dataset must not change with it.
  */
-export async function extractAgain(child: ImportChild, manifest: string): Promise<{ items: number }> {
+export async function indexAgain(child: ImportChild, manifest: string): Promise<{ items: number }> {
   const { spec } = child;
-  const paths = new Map<string, string[]>();
+  const numbers = new Map<string, number[]>();
   let items = 0;
   for await (const line of createInterface({ input: createReadStream(manifest) })) {
-    const { sha256, path } = JSON.parse(line) as DatasetItem;
-    paths.set(sha256, [...(paths.get(sha256) ?? []), path]);
+    const { sha256, n } = JSON.parse(line) as DatasetItem;
+    numbers.set(sha256, [...(numbers.get(sha256) ?? []), n]);
     items += 1;
   }
   child.phase('extraction', null);
-  const zip = await openChecked(child, collectProblems(spec.limits.problemsMax));
+  const zip = await open(child, collectProblems(spec.limits.problemsMax));
   try {
-    const write = imageWriter(child);
-    const writeAll = async (file: ZipEntry) => {
+    const output = createImages(child, zip, items);
+    const read = async (file: ZipEntry) => {
       const data = await zip.read(file);
       const sha256 = sha256Of(data);
-      const wanted = paths.get(sha256) ?? [];
+      const wanted = numbers.get(sha256) ?? [];
       // The same bytes may be in the zip twice.
-      paths.delete(sha256);
-      for (const path of wanted) await write(data, path);
-      return wanted.length;
+      numbers.delete(sha256);
+      return { wanted, stored: wanted.length > 0 ? await storedBytes(data, spec.limits.imagePixelsMax) : data, data };
     };
-    let written = 0;
+    let found = 0;
     const images = zip.files.filter(({ name }) => !document.test(name));
-    for await (const [, count] of inOrder(images, aheadOf(child), writeAll)) {
+    for await (const [file, result] of inOrder(images, aheadOf(child), read)) {
       child.checkStop();
       child.advance();
-      if (!(count instanceof Error)) written += count;
+      if (result instanceof Error) continue;
+      for (const n of result.wanted) await output.add(n, file, result.data === result.stored ? null : result.stored);
+      found += result.wanted.length;
     }
-    if (written < items)
-      throw new ChildError('DATA_INVALID', `${plural(items - written, 'image')} of the manifest cannot be read from the zip.`);
+    if (found < items)
+      throw new ChildError('DATA_INVALID', `${plural(items - found, 'image')} of the manifest cannot be read from the zip.`);
+    output.end(items);
     return { items };
   } finally {
     zip.close();
@@ -137,90 +143,60 @@ export async function extractAgain(child: ImportChild, manifest: string): Promis
 
 const sha256Of = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
 
-async function openChecked(child: ImportChild, problems: Problems): Promise<Zip> {
-  const { file, limits, nameEncoding } = child.spec;
-  const zip = await openZip(file, { ...limits, nameEncoding }, problems, () => {
-    child.advance();
-    child.checkStop();
+const open = ({ spec, advance, checkStop }: ImportChild, problems: Problems): Promise<Zip> =>
+  openZip(spec.file, { ...spec.limits, nameEncoding: spec.nameEncoding }, problems, () => {
+    advance();
+    checkStop();
   });
-  try {
-    await checkRoom(child, unpackedBytes(zip.files));
-    return zip;
-  } catch (error) {
-    zip.close();
-    throw error;
-  }
-}
 
-/** A dataset that does not fit would take the room of everything else before its import ends. */
-async function checkRoom({ workDir, spec }: ImportChild, bytes: number): Promise<void> {
-  const missing = await missingBytes(workDir, spec.limits.diskReserveBytes, bytes);
-  if (missing <= 0) return;
-  throw new ChildError('DISK_FULL', 'The disk has no room for the images: free some space.', [
-    `The images take ${inMiB(bytes)} unpacked: ${inMiB(missing)} more must be free.`,
-  ]);
-}
-
-/** Writes images under their paths in the folder `extracted`; the writer says whether it converted one. */
-function imageWriter({ spec, workDir }: ImportChild): (data: Buffer, path: string) => Promise<boolean> {
-  const folders = new Set<string>();
-  return async (data, path) => {
-    const stored = await storedBytes(data, spec.limits.imagePixelsMax);
-    const target = join(workDir, files.extracted, path);
-    if (!folders.has(dirname(target))) mkdirSync(dirname(target), { recursive: true });
-    folders.add(dirname(target));
-    // Never over something that is there already.
-    await writeFile(target, stored, { flag: 'wx' });
-    return stored !== data;
+/** The file that says where each image is, as it grows. */
+function createImages({ workDir }: ImportChild, zip: Zip, countMax: number) {
+  const output = createOutputFile(workDir, files.images);
+  const table = createImageTable(countMax);
+  return {
+    /** Image `n` is this file of the zip, or the PNG into which it was converted. */
+    async add(n: number, file: ZipEntry, converted: Buffer | null): Promise<void> {
+      if (!converted) return table.set(n, await zip.locate(file));
+      const sizeBytes = converted.length;
+      table.set(n, { offset: output.sizeBytes, storedBytes: sizeBytes, sizeBytes, crc32: crc32(converted), where: 'HERE' });
+      output.write(converted);
+    },
+    end(count: number): WrittenFile {
+      output.write(table.end(count));
+      return output.end();
+    },
   };
 }
 
-/**
- * Writes the zip's images to the folder `extracted`, under their paths in the dataset, and hashes them. What not every reader decodes
- * alike is written as a PNG of its pixels.
- */
-async function extract(child: ImportChild): Promise<Extraction> {
-  const { spec } = child;
-  const leftOut: LeftOut = new Map();
-  const problems = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
-  child.phase('extraction', null);
-  const zip = await openChecked(child, problems);
-  try {
-    problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
-    const layout = await layOut(child, zip, problems).catch((error: Error) => {
-      // It may follow from the problems before it.
-      if (error instanceof ChildError && error.code === 'DATA_INVALID') problems.end();
-      throw error;
-    });
-    warnOfNames(child, zip);
+/** Reads and hashes the zip's images once, so that what is damaged is known before anything else is looked at. */
+async function readAll(child: ImportChild, zip: Zip, leftOut: LeftOut, problems: Problems): Promise<Found> {
+  problems.check((count) => `The zip has ${plural(count, 'entry', 'entries')} that cannot be accepted.`);
+  const layout = await layOut(child, zip, problems).catch((error: Error) => {
+    // It may follow from the problems before it.
+    if (error instanceof ChildError && error.code === 'DATA_INVALID') problems.end();
+    throw error;
+  });
+  warnOfNames(child, zip);
 
-    child.phase('extraction', layout.images.length);
-    const writeImage = imageWriter(child);
-    const write = async (image: PlacedFile<ZipEntry>) => {
-      const data = await zip.read(image.file);
-      const converted = await writeImage(data, image.path);
-      return { sha256: sha256Of(data), converted, turned: await isTurnedByXmp(data) };
-    };
-    const images: Extracted[] = [];
-    const converted: string[] = [];
-    const turned: string[] = [];
-    const wanted = layout.images.filter(({ file }) => !leftOut.has(file.name));
-    for await (const [image, written] of inOrder(wanted, aheadOf(child), write)) {
-      child.checkStop();
-      child.advance();
-      if (written instanceof Error) problems.add(image.file.name, written.message, image.file.name);
-      else {
-        images.push({ ...image, sha256: written.sha256 });
-        if (written.converted) converted.push(image.file.name);
-        if (written.turned) turned.push(image.file.name);
-      }
+  child.phase('extraction', layout.images.length);
+  const read = async (image: PlacedFile<ZipEntry>) => {
+    const data = await zip.read(image.file);
+    return { sha256: sha256Of(data), turned: await isTurnedByXmp(data) };
+  };
+  const images: Hashed[] = [];
+  const turned: string[] = [];
+  const wanted = layout.images.filter(({ file }) => !leftOut.has(file.name));
+  for await (const [image, found] of inOrder(wanted, aheadOf(child), read)) {
+    child.checkStop();
+    child.advance();
+    if (found instanceof Error) problems.add(image.file.name, found.message, image.file.name);
+    else {
+      images.push({ ...image, sha256: found.sha256 });
+      if (found.turned) turned.push(image.file.name);
     }
-    warnOfConverted(child, converted);
-    warnOfXmp(child, turned);
-    return { zip, layout, images, leftOut, problems };
-  } finally {
-    zip.close();
   }
+  warnOfXmp(child, turned);
+  return { layout, images };
 }
 
 const unusable = (count: number): string => `${plural(count, 'file')} cannot be used as ${count === 1 ? 'an image' : 'images'}.`;
@@ -229,7 +205,7 @@ const unusable = (count: number): string => `${plural(count, 'file')} cannot be 
 const aheadOf = ({ spec }: ImportChild): number => Math.min(spec.cpuThreads, decodersMax) * 4;
 
 /** Gives each image its split, and sorts them by split and path: an image's place is its n. */
-function assignSplits(child: ImportChild, images: Extracted[]): Placed[] {
+function assignSplits(child: ImportChild, images: Hashed[]): Placed[] {
   const { warn } = child;
   const { splitSeed, splitShares } = child.spec;
   const named = images.map(({ split }) => split);
@@ -322,7 +298,7 @@ export function summarizeDataset(
  * Decodes each image once, as many at a time as libuv has threads, checks its boxes, and writes manifest, items and thumbnails in the
  * order of n; returns the items.
  */
-async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
+async function decodeAll(child: ImportChild, zip: Zip, items: Placed[], leftOut: LeftOut, damaged: Problems): Promise<MadeItem[]> {
   const { spec, workDir } = child;
   const misplaced = collectProblems(spec.limits.problemsMax, leftOut, spec.onProblem === 'LEAVE_OUT');
   const [manifest, index, thumbnails] = [files.manifest, files.items, files.thumbnails].map((name) => createOutputFile(workDir, name)) as [
@@ -330,10 +306,12 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     OutputFile,
     OutputFile,
   ];
+  const images = createImages(child, zip, items.length);
+  const convertedNames: string[] = [];
   child.phase('decoding', items.length);
   const made: MadeItem[] = [];
   const counts = { clipped: 0, duplicates: 0, withoutArea: 0, empty: 0 };
-  for await (const [item, image] of inOrder(items, aheadOf(child), (item) => decode(child, item))) {
+  for await (const [item, image] of inOrder(items, aheadOf(child), (item) => decode(child, zip, item))) {
     child.checkStop();
     child.advance();
     const { name, sizeBytes } = item.file;
@@ -341,7 +319,7 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
       damaged.add(name, image.message, name);
       continue;
     }
-    const { width, height, thumbnail, checked } = image;
+    const { width, height, thumbnail, checked, converted } = image;
     const { file = '', counted } = item.annotations ?? {};
     // Its file is about other images too.
     const where = counted === 'annotation' || counted === 'shape' ? `the image ${printable(item.path)}: ` : '';
@@ -351,6 +329,8 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
     counts.duplicates += checked?.duplicates ?? 0;
     counts.withoutArea += checked?.withoutArea ?? 0;
     counts.empty += checked?.boxes.length === 0 ? 1 : 0;
+    if (converted) convertedNames.push(name);
+    await images.add(made.length, item.file, converted);
     const { split, path, sha256, label } = item;
     const line = { n: made.length, split, path, sha256, width, height, label, boxes: checked?.boxes ?? null };
     manifest.write(jsonLine({ v: manifestVersion, ...line } satisfies DatasetItem));
@@ -361,15 +341,19 @@ async function decodeAll(child: ImportChild, items: Placed[], leftOut: LeftOut, 
   damaged.check(unusable);
   damaged.append(misplaced, (count) => `${plural(count, 'box', 'boxes')} or ${count === 1 ? 'size does' : 'sizes do'} not fit the images.`);
   damaged.end();
+  warnOfConverted(child, convertedNames);
   warnOfBoxes(child, counts);
   index.end();
   child.artifact('MANIFEST', manifest.end());
   child.artifact('THUMBNAILS', thumbnails.end());
+  child.artifact('IMAGES', images.end(made.length));
   return made;
 }
 
-async function decode({ spec, workDir }: ImportChild, { path, annotations }: Placed) {
-  const image = await openImage(await readFile(join(workDir, files.extracted, path)), spec.limits.imagePixelsMax);
+async function decode({ spec }: ImportChild, zip: Zip, { file, annotations }: Placed) {
+  const data = await zip.read(file);
+  const stored = await storedBytes(data, spec.limits.imagePixelsMax);
+  const image = await openImage(stored, spec.limits.imagePixelsMax);
   const checked: CheckedBoxes | null = annotations && checkBoxes(annotations, image);
-  return { ...image, checked, thumbnail: await image.thumbnail(checked?.boxes ?? []) };
+  return { ...image, converted: stored === data ? null : stored, checked, thumbnail: await image.thumbnail(checked?.boxes ?? []) };
 }

@@ -4,6 +4,7 @@ import yauzl from 'yauzl';
 import { ChildError } from '../../jobs/childio.ts';
 import type { NameEncoding } from '../../jobs/specs.ts';
 import { headBytes, methodProblem, otherThanZip } from '../../vision/fileKinds.ts';
+import type { ImagePlace } from '../imageTable.ts';
 import { decodeNames, imageName, leftOutFor, nameProblem, type RawName } from './names.ts';
 import { type Problems, plural, printable } from './problems.ts';
 
@@ -47,6 +48,8 @@ export interface Zip {
   unmarked: string[];
   /** The content of a file; throws a DamagedEntry when it is not what the zip declares. */
   read(entry: ZipEntry): Promise<Buffer>;
+  /** Where the content is. */
+  locate(entry: ZipEntry): Promise<ImagePlace>;
   close(): void;
 }
 
@@ -79,6 +82,11 @@ export async function openZip(path: string, limits: ZipOptions, problems: Proble
     encoding: 'UTF_8',
     unmarked: [],
     read: (entry) => readFile(archive, fd, entry),
+    async locate(entry) {
+      const { compressedBytes: storedBytes, sizeBytes, crc32, compressed } = entry;
+      const where = compressed ? 'ZIP_DEFLATED' : 'ZIP_STORED';
+      return { offset: await dataStart(archive, entry), storedBytes, sizeBytes, crc32, where };
+    },
     close() {
       archive.close();
       closeSync(fd);
@@ -204,7 +212,7 @@ function entryProblem(
 }
 
 function checkSizes(files: ZipEntry[], zipBytes: number, { extractedBytesMax }: ZipOptions): void {
-  const total = unpackedBytes(files);
+  const total = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   const max = Math.min(extractedBytesMax ?? Number.POSITIVE_INFINITY, Math.max(ratioFreeBytes, zipBytes * ratioMax));
   if (total > max) {
     const hint = max === extractedBytesMax ? ' An administrator can allow more with WHETSTONE_IMPORT_BYTES_MAX.' : '';
@@ -215,15 +223,17 @@ function checkSizes(files: ZipEntry[], zipBytes: number, { extractedBytesMax }: 
   }
 }
 
-/** Of all files, as the zip declares them. */
-export const unpackedBytes = (files: readonly ZipEntry[]): number => files.reduce((sum, file) => sum + file.sizeBytes, 0);
-
-async function readFile(archive: yauzl.ZipFile, fd: number, entry: ZipEntry): Promise<Buffer> {
-  const { relativeOffsetOfLocalHeader, compressedBytes, sizeBytes } = entry;
+async function dataStart(archive: yauzl.ZipFile, { relativeOffsetOfLocalHeader, compressedBytes }: ZipEntry): Promise<number> {
   const header = { relativeOffsetOfLocalHeader, compressedSize: compressedBytes } as yauzl.Entry;
   const { fileDataStart } = await archive.readLocalFileHeaderPromise(header, { minimal: true }).catch((error: Error) => {
     throw new DamagedEntry(`is damaged in the zip (${error.message})`);
   });
+  return fileDataStart;
+}
+
+async function readFile(archive: yauzl.ZipFile, fd: number, entry: ZipEntry): Promise<Buffer> {
+  const { compressedBytes, sizeBytes } = entry;
+  const fileDataStart = await dataStart(archive, entry);
   const raw = Buffer.allocUnsafe(compressedBytes);
   for (let read = 0; read < raw.length; ) {
     const bytes = readSync(fd, raw, read, raw.length - read, fileDataStart + read);

@@ -1,4 +1,4 @@
-export type Value = string | number | null | undefined;
+export type Value = string | number | boolean | null | undefined;
 
 /** RFC 4180. A text that a spreadsheet would compute gets an apostrophe, as OWASP's "CSV Injection" advises. */
 export function toCsv(head: string[], rows: Iterable<Value[]>): string {

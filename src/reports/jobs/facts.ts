@@ -12,6 +12,7 @@ import { durationOf, findJob, newestAttempts, requireJob } from '../../jobs/jobs
 import { listChildren } from '../../jobs/list.ts';
 import { presets, storedHyperparameters } from '../../jobs/presets.ts';
 import { results } from '../../jobs/results.ts';
+import type { Params } from '../../jobs/searchSpace.ts';
 import type { TestTimeAugmentation } from '../../jobs/specs.ts';
 import { storedSpec } from '../../jobs/storedSpec.ts';
 import type { Job } from '../../jobs/tables.ts';
@@ -276,7 +277,7 @@ export interface TrialFacts {
   /** Of the objectives. */
   values: number[] | null;
   /** Without those that have no effect. */
-  params: Record<string, number | string>;
+  params: Params;
 }
 
 export interface StudyFacts extends JobFacts, Omit<StudySettings, 'begin' | 'init'> {

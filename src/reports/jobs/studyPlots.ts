@@ -1,4 +1,6 @@
 /** The plots of a study, and how its objectives are written. */
+
+import type { HyperparameterValue } from '../../jobs/searchSpace.ts';
 import { parallelPlot } from '../../plots/parallel.ts';
 import { rowPlot } from '../../plots/rows.ts';
 import type { Axis } from '../../plots/scale.ts';
@@ -54,8 +56,8 @@ function drawnTrials({ trials, front, objectives: names }: StudyFacts): DrawnTri
   });
 }
 
-export const valueText = (value: number | string): string =>
-  typeof value === 'string' || Number.isInteger(value) ? `${value}` : number(value);
+export const valueText = (value: HyperparameterValue): string =>
+  typeof value !== 'number' || Number.isInteger(value) ? `${value}` : number(value);
 export const paramsText = (params: TrialFacts['params']): string =>
   Object.entries(params)
     .map(([name, value]) => `${name} ${valueText(value)}`)
