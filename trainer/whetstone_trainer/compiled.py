@@ -103,7 +103,7 @@ def _unchanged(training: Run, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _watched(folder: Path, events: Events) -> Iterator[None]:
-    """While the compiler works, a thread counts what it has made, and ends the attempt when the server stops it.
+    """While the compiler works, a thread counts what it has made, and ends the attempt when a stop is requested.
 
     A compiler cannot be interrupted. Nothing is lost: the state is still that of the checkpoint the attempt began with.
     The server ends what is left of the process group.
