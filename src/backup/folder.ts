@@ -68,9 +68,15 @@ export const backupsIn = (folder: string): string[] =>
     .sort()
     .map((name) => join(folder, name));
 
-/** The backups in a folder that have been finished, the oldest first; none where there is no such folder. */
-export const finishedBackups = (folder: string): string[] =>
-  existsSync(folder) ? backupsIn(folder).filter((path) => existsSync(join(path, manifestFile))) : [];
+/** The backups in a folder that have been finished, the oldest first; none where there is no folder, or none that can be read. */
+export function finishedBackups(folder: string): string[] {
+  try {
+    return backupsIn(folder).filter((path) => existsSync(join(path, manifestFile)));
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'EACCES'].includes(String((error as NodeJS.ErrnoException).code))) return [];
+    throw error;
+  }
+}
 
 /** Runs `use` with the database of a folder, which it cannot change. */
 export function withDatabase<T>(folder: string, use: (client: Sqlite.Database) => T): T {
