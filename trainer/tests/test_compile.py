@@ -151,6 +151,7 @@ def test_compiled_code_resumes_bit_by_bit_and_trains_as_well(digits: support.Jso
     assert [event for event in whole.of("batch") if event["phase"] == "compilation"]
     assert any((tmp_path / "whole" / "compiled").rglob("*.so"))
     assert [list(folder.iterdir()) for folder in outside] == [[], []]
+    assert not any((tmp_path / "whole" / "compiled").rglob("*.gch"))
 
 
 @pytest.mark.long

@@ -7,6 +7,8 @@ average, validation and checkpoints belong to the plain model: the compiled one 
 
 import errno
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,9 +58,11 @@ def compiled(training: Run, job: Job, images: torch.Tensor) -> Forward:
     config.compile_threads = 1
     # On a GPU the fastest of several kernels would be chosen by its time, and each rounds in another way.
     config.deterministic = True
+    # A compiled header halves the time. PyTorch needs the command openssl for it.
+    config.cpp_cache_precompile_headers = shutil.which("openssl") is not None
     job.events.phase("compilation")
     try:
-        with _watched(folder, job.events), _unchanged(training, job.device):
+        with _temporary_files(folder), _watched(folder, job.events), _unchanged(training, job.device):
             # The whole model or an error: parts that stay as they are would take the gain unnoticed.
             forward: Forward = torch.compile(training.model, fullgraph=True, dynamic=False)
             with autocast(job):
@@ -67,6 +71,8 @@ def compiled(training: Run, job: Job, images: torch.Tensor) -> Forward:
             torch.autograd.grad([output.float().sum() for output in outputs], learning, allow_unused=True)
     except Exception as error:
         raise _typed(error, job.spec.preset) from error
+    # Whatever may be compiled later does without the header, which is gone.
+    config.cpp_cache_precompile_headers = False
     return forward
 
 
@@ -87,6 +93,20 @@ def _typed(error: Exception, preset: str) -> Exception:
         f"PyTorch could not compile the model {preset} ({type(cause).__name__}). The job's log has what it said.",
         hint="Train with `compile: false`.",
     )
+
+
+@contextmanager
+def _temporary_files(folder: Path) -> Iterator[None]:
+    """PyTorch keeps compiled headers, of 150 MB, in the folder for temporary files: here that is one of ours, which is
+    removed."""
+    folder.mkdir(exist_ok=True)
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as ours:
+        tempfile.tempdir = ours
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager
