@@ -169,7 +169,7 @@ describe('what was trained and measured', () => {
 
   test('a filter that means nothing says so', async () => {
     await expect(idsOf('jobs', 'filter: {hyperparameters: [{name: "optimizer", operator: LESS, value: "SGD"}]}')).rejects.toThrow(
-      'The value of the hyperparameter optimizer is "SGD": compare with a number, or with a text by EQUAL or NOT_EQUAL.',
+      'The value of the hyperparameter optimizer is "SGD": compare with a number, or with a text or a boolean by EQUAL or NOT_EQUAL.',
     );
     const many = Array.from({ length: 6 }, () => '{name: "top1", value: 0}').join(', ');
     await expect(idsOf('modelVersions', `filter: {metrics: [${many}]}`)).rejects.toThrow('`metrics` has at most 5 conditions; it has 6.');

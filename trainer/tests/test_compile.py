@@ -96,9 +96,9 @@ def test_the_server_asks_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     code, said = ask(CXX="no-such-compiler")
     assert (code, said.count("\n")) == (1, 1)
     assert "g++" in said
-    monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": "/nowhere"})
     assert "Python.h" in str(toolchain.problem("cpu"))
-    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "triton" in str(toolchain.problem("cuda"))
 
 
@@ -124,8 +124,8 @@ def test_compiled_code_resumes_bit_by_bit_and_trains_as_well(digits: support.Jso
     outside = [tmp_path / "home", tmp_path / "temporary"]
     for folder in outside:
         folder.mkdir()
-    environment = {"HOME": str(outside[0]), "TMPDIR": str(outside[1])}
-    with support.attempt(tmp_path / "whole", {**spec, "workers": 1}, **environment) as whole:
+    home, temporary = map(str, outside)
+    with support.attempt(tmp_path / "whole", {**spec, "workers": 1}, HOME=home, TMPDIR=temporary) as whole:
         assert whole.end() == 0
     expected = whole.of("artifact")[0]["meta"]["weightsHash"]
 
@@ -187,7 +187,7 @@ def test_each_preset_is_one_graph(preset: str) -> None:
     torch._dynamo.reset()
     model = build_model(preset, 3)
     train_mode(model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     # Transformers take no other size.
     size = 64 if preset in SCHEMA["detectors"] else 224
     images = torch.zeros(2, 3, size, size).contiguous(memory_format=torch.channels_last)
