@@ -51,6 +51,7 @@ describe('a child', () => {
           { type: 'phase', phase: 'decoding', total: 12 },
           { type: 'artifact', kind: 'MANIFEST', file: files.manifest },
           { type: 'artifact', kind: 'THUMBNAILS', file: files.thumbnails },
+          { type: 'artifact', kind: 'IMAGES', file: files.images },
           { type: 'done', status: 'ok' },
         ]);
         expect(done?.result).toEqual({ items: 12, classes: 2, contentHash: expect.stringMatching(/^[0-9a-f]{64}$/) });
@@ -65,7 +66,7 @@ describe('a child', () => {
       classes,
       (child) =>
         withImport(classes, (here) => {
-          for (const name of [files.manifest, files.items, files.thumbnails, files.summary]) expect(child.text(name)).toBe(here.text(name));
+          for (const name of [files.manifest, files.items, files.thumbnails, files.images, files.summary]) expect(child.text(name)).toBe(here.text(name));
         }),
       { run: asChild },
     ));
@@ -137,7 +138,7 @@ describe('a child', () => {
     withWaiting(async ({ child }) => {
       const limits = readFileSync(`/proc/${child.pid}/limits`, 'utf8');
       expect(limits).toMatch(new RegExp(`Max data size +${5.5 * 2 ** 30} `));
-      expect(limits).toMatch(new RegExp(`Max file size +${4 * 2 ** 30} `));
+      expect(limits).toMatch(new RegExp(`Max file size +${2 ** 40} `));
       expect(limits).toMatch(/Max cpu time +129600 /);
       expect(limits).toMatch(/Max core file size +0 /);
       const names = readFileSync(`/proc/${child.pid}/environ`, 'utf8')

@@ -11,7 +11,7 @@ import { inferJson, withModelFiles } from './support/inference.ts';
 const repository = join(import.meta.dirname, '..');
 const checkout = mkdtempSync(join(tmpdir(), 'whetstone-checkout-'));
 beforeAll(() => {
-  for (const name of ['src', 'package.json']) cpSync(join(repository, name), join(checkout, name), { recursive: true });
+  for (const name of ['src', 'client', 'package.json']) cpSync(join(repository, name), join(checkout, name), { recursive: true });
   symlinkSync(join(repository, 'node_modules'), join(checkout, 'node_modules'));
 });
 afterAll(() => rmSync(checkout, { recursive: true }));

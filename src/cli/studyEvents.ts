@@ -71,14 +71,14 @@ export async function studyIdOf(session: ClientSession, id: string): Promise<str
 }
 
 /** The state of a study's job, and whether it has events: they are removed when it has ended for long. Null where there is no such study. */
-export async function findStudy(session: ClientSession, id: string): Promise<{ state: string; hasEvents: boolean } | null> {
+export async function fetchStudy(session: ClientSession, id: string): Promise<{ state: string; hasEvents: boolean } | null> {
   const query = 'query ($id: ID!) { study(id: $id) { job { state } events(first: 1) { seq } } }';
   const { study } = (await ask(session, query, { id })) as { study: { job: { state: string }; events: unknown[] } | null };
   return study && { state: study.job.state, hasEvents: study.events.length > 0 };
 }
 
 export async function readStudy(session: ClientSession, id: string): Promise<{ state: string; hasEvents: boolean }> {
-  const study = await findStudy(session, id);
+  const study = await fetchStudy(session, id);
   if (!study) throw new Error('There is no such study: it may have been deleted.');
   return study;
 }

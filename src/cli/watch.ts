@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { type Client, createClient } from 'graphql-ws';
 import type { ClientSession } from '../../client/upload.ts';
 import { ask, withoutControls } from './client.ts';
-import { findStudy, isContinued, readStudy, type ShownStudyEvent, studyDescriber, studyEventsQuery, studyIdOf } from './studyEvents.ts';
+import { fetchStudy, isContinued, readStudy, type ShownStudyEvent, studyDescriber, studyEventsQuery, studyIdOf } from './studyEvents.ts';
 
 /** A lost connection is tried again after this long, until it is there again. */
 const reconnectMs = 1000;
@@ -93,7 +93,7 @@ function describeEvaluation({ images, split, top1, map5095, datasetVersion }: Ev
   return `result: ${accuracy} on ${images} images${of}, split ${split}`;
 }
 
-async function findJob(session: ClientSession, id: string): Promise<WatchedJob | null> {
+async function fetchJob(session: ClientSession, id: string): Promise<WatchedJob | null> {
   const query =
     'query ($id: ID!) { job(id: $id) { kind state children { id state } report { simple { headline points } } evaluation { images split top1 map5095 datasetVersion { number dataset { name } } } } }';
   const { job } = (await ask(session, query, { id })) as { job: WatchedJob | null };
@@ -101,7 +101,7 @@ async function findJob(session: ClientSession, id: string): Promise<WatchedJob |
 }
 
 async function readJob(session: ClientSession, id: string): Promise<WatchedJob> {
-  const job = await findJob(session, id);
+  const job = await fetchJob(session, id);
   if (!job) throw new Error('There is no such job: it may have been deleted.');
   return job;
 }
@@ -123,7 +123,7 @@ async function watchOne(session: ClientSession, id: string, screen: Screen): Pro
       return event.type === 'JobStateEvent' && endStates.includes(event.state) ? event.state === 'SUCCEEDED' : null;
     },
     async whenOver() {
-      const found = await findJob(session, id);
+      const found = await fetchJob(session, id);
       if (!found) throw new Error('The job was deleted.');
       return withoutEvents(screen, { jobId: id, state: found.state });
     },
@@ -149,7 +149,7 @@ async function watchStudy(session: ClientSession, id: string, screen: Screen): P
       return isEnd ? event.state === 'SUCCEEDED' : null;
     },
     async whenOver() {
-      const found = await findStudy(session, id);
+      const found = await fetchStudy(session, id);
       if (!found) throw new Error('The study was deleted.');
       return withoutEvents(screen, { studyId: id, state: found.state });
     },
