@@ -66,7 +66,8 @@ describe('a child', () => {
       classes,
       (child) =>
         withImport(classes, (here) => {
-          for (const name of [files.manifest, files.items, files.thumbnails, files.images, files.summary]) expect(child.text(name)).toBe(here.text(name));
+          for (const name of [files.manifest, files.items, files.thumbnails, files.images, files.summary])
+            expect(child.text(name)).toBe(here.text(name));
         }),
       { run: asChild },
     ));
