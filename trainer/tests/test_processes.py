@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from scenes import write_scenes
 from tests import support
@@ -105,6 +105,8 @@ def as_a_rank(rank: int, folder: Path, images: torch.Tensor) -> None:
     ranks = Ranks(rank, 2, len(images))
     ranks.join(torch.device("cpu"), folder)
     torch.save(state_after_a_step(ranks, images), folder / str(rank))
+    # As a training ends. Otherwise a thread of gloo may still run when the process ends, which aborts it.
+    distributed.destroy_process_group()
 
 
 def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path) -> None:
