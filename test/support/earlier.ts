@@ -204,6 +204,7 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
   const runtime = {
     checkpointSeconds: 0,
     cacheBytesMax: 2 ** 31,
+    cacheDiskBytesMax: 0,
     resumeFrom: null,
     stopAfterEpoch: null,
     workers: null,
