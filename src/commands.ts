@@ -243,12 +243,14 @@ program
   .description('make a new data folder from a backup, after checking every byte of it')
   .argument('<backup>', 'a backup, as `backup` has printed it')
   .argument('<folder>', 'the new data folder')
+  .option('--without-damaged', 'leave out stored files that the backup has damaged or lost; what needs them will fail')
   .option(...json)
-  .action(async (backup: string, folder: string, options: { json?: boolean }) => {
+  .action(async (backup: string, folder: string, options: { json?: boolean; withoutDamaged?: boolean }) => {
     const { restore } = await import('./backup/restore.ts');
     const path = atCaller(folder);
-    const { blobs, sizeBytes } = await restore(atCaller(backup), path);
-    if (options.json) return printJson({ path, blobs, sizeBytes });
+    const { blobs, sizeBytes, damaged } = await restore(atCaller(backup), path, options);
+    if (options.json) return printJson({ path, blobs, sizeBytes, damaged });
+    if (damaged.length > 0) console.log(`Left out, since they are damaged: ${damaged.join(', ')}`);
     console.log(`Restored ${blobs} files, ${megabytes(sizeBytes)}. Start the server with WHETSTONE_DATA_DIR='${path}'`);
   });
 

@@ -130,6 +130,24 @@ describe('a damaged backup', () => {
   );
 });
 
+test('a damaged stored file can be left out of a restore: everything else is there, and what is missing has a name', () =>
+  withUpload(async (server, folder, sha256) => {
+    const { sha256: other } = await uploaded(await apiOf(server), 'b.bin', Buffer.from('others'));
+    const { path } = await backUp(server.dataDir, folder);
+    rewrite(blobOf(folder, sha256), Buffer.from('some bytez'));
+    const target = join(folder, 'new');
+    await expect(restore(path, target)).rejects.toThrow('With `--without-damaged` everything else is restored.');
+    const restored = await whetstone(['restore', '--without-damaged', path, target]);
+    expect(restored).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining(`Left out, since they are damaged: ${sha256}\nRestored 1 files`),
+    });
+    expect(await verify(target)).toMatchObject({ problems: [`The blob ${sha256} is missing.`], damaged: [sha256], blobs: 2 });
+    expect(readFileSync(blobOf(target, other), 'utf8')).toBe('others');
+    flip(join(path, 'whetstone.db'));
+    await expect(restore(path, join(folder, 'none'), { withoutDamaged: true })).rejects.toThrow('nothing was written');
+  }));
+
 describe('what is damaged in the folder of backups or in the data folder', () => {
   /** Some bytes whose hash begins with a digit: the first backup reads those with 0, the next those with 1. */
   const bytesWith = (digit: string): Buffer => {

@@ -78,7 +78,7 @@ describe('completion in bash', () => {
         .filter((block) => block.startsWith(`Usage: whetstone ${path.join(' ')} [`))[0]
         ?.split('Options:') ?? [];
     const [listed = ''] = help.split('```');
-    expect([...listed.matchAll(/^ {2}(?:-h, )?(--\w+)/gm)].map(([, option]) => option)).toEqual(options);
+    expect([...listed.matchAll(/^ {2}(?:-h, )?(--[\w-]+)/gm)].map(([, option]) => option)).toEqual(options);
     expect(command.options.every(({ hidden }) => !hidden)).toBe(true);
   });
 

@@ -13,8 +13,18 @@ import { verify } from './verify.ts';
 /** Most faults that an error names. */
 const namedMax = 10;
 
-/** Checks every byte of the backup before it writes anything. The database comes last: a folder without it was not restored to its end. */
-export async function restore(backup: string, dataDir: string): Promise<{ blobs: number; sizeBytes: number }> {
+export interface Restored {
+  blobs: number;
+  sizeBytes: number;
+  /** Hashes of the stored files that the backup has damaged or lost, which were left out. */
+  damaged: string[];
+}
+
+/**
+ * Checks every byte of the backup before it writes anything. The database comes last: a folder without it was not restored to its end.
+ * `withoutDamaged`: stored files that are damaged are left out, where otherwise nothing is restored.
+ */
+export async function restore(backup: string, dataDir: string, { withoutDamaged = false } = {}): Promise<Restored> {
   const manifest = readManifest(backup);
   if (!manifest) throw new Error(`${backup} is no finished backup: name one of the folders that \`npm run backup\` has printed.`);
   if (manifest.migrations > knownMigrations()) {
@@ -26,14 +36,19 @@ export async function restore(backup: string, dataDir: string): Promise<{ blobs:
   if (existsSync(dataDir) && readdirSync(dataDir).length > 0) {
     throw new Error(`${dataDir} is not empty: a backup is restored to a new folder, so that nothing is overwritten.`);
   }
-  const { problems, blobs, sizeBytes } = await verify(backup);
-  if (problems.length > 0) {
+  const { problems, damaged } = await verify(backup);
+  // A stored file has one problem. What else is damaged, such as the database, nobody can do without.
+  const isRestWhole = problems.length === damaged.length;
+  if (problems.length > 0 && !(withoutDamaged && isRestWhole)) {
     const more = problems.length > namedMax ? [`${problems.length - namedMax} more.`] : [];
-    throw new Error(['The backup is damaged, and nothing was written:', ...problems.slice(0, namedMax), ...more].join('\n'));
+    const hint = isRestWhole ? ['With `--without-damaged` everything else is restored.'] : [];
+    throw new Error(['The backup is damaged, and nothing was written:', ...problems.slice(0, namedMax), ...more, ...hint].join('\n'));
   }
+  const blobs = withDatabase(backup, ownedBlobs).filter(({ sha256 }) => !damaged.includes(sha256));
+  const sizeBytes = blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   requireRoom(dataDir, sizeBytes + manifest.files.reduce((sum, file) => sum + file.sizeBytes, 0));
-  for (const { sha256 } of withDatabase(backup, ownedBlobs)) {
+  for (const { sha256 } of blobs) {
     const to = blobPath(dataDir, sha256);
     await mkdir(dirname(to), { recursive: true, mode: 0o700 });
     await copyFile(blobPath(dirname(backup), sha256), to);
@@ -42,5 +57,5 @@ export async function restore(backup: string, dataDir: string): Promise<{ blobs:
   const copied = join(dataDir, `${databaseFile}.new`);
   cpSync(join(backup, databaseFile), copied);
   renameSync(copied, join(dataDir, databaseFile));
-  return { blobs, sizeBytes };
+  return { blobs: blobs.length, sizeBytes, damaged };
 }

@@ -9,6 +9,8 @@ import { ownedBlobs, readManifest, sizeOf, withDatabase } from './folder.ts';
 export interface Verified {
   /** A sentence for each fault. */
   problems: string[];
+  /** Hashes of the stored files among them, sorted. */
+  damaged: string[];
   blobs: number;
   sizeBytes: number;
   /** Files in `blobs` that nothing names: garbage that the server collects. */
@@ -28,13 +30,19 @@ export async function verify(folder: string): Promise<Verified> {
   problems.push(...databaseProblems(folder));
   const store = manifest ? dirname(folder) : folder;
   const blobs = readable(folder) ? withDatabase(folder, ownedBlobs) : [];
-  for (const blob of blobs) problems.push(...(await problemsOf(blobPath(store, blob.sha256), `blob ${blob.sha256}`, blob)));
+  const damaged: string[] = [];
+  for (const blob of blobs) {
+    const found = await problemsOf(blobPath(store, blob.sha256), `blob ${blob.sha256}`, blob);
+    if (found.length > 0) damaged.push(blob.sha256);
+    problems.push(...found);
+  }
   const named = new Set(blobs.map(({ sha256 }) => sha256));
   const stored = existsSync(join(store, 'blobs'))
     ? readdirSync(join(store, 'blobs')).flatMap((prefix) => readdirSync(join(store, 'blobs', prefix)))
     : [];
   return {
     problems,
+    damaged,
     blobs: blobs.length,
     sizeBytes: blobs.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     // Of a backup, another one in the same folder may name them.
