@@ -31,9 +31,10 @@ import torch
 from torchvision.models import resnet50
 
 from scenes import write_scenes
-from whetstone_trainer.data import BatchMaker, CacheRoom, batch_count, fill_cache, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, batch_count, read_split, training_batches
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import CacheRoom, fill_cache, open_images
 from whetstone_trainer.protocol import TrainSpec, read_spec_line
 from whetstone_trainer.state import Job, Saver, new_run
 from whetstone_trainer.tasks import task_of

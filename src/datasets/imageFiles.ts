@@ -37,9 +37,11 @@ export async function imageFiles(services: JobServices, version: DatasetVersion)
     const found = findArtifact(services.db, 'DATASET_VERSION', id, kind);
     return found && blobPath(services.config.dataDir, found.sha256);
   };
-  const [zip, manifest] = [pathOf('DATASET_ZIP'), pathOf('MANIFEST')];
-  if (!zip || !manifest) throw new Error('A READY version has no zip, or no manifest.');
+  const zip = pathOf('DATASET_ZIP');
+  if (!zip) throw new Error('A READY version has no zip.');
   if (!pathOf('IMAGES')) {
+    const manifest = pathOf('MANIFEST');
+    if (!manifest) throw new Error('A READY version has no manifest.');
     const made = indexing.get(id) ?? indexImages(services, version, manifest).finally(() => indexing.delete(id));
     indexing.set(id, made);
     await made;
@@ -92,7 +94,7 @@ async function indexImages(services: JobServices, { id, jobId }: DatasetVersion,
 }
 
 /** What a dead server left unfinished, and what earlier versions have unpacked. */
-export async function uselessExtracts(dataDir: string): Promise<string[]> {
+export async function leftInCache(dataDir: string): Promise<string[]> {
   const folder = cacheDir(dataDir);
   const names = existsSync(folder) ? await readdir(folder) : [];
   return names.filter((name) => !indexing.has(name)).map((name) => join(folder, name));
@@ -100,5 +102,5 @@ export async function uselessExtracts(dataDir: string): Promise<string[]> {
 
 /** Removes them. */
 export async function sweepCache(dataDir: string): Promise<void> {
-  for (const path of await uselessExtracts(dataDir)) await rm(path, { recursive: true, force: true });
+  for (const path of await leftInCache(dataDir)) await rm(path, { recursive: true, force: true });
 }

@@ -7,7 +7,7 @@ import { session } from '../accounts/tables.ts';
 import { finishedBackups } from '../backup/folder.ts';
 import type { Bus } from '../bus.ts';
 import type { Config } from '../config.ts';
-import { uselessExtracts } from '../datasets/imageFiles.ts';
+import { leftInCache } from '../datasets/imageFiles.ts';
 import { type Db, databaseFile, inUrgentTransaction } from '../db.ts';
 import { jobEvent, metricPoint } from '../jobs/tables.ts';
 import { idleFolders, sweepWork } from '../jobs/workFolders.ts';
@@ -187,7 +187,7 @@ export const stores = {
     description: 'Unfinished tables of where images are in the zips of datasets; images that earlier versions of Whetstone have unpacked.',
     files: /^cache$/,
     bound: 'Until the next sweep.',
-    due: async ({ config }) => filesAtAll(await uselessExtracts(config.dataDir)),
+    due: async ({ config }) => filesAtAll(await leftInCache(config.dataDir)),
   },
   WEBHOOKS: {
     description: 'Webhooks with their deliveries.',

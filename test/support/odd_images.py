@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from whetstone_trainer.data import Images, read_split
+from whetstone_trainer.data import read_split
+from whetstone_trainer.images import Images
 from whetstone_trainer.protocol import DatasetRef
 from whetstone_trainer.stored_images import StoredImages
 

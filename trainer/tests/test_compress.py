@@ -14,9 +14,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests import support
 from tests.conftest import Trained
 from tests.support import Json, Recorder, attempt, run_here
-from whetstone_trainer.data import open_images, read_split
+from whetstone_trainer.data import read_split
 from whetstone_trainer.detection.gate import decisions
 from whetstone_trainer.half import to_half
+from whetstone_trainer.images import open_images
 from whetstone_trainer.int8 import affordable, output_error
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import DatasetRef, PreprocessSpec, build, validator

@@ -18,9 +18,10 @@ from tests.conftest import Trained
 from tests.support import Recorder, run_here
 from whetstone_trainer import classification, convert
 from whetstone_trainer.convert import Source, gate_numbers
-from whetstone_trainer.data import Images, open_images, read_split
+from whetstone_trainer.data import read_split
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import build_model, read_state
 from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
 from whetstone_trainer.task import NOT_FINITE

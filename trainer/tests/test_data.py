@@ -20,14 +20,9 @@ from tests.support import Recorder
 from whetstone_trainer import classification
 from whetstone_trainer.data import (
     BatchMaker,
-    CacheRoom,
-    Images,
     balanced_shares,
     balanced_weights,
     batch_count,
-    fill_cache,
-    in_order,
-    open_images,
     ordered_batches,
     read_split,
     shown,
@@ -39,6 +34,7 @@ from whetstone_trainer.detection.metric import DetectionMetrics
 from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
+from whetstone_trainer.images import CacheRoom, Images, fill_cache, in_order, open_images
 from whetstone_trainer.preprocess import placement
 from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec, build
 from whetstone_trainer.stored_images import StoredImages

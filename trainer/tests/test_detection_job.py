@@ -18,11 +18,12 @@ from tests.conftest import Trained, train_and_convert
 from tests.support import Recorder, attempt, detector_spec, run_here
 from whetstone_trainer import events, train
 from whetstone_trainer.convert import Source, gate_numbers
-from whetstone_trainer.data import open_images, read_split
+from whetstone_trainer.data import read_split
 from whetstone_trainer.detection import gate
 from whetstone_trainer.detection import task as detection
 from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import open_images
 from whetstone_trainer.model import fit, match_classes, read_state, weights_hash
 from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
 

@@ -16,10 +16,10 @@ from tests import support
 from tests.conftest import Trained
 from tests.support import Recorder, evaluate_spec, run_here
 from whetstone_trainer.classification import evaluate, report
-from whetstone_trainer.data import Images
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.evaluate import as_input, onnx_session, open_onnx
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, build, validator
 
 SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]))

@@ -11,7 +11,8 @@ from PIL import Image
 from scenes import write_scenes
 from tests import support
 from whetstone_trainer import classification
-from whetstone_trainer.data import BatchMaker, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, read_split, training_batches
+from whetstone_trainer.images import open_images
 from whetstone_trainer.preview import preview
 from whetstone_trainer.protocol import DatasetRef, TrainSpec, build, read_spec_line
 

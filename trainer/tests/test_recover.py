@@ -16,11 +16,12 @@ from tests.conftest import Trained, model_ref
 from tests.support import Json, Recorder, run_here
 from whetstone_trainer.checkpoint import save_tensors
 from whetstone_trainer.convert import Source, export, write_onnx
-from whetstone_trainer.data import Images, open_images, read_split
+from whetstone_trainer.data import read_split
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.errors import Stopped
 from whetstone_trainer.evaluate import onnx_session, torch_predictor
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import TOPOLOGIES, Topology, build_model, read_state, weights_hash
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import CompressSpec, DatasetRef, PreprocessSpec, TrainSpec, build, read_spec_line

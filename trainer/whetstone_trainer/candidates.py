@@ -9,9 +9,9 @@ from onnx import ModelProto
 
 from whetstone_trainer.checkpoint import Checkpoint
 from whetstone_trainer.convert import GATE_BATCH, batch_max
-from whetstone_trainer.data import Images
 from whetstone_trainer.evaluate import OnnxModel, evaluate, onnx_session, open_onnx
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images
 from whetstone_trainer.protocol import CompressSpec
 from whetstone_trainer.task import Evaluation, Task
 from whetstone_trainer.tasks import TASKS

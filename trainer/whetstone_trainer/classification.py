@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from whetstone_trainer import augment
-from whetstone_trainer.data import Images, ordered_batches
+from whetstone_trainer.data import ordered_batches
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.findings import Predictions, findings, joined, predictions
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
+from whetstone_trainer.images import Images
 from whetstone_trainer.preprocess import normalise
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
 from whetstone_trainer.ranks import ALONE, Ranks

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from whetstone_trainer.checkpoint import commit, save_tensors
-from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
+from whetstone_trainer.data import ordered_batches, read_split
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, disk_full, mask_paths
 from whetstone_trainer.evaluate import (
@@ -33,6 +33,7 @@ from whetstone_trainer.evaluate import (
     torch_predictor,
 )
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.model import weights_hash
 from whetstone_trainer.preprocess import channel_count, normalise

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from whetstone_trainer.checkpoint import commit
-from whetstone_trainer.data import Images, open_images, read_split
+from whetstone_trainer.data import read_split
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.preprocess import channel_count, normalise
 from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from whetstone_trainer.candidates import Candidate, Work, is_inside, measured
 from whetstone_trainer.convert import GATE_BATCH, Source, export, write_onnx
-from whetstone_trainer.data import Images, open_images, ordered_batches, read_split
+from whetstone_trainer.data import ordered_batches, read_split
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.evaluate import OnnxModel, onnx_session, open_onnx
+from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import weights_hash
 from whetstone_trainer.protocol import TrainSpec
 from whetstone_trainer.quantise import Feed, Quantiser, open_quantiser

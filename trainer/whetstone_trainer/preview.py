@@ -16,9 +16,10 @@ from PIL import Image
 
 from whetstone_trainer.augment import batch_spec
 from whetstone_trainer.classification import Mixed
-from whetstone_trainer.data import BatchMaker, open_images, read_split, training_batches
+from whetstone_trainer.data import BatchMaker, read_split, training_batches
 from whetstone_trainer.detection.task import Objects
 from whetstone_trainer.errors import TrainerError
+from whetstone_trainer.images import open_images
 from whetstone_trainer.protocol import PreprocessSpec, TrainSpec, read_spec_line
 from whetstone_trainer.tasks import task_of
 

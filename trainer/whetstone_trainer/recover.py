@@ -16,9 +16,10 @@ from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from whetstone_trainer.checkpoint import Checkpoint
-from whetstone_trainer.data import Images, ordered_batches
+from whetstone_trainer.data import ordered_batches
 from whetstone_trainer.evaluate import torch_predictor
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import Images
 from whetstone_trainer.preprocess import channel_count
 from whetstone_trainer.processes import OtherRanks
 from whetstone_trainer.protocol import PreprocessSpec, TrainSpec

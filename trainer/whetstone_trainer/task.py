@@ -16,7 +16,7 @@ from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
 from whetstone_trainer.ranks import Ranks
 
 if TYPE_CHECKING:
-    from whetstone_trainer.data import Images
+    from whetstone_trainer.images import Images
 
 # Stands for NaN and infinity, which JSON does not have.
 NOT_FINITE = 1e30

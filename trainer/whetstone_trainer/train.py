@@ -19,22 +19,12 @@ from torch import nn
 from whetstone_trainer.augment import SIDE, batch_spec
 from whetstone_trainer.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_tensors
 from whetstone_trainer.compiled import compiled, compiler_of
-from whetstone_trainer.data import (
-    Batch,
-    BatchMaker,
-    CacheRoom,
-    Images,
-    balanced_weights,
-    batch_count,
-    fill_cache,
-    open_images,
-    read_split,
-    training_batches,
-)
+from whetstone_trainer.data import Batch, BatchMaker, balanced_weights, batch_count, read_split, training_batches
 from whetstone_trainer.environment import prepare, say_hello
 from whetstone_trainer.errors import Stopped, TrainerError
 from whetstone_trainer.evaluate import TORCH, as_outputs, torch_predictor, write_json
 from whetstone_trainer.events import Events
+from whetstone_trainer.images import CacheRoom, Images, fill_cache, open_images
 from whetstone_trainer.model import macs, parameter_count, train_mode, weights_hash
 from whetstone_trainer.processes import OtherRanks
 from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, TrainSpec, camel, to_json

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from whetstone_trainer import augment
-from whetstone_trainer.data import Images, ordered_batches
+from whetstone_trainer.data import ordered_batches
 from whetstone_trainer.detection import gate as gating
 from whetstone_trainer.detection.augment import Picture, compose
 from whetstone_trainer.detection.boxes import to_image, to_input
@@ -31,6 +31,7 @@ from whetstone_trainer.detection.postprocess import Detections, find, read_outpu
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
+from whetstone_trainer.images import Images
 from whetstone_trainer.preprocess import normalise, placement
 from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
 from whetstone_trainer.ranks import ALONE, Ranks
