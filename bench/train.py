@@ -36,6 +36,7 @@ from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
 from whetstone_trainer.images import CacheRoom, fill_cache, open_images
 from whetstone_trainer.protocol import TrainSpec, read_spec_line
+from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.state import Job, Saver, new_run
 from whetstone_trainer.tasks import task_of
 from whetstone_trainer.train import compile_model, train_epoch
@@ -90,7 +91,8 @@ def trainer_epoch(options: argparse.Namespace, folder: Path) -> Callable[[], Non
     kept = task.kept_as(read.hyperparameters, read.preprocess)
     images = open_images(read.dataset, read_split(read.dataset, "train"), task, kept, draft=True)
     fill_cache(images, CacheRoom(2**30, 0), 2, events)
-    job = Job(read, device, batch_count(len(images), options.batch), events)
+    ranks = Ranks(0, 1, options.batch)
+    job = Job(read, device, batch_count(len(images), options.batch), events, ranks=ranks)
     training = new_run(job)
     if read.hyperparameters.compile:
         started = time.perf_counter()
@@ -131,8 +133,10 @@ def serve(options: argparse.Namespace) -> None:
 
 def environment_of(checkout: Path, name: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": str(checkout / "trainer")}
+    # This process has those of its own checkout.
+    del environment["OMP_WAIT_POLICY"], environment["GOMP_SPINCOUNT"]
     if name == "bare":
-        return environment
+        return {**environment, "GOMP_SPINCOUNT": "300000"}  # libgomp's
     # As the server of that checkout starts its trainer.
     script = "import('./src/jobs/python.ts').then((m) => console.log(m.mallocTunables ?? ''))"
     tunables = subprocess.run(

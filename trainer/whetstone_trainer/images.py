@@ -22,6 +22,8 @@ from whetstone_trainer.task import Task
 
 T = TypeVar("T")
 
+# Bytes that are written at once.
+ZEROS = 2**20
 # A JPEG is decoded at a fraction of its size if that has so many times the wanted pixels of each side. Pillow's
 # `thumbnail` has the same limit.
 DRAFT_MARGIN = 2
@@ -144,7 +146,12 @@ def _unnamed_file(folder: Path, size: int) -> mmap.mmap:
     """A file that ends with the process, however that ends, as memory. Its room on the disk is taken at once: to write
     to a page for which there is none would kill the process."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS
+            for start in range(0, size, ZEROS):
+                file.write(bytes(min(ZEROS, size - start)))
+            file.flush()
         return mmap.mmap(file.fileno(), size)
 
 
