@@ -10,6 +10,7 @@ import { decodeSamples } from '../src/benchmark/samples.ts';
 import { createChildAttempt, type Said, stateIndex, stops } from '../src/jobs/childio.ts';
 import type { BenchmarkSpec } from '../src/jobs/specs.ts';
 import { benchmarkSpec, briefly, makeBenchmarkModels } from './support/benchmark.ts';
+import { eventually } from './support/eventually.ts';
 import { withFolder } from './support/server.ts';
 import { fillDisk, mebibyte, unmountable, withSmallDisk } from './support/smallDisk.ts';
 
@@ -169,22 +170,29 @@ describe('a benchmark', () => {
     });
   });
 
-  test('goes on behind a row whose process has crashed', () =>
+  test.each([
+    ['measures', 'warmup'],
+    ['makes its inputs', 'start'],
+  ])('goes on behind a row whose process has crashed while it %s', (_what, phase) =>
     withFolder(async (workDir) => {
-      let killed = 0;
+      let killing: Promise<void> | undefined;
       const spec = benchmarkSpec({ models: [classifier], intraOpThreads: [1, 2] });
       const { file } = await run(workDir, spec, (event) => {
-        if (event.type !== 'phase' || event.phase !== 'warmup' || killed > 0) return;
-        for (const pid of cellProcesses()) process.kill(pid, 'SIGSEGV');
-        killed += 1;
+        if (event.type !== 'phase' || event.phase !== phase) return;
+        killing ??= eventually(() => {
+          const pids = cellProcesses();
+          expect(pids).not.toEqual([]);
+          for (const pid of pids) process.kill(pid, 'SIGSEGV');
+        });
       });
-      expect(killed).toBe(1);
+      await killing;
       expect(file.cells[0]?.telemetry.unavailable).toEqual({
         code: 'ENGINE_CRASHED',
         message: 'The process of the engine ended with SIGSEGV.',
       });
       expect(file.cells[1]?.samples).not.toBeNull();
-    }));
+    }),
+  );
 
   test.skipIf(unmountable)(`does not blame the engine for what its process dies of on a full disk ${unmountable ?? ''}`, () =>
     withSmallDisk(8 * mebibyte, async (folder) => {

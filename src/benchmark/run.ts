@@ -129,6 +129,8 @@ async function openSome(child: ChildAttempt<BenchmarkSpec>, waiting: Cell[], ope
     const prepared = reason === null && inputs ? inputs.prepared : problem('ENGINE_UNAVAILABLE', String(reason));
     if ('problem' in prepared) {
       cell.telemetry = nothingMeasured(prepared.problem);
+      // The process died, perhaps by chance: only this row is lost, and the next one has its inputs made again.
+      if (prepared.problem.code === crashed) inputs = undefined;
       continue;
     }
     const opened = startCell(child);
@@ -214,6 +216,8 @@ const lookMs = 100;
 /** With less, the disk counts as full. */
 const roomBytesMin = 2 ** 20;
 
+const crashed = 'ENGINE_CRASHED';
+
 /** A process of a cell, in this one's group. One that crashes or tells nothing is a problem of its row. */
 interface CellProcess {
   ask<T>(step: CellStep): Promise<T | Problem>;
@@ -227,7 +231,7 @@ function startCell(child: ChildAttempt): CellProcess {
   const died = once(started, 'exit').then(([code, signal]) => {
     const how =
       signal === 'SIGKILL' ? 'was killed, as the system does when memory runs out' : `ended with ${signal ?? `exit code ${code}`}`;
-    return problem('ENGINE_CRASHED', `The process of the engine ${how}.`);
+    return problem(crashed, `The process of the engine ${how}.`);
   });
   // A step that is sent to a process that has died: `died` says so.
   started.on('error', () => {});
