@@ -1,9 +1,8 @@
 /**
  * `node --expose-gc engineMemory.ts ENGINE FILE cycles|RUNS`. `cycles` opens and closes the model 10,000 times, and writes by how many bytes the
- * process grew for each of the last 5,000: the median slope, since an allocator that takes one more arena for a thread is no leak. Otherwise it writes the peak of resident bytes after so many runs of a native engine at once.
+ * process grew for each of the last 5,000. Otherwise it writes the peak of resident bytes after so many runs of a native engine at once.
  */
 import { readFileSync } from 'node:fs';
-import { theilSen } from '../../src/benchmark/statistics.ts';
 import type { Tensor } from '../../src/engine/engine.ts';
 import { engines } from '../../src/engine/engines.ts';
 
@@ -11,15 +10,13 @@ const [engine, file, what] = process.argv.slice(2) as ['ONNXRUNTIME_NATIVE' | 'O
 
 async function growthOfCycle(cycles: number): Promise<number> {
   const open = await engines[engine].load();
-  const every = cycles / 40;
-  const resident: number[] = [];
+  let halfway = 0;
   for (let n = 1; n <= cycles; n += 1) {
     await (await open(file, { intraOpThreads: 1 })).close();
-    if (n < cycles / 2 || n % every !== 0) continue;
-    globalThis.gc?.();
-    resident.push(process.memoryUsage.rss());
+    if (n === cycles / 2 || n === cycles) globalThis.gc?.();
+    if (n === cycles / 2) halfway = process.memoryUsage.rss();
   }
-  return theilSen(resident) / every;
+  return (process.memoryUsage.rss() - halfway) / (cycles / 2);
 }
 
 async function peakOf(runs: number): Promise<number> {
