@@ -1,6 +1,7 @@
 /**
- * `node --expose-gc engineMemory.ts ENGINE FILE cycles|RUNS`. `cycles` opens and closes the model 10,000 times, and writes by how many bytes the
- * process grew for each of the last 5,000. Otherwise it writes the peak of resident bytes after so many runs of a native engine at once.
+ * `node --expose-gc engineMemory.ts ENGINE FILE cycles|closed|RUNS`. `cycles` opens and closes the model 10,000 times, and writes by how many bytes
+ * the process grew for each of the last 5,000. `closed` opens it four times, closes all, and writes by how many bytes the process is larger than
+ * before. Otherwise it writes the peak of resident bytes after so many runs of a native engine at once.
  */
 import { readFileSync } from 'node:fs';
 import type { Tensor } from '../../src/engine/engine.ts';
@@ -19,6 +20,14 @@ async function growthOfCycle(cycles: number): Promise<number> {
   return (process.memoryUsage.rss() - halfway) / (cycles / 2);
 }
 
+async function growthOfClosed(models: number): Promise<number> {
+  const before = process.memoryUsage.rss();
+  const open = await engines[engine].load();
+  const opened = await Promise.all(Array.from({ length: models }, () => open(file, { intraOpThreads: 1 })));
+  await Promise.all(opened.map((session) => session.close()));
+  return process.memoryUsage.rss() - before;
+}
+
 async function peakOf(runs: number): Promise<number> {
   const { startRuntime } = await import('../../src/engine/native.ts');
   const session = await startRuntime({ threadsMax: runs }).open(file, { engine, intraOpThreads: 1, runs });
@@ -27,4 +36,6 @@ async function peakOf(runs: number): Promise<number> {
   return 1024 * Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
 }
 
-console.log(what === 'cycles' ? await growthOfCycle(10_000) : await peakOf(Number(what)));
+if (what === 'cycles') console.log(await growthOfCycle(10_000));
+else if (what === 'closed') console.log(await growthOfClosed(4));
+else console.log(await peakOf(Number(what)));

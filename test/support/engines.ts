@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll } from 'vitest';
 import type { Tensor } from '../../src/engine/engine.ts';
 import { engines } from '../../src/engine/engines.ts';
+import { nodeFlags } from '../../src/inference/channel.ts';
 import { makeInferenceModels } from './inference.ts';
 
 export const nativeMissing = await engines.ONNXRUNTIME_NATIVE.missing();
@@ -34,6 +35,9 @@ export const floats = (shape: number[], values: number[]): Tensor => ({ datatype
 export const rounds = (count: bigint): Map<string, Tensor> =>
   new Map([['rounds', { datatype: 'INT64', shape: [1], data: BigInt64Array.of(count) }]]);
 
-/** What a program writes that runs in a process of its own, which shares no memory with other tests. */
+/**
+ * What a program writes that runs in a process of its own, which shares no memory with other tests. It has the flags of a host: by default the young
+ * generation of V8 grows and shrinks by 9 MB.
+ */
 export const runAlone = (program: string, ...args: string[]): string =>
-  execFileSync(process.execPath, ['--expose-gc', join(import.meta.dirname, program), ...args], { encoding: 'utf8' });
+  execFileSync(process.execPath, [...nodeFlags, '--expose-gc', join(import.meta.dirname, program), ...args], { encoding: 'utf8' });
