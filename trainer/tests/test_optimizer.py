@@ -3,6 +3,8 @@
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ import torch
 from tests import support
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.protocol import TrainSpec, build, read_spec_line
-from whetstone_trainer.state import autocast_dtype, new_optimizer
-from whetstone_trainer.train import learning_rate
+from whetstone_trainer.ranks import ALONE
+from whetstone_trainer.state import Progress, autocast_dtype, new_optimizer
+from whetstone_trainer.train import _step, learning_rate
 
 
 @pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
@@ -87,6 +90,46 @@ def test_it_moves_weights_as_the_optimizer_of_pytorch_does(optimizer: str) -> No
         wanted.step()
     for now, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(now, expected)
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+@pytest.mark.parametrize("scaler", [True, False])
+def test_gradients_are_divided_by_what_is_set_for_the_next_step_alone(optimizer: str, scaler: bool) -> None:
+    changes = {"optimizer": optimizer, "weightDecay": 0}
+    weights = []
+    for divisor in (4.0, 1.0):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        made = new_optimizer(model, build(ClassificationHyperparameters, {**support.defaults(), **changes}), ())
+        scaling = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=scaler)
+        for number in range(2):
+            for group in made.param_groups:
+                group["lr"] = 0.5
+            loss = model(torch.ones(1, 3)).square().sum()
+            scaling.scale(loss if number == 1 else loss * divisor).backward()
+            if number == 0:
+                scaling.unscale_(made)  # type: ignore[arg-type]
+                made.grad_scale = torch.tensor(divisor)
+            scaling.step(made)  # type: ignore[arg-type]
+            scaling.update()
+            made.zero_grad()
+        weights.append(model.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(0, 5.0), (10, 5.0), (2, 2.0)])
+def test_a_step_follows_the_gradient_no_further_than_gradient_clip(clip: float, moved: float) -> None:
+    changes = {"optimizer": "SGD", "momentum": 0, "weightDecay": 0, "gradientClip": clip}
+    parameters = build(ClassificationHyperparameters, {**support.defaults(), **changes})
+    model = torch.nn.Linear(2, 1)
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
+    made, scaler = new_optimizer(model, parameters, ()), torch.amp.GradScaler("cpu", enabled=False)
+    training: Any = SimpleNamespace(model=model, ema=model, optimizer=made, scaler=scaler, progress=Progress(batch=1))
+    job: Any = SimpleNamespace(spec=SimpleNamespace(hyperparameters=parameters), ranks=ALONE, steps=1)
+    _step(training, 1.0, job)
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(moved, rel=1e-6)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

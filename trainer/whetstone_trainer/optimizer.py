@@ -26,6 +26,8 @@ class Optimizer(ABC):
     # The scaler sets `grad_scale` and `found_inf` for the time of a step. So a GPU leaves out a step whose gradients
     # overflow, and nobody waits for it.
     _step_supports_amp_scaling = True
+    # What the present gradients are to be divided by. It may be set before a step, which reads them anyway.
+    grad_scale: torch.Tensor
 
     def __init__(self, param_groups: list[Group]) -> None:
         self.param_groups = param_groups
@@ -43,6 +45,8 @@ class Optimizer(ABC):
     def _update(self, params: Tensors, gradients: Tensors, group: Group, scaling: dict[str, Any]) -> None: ...
 
     def zero_grad(self) -> None:
+        # The scaler has none after a step, unless it is off.
+        vars(self).pop("grad_scale", None)
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -276,10 +276,7 @@ def _step(training: Run, rate: float, job: Job) -> None:
     if parameters.gradient_clip > 0:
         scaler.unscale_(optimizer)  # type: ignore[arg-type]
         gradients = [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        # A GPU multiplies by 1 where they are short enough: looking at the norm would be waiting for it.
-        if norm.is_cuda or norm > parameters.gradient_clip:
-            nn.utils.clip_grads_with_norm_(training.model.parameters(), parameters.gradient_clip, norm)
+        optimizer.grad_scale = (nn.utils.get_total_norm(gradients) / parameters.gradient_clip).clamp_min(1)
     scaler.step(optimizer)  # type: ignore[arg-type]
     scaler.update()
     optimizer.zero_grad()
