@@ -43,6 +43,7 @@ export const importModel: JobKind = {
   launch({ config }, attempt) {
     const { sha256, fileName, data, preset, cpuThreads } = requestOf(attempt.job);
     return launchTrainer(
+      config,
       ImportModelSpec.parse({
         kind: 'IMPORT_MODEL',
         specVersion: SPEC_VERSION,

@@ -143,6 +143,7 @@ export const compressJob: JobKind = {
     const dataset = datasetVersionId ? await datasetRef(services, datasetVersionId) : null;
     const model = modelRef(services, modelVersionId, outputLayout);
     return launchTrainer(
+      services.config,
       CompressSpec.parse({
         kind: 'COMPRESS',
         specVersion: SPEC_VERSION,

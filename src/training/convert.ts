@@ -78,6 +78,7 @@ export const convertJob: JobKind = {
   async launch(services, { job }) {
     const { modelVersionId, datasetVersionId, ...computing } = requestOf(job);
     return launchTrainer(
+      services.config,
       ConvertSpec.parse({
         kind: 'CONVERT',
         specVersion: SPEC_VERSION,

@@ -79,6 +79,7 @@ export const evaluateJob: JobKind = {
   async launch(services, { job }) {
     const { modelVersionId, datasetVersionId, outputLayout, ...rest } = requestOf(job);
     return launchTrainer(
+      services.config,
       EvaluateSpec.parse({
         kind: 'EVALUATE',
         specVersion: SPEC_VERSION,

@@ -88,7 +88,7 @@ async function specOf(
 
 /** What the trainer writes, or an ApiError that says why it does not. */
 function made({ config }: JobServices, spec: z.infer<typeof TrainSpec>, count: number): Promise<string> {
-  const { command, args, env } = launchTrainer(spec);
+  const { command, args, env } = launchTrainer(config, spec);
   return new Promise((resolve, reject) => {
     const child = execFile(
       command,

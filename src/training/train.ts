@@ -238,6 +238,7 @@ export const trainJob: JobKind = {
             ? { from: init.from, file: null }
             : init;
     return launchTrainer(
+      services.config,
       TrainSpec.parse({
         kind: 'TRAIN',
         specVersion: SPEC_VERSION,

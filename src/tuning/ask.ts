@@ -22,11 +22,12 @@ export const askRequestOf = (job: StoredJob): AskRequest => AskRequest.parse(sto
 export const askJob: JobKind = {
   timeLimitMs: 15 * 60_000,
 
-  launch({ db }, { job }) {
+  launch({ config, db }, { job }) {
     const { studyId, generation, count } = askRequestOf(job);
     const { sampler, space, objectives, population, seed } = studySettings(requireStudy(db, studyId));
     const trials = listTrials(db, studyId);
     return launchTrainer(
+      config,
       AskSpec.parse({
         kind: 'ASK',
         specVersion: SPEC_VERSION,

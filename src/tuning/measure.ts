@@ -28,12 +28,13 @@ export const lacksLatencies = (row: Study): boolean => row.latenciesJson === nul
 export const measureJob: JobKind = {
   timeLimitMs: 4 * 3_600_000,
 
-  launch({ db }, { job }) {
+  launch({ config, db }, { job }) {
     const row = studyOf(db, job);
     const settings = studySettings(row);
     const { preset, fixed, seed, cpuThreads } = settings;
     const { hyperparameters } = trainingOf(preset, fixed, {});
     return launchTrainer(
+      config,
       MeasureSpec.parse({
         kind: 'MEASURE',
         specVersion: SPEC_VERSION,

@@ -224,7 +224,7 @@ async function fill(db: Db, dataDir: string, folder: string): Promise<void> {
 async function firstCheckpoint(spec: Spec, workDir: string): Promise<{ file: string; sha256: string; batch: number }> {
   mkdirSync(workDir);
   let found: { file: string; sha256: string; batch: number } | undefined;
-  const { command, args, env } = launchTrainer(spec as Parameters<typeof launchTrainer>[0]);
+  const { command, args, env } = launchTrainer({ cores: 1, slots: 1 }, spec as Parameters<typeof launchTrainer>[1]);
   const specLine = { v: 1, job: 'train', attempt: 1, workDir, spec } as const;
   const child = startChild(
     { command, args, cwd: workDir, env: { PATH: process.env.PATH ?? '', ...env }, specLine },
