@@ -12,6 +12,8 @@ withHost(
     queueRequestsMax: 600,
     models: [
       { name: 'spin', deadlineMs: 60_000 },
+      // No other test uses it: 500 times one slow run in the past would be a miss that can be predicted.
+      { name: 'left', model: 'spin', deadlineMs: 60_000 },
       { name: 'hold', model: 'spin', priority: 1, deadlineMs: 60_000 },
       { name: 'urgent', model: 'spin', priority: 1, deadlineMs: 60_000 },
       { name: 'short', model: 'spin', deadlineMs: 50 },
@@ -98,19 +100,18 @@ test('a model with priority 1 overtakes a queue of 100 of another, and no reques
 });
 
 test('500 clients that hang up cause no more runs than there are permits', async () => {
-  const before = await runs('spin');
-  const leftBefore = await ended('spin', 'cancelled');
   const { queued, release } = await hold();
   const agent = new Agent({ maxSockets: 1000 });
   const leaving = new AbortController();
-  const clients = Array.from({ length: 500 }, () => inferJson(url, 'spin', spinJson(10), { agent, signal: leaving.signal }));
+  const clients = Array.from({ length: 500 }, () => inferJson(url, 'left', spinJson(10), { agent, signal: leaving.signal }));
   await queued(500);
   leaving.abort();
   await Promise.allSettled(clients);
-  await eventually(async () => expect((await ended('spin', 'cancelled')) - leftBefore).toBe(500));
+  // One may have been computed before the host saw that its client had left.
+  await eventually(async () => expect((await ended('left', 'cancelled')) + (await ended('left', 'ok'))).toBe(500));
   release();
   await eventually(async () => expect(await dispatched()).toBe(0));
-  expect((await runs('spin')) - before).toBeLessThanOrEqual(1);
+  expect(await runs('left')).toBeLessThanOrEqual(1);
   agent.destroy();
 });
 
