@@ -1,13 +1,12 @@
 /** ONNX Runtime on a GPU, on machines that have none, or not what it needs. Nothing here computes on a GPU. */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { engines } from '../src/engine/engines.ts';
 import { onnxruntimeLibrary, providerLibrary } from '../src/engine/libraries.ts';
 import { providerProblem } from '../src/engine/providers.ts';
 import { floats, nativeMissing, whyNoNative, withModels } from './support/engines.ts';
-import { makeFakeNvml } from './support/fakeNvml.ts';
+import { withFakeNvml } from './support/fakeNvml.ts';
 
 const ofGpu = [
   ['ONNXRUNTIME_CUDA', 'cuda'],
@@ -22,15 +21,8 @@ test.each(ofGpu)('%s is missing where no GPU is seen', async (engine) => {
 
 describe.skipIf(nativeMissing !== null)(`the native runtime${whyNoNative}`, () => {
   const fileOf = withModels(['identity']);
-  const folder = mkdtempSync(join(tmpdir(), 'whetstone-nvml-'));
-  let library = '';
-  beforeAll(() => {
-    library = makeFakeNvml(folder);
-  });
-  afterAll(() => {
-    vi.unstubAllEnvs();
-    rmSync(folder, { recursive: true });
-  });
+  const library = withFakeNvml();
+  afterAll(() => vi.unstubAllEnvs());
 
   describe.skipIf(existsSync(providerLibrary('cuda')))('without the libraries of CUDA', () => {
     test.each(ofGpu)('%s is missing beside a GPU, with what to do', async (engine) => {

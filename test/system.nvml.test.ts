@@ -1,23 +1,15 @@
 /** GPUs through NVML: a library that looks like it (inference-native/test/fake_nvml.cpp), read by the addon. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { openGpuMeter } from '../src/benchmark/gpuMeter.ts';
 import { type Gpus, readGpus } from '../src/system/gpus.ts';
 import { nativeMissing, whyNoNative } from './support/engines.ts';
 import { eventually } from './support/eventually.ts';
-import { makeFakeNvml } from './support/fakeNvml.ts';
+import { withFakeNvml } from './support/fakeNvml.ts';
 
 describe.skipIf(nativeMissing !== null)(`the GPUs that NVML lists${whyNoNative}`, () => {
-  let folder = '';
-  let library = '';
+  const library = withFakeNvml();
   let readings = 0;
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), 'whetstone-nvml-'));
-    library = makeFakeNvml(folder);
-  });
-  afterAll(() => rmSync(folder, { recursive: true }));
   afterEach(() => vi.unstubAllEnvs());
 
   /** A PATH of its own: readings with the same one are shared for a while. */

@@ -20,7 +20,10 @@ describe('a training whose model is compiled', () => {
       'compile is true, which this machine cannot do.',
     );
     expect(() => requireCompilable({ compile: false }, 'hyperparameters', 1, problem)).not.toThrow();
-    expect(await compilerProblem(on({}), 'cpu')).toBeNull();
+  });
+
+  test('is not refused where a compiler can be started', async () => {
+    expect(await compilerProblem(on({ CXX: process.execPath }), 'cpu')).toBeNull();
   });
 
   test('is refused for several processes, and for image sizes that change, also in a study', () => {

@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests import support
 from tests.support import run_here, train_spec
 from whetstone_trainer import public_weights
+from whetstone_trainer.model import build_model
 
 
 def test_a_loss_that_is_not_finite_ends_it(digits: support.Json, tmp_path: Path) -> None:
-    changes = {
-        "epochs": 5,
-        "optimizer": "SGD",
-        "learningRate": 10.0,
-        "momentum": 0.999,
-        "gradientClip": 0,
-        "warmupSteps": 0,
-    }
-    code, recorder = run_here(tmp_path, train_spec(digits, changes))
+    """No learning rate makes it so on every processor: the weights do."""
+    classes = digits["classes"]
+    weights = build_model("resnet18", len(classes)).state_dict()
+    weights["fc.weight"] *= 1e38
+    save_file(weights, tmp_path / "large.safetensors")
+    init = {"from": "WEIGHTS", "file": str(tmp_path / "large.safetensors"), "classes": classes}
+    code, recorder = run_here(tmp_path / "work", train_spec(digits, init=init))
     error = recorder.events[-1]
     assert (code, error["code"], error["retryable"]) == (65, "DIVERGED", False)
     assert "learningRate" in error["hint"]
