@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-# OpenMP's threads spin 10,000 times where they wait, 0.2 to 0.5 ms, and then sleep. They meet a thousand times in a
-# step, and to wake one up takes 20 to 100 µs, by machine: with 1,000 spins a training that has its cores for itself
-# took up to 1.8 times as long (YOLOv8n at 160 px), with 40,000 no less. Where there are fewer cores than threads the
-# server says 1,000. PyTorch's own number is 300,000: there a step of ResNet50 at 32 px took 5.5 s instead of 0.6 s.
-# Read when PyTorch is imported.
+# OpenMP's threads spin 10,000 times where they wait, some 0.2 ms, and then sleep. They meet a thousand times in a step,
+# and some machines are slow to wake them: with 1,000 spins a training that has its cores for itself took up to 1.8
+# times as long (YOLOv8n at 160 px), with 40,000 no less. Where there are fewer cores than threads the server says
+# 1,000. PyTorch's own number is 300,000: there a step of ResNet50 at 32 px took 5.5 s instead of 0.6 s. Read when
+# PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
