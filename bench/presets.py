@@ -15,7 +15,8 @@ from PIL import Image
 from whetstone_trainer.convert import Source, export, write_onnx
 from whetstone_trainer.events import Events
 from whetstone_trainer.model import build_model
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 
 
 class Nowhere:

@@ -35,7 +35,8 @@ from whetstone_trainer.data import BatchMaker, batch_count, read_split, training
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.events import Events
 from whetstone_trainer.images import CacheRoom, fill_cache, open_images
-from whetstone_trainer.protocol import TrainSpec, read_spec_line
+from whetstone_trainer.protocol import TrainSpec
+from whetstone_trainer.protocol_json import read_spec_line
 from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.state import Job, Saver, new_run
 from whetstone_trainer.tasks import task_of

@@ -64,7 +64,7 @@ const schema = {
 
 const pythonTypes: Record<string, string> = { integer: 'int', boolean: 'bool' };
 
-/** The fields of a Python dataclass, with the names that `camel` in the trainer's `protocol.py` makes of them. */
+/** The fields of a Python dataclass, with the names that `camel` in the trainer's `protocol_json.py` makes of them. */
 function fieldsOf({ shape }: z.ZodObject): string {
   const { properties } = z.toJSONSchema(z.object(shape));
   const typeOf = ({ enum: values, type }: z.core.JSONSchema.Schema) =>

@@ -15,7 +15,7 @@ from whetstone_trainer import ask
 from whetstone_trainer.environment import prepare
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import SpecLine, read_spec_line
+from whetstone_trainer.protocol_json import SpecLine, read_spec_line
 from whetstone_trainer.state import Saver
 from whetstone_trainer.train import train
 

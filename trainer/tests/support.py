@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 from scenes import png, write_images
 from whetstone_trainer.__main__ import run
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import LINE_BYTES_MAX, SCHEMA, read_spec_line, validator
+from whetstone_trainer.protocol import LINE_BYTES_MAX, SCHEMA
+from whetstone_trainer.protocol_json import read_spec_line, validator
 from whetstone_trainer.stored_images import ROW
 
 TRAINER = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from optuna.samplers import NSGAIISampler
 from tests import support
 from tests.support import Json, run_here
 from whetstone_trainer.ask import distribution, propose, trial_seed
-from whetstone_trainer.protocol import AskSpec, Dimension, build
+from whetstone_trainer.protocol import AskSpec, Dimension
+from whetstone_trainer.protocol_json import build
 
 SEED = 7
 POPULATION = 8

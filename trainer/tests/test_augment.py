@@ -11,7 +11,8 @@ from whetstone_trainer import augment, classification
 from whetstone_trainer.augment import color, draws, erase, geometry
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.preprocess import resize
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 from whetstone_trainer.vision import functional
 
 PARAMETERS = build(ClassificationHyperparameters, support.defaults())

@@ -16,7 +16,8 @@ from tests.support import train_spec, weights_after_a_stop
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.model import build_model, expected_state, fit, topology_of, without_storage
 from whetstone_trainer.preset_facts import facts_of
-from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec, build
+from whetstone_trainer.protocol import CLASSIFIERS, DETECTORS, PreprocessSpec
+from whetstone_trainer.protocol_json import build
 from whetstone_trainer.recover import Rounded, with_rounding, without_rounding
 from whetstone_trainer.vision import get_model_weights
 

@@ -20,7 +20,8 @@ from whetstone_trainer.half import to_half
 from whetstone_trainer.images import open_images
 from whetstone_trainer.int8 import affordable, output_error
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import DatasetRef, PreprocessSpec, build, validator
+from whetstone_trainer.protocol import DatasetRef, PreprocessSpec
+from whetstone_trainer.protocol_json import build, validator
 from whetstone_trainer.quantise import last_of, open_quantiser
 from whetstone_trainer.tasks import TASKS
 

@@ -23,7 +23,8 @@ from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
 from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import build_model, read_state
-from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
+from whetstone_trainer.protocol import DatasetRef, ModelRef
+from whetstone_trainer.protocol_json import build, validator
 from whetstone_trainer.task import NOT_FINITE
 
 CPU = torch.device("cpu")

@@ -36,7 +36,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters, DetectionHyperparameters
 from whetstone_trainer.images import CacheRoom, Images, fill_cache, in_order, open_images
 from whetstone_trainer.preprocess import placement
-from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec, build
+from whetstone_trainer.protocol import DatasetItem, DatasetRef, LabelledBox, PreprocessSpec
+from whetstone_trainer.protocol_json import build
 from whetstone_trainer.stored_images import StoredImages
 
 SPEC = build(PreprocessSpec, support.preprocess(32))

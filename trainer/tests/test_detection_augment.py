@@ -10,7 +10,8 @@ from tests import support
 from whetstone_trainer.augment import draws, quarter_turns
 from whetstone_trainer.detection.augment import Picture, compose, flip, lay
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 
 SPEC = PreprocessSpec(1, 96, 96, "LETTERBOX", 1.0, (114, 114, 114), "RGB", (0, 0, 0), (1, 1, 1), "NCHW")
 PARAMETERS = build(DetectionHyperparameters, {**support.defaults("Detection"), "mosaicUntil": 1})

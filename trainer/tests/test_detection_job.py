@@ -25,7 +25,8 @@ from whetstone_trainer.evaluate import load_model, torch_predictor
 from whetstone_trainer.events import Events
 from whetstone_trainer.images import open_images
 from whetstone_trainer.model import fit, match_classes, read_state, weights_hash
-from whetstone_trainer.protocol import DatasetRef, ModelRef, build, validator
+from whetstone_trainer.protocol import DatasetRef, ModelRef
+from whetstone_trainer.protocol_json import build, validator
 
 
 @pytest.fixture(scope="module")

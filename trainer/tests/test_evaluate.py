@@ -20,7 +20,8 @@ from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.evaluate import as_input, onnx_session, open_onnx
 from whetstone_trainer.events import Events
 from whetstone_trainer.images import Images
-from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, build, validator
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
+from whetstone_trainer.protocol_json import build, validator
 
 SPEC = build(PreprocessSpec, support.preprocess(8, mean=[0, 0, 0], std=[1, 1, 1]))
 

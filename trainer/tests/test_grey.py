@@ -13,7 +13,8 @@ from whetstone_trainer.checkpoint import save_tensors
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.model import build_model, fit
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 
 GREY = support.preprocess(channels="GREY", mean=[0.45], std=[0.226])
 PRESET = "mobilenet_v3_small"

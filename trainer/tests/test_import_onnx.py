@@ -19,7 +19,7 @@ from whetstone_trainer import inspect_file
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.external_data import join
 from whetstone_trainer.inspect_onnx import TENSOR_BYTES_MAX, _tensors, describe, infer_shapes, refuse_unknown_operators
-from whetstone_trainer.protocol import validator
+from whetstone_trainer.protocol_json import validator
 
 
 def test_an_onnx_file_is_described_and_stays_as_it_is(trained: Trained, tmp_path: Path) -> None:

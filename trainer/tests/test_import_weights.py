@@ -18,7 +18,7 @@ from tests.test_evaluate import small_onnx
 from whetstone_trainer import inspect_file
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.model import build_model, read_state, weights_hash
-from whetstone_trainer.protocol import validator
+from whetstone_trainer.protocol_json import validator
 
 
 @pytest.fixture(scope="module")

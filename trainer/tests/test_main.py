@@ -17,7 +17,8 @@ from tests.support import Recorder, attempt, start
 from whetstone_trainer import __main__ as module
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events
-from whetstone_trainer.protocol import ERROR_CODES, ImportModelSpec, SpecLine, build
+from whetstone_trainer.protocol import ERROR_CODES, ImportModelSpec
+from whetstone_trainer.protocol_json import SpecLine, build
 
 
 def test_without_the_events_descriptor_it_says_what_it_is() -> None:

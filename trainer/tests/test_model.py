@@ -10,7 +10,8 @@ from tests.support import preprocess
 from whetstone_trainer.checkpoint import State
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.model import build_model, expected_state, fit, macs, read_state, weights_hash
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 
 
 @pytest.fixture(scope="module")

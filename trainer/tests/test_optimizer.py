@@ -11,7 +11,8 @@ import torch
 
 from tests import support
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
-from whetstone_trainer.protocol import TrainSpec, build, read_spec_line
+from whetstone_trainer.protocol import TrainSpec
+from whetstone_trainer.protocol_json import build, read_spec_line
 from whetstone_trainer.ranks import ALONE
 from whetstone_trainer.state import Progress, autocast_dtype, new_optimizer
 from whetstone_trainer.train import _step, learning_rate

@@ -14,7 +14,8 @@ from tests import preprocess_reference as reference
 from tests.preprocess_reference import FIXTURES
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.preprocess import decode, normalise, resize
-from whetstone_trainer.protocol import PreprocessSpec, build
+from whetstone_trainer.protocol import PreprocessSpec
+from whetstone_trainer.protocol_json import build
 
 CASES = json.loads((FIXTURES / "cases.json").read_text("utf-8"))
 NAMES = [case["name"] for case in CASES]

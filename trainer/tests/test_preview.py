@@ -14,7 +14,8 @@ from whetstone_trainer import classification
 from whetstone_trainer.data import BatchMaker, read_split, training_batches
 from whetstone_trainer.images import open_images
 from whetstone_trainer.preview import preview
-from whetstone_trainer.protocol import DatasetRef, TrainSpec, build, read_spec_line
+from whetstone_trainer.protocol import DatasetRef, TrainSpec
+from whetstone_trainer.protocol_json import build, read_spec_line
 
 
 def spec_of(spec: support.Json) -> TrainSpec:

@@ -10,18 +10,8 @@ from tests import support
 from whetstone_trainer.__main__ import MODULES
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
-from whetstone_trainer.protocol import (
-    ERROR_CODES,
-    SCHEMA,
-    Init,
-    PreprocessSpec,
-    TrainSpec,
-    build,
-    camel,
-    read_spec_line,
-    to_json,
-    validator,
-)
+from whetstone_trainer.protocol import ERROR_CODES, SCHEMA, Init, PreprocessSpec, TrainSpec
+from whetstone_trainer.protocol_json import build, camel, read_spec_line, to_json, validator
 from whetstone_trainer.state import fingerprint
 
 FIXTURES = Path(__file__).parents[2] / "test" / "fixtures" / "protocol"

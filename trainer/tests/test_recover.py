@@ -24,7 +24,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import TOPOLOGIES, Topology, build_model, read_state, weights_hash
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import CompressSpec, DatasetRef, PreprocessSpec, TrainSpec, build, read_spec_line
+from whetstone_trainer.protocol import CompressSpec, DatasetRef, PreprocessSpec, TrainSpec
+from whetstone_trainer.protocol_json import build, read_spec_line
 from whetstone_trainer.quantise import open_quantiser
 from whetstone_trainer.recover import Rounded, find_ranges, recovered, with_rounding, without_rounding
 from whetstone_trainer.tasks import TASKS

@@ -17,7 +17,7 @@ from whetstone_trainer.checkpoint import load_checkpoint, save_checkpoint
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.model import build_model, read_state, weights_hash
 from whetstone_trainer.optimizer import AdamW
-from whetstone_trainer.protocol import build, validator
+from whetstone_trainer.protocol_json import build, validator
 from whetstone_trainer.state import RULES, Progress, Run
 from whetstone_trainer.train import average, learning_rate
 

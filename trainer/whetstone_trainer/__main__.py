@@ -10,7 +10,8 @@ from whetstone_trainer.errors import Stopped, TrainerError, disk_full
 from whetstone_trainer.events import Events, Stream, input_lines, kill_process_group, start_heartbeat, start_watcher
 from whetstone_trainer.imports import imported
 from whetstone_trainer.processes import OtherRanks
-from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, SpecLine, TrainSpec, read_spec_line
+from whetstone_trainer.protocol import ERROR_CODES, EXIT_STOPPED, TrainSpec
+from whetstone_trainer.protocol_json import SpecLine, read_spec_line
 
 EVENTS_FD = 3
 # The module that runs a kind.

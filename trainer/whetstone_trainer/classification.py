@@ -18,7 +18,8 @@ from whetstone_trainer.findings import Predictions, findings, joined, prediction
 from whetstone_trainer.hyperparameters import ClassificationHyperparameters
 from whetstone_trainer.images import Images
 from whetstone_trainer.preprocess import normalise
-from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
+from whetstone_trainer.protocol_json import to_json
 from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import NOT_FINITE, Outputs, Ports, Predict, Read
 

@@ -33,7 +33,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.half import to_half
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.int8 import best_int8
-from whetstone_trainer.protocol import CompressSpec, camel
+from whetstone_trainer.protocol import CompressSpec
+from whetstone_trainer.protocol_json import camel
 from whetstone_trainer.task import Outputs
 from whetstone_trainer.train import resumable
 

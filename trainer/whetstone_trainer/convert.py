@@ -37,7 +37,8 @@ from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.inspect_onnx import describe
 from whetstone_trainer.model import weights_hash
 from whetstone_trainer.preprocess import channel_count, normalise
-from whetstone_trainer.protocol import Conversion, ConvertSpec, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import Conversion, ConvertSpec, ModelRef, PreprocessSpec
+from whetstone_trainer.protocol_json import to_json
 from whetstone_trainer.task import Outputs, Predict, Task
 from whetstone_trainer.tasks import task_of
 

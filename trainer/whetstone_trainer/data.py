@@ -18,16 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from whetstone_trainer.augment import SIDE, draws
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.images import Images, in_order
-from whetstone_trainer.protocol import (
-    SCHEMA,
-    DatasetItem,
-    DatasetRef,
-    Hyperparameters,
-    PreprocessSpec,
-    Split,
-    build,
-    validator,
-)
+from whetstone_trainer.protocol import SCHEMA, DatasetItem, DatasetRef, Hyperparameters, PreprocessSpec, Split
+from whetstone_trainer.protocol_json import build, validator
 from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.task import Task
 

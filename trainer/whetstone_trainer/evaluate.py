@@ -20,7 +20,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.images import Images, open_images
 from whetstone_trainer.model import build_model, fit, read_state
 from whetstone_trainer.preprocess import channel_count, normalise
-from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split, to_json
+from whetstone_trainer.protocol import DatasetRef, EvaluateSpec, ModelRef, PreprocessSpec, Split
+from whetstone_trainer.protocol_json import to_json
 from whetstone_trainer.task import Evaluation, Outputs, Predict, Read
 from whetstone_trainer.tasks import TASKS
 

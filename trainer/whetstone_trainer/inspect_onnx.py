@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from whetstone_trainer.errors import TrainerError, mask_paths
 from whetstone_trainer.external_data import ONNX_BYTES_MAX, join, unpack
 from whetstone_trainer.import_model import ONNX_FILE
-from whetstone_trainer.protocol import validator
+from whetstone_trainer.protocol_json import validator
 from whetstone_trainer.sorted_nodes import graphs_of, sort_nodes
 
 PORTS_MAX = 64

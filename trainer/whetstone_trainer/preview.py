@@ -20,7 +20,8 @@ from whetstone_trainer.data import BatchMaker, read_split, training_batches
 from whetstone_trainer.detection.task import Objects
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.images import open_images
-from whetstone_trainer.protocol import PreprocessSpec, TrainSpec, read_spec_line
+from whetstone_trainer.protocol import PreprocessSpec, TrainSpec
+from whetstone_trainer.protocol_json import read_spec_line
 from whetstone_trainer.tasks import task_of
 
 JPEG_QUALITY = 90

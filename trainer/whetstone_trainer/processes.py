@@ -21,7 +21,8 @@ from typing import Any
 from whetstone_trainer.errors import TrainerError
 from whetstone_trainer.events import Events, input_lines
 from whetstone_trainer.imports import imported
-from whetstone_trainer.protocol import ERROR_CODES, VERSION, TrainSpec, read_spec_line, to_json
+from whetstone_trainer.protocol import ERROR_CODES, VERSION, TrainSpec
+from whetstone_trainer.protocol_json import read_spec_line, to_json
 
 # When one rank ends, the others get an error of the network. So long they wait until the cause is known.
 PATIENCE_SECONDS = 10

@@ -20,7 +20,8 @@ from whetstone_trainer.events import Events, file_hash
 from whetstone_trainer.model import build_model, fit, freeze, match_classes, read_state, topology_of, without_storage
 from whetstone_trainer.optimizer import SGD, AdamW, Group, Optimizer
 from whetstone_trainer.preprocess import channel_count
-from whetstone_trainer.protocol import Hyperparameters, TrainSpec, before_of, build, to_json
+from whetstone_trainer.protocol import Hyperparameters, TrainSpec
+from whetstone_trainer.protocol_json import before_of, build, to_json
 from whetstone_trainer.public_weights import public_weights
 from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import Evaluation, Task

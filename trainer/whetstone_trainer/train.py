@@ -27,7 +27,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.images import CacheRoom, Images, fill_cache, open_images
 from whetstone_trainer.model import macs, parameter_count, train_mode, weights_hash
 from whetstone_trainer.processes import OtherRanks
-from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, TrainSpec, camel, to_json
+from whetstone_trainer.protocol import Hyperparameters, PreprocessSpec, TrainSpec
+from whetstone_trainer.protocol_json import camel, to_json
 from whetstone_trainer.ranks import Ranks
 from whetstone_trainer.state import (
     PRECISIONS,

@@ -33,7 +33,8 @@ from whetstone_trainer.events import Events
 from whetstone_trainer.hyperparameters import DetectionHyperparameters
 from whetstone_trainer.images import Images
 from whetstone_trainer.preprocess import normalise, placement
-from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec, to_json
+from whetstone_trainer.protocol import DatasetItem, ModelRef, PreprocessSpec
+from whetstone_trainer.protocol_json import to_json
 from whetstone_trainer.ranks import ALONE, Ranks
 from whetstone_trainer.task import Outputs, Ports, Predict, Read
 
