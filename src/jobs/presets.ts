@@ -242,7 +242,7 @@ export const DetectionHyperparameters = z
       ),
     channels: shared.channels,
     epochs: shared.epochs.default(40),
-    batchSize: shared.batchSize.default(4).meta(searched({ choices: [4, 8, 16] })),
+    batchSize: shared.batchSize.default(8).meta(searched({ choices: [4, 8, 16] })),
     accumulate: shared.accumulate,
     optimizer: shared.optimizer,
     learningRate: shared.learningRate.default(0.002).meta(searched({ low: 0.0003, high: 0.02, log: true })),
