@@ -4,7 +4,7 @@ import { expect, onTestFinished } from 'vitest';
 import { eventually } from './eventually.ts';
 import { call, inferJson, metric, spinJson } from './inference.ts';
 
-/** Rounds of the model `spin` that take a hundred milliseconds or so on any machine. */
+/** Rounds of the model `spin` that take 50 ms on a fast machine. */
 export const long = 10_000;
 /** Clients that send long runs: enough that some of them wait while others send. */
 const holders = 8;
