@@ -190,7 +190,6 @@ def test_each_preset_is_one_graph(preset: str) -> None:
     torch._dynamo.reset()
     model = build_model(preset, 3)
     train_mode(model)
-    model.to(memory_format=torch.channels_last)
     # Transformers take no other size.
     size = 64 if preset in SCHEMA["detectors"] else 224
     images = torch.zeros(2, 3, size, size).contiguous(memory_format=torch.channels_last)

@@ -169,7 +169,7 @@ def load_model(model: ModelRef) -> nn.Module:
     state, _ = fit(read_state(model.file), model.preset, class_count, replace_head=False, channels=channels)
     loaded = build_model(model.preset, class_count, channels)
     loaded.load_state_dict(state)
-    return loaded.to(memory_format=torch.channels_last)
+    return loaded
 
 
 # ----------------------------------------------------------------------------------------------------- the job EVALUATE

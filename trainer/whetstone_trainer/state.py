@@ -29,7 +29,7 @@ from whetstone_trainer.tasks import task_of
 
 # Grows with every change of what a run computes from the same specification: pictures, losses, assignment, averages,
 # schedule. A training continues from a checkpoint of other rules, and the job says so. The earliest have no number.
-RULES = 4
+RULES = 5
 
 
 @dataclass
@@ -153,7 +153,11 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     if job.adapt is not None:
         model = job.adapt(model)
     model = job.ranks.synchronised(model, device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
+    if device.type == "cuda":
+        # As images are. On a processor convolutions copy weights of any layout into one of their own, and gradients of
+        # plain ones are as the optimizer reads them.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, job.spec.preset, parameters.freeze)
     optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     # Only rank 0 validates it.
