@@ -4,7 +4,8 @@ an epoch that its validation takes where it has a fifth of the images (goal: < 0
 
 ResNet50 is compared with a bare PyTorch loop with the same batch, threads, image size and fused AdamW, whose weights and
 inputs have their channels last. That loop has its inputs ready in memory: no augmentation, no normalisation, no moving
-average, no clipping, no metrics. Goal: ratio ≥ 1. With --parent also with the trainer of another checkout, which detectors are compared with.
+average, no clipping, no metrics. Goal: ratio ≥ 1. With --parent also with the trainer of another checkout, which
+detectors are compared with.
 
 With --compile also with the same trainer whose model is compiled: a ratio below 1 says which share of the time a
 compiled epoch takes. Its compilation, before the first round, is reported on stderr.
