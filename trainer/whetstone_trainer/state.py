@@ -157,7 +157,7 @@ def _with_optimizer(model: nn.Module, job: Job) -> Run:
     if device.type == "cuda":
         # As images are. On a processor convolutions copy weights of any layout into one of their own, and gradients of
         # plain ones are as the optimizer reads them.
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     freeze(model, job.spec.preset, parameters.freeze)
     optimizer = new_optimizer(model, parameters, topology_of(job.spec.preset).behind)
     # Only rank 0 validates it.
