@@ -90,7 +90,7 @@ def test_with_mixed_precision_the_loss_is_computed_in_full(
 
     monkeypatch.setattr(train, "autocast_dtype", lambda spec, device: torch.bfloat16)
     monkeypatch.setattr(detection, "loss", recording)
-    code, recorder = run_here(tmp_path, detector_spec(scenes, 64, {"epochs": 1}), phase="validation")
+    code, recorder = run_here(tmp_path, detector_spec(scenes, 64, {"epochs": 1, "batchSize": 4}), phase="validation")
     assert code == 75, recorder.events[-1]
     assert seen == [(False, {torch.float32})] * 4
 
